@@ -50,7 +50,7 @@ docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
 stubs:  ## write what is generated from stt.proto anew, by the oldest tools whose result is taken
 	$(PYTHON) -m venv $(VENV)/stubs
 	$(VENV)/stubs/bin/pip install -q grpcio-tools==1.72.1
-	cd sidecar/transports/live_grpc && $(abspath $(VENV))/stubs/bin/python -m grpc_tools.protoc \
+	cd sidecar/protocols/grpc_stt && $(abspath $(VENV))/stubs/bin/python -m grpc_tools.protoc \
 		-I. --python_out=. --pyi_out=. stt.proto
 
 locks:  ## renew packaging/locks: versions and hashes for images and executables
@@ -62,40 +62,40 @@ locks:  ## renew packaging/locks: versions and hashes for images and executables
 	$(LOCK) --extra build -c packaging/locks/image.txt -o packaging/locks/executable.txt
 
 mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/store access/auth"; many minutes)
-	nice $(BIN)/python -m tests.mutants $(MODULES)
+	nice $(BIN)/python -m tests.support.mutation_testing $(MODULES)
 
 bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.accuracy
 	$(BIN)/python -m bench.diarization
-	$(BIN)/python -m bench.recognition
+	$(BIN)/python -m bench.moonshine_recognition
 	$(BIN)/python -m bench.live
 	$(BIN)/python -m bench.live_load
 	$(BIN)/python -m bench.live_wires
-	$(BIN)/python -m bench.scrape
+	$(BIN)/python -m bench.metrics_scrape
 	$(BIN)/python -m bench.vad
 	$(BIN)/python -m bench.live_speakers
-	$(BIN)/python -m bench.talk
-	$(BIN)/python -m bench.talk_many
-	$(BIN)/python -m bench.intake
+	$(BIN)/python -m bench.conversation
+	$(BIN)/python -m bench.many_conversations
+	$(BIN)/python -m bench.upload_cost
 	$(BIN)/python -m bench.long
-	$(BIN)/python -m bench.vibevoice_voice
+	$(BIN)/python -m bench.vibevoice_tts
 	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.scale
-	$(BIN)/python -m bench.journal
-	$(BIN)/python -m bench.nodes
-	$(BIN)/python -m bench.hour
+	$(BIN)/python -m bench.database_journal
+	$(BIN)/python -m bench.recording_over_nodes
+	$(BIN)/python -m bench.hour_over_nodes
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
 	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/cpu
 	$(BIN)/python packaging/bill.py $(EXE) build/cpu/build_exe/sources.txt
-	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/test_executable.py
-	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/test_embedding.py -k rust_host
+	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_executable.py
+	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_host_examples.py -k rust_host
 
 exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
 	FLAVOUR=gpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/gpu
 	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/build_exe/sources.txt
-	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/test_executable.py
+	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/project/test_executable.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -42,7 +42,7 @@ def library_side(clip: Clip) -> Hypothesis:
     from moonshine_voice import ModelArch, get_model_path
     from moonshine_voice.transcriber import Transcriber
 
-    from sidecar.audio.decode import decode_file
+    from sidecar.audio.audio_decoder import decode_file
 
     audio = decode_file(clip.path, RATE)
     options = {"return_audio_data": "false", "identify_speakers": "true"}

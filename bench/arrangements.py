@@ -17,8 +17,8 @@ import psutil
 
 from bench import serving
 from bench.connection import Connection
-from bench.crowd import FORM, Recording
 from bench.deployment import Deployment, deployment
+from bench.queue_clients import FORM, Recording
 from bench.serving import Server
 
 SPEED = 10

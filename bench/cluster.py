@@ -1,5 +1,5 @@
-"""``python -m bench.cluster``: a day of many owners on many cards, in the order of `jobs.order` and
-first come, first served, in one run.
+"""``python -m bench.cluster``: a day of many owners on many cards, in the order of `jobs.scheduler`
+and first come, first served, in one run.
 
 Discrete events, with the ordering code that services run inside: whenever a card is free, what it
 takes is asked of `order.next_job`. Nothing else of a service is here: no card fails, work is known,
@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.fairness import Arrival, Policy, Served
-from sidecar.jobs.order import Moment, Priority, Shares, Waiting, next_job
-from sidecar.speech.engine import Precision
+from sidecar.interfaces.engine import Precision
+from sidecar.jobs.scheduler import Moment, Priority, Shares, Waiting, next_job
 
 DAY_S = 86_400.0
 HOUR_S = 3_600.0

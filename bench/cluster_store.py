@@ -29,18 +29,18 @@ from typing import Any
 
 from bench import arrangements, scale, serving
 from bench.connection import Connection
-from bench.crowd import FORM, Recording
 from bench.deployment import Deployment
 from bench.fairness import Arrival, Served, jain, shared
-from sidecar.audio.decode import AudioFacts
+from bench.queue_clients import FORM, Recording
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.ref import Named
 from sidecar.cluster.claims import Offer
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.events import Begun, JobEvent, Reported
 from sidecar.jobs.record import JobRecord, advance
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Finished, Transcript
-from tests.postgres import Cluster, cluster
-from tests.shared_services import Service, service
+from sidecar.transcripts.transcript import Finished, Transcript
+from tests.support.postgres import Cluster, cluster
+from tests.support.shared_job_services import Service, service
 
 OWNERS = 50
 NODES = 50

@@ -20,7 +20,7 @@ from bench import serving
 from bench.load import KEY
 from bench.serving import ROOT, Server
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 if TYPE_CHECKING:
     from postgres import Cluster
 

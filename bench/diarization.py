@@ -27,11 +27,11 @@ ROWS = ("library", "accurate", "balanced", "1.25", "2.5", "5.0", "10.0")
 
 def engine_row(clip: Clip, row: str) -> Hypothesis:
     """The engine at a setting, or at a step."""
-    from sidecar.audio.decode import open_audio, probe
+    from sidecar.audio.audio_decoder import open_audio, probe
+    from sidecar.diarization import diarizer
     from sidecar.engines import moonshine
-    from sidecar.speech.engine import Diarization, LoadOptions, TranscribeOptions
-    from sidecar.speech.transcript import Finished
-    from sidecar.voices import diarizer
+    from sidecar.interfaces.engine import Diarization, LoadOptions, TranscribeOptions
+    from sidecar.transcripts.transcript import Finished
 
     options = TranscribeOptions()
     if row in list(Diarization):

@@ -1,5 +1,5 @@
-"""``python -m bench.fairness``: how the engine's time is shared between owners, by `jobs.order` and
-by first come, first served, in one run.
+"""``python -m bench.fairness``: how the engine's time is shared between owners, by `jobs.scheduler`
+and by first come, first served, in one run.
 
 A simulation on the pure policy: one engine, jobs with known work, loads that cost time. Jain's
 index is of the work that each owner had while all of them had something waiting (1: all the same;
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sidecar.jobs.order import Moment, Priority, Shares, Waiting, next_job
-from sidecar.speech.engine import Precision
+from sidecar.interfaces.engine import Precision
+from sidecar.jobs.scheduler import Moment, Priority, Shares, Waiting, next_job
 
 LOAD_S = 20.0
 Policy = Callable[[Sequence[Waiting], Shares, Moment], int]

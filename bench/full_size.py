@@ -1,9 +1,10 @@
 """The released size on a CPU: does it load without a second copy, hear, write?
 
 ``python -m bench.full_size --weights DIR [--precision bf16]``: 8.33 billion random weights (16.7
-GB, written to DIR the first time, by `bench.peer_weights`), the product's loader and `Model`. They
-say nothing; what counts is memory and time. The weights are mapped from their file where nothing
-changes them, so what the process holds of its own is beside them. Linux: it reads /proc.
+GB, written to DIR the first time, by `bench.vibevoice_random_weights`), the product's loader and
+`Model`. They say nothing; what counts is memory and time. The weights are mapped from their file
+where nothing changes them, so what the process holds of its own is beside them. Linux: it reads
+/proc.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import peer_weights
+from bench import vibevoice_random_weights
 from bench.serving import machine, table
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE
 from sidecar.engines.vibevoice.loading import load
 from sidecar.engines.vibevoice.model import Model
-from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
 
 TOKENS = 8
 
@@ -48,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(machine())
     if not (given.weights / "model.safetensors.index.json").exists():
-        peer_weights.write(given.weights, peer_weights.SIZES["full"], "cpu")
+        vibevoice_random_weights.write(given.weights, vibevoice_random_weights.SIZES["full"], "cpu")
     before, begun = held(), time.perf_counter()
     model = Model(load(given.weights, Precision(given.precision), torch.device("cpu")))
     loaded, after = time.perf_counter() - begun, held()

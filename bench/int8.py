@@ -32,7 +32,7 @@ from sidecar.engines.vibevoice.decoder import Continuation, Decoder
 from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import UNQUANTIZED
 from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.speech.engine import MemoryPlan
+from sidecar.interfaces.engine import MemoryPlan
 
 SHAPES = {"q, o": (3584, 3584, 2), "k, v": (512, 3584, 2), "gate, up": (18944, 3584, 2)} | {
     "down": (3584, 18944, 1)
@@ -114,18 +114,18 @@ def walk(model: Any, processor: Any, audio: Any, prompt: str, along: list[int] |
 
 def quality(factor: float) -> None:
     """A row for each kind: mean and worst difference, equal tokens, equal transcripts."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import checkpoints
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    import tiny_vibevoice
 
-    folder = checkpoints.checkpoint("mid")
+    folder = tiny_vibevoice.checkpoint("mid")
     with tempfile.TemporaryDirectory() as scratch:
         if factor > 1:
             folder = with_outliers(folder, factor, Path(scratch) / "outliers")
         processor = AutoProcessor.from_pretrained(folder)
         clips = [
-            (checkpoints.clip_24k(name), prompt)
-            for name in checkpoints.CLIPS
-            for prompt in ("", checkpoints.CONTEXT)
+            (tiny_vibevoice.clip_24k(name), prompt)
+            for name in tiny_vibevoice.CLIPS
+            for prompt in ("", tiny_vibevoice.CONTEXT)
         ]
         bf16 = loaded(folder, "bf16")
         wanted = [walk(bf16, processor, *clip, None) for clip in clips]

@@ -32,10 +32,10 @@ import psutil
 
 from bench import serving
 from bench.connection import Connection
-from bench.crowd import FORM, Recording
 from bench.load import KEY
+from bench.queue_clients import FORM, Recording
 from bench.serving import ROOT, Server
-from sidecar.jobs.journal import FILE, MIGRATIONS
+from sidecar.storage.job_journal import FILE, MIGRATIONS
 
 SECONDS = 40
 SPEED = 40

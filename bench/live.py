@@ -4,7 +4,7 @@ Each row: so many sessions in real time, each with clips one behind the other fr
 (the English ones of `bench.metrics`), with partials or finals only. Of every turn that a pause
 ended: how long after the end of speech its final was there, the pause that has to be waited for
 left out; of pieces that were cut because they grew long: how long after the cut. Of partials: how
-many of those due by `live.piece.STEP_S` came. First words: from the first sample of a turn.
+many of those due by `live.runtime.piece.STEP_S` came. First words: from the first sample of a turn.
 CPU: of the engine's process and of this one (the service, its sessions and those that feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that
@@ -37,15 +37,15 @@ import numpy as np
 import psutil
 
 from bench.metrics import Clip, Piece, Scores, clips, score
-from sidecar.access.identity import EVERYBODY
-from sidecar.app import create_service
-from sidecar.audio.decode import decode_file
-from sidecar.live.piece import FIRST_S, STEP_S
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.auth.identity import EVERYBODY
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.live import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
+from sidecar.live.runtime.piece import FIRST_S, STEP_S
+from sidecar.live.sessions.session import Session
+from sidecar.server.app import create_service
 from sidecar.service import Service
-from sidecar.sessions.session import Session
-from sidecar.settings import load_settings
-from sidecar.speech.live import LIVE_RATE, LiveOptions
-from sidecar.speech.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
 
 CHUNK_S = 0.1
 QUIET_S = 1.0
@@ -220,7 +220,7 @@ async def accuracy(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> tu
 async def file_path(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> Scores:
     """Errors of the same clips as files."""
     from sidecar.audio.source import open_path
-    from sidecar.speech.engine import TranscribeOptions
+    from sidecar.interfaces.engine import TranscribeOptions
 
     scores = Scores()
     for clip, _ in chosen:

@@ -24,20 +24,20 @@ import numpy as np
 from bench.diarization import engine_row
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.diarization.encoder import SIZE, SpeakerEncoder, Vector
+from sidecar.diarization.models import load_models
 from sidecar.engines.moonshine.recognizer import load_recognizer
-from sidecar.live import speakers, voicing
-from sidecar.live.detector import Detector, State, load_weights
-from sidecar.live.endpointing import FRAME
-from sidecar.live.hearing import Hearing
-from sidecar.live.hypothesis import Hypothesis
-from sidecar.live.piece import Listen
-from sidecar.live.speakers import Question, decided
-from sidecar.speech.live import AT_THE_START, LIVE_RATE, LiveOptions
-from sidecar.speech.live_events import Final, Heard, LiveEvent, SpeakersRevised, Summary
-from sidecar.speech.transcript import Segment
-from sidecar.voices.encoder import SIZE, SpeakerEncoder, Vector
-from sidecar.voices.models import load_models
+from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_events import Final, Heard, LiveEvent, SpeakersRevised, Summary
+from sidecar.live.runtime import live_speaker_labels, voicing
+from sidecar.live.runtime.endpointing import FRAME
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.live_speaker_labels import Question, decided
+from sidecar.live.runtime.piece import Listen
+from sidecar.live.runtime.stream_recognizer import Hearing
+from sidecar.live.runtime.vad import Detector, State, load_weights
+from sidecar.transcripts.transcript import Segment
 
 LATER_S = 10.0
 CURVE = (1.0, 1.0), (1.5, 1.5), (2.0, 1.5), (3.0, 1.0), (3.0, 1.5), (3.0, 2.0), (4.0, 1.5)
@@ -209,8 +209,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     room = Room()
     if given.curve:
-        for voicing.ENOUGH_S, speakers.FOUNDS_S in CURVE:
-            note = f"{voicing.ENOUGH_S:g} s of voice, {speakers.FOUNDS_S:g} s found, "
+        for voicing.ENOUGH_S, live_speaker_labels.FOUNDS_S in CURVE:
+            note = f"{voicing.ENOUGH_S:g} s of voice, {live_speaker_labels.FOUNDS_S:g} s found, "
             measured(room, heard, note)
         return
     measured(room, heard)

@@ -26,7 +26,7 @@ import psutil
 
 from bench.live_load import RATE, TURN, TURN_S, Heard, streaming
 from bench.serving import Server, ours, workshop
-from sidecar.transports.live_grpc.stt_pb2 import (
+from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
     SessionResponse,

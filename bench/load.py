@@ -32,13 +32,23 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import serving
-from bench.crowd import LONGEST_S, OWNERS, Seen, Sendable, ahead, crowd, evenness, high, recordings
+from bench.queue_clients import (
+    LONGEST_S,
+    OWNERS,
+    Seen,
+    Sendable,
+    ahead,
+    crowd,
+    evenness,
+    high,
+    recordings,
+)
 from bench.serving import ours, table, verdict
-from sidecar.access.issuing import Issuer
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.source import AudioSource
-from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.speech.transcript import Finished
+from sidecar.auth.issuing import Issuer
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.transcripts.transcript import Finished
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.worker import Worker
 

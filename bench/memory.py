@@ -6,12 +6,12 @@ are planned / measured, of the whole process and of its tensors alone: below 1.0
 out of memory that was promised, above 1.05 memory is left lying.
 
 ``--device simulated`` (the default where there is no GPU): the full-size model on fake tensors
-(`bench.simulation`); what it cannot see, context and fragmentation, is added as planned.
+(`bench.memory_simulation`); what it cannot see, context and fragmentation, is added as planned.
 ``--device cuda``: the full-size model with random weights, loaded and run by the engine's own code,
 each row in a process of its own that is held to the card's size (`bench.memory_run`). ``--device
 cpu``: the same rows with a small checkpoint, to see that all of this runs: cards that are as large
 as each plan asks for and one that is too small, and living tensors counted. ``--frozen`` prints the
-table of tests/memory/test_plan.py.
+table of tests/gpu_memory/test_memory_plan.py.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import simulation
+from bench import memory_simulation
 from bench.memory_run import Row, Taken, taken
 from bench.serving import machine, table, workshop
 from sidecar import errors
-from sidecar.memory.admission import Admission, Memory
-from sidecar.memory.footprint import Work, peak_bytes, reserve_bytes
-from sidecar.memory.plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
-from sidecar.memory.shape import FULL, ModelShape
-from sidecar.speech.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.admission import Admission, Memory
+from sidecar.gpu_memory.footprint import Work, peak_bytes, reserve_bytes
+from sidecar.gpu_memory.plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
+from sidecar.gpu_memory.shape import FULL, ModelShape
+from sidecar.interfaces.engine import MemoryPlan, Precision
 
 GIB, MIB = 1 << 30, 1 << 20
 CARDS_GB = (24, 16, 12, 8)
@@ -130,7 +130,9 @@ class Bench:
 @functools.cache
 def simulated(case: Case, plan: MemoryPlan, work: Work) -> Taken:
     """The peak on fake tensors, and the reserve as planned."""
-    peak = simulation.simulate(simulation.full_size(), case.precision, plan, work).highest
+    peak = memory_simulation.simulate(
+        memory_simulation.full_size(), case.precision, plan, work
+    ).highest
     return Taken(tensors=peak, process=peak + reserve_bytes(peak))
 
 
@@ -192,7 +194,9 @@ def frozen() -> None:
         for minutes in (1, 30, 60):
             work = Work.of(FULL, 60.0 * minutes)
             for step, plan in enumerate(ladder(work)):
-                peak = simulation.simulate(simulation.full_size(), precision, plan, work).highest
+                peak = memory_simulation.simulate(
+                    memory_simulation.full_size(), precision, plan, work
+                ).highest
                 print(f"    ({precision.name}, {minutes}, {step}, {peak:_}),", flush=True)
 
 
@@ -200,12 +204,12 @@ def with_weights(given: argparse.Namespace, folder: Path) -> None:
     """The tables that need a checkpoint: a full-size one on a GPU, a small one on the CPU."""
     import torch
 
-    from bench import peer_weights
+    from bench import vibevoice_random_weights
 
     size = given.size or ("full" if given.device == "cuda" else "mid")
     home = given.weights or Path(tempfile.mkdtemp(dir=folder))
     if not (home / "model.safetensors.index.json").exists():
-        peer_weights.write(home, peer_weights.SIZES[size], given.device)
+        vibevoice_random_weights.write(home, vibevoice_random_weights.SIZES[size], given.device)
     shape = ModelShape.from_config(json.loads((home / "config.json").read_text()))
     measure = in_a_process(home, given.device, shape)
     if given.device == "cpu":

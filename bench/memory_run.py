@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import serving
-from sidecar.memory.devices import gpu_memory
-from sidecar.memory.footprint import CONTEXT_BYTES, Work, reserve_bytes
-from sidecar.speech.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.devices import gpu_memory
+from sidecar.gpu_memory.footprint import CONTEXT_BYTES, Work, reserve_bytes
+from sidecar.interfaces.engine import MemoryPlan, Precision
 
 PATIENCE_S = 540.0
 RATE = 24_000
@@ -168,7 +168,7 @@ class HostScale:
     """
 
     def __init__(self, cap: int, samples: int) -> None:
-        from bench.counting import Counter, Peaks
+        from bench.tensor_counting import Counter, Peaks
 
         self._samples = samples
         self._peaks = Peaks(limit=cap - CONTEXT_BYTES + samples)
@@ -203,7 +203,7 @@ def run(row: Row) -> Taken:
     scale: Scale = CardScale(row.cap) if on_gpu else HostScale(row.cap, samples)
     import torch
 
-    from bench import simulation
+    from bench import memory_simulation
     from sidecar.engines.vibevoice import heap, loading
 
     phase = "load"
@@ -218,7 +218,7 @@ def run(row: Row) -> Taken:
 
     heap.keep()
     begin(phase)
-    as_on_a_gpu = contextlib.nullcontext() if on_gpu else simulation.as_on_a_gpu()
+    as_on_a_gpu = contextlib.nullcontext() if on_gpu else memory_simulation.as_on_a_gpu()
     try:
         loaded = loading.load(
             Path(row.folder),
@@ -231,7 +231,7 @@ def run(row: Row) -> Taken:
             scale.loaded(loaded.model)
             table = loaded.model.get_input_embeddings()
             move(table, "cpu" if row.plan.host_token_table else str(loaded.device))
-            simulation.transcribe(loaded.model, row.plan, row.work, begin, move, whole=True)
+            memory_simulation.transcribe(loaded.model, row.plan, row.work, begin, move, whole=True)
     except torch.OutOfMemoryError:
         result.failed = f"out of memory: {phase}"
     scale.read(result)

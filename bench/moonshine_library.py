@@ -16,7 +16,7 @@ from moonshine_voice.transcriber import Transcriber
 from sidecar.audio import Block
 from sidecar.engines.moonshine.decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.recognizer import Hypothesis
-from sidecar.speech.transcript import joined, one_comma
+from sidecar.transcripts.transcript import joined, one_comma
 
 OPTIONS = {
     "return_audio_data": "false",

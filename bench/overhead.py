@@ -3,16 +3,16 @@
 Every figure stands beside its bare counterpart, taken in turns in the same run:
 
 transcribe  wall time of ``POST /transcribe`` (an upload, warm) / the same file in a plain process:
-            our engine without a server, and the library's own transcriber (see `bench.bare`).
-start       from the spawn to an answer of ``/health`` / the same of a bare FastAPI app.
-memory      resident memory of the API process, idle and after an upload / a bare FastAPI app's.
-            RSS counts shared pages whole, PSS their share, USS only what is nobody else's.
-requests    uploads per second, scripted engine, four keep-alive clients / a bare multipart app that
-            reads the file and says its size; with the audio decoded, and without (the service
-            alone).
-health      latency of ``/health`` under 50 keep-alive pollers while real recordings are being
-            transcribed / the same while nothing happens. A bare app's latency beside the same
-            transcription tells what the machine's busy cores account for.
+            our engine without a server, and the library's own transcriber (see
+            `bench.overhead_baseline`). start       from the spawn to an answer of ``/health`` / the
+            same of a bare FastAPI app. memory      resident memory of the API process, idle and
+            after an upload / a bare FastAPI app's. RSS counts shared pages whole, PSS their share,
+            USS only what is nobody else's. requests    uploads per second, scripted engine, four
+            keep-alive clients / a bare multipart app that reads the file and says its size; with
+            the audio decoded, and without (the service alone). health      latency of ``/health``
+            under 50 keep-alive pollers while real recordings are being transcribed / the same while
+            nothing happens. A bare app's latency beside the same transcription tells what the
+            machine's busy cores account for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import clients, serving
+from bench import overhead_clients, serving
 from bench.serving import Server, bare, clip, interleaved, median, ours, table, verdict
 
 CLIENTS = 4
@@ -42,7 +42,7 @@ SECTIONS = ("transcribe", "start", "memory", "requests", "health")
 @contextmanager
 def bare_side(side: str) -> Iterator[Callable[[Path, bool], float]]:
     """A plain process that transcribes; call it for the seconds that one recording takes."""
-    command = [sys.executable, "-m", "bench.bare", side]
+    command = [sys.executable, "-m", "bench.overhead_baseline", side]
     process = subprocess.Popen(
         command,
         cwd=serving.ROOT,
@@ -190,13 +190,13 @@ def _uploads(
     with (
         ours(folder, engine="scripted", keep_alive="-1", scripted_deaf=str(int(deaf))) as server,
         bare(folder, "echo_main") as echo,
-        clients.processes(CLIENTS) as pool,
+        overhead_clients.processes(CLIENTS) as pool,
     ):
 
         def rate(port: int, path: str) -> float:
             begin = time.time() + 0.2
             work = (port, path, body, serving.FORM_TYPE, begin, seconds)
-            futures = [pool.submit(clients.post_for, *work) for _ in range(CLIENTS)]
+            futures = [pool.submit(overhead_clients.post_for, *work) for _ in range(CLIENTS)]
             return sum(future.result() for future in futures) / seconds
 
         taken = interleaved(
@@ -225,7 +225,7 @@ def health(folder: Path, rounds: int, seconds: float) -> None:
     with (
         ours(folder, engine="moonshine", keep_alive="-1") as server,
         bare(folder) as hello,
-        clients.processes(1) as pool,
+        overhead_clients.processes(1) as pool,
     ):
         for pause_s in (0.1, 0.0):
             sides = {"ours": server.port, "bare FastAPI": hello.port}
@@ -266,7 +266,9 @@ def _latency(
     pool: ProcessPoolExecutor, port: int, pause_s: float, seconds: float
 ) -> tuple[float, float]:
     """p50 and p99 in seconds."""
-    latencies = sorted(pool.submit(clients.poll_for, port, POLLERS, pause_s, seconds).result())
+    latencies = sorted(
+        pool.submit(overhead_clients.poll_for, port, POLLERS, pause_s, seconds).result()
+    )
     assert latencies, "no poll was answered"
     return latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
 

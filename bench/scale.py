@@ -11,7 +11,7 @@ events      from when the engine has a line until a client who follows the job h
 at rest     memory (PSS) and processor of all processes, engines loaded.
 
 All that happens on the way counts. The database does not wait for its disk (`fsync=off`): what
-that takes is a matter of the disk, and `bench.journal` says how much.
+that takes is a matter of the disk, and `bench.database_journal` says how much.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from bench import arrangements, serving
 from bench.arrangements import SPEED, Arrangement
 from bench.connection import Connection
-from bench.crowd import FORM, Recording
+from bench.queue_clients import FORM, Recording
 
 WORK_S = 20
 """Of an engine, for each recording of the throughput: real seconds."""

@@ -32,8 +32,8 @@ from typing import Any
 
 from bench import serving
 from bench.connection import Connection, Refused
-from bench.crowd import FORM, Recording
 from bench.deployment import Deployment, deployment
+from bench.queue_clients import FORM, Recording
 
 SECONDS = 20
 JOBS, OUTAGE_JOBS = 200, 12

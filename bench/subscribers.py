@@ -27,7 +27,7 @@ import psutil
 
 from bench import serving
 from bench.connection import Connection
-from bench.crowd import FORM
+from bench.queue_clients import FORM
 from bench.serving import ours, table
 
 LINE = b"event: segment"

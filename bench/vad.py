@@ -24,13 +24,13 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from bench.metrics import clips
-from sidecar import inference
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
-from sidecar.inference.embedded import find
-from sidecar.live.detector import FRAME, MODEL, RATE, Detector, State, load_weights
-from sidecar.live.endpointing import Began, Ended, Endpointer
-from sidecar.speech.live import Endpointing
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.checkpoints import inference
+from sidecar.checkpoints.embedded import find
+from sidecar.interfaces.live import Endpointing
+from sidecar.live.runtime.endpointing import Began, Ended, Endpointer
+from sidecar.live.runtime.vad import FRAME, MODEL, RATE, Detector, State, load_weights
 
 CELL_S = 0.01
 APART_S = 0.75

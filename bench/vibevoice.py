@@ -31,10 +31,10 @@ import os
 import sys
 from pathlib import Path
 
-from bench import peer_life, serving
-from bench.peer_sides import normal
-from bench.peer_speed import GOALS as SPEED
-from bench.peer_speed import speed
+from bench import serving, vibevoice_lifetime
+from bench.vibevoice_sides import normal
+from bench.vibevoice_speed import GOALS as SPEED
+from bench.vibevoice_speed import speed
 
 SMALL = (*SPEED, "P9", "P11", "P12", "P15")
 CARD = ("P4", "P5", "P16")
@@ -43,40 +43,40 @@ CANCEL_MINUTES = 4.0
 
 def small(folder: Path, wanted: tuple[str, ...], given: argparse.Namespace) -> None:
     """The figures that a trained checkpoint gives."""
-    sys.path.insert(0, str(serving.ROOT / "tests"))
-    import checkpoints
+    sys.path.insert(0, str(serving.ROOT / "tests" / "support"))
     import soundfile
+    import tiny_vibevoice
 
-    wavs = {name: checkpoints.clip_wav(name) for name in checkpoints.CLIPS}
+    wavs = {name: tiny_vibevoice.clip_wav(name) for name in tiny_vibevoice.CLIPS}
     lengths = {name: soundfile.info(path).duration for name, path in wavs.items()}
     common = {"precision": given.precision, "device": given.device}
     if faster := [goal for goal in SPEED if goal in wanted]:
         clips = {name: (wavs[name], lengths[name]) for name in wavs}
-        mid = checkpoints.checkpoint(given.size or "mid")
+        mid = tiny_vibevoice.checkpoint(given.size or "mid")
         speed(folder, mid, clips, faster, rounds=given.rounds, **common)
     if "P9" in wanted:
-        peer_life.cancelling(
+        vibevoice_lifetime.cancelling(
             folder,
-            checkpoints.checkpoint(given.size or "tiny"),
+            tiny_vibevoice.checkpoint(given.size or "tiny"),
             list(wavs.values()),
             minutes=CANCEL_MINUTES,
             times=given.cancels,
             **common,
         )
-    first = wavs[checkpoints.CLIPS[0]]
+    first = wavs[tiny_vibevoice.CLIPS[0]]
     if "P11" in wanted:
         for size in (given.size,) if given.size else ("tiny", "mid"):
             print(f"\nP11 with the checkpoint '{size}':")
-            folder_of = checkpoints.checkpoint(size)
-            peer_life.loading(folder_of, first, rounds=given.rounds, **common)
+            folder_of = tiny_vibevoice.checkpoint(size)
+            vibevoice_lifetime.loading(folder_of, first, rounds=given.rounds, **common)
     if "P12" in wanted:
-        mid = checkpoints.checkpoint(given.size or "mid")
-        peer_life.memory_of_a_life(folder, mid, first, rounds=10, **common)
+        mid = tiny_vibevoice.checkpoint(given.size or "mid")
+        vibevoice_lifetime.memory_of_a_life(folder, mid, first, rounds=10, **common)
     if "P15" in wanted:
-        said = checkpoints.answers("loop")[checkpoints.LOOPED]
+        said = tiny_vibevoice.answers("loop")[tiny_vibevoice.LOOPED]
         whole = normal([(s["Start"], s["End"], s.get("Speaker"), s["Content"]) for s in said])
-        looped = checkpoints.checkpoint("loop")
-        peer_life.repeating(looped, wavs[checkpoints.LOOPED], whole, **common)
+        looped = tiny_vibevoice.checkpoint("loop")
+        vibevoice_lifetime.repeating(looped, wavs[tiny_vibevoice.LOOPED], whole, **common)
 
 
 def main() -> None:
@@ -118,9 +118,9 @@ def main() -> None:
     print(serving.machine())
     with serving.workshop() as folder:
         if given.random_weights:
-            from bench import peer_card
+            from bench import vibevoice_card
 
-            peer_card.card(folder, wanted, given)
+            vibevoice_card.card(folder, wanted, given)
         else:
             small(folder, wanted, given)
 

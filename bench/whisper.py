@@ -32,8 +32,8 @@ import numpy as np
 
 from bench.metrics import clips
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
-from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
 
 RATE, LANGUAGE = 16_000, "en"
 SHAPES = {

@@ -4,7 +4,7 @@ What is written is noise, so each window is bounded to ``TOKENS_S`` tokens for e
 sound, and loops and silence are not looked for: it is about cost and nothing else. Each row is so
 many sessions in real time in this process, each with the clips of `bench.metrics` one behind the
 other from another place on. Finals: how long they lay and took once their piece had ended. Partials
-for each second of sound, and whether they were given up (`live.pace`).
+for each second of sound, and whether they were given up (`live.runtime.pace`).
 
     python -m bench.whisper_live [--sizes tiny base] [--sessions 1 4 8 16] [--seconds 20] [--short]
 """
@@ -26,11 +26,11 @@ import numpy as np
 from bench.metrics import clips
 from bench.whisper import build
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
+from sidecar.audio.audio_decoder import decode_file
 from sidecar.engines.whisper import WhisperEngine, model
-from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions
-from sidecar.speech.live_events import Final, LiveEvent, Noticed, Partial, Summary
+from sidecar.interfaces.engine import LoadOptions, Precision
+from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.interfaces.live_events import Final, LiveEvent, Noticed, Partial, Summary
 
 TOKENS_S = 4
 CHUNK_S = 0.1

@@ -38,9 +38,9 @@ from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
 from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
-from sidecar.speech.engine import LoadOptions, TranscribeOptions
-from sidecar.speech.speakers import Turn, dominant, shares
-from sidecar.speech.transcript import Finished, Segment
+from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
+from sidecar.transcripts.speaker_turns import Turn, dominant, shares
+from sidecar.transcripts.transcript import Finished, Segment
 
 LEAST = (SAME_VOICE - 0.05, SAME_VOICE, SAME_VOICE + 0.1)
 Heard = list[tuple[Window, list[Segment]]]
@@ -172,7 +172,7 @@ def tell(clip: Clip, row: str, segments: Sequence[Segment], more: str = "") -> N
 
 def compare(folder: Path, seconds: float) -> None:
     """How readers compare by so many seconds at a recording's beginning, and as many at its end."""
-    from sidecar.audio.decode import decode_file
+    from sidecar.audio.audio_decoder import decode_file
 
     voices = Voices(SAMPLE_RATE)
     names, vectors = [], []
@@ -216,7 +216,7 @@ def main() -> None:
     engine = MoonshineEngine()
     if not args.reference:
         list(engine.load(LoadOptions()))
-    from sidecar.audio.decode import decode_file
+    from sidecar.audio.audio_decoder import decode_file
 
     print("| clip | row | WER | DER | cpWER | speakers found/real | CPU-s a border: cut, link |")
     print("|---|---|---|---|---|---|---|")

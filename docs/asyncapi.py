@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from sidecar.transports.live.api import PATH, SPOKEN
-from sidecar.transports.live.described import MESSAGES
-from sidecar.transports.live.models import Begin, Change, Plain
+from sidecar.api.described import MESSAGES
+from sidecar.api.live_api import PATH, SPOKEN
+from sidecar.api.live_models import Begin, Change, Plain
 
 ORDERS = (Begin, Change, Plain)
 SOUND = "Sound"

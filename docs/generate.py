@@ -13,18 +13,18 @@ from models import models_page, models_plot
 from rooms import architecture_page, rooms_page
 
 from sidecar import errors
+from sidecar.api.http.problems import STATUS
 from sidecar.cli.flags import NO_FLAG, Flag, describe, described
+from sidecar.config.group import LARGEST, SMALLEST
+from sidecar.config.settings import Settings
 from sidecar.errors import Kind
-from sidecar.host.process import EXIT_CODES
-from sidecar.settings import Settings
-from sidecar.settings.group import LARGEST, SMALLEST
-from sidecar.transports.http.problems import STATUS
+from sidecar.server.service_process import EXIT_CODES
 
 HERE = Path(__file__).resolve().parent
 CLIENT_CODES = "../clients/python/src/vibevoice_asr_client/codes.py"
 ENV_EXAMPLE = "../deploy/env.example"
 JS_CLIENT = "../clients/js/src"
-PAGE_CLIENT = "../sidecar/transports/page/static/client"
+PAGE_CLIENT = "../sidecar/api/static/client"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 

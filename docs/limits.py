@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from sidecar.transports.live.models import Begin as BeginLive
-from sidecar.transports.talk import orders
+from sidecar.api.live_models import Begin as BeginLive
+from sidecar.protocols.s2s import orders
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- limits: by docs/generate.py -->\n", "<!-- end of the limits -->\n"

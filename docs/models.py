@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
 from sidecar.checkpoints.voxtral import REPOSITORY as VOXTRAL_REPOSITORY
-from sidecar.checkpoints.whisper import BEST_FIRST, NAMES
+from sidecar.checkpoints.whisper_checkpoints import BEST_FIRST, NAMES
 from sidecar.engines.voxtral import SPEC as VOXTRAL
-from sidecar.memory.footprint import (
+from sidecar.gpu_memory.footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
     TOKENS_PER_SECOND,
@@ -17,10 +17,10 @@ from sidecar.memory.footprint import (
     phases,
     weights_bytes,
 )
-from sidecar.memory.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
-from sidecar.memory.shape import FULL
-from sidecar.memory.streams import StreamShape
-from sidecar.speech.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
+from sidecar.gpu_memory.shape import FULL
+from sidecar.gpu_memory.streams import StreamShape
+from sidecar.interfaces.engine import MemoryPlan, Precision
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -54,13 +54,13 @@ brackets the peak of memory):
 | `base` | 0.148 (413 MB) | 0.144 (532 MB) | 0.228 (603 MB) |
 | `small` (`--runs 1`, another day) | 0.163 (670 MB) | 0.169 (812 MB) | 0.205 (900 MB) |
 
-Speakers add what `voices/` takes, whatever the size; it is heard on another core. The first
+Speakers add what `diarization/` takes, whatever the size; it is heard on another core. The first
 column cuts at every thirtieth second, in mid-word: of exactly sixty seconds it makes two
 windows where cuts at pauses make three, which is 1.9 times the work (`--seconds 60`). faster-
 whisper's own search for speech made three of the ninety seconds, at 0.066 CPU-s for `tiny`;
 with four windows at a time 0.064, which is not worth the wait: here they go one by one.
 Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base`
-1.16, of `small` 3.8 on a busy machine. Beside the model, packages and `voices/` take some 400
+1.16, of `small` 3.8 on a busy machine. Beside the model, packages and `diarization/` take some 400
 MB at their peak. On the disk the extra adds 290 MB to an install of 480 (`du -sm` of its
 packages: av 104, ctranslate2 146, the rest 40); the base stays as it is."""
 """By hand: it takes a quarter of an hour."""
@@ -137,7 +137,8 @@ then those that know English only.
 
 - **Precisions**: `int8` (CTranslate2's `int8` on a CPU, `int8_float16` on a GPU), `fp16` (on a GPU;
   a CPU has none, and gets `fp32`, which the answer says), `fp32`.
-- **Speakers** come from `voices/`, like those of the embedded engine: words are cut where the voice
+- **Speakers** come from `diarization/`, like those of the embedded engine: words are cut where the
+voice
   changes. One window of thirty seconds is heard at a time; silence is not heard at all.
 - **Language**: told by the client, or found in each window; `metadata.language` is the one that is
   heard longest, and the warning `several_languages` says which others were.
@@ -171,7 +172,8 @@ takes nothing back, in thirteen languages that it tells apart by itself:
 
 - **Delay**: how far its words are behind, 80 to 2400 ms in steps of 80, as the session asks; 480
   where it does not say. What more of it is worth is not known here.
-- **Sessions** share the model, and each has caches beside it (`sidecar/memory/streams.py`, 16 bit):
+- **Sessions** share the model, and each has caches beside it (`sidecar/gpu_memory/streams.py`, 16
+bit):
   at most {ten_s} MB for ten seconds of speech without a pause, {minute} MB for a minute, with which
   memory is counted. Each reserves it as long as it goes on, and there are {VOXTRAL.sessions}
   at most: for how many of them the card is quick enough is measured (`live_delay`).
@@ -219,7 +221,7 @@ safetensors are read; code and pickles inside a checkpoint are never run.
 
 ### Which card takes what
 
-The longest recording at once, by the planner (`sidecar/memory/plan.py`), on a card that does
+The longest recording at once, by the planner (`sidecar/gpu_memory/plan.py`), on a card that does
 nothing else; in brackets, on one that draws a desktop as well ({DESKTOP_GB:g} GB). An hour is the
 model's own limit.
 

@@ -20,12 +20,11 @@ Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
 
 def layers() -> list[list[str]]:
-    """The rooms from the top to the bottom, as pyproject.toml has them; those beside each other
-    know nothing of each other."""
+    """Return the rooms from the top to the bottom, as pyproject.toml has them, tier by tier."""
     held = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
-    (contract,) = (each for each in held["contracts"] if each["type"] == "layers")
+    contract = next(each for each in held["contracts"] if each["type"] == "layers")
     return [
-        [name.removeprefix("sidecar.") for name in layer.split(" | ")]
+        [name.removeprefix("sidecar.").replace(".", "/") for name in layer.split(" : ")]
         for layer in contract["layers"]
     ]
 
@@ -91,4 +90,8 @@ def _file(room: str) -> Path:
 
 
 def _label(room: str) -> str:
-    return f"[`{room}/`](rooms.md#{room})" if (HOUSE / room).is_dir() else f"`{room}.py`"
+    return (
+        f"[`{room}/`](rooms.md#{room.replace('/', '')})"
+        if (HOUSE / room).is_dir()
+        else f"`{room}.py`"
+    )

@@ -19,7 +19,7 @@ HIDDEN = (
     "moonshine_voice",  # looked up for its files; it speaks by its library
     "onnxruntime",
     "python_multipart.multipart",
-    "sidecar.workers.inside",
+    "sidecar.workers.worker_main",
     "uvicorn.lifespan.on",  # uvicorn finds its parts by their names
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.h11_impl",
@@ -78,7 +78,7 @@ FILES = {
     "moonshine_voice": ("assets/tiny-en/*", "assets/endgame_nagg_nell.wav"),
     "fastapi_offline": ("static/swagger-ui-bundle.js", "static/swagger-ui.css"),
     "sidecar": tuple(
-        f"transports/page/static/{part}*.*" for part in ("", "client/", "conversation/", "vendor/")
+        f"api/static/{part}*.*" for part in ("", "client/", "conversation/", "vendor/")
     ),
 }
 """Data by package: the weights and the sample; the pages at /docs and /."""

@@ -16,7 +16,7 @@ if sys.path and Path(sys.path[0] or ".").resolve() == _HERE:
 def __getattr__(name: str) -> Any:
     """`app`, built when somebody asks for it: importing this module has no effects."""
     if name == "app":
-        from sidecar.app import create_app
+        from sidecar.server.app import create_app
 
         return create_app()
     raise AttributeError(name)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import users_folders
-from buckets import Given, ObjectStorage, keys, object_storage
-from fronts import ONE_SERVICE, TWO_FRONTS, WAYS, started
+import user_folders
+from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
 from recordings import Studio
-from serving import USERS_FOLDERS, Server
+from service_process import USERS_FOLDERS, Server
+from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
 
 def pytest_configure() -> None:
@@ -110,7 +110,7 @@ def bucket(any_storage_server: Given, monkeypatch: pytest.MonkeyPatch) -> str:
 def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where services that are given no folder have their logs, their pace and their jobs: not with
     those of whoever runs the tests, which no test can write to (`users_folders`)."""
-    users_folders.watch()
+    user_folders.watch()
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         for name in USERS_FOLDERS:

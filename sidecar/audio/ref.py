@@ -1,7 +1,7 @@
 """A recording by reference: what a job's record says of its audio, and how it is opened again.
 
 An upload that is only held has no name and is gone with its descriptor. Who asks that a job
-outlives the process has its upload written under a name of ours (`sidecar.jobs.storage`); nobody
+outlives the process has its upload written under a name of ours (`sidecar.storage`); nobody
 else's ever gets one. A file that a client named stays the client's.
 
 All that is here waits for a disk: call it in a thread.

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sidecar import errors
-from sidecar.checkpoints import hub
+from sidecar.checkpoints import hugging_face_hub
 from sidecar.checkpoints.cache import (
     MAIN,
     cache_folder,
@@ -55,9 +55,9 @@ def pull(
     """
     meter = meter or Meter()
     cache = cache_folder(repo, cache_root()).absolute()
-    if hub.offline():
+    if hugging_face_hub.offline():
         return _offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
-    with hub.explained(repo, revision or MAIN):
+    with hugging_face_hub.explained(repo, revision or MAIN):
         pinned = pulled_commit(to.expanduser(), repo) if to else _pinned(cache, layout)
         snapshot = _look_up(repo, revision, pinned, meter, layout)
         place: Destination = CacheFolder(cache, snapshot.commit)
@@ -80,18 +80,18 @@ def pull(
 
 def _look_up(
     repo: str, revision: str | None, pinned: str | None, meter: Meter, layout: Layout
-) -> hub.Snapshot:
+) -> hugging_face_hub.Snapshot:
     """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
     or of `MAIN` where nothing is."""
-    snapshot = hub.look_up(repo, revision or MAIN, layout)
+    snapshot = hugging_face_hub.look_up(repo, revision or MAIN, layout)
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
         f"{MAIN} of {repo} is at {snapshot.commit} now; what is here stays at {pinned}. "
         f"--revision {MAIN} gets the newer one."
     )
-    with hub.explained(repo, pinned):
-        return hub.look_up(repo, pinned, layout)
+    with hugging_face_hub.explained(repo, pinned):
+        return hugging_face_hub.look_up(repo, pinned, layout)
 
 
 def check_room(place: Destination, files: Sequence[RemoteFile]) -> None:
@@ -113,7 +113,9 @@ def check_room(place: Destination, files: Sequence[RemoteFile]) -> None:
         )
 
 
-def _fetch_all(snapshot: hub.Snapshot, place: Destination, meter: Meter, layout: Layout) -> None:
+def _fetch_all(
+    snapshot: hugging_face_hub.Snapshot, place: Destination, meter: Meter, layout: Layout
+) -> None:
     """The small files first: `config.json` says whether the large ones are worth it."""
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
     stop = threading.Event()
@@ -128,7 +130,7 @@ def _fetch_all(snapshot: hub.Snapshot, place: Destination, meter: Meter, layout:
 
 
 def _fetch(
-    snapshot: hub.Snapshot,
+    snapshot: hugging_face_hub.Snapshot,
     file: RemoteFile,
     place: Destination,
     meter: Meter,
@@ -148,7 +150,7 @@ def _fetch(
     begun.parent.mkdir(parents=True, exist_ok=True)
     with begun.open("a+b") as content:
         growing = Growing(file, content, meter, stop)
-        receive(partial(hub.read_file, snapshot, file), growing, stop)
+        receive(partial(hugging_face_hub.read_file, snapshot, file), growing, stop)
     if not growing.whole:
         begun.unlink()
         meter.advance(-growing.done)

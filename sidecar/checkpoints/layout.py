@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.checkpoints import checkpoint, speaking, voxtral, weights, whisper
+from sidecar.checkpoints import checkpoint, speaking, voxtral, weights, whisper_checkpoints
 from sidecar.checkpoints.checkpoint import Checkpoint
 
 SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
@@ -36,12 +36,12 @@ TRANSFORMERS = Layout(
     weights.find_checkpoint,
 )
 CTRANSLATE2 = Layout(
-    whisper.WEIGHTS,
-    lambda name: name in whisper.FILES,
-    lambda name: name == whisper.WEIGHTS,
-    whisper.check_config,
-    whisper.read_model,
-    whisper.find_model,
+    whisper_checkpoints.WEIGHTS,
+    lambda name: name in whisper_checkpoints.FILES,
+    lambda name: name == whisper_checkpoints.WEIGHTS,
+    whisper_checkpoints.check_config,
+    whisper_checkpoints.read_model,
+    whisper_checkpoints.find_model,
 )
 VOXTRAL = Layout(
     "model*.safetensors",
@@ -67,12 +67,14 @@ def wanted(name: str) -> tuple[str, Layout]:
     Raises:
         errors.RepositoryNotFound: it is no name.
     """
-    if name.startswith(whisper.PREFIX):
-        return whisper.named(name.removeprefix(whisper.PREFIX)).repository, CTRANSLATE2
+    if name.startswith(whisper_checkpoints.PREFIX):
+        return whisper_checkpoints.named(
+            name.removeprefix(whisper_checkpoints.PREFIX)
+        ).repository, CTRANSLATE2
     if name.strip().lower() in voxtral.NAMES:
         return voxtral.REPOSITORY, VOXTRAL
     if name.strip().lower() in speaking.NAMES:
         return speaking.REPOSITORY, SPEAKING
-    known = {one.repository for one in whisper.NAMES.values()}
+    known = {one.repository for one in whisper_checkpoints.NAMES.values()}
     repository = weights.repository(name)
     return repository, CTRANSLATE2 if repository in known else TRANSFORMERS

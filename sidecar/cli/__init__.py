@@ -18,9 +18,9 @@ def main() -> None:
     """Run what the command line says, and exit."""
     words = sys.argv[1:]
     if words[:1] == ["worker"]:  # the frozen executable is its own worker
-        from sidecar.workers import inside
+        from sidecar.workers import worker_main
 
-        inside.main()
+        worker_main.main()
     elif not words and COMPLETION not in os.environ:
         from sidecar.cli import serve
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 def run(words: list[str]) -> int:
     """Run one command line; the exit code."""
-    from sidecar.cli.table import build_command
+    from sidecar.cli.command_table import build_command
 
     if not words or (words[0].startswith("-") and words[0].partition("=")[0] not in ROOT_FLAGS):
         words = ["serve", *words]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar.cli.said import PROGRAM
-from sidecar.speech import formats
-from sidecar.speech.engine import Diarization, Precision, Windowing
+from sidecar.interfaces.engine import Diarization, Precision, Windowing
+from sidecar.transcripts import transcript_formats
 
 if TYPE_CHECKING:
     from sidecar.cli.backends import Where
@@ -55,8 +55,8 @@ def transcribe(
             "--format",
             "-f",
             metavar="NAME",
-            help=f"What to write: {', '.join(formats.FORMATS)}.",
-            autocompletion=lambda: list(formats.FORMATS),
+            help=f"What to write: {', '.join(transcript_formats.FORMATS)}.",
+            autocompletion=lambda: list(transcript_formats.FORMATS),
         ),
     ] = "text",
     output: Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.cli.recordings import Opens, key_of, open_file
 from sidecar.cli.said import keep_quiet
-from sidecar.speech.transcript import Transcript
+from sidecar.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust
@@ -54,9 +54,9 @@ def backend(
 async def _with_server(
     where: Where, url: str, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.access.credentials import for_clients
+    from sidecar.auth.credentials import for_clients
     from sidecar.cli.remote import in_our_words, service_at
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     token = where.token or for_clients(load_settings())
     async with service_at(url, token, where.trust) as client:
@@ -116,10 +116,10 @@ async def _once(
 async def _without_server(
     options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.access.identity import EVERYBODY
-    from sidecar.app import create_service
-    from sidecar.settings import load_settings
-    from sidecar.speech.options import parse_precision
+    from sidecar.auth.identity import EVERYBODY
+    from sidecar.config.settings import load_settings
+    from sidecar.interfaces.options import parse_precision
+    from sidecar.server.app import create_service
 
     # The engine is loaded for this command alone, so at the precision that it asks for.
     precision = options.get("precision")

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from sidecar.sessions.told import Numbered
-from sidecar.speech import formats
-from sidecar.speech.live_events import Final, Heard, Noticed, Partial
-from sidecar.speech.people import SpeakerVoice
-from sidecar.speech.transcript import Segment, Transcript
+from sidecar.interfaces.live_events import Final, Heard, Noticed, Partial
+from sidecar.live.sessions.told import Numbered
+from sidecar.transcripts import transcript_formats
+from sidecar.transcripts.people import SpeakerVoice
+from sidecar.transcripts.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -39,7 +39,7 @@ def line_of(segment: Segment, name: str | None = None) -> str:
     one = Transcript((segment,), "", segment.end, "", "", diarized=speaker is not None)
     if speaker is not None and name is not None:
         one = replace(one, voices=(SpeakerVoice(speaker, 0.0, name=name),))
-    return formats.render(one, "text")
+    return transcript_formats.render(one, "text")
 
 
 @contextmanager
@@ -69,7 +69,7 @@ class _Lines:
         self._fmt, self._write = fmt, write
 
     def event(self, numbered: Numbered) -> None:
-        from sidecar.transports.live.dialect import event_message
+        from sidecar.api.live_dialect import event_message
 
         event = numbered.event
         if self._fmt == "jsonl" and not isinstance(event, Heard):

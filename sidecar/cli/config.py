@@ -51,9 +51,9 @@ def _convert(
 def convert(file: Path, model: Path | None, output: Path | None) -> int:
     """Do it; the exit code."""
     from sidecar import private
-    from sidecar.configuration.as_toml import text_of
-    from sidecar.configuration.files import is_yaml, read_settings
-    from sidecar.settings import load_settings
+    from sidecar.config.as_toml import text_of
+    from sidecar.config.files import is_yaml, read_settings
+    from sidecar.config.settings import load_settings
 
     try:
         if not is_yaml(file):

@@ -76,7 +76,7 @@ def talk(
     where: Where,
 ) -> None:
     """What was asked for, done."""
-    from sidecar.cli.talk.run import Order, list_devices, run
+    from sidecar.cli.run import Order, list_devices, run
 
     if devices:
         raise typer.Exit(list_devices())

@@ -10,7 +10,7 @@ from sidecar import errors
 from sidecar.cli import transcribe
 from sidecar.cli.said import INTERRUPTED, complain, say
 from sidecar.cli.started import started
-from sidecar.settings import load_settings
+from sidecar.config.settings import load_settings
 
 SAMPLE = "assets/endgame_nagg_nell.wav"
 """Two people, 28 seconds, inside the embedded engine's wheel."""

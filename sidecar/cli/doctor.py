@@ -7,12 +7,13 @@ import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sidecar import __version__, errors, findings
+from sidecar import __version__, errors
 from sidecar.cli.said import INTERRUPTED
-from sidecar.findings import Finding, State
-from sidecar.host import neighbour
-from sidecar.settings import Settings, config_file, load_settings
-from sidecar.speech.engine import AUTO, EngineSpec, LoadOptions, few
+from sidecar.config.settings import Settings, config_file, load_settings
+from sidecar.interfaces.engine import AUTO, EngineSpec, LoadOptions, few
+from sidecar.server import port_owner
+from sidecar.service import system_checks
+from sidecar.service.system_checks import Finding, State
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
@@ -54,17 +55,17 @@ def examine() -> Iterator[Finding]:
     settings, finding = _settings()
     yield finding
     yield from _engines(settings)
-    yield findings.live(settings)
-    yield findings.voice(settings)
-    yield findings.thinker(settings)
+    yield system_checks.live(settings)
+    yield system_checks.voice(settings)
+    yield system_checks.thinker(settings)
     yield from _upstreams(settings)
-    yield findings.gpu()
-    yield findings.ffmpeg()
-    yield findings.checkpoint(settings)
+    yield system_checks.gpu()
+    yield system_checks.ffmpeg()
+    yield system_checks.checkpoint(settings)
     yield _port(settings)
-    yield findings.spool(settings)
+    yield system_checks.spool(settings)
     if settings.keeps_jobs:
-        yield findings.kept(settings)
+        yield system_checks.kept(settings)
 
 
 def _settings() -> tuple[Settings, Finding]:
@@ -123,8 +124,8 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 
     if settings.engine != UPSTREAM:
         return
-    from sidecar.engines.upstream.address import upstream_of
-    from sidecar.engines.upstream.upstreams import Upstreams
+    from sidecar.config.address import upstream_of
+    from sidecar.upstream.upstream_pool import Upstreams
 
     try:
         upstreams = Upstreams(upstream_of(settings))
@@ -143,7 +144,7 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     """Load an engine in a process of its own, and let it go; why it does not load."""
-    from sidecar.workers.place import WorkerDied
+    from sidecar.workers.slot_interface import WorkerDied
     from sidecar.workers.worker import Worker
 
     worker = Worker(spec.name)
@@ -162,14 +163,14 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
 
 
 def _port(settings: Settings) -> Finding:
-    from sidecar.host.ports import bind
+    from sidecar.server.ports import bind
 
     if not settings.port:
         return Finding("port", State.GOOD, "any free one")
     try:
         bind(settings.host, settings.port).close()
     except errors.PortInUse as error:
-        if other := neighbour.at(settings.host, settings.port):
+        if other := port_owner.at(settings.host, settings.port):
             text = f"{settings.port}: vibevoice-asr {other.version} runs, pid {other.pid}"
             return Finding("port", State.GOOD, text)
         return Finding("port", State.WARNING, error.detail, error.hint)

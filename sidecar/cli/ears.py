@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.cli.backends import Where
 from sidecar.cli.said import keep_quiet, say
-from sidecar.sessions.session import Session
-from sidecar.sessions.told import Numbered
-from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.interfaces.live import Encoding, LiveOptions
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.told import Numbered
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncLive
@@ -100,9 +100,9 @@ class _Far:
 async def _with_server(
     where: Where, url: str, rate: int, options: Mapping[str, Any], encoding: Encoding
 ) -> AsyncGenerator[Ear, None]:
-    from sidecar.access.credentials import for_clients
+    from sidecar.auth.credentials import for_clients
     from sidecar.cli.remote import service_at
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     token = where.token or for_clients(load_settings())
     async with service_at(url, token, where.trust) as client:
@@ -145,9 +145,9 @@ class _Near:
 async def _without_server(
     rate: int, options: Mapping[str, Any], encoding: Encoding
 ) -> AsyncGenerator[Ear, None]:
-    from sidecar.access.identity import EVERYBODY
-    from sidecar.app import create_service
-    from sidecar.settings import load_settings
+    from sidecar.auth.identity import EVERYBODY
+    from sidecar.config.settings import load_settings
+    from sidecar.server.app import create_service
 
     # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
     # be looked into.

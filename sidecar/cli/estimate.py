@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY
 from sidecar.audio.source import AudioSource
+from sidecar.auth.identity import EVERYBODY
 from sidecar.cli.backends import Where
 from sidecar.cli.recordings import open_file
 from sidecar.cli.said import complain, keep_quiet, shown
@@ -30,9 +30,9 @@ def run(file: Path, precision: str | None, where: Where) -> int:
 async def _from_server(
     where: Where, source: AudioSource, options: dict[str, str]
 ) -> tuple[bool, str]:
-    from sidecar.access.credentials import for_clients
+    from sidecar.auth.credentials import for_clients
     from sidecar.cli.remote import service_at
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     token = where.token or for_clients(load_settings())
     with source, os.fdopen(os.dup(source.fd), "rb") as file:
@@ -42,8 +42,8 @@ async def _from_server(
 
 
 async def _from_here(source: AudioSource, options: dict[str, str]) -> tuple[bool, str]:
-    from sidecar.app import create_service
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
+    from sidecar.server.app import create_service
 
     settings = load_settings()
     keep_quiet(settings)

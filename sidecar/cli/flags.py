@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sidecar.settings import ENV_PREFIX, Group, Settings, parse_duration
+from sidecar.config.settings import ENV_PREFIX, Group, Settings, parse_duration
 
 NO_FLAG = "not a flag"
 """A value that is not for the command line."""

@@ -12,7 +12,7 @@ from sidecar import errors
 from sidecar.cli.said import PROGRAM, complain, say
 
 if TYPE_CHECKING:
-    from sidecar.jobs.backup import Backup
+    from sidecar.storage.job_backup import Backup
 
 HELP = f"""
 Back up and restore the jobs that a service keeps (--keep-jobs), as they are: encrypted.
@@ -43,7 +43,7 @@ def _backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where they go; it must be new.")],
     jobs_dir: FolderOption = None,
 ) -> None:
-    from sidecar.jobs.backup import back_up
+    from sidecar.storage.job_backup import back_up
 
     _done("backed up", lambda: back_up(_folder(jobs_dir), file))
 
@@ -52,14 +52,14 @@ def _restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `jobs backup` wrote.")],
     jobs_dir: FolderOption = None,
 ) -> None:
-    from sidecar.jobs.backup import restore
+    from sidecar.storage.job_backup import restore
 
     _done("restored", lambda: restore(file, _folder(jobs_dir)))
 
 
 def _folder(named: Path | None) -> Path:
-    from sidecar.jobs.keeping import jobs_folder
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
+    from sidecar.jobs.recovery import jobs_folder
 
     settings = load_settings()
     if named is None and settings.shares_jobs:

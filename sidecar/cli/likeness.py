@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from sidecar.speech.live_events import Final, LiveEvent, Partial
+from sidecar.interfaces.live_events import Final, LiveEvent, Partial
 
 
 @dataclass(frozen=True, slots=True)

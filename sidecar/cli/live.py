@@ -19,12 +19,12 @@ from sidecar.cli.ears import Ear, ear
 from sidecar.cli.recordings import write
 from sidecar.cli.said import INTERRUPTED, complain, print_text, say
 from sidecar.cli.sounds import Microphone, devices, look_at, loudness, of_file, of_pipe
-from sidecar.speech import formats
-from sidecar.speech.live import LIVE_RATE
-from sidecar.speech.live_events import Summary
-from sidecar.speech.transcript import Transcript
+from sidecar.interfaces.live import LIVE_RATE
+from sidecar.interfaces.live_events import Summary
+from sidecar.transcripts import transcript_formats
+from sidecar.transcripts.transcript import Transcript
 
-FORMATS = (*formats.FORMATS, "jsonl")
+FORMATS = (*transcript_formats.FORMATS, "jsonl")
 """Those of transcripts, and every event as it comes."""
 PIPE = "-"
 """The name of standard input."""
@@ -51,7 +51,11 @@ class Order:
     @property
     def options(self) -> dict[str, Any]:
         """The fields of `LiveOptions` that it gives."""
-        words = True if self.words is None and self.format in formats.SUBTITLES else self.words
+        words = (
+            True
+            if self.words is None and self.format in transcript_formats.SUBTITLES
+            else self.words
+        )
         given = {
             "language": self.language,
             "diarize": self.diarize,
@@ -111,9 +115,11 @@ async def _run(order: Order) -> int:
                 summary = await _listen(heard, sound, show, ended)
     transcript = summary.transcript
     if order.format not in ("text", "jsonl"):
-        write_now(formats.render(transcript, order.format, name))
+        write_now(transcript_formats.render(transcript, order.format, name))
     if order.output is not None:
-        whole = formats.render(transcript, "text", name) if order.format == "text" else None
+        whole = (
+            transcript_formats.render(transcript, "text", name) if order.format == "text" else None
+        )
         write(order.output, "".join(text) if whole is None else whole)
     for notice in transcript.notices:
         say(notice.message)

@@ -13,7 +13,7 @@ from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say
 
 if TYPE_CHECKING:
     from sidecar.cli.backends import Where
-    from sidecar.cli.monitor.picture import Camera
+    from sidecar.cli.picture import Camera
 
 HELP = f"""
 Show how a running service is: sessions, queue, engines, memory planned and used, errors.
@@ -75,8 +75,8 @@ async def _run(
     once: bool,
     plain: bool,
 ) -> int:
-    from sidecar.cli.monitor import plain as text
-    from sidecar.cli.monitor.picture import camera
+    from sidecar.cli import plain as text
+    from sidecar.cli.picture import camera
 
     async with camera(meant(where), metrics_url, system_url, timeout_s) as looking:
         if once:
@@ -91,19 +91,19 @@ async def _run(
 
 
 async def _draw(looking: Camera, interval_s: float) -> None:
-    from sidecar.access.extra import needed_for
+    from sidecar.errors.extra import needed_for
 
     with needed_for("The monitor's screen (--once does without)", "monitor"):
-        from sidecar.cli.monitor.screen import Monitor
+        from sidecar.cli.monitor_screen import Monitor
 
     await Monitor(looking, interval_s).run_async()
 
 
 def meant(where: Where) -> Where:
     """The service, with the token that is known here."""
-    from sidecar.access.credentials import for_clients
+    from sidecar.auth.credentials import for_clients
     from sidecar.cli.status import configured_service
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     token = where.token or for_clients(load_settings())
     if where.server is not None:

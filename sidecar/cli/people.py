@@ -115,12 +115,12 @@ def _carry_over(
         typer.Option(metavar="DIR", help="Folder of the file, instead of the settings'."),
     ] = None,
 ) -> None:
-    from sidecar.database.address import journal_address
-    from sidecar.people.carrying import carry_over
-    from sidecar.people.file import people_folder
-    from sidecar.people.shared import SharedPeople
-    from sidecar.settings import load_settings
-    from sidecar.vault.key import journal_key
+    from sidecar.config.settings import load_settings
+    from sidecar.storage.address import journal_address
+    from sidecar.storage.carrying import carry_over
+    from sidecar.storage.key import journal_key
+    from sidecar.storage.people_file import people_folder
+    from sidecar.storage.shared import SharedPeople
 
     try:
         settings = load_settings()
@@ -161,10 +161,10 @@ def _run(where: Where, ask: Ask) -> None:
 
 
 async def _asked(where: Where, ask: Ask) -> None:
-    from sidecar.access.credentials import for_clients
+    from sidecar.auth.credentials import for_clients
     from sidecar.cli.remote import service_at
     from sidecar.cli.status import configured_service
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     server, trust = where.server, where.trust
     if server is None:

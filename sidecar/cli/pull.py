@@ -15,10 +15,10 @@ from sidecar.checkpoints import weights
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, VOXTRAL, Layout, wanted
 from sidecar.cli.said import INTERRUPTED, complain, say
+from sidecar.config.settings import Settings
 from sidecar.engines import facts
 from sidecar.engines.choice import remedy
 from sidecar.engines.facts import VIBEVOICE
-from sidecar.settings import Settings
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.growing import Meter

@@ -9,9 +9,9 @@ from sidecar import engines, errors
 from sidecar.checkpoints.pulled import Pulled, PulledVoice
 from sidecar.cli.pull import shown
 from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.engines.speaking import moonshine
-from sidecar.engines.voice_choice import voices_folder
-from sidecar.settings import Settings, load_settings
+from sidecar.config.settings import Settings, load_settings
+from sidecar.tts import moonshine
+from sidecar.tts.voice_selection import voices_folder
 
 VOICE = "voice"
 
@@ -45,22 +45,24 @@ def wanted(name: str, language: str) -> PulledVoice:
         errors.VoiceUnknown: there is none.
         errors.ModelLoadFailed: the library that knows does not load.
     """
-    from sidecar.engines.speaking.moonshine import catalogue, library
+    from sidecar.tts import catalogue, moonshine_tts_library
 
-    named = catalogue.choose(library.catalogue(), name, language)
+    named = catalogue.choose(moonshine_tts_library.catalogue(), name, language)
     if not named.name:
-        named = replace(named, name=catalogue.own_choice(library.needs(named.language)))
-    files = library.needs(named.language, named.name)
+        named = replace(
+            named, name=catalogue.own_choice(moonshine_tts_library.needs(named.language))
+        )
+    files = moonshine_tts_library.needs(named.language, named.name)
     return PulledVoice(named.name, named.language, tuple(files))
 
 
 def _bring(name: str, language: str, folder: Path, settings: Settings) -> Path:
     from sidecar.checkpoints.voice_download import pull
-    from sidecar.engines.speaking.moonshine import library
+    from sidecar.tts import moonshine_tts_library
 
     voice = wanted(name, language)
     with shown() as meter:
-        pulled = pull(folder, settings.voices_url or library.server(), voice, meter)
+        pulled = pull(folder, settings.voices_url or moonshine_tts_library.server(), voice, meter)
     unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
     checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
     say(f"{voice.name} speaks {voice.language} ({checked}).")
@@ -69,9 +71,9 @@ def _bring(name: str, language: str, folder: Path, settings: Settings) -> Path:
 
 def _list(folder: Path, language: str) -> None:
     """Language and voice, a line each; those that are here are marked."""
-    from sidecar.engines.speaking.moonshine import catalogue, library
+    from sidecar.tts import catalogue, moonshine_tts_library
 
-    there = library.catalogue()
+    there = moonshine_tts_library.catalogue()
     here = {(voice.language, voice.name) for voice in Pulled.read(folder).whole()}
     tags = [catalogue.choose(there, "", language).language] if language else sorted(there)
     for tag in tags:

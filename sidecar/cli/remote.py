@@ -23,9 +23,9 @@ from vibevoice_asr_client.problems import wire_of
 from sidecar import errors
 from sidecar.cli.said import say
 from sidecar.cli.trust import HINT
-from sidecar.speech import live_events
-from sidecar.speech.people import SpeakerVoice
-from sidecar.speech.transcript import Notice, Segment, Transcript, Word
+from sidecar.interfaces import live_events
+from sidecar.transcripts.people import SpeakerVoice
+from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
 
 ATTEMPTS = 12
 """Some three minutes without a service, or with one that is full: the time of a restart."""

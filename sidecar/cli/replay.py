@@ -14,9 +14,9 @@ from sidecar.cli.backends import Where
 from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say, shown
 
 if TYPE_CHECKING:
-    from sidecar.captures.reading import Captured, CaptureReader
     from sidecar.cli.ears import Ear
-    from sidecar.speech.live_events import LiveEvent
+    from sidecar.interfaces.live_events import LiveEvent
+    from sidecar.live.sessions.reading import Captured, CaptureReader
 
 HELP = f"""
 Send a captured live session (--capture) through a service again, and compare what is told.
@@ -73,9 +73,9 @@ def run(
     key_file: Path | None = None,
 ) -> int:
     """Do it; the exit code."""
-    from sidecar.captures.reading import CaptureReader
-    from sidecar.settings import load_settings
-    from sidecar.vault.key import journal_key
+    from sidecar.config.settings import load_settings
+    from sidecar.live.sessions.reading import CaptureReader
+    from sidecar.storage.key import journal_key
 
     try:
         given: dict[str, Any] = (

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 from sidecar.cli.said import PROGRAM, say
-from sidecar.diagnostics.crash import CrashNotes, data_folder
-from sidecar.settings import Settings
+from sidecar.config.settings import Settings
+from sidecar.observability.crash import CrashNotes, data_folder
 
 LOG_BYTES = 200_000
 """Of the end of each log file."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 
 if TYPE_CHECKING:
-    from sidecar.settings import Settings
+    from sidecar.config.settings import Settings
 
 PROGRAM = "vibevoice-asr"
 COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
@@ -46,7 +46,7 @@ def say(message: str) -> None:
 
 def keep_quiet(settings: Settings) -> None:
     """A log level that was set holds; otherwise a command says what it has to say by itself."""
-    from sidecar.diagnostics.logs import to_stderr
+    from sidecar.observability.logs import to_stderr
 
     asked = "log_level" in settings.model_fields_set
     to_stderr(settings.log_level if asked else "critical")
@@ -54,7 +54,7 @@ def keep_quiet(settings: Settings) -> None:
 
 def complain(error: errors.SidecarError, about: str = "") -> int:
     """Say in one line what was wrong, with what, and what to do; the exit code."""
-    from sidecar.host.process import EXIT_CODES
+    from sidecar.server.service_process import EXIT_CODES
 
     say(f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}")
     return EXIT_CODES.get(error.code, 1)

@@ -7,9 +7,9 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.cli.said import INTERRUPTED, complain
-from sidecar.host.announcement import announce, fatal_line
-from sidecar.host.process import serve
-from sidecar.settings import load_settings
+from sidecar.config.settings import load_settings
+from sidecar.server.announcement import announce, fatal_line
+from sidecar.server.service_process import serve
 
 log = logging.getLogger(__name__)
 

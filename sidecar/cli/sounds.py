@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli.recordings import open_file
-from sidecar.speech.live import LIVE_RATE
+from sidecar.interfaces.live import LIVE_RATE
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
@@ -31,7 +31,7 @@ def look_at(path: Path) -> None:
     Raises:
         errors.SidecarError: it is none, or not there.
     """
-    from sidecar.audio.decode import probe
+    from sidecar.audio.audio_decoder import probe
 
     with open_file(path) as source:
         probe(source.fd, LONGEST_S)
@@ -162,7 +162,7 @@ def _decoded(path: Path) -> Generator[bytes, None, None]:
     """Pieces of a recording."""
     import numpy as np
 
-    from sidecar.audio.decode import open_audio, probe
+    from sidecar.audio.audio_decoder import open_audio, probe
 
     size = round(PIECE_S * LIVE_RATE)
     with open_file(path) as source:

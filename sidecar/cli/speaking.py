@@ -11,7 +11,7 @@ from sidecar.cli.said import PROGRAM
 
 if TYPE_CHECKING:
     from sidecar.cli.backends import Where
-from sidecar.speech import formats
+from sidecar.transcripts import transcript_formats
 
 HELP = f"""
 Show what is said while it is said: into a microphone, or in a recording played in real time.
@@ -28,7 +28,7 @@ Examples:
 * `{PROGRAM} live recording.wav --format jsonl --server http://127.0.0.1:8765`
 * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | {PROGRAM} live -`
 """
-_FORMATS = (*formats.FORMATS, "jsonl")
+_FORMATS = (*transcript_formats.FORMATS, "jsonl")
 
 
 def live(

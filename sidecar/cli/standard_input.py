@@ -57,7 +57,7 @@ def kept(files: Sequence[Path]) -> Iterator[recordings.Opens]:
 
 def spooled() -> AudioSource:
     """All of standard input."""
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     if sys.stdin is None or sys.stdin.isatty():
         raise errors.AudioPathNotAFile(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.cli.backends import Where
 from sidecar.cli.said import INTERRUPTED, complain
-from sidecar.host.neighbour import address
+from sidecar.server.port_owner import address
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust
@@ -37,7 +37,7 @@ def configured_service() -> tuple[str, Trust]:
         errors.SettingsInvalid: they are not possible, or leave the port open.
     """
     from sidecar.cli.trust import of_settings
-    from sidecar.settings import load_settings
+    from sidecar.config.settings import load_settings
 
     settings = load_settings()
     if not settings.port:

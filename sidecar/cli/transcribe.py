@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.cli import standard_input, watch
+from sidecar.cli import standard_input, watch_folder
 from sidecar.cli.backends import Transcribe, Where, backend
 from sidecar.cli.bars import Bar, bars
 from sidecar.cli.recordings import (
@@ -24,8 +24,8 @@ from sidecar.cli.recordings import (
     write,
 )
 from sidecar.cli.said import INTERRUPTED, complain, print_text, say, shown
-from sidecar.speech import formats
-from sidecar.speech.transcript import Transcript
+from sidecar.transcripts import transcript_formats
+from sidecar.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust
@@ -82,7 +82,7 @@ class Order:
     def _words(self) -> str | None:
         """Subtitles are cut by the times of words: there they are asked for unasked."""
         if self.words is None:
-            return "true" if self.format in formats.SUBTITLES else None
+            return "true" if self.format in transcript_formats.SUBTITLES else None
         return str(self.words).lower()
 
     @property
@@ -100,7 +100,7 @@ class Order:
 def run(order: Order) -> int:
     """Do it; the exit code. Every failure is one line on stderr."""
     try:
-        formats.format_of(order.format)
+        transcript_formats.format_of(order.format)
         if order.resume and order.output is None:
             raise errors.SettingsInvalid(
                 "--resume goes by what is written already, and nothing is.",
@@ -133,12 +133,12 @@ def run(order: Order) -> int:
 async def _watch(order: Order, folder: Path) -> int:
     async with backend(order.where, order.options) as transcribe:
         to = order.output or folder
-        return await watch.run(folder, to, order.format, transcribe, _at_once(order))
+        return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
 
 
 async def _run(order: Order, opens: Opens) -> int:
     files = spread(order.files)
-    names = output_names(files, formats.extension(order.format))
+    names = output_names(files, transcript_formats.extension(order.format))
     pairs = list(zip(files, names, strict=True))
     if order.resume and order.output is not None:
         to = order.output
@@ -188,7 +188,9 @@ class _Pile:
                 for notice in transcript.notices:
                     say(f"{path}: {notice.message}")
                 if self._order.output is None:
-                    text = formats.render(transcript, self._order.format, shown(path.stem))
+                    text = transcript_formats.render(
+                        transcript, self._order.format, shown(path.stem)
+                    )
                     head = len(pairs) > 1 and self._order.format == "text"
                     print_text(f"# {shown(path.name)}\n{text}" if head else text)
         finally:
@@ -204,7 +206,7 @@ class _Pile:
             with self._bar(label) as told:
                 transcript = await self._transcribe(path, told)
         if self._order.output is not None:
-            text = formats.render(transcript, self._order.format, path.stem)
+            text = transcript_formats.render(transcript, self._order.format, path.stem)
             write(self._order.output / name, text)
         return transcript
 

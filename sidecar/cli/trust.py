@@ -10,7 +10,7 @@ from vibevoice_asr_client import Trust, TrustInvalid
 from sidecar import errors
 
 if TYPE_CHECKING:
-    from sidecar.settings import Settings
+    from sidecar.config.settings import Settings
 
 HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line and log have it."
 
@@ -34,6 +34,6 @@ def of_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> T
 
 def of_settings(settings: Settings) -> Trust:
     """For the service of this machine, that the settings tell of: by any name, its certificate."""
-    from sidecar.host.tls import fingerprint_here
+    from sidecar.server.tls import fingerprint_here
 
     return Trust(fingerprint=fingerprint_here(settings))

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 
 from sidecar import errors
 from sidecar.cluster.eligibility import unschedulable
-from sidecar.cluster.housekeeping import Housekeeping
-from sidecar.cluster.rows import Rows, fold, kind_of, worn
-from sidecar.database.database import Database
+from sidecar.cluster.job_rows import Rows, fold, kind_of, worn
+from sidecar.cluster.shared_retention import Housekeeping
 from sidecar.jobs.events import Failed, Failure, JobEvent, Refused
-from sidecar.jobs.order import PASSED_OVER_S
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
+from sidecar.jobs.scheduler import PASSED_OVER_S
 from sidecar.jobs.written import Unreadable
-from sidecar.metering.outcomes import outcome_of
-from sidecar.metering.tally import JobTally
+from sidecar.observability.outcomes import outcome_of
+from sidecar.observability.tally import JobTally
+from sidecar.storage.database import Database
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from sidecar.audio.source import AudioSource
 from sidecar.background import Background
 from sidecar.cluster.front import SharedQueue
 from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.cluster.retrying import patiently, repeatedly
-from sidecar.database.database import Database
 from sidecar.jobs.job import Job
-from sidecar.vault.sealing import Seal
+from sidecar.storage.database import Database
+from sidecar.storage.retrying import patiently, repeatedly
+from sidecar.storage.sealing import Seal
 
 AGAIN_S = 30.0
 """Time for a client to come once more after an answer was lost."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from sidecar import errors
-from sidecar.cluster.following import Follower
+from sidecar.cluster.job_follower import Follower
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.node import Node
 from sidecar.cluster.postgres_jobs import PostgresJobs

@@ -10,11 +10,11 @@ from functools import partial
 from sidecar.cluster.claimed_job import ClaimedJob
 from sidecar.cluster.claims import Claim, Claims
 from sidecar.cluster.reporting import Reporter
-from sidecar.cluster.retrying import at_most, patiently
 from sidecar.jobs.events import Change, JobEvent, PutBack
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
+from sidecar.storage.retrying import at_most, patiently
 
 log = logging.getLogger(__name__)
 

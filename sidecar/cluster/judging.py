@@ -9,9 +9,9 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.claims import Claims
-from sidecar.cluster.retrying import patiently
 from sidecar.jobs.events import Failure
 from sidecar.jobs.record import JobRecord
+from sidecar.storage.retrying import patiently
 
 log = logging.getLogger(__name__)
 

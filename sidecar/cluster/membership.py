@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.cluster.retrying import at_most, repeatedly
-from sidecar.database.database import Database
-from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.storage.database import Database
+from sidecar.storage.retrying import at_most, repeatedly
+from sidecar.storage.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
 log = logging.getLogger(__name__)
 

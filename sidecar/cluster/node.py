@@ -18,12 +18,12 @@ from sidecar.cluster.claimed_job import ClaimedJob
 from sidecar.cluster.claims import TRIES, Claims, Offer
 from sidecar.cluster.held import Held, HeldClaims
 from sidecar.cluster.judging import Judging
-from sidecar.cluster.retrying import FAULT_PAUSE_S, at_most, patiently, repeatedly
 from sidecar.jobs import poison
 from sidecar.jobs.events import Begun, Failed, Failure, PutBack
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
+from sidecar.storage.retrying import FAULT_PAUSE_S, at_most, patiently, repeatedly
 from sidecar.threads import Threads
 
 log = logging.getLogger(__name__)

@@ -14,20 +14,20 @@ from contextlib import suppress
 
 from sidecar import clock, errors
 from sidecar.background import Background
-from sidecar.cluster.following import Follower
-from sidecar.cluster.housekeeping import Housekeeping
-from sidecar.cluster.retrying import patiently
-from sidecar.cluster.rows import Rows, fold, kind_of, recording_of, worn
-from sidecar.database.database import Database, Row
+from sidecar.cluster.job_follower import Follower
+from sidecar.cluster.job_rows import Rows, fold, kind_of, recording_of, worn
+from sidecar.cluster.shared_retention import Housekeeping
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.log import KeyTaken
-from sidecar.jobs.order import Priority
 from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
+from sidecar.jobs.scheduler import Priority
 from sidecar.jobs.store import OwnerLoad, Turn
-from sidecar.metering.tally import JobTally
+from sidecar.observability.tally import JobTally
+from sidecar.storage.database import Database, Row
+from sidecar.storage.retrying import patiently
 
 LONG_BYTES = 100_000
 """Encrypted events that are decrypted in a thread: some milliseconds of the event loop."""

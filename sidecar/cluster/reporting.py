@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sidecar.cluster.claims import Claim, Claims
-from sidecar.cluster.retrying import at_most, patiently
-from sidecar.cluster.rows import worn
+from sidecar.cluster.job_rows import worn
 from sidecar.jobs.events import JobEvent
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.record import JobRecord
+from sidecar.storage.retrying import at_most, patiently
 
 GATHER_S = 0.005
 """Seconds in which events come together: of the last segment and the end of a recording that is

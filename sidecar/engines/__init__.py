@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar.engines import moonshine, scripted, upstream, vibevoice, voxtral, whisper
-from sidecar.speech.engine import Engine, EngineSpec, ModelSpec
+from sidecar.engines import moonshine, scripted_engine, vibevoice, voxtral, whisper
+from sidecar.interfaces.engine import Engine, EngineSpec, ModelSpec
+from sidecar.upstream import upstream_engine
 
 ENGINES: tuple[EngineSpec, ...] = (
     vibevoice.SPEC,
     whisper.SPEC,
     voxtral.SPEC,
     moonshine.SPEC,
-    upstream.SPEC,
-    scripted.SPEC,
+    upstream_engine.SPEC,
+    scripted_engine.SPEC,
 )
 """Literal imports: a packager cannot see names that are put together from strings."""
 
@@ -25,8 +26,8 @@ def create_engine(name: str) -> Engine:
         whisper.SPEC.name: whisper.WhisperEngine,
         voxtral.SPEC.name: voxtral.VoxtralEngine,
         moonshine.SPEC.name: moonshine.MoonshineEngine,
-        upstream.SPEC.name: upstream.UpstreamEngine,
-        scripted.SPEC.name: scripted.ScriptedEngine,
+        upstream_engine.SPEC.name: upstream_engine.UpstreamEngine,
+        scripted_engine.SPEC.name: scripted_engine.ScriptedEngine,
     }
     return factories[name]()
 

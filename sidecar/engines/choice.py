@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sidecar import engines, errors
-from sidecar.checkpoints import whisper
+from sidecar.checkpoints import whisper_checkpoints
 from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.config.address import upstream_of
+from sidecar.config.servers import host_of
+from sidecar.config.settings import Settings
 from sidecar.engines.facts import (
     EMBEDDED,
     UPSTREAM,
@@ -26,12 +29,9 @@ from sidecar.engines.facts import (
     look,
     whisper_model,
 )
-from sidecar.engines.upstream.address import upstream_of
-from sidecar.memory.devices import gpu_memory, host_free_bytes
-from sidecar.memory.streams import StreamShape
-from sidecar.servers import host_of
-from sidecar.settings import Settings
-from sidecar.speech.engine import AUTO, EngineSpec, ModelSpec, Upstream
+from sidecar.gpu_memory.devices import gpu_memory, host_free_bytes
+from sidecar.gpu_memory.streams import StreamShape
+from sidecar.interfaces.engine import AUTO, EngineSpec, ModelSpec, Upstream
 from sidecar.version import is_frozen
 
 INSTALL = {
@@ -236,11 +236,13 @@ def way_to(tag: str, settings: Settings) -> str:
         return f"No engine of this build is made for '{tag}'."
     start = f"start with --language {tag} (or --engine {WHISPER})"
     if engines.missing(engines.spec_of(WHISPER)):
-        return f"For '{tag}': {remedy(WHISPER)}, then {whisper.command()}, then {start}."
+        return (
+            f"For '{tag}': {remedy(WHISPER)}, then {whisper_checkpoints.command()}, then {start}."
+        )
     model = whisper_model(settings)
     if isinstance(model, Checkpoint) and model.config["multilingual"]:
         return f"For '{tag}': {start}; its model is here."
-    return f"For '{tag}': {whisper.command()}, then {start}."
+    return f"For '{tag}': {whisper_checkpoints.command()}, then {start}."
 
 
 def remedy(engine: str) -> str:

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sidecar import engines, errors
-from sidecar.checkpoints import voxtral, weights, whisper
+from sidecar.checkpoints import voxtral, weights, whisper_checkpoints
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.memory.devices import gpu_memory
-from sidecar.settings import Settings
-from sidecar.speech.engine import AUTO
+from sidecar.config.settings import Settings
+from sidecar.gpu_memory.devices import gpu_memory
+from sidecar.interfaces.engine import AUTO
 
 VIBEVOICE, WHISPER, EMBEDDED, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
 VOXTRAL = "voxtral"
@@ -74,7 +74,7 @@ def _look_for_vibevoice(
 def whisper_model(settings: Settings) -> Checkpoint | errors.SidecarError:
     """The one that would be loaded, or what is wrong with it."""
     try:
-        return whisper.find_model(settings.model_path, settings.whisper_model)
+        return whisper_checkpoints.find_model(settings.model_path, settings.whisper_model)
     except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
         return error
 

@@ -35,16 +35,6 @@ from sidecar.errors.audio import (
     AudioUndecodable,
     BadAudio,
 )
-from sidecar.errors.base import (
-    BadRequest,
-    Kind,
-    Limited,
-    NotFound,
-    SidecarError,
-    Unauthorized,
-    all_errors,
-    from_wire,
-)
 from sidecar.errors.checkpoints import (
     BadCheckpoint,
     CheckpointDamaged,
@@ -73,6 +63,16 @@ from sidecar.errors.engines import (
     ModelUnsuited,
     ReloadSuperseded,
     WontFit,
+)
+from sidecar.errors.error_base import (
+    BadRequest,
+    Kind,
+    Limited,
+    NotFound,
+    SidecarError,
+    Unauthorized,
+    all_errors,
+    from_wire,
 )
 from sidecar.errors.jobs import (
     AudioLost,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors.base import Kind, Limited, SidecarError, Unauthorized
+from sidecar.errors.error_base import Kind, Limited, SidecarError, Unauthorized
 
 
 class HostNotAllowed(SidecarError):

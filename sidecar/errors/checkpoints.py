@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors.base import Kind, NotFound, SidecarError
+from sidecar.errors.error_base import Kind, NotFound, SidecarError
 
 
 class BadCheckpoint(SidecarError):

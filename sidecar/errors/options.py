@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors.base import BadRequest, Kind, NotFound
+from sidecar.errors.error_base import BadRequest, Kind, NotFound
 
 
 class PrecisionUnknown(BadRequest):

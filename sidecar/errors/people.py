@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.errors.audio import BadAudio
-from sidecar.errors.base import Kind, NotFound, SidecarError
+from sidecar.errors.error_base import Kind, NotFound, SidecarError
 
 
 class PersonNotFound(NotFound):

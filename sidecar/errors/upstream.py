@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors.base import Kind, SidecarError
+from sidecar.errors.error_base import Kind, SidecarError
 
 
 class UpstreamError(SidecarError):

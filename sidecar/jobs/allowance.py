@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from sidecar import errors
-from sidecar.access.identity import Identity
-from sidecar.access.limits import HOUR_S, Buckets, Rate, leaves_room
+from sidecar.auth.identity import Identity
+from sidecar.auth.limits import HOUR_S, Buckets, Rate, leaves_room
 
 UNSAID_S = 3600.0
 """What a recording counts for that does not say how long it is."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
 from sidecar.background import Background
-from sidecar.diagnostics.crash import data_folder
+from sidecar.config.settings import Settings
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.feed import Listener
 from sidecar.jobs.job import Job
-from sidecar.jobs.keeping import Keeping, KeptRecordings, go_on
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.log import JobLog, MemoryLog
@@ -19,12 +18,13 @@ from sidecar.jobs.pace import Pace
 from sidecar.jobs.pace_file import PaceFile
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.recovery import Keeping, KeptRecordings, go_on
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Hold
 from sidecar.jobs.runner import Plan
 from sidecar.jobs.store import JobStore
-from sidecar.metering.tally import JobTally
-from sidecar.settings import Settings
+from sidecar.observability.crash import data_folder
+from sidecar.observability.tally import JobTally
 from sidecar.threads import Threads
 
 

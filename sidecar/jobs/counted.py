@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sidecar.jobs.events import Begun, Cancelled, Crashed, Failed, JobEvent, Reported
 from sidecar.jobs.record import JobRecord
-from sidecar.metering.outcomes import outcome_of
-from sidecar.metering.tally import JobTally
-from sidecar.speech.transcript import Finished
+from sidecar.observability.outcomes import outcome_of
+from sidecar.observability.tally import JobTally
+from sidecar.transcripts.transcript import Finished
 
 
 class Counted:

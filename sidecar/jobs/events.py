@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 from sidecar import errors
-from sidecar.speech.history import Step
-from sidecar.speech.transcript import Checkpoint, Event, Progress, Transcript
+from sidecar.transcripts.history import Step
+from sidecar.transcripts.transcript import Checkpoint, Event, Progress, Transcript
 
 
 @dataclass(frozen=True, slots=True)

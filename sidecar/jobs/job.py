@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 
 from sidecar import errors
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.source import AudioSource
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.events import (
     Begun,
     Cancelled,
@@ -27,8 +28,7 @@ from sidecar.jobs.events import (
 from sidecar.jobs.feed import Feed
 from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Event, Transcript
+from sidecar.transcripts.transcript import Event, Transcript
 
 
 class Job:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from sidecar import errors
+from sidecar.interfaces.engine import Precision
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import Lineup
 from sidecar.jobs.runner import Plan, Run
-from sidecar.speech.engine import Precision
-from sidecar.workers.place import Place
+from sidecar.workers.slot_interface import Place
 
 log = logging.getLogger(__name__)
 

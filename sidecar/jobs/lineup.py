@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
+from sidecar.interfaces.engine import Precision
 from sidecar.jobs.job import Job
-from sidecar.jobs.order import Moment, Shares, Turn, Waiting, turns
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.record import JobState
+from sidecar.jobs.scheduler import Moment, Shares, Turn, Waiting, turns
 from sidecar.jobs.working import Working
-from sidecar.speech.engine import Precision
-from sidecar.workers.place import Place
+from sidecar.workers.slot_interface import Place
 
 FRESH_S = 1.0
 """Positions and waits that are asked for are so old at most: to work them out takes a moment."""

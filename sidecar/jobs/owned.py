@@ -6,8 +6,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from sidecar.access.fair_semaphore import FairSemaphore
-from sidecar.access.identity import Identity
+from sidecar.auth.fair_semaphore import FairSemaphore
+from sidecar.auth.identity import Identity
 from sidecar.errors import (
     JobNotDone,
     JobNotFound,
@@ -19,11 +19,11 @@ from sidecar.jobs.events import Edited
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.record import ENDED, JobRecord, JobState
 from sidecar.jobs.store import JobStore, Turn
-from sidecar.speech.formats import speaker_label
-from sidecar.speech.history import Step
-from sidecar.speech.people import VoicePrint
-from sidecar.speech.transcript import Transcript
 from sidecar.threads import Threads
+from sidecar.transcripts.history import Step
+from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript_formats import speaker_label
 
 T = TypeVar("T")
 EDITS = 2

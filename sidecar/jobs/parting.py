@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from sidecar.access.identity import Identity
+from sidecar.auth.identity import Identity
 from sidecar.errors import EditImpossible, TranscriptChanged, VoicesNotKept
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord
-from sidecar.speech.edits import Operation, Split, SplitSpeaker, Wish, edited, segments_of
-from sidecar.speech.formats import speaker_label
-from sidecar.speech.history import Redo, Undo
-from sidecar.speech.transcript import Transcript
-from sidecar.workers.intake import Intake
+from sidecar.transcripts.edits import Operation, Split, SplitSpeaker, Wish, edited, segments_of
+from sidecar.transcripts.history import Redo, Undo
+from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript_formats import speaker_label
+from sidecar.workers.audio_probe import Intake
 
 ATTEMPTS = 3
 """How often voices are compared anew where somebody edits the transcript meanwhile."""

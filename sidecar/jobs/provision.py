@@ -1,6 +1,6 @@
 """One engine in its slot, and what each job of it gets: a precision, a memory plan, company.
 
-`memory.admission` decides on snapshots, which the engine's lodging takes.
+`gpu_memory.admission` decides on snapshots, which the engine's lodging takes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from sidecar.config.settings import Settings
+from sidecar.gpu_memory.admission import Memory
+from sidecar.gpu_memory.forecast import Forecast
+from sidecar.interfaces.engine import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs.job import Job
 from sidecar.jobs.pace import LEAST_S
 from sidecar.jobs.record import JobRecord
-from sidecar.memory.admission import Memory
-from sidecar.memory.forecast import Forecast
-from sidecar.settings import Settings
-from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions
-from sidecar.workers.lodging import Lodging
+from sidecar.workers.engine_host import Lodging
 from sidecar.workers.slot import EngineSlot
 
 IN_STEP_S = 120.0

@@ -17,7 +17,7 @@ from sidecar.jobs.lineup import Guess, Lineup
 from sidecar.jobs.log import JobLog
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.room import Hold
-from sidecar.workers.place import Place
+from sidecar.workers.slot_interface import Place
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Self
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.ref import AudioRef
+from sidecar.auth.identity import EVERYBODY
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.events import (
     Begun,
     Cancelled,
@@ -28,10 +29,9 @@ from sidecar.jobs.events import (
     Refused,
     Reported,
 )
-from sidecar.jobs.order import Priority
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.history import History
-from sidecar.speech.transcript import (
+from sidecar.jobs.scheduler import Priority
+from sidecar.transcripts.history import History
+from sidecar.transcripts.transcript import (
     Checkpoint,
     Event,
     Finished,
@@ -71,7 +71,7 @@ class RequestKey:
 class JobRecord:
     """What is known of one recording on its way to a transcript.
 
-    ``owner``: whose it is (`access.identity`). ``audio``: how to come by its recording again, as
+    ``owner``: whose it is (`auth.identity`). ``audio``: how to come by its recording again, as
     long as that is possible. ``kept``: whether its result is fetched later; that of others is for
     who waits for it, and nobody else learns of them. ``created``,
     ``begun`` (its first attempt, whatever became of it) and ``ended``: seconds since 1970.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from sidecar import errors
-from sidecar.access.identity import Identity
-from sidecar.jobs.keeping import KeptRecordings
+from sidecar.auth.identity import Identity
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord
+from sidecar.jobs.recovery import KeptRecordings
+from sidecar.storage.reading import SealedFile
+from sidecar.storage.sealing import SealBroken
 from sidecar.threads import Threads
-from sidecar.vault.reading import SealedFile
-from sidecar.vault.sealing import SealBroken
 
 AT_ONCE = 2
 """Pieces that are read from the disk and opened side by side."""

@@ -19,9 +19,9 @@ from sidecar import errors
 from sidecar.jobs.events import JobEvent, Reported
 from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.speech.edits import Rewrite
-from sidecar.speech.history import History
-from sidecar.speech.transcript import Segment, SegmentReady
+from sidecar.transcripts.edits import Rewrite
+from sidecar.transcripts.history import History
+from sidecar.transcripts.transcript import Segment, SegmentReady
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and a line of every list."""

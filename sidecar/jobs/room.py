@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from sidecar import errors
-from sidecar.access.identity import Identity
-from sidecar.access.limits import leaves_room
+from sidecar.auth.identity import Identity
+from sidecar.auth.limits import leaves_room
 
 
 class Hold:

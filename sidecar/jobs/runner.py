@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from sidecar import errors
+from sidecar.interfaces.engine import Precision, TranscribeOptions
 from sidecar.jobs import poison
 from sidecar.jobs.job import Job
-from sidecar.speech.engine import Precision, TranscribeOptions
-from sidecar.speech.transcript import Checkpoint, Finished, Notice
+from sidecar.transcripts.transcript import Checkpoint, Finished, Notice
 from sidecar.workers.lease import Stay
-from sidecar.workers.place import Lease, Place, WorkerDied
+from sidecar.workers.slot_interface import Lease, Place, WorkerDied
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Container
 from sidecar.audio.ref import Kept
 from sidecar.errors import SidecarError
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.storage.protocol import Storage
+from sidecar.storage.protocol import Storage
 
 log = logging.getLogger(__name__)
 

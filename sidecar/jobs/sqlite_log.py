@@ -15,15 +15,15 @@ from pathlib import Path
 from sidecar import clock, errors
 from sidecar.jobs.events import JobEvent, Reported
 from sidecar.jobs.feed import BUFFER
-from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
 from sidecar.jobs.log import Entry, MemoryLog
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.shelf import Shelf
-from sidecar.jobs.storage.folder import Folder
-from sidecar.jobs.writer import Part, Statement, Writer
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
-from sidecar.speech.transcript import Checkpoint, SegmentReady
-from sidecar.vault.sealing import SealBroken
+from sidecar.storage.folder import Folder
+from sidecar.storage.job_journal import UPLOADS, Broken, Journal, open_journal
+from sidecar.storage.sealing import SealBroken
+from sidecar.storage.writer import Part, Statement, Writer
+from sidecar.transcripts.transcript import Checkpoint, SegmentReady
 
 TOLD = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""

@@ -5,26 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sidecar import clock
-from sidecar.access.identity import Identity, Scope
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.ref import AudioRef, ref_to
 from sidecar.audio.source import AudioSource
+from sidecar.auth.identity import Identity, Scope
+from sidecar.config.settings import FRONT, Settings
 from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs, check_queue
 from sidecar.jobs.backend import Backend
 from sidecar.jobs.job import Job
 from sidecar.jobs.log import KeyTaken
 from sidecar.jobs.once import Once
-from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.room import Body, Place, Room
+from sidecar.jobs.scheduler import Priority
 from sidecar.jobs.traced import JobTraces, Way
-from sidecar.metering.tally import JobTally
-from sidecar.settings import FRONT, Settings
-from sidecar.speech.engine import TranscribeOptions
+from sidecar.observability.tally import JobTally
 from sidecar.threads import Threads
-from sidecar.workers.intake import Intake
+from sidecar.workers.audio_probe import Intake
 
 
 class Submissions:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar import clock, errors
-from sidecar.audio.decode import AudioFacts
-from sidecar.diagnostics.tracing import ARRIVED, Arrival, Stage, Traces, Value
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.jobs.events import Begun, Crashed, Interrupted, JobEvent, PutBack
 from sidecar.jobs.feed import Listener
 from sidecar.jobs.record import JobRecord
+from sidecar.observability.tracing import ARRIVED, Arrival, Stage, Traces, Value
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.pace import Pace, remaining_s
-from sidecar.workers.place import Place
+from sidecar.workers.slot_interface import Place
 
 Takes = Callable[[Job], float]
 """Seconds of work of a job, by what is known now."""

@@ -12,9 +12,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.ref import AudioRef, Held, Kept, Named
 from sidecar.errors import BadRequest
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.events import (
     Begun,
     Cancelled,
@@ -28,12 +29,11 @@ from sidecar.jobs.events import (
     Refused,
     Reported,
 )
-from sidecar.jobs.order import Priority
 from sidecar.jobs.record import JobRecord, RequestKey
-from sidecar.speech import transcript
-from sidecar.speech.edit_values import step_of, step_values
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Progress
+from sidecar.jobs.scheduler import Priority
+from sidecar.transcripts import transcript
+from sidecar.transcripts.edit_serialization import step_of, step_values
+from sidecar.transcripts.transcript import Progress
 
 _REFS: dict[str, type[AudioRef]] = {kind.__name__: kind for kind in (Held, Kept, Named)}
 _PLAIN: dict[str, Callable[..., Change]] = {

@@ -1,1 +1,1 @@
-"""Sound as it comes, and what is said in it."""
+"""Live sessions written to files, sealed, to be looked at and sent again (docs/capture.md)."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sidecar.access.identity import Identity
 from sidecar.audio.source import Spool
-from sidecar.jobs.talks import Talks
-from sidecar.sessions.session import Session
-from sidecar.sessions.tape import Tape
-from sidecar.settings import Settings
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Transcript
+from sidecar.auth.identity import Identity
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_recording import Tape
+from sidecar.service.talks import Talks
 from sidecar.threads import Threads
+from sidecar.transcripts.transcript import Transcript
 
 
 class Afterwards:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from sidecar.access.identity import Identity
+from sidecar.auth.identity import Identity
 from sidecar.jobs.owned import OwnedJobs
-from sidecar.people.known import KnownVoices
-from sidecar.sessions.registry import Sessions
+from sidecar.live.sessions.session_registry import Sessions
+from sidecar.service.known import KnownVoices
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,17 @@ from dataclasses import replace
 from typing import Any
 
 from sidecar import __version__, clock
-from sidecar.access.identity import Identity, Scope
+from sidecar.auth.identity import Identity, Scope
 from sidecar.background import Background
-from sidecar.cluster.backend import SharedBackend, shared_address
+from sidecar.cluster.shared_backend import SharedBackend, shared_address
+from sidecar.config.settings import FRONT, Settings
+from sidecar.conversation.conversation_registry import Conversations
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
+from sidecar.gpu_memory.forecast import Forecast
+from sidecar.interfaces.engine import EngineSpec, Precision, TranscribeOptions, few
+from sidecar.interfaces.options import noted, parse_options, parse_precision
+from sidecar.interfaces.voice import VoiceSpec
 from sidecar.jobs.backend import Backend, EngineSetup, LocalBackend
 from sidecar.jobs.job import Job
 from sidecar.jobs.owned import OwnedJobs
@@ -25,25 +31,19 @@ from sidecar.jobs.parting import Edits
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.submission import Submissions
-from sidecar.jobs.talks import Talks
-from sidecar.memory.forecast import Forecast
-from sidecar.metering.outcomes import trouble
-from sidecar.metering.tally import Tally
-from sidecar.people.known import KnownVoices
+from sidecar.live.sessions.session_registry import Sessions
+from sidecar.observability.outcomes import trouble
+from sidecar.observability.tally import Tally
 from sidecar.service.afterwards import Afterwards
 from sidecar.service.erasure import Erasure
 from sidecar.service.health import Health, hangs, thresholds_of
+from sidecar.service.known import KnownVoices
 from sidecar.service.observed import Observed
-from sidecar.sessions.registry import Sessions
-from sidecar.settings import FRONT, Settings
-from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few
-from sidecar.speech.options import noted, parse_options, parse_precision
-from sidecar.speech.transcript import Transcript
-from sidecar.speech.voice import VoiceSpec
-from sidecar.talk.registry import Conversations
+from sidecar.service.talks import Talks
 from sidecar.threads import Threads
+from sidecar.transcripts.transcript import Transcript
+from sidecar.workers.audio_probe import Intake
 from sidecar.workers.fleet import Fleet, Role
-from sidecar.workers.intake import Intake
 from sidecar.workers.models import Models
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
-from sidecar.memory.devices import GpuMemory
-from sidecar.metering.outcomes import Thresholds
-from sidecar.settings import Settings
+from sidecar.config.settings import Settings
+from sidecar.gpu_memory.devices import GpuMemory
+from sidecar.observability.outcomes import Thresholds
 from sidecar.workers.fleet import Role, Standing
 from sidecar.workers.lifecycle import SlotState
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from sidecar import __version__, clock
-from sidecar.captures.capture import Captures
-from sidecar.diagnostics.tracing import traces_of
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine import EngineSpec
 from sidecar.jobs.traced import JobTraces, Listens
-from sidecar.sessions.traced import SessionTraces
-from sidecar.sessions.witness import Observer
-from sidecar.settings import Settings
-from sidecar.speech.engine import EngineSpec
+from sidecar.live.sessions.capture import Captures
+from sidecar.live.sessions.session_traces import SessionTraces
+from sidecar.live.sessions.witness import Observer
+from sidecar.observability.tracing import traces_of
 from sidecar.workers.fleet import Fleet
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from sidecar import errors
-from sidecar.memory.placement import Account, Look, Place, Placement
-from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
-from sidecar.workers.environment import Manner
+from sidecar.gpu_memory.placement import Account, Look, Place, Placement
+from sidecar.interfaces.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.loading import Leaving, Loading
 from sidecar.workers.worker import Worker
+from sidecar.workers.worker_environment import Manner
 
 log = logging.getLogger(__name__)
 

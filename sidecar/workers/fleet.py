@@ -10,15 +10,15 @@ from enum import StrEnum
 from typing import Any
 
 from sidecar import errors
+from sidecar.config.settings import Settings
 from sidecar.engines.choice import Choice
-from sidecar.memory.devices import GpuMemory
-from sidecar.settings import Settings
-from sidecar.speech.engine import EngineSpec
-from sidecar.speech.voice import VoiceSpec
-from sidecar.workers.distant import DistantSlot
+from sidecar.gpu_memory.devices import GpuMemory
+from sidecar.interfaces.engine import EngineSpec
+from sidecar.interfaces.voice import VoiceSpec
+from sidecar.workers.engine_host import Devices, Lodging
 from sidecar.workers.joint import JointSlot
 from sidecar.workers.lifecycle import EngineLife, SlotState
-from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.remote_engine import DistantSlot
 from sidecar.workers.shared import SerialSlot, SharedSlot
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.spoken import Spoken

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ClassVar
 
-from sidecar.speech.engine import Precision
-from sidecar.workers.environment import Manner
+from sidecar.interfaces.engine import Precision
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.slot import EngineSlot
+from sidecar.workers.worker_environment import Manner
 
 
 class JointSlot(EngineSlot):

@@ -8,12 +8,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import Self
 
 from sidecar import errors
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.audio.source import AudioSource
-from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
-from sidecar.speech.transcript import Checkpoint, Event, from_wire, to_wire
+from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.transcripts.transcript import Checkpoint, Event, from_wire, to_wire
 from sidecar.workers.calls import Call
-from sidecar.workers.place import Lease, Wanted
+from sidecar.workers.slot_interface import Lease, Wanted
 from sidecar.workers.worker import Worker
 
 

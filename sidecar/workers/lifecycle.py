@@ -15,13 +15,13 @@ from enum import StrEnum
 from typing import ClassVar
 
 from sidecar import errors
-from sidecar.memory.placement import Account, Look, NoAccount, Place, always_beside, nothing
-from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
+from sidecar.gpu_memory.placement import Account, Look, NoAccount, Place, always_beside, nothing
+from sidecar.interfaces.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.berth import Berth
-from sidecar.workers.environment import Manner
 from sidecar.workers.pulse import Pulse
 from sidecar.workers.reloads import Reloads, Wanted
 from sidecar.workers.worker import Worker
+from sidecar.workers.worker_environment import Manner
 
 log = logging.getLogger(__name__)
 

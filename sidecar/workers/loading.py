@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from sidecar import errors
-from sidecar.speech.engine import LoadOptions, ModelSpec
-from sidecar.workers.environment import Manner
-from sidecar.workers.place import WorkerDied
+from sidecar.interfaces.engine import LoadOptions, ModelSpec
+from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker import Worker
+from sidecar.workers.worker_environment import Manner
 
 log = logging.getLogger(__name__)
 

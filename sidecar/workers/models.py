@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
+from sidecar.config.settings import Settings
 from sidecar.engines.choice import Choice, choose
-from sidecar.settings import Settings
-from sidecar.speech.engine import EngineSpec, Precision
-from sidecar.workers.lodging import Lodging
+from sidecar.interfaces.engine import EngineSpec, Precision
+from sidecar.workers.engine_host import Lodging
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.speech.engine import Precision
+from sidecar.interfaces.engine import Precision
 
 
 @dataclass(frozen=True, slots=True)

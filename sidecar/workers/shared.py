@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
-from sidecar.speech.engine import Precision
+from sidecar.interfaces.engine import Precision
 from sidecar.workers.calls import Call
-from sidecar.workers.environment import Manner
 from sidecar.workers.lifecycle import EngineLife
 from sidecar.workers.worker import Worker
+from sidecar.workers.worker_environment import Manner
 
 DEAF_S = 5.0
 """So long at most people wait for the answer to a ping (`pulse`): they speak meanwhile."""

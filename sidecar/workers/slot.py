@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
-from sidecar.speech.engine import EngineSpec, MemoryPlan, Precision
+from sidecar.interfaces.engine import EngineSpec, MemoryPlan, Precision
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.lifecycle import EngineLife
 from sidecar.workers.worker import Worker

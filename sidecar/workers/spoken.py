@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from sidecar import errors
-from sidecar.speech.voice import LONGEST_TEXT, Mark, SayOptions, Sound
-from sidecar.workers.place import WorkerDied
+from sidecar.interfaces.voice import LONGEST_TEXT, Mark, SayOptions, Sound
 from sidecar.workers.shared import SharedSlot
+from sidecar.workers.slot_interface import WorkerDied
 
 
 class Spoken:

@@ -1,6 +1,6 @@
 """An engine in a process of its own: the only bridge between blocking and async.
 
-The service's side is `Worker`; the other side is `workers.inside`. A crash, an abort in native
+The service's side is `Worker`; the other side is `workers.worker_main`. A crash, an abort in native
 code or the kernel's out-of-memory killer end the worker, never the service.
 """
 
@@ -20,10 +20,10 @@ from typing import IO, Any
 from sidecar.version import own_command
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, Calls
-from sidecar.workers.environment import Manner, Needs, environment
 from sidecar.workers.executing import Page
 from sidecar.workers.line import Line
-from sidecar.workers.place import WorkerDied
+from sidecar.workers.slot_interface import WorkerDied
+from sidecar.workers.worker_environment import Manner, Needs, environment
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ STAYS = "the process was killed and does not end"
 
 def worker_command() -> list[str]:
     """How a worker is started: this interpreter, or this executable when frozen."""
-    return own_command("sidecar.workers.inside", "-P", frozen=("worker",))
+    return own_command("sidecar.workers.worker_main", "-P", frozen=("worker",))
 
 
 class Worker:

@@ -2,13 +2,5 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture
-def recording(tmp_path: Path, voice: bytes) -> Path:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
-    return path
+from job_fixtures import new_job as new_job
+from job_fixtures import recording as recording

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from shared_services import SAID, Service, Services, services, submitted
+from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
 from sidecar.cluster import claims
 from sidecar.cluster.claims import Claim, Offer
 from sidecar.cluster.held import HeldClaims
+from sidecar.interfaces.engine import Precision, TranscribeOptions
 from sidecar.jobs import poison
 from sidecar.jobs.events import Begun, Crashed, Failure, Reported
 from sidecar.jobs.job import Job
 from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.order import AGED_S, PASSED_OVER_S, Moment, Priority, Shares, Waiting, turns
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.speech.engine import Precision, TranscribeOptions
-from sidecar.speech.transcript import Checkpoint
+from sidecar.jobs.scheduler import AGED_S, PASSED_OVER_S, Moment, Priority, Shares, Waiting, turns
+from sidecar.transcripts.transcript import Checkpoint
 
 SETTLED = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
 SENDERS = 4

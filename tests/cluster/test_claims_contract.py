@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 from fake_claims import FakeClaims, SharedJobs
-from histories import submitted
-from serving import until
-from shared_services import Services, services
+from job_event_histories import submitted
+from service_process import until
+from shared_job_services import Services, services
 
 from sidecar import errors
 from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
@@ -28,7 +28,7 @@ from sidecar.jobs.events import (
     Reported,
 )
 from sidecar.jobs.record import JobRecord, JobState, advance
-from sidecar.speech.transcript import Checkpoint, Finished, Progress, Transcript
+from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))

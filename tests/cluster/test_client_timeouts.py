@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from postgres import KEY, Cluster
-from serving import until
-from shared_services import Service, service, stop, submitted, until_told
+from service_process import until
+from shared_job_services import Service, service, stop, submitted, until_told
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.cluster import client_timeouts
 from sidecar.cluster.client_timeouts import ClientTimeouts
-from sidecar.database.schema import migrate
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord
+from sidecar.storage.schema import migrate
 
 
 def recording() -> AudioSource:

@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
-from histories import submitted
-from overheard import job_of
+from instrumented_slot import job_of
+from job_event_histories import submitted
 
 from sidecar import errors
 from sidecar.cluster.eligibility import refusal, unschedulable
+from sidecar.config.settings import Settings
 from sidecar.engines.choice import choose
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.events import Failure
 from sidecar.jobs.provision import Provision
-from sidecar.settings import Settings
-from sidecar.speech.engine import TranscribeOptions
+from sidecar.workers.engine_host import Devices, Lodging
 from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.lodging import Devices, Lodging
 from sidecar.workers.slot import EngineSlot
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))

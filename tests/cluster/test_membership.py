@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from shared_services import SEGMENT, service
+from shared_job_services import SEGMENT, service
 
 from sidecar.cluster.membership import Looks
-from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
 from sidecar.jobs.events import Begun, Interrupted
 from sidecar.jobs.record import JobState
+from sidecar.storage.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
 
 def looked(*looks: tuple[float, float, dict[str, int]]) -> list[str]:

@@ -12,31 +12,23 @@ from pathlib import Path
 import psycopg
 import pytest
 from postgres import KEY, Cluster
-from serving import PATIENCE_S, until
-from shared_services import (
-    DONE,
-    SAID,
-    Service,
-    Services,
-    service,
-    services,
-    submitted,
-)
+from service_process import PATIENCE_S, until
+from shared_job_services import DONE, SAID, Service, Services, service, services, submitted
 
 from sidecar import errors
 from sidecar.audio.ref import Named
 from sidecar.audio.source import Spool
 from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim
-from sidecar.cluster.retrying import patiently
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.engine import TranscribeOptions
 from sidecar.jobs.events import Begun, Edited, Failure, Reported
-from sidecar.jobs.keeping import KeptRecordings
 from sidecar.jobs.log import KeyTaken
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
-from sidecar.settings import load_settings
-from sidecar.speech.edits import Rename
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Checkpoint, Segment, SegmentReady, Transcript
+from sidecar.jobs.recovery import KeptRecordings
+from sidecar.storage.retrying import patiently
+from sidecar.transcripts.edits import Rename
+from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
 """What is said, asked for, written by hand, and the name of a file."""

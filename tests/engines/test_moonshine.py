@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moonshine_voice import get_assets_path
-from serving import PATIENCE_S
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
+from sidecar.audio.audio_decoder import decode_file
 from sidecar.audio.recent import RecentAudio
+from sidecar.diarization import models
 from sidecar.engines import moonshine
-from sidecar.engines.moonshine import transcription
-from sidecar.speech.engine import LoadOptions, TranscribeOptions
-from sidecar.speech.live import AT_THE_START, LiveOptions
-from sidecar.speech.live_events import LiveEvent, Summary
-from sidecar.speech.transcript import (
+from sidecar.engines.moonshine import moonshine_transcription
+from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
+from sidecar.interfaces.live import AT_THE_START, LiveOptions
+from sidecar.interfaces.live_events import LiveEvent, Summary
+from sidecar.transcripts.transcript import (
     BY_ATTENTION,
     Checkpoint,
     Finished,
@@ -33,7 +34,6 @@ from sidecar.speech.transcript import (
     from_wire,
     to_wire,
 )
-from sidecar.voices import models
 
 ASSETS = Path(get_assets_path())
 RATE = moonshine.SAMPLE_RATE
@@ -136,7 +136,7 @@ def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whol
     pause = np.zeros(RATE, np.float32)
     thrice = np.concatenate([endgame, pause] * 3)
     whole = transcript(engine, thrice)
-    monkeypatch.setattr(transcription, "REVISED_S", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISED_S", 15.0)
     early = transcript(engine, thrice)
     assert whole.num_speakers == early.num_speakers == 2
     same = set(whole.segments) & set(early.segments)
@@ -150,7 +150,7 @@ def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whol
 def test_sound_that_lines_no_longer_need_is_let_go_of(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transcription, "REVISED_S", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISED_S", 15.0)
     kept: list[float] = []
     forget = RecentAudio.forget
 
@@ -230,7 +230,7 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people, most of it settled."""
-    monkeypatch.setattr(transcription, "REVISED_S", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISED_S", 15.0)
     monkeypatch.setattr(moonshine, "SETTLE_S", 8.0)
     play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions(words=True)
     whole = list(engine.transcribe_from((), play, options, lambda: False))

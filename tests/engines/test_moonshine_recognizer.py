@@ -17,7 +17,7 @@ from moonshine_voice import get_assets_path
 from bench.moonshine_library import LibraryRecognizer
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
+from sidecar.audio.audio_decoder import decode_file
 from sidecar.audio.quiet import quietest
 from sidecar.engines.moonshine import decoder
 from sidecar.engines.moonshine.decoder import SAMPLE_RATE

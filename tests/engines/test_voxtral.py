@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import voxtral_models
-from checkpoints import clip
-from serving import PATIENCE_S
+import tiny_voxtral
+from service_process import PATIENCE_S
+from tiny_vibevoice import clip
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
+from sidecar.audio.audio_decoder import decode_file
 from sidecar.engines.voxtral import VoxtralEngine, delay_of, loading, tekken
 from sidecar.engines.voxtral.stream import Stream, Voxtral
-from sidecar.live.hypothesis import Hypothesis
-from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import Begin, LiveOptions
-from sidecar.speech.live_events import LiveEvent, Partial, Summary
+from sidecar.interfaces.engine import LoadOptions, Precision
+from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
+from sidecar.live.runtime.hypothesis import Hypothesis
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""
@@ -30,7 +30,7 @@ USUAL, LONGEST = 6, 30
 
 @pytest.fixture(scope="module")
 def voxtral() -> Voxtral:
-    return loading.load(voxtral_models.model(), "cpu", "float32")
+    return loading.load(tiny_voxtral.model(), "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_step_that_failed_is_not_gone_on_from(
 
 def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(audio: Block) -> None:
     engine = VoxtralEngine()
-    folder = str(voxtral_models.model())
+    folder = str(tiny_voxtral.model())
     list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
     options = LiveOptions(delay_s=0.16)
     draft = engine._glimpse(audio[:32_000], None, options, lambda: False)
@@ -155,7 +155,7 @@ def test_text_is_that_of_mistrals_own_library(voxtral: Voxtral) -> None:
         pytest.skip("mistral-common is not installed: its texts are not compared")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    theirs = Tekkenizer.from_file(voxtral_models.model() / tekken.FILE)
+    theirs = Tekkenizer.from_file(tiny_voxtral.model() / tekken.FILE)
     ids = [32, 33, *(64 + byte for byte in "Ça va, naïf?".encode()), 33, 64 + 0xC3, 2]
     ours = voxtral.tekken.text(ids)
     assert ours == "Ça va, naïf?"
@@ -178,7 +178,7 @@ def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
     audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = VoxtralEngine()
-    folder = str(voxtral_models.model())
+    folder = str(tiny_voxtral.model())
     list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
     drafts: list[Hypothesis | None] = []
     hear = engine._hear

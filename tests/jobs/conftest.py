@@ -2,30 +2,5 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-from overheard import job_of
-
-from sidecar.jobs.job import Job
-from sidecar.speech.engine import TranscribeOptions
-
-
-@pytest.fixture
-def recording(tmp_path: Path, voice: bytes) -> Path:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
-    return path
-
-
-@pytest.fixture
-def new_job(recording: Path) -> Callable[..., Job]:
-    """Makes jobs of the recording."""
-
-    def make(
-        path: Path = recording, options: TranscribeOptions | None = None, **more: object
-    ) -> Job:
-        return job_of(path, options or TranscribeOptions(), **more)
-
-    return make
+from job_fixtures import new_job as new_job
+from job_fixtures import recording as recording

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, as_asked, job_of, queue_on
-from serving import PATIENCE_S, until
+from instrumented_slot import OverheardSlot, as_asked, job_of, queue_on
+from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines import spec_of
+from sidecar.gpu_memory.placement import LoadPlan
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import lane
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
@@ -22,9 +24,7 @@ from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
 from sidecar.jobs.retention import Retention
-from sidecar.memory.placement import LoadPlan
-from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.speech.transcript import Progress, Segment, SegmentReady
+from sidecar.transcripts.transcript import Progress, Segment, SegmentReady
 from sidecar.workers.slot import EngineSlot
 
 NewJob = Callable[..., Job]

@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from histories import submitted
-from overheard import FACTS, OverheardSlot, queue_on
+from instrumented_slot import FACTS, OverheardSlot, queue_on
+from job_event_histories import submitted
 from postgres import Cluster
-from serving import PATIENCE_S
-from shared_services import Service, service, until_told
+from service_process import PATIENCE_S
+from shared_job_services import Service, service, until_told
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.cluster.claims import Claim, Offer
-from sidecar.database import database
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import (
     Begun,
@@ -47,10 +46,11 @@ from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.jobs.store import JobStore, OwnerLoad
-from sidecar.jobs.writer import Writer
-from sidecar.speech.edits import Rename, Rewrite
-from sidecar.speech.history import Undo
-from sidecar.speech.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
+from sidecar.storage import database
+from sidecar.storage.writer import Writer
+from sidecar.transcripts.edits import Rename, Rewrite
+from sidecar.transcripts.history import Undo
+from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 FINISHED = Reported(Finished(SAID))

@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable
 
 import pytest
-from serving import PATIENCE_S, until
+from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs import retention as module
+from sidecar.jobs import retention
 from sidecar.jobs.events import Edited
 from sidecar.jobs.job import Job
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import JOB_BYTES, Retention, weight
-from sidecar.speech.edits import Rewrite
-from sidecar.speech.history import Undo
-from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript, Word
+from sidecar.transcripts.edits import Rewrite
+from sidecar.transcripts.history import Undo
+from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript, Word
 
 NewJob = Callable[..., Job]
 DAY_S = 86400.0
@@ -256,7 +256,7 @@ async def test_a_job_on_its_way_is_shown_as_it_stands_each_time(new_job: NewJob)
 async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_no_others(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FETCH_S", DAY_S)
+    monkeypatch.setattr(retention, "FETCH_S", DAY_S)
     kept = Kept(DAY_S, 1 << 20)
     fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
     for job in (fetched, cancelled, put_off, waiting):
@@ -283,7 +283,7 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
     now = time.monotonic
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
-    monkeypatch.setattr(time, "monotonic", lambda: now() + module.FETCH_S)
+    monkeypatch.setattr(time, "monotonic", lambda: now() + retention.FETCH_S)
     ending = asyncio.ensure_future(kept.results.all_fetched())
     for _ in range(3):  # steps of the loop: nothing is waited for
         await asyncio.sleep(0)
@@ -293,7 +293,7 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
 async def test_a_result_is_waited_for_until_its_time_is_over_and_no_longer(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FETCH_S", 0.2)
+    monkeypatch.setattr(retention, "FETCH_S", 0.2)
     kept = Kept(DAY_S, 1 << 20)
     began = time.monotonic()
     kept.finished(new_job())

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.live.endpointing import (
+from sidecar.interfaces.live import LIVE_RATE as RATE
+from sidecar.interfaces.live import Endpointing
+from sidecar.live.runtime.endpointing import (
     FRAME,
     Began,
     Ended,
@@ -19,8 +21,6 @@ from sidecar.live.endpointing import (
     Resumed,
     Spoken,
 )
-from sidecar.speech.live import LIVE_RATE as RATE
-from sidecar.speech.live import Endpointing
 
 EXACT = Endpointing(pre_roll_s=0, post_roll_s=0)
 """Utterances that are as long as speech was."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.engines.moonshine.decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_transcription import FORM, Transcription
 from sidecar.engines.moonshine.recognizer import (
     REINSTALL,
     Recognizer,
@@ -19,8 +20,7 @@ from sidecar.engines.moonshine.recognizer import (
     model_folder,
 )
 from sidecar.engines.moonshine.recognizer import Hypothesis as Heard
-from sidecar.engines.moonshine.transcription import FORM, Transcription
-from sidecar.speech.engine import (
+from sidecar.interfaces.engine import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -28,16 +28,16 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import Begin, LiveOptions, LiveSession
-from sidecar.speech.live_events import Tell
-from sidecar.speech.transcript import Checkpoint, Event, Finished, Transcript
+from sidecar.interfaces.live import Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_events import Tell
+from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Transcript
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
-    from sidecar.live.context import Before
-    from sidecar.live.hall import Hall
-    from sidecar.live.hypothesis import Hypothesis
-    from sidecar.voices.models import Models
+    from sidecar.diarization.models import Models
+    from sidecar.live.runtime.context import Before
+    from sidecar.live.runtime.hall import Hall
+    from sidecar.live.runtime.hypothesis import Hypothesis
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ SPEC = EngineSpec(
     by_voices=True,
     counted=True,
     requires=("moonshine_voice", "onnxruntime"),
-    sessions=500,  # of people who mostly listen; how many may speak is measured (`live.load`)
+    # of people who mostly listen; how many may speak is measured (`live.runtime.load_shedding`)
+    sessions=500,
     resumes=FORM,
 )
 
@@ -77,7 +78,7 @@ class MoonshineEngine:
         """
         self._recognizer = load_recognizer()
         yield 0.5
-        from sidecar.voices.models import VoicesUnavailable, load_models
+        from sidecar.diarization.models import VoicesUnavailable, load_models
 
         try:
             self._voices = load_models()
@@ -108,10 +109,10 @@ class MoonshineEngine:
             errors.LiveUnavailable: the detector is not to be had here.
         """
         if self._hall is None:
-            from sidecar.live.detector import load_detector
-            from sidecar.live.ears import Ears
-            from sidecar.live.hall import Hall
-            from sidecar.voices.encoder import SpeakerEncoder
+            from sidecar.diarization.encoder import SpeakerEncoder
+            from sidecar.live.runtime.ears import Ears
+            from sidecar.live.runtime.hall import Hall
+            from sidecar.live.runtime.vad import load_detector
 
             detector = load_detector()
             ears = Ears(self._hear, behind=self._hear_behind, encoder=SpeakerEncoder(self._voices))
@@ -144,8 +145,8 @@ class MoonshineEngine:
         options: TranscribeOptions,
         cancelled: Cancelled,
     ) -> Iterator[Event]:
-        from sidecar.voices.diarizer import Diarizer
-        from sidecar.voices.recognition import recognised_by
+        from sidecar.diarization.diarizer import Diarizer
+        from sidecar.diarization.speaker_identification import recognised_by
 
         assert self._recognizer is not None
         assert self._voices is not None
@@ -178,7 +179,7 @@ class MoonshineEngine:
 
 def _live(found: Heard | None) -> Hypothesis | None:
     """What the recognizer heard, for the hall."""
-    from sidecar.live.hypothesis import Hypothesis
+    from sidecar.live.runtime.hypothesis import Hypothesis
 
     if found is None:
         return None

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors, inference
+from sidecar import errors
 from sidecar.audio import Block
+from sidecar.checkpoints import inference, ort_file
 from sidecar.engines.moonshine import decoder_graph
 from sidecar.engines.moonshine.decoder_graph import HEAD_SIZE, HEADS, POSITIONS, memory_names
-from sidecar.inference import ort_file
-from sidecar.speech.engine import Cancelled
+from sidecar.interfaces.engine import Cancelled
 
 if TYPE_CHECKING:
     import numpy as np

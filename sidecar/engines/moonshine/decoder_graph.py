@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.inference.ort_file import OrtModel
+    from sidecar.checkpoints.ort_file import OrtModel
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNING = ((2, 0), (3, 7), (4, 1), (5, 2))

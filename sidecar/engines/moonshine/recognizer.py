@@ -19,8 +19,8 @@ from sidecar.audio import Block
 from sidecar.engines.moonshine.alignment import silence, spans
 from sidecar.engines.moonshine.decoder import FRAME, SAMPLE_RATE, TOKENS_PER_S, Decoder
 from sidecar.engines.moonshine.tokenizer import Tokenizer
-from sidecar.speech.engine import Cancelled
-from sidecar.speech.transcript import Word, one_comma
+from sidecar.interfaces.engine import Cancelled
+from sidecar.transcripts.transcript import Word, one_comma
 
 REINSTALL = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 _SHORTEST = 4096

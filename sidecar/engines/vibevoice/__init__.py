@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.speech.engine import (
+from sidecar.interfaces.engine import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -22,7 +22,7 @@ from sidecar.speech.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.speech.transcript import Event
+from sidecar.transcripts.transcript import Event
 
 if TYPE_CHECKING:
     from sidecar.engines.vibevoice.model import Model

@@ -8,11 +8,11 @@ from typing import Any
 from tokenizers.decoders import DecodeStream
 
 from sidecar.engines.vibevoice.generation import Generation
-from sidecar.speech.engine import Cancelled
-from sidecar.speech.loop_guard import Loop, LoopGuard
-from sidecar.speech.output import OutputParser
-from sidecar.speech.recovery import Sampling, next_attempt, next_skip
-from sidecar.speech.transcript import LOOP, Segment
+from sidecar.interfaces.engine import Cancelled
+from sidecar.transcripts.loop_guard import Loop, LoopGuard
+from sidecar.transcripts.output import OutputParser
+from sidecar.transcripts.recovery import Sampling, next_attempt, next_skip
+from sidecar.transcripts.transcript import LOOP, Segment
 
 TURN, OPENING = "<|im_start|>", "assistant\n["
 """How an answer begins: a mark, which the text leaves out, and the list after it."""

@@ -2,7 +2,7 @@
 
 `generate` takes no embeddings for this class, holds the logits of a whole prompt's MLP at once and
 cannot be stopped before its first token. This runs the same modules in the same order, with the
-same arithmetic, and gives the same tokens (tests/engines/vibevoice/test_decoder.py).
+same arithmetic, and gives the same tokens (tests/engines/vibevoice/test_vibevoice_decoder.py).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
 from sidecar.engines.vibevoice.cache import KeyValueCache
-from sidecar.memory.footprint import CACHE_ROUND
-from sidecar.speech.engine import MemoryPlan
+from sidecar.gpu_memory.footprint import CACHE_ROUND
+from sidecar.interfaces.engine import MemoryPlan
 
 _FEW, _ROWS = 32, 128
 """More rows than a few are rounded up on a CPU: oneDNN keeps the kernels of a 16-bit matrix product

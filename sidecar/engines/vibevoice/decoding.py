@@ -9,7 +9,7 @@ from torch import Tensor
 from sidecar.engines.vibevoice.cache import KeyValueCache
 from sidecar.engines.vibevoice.decoder import Check, Continuation, Decoder
 from sidecar.engines.vibevoice.graph import WIDTH, GraphedDecoding
-from sidecar.speech.engine import MemoryPlan
+from sidecar.interfaces.engine import MemoryPlan
 
 
 class Decoding:

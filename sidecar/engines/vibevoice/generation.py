@@ -11,7 +11,7 @@ from sidecar.engines.vibevoice.cache import KeyValueCache
 from sidecar.engines.vibevoice.decoder import Continuation
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.frame import Frame, Proposals
-from sidecar.speech.recovery import Sampling
+from sidecar.transcripts.recovery import Sampling
 
 SEED = 20_24
 """Of what falls by chance: alone, the same audio gives the same transcript, loops and all."""

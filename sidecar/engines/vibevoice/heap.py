@@ -2,7 +2,7 @@
 
 By default every freed block of a few MB goes back to the kernel, and the next chunk of audio faults
 its pages in anew: up to a third of a run on a CPU (docs/performance.md). What is kept goes back
-once the worker has had nothing to do for a moment (`workers.inside`).
+once the worker has had nothing to do for a moment (`workers.worker_main`).
 """
 
 from __future__ import annotations

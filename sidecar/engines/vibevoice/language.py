@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sidecar.speech.engine import AUTO
-from sidecar.speech.transcript import NON_SPEECH, Segment
+from sidecar.interfaces.engine import AUTO
+from sidecar.transcripts.transcript import NON_SPEECH, Segment
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

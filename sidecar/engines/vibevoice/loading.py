@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sidecar import errors
-from sidecar.speech.engine import LoadOptions, Precision
+from sidecar.interfaces.engine import LoadOptions, Precision
 
 log = logging.getLogger(__name__)
 

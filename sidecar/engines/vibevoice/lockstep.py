@@ -17,9 +17,9 @@ import torch
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.generation import Generation, advance
 from sidecar.errors import SidecarError
-from sidecar.speech.engine import Cancelled
-from sidecar.speech.recovery import Sampling
-from sidecar.speech.transcript import Event
+from sidecar.interfaces.engine import Cancelled
+from sidecar.transcripts.recovery import Sampling
+from sidecar.transcripts.transcript import Event
 
 
 @dataclass(frozen=True, slots=True)

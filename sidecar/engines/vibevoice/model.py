@@ -18,7 +18,7 @@ from sidecar.engines.vibevoice.generation import Generation
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded
 from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.speech.engine import AUTO, MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine import AUTO, MemoryPlan, Precision, TranscribeOptions
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from sidecar.audio import Block
 from sidecar.engines.vibevoice.windows import Window
-from sidecar.speech.speakers import Turn, matched, together, within
-from sidecar.speech.transcript import NON_SPEECH, Segment
+from sidecar.transcripts.speaker_turns import Turn, matched, together, within
+from sidecar.transcripts.transcript import NON_SPEECH, Segment
 
 SAME_VOICE = 0.4
 """What two voices need to be one: the cosine between them, and what they share in an overlap.

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 
 from sidecar import errors
+from sidecar.diarization.speaker_identification import Speakers, recognised
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.language import language_of
@@ -20,7 +21,7 @@ from sidecar.engines.vibevoice.model import Model, NotFinite, token_limit
 from sidecar.engines.vibevoice.stitching import Stitching, turns
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
-from sidecar.speech.engine import (
+from sidecar.interfaces.engine import (
     AUTO,
     AudioStream,
     Cancelled,
@@ -29,10 +30,10 @@ from sidecar.speech.engine import (
     Watched,
     Windowing,
 )
-from sidecar.speech.output import settled
-from sidecar.speech.recovery import Sampling
-from sidecar.speech.speakers import in_order_of_appearance
-from sidecar.speech.transcript import (
+from sidecar.transcripts.output import settled
+from sidecar.transcripts.recovery import Sampling
+from sidecar.transcripts.speaker_turns import in_order_of_appearance
+from sidecar.transcripts.transcript import (
     LOOP,
     Event,
     Finished,
@@ -42,7 +43,6 @@ from sidecar.speech.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.voices.recognition import Speakers, recognised
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Speech and voices of a recording that is heard in windows.
 
-Pauses are found and voices compared by the models of `sidecar.voices`, on the CPU, once a window,
-over some seconds of audio, however long the window is.
+Pauses are found and voices compared by the models of `sidecar.diarization`, on the CPU, once a
+window, over some seconds of audio, however long the window is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.speech.speakers import Turn, clearest_stretches
-from sidecar.voices.encoder import SpeakerEncoder, Vector
-from sidecar.voices.features import RATE
-from sidecar.voices.models import VoicesUnavailable, load_models
-from sidecar.voices.recognition import Voice
-from sidecar.voices.speech import speech as stretches_of_speech
+from sidecar.diarization.encoder import SpeakerEncoder, Vector
+from sidecar.diarization.features import RATE
+from sidecar.diarization.models import VoicesUnavailable, load_models
+from sidecar.diarization.speaker_identification import Voice
+from sidecar.diarization.speech import speech as stretches_of_speech
+from sidecar.transcripts.speaker_turns import Turn, clearest_stretches
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
-from sidecar.speech.engine import AudioStream
+from sidecar.interfaces.engine import AudioStream
 
 Stretches = Sequence[tuple[float, float]]
 """Where there is speech: (start, end) in seconds, in order."""

@@ -2,7 +2,7 @@
 
 It hears live audio and nothing else: thirteen languages, a token each 80 ms. Every stretch of
 speech is a stream of its own (`stream`), so that silence costs nothing and caches stay small.
-Turns, voices and sessions are those of all live engines (`live.hall`).
+Turns, voices and sessions are those of all live engines (`live.runtime.hall`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.speech.engine import (
+from sidecar.interfaces.engine import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -21,16 +21,16 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession
-from sidecar.speech.live_events import Tell
-from sidecar.speech.transcript import Event
+from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_events import Tell
+from sidecar.transcripts.transcript import Event
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
+    from sidecar.diarization.models import Models
     from sidecar.engines.voxtral.stream import Voxtral
-    from sidecar.live.hall import Hall
-    from sidecar.live.hypothesis import Hypothesis
-    from sidecar.voices.models import Models
+    from sidecar.live.runtime.hall import Hall
+    from sidecar.live.runtime.hypothesis import Hypothesis
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ SPEC = EngineSpec(
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
-    sessions=100,  # of which `memory.streams` leaves as many as there is room for, and those who
-    # are there let in as many as they do not have to wait for (`live.load`)
+    # of which `gpu_memory.streams` leaves as many as there is room for, and those who
+    sessions=100,
+    # are there let in as many as they do not have to wait for (`live.runtime.load_shedding`)
 )
 DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
 STEP_S, LONGEST_DELAY = 0.08, 30
@@ -77,7 +78,7 @@ class VoxtralEngine:
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
         self._voxtral = loading.load(folder, options.device, dtype)
         yield 0.9
-        from sidecar.voices.models import VoicesUnavailable, load_models
+        from sidecar.diarization.models import VoicesUnavailable, load_models
 
         try:
             self._voices = load_models()
@@ -106,11 +107,11 @@ class VoxtralEngine:
         return self._hall.open(options, begin, tell)
 
     def _opened(self) -> Hall:
-        from sidecar.live.detector import load_detector
-        from sidecar.live.ears import Ears
-        from sidecar.live.hall import Hall
-        from sidecar.live.piece import Manner
-        from sidecar.voices.encoder import SpeakerEncoder
+        from sidecar.diarization.encoder import SpeakerEncoder
+        from sidecar.live.runtime.ears import Ears
+        from sidecar.live.runtime.hall import Hall
+        from sidecar.live.runtime.piece import Manner
+        from sidecar.live.runtime.vad import load_detector
 
         encoder = None if self._voices is None else SpeakerEncoder(self._voices)
         return Hall(
@@ -158,6 +159,6 @@ def delay_of(wanted_s: float | None, usual: int) -> int:
 
 
 def _hypothesis(stream: Any) -> Hypothesis:
-    from sidecar.live.hypothesis import Hypothesis
+    from sidecar.live.runtime.hypothesis import Hypothesis
 
     return Hypothesis(stream.text.strip(), draft=stream)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.engines.whisper.languages import LANGUAGES
-from sidecar.speech.engine import (
+from sidecar.interfaces.engine import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -21,15 +21,15 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import Begin, LiveOptions, LiveSession
-from sidecar.speech.live_events import Tell
-from sidecar.speech.transcript import Event
+from sidecar.interfaces.live import Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_events import Tell
+from sidecar.transcripts.transcript import Event
 
 if TYPE_CHECKING:
-    from sidecar.engines.whisper.live import Ear
+    from sidecar.diarization.background_diarization import Follower
+    from sidecar.diarization.models import Models
     from sidecar.engines.whisper.model import Model
-    from sidecar.voices.following import Follower
-    from sidecar.voices.models import Models
+    from sidecar.engines.whisper.whisper_live import Ear
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class WhisperEngine:
         self._model = model.load(options)
         self._short_windows = options.short_windows
         yield 0.8
-        from sidecar.voices.models import VoicesUnavailable, load_models
+        from sidecar.diarization.models import VoicesUnavailable, load_models
 
         try:
             self._voices = load_models()
@@ -106,7 +106,7 @@ class WhisperEngine:
             errors.LanguageUnsupported: this model does not know the language.
             errors.LiveUnavailable: what tells speech from silence is not to be had here.
         """
-        from sidecar.engines.whisper.live import Ear
+        from sidecar.engines.whisper.whisper_live import Ear
 
         assert self._model is not None
         if self._ear is None:
@@ -118,6 +118,6 @@ class WhisperEngine:
             from sidecar.engines.whisper.transcription import Everything
 
             return Everything()
-        from sidecar.voices.diarizer import Diarizer
+        from sidecar.diarization.diarizer import Diarizer
 
         return Diarizer.wished(self._voices, options, SPEECH_STEP_S)

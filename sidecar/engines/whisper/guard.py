@@ -1,6 +1,6 @@
 """Whether to believe what the model says of a window: silence, and loops. Pure.
 
-The loops are those of every model that writes token by token (`speech.repetition`, shared with
+The loops are those of every model that writes token by token (`transcripts.repetition`, shared with
 VibeVoice-ASR). Here a text has no times to be held against but its window's, and a model that
 found no end before its last position is stuck as well.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.speech.repetition import FEW_TOKENS, MIN_REPEATED_TOKENS, RepeatedTokens, overfull
+from sidecar.transcripts.repetition import FEW_TOKENS, MIN_REPEATED_TOKENS, RepeatedTokens, overfull
 
 TEMPERATURES = (0.2, 0.4, 0.6)
 """What a stuck window is tried again with; the first of those that Whisper's authors use."""

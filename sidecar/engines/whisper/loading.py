@@ -6,7 +6,7 @@ import os
 from collections.abc import Set
 
 from sidecar import errors
-from sidecar.speech.engine import AUTO, Precision
+from sidecar.interfaces.engine import AUTO, Precision
 from sidecar.threads import usable_cores
 
 COMPUTE_TYPES = {

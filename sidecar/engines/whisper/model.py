@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints.whisper import model_name
+from sidecar.checkpoints.whisper_checkpoints import model_name
 from sidecar.engines.whisper import loading
 from sidecar.engines.whisper.guard import TEMPERATURES, is_silence, sound_tokens
-from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.transcript import Word
+from sidecar.interfaces.engine import LoadOptions, Precision
+from sidecar.transcripts.transcript import Word
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel

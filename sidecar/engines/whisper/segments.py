@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sidecar.engines.whisper.windows import Window
-from sidecar.speech.transcript import BY_ATTENTION, Segment, Word
+from sidecar.transcripts.transcript import BY_ATTENTION, Segment, Word
 
 PAUSE_S = 0.7
-"""Who is silent for so long begins another segment (`voices.lines.JOIN_S`)."""
+"""Who is silent for so long begins another segment (`diarization.lines.JOIN_S`)."""
 SENTENCE_S = 5.0
 """A segment of so many seconds ends with its sentence."""
 LONGEST_S = 12.0

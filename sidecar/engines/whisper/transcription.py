@@ -11,12 +11,15 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
 from sidecar.audio.recent import RecentAudio
+from sidecar.diarization.attribution import attributed
+from sidecar.diarization.background_diarization import ASKED_S, Follower, followed
+from sidecar.diarization.speaker_identification import recognised_by
 from sidecar.engines.whisper.model import SAMPLE_RATE, Heard, Model, Wish
 from sidecar.engines.whisper.segments import placed, segments_of
 from sidecar.engines.whisper.windows import Packing, Window
-from sidecar.speech.engine import AUTO, AudioStream, Cancelled, TranscribeOptions, Windowing
-from sidecar.speech.speakers import Turn, in_order_of_appearance
-from sidecar.speech.transcript import (
+from sidecar.interfaces.engine import AUTO, AudioStream, Cancelled, TranscribeOptions, Windowing
+from sidecar.transcripts.speaker_turns import Turn, in_order_of_appearance
+from sidecar.transcripts.transcript import (
     LOOP,
     NON_SPEECH,
     UNINTELLIGIBLE,
@@ -28,9 +31,6 @@ from sidecar.speech.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.voices.attribution import attributed
-from sidecar.voices.following import ASKED_S, Follower, followed
-from sidecar.voices.recognition import recognised_by
 
 NAME = "whisper"
 _STEP = SAMPLE_RATE

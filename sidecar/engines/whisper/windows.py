@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sidecar.speech.speakers import Turn
+from sidecar.transcripts.speaker_turns import Turn
 
 WINDOW_S = 30.0
 """What the model was trained on."""

@@ -17,8 +17,15 @@ import torch
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import transcription
 from sidecar.engines.vibevoice.transcription import Transcription
-from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
-from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.transcripts.transcript import (
+    Event,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 
 RATE = 24_000
 SECONDS = 100.0
@@ -109,7 +116,8 @@ def transcript(events: list[Event]) -> Transcript:
 
 
 class Unheard:
-    """Voices that nobody hears: there are none in these samples (test_voices.py has real ones)."""
+    """Voices that nobody hears: there are none in these samples (test_vibevoice_diarization.py has
+    real ones)."""
 
     def __init__(self, rate: int) -> None:
         pass

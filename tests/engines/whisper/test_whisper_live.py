@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import whisper_models
-from checkpoints import clip
-from serving import PATIENCE_S
-from whisper_models import PLAY, PROSE
+import tiny_whisper
+from service_process import PATIENCE_S
+from tiny_vibevoice import clip
+from tiny_whisper import PLAY, PROSE
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.decode import decode_file
+from sidecar.audio.audio_decoder import decode_file
 from sidecar.engines.whisper import WhisperEngine, model
-from sidecar.engines.whisper.live import Ear
-from sidecar.live.hypothesis import Hypothesis
-from sidecar.live.pace import MOST_S, Pace
-from sidecar.live.schedule import Urgency
-from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import Begin, Endpointing, LiveOptions, Turns
-from sidecar.speech.live_events import Final, LiveEvent, Noticed, Partial, Summary
+from sidecar.engines.whisper.whisper_live import Ear
+from sidecar.interfaces.engine import LoadOptions, Precision
+from sidecar.interfaces.live import Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_events import Final, LiveEvent, Noticed, Partial, Summary
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.pace import MOST_S, Pace
+from sidecar.live.runtime.schedule import Urgency
 
 WHOLE = Endpointing(threshold=0, neg_threshold=0, longest_s=30.0)
 """Everything is one piece, as the model has learned it."""
@@ -35,7 +35,7 @@ WHOLE = Endpointing(threshold=0, neg_threshold=0, longest_s=30.0)
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
     engine = WhisperEngine()
-    folder = str(whisper_models.model())
+    folder = str(tiny_whisper.model())
     list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
     return engine
 
@@ -64,8 +64,8 @@ def test_each_clip_is_heard_in_its_language(
     ear: Ear, heard: dict[str, Block], name: str, accurate: bool
 ) -> None:
     found = hear(ear, heard[name], accurate=accurate)
-    assert found.text == whisper_models.text(name)
-    assert (found.language, found.sure) == (whisper_models.LANGUAGES[name], True)
+    assert found.text == tiny_whisper.text(name)
+    assert (found.language, found.sure) == (tiny_whisper.LANGUAGES[name], True)
     assert found.words == ()
 
 
@@ -82,7 +82,7 @@ def test_longer_pieces_than_a_window_are_heard_in_several(
 ) -> None:
     both = np.concatenate([heard[PLAY], heard[PROSE]])
     found = hear(ear, both, words=True)
-    assert found.text.startswith(whisper_models.text(PLAY)[:40])
+    assert found.text.startswith(tiny_whisper.text(PLAY)[:40])
     assert found.words[-1].end > 30
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar.engines.whisper.segments import LONGEST_S, placed, segments_of
 from sidecar.engines.whisper.windows import WINDOW_S, Packing, Window
-from sidecar.speech.speakers import Turn
-from sidecar.speech.transcript import Word
+from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.transcript import Word
 
 OVER = float("inf")
 Span = tuple[float, float]

@@ -1,0 +1,206 @@
+"""The memory of VibeVoice that speaks without a GPU: the real model on fake tensors.
+
+As `bench.memory_simulation` does it for the engine that hears: the engine's own code and the
+model's own classes, every storage on the (fake) GPU counted. What would look at numbers is left
+out: a word is always a frame of sound. Attention allocates what a fused kernel of a GPU does.
+
+``python -m bench.tts_memory_simulation`` prints what the released size takes, planned and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bench.memory_simulation import DEVICE, DTYPES, place
+from bench.serving import table
+from bench.tensor_counting import Counter, Peaks
+from sidecar.gpu_memory.admission import USUAL_S
+from sidecar.gpu_memory.footprint import Work
+from sidecar.gpu_memory.plan import GB, best_precision
+from sidecar.gpu_memory.shape import FULL
+from sidecar.gpu_memory.speaking import (
+    LONGEST_SAMPLE_S,
+    RATE,
+    SAMPLES_KEPT,
+    VoiceShape,
+    most_frames,
+    peak_bytes,
+    phases,
+    prompt_tokens,
+)
+from sidecar.interfaces.engine import Precision
+from sidecar.interfaces.voice import LONGEST_TEXT
+from sidecar.tts.vibevoice_language import Language
+from sidecar.tts.vibevoice_utterance import Manner, Prompt, Speaker
+from sidecar.tts.vibevoice_voices import embeddings
+
+FRAMES = 3
+"""That stand for all: the others do the same in the same memory."""
+HOP = 3_200
+"""Samples of one."""
+SOUND = 3
+"""The word that stands for a frame."""
+
+
+def speak(model: Any, characters: int, sample_s: float, begin: Callable[[str], None]) -> None:
+    """The engine's parts in the order of its `Speech.say`, of a text of so many characters with the
+    sample of a voice; ``begin`` is told each phase."""
+    speaker = Speaker(model, 10)
+    begin("hear")
+    table, sound = model.get_input_embeddings().weight, torch.zeros(round(sample_s * RATE))
+    tokens = len(sound) // HOP
+    others = table.new_empty((SAMPLES_KEPT - 1) * tokens, table.shape[1])
+    heard = embeddings(model.model, sound)
+    del sound
+    begin("prompt")
+    ids = [SOUND] * tokens + [0] * prompt_tokens(characters)
+    manner = Manner(most_frames(characters))
+    frames = speaker.frames(Prompt(ids, heard), manner, lambda: None)
+    next(frames)
+    begin("speak")
+    for _ in range(FRAMES):
+        next(frames)
+    frames.close()
+    del others
+
+
+def build(config: Any, precision: Precision) -> Any:
+    """The model without memory (on "meta")."""
+    from transformers import VibeVoiceForConditionalGeneration
+
+    with torch.device("meta"):
+        model = VibeVoiceForConditionalGeneration(config).eval()
+    return model.requires_grad_(False).to(DTYPES.get(precision, torch.bfloat16))
+
+
+def load(model: Any, device: str) -> None:
+    """Put the weights where the engine's loader puts them; what is tied lies there once."""
+    tied = model.config.tie_word_embeddings
+    place(model, device, {model.lm_head} if tied else ())
+    if tied:
+        model.lm_head._parameters["weight"] = model.get_input_embeddings().weight
+
+
+def simulate(
+    config: Any, precision: Precision, characters: int, sample_s: float, *, real: bool = False
+) -> Peaks:
+    """The peaks of one text, weights included. ``config`` is a `VibeVoiceConfig`.
+
+    ``real``: with real tensors on the CPU (of a small model), to see that the fake ones do not lie.
+    """
+    peaks = Peaks()
+    model = build(config, precision)
+    device = "cpu" if real else DEVICE
+    mode = nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.inference_mode(), as_on_a_gpu(), mode, Counter(peaks, device):
+        load(model, device)
+        speak(model, characters, sample_s, peaks.begin)
+    return peaks
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Attention like a fused kernel's, and a word that need not be known."""
+
+    def fused(_: Language, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        query.new_empty(query.shape[:-1], dtype=torch.float32)
+        return query.new_empty(query.shape[2], query.shape[1] * query.shape[3])
+
+    def sound(_: Language, outputs: Tensor, guidance: float) -> int:
+        return SOUND
+
+    with mock.patch.object(Language, "_attend", fused), mock.patch.object(Language, "word", sound):
+        yield
+
+
+def full_size() -> Any:
+    """The configuration of the released model, whose language model is Qwen2.5-1.5B."""
+    return configured(
+        32,
+        (3, 3, 3, 3, 3, 3, 8),
+        4608,
+        hidden_size=1536,
+        num_hidden_layers=28,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        intermediate_size=8960,
+        vocab_size=151_936,
+        tie_word_embeddings=True,
+    )
+
+
+def small_size() -> Any:
+    """One that a CPU runs in a moment."""
+    return configured(
+        4,
+        [1] * 7,
+        288,
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=256,
+        vocab_size=580,
+        tie_word_embeddings=False,
+    )
+
+
+def configured(filters: int, depths: Sequence[int], head: int, **text: Any) -> Any:
+    """A `VibeVoiceConfig` of a codec, a diffusion head and a language model of these dimensions."""
+    from transformers import VibeVoiceConfig
+
+    codec = {"num_filters": filters, "depths": list(depths)}
+    kind = "vibevoice_acoustic_tokenizer"
+    return VibeVoiceConfig(
+        audio_config={"model_type": kind, **codec},
+        semantic_model_config={"model_type": f"{kind}_encoder", "hidden_size": 128, **codec},
+        text_config={"model_type": "qwen2", "max_position_embeddings": 65_536, **text},
+        diffusion_head_config={"intermediate_size": head},
+        pad_token_id=0,
+        eos_token_id=0,
+        audio_bos_token_id=1,
+        audio_eos_token_id=2,
+        audio_token_id=SOUND,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    config, rows = full_size(), []
+    shape = VoiceShape.from_config(config.to_dict())
+    for precision in (Precision.BF16, Precision.FP32):
+        for characters, sample_s in ((100, 10.0), (LONGEST_TEXT, LONGEST_SAMPLE_S)):
+            counted = simulate(config, precision, characters, sample_s)
+            for phase in phases(shape, precision, characters, sample_s):
+                simulated = counted.phases[phase.phase]
+                rows.append(
+                    [
+                        precision.value,
+                        f"{characters} characters, {sample_s:.0f} s",
+                        phase.phase,
+                        f"{simulated / GB:.2f}",
+                        f"{phase.tensors / simulated:.4f}",
+                        f"{phase.total / GB:.2f}",
+                    ]
+                )
+    headers = ["precision", "text, sample", "phase", "GB of tensors", "planned", "GB in all"]
+    table("VibeVoice 1.5B that speaks", headers, rows)
+    speaking = peak_bytes(shape, Precision.BF16).total
+    usual = Work.of(FULL, USUAL_S)
+    beside = [
+        [f"{card} GB", best.precision.value if best.fits else "no room"]
+        for card in (12, 16, 24)
+        for best in [best_precision(FULL, usual, (card << 30) - speaking)]
+    ]
+    table("VibeVoice-ASR beside it, ten minutes", ["card, all of it free", "precision"], beside)
+
+
+if __name__ == "__main__":
+    main()

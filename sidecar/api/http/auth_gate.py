@@ -1,0 +1,235 @@
+"""The wall before every route and WebSocket: `auth` decides, and here is what a browser gets.
+
+Behind it every request has a caller, but for those at open addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sidecar import errors
+from sidecar.api.http import handshake, ratelimit
+from sidecar.api.http.caller import with_caller
+from sidecar.api.http.problems import Dialects, say_at
+from sidecar.auth.approach import Approach
+from sidecar.auth.auth import Access
+from sidecar.auth.entrance import Pause, identified
+from sidecar.auth.handover import Handover
+from sidecar.auth.headers import check as check_headers
+from sidecar.auth.identity import Identity
+from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.turnstile import Turnstile
+
+PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
+OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
+"""Answered whoever asks: who looks whether the service lives has no token yet."""
+Refusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
+"""How a wire over WebSockets says no to who was not let in."""
+Refusals = Mapping[str, Refusal]
+"""By address; elsewhere the handshake is refused with 403."""
+_NO_REFUSALS: Refusals = {}
+Opens = Callable[[Scope], bool]
+"""Whether a request is for what everybody gets who may come at all."""
+PREFLIGHT_KEPT_S = 600
+FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
+"""How the headers begin that proxies add."""
+OPENAI = (
+    *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
+    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
+    *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
+)
+"""What OpenAI's SDK sends along from a page."""
+
+
+class Gate:
+    """Lets in what `Access` lets in; pages of the allowed origins may read the answers (CORS)."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        turnstile: Turnstile | None = None,
+        pause: Pause = asyncio.sleep,
+        dialects: Dialects | None = None,
+        visits: Visits | None = None,
+        opens: Opens = lambda scope: False,
+        refusals: Refusals = _NO_REFUSALS,
+        tickets: Handover[handshake.Grant] | None = None,
+    ) -> None:
+        """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
+        ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
+        is, as at `OPEN_PATHS`."""
+        self._access = access
+        self._dialects = dialects or {}
+        visits = visits or Visits()
+        self._behind = _Origins(
+            _Callers(
+                app, access, turnstile, pause, self._dialects, visits, opens, refusals, tickets
+            ),
+            access,
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+            allow_headers=(
+                *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
+                *("If-Match", "If-None-Match"),
+                *OPENAI,
+            ),
+            expose_headers=(
+                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
+                *("X-Request-Id", "X-Should-Retry"),
+                *ratelimit.NAMES,
+            ),
+            allow_private_network=True,
+            max_age=PREFLIGHT_KEPT_S,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] in ("http", "websocket"):
+            try:
+                check_headers(scope["headers"])
+                self._access.check_place(approach_of(scope))
+            except errors.SidecarError as error:
+                if "websocket.http.response" in scope.get("extensions", ()):  # status and body
+                    await say_at(scope["path"], self._dialects)(error)(scope, receive, send)
+                else:
+                    await refuse(error, scope, receive, send, self._dialects)
+                return
+        await self._behind(scope, receive, send)
+
+
+class _Origins(CORSMiddleware):
+    """CORS by the rules of `Access`."""
+
+    def __init__(self, app: ASGIApp, access: Access, **options: object) -> None:
+        super().__init__(app, **options)  # type: ignore[arg-type]
+        self._access = access
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._access.admits_origin(origin)
+
+
+class _Callers:
+    """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        turnstile: Turnstile | None,
+        pause: Pause,
+        dialects: Dialects,
+        visits: Visits,
+        opens: Opens,
+        refusals: Refusals,
+        tickets: Handover[handshake.Grant] | None,
+    ) -> None:
+        self._dialects = dialects
+        self._visits = visits
+        self._opens = opens
+        self._app = app
+        self._access = access
+        self._turnstile = turnstile
+        self._pause = pause
+        self._refusals = refusals
+        self._tickets = tickets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        with contextlib.ExitStack() as opened:
+            admitted = await self._admitted(scope, receive, send, opened)
+            if admitted is not None:
+                await self._app(admitted[0], receive, admitted[1])
+
+    async def _admitted(
+        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
+    ) -> tuple[Scope, Send] | None:
+        """The scope with its caller and how to answer; None where it was refused. While ``opened``
+        is, the request or connection counts as the caller's."""
+        approach = approach_of(scope)
+        try:
+            if self._turnstile is not None:
+                self._turnstile.arrive(approach)
+            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
+                approach, session = self._with_ticket(scope, approach)
+                caller = await self._identify(approach)
+                if session is not None:
+                    caller = dataclasses.replace(caller, scopes=frozenset())
+                scope = with_caller(scope, caller, self._visits)
+                scope["state"][handshake.SESSION] = session
+                if self._turnstile is not None:
+                    try:
+                        self._turnstile.enter(caller)
+                    finally:
+                        send = ratelimit.saying(send, self._turnstile.standing(caller))
+                opened.enter_context(self._visits.opened(caller))
+        except errors.SidecarError as error:
+            say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
+            if say_no is not None:
+                await say_no(error, scope, receive, send)
+            else:
+                await refuse(error, scope, receive, send, self._dialects)
+            return None
+        return scope, send
+
+    def _with_ticket(self, scope: Scope, approach: Approach) -> tuple[Approach, str | None]:
+        """The approach of a WebSocket with the token that its ticket or key stands for, and the
+        session that it opens, None for any."""
+        if scope["type"] != "websocket" or self._tickets is None:
+            return approach, None
+        key = handshake.ephemeral(approach.authorizations)
+        word = key or (None if approach.authorizations else handshake.ticket(scope))
+        if word is None:
+            return approach, None
+        try:
+            grant = self._tickets.take(word)
+        except errors.LinkInvalid:
+            if key is not None:  # it may be a token that looks like a key
+                return approach, None
+            raise errors.TicketInvalid() from None
+        if grant.path not in (None, scope["path"]):
+            raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
+        given = [f"Bearer {grant.token}"]
+        return dataclasses.replace(approach, authorizations=given), grant.session
+
+    async def _identify(self, approach: Approach) -> Identity:
+        return await identified(self._access, self._turnstile, approach, self._pause)
+
+
+def approach_of(scope: Scope) -> Approach:
+    """Where a request says that it comes from."""
+    headers = Headers(scope=scope)
+    live = scope["type"] == "websocket"
+    scheme = str(scope.get("scheme", "http"))
+    return Approach(
+        hosts=headers.getlist("host"),
+        origins=headers.getlist("origin"),
+        authorizations=handshake.authorizations(scope)
+        if live
+        else headers.getlist("authorization"),
+        fetch_site=headers.get("sec-fetch-site", ""),
+        navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
+        scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as an Origin has it
+        peer=(scope.get("client") or (None,))[0],
+        forwarded=any(name.startswith(FORWARDED) for name in headers),
+    )
+
+
+async def refuse(
+    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send, dialects: Dialects
+) -> None:
+    """Answer before anybody has read the body; a WebSocket's handshake gets 403."""
+    if scope["type"] == "websocket":
+        await receive()
+        message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
+        await send(message)
+        return
+    await say_at(scope["path"], dialects)(error)(scope, receive, send)

@@ -1,0 +1,176 @@
+"""What the wires over HTTP have in common, as schemas for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from sidecar.interfaces.engine import Diarization, Precision, Windowing
+from sidecar.interfaces.options import LONGEST_PROMPT, MOST_SPEAKERS, MOST_TOKENS
+
+
+class Problem(BaseModel):
+    """What was wrong, and what to do (RFC 9457); the codes are in docs/errors.md."""
+
+    type: str = Field(examples=["urn:vibevoice-asr:error:audio_empty"])
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    code: str = Field(examples=["audio_empty"])
+    detail: str = Field(examples=["The audio is empty (0 bytes)."])
+    hint: str = Field(examples=["Check that the recording was written before it was sent."])
+    request_id: str = Field(examples=["9f0c…"], description="To tell one report from another.")
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    audio_seconds_done: float
+    audio_seconds_total: float | None
+    fraction: float | None
+
+
+class JobError(BaseModel):
+    """Why a job failed, or is refused."""
+
+    code: str
+    detail: str
+    hint: str
+
+
+class JobSummary(BaseModel):
+    """A job as it stands, without what was said."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    position: int | None = Field(description="How many jobs go first; null once it runs.")
+    attempts: int
+    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="When it was sent, in UTC.")
+    duration: float | None = Field(description="Seconds of audio, where they are known.")
+    progress: Progress
+    error: JobError | None = None
+    refused: JobError | None = Field(
+        None, description="Why no node that is there can do it, while it waits for one that can."
+    )
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "What was wrong with the request",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    },
+    "5XX": {
+        "description": "What went wrong here",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    },
+}
+
+PATH: dict[str, Any] = {
+    "type": "string",
+    "description": "Full path of a file on this machine.",
+}
+
+
+def submission(options: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request with a recording, in its two forms, and ``options`` beside it."""
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio"],
+                    "properties": {"audio": {"type": "string", "format": "binary"}, **options},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio_path"],
+                    "properties": {"audio_path": PATH, **options},
+                },
+                "example": {
+                    "audio_path": "/home/me/recordings/meeting.opus",
+                    "precision": "fp16",
+                    "language": "auto",
+                    "hotwords": "Nagg, Nell, Beckett",
+                    "num_speakers": 2,
+                },
+            },
+        },
+    }
+
+
+OPTIONS: dict[str, Any] = {
+    "precision": {
+        "type": "string",
+        "enum": [*Precision],
+        "default": "auto",
+        "description": "A wish: an engine without it uses its own and says so in the warnings.",
+    },
+    "language": {"type": "string", "default": "auto", "examples": ["auto", "en"]},
+    "diarize": {
+        "type": "boolean",
+        "default": True,
+        "description": "Tell speakers apart; without it the work is a fraction.",
+    },
+    "diarization": {"type": "string", "enum": [*Diarization], "default": "balanced"},
+    "recognise": {
+        "type": "boolean",
+        "default": True,
+        "description": "Say who of your people speaks, where the setting 'people' is on.",
+    },
+    "hotwords": {
+        "type": "string",
+        "description": (
+            "Names and terms that may be said, separated by commas or in free text. With 'prompt' "
+            f"together at most {LONGEST_PROMPT} characters."
+        ),
+        "examples": ["Nagg, Nell, Beckett"],
+    },
+    "prompt": {
+        "type": "string",
+        "description": "What the recording is about, in the language that is spoken.",
+        "examples": ["A scene of Samuel Beckett's Endgame"],
+    },
+    "context": {"type": "string", "description": "The same as 'prompt'; send one of them."},
+    "num_speakers": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_SPEAKERS,
+        "description": "How many people speak, if somebody knows: a hint.",
+        "examples": [2],
+    },
+    "temperature": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "default": 0,
+        "description": "0 takes the likeliest words; above it there is chance.",
+        "examples": [0],
+    },
+    "max_tokens": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_TOKENS,
+        "description": "Longest answer of the model; without it, by the length of the audio.",
+        "examples": [4096],
+    },
+    "windows": {
+        "type": "string",
+        "enum": [*Windowing],
+        "default": "auto",
+        "description": (
+            "'parallel' hears a long recording in several windows at once, where there is memory "
+            "for it: faster, with borders where speakers are linked by their voices."
+        ),
+        "examples": ["auto"],
+    },
+    "words": {
+        "type": "boolean",
+        "default": False,
+        "description": "Times of words, also from an engine for which they are more work.",
+    },
+}
+"""An engine that cannot follow one of those from
+`hotwords` to `windows` says so (`option_ignored` in the warnings)."""

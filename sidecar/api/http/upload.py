@@ -1,0 +1,308 @@
+"""Bodies of requests, read with limits: size, parts, fields, and patience.
+
+Starlette's form parser puts no limit on a file part and cannot be told apart in its errors, so
+the parts are taken from python-multipart's push parser and go straight into the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from sidecar import errors
+from sidecar.api.http import from_clients
+from sidecar.api.http.caller import caller_of
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.config.settings import Settings
+from sidecar.service import Service
+from sidecar.threads import Threads
+
+JSON_LIMIT = 64 << 10
+HEADER_LIMIT = 4 << 10
+FIELD_LIMIT = 16 << 10
+"""The longest prompt in any script, in bytes of UTF-8."""
+MAX_PARTS = 64
+MAX_BOUNDARY = 200
+"""RFC 2046 allows 70; the parser takes 256."""
+SLOWEST = 8 << 10
+"""Bytes a second that a sender reaches on the whole: the slowest of mobile networks does."""
+PATIENCE = 3
+"""Times `upload_stall` that a sender may be behind that."""
+_NONE: Mapping[str, int] = {}
+FORM_OVERHEAD = 1 << 20
+"""Bytes that boundaries, headers and text fields may add to the file's own."""
+
+
+@dataclass
+class Upload:
+    """A form: the recording, and the text fields beside it.
+
+    ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
+    where it does not say: text to look at, never a path. ``lists``: all values of every field, in
+    order, where ``fields`` has the last.
+    """
+
+    source: AudioSource
+    fields: dict[str, str]
+    lists: dict[str, list[str]]
+    part: str = ""
+    file_name: str = ""
+
+
+async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
+    """The object in a JSON body of at most `JSON_LIMIT` bytes.
+
+    Raises:
+        errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled
+    """
+    body = bytearray()
+    if _declared_length(request) > JSON_LIMIT:
+        raise errors.JsonTooLarge()
+
+    async def take(chunk: bytes) -> None:
+        body.extend(chunk)
+        if len(body) > JSON_LIMIT:
+            raise errors.JsonTooLarge()
+
+    await _read(request, settings, take)
+    try:
+        values = from_clients.read(bytes(body))
+    except ValueError:
+        raise errors.JsonInvalid() from None
+    if not isinstance(values, dict):
+        raise errors.JsonInvalid("The JSON body is not an object.")
+    return values
+
+
+async def read_form(
+    request: Request, service: Service, *, file: str = "audio", long: Mapping[str, int] = _NONE
+) -> Upload:
+    """The recording and the fields of a multipart body.
+
+    ``file``: the part that is the recording's also where it has no file name. ``long``: bytes that
+    fields of a name may have together, where that is more than `FIELD_LIMIT` each.
+
+    Raises:
+        errors.BadRequest: the form is broken, too large, without a file, or with two.
+        errors.DiskFull: there is no room for it.
+        errors.UploadsFull: too much is being uploaded already.
+    """
+    settings = service.settings
+    limit = settings.max_upload_mb << 20
+    too_large = errors.UploadTooLarge(
+        hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
+    )
+    most = limit + FORM_OVERHEAD + sum(long.values())
+    if (declared := _declared_length(request)) > most:
+        raise too_large
+    form = _Form(_boundary(request), settings.spool_dir, service.spooling, file, long)
+    caller = caller_of(request)
+    body = service.submissions.body(caller, declared)
+    received = 0
+
+    async def take(chunk: bytes) -> None:
+        nonlocal received
+        received += len(chunk)
+        if received > most or form.file_bytes > limit:
+            raise too_large
+        body.grow(len(chunk))
+        await form.feed(chunk)
+
+    try:
+        await _read(request, settings, take)
+        if form.file_bytes > limit:
+            raise too_large
+        upload = await form.finish()
+    except BaseException:
+        form.close()
+        body.release()
+        raise
+    if caller.limits.shares:
+        upload.source.when_settled(body.release)
+    else:
+        body.release()
+    return upload
+
+
+async def _read(
+    request: Request, settings: Settings, take: Callable[[bytes], Awaitable[None]]
+) -> None:
+    """Hand the body over as it comes in; a sender that falls silent is given up, and one that on
+    the whole is slower than `SLOWEST` too. What we take ourselves does not count."""
+    now = asyncio.get_running_loop().time
+    whole = now() + PATIENCE * settings.upload_stall
+    try:
+        async with asyncio.timeout(settings.upload_stall) as patience:
+            async for chunk in request.stream():
+                patience.reschedule(None)
+                begun = now()
+                await take(chunk)
+                whole += now() - begun + len(chunk) / SLOWEST
+                patience.reschedule(min(now() + settings.upload_stall, whole))
+    except TimeoutError:
+        slow = errors.UploadStalled("The upload is too slow.") if now() >= whole else None
+        raise slow or errors.UploadStalled() from None
+    except ClientDisconnect:
+        raise errors.UploadStalled("The client hung up in the middle of the upload.") from None
+
+
+def _declared_length(request: Request) -> int:
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdigit() else 0
+
+
+def _boundary(request: Request) -> bytes:
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= MAX_BOUNDARY:
+        raise errors.MultipartInvalid(
+            f"The Content-Type names no boundary of 1 to {MAX_BOUNDARY} bytes."
+        )
+    return boundary
+
+
+@dataclass
+class _Part:
+    """The part that is being read."""
+
+    header_name: bytearray = field(default_factory=bytearray)
+    header_value: bytearray = field(default_factory=bytearray)
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    name: str = ""
+    is_file: bool = False
+    text: bytearray = field(default_factory=bytearray)
+
+
+class _Form:
+    """The callbacks of the push parser, and what they have gathered."""
+
+    def __init__(
+        self,
+        boundary: bytes,
+        folder: Path | None,
+        threads: Threads,
+        file: str,
+        long: Mapping[str, int],
+    ) -> None:
+        self._folder = folder
+        self._threads = threads
+        self._file_part = file
+        self._left = dict(long)
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begin,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_end,
+                "on_end": self._end,
+            },
+        )
+        self._part = _Part()
+        self._parts = 0
+        self._ended = False
+        self._spool: Spool | None = None
+        self._lists: dict[str, list[str]] = {}
+        self._file: tuple[str, str] = ("", "")
+        """Its part and its name."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the recording so far."""
+        return self._spool.size if self._spool is not None else 0
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take in the next bytes of the body."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise errors.MultipartInvalid() from None
+        if self._spool is not None and self._spool.pending >= Spool.MEMORY_BYTES:
+            await self._threads.run(self._spool.spill)
+
+    async def finish(self) -> Upload:
+        """The whole form."""
+        try:
+            self._parser.finalize()
+        except FormParserError:
+            raise errors.MultipartInvalid() from None
+        if not self._ended:
+            raise errors.MultipartInvalid("The form breaks off before its last boundary.")
+        if self._spool is None:
+            raise errors.FileMissing()
+        if self._spool.in_memory:
+            source = self._spool.finish()
+        else:
+            source = await self._threads.run(self._spool.finish)
+        last = {name: values[-1] for name, values in self._lists.items()}
+        return Upload(source, last, self._lists, *self._file)
+
+    def close(self) -> None:
+        """Let go of a form that came to nothing."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def _part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise errors.MultipartTooManyParts()
+        self._part = _Part()
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._grow(self._part.header_name, data[start:end], HEADER_LIMIT)
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._grow(self._part.header_value, data[start:end], HEADER_LIMIT)
+
+    def _header_end(self) -> None:
+        part = self._part
+        part.headers[bytes(part.header_name).lower()] = bytes(part.header_value)
+        part.header_name, part.header_value = bytearray(), bytearray()
+        if len(part.headers) > MAX_PARTS:
+            raise errors.MultipartInvalid("A part of the form has too many headers.")
+
+    def _headers_finished(self) -> None:
+        part = self._part
+        _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
+        part.name = options.get(b"name", b"").decode("utf-8", "replace")
+        part.is_file = b"filename" in options or part.name == self._file_part
+        if part.is_file:
+            if self._spool is not None:
+                raise errors.MultipleFiles()
+            self._spool = Spool(self._folder)
+            self._file = part.name, options.get(b"filename", b"").decode("utf-8", "replace")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part.is_file:
+            assert self._spool is not None
+            self._spool.add(memoryview(data)[start:end])
+        elif (left := self._left.get(self._part.name)) is None:
+            self._grow(self._part.text, data[start:end], FIELD_LIMIT)
+        else:
+            self._left[self._part.name] = left - (end - start)
+            self._grow(self._part.text, data[start:end], len(self._part.text) + left)
+
+    def _part_end(self) -> None:
+        if not self._part.is_file:
+            text = self._part.text.decode("utf-8", "replace")
+            self._lists.setdefault(self._part.name, []).append(text)
+
+    def _end(self) -> None:
+        self._ended = True
+
+    @staticmethod
+    def _grow(buffer: bytearray, data: bytes, limit: int) -> None:
+        buffer += data
+        if len(buffer) > limit:
+            raise errors.FieldTooLong()

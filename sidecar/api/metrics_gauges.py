@@ -1,0 +1,250 @@
+"""What the service is at the moment, beside what was counted: as gauges, and as JSON."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.errors import JournalUnreachable
+from sidecar.observability import classic
+from sidecar.observability.counts import Counter, Gauge, Histogram, Labels, Measured
+from sidecar.observability.machine import resident_bytes
+from sidecar.observability.tally import Tally
+from sidecar.service import Health, Service
+from sidecar.workers.fleet import Role, Standing
+from sidecar.workers.lifecycle import SlotState
+
+
+def measured(service: Service, now: Health) -> list[Measured]:
+    """All that is known where it is and not counted in the tally."""
+    settings, wires = service.settings, service.tally.wires
+    sessions: collections.Counter[Labels] = collections.Counter(
+        (session.counted.wire,) for session in service.live.going_on()
+    )
+    gpu = now.gpu
+    found: list[Measured] = [
+        Gauge("build_info", "Which build this is.", {(now.version,): 1}, ("version",)),
+        _plain("healthy", "Whether what was recognised lately went well.", now.trouble is None),
+        _plain("ready", "Whether work is taken.", not why_not_ready(now)),
+        _plain("jobs_waiting", "Recordings that wait.", now.jobs_waiting),
+        _plain("jobs_running", "Recordings that are heard.", now.jobs_running),
+        _plain("jobs_limit", "Recordings that may wait.", settings.queue_limit),
+        Gauge("live_sessions", "Live sessions that go on.", sessions, ("wire",)),
+        _plain("live_sessions_limit", "Live sessions that may go on.", service.live.most),
+        _plain("live_speaking", "Utterances that go on.", service.tally.live.speaking),
+        _plain("live_sound_bytes", "Sound that is kept for them.", service.live.sound_bytes),
+        _plain("http_requests_answering", "Requests that are being answered.", wires.answering),
+        _plain("websockets_open", "WebSockets that are open.", wires.sockets_open),
+        *_engines(now.engines),
+    ]
+    if gpu is not None:
+        found += [
+            _plain("gpu_memory_used_bytes", "What all take of the GPU's.", gpu.used_bytes),
+            _plain("gpu_memory_bytes", "What it has.", gpu.total_mb << 20),
+        ]
+        found += [
+            _plain(name, what, value)
+            for name, what, value in (
+                ("gpu_utilization_percent", "How busy it is.", gpu.busy),
+                ("gpu_temperature_celsius", "How warm it is.", gpu.celsius),
+            )
+            if value is not None
+        ]
+    return found
+
+
+def as_json(service: Service, now: Health) -> dict[str, Any]:
+    """By the names of the other server, and ours below `vibevoice`."""
+    return {**nested(service), "vibevoice": _own(service, now)}
+
+
+def nested(service: Service) -> dict[str, Any]:
+    """By the names of the other server."""
+    by_owner = None
+    if service.settings.metrics_owners:
+        by_owner = collections.Counter(session.owner for session in service.live.going_on())
+    return classic.nested(service.tally, len(service.live), by_owner)
+
+
+def why_not_ready(now: Health) -> str:
+    """Why no work is taken, "" where it is."""
+    if now.stopping:
+        return "stopping"
+    if now.starting:
+        return "starting"
+    return now.trouble or ("" if now.reachable else JournalUnreachable.code)
+
+
+def gpus(now: Health) -> list[dict[str, Any]]:
+    """The GPU that is used, as it was seen last."""
+    gpu = now.gpu
+    if gpu is None:
+        return []
+    return [
+        {
+            "index": 0,
+            "name": gpu.name,
+            "utilization_gpu": gpu.busy,
+            "utilization_memory": gpu.memory_busy,
+            "memory_total_mib": gpu.total_mb,
+            "memory_used_mib": gpu.used_mb,
+            "temperature_gpu": gpu.celsius,
+        }
+    ]
+
+
+def _own(service: Service, now: Health) -> dict[str, Any]:
+    tally, lately = service.tally, service.tally.outcomes.lately()
+    return {
+        "service": {
+            "version": now.version,
+            "instance": now.instance,
+            "ready": not why_not_ready(now),
+            "starting": now.starting,
+            "stopping": now.stopping,
+            "trouble": now.trouble,
+            "lately": dataclasses.asdict(lately),
+            **now.also,
+        },
+        "jobs": _jobs(tally, now, service.settings.queue_limit),
+        "live": _live(service),
+        "engines": [_engine(role, one) for role, one in now.engines.items()],
+        "memory": {
+            "gpu": now.gpu
+            and {
+                "name": now.gpu.name,
+                "used_bytes": now.gpu.used_bytes,
+                "total_bytes": now.gpu.total_mb << 20,
+            }
+        },
+        "http": {
+            "answering": tally.wires.answering,
+            "websockets_open": tally.wires.sockets_open,
+            "by_status": tally.wires.requests.by("status"),
+            "websockets_by_code": tally.wires.sockets.by("code"),
+        },
+        "grpc": {"by_status": tally.wires.calls.by("status")},
+    }
+
+
+def _jobs(tally: Tally, now: Health, limit: int) -> dict[str, Any]:
+    jobs = tally.jobs
+    ended = jobs.ended.by("outcome")
+    return {
+        "waiting": now.jobs_waiting,
+        "running": now.jobs_running,
+        "limit": limit,
+        "submitted": jobs.submitted.total,
+        **{name: ended.get(name, 0) for name in ("done", "failed", "cancelled")},
+        "failed_by_code": jobs.wrong.by("code"),
+        "crashed_attempts": jobs.crashed.total,
+        "audio_seconds": jobs.audio.total,
+        "processing_seconds": jobs.work.total,
+        "realtime_ratio": _spread(jobs.factor),
+        "wait_seconds": _spread(jobs.waited),
+    }
+
+
+def _live(service: Service) -> dict[str, Any]:
+    live, sessions = service.tally.live, service.live.going_on()
+    return {
+        "sessions": len(sessions),
+        "limit": service.live.most,
+        "by_wire": collections.Counter(session.counted.wire for session in sessions),
+        "opened": live.opened.total,
+        "opened_by_wire": live.opened.by("wire"),
+        "ended_by_reason": live.ended.by("reason"),
+        "refused_by_code": live.refused.by("code"),
+        "speaking": live.speaking,
+        "utterances": live.turns.total,
+        "finals": live.finals.total,
+        "partials": live.partials.total,
+        "audio_seconds": live.audio.total,
+        "sound_bytes": service.live.sound_bytes,
+        "realtime_ratio": _spread(live.factor),
+        "decode_seconds": _spread(live.work),
+        "queue_wait_seconds": _spread(live.queued),
+    }
+
+
+def _spread(histogram: Histogram) -> dict[str, float]:
+    seen = histogram.only
+    return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
+
+
+def _engine(role: Role, one: Standing) -> dict[str, Any]:
+    return {
+        "role": role.value,
+        "engine": one.engine,
+        "precision": one.precision,
+        "state": one.state.value,
+        "load_percent": None if one.loading is None else round(100 * one.loading),
+        "pid": one.worker_pid,
+        "loads": one.loads,
+        "load_seconds": one.load_s,
+        "crashes": one.crashes,
+        "reserved_bytes": one.reserved_bytes,
+        "resident_bytes": _resident(one),
+        "on_gpu": one.on_gpu,
+    }
+
+
+def _engines(engines: Mapping[Role, Standing]) -> list[Measured]:
+    by_role = ("role",)
+
+    def each(name: str, what: str, values: Mapping[Role, float]) -> Gauge:
+        return Gauge(name, what, {(role.value,): one for role, one in values.items()}, by_role)
+
+    def counted(name: str, what: str, values: Mapping[Role, float]) -> Counter:
+        counter = Counter(name, what, by_role)
+        for role, value in values.items():
+            counter.add(role.value, by=value)
+        return counter
+
+    infos: dict[Labels, float] = {
+        (role.value, one.engine, one.precision): 1.0 for role, one in engines.items()
+    }
+    states: dict[Labels, float] = {
+        (role.value, state.value): float(one.state is state)
+        for role, one in engines.items()
+        for state in SlotState
+    }
+    return [
+        Gauge("engine_info", "Which engine it is.", infos, ("role", "engine", "precision")),
+        Gauge("engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")),
+        counted(
+            "engine_loads_total",
+            "How often it came into memory.",
+            {role: one.loads for role, one in engines.items()},
+        ),
+        each(
+            "engine_load_seconds",
+            "How long that took last.",
+            {role: one.load_s for role, one in engines.items()},
+        ),
+        counted(
+            "engine_crashes_total",
+            "How often its process died.",
+            {role: one.crashes for role, one in engines.items()},
+        ),
+        each(
+            "engine_reserved_bytes",
+            "What it has reserved of its device, by its plan.",
+            {role: one.reserved_bytes for role, one in engines.items()},
+        ),
+        each(
+            "engine_resident_bytes",
+            "What its process has of the host's memory.",
+            {role: _resident(one) for role, one in engines.items()},
+        ),
+    ]
+
+
+def _resident(one: Standing) -> int:
+    return resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
+
+
+def _plain(name: str, what: str, value: float) -> Gauge:
+    return Gauge(name, what, {(): float(value)})

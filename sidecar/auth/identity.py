@@ -1,0 +1,199 @@
+"""Who asks: an identity, what it may do, and how it is proved. Pure.
+
+An identity comes out of the gate and goes with the request; the service takes it as the first
+argument of whatever touches a job, and decides there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from sidecar import errors
+from sidecar.auth.approach import Approach
+
+
+class Scope(StrEnum):
+    """What not everybody may do who may transcribe."""
+
+    RELOAD = "reload"
+    """Have the engine loaded anew."""
+    NOW = "now"
+    """Interrupt what runs for that."""
+    AUDIO_PATH = "audio_path"
+    """Name a file of this machine instead of sending it."""
+    LEASE = "lease"
+    """Have live sessions of others heard here, and be told all that is known of them."""
+    METRICS = "metrics"
+    """Read what is counted, and how the machine is."""
+    ADMIN = "admin"
+    """See and change what is everybody's."""
+
+
+EVERYTHING = frozenset(Scope)
+
+
+class Proof(StrEnum):
+    """How an identity was proved."""
+
+    PLACE = "place"
+    """By asking from this machine, where that is enough."""
+    TOKEN = "token"  # noqa: S105 - the name of a way, no secret
+    """By the token of this start."""
+    JWT = "jwt"
+    """By a signed token with a name in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one identity may have; None: no limit of its own."""
+
+    requests_per_minute: int | None = None
+    jobs: int | None = None
+    """Jobs at once, waiting and running."""
+    queued_audio_s: float | None = None
+    upload_bytes: int | None = None
+    """In an hour."""
+    live_sessions: int | None = None
+    shares: bool = False
+    """Whether others are told apart from it: of all that is taken in turns it leaves them some
+    (`limits.leaves_room`)."""
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A signed token, as far as it tells whether it still counts."""
+
+    token_id: str
+    key_id: str
+    until: int | None = None
+    """Seconds since 1970, None without an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, how that is known, and what it allows."""
+
+    subject: str
+    proof: Proof
+    scopes: frozenset[Scope] = frozenset()
+    limits: Limits = UNLIMITED
+    credential: Credential | None = dataclasses.field(default=None, compare=False)
+    """What may be taken back while somebody is being answered; None: nothing."""
+
+    @property
+    def owner(self) -> str:
+        """What its jobs are known by. A name that was proved in one way is never taken for the same
+        name that was proved in another."""
+        return f"{self.proof}:{self.subject}"
+
+    def demand(self, scope: Scope) -> None:
+        """Refuse what it may not do.
+
+        Raises:
+            errors.AudioPathForbidden, errors.ScopeMissing: it has not got ``scope``.
+        """
+        if scope in self.scopes:
+            return
+        if scope is Scope.AUDIO_PATH:
+            raise errors.AudioPathForbidden("'audio_path' works on this machine only.")
+        raise errors.ScopeMissing(f"The token that was sent does not allow '{scope}'.")
+
+    def at(self, approach: Approach) -> Identity:
+        """The same, as far as the place allows from where it asks: who is elsewhere, or not known
+        to be here, names no files of this machine."""
+        if approach.is_local:
+            return self
+        return dataclasses.replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
+
+
+EVERYBODY = Identity("everybody", Proof.PLACE, EVERYTHING)
+"""Who asks where nobody is told apart: without a token, and in a process that is its own client."""
+
+
+class Authenticator(Protocol):
+    """Knows people by what they send."""
+
+    @property
+    def local_only(self) -> bool:
+        """Whether it has no means to know anybody who is not on this machine."""
+        ...
+
+    def identify(self, approach: Approach) -> Identity:
+        """Who it is.
+
+        Raises:
+            errors.TokenMissing, errors.TokenInvalid: it is not known.
+        """
+        ...
+
+    def refusal(self, credential: Credential) -> str | None:
+        """Why what proved an identity counts no more, None while it does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """Asks for nothing: all of this machine are the same owner."""
+
+    local_only: bool = dataclasses.field(default=True, init=False)
+
+    def identify(self, approach: Approach) -> Identity:
+        """Everybody; nobody else was let in."""
+        return EVERYBODY
+
+    def refusal(self, credential: Credential) -> str | None:
+        """Nothing was asked for."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedToken:
+    """One secret, the token of this start: who knows it is its owner."""
+
+    token: str = dataclasses.field(repr=False)
+    local_only: bool = dataclasses.field(default=False, init=False)
+
+    def identify(self, approach: Approach) -> Identity:
+        """The one who knows the token.
+
+        Raises:
+            errors.TokenMissing, errors.TokenInvalid: none was sent, or a wrong one.
+        """
+        if not self.knows(bearer(approach)):
+            raise errors.TokenInvalid()
+        return self.identity
+
+    def refusal(self, credential: Credential) -> str | None:
+        """It counts as long as the service lives."""
+        return None
+
+    def knows(self, given: str) -> bool:
+        """Whether that is it, in the same time whatever was given."""
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    @property
+    def identity(self) -> Identity:
+        """Who knows it."""
+        return Identity("host", Proof.TOKEN, EVERYTHING)
+
+
+def bearer(approach: Approach) -> str:
+    """What was sent as a bearer token, whatever it is.
+
+    Raises:
+        errors.TokenMissing: nothing was.
+        errors.TokenInvalid: it was sent in another way, or more than once.
+    """
+    if not approach.authorizations:
+        raise errors.TokenMissing()
+    scheme, _, given = approach.authorizations[0].partition(" ")
+    if scheme.lower() != "bearer" or len(approach.authorizations) > 1:
+        raise errors.TokenInvalid()
+    return given.strip()

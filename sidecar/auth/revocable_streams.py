@@ -1,0 +1,94 @@
+"""Answers that last, and whom they are for: ended where what let somebody in counts no more.
+
+Who it is, is asked once, at the door; events of a job may be told for hours after that. All that is
+open is counted here, by owner: uploads, answers that are waited for, event streams, connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sidecar import errors
+from sidecar.auth.identity import Credential, Identity, Scope
+from sidecar.auth.limits import leaves_room
+from sidecar.watched import LOOK_S
+
+log = logging.getLogger(__name__)
+
+OPEN = 512
+"""Requests and connections that those who share have open together, beside jobs and sessions."""
+Refusal = Callable[[Credential], str | None]
+"""Why a credential counts no more, None while it does."""
+
+
+class Visits:
+    """Those who are being answered; they are looked at together, again and again."""
+
+    def __init__(
+        self,
+        refusal: Refusal = lambda credential: None,
+        every_s: float = LOOK_S,
+        most: int = OPEN,
+    ) -> None:
+        """``most``: of what those have open together who share (`Limits.shares`)."""
+        self._refusal = refusal
+        self._every_s = every_s
+        self._most = most
+        self._open = Counter[str]()
+        self._here: dict[Callable[[], None], Credential] = {}
+
+    @contextmanager
+    def lasting(self, caller: Identity, sent_away: Callable[[], None]) -> Iterator[None]:
+        """While this lasts, ``sent_away`` is called, once, if the caller's credential counts no
+        more. Who has none stays as long as it likes."""
+        if caller.credential is None:
+            yield
+            return
+        self._here[sent_away] = caller.credential
+        try:
+            yield
+        finally:
+            self._here.pop(sent_away, None)
+
+    @contextmanager
+    def opened(self, caller: Identity) -> Iterator[None]:
+        """While this lasts a request or connection counts as the caller's. Each owner may have one,
+        and beyond that leaves others some; a token with the scope 'lease' is of a service that
+        counts its own owners.
+
+        Raises:
+            errors.ConnectionsLimited: it would leave them too few.
+        """
+        if not caller.limits.shares or Scope.LEASE in caller.scopes:
+            yield
+            return
+        has = self._open[caller.owner]
+        if has and not leaves_room(has, 1, self._most - self._open.total()):
+            raise errors.ConnectionsLimited()
+        self._open[caller.owner] += 1
+        try:
+            yield
+        finally:
+            self._open[caller.owner] -= 1
+            self._open += Counter()  # those without any are forgotten
+
+    def look(self) -> None:
+        """Send away whose credential counts no more."""
+        ended: Counter[tuple[str, str]] = Counter()
+        for sent_away, credential in list(self._here.items()):
+            if (why := self._refusal(credential)) is not None:
+                del self._here[sent_away]
+                ended[credential.token_id, why] += 1
+                sent_away()
+        for (token_id, why), count in ended.items():
+            log.info("the token %s %s: %d open answers to it were ended", token_id, why, count)
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            self.look()

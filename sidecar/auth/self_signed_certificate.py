@@ -1,0 +1,165 @@
+"""A certificate of our own, for a service that nobody else vouches for: made once, and kept.
+
+Clients know it by its fingerprint, or by the file itself; so it is made anew only when it is about
+to expire, or when a name that the settings have is not in it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar import private
+from sidecar.dates import today
+from sidecar.errors.extra import needed_for
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tls"
+"""In the data folder."""
+MOST_BYTES = 64 << 10
+LASTS_DAYS = 3650
+"""Whoever pins it has to be told of another one."""
+TOO_LATE_DAYS = 30
+_NAME = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+)
+_ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - names no address
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its key, in files of PEM."""
+
+    certificate: Path
+    key: Path
+
+
+def pair_in(folder: Path) -> Pair:
+    """Where a certificate of our own lies."""
+    return Pair(folder / "certificate.pem", folder / "key.pem")
+
+
+def fingerprint(pem: str) -> str:
+    """SHA-256 of the first certificate in ``pem``, as `openssl x509 -fingerprint` writes it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    begin, end = (pem.find(f"-----{word} CERTIFICATE-----") for word in ("BEGIN", "END"))
+    if begin < 0 or end < begin:
+        raise ValueError("no certificate in PEM")
+    der = ssl.PEM_cert_to_DER_cert(pem[begin:end] + ssl.PEM_FOOTER)
+    return hashlib.sha256(der).digest().hex(":").upper()
+
+
+def names_of(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]:
+    """Names and addresses that a certificate must have: this machine's for itself, and those that
+    the settings name."""
+    names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), host, *allowed_hosts}
+    named = {name.lower().strip("[]") for name in names} - _ANYWHERE
+    return frozenset(name for name in named if _is_address(name) or _NAME.fullmatch(name))
+
+
+def self_signed(folder: Path, names: frozenset[str], beside: Iterable[str] = ()) -> Pair:
+    """The certificate in ``folder``, made if there is none that has all ``names`` and lasts.
+
+    ``beside``: addresses that one that is made has too, and that come and go.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be made or read, or others may read its key.
+    """
+    private.make_folder(folder)
+    pair = pair_in(folder)
+    with private.locked(folder):
+        if pair.certificate.exists() and pair.key.exists():
+            private.read(pair.key, MOST_BYTES, private=True)
+            if (lacks := _lacks(pair, names)) is None:
+                return pair
+            log.warning(
+                "a new certificate is made, with another fingerprint: the old one %s", lacks
+            )
+        _make(pair, names | frozenset(beside))
+    return pair
+
+
+def _lacks(pair: Pair, names: frozenset[str]) -> str | None:
+    """Why a certificate will do no more; None where it does."""
+    with needed_for("Certificates of our own"):
+        from cryptography import x509
+    try:
+        found = x509.load_pem_x509_certificate(private.read(pair.certificate, MOST_BYTES))
+        said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return "cannot be read"
+    if found.not_valid_after_utc < today() + datetime.timedelta(days=TOO_LATE_DAYS):
+        return "is about to expire"
+    has = {*said.get_values_for_type(x509.DNSName)}
+    has |= {str(address) for address in said.get_values_for_type(x509.IPAddress)}
+    missing = {_spelled(name) for name in names} - has
+    return f"has not the name {min(missing)}" if missing else None
+
+
+def _make(pair: Pair, names: frozenset[str]) -> None:
+    with needed_for("Certificates of our own"):
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vibevoice-asr")])
+    said: list[x509.GeneralName] = [
+        x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name)
+        for name in sorted(names)
+    ]
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+         "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False,
+    )  # fmt: skip
+    public = key.public_key()
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today() - datetime.timedelta(days=1))
+        .not_valid_after(today() + datetime.timedelta(days=LASTS_DAYS))
+        .add_extension(x509.SubjectAlternativeName(said), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private.write(
+        pair.key,
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+    private.write(pair.certificate, made.public_bytes(serialization.Encoding.PEM), private.PUBLIC)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return "%" not in name
+
+
+def _spelled(name: str) -> str:
+    return str(ipaddress.ip_address(name)) if _is_address(name) else name

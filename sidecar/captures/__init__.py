@@ -1,1 +1,0 @@
-"""Live sessions written to files, sealed, to be looked at and sent again (docs/capture.md)."""

@@ -1,1 +1,0 @@
-"""Load on a service, and what came of it: sessions and recordings in numbers, by every wire."""

@@ -1,1 +1,0 @@
-"""A driver for each wire; none knows another."""

@@ -1,0 +1,121 @@
+"""The monitor as an application on the terminal, by textual."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import ClassVar
+
+from rich.table import Table
+from textual.app import App, ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, ItemGrid, VerticalScroll
+from textual.widgets import Footer, Header, Sparkline, Static
+
+from sidecar.cli.picture import Camera, Picture
+from sidecar.cli.view import Section, sections
+
+REMEMBERED = 120
+"""Pictures whose sessions and jobs are drawn."""
+TRENDS = {"sessions": ("live", "sessions"), "waiting": ("jobs", "waiting")}
+"""What is drawn, and where it is in the metrics."""
+
+
+class Monitor(App[None]):
+    """Sections side by side, looked at each ``interval_s``."""
+
+    TITLE = "vibevoice-asr"
+    CSS = """
+    .trend { height: 5; border: round $primary; width: 1fr; }
+    #trends { height: 5; }
+    ItemGrid { height: auto; min-height: 5; grid-gutter: 0; }
+    .section { border: round $primary; height: auto; padding: 0 1; }
+    .section.warns { border: round $error; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("q", "quit", "Quit"),
+        ("p", "pause", "Pause"),
+        ("r", "look", "Look now"),
+    ]
+
+    def __init__(self, camera: Camera, interval_s: float) -> None:
+        super().__init__()
+        self._camera, self._interval_s = camera, interval_s
+        self._before: Picture | None = None
+        self._paused = self._looking = False
+        self._grid = ItemGrid(min_column_width=44, id="sections")
+        self._lines = {name: Sparkline([], classes="trend") for name in TRENDS}
+        self._trends = {name: deque[float](maxlen=REMEMBERED) for name in TRENDS}
+
+    def compose(self) -> ComposeResult:
+        """What is on it from the beginning; sections come with the first picture."""
+        yield Header()
+        with Horizontal(id="trends"):
+            yield from self._lines.values()
+        with VerticalScroll():
+            yield self._grid
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Look at once, and then by the clock."""
+        self.action_look()
+        self.set_interval(self._interval_s, self._tick)
+
+    def action_look(self) -> None:
+        """Look now, also where it pauses; nothing waits for that, and leaving ends it."""
+        if not self._looking:
+            self._looking = True
+            self.run_worker(self._look())
+
+    def action_pause(self) -> None:
+        """Stay with what is shown, or go on."""
+        self._paused = not self._paused
+        if self._before is not None:
+            self._say(self._before)
+
+    def _tick(self) -> None:
+        if not self._paused:
+            self.action_look()
+
+    async def _look(self) -> None:
+        try:
+            picture = await self._camera.picture()
+            if self._grid.is_attached:  # it may have been left meanwhile
+                before, self._before = self._before, picture
+                self._say(picture)
+                self._draw_trends(picture)
+                await self._draw(sections(picture, before))
+        finally:
+            self._looking = False
+
+    def _say(self, picture: Picture) -> None:
+        state = picture.address if picture.answers else f"{picture.address} does not answer"
+        self.sub_title = f"{state}{', paused' if self._paused else ''}"
+
+    def _draw_trends(self, picture: Picture) -> None:
+        own = picture.metrics.get("vibevoice")
+        for name, (part, value) in TRENDS.items():
+            here = own.get(part, {}).get(value, 0) if isinstance(own, dict) else 0
+            self._trends[name].append(float(here))
+            line = self._lines[name]
+            line.data = list(self._trends[name])
+            line.border_title = f"{name}: {here:g}"
+
+    async def _draw(self, found: list[Section]) -> None:
+        """Panels stay where they are as long as their sections are there."""
+        panels = {str(panel.name): panel for panel in self._grid.query(Static)}
+        for gone in set(panels) - {section.title for section in found}:
+            await panels.pop(gone).remove()
+        for section in found:
+            panel = panels.get(section.title) or Static(name=section.title, classes="section")
+            panel.border_title = section.title
+            panel.set_class(section.warns, "warns")
+            panel.update(_drawn(section))
+            if not panel.is_attached:
+                await self._grid.mount(panel)
+
+
+def _drawn(section: Section) -> Table:
+    drawn = Table.grid(padding=(0, 2))
+    for name, value in section.rows:
+        drawn.add_row(name, value)
+    return drawn

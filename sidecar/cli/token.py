@@ -1,0 +1,155 @@
+"""`vibevoice-asr token`: signed tokens for those who may use a service from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sidecar import errors
+from sidecar.auth.identity import Scope
+from sidecar.cli.said import PROGRAM, complain, say
+
+if TYPE_CHECKING:
+    from sidecar.auth.issuing import Issued, Issuer
+
+HELP = f"""
+Make, list and revoke the tokens by which a service knows who asks (JWT, ES256).
+
+Keys, what was made and what was revoked lie in a folder: the data folder's `tokens`, or the one
+that --folder names. A service needs `public` and `revoked.txt` of it (--token-keys,
+--revoked-tokens); `private` stays on the machine that makes tokens.
+
+Examples:
+
+* `{PROGRAM} token create --subject anna --expires 90d`
+* `{PROGRAM} token revoke anna`
+* `{PROGRAM} token keys --new`: sign with a new key; tokens of the old one count until it is deleted
+"""
+_DATE = "%Y-%m-%d %H:%M"
+
+FolderOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of keys and lists, instead of the usual.")
+]
+
+
+def build() -> typer.Typer:
+    """The word `token` and the words after it."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+    app.command("create", help="Make a token; it is printed, and kept nowhere.")(_create)
+    app.command("list", help="Show whom tokens were made for, and which of them count.")(_list)
+    app.command("revoke", help="Have tokens count no more: all of a name, or one by its id.")(
+        _revoke
+    )
+    app.command("keys", help="Show the keys, the one that signs last; make a pair if none.")(_keys)
+    return app
+
+
+def _create(
+    subject: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose it is; jobs belong to this name.")
+    ],
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="duration", help="How long it counts, such as '90d'; else for ever."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"What it allows beside transcribing, more than once: {', '.join(Scope)}.",
+            autocompletion=lambda: list(Scope),
+        ),
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    def create(issuer: Issuer) -> None:
+        token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
+        until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
+        say(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
+        print(token)
+
+    _with(folder, create)
+
+
+def _list(folder: FolderOption = None) -> None:
+    def show(issuer: Issuer) -> None:
+        from sidecar.dates import today
+
+        revoked, now = issuer.revoked(), today()
+        for issue in issuer.issued():
+            expired = issue.expires is not None and issue.expires <= now
+            state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
+            print(*_row(issue, state), sep="  ")
+
+    _with(folder, show)
+
+
+def _revoke(
+    who: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="A subject, or a token's id.")],
+    folder: FolderOption = None,
+) -> None:
+    def revoke(issuer: Issuer) -> None:
+        ids = issuer.revoke(who)
+        say(f"{len(ids)} revoked in {issuer.revoked_file}; services that read it know in seconds")
+
+    _with(folder, revoke)
+
+
+def _keys(
+    new: Annotated[bool, typer.Option("--new", help="Make a pair that signs from now on.")] = False,
+    folder: FolderOption = None,
+) -> None:
+    def show(issuer: Issuer) -> None:
+        if new or not issuer.keys.names():
+            issuer.rotate()
+        print(*issuer.keys.names(), sep="\n")
+        say(f"public keys, for --token-keys: {issuer.keys.public}")
+        say(f"revoked tokens, for --revoked-tokens: {issuer.revoked_file}")
+
+    _with(folder, show)
+
+
+def _with(folder: Path | None, act: Callable[[Issuer], None]) -> None:
+    from sidecar.auth.issuing import FOLDER, Issuer
+    from sidecar.config.settings import load_settings
+    from sidecar.observability.crash import data_folder
+
+    try:
+        if folder is None:
+            data = data_folder(load_settings().data_dir)
+            if data is None:
+                raise errors.SettingsInvalid("There is no data folder.", hint="Use --folder.")
+            folder = data / FOLDER
+        act(Issuer(folder))
+    except errors.SidecarError as error:
+        raise typer.Exit(complain(error)) from None
+
+
+def _seconds(expires: str | None) -> float | None:
+    from sidecar.config.settings import parse_duration
+
+    try:
+        value: Any = parse_duration(expires)
+    except ValueError as error:
+        raise errors.SettingsInvalid(f"'{expires}' is {error}.", hint="Such as '90d'.") from None
+    return None if value is None else float(value)
+
+
+def _scopes(names: Sequence[str]) -> list[Scope]:
+    for name in names:
+        if name not in set(Scope):
+            raise errors.SettingsInvalid(
+                f"There is no scope '{name}'.", hint=f"One of {', '.join(Scope)}."
+            )
+    return [Scope(name) for name in names]
+
+
+def _row(issue: Issued, state: str) -> tuple[str, ...]:
+    until = f"{issue.expires:{_DATE}}" if issue.expires else "for ever"
+    return (
+        issue.token_id, f"{state:<8}", f"{issue.subject:<16}", f"{issue.issued:{_DATE}}",
+        f"{until:<16}", issue.key[:8], " ".join(issue.scopes),
+    )  # fmt: skip

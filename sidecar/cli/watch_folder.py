@@ -1,0 +1,168 @@
+"""`transcribe --watch`: recordings as they arrive in a folder.
+
+What is done and what failed is told by files alone, so that it goes on after a restart where it
+was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar import errors
+from sidecar.cli.backends import Transcribe
+from sidecar.cli.recordings import check_name, in_folder, is_written, write
+from sidecar.cli.said import complain, say
+from sidecar.errors import Kind
+from sidecar.transcripts import transcript_formats
+
+LOOK_S = 1.0
+SETTLED_S = 3.0
+"""So long a recording stays as it is before it counts as whole."""
+LATER_S = 30.0
+FAILED = "failed"
+"""Folder beside the recordings for those that cannot be transcribed, each with its reason."""
+LATER = frozenset({Kind.BUSY, Kind.LIMITED, Kind.CANCELLED, Kind.TIMEOUT, Kind.STORAGE_FULL})
+"""What passes: the recording stays where it is, and is tried again."""
+OPTIONS = (
+    errors.FieldInvalid,
+    errors.FieldMissing,
+    errors.FieldTooLong,
+    errors.LanguageInvalid,
+    errors.LanguageUnsupported,
+    errors.PrecisionUnavailable,
+    errors.PrecisionUnknown,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a file was."""
+
+    size: int
+    mtime_ns: int
+
+
+class Settling:
+    """Which files have stayed as they are for long enough. Pure; time is of any clock."""
+
+    def __init__(self, settled_s: float) -> None:
+        self._settled_s = settled_s
+        self._since: dict[Path, tuple[Look, float]] = {}
+
+    def settled(self, looks: Mapping[Path, Look], now: float) -> list[Path]:
+        """Those of ``looks`` that are as they were, since so long; empty ones never are."""
+        self._since = {
+            path: self._since[path] if self._since.get(path, (None,))[0] == look else (look, now)
+            for path, look in looks.items()
+        }
+        return [
+            path
+            for path, (look, since) in self._since.items()
+            if look.size and now - since >= self._settled_s
+        ]
+
+
+def output_of(recording: Path, to: Path, fmt: str) -> Path:
+    """Where its transcript goes: by its whole name, which no other recording of the folder has."""
+    return to / f"{recording.name}.{transcript_formats.extension(fmt)}"
+
+
+async def run(folder: Path, to: Path, fmt: str, transcribe: Transcribe, at_once: int) -> int:
+    """Watch until it is ended.
+
+    Raises:
+        errors.SidecarError: no recording could be transcribed: who asks may not, or the options
+            mean nothing.
+    """
+    say(f"watching {folder}; transcripts go to {to}")
+    return await _Watch(folder, to, fmt, transcribe, at_once).run()
+
+
+class _Watch:
+    def __init__(
+        self, folder: Path, to: Path, fmt: str, transcribe: Transcribe, at_once: int
+    ) -> None:
+        self._folder, self._to, self._fmt = folder, to, fmt
+        self._transcribe = transcribe
+        self._at_once = at_once
+        self._settling = Settling(SETTLED_S)
+        self._running: dict[Path, asyncio.Task[None]] = {}
+        self._not_before: dict[Path, float] = {}
+
+    async def run(self) -> int:
+        try:
+            while True:
+                for path in [path for path, task in self._running.items() if task.done()]:
+                    self._running.pop(path).result()
+                for path in self._due(time.monotonic()):
+                    task = asyncio.get_running_loop().create_task(self._one(path))
+                    self._running[path] = task
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _due(self, now: float) -> list[Path]:
+        looks = {}
+        for path in in_folder(self._folder, below=False):
+            try:
+                status = path.stat()
+            except OSError:  # gone again
+                continue
+            looks[path] = Look(status.st_size, status.st_mtime_ns)
+        return [
+            path
+            for path in self._settling.settled(looks, now)
+            if path not in self._running
+            and self._not_before.get(path, now) <= now
+            and not is_written(output_of(path, self._to, self._fmt), path)
+        ][: max(0, self._at_once - len(self._running))]
+
+    async def _one(self, path: Path) -> None:
+        output = output_of(path, self._to, self._fmt)
+        try:
+            check_name(output)
+        except OSError as error:
+            say(f"{path}: its output cannot be written: {error.strerror}.")
+            self._not_before[path] = math.inf  # it has to be called something else
+            return
+        try:
+            transcript = await self._transcribe(path, lambda stage, done, total: None)
+        except errors.AudioPathNotFound:
+            return  # somebody took it away
+        except errors.SidecarError as error:
+            if _is_of_all(error):
+                raise
+            complain(error, about=str(path))
+            if error.kind in LATER or isinstance(error, errors.JobNotFound):
+                self._not_before[path] = time.monotonic() + (error.retry_after or LATER_S)
+            else:
+                _set_aside(path, error)
+            return
+        for notice in transcript.notices:
+            say(f"{path}: {notice.message}")
+        write(output, transcript_formats.render(transcript, self._fmt, path.stem))
+        say(f"{path.name}: {output}")
+
+
+def _is_of_all(error: errors.SidecarError) -> bool:
+    """Whether no other recording would fare better: who asks may not, or the options are wrong."""
+    if isinstance(error, errors.AudioPathForbidden):
+        return False
+    return error.kind in (Kind.UNAUTHORIZED, Kind.FORBIDDEN) or isinstance(error, OPTIONS)
+
+
+def _set_aside(path: Path, error: errors.SidecarError) -> None:
+    folder = path.parent / FAILED
+    folder.mkdir(exist_ok=True)
+    to, number = folder / path.name, 2
+    while to.exists():
+        to, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
+    path.rename(to)
+    write(to.with_name(f"{to.name}.reason.txt"), f"{error.detail} {error.hint} ({error.code})\n")

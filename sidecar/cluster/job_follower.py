@@ -1,0 +1,205 @@
+"""Follower of shared jobs: reads the events of those that somebody streams here, as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from sidecar import clock, errors
+from sidecar.cluster.job_rows import Rows, fold
+from sidecar.jobs.events import Cancelled, JobEvent
+from sidecar.jobs.feed import Feed, Subscription
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord, advance
+from sidecar.jobs.written import Unreadable
+from sidecar.storage.database import Database, Row
+from sidecar.storage.retrying import patiently
+from sidecar.storage.timing import FIRST_PAUSE_S
+
+CHANNEL = "vibevoice_events_"
+"""Channel of a service, with its id: a notification names a job that it follows and that has new
+events, or is gone. It only wakes, and is not counted on: after a reconnect all are read."""
+
+READS = 10
+"""Reads of a job that was told further here than what was read, before a subscription fails."""
+_BEHIND = """
+    SELECT job, seq, at, kind, change FROM vibevoice.events
+    JOIN unnest(%s::text[], %s::bigint[]) AS followed (id, after) ON job = id
+    WHERE seq > after ORDER BY job, seq"""
+_FOLLOW = """
+    UPDATE vibevoice.jobs SET followers = array_append(followers, %s)
+    WHERE id = %s AND NOT %s = ANY(followers)"""
+_FOLLOW_AGAIN = """
+    UPDATE vibevoice.jobs j SET followers = array_append(array_remove(followers, %s), %s) FROM (
+        SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED) locked
+    WHERE j.id = locked.id RETURNING j.id"""
+_THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A job that is followed: its record as it was told last."""
+
+    record: JobRecord
+    marked: bool = False
+    """Whether the database notifies this service of its events."""
+
+
+class Follower(Feed):
+    """Keeps the jobs in memory that are followed here, and no others."""
+
+    def __init__(
+        self, database: Database, rows: Rows, service_id: str, now: clock.Clock = clock.wall
+    ) -> None:
+        super().__init__()
+        self._database, self._rows, self._service_id, self._now = database, rows, service_id, now
+        self._followed: dict[str, _Followed] = {}
+        self._coming: dict[str, bool] = {}
+        """Jobs that are submitted now, and whether something was notified of them."""
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+        database.listen(CHANNEL + service_id, self._notified)
+
+    async def subscribe_to(self, job_id: str, after: int = 0) -> Subscription:
+        """Return the events of a job behind the number ``after``, past and to come.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+            errors.JournalUnreachable: the database does not answer.
+        """
+        if "\0" in job_id:  # which no text in the database has
+            raise errors.JobNotFound()
+        await self._database.fetch(_FOLLOW, (self._service_id, job_id, self._service_id))
+        for _ in range(READS):
+            record, events = await self._read(job_id)
+            followed = self._followed.get(job_id)
+            if followed is None or followed.record.seq <= record.seq:
+                break
+            await asyncio.sleep(FIRST_PAUSE_S)  # it was told further than what was read
+        else:  # the database has lost what it had told
+            raise errors.JournalUnreachable()
+        if followed is None:
+            followed = _Followed(record, marked=True)
+        else:
+            missing = [one for one in events if one.seq > followed.record.seq]
+            self._publish(followed, missing)
+        past = [one for one in events if one.seq > after]
+        subscription = self.subscribe(followed.record, after, past)
+        if not followed.record.over:
+            self._followed[job_id] = followed
+            self._notified(job_id)  # what came since it was read woke nobody
+        return subscription
+
+    @contextmanager
+    def submitting(self, job_id: str) -> Iterator[None]:
+        """While a job is submitted, which marks it as followed: `follow` within this needs to read
+        it only if something was notified of it meanwhile."""
+        self._coming[job_id] = False
+        try:
+            yield
+        finally:
+            del self._coming[job_id]
+
+    def follow(self, job: Job) -> None:
+        """Have a job hear what happens to it, until it has ended or `unfollow` is called."""
+        marked = not job.record.kept  # by its submission, or as it was taken over
+        self._followed.setdefault(job.id, _Followed(job.record, marked=marked))
+        job.hear(self)
+        if not marked or self._coming.get(job.id, True):
+            self._notified(job.id)
+
+    def unfollow(self, job: Job) -> None:
+        """Have a job hear no more."""
+        job.unhear(self)
+        self._drop_idle(job.id)
+
+    def leave(self, job_id: str, subscription: Subscription) -> None:
+        """Tell a subscription no more."""
+        super().leave(job_id, subscription)
+        self._drop_idle(job_id)
+
+    async def run(self) -> None:
+        """Read what is new of followed jobs, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            woken, self._woken = self._woken & self._followed.keys(), set()
+            if woken:
+                await patiently(partial(self._catch_up, sorted(woken)))
+
+    @property
+    def following(self) -> int:
+        """Jobs that are followed here."""
+        return len(self._followed)
+
+    def _notified(self, job_id: str) -> None:
+        if job_id in self._coming:
+            self._coming[job_id] = True
+        if job_id and job_id not in self._followed:
+            return
+        if not job_id:  # after a reconnect, perhaps to a server that had lost the marks
+            for followed in self._followed.values():
+                followed.marked = False
+            self._coming = dict.fromkeys(self._coming, True)
+        self._woken |= {job_id} if job_id else self._followed.keys()
+        self._wake.set()
+
+    async def _catch_up(self, job_ids: Sequence[str]) -> None:
+        job_ids = [one for one in job_ids if one in self._followed]
+        known = [self._followed[one].record.seq for one in job_ids]
+        if unmarked := [one for one in job_ids if not self._followed[one].marked]:
+            await self._follow_again(unmarked)
+        rows = await self._database.fetch(_BEHIND, (job_ids, known))
+        there = {row[0] for row in rows}
+        if silent := [one for one in job_ids if one not in there]:  # perhaps it was deleted
+            there |= {row[0] for row in await self._database.fetch(_THERE, (silent,))}
+        by_job: dict[str, list[Row]] = {one: [] for one in job_ids}
+        for row in rows:
+            by_job[row[0]].append(row)
+        for job_id in job_ids:
+            if (followed := self._followed.get(job_id)) is None:
+                continue
+            with contextlib.suppress(Unreadable):  # of a later release
+                self._publish(followed, [self._rows.event(*one) for one in by_job[job_id]])
+            if job_id not in there and not followed.record.over:
+                event = JobEvent(followed.record.seq + 1, self._now(), Cancelled())
+                self._publish(followed, [event])
+
+    async def _follow_again(self, job_ids: Sequence[str]) -> None:
+        """Mark jobs as followed; one whose row another call has locked a moment later, so that it
+        holds up no other."""
+        values = self._service_id, self._service_id, [*job_ids]
+        marked = {row[0] for row in await self._database.fetch(_FOLLOW_AGAIN, values)}
+        for job_id in marked & self._followed.keys():
+            self._followed[job_id].marked = True
+        for job_id in {*job_ids} - marked:
+            asyncio.get_running_loop().call_later(FIRST_PAUSE_S, self._notified, job_id)
+
+    def _publish(self, followed: _Followed, events: Sequence[JobEvent]) -> None:
+        for event in events:
+            record = advance(followed.record, event)
+            if record is followed.record:
+                continue
+            followed.record = record
+            self.publish(record, event)
+        if followed.record.over:
+            self._followed.pop(followed.record.id, None)
+
+    async def _read(self, job_id: str) -> tuple[JobRecord, Sequence[JobEvent]]:
+        """Return a job and all its events."""
+        jobs = await self._database.fetch(_THERE, ([job_id],))
+        rows = await self._database.fetch(_BEHIND, ([job_id], [0]))
+        try:
+            events = [self._rows.event(*row) for row in rows]
+            return fold(self._rows.record(*jobs[0]), events), events
+        except (IndexError, Unreadable):
+            raise errors.JobNotFound() from None
+
+    def _drop_idle(self, job_id: str) -> None:
+        followed = self._followed.get(job_id)
+        if followed and not self._of_one.get(job_id) and not self._subscriptions.get(job_id):
+            del self._followed[job_id]

@@ -1,0 +1,162 @@
+"""Serialization and encryption of jobs for the database: one key for each job."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from itertools import starmap
+from typing import Any
+
+from sidecar.audio.ref import AudioRef, Kept, nowhere
+from sidecar.jobs.events import Cancelled, Change, Failure, Interrupted, JobEvent, Refused, Reported
+from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
+from sidecar.storage.database import Row
+from sidecar.storage.sealing import Seal, SealBroken
+from sidecar.transcripts.history import History
+from sidecar.transcripts.transcript import Transcript
+
+log = logging.getLogger(__name__)
+
+KEYS = 256
+"""Derived keys that are remembered: those of the jobs that a busy service works with."""
+_PLAIN: dict[str, Callable[[], Change]] = {
+    "cancelled": Cancelled,
+    "interrupted": Interrupted,
+    "waited": lambda: Interrupted(waited=True),
+    "open": Refused,
+}
+"""What happened, by the kinds of events that the database's functions append."""
+
+
+def kind_of(change: Change) -> str:
+    """Return the kind of an event, which the database has in the clear."""
+    reported = change.event if isinstance(change, Reported) else change
+    return type(reported).__name__.lower()
+
+
+def recording_of(audio: AudioRef) -> tuple[str | None, int | None]:
+    """Return the name and the size of a recording in the storage."""
+    return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
+
+
+class Rows:
+    """Encrypts what goes to the database and decrypts what comes."""
+
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal  # of rows that a release before 0.2 wrote
+        self._of_job = lru_cache(KEYS)(seal.of_job)
+
+    def sealed_record(self, record: JobRecord) -> bytes:
+        """Encrypt a record as it was submitted."""
+        return self._sealed(record.id, record_text(record), record.id)
+
+    def sealed_event(self, job_id: str, event: JobEvent) -> bytes:
+        """Encrypt an event, bound to its job and number."""
+        return self._sealed(job_id, change_text(event.change), f"{job_id}/{event.seq}")
+
+    def sealed_failure(self, job_id: str, node: str, failure: Failure) -> bytes:
+        """Encrypt why a node cannot do a job."""
+        return self._sealed(job_id, change_text(Refused(failure)), f"{job_id}/{node}")
+
+    def sealed_summary(self, record: JobRecord) -> bytes | None:
+        """Encrypt what lists say of a job that is done; None of any other."""
+        if record.state is not JobState.DONE or record.transcript is None:
+            return None
+        values = {
+            "duration": record.transcript.duration,
+            "revision": record.history.revision,
+            "attempts": record.attempts,
+            "begun": record.begun,
+            "ended": record.ended,
+            "processing_s": record.processing_s,
+            "seq": record.seq,
+        }
+        return self._sealed(record.id, json.dumps(values).encode(), f"{record.id}/summary")
+
+    def failure(self, job_id: str, node: str, sealed: bytes) -> Failure:
+        """Decrypt why a node cannot do a job.
+
+        Raises:
+            Unreadable: it is damaged, or of a later release.
+        """
+        match change_of(self._opened(job_id, sealed, f"{job_id}/{node}")):
+            case Refused(Failure() as failure):
+                return failure
+        raise Unreadable("no refusal")
+
+    def record(self, job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
+        """Decrypt a record as it was submitted. ``recording``: whether it is still there.
+
+        Raises:
+            Unreadable: it is damaged, or of a later release.
+        """
+        record = record_of(self._opened(job_id, submitted, job_id))
+        gone = isinstance(record.audio, Kept) and not recording
+        return replace(record, audio=nowhere()) if gone else record
+
+    def event(self, job_id: str, seq: int, at: float, kind: str, change: bytes | None) -> JobEvent:
+        """Decrypt an event; ``change`` is None where its kind says all.
+
+        Raises:
+            Unreadable: it is damaged, or of a later release.
+        """
+        if change is None:
+            if kind not in _PLAIN:
+                raise Unreadable(f"an event of the unknown kind '{kind}'")
+            return JobEvent(seq, at, _PLAIN[kind]())
+        return JobEvent(seq, at, change_of(self._opened(job_id, change, f"{job_id}/{seq}")))
+
+    def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
+        """Return a job that is done, as the values of `record`, as lists have it, without words;
+        None, with a line in the log, of one that cannot be read here."""
+        try:
+            record = self.record(*job)
+            said: dict[str, Any] = json.loads(self._opened(job[0], summary, f"{job[0]}/summary"))
+            duration, revision = said.pop("duration"), said.pop("revision")
+            return replace(
+                record,
+                state=JobState.DONE,
+                transcript=Transcript((), "", duration, "", ""),
+                progress=replace(record.progress, audio_s_done=duration, audio_s_total=duration),
+                history=replace(History(), revision=revision),
+                **said,
+            )
+        except (Unreadable, ValueError, KeyError, TypeError) as error:
+            log.error("job %s in the database cannot be read: %s", job[0], error)
+            return None
+
+    def folded(self, job: Row, events: Iterable[Row]) -> JobRecord | None:
+        """Return a job, as the values of `record`, after the rows of all its events; None, with a
+        line in the log, of one that cannot be read here."""
+        try:
+            return fold(self.record(*job), starmap(self.event, events))
+        except Unreadable as error:
+            log.error("job %s in the database cannot be read: %s", job[0], error)
+            return None
+
+    def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:
+        return self._of_job(job_id).seal(text, about)
+
+    def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
+        for seal in (self._of_job(job_id), self._seal):
+            with suppress(SealBroken):
+                return seal.opened(sealed, about)
+        raise Unreadable("damaged")
+
+
+def fold(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
+    """Return a record after its events, with the number of the last, also if it changed nothing."""
+    last = record.seq
+    for event in events:
+        record, last = advance(record, event), max(last, event.seq)
+    return replace(record, seq=last)
+
+
+def worn(events: Sequence[JobEvent]) -> list[JobEvent]:
+    """Return those events that lose something at the end of their job, as they are then."""
+    return [less for one in events if (less := one.worn) is not one]

@@ -1,0 +1,241 @@
+"""Live sessions in the database: as they were at the last event, for other services to take.
+
+A service whose heartbeat stands still is dead (`cluster.membership`), and its sessions are taken by
+the services that their clients come to. All is encrypted. A session without a service is deleted
+when its client may stay away no longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sidecar import errors
+from sidecar.cluster.membership import Membership
+from sidecar.live.sessions.elsewhere import ASKED_S, Fate, Found, Name, Saved
+from sidecar.storage.database import Database
+from sidecar.storage.schema import SESSIONS_CHANNEL
+from sidecar.storage.sealing import Seal, SealBroken
+from sidecar.storage.timing import HEARTBEAT_S
+
+SWEEP_S = 30.0
+"""Interval of looks for sessions whose time is over; taking and leaving one looks as well."""
+_NOTIFY = f"NOTIFY {SESSIONS_CHANNEL}"
+_INSERT = """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, pieces, session)
+    VALUES (%(owner)s, %(id)s, %(front)s, %(grace_s)s, %(pieces)s, %(session)s)
+    ON CONFLICT (owner, id) DO UPDATE
+    SET session = excluded.session, pieces = excluded.pieces, until = NULL
+    WHERE there.front = excluded.front"""
+# Where the database has lost a piece (a standby took over), the next one is of no use.
+_UPDATE = """UPDATE vibevoice.sessions
+    SET session = %(session)s, pieces = %(pieces)s, until = NULL
+    WHERE owner = %(owner)s AND id = %(id)s AND front = %(front)s
+    AND pieces BETWEEN %(place)s AND %(pieces)s"""
+_TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %(story)s)
+    ON CONFLICT (owner, id, place) DO UPDATE SET said = excluded.said"""
+
+
+class SharedSessions:
+    """`live.sessions.elsewhere.Elsewhere` in the database of all services."""
+
+    def __init__(self, database: Database, seal: Seal, member: Membership) -> None:
+        """``member``: this service among the others."""
+        self._database, self._seal, self._front = database, seal, member.id
+        self._here: set[Name] = set()
+        """Those that may lie there as this service's."""
+        self._told = asyncio.Event()
+        self._tell: Callable[[Name, float], None] = lambda name, since_s: None
+        self._rung = asyncio.Event()
+        database.listen(SESSIONS_CHANNEL, lambda payload: self._ring())
+
+    async def save(
+        self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float
+    ) -> Mapping[Name, Fate]:
+        """As `Elsewhere.save`."""
+        sealed = {one: self._sealed(one) for one in sessions}
+
+        async def put(cursor: Any) -> Mapping[Name, Fate]:
+            for owner, number in over:
+                await cursor.execute(
+                    "DELETE FROM vibevoice.sessions WHERE owner = %s AND id = %s AND front = %s",
+                    (owner, number, self._front),
+                )
+            return {
+                one.name: await self._put(cursor, one, sealed[one], grace_s) for one in sessions
+            }
+
+        self._here.update(one.name for one in sessions)
+        fates = await self._database.transaction(put)
+        taken = {name for name, fate in fates.items() if fate is Fate.TAKEN}
+        self._here -= taken | (set(over) - fates.keys())
+        return fates
+
+    async def leave(self, name: Name, for_s: float) -> bool:
+        """As `Elsewhere.leave`."""
+
+        async def put(cursor: Any) -> bool:
+            await cursor.execute(
+                """UPDATE vibevoice.sessions SET front = NULL, asked = NULL, taker = %s,
+                    until = clock_timestamp() + make_interval(secs => %s)
+                    WHERE owner = %s AND id = %s AND (front = %s OR taker = %s)""",
+                (left, for_s, *name, self._front, left),
+            )
+            was_ours = bool(cursor.rowcount)
+            await cursor.execute(_NOTIFY)
+            return was_ours
+
+        left = f"left {secrets.token_hex(8)}"
+        was_ours = await self._database.transaction(put)
+        self._here.discard(name)
+        return was_ours
+
+    async def take(self, name: Name) -> Found | bool:
+        """As `Elsewhere.take`. It is this service's for good with the first that it saves: until
+        then (a client may have gone, an answer be lost) it is as free as one that was left."""
+
+        async def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
+            await _sweep(cursor)
+            await cursor.execute(
+                """SELECT session, front IS NOT NULL, front = %s,
+                        until IS NULL AND EXISTS (
+                            SELECT FROM vibevoice.services WHERE services.id = front)
+                    FROM vibevoice.sessions WHERE owner = %s AND id = %s FOR UPDATE""",
+                (self._front, *name),
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                return False
+            session, had, ours, lives = row
+            if lives:
+                if not ours:
+                    await _ask(cursor, name)
+                return not ours
+            await cursor.execute(
+                """UPDATE vibevoice.sessions
+                    SET front = %s, taker = NULL, asked = NULL,
+                        until = clock_timestamp() + make_interval(secs => grace_s)
+                    WHERE owner = %s AND id = %s""",
+                (self._front, *name),
+            )
+            await cursor.execute(
+                "SELECT said FROM vibevoice.stories WHERE owner = %s AND id = %s ORDER BY place",
+                name,
+            )
+            return bytes(session), [bytes(said) for (said,) in await cursor.fetchall()], had
+
+        self._told.clear()
+        reached = await self._database.transaction(reach)
+        if isinstance(reached, bool):
+            return reached
+        session, story, orphaned = reached
+        try:
+            about = [_about(name, place) for place in range(len(story))]
+            said = [self._seal.opened(one, of) for one, of in zip(story, about, strict=True)]
+            return Found(self._seal.opened(session, _about(name)), said, orphaned)
+        except SealBroken:
+            return False
+
+    async def news(self, most_s: float) -> None:
+        """As `Elsewhere.news`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._told.wait()
+
+    def on_asked(self, tell: Callable[[Name, float], None]) -> None:
+        """As `Elsewhere.on_asked`."""
+        self._tell = tell
+
+    async def run(self) -> None:
+        """Hear which sessions of this service others ask for, and delete those whose time is over,
+        for ever."""
+        swept, clock = 0.0, asyncio.get_running_loop().time
+        while True:
+            with suppress(errors.JournalUnreachable):
+                if swept <= clock():
+                    await self._database.transaction(_sweep)
+                    swept = clock() + SWEEP_S
+                if self._here:
+                    for name, since_s in await self._database.transaction(self._beaten):
+                        self._tell(name, since_s)
+            self._rung.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._rung.wait()
+
+    def _ring(self) -> None:
+        self._told.set()
+        self._rung.set()
+
+    async def _beaten(self, cursor: Any) -> list[tuple[Name, float]]:
+        """Return which sessions of this service others ask for, and since when."""
+        await cursor.execute(
+            """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8
+                FROM vibevoice.sessions
+                WHERE front = %s AND asked > clock_timestamp() - make_interval(secs => %s)""",
+            (self._front, ASKED_S),
+        )
+        return [((owner, number), since_s) for owner, number, since_s in await cursor.fetchall()]
+
+    def _sealed(self, one: Saved) -> tuple[bytes, bytes | None]:
+        seal = self._seal.seal
+        story = None if one.story is None else seal(one.story, _about(one.name, one.place))
+        return seal(one.session, _about(one.name)), story
+
+    async def _put(
+        self, cursor: Any, one: Saved, sealed: tuple[bytes, bytes | None], grace_s: float
+    ) -> Fate:
+        session, story = sealed
+        values = {
+            "owner": one.name[0],
+            "id": one.name[1],
+            "front": self._front,
+            "grace_s": grace_s,
+            "session": session,
+            "place": one.place,
+            "pieces": one.place + (story is not None),
+            "story": story,
+        }
+        if one.fresh:
+            await _sweep(cursor)
+            await cursor.execute(_INSERT, values)
+        else:
+            await cursor.execute(_UPDATE, values)
+        if not cursor.rowcount:
+            await cursor.execute(
+                """SELECT FROM vibevoice.sessions
+                    WHERE owner = %(owner)s AND id = %(id)s AND front IS DISTINCT FROM %(front)s""",
+                values,
+            )
+            return Fate.TAKEN if cursor.rowcount else Fate.GONE
+        if one.fresh:
+            await cursor.execute(
+                "DELETE FROM vibevoice.stories WHERE owner = %(owner)s AND id = %(id)s", values
+            )
+        if story is not None:
+            await cursor.execute(_TELL, values)
+        return Fate.SAVED
+
+
+async def _ask(cursor: Any, name: Name) -> None:
+    """Have its service leave a session, once for all who ask meanwhile."""
+    await cursor.execute(
+        """UPDATE vibevoice.sessions SET asked = clock_timestamp()
+            WHERE owner = %s AND id = %s AND coalesce(
+                asked < clock_timestamp() - make_interval(secs => %s), true)""",
+        (*name, ASKED_S),
+    )
+    if cursor.rowcount:
+        await cursor.execute(_NOTIFY)
+
+
+async def _sweep(cursor: Any) -> None:
+    """Delete sessions that no client comes back for."""
+    await cursor.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
+
+
+def _about(name: Name, place: int | None = None) -> str:
+    owner, number = name
+    return f"session {number} {owner}" if place is None else f"story {place} {number} {owner}"

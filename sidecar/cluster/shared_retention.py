@@ -1,0 +1,184 @@
+"""Retention of shared jobs: results and recordings that are kept no longer go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.cluster.job_rows import Rows, recording_of
+from sidecar.jobs.written import Unreadable
+from sidecar.storage.database import Database
+from sidecar.storage.protocol import Storage
+from sidecar.storage.retrying import at_most, patiently, repeatedly
+from sidecar.threads import Threads
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 10.0
+"""Time between two looks for results whose time is over; they may stay so much longer."""
+SETTLE_S = 0.5
+"""Seconds in which ended jobs of an owner are settled together: under load one in each would cost
+the database more than the jobs themselves."""
+SOON_S = 2.0
+"""Time that a request waits for the storage to delete a recording."""
+STORAGE_SWEEP_S = 6 * 3600.0
+"""Time between two looks for recordings without a job; listing a large bucket takes a while."""
+BATCH = 200
+"""Jobs or recordings of one call: some tenths of a second at most."""
+UNCLAIMED_S = 3600.0
+"""Age of a recording without a job before it is deleted: a service may be about to submit it."""
+
+_DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
+_DELETED = """
+    DELETE FROM vibevoice.doomed_recordings WHERE name IN (
+        SELECT name FROM vibevoice.doomed_recordings WHERE name = ANY(%s)
+        ORDER BY name FOR UPDATE SKIP LOCKED)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is kept of each owner's ended jobs: for how many seconds, how many, bytes of results
+    and bytes of recordings."""
+
+    retention_s: float
+    results: int
+    result_bytes: int
+    recording_bytes: int
+
+
+class Housekeeping:
+    """Deletes from the database and from the storage of recordings."""
+
+    def __init__(
+        self, database: Database, storage: Storage, disk: Threads, limits: Limits, rows: Rows
+    ) -> None:
+        """``disk``: threads that may wait for the storage."""
+        self._database, self._storage, self._disk = database, storage, disk
+        self._limits, self._rows = limits, rows
+        self._unsettled: set[str] = set()
+        """Owners whose jobs have ended since they were settled."""
+        self._unsettle = asyncio.Event()
+
+    def settle(self, owner: str) -> None:
+        """Delete, in a moment, what is too much of an owner's after one of its jobs ended or was
+        edited. Where the database is away the next sweep does it."""
+        self._unsettled.add(owner)
+        self._unsettle.set()
+
+    def delete_recordings_soon(self) -> None:
+        """Delete, in a moment, recordings that the database has given up."""
+        self._unsettle.set()
+
+    async def delete_recordings_now(self) -> None:
+        """`delete_recordings`, as long as the storage answers at once; else the next sweep does.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        await at_most(SOON_S, self.delete_recordings())
+
+    async def delete_recordings(self) -> None:
+        """Delete recordings that the database has given up. One that cannot be deleted now is tried
+        again with the next sweep.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        doomed = await self._database.fetch(_DOOMED, (BATCH,))
+        gone = [name for (name,) in doomed if await self._deleted(name)]
+        if gone:
+            await self._database.fetch(_DELETED, (gone,))
+
+    async def run(self) -> None:
+        """Delete what is over, and from time to time what crashes left behind, for ever."""
+        await asyncio.gather(
+            repeatedly(self._sweep_in_turn, SWEEP_S),
+            repeatedly(self._settle_next, SETTLE_S),
+            self._look_after_storage(),
+        )
+
+    async def settled(self) -> None:
+        """Settle now the owners that are to be settled in a moment.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer; the next sweep does it.
+        """
+        self._unsettle.clear()
+        owners, self._unsettled = self._unsettled, set()
+        for owner in owners:
+            await self._purge(owner)
+        await self.delete_recordings()
+
+    async def _look_after_storage(self) -> None:
+        await patiently(self._adopt)
+        await repeatedly(self._sweep_storage, STORAGE_SWEEP_S)
+
+    async def _settle_next(self) -> None:
+        await self._unsettle.wait()
+        await self.settled()
+
+    async def _sweep_in_turn(self) -> None:
+        ((turn,),) = await self._database.call("sweep_1", SWEEP_S)
+        await (self._sweep() if turn else self.delete_recordings())
+
+    async def _sweep(self) -> None:
+        for (owner,) in await self._database.call("owners_with_results_1"):
+            with suppress(errors.JournalUnreachable):  # that of one owner costs no other
+                await self._purge(owner)
+        await self._database.call("tidy_1")
+        await self._database.call("release_orphans_1")
+        await self.delete_recordings()
+
+    async def _purge(self, owner: str) -> None:
+        limits = self._limits
+        results = (limits.retention_s, limits.results, limits.result_bytes)
+        while await self._purged("purge_1", owner, *results) >= BATCH:
+            pass
+        while await self._purged("forget_recordings_1", owner, limits.recording_bytes) >= BATCH:
+            pass
+
+    async def _purged(self, function: str, owner: str, *limits: float) -> int:
+        ((count,),) = await self._database.call(function, owner, *limits, BATCH)
+        return int(count)
+
+    async def _deleted(self, name: str) -> bool:
+        try:
+            await self._disk.run(self._storage.delete_now, name)
+        except (OSError, errors.SidecarError) as error:
+            log.warning("a recording cannot be deleted now (%s)", error)
+            return False
+        return True
+
+    async def _adopt(self) -> None:
+        """Note the recordings of jobs that a release before 0.2 took in, which kept their names in
+        encrypted records alone."""
+        while found := await self._database.fetch(
+            "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s", (BATCH,)
+        ):
+            for job_id, submitted in found:
+                name, size = self._recording_of(job_id, submitted)
+                await self._database.fetch(
+                    """UPDATE vibevoice.jobs SET recording = %s, recording_bytes = %s
+                        WHERE id = %s AND recording = ''""",
+                    (name, size, job_id),
+                )
+
+    def _recording_of(self, job_id: str, submitted: bytes) -> tuple[str | None, int | None]:
+        try:
+            return recording_of(self._rows.record(job_id, submitted).audio)
+        except Unreadable:
+            return None, None
+
+    async def _sweep_storage(self) -> None:
+        """Delete recordings that no job needs: they were never submitted, or their service died
+        before it deleted them."""
+        ages = await self._disk.run(self._storage.ages)
+        old = [name for name, age_s in ages.items() if age_s > UNCLAIMED_S]
+        needed = await self._database.fetch(
+            "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
+        )
+        for name in {*old} - {name for (name,) in needed}:
+            await self._deleted(name)

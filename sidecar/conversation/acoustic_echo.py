@@ -1,0 +1,180 @@
+"""How like a person's sound is what was played meanwhile: acoustic evidence for an echo.
+
+Both sounds are kept for some seconds on one clock. They are compared by the envelopes of narrow
+bands, which a room, a loudspeaker and a browser's filters leave alone more than the samples.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.conversation.echo import LONGEST_LAG_S
+from sidecar.interfaces.live import Encoding
+from sidecar.interfaces.voice import Sound
+
+KEPT_S = 12.0
+"""Of either sound, and what is compared of an utterance at most: one without a pause never ends."""
+FRAMES = 100
+"""Values a second of an envelope."""
+WINDOW = 4
+"""Frames that a value is taken from: with 40 ms the harmonics of a voice stand apart."""
+BANDS, LOWEST_HZ, HIGHEST_HZ = 48, 150, 3900
+"""What a telephone has, too."""
+COMPRESSION = 0.3
+"""Exponent of a band's power, so that the loudest vowels do not decide alone."""
+LEAST_S = 0.4
+"""Of sound below this nothing is said: any two are alike."""
+STRETCH_S = 1.0
+"""An utterance is compared in stretches of about this, and each must be alike: so a word of the
+person's behind a long echo counts."""
+QUIET = 0.1
+"""A stretch is silence below this part of the loudest one's amplitude."""
+EARLY_S = 0.2
+"""What is played may be heard so much before the clock has it: clients report it late."""
+
+LEAST_RATE = 8_000
+"""Samples a second below which a sound has no such bands."""
+MERGED_S = 0.1
+"""What comes in shorter messages is kept in pieces of about this."""
+
+Samples = npt.NDArray[np.int16]
+Envelopes = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Samples that end at a time, or at a place in the person's sound."""
+
+    end: float
+    samples: Samples
+    rate: int
+
+    @property
+    def start(self) -> float:
+        return self.end - len(self.samples) / self.rate
+
+
+class Evidence:
+    """The sounds of one conversation, of the last `KEPT_S`."""
+
+    def __init__(self) -> None:
+        self._heard: deque[_Piece] = deque()
+        self._played: deque[_Piece] = deque()
+        self._turn, self._rate, self._at_s = 0, 0, 0.0
+        self._waiting = bytearray()
+        """Of the turn's sound what is behind ``_at_s``."""
+        self._before = (-1.0, 0.0)
+        """Where the utterance began that was compared last, and how like it was."""
+
+    def hear(self, raw: bytes, encoding: Encoding, rate: int, upto: float) -> None:
+        """More sound of the person's, which ends ``upto`` seconds from its beginning."""
+        if encoding is Encoding.PCM16:
+            samples = np.frombuffer(raw, "<i2")
+        else:
+            sound = np.nan_to_num(np.frombuffer(raw, "<f4"))
+            samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        _keep(self._heard, _Piece(upto, samples, rate))
+
+    def emit(self, turn: int, sound: Sound) -> None:
+        """More sound of a turn is to be played."""
+        if turn != self._turn:
+            self._turn, self._rate, self._at_s = turn, sound.rate, 0.0
+            self._waiting.clear()
+        self._waiting += sound.pcm
+
+    def play(self, turn: int, seconds: float, now: float) -> None:
+        """So much of the turn's sound was played by ``now``, in all."""
+        count = round((seconds - self._at_s) * self._rate) if turn == self._turn else 0
+        if count <= 0:  # a report may know of less: that much is not there twice
+            return
+        played = np.frombuffer(bytes(self._waiting[: 2 * count]), "<i2")
+        del self._waiting[: 2 * count]
+        self._at_s += len(played) / self._rate
+        _keep(self._played, _Piece(now, played, self._rate))
+
+    def likeness(self, start: float, end: float, ended: float) -> float | None:
+        """How like the person's sound from ``start`` to ``end``, which ended at the time ``ended``,
+        is what was played then, from 0 to 1; None where nothing was, or too little was said."""
+        began = ended - (end - start)
+        if not self._played or self._played[-1].end < began - LONGEST_LAG_S:
+            return None
+        first, began = max(start, end - KEPT_S), max(began, ended - KEPT_S)
+        heard = _envelopes(self._heard, first, end)
+        played = _envelopes(self._played, began - LONGEST_LAG_S, ended + EARLY_S)
+        if len(heard) < LEAST_S * FRAMES:
+            return None
+        stretches = np.array_split(heard, max(1, round(len(heard) / FRAMES / STRETCH_S)))
+        loud = [float(np.mean(one ** (1 / COMPRESSION))) for one in stretches]
+        found, at = [], 0
+        for stretch, power in zip(stretches, loud, strict=True):
+            reach = len(stretch) + round((LONGEST_LAG_S + EARLY_S) * FRAMES)
+            if power >= QUIET**2 * max(loud):
+                found.append(alike(stretch, played[at : at + reach]))
+            at += len(stretch)
+        if first > start and self._before[0] == start:  # what is gone was compared then
+            found.append(self._before[1])
+        self._before = start, min(found)
+        return min(found)
+
+
+def alike(heard: Envelopes, played: Envelopes) -> float:
+    """The greatest normalised correlation of ``heard`` with a stretch of ``played``, from 0 to 1.
+    Of each band the mean is left out: that is the room and the loudspeaker."""
+    count = len(heard)
+    form = (heard - heard.mean(axis=0)).ravel()
+    size, best = float(np.linalg.norm(form)), 0.0
+    for at in range(len(played) - count + 1):
+        stretch = played[at : at + count]
+        other = (stretch - stretch.mean(axis=0)).ravel()
+        power = size * float(np.linalg.norm(other))
+        if power > 0:
+            best = max(best, float(form @ other) / power)
+    return best
+
+
+def envelopes(samples: Samples, rate: int) -> Envelopes:
+    """The loudness of each band, `FRAMES` a second, compressed; shape (frames, bands)."""
+    step = rate // FRAMES
+    size = WINDOW * step
+    if len(samples) < size or rate < LEAST_RATE:
+        return np.zeros((0, BANDS), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(samples / 32768, size)[::step]
+    windows = windows * np.hanning(size)
+    power = np.abs(np.fft.rfft(windows, axis=1)) ** 2
+    limits = np.linspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1)
+    edges = np.searchsorted(np.fft.rfftfreq(size, 1 / rate), limits)
+    bands = np.add.reduceat(power, edges, axis=1)[:, :-1] / size**2
+    return np.asarray(bands**COMPRESSION, np.float32)
+
+
+def _envelopes(pieces: deque[_Piece], start: float, end: float) -> Envelopes:
+    """Those of the pieces' sound from ``start`` to ``end``; where there is none it is silence."""
+    rate = pieces[-1].rate if pieces else FRAMES
+    samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
+    for piece in pieces:
+        at = round((piece.start - start) * rate)
+        first, last = max(0, at), min(len(samples), at + len(piece.samples))
+        if piece.rate == rate and first < last:
+            samples[first:last] = piece.samples[first - at : last - at]
+    return envelopes(samples, rate)
+
+
+def _keep(pieces: deque[_Piece], piece: _Piece) -> None:
+    if not len(piece.samples):
+        return
+    last = pieces[-1] if pieces else None
+    if (
+        last is not None
+        and last.rate == piece.rate
+        and len(last.samples) + len(piece.samples) <= MERGED_S * piece.rate
+        and abs(piece.start - last.end) < 1 / FRAMES
+    ):
+        samples = np.concatenate([pieces.pop().samples, piece.samples])
+        piece = _Piece(piece.end, samples, piece.rate)
+    pieces.append(piece)
+    while piece.end - pieces[0].end > KEPT_S:
+        pieces.popleft()

@@ -1,0 +1,186 @@
+"""The machine's side of a conversation: a turn at a time, and what becomes history of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sidecar.conversation.commands import Command, Hush, Tell
+from sidecar.conversation.echo import LONGEST_LAG_S
+from sidecar.conversation.events import Calling, Played, StageEnded, StageFailed, Token, Voiced
+from sidecar.conversation.history import History
+from sidecar.conversation.llm.dialogue import Message
+from sidecar.conversation.options import TalkOptions
+from sidecar.conversation.told import CallEnded, Ending, Failed, Latency, ReplyEnded
+from sidecar.conversation.turns import Turn
+from sidecar.errors import ReplyEmpty, SidecarError
+
+
+class Answering:
+    """Turns by their numbers. ``do`` takes the commands in order.
+
+    A turn that is *tried* answers what may be all that was said, and no client knows of it; one
+    that is *given* is heard.
+    """
+
+    def __init__(self, options: TalkOptions, do: Callable[[Command], None]) -> None:
+        self.options = options
+        self.history = History(options.most_messages, options.most_bytes)
+        self.number = 1
+        self.turn: Turn | None = None
+        self._do = do
+        self._last_said, self._last_said_until = "", float("-inf")
+        self.last_made_s = 0.0
+        """Seconds of sound of the reply before."""
+
+    @property
+    def given(self) -> Turn | None:
+        """The reply that is being given."""
+        return self.turn if self.turn is not None and self.turn.confirmed else None
+
+    @property
+    def sounding(self) -> bool:
+        """Whether sound of a reply has gone out that may still be heard."""
+        return self.turn is not None and self.turn.sounding
+
+    def use(self, options: TalkOptions) -> None:
+        """Other options, from the next turn on."""
+        self.options = options
+        self.history.bound(options.most_messages, options.most_bytes)
+
+    # A turn begins
+
+    def attempt(self, said: str, now: float) -> None:
+        """Think about the history and what was ``said`` besides, if nobody does already."""
+        if self.turn is not None and self.turn.said == said:
+            return
+        self.discard()
+        self._begin(said, now).think(self._messages(said), now)
+
+    def give(
+        self, text: str, latency: Latency, now: float, options: TalkOptions | None = None
+    ) -> None:
+        """Answer ``text``, which stands in the history now: by what was tried, if it was that and
+        there are no ``options`` for this answer alone."""
+        if self.turn is None or self.turn.said != text or options is not None:
+            self.discard()
+            turn = self._begin(text, now, options)
+            turn.think(self._messages(options=options), now)
+        self._confirm(latency, now)
+
+    def give_any(self, now: float, options: TalkOptions | None = None) -> None:
+        """Answer what stands in the history."""
+        self.discard()
+        if self._messages(options=options):
+            self.give("", Latency(0, total=now), now, options)
+        else:
+            self._do(Tell(Failed(0, ReplyEmpty("There is nothing to be answered."))))
+
+    def give_up(self, error: SidecarError, since: float, now: float) -> None:
+        """Say that something went wrong before there was anything to be answered."""
+        self.discard()
+        self._begin("", now).fail(error, now)
+        self._confirm(Latency(0, total=since), now)
+
+    def _begin(self, said: str, now: float, options: TalkOptions | None = None) -> Turn:
+        taken = self.history.knows
+        self.turn = Turn(self.number, said, options or self.options, self._wanted, now, taken)
+        return self.turn
+
+    def _wanted(self, command: Command) -> None:
+        """By a turn. A call that is told to its end is history from then on, for what comes of it
+        may come before the turn is over."""
+        if isinstance(command, Tell) and isinstance(command.told, CallEnded):
+            entry = self.history.called(command.told.turn, command.told.call)
+            command = Tell(replace(command.told, entry=entry.number))
+        self._do(command)
+
+    def _confirm(self, latency: Latency, now: float) -> None:
+        assert self.turn is not None
+        entry = self.history.begin(self.turn.number, self.turn.reply)
+        self.turn.confirm(now, latency, entry.number)
+
+    def _messages(self, said: str = "", options: TalkOptions | None = None) -> tuple[Message, ...]:
+        return self.history.messages((options or self.options).instructions, said)
+
+    # It goes on
+
+    def report(
+        self, event: Token | Calling | Voiced | StageEnded | StageFailed | Played, now: float
+    ) -> None:
+        """Something of a stage, or of who plays the sound: of this turn, or too late."""
+        turn = self.turn
+        if turn is None or event.turn != turn.number:
+            return
+        match event:
+            case Token():
+                turn.token(event)
+            case Calling():
+                turn.calling(event)
+            case Voiced():
+                turn.voiced(event)
+            case StageEnded():
+                turn.ended(event)
+            case StageFailed():
+                turn.failed(event)
+            case Played():
+                turn.heard(event.seconds, now)
+
+    def saying(self, began: float) -> str:
+        """What of ours may be heard again by whom who began to speak then."""
+        if self.turn is not None and self.turn.sounding:
+            return self.turn.reply.around(self.turn.played)
+        return self._last_said if began <= self._last_said_until + LONGEST_LAG_S else ""
+
+    # It ends
+
+    def discard(self) -> None:
+        """What was tried is not what was said. Nobody knew of it."""
+        if self.turn is not None and not self.turn.confirmed:
+            turn, self.turn = self.turn, None
+            self.number += 1
+            turn.stop()
+
+    def abandon(self, ending: Ending, now: float) -> None:
+        """Fall silent: hush, the next turn, stop, the history, the client."""
+        self.discard()
+        turn = self.turn
+        if turn is None:
+            return
+        self._do(Hush(turn.number))
+        self.number += 1
+        turn.stop()
+        turn.break_off()
+        self._record(turn, turn.reply.heard(turn.played), ending, now)
+
+    def finish(self, now: float) -> bool:
+        """Whether the turn is over by itself, all of it heard."""
+        turn = self.turn
+        if turn is None or not turn.done:
+            return False
+        self.number += 1
+        turn.stop()
+        self._record(turn, turn.reply.heard(turn.reply.made_s), turn.ending, now)
+        return True
+
+    def stalled(self, now: float) -> bool:
+        """Nothing has happened for too long; whether the turn is over by that."""
+        turn = self.turn
+        assert turn is not None
+        if turn.stall(now):
+            return self.finish(now)
+        self.abandon(turn.ending, now)
+        return True
+
+    def _record(self, turn: Turn, heard: str, ending: Ending, now: float) -> None:
+        self.turn = None
+        text = self.history.replied(turn.number, heard)
+        if turn.sounding:
+            self._last_said, self._last_said_until = turn.reply.around(turn.played), now
+        self.last_made_s = made = turn.reply.made_s
+        self._do(Tell(ReplyEnded(turn.number, ending, text, min(turn.played, made), made)))
+
+    def forget(self) -> None:
+        """Nothing was said."""
+        self.history.clear()
+        self._last_said = ""

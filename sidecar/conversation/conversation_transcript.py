@@ -1,0 +1,143 @@
+"""What both said in a conversation, and when, as a transcript of two speakers. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+
+from sidecar.conversation.told import (
+    Began,
+    NothingSaid,
+    PersonSaid,
+    PersonSaying,
+    PersonStarted,
+    PersonStopped,
+    ReplyEnded,
+    ReplySpoken,
+    ReplyStarted,
+    ReplyTruncated,
+    Told,
+)
+from sidecar.transcripts.people import SpeakerVoice
+from sidecar.transcripts.transcript import Segment, Transcript
+
+PERSON, MACHINE = 0, 1
+"""The speakers' numbers."""
+MOST = 5_000
+"""Lines that are kept; the oldest go."""
+LETTERS = 1_000_000
+"""Characters that are kept, of all lines; a conversation of a day has fewer."""
+NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class _Line:
+    """What one of the two said, on the teller's clock; ``turn`` of the machine's replies."""
+
+    speaker: int
+    began: float
+    ended: float
+    text: str
+    turn: int = 0
+
+
+class Account:
+    """One conversation, since ``began``. Feed it with what is told, in order."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._lines: deque[_Line] = deque(maxlen=MOST)
+        self._person: _Line | None = None
+        self._reply: _Line | None = None
+
+    def take(self, told: Told, at: float) -> None:
+        """One more thing that was told, at ``at``."""
+        match told:
+            case PersonStarted(began=began):
+                self._person = _Line(PERSON, began, NEVER, "")
+            case PersonSaying(text) if self._person is not None:
+                self._person.text = text
+            case PersonStopped(ended) if self._person is not None:
+                self._person.ended = ended
+            case NothingSaid():
+                self._person = None
+            case PersonSaid(text, backchannel=(began, ended)):
+                self._keep(_Line(PERSON, began, ended, text))
+            case PersonSaid(text, typed):
+                self._said(text, at, typed=typed)
+            case ReplyStarted(turn):
+                self._reply = _Line(MACHINE, at, at, "", turn)
+            case ReplySpoken(turn=turn, piece=0):
+                self._spoken(turn, at)
+            case ReplyEnded(turn=turn, text=text):
+                self._ended(turn, text, at)
+            case ReplyTruncated(turn=turn, text=text):
+                self._truncated(turn, text)
+            case Began():
+                self._lines.clear()
+                self._person = self._reply = None
+
+    def transcript(
+        self, at: float, *, engine: str, precision: str, language: str, machine: str
+    ) -> Transcript:
+        """All of it up to ``at``, by who heard it; ``machine``: what that is called. What a person
+        was just saying stands at its end."""
+        lines = [one for one in (*self._lines, self._person) if one is not None and one.text]
+        segments = sorted(
+            (
+                Segment(self._since(one.began), self._since(max(one.began, one.ended)), one.text,
+                        one.speaker)
+                for one in (self._until(line, at) for line in lines)
+            ),
+            key=lambda one: (one.start, one.end),
+        )  # fmt: skip
+        spoke = {one.speaker for one in lines}
+        names = (SpeakerVoice(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
+        return Transcript(
+            tuple(segments),
+            language,
+            self._since(at),
+            engine,
+            precision,
+            diarized=True,
+            voices=names,
+        )
+
+    def _said(self, text: str, at: float, *, typed: bool) -> None:
+        line = self._person
+        if typed or line is None:
+            self._keep(_Line(PERSON, at, at, text))
+            return
+        self._person = None
+        self._keep(_Line(PERSON, line.began, max(line.began, line.ended), text))
+
+    def _spoken(self, turn: int, at: float) -> None:
+        if self._reply is not None and self._reply.turn == turn:
+            self._reply.began = at
+
+    def _ended(self, turn: int, text: str, at: float) -> None:
+        line = self._reply
+        if line is None or line.turn != turn:
+            return
+        self._reply = None
+        if text:
+            self._keep(_Line(MACHINE, line.began, at, text, turn))
+
+    def _keep(self, line: _Line) -> None:
+        """Add a line; the oldest go."""
+        self._lines.append(line)
+        while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > LETTERS:
+            self._lines.popleft()
+
+    def _truncated(self, turn: int, text: str) -> None:
+        for line in self._lines:
+            if line.speaker == MACHINE and line.turn == turn:
+                line.text = text
+
+    @staticmethod
+    def _until(line: _Line, at: float) -> _Line:
+        return dataclasses.replace(line, ended=at) if line.ended == NEVER else line
+
+    def _since(self, at: float) -> float:
+        return round(max(0.0, at - self._began), 3)

@@ -1,0 +1,245 @@
+"""A spoken conversation as a machine: events in, commands out. Pure: no clock, no thread, no stage.
+
+Whatever comes of an old turn is dropped, so that nothing hangs on how fast a stage stops. At an
+interruption the order is: hush, the next turn's number, stop (the voice before the thought), the
+history, the client (`answering`). Who has the floor is decided in `floor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.conversation import events
+from sidecar.conversation.assistant import Answering
+from sidecar.conversation.commands import Attend, Command, Tell, WakeAt
+from sidecar.conversation.events import Stage, TalkEvent
+from sidecar.conversation.history import History
+from sidecar.conversation.interruption import GUARDED_THRESHOLD, PAUSE_AFTER_S
+from sidecar.conversation.llm.dialogue import Role
+from sidecar.conversation.options import TalkOptions
+from sidecar.conversation.told import (
+    Began,
+    Ending,
+    Entered,
+    Failed,
+    PersonSaid,
+    Phase,
+    Recorded,
+    ReplyTruncated,
+)
+from sidecar.conversation.turn_taking import Floor
+from sidecar.errors import CallUnknown
+
+USUAL = TalkOptions()
+_MOST_AT_ONCE = 64
+"""Timers that one event may set off: more would be a machine that turns in a circle."""
+
+
+class Conversation:
+    """One conversation. Feed it with `take`; it is not for several threads."""
+
+    def __init__(self, options: TalkOptions = USUAL) -> None:
+        self._commands: list[Command] = []
+        self._answering = Answering(options, self._do)
+        self._floor = Floor(self._answering, self._do)
+        self._attending = (0.0, PAUSE_AFTER_S)
+        self._phase = Phase.IDLE
+        self._due: float | None = None
+
+    @property
+    def options(self) -> TalkOptions:
+        """Its manners, from the next turn on."""
+        return self._answering.options
+
+    @property
+    def turn(self) -> int:
+        """The number of the turn that is answered, or will be next."""
+        return self._answering.number
+
+    @property
+    def replying(self) -> int:
+        """The number of the reply that is being given, 0 while there is none."""
+        return self._answering.given.number if self._answering.given is not None else 0
+
+    @property
+    def made(self) -> Ending | None:
+        """How the reply that is being given will end, if nothing more comes of it; some of it may
+        still have to be heard."""
+        reply = self._answering.given
+        return reply.ending if reply is not None and reply.made else None
+
+    @property
+    def history(self) -> History:
+        """What was said so far."""
+        return self._answering.history
+
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        return self._phase
+
+    def take(self, event: TalkEvent) -> list[Command]:
+        """What is to be done about ``event``, in order."""
+        self._late_first(event.at)
+        self._floor.at = max(self._floor.at, event.at)
+        self._happened(event)
+        self._late_first(self._floor.at)
+        self._settle_up()
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _do(self, command: Command) -> None:
+        self._commands.append(command)
+
+    # What happened
+
+    def _happened(self, event: TalkEvent) -> None:
+        match event:
+            case events.SpeechStarted():
+                self._floor.started(event.utterance, min(event.began, self._floor.at))
+            case events.SpeechStopped():
+                self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
+            case events.Words():
+                self._floor.words(event.utterance, event.text, event.upto)
+            case events.Alike():
+                self._floor.alike(event.utterance, event.likeness)
+            case events.StageFailed(stage=Stage.RECOGNISER):
+                self._floor.recogniser_failed(event.turn, event.error)
+            case (
+                events.Token()
+                | events.Calling()
+                | events.Voiced()
+                | events.StageEnded()
+                | events.StageFailed()
+                | events.Played()
+            ):
+                self._answering.report(event, self._floor.at)
+                self._floor.leave_if_done()
+            case _:
+                self._wished(event)
+
+    def _wished(self, event: TalkEvent) -> None:
+        """Something of the client's."""
+        match event:
+            case events.Typed():
+                self._typed(event.text)
+            case events.Noted():
+                self._noted(event)
+            case events.Returned():
+                self._returned(event)
+            case events.Dropped():
+                self.history.drop(event.entry)
+            case events.Asked():
+                self._asked(event.options)
+            case events.Committed():
+                self._floor.commit()
+            case events.Forgotten():
+                self._floor.forget()
+            case events.Cancelled():
+                self._cancel()
+            case events.Truncated():
+                self._truncated(event.turn, event.seconds)
+            case events.Reset():
+                self._reset()
+            case events.Configured():
+                self._answering.use(event.options)
+
+    # What clients wish
+
+    def _typed(self, text: str) -> None:
+        text = text.strip()
+        if not text:
+            return
+        self._floor.abandon(Ending.INTERRUPTED)
+        self._floor.bank()
+        entry = self.history.add(Role.USER, text)
+        self._do(Tell(PersonSaid(entry.text, typed=True, entry=entry.number)))
+        self._answering.give_any(self._floor.at)
+
+    def _noted(self, noted: events.Noted) -> None:
+        entry = self.history.add(noted.role, noted.text)
+        self._do(Tell(Recorded(entry.number, entry.role, entry.text, noted.name)))
+
+    def _returned(self, returned: events.Returned) -> None:
+        entry = self.history.returned(returned.call, returned.output)
+        if entry is None:
+            self._do(Tell(Failed(0, CallUnknown())))
+        else:
+            self._do(Tell(Recorded(entry.number, entry.role, entry.text, returned.name)))
+
+    def _asked(self, options: TalkOptions | None) -> None:
+        person = self._floor.person
+        if person is not None and person.committed:
+            person.answer, person.answer_by = True, options
+            return
+        self._floor.abandon(Ending.INTERRUPTED)
+        self._answering.give_any(self._floor.at, options)
+
+    def _cancel(self) -> None:
+        if self._answering.given is not None:
+            self._floor.abandon(Ending.CANCELLED)
+            self._floor.leave()
+
+    def _truncated(self, number: int, seconds: float) -> None:
+        reply = self._answering.given
+        if reply is not None and reply.number == number:
+            reply.cut(seconds)
+            self._cancel()
+        text = self.history.truncate(number, seconds)
+        self._do(Tell(ReplyTruncated(number, seconds, text or "")))
+
+    def _reset(self) -> None:
+        self._floor.abandon(Ending.CANCELLED)
+        self._floor.person = None
+        self._answering.forget()
+        self._do(Tell(Began()))
+
+    # Time
+
+    def _late_first(self, at: float) -> None:
+        """Do what was to be done by then, before what happened then."""
+        for _ in range(_MOST_AT_ONCE):
+            timer = min(self._timers(), key=lambda one: one[0], default=None)
+            if timer is None or timer[0] > at:
+                return
+            self._floor.at = max(self._floor.at, timer[0])
+            timer[1]()
+        raise AssertionError("a timer does not go off")
+
+    def _timers(self) -> list[tuple[float, Callable[[], None]]]:
+        """What is to be done when, if nothing happens before."""
+        found: list[tuple[float, Callable[[], None]]] = []
+        if self._answering.turn is not None:
+            found.append((self._answering.turn.stalled_at, self._stalled))
+        found += self._floor.timers()
+        return [timer for timer in found if timer[0] < float("inf")]
+
+    def _stalled(self) -> None:
+        if self._answering.stalled(self._floor.at):
+            self._floor.leave()
+
+    def _settle_up(self) -> None:
+        """What else is to be known after an event."""
+        phase = self._phase_now()
+        if phase is not self._phase:
+            self._phase = phase
+            self._do(Tell(Entered(phase)))
+        guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
+        attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
+        if attending != self._attending:
+            self._attending = attending
+            self._do(Attend(*attending))
+        due = min((at for at, _ in self._timers()), default=None)
+        if due != self._due:
+            self._due = due
+            self._do(WakeAt(due))
+
+    def _phase_now(self) -> Phase:
+        person, reply = self._floor.person, self._answering.given
+        if person is not None and person.told and person.speaking:
+            return Phase.LISTENING
+        if reply is not None:
+            if reply.sounding:
+                return Phase.SPEAKING
+            return Phase.SYNTHESIZING if reply.saying else Phase.GENERATING
+        return Phase.TRANSCRIBING if person is not None else Phase.IDLE

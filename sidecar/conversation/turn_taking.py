@@ -1,0 +1,376 @@
+"""The person's side of a conversation: is a turn over, and whose is the floor. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.conversation.assistant import Answering
+from sidecar.conversation.commands import Command, Recognise, Tell
+from sidecar.conversation.echo import ALIKE, is_echo
+from sidecar.conversation.events import UNKNOWN
+from sidecar.conversation.history import MOST_SAID, bounded
+from sidecar.conversation.interruption import (
+    ANSWERS_WITHIN_S,
+    GUARDED_PAUSE_AFTER_S,
+    HELD_S,
+    PAUSE_AFTER_S,
+    RESUME_AFTER_S,
+    Verdict,
+    verdict,
+)
+from sidecar.conversation.llm.dialogue import Role
+from sidecar.conversation.options import TalkOptions
+from sidecar.conversation.person import Person
+from sidecar.conversation.told import (
+    Ending,
+    Failed,
+    Latency,
+    NothingSaid,
+    PersonSaid,
+    PersonSaying,
+    PersonStarted,
+    PersonStopped,
+)
+from sidecar.conversation.turns import Turn
+from sidecar.errors import SidecarError, StageSilent
+
+
+class Floor:
+    """Who speaks, over a reply or not. ``do`` takes the commands in order; ``at``, the time, is set
+    by who calls."""
+
+    def __init__(self, answering: Answering, do: Callable[[Command], None]) -> None:
+        self._answering = answering
+        self._do = do
+        self.at = float("-inf")
+        self.person: Person | None = None
+        self.guarded = False
+        """An echo was heard."""
+
+    @property
+    def options(self) -> TalkOptions:
+        """Those of now."""
+        return self._answering.options
+
+    def started(self, utterance: int, began: float) -> None:
+        """Somebody speaks."""
+        person = self.person
+        if person is not None and person.speaking and person.current == utterance:
+            return
+        self._answering.discard()
+        if person is not None and person.aside and utterance != person.current:
+            self._set_aside(person)
+            person = None
+        if person is None:
+            person = self.person = Person.starting(utterance, began)
+            person.saying = self._answering.saying(began)
+        else:
+            person.start(utterance, began)
+        reply = self._answering.given
+        if reply is None:
+            self._tell_of(person)
+        elif not reply.audible:
+            self._hold(person, reply)
+
+    def stopped(self, utterance: int, ended: float) -> None:
+        """Nobody does."""
+        person, reply = self.person, self._answering.given
+        if person is None or not person.speaking or person.current != utterance:
+            return
+        person.stop(utterance, ended)
+        if reply is None:
+            self._consider(person)
+            return
+        person.heard_s = reply.played
+        short = person.ended - person.since < self.pause_after
+        if short and reply.audible and person.paused_at is None and not person.text:
+            self._dismiss(person, reply)
+        else:
+            person.dismissed = False  # what was long, and had no words yet, may have some
+            self._decide(person, reply)
+
+    def words(self, utterance: int, text: str, upto: float) -> None:
+        """What was said so far, as far as one knows."""
+        person = self.person
+        if person is None or (one := person.utterances.get(utterance)) is None:
+            return
+        was_echo = one.echo
+        more = person.hear(utterance, bounded(text, MOST_SAID), upto)
+        one.echo = is_echo(one.text, one.likeness, self._saying(person))
+        if more or one.echo != was_echo:
+            self._said_more(person)
+
+    def recogniser_failed(self, utterance: int, error: SidecarError) -> None:
+        """Words will not come."""
+        person = self.person
+        if utterance == UNKNOWN:
+            self._do(Tell(Failed(0, error)))
+        elif person is not None:
+            person.give_up(utterance, error)
+            if person.settled:
+                self._said_more(person)
+
+    def _said_more(self, person: Person) -> None:
+        if person.settled:
+            person.settled_at = self.at
+        reply = self._answering.given
+        if reply is not None:
+            self._decide(person, reply)
+            return
+        if person.told:
+            self._do(Tell(PersonSaying(person.text)))
+        elif person.text:
+            self._tell_of(person)
+        self._consider(person)
+
+    def _tell_of(self, person: Person) -> None:
+        """Clients get to know of who speaks."""
+        if person.told:
+            return
+        person.told = True
+        self._do(Tell(PersonStarted(person.first, person.began)))
+        if person.text:
+            self._do(Tell(PersonSaying(person.text)))
+
+    def _nothing_said(self, person: Person) -> None:
+        if person.told:
+            person.told = False
+            self._do(Tell(NothingSaid(echo=person.echoed)))
+
+    def _saying(self, person: Person) -> str:
+        """What the machine says meanwhile, or said just before."""
+        if self._answering.sounding:
+            return f"{person.saying} {self._answering.saying(self.at)}"
+        return person.saying
+
+    # While no reply is given: is the turn over?
+
+    def _consider(self, person: Person) -> None:
+        """Answer, or try to, what was said so far, if all of it is known."""
+        if self._answering.given is not None or not person.settled:
+            return
+        text = person.text
+        if self._over_at(person) <= self.at:
+            self._over(person)
+        elif self.options.answers and self.options.ends_turns:
+            self._answering.attempt(text, self.at)
+
+    def _over_at(self, person: Person) -> float:
+        if person.committed:
+            return person.ended
+        if not self.options.ends_turns:
+            return float("inf")
+        if not person.text:  # a noise, or an echo: there is nothing to wait for
+            return person.ended
+        return person.over_at(self.options.patience)
+
+    def _over(self, person: Person) -> None:
+        """The person's turn is over."""
+        self.person = None
+        self.guarded = self.guarded or person.echoed
+        text = bounded(person.text, MOST_SAID)
+        if not text and person.failure is not None:
+            self._tell_of(person)
+            self._do(Tell(PersonStopped(person.ended, person.current)))
+            self._answering.give_up(person.failure, person.ended, self.at)
+            self.leave_if_done()
+            return
+        if text:
+            self._answer(person, text)
+            return
+        self._answering.discard()
+        self._nothing_said(person)
+        if person.answer:
+            self._answering.give_any(self.at, person.answer_by)
+
+    def _answer(self, person: Person, text: str) -> None:
+        self._tell_of(person)
+        self._said(person, text)
+        if person.failure is not None:
+            self._do(Tell(Failed(0, person.failure)))
+        if not (self.options.answers or person.answer):
+            self._answering.discard()
+            return
+        endpoint, recognised = self.at - person.ended, person.recognised_s
+        known = Latency(0, endpoint, recognised, total=person.ended)
+        self._answering.give(text, known, self.at, person.answer_by)
+        self.leave_if_done()
+
+    def _said(self, person: Person, text: str) -> None:
+        """The turn is history."""
+        self._do(Tell(PersonStopped(person.ended, person.current)))
+        entry = self._answering.history.add(Role.USER, text)
+        self._do(Tell(PersonSaid(entry.text, entry=entry.number)))
+
+    # While one is: does somebody want the floor?
+
+    @property
+    def pause_after(self) -> float:
+        """So much speech holds a reply."""
+        guarded = self.guarded or self.options.guarded
+        return GUARDED_PAUSE_AFTER_S if guarded else PAUSE_AFTER_S
+
+    def _hold(self, person: Person, reply: Turn) -> None:
+        """Hold the reply until it is known what is said over it."""
+        if self.options.interruptible and person.paused_at is None:
+            person.paused_at = self.at
+            reply.pause()
+
+    def _decide(self, person: Person, reply: Turn) -> None:
+        """By its words, as far as they are known."""
+        if person.committed:  # the client is sure that this is a turn
+            self._interrupt(person)
+            return
+        if not self.options.interruptible:
+            return
+        match verdict(person.text, settled=person.settled, audible=reply.audible):
+            case Verdict.OVER:
+                self._interrupt(person)
+            case Verdict.GOES_ON:
+                self.guarded = self.guarded or person.echoed
+                person.aside = self.options.ends_turns  # else it waits for the client
+                self._dismiss(person, reply)
+            case Verdict.OPEN:
+                pass
+
+    def _interrupt(self, person: Person) -> None:
+        """The floor is the person's."""
+        self.abandon(Ending.INTERRUPTED)
+        person.dismissed = person.aside = False
+        self._tell_of(person)
+        self._consider(person)
+
+    def _dismiss(self, person: Person, reply: Turn) -> None:
+        """It is nothing, as far as one knows: the reply goes on."""
+        person.dismissed, person.paused_at = True, None
+        if person.failure is not None:  # it may have been something
+            self._do(Tell(Failed(0, person.failure)))
+            person.failure = None
+        self._nothing_said(person)
+        reply.resume(self.at)
+
+    def _set_aside(self, person: Person) -> None:
+        """It interrupted nothing, and is not answered: a backchannel, if it was not an echo."""
+        self.person = None
+        text = bounded(person.text, MOST_SAID)
+        if text:
+            entry = self._answering.history.add(Role.USER, text)
+            spoken = person.began, person.ended
+            self._do(Tell(PersonSaid(entry.text, entry=entry.number, backchannel=spoken)))
+
+    def alike(self, utterance: int, likeness: float) -> None:
+        """Its sound is so like what was played. Where it is an echo and there are no words yet, the
+        reply is not held for it. If it was none after all, its words still count."""
+        person, reply = self.person, self._answering.given
+        if person is None or (one := person.utterances.get(utterance)) is None:
+            return
+        one.likeness = likeness
+        if likeness < ALIKE or person.text:
+            return
+        self.guarded = True
+        if reply is not None and not person.dismissed:
+            self._dismiss(person, reply)
+
+    def leave_if_done(self) -> None:
+        """If the reply is over, who spoke then has the floor."""
+        if self._answering.finish(self.at):
+            self.leave()
+
+    def leave(self) -> None:
+        """The reply is over: what was said over its last words answers it, and so does what nobody
+        knows the words of yet."""
+        person = self.person
+        if person is None:
+            return
+        left_s = self._answering.last_made_s - person.heard_s
+        if person.aside and not (person.text and left_s <= ANSWERS_WITHIN_S):
+            self._set_aside(person)
+            return
+        noticed = not person.dismissed  # of what may be a cough clients hear once it has words
+        person.dismissed, person.aside, person.paused_at = False, False, None
+        if noticed:
+            self._tell_of(person)
+        self._consider(person)
+
+    def abandon(self, ending: Ending) -> None:
+        """No more of the reply, whoever has the floor then."""
+        if self.person is not None:
+            self.person.paused_at = None
+        self._answering.abandon(ending, self.at)
+
+    # What clients wish
+
+    def bank(self) -> None:
+        """What was said aloud and not answered yet stands before what is typed now."""
+        person = self.person
+        if person is None or not person.settled:
+            return
+        if person.aside:
+            self._set_aside(person)
+            return
+        self.person = None
+        if person.failure is not None:
+            self._do(Tell(Failed(0, person.failure)))
+        if person.text:
+            self._tell_of(person)
+            self._said(person, bounded(person.text, MOST_SAID))
+        else:
+            self._nothing_said(person)
+
+    def commit(self) -> None:
+        """The turn is over, the client says."""
+        person, reply = self.person, self._answering.given
+        if person is None:
+            return
+        if person.speaking:
+            person.stop(person.current, self.at)
+        person.committed = True
+        if reply is not None:
+            self._decide(person, reply)
+        else:
+            self._consider(person)
+
+    def forget(self) -> None:
+        """What was said and is not answered was not said."""
+        person, reply = self.person, self._answering.given
+        if person is None:
+            return
+        self.person = None
+        if reply is not None:
+            reply.resume(self.at)
+        self._answering.discard()
+        self._nothing_said(person)
+
+    # Time
+
+    def timers(self) -> list[tuple[float, Callable[[], None]]]:
+        """What is to be done when, if nothing happens before."""
+        person, reply = self.person, self._answering.given
+        if person is None:
+            return []
+        found = [(at, lambda: self._words_late(person)) for at, _ in person.late()]
+        if reply is None or not person.dismissed:
+            found += [(at, lambda: self._want_words(person)) for at, _, _ in person.wanted()]
+        if reply is None:
+            if person.settled:
+                found.append((self._over_at(person), lambda: self._consider(person)))
+        elif self.options.interruptible and not person.dismissed:
+            if person.paused_at is not None:
+                quiet = float("inf") if person.speaking else person.ended
+                at = min(max(quiet, person.paused_at) + RESUME_AFTER_S, person.paused_at + HELD_S)
+                found.append((at, lambda: self._dismiss(person, reply)))
+            elif person.speaking:
+                at = person.since + self.pause_after
+                found.append((at, lambda: self._hold(person, reply)))
+        return found
+
+    def _want_words(self, person: Person) -> None:
+        for at, number, one in person.wanted():
+            if at <= self.at and one.ended is not None:
+                one.asked = self.at
+                self._do(Recognise(number, one.ended))
+
+    def _words_late(self, person: Person) -> None:
+        for at, number in person.late():
+            if at <= self.at and self.person is person:
+                self.recogniser_failed(number, StageSilent())

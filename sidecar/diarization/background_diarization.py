@@ -1,0 +1,149 @@
+"""A recording followed while it goes by, on a thread of its own."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+from sidecar.audio import Block
+from sidecar.transcripts.speaker_turns import Turn
+
+AHEAD_S = 30.0
+"""As far may be heard ahead of what is recognized: the voices of the next half minute are told
+apart on one core while the words of the last are recognized on another."""
+
+ASKED_S = 0.05
+"""How often who waits for the follower asks whether that is still wanted."""
+
+
+class Follower(Protocol):
+    """Tells who speaks when, or only that somebody does; times in seconds from the start."""
+
+    @property
+    def told_s(self) -> float:
+        """Up to here it is told where there is speech; the first words may move a little."""
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """Who speaks when, as it looks now."""
+
+    def feed(self, block: Block) -> None:
+        """More of the recording, shape (samples,)."""
+
+    def finish(self) -> None:
+        """It is over; the turns stay as they are."""
+
+
+@runtime_checkable
+class Resumable(Follower, Protocol):
+    """One that can say what it knows, for another to go on from."""
+
+    @property
+    def windows(self) -> int:
+        """How much that is."""
+
+    def snapshot(self, after: int = 0) -> dict[str, Any]:
+        """What it knows, as plain values, behind the first ``after``."""
+
+    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Know all that the snapshots say."""
+
+    def hear_again(self, block: Block) -> None:
+        """Sound of which that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a follower knew once it had heard ``end_s`` seconds; now and then, for who goes on from
+    here, all of it since the last time."""
+
+    end_s: float
+    told_s: float
+    turns: Sequence[Turn]
+    snapshot: Mapping[str, Any] | None = None
+
+
+class _Knowledge:
+    """What is known of a recording by its follower, and when it is told in full."""
+
+    def __init__(self, follower: Follower, settle_s: float | None) -> None:
+        self._follower = follower
+        self._settle_s = settle_s
+        self._settled = follower.windows if isinstance(follower, Resumable) else 0
+        self._settled_s: float | None = None
+        self.latest = Heard(0.0, 0.0, ())
+
+    def hear(self, end_s: float, block: Block) -> Heard:
+        """After one more block, which ends at ``end_s``."""
+        self._follower.feed(block)
+        told_s = self._follower.told_s
+        turns = self._follower.turns if told_s > self.latest.told_s else self.latest.turns
+        self.latest = Heard(end_s, told_s, turns)
+        return replace(self.latest, snapshot=self._snapshot(end_s))
+
+    def finish(self) -> Heard:
+        """After the last block."""
+        self._follower.finish()
+        return Heard(self.latest.end_s, float("inf"), self._follower.turns)
+
+    def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
+        if self._settle_s is None or not isinstance(self._follower, Resumable):
+            return None
+        if self._settled_s is None:
+            self._settled_s = end_s
+        if end_s - self._settled_s < self._settle_s:
+            return None
+        snapshot = self._follower.snapshot(self._settled)
+        self._settled, self._settled_s = self._follower.windows, end_s
+        return snapshot
+
+
+def followed(
+    follower: Follower,
+    blocks: Iterable[tuple[float, Block]],
+    ahead_s: float | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    settle_s: float | None = None,
+) -> Iterator[Heard]:
+    """What is known after each block of (its end in seconds, samples), and once they are over.
+
+    The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
+    recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
+    leaves the follower to finish the block that it is at, which takes it a second on a busy
+    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all that
+    it knows, if it can.
+    """
+    if ahead_s is None:
+        ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
+    knowledge = _Knowledge(follower, settle_s)
+    asked: deque[tuple[float, Future[Heard]]] = deque()
+    thread = ThreadPoolExecutor(1, "voices")
+    try:
+        for end_s, block in blocks:
+            asked.append((end_s, thread.submit(knowledge.hear, end_s, block)))
+            while asked:
+                allowed_s = ahead_s if knowledge.latest.told_s else 0.0
+                if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
+                    break
+                if (heard := _answer(asked.popleft()[1], cancelled)) is None:
+                    return
+                yield heard
+        asked.append((0.0, thread.submit(knowledge.finish)))
+        while asked:
+            if (heard := _answer(asked.popleft()[1], cancelled)) is None:
+                return
+            yield heard
+    finally:
+        thread.shutdown(wait=cancelled is None, cancel_futures=True)
+
+
+def _answer(future: Future[Heard], cancelled: Callable[[], bool] | None) -> Heard | None:
+    """What the follower says; None once that is not wanted any more."""
+    while cancelled is not None and not wait([future], ASKED_S).done:
+        if cancelled():
+            return None
+    return future.result()

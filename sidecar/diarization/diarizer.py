@@ -1,0 +1,268 @@
+"""Who speaks when, while a recording goes by.
+
+    diarizer = Diarizer(load_models())
+    for block in blocks:
+        diarizer.feed(block)
+        diarizer.turns, diarizer.speech, diarizer.heard_s  # so far
+    diarizer.finish()
+    diarizer.turns  # now they stay
+
+Windows of ten seconds follow each other by ``step_s``. Where somebody speaks is final up to
+`heard_s`; who it is may be revised until `finish`, because a voice is told from another by all
+that is heard of both: labels that are given once and kept go wrong for minutes. A label that is
+revised stays the same number for the same voice, as far as two decisions agree what that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.audio import Block
+from sidecar.diarization.clustering import clustered, directions
+from sidecar.diarization.encoder import OneVoice, SpeakerEncoder, Vector
+from sidecar.diarization.listening import Listening, Window
+from sidecar.diarization.models import Models
+from sidecar.diarization.passages import voices_in
+from sidecar.diarization.segmentation import STEP_S as FRAME_STEP_S
+from sidecar.diarization.segmentation import VOICES
+from sidecar.diarization.snapshot import known_persons, persons_values, window_of, window_values
+from sidecar.diarization.speaker_identification import Speakers, Voice
+from sidecar.diarization.timeline import (
+    LEAST_GAP_S,
+    NOBODY,
+    Labels,
+    Matrix,
+    activity,
+    persons_of,
+    renumbered,
+    stretches,
+    turns_of,
+)
+from sidecar.interfaces.engine import Diarization, TranscribeOptions
+from sidecar.transcripts.speaker_turns import Turn
+
+STEP_S = 2.5
+STEPS_S = {Diarization.BALANCED: STEP_S, Diarization.ACCURATE: 1.25}
+"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
+SPEECH_STEP_S = 5.0
+"""The same where nobody asks who, only whether."""
+LEAST_S = 2.0
+"""A voice of a window that is heard alone for less founds no person; it is given to one."""
+DECIDE_S = 10.0
+"""How often all vectors are clustered anew, and never oftener than each twentieth of what there is:
+so the decisions over a recording cost as much as a few of its last one."""
+_DECIDE_PART = 0.05
+FIRST_TOLD_S = 9.0
+"""The end of a window lacks what is said next."""
+DRAWN_AT_ONCE = 240
+"""So many windows, of ten minutes, become turns at a time: memory does not follow the length."""
+
+
+class Diarizer:
+    """Follows one recording at 16 kHz; times in seconds from its start.
+
+    ``num_speakers`` is a hint (`clustering.clustered`). Where voices are not to be told apart all
+    turns are one person's, at a third of the cost. Memory: two kilobytes a window, beside the
+    sound of the last twenty seconds. Not for two threads at once.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        step_s: float = STEP_S,
+        num_speakers: int | None = None,
+        *,
+        tell_apart: bool = True,
+    ) -> None:
+        encoder = SpeakerEncoder(models) if tell_apart else OneVoice()
+        self._listening = Listening(models, encoder, step_s)
+        self._num_speakers = num_speakers
+        self._windows: list[Window] = []
+        self._persons: Labels = np.empty((0, VOICES), np.int64)
+        self._known: dict[int, npt.NDArray[np.float32]] = {}
+        self._active: npt.NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
+        self._decided_s = 0.0
+        self._finished = False
+
+    @classmethod
+    def wished(
+        cls, models: Models, options: TranscribeOptions, speech_step_s: float = SPEECH_STEP_S
+    ) -> Self:
+        """As a request wishes: whether voices are told apart, how closely, and among how many."""
+        step_s = STEPS_S[options.diarization] if options.diarize else speech_step_s
+        return cls(models, step_s, options.num_speakers, tell_apart=options.diarize)
+
+    def feed(self, block: Block) -> None:
+        """More of the recording, shape (samples,)."""
+        self._listening.hear(block)
+        self._take(self._listening.windows())
+
+    def take(self, windows: Sequence[Window], next_window: int, end: int) -> None:
+        """More windows, which were made elsewhere (`diarization.local`), and no sound: up to
+        ``end`` the recording is known, and the next one begins at ``next_window``; both in
+        samples."""
+        self._listening.leap(next_window, end)
+        self._take(list(windows))
+
+    def snapshot(self, after: int = 0) -> dict[str, Any]:
+        """What is known, as plain values, of the windows behind the first ``after``."""
+        return {
+            "windows": [window_values(window) for window in self._windows[after:]],
+            "next": self._listening.next,
+            "decided_s": self._decided_s,
+            **persons_values(self._persons, self._known),
+        }
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        return len(self._windows)
+
+    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Know all that the parts of a snapshot say, as if it had been heard here. What was heard
+        by then comes again by `hear_again`, and what follows by `feed`."""
+        last = parts[-1]
+        self._windows = [window_of(values) for part in parts for values in part["windows"]]
+        self._persons, self._known = known_persons(last)
+        self._decided_s = last["decided_s"]
+        self._listening.go_on(last["next"])
+        self._redraw(0)
+
+    def hear_again(self, block: Block) -> None:
+        """Sound from the beginning on, up to where the snapshot was taken."""
+        self._listening.hear_again(block)
+
+    def finish(self) -> None:
+        """The recording is over: decide over all of it."""
+        self._listening.finish()
+        self._take(self._listening.windows())
+        self.decide()
+        self._finished = True
+
+    @property
+    def heard_s(self) -> float:
+        """Up to here `speech` stays as it is. It is up to 18 s behind what was fed."""
+        if self._finished:
+            return self._listening.end_s
+        return max(0.0, self._listening.heard_s - LEAST_GAP_S)
+
+    @property
+    def told_s(self) -> float:
+        """Up to here `speech` is worth listening to: the first window's is as soon as there is one,
+        though later ones may move it a little, so that first words come early."""
+        return max(FIRST_TOLD_S if self._windows else 0.0, self.heard_s)
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Who speaks when, as it looks now; turns of two persons may overlap."""
+        return turns_of(self._active, 0, self._listening.end_s)
+
+    @property
+    def speech(self) -> list[tuple[float, float]]:
+        """Where anybody speaks, in order. It does not depend on who is who."""
+        speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
+        return stretches(speaking, 0, self._listening.end_s)
+
+    def speakers(self) -> Speakers:
+        """Who spoke when, and what they sound like; for when it is finished.
+
+        A voice is the mean of what the windows heard of it alone, each second weighing the same;
+        its seconds are those that nobody else speaks in.
+        """
+        voices: dict[int, Voice] = {}
+        if not self._known:
+            return Speakers(self.turns, voices)
+        alone = self._active & (self._active.sum(axis=1) == 1)[:, None]
+        heard_s = alone.sum(axis=0) * FRAME_STEP_S
+        vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
+        weights = np.concatenate([window.alone_s * window.heard for window in self._windows])
+        for person in self._known:
+            mean: Vector = (weights * (self._persons.reshape(-1) == person)) @ vectors
+            length = np.linalg.norm(mean)
+            if length and person < len(heard_s) and heard_s[person]:
+                voices[person] = Voice(mean / length, float(heard_s[person]))
+        return Speakers(self.turns, voices, partial(voices_in, self._windows))
+
+    def local_voices(self) -> Iterator[tuple[float, Vector]]:
+        """The voices of each window by itself: seconds heard alone, and the vector."""
+        for window in self._windows:
+            for voice in np.flatnonzero(window.heard):
+                yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
+
+    def _take(self, windows: list[Window]) -> None:
+        """More windows: by the persons known, until it is time to decide anew."""
+        if not windows:
+            return
+        first = len(self._windows)
+        self._windows += windows
+        heard_s = self._listening.heard_s
+        due = heard_s - self._decided_s >= max(DECIDE_S, _DECIDE_PART * heard_s)
+        if due or (not self._known and any(window.heard.any() for window in windows)):
+            self.decide()
+            return
+        self._persons = np.concatenate([self._persons, self._recognized(windows)])
+        self._redraw(first)
+
+    def _recognized(self, windows: list[Window]) -> Labels:
+        """Who the voices of the windows are, of the persons known."""
+        if not self._known:
+            return np.full((len(windows), VOICES), NOBODY)
+        found = _assigned(windows, np.stack(list(self._known.values())))
+        return np.where(found == NOBODY, NOBODY, np.array(list(self._known))[found])
+
+    def decide(self) -> None:
+        """Tell voices apart anew, over all that is heard. It happens by itself, too."""
+        if not self._windows:
+            return
+        self._decided_s = self._listening.heard_s
+        alone_s = np.concatenate([window.alone_s for window in self._windows])
+        founding = alone_s >= min(LEAST_S, float(alone_s.max()) / 2)
+        founding &= alone_s > 0
+        if not founding.any():
+            self._persons = np.full((len(self._windows), VOICES), NOBODY)
+            self._known = {}
+        else:
+            halves = np.concatenate([window.vectors for window in self._windows])
+            vectors = halves[founding].astype(np.float32)
+            labels = clustered(vectors, alone_s[founding], self._num_speakers)
+            centroids = directions(vectors, labels)
+            persons = _assigned(self._windows, centroids)
+            numbers = renumbered(self._persons, persons[: len(self._persons)], len(centroids))
+            self._known = dict(zip(numbers.tolist(), centroids, strict=True))
+            self._persons = np.where(persons == NOBODY, NOBODY, numbers[persons])
+        self._redraw(0)
+
+    def _redraw(self, first: int) -> None:
+        """Say anew who speaks when, from the window of that index on."""
+        for at in range(first, len(self._windows), DRAWN_AT_ONCE):
+            self._draw(at, min(at + DRAWN_AT_ONCE, len(self._windows)))
+
+    def _draw(self, first: int, last: int) -> None:
+        """Who speaks from the begin of window ``first`` to that of window ``last``, or the end."""
+        begin = self._windows[first].start
+        over = last == len(self._windows)
+        end = self._windows[-1].end if over else self._windows[last].start
+        while first and self._windows[first - 1].end > begin:
+            first -= 1
+        windows = self._windows[first:last]
+        drawn = activity(
+            [window.start for window in windows],
+            [window.activity for window in windows],
+            self._persons[first:last],
+        )[begin - windows[0].start : end - windows[0].start]
+        kept = self._active[:begin]
+        width = max(drawn.shape[1], kept.shape[1] if len(kept) else 0)
+        self._active = np.zeros((end, width), np.bool_)
+        if len(kept):
+            self._active[:begin, : kept.shape[1]] = kept
+        self._active[begin:, : drawn.shape[1]] = drawn
+
+
+def _assigned(windows: list[Window], centroids: Matrix) -> Labels:
+    alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
+    return persons_of(alike, np.stack([window.heard for window in windows]))

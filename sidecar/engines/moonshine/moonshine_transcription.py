@@ -1,0 +1,262 @@
+"""One recording on its way to a transcript: turns into lines, lines into segments.
+
+Who speaks is decided over the whole recording, so it may be revised to the end; where a line begins
+and ends is decided anew for `REVISED_S`, while its sound is still there. A line is recognized once,
+as soon as it is known, and again only if it turned out to be cut in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from math import inf
+from typing import Any
+
+from sidecar.audio import Block
+from sidecar.audio.quiet import quietest
+from sidecar.audio.recent import RecentAudio
+from sidecar.diarization.background_diarization import Follower, Heard, Resumable, followed
+from sidecar.diarization.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.recognizer import Hypothesis, Recognizer
+from sidecar.interfaces.engine import AudioStream, Cancelled
+from sidecar.transcripts.speaker_turns import Turn, in_order_of_appearance
+from sidecar.transcripts.transcript import (
+    BY_ATTENTION,
+    Checkpoint,
+    Event,
+    Progress,
+    Segment,
+    SegmentReady,
+    Word,
+)
+
+FORM = "moonshine-2"
+"""Of the checkpoints; another one whenever what is in them means something else."""
+LONGEST_LINE_S = 12.0
+REVISED_S = 120.0
+"""After so long the borders of a line stay: by then there are fifty looks at who speaks."""
+_KEPT_S = 5 * REVISED_S
+"""After so long they stay whatever was said at once: sound is not kept for ever."""
+_PAUSE_S = 0.1
+_SAME_S = 0.1
+"""A line whose borders moved by less says the same words: there is quiet around it."""
+_STEP = SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Some words of one voice; times in seconds from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+    voice: int
+    words: tuple[Word, ...] = ()
+
+
+_Heard = tuple[str, tuple[Word, ...]]
+"""A text, and its words on the recording's clock."""
+
+
+class Transcription:
+    """Iterate `events`, then ask for `segments`."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        follower: Follower,
+        source: AudioStream,
+        cancelled: Cancelled,
+        *,
+        diarize: bool,
+        words: bool = False,
+        settle_s: float | None = None,
+    ) -> None:
+        """``words``: with their times, where the recognizer can tell. ``settle_s``: how often there
+        is a checkpoint, in seconds of audio."""
+        self._recognizer = recognizer
+        self._follower = follower
+        self._source = source
+        self._cancelled = cancelled
+        self._diarize = diarize
+        self._words = words
+        self._audio = RecentAudio(SAMPLE_RATE)
+        self._texts: dict[tuple[float, float], _Heard] = {}
+        self._settled: list[Line] = []
+        self._settled_s = 0.0
+        self._ready = 0
+        self._ready_s = 0.0
+        self._turns: Sequence[Turn] = ()
+        self._settle_s = settle_s
+        self._checkpointed = 0
+        self._again_s = 0.0
+        """Up to here it was heard before."""
+
+    def go_on(self, settled: Sequence[Checkpoint]) -> None:
+        """Know all that the checkpoints say; the follower has to be one that can, too."""
+        assert isinstance(self._follower, Resumable)
+        states = [one.state for one in settled]
+        self._follower.go_on([state["voices"] for state in states])
+        self._settled = [
+            Line(start, end, text, voice, _words(words))
+            for state in states
+            for start, end, text, voice, words in state["lines"]
+        ]
+        self._texts = {
+            (start, end): (text, _words(words)) for start, end, text, words in states[-1]["texts"]
+        }
+        self._settled_s = self._ready_s = states[-1]["settled_s"]
+        self._ready = self._checkpointed = len(self._settled)
+        self._again_s = settled[-1].audio_s
+
+    @property
+    def duration_s(self) -> float:
+        """How long the recording was, so far."""
+        return self._audio.end_s
+
+    def events(self) -> Iterator[Event]:
+        """Progress, and lines once they are known; they may still be revised in `segments`."""
+        seen: Sequence[Turn] | None = None
+        for heard in followed(self._follower, self._blocks(), settle_s=self._settle_s):
+            if heard.turns is not seen or heard.told_s == inf:
+                seen = heard.turns
+                yield from self._take(heard)
+            yield self._progress(heard.end_s)
+            if heard.snapshot is not None:
+                yield self._checkpoint(heard.end_s, heard.snapshot)
+
+    def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> Checkpoint:
+        """What is settled since the last one. Beside it goes the text of what may still be cut
+        anew, so that nothing is recognized again of which this is known."""
+        lines = self._settled[self._checkpointed :]
+        self._checkpointed = len(self._settled)
+        state = {
+            "lines": [astuple(line) for line in lines],
+            "settled_s": self._settled_s,
+            "texts": [
+                [start, end, text, list(map(astuple, words))]
+                for (start, end), (text, words) in self._texts.items()
+            ],
+            "voices": voices,
+        }
+        segments = tuple(self._segment(line, line.voice) for line in lines)
+        return Checkpoint(end_s, FORM, segments, state)
+
+    def _blocks(self) -> Iterator[tuple[float, Block]]:
+        for block in self._source:
+            for start in range(0, len(block), _STEP):
+                piece = block[start : start + _STEP]
+                self._audio.append(piece)
+                if self._audio.end_s <= self._again_s:
+                    self._hear_again(piece)
+                else:
+                    yield self._audio.end_s, piece
+            if self._cancelled():
+                return
+
+    def _hear_again(self, piece: Block) -> None:
+        assert isinstance(self._follower, Resumable)
+        self._follower.hear_again(piece)
+        self._audio.forget(self._settled_s - CONTEXT_S)
+
+    def _progress(self, done: float) -> Progress:
+        total = self._source.total_s
+        return Progress(done, None if total is None else max(total, done))
+
+    def _take(self, heard: Heard) -> Iterator[Event]:
+        """Recognize the lines that are known by now, and settle those that are old enough."""
+        self._turns = [
+            replace(turn, start=max(turn.start, self._settled_s))
+            for turn in heard.turns
+            if turn.end > self._settled_s
+        ]
+        lines = lines_of(self._turns)
+        known: list[Line] = []
+        for index, line in enumerate(lines):
+            over = line.end + JOIN_S <= heard.told_s
+            for part in self._parts(line, heard_with(lines, index), inf if over else heard.told_s):
+                if self._cancelled():
+                    return
+                known.append(part)
+                if part.text and part.start >= self._ready_s:
+                    yield SegmentReady(self._ready, self._segment(part, part.voice))
+                    self._ready += 1
+                    self._ready_s = part.end
+            if not over:
+                break
+        self._settle(known, heard.told_s)
+
+    def _parts(self, line: Turn, heard: tuple[float, float], until_s: float) -> Iterator[Line]:
+        """A line in parts of `LONGEST_LINE_S` at most; of one that still goes on, those before
+        ``until_s`` that will stay."""
+        start, (begin, end) = line.start, heard
+        while min(line.end, until_s) - start > LONGEST_LINE_S:
+            middle = start + LONGEST_LINE_S / 2
+            sound = self._audio.between(middle, start + LONGEST_LINE_S)
+            cut = middle + quietest(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+            yield self._line(start, cut, (begin, cut), line.label)
+            start = begin = cut
+        if until_s == inf:
+            yield self._line(start, line.end, (begin, end), line.label)
+
+    def _line(self, start: float, end: float, heard: tuple[float, float], voice: int) -> Line:
+        text, words = self._text(*heard)  # of a little more than the line
+        inside = (
+            Word(min(max(one.start, start), end), max(min(one.end, end), start), one.text)
+            for one in words
+        )
+        return Line(start, end, text, voice, tuple(inside))
+
+    def _text(self, start: float, end: float) -> _Heard:
+        for (known_start, known_end), said in self._texts.items():
+            if abs(known_start - start) <= _SAME_S and abs(known_end - end) <= _SAME_S:
+                return said
+        sound = self._audio.between(start, end)
+        heard = self._recognizer.hear(sound, None, self._cancelled, words=self._words)
+        found = heard or Hypothesis("")  # cancelled
+        words = tuple(
+            Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
+            for one in found.words
+        )
+        self._texts[start, end] = found.text, words
+        return found.text, words
+
+    def _settle(self, known: Sequence[Line], told_s: float) -> None:
+        """Keep the lines that are not to be revised, and forget their sound.
+
+        They end where at most one voice goes on: what two say at once is not taken apart later.
+        """
+        count = 0
+        for index, line in enumerate(known, 1):
+            old = line.end <= told_s - REVISED_S
+            if old and (self._clear(line.end) or line.end <= told_s - _KEPT_S):
+                count = index
+        self._settled += [line for line in known[:count] if line.text]
+        self._settled_s = max([self._settled_s, *(line.end for line in known[:count])])
+        waiting = [turn.start for turn in self._turns if turn.end > self._settled_s]
+        needed_s = min([told_s, *(max(start, self._settled_s) for start in waiting)])
+        self._audio.forget(needed_s - CONTEXT_S)
+        self._texts = {at: text for at, text in self._texts.items() if at[1] > self._settled_s}
+
+    def _clear(self, time_s: float) -> bool:
+        return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
+
+    def _segment(self, line: Line, voice: int) -> Segment:
+        speaker = voice if self._diarize else None
+        by = BY_ATTENTION if line.words else ""
+        return Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All of them, once `events` has ended."""
+        floor = Floor(self._follower.turns)
+        found = [
+            self._segment(line, floor.voice(line.start, line.end, line.voice))
+            for line in self._settled
+        ]
+        return tuple(in_order_of_appearance(found))
+
+
+def _words(values: Sequence[Sequence[Any]]) -> tuple[Word, ...]:
+    return tuple(Word(start, end, text) for start, end, text in values)

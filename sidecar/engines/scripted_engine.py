@@ -1,0 +1,294 @@
+"""An engine without a model: instant, made-up text, for tests and for the developers of hosts.
+
+Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
+transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
+second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
+``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
+``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30); with ``VIBEVOICE_SCRIPTED_CLOCK=1`` it says
+the monotonic clock (one for all processes of a machine) instead of the fingerprint.
+``VIBEVOICE_SCRIPTED_POISON`` names texts, with commas: its process dies where it hears one, and the
+service, too, of one with a ``!`` behind it. Live, whatever is not quiet is speech, and each quarter
+of a second of it is a word, and whoever is as loud is the same speaker; ``VIBEVOICE_SCRIPTED_HEAR``
+(seconds) is what each look at a stretch takes. ``VIBEVOICE_SCRIPTED_FAULT`` names a method of
+`live.runtime.stream_recognizer.Hearing` that raises, of live sessions with the prompt ``fault``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import struct
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.interfaces.engine import (
+    AudioStream,
+    Cancelled,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    Request,
+    TranscribeOptions,
+)
+from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_events import Tell
+from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.transcript import (
+    BY_ATTENTION,
+    Checkpoint,
+    Event,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+    Word,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sidecar.live.runtime.hall import Hall
+    from sidecar.live.runtime.hypothesis import Hypothesis
+
+SPEC = EngineSpec(
+    name="scripted",
+    title="Made-up text at once, for tests",
+    sample_rate=16_000,
+    precisions=(Precision.FP32, Precision.INT8),
+    languages=(),
+    diarizes=True,
+    together=4,
+    sessions=200,
+    resumes="scripted-1",
+)
+
+LOAD_STEPS = 20
+WORD_S = 0.25
+LOUD = 0.01
+"""The mean of what is speech."""
+
+
+class ScriptedEngine:
+    """Answers with fingerprints instead of words."""
+
+    def __init__(self) -> None:
+        self._precision: Precision | None = None
+        self._speed = 0.0
+        self._deaf = False
+        self._settles = 30
+        self._clock = False
+        self._poison: dict[str, bool] = {}
+        self._hear_s = 0.0
+        self._fault = ""
+        self._hall: Hall | None = None
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Nothing to bring into memory.
+
+        Raises:
+            errors.ModelLoadFailed: it is told to.
+        """
+        load_s = float(os.environ.get("VIBEVOICE_SCRIPTED_LOAD", "0"))
+        for part in range(LOAD_STEPS if load_s else 0):
+            yield part / LOAD_STEPS
+            time.sleep(load_s / LOAD_STEPS)
+        if options.precision.value == os.environ.get("VIBEVOICE_SCRIPTED_FAILS"):
+            raise errors.ModelLoadFailed(f"It is told to fail in {options.precision}.")
+        self._precision = SPEC.resolve_precision(options.precision)
+        self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
+        self._deaf = os.environ.get("VIBEVOICE_SCRIPTED_DEAF") == "1"
+        self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
+        self._clock = os.environ.get("VIBEVOICE_SCRIPTED_CLOCK") == "1"
+        self._hear_s = float(os.environ.get("VIBEVOICE_SCRIPTED_HEAR", "0"))
+        self._fault = os.environ.get("VIBEVOICE_SCRIPTED_FAULT", "")
+        names = os.environ.get("VIBEVOICE_SCRIPTED_POISON", "").split(",")
+        self._poison = {name.rstrip("!"): name.endswith("!") for name in names}
+        yield 1.0
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """One segment a second, two speakers in turn."""
+        for event in self.transcribe_from((), audio, options, cancelled):
+            if not isinstance(event, Checkpoint):
+                yield event
+
+    def transcribe_from(
+        self,
+        settled: Sequence[Checkpoint],
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> Iterator[Event]:
+        """The same, from what is settled on."""
+        assert self._precision is not None
+        segments = [segment for one in settled for segment in one.segments]
+        samples, fingerprint = 0, 0
+        told, done_s = len(segments), settled[-1].audio_s if settled else 0.0
+        if settled:
+            fingerprint = settled[-1].state["fingerprint"]
+        due = time.monotonic()
+        for second in () if self._deaf else _seconds(audio):
+            start, samples = samples, samples + len(second)
+            if start / SPEC.sample_rate < done_s:
+                continue
+            fingerprint = zlib.crc32(second.tobytes(), fingerprint)
+            if self._speed:
+                due += len(second) / SPEC.sample_rate / self._speed
+                time.sleep(max(0.0, due - time.monotonic()))
+            if cancelled():
+                return
+            segment = Segment(
+                start=start / SPEC.sample_rate,
+                end=samples / SPEC.sample_rate,
+                text=f"{time.monotonic():.6f}" if self._clock else f"{fingerprint:08x}",
+                speaker=len(segments) % 2 if options.diarize else None,
+            )
+            if segment.text in self._poison:
+                _die(with_service=self._poison[segment.text])
+            segments.append(segment)
+            yield SegmentReady(len(segments) - 1, segment)
+            yield Progress(segment.end, audio.total_s)
+            if len(segments) - told >= self._settles:
+                said, told = tuple(segments[told:]), len(segments)
+                yield Checkpoint(segment.end, SPEC.resumes, said, {"fingerprint": fingerprint})
+        yield Finished(
+            Transcript(
+                segments=tuple(segments),
+                language=options.language,
+                duration=samples / SPEC.sample_rate,
+                engine=SPEC.name,
+                precision=self._precision.value,
+                diarized=options.diarize,
+                prints=tuple(map(_print, segments)) if options.voiceprints else (),
+            )
+        )
+
+    def transcribe_together(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        """A second of each in turn."""
+        running = {
+            number: self.transcribe(one.audio, one.options, one.cancelled)
+            for number, one in enumerate(requests)
+        }
+        while running:
+            for number, events in list(running.items()):
+                try:
+                    event = next(events, None)
+                except errors.SidecarError as error:
+                    del running[number]
+                    yield number, error
+                    continue
+                if event is None:
+                    del running[number]
+                else:
+                    yield number, event
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+        """A session in which each quarter of a second is a word."""
+        import numpy as np
+
+        from sidecar.live.runtime.ears import Ears
+        from sidecar.live.runtime.hall import Hall
+
+        if self._hall is None:
+            assert self._precision is not None
+            precision = self._precision.value
+            ears = Ears(self._hear, encoder=LoudnessOfOne())
+            second = np.zeros(LIVE_RATE, np.float32)
+            self._hall = Hall(ears, Loudness(), SPEC.name, precision, sample=second)
+        seat = self._hall.open(options, begin, tell)
+        if self._fault and options.prompt == "fault":
+            setattr(seat.hearing, self._fault, _fail)
+        return seat
+
+    def _hear(
+        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
+    ) -> Hypothesis | None:
+        from sidecar.live.runtime.hypothesis import Hypothesis
+
+        due = time.monotonic() + self._hear_s
+        while time.monotonic() < due and not cancelled():
+            time.sleep(0.005)
+        if cancelled():
+            return None
+        step = round(WORD_S * LIVE_RATE)
+        words = tuple(
+            Word(at / LIVE_RATE, (at + step) / LIVE_RATE, f"w{int(abs(part).mean() * 1000)}")
+            for at in range(0, len(audio) - step + 1, step)
+            if abs(part := audio[at : at + step]).mean() > LOUD
+        )
+        for word in words:
+            if word.text in self._poison:
+                _die(with_service=self._poison[word.text])
+        text = " ".join(word.text for word in words)
+        return Hypothesis(text, words if options.words else (), BY_ATTENTION, "en")
+
+
+class Loudness:
+    """What is not quiet is speech."""
+
+    def state(self) -> None:
+        """It remembers nothing."""
+
+    def probabilities(self, frames: Block, states: Sequence[None]) -> npt.NDArray[np.float32]:
+        """1 for each frame that is loud, 0 for the others."""
+        import numpy as np
+
+        found: npt.NDArray[np.float32] = (np.abs(frames).mean(axis=1) > LOUD).astype(np.float32)
+        return found
+
+
+class LoudnessOfOne:
+    """Who is as loud, in steps of a fifth, is the same voice."""
+
+    def vector(self, voice: Block) -> npt.NDArray[np.float32]:
+        """One direction for each step."""
+        import numpy as np
+
+        step = round(math.log(max(float(np.abs(voice).mean()), 1e-6)) / math.log(1.2))
+        found: npt.NDArray[np.float32] = np.eye(1, 256, step % 256, dtype=np.float32)[0]
+        return found
+
+
+def _print(segment: Segment) -> VoicePrint | None:
+    """A made-up voice: each speaker has a direction of its own."""
+    if segment.speaker is None:
+        return None
+    vector = struct.pack("<256e", *(float(at == segment.speaker) for at in range(256)))
+    return VoicePrint(b64encode(vector).decode(), segment.end - segment.start)
+
+
+def _fail(*args: object) -> NoReturn:
+    """As for want of memory, where it is noticed."""
+    raise MemoryError
+
+
+def _die(*, with_service: bool) -> None:
+    """As for want of memory."""
+    if with_service:
+        os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _seconds(audio: AudioStream) -> Iterator[Block]:
+    """The audio a second at a time; what is left at the end comes last."""
+    import numpy as np
+
+    rest = np.zeros(0, np.float32)
+    for block in audio:
+        rest = np.concatenate([rest, block])
+        while len(rest) >= SPEC.sample_rate:
+            yield rest[: SPEC.sample_rate]
+            rest = rest[SPEC.sample_rate :]
+    if len(rest):
+        yield rest

@@ -1,0 +1,1 @@
+"""Interfaces and values that all layers share."""

@@ -1,0 +1,235 @@
+"""What a live session tells, event by event, and how that goes from one process to another.
+
+Turns, pieces and times are those of `interfaces.live`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar import errors
+from sidecar.interfaces.engine import AUTO
+from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.transcript import (
+    Notice,
+    Segment,
+    Transcript,
+    segment_from_wire,
+    transcript_from_wire,
+)
+
+NOT_UNDERSTOOD = "recognition_failed"
+"""The notice of a stretch that no engine could make words of in time."""
+UNHEARD = "unheard"
+"""The flag of its final."""
+UTTERANCE_DROPPED = "utterance_dropped"
+"""The notice of an utterance that is not recognised because too many speak: it has no finals."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Somebody begins to speak."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """A pause that is long enough; ``at`` is where it began."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a piece that goes on seems to say.
+
+    ``text`` is worth showing, ``stable`` its beginning that is not taken back before the final, and
+    ``tail`` what follows it and may well change.
+    """
+
+    turn: int
+    piece: int
+    start: float
+    end: float
+    text: str
+    stable: str = ""
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A piece that has ended; its speaker may still be revised. ``wait_s``: how long it lay before
+    an engine had time for it; ``work_s``: how long that took then. ``name``: who of the people
+    known its speaker is, as it looks now."""
+
+    turn: int
+    piece: int
+    segment: Segment
+    language: str = AUTO
+    wait_s: float = 0.0
+    work_s: float = 0.0
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """All pieces of a turn are told, ``text`` is what they say together. ``committed``: the client
+    had ended it."""
+
+    turn: int
+    start: float
+    end: float
+    text: str
+    committed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """The client did not want the turn: nothing more is said of it."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakersRevised:
+    """Who said pieces that were told before, as it looks now: piece → speaker. The last one, if
+    there is any, stands right before the `Summary`, and makes them what they are there. ``names``:
+    speaker → who that is of the people known, None for nobody after all; of those that changed."""
+
+    speakers: dict[int, int]
+    names: dict[int, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VoicesKnown:
+    """What the speakers sound like, by their numbers: for who has to go on for this engine
+    (`Begin.voices`), never for a client."""
+
+    voices: dict[int, VoicePrint]
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A piece that was told and that what follows is heard behind; seconds on the session's clock.
+    ``tokens``: what it says, in the engine's own."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextKnown:
+    """What was told last, as far as what follows is heard behind it: for who has to go on for this
+    engine (`Begin.context`), never for a client."""
+
+    pieces: tuple[Understood, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The sound was heard up to ``at``; before ``settled`` nothing is to be told any more, and who
+    has to go on for this engine hears it from ``wanted`` on (from ``settled`` where that is None).
+    ``commits``: so many of the client's have been answered."""
+
+    at: float
+    settled: float
+    commits: int = 0
+    wanted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something the client should know, of a turn where it has to do with one."""
+
+    notice: Notice
+    turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The engine is too busy for one more who speaks: the session is over, and nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The last event: all that was said, by whom as far as that is known at the end. ``job``: what
+    it is kept as, where somebody asked for that."""
+
+    transcript: Transcript
+    job: str | None = None
+
+
+LiveEvent = (
+    SpeechStarted
+    | SpeechStopped
+    | Partial
+    | Final
+    | TurnEnded
+    | TurnDropped
+    | SpeakersRevised
+    | VoicesKnown
+    | ContextKnown
+    | Heard
+    | Noticed
+    | TurnedAway
+    | Summary
+)
+_PLAIN: dict[str, Callable[..., LiveEvent]] = {
+    one.__name__: one
+    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard, TurnedAway)
+}
+
+
+def to_wire(event: LiveEvent) -> dict[str, Any]:
+    """An event as plain values."""
+    return {"live": type(event).__name__, **dataclasses.asdict(event)}
+
+
+def from_wire(values: dict[str, Any]) -> LiveEvent:
+    """The event that `to_wire` wrote.
+
+    Raises:
+        errors.EngineFailed: it is none.
+    """
+    try:
+        match dict(values):
+            case {"live": "Final", "segment": segment, **rest}:
+                return Final(segment=segment_from_wire(segment), **rest)
+            case {"live": "SpeakersRevised", "speakers": speakers, "names": names}:
+                revised = {int(piece): who for piece, who in speakers.items()}
+                return SpeakersRevised(revised, {int(who): name for who, name in names.items()})
+            case {"live": "VoicesKnown", "voices": voices}:
+                return VoicesKnown(prints_from(voices))
+            case {"live": "ContextKnown", "pieces": pieces}:
+                return ContextKnown(understood_from(pieces))
+            case {"live": "Noticed", "notice": notice, **rest}:
+                return Noticed(Notice(**notice), **rest)
+            case {"live": "Summary", "transcript": transcript, "job": job}:
+                return Summary(transcript_from_wire(transcript), job)
+            case {"live": str(name), **rest} if name in _PLAIN:
+                return _PLAIN[name](**rest)
+    except (TypeError, KeyError, ValueError):
+        pass
+    raise errors.EngineFailed("The engine's process sent something that is no event.")
+
+
+def prints_from(values: Mapping[Any, Any]) -> dict[int, VoicePrint]:
+    """Voices by number, which JSON makes text of."""
+    return {int(number): VoicePrint(**one) for number, one in values.items()}
+
+
+def understood_from(values: Sequence[Mapping[str, Any]]) -> tuple[Understood, ...]:
+    """Pieces as `to_wire` writes them."""
+    return tuple(Understood(one["start"], one["end"], tuple(one["tokens"])) for one in values)
+
+
+Tell = Callable[[LiveEvent], None]
+"""Takes what a session has to say, from whichever thread says it; never waits."""

@@ -1,0 +1,228 @@
+"""Jobs that outlive the service: their recordings, and recovery at the start.
+
+Recordings lie in a folder or a bucket; records of jobs in a file of this service, or in a database
+that several share (`sidecar.cluster`). Nothing here runs without `--keep-jobs` or `--journal`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from pathlib import Path
+
+from sidecar import clock, errors
+from sidecar.audio import ref
+from sidecar.audio.ref import AudioRef, Kept, Measured, Named
+from sidecar.audio.source import AudioSource, Spool, storage_error
+from sidecar.config.settings import Settings
+from sidecar.jobs import poison
+from sidecar.jobs.events import Failed, Failure, Interrupted
+from sidecar.jobs.job import Job
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.shelf import Shelf
+from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.storage.job_journal import UPLOADS
+from sidecar.storage.key import journal_key
+from sidecar.storage.protocol import Storage
+from sidecar.storage.reading import SealedFile
+from sidecar.storage.sealing import Seal, SealBroken
+from sidecar.storage.storage_selection import storage_of
+from sidecar.threads import Threads
+
+log = logging.getLogger(__name__)
+
+_ALTERED = "The recording that was kept is not what it was."
+
+
+def jobs_folder(settings: Settings) -> Path:
+    """Where jobs are kept."""
+    if settings.jobs_dir is not None:
+        return settings.jobs_dir
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "jobs"
+
+
+class KeptRecordings:
+    """Recordings of jobs that outlive the process: written, opened and deleted."""
+
+    def __init__(
+        self, settings: Settings, storage: Storage, seal: Seal, *, shared: bool = False
+    ) -> None:
+        """``shared``: whether other services have to find them, so that a file which a client
+        named is copied."""
+        self._storage, self._seal, self._shared = storage, seal, shared
+        self.shelf = Shelf(storage, settings.keep_recordings_mb << 20)
+        """Recordings that can be listened to."""
+        self._roots = settings.audio_roots
+        self._spool_dir = settings.spool_dir
+
+    async def kept(self, threads: Threads, source: AudioSource) -> Kept | Named:
+        """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
+        deletes what it has written.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `keep`.
+            errors.UploadsFull: as many files are open as may be.
+        """
+
+        def keep(fd: int) -> Kept | Named:
+            own = AudioSource(fd, spooled=source.spooled, path=source.path)
+            return self.keep(own, uuid.uuid4().hex)
+
+        try:
+            return await threads.run_on(source.fd, keep, unwanted=self.discard)
+        except OSError as error:  # of the descriptor: those of the disk have their names already
+            raise storage_error(error) from None
+
+    def keep(self, source: AudioSource, name: str) -> Kept | Named:
+        """Have a recording outlive the process; a file that a client named stays where it is.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+            errors.StorageUnreachable: it cannot be written now.
+        """
+        known = ref.ref_to(source)
+        if isinstance(known, Named) and not self._shared:
+            return known  # other services may not see it
+        sealed = Measured(self._seal.seal_recording(ref.pieces(source.fd), name))
+        self._storage.put(name, sealed)
+        return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
+
+    def open(self, record: JobRecord) -> AudioSource:
+        """The recording of a job that was kept.
+
+        Raises:
+            errors.AudioLost, errors.BadRequest: it is not there, or not what it was.
+            errors.StorageUnreachable: nobody knows now; it may be had later, or elsewhere.
+            errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
+        """
+        kept = record.audio
+        if not isinstance(kept, Kept):
+            return kept.open(self._roots)
+        self._check(kept)
+        spool = Spool(self._spool_dir)
+        try:
+            sealed = Measured(self._storage.read(kept.name))
+            for piece in self._seal.opened_recording(sealed, kept.name):
+                spool.add(piece)
+                if spool.pending >= Spool.MEMORY_BYTES:
+                    spool.spill()
+            if sealed.sha256 != kept.sha256:
+                raise errors.AudioLost(_ALTERED)
+            return spool.finish()
+        except FileNotFoundError:
+            raise errors.AudioLost() from None
+        except (OSError, SealBroken):
+            raise errors.AudioLost(_ALTERED) from None
+        finally:
+            spool.close()
+
+    def recording(self, record: JobRecord) -> SealedFile:
+        """The recording of a job, to be listened to: opened piece by piece, and written nowhere.
+
+        Raises:
+            errors.RecordingNotKept: it is not kept, or no longer.
+            errors.AudioLost: it is not what it was.
+            errors.StorageUnreachable: it cannot be read now.
+        """
+        kept = record.audio
+        if not isinstance(kept, Kept) or not self.shelf.has(record):
+            raise errors.RecordingNotKept()
+        self._check(kept)
+        try:
+            return SealedFile(self._seal, self._storage.open(kept.name), kept.name)
+        except FileNotFoundError:  # it went just now
+            raise errors.RecordingNotKept() from None
+        except (OSError, SealBroken):
+            raise errors.AudioLost(_ALTERED) from None
+
+    def discard(self, audio: AudioRef) -> None:
+        """Delete a recording that has no job: it was refused, or nobody waits for it any more."""
+        if isinstance(audio, Kept):
+            with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
+                self._storage.delete(audio.name)
+
+    def close(self) -> None:
+        """Let go of the storage."""
+        self._storage.close()
+
+    def _check(self, kept: Kept) -> None:
+        """A service with another storage than the one that took a job in knows nothing of its
+        recording, and does not say that it is lost."""
+        here = self._storage.kind
+        if kept.storage != here:
+            log.error("a recording is in a %s, and this service has a %s", kept.storage, here)
+            raise errors.StorageUnreachable("The recording is where this service has no way to.")
+
+
+class Keeping(KeptRecordings):
+    """Jobs and recordings that one service keeps in a folder."""
+
+    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
+        """Open it; this waits for the disk.
+
+        Raises:
+            errors.SettingsInvalid: the folder, the file or the key cannot be used.
+        """
+        folder = jobs_folder(settings)
+        storage = storage_of(settings, folder / UPLOADS)
+        shelf = Shelf(storage, settings.keep_recordings_mb << 20)
+        self.store = SqliteLog(folder, journal_key(settings), now, shelf=shelf)
+        super().__init__(settings, storage, self.store.seal)
+        self.shelf = shelf
+        self._sweep()
+
+    def close(self) -> None:
+        """Close what it opened; this waits for the disk."""
+        self.store.close()
+        super().close()
+
+    def _sweep(self) -> None:
+        """Delete recordings that no job needs: their jobs were never accepted, or have ended and
+        there is no room for more."""
+        there = self._storage.ages()
+        records = [one for one in self.store.all() if isinstance(one.audio, Kept)]
+        for record in sorted(records, key=lambda one: one.ended or 0.0):
+            if record.over:
+                self.shelf.put(record, there)
+        needed = {
+            record.audio.name
+            for record in records
+            if isinstance(record.audio, Kept) and self.shelf.has(record)
+        }
+        for name in there:
+            if name not in needed:
+                self._storage.delete(name)
+
+
+async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
+    """Have the jobs that were accepted and not ended wait again, in the order in which they came;
+    each goes on from what is settled."""
+    store = keeping.store
+    unfinished = [one for one in store.all() if one.durable and not one.over]
+    there = {record.id for record in unfinished}
+    for record in unfinished:
+        store.append(record.id, Interrupted(waited=record.behind in there))
+    if unfinished:
+        log.info("%d jobs that were kept go on", len(unfinished))
+    for record in unfinished:
+        try:
+            after = store.get(record.id)
+            if (error := poison.given_up(after.crashes, after.interruptions)) is not None:
+                raise error
+            source = await threads.run(keeping.open, record)
+        except Exception as error:  # those behind it go on, whatever is the matter with this one
+            known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
+            if known is not error:
+                log.exception("a fault of ours while job %s was opened", record.id)
+            with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
+                store.append(record.id, Failed(Failure.of(known)))
+            continue
+        now = next((one for one in store.all() if one.id == record.id), None)
+        if now is None or now.over:  # or cancelled it
+            source.close()
+        else:
+            queue.resume(Job(source, now))

@@ -1,1 +1,0 @@
-"""Where recordings of kept jobs lie: a folder, or a bucket of an object storage."""

@@ -1,0 +1,1 @@
+"""Sound as it comes, and what is said in it."""

@@ -1,0 +1,194 @@
+"""Where an utterance begins and where it ends, decided from how likely speech is (pure).
+
+There is no clock in here: time is samples at 16 kHz since the session's beginning, and goes on by
+what is fed. What is told is for whoever recognises: an utterance begins; it may be over, so it is
+worth recognising; it goes on after all; it is over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from sidecar.interfaces.live import LIVE_RATE, Endpointing
+
+FRAME = 512
+"""Samples that one probability stands for."""
+
+Reason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
+"""Why it is over: nobody speaks; it is as long as may be; the client says so; nothing comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An utterance begins ``at``, which lies a little in the past."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Nobody has spoken for a moment: if that goes on, the utterance will have ended ``at``."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Somebody speaks again from ``at`` on: the utterance that paused goes on."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The utterance is over ``at``: where it last paused, if it did not go on since."""
+
+    at: int
+    reason: Reason
+
+
+Spoken: TypeAlias = Began | Paused | Resumed | Ended
+
+
+class Endpointer:
+    """One session's utterances: fed with a probability for each frame, tells what that means.
+
+    ``at`` is the position of the first frame; what lies before ``keep_from`` is in no utterance. No
+    sample is in two utterances, and none is longer than the settings allow.
+    """
+
+    def __init__(self, settings: Endpointing, at: int = 0, keep_from: int | None = None) -> None:
+        self._settings = self._wanted = settings
+        self._heard = at
+        self._from = at if keep_from is None else keep_from
+        self._open = False
+        self._run = self._sure_run = 0
+        self._quiet: int | None = None  # the first frame without speech since the last with some
+        self._paused = False
+        self._lowest, self._lowest_at = 2.0, at
+
+    @property
+    def heard(self) -> int:
+        """The position up to which it is decided."""
+        return self._heard
+
+    @property
+    def keep_from(self) -> int:
+        """What lies before this position is in no utterance that is open or is still to come."""
+        return self._from
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is open."""
+        return self._open
+
+    def use(self, settings: Endpointing) -> None:
+        """Other settings: at once between utterances, else when that is over, and not cut."""
+        self._wanted = settings
+        if not self._open:
+            self._settings = settings
+            self._run = self._sure_run = 0
+
+    def feed(self, probability: float) -> tuple[Spoken, ...]:
+        """What the next frame's probability of speech means."""
+        self._heard += FRAME
+        return self._within(probability) if self._open else self._between(probability)
+
+    def commit(self, at: int | None = None) -> tuple[Spoken, ...]:
+        """The client ends what is open; ``at`` is what has come of the next frame, too.
+
+        Raises:
+            ValueError: that is not where this session is.
+        """
+        return self._stop(at, "commit")
+
+    def finish(self, at: int | None = None) -> tuple[Spoken, ...]:
+        """Like ``commit``, at the session's end."""
+        return self._stop(at, "finish")
+
+    def _stop(self, at: int | None, reason: Reason) -> tuple[Spoken, ...]:
+        at = self._heard if at is None else at
+        if not self._heard <= at < self._heard + FRAME:
+            raise ValueError(f"{at} is not between {self._heard} and the end of the next frame")
+        if not self._open:
+            return ()
+        return (self._closed(at if self._quiet is None else self._quiet_end(), reason),)
+
+    def _between(self, probability: float) -> tuple[Spoken, ...]:
+        settings = self._settings
+        if not self._run:
+            reach = self._heard - FRAME - _samples(settings.pre_roll_s)
+            self._from = max(self._from, reach)
+        if not probability >= settings.threshold:
+            self._run = self._sure_run = 0
+            return ()
+        self._run += FRAME
+        self._sure_run = self._sure_run + FRAME if probability >= settings.sure_threshold else 0
+        sure = 0 < self._sure_run >= _samples(settings.min_sure_speech_s)
+        if self._run < _samples(settings.min_speech_s) and not sure:
+            return ()
+        return (self._opened(self._from),)
+
+    def _within(self, probability: float) -> tuple[Spoken, ...]:
+        settings, begin = self._settings, self._heard - FRAME
+        full = self._heard + FRAME > self._from + _samples(settings.longest_s)
+        if probability >= settings.threshold and self._quiet is not None:
+            return self._gone_on(begin, full)
+        if probability < settings.neg_threshold and self._quiet is None:
+            self._quiet = begin
+        self._look_for_a_cut(probability, begin)
+        if self._quiet is not None:
+            return self._still()
+        if full:
+            cut = self._lowest_at
+            return self._closed(cut, "cut"), self._opened(cut)
+        return ()
+
+    def _look_for_a_cut(self, probability: float, begin: int) -> None:
+        longest = _samples(self._settings.longest_s)
+        late = self._from + longest // 2 <= begin and self._heard <= self._from + longest
+        if late and probability < self._lowest:
+            self._lowest, self._lowest_at = probability, begin + FRAME // 2
+
+    def _gone_on(self, begin: int, full: bool) -> tuple[Spoken, ...]:
+        """Speech after silence: the same utterance, or another if that would be too long."""
+        if full:
+            ended = self._closed(self._quiet_end(), "cut")
+            reach = begin - _samples(self._settings.pre_roll_s)
+            return ended, self._opened(max(ended.at, reach))
+        told, self._paused, self._quiet = self._paused, False, None
+        return (Resumed(begin),) if told else ()
+
+    def _still(self) -> tuple[Spoken, ...]:
+        """Silence within an utterance: is it over, or may it be?"""
+        settings, silence = self._settings, self._heard - (self._quiet or 0)
+        if silence >= _samples(settings.silence_s):
+            return (self._closed(self._quiet_end(), "silence"),)
+        if not self._paused and silence >= _samples(max(settings.pause_s, settings.post_roll_s)):
+            self._paused = True
+            return (Paused(self._quiet_end()),)
+        return ()
+
+    def _quiet_end(self) -> int:
+        """Where the utterance ends if nobody speaks any more."""
+        assert self._quiet is not None
+        reach = self._quiet + _samples(self._settings.post_roll_s)
+        return min(reach, self._from + _samples(self._settings.longest_s), self._heard)
+
+    def _opened(self, at: int) -> Began:
+        self._open, self._from = True, at
+        self._run = self._sure_run = 0
+        self._lowest, self._lowest_at = 2.0, at + _samples(self._settings.longest_s) // 2
+        return Began(at)
+
+    def _closed(self, at: int, reason: Reason) -> Ended:
+        self._open, self._from = False, at
+        self._paused, self._quiet = False, None
+        if reason != "cut":  # what goes on was begun under the settings of before
+            self._settings = self._wanted
+        return Ended(at, reason)
+
+
+def _samples(seconds: float) -> int:
+    return round(seconds * LIVE_RATE)

@@ -1,0 +1,151 @@
+"""A session among those that share an engine: what came for it, in order, until somebody looks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.interfaces.live import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_events import LiveEvent, Tell
+from sidecar.live.runtime.endpointing import FRAME
+from sidecar.live.runtime.load_shedding import Newcomer, Speaker, SpeakingShare
+from sidecar.live.runtime.stream_recognizer import Hearing
+
+AT_ONCE = 64
+"""Frames of one session that are looked at in one go: two seconds."""
+
+Order: TypeAlias = Callable[[float], Iterable[LiveEvent]]
+"""What is to be done behind the sound that came, at a time; what is told of it."""
+
+
+class Keeper(Protocol):
+    """Who has the seats; any thread may ask it."""
+
+    def bring(self, seat: Seat, what: Block | Order) -> None:
+        """Sound for a session, or what is to be done behind it."""
+
+    def backlog_s(self, seat: Seat) -> float:
+        """Return the seconds of a session's sound that wait."""
+
+    def leave(self, seat: Seat) -> None:
+        """A session is not heard any more."""
+
+
+class Seat:
+    """A session with others (`interfaces.live.LiveSession`). ``state``: what the detector remembers
+    of its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that all
+    share."""
+
+    def __init__(
+        self, keeper: Keeper, hearing: Hearing, tell: Tell, client: str, state: Any
+    ) -> None:
+        self.hearing, self.tell, self.client, self.state = hearing, tell, client, state
+        self.left = False
+        """Nothing more is told."""
+        self.wordless = False
+        """It was told that there are no words before finals."""
+        self.around: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.failed: Callable[[errors.SidecarError], object] = lambda error: None
+        self.rank: int | None = None
+        """Its place among those who speak, by when it was let; None before that."""
+        self.share: SpeakingShare | None = None
+        """How much of the time it speaks, from then on."""
+        self._keeper = keeper
+        self._inbox: deque[Block | Order] = deque()
+        self._unread = 0
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that were pushed, and neither looked at nor recognised yet."""
+        return self._keeper.backlog_s(self)
+
+    @property
+    def waiting_s(self) -> float:
+        """The same, for who holds the lock."""
+        return self.hearing.backlog_s + self._unread / LIVE_RATE
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of it is to be looked at."""
+        return bool(self._inbox or self.hearing.backlog)
+
+    def speaker(self, now: float) -> Speaker | None:
+        """Its part in what is said; None while nothing was."""
+        if self.rank is None or self.share is None:
+            return None
+        return Speaker(self.client, self.rank, self.hearing.speaking, self.share.at(now))
+
+    def newcomer(self) -> Newcomer:
+        """Itself, whose utterance begins."""
+        entering = self.rank is None and self.hearing.new
+        return Newcomer(self.client, self.rank, entering)
+
+    def let(self, rank: int, now: float) -> None:
+        """Its utterance is recognised."""
+        if self.share is None:
+            self.rank, self.share = rank, SpeakingShare(now)
+
+    def looked(self, frames: int, now: float) -> None:
+        """So much of its sound was looked at."""
+        if self.share is not None:
+            speech_s = frames * FRAME / LIVE_RATE if self.hearing.speaking else 0.0
+            self.share.spoken(speech_s, now)
+
+    def take(self, what: Block | Order) -> None:
+        """It came, behind all that did before."""
+        self._inbox.append(what)
+        if isinstance(what, np.ndarray):
+            self._unread += len(what)
+
+    def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
+        """The frames that are to be looked at now; what is to be done before there are any is done,
+        and what is told of that said."""
+        hearing = self.hearing
+        while True:
+            while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
+                if hearing.backlog >= AT_ONCE:
+                    break
+                self._inbox.popleft()
+                self._unread -= len(sound)
+                hearing.sound(sound)
+            frames = hearing.frames(AT_ONCE)
+            if frames is not None or not self._inbox:
+                return frames
+            order = self._inbox.popleft()
+            assert not isinstance(order, np.ndarray)
+            say(order(now))
+
+    def push(self, block: Block) -> None:
+        """More sound."""
+        self._keeper.bring(self, block)
+
+    def change(self, options: LiveOptions) -> None:
+        """Other options from here on."""
+
+        def change(now: float) -> Iterable[LiveEvent]:
+            self.hearing.change(options)
+            return ()
+
+        self._keeper.bring(self, change)
+
+    def commit(self) -> None:
+        """End the turn here."""
+        self._keeper.bring(self, self.hearing.commit)
+
+    def cancel(self) -> None:
+        """Forget what is not told yet."""
+        self._keeper.bring(self, lambda now: self.hearing.cancel())
+
+    def finish(self) -> None:
+        """No more sound."""
+        self._keeper.bring(self, self.hearing.finish)
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._keeper.leave(self)

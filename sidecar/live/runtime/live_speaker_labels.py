@@ -1,0 +1,245 @@
+"""Who says the pieces of a session: provisional while it goes on, settled at its end. Pure.
+
+A voice is told from another by all that is heard of both, so labels that are given once and kept go
+wrong for minutes. Every vector counts until the end; all are clustered anew as they come, ever more
+rarely the more there are, and a number stays with a voice as far as two decisions agree what that
+is. What a piece was told to be is remembered, so that what changes can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.diarization.clustering import SAME_VOICE, Labels, Matrix, clustered, directions
+from sidecar.diarization.speaker_identification import Voice, print_of, vector_of
+from sidecar.diarization.timeline import NOBODY, renumbered
+from sidecar.transcripts.people import VoicePrint
+
+Vector = npt.NDArray[np.float32]
+"""Shape (256,), of length 1."""
+
+FOUNDS_S = 1.5
+"""A piece of which less is heard founds no speaker, unless nobody is heard longer; it is given to
+one. Vectors of less scatter: a voice of one second each would be many (docs/performance.md)."""
+DECIDED_PART = 0.05
+"""So much more has to be known for the next decision: those over an hour cost as much as a few of
+its last one."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    vector: npt.NDArray[np.float16]
+    seconds: float
+    label: int = NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whose are these? ``vectors``: shape (count, 256); ``seconds``: of each, shape (count,);
+    ``pieces``: what they are of."""
+
+    pieces: tuple[int, ...]
+    vectors: Matrix
+    seconds: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The voice of each piece, from 0, and what the voices sound like: shape (voices, 256)."""
+
+    pieces: tuple[int, ...]
+    labels: Labels
+    voices: Matrix
+
+
+def decided(question: Question) -> Decision:
+    """The answer to a question: the part that takes time (0.1 s where there are a thousand)."""
+    founding = question.seconds >= min(FOUNDS_S, float(question.seconds.max()))
+    firm = clustered(question.vectors[founding], question.seconds[founding])
+    voices = directions(question.vectors[founding], firm)
+    labels: Labels = (question.vectors @ voices.T).argmax(axis=1)
+    labels[founding] = firm
+    return Decision(question.pieces, labels, voices)
+
+
+class Speakers:
+    """The speakers of one session, by numbers from 0.
+
+    A session may go on for another: ``said`` is who that told its pieces to be, ``voices`` what
+    these sound like. Each of them counts as one vector from then on, so that the numbers stay.
+    Memory: half a kilobyte for each piece that is heard.
+    """
+
+    def __init__(
+        self,
+        said: Mapping[int, int | None] | None = None,
+        voices: Mapping[int, VoicePrint] | None = None,
+    ) -> None:
+        self._before = dict(said or {})
+        self._told = dict(self._before)
+        self._silent = set(self._before)
+        self._heard: dict[int, _Heard] = {}
+        self._directions: dict[int, Vector] = {}
+        self._decided = 0
+        for number, one in (voices or {}).items():
+            vector = vector_of(one)
+            self._heard[_anchor(number)] = _Heard(vector.astype(np.float16), one.seconds, number)
+            self._directions[number] = vector
+        numbers = {who for who in self._before.values() if who is not None}
+        self._voiceless = {who: who for who in numbers - set(self._directions)}
+        self._highest = max(numbers | set(self._directions), default=NOBODY)
+
+    def hear(self, piece: int, vector: Vector, seconds: float) -> None:
+        """What a piece sounds like, by so many seconds of it."""
+        heard = _Heard(vector.astype(np.float16), seconds)
+        heard.label = self._nearest(vector, seconds)
+        self._heard[piece] = heard
+
+    def hear_nothing(self, piece: int) -> None:
+        """No vector of that piece will come."""
+        self._silent.add(piece)
+
+    def forget(self, piece: int) -> None:
+        """Nobody says anything in it."""
+        self._heard.pop(piece, None)
+        self._silent.discard(piece)
+
+    def tell(self, piece: int) -> int | None:
+        """A piece is told, in order: who says it, as it looks now. None where that is not known,
+        and will be; the first to speak is somebody, whoever that is."""
+        self._told[piece] = None
+        who = self._now()[piece]
+        if who is None and len(self._told) == 1:
+            who = 0
+        self._told[piece] = who
+        return who
+
+    def question(self, last: bool = False) -> Question | None:
+        """What is to be decided anew; None while nothing is. ``last``: over all there is."""
+        count = len(self._heard)
+        if not count or (not last and count - self._decided < max(1, DECIDED_PART * count)):
+            return None
+        self._decided = count
+        heard = self._heard.values()
+        vectors = np.stack([one.vector for one in heard]).astype(np.float32)
+        seconds = np.array([one.seconds for one in heard], np.float32)
+        return Question(tuple(self._heard), vectors, seconds)
+
+    def take(self, decision: Decision) -> None:
+        """It is decided. What came meanwhile goes to who is nearest."""
+        found = dict(zip(decision.pieces, decision.labels.tolist(), strict=True))
+        before = [one.label for one in self._heard.values()]
+        after = [found.get(piece, NOBODY) for piece in self._heard]
+        numbers = renumbered(
+            np.array([*before, self._highest]), np.array([*after, NOBODY]), len(decision.voices)
+        )
+        self._directions = dict(zip(numbers.tolist(), decision.voices, strict=True))
+        for piece, one in self._heard.items():
+            if piece in found:
+                one.label = int(numbers[found[piece]])
+            else:
+                one.label = self._nearest(one.vector.astype(np.float32), one.seconds)
+
+    def settle(self) -> None:
+        """Nothing more comes: number them as they appear."""
+        self._silent |= self._told.keys()
+        order: dict[int, int] = {}
+        for who in self._now().values():
+            if who is not None:
+                order.setdefault(who, len(order))
+        for one in self._heard.values():
+            one.label = order.setdefault(one.label, len(order))
+        self._voiceless = {
+            number: order.setdefault(who, len(order)) for number, who in self._voiceless.items()
+        }
+        self._directions = {
+            order[number]: one for number, one in self._directions.items() if number in order
+        }
+
+    def revised(self) -> dict[int, int]:
+        """Who said pieces that were told to be somebody else's, or nobody's; each change once."""
+        changes = {
+            piece: who
+            for piece, who in self._now().items()
+            if who is not None and who != self._told[piece]
+        }
+        self._told.update(changes)
+        return changes
+
+    def of(self, piece: int) -> int | None:
+        """Who a piece was told to be, with all that was revised."""
+        return self._told.get(piece)
+
+    @property
+    def heard(self) -> int:
+        """How many vectors there are."""
+        return len(self._heard)
+
+    @property
+    def voices(self) -> dict[int, VoicePrint]:
+        """What they sound like, by number, as plain values."""
+        return {number: print_of(voice) for number, voice in self.sounds.items()}
+
+    def sound_of(self, piece: int) -> VoicePrint | None:
+        """What a piece sounds like; None where nobody heard it."""
+        heard = self._heard.get(piece)
+        if heard is None:
+            return None
+        return print_of(Voice(heard.vector.astype(np.float32), heard.seconds))
+
+    @property
+    def sounds(self) -> dict[int, Voice]:
+        """What they sound like, by number."""
+        seconds: dict[int, float] = {}
+        for one in self._heard.values():
+            seconds[one.label] = seconds.get(one.label, 0.0) + one.seconds
+        return {
+            number: Voice(direction, seconds.get(number, 0.0))
+            for number, direction in self._directions.items()
+        }
+
+    def _nearest(self, vector: Vector, seconds: float) -> int:
+        """Who of those known it is, or somebody new."""
+        alike = {number: float(vector @ one) for number, one in self._directions.items()}
+        best = max(alike, key=lambda number: alike[number], default=None)
+        if best is not None and (alike[best] > 1 - SAME_VOICE or seconds < FOUNDS_S):
+            return best
+        labels = [one.label for one in self._heard.values()]
+        number = max([*labels, *self._voiceless.values(), self._highest]) + 1
+        self._directions[number] = vector
+        return number
+
+    def _now(self) -> dict[int, int | None]:
+        """Who said what was told, as it looks now. A piece that is never heard is whoever spoke
+        before it, or else after it; of one that is not heard yet nobody knows."""
+        found: dict[int, int | None] = {}
+        last: int | None = None
+        for piece in self._told:
+            known = self._by_voice(piece)
+            if known is not None:
+                if last is None:
+                    found.update(dict.fromkeys(found.keys() & self._silent, known))
+                last = known
+            found[piece] = last if known is not None or piece in self._silent else None
+        if last is None:
+            found.update(dict.fromkeys(found.keys() & self._silent, 0))
+        return found
+
+    def _by_voice(self, piece: int) -> int | None:
+        """Who it is by what was heard of it, here or by who was there before."""
+        if piece in self._heard:
+            return self._heard[piece].label
+        number = self._before.get(piece)
+        if number is None:
+            return None
+        anchor = self._heard.get(_anchor(number))
+        return self._voiceless[number] if anchor is None else anchor.label
+
+
+def _anchor(number: int) -> int:
+    """Where a speaker of before stands among the pieces."""
+    return -1 - number

@@ -1,0 +1,192 @@
+"""What is told of a session, in its order. Pure.
+
+Pieces as they stand, turns behind their pieces, and the summary behind everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sidecar.diarization.speaker_identification import worth_keeping
+from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.interfaces.live_events import Final, LiveEvent, TurnDropped, TurnEnded
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.piece import Piece
+from sidecar.live.runtime.voicing import Voicing
+from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, joined
+
+NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
+
+
+@dataclass(frozen=True, slots=True)
+class _TurnMark:
+    """Behind all pieces of a turn."""
+
+    turn: int
+    end: int
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _DropMark:
+    """Where a turn would stand that its client did not want."""
+
+    turn: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _LastMark:
+    """Behind everything."""
+
+
+class Story:
+    """Pieces that have ended wait here for their words and for those before them.
+
+    ``voicing`` says who they are, None where nobody can.
+    """
+
+    def __init__(self, begin: Begin, voicing: Voicing | None) -> None:
+        self._voicing = voicing
+        self._rows: deque[Piece | _TurnMark | _DropMark | _LastMark] = deque()
+        self._said = list(zip(begin.pieces, begin.said, strict=True))
+        self._of_turn = list(begin.said[len(begin.said) - begin.open :])
+        self._language = ""
+        self.commits = 0
+        """How many of the client's have been answered."""
+        self.sure_language = ""
+        """The first that was heard without a doubt in what stands."""
+
+    @property
+    def pieces(self) -> Iterator[Piece]:
+        """Those that wait, in order."""
+        return (row for row in self._rows if isinstance(row, Piece))
+
+    @property
+    def at_its_end(self) -> bool:
+        """Whether nothing but the summary is left to tell."""
+        return bool(self._rows) and isinstance(self._rows[0], _LastMark)
+
+    def add(self, piece: Piece) -> None:
+        """One that has ended."""
+        self._rows.append(piece)
+
+    def end_turn(self, turn: int, at: int, *, committed: bool) -> None:
+        """A turn has no more pieces."""
+        self._rows.append(_TurnMark(turn, at, committed))
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._rows.append(_LastMark())
+
+    def drop(self, turn: int, at: int) -> None:
+        """Tell nothing more of a turn that has not ended, behind those before it; but that."""
+        for piece in self.pieces:
+            if piece.turn == turn:
+                piece.cancelled = True
+                self.forget_voice(piece)
+        self._rows = deque(
+            row for row in self._rows if not (isinstance(row, Piece) and row.turn == turn)
+        )
+        self._rows.append(_DropMark(turn, at))
+
+    def leave(self) -> None:
+        """Nobody listens any more."""
+        for piece in self.pieces:
+            piece.cancelled = True
+
+    def settle(
+        self, piece: Piece, found: Hypothesis, flags: tuple[str, ...], wait_s: float, work_s: float
+    ) -> None:
+        """What a piece says stands."""
+        assert piece.end is not None
+        at = piece.start / LIVE_RATE
+        words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
+        segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
+        if words:
+            segment = dataclasses.replace(segment, words_by=found.words_by)
+        if found.sure and found.text and not self.sure_language:
+            self.sure_language = found.language
+        piece.final = Final(piece.turn, piece.number, segment, found.language, wait_s, work_s)
+
+    def due(self) -> Iterator[LiveEvent]:
+        """What may be told now, but for the summary."""
+        while self._rows:
+            row = self._rows[0]
+            if isinstance(row, _LastMark) or (isinstance(row, Piece) and row.final is None):
+                return
+            self._rows.popleft()
+            if isinstance(row, _TurnMark):
+                yield self._turn_ended(row)
+            elif isinstance(row, _DropMark):
+                self._of_turn.clear()
+                yield TurnDropped(row.turn, row.at / LIVE_RATE)
+            elif row.final is not None and row.final.segment.text:
+                yield self._told(row, row.final)
+            else:
+                self.forget_voice(row)
+
+    def forget_voice(self, piece: Piece) -> None:
+        """Nobody asks whose it was."""
+        if self._voicing is not None:
+            self._voicing.forget(piece.number)
+
+    def summary(self, options: LiveOptions, end: int, engine: str, precision: str) -> Transcript:
+        """All that was said, up to the sample ``end``."""
+        said = [segment for _, segment in self._said]
+        if self._voicing is not None:
+            of = self._voicing.speakers.of
+            said = [dataclasses.replace(one, speaker=of(piece)) for piece, one in self._said]
+        transcript = Transcript(
+            segments=tuple(said),
+            language=self._language or options.language,
+            duration=end / LIVE_RATE,
+            engine=engine,
+            precision=precision,
+            diarized=options.diarize and self._voicing is not None,
+        )
+        if self._voicing is not None and self._voicing.people is not None:
+            transcript = self._recognised(transcript, self._voicing, options)
+        if options.diarize and self._voicing is None:
+            transcript = transcript.noting(NO_SPEAKERS)
+        return transcript
+
+    def _recognised(
+        self, transcript: Transcript, voicing: Voicing, options: LiveOptions
+    ) -> Transcript:
+        """With who the speakers are; and what they sound like, where somebody asked for that."""
+        assert voicing.people is not None
+        there = {one.speaker for one in transcript.segments}
+        voices = [one for one in voicing.people.voices.values() if one.speaker in there]
+        if not options.voiceprints:
+            return dataclasses.replace(transcript, voices=tuple(voices))
+        sounds = voicing.speakers.sounds
+        kept = [
+            dataclasses.replace(one, print=worth_keeping(sounds[one.speaker])) for one in voices
+        ]
+        prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
+        return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
+
+    def _turn_ended(self, mark: _TurnMark) -> TurnEnded:
+        end = mark.end / LIVE_RATE
+        start = self._of_turn[0].start if self._of_turn else end
+        text = joined(one.text for one in self._of_turn)
+        self._of_turn.clear()
+        self.commits += mark.committed
+        return TurnEnded(mark.turn, start, end, text, mark.committed)
+
+    def _told(self, piece: Piece, final: Final) -> Final:
+        """The final of a piece, by whom as far as that is known."""
+        if piece.diarize and self._voicing is not None:
+            who = self._voicing.speakers.tell(piece.number)
+            segment = dataclasses.replace(final.segment, speaker=who)
+            people = self._voicing.people
+            name = None if people is None else people.name_of(who)
+            final = dataclasses.replace(final, segment=segment, name=name)
+        self._language = final.language
+        self._said.append((piece.number, final.segment))
+        self._of_turn.append(final.segment)
+        return final

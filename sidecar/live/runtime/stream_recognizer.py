@@ -1,0 +1,442 @@
+"""One stream of sound on its way to words: what is asked of an engine, and what is told. Pure.
+
+`Hearing` is fed with sound, with what a detector says of it and with what an engine made of it, and
+gives events. It has no thread, no clock and no engine; who calls it (`live.runtime.hall`) has them,
+for many at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from sidecar.audio import Block
+from sidecar.interfaces.engine import AUTO
+from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions, Turns
+from sidecar.interfaces.live_events import (
+    NOT_UNDERSTOOD,
+    UNHEARD,
+    UTTERANCE_DROPPED,
+    ContextKnown,
+    Heard,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    TurnedAway,
+    Understood,
+)
+from sidecar.live.runtime.agreement import Shown
+from sidecar.live.runtime.context import Before, Context
+from sidecar.live.runtime.endpointing import (
+    FRAME,
+    Began,
+    Ended,
+    Endpointer,
+    Paused,
+    Reason,
+    Resumed,
+    Spoken,
+)
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.listening import Listening
+from sidecar.live.runtime.live_speaker_labels import Decision, Question, Vector
+from sidecar.live.runtime.load_shedding import ENTRY_S, Verdict
+from sidecar.live.runtime.piece import STEP_S, USUAL, Listen, Manner, Piece
+from sidecar.live.runtime.result_assembler import Story
+from sidecar.live.runtime.ring import Ring
+from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.voicing import Voiced, Voicing
+from sidecar.transcripts.transcript import Notice
+
+LATE_TOLD_S = 30.0
+"""Seconds between two notices that partials are late."""
+SHED = "Too many speak: what is said now is not recognised."
+LEAD_S = 1.0
+"""Who goes on for another engine hears so much of what that one heard: a detector of speech says
+what it says by what came before."""
+
+
+class Hearing:
+    """One session. ``engine`` and ``precision`` are for the summary; ``voices``: whether there is
+    somebody who hears what a voice sounds like; ``context``: whether pieces are heard behind those
+    before them."""
+
+    def __init__(
+        self,
+        options: LiveOptions,
+        begin: Begin,
+        engine: str = "",
+        precision: str = "",
+        voices: bool = False,
+        manner: Manner = USUAL,
+        context: bool = False,
+    ) -> None:
+        self.options = options
+        self._context = Context(begin.context) if context else None
+        self._manner = manner
+        self._engine, self._precision = engine, precision
+        at = round(begin.at * LIVE_RATE)
+        lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
+        self._sound = Ring(lead)
+        self._looked, self._decided = _frames_from(lead, at)
+        self._ends = Endpointer(options.endpointing, self._decided, at)
+        self._turn, self._piece = begin.turn, begin.piece
+        self._turn_began = at if begin.open else None
+        goes_on = begin.at or begin.turn or begin.piece
+        self._entered = at if goes_on else round(ENTRY_S * LIVE_RATE)
+        """It has only just come until so many samples were looked at."""
+        self._open: Piece | None = None
+        known = options.known_voices if options.hears_voices else None
+        self._voicing = Voicing(begin, known) if voices else None
+        self._story = Story(begin, self._voicing)
+        self._listening = Listening(manner)
+        self._told_at = at
+        self._known: tuple[Understood, ...] = begin.context
+        self._late: int | None = None
+        self.over = False
+        """`Summary` was told."""
+        self.finishing = False
+        self.verdict: Callable[[], Verdict] = lambda: Verdict.SERVE
+        """What becomes of an utterance that begins."""
+        self._verdict: Verdict | None = None
+        self._began = begin.began
+
+    @property
+    def new(self) -> bool:
+        """Whether it has only just come."""
+        return self._looked < self._entered
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the turn that begins was being recognised by an engine that died or moved."""
+        return self._turn < self._began or self._turn_began is not None
+
+    @property
+    def speaking(self) -> bool:
+        """Whether something is said that is to be recognised."""
+        return self._open is not None and not self._open.shed
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of speech that has ended and has no final."""
+        pieces = (piece for piece in self._story.pieces if piece.final is None)
+        return sum((piece.end or 0) - piece.start for piece in pieces) / LIVE_RATE
+
+    @property
+    def language(self) -> str:
+        """What is asked for, else the first that was heard without a doubt in what stands."""
+        if self.options.language != AUTO:
+            return self.options.language
+        return self._story.sure_language or AUTO
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that were not looked at, or wait to be recognised."""
+        waiting = sum((piece.end or 0) - piece.start for piece in self._story.pieces)
+        return (self._sound.end - self._looked + waiting) / LIVE_RATE
+
+    @property
+    def backlog(self) -> int:
+        """Frames that were not looked at."""
+        return (self._sound.end - self._looked) // FRAME
+
+    def sound(self, block: Block) -> None:
+        """More of it, shape (samples,)."""
+        self._sound.append(block)
+
+    def frames(self, most: int) -> Block | None:
+        """The next frames to be looked at, shape (frames, `FRAME`); None where there is none."""
+        count = min(most, self.backlog)
+        if count <= 0:
+            return None
+        found = self._sound.cut(self._looked, self._looked + count * FRAME)
+        return found.reshape(count, FRAME)
+
+    def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
+        """The next frame is speech with that probability."""
+        self._looked += FRAME
+        if self.over or self._looked <= self._decided:
+            return  # the latter so that the detector knows what came before
+        if not self.finishing:  # behind the end of the session nothing begins
+            for event in self._ends.feed(probability):
+                yield from self._take(event, now)
+                if self.over:
+                    return
+            if self._voicing is not None and probability >= self.options.endpointing.threshold:
+                self._voicing.spoken(self._looked - FRAME)
+        yield from self._heard()
+
+    def change(self, options: LiveOptions) -> None:
+        """From here on."""
+        self.options = options
+        self._ends.use(options.endpointing)
+
+    def commit(self, now: float) -> Iterator[LiveEvent]:
+        """The turn ends here."""
+        at = self._within_frame()
+        for event in self._ends.commit(at):
+            yield from self._take(event, now)
+        self._end_turn(at, committed=True)
+        yield from self._flush()
+
+    def cancel(self) -> Iterator[LiveEvent]:
+        """Nothing more is said of the turn that goes on; those that have ended are told before
+        that is."""
+        if self._open is not None:
+            self._open.cancelled = True
+            self._story.forget_voice(self._open)
+        if self._context is not None:
+            self._context.forget()
+        self._open = None
+        self._looked = max(self._looked, self._decided)
+        self._story.drop(self._turn, self._looked)
+        self._sound.silence(self._looked)  # less than a frame, and not the next turn's
+        self._ends = Endpointer(self.options.endpointing, self._looked)
+        self._turn_began = None
+        self._turn += 1
+        yield from self._flush()
+        yield from self._heard(always=True)
+
+    def leave(self) -> None:
+        """Nobody listens any more: nothing of it is worth going on with."""
+        if self._open is not None:
+            self._open.cancelled = True
+        self._story.leave()
+
+    def finish(self, now: float) -> Iterator[LiveEvent]:
+        """No more sound comes."""
+        if self.finishing:
+            return
+        self.finishing = True
+        at = self._within_frame()
+        for event in self._ends.finish(at):
+            yield from self._take(event, now)
+        if self._turn_began is not None:
+            self._end_turn(at)
+        self._story.end()
+        yield from self._flush()
+
+    def due(
+        self, voices: bool = True, worth: Callable[[Listen], bool] | None = None
+    ) -> Listen | Voiced | None:
+        """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
+        whether there is room for one that is to become a vector. ``worth``: whether words are worth
+        it now."""
+        words = self.wish()
+        if words is not None and worth is not None and not worth(words):
+            words = None
+        if not voices or self._voicing is None:
+            return words
+        voiced = self._voicing.wish(self._story.at_its_end)
+        if words is None or voiced is None:
+            return words or voiced
+        partial = words.urgency is Urgency.PARTIAL
+        return voiced if partial and self._voicing.before_partial else words
+
+    def wish(self) -> Listen | None:
+        """What it would have recognised next."""
+        return self._listening.wish(self._story.pieces, self._open, self._looked, self.options)
+
+    def began(self, listen: Listen) -> tuple[Block, Before | None]:
+        """It is being recognised; its sound, and what it is heard behind: then that is in front."""
+        self._listening.began(listen)
+        if listen.urgency is Urgency.PARTIAL and self._voicing is not None:
+            self._voicing.partial_began()
+        before = None if self._context is None else self._context.of(listen, self._longest())
+        start = listen.piece.start - (before.samples if before else 0)
+        return self._sound.cut(start, listen.to), before
+
+    def _longest(self) -> int:
+        return round(self.options.endpointing.longest_s * LIVE_RATE)
+
+    def recognised(
+        self, listen: Listen, found: Hypothesis | None, now: float, work_s: float
+    ) -> Iterator[LiveEvent]:
+        """What came of it; None where it was stopped, or went wrong."""
+        self._listening.over(listen)
+        piece = listen.piece
+        if piece.cancelled or piece.final is not None:
+            return
+        if listen.urgency is Urgency.FINAL:
+            yield from self._settle(piece, found, now, work_s)
+            return
+        if found is None:
+            return
+        news = piece.draft is None or piece.draft.text != found.text or not self._manner.grows
+        piece.draft = found
+        if listen.pause is not None and listen.pause == piece.paused:
+            piece.early = found
+            if piece.end is not None:
+                yield from self._settle(piece, found, now, work_s)
+                return
+        if piece.end is None and self.options.partials and found.text and news:
+            yield from self._partial(piece, found, listen)
+
+    def began_voice(self, voiced: Voiced) -> Block | None:
+        """It is being worked on; its sound, None where all that was heard is to be decided."""
+        assert self._voicing is not None
+        return self._voicing.began(voiced, self._sound)
+
+    def heard_voice(self, voiced: Voiced, vector: Vector | None) -> Question | None:
+        """What the voice sounds like, None where that went wrong; what is to be decided now."""
+        assert self._voicing is not None
+        return self._voicing.heard(voiced, vector)
+
+    def decided(self, voiced: Voiced, decision: Decision | None) -> Iterator[LiveEvent]:
+        """How it was decided, if anything was to be."""
+        assert self._voicing is not None
+        yield from self._voicing.decided(voiced, decision)
+        yield from self._flush()
+
+    def _within_frame(self) -> int:
+        """Where the sound ends, which may be in the middle of a frame."""
+        return max(self._decided, min(self._sound.end, self._looked + FRAME - 1))
+
+    def _take(self, event: Spoken, now: float) -> Iterator[LiveEvent]:
+        if self._voicing is not None:
+            self._voicing.paused(isinstance(event, Paused))
+        match event:
+            case Began(at):
+                begins = self._turn_began is None
+                if begins or self._verdict is None:
+                    self._verdict = self.verdict()
+                if self._verdict is Verdict.REFUSE:
+                    yield from self._turned_away()
+                    return
+                self._open = Piece(self._piece, self._turn, at, self._looked, asked=at)
+                self._open.shed = self._verdict is Verdict.SHED
+                if self._voicing is not None and self.options.diarize and not self._open.shed:
+                    self._open.diarize = True
+                    self._voicing.opened(self._piece, at)
+                self._piece += 1
+                if begins:
+                    self._turn_began = at
+                    yield SpeechStarted(self._turn, at / LIVE_RATE)
+                if begins and self._open.shed:
+                    yield Noticed(Notice(UTTERANCE_DROPPED, SHED), self._turn)
+            case Paused(at):
+                assert self._open is not None
+                self._open.paused, self._open.early = at, None
+            case Resumed():
+                assert self._open is not None
+                self._open.paused = self._open.early = None
+            case Ended(at, reason):
+                yield from self._ended(at, reason, now)
+
+    def _ended(self, at: int, reason: Reason, now: float) -> Iterator[LiveEvent]:
+        piece, self._open = self._open, None
+        assert piece is not None
+        piece.end, piece.since = at, now
+        if self._voicing is not None:
+            self._voicing.ended(piece.number, at, now, self._sound)
+        if reason == "cut":
+            piece.paused = piece.early = None
+        self._story.add(piece)
+        if reason == "silence":
+            yield SpeechStopped(piece.turn, at / LIVE_RATE)
+            if self.options.turns is not Turns.CLIENT:
+                self._end_turn(at)
+        if piece.shed:
+            yield from self._settle(piece, Hypothesis(""), now, 0.0)
+        elif piece.early is not None:
+            yield from self._settle(piece, piece.early, now, 0.0)
+        if reason == "silence" and self.options.turns is Turns.ONE:
+            yield from self.finish(now)
+
+    def _turned_away(self) -> Iterator[LiveEvent]:
+        """It is over: the engine is too busy."""
+        self.leave()
+        self.over = True
+        yield TurnedAway()
+
+    def _end_turn(self, at: int, *, committed: bool = False) -> None:
+        self._story.end_turn(self._turn, at, committed=committed)
+        self._turn += 1
+        self._turn_began = None
+
+    def _settle(
+        self, piece: Piece, found: Hypothesis | None, now: float, work_s: float
+    ) -> Iterator[LiveEvent]:
+        """What a piece says stands; it is told when those before it are."""
+        assert piece.end is not None
+        flags: tuple[str, ...] = ()
+        if self._context is not None:
+            self._context.settled(piece, found)
+        if found is None:
+            found = piece.draft or Hypothesis("")
+            found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
+            yield Noticed(Notice(NOT_UNDERSTOOD, "A stretch of speech was not understood."))
+        if not found.language:
+            found = dataclasses.replace(found, language=self.options.language)
+        self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
+        yield from self._flush()
+
+    def _flush(self) -> Iterator[LiveEvent]:
+        """Tell what is due, in order."""
+        waited = sum(1 for _ in self._story.pieces)
+        before = self._story.commits
+        yield from self._story.due()
+        if (waited, before) != (sum(1 for _ in self._story.pieces), self._story.commits):
+            yield from self._heard(always=True)
+        if self.over or not self._story.at_its_end:
+            return
+        if self._voicing is not None and not self._voicing.settled:
+            if not self._voicing.needless:
+                return
+            yield from self._voicing.settle()
+        yield from self._heard(always=True)
+        self.over = True
+        about = self._engine, self._precision
+        yield Summary(self._story.summary(self.options, self._looked, *about))
+
+    def _partial(self, piece: Piece, found: Hypothesis, listen: Listen) -> Iterator[LiveEvent]:
+        late_s = listen.to / LIVE_RATE - listen.since
+        if listen.urgency is Urgency.PARTIAL and late_s > STEP_S:
+            yield from self.partials_late(listen)
+        if self._manner.grows:
+            shown = Shown(found.text, found.text, "")
+        else:
+            shown = piece.agreement.update(found.text)
+        start, end = piece.start / LIVE_RATE, listen.to / LIVE_RATE
+        if shown.text or shown.tail:
+            yield Partial(
+                piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
+            )
+
+    def partials_late(self, listen: Listen) -> Iterator[LiveEvent]:
+        """Say that words come late, unless that was said lately."""
+        if self._late is None or listen.to - self._late >= LATE_TOLD_S * LIVE_RATE:
+            self._late = listen.to
+            yield Noticed(Notice("partials_late", "Too many speak: words come later than usual."))
+
+    def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
+        """Let go of the sound that nobody needs, and say so now and then."""
+        settled = self._looked if self.finishing else min(self._ends.keep_from, self._looked)
+        for piece in self._story.pieces:
+            settled = min(settled, piece.start)
+        if self._open is not None:
+            settled = min(settled, self._open.start)
+        wanted = settled
+        if self._context is not None:
+            wanted = self._context.keep_from(settled, self._longest())
+        self._sound.drop(wanted)
+        if always or self._looked - self._told_at >= LIVE_RATE // 2:
+            self._told_at = self._looked
+            known = self._context.known(settled) if self._context is not None else ()
+            if known != self._known:
+                self._known = known
+                yield ContextKnown(known)
+            lead_s = max(0.0, settled / LIVE_RATE - LEAD_S)
+            wanted_s = min(lead_s, known[0].start) if known else lead_s
+            at_s = self._looked / LIVE_RATE
+            yield Heard(at_s, settled / LIVE_RATE, self._story.commits, wanted_s)
+
+
+def _frames_from(lead: int, at: int) -> tuple[int, int]:
+    """The first frame that is looked at of sound that comes from ``lead`` on, and the first that
+    counts: where those were that an engine looked at which heard it from the session's begin."""
+    first, counts = -(-lead // FRAME) * FRAME, at // FRAME * FRAME
+    return (first, counts) if first <= counts else (at, at)

@@ -1,0 +1,467 @@
+"""One live session, as whoever holds it sees it: sound in, numbered events out.
+
+It outlives the connection it came by (`live.sessions.session_registry` ends it when nobody comes
+back) and the process its engine lives in (`live.sessions.engine_relay` begins anew from what is not
+settled).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.interfaces.live import Encoding, LiveOptions
+from sidecar.interfaces.live_events import (
+    Final,
+    Heard,
+    LiveEvent,
+    Noticed,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.interfaces.options import parse_language
+from sidecar.live.sessions.carried import Carried
+from sidecar.live.sessions.counted import Counted
+from sidecar.live.sessions.durable import Durable
+from sidecar.live.sessions.sent import Commit
+from sidecar.live.sessions.session_recording import Tape
+from sidecar.live.sessions.sound import Held, KeptSound
+from sidecar.live.sessions.told import Numbered, Told
+from sidecar.live.sessions.witness import Witness
+from sidecar.observability.tally import Tally
+from sidecar.transcripts.transcript import Notice, Transcript
+from sidecar.waiting import comes
+
+log = logging.getLogger(__name__)
+
+LEAST_S = 1.0
+"""Seconds of sound that each session may keep, however much the others do."""
+AGAIN_S = 0.25
+"""How often who waits looks whether there is room."""
+LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
+NOT_KEPT = "not_kept"
+"""The notice of a session that was to become a job and did not."""
+ORDERS = 20_000
+"""Commits, cancels and changes that one session takes: each leaves events, which are kept."""
+EVENTS = 100_000
+"""Events of one session that are kept: ten times what 90 minutes of talk come to."""
+RATES = range(8_000, 192_001)
+"""Samples a second that are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one session may take, in seconds: ``idle_s`` without sound, ``longest_s`` in all,
+    ``chunk_s`` of sound at once, ``buffer_s`` of sound that is not settled."""
+
+    idle_s: float = 150.0
+    longest_s: float = 5400.0
+    chunk_s: float = 10.0
+    buffer_s: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(
+            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
+        )
+
+
+def fitted(options: LiveOptions, bounds: Bounds) -> LiveOptions:
+    """Return the options as a session with these bounds has them: no utterance is longer than half
+    of the sound that is kept, so that all of one is.
+
+    Raises:
+        errors.LanguageInvalid: the language has not the shape of a tag.
+        errors.FieldInvalid: what comes before an utterance leaves too little of that for it.
+    """
+    ends = options.endpointing
+    try:
+        ends = dataclasses.replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
+    except ValueError as error:
+        raise errors.FieldInvalid(
+            f"'endpointing' is not possible: {error}, and at most {bounds.buffer_s / 2:g} here.",
+            hint="Make pre_roll_s or min_speech_s shorter, or raise live_buffer.",
+        ) from None
+    language = parse_language(options.language)
+    return dataclasses.replace(options, endpointing=ends, language=language)
+
+
+Keeper = Callable[["Session", Transcript], Awaitable[str]]
+"""Makes a job of a session that is over; its id."""
+
+
+class Session:
+    """Held by one connection at a time; not for two tasks at once, but for `events`.
+
+    ``now`` is a clock that only goes forward. ``accepted`` checks options that change, as those of
+    the beginning were.
+    """
+
+    def __init__(
+        self,
+        number: str,
+        owner: str,
+        options: LiveOptions,
+        bounds: Bounds,
+        held: Held,
+        now: Callable[[], float] = time.monotonic,
+        counted: Counted | None = None,
+        greeting: Mapping[str, Any] | None = None,
+        accepted: Callable[[LiveOptions, Bounds], LiveOptions] = fitted,
+    ) -> None:
+        self._accepted = accepted
+        self.id = number
+        self.owner = owner
+        self.options = options
+        self.bounds = bounds
+        self.greeting: Mapping[str, Any] = greeting or {}
+        """What a client is to know when it begins, beside what its wire says."""
+        self.witnesses: Sequence[Witness] = ()
+        """Who else is told of all that passes."""
+        self.told = Told()
+        self.sound = KeptSound(held)
+        self.began = self.touched = self.held_since = now()
+        self.left_at: float | None = None
+        """When the last one who held it went, None while somebody does."""
+        self.taken = asyncio.Event()
+        """Set for whoever holds it once somebody else does; then it is another one."""
+        self.placed = asyncio.Event()
+        """Set once an engine had it, or it is over."""
+        self.received_orders = 0
+        """Commits, cancels, changes and the finish that came: what need not be said again."""
+        self.finishing = False
+        self.forgiving = False
+        """Sound that ends engines is left out, and does not end the session."""
+        self.stranger = False
+        """Nobody has looked yet whom its owner knows."""
+        self.tape: Tape | None = None
+        """Takes its sound, where that is kept."""
+        self.keeper: Keeper | None = None
+        """Makes a job of it."""
+        self.news = asyncio.Event()
+        """Set when there is something for an engine."""
+        self.moves = False
+        """Whether its client comes again where it is handed over to another service."""
+        self.durable: Durable | None = None
+        """How much of it lies where another service finds it; None where nothing does."""
+        self.counted = counted or Counted(Tally().live, "", options.patience_s)
+        """What happens here, for whoever looks at all sessions."""
+        self._now, self._held = now, held
+        self._room = asyncio.Event()
+        self._stays = asyncio.Event()
+        self._stays.set()
+        self._steady = asyncio.Event()
+        self._steady.set()
+        self._waiting = False
+        self._answered = 0
+        self._orders: deque[dict[str, Any]] = deque(maxlen=1)
+        """The options that no engine has been told: all of them, so that the last ones count."""
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of sound that came."""
+        return self.sound.at
+
+    @property
+    def acknowledged(self) -> tuple[float, int]:
+        """Seconds of sound and orders that a client need not send again."""
+        if self.durable is None:
+            return self.sound.at, self.received_orders
+        return self.durable.acknowledged(self.received_orders)
+
+    @property
+    def received_samples(self) -> int:
+        """The same in samples, as they came."""
+        return self.sound.samples
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is said."""
+        return self.told.over
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and was told no more than event ``after``."""
+        self.told.goes_on(after)
+        if self.durable is not None:
+            self.durable.goes_on(after)
+
+    def restore(self, one: Carried) -> None:
+        """Be what another was; no engine has heard anything yet."""
+        self.told.restore(one.told)
+        self.sound.restore(one.sound)
+        self.received_orders, self.finishing = one.received_orders, one.finishing
+        self.began -= one.age_s
+
+    def hold(self) -> None:
+        """It is about to be handed over: whoever has something for it waits (`stays`)."""
+        self._stays.clear()
+
+    def release(self) -> None:
+        """It stays after all."""
+        self._stays.set()
+
+    @property
+    def place(self) -> float:
+        """Where an engine goes on that begins now, in seconds of its sound."""
+        return self.told.behind_finals(self.sound.settled)
+
+    async def stays(self) -> None:
+        """Wait while it is being handed over. Where it was, what it is sent next is refused."""
+        await self._stays.wait()
+
+    async def steady(self, within_s: float) -> bool:
+        """Wait until it is known of all that is told up to where that was said; whether it is."""
+        return await comes(self._steady, within_s)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether that is known now."""
+        return self._steady.is_set()
+
+    async def send(
+        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+    ) -> None:
+        """More sound: mono samples, little-endian. Waits where the engine is far behind.
+
+        Raises:
+            errors.SoundInvalid: these are no whole samples, or at no rate.
+            errors.ChunkTooLong: it is more than may come at once.
+            errors.SessionOver: it takes no more.
+        """
+        if rate not in RATES:
+            raise errors.SoundInvalid(f"{rate} samples a second are not taken: 8,000 to 192,000.")
+        if len(raw) % encoding.width:
+            raise errors.SoundInvalid(
+                f"{len(raw)} bytes are no whole samples of {encoding.width} bytes."
+            )
+        if len(raw) > self.bounds.chunk_s * rate * encoding.width:
+            raise errors.ChunkTooLong(
+                f"At once {self.bounds.chunk_s:g} s of sound are taken, and this is "
+                f"{len(raw) / encoding.width / rate:.1f} s."
+            )
+        self._check()
+        came = self._now()
+        while self._is_full():
+            self._room.clear()
+            self._waiting = True
+            try:
+                with contextlib.suppress(TimeoutError):  # room that another makes is not told
+                    async with asyncio.timeout(AGAIN_S):
+                        await self._room.wait()
+            finally:  # also for a connection that goes away in it
+                self._waiting = False
+            self._check()
+        self.touched = self._now()
+        if raw:
+            self.counted.waited(self.touched - came)
+            self.counted.sound(len(raw) / encoding.width / rate)
+            self.sound.add(raw, encoding, rate)
+            self.news.set()
+            for witness in self.witnesses:
+                witness.sound(raw, encoding, rate)
+            if self.tape is not None:
+                with contextlib.suppress(errors.SidecarError):  # there is no recording then
+                    await self.tape.add(raw, encoding, rate)
+
+    def commit(self) -> None:
+        """End the turn behind the sound that came.
+
+        Raises:
+            errors.SessionOver: it takes nothing any more.
+        """
+        self._ordered({"commit": True})
+        self.sound.commit(self.received_orders)
+        self.news.set()
+
+    def forget(self) -> None:
+        """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
+        are told first; one `TurnDropped` then says that it is done, whatever becomes of the
+        engine."""
+        self._ordered({"forget": True})
+        self.sound.forget(self.received_orders)
+        self.news.set()
+
+    def meet(self, options: LiveOptions) -> None:
+        """Recognise whom these options know. Before an engine is asked."""
+        self.options = dataclasses.replace(
+            self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
+        )
+        self.stranger = False
+
+    def change(self, options: LiveOptions) -> None:
+        """Hear on with other options. Who may be recognised stays as it was in the beginning, and
+        so does what the service decides: whose part of the engine it has, its patience, and how
+        long finals wait.
+
+        Raises:
+            errors.BadRequest: they are not possible here; nothing has changed.
+            errors.SessionOver: it takes nothing any more.
+        """
+        before = self.options
+        changed = dataclasses.replace(
+            self._accepted(options, self.bounds),
+            known_voices=before.known_voices,
+            voiceprints=before.voiceprints,
+            client=before.client,
+            patience_s=before.patience_s,
+            wait_s=before.wait_s,
+        )
+        order = {"change": changed.spoken.to_wire()}
+        self._ordered(order)
+        self.options = changed
+        self._order(order)
+
+    def finish(self, *, asked: bool = True) -> None:
+        """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
+        who counts its orders."""
+        if not (self.finishing or self.over):
+            self._ordered({"finish": True}, asked=asked, finish=True)
+            self.finishing = True
+            self.news.set()
+
+    async def kept(self, summary: Summary) -> Summary:
+        """The last event, once the session is a job where its client asked for that. What cannot
+        be kept is said, and costs nobody the summary."""
+        if not self.options.keep or self.keeper is None:
+            return summary
+        try:
+            job = await self.keeper(self, summary.transcript)
+        except errors.SidecarError as error:
+            log.warning("a live session was not kept: %s", error.code)
+            self.heard(Noticed(Notice(NOT_KEPT, f"It could not be kept: {error.detail}")))
+            return summary
+        return dataclasses.replace(summary, job=job)
+
+    def events(self, after: int = 0) -> AsyncIterator[Numbered]:
+        """Everything that is said behind number ``after``, until the end.
+
+        Raises:
+            errors.SidecarError: what ended the session, where the client did not.
+        """
+        return self.told.after(after)
+
+    def end(self, wrong: errors.SidecarError | None = None) -> None:
+        """Nothing more is said or heard."""
+        if not self.over:
+            self.counted.ended(wrong, finished=self.finishing)
+            for witness in self.witnesses:
+                witness.over(wrong)
+        self.told.end(wrong)
+        self.sound.clear()
+        if self.tape is not None:
+            self.tape.close()
+        self.news.set()
+        self._room.set()
+        self._stays.set()
+        self._steady.set()
+        self.placed.set()
+
+    def heard(self, event: LiveEvent) -> None:
+        """From the engine."""
+        if isinstance(event, Heard):
+            self._steady.set()
+            self._answered = max(self._answered, event.commits)
+            self.sound.settle(event.settled, self._answered, event.wanted)
+            self._room.set()
+        elif isinstance(event, TurnEnded) and event.committed:
+            self._answered += 1  # an engine that dies now is not asked for it again
+            self.sound.answered(self._answered)
+        elif isinstance(event, TurnDropped):
+            self.sound.dropped()
+            self._room.set()
+        self._say(event)
+
+    def lose(self) -> None:
+        """No engine survives the sound that the last one had: that is left out. The turn it
+        belongs to ends with what was said of it, and the client's wishes in it are done."""
+        wishes = self.sound.lose()
+        self._say(Noticed(LOST))
+        self._say(self.told.broken_off(self.sound.settled))
+        for wish in wishes:
+            ended = self.told.broken_off(self.sound.settled)
+            if isinstance(wish, Commit):
+                self._say(dataclasses.replace(ended, committed=True))
+            else:
+                self._say(TurnDropped(ended.turn, ended.end))
+        self._room.set()
+
+    def _say(self, event: LiveEvent) -> None:
+        """To all who listen."""
+        self.counted.said(event)
+        if isinstance(event, Final | TurnEnded):
+            self._steady.clear()  # an engine says next how much of the sound that was
+        numbered = self.told.add(event)
+        if numbered is not None:
+            for witness in self.witnesses:
+                witness.told(numbered)
+        if self.durable is not None:
+            self.durable.said(event)
+        if self.told.kept > EVENTS:
+            self.end(errors.SessionTooLong(f"The session has had {EVENTS} events."))
+
+    def touch(self) -> None:
+        """Somebody is there."""
+        self.touched = self._now()
+
+    def orders(self) -> list[dict[str, Any]]:
+        """What else an engine is to be told; each once."""
+        orders = list(self._orders)
+        self._orders.clear()
+        return orders
+
+    def begins_anew(self) -> None:
+        """For an engine that knows nothing of it, and gets the options as they are now."""
+        self.sound.settled = self.place
+        self.sound.rewind()
+        self._answered = 0
+        self._orders.clear()
+
+    def overdue(self, now: float) -> errors.SidecarError | None:
+        """What ends it by the clock, None while nothing does."""
+        if now - self.began >= self.bounds.longest_s:
+            return errors.SessionTooLong()
+        is_ours = self.finishing or self._waiting
+        if now - self.touched >= self.bounds.idle_s and not is_ours:
+            return errors.SessionIdle()
+        return None
+
+    def _is_full(self) -> bool:
+        kept_s, held = self.sound.seconds, self._held
+        if kept_s >= self.bounds.buffer_s:
+            return True
+        return held.full and kept_s >= LEAST_S and not held.lets(self.sound, self._now())
+
+    def _order(self, order: dict[str, Any]) -> None:
+        self._orders.append(order)
+        self.news.set()
+
+    def _ordered(
+        self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False
+    ) -> None:
+        self._check()
+        self.touched = self._now()
+        if asked:
+            if self.received_orders >= ORDERS and not finish:
+                raise errors.SessionTooLong(
+                    f"The session has taken {ORDERS} commands, as many as one may."
+                )
+            self.received_orders += 1
+            if self.durable is not None:
+                self.durable.ordered(self.received_orders, finish=finish)
+        for witness in self.witnesses:
+            witness.ordered(order)
+
+    def _check(self) -> None:
+        if self.over or self.finishing:
+            raise self.told.wrong or errors.SessionOver()

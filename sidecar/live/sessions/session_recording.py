@@ -1,0 +1,132 @@
+"""The sound of a session that is kept, as the wav that it is in the end, and how loud it was.
+
+Only where recordings are kept: what nobody can listen to later is not written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+from array import array
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.interfaces.live import Encoding
+from sidecar.threads import Threads
+
+PEAKS_PER_SECOND = 10
+LOUDEST = 255
+HEAD = 44
+
+
+class Tape:
+    """Takes sound of one encoding at one rate; where another comes, or more than ``most`` bytes, it
+    has no recording in the end. ``disk``: threads that may wait for one."""
+
+    def __init__(self, spool: Spool, disk: Threads, most: int) -> None:
+        self._spool: Spool | None = spool
+        self._disk, self._most = disk, most
+        self._spilling: asyncio.Task[None] | None = None
+        self._encoding, self._rate = Encoding.PCM16, 0
+        self._rest = b""
+        self._levels = bytearray()
+
+    @property
+    def peaks(self) -> bytes:
+        """How loud it is, tenth of a second by tenth, 0 to 255."""
+        return bytes(self._levels) if self._spool is not None else b""
+
+    async def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        """More sound, of whole samples. Who stops waiting loses none of it.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written; there is no recording.
+        """
+        await self._spilled()
+        spool = self._spool
+        if spool is None:
+            return
+        if not self._rate:
+            self._encoding, self._rate = encoding, rate
+            spool.add(bytes(HEAD))
+        if (encoding, rate) != (self._encoding, self._rate) or spool.size > self._most:
+            self.close()
+            return
+        spool.add(raw)
+        self._measure(raw)
+        if spool.pending >= Spool.MEMORY_BYTES:
+            self._spilling = asyncio.ensure_future(self._disk.run(spool.spill))
+            await self._spilled()
+
+    async def recording(self) -> AudioSource | None:
+        """All of it, for whoever closes it; None where there is nothing.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+        """
+        await self._spilled()
+        spool, self._spool = self._spool, None
+        if spool is None:
+            return None
+        if not self._rate:
+            spool.close()
+            return None
+        return await self._disk.run(self._whole, spool)
+
+    def close(self) -> None:
+        """Nobody wants it."""
+        spool, self._spool = self._spool, None
+        if spool is None:
+            return
+        if self._spilling is None or self._spilling.done():
+            spool.close()
+        else:  # nobody closes a file that is being written
+            self._spilling.add_done_callback(lambda _: spool.close())
+
+    async def _spilled(self) -> None:
+        """Wait for the disk; a client that goes away meanwhile leaves it at work."""
+        if self._spilling is None:
+            return
+        try:
+            await asyncio.shield(self._spilling)
+        except errors.SidecarError:
+            self._spilling = None
+            self.close()
+            raise
+        self._spilling = None
+
+    def _whole(self, spool: Spool) -> AudioSource:
+        source = spool.finish()
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        os.write(source.fd, head_of(spool.size - HEAD, self._encoding, self._rate))
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        return source
+
+    def _measure(self, raw: bytes) -> None:
+        each = self._rate // PEAKS_PER_SECOND * self._encoding.width
+        raw = self._rest + raw
+        whole = len(raw) // each * each
+        samples = array("h" if self._encoding is Encoding.PCM16 else "f", raw[:whole])
+        if sys.byteorder == "big":
+            samples.byteswap()
+        full = 32768 if self._encoding is Encoding.PCM16 else 1.0
+        step = each // self._encoding.width
+        for at in range(0, len(samples), step):
+            part = samples[at : at + step]
+            loud = max(0.0, max(part), -min(part)) / full  # what is no number is not louder
+            self._levels.append(round(min(loud, 1.0) * LOUDEST))
+        self._rest = raw[whole:]
+
+
+def head_of(size: int, encoding: Encoding, rate: int) -> bytes:
+    """The head of a mono wav with so many bytes of samples; one of more than 4 GiB does not say."""
+    width, most = encoding.width, 0xFFFFFFFF
+    kind = 1 if encoding is Encoding.PCM16 else 3
+    form = struct.pack("<HHIIHH", kind, 1, rate, rate * width, width, 8 * width)
+    return struct.pack(
+        "<4sI4s4sI16s4sI",
+        *(b"RIFF", min(HEAD - 8 + size, most), b"WAVE"),
+        *(b"fmt ", 16, form, b"data", min(size, most)),
+    )

@@ -1,0 +1,445 @@
+"""All live sessions: who may have how many, who finds which, and when one ends by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Self
+
+from sidecar import errors
+from sidecar.auth.identity import Identity
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine import EngineSpec
+from sidecar.interfaces.live import LiveOptions
+from sidecar.live.sessions.admission import Admission, Room
+from sidecar.live.sessions.carried import Carried
+from sidecar.live.sessions.counted import Counted
+from sidecar.live.sessions.elsewhere import Elsewhere, Name
+from sidecar.live.sessions.ending import abandoned, overdue
+from sidecar.live.sessions.engine_relay import Share, carry
+from sidecar.live.sessions.moving import Moving
+from sidecar.live.sessions.saver import Saver
+from sidecar.live.sessions.session import Bounds, Keeper, Session
+from sidecar.live.sessions.session_recording import Tape
+from sidecar.live.sessions.sound import Held
+from sidecar.live.sessions.witness import Observer
+from sidecar.observability.tally import LiveTally, Tally
+
+log = logging.getLogger(__name__)
+
+Acquaint = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
+"""The options of a session with the people whom its owner knows."""
+
+LEAVING_S = 2.0
+"""So long a session may take to be left for another service at least, whatever the grace is."""
+PLACE_S = 1.0
+"""So long a session that others hear waits for its place at most before its client is told that it
+has begun."""
+LOOK_S = 1.0
+"""How often is looked whose time is over."""
+
+
+class Sessions:
+    """Owns all of them, and the tasks that see to them.
+
+    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
+    ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
+    ``tape`` takes its sound. ``elsewhere``: where those lie that another service goes on with
+    when this one ends, or dies.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec | None,
+        share: Share,
+        room: Room,
+        bounds: Bounds,
+        patience_s: float = 20.0,
+        now: Callable[[], float] = time.monotonic,
+        tally: LiveTally | None = None,
+        observers: Sequence[Observer] = (),
+        acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self._admission = Admission(spec, room)
+        self._tally = tally or Tally().live
+        self._share, self._room, self._bounds = share, room, bounds
+        self._patience_s = patience_s
+        self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
+        self._now = now
+        self._observers = observers
+        said = [observer.greeting for observer in observers]
+        self._greeting = {name: value for one in said for name, value in one.items()}
+        self._held = Held(room.sound_bytes)
+        self._sessions: dict[Name, Session] = {}
+        self._tasks: dict[Session, asyncio.Task[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._closing = False
+        self._saver: Saver | None = None
+        self._moving: Moving | None = None
+        if elsewhere is not None and room.grace_s > 0:
+            saver = self._saver = Saver(elsewhere, room.grace_s, now, self._moved)
+            self._moving = Moving(
+                elsewhere, saver, room.grace_s, self._still, self._goes_on, self.end
+            )
+            elsewhere.on_asked(self._asked)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        spec: EngineSpec | None,
+        share: Share,
+        tally: LiveTally,
+        observers: Sequence[Observer] = (),
+        acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
+        elsewhere: Elsewhere | None = None,
+    ) -> Self:
+        """As the settings say."""
+        return cls(
+            spec,
+            share,
+            Room.of(settings),
+            Bounds.of(settings),
+            settings.live_timeout,
+            tally=tally,
+            observers=observers,
+            acquaint=acquaint,
+            keeper=keeper,
+            tape=tape,
+            elsewhere=elsewhere,
+        )
+
+    def __len__(self) -> int:
+        """How many go on; one that has said all waits for nobody but its client."""
+        return sum(not session.over for session in self._sessions.values())
+
+    @property
+    def spec(self) -> EngineSpec | None:
+        """Of the engine that hears live, None where none does."""
+        return self._admission.spec
+
+    @property
+    def grace_s(self) -> float:
+        """How long a session is kept for a client that went."""
+        return self._room.grace_s
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return self._admission.most
+
+    @property
+    def sound_bytes(self) -> int:
+        """What all of them keep of sound."""
+        return self._held.bytes
+
+    def going_on(self) -> list[Session]:
+        """Those that go on."""
+        return [session for session in self._sessions.values() if not session.over]
+
+    def open(
+        self,
+        caller: Identity,
+        options: LiveOptions,
+        number: str | None = None,
+        *,
+        wire: str = "",
+        forgiving: bool = False,
+        idle_s: float | None = None,
+    ) -> Session:
+        """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
+        which way it came; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own, where it has
+        one.
+
+        Raises:
+            errors.LiveUnavailable: no engine here hears live.
+            errors.LanguageUnsupported: it does not know the language.
+            errors.BadRequest: other options are not possible here.
+            errors.LiveFull, errors.LiveLimited: there are enough of them.
+            errors.SessionTaken: there is one with that number.
+            errors.ShuttingDown: the service is about to end.
+        """
+        number = number or uuid.uuid4().hex
+        try:
+            if self._moving is not None and self._moving.comes((caller.owner, number)):
+                raise errors.SessionTaken()
+            self._check(caller, number)
+            options = self._admission.accepted(options, self._bounds)
+        except errors.SidecarError as error:
+            self._tally.refused.add(wire, error.code)
+            raise
+        options = dataclasses.replace(
+            options,
+            client=caller.owner,
+            patience_s=self._patience_s,
+            wait_s=self._room.delay_s,
+        )
+        session = self._new(caller.owner, number, options, wire)
+        session.forgiving, session.stranger = forgiving, self._acquaint is not None
+        if idle_s is not None:
+            session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
+        session.tape = self._tape() if options.keep else None
+        return self._begun(session)
+
+    def _new(self, owner: str, number: str, options: LiveOptions, wire: str) -> Session:
+        session = Session(
+            number,
+            owner,
+            options,
+            self._bounds,
+            self._held,
+            self._now,
+            counted=Counted(self._tally, wire, self._patience_s),
+            greeting=self._greeting,
+            accepted=self._admission.accepted,
+        )
+        session.keeper = self._keeper
+        return session
+
+    def _begun(self, session: Session) -> Session:
+        session.witnesses = [observer.begin(session) for observer in self._observers]
+        self._sessions[session.owner, session.id] = session
+        if not session.over:
+            self._see_to(session)
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="live clock")
+        return session
+
+    def _see_to(self, session: Session) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry(session), name="live")
+        task.add_done_callback(lambda task: self._carried(session, task))
+        self._tasks[session] = task
+
+    async def _carry(self, session: Session) -> None:
+        if session.stranger and self._acquaint is not None:
+            session.meet(await self._acquaint(session.options, session.owner))
+        await carry(session, self._share)
+
+    def find(self, caller: Identity, number: str, after: int = 0) -> Session:
+        """A session of theirs, to be held again; whoever held it holds it no more. ``after``: the
+        last event that the client was told.
+
+        Raises:
+            errors.SessionNotFound: it is not there, or another's.
+        """
+        session = self._sessions.get((caller.owner, number))
+        if session is None:
+            raise errors.SessionNotFound()
+        session.left_at = None
+        session.goes_on(after)
+        session.held_since = self._now()
+        session.taken.set()
+        session.taken = asyncio.Event()
+        return session
+
+    async def move(self, session: Session) -> None:
+        """Have another service go on with a session that begins if this one ends or dies: its
+        client comes again. Returns once that is so, or cannot be now.
+
+        Raises:
+            errors.SessionTaken: another service has one with that number; this one is over.
+        """
+        session.moves = True
+        if self._saver is not None and session.tape is None:
+            try:
+                await self._saver.begin(session)
+            except BaseException:
+                self.end(session)
+                raise
+
+    async def placed(self, session: Session) -> None:
+        """Where others hear: wait until one of them has a session that begins, for a moment, so
+        that its client is told at once that nobody takes it.
+
+        Raises:
+            errors.SidecarError: that, and why; it is over.
+        """
+        if self.spec is None or not self.spec.remote:
+            return
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PLACE_S):
+                    await session.placed.wait()
+            if session.told.wrong is not None:
+                raise session.told.wrong
+        except BaseException:
+            self.end(session)
+            raise
+
+    async def take_up(self, caller: Identity, number: str, after: int = 0) -> Session:
+        """As `find`, of those that other services have, or had when they ended or died, too.
+        ``after``: the last event that the client was told.
+
+        Raises:
+            errors.SessionNotFound: it is not there, or another's.
+            errors.ShuttingDown: it is not here any more.
+            errors.LiveFull, errors.LiveLimited: there are enough; it stays where it is.
+            errors.JournalUnreachable: nobody can say where it is.
+        """
+        name = caller.owner, number
+        if self._moving is None:
+            return self.find(caller, number, after)
+        async with self._moving.alone(name):
+            if name in self._sessions:
+                return self.find(caller, number, after)
+            self._check(caller, number)
+            one, pieces = await self._moving.find(name, after)
+            try:
+                self._check(caller, number)  # it took a while
+                options = self._admission.accepted(one.options, self._bounds)
+            except errors.SidecarError:
+                await self._moving.give_back(name)
+                raise
+            one = dataclasses.replace(one, options=options)
+            return await self._restored(caller.owner, number, one, pieces)
+
+    async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
+        session = self._new(owner, number, one.options, one.wire)
+        session.moves = True
+        session.restore(one)
+        self._tally.taken_up.add(one.wire)
+        self._begun(session)
+        assert self._saver is not None
+        try:
+            await self._saver.begin(session, one, pieces)
+        except BaseException:
+            self.leave(session, unheard=True)
+            raise
+        return session
+
+    def leave(self, session: Session, *, unheard: bool = False) -> None:
+        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now,
+        unless its last words may be ``unheard``."""
+        if (session.over and not unheard) or not self._room.grace_s:
+            self.end(session)
+        else:
+            session.left_at = self._now()
+
+    def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
+        """It is over now, whatever it was at."""
+        session.end(wrong)
+        if isinstance(wrong, errors.SessionMoved):
+            session.taken.set()
+        if self._sessions.get((session.owner, session.id)) is session:  # not the next of its number
+            del self._sessions[session.owner, session.id]
+        if self._saver is not None:
+            self._saver.over(session)
+        if (task := self._tasks.get(session)) is not None:
+            task.cancel()
+
+    def forget_over(self, owner: str) -> None:
+        """Let go of an owner's sessions that are over: a client that comes again for the last words
+        of one finds it no more."""
+        for session in list(self._sessions.values()):
+            if session.owner == owner and session.over:
+                self.end(session)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more. Those that can are handed over to another service; the others say what they
+        have heard, if that is within the grace."""
+        self._closing = True
+        going = [one for one in self._sessions.values() if not one.over]
+        moving = [one for one in going if self._may_move(one)]
+        for session in going:
+            if session not in moving:
+                session.finish(asked=False)
+        async with asyncio.TaskGroup() as group:
+            for session in moving:
+                group.create_task(self._hand_over(session, max(grace_s, LEAVING_S)))
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(set(self._tasks.values()), timeout=grace_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """End all of them."""
+        self._closing = True
+        for session in list(self._sessions.values()):
+            self.end(session, errors.ShuttingDown())
+        tasks = set(self._tasks.values())
+        if self._looking is not None:
+            self._looking.cancel()
+            tasks.add(self._looking)
+            self._looking = None
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._saver is not None:
+            await self._saver.close()
+
+    def _may_move(self, session: Session) -> bool:
+        """Whether another service can go on with it: its client comes again, and all of it goes
+        along (a recording of it lies on the disk of this one)."""
+        return session.durable is not None and not session.durable.closed
+
+    async def _hand_over(self, session: Session, most_s: float) -> None:
+        """Leave it for another service and tell its client; where that cannot be, end it here."""
+        assert self._moving is not None
+        if not await self._moving.leave(session, errors.SessionHandedOver(), most_s):
+            session.finish(asked=False)
+
+    def _asked(self, name: Name, since_s: float) -> None:
+        """Another service has the client of a session since then: let it have that, too, unless the
+        client came here again meanwhile."""
+        session = self._sessions.get(name)
+        if session is None or self._closing or self._moving is None or not self._may_move(session):
+            return
+        if self._now() - session.held_since >= since_s:
+            self._moving.leave(session, errors.SessionMoved(), LEAVING_S)
+
+    def _moved(self, session: Session) -> None:
+        """Another service has it already."""
+        self.end(session, errors.SessionMoved())
+
+    async def _still(self, session: Session) -> None:
+        """Hear it no more, and tell nothing of it."""
+        if (task := self._tasks.get(session)) is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _goes_on(self, session: Session) -> None:
+        if not session.over:
+            self._see_to(session)
+
+    def _check(self, caller: Identity, number: str) -> None:
+        """Refuse what `open` says."""
+        if self._closing:
+            raise errors.ShuttingDown()
+        if (caller.owner, number) in self._sessions:
+            raise errors.SessionTaken()
+        self._admission.check(caller, self._sessions.values())
+
+    def _carried(self, session: Session, task: asyncio.Task[None]) -> None:
+        del self._tasks[session]
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            log.error("a live session failed", exc_info=fault)
+            session.end(errors.SidecarError())
+
+    async def _look(self) -> None:
+        """End those whose time is over."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now, grace_s = self._now(), self._room.grace_s
+            for session in list(self._sessions.values()):
+                try:
+                    self._look_at(session, now, grace_s)
+                except Exception:  # one must not keep the others for ever
+                    log.exception("whether a live session's time is over could not be told")
+
+    def _look_at(self, session: Session, now: float, grace_s: float) -> None:
+        if abandoned(session, now, grace_s):
+            self.end(session)
+        elif (wrong := overdue(session, now, grace_s)) is not None:
+            log.info("a live session ends: %s", wrong.code)
+            session.end(wrong)
+            with contextlib.suppress(KeyError):
+                self._tasks[session].cancel()

@@ -1,1 +1,0 @@
-"""What happened, counted by whoever lets it happen."""

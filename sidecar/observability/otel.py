@@ -1,0 +1,82 @@
+"""Traces by OpenTelemetry's SDK, sent by OTLP over HTTP. Imported only where somebody traces."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from sidecar.observability.tracing import Arrival, Stage, Trace, Value
+
+NAME = "vibevoice-asr"
+PATH = "/v1/traces"
+PATIENCE_S = 3.0
+"""So long the end of the service waits for whoever takes the rest."""
+
+
+class Exporter:
+    """Sends from a thread of the SDK's, a bounded number of spans waiting: nobody waits for it."""
+
+    on = True
+
+    def __init__(self, url: str | None, version: str) -> None:
+        """``url``: of a collector, such as `http://127.0.0.1:4318`; None leaves all to the
+        environment, as headers, certificates and sampling always are."""
+        given = {"service.version": version, "service.instance.id": str(uuid.uuid4())}
+        if not os.environ.get("OTEL_SERVICE_NAME"):
+            given["service.name"] = NAME
+        endpoint = None if url is None else url.rstrip("/").removesuffix(PATH) + PATH
+        self._provider = TracerProvider(resource=Resource.create(given), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+        self._tracer = self._provider.get_tracer("sidecar", version)
+
+    def begin(self, name: str, at: float, arrival: Arrival | None) -> Trace:
+        """One that began ``at`` a time of day, beneath what the client traces."""
+        carrier = {}
+        if arrival is not None:
+            carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
+        above = TraceContextTextMapPropagator().extract(carrier, Context())
+        kind = trace.SpanKind.SERVER
+        span = self._tracer.start_span(name, above, kind, start_time=_ns(at))
+        return _Trace(self._tracer, span)
+
+    def close(self) -> None:
+        """Send what is left, as far as that takes no longer than some seconds."""
+        sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        sending.start()
+        sending.join(PATIENCE_S)
+
+
+class _Trace:
+    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
+        self._tracer, self._span = tracer, span
+
+    def tell(self, stage: Stage) -> None:
+        """With all that it fell into."""
+        within = trace.set_span_in_context(self._span, Context())
+        span = self._tracer.start_span(stage.name, within, start_time=_ns(stage.begin))
+        one = _Trace(self._tracer, span)
+        for part in stage.stages:
+            one.tell(part)
+        one.end(stage.end, stage.attributes, stage.error)
+
+    def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
+        """All of it is over."""
+        self._span.set_attributes(attributes)
+        if error:
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(trace.StatusCode.ERROR)
+        self._span.end(_ns(at))
+
+
+def _ns(at: float) -> int:
+    return round(at * 1e9)

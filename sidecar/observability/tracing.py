@@ -1,0 +1,130 @@
+"""Traces: which stages a request went through, and when, for who collects that of many services.
+
+Stages are told once they are over, of what is known anyway. There is nothing in them of what was
+said, nor a path or a name: seconds, counts, codes, and what engines are called. Off, this is an
+object that does nothing, and nobody asks it for anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidecar import errors
+
+log = logging.getLogger(__name__)
+
+Value = str | int | float | bool
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Either says where traces go, as for every program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Something that took from ``begin`` to ``end``, in seconds since 1970; ``error``: the code of
+    what ended it, and the ``stages`` it fell into."""
+
+    name: str
+    begin: float
+    end: float
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    error: str = ""
+    stages: Sequence[Stage] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Arrival:
+    """A request that came ``at`` a time of day, as part of what its client traces."""
+
+    at: float
+    traceparent: str = ""
+    tracestate: str = ""
+    answered: float | None = None
+    """When it was answered, once it was."""
+    _then: list[Callable[[], None]] = field(default_factory=list)
+
+    def answer(self, at: float) -> None:
+        """It is answered."""
+        self.answered = at
+        while self._then:
+            self._then.pop()()
+
+    def after(self, act: Callable[[], None]) -> None:
+        """Do it once that is so."""
+        if self.answered is None:
+            self._then.append(act)
+        else:
+            act()
+
+
+ARRIVED: ContextVar[Arrival | None] = ContextVar("ARRIVED", default=None)
+"""The request that is being answered, where somebody traces."""
+
+
+class Trace(Protocol):
+    """Of one request, from when it began."""
+
+    def tell(self, stage: Stage) -> None:
+        """A stage of it is over."""
+
+    def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
+        """All of it is."""
+
+
+class Traces(Protocol):
+    """Where traces go."""
+
+    on: bool
+    """Whether it is worth telling."""
+
+    def begin(self, name: str, at: float, arrival: Arrival | None) -> Trace:
+        """One that began ``at`` a time of day, beneath what the client traces."""
+
+    def close(self) -> None:
+        """Send what is left; this waits for the network, not for long."""
+
+
+class NoTraces:
+    """Nobody traces."""
+
+    on = False
+
+    def begin(self, name: str, at: float, arrival: Arrival | None) -> Trace:
+        """Nobody asks for that."""
+        raise AssertionError("traces are off")
+
+    def close(self) -> None:
+        """There is nothing left."""
+
+
+def traces_of(url: str | None, version: str) -> Traces:
+    """Where ``url`` says, or the environment (OTEL_…) if it says nothing.
+
+    Raises:
+        errors.SettingsInvalid: a ``url`` is given, and the packages are missing.
+    """
+    if url is None and not configured(os.environ):
+        return NoTraces()
+    try:
+        from sidecar.observability.otel import Exporter
+    except ImportError:
+        if url is None:  # it may be meant for other programs
+            log.warning("no traces: pip install 'vibevoice-asr[otel]'")
+            return NoTraces()
+        raise errors.SettingsInvalid(
+            "Traces need a package that is not installed.",
+            hint="pip install 'vibevoice-asr[otel]'",
+        ) from None
+    return Exporter(url, version)
+
+
+def configured(environment: Mapping[str, str]) -> bool:
+    """Whether the environment asks for traces, in the standard's words."""
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
+        return False
+    return exporter == "otlp" or any(environment.get(name) for name in ENDPOINTS)

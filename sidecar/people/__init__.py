@@ -1,1 +1,0 @@
-"""Who is known by voice (docs/people.md)."""

@@ -1,0 +1,209 @@
+"""OpenAI's transcription API: POST /v1/audio/transcriptions and /translations, GET /v1/models.
+
+For clients that are made for it, unchanged. A client that hangs up takes its job with it. Those of
+whisper.cpp's server (POST /inference) send the same form, without a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import clock
+from sidecar.api.http import hanging_up, sse
+from sidecar.api.http.bodies import json_response
+from sidecar.api.http.caller import caller_of
+from sidecar.api.http.idempotency import digest, key_name
+from sidecar.auth.identity import Identity
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.room import Place
+from sidecar.protocols.aliases import model_body, names
+from sidecar.protocols.dialect import REQUEST_ID
+from sidecar.protocols.openai import models
+from sidecar.protocols.openai.answers import answer
+from sidecar.protocols.openai.following import Kept, Running
+from sidecar.protocols.openai.request import Asked, read_request
+from sidecar.protocols.openai.retries import (
+    OwnRetries,
+    Retries,
+    Sent,
+    SharedRetries,
+    retries_of,
+    timed_out,
+)
+from sidecar.protocols.openai.stream import farewell, frames
+from sidecar.protocols.schemas import ERRORS
+from sidecar.service import Service
+from sidecar.transcripts.transcript import Transcript
+
+TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
+INFERENCE = "/inference"
+MODELS = "/v1/models"
+PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
+"""What is said in this wire's way, errors included."""
+
+
+def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    left = service.client_timeouts
+    retries: Retries = OwnRetries() if left is None else SharedRetries(left)
+    created = int(now())
+
+    @router.post(
+        TRANSCRIPTIONS,
+        summary="What was said (OpenAI's API)",
+        response_class=Response,
+        responses=models.TRANSCRIPTION,
+        openapi_extra=models.TRANSCRIBE,
+    )
+    async def transcribe(request: Request) -> Response:
+        return await _answered(request, service, retries, translate=False)
+
+    @router.post(
+        TRANSLATIONS,
+        summary="What was said, in English (OpenAI's API)",
+        response_class=Response,
+        responses=models.TRANSLATION,
+        openapi_extra=models.TRANSLATE,
+    )
+    async def translate(request: Request) -> Response:
+        return await _answered(request, service, retries, translate=True)
+
+    @router.post(
+        INFERENCE,
+        summary="What was said (whisper.cpp's server)",
+        response_class=Response,
+        responses=models.TRANSCRIPTION,
+        openapi_extra=models.INFER,
+    )
+    async def infer(request: Request) -> Response:
+        usual = service.spec.name
+        return await _answered(request, service, retries, translate=False, usual=usual)
+
+    @router.get(
+        MODELS,
+        summary="What is loaded, by all its names (OpenAI's API)",
+        response_model=models.ModelList,
+        responses=ERRORS,
+    )
+    async def listed() -> Response:
+        bodies = [model_body(service.spec, name, created) for name in names(service.spec)]
+        return json_response({"object": "list", "data": bodies}, headers=_request_id())
+
+    @router.get(
+        f"{MODELS}/{{model}}",
+        summary="A model (OpenAI's API)",
+        response_model=models.Model,
+        responses=ERRORS,
+    )
+    async def model(model: str) -> Response:
+        return json_response(model_body(service.spec, model, created), headers=_request_id())
+
+    return router
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """The job of a request; ``live`` where it goes with its client, which may send it again if that
+    ``sent`` it."""
+
+    running: Running
+    live: Job | None = None
+    sent: Sent | None = None
+    replayed: bool = False
+
+
+async def _answered(
+    request: Request, service: Service, retries: Retries, *, translate: bool, usual: str = ""
+) -> Response:
+    caller, arrived = caller_of(request), _now()
+    key = key_name(request)
+    with await service.submissions.place(caller, key) as place:
+        asked = await read_request(request, service, translate=translate, usual=usual)
+        begun = await _begun(request, service, caller, retries, asked, place, key)
+    running = begun.running
+    headers = {REQUEST_ID: running.record.id}
+    if begun.replayed:
+        headers["Idempotent-Replayed"] = "true"
+
+    def cancel() -> None:
+        service.owned.hang_up(caller, running.record)
+
+    left = False
+
+    def gone() -> None:
+        nonlocal left
+        if left or begun.live is None or begun.live.ended:
+            return
+        if begun.sent is not None and timed_out(request, _now() - arrived):
+            left = True
+            retries.leave(begun.sent, begun.live, cancel)
+        else:
+            cancel()
+
+    def noted(record: JobRecord) -> Transcript:
+        if record.error is not None:
+            raise record.error.error()
+        assert record.transcript is not None
+        return service.noted(record.transcript, record.options).noting(*asked.wish.notices)
+
+    if asked.wish.stream:
+        sent = frames(running, asked.wish.format, noted)
+        closed = cancel if begun.live else _nothing
+        return sse.EventStream(sent, closed, farewell(), headers)
+    async with hanging_up.noticed(request, gone, cancel):
+        async for _ in running.watched(sse.KEEP_ALIVE_S):
+            pass
+        transcript, temperature = noted(running.record), running.record.options.temperature
+    body, kind = await asyncio.to_thread(answer, transcript, asked.wish, temperature)
+    return Response(body, media_type=kind, headers=headers)
+
+
+async def _begun(
+    request: Request,
+    service: Service,
+    caller: Identity,
+    retries: Retries,
+    asked: Asked,
+    place: Place,
+    key: str | None,
+) -> _Begun:
+    """The job of a request: a new one, or the one that it is sent again for."""
+    if key is not None:
+        try:
+            said = await asyncio.to_thread(digest, asked.fields, asked.source.fd)
+        except BaseException:
+            asked.source.close()
+            raise
+        record, replayed = await service.submissions.submit_once(
+            caller, asked.source, asked.options, place, RequestKey(key, said)
+        )
+        return _Begun(Kept(service, caller, record), replayed=replayed)
+    try:
+        sent = None
+        if (count := retries_of(request)) is not None:
+            sent = await retries.sent(caller.owner, asked.fields, asked.source)
+        if sent is not None and count and (job := await retries.take(sent, asked.source)):
+            return _Begun(job, job, sent)  # it was left behind by the same request
+    except BaseException:
+        asked.source.close()
+        raise
+    job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
+    return _Begun(job, job, sent)
+
+
+def _nothing() -> None:
+    """Its job goes on without the client, who may ask again by the same key."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _request_id() -> dict[str, str]:
+    return {REQUEST_ID: uuid.uuid4().hex}

@@ -1,0 +1,239 @@
+"""The machine's replies as responses: what is told of them, and when. Pure.
+
+A response is done when all of it was sent; how much of it was heard its client says later, or a
+clock.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar import errors
+from sidecar.audio import g711
+from sidecar.conversation.llm.dialogue import Role
+from sidecar.conversation.outgoing import Clear, Out, Sent
+from sidecar.conversation.pacing import Frame
+from sidecar.conversation.told import (
+    CallEnded,
+    CallStarted,
+    CallWritten,
+    Ending,
+    Failed,
+    ReplyEnded,
+    ReplyStarted,
+    ReplyTruncated,
+    ReplyWritten,
+)
+from sidecar.protocols.openai_realtime import vocabulary
+from sidecar.protocols.openai_realtime.configuration import Sound
+from sidecar.protocols.openai_realtime.dialogue_items import Item, Items, Said
+
+Parts = ReplyWritten | Frame | CallStarted | CallWritten | CallEnded | Sent | ReplyEnded | Failed
+
+WISHES = 8
+"""Of clients that are kept until their answers begin."""
+
+
+@dataclass(eq=False, slots=True)
+class Response:
+    """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
+    has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
+    before it."""
+
+    turn: int
+    id: str
+    item: Item
+    wish: Mapping[str, Any]
+    output: Said
+    begun: bool = False
+    before: str | None = None
+    done: bool = False
+    written: str = ""
+    calls: dict[str, tuple[Item, str | None]] = field(default_factory=dict)
+    error: errors.SidecarError | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        """What it is made of so far, in order."""
+        message = [self.item] if self.begun else []
+        return sorted(
+            [*message, *(item for item, _ in self.calls.values())], key=lambda one: one.index
+        )
+
+
+class Replies:
+    """Those of one conversation. ``output`` says how they sound now, as clients read it."""
+
+    def __init__(self, items: Items, prefix: str, conversation: str) -> None:
+        self.output: Said = {}
+        self.law = Sound.MU_LAW
+        """How sound for telephones goes out."""
+        self._items, self._prefix, self._conversation = items, prefix, conversation
+        self._wishes: dict[int, Mapping[str, Any]] = {}
+        self._now: Response | None = None
+
+    @property
+    def current(self) -> str:
+        """The id of the last response that was told, or ''."""
+        return self._now.id if self._now is not None else ""
+
+    def wished(self, turn: int, wish: Mapping[str, Any]) -> None:
+        """A client has asked for the reply of that turn, and said this of it."""
+        self._wishes[turn] = wish
+        if len(self._wishes) > WISHES:
+            del self._wishes[next(iter(self._wishes))]
+
+    def told(self, out: Out) -> Iterator[Said]:
+        """What is to be said of that."""
+        match out:
+            case ReplyStarted():
+                yield from self._started(out)
+            case ReplyTruncated():
+                yield from self._truncated(out)
+            case Clear() if self._now is not None and self._now.turn == out.turn:
+                yield vocabulary.output_cleared(self._now.id)
+            case (
+                ReplyWritten()
+                | Frame()
+                | CallStarted()
+                | CallWritten()
+                | CallEnded()
+                | Sent()
+                | ReplyEnded()
+                | Failed()
+            ):
+                if self._now is not None and out.turn == self._now.turn:
+                    yield from self._of(self._now, out)
+
+    def _started(self, reply: ReplyStarted) -> Iterator[Said]:
+        item = Item(
+            self._items.new_id(),
+            Role.ASSISTANT,
+            aloud=reply.voiced,
+            status="in_progress",
+            entry=reply.entry,
+            turn=reply.turn,
+        )
+        name = f"resp_{self._prefix}_{reply.turn}"
+        wish = self._wishes.pop(reply.turn, {})
+        self._now = Response(reply.turn, name, item, wish, self.output)
+        yield vocabulary.response_event("created", self._view(self._now, None))
+
+    def _of(self, response: Response, out: Parts) -> Iterator[Said]:
+        item = response.item
+        match out:
+            case ReplyWritten():
+                yield from self._begin(response)
+                response.written += out.text
+                item.text = response.written
+                yield vocabulary.words_delta(response.id, item, out.text)
+            case Frame():
+                yield from self._begin(response)
+                item.sent_s += out.seconds
+                sound = base64.b64encode(self._encoded(out)).decode()
+                yield vocabulary.sound_delta(response.id, item, sound)
+            case CallStarted() | CallWritten() | CallEnded():
+                yield from self._called(response, out)
+            case Failed():
+                response.error = out.error
+            case Sent():
+                yield from self._finish(response, out.ending)
+            case ReplyEnded():
+                yield from self._finish(response, out.ending)
+                item.text = out.text
+
+    def _begin(self, response: Response) -> Iterator[Said]:
+        """There is something of it."""
+        if response.begun:
+            return
+        response.item.index = len(response.items)
+        response.begun, item = True, response.item
+        response.before = self._items.add(item)
+        yield vocabulary.output_item("added", response.id, item, empty=True)
+        yield vocabulary.item_event("added", item, response.before, empty=True)
+        yield vocabulary.part_event("added", response.id, item, "")
+
+    def _called(
+        self, response: Response, out: CallStarted | CallWritten | CallEnded
+    ) -> Iterator[Said]:
+        """A tool is called, or more of that is there, or all."""
+        if isinstance(out, CallStarted):
+            item = Item(
+                self._items.new_id(),
+                Role.ASSISTANT,
+                status="in_progress",
+                index=len(response.items),
+                call=out.call,
+                name=out.name,
+            )
+            before = self._items.add(item)
+            response.calls[out.call] = item, before
+            yield vocabulary.output_item("added", response.id, item, empty=True)
+            yield vocabulary.item_event("added", item, before, empty=True)
+        elif isinstance(out, CallWritten):
+            item, _ = response.calls[out.call]
+            item.text += out.text
+            yield vocabulary.arguments_delta(response.id, item, out.text)
+        else:
+            item, before = response.calls[out.call.id]
+            item.status, item.entry = "completed", out.entry
+            yield vocabulary.arguments_done(response.id, item)
+            yield from self._call_done(response, item, before)
+
+    @staticmethod
+    def _call_done(response: Response, item: Item, before: str | None) -> Iterator[Said]:
+        yield vocabulary.item_event("done", item, before)
+        yield vocabulary.output_item("done", response.id, item)
+
+    def _finish(self, response: Response, ending: Ending) -> Iterator[Said]:
+        """Nothing more comes of it."""
+        if response.done:
+            return
+        response.done, item = True, response.item
+        item.text = response.written
+        item.status = "completed" if ending is Ending.COMPLETED else "incomplete"
+        if response.begun:
+            if item.aloud:
+                yield vocabulary.sound_done(response.id, item)
+            yield vocabulary.words_done(response.id, item, response.written)
+            yield vocabulary.part_event("done", response.id, item, response.written)
+            yield vocabulary.item_event("done", item, response.before)
+            yield vocabulary.output_item("done", response.id, item)
+        for call, before in response.calls.values():
+            if call.status == "in_progress":  # nobody carries it out
+                call.status = "incomplete"
+                yield from self._call_done(response, call, before)
+        yield vocabulary.response_event("done", self._view(response, ending))
+
+    def _truncated(self, cut: ReplyTruncated) -> Iterator[Said]:
+        item = self._items.reply(cut.turn)
+        if item is not None:
+            item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
+            yield vocabulary.truncated(item, cut.seconds)
+
+    def _encoded(self, frame: Frame) -> bytes:
+        """As its rate says that it was wanted when it was made."""
+        if frame.rate != g711.RATE:
+            return frame.pcm
+        encode = g711.to_a_law if self.law is Sound.A_LAW else g711.to_mu_law
+        return encode(frame.pcm)
+
+    def _view(self, response: Response, ending: Ending | None) -> Said:
+        return {
+            "id": response.id,
+            "object": "realtime.response",
+            "status": "in_progress" if ending is None else vocabulary.STATUSES[ending],
+            "status_details": None
+            if ending is None
+            else vocabulary.details(ending, response.error),
+            "output": [item.view() for item in response.items],
+            "conversation_id": self._conversation,
+            "output_modalities": ["audio" if response.item.aloud else "text"],
+            "max_output_tokens": "inf",
+            "metadata": response.wish.get("metadata"),
+            "audio": {"output": response.output},
+            "usage": None,
+        }

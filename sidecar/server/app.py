@@ -1,0 +1,319 @@
+"""The composition root: the only place that builds everything, and closes it in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, FastAPI
+
+from sidecar import __version__
+from sidecar.api import admin, front, standing
+from sidecar.api import api as control_api
+from sidecar.api import dialect as control_dialect
+from sidecar.api import erasure_api as erasure_api
+from sidecar.api import estimate_api as estimate_api
+from sidecar.api import jobs_api as jobs_api
+from sidecar.api import live_api as live_api
+from sidecar.api import page_api as page_api
+from sidecar.api import people_api as people_api
+from sidecar.api import sidecar_api as sidecar_api
+from sidecar.api.http import (
+    arrivals,
+    auth_gate,
+    counted,
+    cut_off,
+    docs_page,
+    head,
+    lingering,
+    problems,
+)
+from sidecar.api.http import tickets as tickets_api
+from sidecar.api.http.handshake import Grant
+from sidecar.auth.approach import is_loopback
+from sidecar.auth.auth import Access
+from sidecar.auth.entrance import Entrance
+from sidecar.auth.handover import Handover
+from sidecar.auth.known import authenticator_of, limits_of
+from sidecar.auth.revocable_streams import OPEN, Visits
+from sidecar.auth.self_signed_certificate import Pair
+from sidecar.auth.turnstile import Turnstile
+from sidecar.config.settings import FRONT, NODE, Settings, load_settings
+from sidecar.engines.choice import choose, choose_for_others, choose_live
+from sidecar.errors import SettingsInvalid
+from sidecar.errors.extra import needed_for
+from sidecar.protocols import dialect as openai_dialect
+from sidecar.protocols.grpc_stt import without_forks
+from sidecar.protocols.openai import routes
+from sidecar.protocols.openai_realtime import api as realtime_api
+from sidecar.protocols.s2s import api as talk_api
+from sidecar.protocols.s2s import original
+from sidecar.protocols.vvv import api as queue_api
+from sidecar.protocols.vvv import dialect as queue_dialect
+from sidecar.protocols.yap import api as streaming_api
+from sidecar.service import Service
+from sidecar.tts.voice_selection import choose_voice
+from sidecar.watched import Watch
+
+if TYPE_CHECKING:
+    from sidecar.protocols.grpc_stt.listener import LiveGrpc
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
+what and when. Every error is `application/problem+json` with a stable `code` and a `hint`; at the
+addresses of OpenAI's API, with the same code in its shape.
+"""
+
+
+QUIET = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+"""FastAPI's own telemetry: it would tell addresses and what exceptions say (docs/tracing.md)."""
+
+
+def create_service(settings: Settings) -> Service:
+    """The parts behind every wire.
+
+    Raises:
+        errors.EngineUnavailable: the engine that the settings name cannot run here.
+        errors.BadCheckpoint: its weights are missing, or not usable.
+    """
+    choice = choose_for_others(settings) if settings.role == FRONT else choose(settings)
+    log.info("engine %s: %s", choice.spec.name, choice.reason)
+    if settings.role == NODE:
+        return Service(settings, choice)
+    live, reason = choose_live(settings, choice)
+    log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
+    voice, reason = choose_voice(settings, choice)
+    log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
+    return Service(settings, choice, live=live, voice=voice)
+
+
+def access_of(settings: Settings, watch: Watch) -> Access:
+    """Who may come in; ``watch`` looks at the files that this hangs on.
+
+    Raises:
+        errors.SettingsInvalid: the service would be open to the network.
+    """
+    authenticator = authenticator_of(settings, watch)
+    anywhere = not is_loopback(settings.host)
+    if anywhere and authenticator.local_only:
+        raise SettingsInvalid(
+            f"Other machines can reach the address {settings.host}, and there is no token and no "
+            "key of signed ones.",
+            hint="Set VIBEVOICE_TOKEN (or --token-file), make a signed one with 'vibevoice-asr "
+            "token create --subject NAME', or listen on 127.0.0.1.",
+        )
+    if anywhere and not settings.encrypted and not settings.forwarded_allow_ips:
+        log.warning(
+            "tokens and recordings cross the network unencrypted: set --tls-cert with --tls-key or "
+            "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
+        )
+    listens = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return Access(
+        names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
+        anywhere=anywhere,
+        origins=frozenset(settings.allowed_origins),
+        localhost_origins=settings.allow_localhost_origins,
+        authenticator=authenticator,
+        limits=limits_of(settings),
+    )
+
+
+def entrance_of(settings: Settings, watch: Watch) -> Entrance:
+    """What all wires have in common of who may come in; ``watch`` as in `access_of`.
+
+    Raises:
+        errors.SettingsInvalid: the service would be open to the network.
+    """
+    access = access_of(settings, watch)
+    per_minute = access.limits.requests_per_minute
+    turnstile = Turnstile(per_minute) if per_minute else None
+    most = OPEN + settings.queue_limit + settings.live_sessions
+    return Entrance(access, turnstile, Visits(access.authenticator.refusal, most=most))
+
+
+def create_listeners(
+    settings: Settings,
+    service: Service,
+    entrance: Entrance,
+    watch: Watch,
+    grpc: socket.socket | None,
+    tls: Pair | None = None,
+) -> list[LiveGrpc]:
+    """What serves beside HTTP. ``grpc`` has the port of it, and is closed when that is listened at;
+    ``tls`` are the files that connections are encrypted by.
+
+    Raises:
+        errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
+            each other.
+    """
+    if grpc is None:
+        return []
+    without_forks()
+    with needed_for("Calls over gRPC", "grpc"):
+        from sidecar.protocols.grpc_stt.encryption import credentials_of
+        from sidecar.protocols.grpc_stt.listener import LiveGrpc
+    clients = settings.grpc_client_ca
+    if clients is not None and tls is None:
+        raise SettingsInvalid(
+            "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
+            hint="Set --tls-cert with --tls-key, or --tls self-signed.",
+        )
+    credentials = credentials_of(tls, watch, clients) if tls else None
+    return [LiveGrpc(service, entrance, grpc, credentials)]
+
+
+def create_app(
+    settings: Settings | None = None,
+    service: Service | None = None,
+    watch: Watch | None = None,
+    entrance: Entrance | None = None,
+) -> FastAPI:
+    """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
+    looks at files while it runs; who comes by other wires comes by the same ``entrance``.
+
+    Raises:
+        errors.SettingsInvalid: the environment or the file holds an impossible setting.
+        errors.EngineUnavailable: the engine cannot run here.
+        errors.BadCheckpoint: its weights are missing, or not usable.
+    """
+    settings = settings or load_settings()
+    service = service or create_service(settings)
+    watch = watch or Watch()
+    entrance = entrance or entrance_of(settings, watch)
+    app = FastAPI(
+        title="vibevoice-asr",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan(service, watch, entrance.visits),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever Host the client claims
+        telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
+    )
+    tickets = Handover[Grant]()
+    routers = _routers(service, tickets)
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(counted.Route)
+    app.add_middleware(head.Head)
+    dialects = _dialects(settings)
+    app.add_middleware(
+        auth_gate.Gate,
+        access=entrance.access,
+        turnstile=entrance.turnstile,
+        dialects=dialects,
+        visits=entrance.visits,
+        opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
+        refusals={
+            live_api.PATH: live_api.refuse,
+            realtime_api.REALTIME: realtime_api.refuse,
+            streaming_api.PATH: streaming_api.refuse(settings),
+            talk_api.PATH: talk_api.refuse,
+        },
+        tickets=tickets,
+    )
+    app.add_middleware(lingering.Lingering)
+    app.add_middleware(cut_off.CutOff, dialects=dialects)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
+    if service.traces.on:
+        app.add_middleware(arrivals.Arrivals)
+    if settings.role != NODE:
+        docs_page.install(app)
+        front.install(app)
+    problems.install(app, *routers, dialects=dialects)
+    return app
+
+
+def _lifespan(
+    service: Service, watch: Watch, visits: Visits
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """From the first request to the last: the service is open, and files are looked at."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        gc.collect()
+        gc.freeze()
+        spawn = asyncio.get_running_loop().create_task
+        looking = spawn(watch.run(), name="watch"), spawn(visits.run(), name="visits")
+        try:
+            yield
+        finally:
+            for task in looking:
+                task.cancel()
+            await service.close()
+
+    return lifespan
+
+
+def _routers(service: Service, tickets: Handover[Grant]) -> list[APIRouter]:
+    """Every wire over HTTP that this service has."""
+    if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
+        return [standing.build_router(service), control_api.build_router(service)]
+    wires = (
+        *(standing, sidecar_api, estimate_api, jobs_api, people_api, erasure_api, queue_api),
+        *(routes, page_api, live_api, streaming_api, talk_api, control_api, admin),
+    )
+    return [
+        tickets_api.build_router(tickets),
+        realtime_api.build_router(service, tickets),
+        *(wire.build_router(service) for wire in wires),
+    ]
+
+
+def _dialects(settings: Settings) -> dict[str, problems.Say]:
+    """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
+    return {
+        **dict.fromkeys(queue_api.PATHS, queue_dialect.say),
+        **dict.fromkeys((*routes.PATHS, *realtime_api.PATHS), openai_dialect.say),
+        admin.PATH: control_dialect.say_where(on=settings.admin),
+    }
+
+
+def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
+    """What the page of the speech-to-speech demo finds at its own port, and nothing else: pages
+    that are served on this machine at the port ``page`` may ask.
+
+    Raises:
+        errors.SettingsInvalid: somebody has to say who they are, which that page cannot.
+    """
+    if not entrance.access.authenticator.local_only:
+        raise SettingsInvalid(
+            "A token is asked for, and the page for which there is --talk-ports sends none.",
+            hint="Have one of the two; what is at --port is there for pages with a token, too.",
+        )
+    app = FastAPI(
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry=QUIET,  # type: ignore[arg-type]  # as above
+    )
+    routers = [talk_api.build_router(service), original.build_router(service)]
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(counted.Route)
+    app.add_middleware(head.Head)
+    app.add_middleware(
+        auth_gate.Gate,
+        access=replace(entrance.access, origins=original.origins(page)),
+        turnstile=entrance.turnstile,
+        visits=entrance.visits,
+        refusals={talk_api.PATH: talk_api.refuse},
+    )
+    app.add_middleware(lingering.Lingering)
+    app.add_middleware(cut_off.CutOff)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
+    problems.install(app, *routers)
+    return app

@@ -1,0 +1,165 @@
+"""Life as a child process: the port, the ready line, the order to stop, the end of the host."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from sidecar import __version__, errors
+from sidecar.auth.credentials import with_token
+from sidecar.config.settings import Settings, unheeded
+from sidecar.observability.crash import data_folder
+from sidecar.observability.logs import Logs
+from sidecar.server import inherited, port_owner
+from sidecar.server.announcement import announce, ready_line
+from sidecar.server.descriptors import raise_limit
+from sidecar.server.ports import Ports, bind
+
+log = logging.getLogger(__name__)
+
+EXIT_CODES: dict[str, int] = {  # sysexits.h
+    errors.SettingsInvalid.code: 78,
+    errors.PortInUse.code: 75,
+    errors.EngineUnavailable.code: 69,
+    errors.HubUnreachable.code: 69,
+    **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
+}
+BACKLOG = 2048
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
+    """
+    raise_limit()
+    given = inherited.take(os.environ)
+    if given is not None:
+        settings = settings.model_copy(update=inherited.address(given))
+    logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
+    try:
+        if keys := unheeded(settings):
+            log.warning("nothing here corresponds to these settings: %s", ", ".join(keys))
+        settings = with_token(settings)
+        _serve(settings, given)
+    finally:
+        logs.close()
+
+
+def _serve(settings: Settings, given: socket.socket | None) -> None:
+    place = take_place(settings) if given is None else given
+    besides = Ports.of(settings) if isinstance(place, socket.socket) else Ports()
+    if isinstance(place, socket.socket):
+        # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
+        # and gives up when it is kept waiting.
+        from sidecar.server.app import create_app, create_service, entrance_of
+        from sidecar.server.lifetime import serve_until_told
+        from sidecar.server.tls import tls_of
+        from sidecar.watched import Watch
+
+        watch = Watch()
+        tls = tls_of(settings, watch)
+        service = create_service(settings)
+        entrance = entrance_of(settings, watch)
+        app = create_app(settings, service, watch, entrance)
+        listeners = besides.listeners(settings, service, entrance, watch, tls)
+        place = listening(place, settings)
+    if isinstance(place, port_owner.Neighbour):
+        log.info("port %d is served by pid %d already", place.port, place.pid)
+        announce(_ready(settings, place.port, place.pid, None, reused=True, **place.also))
+        return
+    port = place.getsockname()[1]
+
+    def tell(also: dict[str, Any]) -> None:
+        log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
+        made = settings.token if settings.generate_token else None
+        shown = dict(also)
+        if tls and tls.fingerprint:
+            shown["fingerprint"] = tls.fingerprint
+            log.info("the fingerprint (SHA-256) of our certificate: %s", tls.fingerprint)
+        announce(_ready(settings, port, os.getpid(), made, **shown))
+
+    with place:
+        serve_until_told(app, service, settings, place, tell, tls, listeners)
+
+
+def log_file(settings: Settings) -> Path | None:
+    """Where the log goes beside standard error; one file for each port."""
+    folder = data_folder(settings.data_dir)
+    return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
+
+
+def take_place(settings: Settings) -> socket.socket | port_owner.Neighbour:
+    """A socket that has the port, and does not listen; or, with ``reuse``, who has it already.
+
+    Raises:
+        errors.PortInUse: somebody else has it, and keeps it.
+        errors.SettingsInvalid: the address cannot be bound.
+    """
+    try:
+        return bind(settings.host, settings.port)
+    except errors.PortInUse as error:
+        other = port_owner.at(settings.host, settings.port)
+        if other is None:
+            with contextlib.suppress(errors.PortInUse):  # one that goes now answers nobody
+                return bind(settings.host, settings.port)
+            raise errors.PortInUse(
+                f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
+            ) from None
+        if other.stopping and other.ends():
+            return bind(settings.host, settings.port)
+        if settings.reuse and not other.stopping and other.version == __version__:
+            return other
+        if settings.takeover:
+            log.warning("taking the place of pid %d", other.pid)
+            if other.stop():
+                return bind(settings.host, settings.port)
+        raise errors.PortInUse(
+            f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
+            hint=f"--reuse leaves it to that one, --takeover replaces it. {error.hint}",
+        ) from None
+
+
+def listening(
+    place: socket.socket | port_owner.Neighbour, settings: Settings
+) -> socket.socket | port_owner.Neighbour:
+    """The socket, listening. Two that do not listen yet can have the same port (Linux): where
+    another was quicker to, what `take_place` makes of that.
+
+    Raises:
+        errors.PortInUse, errors.SettingsInvalid: as `take_place`.
+    """
+    while isinstance(place, socket.socket):
+        try:
+            place.listen(BACKLOG)
+        except OSError as error:
+            place.close()
+            if error.errno != errno.EADDRINUSE:
+                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
+            place = take_place(settings)
+        else:
+            break
+    return place
+
+
+def _ready(
+    settings: Settings, port: int, pid: int, token: SecretStr | None, **more: Any
+) -> dict[str, Any]:
+    """``token``: one that was made for this start, of which the service that the line tells of
+    must know."""
+    return ready_line(
+        port=port,
+        url=port_owner.address(settings.host, port, encrypted=settings.encrypted),
+        version=__version__,
+        pid=pid,
+        token=token.get_secret_value() if token else None,
+        **more,
+    )

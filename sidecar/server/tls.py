@@ -1,0 +1,159 @@
+"""TLS: which certificate the service shows, read again when its files change.
+
+A handshake takes the certificate as it is at that moment; connections that are open stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar import private
+from sidecar.auth import self_signed_certificate
+from sidecar.auth.approach import is_loopback
+from sidecar.auth.self_signed_certificate import Pair
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
+from sidecar.observability.crash import data_folder
+from sidecar.watched import Watch
+
+log = logging.getLogger(__name__)
+
+HSTS_S = 365 * 86400
+"""How long browsers keep to TLS, once they came by it: with a certificate that others vouch for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The service's end of TLS."""
+
+    context: ssl.SSLContext
+    pair: Pair
+    """The files that it is from."""
+    fingerprint: str | None
+    """Of a certificate of our own, which nobody else vouches for."""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What every answer says besides."""
+        if self.fingerprint is not None:
+            return []
+        return [("Strict-Transport-Security", f"max-age={HSTS_S}")]
+
+
+def tls_of(settings: Settings, watch: Watch) -> Tls | None:
+    """How connections are encrypted; None: not at all. ``watch`` looks at the files.
+
+    Raises:
+        errors.SettingsInvalid: the settings contradict each other, or a file cannot be used.
+    """
+    pair = _named(settings)
+    own = settings.tls == "self-signed"
+    if own and pair:
+        raise SettingsInvalid(
+            "There is a certificate, and one of our own is asked for.",
+            hint="Keep --tls-cert with --tls-key, or --tls self-signed.",
+        )
+    if own:
+        pair = self_signed_certificate.self_signed(
+            _folder(settings),
+            self_signed_certificate.names_of(settings.host, settings.allowed_hosts),
+            [] if is_loopback(settings.host) else _addresses(),
+        )
+    if pair is None:
+        return None
+    return Tls(_context(pair, watch), pair, _fingerprint(pair) if own else None)
+
+
+def fingerprint_here(settings: Settings) -> str | None:
+    """Of the certificate that the service of this machine shows; None where it shows none, or where
+    that cannot be read."""
+    file = settings.tls_cert
+    if file is None and settings.tls == "self-signed":
+        file = self_signed_certificate.pair_in(_folder(settings)).certificate
+    try:
+        if file is None or not file.is_file():  # a pipe would be waited for
+            return None
+        return self_signed_certificate.fingerprint(file.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _named(settings: Settings) -> Pair | None:
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise SettingsInvalid("There is a key for TLS without a certificate (--tls-cert).")
+        return None
+    return Pair(settings.tls_cert, settings.tls_key or settings.tls_cert)
+
+
+def _folder(settings: Settings) -> Path:
+    data = data_folder(settings.data_dir)
+    if data is None:
+        raise SettingsInvalid("There is no folder for a certificate.", hint="Set --data-dir.")
+    return data / self_signed_certificate.FOLDER
+
+
+def _context(pair: Pair, watch: Watch) -> ssl.SSLContext:
+    """Of every connection at first; before the certificate is shown, the one that was read last
+    takes over. So a pair is exchanged as a whole, and a broken one not at all."""
+    files = {pair.certificate, pair.key}
+    current = watch.add("the certificate for TLS", files, lambda: _read(pair))
+
+    def take_over(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
+        connection.context = current.value
+
+    context = _read(pair)
+    context.sni_callback = take_over
+    return context
+
+
+def _read(pair: Pair) -> ssl.SSLContext:
+    """A context with the pair.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be used; the text says why.
+    """
+    for file in (pair.certificate, pair.key):
+        private.check_regular(file)  # OpenSSL would wait for a pipe
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    encrypted = False
+
+    def password() -> str:
+        nonlocal encrypted
+        encrypted = True  # without this, OpenSSL would ask on the terminal
+        return ""
+
+    try:
+        context.load_cert_chain(pair.certificate, pair.key, password)
+    except OSError as error:  # ssl.SSLError is one
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        why = "the key has a password" if encrypted else reason.lower().replace("_", " ")
+        raise SettingsInvalid(
+            f"The certificate {pair.certificate} with the key {pair.key} cannot be used: {why}.",
+            hint="PEM: the certificate and its chain in one file, the key that belongs to it.",
+        ) from None
+    return context
+
+
+def _fingerprint(pair: Pair) -> str:
+    return self_signed_certificate.fingerprint(pair.certificate.read_text("ascii"))
+
+
+def _addresses() -> list[str]:
+    """The addresses of this machine, as they are now."""
+    import socket
+
+    import psutil
+
+    families = {socket.AF_INET, socket.AF_INET6}
+    return [
+        one.address
+        for each in psutil.net_if_addrs().values()
+        for one in each
+        if one.family in families and "%" not in one.address
+    ]

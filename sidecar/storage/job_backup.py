@@ -1,0 +1,256 @@
+"""Kept jobs in one file, and back into a folder; what is sealed stays so, and no key is needed.
+
+The file is a tar: recordings, `jobs.db`, and at its end a list of both with their digests. Without
+the list it is not whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from sidecar import clock
+from sidecar.audio.source import storage_error
+from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
+from sidecar.storage.folder import settle
+from sidecar.storage.job_journal import FILE, UPLOADS, check_version, locked
+from sidecar.storage.protocol import PARTIAL
+
+LIST = "backup.json"
+_LONGEST_LIST = 64 << 20
+_RECORDING = re.compile(rf"{UPLOADS}/\w[\w-]*")
+_PIECE = 1 << 20
+
+
+class _Read(Protocol):
+    def read(self, most: int = -1, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What is in one: numbers, and bytes of it all."""
+
+    jobs: int
+    recordings: int
+    size: int
+
+
+def back_up(folder: Path, target: Path) -> Backup:
+    """Write what is kept in ``folder`` into one new file that only its owner may read; a service
+    may be at work there meanwhile. It is there whole or not at all.
+
+    Raises:
+        errors.SettingsInvalid: there are no jobs, they cannot be copied, or ``target`` is there
+            already or cannot be written.
+        errors.DiskFull: there is no room for it.
+    """
+    if not (folder / FILE).is_file():
+        raise SettingsInvalid(
+            f"There are no kept jobs in {folder}.", hint="Name the folder: --jobs-dir."
+        )
+    if target.exists():
+        raise _taken(target)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
+            copy, packed = Path(made, FILE), Path(made, "tar")
+            with _moment(folder) as (database, recordings):
+                _copy(database, copy)
+                jobs = _looked_at(copy)
+                with _private(packed) as file:
+                    size = _pack(file, copy, recordings)
+            if target.exists():
+                raise _taken(target)
+            packed.replace(target)
+        settle(target.parent)
+    except sqlite3.Error as error:
+        raise SettingsInvalid(f"The kept jobs in {folder} cannot be copied: {error}.") from None
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    return Backup(jobs, len(recordings), size)
+
+
+def restore(source: Path, folder: Path) -> Backup:
+    """Put what a backup has into ``folder``, in which there are no jobs.
+
+    Raises:
+        errors.SettingsInvalid: it is no backup or not whole, it is of a later version, there are
+            jobs already, or a service has the folder, or that cannot be written.
+        errors.DiskFull: there is no room for it.
+    """
+    try:
+        packed = source.open("rb")
+    except OSError as error:
+        raise SettingsInvalid(f"The file {source} cannot be read: {error.strerror}.") from None
+    with packed:
+        return _restored(packed, source, folder)
+
+
+def _restored(packed: IO[bytes], source: Path, folder: Path) -> Backup:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(folder, 0o700)
+        with closing(locked(folder)):
+            uploads = folder / UPLOADS
+            database = [folder / f"{FILE}{more}" for more in ("", "-wal", "-shm")]
+            if any(one.exists() for one in (*database, *uploads.glob("*"))):
+                raise _taken(folder)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
+                new = Path(made)
+                recordings = _unpack(packed, source, new)
+                jobs = _looked_at(new / FILE)
+                with suppress(FileNotFoundError):
+                    uploads.rmdir()
+                settle(new / UPLOADS)
+                (new / UPLOADS).rename(uploads)
+                (new / FILE).rename(folder / FILE)  # last: without it nothing was restored
+                settle(folder)
+    except sqlite3.Error as error:
+        raise _no_backup(source, str(error)) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return Backup(jobs, recordings, os.fstat(packed.fileno()).st_size)
+
+
+def _unwritable(path: Path, error: OSError) -> SidecarError:
+    known = storage_error(error)
+    if isinstance(known, DiskFull):
+        return known
+    return SettingsInvalid(f"{path} cannot be written: {error.strerror}.")
+
+
+def _taken(path: Path) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"There is something in {path} already, and nothing is overwritten.",
+        hint="Name another, or move away what is there.",
+    )
+
+
+def _no_backup(source: Path, why: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"The file {source} is no backup of kept jobs, or not all of one: {why}.",
+        hint="Nothing was restored; take another backup.",
+    )
+
+
+@contextmanager
+def _moment(folder: Path) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, IO[bytes]]]]]:
+    """The file and the recordings as they were at one moment: both are opened while nothing can be
+    written. A service that is at work waits for milliseconds; what it deletes then stays open."""
+    with ExitStack() as opened:
+        address = f"{(folder / FILE).absolute().as_uri()}?mode=rw"
+        guard, reader = (
+            opened.enter_context(closing(sqlite3.connect(address, isolation_level=None, uri=True)))
+            for _ in range(2)
+        )
+        guard.execute("BEGIN IMMEDIATE")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM jobs").fetchall()  # from here on it sees this moment
+        recordings = []
+        for path in sorted((folder / UPLOADS).glob("*")):
+            with suppress(FileNotFoundError):  # its job had ended by then
+                if path.suffix != PARTIAL:
+                    recordings.append((path.name, opened.enter_context(path.open("rb"))))
+        guard.execute("ROLLBACK")
+        yield reader, recordings
+
+
+def _copy(database: sqlite3.Connection, copy: Path) -> None:
+    _private(copy).close()
+    with closing(sqlite3.connect(copy, isolation_level=None)) as target:
+        database.backup(target)
+
+
+def _looked_at(file: Path) -> int:
+    """How many jobs there are in a file that is sound."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        check_version(database)
+        return int(database.execute("SELECT count(*) FROM jobs").fetchone()[0])
+
+
+def _pack(target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, IO[bytes]]]) -> int:
+    """Write the tar, through to the disk; the bytes in it."""
+    digests: dict[str, str] = {}
+    with tarfile.open(fileobj=target, mode="w") as tar, copy.open("rb") as database:
+        for name, file in [*((f"{UPLOADS}/{one}", file) for one, file in recordings),
+                           (FILE, database)]:  # fmt: skip
+            read = _Digested(file)
+            tar.addfile(_member(name, os.fstat(file.fileno()).st_size), read)
+            digests[name] = read.digest.hexdigest()
+        text = json.dumps({"files": digests}).encode()
+        tar.addfile(_member(LIST, len(text)), io.BytesIO(text))
+    target.flush()
+    os.fsync(target.fileno())
+    return target.tell()
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = size, 0o600, int(clock.wall())
+    return member
+
+
+def _unpack(packed: IO[bytes], source: Path, folder: Path) -> int:
+    """Write what the tar has into ``folder``; how many recordings."""
+    (folder / UPLOADS).mkdir(mode=0o700)
+    digests: dict[str, str] = {}
+    listed: Mapping[str, str] | None = None
+    try:
+        with tarfile.open(fileobj=packed, mode="r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.isreg() and not member.sparse else None
+                if file is None or listed is not None:
+                    raise _no_backup(source, f"'{member.name}' does not belong there")
+                if member.name == LIST:
+                    listed = json.loads(file.read(_LONGEST_LIST))["files"]
+                elif member.name == FILE or _RECORDING.fullmatch(member.name):
+                    digests[member.name] = _written(file, folder / member.name)
+                else:
+                    raise _no_backup(source, f"'{member.name}' does not belong there")
+    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        raise _no_backup(source, str(error)) from None
+    if listed != digests or FILE not in digests:
+        raise _no_backup(source, "what is in it is not what it lists")
+    return len(digests) - 1
+
+
+def _written(data: _Read, path: Path) -> str:
+    """Write a new file, through to the disk; its digest."""
+    read = _Digested(data)
+    with _private(path) as file:
+        while piece := read.read(_PIECE):
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return read.digest.hexdigest()
+
+
+def _private(path: Path) -> IO[bytes]:
+    """A new file for us only."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+class _Digested:
+    """Reads, and knows the SHA-256 of what was read."""
+
+    def __init__(self, data: _Read) -> None:
+        self._data = data
+        self.digest = hashlib.sha256()
+
+    def read(self, most: int = -1) -> bytes:
+        piece = self._data.read(most)
+        self.digest.update(piece)
+        return piece

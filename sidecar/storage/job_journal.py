@@ -1,0 +1,209 @@
+"""The file in which jobs are kept: opened by one service at a time, looked at before it is used.
+
+A file that is broken is set aside under a name with the time, and said; nothing deletes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.errors import SettingsInvalid
+from sidecar.storage import file
+from sidecar.storage.sealing import Seal
+
+log = logging.getLogger(__name__)
+
+FILE, LOCK, UPLOADS = "jobs.db", "lock", "uploads"
+BROKEN = ".broken-"
+ANOTHER_S = 5.0
+"""So long the service that has the folder may take to end."""
+ROOM_BYTES = 1 << 20
+"""With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
+error" where it cannot make the 32 KiB of its log's index."""
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
+"""What SQLite says of a file that is not what was written: its tables have other columns (`ERROR`),
+or its text is none (Python gives that no code). All else is said of the disk."""
+WORDS = file.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        file.KEY_TABLE,
+        "CREATE TABLE jobs (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, "
+        "owner TEXT NOT NULL, submitted BLOB NOT NULL)",
+        "CREATE TABLE events (job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, "
+        "seq INTEGER NOT NULL, at REAL NOT NULL, change BLOB NOT NULL, "
+        "PRIMARY KEY (job, seq)) WITHOUT ROWID",
+    ),
+    (
+        "ALTER TABLE jobs ADD COLUMN idempotency_key TEXT",
+        "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key) "
+        "WHERE idempotency_key IS NOT NULL",
+    ),
+    (),
+    (),
+    (),
+)
+"""What makes each version of the file out of the one before; a step once released never changes.
+The third adds a kind of event, an edit, which a program before it would take for damage; the
+fourth, an attempt that waits behind another job's; the fifth, a key for each recording."""
+
+
+class Broken(Exception):
+    """The file is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """An open file, and what it is sealed with."""
+
+    database: sqlite3.Connection
+    seal: Seal
+    lock: sqlite3.Connection
+
+    def close(self) -> None:
+        """Let another have it."""
+        self.database.close()
+        self.lock.close()
+
+
+def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> Journal:
+    """Open the file in ``folder``, brought up to date, and have it read; a new one if there is none
+    or the old one is broken (``read`` may find that, too).
+
+    Raises:
+        errors.SettingsInvalid: the folder cannot be used, another service uses it, the disk is full
+            or fails, the key is another, or the file is of a later version.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(folder, 0o700)
+        lock = locked(folder)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
+            hint="Set VIBEVOICE_JOBS_DIR to a folder that can be.",
+        ) from None
+    try:
+        try:
+            return _opened(folder, secret, lock, read)
+        except (Broken, sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the damage
+            if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
+                raise
+            aside = set_aside(folder)
+            log.error("the file of kept jobs is broken (%s) and was set aside: %s", error, aside)
+            return _opened(folder, secret, lock, read)
+    except (sqlite3.Error, OSError) as error:
+        lock.close()
+        raise _unusable(folder, error) from None
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _unusable(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
+    """The file may be sound, and stays as it is: whoever opens it later has all that is in it."""
+    full = isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL
+    with suppress(OSError):
+        full = full or shutil.disk_usage(folder).free < ROOM_BYTES
+    if full:
+        return SettingsInvalid(
+            "There is no room on the disk for the kept jobs.",
+            hint="Free some space, or start without --keep-jobs.",
+        )
+    return SettingsInvalid(
+        f"The kept jobs in {folder} cannot be opened now, and stay as they are: {error}.",
+        hint="Look whether that disk is sound, or set VIBEVOICE_JOBS_DIR to another folder.",
+    )
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    """What SQLite calls it, without the details."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def set_aside(folder: Path) -> str:
+    """Give the file and the uploads another name, with the time."""
+    mark = f"{BROKEN}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", UPLOADS):
+        with suppress(FileNotFoundError):
+            (folder / name).rename(folder / f"{name}{mark}")
+    return f"{FILE}{mark}"
+
+
+def broken_files(folder: Path) -> list[Path]:
+    """What was set aside."""
+    return sorted(folder.glob(f"{FILE}{BROKEN}*"))
+
+
+def locked(folder: Path) -> sqlite3.Connection:
+    """Who holds this has the folder; the system lets go of it with the process.
+
+    Raises:
+        errors.SettingsInvalid: another has it, or there is no room for it.
+        OSError: the folder cannot be written.
+    """
+    os.close(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600))
+    lock = sqlite3.connect(folder / LOCK, ANOTHER_S, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        lock.close()
+        if _code(error) != sqlite3.SQLITE_BUSY:
+            raise _unusable(folder, error) from None
+        raise SettingsInvalid(
+            f"The folder for jobs, {folder}, cannot be had for this service: {error}.",
+            hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_JOBS_DIR.",
+        ) from None
+    return lock
+
+
+def _opened(
+    folder: Path, secret: str, lock: sqlite3.Connection, read: Callable[[Journal], None]
+) -> Journal:
+    os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))
+    database = sqlite3.connect(folder / FILE, isolation_level=None, check_same_thread=False)
+    try:
+        with closing(database.execute("PRAGMA quick_check(1)")) as found:
+            if (verdict := found.fetchone()[0]) != "ok":
+                raise Broken(verdict)
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = ON",
+            "foreign_keys = ON",
+        ):
+            database.execute(f"PRAGMA {pragma}").fetchall()
+        migrate(database)
+        journal = Journal(database, file.seal_of(database, secret, WORDS), lock)
+        read(journal)
+    except BaseException:
+        database.close()
+        raise
+    return journal
+
+
+def migrate(database: sqlite3.Connection) -> None:
+    """Bring the file up to date, a version at a time, each whole or not at all.
+
+    Raises:
+        errors.SettingsInvalid: it is of a later version.
+    """
+    file.migrate(database, MIGRATIONS, WORDS)
+
+
+def check_version(database: sqlite3.Connection) -> int:
+    """The version of the file.
+
+    Raises:
+        errors.SettingsInvalid: it is later than this program.
+    """
+    return file.check_version(database, MIGRATIONS, WORDS)

@@ -1,0 +1,167 @@
+"""Connections to PostgreSQL with time limits. Imported where there is a database only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from sidecar.storage.address import said
+from sidecar.storage.timing import (
+    CALL_S,
+    CONNECT_S,
+    FIRST_PAUSE_S,
+    KEEPALIVE_IDLE_S,
+    KEEPALIVE_INTERVAL_S,
+    KEEPALIVES,
+    LOCK_S,
+    LONGEST_PAUSE_S,
+    SEND_S,
+    STATEMENT_S,
+    UNACKNOWLEDGED_S,
+)
+
+OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    "application_name": "vibevoice-asr",
+    "connect_timeout": CONNECT_S,
+    "keepalives_idle": KEEPALIVE_IDLE_S,
+    "keepalives_interval": KEEPALIVE_INTERVAL_S,
+    "keepalives_count": KEEPALIVES,
+    "tcp_user_timeout": round(UNACKNOWLEDGED_S * 1000),
+}
+"""Options of every connection."""
+_LIMITS = f"""
+    SET default_transaction_isolation = 'read committed';
+    SET tcp_user_timeout = {round(SEND_S * 1000)};
+    SET statement_timeout = {round(STATEMENT_S * 1000)};
+    SET lock_timeout = {round(LOCK_S * 1000)};
+    SET idle_in_transaction_session_timeout = {round(CALL_S * 1000)}"""
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,  # it was the first of two, and is the second now
+    psycopg.errors.IdleInTransactionSessionTimeout,  # this machine slept in the middle
+)
+"""Errors of a database that does not answer now."""
+
+
+class Backoff:
+    """Pauses between attempts, each twice as long as the one before, up to a longest."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_PAUSE_S
+
+    async def pause(self) -> None:
+        """Wait before the next attempt."""
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)
+        await asyncio.sleep(pause_s)
+
+    def reset(self) -> None:
+        """Begin again with the shortest pause."""
+        self._next_s = FIRST_PAUSE_S
+
+
+class Outlook:
+    """Last known state of a database; changes are logged."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self.up = True
+        self.closing = False
+        """Whether its owner lets go of it, so that nothing is attempted again."""
+
+    def answered(self) -> None:
+        """Note that the database answers."""
+        if not self.up:
+            self.up = True
+            self._log.info("the database answers again")
+
+    def failed(self, error: Exception) -> None:
+        """Note that the database does not answer."""
+        if self.up and not self.closing:
+            self.up = False
+            self._log.warning("the database does not answer: %s", said(error))
+
+
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection of a pool, made by as many attempts as it takes."""
+
+    @classmethod
+    async def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, outlook: Outlook, **options: Any
+    ) -> AsyncConnection[tuple[Any, ...]]:
+        """Return a connection, however long the database is away.
+
+        Raises:
+            psycopg.OperationalError: the pool is closing.
+        """
+        backoff = Backoff()
+        while True:
+            try:
+                return await connected(conninfo)
+            except psycopg.Error as error:
+                outlook.failed(error)
+                await backoff.pause()
+                if outlook.closing:
+                    raise
+
+
+async def connected(address: str) -> AsyncConnection[tuple[Any, ...]]:
+    """Return a connection that has all time limits.
+
+    Raises:
+        psycopg.Error: the database does not answer.
+    """
+    connection = await AsyncConnection.connect(address, **OPTIONS)
+    try:
+        with severed_after(connection, CONNECT_S):
+            await connection.execute(_LIMITS)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def pool(address: str, size: int, outlook: Outlook) -> AsyncConnectionPool[Any]:
+    """Return a pool, which is not open yet."""
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # `Outlook` logs an outage once
+    return AsyncConnectionPool(
+        address,
+        connection_class=Connection,
+        kwargs={"outlook": outlook},
+        min_size=1,
+        max_size=size,
+        num_workers=size,  # each connection that is being made takes one
+        name="database",
+        open=False,
+    )
+
+
+@contextmanager
+def severed_after(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Sever the connection if this is not left in time.
+
+    psycopg waits for the server to acknowledge a cancelled statement; a severed one ends at once.
+    """
+    timer = asyncio.get_running_loop().call_later(max(seconds, 0.0), sever, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def sever(connection: AsyncConnection[Any]) -> None:
+    """Shut down the socket, so that whatever waits for the server fails."""
+    with (
+        suppress(OSError, psycopg.Error),
+        socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
+    ):
+        line.shutdown(socket.SHUT_RDWR)

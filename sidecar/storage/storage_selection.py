@@ -1,0 +1,116 @@
+"""Which storage the settings name, and whether it can be used."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sidecar.config import servers
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
+from sidecar.storage.bucket import Bucket
+from sidecar.storage.folder import Folder
+from sidecar.storage.protocol import Storage
+from sidecar.storage.s3 import Away, Refused, Server
+
+START_S = 30.0
+"""So long a server may take to come up beside a service."""
+PAUSE_S = 1.0
+_WRITTEN = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./-]*))?", re.ASCII)
+_KEYS = (
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may list, read, write and delete "
+    "there (or AWS_PROFILE, or a role)."
+)
+_HINTS = {
+    "NoSuchBucket": "Make the bucket, or name another with VIBEVOICE_UPLOADS.",
+    "AuthorizationHeaderMalformed": "Set VIBEVOICE_UPLOADS_REGION to the region of the bucket.",
+    "PermanentRedirect": "Set VIBEVOICE_UPLOADS_REGION to the region of the bucket.",
+    "RequestTimeTooSkewed": "Set the clock of this machine.",
+    "SSLError": "Name the authority of its certificate in AWS_CA_BUNDLE.",
+}
+_REACHED = "Start it, or set VIBEVOICE_UPLOADS_ENDPOINT to one that can be reached."
+
+
+def storage_of(settings: Settings, folder: Path) -> Storage:
+    """The bucket that is set, else the ``folder``.
+
+    Raises:
+        errors.SettingsInvalid: it is none, or this service shares its jobs with nobody.
+    """
+    if settings.uploads is None:
+        return Folder(folder)
+    if not settings.shares_jobs:
+        raise SettingsInvalid(
+            "Recordings in a bucket are for services that share their jobs.",
+            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or no VIBEVOICE_UPLOADS.",
+        )
+    written = _WRITTEN.fullmatch(settings.uploads)
+    if written is None:
+        raise SettingsInvalid(
+            "The setting 'uploads' names no bucket.",
+            hint="Write it like s3://recordings/asr; its server is VIBEVOICE_UPLOADS_ENDPOINT.",
+        )
+    endpoint = settings.uploads_endpoint
+    server = Server(_checked(endpoint) if endpoint else None, settings.uploads_region)
+    folder_in_it = (written[2] or "").strip("/")
+    return Bucket(server, written[1], f"{folder_in_it}/" if folder_in_it else "")
+
+
+def check(storage: Storage, patience_s: float = START_S) -> None:
+    """Have a bucket answer, and do what is asked of it; a folder is made when it is needed.
+
+    Raises:
+        errors.SettingsInvalid: it does not.
+    """
+    if not isinstance(storage, Bucket):
+        return
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            storage.look()
+            return
+        except Refused as error:
+            hint = _HINTS.get(error.code, _KEYS)
+            raise SettingsInvalid(
+                f"The object storage refuses us: {error.code}.", hint=hint
+            ) from None
+        except (Away, FileNotFoundError) as error:
+            said = str(error)
+            if "Credential" in said:
+                raise SettingsInvalid("The object storage wants keys.", hint=_KEYS) from None
+            if said == "SSLError" or time.monotonic() >= until:
+                raise SettingsInvalid(
+                    f"The object storage does not answer: {said}.",
+                    hint=_HINTS.get(said, _REACHED),
+                ) from None
+        time.sleep(PAUSE_S)
+
+
+def described(settings: Settings, folder: Path) -> str:
+    """Where recordings are, for people."""
+    if settings.uploads is None:
+        return str(folder)
+    endpoint = settings.uploads_endpoint
+    return f"{settings.uploads} at {servers.host_of(endpoint) if endpoint else 'AWS'}"
+
+
+def _checked(endpoint: str) -> str:
+    """An address without anything behind it; ``http://`` has to be said.
+
+    Raises:
+        errors.SettingsInvalid: it is none, or has a password in it. What it was is not repeated.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        raise SettingsInvalid(
+            "What 'uploads_endpoint' says is no address of a server.",
+            hint="Write it like https://s3.example.org or http://10.0.0.5:9000; keys go into "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        )
+    return f"{parts.scheme}://{parts.netloc}"

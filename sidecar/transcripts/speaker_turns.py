@@ -1,0 +1,142 @@
+"""One speaker, one name: which voice a stretch belongs to, and who is who across windows.
+
+Pure functions over turns. A turn's label is the diarizer's own and means nothing beyond one
+window; a speaker is a number that stands for the same person throughout a recording.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sidecar.transcripts.transcript import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One voice from ``start`` to ``end`` (seconds)."""
+
+    start: float
+    end: float
+    label: int
+
+    def overlap(self, start: float, end: float) -> float:
+        """Seconds that this turn shares with a stretch."""
+        return max(0.0, min(self.end, end) - max(self.start, start))
+
+
+def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
+    """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
+    turns = list(turns)
+    if found := shares(turns, start, end):
+        return max(found, key=lambda label: found[label])
+    nearest = min(
+        turns, key=lambda turn: max(turn.start - end, start - turn.end, 0.0), default=None
+    )
+    return nearest.label if nearest else None
+
+
+def stretches_alone(turns: Sequence[Turn], label: int) -> list[tuple[float, float]]:
+    """Where ``label`` speaks and nobody else does; the longest first."""
+    others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)
+    starts = [turn.start for turn in others]
+    longest = max((turn.end - turn.start for turn in others), default=0.0)
+    found: list[tuple[float, float]] = []
+    for turn in turns:
+        if turn.label != label:
+            continue
+        pieces = [(turn.start, turn.end)]
+        first, last = bisect_left(starts, turn.start - longest), bisect_left(starts, turn.end)
+        for other in others[first:last]:
+            pieces = [rest for piece in pieces for rest in _without(piece, other)]
+        found += pieces
+    return sorted(found, key=lambda piece: piece[0] - piece[1])
+
+
+def clearest_stretches(
+    turns: Sequence[Turn], label: int, most_s: float, least_s: float
+) -> list[tuple[float, float]]:
+    """Where ``label`` speaks alone, in parts of ``most_s`` seconds; none is under ``least_s``.
+
+    The longest stretch first; what is beyond the first part of each comes behind all of those.
+    """
+    found: list[tuple[int, tuple[float, float]]] = []
+    for start, end in stretches_alone(turns, label):
+        part = 0
+        while end - start >= least_s:
+            found.append((part, (start, min(end, start + most_s))))
+            start, part = start + most_s, part + 1
+    return [span for _, span in sorted(found, key=lambda one: one[0])]
+
+
+def _without(piece: tuple[float, float], other: Turn) -> list[tuple[float, float]]:
+    start, end = piece
+    if not other.overlap(start, end):
+        return [piece]
+    return [rest for rest in ((start, other.start), (other.end, end)) if rest[1] - rest[0] > 0]
+
+
+def shares(turns: Iterable[Turn], start: float, end: float) -> dict[int, float]:
+    """Seconds that each label speaks between ``start`` and ``end``."""
+    found: dict[int, float] = {}
+    for turn in turns:
+        if shared := turn.overlap(start, end):
+            found[turn.label] = found.get(turn.label, 0.0) + shared
+    return found
+
+
+def within(turns: Iterable[Turn], start: float, end: float) -> list[Turn]:
+    """What of the turns lies between ``start`` and ``end``."""
+    return [
+        Turn(max(turn.start, start), min(turn.end, end), turn.label)
+        for turn in turns
+        if turn.overlap(start, end)
+    ]
+
+
+def together(
+    before: Sequence[Turn], after: Sequence[Turn], min_s: float
+) -> dict[tuple[int, int], float]:
+    """How much two accounts of the same seconds give them to the same voice, from 0 to 1.
+
+    Keys are (label in ``before``, label in ``after``); the value is the time that they share, of
+    the time that either has. Pairs that share less than ``min_s`` are left out.
+    """
+    found: dict[tuple[int, int], float] = {}
+    for first in {turn.label for turn in before}:
+        for second in {turn.label for turn in after}:
+            ones = [turn for turn in before if turn.label == first]
+            others = [turn for turn in after if turn.label == second]
+            shared = sum(one.overlap(other.start, other.end) for one in ones for other in others)
+            either = sum(turn.end - turn.start for turn in (*ones, *others)) - shared
+            if shared and shared >= min_s:
+                found[first, second] = min(1.0, shared / either) if either > 0 else 1.0
+    return found
+
+
+def matched(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[int, int]:
+    """Who of the new is whom of the known, from the likeness of each (known, new) pair.
+
+    The likeliest pairs first, each to one; pairs under ``least`` are none. Of equally likely ones
+    the lower numbers win.
+    """
+    found: dict[int, int] = {}
+    pairs = sorted(likenesses, key=lambda pair: (-likenesses[pair], pair))
+    for known, new in pairs:
+        likely = likenesses[known, new] >= least
+        if likely and new not in found and known not in found.values():
+            found[new] = known
+    return found
+
+
+def in_order_of_appearance(segments: Sequence[Segment]) -> list[Segment]:
+    """The same segments with speakers numbered from 0 in the order they first speak."""
+    numbers: dict[int, int] = {}
+    for segment in segments:
+        if segment.speaker is not None:
+            numbers.setdefault(segment.speaker, len(numbers))
+    return [
+        segment if segment.speaker is None else replace(segment, speaker=numbers[segment.speaker])
+        for segment in segments
+    ]

@@ -1,0 +1,263 @@
+"""A transcript as the cues of subtitles, by the rules of the trade. Pure.
+
+A cue has at most two lines of 42 columns (full-width characters take two) and stands for as long
+as it takes to read it at 17 columns a second, but gives way to the next: no two overlap. It is cut
+where a sentence ends, else at another mark, else at a pause or before a conjunction, and never
+holds the words of two segments, so a change of speaker is a new cue. Times are those of the words;
+where a segment has none its characters are spread evenly over it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise, zip_longest
+from math import inf
+
+from sidecar.transcripts.lettering import atoms, chunks, pieces_of, placed, width
+from sidecar.transcripts.spread import spread
+from sidecar.transcripts.transcript import Segment, Transcript
+
+LINE = 42
+"""Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""
+LEAD = 32
+"""Columns of a line that may say who speaks."""
+READ_PER_S = 17.0
+"""Columns a second that people read with ease (Netflix for adults; 8.5 full-width characters)."""
+LEAST_S, MOST_S = 1.0, 7.0
+"""A cue stands no shorter where there is time, and no longer."""
+LATE_S = 1.5
+"""So much later than its words a cue may come, if another was there only just before."""
+PAUSE_S = 0.35
+"""Who pauses for so long has ended something."""
+
+_SENTENCE = frozenset(".!?…。！？؟।｡")
+_CLAUSE = frozenset(",;:–—、，；：،؛")
+_BEHIND = frozenset("\"'”’»)]}」』）】》〉")
+"""May stand between a mark and the cut."""
+_CONJUNCTIONS = frozenset((
+    "and", "but", "or", "nor", "so", "yet", "because", "that", "which", "who", "whose", "where",
+    "when", "while", "if", "though", "although", "unless", "until", "since", "as", "than",
+    "und", "aber", "oder", "denn", "weil", "dass", "wenn", "ob", "als", "während", "sondern",
+    "et", "mais", "ou", "donc", "car", "que", "qui", "quand", "si", "comme", "parce",
+    "y", "pero", "o", "porque", "cuando", "aunque", "sino", "e", "ma", "perché", "quando",
+))  # fmt: skip
+_A_CUE, _ANYWHERE, _BEFORE_CONJUNCTION, _AT_PAUSE, _AT_CLAUSE = 3.0, 8.0, 4.0, 2.0, 2.0
+"""What a cue costs, and a cut at each place; at the end of a sentence it costs nothing."""
+_SHORT, _LONG_PAUSE_S, _OVER_PAUSE = 3.0, 1.0, 6.0
+"""What a cue costs besides that is over too soon, or that goes on over a long pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """What is shown from ``start_ms`` to ``end_ms``; ``segment`` is where it comes from."""
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class _Atom:
+    """A piece that is not cut; its text may end in a space."""
+
+    text: str
+    start: float
+    end: float
+
+
+class _Set:
+    """The atoms of a segment as they are set; ``room``: columns of a cue's first line."""
+
+    def __init__(self, held: Sequence[_Atom], room: int) -> None:
+        self.atoms = held
+        self.room = room
+        self._columns = [0, *accumulate(width(atom.text) for atom in held)]
+        self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
+
+    def columns(self, first: int, last: int) -> int:
+        """Of the atoms from one to before the other on a line."""
+        return self._columns[last] - self._columns[first] - self._spaces[last - 1]
+
+    def said(self, first: int, last: int) -> str:
+        """What they say."""
+        return "".join(atom.text for atom in self.atoms[first:last]).strip()
+
+
+def cues(transcript: Transcript, lead: Callable[[Segment], str] = lambda segment: "") -> list[Cue]:
+    """The cues, by their begin; each begins before it ends, and ends before the next begins.
+
+    ``lead``: what stands before the words of a segment in each of its cues, and counts in the
+    line; of at most `LEAD` columns.
+    """
+    found: list[Cue] = []
+    for segment in transcript.segments:
+        found += _cues_of(segment, lead(segment))
+    return _apart(sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms)))
+
+
+def _cues_of(segment: Segment, lead: str) -> Iterable[Cue]:
+    held = _atoms_of(segment)
+    room = max(LINE - LEAD, LINE - width(lead))
+    text = _Set([part for atom in held for part in _no_wider(atom, room)], room)
+    for first, last in _cut(text):
+        inside = text.atoms[first:last]
+        upper, *lower = _lines(text, first, last)
+        lines = (f"{lead}{upper}", *lower)
+        start, end = inside[0].start, max(atom.end for atom in inside)
+        yield Cue(_ms(start), _ms(min(end, start + MOST_S)), lines, segment)
+
+
+def _atoms_of(segment: Segment) -> list[_Atom]:
+    """A segment's text in pieces with times; of what is no speech the times are guessed as well."""
+    text = " ".join(_printable(segment.text).split())
+    if not segment.words:
+        segment = replace(segment, text=text, flags=())
+    words = [replace(word, text=_printable(word.text)) for word in spread(segment).words]
+    words = [word for word in words if word.text.strip()]
+    if not words:
+        return []
+    found: list[_Atom] = []
+    before = segment.start
+    for word, piece in zip(words, pieces_of(text, [word.text for word in words]), strict=True):
+        start = max(before, word.start)
+        parts = atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
+        times = placed(parts, start, max(start, word.end))
+        for part, (begin, end) in zip(parts, times, strict=True):
+            if found and not _may_part(found[-1].text, part):
+                found[-1] = _Atom(found[-1].text + part, found[-1].start, end)
+            else:
+                found.append(_Atom(part, begin, end))
+        before = start
+    return found
+
+
+def _may_part(before: str, after: str) -> bool:
+    return len(atoms(before[-1:] + after[:1])) > 1
+
+
+def _no_wider(atom: _Atom, most: int) -> list[_Atom]:
+    """An atom in parts that have room in a line: some words are web addresses."""
+    if width(atom.text.rstrip()) <= most:
+        return [atom]
+    parts = chunks(atom.text.rstrip(), most)
+    parts[-1] += " " * atom.text.endswith(" ")
+    times = placed(parts, atom.start, atom.end)
+    return [_Atom(part, *time) for part, time in zip(parts, times, strict=True)]
+
+
+def _cut(text: _Set) -> list[tuple[int, int]]:
+    """Where the cues begin and end: the cheapest way through all atoms."""
+    count = len(text.atoms)
+    best = [0.0] + [inf] * count
+    came = [0] * (count + 1)
+    for first in range(count):
+        for last in _fitting(text, first):
+            cost = best[first] + _cost(text.atoms[first:last]) + _cost_of_cut(text.atoms, last)
+            if cost < best[last]:
+                best[last], came[last] = cost, first
+    edges = [count]
+    while edges[-1] > 0:
+        edges.append(came[edges[-1]])
+    edges.reverse()
+    return list(pairwise(edges))
+
+
+def _fitting(text: _Set, first: int) -> Iterator[int]:
+    """Where a cue that begins with atom ``first`` may end; behind that atom in any case."""
+    held, lower = text.atoms, first + 1
+    for last in range(first + 1, len(held) + 1):
+        if text.columns(first, last) <= text.room:
+            lower = last
+        elif text.columns(lower, last) > LINE:
+            return
+        if last > first + 1 and held[last - 1].end - held[first].start > MOST_S:
+            return
+        yield last
+
+
+def _cost(inside: Sequence[_Atom]) -> float:
+    """What a cue costs for itself."""
+    pauses = sum(after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(inside))
+    short = inside[-1].end - inside[0].start < LEAST_S
+    return _A_CUE + _SHORT * short + _OVER_PAUSE * pauses
+
+
+def _cost_of_cut(held: Sequence[_Atom], at: int) -> float:
+    """What it costs to cut before atom ``at``."""
+    if at == len(held):
+        return 0.0
+    cost = _cost_between(held[at - 1].text, held[at].text)
+    paused = held[at].start - held[at - 1].end >= PAUSE_S
+    return min(cost, _AT_PAUSE) if paused else cost
+
+
+def _cost_between(before: str, after: str) -> float:
+    said = before.rstrip()
+    while said and said[-1] in _BEHIND:
+        said = said[:-1]
+    if said[-1:] in _SENTENCE:
+        return 0.0
+    if said[-1:] in _CLAUSE:
+        return _AT_CLAUSE
+    word = after.strip().strip("\"'“‘«(").lower()
+    return _BEFORE_CONJUNCTION if word in _CONJUNCTIONS else _ANYWHERE
+
+
+def _lines(text: _Set, first: int, last: int) -> tuple[str, ...]:
+    """The text of a cue on one line or two: as even as a cut that makes sense allows."""
+    if text.columns(first, last) <= text.room:
+        return (text.said(first, last),)
+    fitting = [
+        at
+        for at in range(first + 1, last)
+        if text.columns(first, at) <= text.room and text.columns(at, last) <= LINE
+    ]
+    at = min(fitting, key=lambda at: _unevenness(text, first, at, last))
+    return text.said(first, at), text.said(at, last)
+
+
+def _unevenness(text: _Set, first: int, at: int, last: int) -> float:
+    apart = abs(text.columns(first, at) - text.columns(at, last)) / 2
+    return apart + _cost_between(text.atoms[at - 1].text, text.atoms[at].text)
+
+
+def _apart(ordered: Sequence[Cue]) -> list[Cue]:
+    """The cues one after the other, each for as long as it needs where there is time."""
+    found: list[Cue] = []
+    last = -1
+    for cue in ordered:
+        start = cue.start_ms
+        if found:
+            wanted = min(last + _ms(LEAST_S), start + _ms(LATE_S))
+            start = max(start, wanted if _crowded(found[-1], cue) else start, last + 1)
+        last = start
+        found.append(replace(cue, start_ms=start))
+    nexts = [cue.start_ms for cue in found[1:]]
+    return [replace(cue, end_ms=_end(cue, next_ms)) for cue, next_ms in zip_longest(found, nexts)]
+
+
+def _crowded(before: Cue, cue: Cue) -> bool:
+    """Whether two voices speak at once: what one says after the other is shown when it is said."""
+    return cue.segment is not before.segment and cue.start_ms < before.end_ms
+
+
+def _end(cue: Cue, next_ms: int | None) -> int:
+    columns = sum(map(width, cue.lines))
+    needed = max(_ms(LEAST_S), -(-columns * 1000 // int(READ_PER_S)))
+    end = max(cue.end_ms, cue.start_ms + min(needed, _ms(MOST_S)))
+    return end if next_ms is None else min(end, next_ms)
+
+
+def _printable(text: str) -> str:
+    """Without what controls a terminal or a parser; line breaks and tabs become spaces."""
+    return "".join(
+        " " if one.isspace() else "" if unicodedata.category(one) in ("Cc", "Cs") else one
+        for one in text
+    )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

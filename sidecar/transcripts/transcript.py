@@ -1,0 +1,259 @@
+"""What was said: words, segments, transcripts, and the events of a running transcription.
+
+Inside the house speakers are small integers from 0 in order of appearance, times are seconds from
+the start of the recording. The wires choose their own names for both.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar import errors
+from sidecar.transcripts.local_voices import LocalVoices
+from sidecar.transcripts.people import SpeakerVoice, VoicePrint
+
+NON_SPEECH = "non_speech"
+"""The flag of a segment in which nobody says words: music, silence, noise."""
+LOOP = "loop"
+"""The flag of a segment that stands for a stretch the model could not get through."""
+UNINTELLIGIBLE = "[Unintelligible Speech]"
+"""The text of such a segment."""
+BY_ATTENTION, BY_SERVER, BY_RULE = "attention", "server", "spread"
+"""How times of words were found: read from a model's attention (exact to some hundredths of a
+second); told by another server, which does not say how; characters spread evenly over the segment
+(a guess, exact at its ends only). From the surest to the least."""
+
+
+_MARKS = ",;:.!?…"
+_DOUBLE_COMMA = re.compile(r"(?<!\s)\s*+,(?:\s*+,)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word, start and end in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One stretch of speech by one speaker.
+
+    ``start`` and ``end`` in seconds; ``speaker`` is None where nobody looked for speakers.
+    ``words_by``: how the times of ``words`` were found (`BY_ATTENTION` and the like), '' where
+    there are none.
+    """
+
+    start: float
+    end: float
+    text: str
+    speaker: int | None = None
+    words: tuple[Word, ...] = ()
+    flags: tuple[str, ...] = ()
+    words_by: str = ""
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether somebody says words; `[Music]` and the like are none."""
+        return NON_SPEECH not in self.flags
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the reader of a transcript should know: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for.
+
+    ``voices``: what is known of its speakers by voice, where somebody asked who they are.
+    ``prints``: what each segment sounds like, by its place, None where hardly anybody is heard;
+    empty where nobody asked for that.
+    ``model``: which one heard it, where the engine may have one of several. ``local_voices``: what
+    a piece of a recording says of its voices, where `TranscribeOptions` asked for it.
+    """
+
+    segments: tuple[Segment, ...]
+    language: str
+    duration: float
+    engine: str
+    precision: str
+    diarized: bool = False
+    notices: tuple[Notice, ...] = ()
+    voices: tuple[SpeakerVoice, ...] = ()
+    prints: tuple[VoicePrint | None, ...] = field(default=(), repr=False)
+    model: str = ""
+    local_voices: LocalVoices | None = field(default=None, repr=False)
+
+    def name_of(self, speaker: int | None) -> str | None:
+        """Who a speaker was recognised as; None for all others."""
+        return next((one.name for one in self.voices if one.speaker == speaker), None)
+
+    @property
+    def text(self) -> str:
+        """All that was said, `joined`."""
+        return joined(segment.text for segment in self.segments if segment.is_speech)
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether anybody says anything."""
+        return any(segment.is_speech for segment in self.segments)
+
+    @property
+    def words_by(self) -> str:
+        """How times of words were found: the least sure of the segments' ways, '' without any."""
+        ways = {segment.words_by for segment in self.segments}
+        return next((way for way in (BY_RULE, BY_SERVER, BY_ATTENTION) if way in ways), "")
+
+    def noting(self, *notices: Notice) -> Transcript:
+        """The same transcript with more to know about it."""
+        return dataclasses.replace(self, notices=(*self.notices, *notices))
+
+    @property
+    def num_speakers(self) -> int:
+        """How many voices were told apart; 1 where there is speech and nobody looked."""
+        named = {segment.speaker for segment in self.segments if segment.speaker is not None}
+        return len(named) or int(self.has_speech)
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """Pieces of speech as one text, one space between them and one mark where two meet.
+
+    A piece that was cut inside a sentence may begin with the comma that the one before ends with.
+    """
+    text = ""
+    for piece in pieces:
+        piece = piece.strip()
+        if text and piece[:1] in (",", ";"):
+            rest = piece[1:].lstrip()
+            if text[-1] in _MARKS:
+                piece = rest
+            else:
+                text, piece = text + piece[0], rest
+        text = f"{text} {piece}" if text and piece else text or piece
+    return text
+
+
+def one_comma(text: str) -> str:
+    """``text`` with one comma where a model wrote several, and none in front."""
+    return _DOUBLE_COMMA.sub(",", text).lstrip(", ")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is: seconds of audio done, and in all (None while that is not known)."""
+
+    audio_s_done: float
+    audio_s_total: float | None
+
+    @property
+    def fraction(self) -> float | None:
+        """Between 0 and 1, None while the whole is not known."""
+        if not self.audio_s_total:
+            return None
+        return round(min(1.0, self.audio_s_done / self.audio_s_total), 4)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReady:
+    """A segment's text and times stand. Its speaker may still be revised in `Finished`."""
+
+    index: int
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """How loud the recording is from tenth of a second number ``first`` on, 0 to 255 each."""
+
+    first: int
+    levels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Up to ``audio_s`` nothing has to be done again; who goes on needs this and those before it.
+
+    ``form``: whose state it is, and of which make (`EngineSpec.resumes`). ``segments``: those that
+    were settled since the last checkpoint; their speakers may still be revised. ``state``: plain
+    values that the engine alone understands, and what it adds to those before.
+    """
+
+    audio_s: float
+    form: str
+    segments: tuple[Segment, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a transcription that went well."""
+
+    transcript: Transcript
+
+
+Event = Progress | SegmentReady | Peaks | Checkpoint | Finished
+
+
+def to_wire(event: Event) -> dict[str, Any]:
+    """An event as plain values (for JSON between our own processes)."""
+    values = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    if isinstance(event, Peaks):
+        values["levels"] = base64.b64encode(event.levels).decode()
+    return values
+
+
+def from_wire(values: dict[str, Any]) -> Event:
+    """The event that `to_wire` wrote.
+
+    Raises:
+        errors.EngineFailed: it is none.
+    """
+    match values:
+        case {"event": "Progress", "audio_s_done": done, "audio_s_total": total}:
+            return Progress(done, total)
+        case {"event": "SegmentReady", "index": index, "segment": segment}:
+            return SegmentReady(index, segment_from_wire(segment))
+        case {"event": "Peaks", "first": int(first), "levels": str(levels)}:
+            try:
+                return Peaks(first, base64.b64decode(levels, validate=True))
+            except binascii.Error:
+                raise errors.EngineFailed("The engine's process sent no peaks.") from None
+        case {"event": "Checkpoint", "audio_s": at, "form": form, "segments": said, "state": state}:
+            return Checkpoint(at, form, tuple(map(segment_from_wire, said)), state)
+        case {"event": "Finished", "transcript": transcript}:
+            return Finished(transcript_from_wire(transcript))
+    raise errors.EngineFailed("The engine's process sent something that is no event.")
+
+
+def segment_from_wire(values: dict[str, Any]) -> Segment:
+    """A `Segment` from the values of `dataclasses.asdict`."""
+    words = tuple(Word(**word) for word in values["words"])
+    return Segment(**{**values, "words": words, "flags": tuple(values["flags"])})
+
+
+def transcript_from_wire(values: dict[str, Any]) -> Transcript:
+    """A `Transcript` from the values of `dataclasses.asdict`."""
+    local = values.get("local_voices")
+    return Transcript(
+        **{
+            **values,
+            "segments": tuple(segment_from_wire(segment) for segment in values["segments"]),
+            "notices": tuple(Notice(**notice) for notice in values["notices"]),
+            "voices": tuple(SpeakerVoice.from_wire(one) for one in values.get("voices", ())),
+            "prints": tuple(one and VoicePrint(**one) for one in values.get("prints", ())),
+            "local_voices": LocalVoices(**local) if local else None,
+        }
+    )

@@ -1,1 +1,0 @@
-"""Whether a recording will fit, before it is sent."""

@@ -1,1 +1,0 @@
-"""Jobs as a resource: `/v1/jobs`."""

@@ -1,1 +1,0 @@
-"""Whose voices are known: `/v1/people`."""

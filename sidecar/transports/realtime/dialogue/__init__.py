@@ -1,1 +1,0 @@
-"""OpenAI's Realtime API as a conversation: what people say is answered, aloud or in text."""

@@ -1,1 +1,0 @@
-"""What the desktop host speaks: `/transcribe`, `/health` and the rest of its addresses."""

@@ -1,0 +1,81 @@
+"""espeak-ng: more than a hundred languages, at once and on anything, with a robot's voice.
+
+It is under the GPL, version 3: an extra, in a process of its own, and in no executable of ours. The
+library and its data come with the package `espeakng-loader`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.interfaces.engine import AUTO, Cancelled, LoadOptions, Precision, few
+from sidecar.interfaces.voice import Mark, SayOptions, Sound, VoiceSpec
+
+if TYPE_CHECKING:
+    from sidecar.tts.espeak_library import Library
+
+SPEC = VoiceSpec(
+    name="espeak",
+    title="espeak-ng",
+    precisions=(Precision.FP32,),
+    languages=(),
+    requires=("espeakng_loader",),
+    streams=True,
+    marks=True,
+)
+
+OWN_CHOICE = "en-us"
+WORDS_PER_MINUTE = 175
+"""The library's own speed."""
+
+
+class EspeakVoice:
+    """Its voices are languages and regions: 'en-us', 'de', 'pt-br'."""
+
+    def __init__(self) -> None:
+        self._library: Library | None = None
+        self._voices: tuple[str, ...] = ()
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Some milliseconds.
+
+        Raises:
+            errors.ModelLoadFailed: the library does not start.
+        """
+        from sidecar.tts.espeak_library import Library
+
+        self._library = Library()
+        others = sorted({*self._library.voices()} - {OWN_CHOICE})
+        self._voices = (OWN_CHOICE, *others)
+        yield 1.0
+
+    def voices(self) -> Sequence[str]:
+        """American English first."""
+        return self._voices
+
+    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+        """As `VoiceEngine.say`; what is made of a sentence is there in a thousandth of its time."""
+        assert self._library is not None
+        speed = round(WORDS_PER_MINUTE * options.speed)
+        for pcm, marks in self._library.say(text, self._voice(options), speed, cancelled):
+            yield Sound(pcm, self._library.rate, tuple(Mark(*mark) for mark in marks))
+
+    def _voice(self, options: SayOptions) -> str:
+        if options.voice:
+            if options.voice not in self._voices:
+                raise errors.VoiceUnknown(hint=f"There are: {few(self._voices)}.")
+            return options.voice
+        if options.language == AUTO:
+            return OWN_CHOICE
+        return voice_for(options.language.lower(), self._voices)
+
+
+def voice_for(language: str, voices: Sequence[str]) -> str:
+    """The voice for a tag: its own, that of the language, one of its regions, else the first."""
+    general = language.split("-")[0]
+    for wanted in (language, general):
+        if wanted in voices:
+            return wanted
+    return next((one for one in voices if one.split("-")[0] == general), voices[0])

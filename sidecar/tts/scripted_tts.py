@@ -1,0 +1,83 @@
+"""A voice without a model: a tone for each word, for tests and for the developers of pages.
+
+A word sounds as long as it is written, and higher the more letters it has, so that a recording
+shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each word takes to make;
+it hangs at the word ``VIBEVOICE_SCRIPTED_HANGS``.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from sidecar import errors
+from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision
+from sidecar.interfaces.voice import Mark, SayOptions, Sound, VoiceSpec
+
+SPEC = VoiceSpec(
+    name="scripted",
+    title="Tones for words, for tests",
+    precisions=(Precision.FP32,),
+    languages=(),
+    streams=True,
+    marks=True,
+)
+
+RATE = 16_000
+VOICES = ("low", "high")
+LETTER_S = 0.05
+"""How long a letter sounds."""
+PAUSE_S = 0.05
+"""Between two words."""
+LOUDNESS = 8_000
+FOR_EVER_S = 3600.0
+WORD = re.compile(r"\S+")
+
+
+class ScriptedVoice:
+    """Says tones."""
+
+    def __init__(self) -> None:
+        self._word_s = 0.0
+        self._hangs = ""
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Nothing to bring into memory."""
+        self._word_s = float(os.environ.get("VIBEVOICE_SCRIPTED_SAY", "0"))
+        self._hangs = os.environ.get("VIBEVOICE_SCRIPTED_HANGS", "")
+        yield 1.0
+
+    def voices(self) -> Sequence[str]:
+        """A low one, and a high one."""
+        return VOICES
+
+    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+        """A tone for each word of ``text``."""
+        if options.voice not in ("", *VOICES):
+            raise errors.VoiceUnknown(hint=f"There are: {', '.join(VOICES)}.")
+        octave = 2 if options.voice == VOICES[1] else 1
+        at_s = 0.0
+        for word in WORD.finditer(text):
+            if cancelled():
+                return
+            time.sleep(FOR_EVER_S if word.group() == self._hangs else self._word_s)
+            letters = len(word.group())
+            sound = _tone(octave * (200 + 20 * letters), LETTER_S * letters / options.speed)
+            yield Sound(sound, RATE, (Mark(word.start(), at_s),))
+            at_s += len(sound) / 2 / RATE
+
+
+def _tone(pitch: float, seconds: float) -> bytes:
+    """A tone of ``pitch`` Hz and the pause behind it."""
+    sounding, silent = round(seconds * RATE), round(PAUSE_S * RATE)
+    turn = 2 * math.pi * pitch / RATE
+    samples = array.array("h", (round(LOUDNESS * math.sin(turn * at)) for at in range(sounding)))
+    samples.extend([0] * silent)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return samples.tobytes()

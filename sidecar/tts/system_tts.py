@@ -1,0 +1,157 @@
+"""The voices of the operating system: `say` of macOS, `System.Speech` of Windows. Nothing to ship.
+
+Each text is a child process that writes a wav file; who hears no more has it killed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sidecar import errors
+from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision, few
+from sidecar.interfaces.voice import SayOptions, Sound, VoiceSpec
+
+SPEC = VoiceSpec(
+    name="system",
+    title="The voices of this system",
+    precisions=(Precision.FP32,),
+    languages=(),
+)
+
+RATE = 22_050
+WORDS_PER_MINUTE = 175
+"""The usual speed of `say`."""
+LOOK_S = 0.02
+"""Between two looks whether it is done, or nobody waits any more."""
+LONGEST_S = 60.0
+SAY, POWERSHELL = "say", "powershell"
+_LIST = (
+    "Add-Type -AssemblyName System.Speech;"
+    "(New-Object System.Speech.Synthesis.SpeechSynthesizer).GetInstalledVoices()|"
+    "%{$_.VoiceInfo.Name}"
+)
+_SPEAK = (
+    "param($file,$voice,$rate)Add-Type -AssemblyName System.Speech;"
+    "$s=New-Object System.Speech.Synthesis.SpeechSynthesizer;"
+    "if($voice){$s.SelectVoice($voice)};$s.Rate=$rate;"
+    "[Console]::InputEncoding=[Text.Encoding]::UTF8;"
+    "$f=New-Object System.Speech.AudioFormat.SpeechAudioFormatInfo(22050,"
+    "[System.Speech.AudioFormat.AudioBitsPerSample]::Sixteen,"
+    "[System.Speech.AudioFormat.AudioChannel]::Mono);"
+    "$s.SetOutputToWaveFile($file,$f);$s.Speak([Console]::In.ReadToEnd());$s.Dispose()"
+)
+
+
+def is_there() -> bool:
+    """Whether this system has voices of its own."""
+    return _program() is not None
+
+
+class SystemVoice:
+    """Has a text written to a file, and reads that."""
+
+    def __init__(self) -> None:
+        self._program = ""
+        self._voices: tuple[str, ...] = ()
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """See what there is.
+
+        Raises:
+            errors.ModelLoadFailed: nothing.
+        """
+        program = _program()
+        if program is None:
+            raise errors.ModelLoadFailed("This system has no voices of its own.")
+        self._program = program
+        listing = [program, "-v", "?"] if _says(program) else _powershell(program, _LIST)
+        done = subprocess.run(listing, capture_output=True, timeout=LONGEST_S, check=False)
+        lines = done.stdout.decode("utf-8", "replace").splitlines()
+        names = (line.split("  ")[0].strip() for line in lines)  # `say` adds languages and samples
+        self._voices = tuple(name for name in names if name)
+        yield 1.0
+
+    def voices(self) -> Sequence[str]:
+        """As the system lists them."""
+        return self._voices
+
+    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+        """As `VoiceEngine.say`, all in one piece.
+
+        Raises:
+            errors.EngineFailed: the program did not do it.
+        """
+        if options.voice and options.voice not in self._voices:
+            raise errors.VoiceUnknown(hint=f"There are: {few(self._voices)}.")
+        with tempfile.TemporaryDirectory(prefix="vibevoice-say-") as scratch:
+            file = Path(scratch) / "said.wav"
+            if self._written(text, options, file, cancelled):
+                yield _read(file)
+
+    def _written(self, text: str, options: SayOptions, file: Path, cancelled: Cancelled) -> bool:
+        """Whether the file is there: not if it was cancelled."""
+        process = subprocess.Popen(
+            self._command(options, file), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        waited_s, raw = 0.0, text.encode()
+        try:
+            while not cancelled():
+                try:
+                    process.communicate(raw, timeout=LOOK_S)
+                except subprocess.TimeoutExpired:
+                    raw, waited_s = b"", waited_s + LOOK_S
+                    if waited_s > LONGEST_S:
+                        raise errors.EngineFailed("The system's voice does not end.") from None
+                    continue
+                if process.returncode:
+                    raise errors.EngineFailed(
+                        f"The system's voice ended with {process.returncode}."
+                    )
+                return True
+            return False
+        finally:
+            process.kill()
+            process.wait()
+
+    def _command(self, options: SayOptions, file: Path) -> list[str]:
+        if _says(self._program):
+            voice = ["-v", options.voice] if options.voice else []
+            speed = ["-r", str(round(WORDS_PER_MINUTE * options.speed))]
+            into = ["-o", str(file), f"--data-format=LEI16@{RATE}", "-f", "-"]
+            return [self._program, *voice, *speed, *into]
+        pace = max(-10, min(10, round(10 * (options.speed - 1))))
+        script = f"& {{{_SPEAK}}} {_quoted(str(file))} {_quoted(options.voice)} {pace}"
+        return _powershell(self._program, script)
+
+
+def _program() -> str | None:
+    name = {"darwin": SAY, "win32": POWERSHELL}.get(sys.platform)
+    return shutil.which(name) if name else None
+
+
+def _says(program: str) -> bool:
+    return Path(program).stem.lower() == SAY
+
+
+def _powershell(program: str, script: str) -> list[str]:
+    return [program, "-NoProfile", "-NonInteractive", "-Command", script]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _read(file: Path) -> Sound:
+    try:
+        with wave.open(str(file)) as sound:
+            if (sound.getnchannels(), sound.getsampwidth()) != (1, 2):
+                raise errors.EngineFailed("The system's voice wrote something else than was asked.")
+            return Sound(sound.readframes(sound.getnframes()), sound.getframerate())
+    except (OSError, EOFError, wave.Error):
+        raise errors.EngineFailed("The system's voice wrote nothing that sounds.") from None

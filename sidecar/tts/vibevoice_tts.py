@@ -1,0 +1,78 @@
+"""VibeVoice: speech out of a language model, a frame of sound at a time.
+
+`utterance` steps the model of transformers: `language` is its language model, `denoiser` its
+diffusion head by the numbers of `solver`. `loading` brings a checkpoint into memory, `voices` has
+the samples that it speaks like. What it says is synthetic, and whoever lets people hear it has to
+tell them so (docs/voices.md).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision
+from sidecar.interfaces.voice import SayOptions, Sound, VoiceSpec
+
+if TYPE_CHECKING:
+    from sidecar.tts.vibevoice_speech import Speech
+
+SPEC = VoiceSpec(
+    name="vibevoice",
+    title="VibeVoice 1.5B",
+    precisions=(Precision.BF16, Precision.FP32),
+    languages=(),
+    requires=("torch", "transformers", "accelerate"),
+    planned=True,
+    streams=True,
+)
+
+FOLDER = "voices"
+"""Beside the weights: recordings of the voices that it speaks with."""
+
+
+def samples(checkpoint: Path) -> list[Path]:
+    """Those that are there, in the order of their names."""
+    return sorted((checkpoint / FOLDER).glob("*.wav"))
+
+
+class VibeVoiceVoice:
+    """Its voices are samples in the folder of the checkpoint. Heavy: torch comes with `load`."""
+
+    def __init__(self) -> None:
+        self._speech: Speech | None = None
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Read the checkpoint onto its device, and say something that nobody hears.
+
+        Raises:
+            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+        """
+        yield 0.0  # before torch is imported, which takes seconds
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
+        # torch makes itself a folder for what it compiles as it is imported; we compile nothing.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+        from sidecar.tts import vibevoice_loading, vibevoice_speech
+
+        if options.checkpoint is None:
+            raise errors.ModelLoadFailed(
+                "No checkpoint of VibeVoice is set.", hint="vibevoice-asr pull vibevoice-1.5b"
+            )
+        loaded = vibevoice_loading.load(options)
+        yield 0.8
+        self._speech = vibevoice_speech.begin(loaded, options.steps)
+        yield 1.0
+
+    def voices(self) -> Sequence[str]:
+        """The names of the samples; where there are none, the model's own is the only one."""
+        assert self._speech is not None
+        return self._speech.voices
+
+    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+        """As `VoiceEngine.say`; it takes the language from the text, and its own time."""
+        assert self._speech is not None
+        yield from self._speech.say(text, options.voice, cancelled)

@@ -1,0 +1,222 @@
+"""A live place that another service has: what goes to it and comes from it. Pure.
+
+It is the call that `live.sessions.engine_relay` makes in an engine's process, in messages of
+`/v1/live` (docs/live-wire.md, "A place for another service").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from sidecar import errors
+from sidecar.interfaces.limits import limits_of
+from sidecar.interfaces.live import Begin, Encoding, LiveOptions
+from sidecar.interfaces.live_events import (
+    Final,
+    Heard,
+    LiveEvent,
+    SpeakersRevised,
+    Summary,
+    Understood,
+    VoicesKnown,
+    to_wire,
+)
+from sidecar.transcripts.people import is_print
+from sidecar.transcripts.transcript import Segment, Word
+
+FORM = 1
+"""Another one whenever the meaning of what is said changes; who has another is asked nothing."""
+ALIVE_S = 1.0
+"""So often at least whoever has the place says something."""
+SAMPLE_S = 1 / 8000
+"""Times that are no further apart may be those of one sample."""
+_SLACK_S = 1.0
+"""So much later than the end of the sound a time may be: engines look at whole frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What is asked for: a session with these options, gone on with from there."""
+
+    form: int
+    options: LiveOptions
+    begin: Begin
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "form": self.form,
+            "options": self.options.to_wire(),
+            "begin": self.begin.to_wire(),
+        }
+
+
+@cache
+def _leases() -> TypeAdapter[Lease]:
+    return TypeAdapter(Lease)
+
+
+@cache
+def _events() -> Mapping[str, TypeAdapter[LiveEvent]]:
+    return {one.__name__: TypeAdapter(one) for one in get_args(LiveEvent)}
+
+
+def _check(lease: Lease) -> None:
+    begin = lease.begin
+    if lease.form != FORM:
+        raise ValueError(f"its form is {lease.form}, and here it is {FORM}")
+    if len(begin.said) != len(begin.pieces) or not 0 <= begin.open <= len(begin.said):
+        raise ValueError("what was said before is not as much as its pieces")
+    lead = begin.at if begin.lead is None else begin.lead
+    ordered = 0 <= lead <= begin.at + SAMPLE_S < math.inf
+    if not (ordered and begin.turn >= 0 and begin.piece >= 0):
+        raise ValueError("it begins nowhere")
+    timed: list[Segment | Word | Understood] = [*begin.said, *begin.context]
+    timed += [word for segment in begin.said for word in segment.words]
+    place = limits_of(Begin)["at"]
+    if not all(one.start in place and one.end in place for one in timed):
+        raise ValueError("what was said before has times that cannot be")
+    known = [one for person in lease.options.known_voices for one in person.prints]
+    if not all(map(is_print, (*begin.voices.values(), *known))):
+        raise ValueError("a voice sounds like nothing")
+
+
+def lease_of(values: Mapping[str, Any]) -> Lease:
+    """What a front asks for.
+
+    Raises:
+        errors.FieldInvalid: it is none, or of another version of this service.
+    """
+    try:
+        lease = _leases().validate_python(values)
+        _check(lease)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, ("lease", *first["loc"])))
+        raise errors.FieldInvalid(f"'{where}': {first['msg']}.") from None
+    except ValueError as error:
+        raise errors.FieldInvalid(f"'lease': {error}.") from None
+    return lease
+
+
+def order_text(told: Mapping[str, Any]) -> str:
+    """An order of `live.sessions.engine_relay` as a message; which sound follows is one, too."""
+    match told:
+        case {"sound": encoding, "rate": rate}:
+            return _text({"type": "sound", "encoding": encoding, "rate": rate})
+        case {"change": options}:
+            return _text({"type": "change", "options": options})
+        case {"forget": _}:
+            return _text({"type": "cancel"})
+        case {"commit": _}:
+            return _text({"type": "commit"})
+        case _:
+            return _text({"type": "finish"})
+
+
+def events_text(events: Sequence[LiveEvent]) -> str:
+    """Events that come together, or not at all."""
+    return _text({"type": "events", "events": [to_wire(one) for one in events]})
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, allow_nan=False, separators=(",", ":"))
+
+
+def parsed(text: str | bytes) -> dict[str, Any]:
+    """A message of the other side's.
+
+    Raises:
+        ValueError: it is no object of JSON with a ``type``.
+    """
+
+    if isinstance(text, bytes):
+        raise ValueError("bytes")
+    try:
+        found = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    if not isinstance(found, dict) or not isinstance(found.get("type"), str):
+        raise ValueError("no message")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+class Believed:
+    """What another service says of a session, as far as it can be: it knows no sound that it was
+    not sent, and says nothing of pieces that were not told."""
+
+    def __init__(self, begin: Begin) -> None:
+        self._begin = begin
+        self._pieces = set(begin.pieces)
+        self._last = begin.piece - 1
+        self._end = begin.at if begin.lead is None else begin.lead
+
+    def sent(self, raw: bytes, encoding: str, rate: int) -> None:
+        """Sound went there."""
+        self._end += len(raw) / Encoding(encoding).width / rate
+
+    def events(self, values: Any) -> list[dict[str, Any]]:
+        """The events of one message, as `interfaces.live.from_wire` reads them.
+
+        Raises:
+            ValueError: these are none, or cannot be.
+        """
+        if not isinstance(values, list):
+            raise ValueError("no events")
+        return [to_wire(self._checked(one)) for one in values]
+
+    def _checked(self, values: Any) -> LiveEvent:
+        if not isinstance(values, dict) or values.get("live") not in _events():
+            raise ValueError("no event")
+        event = _events()[values["live"]].validate_python(values)
+        self._in_sound(event)
+        turn = getattr(event, "turn", None)  # a notice may be of no turn
+        if turn is not None and turn < self._begin.turn:
+            raise ValueError("a turn that was told")
+        if isinstance(event, Final):
+            self._told(event.piece)
+            self._said(event.segment)
+        elif isinstance(event, Summary):
+            for segment in event.transcript.segments:
+                self._said(segment)
+        elif isinstance(event, SpeakersRevised) and not self._pieces.issuperset(event.speakers):
+            raise ValueError("speakers of nothing")
+        elif isinstance(event, VoicesKnown) and not all(map(is_print, event.voices.values())):
+            raise ValueError("voices that sound like nothing")
+        elif isinstance(event, Heard):
+            known = max(self._end, self._begin.at)
+            return dataclasses.replace(event, settled=min(event.settled, known))
+        return event
+
+    def _said(self, segment: Segment) -> None:
+        for one in (segment, *segment.words):
+            self._in_sound(one)
+
+    def _in_sound(self, said: object) -> None:
+        """What is said was at times for which there was sound."""
+        latest = max(self._end, self._begin.at) + _SLACK_S
+        for name in ("at", "start", "end", "settled", "wanted"):
+            at = getattr(said, name, None)
+            if at is not None and not 0 <= at <= latest:
+                raise ValueError("a time without sound")
+
+    def _told(self, piece: int) -> None:
+        if piece <= self._last:
+            raise ValueError("a piece that was told")
+        self._last = piece
+        self._pieces.add(piece)

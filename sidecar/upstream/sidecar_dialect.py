@@ -1,0 +1,202 @@
+"""Another vibevoice-asr: `POST /transcribe`, whose answer has all that ours has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar import errors
+from sidecar.errors import Kind
+from sidecar.interfaces.engine import AUTO, TranscribeOptions
+from sidecar.transcripts.local_voices import FIELD, given_in
+from sidecar.transcripts.transcript import (
+    BY_ATTENTION,
+    BY_RULE,
+    BY_SERVER,
+    NON_SPEECH,
+    Notice,
+    Segment,
+    Word,
+)
+from sidecar.upstream import trouble
+from sidecar.upstream.dialect import Answer, Call, Limits
+from sidecar.upstream.trouble import Step, Trouble
+
+PATH = "/transcribe"
+LINES = "application/x-ndjson"
+LONGEST_S = 3600.0
+"""It would take five hours (its default); an hour keeps what is held here at 115 MB."""
+LARGEST = 1 << 30
+OFF_S = 1.0
+"""So much more than its words a piece may be said to be."""
+_BUSY = {Kind.BUSY, Kind.FAILED, Kind.STORAGE_FULL, Kind.CONFLICT, Kind.CANCELLED, Kind.TIMEOUT}
+"""Its own trouble; the other kinds are about the recording or the request."""
+_SPEAKER = re.compile(r"Speaker_(\d{1,4})")
+
+
+class Sidecar:
+    """A dialect; it cuts, tells speakers apart and guards by itself."""
+
+    name = "sidecar"
+    health = "/health"
+    prompt = True
+    alike = ""
+    limits = Limits(LONGEST_S, LARGEST)
+    diarizes = True
+    timed = surely_timed = True
+
+    def __init__(self, rate: int, *, voices: bool = False) -> None:
+        self.rate = rate
+        self.voices = voices
+
+    def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
+        """A piece that is to be heard."""
+        return Hearing(self, options)
+
+    def waiting(self, health: bytes) -> int:
+        """By its /health: jobs that wait, and the one that runs."""
+        try:
+            now = json.loads(health)
+            return int(now["jobs_waiting"]) + int(now["engine_state"] == "busy")
+        except trouble.UNREADABLE:
+            return 0
+
+
+class Hearing:
+    """One request: the answer comes line by line, or at once and whole from one that is older."""
+
+    def __init__(self, dialect: Sidecar, options: TranscribeOptions) -> None:
+        self._dialect = dialect
+        self._options = options
+        self._rest = bytearray()
+        self._body: object = None
+
+    def call(self, sound: bytes) -> Call:
+        """All options as they came, for it knows them all."""
+        self._rest.clear()
+        self._body = None
+        options = self._options
+        fields: dict[str, str | list[str]] = {
+            "diarize": str(options.diarize).lower(),
+            "diarization": options.diarization.value,
+            "language": options.language,
+            "precision": options.precision.value,
+            "windows": options.windows.value,
+            "temperature": f"{options.temperature:g}",
+        }
+        if options.words:
+            fields["words"] = "true"
+        if options.prompt:
+            fields["prompt"] = options.prompt
+        if options.num_speakers is not None:
+            fields["num_speakers"] = str(options.num_speakers)
+        if options.max_tokens is not None:
+            fields["max_tokens"] = str(options.max_tokens)
+        if options.local_voices is not None and self._dialect.voices:
+            fields[FIELD] = options.local_voices.to_text()
+        return Call(PATH, fields, "audio", streams=True, accept=LINES)
+
+    def feed(self, data: bytes) -> list[Segment]:
+        """More of the body; the segments that are told in it."""
+        self._rest += data
+        if b"\n" not in data:
+            return []
+        *lines, self._rest = self._rest.split(b"\n")
+        return [one for line in lines for one in self._told(line)]
+
+    def finish(self) -> Answer:
+        """The transcript at the end."""
+        self._told(self._rest)
+        try:
+            body: Any = self._body
+            answer = answer_of(body)
+            heard_s = float(body["metadata"].get("duration", 0.0))
+        except trouble.UNREADABLE:
+            raise trouble.garbled("is no transcript") from None
+        asked = self._options.local_voices
+        if asked is not None and heard_s > asked.words_s + OFF_S:
+            self._dialect.voices = False  # another build by now, which took all of it for words
+            raise trouble.garbled("is about more than was asked for")
+        return answer
+
+    def _told(self, line: bytes | bytearray) -> list[Segment]:
+        """The segment in a line; what else is in it ends the answer."""
+        if not line.strip():
+            return []
+        try:
+            match json.loads(line):
+                case {"segment": dict(said)}:
+                    return [_segment(said, self._options.diarize)]
+                case {"failed": dict(said)}:
+                    headers = {"retry-after": str(said.get("retry_after", ""))}
+                    raise self.refused(int(said["status"]), headers, json.dumps(said).encode())
+                case {"result": whole} | whole:
+                    self._body = whole
+        except trouble.UNREADABLE:
+            raise trouble.garbled("is no transcript") from None
+        return []
+
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+        """Its problems are ours: the same code, to be told as it is where no server would help."""
+        general = trouble.of_status(status, headers, body)
+        if general.step is Step.LATER:
+            return general
+        error = problem_of(body)
+        if error is None or isinstance(error, errors.Unauthorized):
+            return general
+        if error.kind in _BUSY:
+            said = f"The upstream answered {status}: {error.detail}"
+            return Trouble(Step.AGAIN, errors.UpstreamFailed(said, hint=error.hint))
+        if error.kind is Kind.TOO_LARGE:
+            return Trouble(Step.SMALLER, error)
+        return Trouble(Step.ELSEWHERE if error.kind is Kind.FORBIDDEN else Step.NEVER, error)
+
+
+def answer_of(body: Mapping[str, Any]) -> Answer:
+    """The answer in the body of a 200; raises whatever a body that is none makes it raise."""
+    about = body["metadata"]
+    diarized = about["diarized"] is True
+    return Answer(
+        segments=tuple(_segment(one, diarized) for one in body["segments"]),
+        diarized=diarized,
+        language=str(about.get("language", AUTO)),
+        precision=str(about.get("model_precision", AUTO)),
+        notices=tuple(
+            Notice(str(one["code"]), str(one["message"])) for one in about.get("warnings", ())
+        ),
+        local_voices=given_in(body),
+    )
+
+
+def problem_of(body: bytes) -> errors.SidecarError | None:
+    """The error of ours that a problem's body names; None where it names none."""
+    try:
+        values = json.loads(body)
+        known = {error.code for error in errors.all_errors()}
+        if values["code"] not in known:
+            return None
+        return errors.from_wire({"detail": str(values["detail"]), "code": values["code"]})
+    except trouble.UNREADABLE:
+        return None
+
+
+def _segment(one: Mapping[str, Any], diarized: bool) -> Segment:
+    flags = tuple(map(str, one.get("flags", ())))
+    told = diarized and NON_SPEECH not in flags  # music has a name on the wire, and no voice
+    speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
+    words = tuple(
+        Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+        for word in one.get("words", ())
+    )
+    by = str(one.get("words_by", ""))
+    return Segment(
+        start=float(one["start_time"]),
+        end=float(one["end_time"]),
+        text=str(one["text"]),
+        speaker=int(speaker[1]) if speaker else None,
+        words=words,
+        flags=flags,
+        words_by="" if not words else by if by in (BY_ATTENTION, BY_RULE) else BY_SERVER,
+    )

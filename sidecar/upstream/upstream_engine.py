@@ -1,0 +1,125 @@
+"""Another server does the hearing: recordings go there, transcripts come back.
+
+For who has a GPU box in the next room. Nothing leaves this machine unless this engine is chosen by
+name. What a server lacks is done here: cutting, speakers, a guard against repetition.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.interfaces.engine import (
+    AudioStream,
+    Cancelled,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    Request,
+    TranscribeOptions,
+)
+from sidecar.transcripts.transcript import Event
+
+if TYPE_CHECKING:
+    from sidecar.upstream.upstream_pool import Upstreams
+
+log = logging.getLogger(__name__)
+
+SPEC = EngineSpec(
+    name="upstream",
+    title="Another server does the hearing",
+    sample_rate=16_000,
+    precisions=(Precision.AUTO,),  # theirs
+    languages=(),
+    diarizes=True,
+    requires=("httpx",),
+    steerable=True,
+    together=8,
+    remote=True,
+)
+
+
+class UpstreamEngine:
+    """Sends pieces, joins what comes back."""
+
+    def __init__(self) -> None:
+        self.sample_rate = SPEC.sample_rate
+        self._upstreams: Upstreams | None = None
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Ask the servers what they are; who does not answer is asked again when it is needed.
+
+        Raises:
+            errors.ModelLoadFailed: nobody said which servers, or their certificates are none.
+        """
+        if options.upstream is None:
+            raise errors.ModelLoadFailed(
+                "No upstream is set.", hint="VIBEVOICE_UPSTREAM=http://192.168.1.20:8765"
+            )
+        for name in ("httpx", "httpcore"):  # a line for each request is no news
+            logging.getLogger(name).setLevel(logging.WARNING)
+        from sidecar.upstream.upstream_pool import Upstreams
+
+        yield 0.0
+        try:
+            self._upstreams = Upstreams(options.upstream)
+        except OSError as error:  # ssl's are such
+            raise errors.ModelLoadFailed(
+                f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
+                hint="VIBEVOICE_UPSTREAM_CA names a file of certificates in PEM.",
+            ) from None
+        self._upstreams.run(self._upstreams.meet()).result()
+        self.sample_rate = self._upstreams.rate
+        yield 1.0
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """Segments as the servers tell them; whose they are is settled at the end."""
+        from sidecar.upstream.upstream_transcription import Transcription
+
+        assert self._upstreams is not None
+        yield from Transcription(
+            self._upstreams, audio, self.sample_rate, options, cancelled
+        ).events()
+
+    def transcribe_together(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        """Each on a thread of its own, which mostly waits; the pool finds servers for all."""
+        told: queue.SimpleQueue[tuple[int, Event | errors.SidecarError | None]]
+        told = queue.SimpleQueue()
+        over = threading.Event()
+
+        def run(number: int, one: Request) -> None:
+            try:
+                for event in self.transcribe(
+                    one.audio, one.options, lambda: over.is_set() or one.cancelled()
+                ):
+                    told.put((number, event))
+            except errors.SidecarError as error:
+                told.put((number, error))
+            except Exception:
+                log.exception("a recording of several failed")
+                told.put((number, errors.EngineFailed()))
+            finally:
+                told.put((number, None))
+
+        with ThreadPoolExecutor(len(requests), "upstream") as threads:
+            try:
+                for number, one in enumerate(requests):
+                    threads.submit(run, number, one)
+                left = len(requests)
+                while left:
+                    number, event = told.get()
+                    if event is None:
+                        left -= 1
+                    else:
+                        yield number, event
+            finally:
+                over.set()

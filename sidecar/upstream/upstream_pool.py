@@ -1,0 +1,285 @@
+"""All upstreams together: a piece goes in, what was heard in it comes out, whoever heard it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TypeVar
+
+from sidecar import errors
+from sidecar.interfaces.engine import TranscribeOptions, Upstream
+from sidecar.transcripts.transcript import Segment
+from sidecar.upstream import trouble
+from sidecar.upstream.dialect import Answer, Hearing
+from sidecar.upstream.pieces import Piece
+from sidecar.upstream.pool import Patience, Pool
+from sidecar.upstream.probing import USUAL_RATE
+from sidecar.upstream.server import START_S, Server, Told, client_of
+from sidecar.upstream.trouble import Step, Trouble
+from sidecar.upstream.whole import Heard, shifted
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+WATCH_S = 5.0
+"""From one look at all upstreams to the next, while there is work and a choice."""
+LOST_LOOKS = 3
+"""After so many looks without an answer, a server that always answers them is lost, and what it
+works on is tried elsewhere; its connection alone would not tell."""
+SHORTEST_S = 5.0
+"""A piece shorter than two of these is not made smaller: it is not its length that is wrong."""
+MOST_ANEW = 32
+"""Requests for one piece to one server, at most; each dialect has limits of its own below it."""
+
+
+class Upstreams:
+    """Owns the connections, on an event loop in a thread of its own; they end with the process.
+
+    A blocking request cannot be ended from outside; one in a loop can, wherever it stands.
+    """
+
+    def __init__(self, options: Upstream) -> None:
+        self._options = options
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
+        self._client = client_of(options)
+        keys = options.keys or ("",) * len(options.urls)
+        self.servers = [
+            Server(self._client, url, key, options)
+            for url, key in zip(options.urls, keys, strict=True)
+        ]
+        self._pool = Pool(len(self.servers), random.random)
+        self._silent = [0 for _ in self.servers]
+        self._lost = [asyncio.Event() for _ in self.servers]
+        self._at_work = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    def run(self, work: Coroutine[None, None, Result]) -> Future[Result]:
+        """Begin ``work``; cancelling the future ends it, and the connection that it has."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def meet(self) -> None:
+        """Ask all how they speak. Who does not answer now is asked again when it is needed."""
+        await asyncio.gather(*(one.known() for one in self.servers), return_exceptions=True)
+
+    async def visit(self) -> list[tuple[Server, errors.SidecarError | None]]:
+        """Each of them, and what is wrong with it now."""
+
+        async def one(server: Server) -> tuple[Server, errors.SidecarError | None]:
+            try:
+                await server.look()
+            except Trouble as found:
+                return server, trouble.named(found.error, server.name)
+            return server, None
+
+        return list(await asyncio.gather(*map(one, self.servers)))
+
+    @property
+    def rate(self) -> int:
+        """Hz at which recordings are sent: the highest that anybody hears at."""
+        return max((one.dialect.rate for one in self.servers if one.dialect), default=USUAL_RATE)
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that everybody takes at once, as far as is known."""
+        known = [one.dialect.limits.longest_s(self.rate) for one in self.servers if one.dialect]
+        return min([*known, *(one.longest_s for one in self.servers), 3600.0])
+
+    @property
+    def diarize(self) -> bool:
+        """Whether all tell speakers apart by themselves, as far as is known."""
+        return all(one.dialect is not None and one.dialect.diarizes for one in self.servers)
+
+    @property
+    def timed(self) -> bool:
+        """Whether all say when something was said, as far as is known."""
+        return all(one.dialect is None or one.dialect.timed for one in self.servers)
+
+    @property
+    def surely_timed(self) -> bool:
+        """Whether all do, before the first answer."""
+        return all(one.dialect is not None and one.dialect.surely_timed for one in self.servers)
+
+    @property
+    def voices(self) -> bool:
+        """Whether anybody says what the voices of a piece are like."""
+        return any(one.dialect is not None and one.dialect.voices for one in self.servers)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether nobody has set how long pieces are to be."""
+        return not self._options.piece_s
+
+    async def hear(self, piece: Piece, options: TranscribeOptions, told: Told) -> list[Heard]:
+        """What is said in a piece; of one that was too large, its parts.
+
+        Raises:
+            errors.SidecarError: nobody could hear it.
+        """
+        self._begin_to_watch()
+        self._at_work += 1
+        try:
+            return await self._hear(piece, options, told)
+        finally:
+            self._at_work -= 1
+
+    async def _hear(self, piece: Piece, options: TranscribeOptions, told: Told) -> list[Heard]:
+        sounds = _Sounds(piece)
+        await sounds.of(margin=self.voices and options.local_voices is not None)
+        within_s = START_S + self._options.timeout * piece.duration_s
+        patience = Patience(time.monotonic(), time.monotonic() + 2 * within_s)
+        hearings: dict[str, Hearing] = {}
+        while True:
+            index = await self._somebody(patience)
+            patience.asked.add(index)
+            server = self.servers[index]
+            try:
+                answer = await self._ask(index, sounds, options, hearings, told, within_s)
+            except Trouble as found:
+                step = patience.after(index, found)
+                patience.last = trouble.named(found.error, server.name)
+                log.info("upstream %s: %s, %s", server.name, found.error.code, step.name.lower())
+                if step in (Step.AGAIN, Step.LATER, Step.NEVER) and found.step is not Step.NEVER:
+                    after = found.retry_after if found.step is Step.LATER else None
+                    self._pool.failed(index, time.monotonic(), after)
+                if step is Step.NEVER:
+                    raise patience.error from None
+                if step is Step.SMALLER:
+                    return await self._smaller(piece, options, told, server, patience)
+            else:
+                self._pool.well(index)
+                return [Heard(piece, answer, server.name)]
+            finally:
+                self._pool.left(index)
+
+    async def _somebody(self, patience: Patience) -> int:
+        """Who is asked next; who stands aside for longer than this waits is asked once all the
+        same, for it may be back since.
+
+        Raises:
+            errors.SidecarError: nobody is left.
+        """
+        while True:
+            now, asked = time.monotonic(), patience.refused | patience.asked
+            over = patience.over(now)
+            index = self._pool.take(now, asked if over else patience.refused, well=over)
+            if index is not None:
+                return index
+            wait_s = self._pool.free_in(now, patience.refused)
+            if wait_s is None or not patience.waits(now, wait_s):
+                index = None if over else self._pool.trial(asked)
+                if index is None:
+                    raise patience.error
+                return index
+            await asyncio.sleep(wait_s)
+
+    async def _ask(
+        self,
+        index: int,
+        sounds: _Sounds,
+        options: TranscribeOptions,
+        hearings: dict[str, Hearing],
+        told: Told,
+        within_s: float,
+    ) -> Answer:
+        """One server's answer; one that was in trouble is looked at before it gets a recording."""
+        server = self.servers[index]
+        dialect = await server.known()
+        if self._pool.nodes[index].misses:
+            self._seen(index, await server.look())
+        name = dialect.alike or server.name
+        hearing = hearings.get(name)
+        if hearing is None:
+            hearing = hearings[name] = dialect.hearing(sounds.piece.duration_s, options)
+        sound = await sounds.of(margin=dialect.voices and options.local_voices is not None)
+        for _ in range(MOST_ANEW):
+            try:
+                return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))
+            except Trouble as found:
+                if found.step is not Step.ANEW:
+                    raise
+                last = found.error
+        raise Trouble(Step.ELSEWHERE, last)
+
+    async def _smaller(
+        self,
+        piece: Piece,
+        options: TranscribeOptions,
+        told: Told,
+        server: Server,
+        patience: Patience,
+    ) -> list[Heard]:
+        """The same in two parts; the server is remembered to take no more than that."""
+        if piece.duration_s < 2 * SHORTEST_S:
+            raise patience.error from None
+        server.longest_s = min(server.longest_s, piece.duration_s / 2)
+        options = replace(options, local_voices=None)  # of the whole piece they are made here
+        found: list[Heard] = []
+        for part in piece.halves():
+
+            def of_part(segments: Sequence[Segment], part: Piece = part) -> None:
+                told(shifted(segments, part.start_s - piece.start_s))
+
+            found += await self._hear(part, options, of_part)
+        return found
+
+    def _begin_to_watch(self) -> None:
+        if len(self.servers) > 1 and (self._watching is None or self._watching.done()):
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Look at all of them, from the first piece until none is on its way."""
+        while True:
+            await asyncio.gather(*map(self._look, range(len(self.servers))))
+            await asyncio.sleep(WATCH_S)
+            if not self._at_work:
+                return
+
+    async def _look(self, index: int) -> None:
+        server = self.servers[index]
+        try:
+            self._seen(index, await server.look())
+        except Trouble:
+            self._pool.failed(index, time.monotonic())
+            self._silent[index] += 1
+            prompt = server.dialect is not None and server.dialect.prompt
+            if prompt and self._silent[index] >= LOST_LOOKS:
+                self._lost[index].set()
+
+    def _seen(self, index: int, waiting: int) -> None:
+        self._pool.seen(index, waiting)
+        self._silent[index] = 0
+        self._lost[index].clear()
+
+    async def _unless_lost(self, index: int, asking: Coroutine[None, None, Answer]) -> Answer:
+        """An answer, unless the server that works on it is found to be lost meanwhile."""
+        answer = asyncio.ensure_future(asking)
+        lost = asyncio.ensure_future(self._lost[index].wait())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            raise trouble.gone("fell silent")
+        finally:
+            answer.cancel()
+            lost.cancel()
+
+
+class _Sounds:
+    """A piece as it is sent, with what its voices are made of or without; each made once."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.piece = piece
+        self._made: dict[bool, bytes] = {}
+
+    async def of(self, *, margin: bool) -> bytes:
+        """The flac."""
+        if margin not in self._made:
+            self._made[margin] = await asyncio.to_thread(self.piece.flac, margin=margin)
+        return self._made[margin]

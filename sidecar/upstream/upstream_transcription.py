@@ -1,0 +1,289 @@
+"""One recording through the upstreams: piece by piece, in order, with what they lack added."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from sidecar.interfaces.engine import AudioStream, Cancelled, TranscribeOptions, Watched
+from sidecar.transcripts.local_voices import LocalVoices
+from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.transcript import (
+    Event,
+    Finished,
+    Notice,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+from sidecar.upstream.pieces import SHORTEST_WITH_MARGIN_S, Piece, even_s, pieces
+from sidecar.upstream.stretches import stretches_of
+from sidecar.upstream.upstream_diarization import Turns, models
+from sidecar.upstream.upstream_pool import Upstreams
+from sidecar.upstream.whole import Heard, shifted, transcript_of, with_speakers
+
+Result = TypeVar("Result")
+
+LOOK_S = 0.05
+"""From one look at whether the request is still wanted to the next."""
+NO_SPEAKERS = Notice("speakers_unavailable", "Speakers could not be told apart on this machine.")
+
+VOICES_REFUSED = Notice(
+    "upstream_voices_refused",
+    "What an upstream said of voices could not be used: they were told apart here.",
+)
+
+
+class _Stopped(Exception):
+    """Nobody wants it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A piece on its way, and the segments that are told of it meanwhile."""
+
+    piece: Piece
+    future: Future[list[Heard]]
+    told: SimpleQueue[Sequence[Segment]]
+
+
+class Transcription:
+    """The events of one request, whose audio comes at ``rate`` Hz. Ends early, without `Finished`,
+    once it is cancelled."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        audio: AudioStream,
+        rate: int,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> None:
+        self._upstreams = upstreams
+        self._audio = audio
+        self._rate = rate
+        self._options = options
+        self._cancelled = cancelled
+        self._over = False
+        self._futures: set[Future[list[Heard]]] = set()
+        self._turns: Turns | None = None
+        self._followed_s = 0.0
+        self._margins = False
+        """Whether pieces come with what their voices are made of, so that servers can do that."""
+        self._heard: list[Heard] = []
+        self._lanes = len(upstreams.servers)
+        self._ready = 0
+        self._ready_s = self._done_s = self._end_s = 0.0
+
+    def events(self) -> Iterator[Event]:
+        """Run it.
+
+        Raises:
+            errors.UpstreamError: nobody could hear it.
+        """
+        try:
+            for event in self._events():
+                self._check()
+                yield event
+        except _Stopped:
+            return
+        finally:
+            self._over = True
+            for future in self._futures:
+                future.cancel()  # its connection is closed with it
+            if self._turns is not None:
+                self._turns.close()
+
+    def _events(self) -> Iterator[Event]:
+        upstreams = self._upstreams
+        self._wait(upstreams.run(upstreams.meet()))
+        sent: deque[_Sent] = deque()
+        watched = Watched(self._audio, self._check)
+        even, longest_s = self._even_s(), upstreams.longest_s
+        self._margins = self._has_margins(even or longest_s)
+        for piece in pieces(watched, self._rate, longest_s, even=even, margin=self._margins):
+            self._end_s = piece.end_s
+            if not self._margins and (self._turns is not None or self._needs_turns(piece)):
+                self._follow(piece)
+            if upstreams.timed:
+                sent.append(self._send(piece))
+            while len(sent) > self._ahead or (sent and not upstreams.timed):
+                yield from self._come(sent.popleft())
+            if not upstreams.timed and not self._is_heard(piece):
+                yield from self._by_stretches(piece)
+        while sent:
+            yield from self._come(sent.popleft())
+        self._check()
+        yield Progress(self._end_s, self._end_s)
+        yield Finished(self._recognised(self._transcript()))
+
+    def _even_s(self) -> float | None:
+        """How long pieces are to be so that all have work, where nobody has said it; where voices
+        cannot be told apart over several, as few as may be."""
+        upstreams = self._upstreams
+        if not upstreams.cuts:
+            return None
+        found = even_s(self._audio.total_s, self._lanes, upstreams.longest_s)
+        return None if found and self._options.diarize and models() is None else found
+
+    def _has_margins(self, length_s: float) -> bool:
+        """Whether servers can be asked what voices are like, and it is worth it."""
+        upstreams = self._upstreams
+        possible = self._options.diarize and upstreams.voices and upstreams.timed
+        return possible and length_s >= SHORTEST_WITH_MARGIN_S and models() is not None
+
+    def _needs_turns(self, piece: Piece) -> bool:
+        """Whether the servers' own speakers will not do: there are none, each of several pieces
+        has its own, or somebody asks who they are."""
+        several = piece.start_s > 0 or not piece.last
+        lacking = several or not self._upstreams.diarize or self._options.hears_voices
+        return self._options.diarize and lacking
+
+    @property
+    def _ahead(self) -> int:
+        """Pieces that may be on their way before the first answer. Where nobody follows, the first
+        answer comes first: it tells whether the server says times."""
+        known = self._turns is not None or self._heard or self._upstreams.surely_timed
+        return self._lanes if known else 0
+
+    def _is_heard(self, piece: Piece) -> bool:
+        return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
+
+    def _follow(self, piece: Piece, given: LocalVoices | None = None) -> None:
+        """Who speaks in the next piece: as its server says, or as it is heard here."""
+        if piece.end_s <= self._followed_s:
+            return
+        self._followed_s = piece.end_s
+        if self._turns is None and (here := models()) is not None:
+            self._turns = Turns(here, self._options, lambda: self._over or self._cancelled())
+        if self._turns is not None and self._margins:
+            self._turns.take(piece, given)
+        elif self._turns is not None:
+            self._turns.feed(piece)
+
+    def _send(self, piece: Piece) -> _Sent:
+        told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
+        options = self._options
+        if self._needs_turns(piece):
+            # Words that are timed go to who has the floor in the whole recording.
+            words = options.words or piece.voices is not None
+            options = replace(options, local_voices=piece.voices, words=words)
+        future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
+        future.add_done_callback(lambda over: told.put(()))  # who waits for lines hears of it
+        self._futures.add(future)
+        return _Sent(piece, future, told)
+
+    def _come(self, sent: _Sent) -> Iterator[Event]:
+        """What comes of a piece, as it comes."""
+        while not sent.future.done():
+            self._check()
+            with suppress(Empty):
+                yield from self._announce(self._early(sent.piece, sent.told.get(timeout=LOOK_S)))
+        self._check()
+        self._futures.discard(sent.future)
+        parts = sent.future.result()
+        if self._options.diarize and (len(parts) > 1 or self._needs_turns(sent.piece)):
+            # Where it was too large, each part has its own speakers now.
+            self._follow(sent.piece, parts[0].answer.local_voices if len(parts) == 1 else None)
+        for heard in parts:
+            if not (self._options.words or heard.by_voices):
+                heard = heard.without_guesses()
+            if heard.answer.timed:
+                yield from self._take(heard)
+            else:
+                yield from self._by_stretches(heard.piece)
+
+    def _early(self, piece: Piece, said: Sequence[Segment]) -> Sequence[Segment]:
+        """What is told of a piece while it is heard. Where it has speakers of its own nobody knows
+        yet whose it is in the whole recording; and words may be there only to tell that."""
+        told: Sequence[Segment] = shifted(said, piece.start_s)
+        if not self._options.diarize or self._needs_turns(piece):
+            told = [replace(one, speaker=None) for one in told]
+        if not self._options.words:
+            told = [replace(one, words=(), words_by="") for one in told]
+        return told
+
+    def _by_stretches(self, piece: Piece) -> Iterator[Event]:
+        """A piece for a server that does not say when: each line of a voice by itself."""
+        self._follow(piece)
+        turns, heard_s = self._known()
+        sent: deque[_Sent] = deque()
+        for part in stretches_of(piece, turns, heard_s):
+            sent.append(self._send(part))
+            if len(sent) > 2 * self._lanes:
+                yield from self._stretch(sent.popleft())
+        while sent:
+            yield from self._stretch(sent.popleft())
+
+    def _stretch(self, sent: _Sent) -> Iterator[Event]:
+        heards = self._wait(sent.future)
+        self._futures.discard(sent.future)
+        for heard in heards:
+            yield from self._take(heard)
+
+    def _take(self, heard: Heard) -> Iterator[Event]:
+        """An answer: what was not announced yet is, with the speakers as they look."""
+        self._heard.append(heard.settled())
+        diarize = self._options.diarize
+        turns = self._known()[0] if diarize and not heard.answer.diarized else ()
+        yield from self._announce(with_speakers([heard], turns, diarize=diarize))
+        yield self._progress(heard.piece.end_s)
+
+    def _announce(self, segments: Sequence[Segment]) -> Iterator[Event]:
+        for segment in segments:
+            if segment.start >= self._ready_s:
+                yield SegmentReady(self._ready, segment)
+                self._ready += 1
+                self._ready_s = max(self._ready_s, segment.end)
+                yield self._progress(segment.end)
+
+    def _progress(self, done_s: float) -> Progress:
+        self._done_s = max(self._done_s, done_s)
+        total_s = self._audio.total_s
+        return Progress(self._done_s, None if total_s is None else max(total_s, self._done_s))
+
+    def _transcript(self) -> Transcript:
+        diarize, heard = self._options.diarize, self._heard
+        turns = self._known()[0] if diarize else ()
+        own = len(heard) == 1 and heard[0].answer.diarized
+        transcript = transcript_of(
+            heard,
+            with_speakers(heard, turns, diarize=diarize),
+            self._options,
+            self._end_s,
+            diarized=diarize and (own or self._turns is not None),
+        )
+        if self._turns is not None and self._turns.refused:
+            transcript = transcript.noting(VOICES_REFUSED)
+        lacking = diarize and not transcript.diarized and transcript.has_speech
+        return transcript.noting(NO_SPEAKERS) if lacking else transcript
+
+    def _recognised(self, transcript: Transcript) -> Transcript:
+        """Whose voices these are; no server is told, or asked."""
+        if not self._options.hears_voices:
+            return transcript
+        from sidecar.diarization.speaker_identification import recognised
+
+        speakers = None if self._turns is None else self._wait(self._turns.speakers())
+        return recognised(transcript, speakers, self._options)
+
+    def _known(self) -> tuple[Sequence[Turn], float]:
+        """Turns of all that was cut so far, and up to where they are known; none where nobody
+        looks."""
+        return ((), 0.0) if self._turns is None else self._wait(self._turns.known())
+
+    def _wait(self, future: Future[Result]) -> Result:
+        while not future.done():
+            self._check()
+            wait([future], LOOK_S)
+        return future.result()
+
+    def _check(self) -> None:
+        if self._cancelled():
+            raise _Stopped

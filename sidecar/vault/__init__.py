@@ -1,1 +1,0 @@
-"""What is kept is sealed, under a key that does not lie beside it."""

@@ -1,0 +1,204 @@
+"""The first look at a recording, before it takes a place in the queue.
+
+A hostile file is opened in a process of its own: not in the service, which must live, and not in
+the engine's, whose running job is somebody else's. So a bad file gets its answer at once, however
+long the queue is, and a file that takes its time holds up few others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts, glance
+from sidecar.audio.source import AudioSource, open_path
+from sidecar.auth.fair_semaphore import FairSemaphore
+from sidecar.auth.identity import Identity
+from sidecar.threads import Threads
+from sidecar.transcripts.people import VoicePrint
+from sidecar.workers.asked import BEGUN
+from sidecar.workers.loading import Leaving
+from sidecar.workers.slot_interface import WorkerDied
+from sidecar.workers.worker import Worker
+from sidecar.workers.worker_environment import Needs
+
+LANES = 3
+"""Files that are looked at side by side; plain wav needs no lane. Owners who are told apart take
+turns, and one of them leaves a lane to the others. Of one owner three slow files hold up the next
+for as long as they may take (`PROBE_TIMEOUT_S`)."""
+ATTEMPTS = 2
+"""A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
+START_TIMEOUT_S = 60.0
+"""So long a process may take to begin with a file. That is no fault of the file's: it stands back
+behind all others, and where many have much to do its start alone takes as long as a slow file."""
+PROBE_TIMEOUT_S = 14.0
+LIMITS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
+"""So long a file may take from then on. To listen to a minute of sound takes 2 s of a core, and a
+busy machine has not got one."""
+OPENS = 16
+"""Paths that are opened side by side. A network mount that is gone keeps a thread for each that is
+tried there, until it comes back; with all of them kept no path is opened, and all else goes on."""
+OPEN_TIMEOUT_S = 5.0
+IDLE_S = 60.0
+
+
+class Intake:
+    """Owns the processes that probe; started as files come, ended after a minute without one."""
+
+    def __init__(self, max_audio_s: float) -> None:
+        self._max_audio_s = max_audio_s
+        self._opens = Threads("open", OPENS)
+        self._looks = Threads("look", LANES)
+        self._lanes = FairSemaphore(LANES)
+        self._resting: list[Worker] = []
+        self._idle: asyncio.TimerHandle | None = None
+        self._leaving = Leaving(on_crash=_expected)
+
+    async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
+        """The file that a client named, as `open_path` opens it.
+
+        Raises:
+            errors.BadRequest: as there, or the disk that it lies on does not answer.
+        """
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                return await self._opens.run(open_path, path, roots)
+        except TimeoutError:
+            raise errors.AudioPathNotFound(
+                "The disk that 'audio_path' lies on does not answer."
+            ) from None
+
+    async def probe(self, caller: Identity, source: AudioSource) -> AudioFacts:
+        """What a recording of the caller's is.
+
+        Raises:
+            errors.BadAudio: it cannot be transcribed.
+            errors.MachineBusy: nobody comes to look at it.
+        """
+        if source.spooled:
+            facts = glance(source.fd, self._max_audio_s)
+        else:
+            facts = await self._glance(source)
+        return facts or await self._probe(caller, source)
+
+    async def _glance(self, source: AudioSource) -> AudioFacts | None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                return await self._looks.run_on(source.fd, glance, self._max_audio_s)
+        except TimeoutError:
+            raise errors.AudioDecodeTimeout() from None
+
+    async def voice(self, caller: Identity, source: AudioSource, max_s: float) -> VoicePrint:
+        """What the one person in a clip of ``max_s`` seconds at most sounds like.
+
+        Raises:
+            errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
+            errors.VoicesUnavailable: voices cannot be compared here.
+            errors.MachineBusy: nobody comes to listen to it.
+        """
+        found = await self._ask(caller, "voice", [source.fd], max_s=max_s)
+        return VoicePrint(**found)
+
+    async def parted(
+        self, caller: Identity, prints: Sequence[VoicePrint | None], into: int | None
+    ) -> tuple[list[int], float] | None:
+        """Which segments of one speaker are whose, by what they sound like (`diarization.parting`),
+        and how alike those people are; None where they cannot be told apart. ``into``: how many.
+
+        Raises:
+            errors.EngineFailed, errors.MachineBusy: nobody answers that.
+        """
+        plain = [one and asdict(one) for one in prints]
+        try:
+            found = await self._ask(caller, "part", prints=plain, into=into)
+        except errors.BadAudio:  # there is none; that is how a process is given up
+            raise errors.EngineFailed("The voices could not be compared.") from None
+        return (found["groups"], found["likeness"]) if found else None
+
+    async def _probe(self, caller: Identity, source: AudioSource) -> AudioFacts:
+        found = await self._ask(caller, "probe", [source.fd], max_s=self._max_audio_s)
+        return AudioFacts.from_wire(found)
+
+    async def _ask(
+        self, caller: Identity, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> dict[str, Any]:
+        """The answer of a process that looks at a file."""
+        async with self._lanes.held(caller):
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                for attempt in range(ATTEMPTS):
+                    rested = self._resting and not attempt
+                    worker = self._resting.pop() if rested else self._started()
+                    try:
+                        return await _answered(worker, operation, fds, arguments)
+                    except (errors.AudioDecodeTimeout, errors.MachineBusy):
+                        worker.kill()
+                        raise
+                    except WorkerDied:
+                        continue
+                    finally:
+                        self._rest(worker)
+            finally:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._drop)
+        raise errors.AudioUndecodable("The audio broke the decoder that looked at it.")
+
+    async def close(self) -> None:
+        """End the processes."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._drop()
+        await self._leaving.gone()
+
+    def _started(self) -> Worker:
+        worker = Worker("intake", Needs.LEAST)
+        worker.on_end = partial(self._ended, worker)
+        return worker
+
+    def _rest(self, worker: Worker) -> None:
+        if worker.alive:
+            self._resting.append(worker)
+        else:
+            self._leaving.take(worker)
+
+    def _ended(self, worker: Worker) -> None:
+        """One died; one that is at work is seen to by who asked it."""
+        if worker in self._resting:
+            self._resting.remove(worker)
+            self._leaving.take(worker)
+
+    def _drop(self) -> None:
+        while self._resting:
+            self._leaving.take(self._resting.pop())
+
+
+async def _answered(
+    worker: Worker, operation: str, fds: Sequence[int], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """What it says of a file. What that takes counts from when it says that it has begun."""
+    loop = asyncio.get_running_loop()
+    begun, answer = False, dict[str, Any]()
+    try:
+        async with (
+            asyncio.timeout(START_TIMEOUT_S) as limit,
+            aclosing(worker.call(operation, fds, **arguments)) as frames,
+        ):
+            async for frame in frames:
+                if frame == BEGUN:
+                    begun = True
+                    limit.reschedule(loop.time() + LIMITS_S[operation])
+                else:
+                    answer = frame
+    except TimeoutError:
+        raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
+    return answer
+
+
+def _expected(worker: Worker) -> None:
+    """What broke it was a client's; who sent that is told."""

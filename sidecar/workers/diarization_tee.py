@@ -1,0 +1,184 @@
+"""A piece of a recording on its way to an engine, with an ear on its voices beside.
+
+Whoever has the whole of the recording tells them apart (`TranscribeOptions.local_voices`); the
+engine gets the sound that words are wanted of, and need not know.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.interfaces.engine import AudioStream, Diarization, TranscribeOptions
+from sidecar.transcripts.local_voices import LocalVoices, VoicesAsked
+from sidecar.transcripts.transcript import Event, Finished
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+log = logging.getLogger(__name__)
+
+Said = tuple[int, Event | errors.SidecarError]
+"""What came of one of several recordings, with its number."""
+LOOK_S = 0.05
+_FULL = 32_768
+
+
+class Overheard:
+    """An `AudioStream` for the engine; whoever iterates it feeds the ear.
+
+    The ear is on a thread of its own and may be behind: what it has not heard is held as 16 bits a
+    sample, which is what pieces are sent in. What goes wrong with it costs nobody a word.
+    """
+
+    def __init__(
+        self,
+        audio: AudioStream,
+        rate: int,
+        asked: VoicesAsked,
+        effort: Diarization,
+        unwanted: Callable[[], bool],
+        *,
+        same: bool = False,
+    ) -> None:
+        """``same``: as `LocalVoices`."""
+        self._audio = audio
+        self._rate = rate
+        self._asked = asked
+        self._effort = effort
+        self._unwanted = unwanted
+        self._same = same
+        self._over = self._whole = False
+        self._reading: Iterator[Block] | None = None
+        self._sound: queue.SimpleQueue[npt.NDArray[np.int16] | None] = queue.SimpleQueue()
+        self._thread = ThreadPoolExecutor(1, "local voices")
+        self._found: Future[LocalVoices | None] = self._thread.submit(self._listen)
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds that words are wanted of, as far as is known."""
+        total_s = self._audio.total_s
+        return None if total_s is None else min(total_s, self._asked.words_s)
+
+    def __iter__(self) -> Iterator[Block]:
+        self._reading = self._read()
+        return self._reading
+
+    def _read(self) -> Iterator[Block]:
+        """The sound of the words, for the engine; of all, for the ear."""
+        import numpy as np
+
+        left = round(self._asked.words_s * self._rate)
+        for block in self._audio:
+            self._sound.put(np.clip(np.rint(block * _FULL), -_FULL, _FULL - 1).astype(np.int16))
+            if left > 0 and len(block):
+                yield block[:left]
+            left -= len(block)
+        self._whole = True
+        self._sound.put(None)
+
+    @property
+    def told(self) -> bool:
+        """Whether `completed` waits for nothing more."""
+        return self._found.done()
+
+    def drain(self) -> None:
+        """Read what the engine has left unread: what lies behind the words it was to hear."""
+        for _ in self._reading or self._read():
+            pass
+        self._sound.put(None)
+
+    def completed(self, event: Event) -> Event:
+        """The event; the last one says what the voices are like, once that is known."""
+        if not isinstance(event, Finished):
+            return event
+        self.drain()
+        while not self._found.done() and not self._unwanted():
+            wait([self._found], LOOK_S)
+        found = self._found.result() if self._found.done() else None
+        return Finished(replace(event.transcript, local_voices=found))
+
+    def close(self) -> None:
+        """Whether it was heard or not: nobody listens any more."""
+        self._over = True
+        self._sound.put(None)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _listen(self) -> LocalVoices | None:
+        from sidecar.diarization.diarizer import STEPS_S
+        from sidecar.diarization.local import hear, written
+        from sidecar.diarization.models import VoicesUnavailable, load_models
+
+        try:
+            windows = hear(
+                load_models(), self._blocks(), self._asked, STEPS_S[self._effort], self._stopped
+            )
+            return written(windows, same=self._same) if windows and self._whole else None
+        except VoicesUnavailable as error:
+            log.warning("%s", error)
+        except Exception:  # who asked listens to the voices himself, then
+            log.exception("the voices of a piece were not heard")
+        return None
+
+    def _stopped(self) -> bool:
+        return self._over or self._unwanted()
+
+    def _blocks(self) -> Iterator[Block]:
+        """What was put, as it is at 16 kHz."""
+        import numpy as np
+
+        from sidecar.diarization.features import RATE
+
+        resample: Any = None
+        if self._rate != RATE:
+            import soxr
+
+            resample = soxr.ResampleStream(self._rate, RATE, 1, dtype="float32")
+        while (samples := self._sound.get()) is not None:
+            block = samples.astype(np.float32) / np.float32(_FULL)
+            yield block if resample is None else resample.resample_chunk(block)
+        if resample is not None:
+            yield resample.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def overheard(
+    audio: AudioStream,
+    rate: int,
+    options: TranscribeOptions,
+    unwanted: Callable[[], bool],
+    until: ExitStack,
+    *,
+    same: bool,
+) -> Overheard | None:
+    """An ear on the voices of a piece, closed with ``until``, where somebody wants to know."""
+    if options.local_voices is None:
+        return None
+    asked, effort = options.local_voices, options.diarization
+    ear = Overheard(audio, rate, asked, effort, unwanted, same=same)
+    until.callback(ear.close)
+    return ear
+
+
+def completed(events: Iterable[Said], ears: Sequence[Overheard | None]) -> Iterator[Said]:
+    """The events of several, each end behind what its ear has to tell; no other waits for that."""
+    held: list[tuple[int, Overheard, Finished]] = []
+    for index, event in events:
+        ear = ears[index]
+        if ear is not None and isinstance(event, Finished):
+            ear.drain()
+            held.append((index, ear, event))
+        else:
+            yield index, event
+        for one in [one for one in held if one[1].told]:
+            held.remove(one)
+            yield one[0], one[1].completed(one[2])
+    for index, ear, end in held:
+        yield index, ear.completed(end)

@@ -1,0 +1,302 @@
+"""Where an engine lives on this machine: what it is here, its slot, and its share of a device.
+
+What it has and what it will take stands in its device's ledger, as for every engine of ours.
+`gpu_memory.admission` decides on snapshots; here they are taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.engines.choice import Choice, Spec
+from sidecar.engines.facts import WHISPER
+from sidecar.gpu_memory.admission import Admission, Memory, Room
+from sidecar.gpu_memory.devices import GpuMemory, GpuWatch, HostWatch
+from sidecar.gpu_memory.ledger import Holding
+from sidecar.gpu_memory.placement import LoadPlan, Placement
+from sidecar.gpu_memory.shape import ModelShape
+from sidecar.gpu_memory.speaking import VoiceShape
+from sidecar.gpu_memory.voice_admission import VoiceAdmission
+from sidecar.interfaces.engine import LoadOptions, MemoryPlan, Precision
+from sidecar.observability.crash import CrashNotes, data_folder
+from sidecar.workers.lifecycle import EngineLife
+from sidecar.workers.worker import Worker
+
+Slot = TypeVar("Slot", bound=EngineLife)
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The memory that engines of ours share: of the GPU that is used, and of the host."""
+
+    gpu: GpuWatch = field(default_factory=GpuWatch)
+    host: HostWatch = field(default_factory=HostWatch)
+
+
+class Lodging(Generic[Spec, Slot]):
+    """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
+
+    ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
+    ``speaks``: it does not hear. ``beside``: bytes of the device that another engine of ours will
+    take, which is not here yet when its first precision is chosen.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        settings: Settings,
+        choice: Choice[Spec],
+        devices: Devices,
+        kind: type[Slot],
+        *,
+        live: bool = False,
+        speaks: bool = False,
+        beside: int = 0,
+    ) -> None:
+        self.who = who
+        self._choice = choice
+        self._devices = devices
+        self._device = settings.device
+        self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
+        self._heavy = choice.checkpoint is not None
+        looks = self._heavy and (choice.spec.planned or settings.device != "cpu")
+        if looks:
+            devices.gpu.begin()
+        self.spec = _on_this_machine(choice.spec, self.gpu if looks else None)
+        self.admission = None if speaks else _admission(settings, choice)
+        self.voice_admission = _voice_admission(settings, choice) if speaks else None
+        self._room: Room | None = self.admission or self.voice_admission
+        precision = settings.precision
+        if precision is Precision.AUTO and self._room is not None:
+            now = self._memory(None)
+            now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
+            precision = self._room.first_precision(now)
+        folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
+        self._stood: Holding | None = None
+        """What there was of it when a new one began to come; None while none does."""
+        self._expected = 0
+        self.crashes = 0
+        """How often its process died, or hung and was ended."""
+        self._own: int | None = None
+        """What it has reserved for itself, None while there is nothing of it."""
+        self._sessions, self._session_bytes = 0, choice.session_bytes
+        self._crash_notes = CrashNotes(data_folder(settings.data_dir))
+        self.slot: Slot = kind(
+            self.spec,
+            LoadOptions(
+                precision,
+                str(folder) if folder else None,
+                settings.device,
+                upstream=choice.upstream,
+                live=live,
+                speaks=speaks,
+                short_windows=settings.live_short_windows,
+                steps=settings.voice_steps,
+            ),
+            settings.keep_alive,
+            self._place,
+            self._look,
+            self._note_crash,
+            self,
+        )
+        devices.gpu.ledger.enlist(who, lambda: self._holding(on_gpu=True))
+        devices.host.ledger.enlist(who, lambda: self._holding(on_gpu=False))
+
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """The GPU as it was last seen, None where there is none."""
+        return self._devices.gpu.seen
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engine uses it; one that is light does not."""
+        return self._heavy and self.gpu is not None and self._device != "cpu"
+
+    async def take(self, choice: Choice[Spec], precision: Precision) -> Precision:
+        """Have another model of the same engine, in its turn: beside the one that is there until it
+        stands, or instead of it where there is no room for both. Which precision it is then.
+
+        Raises:
+            errors.ModelUnsuited: what is known of the engine would not be true of it.
+            errors.SidecarError: as `EngineLife.reload`; the one that was there serves on.
+        """
+        self.check(choice)
+        assert choice.checkpoint is not None
+        before = self._file_bytes
+        self._file_bytes = max(before, choice.checkpoint.bytes)
+        try:
+            found = await self.slot.reload(precision, str(choice.checkpoint.folder))
+        except BaseException:
+            self._file_bytes = before
+            raise
+        self._file_bytes = choice.checkpoint.bytes
+        return found
+
+    def check(self, choice: Choice[Spec]) -> None:
+        """Refuse a model of which something else is true than of the one that was chosen first:
+        languages, precisions, what it takes of memory.
+
+        Raises:
+            errors.ModelUnsuited: it is so.
+        """
+        old, new = self._choice, choice
+        alike = old.checkpoint is not None and new.checkpoint is not None and old.spec == new.spec
+        if alike and self.admission is not None:
+            assert old.checkpoint is not None
+            assert new.checkpoint is not None
+            shape = ModelShape.from_config(old.checkpoint.config)
+            alike = shape == ModelShape.from_config(new.checkpoint.config)
+        if not alike:
+            raise errors.ModelUnsuited()
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What it has reserved of its device, weights and work."""
+        device = self._devices.gpu if self.on_gpu else self._devices.host
+        return device.ledger.reserved_bytes(self.who)
+
+    @property
+    def needed_bytes(self) -> int:
+        """What it will take of the GPU once it is loaded; 0 where it does not use it."""
+        precision = self.slot.precision
+        return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
+
+    def memory_now(self) -> Memory:
+        """Its device's memory as it was last looked at."""
+        return self._memory(self.slot.precision if self.slot.loaded else None)
+
+    def expects(self, peak_bytes: int) -> None:
+        """A job begins that takes ``peak_bytes`` with the engine; those that began since memory was
+        looked at go on beside it."""
+        loaded = self._weights(self.slot.precision, self.slot.memory)
+        self._expected += max(0, peak_bytes - loaded)
+        self._reserve(loaded + self._expected)
+
+    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+        """The engine is about to be loaded (`placement.Account`)."""
+        old = self._holding(self.on_gpu)
+        size = self._standing(precision, plan.memory)
+        if plan.placement is Placement.BESIDE and old.pid is not None:
+            size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
+        self._stood = old
+        self._reserve(size)
+
+    def settled(self) -> None:
+        """The engine came, or did not, or is gone (`placement.Account`)."""
+        if self.slot.changing:
+            return
+        arrived, self._stood = self._stood is not None, None
+        if self.slot.worker_pid is None:
+            self._release()
+        elif arrived:
+            self._reserve(self._standing(self.slot.precision, self.slot.memory))
+
+    def held(self, sessions: int) -> None:
+        """So many live sessions have it, each with what it takes beside the weights
+        (`placement.Account`)."""
+        self._sessions = sessions
+        if self._own is not None:
+            self._reserve(self._own)
+
+    def _reserve(self, size: int) -> None:
+        """That much for itself, and its sessions', on the device that it is on; a driver may have
+        begun to answer since the last time."""
+        self._release()
+        self._own = size
+        device = self._devices.gpu if self.on_gpu else self._devices.host
+        device.ledger.reserve(self.who, size + self._sessions * self._session_bytes)
+
+    def _release(self) -> None:
+        self._own = None
+        for device in (self._devices.gpu, self._devices.host):
+            device.ledger.release(self.who)
+
+    def _place(self, precision: Precision) -> LoadPlan:
+        if self._room is None:
+            return LoadPlan()
+        return self._room.place(precision, self.memory_now())
+
+    async def _look(self) -> None:
+        """See what is free, for who plans by it."""
+        self._expected = 0
+        if self._room is not None:
+            await self._devices.gpu.look()
+
+    def _holding(self, on_gpu: bool) -> Holding:
+        """What the engine's process holds of the GPU, or of the host."""
+        if on_gpu is not self.on_gpu:
+            return Holding()
+        pid, stood = self.slot.worker_pid, self._stood
+        if pid is None:
+            return Holding(coming=stood is not None)
+        if stood is not None:
+            return Holding(pid, stood.weights_bytes, coming=True)
+        return Holding(pid, self._weights(self.slot.precision, self.slot.memory))
+
+    def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
+        """What the engine takes that does nothing; that of its files where nobody plans."""
+        if self._room is None:
+            return self._file_bytes
+        return self._room.loaded_bytes(precision, memory)
+
+    def _standing(self, precision: Precision, memory: MemoryPlan) -> int:
+        """What an engine reserves that stands there: nobody asks before it says something."""
+        speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
+        return self._weights(precision, memory) + speaking
+
+    def _memory(self, held: Precision | None) -> Memory:
+        gpu, watch = self.gpu, self._devices.gpu
+        if gpu is None or not self.on_gpu:
+            return Memory(self._devices.host.free_bytes(self.who), held, on_gpu=False)
+        return Memory(
+            watch.free_bytes(self.who),
+            held,
+            on_gpu=True,
+            bandwidth=gpu.bandwidth,
+            own_bytes=watch.own_bytes(self.who),
+        )
+
+    def _note_crash(self, worker: Worker) -> None:
+        """What a bug report needs, without audio and text."""
+        self.crashes += 1
+        about = {
+            "engine": self.spec.name,
+            "role": self.who,
+            "precision": self.slot.precision.value,
+            "memory_plan": dataclasses.asdict(self.slot.memory),
+            "gpu": self.gpu and dataclasses.asdict(self.gpu),
+        }
+        self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
+
+
+def _on_this_machine(spec: Spec, gpu: GpuMemory | None) -> Spec:
+    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
+
+    Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
+    """
+    if spec.name == WHISPER and gpu is None:
+        return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.FP32})
+    if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
+        return spec
+    return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
+
+
+def _admission(settings: Settings, choice: Choice[Spec]) -> Admission | None:
+    """Who decides about memory, for an engine whose checkpoint is known."""
+    if choice.checkpoint is None or not choice.spec.planned:
+        return None
+    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+    shape = ModelShape.from_config(choice.checkpoint.config)
+    return Admission(shape, choice.spec.precisions, limit)
+
+
+def _voice_admission(settings: Settings, choice: Choice[Spec]) -> VoiceAdmission | None:
+    """The same for one that speaks."""
+    if choice.checkpoint is None or not choice.spec.planned:
+        return None
+    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+    return VoiceAdmission(VoiceShape.from_config(choice.checkpoint.config), limit)

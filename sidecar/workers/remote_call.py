@@ -1,0 +1,281 @@
+"""A call over the network: what `line.Line` is to a process of ours, to one session elsewhere.
+
+What `calls.Call` says goes out as messages of `/v1/live`, and what comes is handed to it once it
+has been looked at: another machine may say anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sidecar import errors
+from sidecar.errors import Kind
+from sidecar.upstream import trouble
+from sidecar.upstream.remote_live_messages import ALIVE_S, Believed, Lease, order_text, parsed
+from sidecar.upstream.trouble import Step, Trouble
+from sidecar.workers import channel
+from sidecar.workers.calls import Call
+from sidecar.workers.credit import told_size
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+"""So long a service may take to say whether it has a place."""
+DEAF_S = 5 * ALIVE_S
+"""So long it may say nothing at all, once it has one."""
+LONGEST = 16 << 20
+"""Bytes of a message; the summary of a day is a few of them."""
+PATH = "/v1/live"
+_OURS = frozenset({Kind.MALFORMED, Kind.UNPROCESSABLE, Kind.UNSUPPORTED, Kind.TOO_LARGE})
+"""What is wrong with the session, and would be anywhere."""
+_ENDING = frozenset({errors.ShuttingDown.code, errors.SessionHandedOver.code})
+_OLDER = frozenset({errors.FieldInvalid.code, errors.MessageInvalid.code})
+_FULL = frozenset({Kind.BUSY, Kind.LIMITED})
+_UNKNOWN = frozenset({Kind.UNAUTHORIZED, Kind.FORBIDDEN})
+
+
+async def reach(
+    url: str, host: str, key: str, context: ssl.SSLContext | None, lease: Lease
+) -> DistantLine:
+    """A place for a session at the service ``url``, of which one machine is at ``host``.
+
+    Raises:
+        Trouble: there is none, and what to do about it.
+    """
+    from websockets.exceptions import (
+        ConnectionClosed,
+        InvalidHandshake,
+        InvalidStatus,
+        WebSocketException,
+    )
+
+    try:
+        async with asyncio.timeout(LOOK_S):
+            socket = await _connected(url, host, key, context)
+            try:
+                with contextlib.suppress(ConnectionClosed):  # it may say why it closed
+                    await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
+                _began(parsed(await socket.recv()))
+            except BaseException:
+                socket.transport.abort()
+                raise
+    except ssl.SSLCertVerificationError:
+        raise Trouble(Step.AGAIN, trouble.untrusted(), sent=False) from None
+    except TimeoutError:
+        said = errors.UpstreamUnreachable("The upstream takes too long to answer.")
+        raise Trouble(Step.AGAIN, said, sent=False) from None
+    except OSError:
+        raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+    except InvalidStatus as refused:
+        status = refused.response.status_code
+        raise _of_status(status) from None
+    except (InvalidHandshake, ValueError):
+        raise trouble.garbled("is none of a service that hears live") from None
+    except WebSocketException:
+        raise trouble.gone("went away at once") from None
+    return DistantLine(socket, lease)
+
+
+async def _connected(
+    url: str, host: str, key: str, context: ssl.SSLContext | None
+) -> ClientConnection:
+    """A connection to that machine and no other, whatever it answers."""
+    from websockets.asyncio.client import connect
+
+    class Straight(connect):
+        """Sound goes where it was said to go."""
+
+        def process_redirect(self, exc: Exception) -> Exception | str:
+            return exc
+
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    quiet = logging.getLogger(f"{__name__}.wire")
+    quiet.setLevel(logging.CRITICAL)  # it would tell headers, and with them the key
+    return await Straight(
+        f"{'wss' if secure else 'ws'}://{parts.netloc}{parts.path}{PATH}",
+        host=host,
+        port=parts.port or (443 if secure else 80),
+        additional_headers={"Authorization": f"Bearer {key}"} if key else None,
+        user_agent_header="vibevoice-asr",
+        compression=None,
+        proxy=None,
+        max_size=LONGEST,
+        open_timeout=None,
+        close_timeout=1.0,
+        ping_interval=None,  # whoever has the place says something all the time
+        logger=quiet,
+        ssl=context,
+    )
+
+
+def _began(message: Mapping[str, Any]) -> None:
+    """Whether there is a place, by the first answer."""
+    if message["type"] == "error":
+        raise _refused(message)
+    if message["type"] != "began":
+        raise ValueError("no answer")
+
+
+def _error_of(message: Mapping[str, Any]) -> errors.SidecarError:
+    """What it says is wrong, as an error of ours."""
+    given = {name: message.get(name) for name in ("message", "hint")}
+    texts = {name: said if isinstance(said, str) else None for name, said in given.items()}
+    after = message.get("retry_after")
+    return errors.from_wire(
+        {
+            "code": str(message.get("code")),
+            "detail": texts["message"],
+            "hint": texts["hint"],
+            "retry_after": after if isinstance(after, int) and 0 < after < 3600 else None,
+        }
+    )
+
+
+def _refused(message: Mapping[str, Any]) -> Trouble:
+    """What it means that a service says no."""
+    error, code = _error_of(message), str(message.get("code"))
+    if code in _ENDING:
+        return Trouble(Step.LATER, errors.UpstreamUnreachable(), sent=False)
+    if error.kind in _UNKNOWN:
+        return Trouble(Step.AGAIN, _no_key(), sent=False)
+    if code in _OLDER or error.kind is Kind.NOT_FOUND:
+        return Trouble(Step.AGAIN, _another_version(), sent=False)
+    if code == errors.LiveUnavailable.code:
+        said = "The upstream hears nothing live."
+        return Trouble(Step.AGAIN, errors.UpstreamRefused(said), sent=False)
+    if error.kind in _FULL:
+        return Trouble(Step.LATER, errors.LiveFull(), sent=False)
+    if error.kind in _OURS:
+        return Trouble(Step.ELSEWHERE, error, sent=False)
+    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream said: {error.detail}"))
+
+
+def _of_status(status: int) -> Trouble:
+    if status in (401, 403):
+        return Trouble(Step.AGAIN, _no_key(), sent=False)
+    if status in (404, 405, 426):
+        return Trouble(Step.AGAIN, _another_version(), sent=False)
+    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream answered {status}."))
+
+
+def _no_key() -> errors.SidecarError:
+    return errors.UpstreamRefused(
+        "The upstream does not let this key have live places.",
+        hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key-file to its token, or to one of the "
+        "scope 'lease'.",
+    )
+
+
+def _another_version() -> errors.SidecarError:
+    return errors.UpstreamRefused(
+        "The upstream has no live places for other services, or is of another version.",
+        hint="Have the same version of vibevoice-asr there as here.",
+    )
+
+
+class DistantLine:
+    """The way to one session. `listen` is to run as long as its ``call`` is wanted."""
+
+    def __init__(self, socket: ClientConnection, lease: Lease) -> None:
+        self.call = Call(1, self)
+        self.trouble: Trouble | None = None
+        """What is wrong with who is there, where the line broke for that."""
+        self.handed_over = False
+        """Whether it broke because somebody else is to go on."""
+        self._socket = socket
+        self._believed = Believed(lease.begin)
+        self._sound: tuple[str, int] | None = None
+
+    async def send(
+        self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
+    ) -> None:
+        """Send a message of the call; waits for a service that reads slowly.
+
+        Raises:
+            channel.ChannelClosed: it is gone.
+        """
+        from websockets.exceptions import ConnectionClosed
+
+        told = message["told"]
+        try:
+            if "sound" in told:
+                await self._send_sound(told, raw)
+            else:
+                await self._socket.send(order_text(told))
+        except ConnectionClosed:
+            raise channel.ChannelClosed("the connection is gone") from None
+        size = told_size(told, raw)  # it went as fast as it was read
+        self.call.heard(channel.Frame({"granted": size}, b"", 0))
+
+    async def _send_sound(self, told: Mapping[str, Any], raw: bytes) -> None:
+        form = (told["sound"], told["rate"])
+        if form != self._sound:
+            self._sound = form
+            await self._socket.send(order_text(told))
+        self._believed.sent(raw, *form)
+        await self._socket.send(raw)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """What a process would be told of the line itself, and nobody is over a network: who reads
+        slowly is not sent more, and who is not wanted any more is left."""
+
+    def close(self, why: str = "closed") -> None:
+        """Hear no more."""
+        self._broken(why)
+        self._socket.transport.abort()
+
+    async def leave(self) -> None:
+        """Go in peace, if the other side lets us."""
+        await self._socket.close()
+
+    async def listen(self) -> None:
+        """Hand everything to the call, until there is no more."""
+        from websockets.exceptions import WebSocketException
+
+        try:
+            while not self.call.over.is_set():
+                async with asyncio.timeout(DEAF_S):
+                    message = await self._socket.recv()
+                self._heard(parsed(message), len(message))
+        except TimeoutError:
+            self.trouble = trouble.gone("fell silent")
+            self.close("silence")
+        except (WebSocketException, OSError):
+            self.trouble = self.trouble or trouble.gone("went away in the middle")
+            self._broken("the connection is gone")
+        except (KeyError, TypeError, ValueError):  # a ValidationError is one
+            self.trouble = trouble.garbled("is no story of a session")
+            self.close("nonsense")
+        finally:
+            self._broken("nobody listens")
+
+    def _heard(self, message: Mapping[str, Any], size: int) -> None:
+        match message:
+            case {"type": "events", "events": events}:
+                for event in self._believed.events(events):
+                    self.call.heard(channel.Frame({"answer": event}, b"", size // len(events)))
+                    if event["live"] == "Summary":
+                        self.call.heard(channel.Frame({"done": True}, b"", 0))
+            case {"type": "error", "code": code}:
+                error = _error_of(message)
+                self.handed_over = code in _ENDING
+                if error.kind in _OURS or code == errors.LiveFull.code:
+                    self.call.end(error)
+                elif not self.handed_over and code != errors.EngineCrashed.code:
+                    said = f"The upstream said: {error.detail}"
+                    self.trouble = Trouble(Step.AGAIN, errors.UpstreamFailed(said))
+                self._broken(str(code))
+
+    def _broken(self, why: str) -> None:
+        self.call.end(channel.ChannelClosed(why))

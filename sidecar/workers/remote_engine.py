@@ -1,0 +1,255 @@
+"""Live audio that is heard on other machines: each session has a place at one of them.
+
+To `live.sessions.engine_relay` this is an engine that many share (`shared.SharedSlot`). Where the
+one who has a session goes, its call ends as with a process that dies, and the next goes to somebody
+else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from sidecar import errors
+from sidecar.background import Background
+from sidecar.config.servers import host_of
+from sidecar.interfaces.engine import EngineSpec, Upstream
+from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.threads import Threads
+from sidecar.upstream import trouble
+from sidecar.upstream.addresses import Address, Addresses
+from sidecar.upstream.pool import PATIENCE_S
+from sidecar.upstream.remote_live_messages import FORM, Lease
+from sidecar.upstream.trouble import Step, Trouble
+from sidecar.workers import channel
+from sidecar.workers.calls import Call
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.remote_call import DistantLine, reach
+from sidecar.workers.slot_interface import HandedOver, WorkerDied
+
+log = logging.getLogger(__name__)
+
+NAMES_S = 2.0
+"""So long it is taken to be known where names lead."""
+GOING_ON_S = 30.0
+"""So long a session waits for somebody to go on with it: its sound is kept meanwhile."""
+FULL_S, ENDING_S = 1.0, 1.0
+"""So long nobody asks who has no room, or is about to end."""
+LOOK_AGAIN_S = 0.5
+"""How often who waits looks whether there is somebody else."""
+
+
+class DistantSlot:
+    """Owns the connections to all of them."""
+
+    def __init__(self, spec: EngineSpec, others: Upstream) -> None:
+        self.spec = spec
+        self._others = others
+        self._keys = others.keys or ("",) * len(others.urls)
+        self._addresses = Addresses(random.random)
+        self._why: errors.SidecarError = errors.UpstreamUnreachable()
+        """Why a session had no place lately."""
+        self._looked_up = -NAMES_S
+        self._looking = asyncio.Lock()
+        self._names = Threads("names", 2)
+        self._background = Background()
+        self._context: ssl.SSLContext | None = None
+        self._reached = self._closed = False
+
+    @property
+    def state(self) -> SlotState:
+        """Absent until somebody has answered, and while nobody does."""
+        if self._addresses.running:
+            return SlotState.BUSY
+        return SlotState.READY if self._reached else SlotState.ABSENT
+
+    def last_load(self, now: float) -> tuple[float, float]:
+        """Nothing is loaded here: as `EngineLife.last_load`, of no length."""
+        return now, now
+
+    @asynccontextmanager
+    async def share(self) -> AsyncIterator[DistantSlot]:
+        """There is nothing to wait for before a session has its place.
+
+        Raises:
+            errors.ShuttingDown: it is closed.
+        """
+        if self._closed:
+            raise errors.ShuttingDown()
+        yield self
+
+    @asynccontextmanager
+    async def calling(self, operation: str, **arguments: Any) -> AsyncIterator[Call]:
+        """A session, at whoever has room; leaving early ends it there.
+
+        Raises:
+            WorkerDied: who had it is gone.
+            errors.SidecarError: nobody takes it, or it is none.
+        """
+        assert operation == "live"
+        options = LiveOptions.from_wire(arguments["options"])
+        lease = Lease(FORM, options, Begin.from_wire(arguments["begin"]))
+        address, line = await self._place(lease)
+        listening = asyncio.get_running_loop().create_task(line.listen())
+        try:
+            yield line.call
+        except channel.ChannelClosed as lost:
+            if line.handed_over:
+                raise HandedOver(str(lost)) from None
+            raise WorkerDied(str(lost)) from None
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+            self._left(address, line)
+
+    async def close(self) -> None:
+        """Have nothing more to do with any of them."""
+        self._closed = True
+        await self._background.close()
+
+    def _left(self, address: Address, line: DistantLine) -> None:
+        if line.trouble is not None:
+            self._troubled(address, line.trouble)
+        elif line.handed_over:
+            self._addresses.rests(address, time.monotonic(), ENDING_S)
+        self._addresses.left(address)
+        self._background.spawn("leave a live place", line.leave())
+
+    async def _place(self, lease: Lease) -> tuple[Address, DistantLine]:
+        """A place for a session, and where it is."""
+        begin = lease.begin
+        search = _Search(bool(begin.at or begin.turn or begin.piece), time.monotonic())
+        while True:
+            address = await self._somebody(search)
+            search.asked.add(address)
+            line = None
+            try:
+                line = await self._ask(address, lease)
+            except Trouble as found:
+                search.last = self._troubled(address, found)
+                if found.step is Step.ELSEWHERE or isinstance(found.error, errors.UpstreamRefused):
+                    search.refused.add(address)
+            finally:
+                self._addresses.answered(address)
+                if line is None:
+                    self._addresses.left(address)
+            if line is not None:
+                self._addresses.well(address)
+                self._reached = True
+                return address, line
+
+    async def _ask(self, address: Address, lease: Lease) -> DistantLine:
+        url, key = self._others.urls[address.server], self._keys[address.server]
+        return await reach(url, address.host, key, await self._trusted(url), lease)
+
+    async def _somebody(self, search: _Search) -> Address:
+        """Who is asked next, once somebody may have room; who stands aside for longer than this
+        waits is asked once all the same, for it may be back since.
+
+        Raises:
+            errors.SidecarError: why nobody has, where that is not worth waiting for.
+        """
+        while True:
+            await self._look_up()
+            now, asked = time.monotonic(), search.refused | search.asked
+            over = search.over(now)
+            address = self._addresses.take(now, asked if over else search.refused, well=over)
+            if address is not None:
+                return address
+            wait_s = self._addresses.free_in(now, search.refused)
+            full = self._addresses.is_full(now, search.refused)
+            if wait_s is None or not search.waits(now + wait_s, full=full):
+                if full:
+                    raise errors.LiveFull()
+                address = None if over else self._addresses.trial(asked)
+                if address is None:
+                    self._reached = False
+                    raise search.last or self._why
+                return address
+            await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    def _troubled(self, address: Address, found: Trouble) -> errors.SidecarError:
+        """It is remembered; the error that says whose it is."""
+        now = time.monotonic()
+        name = host_of(self._others.urls[address.server])
+        log.info("a live place at %s (%s): %s", name, address.host, found.error.code)
+        if isinstance(found.error, errors.LiveFull):
+            self._addresses.full(address, now, FULL_S)
+        elif found.step is Step.LATER:
+            self._addresses.rests(address, now, ENDING_S)
+        elif found.step is not Step.ELSEWHERE:
+            self._addresses.failed(address, now)
+        error = trouble.named(found.error, name)
+        if found.step is not Step.ELSEWHERE:
+            self._why = error
+        return error
+
+    async def _look_up(self) -> None:
+        """Where the names lead now. One that leads nowhere at the moment leads where it did; while
+        somebody asks, the others take what is known."""
+        if self._reached and self._looking.locked():
+            return
+        async with self._looking:
+            if time.monotonic() - self._looked_up < NAMES_S:
+                return
+            for server, url in enumerate(self._others.urls):
+                if hosts := await self._names.run(_hosts, url):
+                    self._addresses.found(server, hosts)
+            self._looked_up = time.monotonic()
+
+    async def _trusted(self, url: str) -> ssl.SSLContext | None:
+        if not url.startswith("https:"):
+            return None
+        if self._context is None:
+            from sidecar.upstream.server import trusted
+
+            try:
+                self._context = await asyncio.to_thread(trusted, self._others)
+            except OSError as error:  # ssl's are such
+                raise errors.ModelLoadFailed(
+                    f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
+                    hint="VIBEVOICE_UPSTREAM_CA names a file of certificates in PEM.",
+                ) from None
+        return self._context
+
+
+@dataclass(slots=True)
+class _Search:
+    """For a place: since when, who was asked, and what came of it. One that goes on was heard
+    elsewhere."""
+
+    goes_on: bool
+    begun: float
+    asked: set[Address] = field(default_factory=set)
+    refused: set[Address] = field(default_factory=set)
+    last: errors.SidecarError | None = None
+
+    def waits(self, until: float, *, full: bool) -> bool:
+        """Whether it waits for somebody until then: one that begins does not stand in a line."""
+        return not self.over(until) and (self.goes_on or not full)
+
+    def over(self, now: float) -> bool:
+        """Whether it has waited for long enough: nobody is asked twice any more."""
+        return now >= self.begun + (GOING_ON_S if self.goes_on else PATIENCE_S)
+
+
+def _hosts(url: str) -> Sequence[tuple[str, int]]:
+    """All machines that the name in ``url`` leads to, those first that the system would try first;
+    none where it leads nowhere."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return ()
+    families = list(dict.fromkeys(family for family, *_ in found))
+    return [(str(where[0]), families.index(family)) for family, *_, where in found]

@@ -1,0 +1,130 @@
+"""What of the service's environment a worker is given.
+
+A worker reads files that strangers made. It needs no token, no key and no password of anybody's;
+the process that looks at files needs hardly anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+from sidecar.checkpoints import inference
+from sidecar.gpu_memory import visible
+
+NICENESS = 5
+"""Workers stand back behind the service, which must answer, and the desktop they run on."""
+NICE = "VIBEVOICE_WORKER_NICENESS"
+"""Tells a worker how far."""
+DEAF_S = 30.0
+"""So long at most an engine for files is waited for that answers no ping while somebody has it
+(`pulse`). The thread that answers needs the interpreter for a moment: an import from a slow disk,
+a native call that does not release it or a machine that swaps may keep it for seconds."""
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's second thread spins after each small product: a fifth of the processor time of a
+recording with speakers. The networks have threads of their own. A value that the user sets wins."""
+LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
+"""Tells a worker the service's level, wherever that came from."""
+ENDS_WITH_PARENT = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
+"""Tells a worker that it may ask Linux to end it with the thread that started it: that thread
+lives as long as the service."""
+
+SECRET = re.compile(
+    r"(^|_)(API|ACCESS|AUTH|PRIVATE)?(TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|PAT|KEYS?|CREDENTIALS?)$"
+    r"|^(AWS|AZURE|OTEL)_|SECRET_|PASSWORD$|_PWD$",
+    re.IGNORECASE,
+)
+"""Names of variables that hold what is nobody else's business."""
+WITH_PASSWORD = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
+"""An address with a password in it, whatever the variable is called."""
+ANYWHERE = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "DYLD_FALLBACK_LIBRARY_PATH",
+        "IMAGEIO_FFMPEG_EXE",
+        "SYSTEMROOT",
+        "SYSTEMDRIVE",
+        "WINDIR",
+        "COMSPEC",
+        "PATHEXT",
+        "USERPROFILE",
+        "APPDATA",
+        "LOCALAPPDATA",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+        "OMP_NUM_THREADS",
+        *ONE_BLAS_THREAD,
+    }
+)
+"""What a Python needs to start, to find its libraries and ffmpeg, and where to put things."""
+BEGINNINGS = ("LC_", "PYTHON", "_PYI_", "_MEI")
+"""And what begins so: the locale, Python's own, where a packaged executable has unpacked itself."""
+
+
+class Needs(Enum):
+    """How much of the environment a worker gets."""
+
+    ENGINE = auto()
+    """All but secrets: the libraries of an engine are steered by many variables."""
+    LEAST = auto()
+    """What it takes to start, and to find ffmpeg."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an engine's process behaves.
+
+    ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
+    once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
+    ended sooner, however soon another would be there. ``deaf_s``: how long it may answer no
+    ping while somebody has it.
+    """
+
+    niceness: int = NICENESS
+    shared: bool = False
+    patience_s: float = 0.0
+    deaf_s: float = DEAF_S
+
+
+def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS) -> dict[str, str]:
+    """The environment of a worker: what it ``needs`` of ours, and the package findable."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [ours.get("PYTHONPATH")])]
+    given = {
+        **ONE_BLAS_THREAD,
+        **{name: value for name, value in ours.items() if _passes(name, value, needs)},
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUTF8": "1",
+        **inference.TELLS_NOBODY,
+        **visible.ORDER,  # so that a number means the GPU whose memory was planned with
+        NICE: str(niceness),
+        LOG_LEVEL: logging.getLevelName(logging.getLogger().level),
+    }
+    given.pop(ENDS_WITH_PARENT, None)
+    if threading.current_thread() is threading.main_thread():
+        given[ENDS_WITH_PARENT] = "1"
+    return given
+
+
+def _passes(name: str, value: str, needs: Needs) -> bool:
+    if SECRET.search(name) or WITH_PASSWORD.search(value):
+        return False
+    upper = name.upper()  # as Windows spells them is all the same to it
+    return needs is Needs.ENGINE or upper in ANYWHERE or upper.startswith(BEGINNINGS)

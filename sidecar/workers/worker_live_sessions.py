@@ -1,0 +1,194 @@
+"""Live sessions inside a worker: their sound goes into the engine, what it says goes out.
+
+Each is a call that goes on for as long as the session does. One thread serves all of them and
+waits for none: what a session's reader has not read lies in `_Seated.outbox`, and of sound that
+comes faster than it is heard the rest stays unread, so that the sender has to wait. A fault in work
+for one session ends that session; the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sidecar import errors
+from sidecar.interfaces.live import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
+from sidecar.interfaces.live_events import Final, Heard, LiveEvent, Partial, Summary, to_wire
+from sidecar.live.runtime.intake import Intake
+from sidecar.workers import channel
+from sidecar.workers.asked import Asked
+from sidecar.workers.executing import Executing
+
+log = logging.getLogger(__name__)
+
+BACKLOG_S = 12.0
+"""Seconds of a session's sound that may wait inside the engine: a piece and a half."""
+POLL_S = 0.05
+"""How often is looked again at a session that is held back."""
+
+
+class Seated:
+    """The sessions of one engine; the thread lives as long as the process."""
+
+    def __init__(
+        self, engine: LiveEngine, over: Callable[[Asked], object], executing: Executing
+    ) -> None:
+        """``over`` is told of each call that has ended, ``executing`` of those at work."""
+        self._engine, self._over, self._executing = engine, over, executing
+        self._news = threading.Condition()
+        self._stirred = False
+        self._sessions: list[_Seated] = []
+        threading.Thread(target=self._serve, daemon=True, name="sessions").start()
+
+    def take(self, asked: Asked) -> None:
+        """Open the session that a call asks for.
+
+        Raises:
+            errors.SidecarError: the engine does not take it.
+        """
+        session = _Seated(asked, self._engine, self._stir, self._executing)
+        asked.news = self._stir
+        with self._news:
+            self._sessions.append(session)
+        self._stir()
+
+    def _stir(self) -> None:
+        with self._news:
+            self._stirred = True
+            self._news.notify()
+
+    def _serve(self) -> None:
+        held = False
+        while True:
+            with self._news:
+                if not self._stirred:
+                    self._news.wait(POLL_S if held else None)
+                self._stirred = False
+                sessions = list(self._sessions)
+            try:
+                held = sum(session.serve() for session in sessions) > 0
+            except channel.ChannelClosed:
+                os._exit(0)
+            for session in sessions:
+                if session.over:
+                    with self._news:
+                        self._sessions.remove(session)
+                    self._over(session.asked)
+
+
+class _Seated:
+    """One session: its call, and its side in the engine."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        engine: LiveEngine,
+        stir: Callable[[], None],
+        executing: Executing,
+    ) -> None:
+        self.asked = asked
+        self.over = False
+        self._stir, self._executing = stir, executing
+        self._alone = bool(asked.message.get("alone"))
+        """Whether others wait while it is recognized, because it may be what ended an engine."""
+        self._wrong: errors.SidecarError | None = None
+        self._intake = Intake()
+        self._lock = threading.Lock()
+        self._outbox: deque[LiveEvent] = deque()
+        options = LiveOptions.from_wire(asked.message["options"])
+        begin = Begin.from_wire(asked.message["begin"])
+        self._begun_at = begin.at
+        self._session: LiveSession = engine.open(options, begin, self._tell)
+        self._session.around, self._session.failed = self._around, self._failed
+
+    def serve(self) -> bool:
+        """Take what came, send what is to be said; whether it has to be looked at again soon.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+        """
+        try:
+            return self._serve()
+        except errors.SidecarError as error:
+            self._end(error)
+        except channel.ChannelClosed:
+            raise
+        except Exception as error:  # the boundary of this process: one session ends
+            log.exception("a live session failed")
+            self._end(errors.EngineFailed(f"The engine failed: {type(error).__name__}."))
+        return False
+
+    def _serve(self) -> bool:
+        if self.asked.unwanted():
+            self._end()
+            return False
+        held = self._session.backlog_s > BACKLOG_S
+        if not (held or self._wrong):
+            for message, raw in self.asked.told():
+                self._hear(message, raw)
+                if held := self._session.backlog_s > BACKLOG_S:
+                    break
+        while self._outbox:
+            event = self._outbox[0]
+            if not self.asked.offer(to_wire(event)):
+                return True
+            with self._lock:
+                self._outbox.popleft()
+            if isinstance(event, Summary):
+                self._end()
+                return False
+        if self._wrong is not None:
+            raise self._wrong
+        return held
+
+    def _hear(self, message: dict[str, Any], raw: bytes) -> None:
+        match message:
+            case {"sound": str(encoding), "rate": int(rate)}:
+                block = self._intake.take(raw, Encoding(encoding), rate)
+                if len(block):
+                    self._session.push(block)
+            case {"change": dict(options)}:
+                self._session.change(LiveOptions.from_wire(options))
+            case {"commit": _}:
+                self._session.push(self._intake.rest())  # none of the turn's sound is the next's
+                self._session.commit()
+            case {"forget": _}:
+                self._session.push(self._intake.rest())
+                self._session.cancel()
+            case {"finish": _}:
+                self._session.push(self._intake.rest())
+                self._session.finish()
+
+    def _tell(self, event: LiveEvent) -> None:
+        """From the engine's threads. Of partials that nobody has read the last is kept."""
+        with self._lock:
+            last = self._outbox[-1] if len(self._outbox) > 1 else None
+            if isinstance(event, Partial) and isinstance(last, Partial):
+                self._outbox.pop()
+            self._outbox.append(event)
+        passed = isinstance(event, Final) or (
+            isinstance(event, Heard) and event.settled > self._begun_at
+        )
+        self._alone = self._alone and not passed
+        self._stir()
+
+    def _around(self) -> AbstractContextManager[None]:
+        return self._executing.of(self.asked.number, alone=self._alone)
+
+    def _failed(self, error: errors.SidecarError) -> None:
+        """From the engine's threads, behind all that they told."""
+        self._wrong = error
+        self._stir()
+
+    def _end(self, error: errors.SidecarError | None = None) -> None:
+        self.over = True
+        self._session.close()
+        if error is None:
+            self.asked.end(done=True)
+        else:
+            self.asked.end(error=error.to_wire())

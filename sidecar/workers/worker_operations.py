@@ -1,0 +1,285 @@
+"""What a worker can be asked to do, and what it answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts, DecodedAudio, open_audio, prepare, probe
+from sidecar.engines import create_engine, spec_of
+from sidecar.interfaces.engine import (
+    Engine,
+    LoadOptions,
+    Request,
+    ResumableEngine,
+    SociableEngine,
+    TranscribeOptions,
+    TunedEngine,
+)
+from sidecar.interfaces.live import LiveEngine
+from sidecar.interfaces.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
+from sidecar.transcripts import transcript
+from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.spread import with_words
+from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
+from sidecar.tts import create_voice
+from sidecar.workers.asked import BEGUN, Asked
+from sidecar.workers.diarization_tee import Overheard, completed, overheard
+from sidecar.workers.executing import Executing
+
+if TYPE_CHECKING:
+    from sidecar.workers.worker_live_sessions import Seated
+
+log = logging.getLogger(__name__)
+
+TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
+PROGRESS_S = 0.1
+"""Least time between two reports of progress that are sent on."""
+Raw = tuple[dict[str, Any], bytes]
+"""An answer with bytes behind it."""
+SAID_S = 1.0
+PEAKS = 50
+"""Least tenths of a second that are worth a report of how loud they are."""
+
+
+class Operations:
+    """What the worker holds, at most one engine, and what can be asked of it.
+
+    ``over`` is told of each call that went on beside others and has ended.
+    """
+
+    def __init__(self, over: Callable[[Asked], object]) -> None:
+        self._engine: Engine | None = None
+        self._sample_rate = 0
+        self._by_voices = False
+        self._over = over
+        self._seated: Seated | None = None
+        self._voice: VoiceEngine | None = None
+
+    def seat(self, asked: Asked) -> None:
+        """A live session: it goes on by itself, and ends its call itself.
+
+        Raises:
+            errors.SidecarError: the engine does not take it.
+        """
+        from sidecar.workers.worker_live_sessions import Seated
+
+        if self._engine is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        if self._seated is None:
+            executing = Executing(asked.fds[0] if asked.fds else None)
+            self._seated = Seated(cast(LiveEngine, self._engine), self._over, executing)
+        self._seated.take(asked)
+
+    def run(self, asked: Asked) -> Iterator[dict[str, Any] | Raw]:
+        """The answers to one call."""
+        match asked.message:
+            case {"operation": "probe", "max_s": max_s} if asked.fds:
+                prepare()
+                yield BEGUN
+                yield probe(asked.fds[0], max_s).to_wire()
+            case {"operation": "voice", "max_s": max_s} if asked.fds:
+                yield BEGUN
+                yield _voice(asked.fds[0], max_s)
+            case {"operation": "part", "prints": prints, "into": into}:
+                yield BEGUN
+                yield _parted(prints, into)
+            case {"operation": "load", "engine": name, "options": options}:
+                yield from self._load(name, LoadOptions.from_wire(options))
+            case {"operation": "transcribe"} if asked.fds:
+                yield from self._transcribe(asked)
+            case {"operation": "transcribe_together"} if asked.fds:
+                yield from self._transcribe_together(asked)
+            case {"operation": "voices"}:
+                yield {"voices": list(self._speaks().voices())}
+            case {"operation": "say", "text": str(text), "options": options}:
+                yield from self._say(text, SayOptions.from_wire(options), asked)
+            case _:
+                raise errors.EngineFailed("The worker does not know this operation.")
+
+    def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
+        """Load an engine; how much of it is there is told meanwhile."""
+        if options.speaks:
+            from sidecar.live.runtime import pcm  # noqa: F401 - the first thing that is said needs it
+
+            voice = create_voice(name)
+            yield from ({"loaded": part} for part in voice.load(options))
+            self._voice = voice
+            return
+        engine = create_engine(name)
+        for part in engine.load(options):
+            yield {"loaded": part}
+        spec = spec_of(name)
+        self._engine, self._sample_rate, self._by_voices = engine, spec.sample_rate, spec.by_voices
+        if isinstance(engine, TunedEngine):
+            self._sample_rate = engine.sample_rate
+
+    def _speaks(self) -> VoiceEngine:
+        if self._voice is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        return self._voice
+
+    def _say(self, text: str, options: SayOptions, asked: Asked) -> Iterator[Raw]:
+        """The sound of a text, in frames of `SAID_S` at most: one that is long in coming is no
+        longer than what may lie unread."""
+        sounds = self._speaks().say(text, options, asked.unwanted)
+        for sound in at_rate(sounds, options.rate) if options.rate else sounds:
+            marks = [(mark.character, mark.start) for mark in sound.marks]
+            most = PCM16_BYTES * round(SAID_S * sound.rate)
+            for at in range(0, len(sound.pcm), most):
+                raw = sound.pcm[at : at + most]
+                yield {"rate": sound.rate, "marks": [] if at else marks}, raw
+
+    def _transcribe(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        operation = asked.message
+        if self._engine is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        options = TranscribeOptions.from_wire(operation["options"])
+        with self._opened(operation, asked.fds[0]) as audio, ExitStack() as ears:
+            report = Report(audio)
+            events: Iterator[Event]
+            if (ear := self._ear(audio, options, asked.unwanted, ears)) is not None:
+                events = map(ear.completed, self._engine.transcribe(ear, options, asked.unwanted))
+            elif operation.get("settled") is None:
+                events = self._engine.transcribe(audio, options, asked.unwanted)
+            else:
+                settled = [_checkpoint(values) for values in operation["settled"]]
+                engine = cast(ResumableEngine, self._engine)
+                events = engine.transcribe_from(settled, audio, options, asked.unwanted)
+            for event in events:
+                yield from report.of(with_words(event) if options.words else event)
+
+    def _transcribe_together(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        """Several in step; one that cannot be opened fails alone, who leaves is heard no more."""
+        engine = cast(SociableEngine, self._engine)
+        left: set[int] = set()
+
+        def unwanted(number: int) -> bool:
+            left.update(message["leave"] for message, _ in asked.told())
+            return number in left or asked.unwanted()
+
+        with ExitStack() as opened:
+            numbers, requests, reports, ears = [], [], [], []
+            for number, (one, fd) in enumerate(
+                zip(asked.message["requests"], asked.fds, strict=True)
+            ):
+                try:
+                    audio = opened.enter_context(self._opened(one, fd))
+                except errors.SidecarError as error:
+                    yield {"number": number, "failed": error.to_wire()}
+                    continue
+                options = TranscribeOptions.from_wire(one["options"])
+                left_by = partial(unwanted, number)
+                ear = self._ear(audio, options, left_by, opened)
+                numbers.append(number)
+                requests.append(Request(ear or audio, options, left_by))
+                reports.append(Report(audio))
+                ears.append(ear)
+            events = engine.transcribe_together(requests) if requests else ()
+            for index, event in completed(events, ears):
+                if isinstance(event, errors.SidecarError):
+                    yield {"number": numbers[index], "failed": event.to_wire()}
+                    continue
+                if requests[index].options.words:
+                    event = with_words(event)
+                for frame in reports[index].of(event):
+                    yield {"number": numbers[index], "event": frame}
+
+    def _ear(
+        self,
+        audio: DecodedAudio,
+        options: TranscribeOptions,
+        unwanted: Callable[[], bool],
+        until: ExitStack,
+    ) -> Overheard | None:
+        rate, same = self._sample_rate, self._by_voices
+        return overheard(audio, rate, options, unwanted, until, same=same)
+
+    def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
+        facts = AudioFacts.from_wire(operation["facts"])
+        return open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
+
+
+def _voice(fd: int, max_s: float) -> dict[str, Any]:
+    """What the one person in a clip sounds like, as plain values."""
+    from sidecar.diarization.enrolment import voice_print
+    from sidecar.diarization.features import RATE
+    from sidecar.diarization.models import VoicesUnavailable, load_models
+
+    try:
+        models = load_models()
+    except VoicesUnavailable as error:
+        log.warning("%s", error)
+        raise errors.VoicesUnavailable() from None
+    try:
+        with open_audio(fd, probe(fd, max_s), rate=RATE, max_s=max_s) as audio:
+            return asdict(voice_print(models, audio))
+    except errors.AudioTooLong:
+        raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None
+
+
+def at_rate(sounds: Iterable[Sound], rate: int) -> Iterator[Sound]:
+    """The same sound at ``rate`` samples a second; marks stay with the sound they came with."""
+    from sidecar.live.runtime.pcm import Resampler
+
+    resampler: Resampler | None = None
+    for sound in sounds:
+        if sound.rate == rate:
+            yield sound
+            continue
+        if resampler is None:
+            resampler = Resampler(sound.rate, rate)
+        yield Sound(resampler.take(sound.pcm), rate, sound.marks)
+    if resampler is not None:
+        yield Sound(resampler.rest(), rate)
+
+
+def _parted(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
+    """Which of the segments of one speaker are whose; nothing where they cannot be told apart."""
+    from sidecar.diarization.parting import parted
+
+    found = parted([None if one is None else VoicePrint(**one) for one in prints], into)
+    return {} if found is None else asdict(found)
+
+
+def _checkpoint(values: dict[str, Any]) -> Checkpoint:
+    event = transcript.from_wire(values)
+    if not isinstance(event, Checkpoint):
+        raise errors.EngineFailed("What is to be gone on from is no checkpoint.")
+    return event
+
+
+class Report:
+    """What of a transcription is told to the service."""
+
+    def __init__(self, audio: DecodedAudio) -> None:
+        self._audio = audio
+        self._told = 0.0
+        self._drawn = 0
+
+    def of(self, event: Event) -> Iterator[dict[str, Any]]:
+        """The frames for an event; none for progress that comes too soon after the last. With them
+        goes how loud it was until here; of the whole, before the end."""
+        if not isinstance(event, Finished):
+            yield from self._said(event)
+        levels = self._audio.peaks.since(self._drawn)
+        if len(levels) >= PEAKS or (levels and isinstance(event, Finished)):
+            yield transcript.to_wire(Peaks(self._drawn, levels))
+            self._drawn += len(levels)
+        if isinstance(event, Finished):
+            yield from self._said(event)
+
+    def _said(self, event: Event) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Progress):
+            if time.monotonic() - self._told < PROGRESS_S:
+                return
+            self._told = time.monotonic()
+        if isinstance(event, Finished) and self._audio.truncated:
+            event = Finished(event.transcript.noting(TRUNCATED))
+        yield transcript.to_wire(event)

@@ -1,0 +1,237 @@
+"""`audio_path`: a caller's words about a file of ours, read as data and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import socket
+import time
+import wave
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from recordings import SECONDS, Studio
+from service_process import (
+    HOST_PATIENCE_S,
+    PATIENCE_S,
+    REFUSED_S,
+    Server,
+    check_problem,
+    counting_listener,
+)
+
+INVALID = (422, "audio_path_invalid")
+NOT_A_FILE = (422, "audio_path_not_a_file")
+NOT_FOUND = (404, "audio_path_not_found")
+
+NOT_A_PATH: dict[str, object] = {
+    "relative": "voice.wav",
+    "relative-with-dots": "../voice.wav",
+    "home": "~/voice.wav",
+    "empty": "",
+    "blank": " ",
+    "nul": "/tmp/voice.wav\0.txt",
+    "http": "http://127.0.0.1/voice.wav",
+    "https": "https://127.0.0.1/voice.wav",
+    "file-url": "file:///etc/hostname",
+    "concat": "concat:/etc/hostname|/etc/passwd",
+    "subfile": "subfile,,start,0,end,9,,:/etc/hostname",
+    "pipe": "pipe:0",
+    "data-url": "data:audio/wav;base64,UklGRg==",
+    "unc": "\\\\server\\share\\voice.wav",
+    "windows": "C:\\voice.wav",
+    "option": "-i",
+    "too-long": "/" + "a" * 5000,
+    "number": 7,
+    "true": True,
+    "null": None,
+    "list": ["/etc/hostname"],
+    "object": {"path": "/etc/hostname"},
+}
+
+NO_FILE: dict[str, tuple[str, tuple[int, str]]] = {
+    "missing": ("/no/such/folder/voice.wav", NOT_FOUND),
+    "below-a-file": ("/etc/hostname/voice.wav", NOT_FOUND),
+    "root": ("/", NOT_A_FILE),
+    "directory": ("/etc", NOT_A_FILE),
+    "dev-zero": ("/dev/zero", NOT_A_FILE),
+    "dev-null": ("/dev/null", NOT_A_FILE),
+    "dev-random": ("/dev/urandom", NOT_A_FILE),
+    "dev-fd": ("/dev/fd", NOT_A_FILE),
+    "environment": ("/proc/self/environ", NOT_A_FILE),
+    "proc-version": ("/proc/version", NOT_A_FILE),
+    "kernel-messages": ("/proc/kmsg", NOT_A_FILE),
+    "sys": ("/sys/kernel/uevent_seqnum", NOT_A_FILE),
+}
+
+
+@pytest.mark.parametrize("name", NOT_A_PATH)
+def test_what_is_no_absolute_path_is_invalid(name: str, server: Server) -> None:
+    body = json.dumps({"audio_path": NOT_A_PATH[name]})
+    response = server.client.post(
+        "/transcribe", content=body, headers={"Content-Type": "application/json"}
+    )
+    check_problem(response, *INVALID)
+
+
+@pytest.mark.parametrize("name", NO_FILE)
+def test_what_is_no_regular_file_is_told_apart(name: str, server: Server) -> None:
+    path, (status, code) = NO_FILE[name]
+    if code == "audio_path_not_a_file" and not os.path.exists(path):
+        pytest.skip(f"this machine has no {path}")
+    begun = time.monotonic()
+    response = server.post_path(path)
+    assert time.monotonic() - begun <= REFUSED_S
+    check_problem(response, status, code)
+    assert path not in response.text or path == "/"
+
+
+def test_a_url_is_not_fetched(server: Server) -> None:
+    with counting_listener() as (port, visits):
+        check_problem(server.post_path(f"http://127.0.0.1:{port}/voice.wav"), *INVALID)
+    assert visits == []
+
+
+def test_a_pipe_and_a_socket_are_answered_at_once(server: Server, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("fifo", "socket"):
+            begun = time.monotonic()
+            check_problem(server.post_path(str(tmp_path / name)), *NOT_A_FILE)
+            assert time.monotonic() - begun <= REFUSED_S
+
+
+def test_links_lead_to_what_they_point_at(server: Server, voice: bytes, tmp_path: Path) -> None:
+    (tmp_path / "real.wav").write_bytes(voice)
+    (tmp_path / "good").symlink_to("real.wav")
+    (tmp_path / "dangling").symlink_to("nothing")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "kernel").symlink_to("/proc/version")
+    assert server.post_path(str(tmp_path / "good")).status_code == 200
+    check_problem(server.post_path(str(tmp_path / "dangling")), *NOT_FOUND)
+    check_problem(server.post_path(str(tmp_path / "loop")), *INVALID)
+    check_problem(server.post_path(str(tmp_path / "device")), *NOT_A_FILE)
+    check_problem(server.post_path(str(tmp_path / "kernel")), *NOT_A_FILE)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_forbidden(
+    server: Server, voice: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.wav").write_bytes(voice)
+    (tmp_path / "secret.wav").chmod(0)
+    check_problem(server.post_path(str(tmp_path / "secret.wav")), 403, "audio_path_forbidden")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.wav",
+        "with some spaces.wav",
+        "Größe ☃ 音声.wav",
+        "new\nline.wav",
+        "quote'\".wav",
+        "-i $(touch pwned) `id` ;.wav",
+        "%n%s%d.wav",
+        "concat:a|b.m4a",
+        "no suffix",
+    ],
+)
+def test_any_name_works_and_the_file_stays_as_it_was(
+    name: str, server: Server, studio: Studio, tmp_path: Path
+) -> None:
+    recording = tmp_path / name
+    kind = "m4a" if name.endswith(("m4a", "suffix")) else "wav-s16"  # ffmpeg's way too
+    recording.write_bytes(studio.bytes(kind))
+    os.utime(recording, ns=(1_000_000_000, 2_000_000_001))
+    digest = hashlib.sha256(recording.read_bytes()).hexdigest()
+    response = server.post_path(str(recording))
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["metadata"]["duration"] == pytest.approx(SECONDS, abs=0.15)
+    assert recording.stat().st_mtime_ns == 2_000_000_001
+    assert hashlib.sha256(recording.read_bytes()).hexdigest() == digest
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def random_wav(seed: int, seconds: int) -> bytes:
+    """Noise that no other seed makes; at 32 kB a second."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(random.Random(seed).randbytes(32_000 * seconds))
+    return file.getvalue()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
+def test_what_others_upload_is_at_no_path(start_server: Callable[..., Server]) -> None:
+    server = start_server(scripted_speed=10)
+    server.wait_state(server.submit(random_wav(0, 60)), "running")
+    server.submit(random_wav(1, 3))  # waits in memory
+    server.submit(random_wav(2, 80))  # waits in a file without a name
+    held = [int(fd.name) for fd in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+    assert len(held) > 5
+    for fd in held:
+        for path in (f"/proc/self/fd/{fd}", f"/proc/{server.process.pid}/fd/{fd}"):
+            check_problem(server.post_path(path), *NOT_A_FILE)
+
+
+def test_an_empty_file_and_one_that_is_no_audio(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    check_problem(server.post_path(str(tmp_path / "empty.wav")), 400, "audio_empty")
+    response = server.post_path(str(tmp_path / "text.wav"))
+    check_problem(response, 415, "audio_format_unsupported")
+    assert "root:" not in response.text
+
+
+def test_twenty_pipes_at_once_block_nothing(server: Server, voice: bytes, tmp_path: Path) -> None:
+    pipes = [tmp_path / f"fifo-{number}" for number in range(20)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(server.post_path, str(pipe)) for pipe in pipes]
+        for _ in range(10):
+            begun = time.monotonic()
+            server.health()
+            assert time.monotonic() - begun <= HOST_PATIENCE_S
+        for answer in waiting:
+            check_problem(answer.result(PATIENCE_S), *NOT_A_FILE)
+    assert server.post(voice).status_code == 200
+
+
+def test_with_roots_what_lies_outside_is_forbidden_there_or_not(
+    start_server: Callable[..., Server], tmp_path: Path, voice: bytes
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "voice.wav").write_bytes(voice)
+    (inside / "link.wav").symlink_to(outside / "voice.wav")
+    (inside / "fine.wav").symlink_to(inside / "voice.wav")
+    (tmp_path / "inside-too").mkdir()
+    (tmp_path / "inside-too" / "voice.wav").write_bytes(voice)
+    server = start_server(audio_roots=f"{inside}, /no/such/folder")
+    for name in ("voice.wav", "fine.wav", "../inside/voice.wav"):
+        assert server.post_path(str(inside / name)).status_code == 200, name
+    bodies = set()
+    for path in (
+        outside / "voice.wav",
+        outside / "missing.wav",
+        inside / "link.wav",
+        inside / "../outside/voice.wav",
+        tmp_path / "inside-too" / "voice.wav",
+        "/etc/hostname",
+        "/dev/zero",
+        "/no/such/file",
+    ):
+        response = server.post_path(str(path))
+        check_problem(response, 403, "audio_path_forbidden")
+        bodies.add((response.json()["detail"], response.json()["hint"]))
+    assert len(bodies) == 1, "one answer, whatever is there"

@@ -1,0 +1,439 @@
+"""Only the host gets in: names, pages and tokens, on every address that the service has."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from service_process import PATIENCE_S, Server, check_discreet, check_problem
+
+from sidecar import errors
+from sidecar.api.http.auth_gate import PROBES
+from sidecar.auth.approach import Approach, is_loopback
+from sidecar.auth.auth import Access
+from sidecar.auth.identity import SharedToken
+from sidecar.config.settings import Settings
+from sidecar.server.app import access_of, create_app
+from sidecar.watched import Watch
+
+HOSTILE = (
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "127.0.0.1@evil.example",
+    "169.254.169.254",
+    "0.0.0.0",
+    "[::ffff:7f00:1]",
+    "2130706433",
+    "localhost.",
+    ":8765",
+    "",
+)
+OURS = ("localhost", "127.0.0.1", "[::1]", "LocalHost")
+FOREIGN = (
+    "https://evil.example",
+    "http://evil.example:8765",
+    "null",
+    "file://",
+    "http://localhost:3000",
+    "http://127.0.0.1.evil.example",
+    "tauri://localhost.evil.example",
+)
+ALLOWED = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
+TOKEN = "correct-horse-battery-staple"
+OPENAI = ("/v1/audio/", "/v1/models", "/v1/realtime/", "/inference")
+"""How the addresses begin whose errors have OpenAI's shape."""
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every method and address of the service, and one that it has not."""
+    paths = create_app(Settings(engine="scripted")).openapi()["paths"]
+    known = [
+        (method.upper(), path.replace("{job_id}", "x").replace("{model}", "x"))
+        for path, methods in paths.items()
+        for method in methods
+    ]
+    return [*known, ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/no-such-address")]
+
+
+def raw(port: int, request: str) -> tuple[int, str]:
+    """Send bytes as they are; the status and all that came back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as sock:
+        sock.sendall(request.encode())
+        answer = b""
+        while part := sock.recv(1 << 16):
+            answer += part
+    text = answer.decode()
+    return int(text.split()[1]), text
+
+
+def check_refused(response: httpx.Response, status: int, code: str) -> None:
+    """As a problem, or at the addresses of OpenAI's API and of administrators in their shape."""
+    if response.request.url.path.startswith("/admin/"):
+        assert (response.status_code, response.json()["error"]) == (status, code)
+        assert response.json()["code"].startswith("ERR4")
+        check_discreet(response.text)
+        return
+    if not response.request.url.path.startswith(OPENAI):
+        check_problem(response, status, code)
+        return
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/json"
+    check_discreet(response.text)
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_names_that_are_not_ours_get_nothing_at_any_address(
+    method: str, path: str, server: Server
+) -> None:
+    for host in HOSTILE:
+        status, text = raw(
+            server.port,
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+            "Content-Length: 0\r\n\r\n",
+        )
+        assert status in (400, 403), (host, text)  # 400: h11 itself refuses what is no name
+        assert status == 400 or '"host_not_allowed"' in text
+        assert "instance" not in text
+
+
+@pytest.mark.parametrize("host", OURS)
+def test_our_own_names_work_with_the_port_and_without(host: str, server: Server) -> None:
+    for name in (host, f"{host}:{server.port}"):
+        status, _ = raw(
+            server.port, f"GET /health HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+        )
+        assert status == 200, name
+
+
+def test_two_names_are_one_too_many(server: Server) -> None:
+    status, _ = raw(
+        server.port,
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n"
+        "Connection: close\r\n\r\n",
+    )
+    assert status in (400, 403)
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_pages_that_are_not_ours_are_refused_by_every_method(
+    method: str, path: str, origin: str, server: Server
+) -> None:
+    response = server.client.request(method, path, headers={"Origin": origin})
+    check_refused(response, 403, "origin_not_allowed")
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+def test_a_preflight_tells_a_foreign_page_nothing(origin: str, server: Server) -> None:
+    response = server.client.options(
+        "/transcribe", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
+    )
+    assert response.status_code == 403
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+def test_what_a_form_of_any_page_can_send_is_never_read(kind: str, server: Server) -> None:
+    body = b'{"audio_path": "/etc/hostname"}'
+    response = server.client.post("/transcribe", content=body, headers={"Content-Type": kind})
+    check_problem(response, 415, "content_type_unsupported")
+    for site in ("cross-site", "same-site"):
+        response = server.client.post(
+            "/transcribe", content=body, headers={"Content-Type": kind, "Sec-Fetch-Site": site}
+        )
+        check_problem(response, 403, "origin_not_allowed")
+
+
+@pytest.mark.parametrize("origin", ALLOWED)
+def test_the_hosts_own_pages_work_and_see_the_answers(
+    origin: str, server: Server, voice: bytes
+) -> None:
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    preflight = server.client.options("/transcribe", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert preflight.headers["access-control-allow-private-network"] == "true"
+    response = server.client.post("/transcribe", files={"audio": voice}, headers={"Origin": origin})
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == origin
+    wrong = server.client.post("/transcribe", headers={"Origin": origin})
+    assert wrong.headers["access-control-allow-origin"] == origin, "a page sees its errors too"
+
+
+def test_our_own_page_and_one_that_somebody_opens_work(server: Server) -> None:
+    own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
+    assert server.client.get("/jobs", headers=own).status_code == 200
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert server.client.get("/docs", headers=link).status_code == 200
+    assert server.client.post("/transcribe", headers=link).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("guarded"),
+        token=TOKEN,
+        admin="true",
+        allow_localhost_origins="true",
+        allowed_hosts="my-box.lan, other.lan",
+    ) as running:
+        yield running
+
+
+OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415, **dict.fromkeys(PROBES, 200)}
+"""What answers without a token, and how: the latter wants a word that counts once instead."""
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_with_a_token_nobody_else_gets_anything_but_health(
+    method: str, path: str, guarded: Server
+) -> None:
+    if path in OPEN:
+        assert guarded.client.request(method, path).status_code == OPEN[path]
+        return
+    check_refused(guarded.client.request(method, path), 401, "token_missing")
+    for wrong in (
+        "Bearer wrong",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer",
+        "Bearer \u00e4",
+    ):
+        response = guarded.client.request(
+            method, path, headers={"Authorization": wrong.encode("latin-1")}
+        )
+        check_refused(response, 401, "token_invalid")
+        assert response.headers["www-authenticate"] == "Bearer"
+    right = guarded.client.request(method, path, headers={"Authorization": f"bearer {TOKEN}"})
+    assert right.status_code != 401
+    assert right.status_code != 403 or right.json()["code"] == "people_off"
+
+
+def test_the_token_is_in_no_log(guarded: Server) -> None:
+    guarded.client.get("/jobs", headers={"Authorization": f"Bearer {TOKEN}"})
+    guarded.client.get("/jobs", headers={"Authorization": "Bearer somebody-elses-secret"})
+    assert TOKEN not in guarded.log()
+    assert "somebody-elses-secret" not in guarded.log()
+
+
+def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for host in ("my-box.lan", "OTHER.lan:8765"):
+        assert guarded.client.get("/jobs", headers={**bearer, "Host": host}).status_code == 200
+    for origin in ("http://localhost:3000", "https://127.0.0.1:5173", "http://[::1]"):
+        response = guarded.client.get("/jobs", headers={**bearer, "Origin": origin})
+        assert response.headers["access-control-allow-origin"] == origin
+        refused = guarded.client.get("/jobs", headers={"Origin": origin})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == origin
+    assert (
+        guarded.client.get("/jobs", headers={"Origin": "http://localhost.evil"}).status_code == 403
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True),
+     ("::ffff:127.0.0.1", True), ("::ffff:192.168.1.5", False), ("", False),
+     ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("my-box.lan", False)],
+)  # fmt: skip
+def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
+    access = Access(anywhere=True, authenticator=SharedToken(TOKEN))
+    access.check_place(Approach(["my-box.lan:8765"], [], []))
+    with pytest.raises(errors.OriginNotAllowed):
+        access.check_place(Approach(["my-box.lan:8765"], ["https://evil.example"], []))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
+def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
+    access = access_of(Settings(host=host), Watch())
+    name = f"[{host}]" if ":" in host else host
+    access.check_place(Approach([f"{name}:8765"], [], [], peer="127.0.0.1"))
+    with pytest.raises(errors.HostNotAllowed):
+        access.check_place(Approach(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "tls": "self-signed"}, False),
+        ({"host": "0.0.0.0", "forwarded_allow_ips": "10.0.0.1"}, False),
+        ({"host": "127.0.0.1"}, False),
+    ],
+)
+def test_tokens_that_cross_the_network_unencrypted_are_warned_of_at_the_start(
+    settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    access_of(Settings(token=SecretStr(TOKEN), **settings), Watch())
+    assert ("cross the network unencrypted" in caplog.text) is warns
+
+
+async def test_a_websocket_is_refused_at_its_handshake() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = create_app(Settings(engine="scripted"))
+    for headers in (
+        [(b"host", b"evil.example")],
+        [(b"host", b"localhost"), (b"origin", b"https://evil.example")],
+    ):
+        scope = {"type": "websocket", "path": "/live", "headers": headers, "app": app}
+        await app(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"] * 2
+
+
+def test_the_network_needs_a_token() -> None:
+    with pytest.raises(errors.SettingsInvalid, match="no token"):
+        create_app(Settings(engine="scripted", host="0.0.0.0"))
+    create_app(Settings(engine="scripted", host="0.0.0.0", token=SecretStr(TOKEN)))
+
+
+# Who is at the other end of the connection. The app is served by another server than ours, which
+# may listen anywhere (`uvicorn sidecar.main:app --host 0.0.0.0`): what it says of the peer counts.
+
+STRANGERS: dict[str, tuple[tuple[str, int] | None, dict[str, str]]] = {
+    "internet": (("203.0.113.7", 40_000), {}),
+    "lan": (("192.168.1.5", 40_000), {}),
+    "lan-6": (("fd00::5", 40_000), {}),
+    "lan-6-mapped": (("::ffff:192.168.1.5", 40_000), {}),
+    "link-local": (("fe80::1%eth0", 40_000), {}),
+    "unknown": (None, {}),
+    "socket-file": (("", 0), {}),
+    "proxy": (("127.0.0.1", 40_000), {"X-Forwarded-For": "203.0.113.7"}),
+    "proxy-that-lies": (("127.0.0.1", 40_000), {"X-Forwarded-For": "127.0.0.1"}),
+    "proxy-by-the-book": (("127.0.0.1", 40_000), {"Forwarded": "for=203.0.113.7"}),
+    "proxy-of-another-kind": (("127.0.0.1", 40_000), {"X-Real-IP": "203.0.113.7"}),
+    "proxy-for-a-name": (("127.0.0.1", 40_000), {"X-Forwarded-Host": "my-box.lan"}),
+}
+NEIGHBOURS = ("127.0.0.1", "127.0.0.9", "::1", "::ffff:127.0.0.1")
+
+
+async def ask(
+    app: FastAPI,
+    method: str,
+    path: str,
+    peer: tuple[str, int] | None,
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+) -> tuple[int, str]:
+    """Send a request as a server would that has this peer; the status and the problem's code."""
+    sent: list[Any] = []
+    given = {"Host": "localhost", **(headers or {})}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "client": peer,
+        "server": ("0.0.0.0", 8000),
+        "state": {},
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    if sent[0]["status"] < 400:
+        return sent[0]["status"], ""
+    said = json.loads(content)
+    code = said["error"] if "error" in said else said["code"]
+    return sent[0]["status"], code if isinstance(code, str) else code["code"]
+
+
+@pytest.fixture(scope="module")
+def open_app() -> FastAPI:
+    return create_app(Settings(engine="scripted"))
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+async def test_without_a_token_only_this_machine_gets_anything(
+    name: str, open_app: FastAPI
+) -> None:
+    peer, headers = STRANGERS[name]
+    for method, path in routes():
+        answer = await ask(open_app, method, path, peer, headers)
+        assert answer == (403, "peer_not_allowed"), (method, path)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"host": "localhost", **headers}
+    scope = {
+        "type": "websocket",
+        "path": "/live",
+        "client": peer,
+        "headers": [(key.lower().encode(), value.encode()) for key, value in given.items()],
+    }
+    await open_app(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "peer_not_allowed"}]
+
+
+@pytest.mark.parametrize("address", NEIGHBOURS)
+async def test_without_a_token_all_of_this_machine_is_served(
+    address: str, open_app: FastAPI
+) -> None:
+    assert await ask(open_app, "GET", "/jobs", (address, 40_000)) == (200, "")
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("path", ["/transcribe", "/v1/estimate"])
+async def test_with_the_token_strangers_are_served_but_read_no_files(
+    name: str, path: str, tmp_path: Path
+) -> None:
+    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN)))
+    (tmp_path / "text.wav").write_text("no audio")
+    peer, headers = STRANGERS[name]
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert await ask(app, "GET", "/jobs", peer, headers | bearer) == (200, "")
+    assert await ask(app, "GET", "/jobs", peer, headers) == (401, "token_missing")
+    post = bearer | {"Content-Type": "application/json"}
+    body = json.dumps({"audio_path": str(tmp_path / "text.wav")}).encode()
+    answer = await ask(app, "POST", path, peer, headers | post, body)
+    assert answer == (403, "audio_path_forbidden")
+    answer = await ask(app, "POST", path, ("127.0.0.1", 40_000), post, body)
+    assert answer == (415, "audio_format_unsupported")
+
+
+def test_what_was_sent_on_is_not_taken_for_our_own_by_the_real_server(server: Server) -> None:
+    for headers in ({"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=127.0.0.1"}):
+        check_problem(server.client.get("/jobs", headers=headers), 403, "peer_not_allowed")

@@ -1,0 +1,116 @@
+"""No room, or no right to write: an honest answer, and the next small job works."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from s2s_client import Page
+from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
+
+
+def used(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def fill(folder: Path) -> None:
+    """Leave no room."""
+    with suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+
+
+@pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
+def test_an_upload_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(
+    size: int, start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
+) -> None:
+    server = start_server(spool_dir=tiny_disk)
+    (tiny_disk / "ballast").write_bytes(bytes(2 * MB))
+    before = used(tiny_disk)
+    for _ in range(2):
+        check_problem(server.post(bytes(size)), 507, "disk_full")
+        assert used(tiny_disk) == before
+    response = server.post(voice)
+    assert response.status_code == 200, response.text[:500]
+    assert used(tiny_disk) == before
+    assert "Traceback" not in server.log()
+
+
+def test_beside_a_recording_that_fills_the_disk_others_are_refused_and_it_is_not_disturbed(
+    start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
+) -> None:
+    server = start_server(spool_dir=tiny_disk, scripted_speed=0.05)
+    big = voice + bytes(2_200_000)
+    first = server.submit(big)
+    server.wait_state(first, "running")
+    before = used(tiny_disk)
+    assert before > 2_200_000
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(server.post, [big] * 8))
+    for answer in answers:
+        check_problem(answer, 507, "disk_full")
+    assert used(tiny_disk) == before
+    assert server.job(first)["state"] == "running"
+    assert server.client.delete(f"/jobs/{first}").is_success
+    wait_until(lambda: used(tiny_disk) == 0, PATIENCE_S, "the recording is gone from the disk")
+    server.wait_state(server.submit(big), "running")
+
+
+def test_a_missing_spool_folder_is_told_and_a_path_still_works(
+    start_server: Callable[..., Server], tmp_path: Path, voice: bytes
+) -> None:
+    server = start_server(spool_dir=tmp_path / "missing")
+    long = voice + bytes(2 << 20)
+    check_problem(server.post(long), 507, "spool_unwritable")
+    assert server.post(voice).status_code == 200  # a small recording needs no disk
+    (tmp_path / "voice.wav").write_bytes(long)
+    assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200
+    (tmp_path / "missing").mkdir()
+    assert server.post(long).status_code == 200
+    assert "Traceback" not in server.log()
+
+
+def test_a_read_only_spool_folder_is_told(
+    start_server: Callable[..., Server], tiny_disk: Path, tmp_path: Path, voice: bytes
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    server = start_server(spool_dir=tiny_disk)
+    check_problem(server.post(voice + bytes(2 << 20)), 507, "spool_unwritable")
+    assert server.post(voice).status_code == 200  # a small recording needs no disk
+    (tmp_path / "voice.wav").write_bytes(voice)
+    assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200
+
+
+async def test_a_conversation_that_cannot_be_kept_ends_with_its_transcript_all_the_same(
+    start_server: Callable[..., Server], tiny_disk: Path
+) -> None:
+    server = start_server(
+        voice_engine="scripted",
+        conversations=2,
+        keep_jobs=1,
+        jobs_dir=tiny_disk / "jobs",
+        journal_key="0123456789abcdef" * 4,
+    )
+    for full in (False, True):
+        if full:
+            fill(tiny_disk)
+        async with Page(server) as page:
+            await page.send(type="begin")
+            await page.send(type="text", text="Hello there.")
+            await page.until("reply_ended")
+            await page.send(type="end", keep=True)
+            ended = await page.until("ended")
+        notices = [
+            one["code"]
+            for one in page.messages
+            if isinstance(one, dict) and one["type"] == "notice"
+        ]
+        assert notices == ["not_kept"] * full
+        assert (ended["job"] is None) is full
+        assert len(ended["transcript"]["segments"]) == 2

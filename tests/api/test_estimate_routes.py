@@ -1,0 +1,140 @@
+"""POST /v1/estimate: an answer before any work, for engines of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_vibevoice
+from service_process import PATIENCE_S, Server, check_problem, wait_until
+
+FIELDS = {
+    "fits", "precision", "audio_seconds", "needed_mb", "available_mb", "seconds",
+    "longest_audio_seconds", "sentence", "alternatives",
+}  # fmt: skip
+BECKETT = tiny_vibevoice.clip_wav("beckett")
+
+
+def estimate(server: Server, **fields: object) -> dict[str, Any]:
+    response = server.client.post("/v1/estimate", json=fields)
+    assert response.status_code == 200, response.text[:500]
+    body = dict(response.json())
+    assert set(body) == FIELDS
+    return body
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A checkpoint that may take 590 MB: half a minute in bf16 fits, an hour does not."""
+    with Server(
+        tmp_path_factory.mktemp("narrow"),
+        engine="vibevoice",
+        model_path=tiny_vibevoice.checkpoint("tiny"),
+        memory_limit_mb=590,
+        device="cpu",
+    ) as running:
+        yield running
+
+
+def test_an_engine_that_is_small_takes_any_length(server: Server) -> None:
+    for seconds in (10, 3 * 3600):
+        body = estimate(server, duration=seconds)
+        assert body["fits"] is True
+        assert (body["needed_mb"], body["available_mb"], body["seconds"]) == (None, None, None)
+        assert body["longest_audio_seconds"] == 5 * 3600
+        assert "any length" in body["sentence"]
+        assert body["alternatives"] == []
+
+
+def test_duration_path_and_upload_say_the_same(narrow: Server) -> None:
+    by_path = estimate(narrow, audio_path=str(BECKETT))
+    assert by_path["audio_seconds"] == pytest.approx(9.963, abs=0.01)
+    assert estimate(narrow, duration=by_path["audio_seconds"]) == by_path
+    upload = narrow.client.post("/v1/estimate", files={"audio": BECKETT.read_bytes()})
+    assert upload.json() == by_path
+
+
+def test_what_fits_is_said_with_its_figures(narrow: Server) -> None:
+    body = estimate(narrow, duration=30, precision="bf16")
+    assert body["fits"] is True
+    assert body["precision"] == "bf16"
+    assert 0 < body["needed_mb"] <= body["available_mb"] == 590
+    assert 30 <= body["longest_audio_seconds"] < 3600
+    assert body["sentence"] == "fits: bf16, 0.6 of 0.6 GB"
+    assert body["alternatives"] == []
+
+
+def test_what_does_not_fit_is_said_with_what_would(narrow: Server) -> None:
+    body = estimate(narrow, duration=30, precision="fp32")
+    assert body["fits"] is False
+    assert body["needed_mb"] > body["available_mb"]
+    assert [other["precision"] for other in body["alternatives"]] == ["bf16", "int8", "int4"]
+    assert all(other["needed_mb"] <= 590 for other in body["alternatives"])
+    assert body["sentence"] == "does not fit; bf16 or int8 or int4 would"
+    hour = estimate(narrow, duration=3600)
+    assert hour["fits"] is False
+    assert hour["alternatives"] == []
+    assert "minutes of it would" in hour["sentence"]
+
+
+def test_an_estimate_and_the_answer_to_a_transcription_agree(narrow: Server) -> None:
+    """A recording that cannot fit is refused before any work, with the options that would."""
+    audio = BECKETT.read_bytes()
+    assert estimate(narrow, audio_path=str(BECKETT), precision="fp32")["fits"] is False
+    response = narrow.post(audio, precision="fp32")
+    check_problem(response, 507, "wont_fit")
+    for way in ("bf16", "int8", "int4"):
+        assert f"precision {way}" in response.json()["hint"]
+    health = narrow.health()
+    assert (health["worker_pid"], health["jobs_waiting"]) == (None, 0)
+    assert narrow.jobs() == []
+    assert "worker vibevoice started" not in narrow.log()
+
+
+def test_fp16_is_estimated_as_what_it_would_run_as(narrow: Server) -> None:
+    assert estimate(narrow, duration=10, precision="fp16")["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({}, 422, "field_missing"),
+        ({"duration": None}, 422, "field_missing"),
+        ({"duration": -1}, 422, "field_invalid"),
+        ({"duration": "long"}, 422, "field_invalid"),
+        ({"duration": True}, 422, "field_invalid"),
+        ({"duration": [3]}, 422, "field_invalid"),
+        ({"duration": 1e9}, 422, "field_invalid"),
+        ({"duration": 5, "audio_path": "/a"}, 422, "field_invalid"),
+        ({"duration": 5, "precision": "int9"}, 422, "precision_unknown"),
+        ({"audio_path": 5}, 422, "audio_path_invalid"),
+        ({"audio_path": "/no/such/file"}, {400, 404}, "audio_path_not_found"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_estimated_is_a_clear_error(
+    fields: dict[str, object], status: int | set[int], code: str, server: Server
+) -> None:
+    response = server.client.post("/v1/estimate", json=fields)
+    check_problem(response, status, code)
+
+
+def test_a_file_that_is_no_recording_is_refused_and_leaves_nothing(server: Server) -> None:
+    server.post(b"no audio")  # the process that looks at files is up
+    before = server.process.num_fds()
+    for _ in range(5):
+        response = server.client.post("/v1/estimate", files={"audio": b"no audio"})
+        check_problem(response, 415, "audio_format_unsupported")
+    response = server.client.post("/v1/estimate", content=b"x", headers={"Content-Type": "a/b"})
+    check_problem(response, 415, "content_type_unsupported")
+    wait_until(lambda: server.process.num_fds() <= before, PATIENCE_S, "they are closed")
+    assert not server.leftovers()
+
+
+def test_a_path_may_be_estimated_like_it_may_be_transcribed(server: Server, tmp_path: Path) -> None:
+    relative = server.client.post("/v1/estimate", json={"audio_path": "a.wav"})
+    check_problem(relative, 422, "audio_path_invalid")
+    folder = server.client.post("/v1/estimate", json={"audio_path": str(tmp_path)})
+    check_problem(folder, {400, 422}, "audio_path_not_a_file")

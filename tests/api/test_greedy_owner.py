@@ -1,0 +1,100 @@
+"""Two owners of one service: what one of them holds or sends costs the other nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from service_process import MB, PATIENCE_S, Server, wait_until
+
+from bench.greedy_owner import Greedy, Operation, Owner, operations, settings, wav
+from sidecar.auth.issuing import Issuer
+
+SLOWER = 20
+"""Times as long as without the other owner, at most, on a machine with much else to do."""
+TOO_MANY = {"jobs_limited", "uploads_full", "live_limited", "connections_limited"}
+
+
+@dataclass
+class Two:
+    """The service and its owners."""
+
+    server: Server
+    ada: Owner
+    bob: Owner
+    page: dict[str, Any]
+
+    def done(self, owner: Owner) -> str:
+        """A job with a transcript."""
+        job = owner.submit(wav(1))
+        wait_until(
+            lambda: owner.http.get(f"/v1/jobs/{job}").json()["state"] == "done", PATIENCE_S, "done"
+        )
+        return job
+
+
+@pytest.fixture
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    """With few of everything, so that all of it is soon had."""
+    home = tmp_path_factory.mktemp("two")
+    issuer = Issuer(home / "tokens")
+    tokens = [issuer.create(name)[0] for name in ("ada", "bob")]
+    few = {"queue_limit": 16, "live_sessions": 4, "max_upload_mb": 64, "upload_room_mb": 256}
+    with Server(home / "server", **settings(issuer), **few) as server:
+        ada, bob = (Owner(server.port, token) for token in tokens)
+        yield Two(server, ada, bob, ada.http.get("/openapi.json").json())
+
+
+def status_of(owner: Owner, operation: Operation, voice: bytes) -> int:
+    """What an owner is answered who asks for something small."""
+    path = operation.path.partition("{")
+    body: dict[str, Any] = {}
+    if operation.part:
+        body = {"files": {operation.part: ("a", voice)}}
+    elif operation.json:
+        body = {"json": {"duration": 1}}
+    address = f"{path[0]}none{path[2].partition('}')[2]}" if path[1] else operation.path
+    return owner.http.request(operation.method, address, **body).status_code
+
+
+def statuses(owner: Owner, page: dict[str, Any], voice: bytes) -> dict[Operation, int]:
+    return {one: status_of(owner, one, voice) for one in operations(page)}
+
+
+def test_every_route_answers_one_owner_as_before_while_another_holds_all_it_can(
+    two: Two, voice: bytes
+) -> None:
+    job = two.done(two.ada)
+    statuses(two.bob, two.page, voice)  # processes start
+    begun = time.monotonic()
+    before = statuses(two.bob, two.page, voice)
+    alone_s = time.monotonic() - begun
+    assert Counter(one < 300 for one in before.values())[True] >= 20, before
+    with Greedy(two.ada, two.page, job, job, bodies=16) as greedy:
+        greedy.open()
+        assert set(greedy.refusals) >= TOO_MANY, greedy.refusals
+        begun = time.monotonic()
+        assert statuses(two.bob, two.page, voice) == before
+        assert time.monotonic() - begun < SLOWER * alone_s
+        with two.bob.live() as said:
+            assert said["type"] == "began"
+        assert two.server.health()["status"] == "ok"
+    assert statuses(two.ada, two.page, voice).keys() == before.keys()
+
+
+def test_slow_bodies_of_one_owner_leave_bytes_to_another(two: Two, voice: bytes) -> None:
+    form = Operation("POST", "/v1/estimate", "audio")
+    held = [two.server.raw() for _ in range(5)]
+    for sock in held:  # 40 MB each are declared: three are half of the room
+        sock.sendall(form.half_sent(two.ada.authorization, size=40 * MB))
+    for sock in held[3:]:
+        assert b"503" in sock.recv(12)
+    large = voice + bytes(60 * MB)
+    answer = two.bob.http.post("/v1/estimate", files={"audio": ("a", large)})
+    assert answer.status_code == 200, answer.text
+    for sock in held:
+        sock.close()

@@ -1,0 +1,120 @@
+"""Headers have one size limit on all wires, and what browsers, SDKs and proxies send fits."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from h11 import SERVER, Connection, RemoteProtocolError, _abnf, _readers
+from regex_steps import superlinear
+from service_process import Server, check_discreet
+
+from sidecar import errors
+from sidecar.api.http.deadlines import with_deadline
+from sidecar.api.http.problems import problem_body
+from sidecar.auth.headers import HEAD_BYTES, LIMIT_BYTES, check
+
+BRANDS = ", ".join(f'"Not a Brand {number}";v="{number}.0.0.0"' for number in range(20))
+JWT = ".".join("eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9" * many for many in (1, 200, 3))
+REAL: dict[str, dict[str, str]] = {
+    "a browser": {
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 " + "Part/1.2.3" * 50,
+        "Sec-CH-UA-Full-Version-List": BRANDS,
+        "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
+        "Accept-Language": ",".join(f"{one}-{two};q=0.5" for one in "abcdefgh" for two in "abcde"),
+        "Cookie": "; ".join(f"other-app-{number}={'x' * 4000}" for number in range(20)),
+        "Referer": "http://127.0.0.1:8765/?" + "q" * 8000,
+    },
+    "tracing": {
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+        "tracestate": ",".join(f"vendor{number}={'x' * 200}" for number in range(32)),
+        "baggage": ",".join(f"key{number}={'x' * 100}" for number in range(64)),
+    },
+    "an SDK": {
+        "X-Stainless-Lang": "python",
+        "X-Stainless-Runtime-Version": "3.12.0",
+        "OpenAI-Organization": "org-" + "x" * 40,
+        "Idempotency-Key": "k" * 255,
+    },
+}
+PROXIED = {
+    "X-Forwarded-For": ", ".join(f"2001:db8::{number:x}" for number in range(40)),
+    "X-Forwarded-Client-Cert": f'By=spiffe://x;Cert="{"%0A".join(["A" * 64] * 30)}"',
+    "X-Amzn-Oidc-Data": JWT,
+    "Cf-Access-Jwt-Assertion": JWT,
+    **dict.fromkeys(
+        (
+            *("X-Amzn-Mtls-Clientcert", "X-Amzn-Request-Context", "X-Forwarded-Tls-Client-Cert"),
+            *("X-SSL-Client-Cert", "X-Client-Cert", "Client-Cert", "X-ARR-ClientCert"),
+            *("X-Envoy-Peer-Metadata", "X-Pomerium-Jwt-Assertion", "X-authentik-jwt"),
+            *("X-Serverless-Authorization", "X-Id-Token", "X-Access-Token", "X-Original-URI"),
+        ),
+        "x" * 4000,
+    ),
+}
+
+
+@pytest.mark.parametrize("who", REAL)
+def test_what_real_clients_send_is_answered(who: str, server: Server) -> None:
+    assert server.client.get("/jobs", headers=REAL[who]).status_code == 200
+
+
+def test_what_proxies_add_is_not_too_large() -> None:
+    check([(name.lower().encode(), value.encode()) for name, value in PROXIED.items()])
+    check([(b"authorization", b"Bearer " + JWT.encode())])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs"),
+        ("GET", "/v1/models"),
+        ("POST", "/v1/audio/transcriptions"),
+        ("GET", "/v1/queue/status"),
+        ("GET", "/admin/models"),
+        ("GET", "/health"),
+        ("GET", "/no-such-address"),
+    ],
+)
+def test_one_that_is_too_large_is_refused_in_the_language_of_its_address(
+    method: str, path: str, server: Server
+) -> None:
+    for name in ("If-None-Match", "Range", "X-Anything"):
+        answer = server.client.request(method, path, headers={name: "x" * LIMIT_BYTES})
+        assert answer.status_code == 431, answer.text
+        said = answer.json()
+        said = said["error"] if isinstance(said.get("error"), dict) else said
+        assert errors.HeaderTooLarge.code in (said["code"], said.get("error"))
+        assert name.lower() in answer.text
+        check_discreet(answer.text)
+
+
+def test_the_http_parser_reads_lines_in_linear_time_and_means_the_same() -> None:
+    """h11 has an expression of its own, which the service replaces."""
+    theirs = re.compile(_abnf.header_field.encode())
+    assert superlinear(re.compile(_abnf.header_field), "fullmatch")
+    with_deadline(1.0)
+    ours = _readers.header_field_re
+    assert superlinear(re.compile(ours.pattern.decode("latin-1")), "fullmatch") is None
+    dice = random.Random(5)
+    for _ in range(20_000):
+        line = b"x:" + bytes(dice.choices(b"ab \t\x00:\xe9\x0b", k=dice.randint(0, 8)))
+        found, known = ours.fullmatch(line), theirs.fullmatch(line)
+        assert (found and found["field_value"]) == (known and known["field_value"]), line
+        assert (found is None) == (known is None), line
+    parser = Connection(SERVER, max_incomplete_event_size=HEAD_BYTES)
+    parser.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\nx:" + b" " * 100_000 + b"\0\r\n\r\n")
+    with pytest.raises(RemoteProtocolError):
+        parser.next_event()
+
+
+def test_the_limit_counts_name_and_value_and_all_of_them_together() -> None:
+    fits = b"x-name", b"x" * (LIMIT_BYTES - 6)
+    check([fits] * 100)
+    with pytest.raises(errors.HeaderTooLarge, match="'x-name' has 1025 bytes, of 1024 at most"):
+        check([(b"X-Name", fits[1] + b"x")])
+    check([(b"cookie", b"x" * (HEAD_BYTES - 6))])
+    with pytest.raises(errors.HeaderTooLarge, match="The headers have"):
+        check([(b"cookie", b"x" * (HEAD_BYTES - 6)), fits])
+    assert problem_body(errors.HeaderTooLarge())["title"] == "Request Header Fields Too Large"

@@ -1,0 +1,165 @@
+"""Whatever bytes come in: an answer below 500, nothing left behind, and nothing leaks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from recordings import Studio, wav
+from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
+
+SEEDS = (
+    *("wav-s16", "wav-adpcm", "flac", "mp3-cbr", "mp3-id3", "ogg-vorbis", "ogg-opus", "m4a"),
+    *("aac", "webm-opus", "wma", "aiff", "au", "caf", "amr-nb", "w64", "rf64", "mov"),
+)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "cut", "insert", "repeat", "zero", "swap", "grow"]),
+        st.one_of(st.integers(0, 200), st.integers(0, 1 << 20)),
+        st.integers(1, 64),
+        st.binary(min_size=1, max_size=16),
+    ),
+    min_size=1,
+    max_size=6,
+)
+MORE = int(os.environ.get("VIBEVOICE_FUZZ", "0"))
+"""So many of each kind, and others each time; CONTRIBUTING.md says when."""
+FUZZ = settings(
+    deadline=None,
+    database=None,
+    derandomize=not MORE,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def mutate(data: bytes, edits: list[tuple[str, int, int, bytes]]) -> bytes:
+    """The recording after some accidents."""
+    audio = bytearray(data)
+    for kind, where, length, extra in edits:
+        start = where % (len(audio) or 1)
+        end = min(len(audio), start + length)
+        match kind:
+            case "flip":
+                audio[start:end] = bytes(byte ^ extra[0] or byte ^ 1 for byte in audio[start:end])
+            case "cut":
+                del audio[start:end]
+            case "insert":
+                audio[start:start] = extra
+            case "repeat":
+                audio[start:start] = audio[start:end] * 8
+            case "zero":
+                audio[start:end] = bytes(end - start)
+            case "swap":
+                audio[start:end] = audio[start:end][::-1]
+            case "grow":
+                audio[start : start + 4] = b"\xff\xff\xff\x7f"
+    return bytes(audio)
+
+
+def check_answer(server: Server, audio: bytes) -> None:
+    response = server.post(audio)
+    if response.status_code != 200:
+        check_problem(
+            response,
+            {400, 413, 415, 422},
+            {"audio_empty", "audio_format_unsupported", "audio_undecodable", "audio_too_long"},
+        )
+    assert not server.leftovers()
+
+
+@settings(FUZZ, max_examples=MORE or 40)
+@given(audio=st.binary(max_size=4000))
+def test_no_string_of_bytes_is_a_server_error(server: Server, audio: bytes) -> None:
+    check_answer(server, audio)
+
+
+@settings(FUZZ, max_examples=MORE or 100)
+@given(name=st.sampled_from(SEEDS), edits=EDITS)
+def test_no_damaged_recording_is_a_server_error(
+    server: Server, studio: Studio, name: str, edits: list[tuple[str, int, int, bytes]]
+) -> None:
+    check_answer(server, mutate(studio.bytes(name), edits))
+
+
+@settings(FUZZ, max_examples=MORE or 40)
+@given(
+    body=st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from(
+                [
+                    *(b"--frontier\r\n", b"\r\n", b"--frontier--\r\n", b"\r\n--frontier", b"--"),
+                    b'Content-Disposition: form-data; name="audio"; filename="a"\r\n\r\n',
+                    b'Content-Disposition: form-data; name="language"\r\n\r\n',
+                    b"Content-Transfer-Encoding: base64\r\n",
+                    b"Content-Disposition: ;;=;\r\n\r\n",
+                ]
+            ),
+        ),
+        max_size=12,
+    ).map(b"".join)
+)
+def test_no_form_is_a_server_error(server: Server, body: bytes) -> None:
+    response = server.client.post(
+        "/transcribe",
+        content=body,
+        headers={"Content-Type": "multipart/form-data; boundary=frontier"},
+    )
+    assert response.status_code in (400, 413, 415, 422), response.text[:500]
+    assert not server.leftovers()
+
+
+@pytest.mark.parametrize("kind", ["upload", "path"])
+def test_hundreds_of_bad_and_good_requests_leak_nothing(
+    kind: str, start_server: Callable[..., Server], studio: Studio
+) -> None:
+    server = start_server()
+    chance = random.Random(7)
+    good = [studio.path(name) for name in ("wav-s16", "ogg-opus", "mp3-cbr", "m4a")]
+    bad = [b"", b"no audio", wav(b""), wav(bytes(99), channels=0), b"OggS" + bytes(50), b"fLaC"]
+    paths = ["/no/such/file", "/dev/zero", "/etc", "relative", "/etc/hostname"]
+
+    def request(number: int) -> int:
+        if number % 8 == 0:
+            audio = good[number // 8 % len(good)]
+            sent = (
+                server.post(audio.read_bytes())
+                if kind == "upload"
+                else server.post_path(str(audio))
+            )
+        elif kind == "upload":
+            sent = server.post(bad[number % len(bad)])
+        else:
+            sent = server.post_path(paths[number % len(paths)])
+        return sent.status_code
+
+    def round_of(count: int) -> list[int]:
+        numbers = list(range(count))
+        chance.shuffle(numbers)
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(request, numbers))
+
+    round_of(40)
+    with ThreadPoolExecutor(4) as pool:  # until each of its processes has decoded something
+        list(pool.map(request, range(0, 24 * 8, 8)))
+    gc.collect()
+    wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "idle")
+    descriptors = [process.num_fds() for process in server.family()]
+    memory = server.rss()
+    answers = round_of(160)
+    assert answers.count(200) == 20
+    assert not [status for status in answers if status >= 500]
+    wait_until(
+        lambda: [process.num_fds() for process in server.family()] == descriptors,
+        60,
+        f"as many descriptors as before: {descriptors}",
+    )
+    assert server.rss() - memory <= 20 * MB
+    assert not server.leftovers()
+    assert "Traceback" not in server.log()

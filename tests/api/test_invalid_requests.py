@@ -1,0 +1,609 @@
+"""Requests that no good client sends: each is told what was wrong with it, and costs little."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI, HTTPException
+from service_process import (
+    MB,
+    PATIENCE_S,
+    REFUSED_S,
+    Peak,
+    Server,
+    check_discreet,
+    check_problem,
+    read_answer,
+    wait_until,
+)
+
+from sidecar.api.http import problems
+
+JSON_TYPE = {"Content-Type": "application/json"}
+FORM_TYPE = {"Content-Type": "multipart/form-data; boundary=frontier"}
+
+
+def part(name: str, content: bytes, file_name: str | None = None) -> bytes:
+    """One part of a form with the boundary 'frontier'."""
+    disposition = f'form-data; name="{name}"' + (f'; filename="{file_name}"' if file_name else "")
+    head = f"--frontier\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
+    return head + content + b"\r\n"
+
+
+END = b"--frontier--\r\n"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "audio/wav",
+        "application/octet-stream",
+        "application/xml",
+        "application/jsonp",
+        "",
+    ],
+)
+@pytest.mark.parametrize("path", ["/transcribe", "/reload-model"])
+def test_only_json_and_forms_are_parsed(content_type: str, path: str, server: Server) -> None:
+    response = server.client.post(
+        path,
+        content=b'{"audio_path": "/etc/hostname", "precision": "int8"}',
+        headers={"Content-Type": content_type},
+    )
+    check_problem(response, 415, "content_type_unsupported")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        pytest.param(b"", 400, "json_invalid", id="empty"),
+        pytest.param(b'{"audio_path": ', 400, "json_invalid", id="cut"),
+        pytest.param(b"{'audio_path': '/a'}", 400, "json_invalid", id="single-quotes"),
+        pytest.param(b'["/a"]', 400, "json_invalid", id="array"),
+        pytest.param(b'"/a"', 400, "json_invalid", id="string"),
+        pytest.param(b"null", 400, "json_invalid", id="null"),
+        pytest.param(b'{"audio_path": NaN}', 400, "json_invalid", id="nan"),
+        pytest.param(b'{"audio_path": "/a", "x": -Infinity}', 400, "json_invalid", id="infinity"),
+        pytest.param(b'{"audio_path": "/\xff\xfe"}', 400, "json_invalid", id="bad-utf-8"),
+        pytest.param('{"audio_path": "/a"}'.encode("utf-16"), 400, "json_invalid", id="utf-16"),
+        pytest.param(b'{"audio_path": "/a", "prompt": "\\ud800"}', 400, "json_invalid",
+            id="half-a-pair"),
+        pytest.param(b"[" * 60_000, 400, "json_invalid", id="deep"),
+        pytest.param(b'{"a":' * 12_000 + b"1" + b"}" * 12_000, {400, 413}, {"json_invalid",
+            "json_too_large"}, id="deep-objects"),
+        pytest.param(b'{"audio_path": "/a", "x": 1' + b"0" * 9000 + b"}", 400, "json_invalid",
+            id="huge-number"),
+        pytest.param(b'{"audio_path": "' + b"a" * 70_000 + b'"}', 413, "json_too_large",
+            id="65-KiB"),
+        pytest.param(b'{"audio_path": "' + b"a" * 10_000_000 + b'"}', 413, "json_too_large",
+            id="10-MB"),
+        pytest.param(b"{}", 422, "field_missing", id="no-path"),
+        pytest.param(b'{"path": "/a"}', 422, "field_missing", id="other-name"),
+        pytest.param(b'{"audio_path": 1.5}', 422, "audio_path_invalid", id="number-path"),
+        pytest.param(b'{"audio_path": "/a", "precision": 16}', 422, "field_invalid",
+            id="number-precision"),
+        pytest.param(b'{"audio_path": "/a", "language": ["en"]}', 422, "field_invalid",
+            id="list-language"),
+        pytest.param(b'{"audio_path": "/a", "diarize": {}}', 422, "field_invalid",
+            id="object-diarize"),
+    ],
+)  # fmt: skip
+def test_a_json_body_is_checked_to_the_letter(
+    body: bytes, status: int, code: str, server: Server
+) -> None:
+    check_problem(server.client.post("/transcribe", content=body, headers=JSON_TYPE), status, code)
+
+
+def test_json_without_a_declared_length_is_limited_too(server: Server) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"audio_path": "'
+        for _ in range(100):
+            yield b"a" * 10_000
+        yield b'"}'
+
+    response = server.client.post("/transcribe", content=pieces(), headers=JSON_TYPE)
+    check_problem(response, 413, "json_too_large")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "hint"),
+    [
+        pytest.param({"precision": "int9"}, 422, "precision_unknown", "fp16", id="precision"),
+        pytest.param({"precision": "🎈"}, 422, "precision_unknown", "int8", id="balloon"),
+        pytest.param({"language": "e"}, 422, "language_invalid", "auto", id="short-language"),
+        pytest.param({"language": "../../etc"}, 422, "language_invalid", "auto", id="path"),
+        pytest.param({"language": "en; id"}, 422, "language_invalid", "auto", id="command"),
+        pytest.param({"language": "x" * 300}, 422, "language_invalid", "auto", id="long-language"),
+        pytest.param({"diarize": "perhaps"}, 422, "field_invalid", "true", id="diarize"),
+        pytest.param({"diarization": "best"}, 422, "field_invalid", "balanced", id="diarization"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_with_what_would(
+    fields: dict[str, str], status: int, code: str, hint: str, server: Server, voice: bytes
+) -> None:
+    response = server.post(voice, **fields)
+    check_problem(response, status, code)
+    assert hint in response.json()["hint"]
+
+
+def test_the_hint_lists_every_lawful_precision(server: Server, voice: bytes) -> None:
+    hint = server.post(voice, precision="int9").json()["hint"]
+    for precision in ("auto", "fp32", "bf16", "fp16", "int8", "int4"):
+        assert precision in hint
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"precision": "fp16", "language": "auto"},
+        {"precision": " FP16 ", "language": "EN"},
+        {"language": "de-CH"},
+        {"language": "pt_BR"},
+        {"diarize": "false"},
+        {"precision": "", "language": "", "diarize": ""},
+        {"unknown_field": "ignored"},
+    ],
+    ids=str,
+)
+def test_options_in_their_usual_spellings_work(
+    fields: dict[str, str], server: Server, voice: bytes
+) -> None:
+    response = server.post(voice, **fields)
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["metadata"]["diarized"] is (fields.get("diarize") != "false")
+
+
+def test_a_language_that_the_engine_does_not_speak_is_told_so(
+    start_server: Callable[..., Server], voice: bytes
+) -> None:
+    server = start_server(engine="moonshine")
+    response = server.post(voice, language="de")
+    check_problem(response, 422, "language_unsupported")
+    assert "en" in response.json()["hint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        pytest.param(b"", 400, "multipart_invalid", id="empty"),
+        pytest.param(b"no form at all", 400, "multipart_invalid", id="garbage"),
+        pytest.param(b"--elsewhere\r\n\r\n", 400, "multipart_invalid", id="other-boundary"),
+        pytest.param(part("audio", b"RIFF", "a.wav"), 400, "multipart_invalid", id="no-end"),
+        pytest.param(part("audio", b"RIFF", "a.wav")[:-6], 400, "multipart_invalid", id="cut"),
+        pytest.param(part("audio", b"RIFF", "a.wav")[:40], 400, "multipart_invalid", id="cut-head"),
+        pytest.param(b"--frontier\r\nno colon\r\n\r\nx\r\n" + END, 400, "multipart_invalid",
+            id="bad-header"),
+        pytest.param(END, 400, {"multipart_invalid", "file_missing"}, id="no-parts"),
+        pytest.param(part("precision", b"fp16") + END, 400, "file_missing", id="no-file"),
+        pytest.param(part("audio", b"a", "a.wav") + part("audio", b"b", "b.wav") + END, 400,
+            "multiple_files", id="two-files"),
+        pytest.param(part("audio", b"a", "a.wav") + part("other", b"b", "b.wav") + END, 400,
+            "multiple_files", id="two-names"),
+        pytest.param(part("language", b"a" * 20_000) + END, 400, "field_too_long", id="long-field"),
+        pytest.param(part("a" * 5000, b"a") + END, 400,
+            {"field_too_long", "multipart_invalid"}, id="long-name"),
+        pytest.param(part("f", b"1") * 100 + END, 400, "multipart_too_many_parts", id="100-parts"),
+        pytest.param(part("audio", b"", "a.wav") + END, 400, "audio_empty", id="empty-file"),
+        pytest.param(b"--frontier\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500))
+            + b"\r\nx\r\n" + END, 400, "multipart_invalid", id="500-headers"),
+    ],
+)  # fmt: skip
+def test_a_broken_form_is_refused_by_what_is_wrong_with_it(
+    body: bytes, status: int, code: str, server: Server
+) -> None:
+    check_problem(server.client.post("/transcribe", content=body, headers=FORM_TYPE), status, code)
+    assert not server.leftovers()
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; charset=utf-8",
+        "multipart/form-data; boundary=" + "b" * 900,
+    ],
+    ids=["none", "empty", "other-parameter", "endless"],
+)
+def test_a_form_without_a_usable_boundary_is_refused(content_type: str, server: Server) -> None:
+    body = part("audio", b"RIFF", "a.wav") + END
+    response = server.client.post(
+        "/transcribe", content=body, headers={"Content-Type": content_type}
+    )
+    check_problem(response, 400, "multipart_invalid")
+
+
+def test_the_file_of_a_form_may_come_before_or_after_the_fields_and_without_a_file_name(
+    server: Server, voice: bytes
+) -> None:
+    option = part("diarize", b"false")
+    for body in (
+        part("audio", voice, "a.wav") + option + END,
+        option + part("audio", voice, "a.wav") + END,
+        option + part("audio", voice) + END,
+    ):
+        response = server.client.post("/transcribe", content=body, headers=FORM_TYPE)
+        assert response.status_code == 200, response.text[:500]
+        assert response.json()["metadata"]["diarized"] is False
+
+
+# Uploads beyond the limit, and those that never end.
+
+
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Takes 1 MB and waits two seconds."""
+    home = tmp_path_factory.mktemp("small")
+    with Server(home, max_upload_mb=1, upload_stall=2) as running:
+        yield running
+
+
+HEAD = "POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+FORM_HEAD = HEAD + "Content-Type: multipart/form-data; boundary=frontier\r\n"
+
+
+def test_an_upload_that_declares_too_much_is_refused_before_it_is_sent(
+    small_server: Server,
+) -> None:
+    with small_server.raw() as sock:
+        begun = time.monotonic()
+        sock.sendall((FORM_HEAD + f"Content-Length: {64 << 30}\r\n\r\n").encode())
+        status, headers, body = read_answer(sock)
+        assert time.monotonic() - begun <= REFUSED_S
+        assert status == 413
+        assert json.loads(body)["code"] == "upload_too_large"
+        assert "1 MB" in json.loads(body)["hint"]
+        assert headers["connection"] == "close"
+        assert sock.recv(1) == b""
+    assert not small_server.leftovers()
+
+
+def test_a_chunked_upload_is_cut_at_the_limit(small_server: Server) -> None:
+    small_server.post(b"warm")
+    sent = 0
+    piece = b"%x\r\n" % 65_536 + bytes(65_536) + b"\r\n"
+    with Peak(small_server) as peak, small_server.raw() as sock:
+        sock.sendall((FORM_HEAD + "Transfer-Encoding: chunked\r\n\r\n").encode())
+        head = part("audio", b"", "a.wav")[:-2]
+        sock.sendall(b"%x\r\n" % len(head) + head + b"\r\n")
+        try:
+            while sent < 400 * MB:
+                sock.sendall(piece)
+                sent += 65_536
+        except OSError:
+            pass
+        assert sent < 40 * MB
+    assert peak.rss <= 50 * MB
+    assert not small_server.leftovers()
+
+
+def test_a_client_of_a_library_sees_413_for_a_large_upload(small_server: Server) -> None:
+    with Peak(small_server) as peak:
+        for size in (1 * MB + 1, 2 * MB, 3 * MB, 8 * MB):
+            response = small_server.post(bytes(size))
+            check_problem(response, 413, "upload_too_large")
+            if size >= 2 * MB:  # refused by what was declared, and unread; else it is counted
+                assert response.headers.get("connection") == "close"
+    assert peak.rss <= 50 * MB
+    assert peak.disk <= 20 * MB
+    assert not small_server.leftovers()
+
+
+def test_a_file_of_just_the_limit_passes_it(small_server: Server) -> None:
+    check_problem(small_server.post(b"x" * MB), 415, "audio_format_unsupported")
+
+
+@pytest.mark.parametrize("head", [FORM_HEAD, HEAD + "Content-Type: application/json\r\n"])
+def test_a_client_that_falls_silent_is_given_up(head: str, small_server: Server) -> None:
+    with small_server.raw() as sock:
+        sock.sendall((head + "Content-Length: 1000\r\n\r\n--front").encode())
+        status, headers, body = read_answer(sock)
+        assert status == 408
+        assert json.loads(body)["code"] == "upload_stalled"
+        assert headers["connection"] == "close"
+    assert not small_server.leftovers()
+
+
+def test_a_client_that_is_slow_but_not_silent_is_heard_out(
+    small_server: Server, voice: bytes
+) -> None:
+    body = part("audio", voice, "a.wav") + END
+    size = len(body) // 10 + 1
+    with small_server.raw() as sock:
+        sock.sendall((FORM_HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode())
+        for start in range(0, len(body), size):
+            sock.sendall(body[start : start + size])
+            time.sleep(0.25)
+        assert read_answer(sock)[0] == 200
+
+
+def test_a_client_that_hangs_up_in_the_upload_leaves_nothing(
+    small_server: Server, voice: bytes
+) -> None:
+    before = small_server.process.num_fds()
+    for _ in range(20):
+        with small_server.raw() as sock:
+            sock.sendall((FORM_HEAD + "Content-Length: 900000\r\n\r\n").encode())
+            sock.sendall(part("audio", voice, "a.wav"))
+    wait_until(
+        lambda: small_server.process.num_fds() <= before, PATIENCE_S, "the descriptors are closed"
+    )
+    assert not small_server.leftovers()
+    assert small_server.post(voice).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data"])
+def test_an_answer_that_needs_no_body_reaches_a_client_that_still_sends(
+    content_type: str, server: Server
+) -> None:
+    response = server.client.post(
+        "/transcribe", content=bytes(8 * MB), headers={"Content-Type": content_type}
+    )
+    assert response.status_code in (400, 415), response.text[:500]
+
+
+UNREAD = {
+    "too-large": (HEAD + "Content-Type: multipart/form-data; boundary=frontier\r\n", 413),
+    "no-form": (HEAD + "Content-Type: text/plain\r\n", 415),
+    "json-too-large": (HEAD + "Content-Type: application/json\r\n", 413),
+    "stranger": ("POST /transcribe HTTP/1.1\r\nHost: evil.example\r\n", 403),
+    "no-such-address": ("POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n", 404),
+    "no-such-method": ("PUT /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n", 405),
+    "nobody-asked": ("GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n", 200),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_is_refused_is_not_swallowed(name: str, small_server: Server) -> None:
+    head, expected = UNREAD[name]
+    sent, size = 0, 400 * MB
+    with small_server.raw() as sock:
+        sock.sendall((head + f"Content-Length: {size}\r\n\r\n").encode())
+        status, headers, _ = read_answer(sock)
+        assert status == expected
+        assert headers["connection"] == "close"
+        with contextlib.suppress(OSError):
+            while sent < size:
+                sock.sendall(bytes(1 << 16))
+                sent += 1 << 16
+    assert sent < 40 * MB
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_who_asks_whether_to_send_is_refused_without_being_told_to_go_on(
+    name: str, small_server: Server
+) -> None:
+    head, expected = UNREAD[name]
+    with small_server.raw() as sock:
+        sock.sendall((head + f"Expect: 100-continue\r\nContent-Length: {64 * MB}\r\n\r\n").encode())
+        status, headers, _ = read_answer(sock)
+        assert status == expected
+        assert headers["connection"] == "close"
+        assert sock.recv(1) == b""
+
+
+def test_who_asks_whether_to_send_is_told_to_go_on_and_served(
+    small_server: Server, voice: bytes
+) -> None:
+    body = part("audio", voice, "a.wav") + END
+    with small_server.raw() as sock:
+        expect = f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall((FORM_HEAD + expect).encode())
+        assert sock.recv(1000).startswith(b"HTTP/1.1 100 ")
+        sock.sendall(body)
+        status, headers, _ = read_answer(sock)
+        assert status == 200
+        assert "connection" not in headers
+
+
+# Addresses and methods.
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/jobs/x/y", "/..%2f..%2fetc/passwd", "/health/x", "/" + "a" * 5000]
+)
+def test_an_unknown_address_is_a_problem_too(path: str, server: Server) -> None:
+    response = server.client.get(path, follow_redirects=False)
+    check_problem(response, 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/transcribe", "POST"),
+        ("PUT", "/transcribe", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+        ("GET", "/reload-model", "POST"),
+        ("POST", "/jobs", "GET"),
+        ("TRACE", "/health", "GET"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_one(
+    method: str, path: str, allowed: str, server: Server
+) -> None:
+    response = server.client.request(method, path)
+    check_problem(response, 405, "method_not_allowed")
+    assert allowed in response.headers["allow"]
+
+
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("path", ["/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/"])
+def test_pages_say_too_what_they_take(method: str, path: str, server: Server) -> None:
+    response = server.client.request(method, path)
+    check_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/health", "/jobs", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css", "/jobs/x",
+     "/transcribe", "/nothing"],
+)  # fmt: skip
+def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> None:
+    with server.raw() as sock:
+        lengths = set()
+        for method in ("GET", "HEAD", "HEAD", "GET"):  # on one connection: nothing is left on it
+            ask = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            sock.sendall(ask.encode())
+            if method == "HEAD":
+                raw = sock.recv(1 << 16)
+                assert raw.endswith(b"\r\n\r\n")
+            else:
+                status, headers, _ = read_answer(sock)
+                lengths.add(int(headers["content-length"]))
+    assert raw.startswith(b"HTTP/1.1 %d " % status)
+    said = dict(line.split(": ", 1) for line in raw.decode().lower().split("\r\n")[1:] if line)
+    assert said["content-type"] == headers["content-type"]
+    if status == 200:
+        assert int(said["content-length"]) in lengths  # what is told may have changed
+        assert 0 not in lengths
+
+
+@pytest.mark.parametrize(
+    ("status", "answered", "code"),
+    [(400, 400, "request_invalid"), (404, 404, "not_found"), (408, 408, "upload_stalled"),
+     (413, 413, "upload_too_large"), (415, 415, "content_type_unsupported"),
+     (418, 400, "request_invalid"), (500, 500, "internal"), (501, 500, "internal")],
+)  # fmt: skip
+async def test_what_the_framework_refuses_is_said_in_our_words(
+    status: int, answered: int, code: str
+) -> None:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/")
+    async def refused() -> None:
+        raise HTTPException(status, "the framework's own words")
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        response = await client.get("/")
+    check_problem(response, answered, code)
+    assert "the framework's own words" not in response.text
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
+def test_allow_lists_every_method_of_a_job(method: str, server: Server) -> None:
+    response = server.client.request(method, "/jobs/nothing")
+    check_problem(response, 405, "method_not_allowed")
+    allowed = {word.strip() for word in response.headers["allow"].split(",")}
+    assert {"GET", "DELETE"} <= allowed
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("job_id", ["nothing", "%00", "a" * 3000, "'; drop table jobs"])
+def test_an_unknown_job_is_not_found(method: str, job_id: str, server: Server) -> None:
+    response = server.client.request(method, f"/jobs/{job_id}")
+    check_problem(response, 404, "job_not_found")
+    assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET /health\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60),
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    ids=["garbage", "http-0.9", "tls", "200-kB-header", "negative", "smuggling"],
+)
+def test_what_is_no_http_is_turned_away(request_bytes: bytes, server: Server) -> None:
+    with server.raw() as sock:
+        answer = b""
+        # It may hang up in the middle of what it does not want to hear.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(request_bytes)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while data := sock.recv(65_536):
+                answer += data
+    assert not answer or re.match(rb"HTTP/1\.1 4\d\d ", answer), answer[:200]
+    check_discreet(answer.decode("latin-1"))
+    assert server.health()["status"] == "ok"
+
+
+# What gets into the log.
+
+
+def test_a_report_with_a_request_id_can_be_found_in_the_log(server: Server) -> None:
+    told = [server.post(b"text"), server.client.get("/nothing"), server.post_path("relative")]
+    told.append(server.client.get("/health", headers={"Host": "evil.example"}))
+    for answer in told:
+        number, code = answer.json()["request_id"], answer.json()["code"]
+        lines = wait_until(
+            lambda number=number: [line for line in server.log().splitlines() if number in line],
+            PATIENCE_S,
+            "it is logged",
+        )
+        assert len(lines) == 1
+        assert code in lines[0]
+        assert " - INFO - " in lines[0]
+
+
+def test_the_log_holds_no_path_no_transcript_and_no_traceback(
+    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+) -> None:
+    server = start_server(log_level="debug")
+    marked = tmp_path / "marked-5c1f-recording.wav"
+    marked.write_bytes(voice)
+    texts = [segment["text"] for segment in server.post_path(str(marked)).json()["segments"]]
+    assert texts
+    server.post_path(str(tmp_path / "marked-5c1f-missing.wav"))
+    server.post(b"marked-5c1f-content", "marked-5c1f-upload.wav", language="marked-5c1f")
+    server.post(voice[:20], "marked-5c1f-upload.m4a")
+    server.client.get("/health", params={"token": "marked-5c1f"})
+    last = server.client.get("/marked-5c1f").json()["request_id"]
+    wait_until(lambda: last in server.log(), PATIENCE_S, "it is logged")
+    log = server.log()
+    assert "worker" in log, "the log is there at all"
+    assert "marked-5c1f" not in log
+    assert "Traceback" not in log
+    for text in texts:
+        assert text not in log
+
+
+def test_every_error_names_its_cause_with_a_code_of_its_own(server: Server, voice: bytes) -> None:
+    answers = [
+        server.post(b""),
+        server.post(b"text"),
+        server.post(voice[:30]),
+        server.post(voice, precision="int9"),
+        server.post_path("relative"),
+        server.post_path("/no/such/file"),
+        server.client.get("/nothing"),
+        server.client.get("/transcribe"),
+    ]
+    codes = {answer.json()["code"] for answer in answers}
+    assert len(codes) == len(answers), codes
+
+
+def test_health_has_every_field_that_the_host_parses(server: Server) -> None:
+    health = server.health()
+    assert {"status", "model_loaded", "gpu_available", "vram_used_mb", "vram_total_mb"} <= set(
+        health
+    )
+    assert isinstance(health["model_loaded"], bool)
+    for name in ("vram_used_mb", "vram_total_mb"):
+        assert health[name] is None or type(health[name]) is int
+
+
+def test_a_keep_alive_connection_serves_on_after_an_error(server: Server, voice: bytes) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
+        for _ in range(3):
+            assert client.post("/transcribe", files={"audio": b"no audio"}).status_code == 415
+            assert client.post("/transcribe", files={"audio": voice}).status_code == 200

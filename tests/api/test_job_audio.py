@@ -1,0 +1,218 @@
+"""`/v1/jobs/{id}/audio` on a real service: whole, by ranges, over a start, and to nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from recordings import wav
+from service_process import PATIENCE_S, Server, check_problem, wait_until
+from vibevoice_asr_client import Client
+
+from sidecar.auth.issuing import Issuer
+
+KEY = "0123456789abcdef" * 4
+MIB = 1 << 20
+SECONDS = 40
+
+
+def spoken(number: int, seconds: int = SECONDS) -> bytes:
+    """A recording like no other, of more than one sealed piece: 32 kB a second."""
+    block = hashlib.sha256(bytes([number])).digest()
+    return bytes(wav(block * (seconds * 1000), rate=16_000, bits=16))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recordings")
+
+
+def living(home: Path, room_mb: int = 3, **settings: object) -> Server:
+    return Server(
+        home / "server",
+        keep_jobs=1,
+        jobs_dir=home / "jobs",
+        journal_key=KEY,
+        keep_recordings_mb=room_mb,
+        job_retention="1h",
+        scripted_speed=100_000,
+        **settings,
+    )
+
+
+def sent(server: Server, body: bytes, **headers: str) -> str:
+    answer = server.client.post("/v1/jobs", files={"audio": ("a.wav", body)}, headers=headers)
+    return str(answer.raise_for_status().json()["id"])
+
+
+def done(server: Server, body: bytes) -> str:
+    job_id = sent(server, body)
+    server.wait_state(job_id, "done")
+    return job_id
+
+
+def audio(server: Server, job_id: str, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return server.client.get(f"/v1/jobs/{job_id}/audio", headers=named)
+
+
+def has(server: Server, job_id: str) -> bool:
+    return bool(server.client.get(f"/v1/jobs/{job_id}").json()["recording"])
+
+
+@pytest.fixture(scope="module")
+def keeping(home: Path) -> Iterator[Server]:
+    with living(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def job_id(keeping: Server) -> str:
+    return done(keeping, spoken(0))
+
+
+def test_a_recording_comes_back_as_it_was_sent_and_as_nothing_but_sound(
+    keeping: Server, job_id: str
+) -> None:
+    answer = audio(keeping, job_id)
+    assert (answer.status_code, answer.content == spoken(0)) == (200, True)
+    with Client(str(keeping.client.base_url)) as client:
+        assert client.recording(job_id) == spoken(0)
+    assert has(keeping, job_id)
+    said = answer.headers
+    assert said["content-type"] == "audio/wav"
+    assert said["content-length"] == str(len(spoken(0)))
+    assert said["accept-ranges"] == "bytes"
+    assert said["content-disposition"].startswith("attachment; filename=")
+    assert said["x-content-type-options"] == "nosniff"
+    assert "sandbox" in said["content-security-policy"]
+    assert said["cache-control"] == "no-store"
+    head = keeping.client.head(f"/v1/jobs/{job_id}/audio")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == said["content-length"]
+
+
+def test_any_stretch_of_it_can_be_had_also_over_the_border_of_two_pieces(
+    keeping: Server, job_id: str
+) -> None:
+    whole = spoken(0)
+    size = len(whole)
+    assert size > MIB
+    for asked, begin, end in (
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-", 0, size),
+        (f"bytes={MIB - 10}-{MIB + 9}", MIB - 10, MIB + 10),
+        (f"bytes={MIB}-", MIB, size),
+        ("bytes=-5", size - 5, size),
+        (f"bytes=-{size * 2}", 0, size),
+        (f"bytes=7-{size * 2}", 7, size),
+    ):
+        answer = audio(keeping, job_id, Range=asked)
+        assert answer.status_code == 206, asked
+        assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/{size}"
+        assert answer.content == whole[begin:end], asked
+    for asked in ("bytes=0-1,5-6", "lines=1-2", "bytes=9-3", "bytes=-"):
+        assert audio(keeping, job_id, Range=asked).status_code == 200, asked
+    for asked in (f"bytes={size}-", "bytes=-0"):
+        answer = audio(keeping, job_id, Range=asked)
+        check_problem(answer, 416, "range_unsatisfiable")
+        assert answer.headers["content-range"] == f"bytes */{size}"
+    tag = audio(keeping, job_id).headers["etag"]
+    assert audio(keeping, job_id, Range="bytes=0-0", If_Range=tag).status_code == 206
+    assert audio(keeping, job_id, Range="bytes=0-0", If_Range='"other"').status_code == 200
+
+
+def test_who_leaves_in_the_middle_leaves_no_file_open(keeping: Server, job_id: str) -> None:
+    name = f"/v1/jobs/{job_id}/audio"
+    before = psutil.Process(keeping.process.pid).num_fds()
+    for _ in range(20):
+        with keeping.client.stream("GET", name) as answer:
+            next(answer.iter_bytes())
+    wait_until(
+        lambda: psutil.Process(keeping.process.pid).num_fds() <= before + 1,
+        PATIENCE_S,
+        "all are closed",
+    )
+
+
+def test_it_is_nowhere_on_the_disk_in_the_clear_and_goes_with_its_job(
+    keeping: Server, home: Path
+) -> None:
+    own = spoken(7, 2)
+    job_id = done(keeping, own)
+    assert audio(keeping, job_id).content == own
+    for path in home.rglob("*"):
+        assert not path.is_file() or own[200:264] not in path.read_bytes(), path
+    files = len([*(home / "jobs/uploads").iterdir()])
+    assert keeping.client.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert len([*(home / "jobs/uploads").iterdir()]) == files - 1
+    check_problem(audio(keeping, job_id), 404, "job_not_found")
+
+
+def test_where_there_is_room_for_no_more_the_oldest_go_and_over_a_start_the_rest_is_there(
+    tmp_path: Path,
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
+    keys = issuer.keys.public
+    with living(tmp_path, token_keys=keys) as server:
+        server.client.headers.update(bob)
+        theirs = done(server, spoken(9))
+        server.client.headers.update(ada)
+        ids = [done(server, spoken(number)) for number in range(4)]
+        kept = [has(server, one) for one in ids]
+        wait_until(
+            lambda: [has(server, one) for one in ids] == [False, False, True, True],
+            PATIENCE_S,
+            f"two of 1.25 MB have room in 3 MB: {kept}",
+        )
+        check_problem(audio(server, ids[0]), 404, "recording_not_kept")
+        check_problem(audio(server, theirs), 404, "job_not_found")
+        assert server.client.get(f"/v1/jobs/{ids[0]}/transcript").status_code == 200
+    with living(tmp_path, room_mb=2, token_keys=keys) as server:
+        server.client.headers.update(ada)
+        assert [has(server, one) for one in ids] == [False, False, False, True]
+        assert audio(server, ids[3]).content == spoken(3)
+        server.client.headers.update(bob)
+        assert audio(server, theirs).content == spoken(9)
+        (path,) = [one for one in _uploads(tmp_path) if one.stat().st_mtime_ns == _oldest(tmp_path)]
+        sealed = bytearray(path.read_bytes())
+        sealed[MIB + 100] ^= 1  # the second of two pieces, the last: known at once
+        path.write_bytes(sealed)
+        check_problem(audio(server, theirs), 409, "audio_lost")
+        sealed[MIB + 100] ^= 1
+        sealed[100] ^= 1
+        path.write_bytes(sealed)
+        check_problem(audio(server, theirs), 409, "audio_lost")
+    with living(tmp_path, room_mb=0, token_keys=keys) as server:
+        server.client.headers.update(bob)
+        check_problem(audio(server, theirs), 404, "recording_not_kept")
+        assert _uploads(tmp_path) == []
+
+
+def test_what_is_not_kept_is_not_played_the_file_of_a_client_neither(
+    server: Server, keeping: Server, tmp_path: Path
+) -> None:
+    job_id = done(server, spoken(1, 1))
+    check_problem(audio(server, job_id), 404, "recording_not_kept")
+    assert not has(server, job_id)
+    server.client.delete(f"/v1/jobs/{job_id}")
+    named = tmp_path / "mine.wav"
+    named.write_bytes(spoken(2, 1))
+    answer = keeping.client.post("/v1/jobs", json={"audio_path": str(named)})
+    job_id = answer.raise_for_status().json()["id"]
+    keeping.wait_state(job_id, "done")
+    check_problem(audio(keeping, job_id), 404, "recording_not_kept")
+    check_problem(audio(keeping, "nothing"), 404, "job_not_found")
+
+
+def _uploads(home: Path) -> list[Path]:
+    return [*(home / "jobs/uploads").iterdir()]
+
+
+def _oldest(home: Path) -> int:
+    return min(one.stat().st_mtime_ns for one in _uploads(home))

@@ -1,0 +1,301 @@
+"""/v1/jobs: submitted once, followed by anybody who may, fetched in every format, deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from recordings import Studio, long, wav
+from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until
+from sse_reader import Event, events_of, follow, read_until
+from two_fronts_and_node import WAYS, started
+
+from sidecar.api.jobs_api import MEDIA_TYPES
+from sidecar.transcripts.transcript_formats import FORMATS
+
+SECOND = b"\1\0" * 16_000
+ENDED = ("done", "failed", "cancelled")
+
+
+def post(server: Server, audio: bytes, key: str | None = None, **fields: str) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key is not None else {}
+    files = {"audio": ("a.wav", audio)}
+    return server.client.post("/v1/jobs", files=files, data=fields, headers=headers)
+
+
+def submitted(server: Server, audio: bytes, **fields: str) -> str:
+    response = post(server, audio, **fields)
+    assert response.status_code == 202, response.text
+    assert response.headers["location"] == f"/v1/jobs/{response.json()['id']}"
+    return str(response.json()["id"])
+
+
+def job(server: Server, job_id: str) -> dict[str, Any]:
+    return dict(server.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def slow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Works off twenty seconds of audio in a second."""
+    home = tmp_path_factory.mktemp("slow")
+    with started(request.param, home, request, scripted_speed=20, batch=1) as running:
+        yield running
+
+
+@pytest.mark.anywhere
+def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -> None:
+    job_id = submitted(server, voice, priority="batch")
+    names = [event.name for event in events_of(server, job_id)]
+    assert names[0] == "begun"
+    assert names[-1] == "done"
+    assert names.count("segment") == 3
+    state = job(server, job_id)
+    assert (state["state"], state["priority"]) == ("done", "batch")
+    assert state["ended"] >= state["created"]
+    assert "segments" not in state
+    assert "result" not in state
+
+
+@pytest.mark.anywhere
+def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> None:
+    job_id = submitted(server, voice)
+    events_of(server, job_id)
+    answer = server.post(voice).json()
+    assert MEDIA_TYPES.keys() == FORMATS.keys()
+    for fmt, media_type in MEDIA_TYPES.items():
+        url = f"/v1/jobs/{job_id}/transcript"
+        response = server.client.get(url, params={"format": fmt})
+        assert response.status_code == 200
+        assert response.headers["content-type"] == media_type
+        for segment in answer["segments"]:
+            assert fmt == "rttm" or segment["text"] in response.text
+    assert server.client.get(url).json()["segments"] == answer["segments"]
+    check_problem(server.client.get(url, params={"format": "docx"}), 422, "field_invalid")
+
+
+def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(
+    slow: Server, voice: bytes
+) -> None:
+    first = submitted(slow, long(2400))
+    response = slow.client.get(f"/v1/jobs/{first}/transcript")
+    check_problem(response, 409, "job_not_done")
+    assert int(response.headers["retry-after"]) > 0
+    slow.client.delete(f"/jobs/{first}")  # the other wire's, which only ends it
+    check_problem(slow.client.get(f"/v1/jobs/{first}/transcript"), 409, "job_cancelled")
+
+
+def test_a_retry_after_a_lost_answer_gets_the_same_job_also_where_the_queue_is_full(
+    start_server: Any,
+) -> None:
+    server = start_server(scripted_speed=1, queue_limit=1)
+    running = submitted(server, wav(SECOND * 60))
+    server.wait_state(running, "running")
+    first = post(server, wav(SECOND * 61), key="one")
+    assert first.status_code == 202
+    check_problem(post(server, wav(SECOND * 62), key="two"), 503, "queue_full")
+    with ThreadPoolExecutor(2) as pool:
+        again = list(pool.map(lambda _: post(server, wav(SECOND * 61), key="one"), range(4)))
+    assert {one.json()["id"] for one in again} == {first.json()["id"]}
+    assert {one.headers["idempotent-replayed"] for one in again} == {"true"}
+    assert "idempotent-replayed" not in first.headers
+    assert len(server.jobs()) == 2
+    for other in (
+        post(server, wav(SECOND * 60), key="one"),
+        post(server, wav(SECOND * 61), key="one", hotwords="Nagg"),
+    ):
+        check_problem(other, 422, "idempotency_key_reused")
+    check_problem(post(server, wav(SECOND), key=""), 422, "field_invalid")
+    check_problem(post(server, wav(SECOND), key="a b"), 422, "field_invalid")
+
+
+@pytest.mark.anywhere
+def test_two_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(server, voice, key="at once"[3:]), range(8)))
+    assert {one.status_code for one in answers} == {202}
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert sum("idempotent-replayed" not in one.headers for one in answers) == 1
+
+
+@pytest.mark.anywhere
+def test_a_key_whose_recording_was_refused_is_free_again(server: Server, voice: bytes) -> None:
+    check_problem(post(server, b"no sound", key="again"), 415, "audio_format_unsupported")
+    assert post(server, voice, key="again").status_code == 202
+
+
+@pytest.mark.anywhere
+def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_path: Path) -> None:
+    (tmp_path / "voice.wav").write_bytes(voice)
+    named = {"audio_path": str(tmp_path / "voice.wav")}
+    headers = {"Idempotency-Key": "named"}
+    answers = [server.client.post("/v1/jobs", json=named, headers=headers) for _ in range(2)]
+    assert len({one.json()["id"] for one in answers}) == 1
+    ended = events_of(server, answers[0].json()["id"])[-1]
+    assert ended.name == "done", ended.data
+
+
+def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> None:
+    for old in slow.jobs():
+        slow.client.delete(f"/v1/jobs/{old['id']}")
+    ids = [submitted(slow, long(2400)) for _ in range(5)]
+    slow.wait_state(ids[0], "running")
+    seen, after = [], None
+    while True:
+        query = {"limit": "2", **({"after": after} if after else {})}
+        page = slow.client.get("/v1/jobs", params=query).json()
+        seen += [one["id"] for one in page["jobs"]]
+        if (after := page["next"]) is None:
+            break
+    assert seen == ids
+    queued = slow.client.get("/v1/jobs", params={"state": "queued"}).json()["jobs"]
+    assert [one["id"] for one in queued] == ids[1:]
+    assert [one["position"] for one in queued] == [0, 1, 2, 3]
+    waits = [one["estimated_wait_seconds"] for one in queued]
+    assert waits == sorted(waits)
+    assert waits[0] > 0, "something runs"
+    for wrong in ({"state": "lost"}, {"limit": "0"}, {"limit": "many"}, {"after": "nobody"}):
+        check_problem(slow.client.get("/v1/jobs", params=wrong), 422, "field_invalid")
+    for job_id in ids:
+        assert slow.client.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert slow.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
+
+
+def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: bytes) -> None:
+    done, running = submitted(slow, voice), submitted(slow, long(2400))
+    slow.wait_state(done, "done")
+    with follow(slow, running) as events:
+        read_until(events, "segment")
+        for job_id in (done, running):
+            assert slow.client.delete(f"/v1/jobs/{job_id}").status_code == 204
+        assert [event.name for event in events][-1] == "cancelled"
+    for job_id in (done, running):
+        for path in ("", "/events", "/transcript"):
+            check_problem(slow.client.get(f"/v1/jobs/{job_id}{path}"), 404, "job_not_found")
+        check_problem(slow.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+
+
+def test_two_who_follow_one_job_both_get_all_of_it(slow: Server) -> None:
+    job_id = submitted(slow, wav(SECOND * 30))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: events_of(slow, job_id), range(2))
+    assert one[-1].name == "done"
+    numbers = [event.id for event in one]
+    assert numbers == sorted(set(numbers))
+    for events in (one, other):
+        assert [each.data["index"] for each in events if each.name == "segment"] == list(range(30))
+    assert [each for each in one if each.name != "progress"] == [
+        each for each in other if each.name != "progress"
+    ]
+
+
+def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server) -> None:
+    job_id = submitted(slow, wav(SECOND * 40))
+    seen: list[Event] = []
+    lost = 0
+    while not seen or seen[-1].name != "done":
+        with follow(slow, job_id, seen[-1].id if seen else None) as events:
+            for event in events:
+                seen.append(event)
+                if event.name == "segment" and event.data["index"] % 7 == 6:
+                    lost += 1
+                    break
+    assert lost >= 4
+    numbers = [event.id for event in seen]
+    assert numbers == sorted(set(numbers))
+    assert [each.data["index"] for each in seen if each.name == "segment"] == list(range(40))
+    assert job(slow, job_id)["state"] == "done", "hanging up cancels nothing"
+    last = {"Last-Event-ID": str(numbers[-1])}
+    assert slow.client.get(f"/v1/jobs/{job_id}/events", headers=last).status_code == 204
+    for wrong in (str(numbers[-1] + 1), "-1", "abc", "1" * 30):
+        headers = {"Last-Event-ID": wrong}
+        response = slow.client.get(f"/v1/jobs/{job_id}/events", headers=headers)
+        check_problem(response, 422, "field_invalid")
+
+
+def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
+    server = start_server(scripted_speed=10)
+    running, waiting = (submitted(server, long(2400)) for _ in range(2))
+    with follow(server, running) as one, follow(server, waiting) as other:
+        read_until(one, "segment")
+        server.process.send_signal(signal.SIGTERM)
+        for events in (one, other):
+            last = list(events)[-1]
+            assert last.name == "failed"
+            assert last.data["error"]["code"] == "shutting_down"
+    assert server.process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in server.log()
+
+
+def test_who_left_leaves_nothing_behind(slow: Server) -> None:
+    job_id = submitted(slow, long(2400))
+    slow.wait_state(job_id, "running")
+    with follow(slow, job_id) as events:
+        read_until(events, "segment")
+    before = slow.process.num_fds()
+    for _ in range(20):
+        streams = [follow(slow, job_id) for _ in range(5)]
+        for stream in streams:
+            read_until(stream.__enter__(), "begun")
+        for stream in streams:
+            stream.__exit__(None, None, None)
+    wait_until(
+        lambda: slow.process.num_fds() <= before + 5, PATIENCE_S, "the descriptors are closed"
+    )
+    assert job(slow, job_id)["state"] == "running"
+    slow.client.delete(f"/v1/jobs/{job_id}")
+    assert "Traceback" not in slow.log()
+
+
+def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
+    before = {one["id"] for one in slow.jobs()}
+    request = slow.client.build_request("POST", "/v1/jobs", files={"audio": wav(SECOND * 5)})
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with slow.raw() as sock:
+        sock.sendall(f"POST /v1/jobs HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+        wait_until(lambda: {one["id"] for one in slow.jobs()} - before, PATIENCE_S, "it is there")
+    (new,) = {one["id"] for one in slow.jobs()} - before
+    slow.wait_state(new, "done")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.anywhere
+def test_the_commands_of_the_document_do_what_it_says(
+    server: Server, studio: Studio, tmp_path: Path
+) -> None:
+    page = (REPOSITORY / "docs/queue.md").read_text("utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    commands = [line for line in block.splitlines() if line.startswith("curl")]
+    (tmp_path / "meeting.opus").write_bytes(studio.bytes("ogg-opus"))
+    environment = {"PATH": os.environ["PATH"], "KEY": "of-the-page"}
+    said = []
+    for command in commands:
+        here = command.replace("http://127.0.0.1:8765", str(server.client.base_url).rstrip("/"))
+        done = subprocess.run(
+            ["sh", "-c", here.replace("curl ", "curl -sS --fail-with-body ", 1)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 or "17" in here, (here, done.stdout, done.stderr)
+        said.append(done.stdout)
+        environment.setdefault("ID", json.loads(said[0])["id"])
+    assert "event: done" in said[1]
+    assert "field_invalid" in said[2], "so short a job has no 17 events"
+    assert said[3].startswith("1\n00:00:00,000 --> ")
+    assert json.loads(said[4])["peaks"]
+    assert json.loads(said[5])["state"] == "done"
+    assert set(json.loads(said[6])) == {"jobs", "next"}
+    check_problem(server.client.get(f"/v1/jobs/{environment['ID']}"), 404, "job_not_found")

@@ -1,0 +1,304 @@
+"""Our own wire of live audio, as a client sees it that knows docs/live-wire.md and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Union
+
+import pytest
+from pydantic import Field, TypeAdapter
+from scripted_speech import pieces, sound, talk
+from service_process import PATIENCE_S, REPOSITORY, Server
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.api import described, live_dialect, live_models
+
+
+@asynccontextmanager
+async def wire(server: Server, **more: Any) -> AsyncIterator[ClientConnection]:
+    """A connection; `begin` is the first thing to say."""
+    address = f"ws://127.0.0.1:{server.port}/v1/live"
+    async with connect(address, max_size=None, proxy=None, **more) as socket:
+        yield socket
+
+
+async def say(socket: ClientConnection, kind: str, **body: Any) -> None:
+    await socket.send(json.dumps({"type": kind, **body}))
+
+
+async def next_of(
+    socket: ClientConnection, kind: str, skipped: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The next message of this kind; those before it go to ``skipped``."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (body := json.loads(await socket.recv()))["type"] != kind:
+            assert body["type"] != "error", body
+            if skipped is not None:
+                skipped.append(body)
+    return dict(body)
+
+
+async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
+    """All messages to the end, and the code that closed it."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(PATIENCE_S):
+        try:
+            while True:
+                found.append(json.loads(await socket.recv()))
+                if found[-1]["type"] == "summary":
+                    await socket.close()
+        except ConnectionClosed as closed:
+            return found, closed.rcvd.code if closed.rcvd else None
+
+
+async def test_a_conversation_from_begin_to_summary(server: Server) -> None:
+    async with wire(server) as socket:
+        await say(socket, "begin", session="first", language="en", diarize=False)
+        began = await next_of(socket, "began")
+        assert began == {
+            "type": "began",
+            "session": "first",
+            "engine": server.health()["live_engine"],
+            "grace_s": 15.0,
+            "received_samples": 0,
+            "received_s": 0.0,
+            "received_orders": 0,
+            "heard_s": 0.0,
+        }
+        for piece in pieces(talk(0.3, 0.2)):
+            await socket.send(piece)
+        said: list[dict[str, Any]] = []
+        received = await next_of(socket, "received", skipped=said)
+        assert received["received_samples"] == round(received["received_s"] * 16_000)
+        await say(socket, "finish")
+        more, code = await rest(socket)
+    said += more
+    events = [body for body in said if body["type"] != "received"]
+    numbers = [body["number"] for body in events]
+    assert numbers == sorted(set(numbers))
+    assert code == 1000
+    last = events[-1]
+    assert last["type"] == "summary"
+    assert last["transcript"]["metadata"]["language"] == "en"
+    finals = [body["segment"] for body in events if body["type"] == "final"]
+    assert len(finals) == 2
+    assert finals == last["transcript"]["segments"]
+    kinds = {body["type"] for body in events}
+    assert kinds >= {"speech_stopped", "final", "turn_ended", "summary"}
+    async with wire(server) as socket:  # who closed with 1000 has given the session back
+        await say(socket, "begin", session="first")
+        await next_of(socket, "began")
+
+
+async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(
+    server: Server,
+) -> None:
+    raw = talk(0.3, 0.2)
+    async with wire(server) as socket:
+        await say(socket, "begin", session="cut", encoding="pcm16", rate=16_000)
+        await socket.send(raw[: 2 * 44_444])
+        await say(socket, "commit")
+        final = await next_of(socket, "final")
+        socket.transport.abort()
+    async with wire(server) as socket:
+        await say(socket, "begin", session="cut", after=0, rate=16_000)
+        began = await next_of(socket, "began")
+        assert began["received_samples"] == 44_444, "exact: from here it is sent again"
+        assert began["received_orders"] == 1
+        again = await next_of(socket, "final")
+        assert again == final
+        await socket.send(raw[2 * 44_444 :])
+        await say(socket, "commit")
+        await say(socket, "finish")
+        said, _ = await rest(socket)
+    heard_s = said[-1]["transcript"]["metadata"]["duration"]
+    assert heard_s == pytest.approx(len(raw) / 32_000, abs=0.032), "by a frame of the detector"
+    assert len(said[-1]["transcript"]["segments"]) == 2
+
+
+async def test_what_was_said_last_is_kept_until_somebody_has_heard_it(server: Server) -> None:
+    async with wire(server) as socket:
+        await say(socket, "begin", session="unheard")
+        await socket.send(talk(0.3))
+        await say(socket, "finish")
+        summary = await next_of(socket, "summary")
+        await asyncio.sleep(0.5)  # its engine has let go of it by now
+        socket.transport.abort()
+        await asyncio.sleep(0.5)  # and the service knows that nobody holds it
+    async with wire(server) as socket:
+        await say(socket, "begin", session="unheard", after=summary["number"] - 1)
+        said, code = await rest(socket)
+        assert said[-1] == summary
+        assert code == 1000
+
+
+async def test_of_two_on_one_session_the_newer_holds_it(server: Server) -> None:
+    async with wire(server) as older, wire(server) as newer:
+        await say(older, "begin", session="ours")
+        await next_of(older, "began")
+        await say(newer, "begin", session="ours", after=0)
+        await next_of(newer, "began")
+        said, code = await rest(older)
+        assert (said[-1]["code"], code) == ("session_moved", 4409)
+        await newer.send(talk(0.3))
+        await say(newer, "finish")
+        assert (await rest(newer))[0][-1]["type"] == "summary"
+
+
+async def test_orders_end_drop_and_change_turns(server: Server) -> None:
+    async with wire(server) as socket:
+        await say(socket, "begin", turns="client", partials=False)
+        await socket.send(sound((0.2, 0.0), (1.0, 0.3)))
+        await say(socket, "commit")
+        ended = await next_of(socket, "turn_ended")
+        assert ended["text"]
+        await socket.send(sound((1.0, 0.4)))
+        await say(socket, "cancel")
+        await next_of(socket, "turn_dropped")
+        await say(socket, "change", turns="silence", endpointing={"silence_s": 0.3})
+        await socket.send(sound((0.3, 0.0), (1.0, 0.2), (0.6, 0.0)))
+        assert (await next_of(socket, "turn_ended"))["text"].split()[-1].startswith("w")
+        await say(socket, "finish")
+        said, _ = await rest(socket)
+    texts = " ".join(one["text"] for one in said[-1]["transcript"]["segments"])
+    assert "w399" not in texts, "what was cancelled is not said"
+
+
+SOON = {"type": "begin"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "closes"),
+    [
+        (["{"], "message_invalid", 1007),
+        ([b"\0\0"], "message_invalid", 1007),
+        ([{"type": "commit"}], "message_invalid", 1007),
+        ([{"type": "sing"}], "message_invalid", 1007),
+        ([{**SOON, "tempo": 3}], "field_invalid", 1007),
+        ([{**SOON, "rate": 7999}], "field_invalid", 1007),
+        ([{**SOON, "partials": "yes"}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"longest_s": 0.1}}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"silence_s": 1e305}}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"pre_roll_s": 20, "longest_s": 50}}], "field_invalid", 1007),
+        ([{**SOON, "language": "no language"}], "language_invalid", 1007),
+        ([{**SOON, "session": "a b"}], "field_invalid", 1007),
+        ([{**SOON, "after": 3}], "field_missing", 1007),
+        ([{**SOON, "session": "nobody", "after": 0}], "session_not_found", 4404),
+        ([SOON, SOON], "message_invalid", 1007),
+        ([SOON, b"\0"], "sound_invalid", 1007),
+        ([SOON, bytes(2 * 16_000 * 11)], "chunk_too_long", 1009),
+        ([SOON, {"type": "finish"}, b"\0\0"], "session_over", 4409),
+        ([SOON, {"type": "change", "endpointing": {"silence_s": 0}}], "field_invalid", 1007),
+        (
+            [SOON, {"type": "change", "endpointing": {"pre_roll_s": 20, "longest_s": 50}}],
+            "field_invalid",
+            1007,
+        ),
+        ([SOON, {"type": "change", "language": "no language"}], "language_invalid", 1007),
+    ],
+)
+async def test_what_is_wrong_is_said_and_the_connection_closed(
+    server: Server, messages: list[Any], code: str, closes: int
+) -> None:
+    async with wire(server) as socket:
+        for message in messages:
+            if isinstance(message, bytes):
+                socket.protocol.send_binary(message)
+            else:
+                text = message if isinstance(message, str) else json.dumps(message)
+                socket.protocol.send_text(text.encode())
+        # In one: a session that is to finish may be over before a second piece arrives.
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        said, closed = await rest(socket)
+    assert (said[-1]["type"], said[-1]["code"], closed) == ("error", code, closes)
+    assert said[-1]["message"]
+    assert said[-1]["hint"]
+
+
+async def test_who_may_not_come_in_is_told_in_a_frame(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(token="the right one, at last")
+    for more in ({}, {"additional_headers": {"Authorization": "Bearer wrong"}}):
+        async with wire(server, **more) as socket:
+            said, code = await rest(socket)
+        assert (said[-1]["type"], code) == ("error", 4401)
+    async with wire(server, subprotocols=["vibevoice-live", "bearer.wrong"]) as socket:
+        assert (await rest(socket))[1] == 4401
+
+
+SAID: TypeAdapter[described.Said] = TypeAdapter(
+    Annotated[Union[described.MESSAGES], Field(discriminator="type")]  # noqa: UP007
+)
+
+
+async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server: Server) -> None:
+    seen: set[str] = set()
+    async with wire(server) as socket:
+        await say(socket, "begin", words=True, keep=True)
+        for piece in pieces(talk(0.3, 0.2)):
+            await socket.send(piece)
+        await asyncio.sleep(0)
+        await say(socket, "commit")
+        await say(socket, "cancel")
+        await say(socket, "finish")
+        said, _ = await rest(socket)
+    async with wire(server) as socket:
+        await say(socket, "sing")
+        said += (await rest(socket))[0]
+    for one in said:
+        SAID.validate_json(json.dumps(one), strict=True)
+        seen.add(one["type"])
+    assert {"began", "speech_started", "final", "turn_ended", "turn_dropped"} <= seen
+    assert {"summary", "error"} <= seen
+    server.client.delete(f"/v1/jobs/{next(one['job'] for one in said if 'job' in one)}")
+    page = json.loads((REPOSITORY / "docs/live.asyncapi.json").read_text("utf-8"))
+    kinds = [
+        each.get("const", each.get("enum"))
+        for schema in page["components"]["schemas"].values()
+        if (each := schema.get("properties", {}).get("type"))
+    ]
+    named = {name for kind in kinds for name in ([kind] if isinstance(kind, str) else kind)}
+    assert named == {
+        *live_dialect.TYPES.values(),
+        *("began", "received", "error", "begin", "change", "commit", "cancel", "finish"),
+    }
+    text = json.dumps(page)
+    for ref in re.findall(r'"\$ref": "#/([^"]+)"', text):
+        place: Any = page
+        for step in ref.split("/"):
+            place = place[step]
+
+
+async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_are(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(live_messages_per_minute=40)
+    packet = bytes(320)  # 10 ms
+    async with wire(server) as socket:
+        await say(socket, "begin")
+        for _ in range(200):
+            await socket.send(packet)
+        await say(socket, "finish")
+        summary = await next_of(socket, "summary")
+        assert summary["transcript"]["metadata"]["duration"] == pytest.approx(2.0, abs=0.1)
+    for message in (b"", json.dumps({"type": "commit"})):
+        async with wire(server) as socket:
+            await say(socket, "begin")
+            for _ in range(41):
+                await socket.send(message)
+            said, code = await rest(socket)
+            assert (said[-1]["type"], said[-1]["code"], code) == ("error", "rate_limited", 4429)
+
+
+def test_the_document_names_every_message_and_field() -> None:
+    page = (REPOSITORY / "docs/live-wire.md").read_text("utf-8")
+    fields = {*live_models.Begin.model_fields, *live_models.Ends.model_fields}
+    unnamed = [name for name in (*live_dialect.TYPES.values(), *fields) if f"`{name}`" not in page]
+    assert unnamed == []
+    assert all(str(code) in page for code in live_dialect.CODES.values())

@@ -1,0 +1,79 @@
+"""Opus packets on our own wire: a client that sends what a browser's encoder gives it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from scripted_speech import pieces, talk
+from service_process import Server
+from test_live_messages import next_of, rest, say, wire
+
+from sidecar import errors
+from sidecar.audio.opus import RATE, OpusDecoder
+
+
+def packets(pcm16: bytes) -> list[bytes]:
+    """Sound at 16 kHz in packets of 20 ms."""
+    av: Any = pytest.importorskip("av")
+    encoder = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = RATE, "mono", "s16"
+    samples = np.repeat(np.frombuffer(pcm16, "<i2"), 3)
+    found = []
+    for at in range(0, len(samples), 960):
+        part = samples[at : at + 960]
+        frame = av.AudioFrame.from_ndarray(np.pad(part, (0, 960 - len(part)))[None], "s16", "mono")
+        frame.sample_rate, frame.pts = RATE, at
+        found += [bytes(one) for one in encoder.encode(frame)]
+    return found
+
+
+def test_a_packet_is_as_long_as_it_says_and_what_is_none_is_told() -> None:
+    sent = packets(b"".join(pieces(talk(0.5))))
+    decoder = OpusDecoder()
+    assert {len(decoder.samples(one)) for one in sent} == {2 * 960}
+    for wrong in (b"", b"\x03\xff\xff", bytes(70_000), b"OggS" + bytes(60)):
+        with pytest.raises(errors.SoundInvalid) as told:
+            OpusDecoder().samples(wrong)
+        assert "Opus" in told.value.hint
+
+
+async def test_opus_packets_become_the_words_that_samples_would(server: Server) -> None:
+    sent = packets(b"".join(pieces(talk(0.3, 0.2))))
+    async with wire(server) as socket:
+        await say(socket, "begin", encoding="opus", diarize=False)
+        await next_of(socket, "began")
+        for one in sent:
+            await socket.send(one)
+        before: list[dict[str, Any]] = []
+        received = await next_of(socket, "received", before)
+        assert received["received_samples"] == round(received["received_s"] * RATE)
+        await say(socket, "finish")
+        told, code = await rest(socket)
+    assert code == 1000
+    assert [one["type"] for one in told][-1] == "summary"
+    assert [one for one in before + told if one["type"] == "final"]
+
+
+async def test_who_sends_something_else_is_told_and_closed(server: Server) -> None:
+    async with wire(server) as socket:
+        await say(socket, "begin", encoding="opus")
+        await next_of(socket, "began")
+        await socket.send(b"\x03\xff\xff")
+        told, code = await rest(socket)
+    assert (told[-1]["code"], code) == ("sound_invalid", 1007)
+    async with wire(server) as socket:
+        await say(socket, "begin", encoding="opus", rate=16_000)
+        told, code = await rest(socket)
+    assert (told[-1]["code"], code) == ("field_invalid", 1007)
+
+
+def test_without_the_package_it_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(errors.EncodingUnavailable) as told:
+        OpusDecoder()
+    assert "vibevoice-asr[opus]" in told.value.hint

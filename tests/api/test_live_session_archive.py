@@ -1,0 +1,175 @@
+"""A live talk that is over becomes a job like any other, where its client asked for that."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from scripted_speech import pieces, talk
+from service_process import PATIENCE_S, Server, wait_until
+from vibevoice_asr_client import Client
+from vibevoice_asr_client.live_events import Summary
+from websockets.asyncio.client import connect
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("talks")
+
+
+def serving(home: Path) -> Server:
+    return Server(
+        home,
+        keep_jobs=1,
+        jobs_dir=home / "jobs",
+        journal_key=KEY,
+        keep_recordings_mb=10,
+        live_grace=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def keeps(home: Path) -> Iterator[Server]:
+    """A service that keeps jobs and their recordings."""
+    with serving(home) as up:
+        yield up
+
+
+async def spoken(up: Server, raw: bytes, end: bool = True, **options: Any) -> list[dict[str, Any]]:
+    """What is said of a talk, until the summary; without an ``end`` its client vanishes."""
+    said: list[dict[str, Any]] = []
+    async with connect(f"ws://127.0.0.1:{up.port}/v1/live", proxy=None) as socket:
+        await socket.send(json.dumps({"type": "begin", **options}))
+        for piece in pieces(raw):
+            await socket.send(piece)
+        if end:
+            await socket.send('{"type": "finish"}')
+        async for one in socket:
+            said.append(json.loads(one))
+            assert said[-1]["type"] != "error", said[-1]
+            if said[-1]["type"] == ("summary" if end else "final"):
+                break
+        if not end:
+            socket.transport.abort()
+    return said
+
+
+def jobs(up: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = up.client.get("/v1/jobs").json()["jobs"]
+    return found
+
+
+async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(
+    keeps: Server, home: Path
+) -> None:
+    raw = talk(0.3, 0.5)
+    assert "job" not in (await spoken(keeps, raw))[-1]
+    assert jobs(keeps) == []
+
+    summary = (await spoken(keeps, raw, keep=True, words=True))[-1]
+    (job,) = jobs(keeps)
+    assert (job["id"], job["state"]) == (summary["job"], "done")
+    path = f"/v1/jobs/{summary['job']}"
+    result = keeps.job(summary["job"])["result"]
+    assert result["segments"] == summary["transcript"]["segments"]
+    assert len(result["segments"]) == 2
+    assert keeps.client.get(path).json()["recording"] is True
+    heard, rate = soundfile.read(
+        io.BytesIO(keeps.client.get(f"{path}/audio").content), dtype="int16"
+    )
+    assert rate == 16_000
+    assert heard.tobytes() == raw
+    drawn = keeps.client.get(f"{path}/peaks").json()
+    assert len(base64.b64decode(drawn["peaks"])) == len(raw) // 3200
+
+    rename = {"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]}
+    assert keeps.client.patch(f"{path}/transcript", json=rename).status_code == 200
+    for fmt in ("text", "srt", "vtt"):
+        shown = keeps.client.get(f"{path}/transcript", params={"format": fmt}).text
+        assert "Nell" in shown
+    events = keeps.client.get(f"{path}/events").text
+    assert events.count("event: segment") == 2
+    assert "event: done" in events
+
+
+async def test_who_is_gone_for_good_finds_the_talk_among_the_jobs(keeps: Server) -> None:
+    before = {one["id"] for one in jobs(keeps)}
+    said = await spoken(keeps, talk(0.3, 0.3), end=False, keep=True)
+    text = said[-1]["segment"]["text"]
+    wait_until(lambda: {one["id"] for one in jobs(keeps)} - before, PATIENCE_S, "it is a job")
+    (made,) = {one["id"] for one in jobs(keeps)} - before
+    result = keeps.job(made)["result"]
+    assert result["segments"][0]["text"] == text
+
+
+async def test_a_talk_that_its_client_does_not_want_is_no_job(keeps: Server) -> None:
+    before = len(jobs(keeps))
+    async with connect(f"ws://127.0.0.1:{keeps.port}/v1/live", proxy=None) as socket:
+        await socket.send('{"type": "begin", "keep": true}')
+        await socket.send(talk(0.5))
+    await spoken(keeps, talk(0.5))  # by then the other is over
+    assert len(jobs(keeps)) == before
+
+
+def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> None:
+    recording = tmp_path / "talk.wav"
+    samples = np.frombuffer(talk(0.3), "<i2")
+    soundfile.write(recording, samples, 16_000, subtype="PCM_16")
+    home = tmp_path / "home"
+    home.mkdir()
+    with serving(home) as up, Client(f"http://127.0.0.1:{up.port}") as client:
+        said = list(client.live_file(recording, pace=0, keep=True))
+        summary = said[-1]
+        assert isinstance(summary, Summary)
+        assert summary.job is not None
+        before = up.job(summary.job)["result"]
+    with serving(home) as up:
+        assert up.job(summary.job)["result"] == before
+        assert up.client.get(f"/v1/jobs/{summary.job}/audio").status_code == 200
+
+
+async def test_all_that_is_kept_is_deleted_after_a_restart_and_stays_so_after_the_next(
+    tmp_path: Path, voice: bytes
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with serving(home) as up:
+        talk_id = (await spoken(up, talk(0.3), keep=True))[-1]["job"]
+        job_id = up.submit(voice)
+        up.wait_state(job_id, "done")
+        edit = {"operations": [{"op": "text", "segment": 0, "text": "edited afterwards"}]}
+        assert up.client.patch(f"/v1/jobs/{job_id}/transcript", json=edit).is_success
+        text = up.job(job_id)["result"]["segments"][0]["text"]
+        assert text == "edited afterwards"
+    with serving(home) as up:
+        assert {one["id"] for one in jobs(up)} == {talk_id, job_id}
+        erased = up.client.delete("/v1/data").json()
+        assert erased == {"jobs": 2, "people": 0, "live_sessions": 0}
+        files = [path for path in (home / "jobs").rglob("*") if path.is_file()]
+        assert "jobs.db-wal" in [path.name for path in files]
+        left = b"".join(path.read_bytes() for path in files)
+        assert talk_id.encode() not in left
+        assert job_id.encode() not in left
+        assert not list((home / "jobs" / "uploads").iterdir())
+        for path in ("", "/transcript", "/audio", "/events"):
+            assert up.client.get(f"/v1/jobs/{job_id}{path}").status_code == 404
+    with serving(home) as up:
+        assert jobs(up) == []
+        assert up.client.delete("/v1/data").json()["jobs"] == 0
+
+
+async def test_sound_that_is_no_number_is_kept_too_and_ends_no_talk(keeps: Server) -> None:
+    sound = np.full(8_000, np.nan, "<f4").tobytes()
+    said = await spoken(keeps, sound, keep=True, encoding="float32")
+    assert said[-1]["type"] == "summary"
+    assert keeps.client.get(f"/v1/jobs/{said[-1]['job']}/peaks").status_code == 200
+    assert "Traceback" not in keeps.log()

@@ -1,0 +1,434 @@
+"""Broken, lying and hostile files: each gets its answer, none brings anything down."""
+
+from __future__ import annotations
+
+import ctypes
+import gzip
+import io
+import os
+import random
+import struct
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
+from service_process import (
+    MB,
+    PATIENCE_S,
+    REFUSED_S,
+    Peak,
+    Server,
+    check_problem,
+    counting_listener,
+    wait_until,
+)
+
+LONGEST_ANSWER_S = 15.0
+UNSUPPORTED = (415, "audio_format_unsupported")
+UNDECODABLE = (422, "audio_undecodable")
+TOO_LONG = (413, "audio_too_long")
+NOISE = random.Random(1).randbytes(20_000)
+PCM = struct.pack("<h", 1000) * 16_000
+
+
+def zipped(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("recording.wav", content)
+    return buffer.getvalue()
+
+
+def flac_that_claims(studio: Studio, total_samples: int) -> bytes:
+    """A FLAC file whose STREAMINFO speaks of this many samples (36 bits at byte 21)."""
+    audio = bytearray(studio.bytes("flac"))
+    packed = int.from_bytes(audio[18:26]) >> 36 << 36 | total_samples
+    audio[18:26] = packed.to_bytes(8)
+    return bytes(audio)
+
+
+def mp4_without(studio: Studio, *kinds: bytes) -> bytes:
+    return mp4_join([box for box in mp4_boxes(studio.bytes("m4a")) if box[0] not in kinds])
+
+
+NOT_AUDIO: dict[str, bytes] = {
+    "text": b"This is no audio at all, only words.\n" * 20,
+    "one-byte": b"R",
+    "zeros": bytes(10_000),
+    "noise": NOISE,
+    "zip": zipped(wav(PCM)),
+    "gzip": gzip.compress(wav(PCM)),
+    "gzip-bomb": gzip.compress(bytes(20 * MB)),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    "png": b"\x89PNG\r\n\x1a\n" + NOISE,
+    "jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF" + NOISE,
+    "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< >>\nendobj\n",
+    "elf": b"\x7fELF\x02\x01\x01" + NOISE,
+    "avi": b"RIFF\x00\x10\x00\x00AVI LIST" + NOISE,
+    "midi": b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60" + NOISE,
+    "html": b"<!doctype html><audio src='http://127.0.0.1/'></audio>",
+    "json": b'{"audio_path": "/etc/passwd"}',
+}
+
+BROKEN: dict[str, Callable[[Studio], bytes]] = {
+    "wav-header-only": lambda studio: studio.voice.read_bytes()[:20],
+    "wav-only-riff": lambda studio: b"RIFF\xff\xff\xff\xffWAVE",
+    "wav-no-data-chunk": lambda studio: wav(b"")[:36],
+    "wav-no-samples": lambda studio: wav(b""),
+    "wav-0-channels": lambda studio: wav(PCM, channels=0),
+    "wav-0-Hz": lambda studio: wav(PCM, rate=0),
+    "wav-0-bits": lambda studio: wav(PCM, bits=0),
+    "wav-65535-channels": lambda studio: wav(PCM, channels=65_535),
+    "wav-1-Hz": lambda studio: wav(PCM, rate=1),
+    "wav-4-GHz": lambda studio: wav(PCM, rate=0xFFFFFFFF),
+    "wav-tag-of-no-codec": lambda studio: wav(PCM, tag=0x7A7A),
+    "wav-claims-data-has-none": lambda studio: wav(b"", claimed=1 << 31),
+    "flac-header-only": lambda studio: studio.bytes("flac")[:42],
+    "flac-streaminfo-cut": lambda studio: studio.bytes("flac")[:20],
+    "ogg-header-only": lambda studio: studio.bytes("ogg-vorbis")[:58],
+    "opus-headers-only": lambda studio: studio.bytes("ogg-opus")[:47],
+    "mp3-id3-only": lambda studio: b"ID3\x03\x00\x00\x00\x00\x0f\x76" + bytes(2038),
+    "mp4-cut-before-its-index": lambda studio: studio.bytes("m4a")[:3000],
+    "mp4-without-index": lambda studio: mp4_without(studio, b"moov"),
+    "mp4-without-data": lambda studio: mp4_without(studio, b"mdat"),
+    "mp4-ftyp-only": lambda studio: mp4_without(studio, b"moov", b"mdat", b"free"),
+    "mp4-without-sound": lambda studio: studio.make(
+        "mute.mp4", "-f", "lavfi", "-t", 1, "-i", "testsrc=size=64x48", "-c:v", "mpeg4"
+    ).read_bytes(),
+    "mkv-without-sound": lambda studio: studio.make(
+        "mute.mkv", "-f", "lavfi", "-t", 1, "-i", "testsrc=size=64x48", "-c:v", "mpeg4"
+    ).read_bytes(),
+    "webm-header-only": lambda studio: studio.bytes("webm-opus")[:64],
+    "wma-header-only": lambda studio: studio.bytes("wma")[:64],
+    "aiff-header-only": lambda studio: studio.bytes("aiff")[:30],
+    "au-header-only": lambda studio: studio.bytes("au")[:24],
+    "caf-header-only": lambda studio: studio.bytes("caf")[:40],
+    "amr-magic-only": lambda studio: b"#!AMR\n",
+}
+
+MAGICS: dict[str, bytes] = {
+    "riff": b"RIFF\x00\x10\x00\x00WAVEfmt \x10\x00\x00\x00",
+    "rf64": b"RF64\xff\xff\xff\xffWAVEds64",
+    "w64": b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
+    "flac": b"fLaC\x00\x00\x00\x22",
+    "ogg": b"OggS\x00\x02",
+    "mp4": b"\x00\x00\x00\x20ftypM4A ",
+    "moov": b"\x00\x00\x10\x00moov",
+    "matroska": b"\x1aE\xdf\xa3\x9f\x42\x86",
+    "asf": b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
+    "aiff": b"FORM\x00\x00\x10\x00AIFFCOMM",
+    "au": b".snd\x00\x00\x00\x18",
+    "caf": b"caff\x00\x01\x00\x00desc",
+    "amr": b"#!AMR-WB\n",
+    "id3": b"ID3\x04\x00\x00\x00\x00\x02\x01",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(server: Server, voice: bytes) -> None:
+    """Its processes are there: what is in time, and in how much memory, is the file's work."""
+    assert server.post(voice).status_code == 200
+
+
+def post_in_time(server: Server, audio: bytes, name: str = "recording.wav") -> httpx.Response:
+    begun = time.monotonic()
+    response = server.post(audio, name)
+    assert time.monotonic() - begun <= LONGEST_ANSWER_S
+    assert not server.leftovers()
+    return response
+
+
+def test_an_empty_file_is_told_so(server: Server) -> None:
+    check_problem(server.post(b""), 400, "audio_empty")
+
+
+@pytest.mark.parametrize("name", NOT_AUDIO)
+def test_what_is_no_audio_is_refused_by_its_content(name: str, server: Server) -> None:
+    check_problem(post_in_time(server, NOT_AUDIO[name], "recording.mp3"), *UNSUPPORTED)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_holds_no_samples_is_undecodable(
+    name: str, server: Server, studio: Studio
+) -> None:
+    check_problem(post_in_time(server, BROKEN[name](studio)), *UNDECODABLE)
+
+
+@pytest.mark.parametrize("name", MAGICS)
+def test_noise_behind_a_true_magic_number_is_no_server_error(name: str, server: Server) -> None:
+    response = post_in_time(server, MAGICS[name] + NOISE)
+    if response.status_code != 200:  # a raw format may call any noise a sound
+        check_problem(response, {413, 415, 422}, {UNDECODABLE[1], UNSUPPORTED[1], TOO_LONG[1]})
+    else:
+        assert name in ("amr", "au", "id3"), "no samples can be told from this noise"
+
+
+@pytest.mark.parametrize(
+    ("claimed", "tag", "bits"),
+    [(0xFFFFFFFF, 1, 16), (0xFFFFFF00, 1, 16), (0x7FFFFFFF, 1, 16), (0xFFFFFFF0, 3, 32)],
+    ids=["4GB-streamed", "4GB", "2GB", "4GB-of-floats"],
+)
+def test_a_wav_that_claims_gigabytes_has_the_length_of_its_samples(
+    claimed: int, tag: int, bits: int, server: Server
+) -> None:
+    data = PCM if tag == 1 else struct.pack("<f", 0.25) * 16_000
+    with Peak(server) as peak:
+        response = post_in_time(server, wav(data, tag=tag, bits=bits, claimed=claimed))
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
+    assert peak.rss <= 100 * MB
+
+
+def test_a_flac_that_claims_days_is_as_long_as_it_is(server: Server, studio: Studio) -> None:
+    response = post_in_time(server, flac_that_claims(studio, (1 << 36) - 1))
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["metadata"]["duration"] == pytest.approx(SECONDS, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), 1e30], ids=["nan", "inf", "-inf", "1e30"]
+)
+def test_impossible_float_samples_give_strict_json(value: float, server: Server) -> None:
+    response = post_in_time(server, wav(struct.pack("<f", value) * 16_000, tag=3, bits=32))
+    if response.status_code == 200:
+        assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
+        assert "NaN" not in response.text
+        assert "Infinity" not in response.text
+    else:
+        check_problem(response, *UNDECODABLE)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(96, 8_000), (1, 768_000), (2, 192_000)], ids=str)
+def test_odd_but_real_shapes_work(channels: int, rate: int, server: Server) -> None:
+    frames = rate // 2
+    response = post_in_time(server, wav(bytes(2 * channels * frames), channels=channels, rate=rate))
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["metadata"]["duration"] == pytest.approx(0.5, abs=0.05)
+
+
+TRUNCATED = {  # name -> whether the format can tell that its end is missing
+    "wav-s16": True,
+    "wav-f32": True,
+    "flac": True,
+    "ogg-vorbis": True,
+    "ogg-opus": True,
+    "m4a-moov-at-the-start": True,
+    "m4a-fragmented": True,
+    "webm-opus": True,
+    "mp3-cbr": False,
+    "mp3-vbr": False,
+    "aac": False,
+    "wma": False,
+    "aiff": False,
+    "au": False,
+    "caf": False,
+    "w64": False,
+    "rf64": False,
+    "amr-nb": False,
+}
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_a_recording_that_was_cut_off_is_transcribed_as_far_as_it_goes(
+    name: str, server: Server, studio: Studio
+) -> None:
+    audio = studio.bytes(name)
+    response = post_in_time(server, audio[: len(audio) * 6 // 10])
+    assert response.status_code == 200, response.text[:500]
+    metadata = response.json()["metadata"]
+    assert 0.8 < metadata["duration"] < SECONDS - 0.5
+    if TRUNCATED[name]:
+        assert [warning["code"] for warning in metadata["warnings"]] == ["audio_truncated"]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8, 0.9])
+def test_a_film_that_was_cut_off_is_told_wherever_the_cut_fell(
+    share: float, server: Server, studio: Studio
+) -> None:
+    film = studio.make(
+        "film.mp4",
+        *("-i", studio.voice, "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10", "-shortest"),
+        *("-c:v", "libx264", "-c:a", "aac", "-movflags", "+faststart"),
+    ).read_bytes()
+    response = post_in_time(server, film[: int(len(film) * share)])
+    assert response.status_code == 200, response.text[:500]
+    warnings = response.json()["metadata"]["warnings"]
+    assert [warning["code"] for warning in warnings] == ["audio_truncated"]
+
+
+# Bombs.
+
+
+def check_bomb(server: Server, audio: bytes) -> None:
+    with Peak(server) as peak:
+        begun = time.monotonic()
+        response = server.post(audio)
+        took = time.monotonic() - begun
+    check_problem(response, *TOO_LONG)
+    assert "VIBEVOICE_MAX_AUDIO_HOURS" in response.json()["hint"]
+    assert took <= REFUSED_S
+    assert peak.samples >= 2
+    assert peak.rss <= 100 * MB
+    assert peak.disk <= 10 * MB + len(audio)
+    assert not server.leftovers()
+
+
+def test_twelve_hours_in_a_tiny_flac_are_refused(server: Server, studio: Studio) -> None:
+    silence = ["-f", "lavfi", "-t", 12 * 3600, "-i", "anullsrc=r=8000:cl=mono:n=65535"]
+    bomb = studio.make("bomb.flac", *silence, "-compression_level", 0, "-frame_size", 65_535)
+    assert bomb.stat().st_size < 100_000
+    check_bomb(server, bomb.read_bytes())
+
+
+# A webm is a mkv.
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_a_container_that_runs_over_the_limit_is_refused(
+    suffix: str, server: Server, studio: Studio
+) -> None:
+    """Six hours: ten minutes of silence, its packets copied again and again."""
+    codec = {"mp4": "aac", "webm": "libopus"}[suffix]
+    options = {"webm": ["-frame_duration", 60, "-b:a", 500, "-vbr", "on"]}.get(suffix, [])
+    short = studio.make(
+        f"ten-minutes.{suffix}",
+        *("-f", "lavfi", "-t", 600, "-i", "anullsrc=r=8000:cl=mono"),
+        *("-c:a", codec, *options),
+    )
+    long = studio.make(f"six-hours.{suffix}", "-stream_loop", 35, "-i", short, "-c", "copy")
+    check_bomb(server, long.read_bytes())
+
+
+def test_a_wav_of_one_sample_a_second_is_refused_at_once(server: Server) -> None:
+    with Peak(server) as peak:
+        begun = time.monotonic()
+        response = server.post(wav(bytes(128_000), rate=1))
+        took = time.monotonic() - begun
+    check_problem(response, {413, 422}, {"audio_too_long", "audio_undecodable"})
+    assert took <= REFUSED_S
+    assert peak.rss <= 100 * MB
+    assert peak.disk <= 10 * MB
+
+
+@pytest.mark.parametrize(
+    "name", ["ogg-opus", "ogg-vorbis", "wav-s16", "mp3-without-header", "aac", "m4a", "webm-opus"]
+)
+def test_a_small_limit_holds_for_every_format(
+    name: str, studio: Studio, strict_server: Server
+) -> None:
+    long = studio.make(f"long-{name}.{studio.path(name).suffix}", *twice_the_limit(studio, name))
+    check_problem(strict_server.post(long.read_bytes()), *TOO_LONG)
+    assert strict_server.post(studio.bytes(name)).status_code == 200
+    assert not strict_server.leftovers()
+
+
+def twice_the_limit(studio: Studio, name: str) -> list[object]:
+    return ["-stream_loop", 2, "-i", studio.voice, *FORMATS[name][1]]
+
+
+@pytest.fixture(scope="module")
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Takes five seconds at most."""
+    home = tmp_path_factory.mktemp("strict")
+    with Server(home, max_audio_hours=5 / 3600) as running:
+        yield running
+
+
+# Files that name other files.
+
+
+@contextmanager
+def watched(path: Path) -> Iterator[Callable[[], int]]:
+    """Counts how often a file is opened (inotify)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    in_open, in_nonblock = 0x20, os.O_NONBLOCK
+    fd = libc.inotify_init1(in_nonblock)
+    assert fd >= 0
+    assert libc.inotify_add_watch(fd, os.fsencode(path), in_open) >= 0
+
+    def opens() -> int:
+        try:
+            return len(os.read(fd, 65_536)) // 16
+        except BlockingIOError:
+            return 0
+
+    try:
+        yield opens
+    finally:
+        os.close(fd)
+
+
+PLAYLISTS: dict[str, str] = {
+    "hls-file": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{path}\n#EXT-X-ENDLIST\n",
+    "hls-file-url": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfile://{path}\n#EXT-X-ENDLIST\n",
+    "hls-http": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{url}\n#EXT-X-ENDLIST\n",
+    "hls-master": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{url}\n",
+    "hls-key": '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{url}"\n#EXTINF:3,\n{path}\n',
+    "hls-concat": "#EXTM3U\n#EXTINF:3,\nconcat:{url}|{path}\n#EXT-X-ENDLIST\n",
+    "hls-subfile": "#EXTM3U\n#EXTINF:3,\nsubfile,,start,0,end,9999,,:{path}\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{path}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} TCP 0\n",
+    "pls": "[playlist]\nFile1={url}\nFile2={path}\nNumberOfEntries=2\nVersion=2\n",
+    "m3u": "{path}\n{url}\n",
+    "xspf": '<?xml version="1.0"?><playlist version="1" xmlns="http://xspf.org/ns/0/"><trackList>'
+    "<track><location>{url}</location></track></trackList></playlist>",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static">'
+    "<Period><AdaptationSet><Representation><BaseURL>{url}</BaseURL></Representation>"
+    "</AdaptationSet></Period></MPD>",
+    "asx": '<asx version="3.0"><entry><ref href="{url}"/></entry></asx>',
+    "smil": '<smil><body><audio src="{url}"/></body></smil>',
+    "rtsp-text": "RTSPtextrtsp://127.0.0.1:{port}/x\n",
+    "hls-behind-id3": "ID3\x03\x00\x00\x00\x00\x00\x00#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+    "hls-behind-wav": "RIFF\x24\x00\x00\x00WAVE\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+    "hls-behind-mp4": "\x00\x00\x00\x08free\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+    "hls-behind-amr": "#!AMR\n\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+}
+
+RAW = {"hls-behind-amr"}
+"""AMR frames are whatever follows its magic number: some noise, and no file or connection."""
+
+
+@pytest.mark.parametrize("by", ["upload", "path"])
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_opens_no_file_and_no_connection(
+    name: str, by: str, server: Server, voice: bytes, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary.wav"
+    canary.write_bytes(voice)
+    with counting_listener() as (port, visits), watched(canary) as opens:
+        url = f"http://127.0.0.1:{port}/canary.wav"
+        playlist = PLAYLISTS[name].format(path=canary, url=url, port=port).encode("latin-1")
+        if by == "upload":
+            response = server.post(playlist, "recording.m3u8")
+        else:
+            (tmp_path / "recording.m3u8").write_bytes(playlist)
+            response = server.post_path(str(tmp_path / "recording.m3u8"))
+        assert opens() == 0
+        assert visits == []
+        if name not in RAW or response.status_code != 200:
+            check_problem(response, {415, 422}, {UNSUPPORTED[1], UNDECODABLE[1]})
+        canary.read_bytes()
+        assert opens() == 1, "the watch itself does not work"
+
+
+def test_a_movie_whose_sound_lies_in_another_file_does_not_get_it(
+    server: Server, studio: Studio, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary.raw"
+    canary.write_bytes(studio.bytes("mov"))
+    movie = mov_that_names(studio.bytes("mov"), canary)
+    assert b"alis" in movie
+    with watched(canary) as opens:
+        response = server.post(movie)
+        assert opens() == 0
+    check_problem(response, *UNDECODABLE)
+
+
+def test_after_all_these_files_the_same_service_works_as_before(
+    server: Server, voice: bytes
+) -> None:
+    assert server.health()["pid"] == server.process.pid
+    assert server.post(voice).status_code == 200
+    wait_until(lambda: server.health()["jobs_waiting"] == 0, PATIENCE_S, "an empty queue")

@@ -1,0 +1,68 @@
+"""What the OpenAPI page promises, held by requests that schemathesis makes up from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from service_process import PATIENCE_S, Server
+
+from sidecar.config.settings import Settings
+from sidecar.server.app import create_app
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+KEY = "0123456789abcdef0123456789abcdef"
+TOKEN = "a token that nobody guesses"
+page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service in which nothing is off."""
+    home = tmp_path_factory.mktemp("fuzz")
+    on = {"people": "true", "people_dir": home / "people", "admin": "true"}
+    with Server(home, journal_key=KEY, token=TOKEN, **on) as running:
+        yield running
+
+
+@page.parametrize()
+@settings(
+    max_examples=10,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_whatever_fits_the_page_or_does_not_gets_an_answer_that_does(
+    case: Any, everything: Server
+) -> None:
+    mine = {"Authorization": f"Bearer {TOKEN}"}
+    url = str(everything.client.base_url).rstrip("/")
+    response = case.call(base_url=url, headers=mine, timeout=PATIENCE_S)
+    if case.path != "/admin/load_model":  # which takes no folder that nobody named
+        assert response.status_code != 403, "it comes from a client of ours"
+    case.validate_response(response, checks=CHECKS)
+
+
+def test_the_service_lives_on(everything: Server) -> None:
+    assert everything.health()["status"] == "ok"
+    assert "Traceback" not in everything.log()
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,0 +1,115 @@
+"""Another owner's token wherever a job can be named, by requests that schemathesis makes up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from recordings import long
+from service_process import PATIENCE_S, Server, wait_until
+
+from sidecar.auth.issuing import Issuer
+from sidecar.config.settings import Settings
+from sidecar.server.app import create_app
+
+NAMES_A_JOB = r"job|queue"
+page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
+operations = page.include(path_regex=NAMES_A_JOB)
+KEY, FILE, WORD = "the-key-of-ada", "minutes-of-ada.wav", "adalovelace"
+
+
+@dataclass
+class House:
+    """A service of two owners; one has jobs, the other asks."""
+
+    server: Server
+    ada: dict[str, str]
+    bob: dict[str, str]
+    ids: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    """What only the one owner may read."""
+
+    def as_ada(self, path: str) -> httpx.Response:
+        return self.server.client.get(path, headers=self.ada)
+
+    def states(self) -> dict[str, str]:
+        return {job["id"]: job["state"] for job in self.as_ada("/v1/jobs").json()["jobs"]}
+
+    def submit(self, seconds: int, **headers: str) -> str:
+        files = {"audio": (FILE, long(seconds))}
+        answer = self.server.client.post(
+            "/v1/jobs", files=files, data={"hotwords": WORD}, headers={**self.ada, **headers}
+        )
+        return str(answer.raise_for_status().json()["id"])
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One job is done, one runs, one waits."""
+    home = tmp_path_factory.mktemp("house")
+    issuer = Issuer(home / "tokens")
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
+    settings = {"token_keys": issuer.keys.public, "limit_requests": 0, "scripted_speed": 1}
+    with Server(home / "server", **settings) as server:
+        made = House(server, ada, bob)
+        made.ids.append(made.submit(2, **{"Idempotency-Key": KEY}))
+        wait_until(lambda: made.states()[made.ids[0]] == "done", PATIENCE_S, "one is done")
+        made.ids += [made.submit(3600), made.submit(1)]
+        wait_until(lambda: made.states()[made.ids[1]] == "running", PATIENCE_S, "one runs")
+        said = made.as_ada(f"/v1/jobs/{made.ids[0]}/transcript").json()
+        texts = {segment["text"] for segment in said["segments"]}
+        assert texts
+        made.secrets = [*made.ids, *texts, KEY, FILE, WORD]
+        yield made
+
+
+def test_these_are_all_operations_that_name_a_job() -> None:
+    paths = set(page.raw_schema["paths"])
+    taken = {operation.ok().path for operation in operations.get_all_operations()}
+    others = {"/v1/models/{model}", "/v1/people/{person_id}"}
+    assert {path for path in paths if "{" in path} <= taken | others
+    assert {"/jobs", "/v1/jobs", "/v1/queue/status"} <= taken
+    for path in paths - taken:  # the rest have none, or only the one that they make
+        assert "/jobs" not in path
+
+
+@operations.parametrize()
+@settings(
+    max_examples=2,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_nothing_of_another_owner_s_jobs_is_in_any_answer(case: Any, house: House) -> None:
+    url = str(house.server.client.base_url).rstrip("/")
+    in_path = "job_id" in case.path_parameters
+    for job_id in (None, *(house.ids if in_path or case.method == "GET" else ())):
+        if job_id is not None and in_path:
+            case.path_parameters["job_id"] = job_id
+        elif job_id is not None:
+            case.query = {**case.query, "after": job_id}
+        headers = {**house.bob, "Idempotency-Key": KEY}
+        answer = case.call(base_url=url, headers=headers, timeout=PATIENCE_S)
+        assert answer.status_code < 500, answer.text
+        if job_id is not None and in_path:
+            assert answer.status_code in (404, 405), answer.text
+        seen = answer.text + json.dumps(dict(answer.headers), default=str)
+        assert [secret for secret in house.secrets if secret in seen] == []
+    assert list(house.states().values()) == ["done", "running", "queued"], "nobody ended them"
+
+
+def test_to_their_owner_they_are_there_to_be_read(house: House) -> None:
+    """Or nothing above would have been hidden."""
+    read = [house.as_ada(path).text for path in ("/v1/jobs", f"/jobs/{house.ids[0]}")]
+    assert all(one in read[0] for one in house.ids)
+    assert any(secret in read[1] for secret in house.secrets[len(house.ids) :])
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

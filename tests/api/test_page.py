@@ -1,0 +1,252 @@
+"""The page at `/` as it goes over the wire: who gets it, with which headers, and by which link."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+from service_process import REPOSITORY, Server, check_problem
+from vibevoice_asr_client import Client
+
+from sidecar import errors
+from sidecar.api.files import FOLDER, Files
+from sidecar.auth.handover import LASTS_S, MOST, MOST_OF_ALL, Handover
+from sidecar.auth.issuing import Issuer
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+MOST_BYTES = 120_000
+"""The promise: all of the page, compressed."""
+TOKEN = "a-token-of-this-start-0123456789"
+
+
+def test_who_asks_for_html_gets_the_page_and_others_what_was_there(server: Server) -> None:
+    page = server.client.get("/", headers=HTML)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "accept" in page.headers["vary"].lower()
+    for accepted in ("*/*", "application/json", ""):
+        answer = server.client.get("/", headers={"Accept": accepted})
+        assert answer.json()["service"] == "vibevoice-asr"
+        assert "accept" in answer.headers["vary"].lower()
+
+
+def test_the_page_trusts_nobody_and_nothing_that_is_written_inline(server: Server) -> None:
+    page = server.client.get("/", headers=HTML)
+    policy = dict(
+        part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert "http" not in page.headers["content-security-policy"]
+    assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|style=", page.text)
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert address.startswith("/page/")
+        found = server.client.get(address)
+        assert found.status_code == 200
+        assert "immutable" in found.headers["cache-control"]
+        assert found.headers["x-content-type-options"] == "nosniff"
+
+
+def test_it_is_small_and_its_front_is_sent_again_only_when_it_changed(server: Server) -> None:
+    files = Files()
+    sizes = [
+        len(file.compressed)
+        for name in files
+        if (file := files.get(files.digest, name)) is not None
+    ]
+    assert sum(sizes) + len(files.front.compressed) <= MOST_BYTES
+    page = server.client.get("/", headers=HTML)
+    assert page.headers["content-encoding"] == "gzip"
+    again = {**HTML, "If-None-Match": page.headers["etag"]}
+    assert server.client.get("/", headers=again).status_code == 304
+    plain = server.client.get("/", headers={**HTML, "Accept-Encoding": "identity"})
+    assert plain.text == page.text == gzip.decompress(files.front.compressed).decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/0123456789abcdef/app.js", "/page/x", "/page/{digest}/../api.py",
+             "/page/{digest}/nothing.js", "/page/{digest}/index.html"],
+)  # fmt: skip
+def test_what_is_no_file_of_this_build_is_not_there(path: str, server: Server) -> None:
+    response = server.client.get(path.replace("{digest}", Files().digest))
+    check_problem(response, 404, "not_found")
+
+
+def test_the_page_has_the_client_that_everybody_has() -> None:
+    ours = {path.name: path.read_text() for path in (FOLDER / "client").iterdir()}
+    theirs = {path.name: path.read_text() for path in (REPOSITORY / "clients/js/src").iterdir()}
+    assert ours == theirs, "run docs/generate.py"
+
+
+def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "packaging"))
+    import flavours
+
+    cpu = flavours.Flavour("x", (), (), {"sidecar": flavours.FILES["sidecar"]})
+    taken = {path for path, _ in flavours.data(cpu)}
+    assert taken == {path for path in FOLDER.rglob("*") if path.is_file()}
+    origin = find_spec("sidecar")
+    assert origin is not None
+    assert {folder.split("/static")[0] for _, folder in flavours.data(cpu)} == {
+        "sidecar/transports/page"
+    }
+
+
+def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Server) -> None:
+    digest = Files().digest
+    stranger = {"Origin": "http://evil.example"}
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    for path in ("/", f"/page/{digest}/app.js", "/v1/page/about"):
+        check_problem(server.client.get(path, headers=HTML | stranger), 403, "origin_not_allowed")
+        check_problem(server.client.get(path, headers=HTML | embedded), 403, "origin_not_allowed")
+    check_problem(
+        server.client.get("/", headers=HTML | {"Host": "evil.example"}), 403, "host_not_allowed"
+    )
+    word = {"word": "x" * 43}
+    check_problem(
+        server.client.post("/v1/page/sessions", json=word, headers=stranger),
+        403,
+        "origin_not_allowed",
+    )
+
+
+def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(token=TOKEN, log_level="debug")
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert server.client.get("/", headers=HTML).status_code == 200
+    for path in ("/", "/v1/page/about", "/v1/jobs"):
+        check_problem(server.client.get(path), 401, "token_missing")
+    check_problem(server.client.post("/v1/page/links"), 401, "token_missing")
+    link = server.client.post("/v1/page/links", headers=bearer).json()
+    word = {"word": link["path"].removeprefix("/#open=")}
+    assert TOKEN not in str(link)
+    assert server.client.post("/v1/page/sessions", json=word).json() == {"token": TOKEN}
+    check_problem(server.client.post("/v1/page/sessions", json=word), 401, "link_invalid")
+    check_problem(server.client.post("/v1/page/sessions", json={}), 422, "field_missing")
+    assert TOKEN not in server.log()
+    assert word["word"] not in server.log()
+
+
+def test_the_page_is_told_by_whose_name_a_link_signs_in(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    token, _ = issuer.create("mallory")
+    server = start_server(token_keys=issuer.keys.public)
+    bearer = {"Authorization": f"Bearer {token}"}
+    link = server.client.post("/v1/page/links", headers=bearer).json()
+    word = {"word": link["path"].removeprefix("/#open=")}
+    session = server.client.post("/v1/page/sessions", json=word).json()
+    assert session == {"token": token, "signed_in_as": "mallory"}
+    assert server.client.get("/v1/page/about", headers=bearer).json()["signed_in_as"] == "mallory"
+
+
+def test_open_prints_a_link_that_holds_no_token_and_opens_once(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(token=TOKEN)
+    link = opened(server, TOKEN)
+    assert re.fullmatch(rf"http://127\.0\.0\.1:{server.port}/#open=[\w-]{{43}}", link)
+    assert TOKEN not in link
+    word = {"word": link.partition("=")[2]}
+    assert server.client.post("/v1/page/sessions", json=word).json()["token"] == TOKEN
+    with Client(f"http://127.0.0.1:{server.port}", TOKEN) as client:
+        assert re.fullmatch(r"/#open=[\w-]{43}", client.page_path())
+
+
+def opened(server: Server, token: str = "") -> str:
+    """What `vibevoice-asr open --print` says."""
+    import os
+    import subprocess
+
+    url = f"http://127.0.0.1:{server.port}"
+    outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+    env = {**outer, "VIBEVOICE_CONFIG": "/nowhere", **({"VIBEVOICE_TOKEN": token} if token else {})}
+    words = [sys.executable, "-m", "sidecar.main", "open", "--print", "--server", url]
+    done = subprocess.run(
+        words, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
+    now = 1000.0
+    handover = Handover(lambda: now)
+    first, second = handover.give("one", "anna"), handover.give("two", "anna")
+    assert handover.take(first) == "one"
+    for wrong in (first, "", "x" * 43):
+        with pytest.raises(errors.LinkInvalid):
+            handover.take(wrong)
+    now += LASTS_S
+    with pytest.raises(errors.LinkInvalid):
+        handover.take(second)
+    of_another = handover.give("of another", "ben")
+    words = [handover.give(str(number), "anna") for number in range(MOST + 1)]
+    with pytest.raises(errors.LinkInvalid):
+        handover.take(words[0])
+    assert handover.take(words[1]) == "1"
+    assert handover.take(of_another) == "of another"
+
+
+def test_many_owners_of_words_get_no_more_memory_and_who_has_most_makes_room() -> None:
+    handover = Handover(lambda: 1000.0)
+    alone = handover.give("alone", "ben")
+    greedy = [
+        handover.give("greedy", f"one of {number}") for number in range(9) for _ in range(MOST)
+    ]
+    assert len(handover) == MOST_OF_ALL
+    assert handover.take(alone) == "alone"
+    assert handover.take(greedy[-1]) == "greedy"
+
+
+def test_the_page_is_told_what_is_missing_only_on_this_machine(server: Server) -> None:
+    about = server.client.get("/v1/page/about").json()
+    assert about["engine"]["name"] == "scripted"
+    assert about["engine"]["precisions"] == ["fp32", "int8"]
+    assert all(one["text"] and one["state"] != "good" for one in about["findings"])
+
+
+async def test_who_is_elsewhere_is_told_of_no_folder() -> None:
+    from pydantic import SecretStr
+
+    from sidecar.config.settings import Settings
+    from sidecar.server.app import create_app
+
+    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN)))
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        about = (await client.get("/v1/page/about", headers=bearer)).json()
+    assert about["findings"] == []
+
+
+def test_peaks_of_a_recording_are_a_byte_for_each_tenth_of_a_second(
+    server: Server, tmp_path: Path
+) -> None:
+    import base64
+
+    import numpy as np
+    import soundfile
+
+    rate = 16_000
+    loud = np.repeat([0.0, 0.5, 1.0, 0.25], rate // 2) * np.tile([1.0, -1.0], rate)
+    path = tmp_path / "steps.wav"
+    soundfile.write(path, np.append(loud, np.full(800, 0.75)), rate, subtype="FLOAT")
+    job = server.client.post("/v1/jobs", files={"audio": path.read_bytes()}).json()
+    server.wait_state(job["id"], "done")
+    body = server.client.get(f"/v1/jobs/{job['id']}/peaks").json()
+    heard = list(base64.b64decode(body["peaks"]))
+    assert body["per_second"] == 10
+    assert heard == [0] * 5 + [128] * 5 + [255] * 5 + [64] * 5 + [191]
+    check_problem(server.client.get("/v1/jobs/nothing/peaks"), 404, "job_not_found")

@@ -1,0 +1,231 @@
+"""A spoken conversation on the page, in a real browser with a microphone that hears a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import PATIENCE_S, Server, wait_until
+from test_page import TOKEN, opened
+from test_page_in_browser import ESCAPE, GONE, Visitor, is_a_phone, pictures, spoken
+
+from bench.page_conversation import microphone
+
+LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 4
+LONG = LONG.strip()
+SPEAKS = "[data-phase=speaking]"
+LISTENS = """
+const real = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...more) {
+  if (to instanceof AudioDestinationNode) {
+    const ear = window.ear = new AnalyserNode(this.context, {fftSize: 1024});
+    real.call(this, ear);
+  }
+  return real.call(this, to, ...more);
+};
+window.loud = () => {
+  const heard = new Float32Array(1024);
+  ear.getFloatTimeDomainData(heard);
+  return Math.max(...heard.map(Math.abs)) > 0.01;
+};"""
+"""Has `loud()` say whether something comes out of the loudspeaker."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    visitor = Visitor(spoken(tmp_path_factory.mktemp("microphone") / "spoken.wav"))
+    visitor.before(LISTENS)
+    yield visitor
+    visitor.driver.quit()
+
+
+@pytest.fixture
+def visitor(browser: Visitor) -> Iterator[Visitor]:
+    """The one browser, with nothing of the test before."""
+    browser.log.clear()
+    browser.driver.get_log("browser")
+    yield browser
+    assert browser.wrong() == []
+    browser.js("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
+    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.driver.get("about:blank")
+
+
+def begins(visitor: Visitor, server: Server, button: str = "Start") -> None:
+    visitor.opens(server)
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting button", button).click()
+    visitor.sees(".talking[data-state=live]")
+
+
+def says(visitor: Visitor, text: str) -> None:
+    visitor.sees(".typed input").send_keys(text + "\ue007")
+
+
+def loud(visitor: Visitor, wanted: bool) -> None:
+    """Waits until something is heard, or nothing."""
+    wait_until(lambda: visitor.js("return loud()") is wanted, PATIENCE_S, f"loud: {wanted}")
+
+
+def lines(visitor: Visitor) -> list[list[str]]:
+    """Who said what, of all that is over."""
+    found: list[list[str]] = visitor.js(
+        """return [...document.querySelectorAll(".utterance[data-open=no]")].map(
+          (one) => [one.dataset.who, one.querySelector(".words").textContent]);"""
+    )
+    return found
+
+
+def stops(visitor: Visitor) -> None:
+    visitor.sees(".talking button", "Stop").click()
+
+
+def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
+    visitor: Visitor, talks: Server
+) -> None:
+    begins(visitor, talks)
+    visitor.sees(".talking [aria-label='Loudness of your voice']")
+    visitor.sees(".title", "You hear synthetic speech (scripted)")
+    visitor.sees(".talking", "What you hear is synthetic.")
+    visitor.sees("[data-who=person][data-open=no] .words", "w")
+    loud(visitor, True)
+    visitor.sees("[data-who=machine] .words", "You said:")
+    visitor.sees("[data-who=machine] .stages", "pause")
+    assert visitor.findings() == []
+    visitor.sees("[data-who=machine] .who", "interrupted")  # by what is said next
+    wait_until(lambda: len(lines(visitor)) >= 4, PATIENCE_S, "it goes on")
+    cut = [text for who, text in lines(visitor) if who == "machine" and text.endswith("…")]
+    assert all("You said:".startswith(text.rstrip("… ")[:9]) for text in cut)
+    assert cut
+    stops(visitor)
+    visitor.sees(".title", "It is over.")
+    assert visitor.findings() == []
+    assert talks.client.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
+    visitor: Visitor, talks: Server
+) -> None:
+    begins(visitor, talks, "Only type")
+    says(visitor, LONG)
+    loud(visitor, True)
+    time.sleep(1.5)  # some words of some five seconds
+    visitor.sees(".typed input").send_keys(ESCAPE)
+    loud(visitor, False)
+    visitor.sees("[data-who=machine] .who", "ended by you")
+    (_, asked), (_, heard) = lines(visitor)
+    assert asked == LONG
+    assert f"You said: {LONG}".startswith(heard.rstrip("… "))
+    assert 5 < len(heard) < len(LONG) * 0.7
+    says(visitor, LONG)
+    loud(visitor, True)
+    time.sleep(1)
+    visitor.sees("#main").send_keys(" ")
+    loud(visitor, False)
+    wait_until(lambda: len(lines(visitor)) == 4, PATIENCE_S, "both sides, twice")
+    says(visitor, "Short.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Short.")
+    stops(visitor)
+    visitor.sees(".head button", "Download").click()
+    visitor.js(
+        """window.saved = [];
+        URL.createObjectURL = (blob) => (blob.text().then((text) => saved.push(text)), "#");"""
+    )
+    for ending in ("txt", "srt", "json"):
+        visitor.sees("#formats button", f".{ending}").click()
+        visitor.sees(".head button", "Download").click()
+    wait_until(lambda: len(visitor.js("return saved")) == 3, PATIENCE_S, "all three")
+    text, subtitles, whole = visitor.js("return saved")
+    assert "Speaker_1 (Machine (repeat)): You said: Short." in text
+    assert "-->" in subtitles
+    assert '"speaker": "Speaker_1"' in whole
+
+
+def test_a_conversation_that_is_kept_is_a_transcript_of_two(
+    visitor: Visitor, talks: Server
+) -> None:
+    begins(visitor, talks, "Only type")
+    visitor.sees(".talking label", "Keep as a transcript").click()
+    says(visitor, "Hello there.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
+    is_a_phone(visitor)
+    assert visitor.findings() == []
+    stops(visitor)
+    visitor.sees(".lanes .name, .row .name", "Machine (repeat)")
+    assert visitor.rows() == 2
+    (job,) = talks.client.get("/v1/jobs").json()["jobs"]
+    talks.client.delete(f"/v1/jobs/{job['id']}")
+
+
+def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
+    visitor: Visitor, talks: Server
+) -> None:
+    visitor.opens(talks)
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting", "made by a machine")
+    visitor.sees(".starting .notice", "--llm auto")
+    assert visitor.findings() == []
+    visitor.sees("option", "high").click()
+    visitor.sees("label:nth-child(1) option:nth-child(2)", "repeat").click()
+    refused: Any = """navigator.mediaDevices.getUserMedia = async () => {
+      throw new DOMException("no", "NotAllowedError");
+    };
+    window.sockets = [];
+    window.WebSocket = class extends WebSocket {
+      constructor(...given) { super(...given); sockets.push(this); }
+    };"""
+    visitor.js(refused)
+    visitor.sees(".starting button", "Start").click()
+    visitor.sees(".notice", "Allow it beside the address")
+    says(visitor, "Hello.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello.")
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    visitor.sees(".trouble", "It is gone.")
+    assert visitor.findings() == []
+    says(visitor, "Again.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Again.")
+    assert visitor.driver.find_elements("css selector", ".trouble") == []
+    visitor.js("sockets[0].close(4000)")
+    visitor.sees(".trouble", "broke")
+    visitor.sees(".starting button", "Start again")
+
+
+def test_where_nothing_speaks_that_is_said_and_answers_are_read(
+    visitor: Visitor, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(voice_engine="none", token=TOKEN)
+    visitor.driver.get(opened(server, TOKEN))
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting .notice", "answers are read")
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".title", "There is no voice")
+    says(visitor, "Hello there.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
+    assert visitor.js("return document.querySelector('[role=log]').ariaLive") == "polite"
+    assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
+
+
+@pictures
+def test_a_picture_of_a_conversation(tmp_path: Path, start_server: Callable[..., Server]) -> None:
+    visitor = Visitor(microphone(tmp_path / "microphone.wav"))
+    try:
+        visitor.driver.set_window_size(1280, 800)
+        begins(visitor, start_server(engine="moonshine", voice_engine="espeak"))
+        says(visitor, "How do I sound?")
+        wait_until(lambda: len(lines(visitor)) >= 6, PATIENCE_S, f"a talk\n{visitor.text()}")
+        visitor.sees("[data-phase=speaking]")
+        visitor.shot("page-talk")
+    finally:
+        visitor.driver.quit()
+
+
+def test_what_few_want_is_fetched_when_they_do(visitor: Visitor, talks: Server) -> None:
+    visitor.opens(talks)
+    fetched = "return performance.getEntriesByType('resource').map((one) => one.name).join()"
+    assert "/conversation/" not in visitor.js(fetched)
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting")
+    assert "/conversation/" in visitor.js(fetched)

@@ -1,0 +1,996 @@
+"""The page in a real browser, on a real service: what a person does with it.
+
+One browser for all; with VIBEVOICE_SCREENSHOTS it also writes the pictures of docs/images.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import shutil
+import struct
+import time
+import warnings
+import wave
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from test_browser_access import CHROMIUM
+from test_page import TOKEN, opened
+
+from bench.page import LONG, made_up
+from sidecar.auth.issuing import Issuer
+
+CHROMEDRIVER = shutil.which("chromedriver")
+AXE = os.environ.get("VIBEVOICE_AXE")
+WIDTH, HEIGHT = 1280, 860
+STRANGER = "evil.example"
+KEY = "0123456789abcdef" * 4
+PLACE = "const audio = document.querySelector('audio'); return [audio.currentTime, audio.paused]"
+BAD = (
+    "Content Security Policy",
+    "TrustedScript",
+    "TrustedHTML",
+    "Refused to",
+    "Uncaught",
+    "Error:",
+)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+if CHROMIUM is None or CHROMEDRIVER is None or find_spec("selenium") is None:
+    LACKING = "no Chromium with chromedriver and selenium here: no browser looked at the page"
+    warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
+    pytest.skip(LACKING, allow_module_level=True)
+
+
+class Visitor:
+    """Somebody with a browser."""
+
+    def __init__(self, spoken: Path) -> None:
+        """``spoken``: a wav that the microphone hears, again and again."""
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM or ""
+        for flag in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
+            "--disable-dev-shm-usage",  # of which a container has little
+            f"--window-size={WIDTH},{HEIGHT}", f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            f"--use-file-for-fake-audio-capture={spoken}",
+            "--autoplay-policy=no-user-gesture-required",
+        ):  # fmt: skip
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(CHROMEDRIVER, port=free_port())
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_script_timeout(PATIENCE_S)
+        self.log: list[str] = []
+
+    def opens(self, server: Server, path: str = "/") -> None:
+        """The page of a service, as it is for who comes for the first time."""
+        self.driver.get(f"http://127.0.0.1:{server.port}{path}")
+        self.sees(".page[data-ready=yes], .door")
+
+    def sees(self, selector: str, text: str = "") -> Any:
+        """What is there, once it is, with this text in it."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        def look() -> Any:
+            try:
+                for one in self.driver.find_elements("css selector", selector):
+                    if text in (one.get_attribute("textContent") or ""):
+                        return one
+            except StaleElementReferenceException:
+                pass
+            return None
+
+        try:
+            return wait_until(look, PATIENCE_S, f"{selector} {text!r}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.text()}\n{self.said()}") from None
+
+    def text(self) -> str:
+        """All that is to be read."""
+        return str(self.js("return document.body.innerText"))
+
+    def js(self, script: str, *given: object) -> Any:
+        """What a script returns in the page."""
+        return self.driver.execute_script(script, *given)
+
+    def before(self, script: str) -> str:
+        """Has a script run before those of every page, until `late`."""
+        command = "Page.addScriptToEvaluateOnNewDocument"
+        return str(self.driver.execute_cdp_cmd(command, {"source": script})["identifier"])
+
+    def late(self, identifier: str) -> None:
+        """No page that comes later is met by it."""
+        command = "Page.removeScriptToEvaluateOnNewDocument"
+        self.driver.execute_cdp_cmd(command, {"identifier": identifier})
+
+    def sends(self, *files: Path) -> None:
+        """Chooses files by the button."""
+        self.driver.find_element("id", "files").send_keys("\n".join(map(str, files)))
+
+    def drops(self, name: str, body: bytes) -> None:
+        """A file let go over the page."""
+        self.js(
+            """const bytes = Uint8Array.from(atob(arguments[1]), (one) => one.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], arguments[0], {type: "audio/wav"}));
+            for (const kind of ["dragenter", "dragover", "drop"])
+              document.body.dispatchEvent(new DragEvent(kind, {
+                bubbles: true, cancelable: true, dataTransfer}));""",
+            name,
+            base64.b64encode(body).decode(),
+        )
+
+    def rows(self) -> int:
+        """How many segments stand."""
+        return int(self.js("return document.querySelectorAll('.row').length"))
+
+    def said(self) -> list[str]:
+        """What the browser had to say."""
+        self.log += [str(line["message"]) for line in self.driver.get_log("browser")]
+        return self.log
+
+    def wrong(self) -> list[str]:
+        """What it did not let the page do, and faults of the page."""
+        return [line for line in self.said() if any(word in line for word in BAD)]
+
+    def findings(self) -> list[str]:
+        """What axe has to say against the page as it stands."""
+        source = axe_source()
+        self.driver.execute_script(source)
+        found = self.driver.execute_async_script(
+            """const done = arguments[arguments.length - 1];
+            axe.run(document, {runOnly: arguments[0]}).then((said) => done(said.violations));""",
+            RULES,
+        )
+        return [f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]]
+
+    def shot(self, name: str) -> None:
+        """A picture for the docs, where somebody wants them."""
+        if folder := os.environ.get("VIBEVOICE_SCREENSHOTS"):
+            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def axe_source() -> str:
+    package = find_spec("axe_core_python")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(AXE) if AXE else Path(package.origin).with_name("axe.min.js")
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    visitor = Visitor(spoken(tmp_path_factory.mktemp("microphone") / "spoken.wav"))
+    yield visitor
+    visitor.driver.quit()
+
+
+@pytest.fixture
+def visitor(browser: Visitor) -> Iterator[Visitor]:
+    """The one browser, with nothing of the test before, and nothing blocked in this one."""
+    browser.log.clear()
+    browser.driver.get_log("browser")
+    yield browser
+    assert browser.wrong() == []
+    for handle in browser.driver.window_handles[1:]:
+        browser.driver.switch_to.window(handle)
+        browser.driver.close()
+    browser.driver.switch_to.window(browser.driver.window_handles[0])
+    browser.js("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
+    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.driver.get("about:blank")
+
+
+def kept(home: Path) -> dict[str, object]:
+    """Settings with which recordings are kept."""
+    folder = home / "jobs"
+    return {"keep_jobs": 1, "jobs_dir": folder, "journal_key": KEY, "keep_recordings_mb": 50}
+
+
+def voices(home: Path) -> dict[str, object]:
+    """Settings with which voices are remembered."""
+    return {"people": 1, "people_dir": home / "people"}
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that hears ten seconds in one, and keeps recordings."""
+    home = tmp_path_factory.mktemp("slow")
+    with Server(home, scripted_speed=10, **kept(home), **voices(home)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test finds another's recordings, nor leaves any; the service has had other tests."""
+    running = [request.getfixturevalue(one) for one in {"server", "slow"} & {*request.fixturenames}]
+
+    def empty() -> None:
+        for one in running:
+            while jobs := one.client.get("/v1/jobs").json()["jobs"]:
+                for job in jobs:
+                    one.client.delete(f"/v1/jobs/{job['id']}")
+
+    empty()
+    yield
+    empty()
+
+
+def tone(path: Path, seconds: float) -> Path:
+    """A recording of silence with a click a second: nothing is said, and it can be played."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        second = struct.pack("<8000h", *(30000 if at < 80 else 0 for at in range(8000)))
+        file.writeframes((second * (int(seconds) + 1))[: int(seconds * 8000) * 2])
+    return path
+
+
+def spoken(path: Path) -> Path:
+    """Two who speak in turn, as loud as people are: noise, for a browser takes out what hums."""
+    chance = random.Random(1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        for seconds, loud in ((1.5, 0.5), (0.9, 0.0), (1.5, 0.2), (0.9, 0.0)):
+            count = int(seconds * 16_000)
+            samples = (int(chance.uniform(-loud, loud) * 32767) for _ in range(count))
+            file.writeframes(struct.pack(f"<{count}h", *samples))
+    return path
+
+
+def is_a_phone(visitor: Visitor) -> None:
+    """The page in a narrow window: all of it."""
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wide = "return [document.documentElement.scrollWidth, innerWidth]"
+    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
+    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
+
+
+def test_a_dropped_recording_is_heard_and_read_played_and_searched(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sees("h1", "Who said what")
+    assert visitor.findings() == []
+    visitor.drops("talk.wav", tone(tmp_path / "talk.wav", 40).read_bytes())
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 40, PATIENCE_S, "all rows")
+    visitor.sees(".job .name", "talk.wav")
+    assert visitor.driver.find_elements("css selector", ".lanes li")[1].text.split()[1] == "Speaker"
+    wait_until(
+        lambda: visitor.js("return document.querySelector('canvas').clientHeight") > 50,
+        PATIENCE_S,
+        "the waveform, above two lanes",
+    )
+    # played from a segment
+    visitor.driver.find_elements("css selector", ".row .said")[5].click()
+    place = PLACE
+    wait_until(lambda: visitor.js(place)[0] > 5.2, PATIENCE_S, "it plays from there")
+    assert visitor.js(place)[0] < 40
+    wait_until(
+        lambda: visitor.js("return document.querySelector('.row.now').dataset.index") != "5",
+        PATIENCE_S,
+        "the row that is heard is the one that is marked",
+    )
+    visitor.sees(".player .round[aria-label=Pause]").click()
+    assert visitor.js(place)[1]
+    # by keys alone, on the timeline and in the transcript
+    track = visitor.driver.find_element("css selector", ".track")
+    track.send_keys("\ue011")  # Home
+    assert visitor.js(place)[0] == 0
+    track.send_keys("\ue014")  # right
+    assert track.get_attribute("aria-valuetext") == "5 seconds of 40 seconds"
+    first = visitor.driver.find_elements("css selector", ".row .at")[0]
+    assert visitor.js("return document.querySelectorAll('.at[tabindex=\"0\"]').length") == 1
+    first.send_keys("\ue015\ue015")  # down, down
+    assert visitor.js("return document.activeElement.closest('.row').dataset.index") in ("2", "7")
+    # searched
+    said = visitor.js("return document.querySelectorAll('.said')[7].textContent")
+    field = visitor.driver.find_element("css selector", ".search input")
+    field.send_keys(said)
+    visitor.sees(".found", "1 of 1")
+    assert visitor.js("return CSS.highlights.get('found')?.size") == 1
+    field.send_keys("zzz")
+    visitor.sees(".found", "none")
+    assert visitor.findings() == []
+    # after a reload the page has the file no more
+    visitor.driver.refresh()
+    visitor.sees(".job .name", "talk.wav").click()
+    visitor.sees(".player button", "Choose the file to listen")
+    visitor.driver.find_element("id", "listen").send_keys(str(tmp_path / "talk.wav"))
+    visitor.sees(".player .round[aria-label=Play]")
+
+
+UP, DOWN, SHIFT, CONTROL, ENTER, ESCAPE = "\ue013", "\ue015", "\ue008", "\ue009", "\ue007", "\ue00c"
+FOCUS = "document.activeElement"
+
+
+def names(visitor: Visitor) -> list[str]:
+    """Who speaks, by the lanes."""
+    return list(
+        visitor.js(
+            "return [...document.querySelectorAll('.lanes .name')].map((one) => one.textContent)"
+        )
+    )
+
+
+def line(visitor: Visitor, index: int) -> Any:
+    """The time of a line, which takes the keys."""
+    return visitor.driver.find_elements("css selector", ".row .at")[index]
+
+
+def said(visitor: Visitor, index: int) -> str:
+    return str(
+        visitor.js("return document.querySelectorAll('.said')[arguments[0]].textContent", index)
+    )
+
+
+def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 12))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 12, PATIENCE_S, "all rows")
+    before = [said(visitor, index) for index in range(12)]
+    # a line: corrected, and left as it was
+    line(visitor, 3).send_keys("e")
+    field = visitor.driver.switch_to.active_element
+    assert (field.tag_name, field.get_attribute("value")) == ("textarea", before[3])
+    assert visitor.findings() == []
+    field.send_keys(CONTROL, "a", CONTROL, "In other words.", ENTER)
+    visitor.sees("#said", "The line is corrected.")
+    wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "it reads so")
+    assert visitor.js(f"return {FOCUS}.closest('.row').dataset.index") == "3", "where it was"
+    line(visitor, 4).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys("something else", ESCAPE)
+    assert said(visitor, 4) == before[4]
+    # a speaker: renamed
+    visitor.driver.find_element("css selector", ".lane").send_keys(ENTER)
+    wait_until(lambda: visitor.js(f"return {FOCUS}.id") == "called", PATIENCE_S, "it asks")
+    field = visitor.driver.switch_to.active_element
+    assert visitor.findings() == []
+    field.send_keys("Nell", ENTER)
+    visitor.sees("#said", "called Nell")
+    wait_until(lambda: names(visitor)[0] == "Nell", PATIENCE_S, "it says so")
+    assert visitor.js("return document.querySelector('.row .name').textContent") == "Nell"
+    assert visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0", "the dialog gave it back"
+    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    text = f"/v1/jobs/{job}/transcript?format=text"
+    assert "Speaker_0 (Nell): " in server.client.get(text).text
+    # two lines: a new speaker's
+    line(visitor, 6).send_keys("x", SHIFT, DOWN)
+    visitor.sees(".chosen-lines", "2 lines chosen")
+    assert "chosen" in line(visitor, 7).get_attribute("aria-label")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", ".chosen-lines .main").send_keys(ENTER)
+    visitor.sees("#main .title", "3 speakers")
+    assert names(visitor)[2] == "Speaker 2"
+    wait_until(lambda: visitor.js(f"return {FOCUS}.closest('.row') !== null"), PATIENCE_S, "back")
+    # merged again, into the one with the name
+    visitor.driver.find_elements("css selector", ".lane")[2].send_keys(ENTER)
+    visitor.sees("#same").submit()
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sees("#said", "Speaker 2 said is Nell's")
+    wait_until(
+        lambda: visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0",
+        PATIENCE_S,
+        "the focus is on who has it",
+    )
+    assert server.client.get("/v1/jobs").json()["jobs"][0]["revision"] == 4
+    # all undone, and one done again
+    for _ in range(4):
+        ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
+    visitor.sees("[aria-label='Undo, 0'][aria-disabled=true]")
+    wait_until(lambda: [said(visitor, at) for at in range(12)] == before, PATIENCE_S, "as before")
+    assert names(visitor) == ["Speaker 0", "Speaker 1"]
+    visitor.sees("[aria-label='Redo, 4']").click()
+    wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "again")
+
+
+HOLDS = """
+window.holds = {};
+window.held = {};
+window.given = {};
+const real = window.fetch;
+const kinds = {list: /limit=500/, history: /history/, edit: /PATCH/, transcript: /transcript/};
+window.fetch = async (address, options, ...more) => {
+  const answer = await real(address, options, ...more);
+  const asked = `${options?.method} ${address}`;
+  const kind = Object.keys(kinds).find((one) => kinds[one].test(asked));
+  const {status, headers} = answer;
+  if (!kind) return answer;
+  const text = await answer.text();
+  if (holds[kind]) await new Promise((letGo) => (held[kind] = letGo));
+  given[kind] = (given[kind] ?? 0) + 1;
+  return new Response(text, {status, headers});
+};"""
+"""Has answers of a kind held back from when it is said, and counts those that were given."""
+
+
+def reads_with_holds(visitor: Visitor, server: Server, folder: Path) -> None:
+    """Opens the page with `HOLDS`, and has a transcript of six lines before them."""
+    early = visitor.before(HOLDS)
+    visitor.opens(server)
+    visitor.late(early)
+    visitor.sends(tone(folder / "talk.wav", 6))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+
+
+def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    reads_with_holds(visitor, server, tmp_path)
+    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    path = f"/v1/jobs/{job}/transcript"
+
+    def elsewhere(name: str) -> None:
+        operation = {"op": "rename", "speaker": "Speaker_1", "name": name}
+        server.client.patch(path, json={"operations": [operation]}).raise_for_status()
+
+    elsewhere("Hamm")
+    wait_until(lambda: names(visitor)[1] == "Hamm", PATIENCE_S, "it is noticed by itself")
+    visitor.js("holds.list = true")
+    elsewhere("Clov")
+    line(visitor, 2).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(" And more.", ENTER)
+    visitor.sees(".trouble", "changed elsewhere")
+    visitor.sees(".trouble", "make it again")
+    assert visitor.findings() == []
+    wait_until(lambda: names(visitor)[1] == "Clov", PATIENCE_S, "it is shown as it is")
+    field = visitor.driver.switch_to.active_element
+    assert field.get_attribute("value").endswith(" And more."), "what was typed is still there"
+    field.send_keys(ENTER)
+    visitor.sees("#said", "The line is corrected.")
+    assert said(visitor, 2).endswith(" And more.")
+    assert visitor.driver.find_elements("css selector", ".trouble") == []
+
+
+def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    reads_with_holds(visitor, server, tmp_path)
+
+    def writes(text: str) -> None:
+        line(visitor, 2).send_keys("e")
+        visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, text, ENTER)
+
+    def held(kind: str) -> None:
+        wait_until(lambda: visitor.js(f"return Boolean(held.{kind})"), PATIENCE_S, kind)
+
+    visitor.js("holds.edit = holds.history = true")
+    writes("One.")  # the page looks, and asks for what it does not know to be its own
+    held("edit")
+    visitor.js("document.dispatchEvent(new Event('visibilitychange'))")
+    held("history")
+    visitor.js("holds.edit = holds.history = false; held.edit()")
+    wait_until(lambda: said(visitor, 2) == "One.", PATIENCE_S, "the first")
+    writes("Two.")
+    wait_until(lambda: said(visitor, 2) == "Two.", PATIENCE_S, "the second")
+    before = visitor.js("held.history(); return given.transcript")
+    wait_until(lambda: visitor.js("return given.transcript") > before, PATIENCE_S, "it is there")
+    visitor.driver.execute_async_script("setTimeout(arguments[0], 100)")
+    writes("Three.")
+    wait_until(lambda: said(visitor, 2) == "Three.", PATIENCE_S, "the third")
+    assert visitor.driver.find_elements("css selector", ".trouble") == []
+
+
+def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
+    visitor: Visitor, slow: Server, tmp_path: Path
+) -> None:
+    """Nor does an answer that does not come to what else the page would know."""
+    early = visitor.before(
+        """window.real = window.fetch;
+        window.fetch = async (address, ...more) => {
+          if (address.endsWith("/about")) await new Promise((come) => (window.letGo = come));
+          const answer = await real(address, ...more);
+          if (!address.endsWith("/events")) return answer;
+          const reader = answer.body.getReader();
+          let left = 2;
+          const silent = new ReadableStream({async pull(out) {
+            if ((left -= 1) >= 0) out.enqueue((await reader.read()).value);
+            else await new Promise(() => {});
+          }});
+          return new Response(silent, {headers: answer.headers});
+        };"""
+    )
+    visitor.opens(slow)
+    visitor.late(early)
+    visitor.sends(tone(tmp_path / "talk.wav", 20))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 20, PATIENCE_S, "all rows")
+    visitor.js("letGo()")
+    # whose voice was not heard cannot be remembered, and that is said
+    visitor.driver.find_elements("css selector", ".row .name")[1].click()
+    visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
+    visitor.sees(".lane", "Clov").click()
+    visitor.sees("dialog[open] button", "Remember this voice").click()
+    visitor.sees("dialog[open] .trouble", "its voice was not heard well enough")
+    # two who were taken for one are told apart by what their lines sound like
+    visitor.sees("dialog[open] form:nth-of-type(2) button", "Merge").click()
+    visitor.sees("#main .title", "1 speaker")
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] button:not([aria-label]):not(.main)", "Split by voice").click()
+    visitor.sees("#said", "is 2 speakers now, by voice.")
+    visitor.sees("#main .title", "2 speakers")
+    assert visitor.findings() == []
+
+
+def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
+    visitor: Visitor, slow: Server, tmp_path: Path
+) -> None:
+    visitor.opens(slow)
+    visitor.sends(tone(tmp_path / "long one.wav", 600))
+    visitor.sees(".job[data-state=running] .name", "long one.wav")
+    visitor.sends(tone(tmp_path / "second.wav", 45))
+    visitor.sees(".job[data-state=queued] .how", "Next in line")
+    visitor.sends(tone(tmp_path / "third.wav", 3))
+    visitor.sees(".job[data-state=running] .name", "long one.wav").click()
+    wait_until(lambda: visitor.rows() > 3, PATIENCE_S, "it grows")
+    visitor.driver.refresh()
+    visitor.sees(".job[data-state=running] .name", "long one.wav").click()
+    wait_until(lambda: visitor.rows() > 3, PATIENCE_S, "it is there again")
+    rows = visitor.rows()
+    wait_until(lambda: visitor.rows() > rows, PATIENCE_S, "and grows")
+    numbers = "return [...document.querySelectorAll('.row')].map((one) => one.dataset.index)"
+    found = visitor.js(numbers)
+    assert found == [str(index) for index in range(len(found))]
+    assert visitor.findings() == []
+    visitor.sees("[aria-label='Cancel third.wav']").click()
+    visitor.sees("#said", "third.wav is cancelled.")
+    visitor.sees("[aria-label='Cancel long one.wav']").click()
+    visitor.sees(".job .name", "second.wav").click()
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 45, PATIENCE_S, "all rows")
+    # played from what the service kept: no more of it than is heard
+    visitor.sees(".player .round[aria-label=Play]")
+    visitor.driver.find_elements("css selector", ".row .said")[40].click()
+    wait_until(lambda: visitor.js(PLACE)[0] > 40.2, PATIENCE_S, "it plays from there")
+    visitor.sees(".player .round[aria-label=Pause]").click()
+
+
+def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
+    visitor: Visitor, slow: Server, tmp_path: Path
+) -> None:
+    visitor.opens(slow)
+    visitor.sends(tone(tmp_path / "shared.wav", 600))
+    visitor.sees(".job[data-state=running] .name", "shared.wav")
+    first = visitor.driver.current_window_handle
+    visitor.driver.switch_to.new_window("tab")
+    visitor.opens(slow)
+    visitor.sees(".job[data-state=running] .name", "shared.wav")
+    visitor.driver.find_element("css selector", "[aria-label='Cancel shared.wav']").click()
+    visitor.sees("h1", "Who said what")
+    visitor.driver.switch_to.window(first)
+    wait_until(lambda: "shared.wav" not in visitor.text(), PATIENCE_S, "gone there, too")
+
+
+def test_a_service_that_is_started_anew_is_waited_for_and_gets_the_recording_again(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    with Server(tmp_path / "before", scripted_speed=2) as server:
+        port = server.port
+        visitor.opens(server)
+        visitor.sends(tone(tmp_path / "kept.wav", 60))
+        visitor.sees(".job[data-state=running]")
+        wait_until(lambda: visitor.rows() > 2, PATIENCE_S, "it grows")
+    visitor.sees(".banner", "does not answer")
+    with Server(tmp_path / "after", port=port) as server:
+        visitor.sees("#main .title", "2 speakers")
+        wait_until(lambda: visitor.rows() == 60, PATIENCE_S, "all of it")
+        assert len(server.client.get("/v1/jobs").json()["jobs"]) == 1
+        assert "does not answer" not in visitor.text()
+
+
+def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(token=TOKEN, **kept(tmp_path))
+    visitor.opens(server)
+    visitor.sees(".door", "vibevoice-asr open")
+    assert visitor.findings() == []
+    link = opened(server, TOKEN)
+    visitor.driver.get("about:blank")
+    visitor.driver.get(link)
+    visitor.sees("h1", "Who said what")
+    assert visitor.driver.current_url == f"http://127.0.0.1:{server.port}/"
+    assert visitor.js("return document.cookie") == ""
+    visitor.sends(tone(tmp_path / "talk.wav", 3))
+    visitor.sees("#main .title", "2 speakers")
+    visitor.driver.refresh()
+    visitor.sees(".job .name", "talk.wav").click()
+    visitor.sees(".player button", "Listen to the recording").click()
+    visitor.sees(".player .round[aria-label=Play]")
+    wait_until(lambda: visitor.js("return document.querySelector('audio').duration === 3"),
+               PATIENCE_S, "fetched with the token, which is in no address")  # fmt: skip
+    assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
+    visitor.driver.switch_to.new_window("tab")
+    visitor.driver.get(link)
+    visitor.sees(".trouble", "does not count any more")
+    field = visitor.driver.find_element("id", "token")
+    field.send_keys(TOKEN)
+    field.submit()
+    visitor.sees(".job .name")
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".title", "Listening")
+    assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this page")
+
+
+def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    token, _ = issuer.create("mallory")
+    server = start_server(token_keys=issuer.keys.public)
+    links = [opened(server, token) for _ in range(2)]
+    kept_token = "return sessionStorage.getItem('vibevoice-token')"
+    visitor.driver.get(links[0])
+    visitor.sees(".door", "signs you in as mallory")
+    assert visitor.findings() == []
+    assert visitor.js(kept_token) is None
+    visitor.sees(".door button", "Do not sign in").click()
+    visitor.sees(".door", "This service wants to know who you are")
+    assert visitor.js(kept_token) is None
+    visitor.driver.get("about:blank")
+    visitor.driver.get(links[1])
+    visitor.sees(".door button", "Sign in as mallory").click()
+    visitor.sees("h1", "Who said what")
+    visitor.sees(".bar .status").click()
+    visitor.sees("dialog .facts", "Signed in asmallory")
+
+
+def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    letter = tmp_path / "letter.wav"
+    letter.write_text("This is no sound at all.\n" * 99)
+    visitor.opens(server)
+    visitor.sends(letter)
+    visitor.sees(".job[data-state=failed] .how", "not audio in a format")
+    visitor.sees(".job[data-state=failed] .how", "Send wav, flac")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", "[aria-label='Leave out letter.wav']").click()
+    visitor.sees("h1", "Who said what")
+
+
+def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sees(".intake button", "Record").click()
+    time_of = "return document.querySelector('.recording .time').textContent"
+    visitor.sees(".recording .time", ":")
+    wait_until(lambda: visitor.js(time_of) > "0:00", PATIENCE_S, "a second")
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sees(".job .name", "Recording 2")
+
+
+SOCKETS = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) { super(...given); window.sockets.push(this); }
+};"""
+"""The connections of a page, for who wants to break them."""
+GONE = json.dumps(
+    {"type": "error", "code": "live_gone", "message": "It is gone.", "hint": "Try later."}
+)
+LIVE = "Live captions"
+
+
+def captions(visitor: Visitor, more: int = 1) -> int:
+    """So many lines more; how many there are."""
+    rows = visitor.rows()
+    wait_until(lambda: visitor.rows() >= rows + more, PATIENCE_S, f"captions\n{visitor.text()}")
+    return visitor.rows()
+
+
+def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".talking [aria-label=Loudness]")
+    visitor.sees(".tail p", "w")
+    visitor.sees(".row .said", "w")
+    visitor.sees("[role=log][aria-live=polite] p", "Speaker 0: w")
+    wait_until(
+        lambda: visitor.js("return document.querySelector('meter').value") > 0, PATIENCE_S, ""
+    )
+    assert visitor.findings() == []
+    visitor.js("sockets[0].close(4000)")
+    captions(visitor, 2)
+    assert visitor.js("return sockets.length") == 2, "it came again by itself"
+    visitor.sees(".talking button", "Pause").click()
+    visitor.sees(".title", "Paused")
+    visitor.sees("#said", "Paused")
+    visitor.sees(".tail", "")
+    at = visitor.js("return document.querySelector('.talking .time').textContent")
+    time.sleep(1.2)
+    assert visitor.js("return document.querySelector('.talking .time').textContent") == at
+    visitor.sees(".talking button", "Go on").click()
+    captions(visitor)
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this page")
+    assert visitor.findings() == []
+    visitor.sees(".job .name", "Live 2")
+    visitor.sees(".player .round[aria-label=Play]").click()
+    wait_until(lambda: visitor.js(PLACE)[0] > 0.3, PATIENCE_S, "its own sound is heard")
+    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees("#main .title", "2 speakers · scripted")
+    job = server.client.get("/v1/jobs").json()["jobs"][0]
+    assert job["duration"] == pytest.approx(
+        visitor.js("return document.querySelector('audio').duration")
+    )
+    visitor.sees(".job .pick", "only in this page").click()
+    visitor.sees("[aria-label^='Throw Live']").click()
+    visitor.sees("#sure-talk .danger").click()
+    wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
+
+
+def test_captions_that_are_kept_are_a_transcript_like_any_other(
+    visitor: Visitor, slow: Server
+) -> None:
+    visitor.opens(slow)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".talking label", "Keep as a transcript").click()
+    visitor.sees(".row .said", "w")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees("#main .title", "scripted")  # as it was captioned: nothing is heard again
+    (job,) = slow.client.get("/v1/jobs").json()["jobs"]
+    assert job["state"] == "done"
+    visitor.sees(".job .name", "Live 2")
+    assert "only in this page" not in visitor.text()
+    visitor.sees(".player .round[aria-label=Play]").click()
+    wait_until(lambda: visitor.js(PLACE)[0] > 0.1, PATIENCE_S, "its sound is at hand")
+    visitor.driver.find_elements("css selector", ".row .name")[0].click()
+    visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
+    visitor.sees(".lane", "Clov")
+    assert visitor.findings() == []
+
+
+def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    captions(visitor)
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    visitor.sees(".trouble", "Try later.")
+    visitor.sees(".title", "The sound is still recorded")
+    is_a_phone(visitor)
+    assert visitor.findings() == []
+    at = visitor.sees(".talking .time").text
+    wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees("#main .title", "2 speakers · scripted")
+
+
+def test_a_microphone_that_was_paused_stays_off_when_captions_end(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".title", "Listening")
+    visitor.sees(".talking button", "Pause").click()
+    visitor.sees(".title", "Paused")
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    visitor.sees(".trouble", "Try later.")
+    visitor.sees(".title", "only in this page")
+
+
+def test_a_microphone_that_is_refused_is_said_with_what_to_do(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(
+        """navigator.mediaDevices.getUserMedia = async () => {
+          throw new DOMException("no", "NotAllowedError");
+        };"""
+    )
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".intake .trouble[role=alert]", "Allow it beside the address")
+    assert visitor.findings() == []
+
+
+def test_speakers_that_are_decided_anew_change_lines_that_stand(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    partial = {"type": "partial", "turn": 1, "piece": 2, "text": "Me to", "stable": "Me"}
+    told = [
+        {
+            "type": "final",
+            "turn": 0,
+            "piece": 0,
+            "segment": {"speaker": "Speaker_0", "text": "Me?"},
+        },
+        {
+            "type": "final",
+            "turn": 0,
+            "piece": 1,
+            "segment": {"speaker": "Speaker_0", "text": "Me!"},
+        },
+        {**partial, "tail": "o"},
+        {"type": "speakers_revised", "speakers": {"1": "Speaker_1"}},
+    ]
+    script = """const done = arguments[arguments.length - 1];
+    import(document.querySelector("[href$='/captions.js']").href).then(
+      ({after, NOTHING, segmentsOf, tailOf}) => {
+        const there = arguments[0].reduce(after, NOTHING);
+        const gone = after(there, {type: "turn_ended", turn: 1});
+        done([segmentsOf(there).map(({speaker}) => speaker), tailOf(there), tailOf(gone)]);
+      });"""
+    speakers, tail, gone = visitor.driver.execute_async_script(script, told)
+    assert speakers == ["Speaker_0", "Speaker_1"]
+    assert tail == [{"piece": 2, "sure": "Me", "unsure": " to o"}]
+    assert gone == []
+
+
+def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sees(".status").click()
+    visitor.sees(".plan", "fits: int8")
+    assert visitor.findings() == []
+    before = server.health()["precision"]
+    other = "int8" if before == "fp32" else "fp32"
+    visitor.driver.find_element("css selector", f".plan input[value={other}]").click()
+    visitor.sees(".precision button", f"Load {other}").click()
+    visitor.sees(".status", f"scripted, {other}")
+    assert server.health()["precision"] == other
+
+
+def test_a_long_transcript_is_built_in_slices_and_searched_whole(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    """What takes its time in a slice is measured by bench/page.py."""
+    visitor.opens(server)
+    visitor.js(made_up())
+    visitor.sends(tone(tmp_path / "hour.wav", 3))
+    wait_until(lambda: visitor.rows() == LONG, PATIENCE_S, "all rows")
+    chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"
+    assert visitor.js(chunk) == "auto"
+    visitor.driver.find_element("css selector", ".search input").send_keys("word7 ")
+    total = visitor.js(
+        "return [...document.querySelectorAll('.said')]"
+        ".reduce((sum, one) => sum + one.textContent.split('word7').length - 1, 0)"
+    )
+    visitor.sees(".found", f"1 of {total}")
+    assert visitor.js("return CSS.highlights.get('found').size") < total / 4, "those in sight"
+
+
+def test_a_stranger_s_page_cannot_show_it_nor_ask_it(visitor: Visitor, server: Server) -> None:
+    visitor.driver.get(f"http://{STRANGER}:{server.port}/")  # a page of that origin, refused
+    visitor.sees("body", "host_not_allowed")
+    visitor.driver.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        const frame = document.createElement("iframe");
+        frame.onload = () => done();
+        frame.src = arguments[0];
+        document.body.append(frame);""",
+        f"http://127.0.0.1:{server.port}/",
+    )
+    visitor.driver.switch_to.frame(0)
+    assert "Who said what" not in visitor.text()
+    assert visitor.js("return document.getElementById('app')") is None
+    visitor.driver.switch_to.default_content()
+    told = visitor.driver.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        fetch(arguments[0]).then((answer) => done(answer.status), () => done("refused"));""",
+        f"http://127.0.0.1:{server.port}/v1/page/about",
+    )
+    assert told == "refused"
+    refused = ("frame-ancestors", "X-Frame")
+    wait_until(
+        lambda: any(word in line for line in visitor.said() for word in refused),
+        PATIENCE_S,
+        "the browser says that it did not show it",
+    )
+    visitor.log.clear()  # here it is meant
+    visitor.driver.get("about:blank")
+
+
+@pytest.mark.parametrize("looks", ["light", "dark"])
+def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
+    looks: str, visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 20))
+    visitor.sees("#main .title", "2 speakers")
+    while visitor.js("return document.documentElement.dataset.theme") != looks:
+        visitor.driver.find_element("css selector", ".bar > .bare").click()
+    background = visitor.js("return getComputedStyle(document.documentElement).backgroundColor")
+    assert (int(background.split("(")[1].split(",")[0]) < 128) is (looks == "dark")
+    visitor.driver.find_element("css selector", ".search input").send_keys("a")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", "[popovertarget]").click()
+    visitor.sees("#formats button", "Subtitles")
+    assert visitor.findings() == []
+    is_a_phone(visitor)
+    assert visitor.findings() == []
+
+
+pictures = pytest.mark.skipif(
+    "VIBEVOICE_SCREENSHOTS" not in os.environ,
+    reason="nobody wants pictures (VIBEVOICE_SCREENSHOTS)",
+)
+
+
+def endgame() -> Path:
+    """Two people, of the wheel."""
+    package = find_spec("moonshine_voice")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "assets/endgame_nagg_nell.wav"
+
+
+@pictures
+def test_a_picture_of_live_captions(start_server: Callable[..., Server]) -> None:
+    visitor = Visitor(endgame())
+    try:
+        visitor.opens(start_server(engine="moonshine"))
+        visitor.driver.set_window_size(1280, 800)
+        visitor.sees(".intake button", LIVE).click()
+        visitor.sees(".who .name", "Speaker 1")
+        captions(visitor, 2)
+        visitor.sees(".tail p", " ")
+        visitor.shot("page-live")
+    finally:
+        visitor.driver.quit()
+
+
+@pictures
+def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
+    server = start_server(engine="moonshine")
+    visitor.opens(server)
+    visitor.sends(endgame())
+    visitor.sees("#main .title", "2 speakers")
+    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    called = [
+        {"op": "rename", "speaker": f"Speaker_{number}", "name": name}
+        for number, name in enumerate(("Nagg", "Nell"))
+    ]
+    server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": called})
+    visitor.sees(".lanes .name", "Nell")
+    visitor.driver.find_elements("css selector", ".row .said")[2].click()
+    visitor.sees(".player .round[aria-label=Pause]").click()
+    time.sleep(1)
+    visitor.js("document.activeElement.blur(); scrollTo(0, 0)")
+    for name, theme, metrics in (
+        ("page-light", "light", {"width": 1280, "height": 800}),
+        ("page-dark", "dark", {"width": 1280, "height": 800}),
+        ("page-phone", "light", {"width": 390, "height": 800}),
+    ):
+        while visitor.js("return document.documentElement.dataset.theme") != theme:
+            visitor.driver.find_element("css selector", ".bar > .bare").click()
+        visitor.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {**metrics, "deviceScaleFactor": 1, "mobile": False},
+        )
+        visitor.js("document.activeElement.blur()")
+        time.sleep(0.5)
+        visitor.shot(name)
+    assert REPOSITORY.exists()

@@ -1,0 +1,56 @@
+"""What a client would like, by the letter of RFC 7240."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sidecar.api.http.prefer import preferences, wants_async
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        (["respond-async"], True),
+        (["Respond-Async"], True),
+        (["RESPOND-ASYNC , wait=10"], True),
+        (["wait=10, respond-async"], True),
+        (["wait=10", "respond-async"], True),
+        (["respond-async; priority=5"], True),
+        (["respond-async;"], True),
+        (['respond-async=""'], True),
+        ([",, respond-async"], True),
+        (['x="a, \\"b", respond-async'], True),
+        ([], False),
+        ([""], False),
+        (["respond-async-not"], False),
+        (["not-respond-async"], False),
+        (["respond async"], False),
+        (['x="respond-async"'], False),
+        (['x="a, respond-async, b"'], False),
+        (["x=respond-async"], False),
+        (["wait=5;respond-async"], False),
+        (["wait=5; a=b ; respond-async"], False),
+        (["respond-async=no"], False),
+        (["respond-async=no, respond-async"], False),
+        (["return=minimal"], False),
+        (['x="never closed, respond-async'], False),
+    ],
+)
+def test_a_job_is_answered_to_those_who_prefer_it(headers: list[str], wanted: bool) -> None:
+    assert wants_async(headers) is wanted
+
+
+def test_names_come_in_lower_case_with_their_first_value() -> None:
+    assert preferences(['Wait = 10; x, HANDLING="lenient"', "wait=20"]) == {
+        "wait": "10",
+        "handling": "lenient",
+    }
+
+
+@pytest.mark.parametrize("piece", [" ", ";", "; ", "a=", ",", '"', "a ", "a;", 'a="\\'])
+def test_no_header_takes_long(piece: str) -> None:
+    begun = time.thread_time()
+    preferences([piece * 30_000])
+    assert time.thread_time() - begun < 0.5

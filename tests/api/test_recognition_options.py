@@ -1,0 +1,115 @@
+"""Prompt, hotwords, speakers, temperature, tokens: the wire's part, on an engine without use for
+them. What they do is in test_vibevoice_over_http.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import Server, check_problem
+
+STEERING: dict[str, Any] = {
+    "hotwords": "Nagg, Nell",
+    "prompt": "Samuel Beckett",
+    "num_speakers": 2,
+    "temperature": 0.5,
+    "max_tokens": 4096,
+    "windows": "parallel",
+}
+Send = Callable[..., Any]
+
+
+@pytest.fixture(params=["form", "json"])
+def send(request: pytest.FixtureRequest, server: Server, voice: bytes, tmp_path: Path) -> Send:
+    """Posts a recording with fields, in either form of the request."""
+    if request.param == "form":
+        return lambda **fields: server.post(voice, **{k: str(v) for k, v in fields.items()})
+    (tmp_path / "voice.wav").write_bytes(voice)
+    return lambda **fields: server.post_path(str(tmp_path / "voice.wav"), **fields)
+
+
+def warnings_of(response: Any) -> list[dict[str, str]]:
+    assert response.status_code == 200, response.text[:500]
+    return list(response.json()["metadata"]["warnings"])
+
+
+def test_an_engine_that_cannot_be_steered_does_its_work_and_says_what_it_left_out(
+    send: Send,
+) -> None:
+    (warning,) = warnings_of(send(**STEERING))
+    assert warning["code"] == "option_ignored"
+    for field in ("hotwords", "prompt", "num_speakers", "temperature", "max_tokens", "windows"):
+        assert field in warning["message"]
+    (warning,) = warnings_of(send(num_speakers=3))
+    assert "num_speakers" in warning["message"]
+    assert "prompt" not in warning["message"]
+
+
+def test_fields_that_change_nothing_warn_of_nothing(send: Send) -> None:
+    assert warnings_of(send(temperature=0, hotwords="", context="  ")) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"num_speakers": 0}, "num_speakers"),
+        ({"num_speakers": "many"}, "num_speakers"),
+        ({"temperature": "nan"}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": 65_537}, "max_tokens"),
+        ({"hotwords": "x" * 4097}, "hotwords"),
+        ({"prompt": "長" * 4097}, "prompt"),
+        ({"prompt": "a", "context": "b"}, "context"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_value_that_is_not_possible_names_its_field(
+    fields: dict[str, Any], named: str, send: Send
+) -> None:
+    response = send(**fields)
+    check_problem(response, 422, "field_invalid")
+    assert f"'{named}'" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_speakers", True),
+        ("num_speakers", [2]),
+        ("temperature", {}),
+        ("max_tokens", 1.5),
+        ("hotwords", ["Nagg", "Nell"]),
+        ("prompt", 7),
+        ("precision", True),
+    ],
+)
+def test_json_of_the_wrong_type_names_its_field(field: str, value: Any, server: Server) -> None:
+    response = server.post_path("/no/matter", **{field: value})
+    check_problem(response, 422, "field_invalid")
+    assert f"'{field}'" in response.json()["detail"]
+
+
+def test_half_a_character_is_refused(server: Server) -> None:
+    body = b'{"audio_path": "/no/matter", "prompt": "\\ud83d"}'
+    response = server.client.post(
+        "/transcribe", content=body, headers={"Content-Type": "application/json"}
+    )
+    check_problem(response, 400, "json_invalid")
+
+
+def test_the_longest_prompt_passes_in_any_script(send: Send) -> None:
+    (warning,) = warnings_of(send(prompt="長" * 4096))
+    assert warning["code"] == "option_ignored"
+
+
+def test_every_option_is_in_the_schema_with_an_example(server: Server) -> None:
+    paths = server.client.get("/openapi.json").json()["paths"]
+    for path, names in (("/transcribe", [*STEERING, "context"]), ("/v1/estimate", ["prompt"])):
+        content = paths[path]["post"]["requestBody"]["content"]
+        for form in ("application/json", "multipart/form-data"):
+            properties = content[form]["schema"]["properties"]
+            for name in names:
+                assert properties[name]["type"]
+                assert properties[name].get("examples") or name == "context"

@@ -1,0 +1,205 @@
+"""Server-sent events, and readers that are slow, gone, or not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+import uvicorn
+from service_process import PATIENCE_S, Server, until
+from sse_reader import parse
+
+from bench.subscribers import many
+from sidecar.api.events import Frames
+from sidecar.api.http import sse
+from sidecar.api.http.deadlines import with_deadline
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.ref import Named
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.jobs.events import Begun, Cancelled, Reported
+from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.record import JobRecord
+from sidecar.transcripts.transcript import Segment, SegmentReady
+
+BUFFER = 4
+FACTS = AudioFacts("wav", "sndfile", 3.0)
+NAMED = Named("/recordings/voice.wav", 42, 1)
+
+
+class Reader:
+    """An ASGI server's end: takes frames while it ``reads``, and may go."""
+
+    def __init__(self) -> None:
+        self.reads = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.body = b""
+
+    async def send(self, message: Any) -> None:
+        await self.reads.wait()
+        self.body += message.get("body", b"")
+
+    async def receive(self) -> dict[str, str]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+def test_a_frame_is_one_line_of_json_after_its_id_and_name() -> None:
+    assert sse.frame({"text": "a\nb\u2028"}, "data", 7) == (
+        b'id: 7\nevent: data\ndata: {"text":"a\\nb\\u2028"}\n\n'
+    )
+    assert sse.frame({}) == b"data: {}\n\n"
+
+
+def submitted() -> JobRecord:
+    return JobRecord.submitted(0.0, NAMED, FACTS, TranscribeOptions())
+
+
+async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
+    store, job, reader = MemoryLog(buffer=BUFFER), submitted(), Reader()
+    store.add(job)
+    subscription = store.subscribe(job.id)
+    answer = sse.EventStream(Frames().following(job.id, subscription), subscription.close)
+    answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
+    await asyncio.sleep(0)
+    store.append(job.id, Begun())
+    for index in range(3 * BUFFER):
+        segment = Segment(index, index + 1.0, "word")
+        store.append(job.id, Reported(SegmentReady(index, segment)))
+        await asyncio.sleep(0)  # the engine goes on
+    assert store._feed.subscribers == 0
+    reader.reads.set()
+    await answering
+    told = list(parse(reader.body.decode().split("\n")))
+    assert told[-1].name == "behind"
+    after = told[-1].data["resume_after"]
+    store.append(job.id, Cancelled())
+    rest = [event.seq for event in store.events(job.id, after)]
+    assert [event.id for event in told[:-1]] + rest == list(range(1, 3 * BUFFER + 3))
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: bool) -> None:
+    closed: list[bool] = []
+    ended: list[bool] = []
+    reader = Reader()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield sse.KEEP_ALIVE
+                await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    if reads:
+        reader.reads.set()
+    answer = sse.EventStream(endless(), lambda: closed.append(True))
+    answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
+    await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
+    reader.gone.set()
+    await answering
+    assert closed == [True]
+    assert ended == ([True] if reads else [])
+
+
+async def test_a_request_for_the_head_alone_ends_at_once() -> None:
+    closed: list[bool] = []
+    reader = Reader()
+    reader.reads.set()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield sse.KEEP_ALIVE
+            await asyncio.sleep(0)
+
+    answer = sse.EventStream(endless(), lambda: closed.append(True))
+    answering = asyncio.ensure_future(answer({"head": True}, reader.receive, reader.send))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert answering.done()
+    assert (closed, reader.body) == ([True], b"")
+
+
+async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
+    store, job, found = MemoryLog(), submitted(), []
+    store.add(job)
+    async for events in store.subscribe(job.id).batches(0.01):
+        found.append([event.seq for event in events])
+        if not events:
+            store.append(job.id, Begun())
+            store.append(job.id, Begun() if len(found) < 3 else Cancelled())
+    assert found == [[], [1, 2], [], [3, 4]]
+
+
+async def test_an_event_is_written_once_for_all_who_follow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, job, frames, written = MemoryLog(), submitted(), Frames(), []
+    store.add(job)
+    monkeypatch.setattr(sse, "to_json", lambda data: written.append(data) or b"{}")
+    followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]
+    store.append(job.id, Begun())
+    store.append(job.id, Cancelled())
+    bodies = {b"".join([piece async for piece in each]) for each in followers}
+    assert len(bodies) == 1
+    assert len(written) == 2, "not once for each"
+
+
+async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> None:
+    """With a real server and a real socket; the reader that reads has all."""
+    ended: list[bool] = []
+    given_up = asyncio.Event()
+
+    def closed() -> None:
+        ended.append(True)
+        if len(ended) == 2:
+            given_up.set()
+
+    async def much() -> AsyncGenerator[bytes, None]:
+        for _ in range(800):
+            yield b":" + b"x" * (16 << 10) + b"\n\n"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await sse.EventStream(much(), closed)(scope, receive, send)
+
+    config = uvicorn.Config(app, http=with_deadline(15, 2.0), lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener, closing(socket.socket()) as idle:
+        for end, buffer in ((listener, socket.SO_SNDBUF), (idle, socket.SO_RCVBUF)):
+            end.setsockopt(socket.SOL_SOCKET, buffer, 64 << 10)  # they grow to megabytes otherwise
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        whole = bytearray()
+        while piece := await reader.read(1 << 20):
+            whole += piece
+            await asyncio.sleep(0)
+        assert whole.endswith(b"0\r\n\r\n")
+        assert len(ended) == 1
+        writer.close()
+        idle.connect(listener.getsockname())
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(given_up.wait(), PATIENCE_S)
+        got = 0
+        with suppress(ConnectionResetError):
+            while piece := idle.recv(1 << 20):
+                got += len(piece)
+        assert got < len(whole) / 2
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_nothing(
+    start_server: Callable[..., Server],
+) -> None:
+    """`python -m bench.subscribers` is the same with ten thousand, and says what it costs."""
+    server = start_server(scripted_speed=1)
+    cost = await many(server.port, server.process.pid, 400, 2)
+    assert len(cost.spread_s) >= 2
+    assert cost.left_fds <= 0
+    assert cost.each_kb < 100

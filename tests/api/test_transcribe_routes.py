@@ -1,0 +1,180 @@
+"""The desktop host's own dialogue, on the embedded engine and real recordings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moonshine_voice import get_assets_path
+from recordings import wav
+from service_process import PATIENCE_S, Server, check_problem
+
+from sidecar import errors
+from sidecar.api import lines
+
+ENDGAME = Path(get_assets_path()) / "endgame_nagg_nell.wav"
+BECKETT = Path(get_assets_path()) / "beckett.wav"
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("embedded"), engine="auto") as server:
+        yield server
+
+
+def as_the_host_parses(body: dict[str, Any]) -> None:
+    """Every named field is there, not null, and of the type that the host's parser demands."""
+    assert isinstance(body["status"], str)
+    for segment in body["segments"]:
+        assert segment["speaker"].removeprefix("Speaker_").isdecimal()
+        assert isinstance(segment["start_time"], float)
+        assert isinstance(segment["end_time"], float)
+        assert segment["text"]
+    about = body["metadata"]
+    for name in ("duration", "processing_time"):
+        assert isinstance(about[name], float)
+    for name in ("language", "model_precision"):
+        assert isinstance(about[name], str)
+    assert type(about["num_speakers"]) is int
+
+
+@pytest.fixture(scope="module")
+def conversation(embedded: Server) -> dict[str, Any]:
+    """What the host's default request gets: a local path, fp16, auto."""
+    response = embedded.post_path(str(ENDGAME), precision="fp16", language="auto")
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_the_host_s_default_request_gets_who_said_what_and_when(
+    conversation: dict[str, Any],
+) -> None:
+    as_the_host_parses(conversation)
+    assert conversation["metadata"]["num_speakers"] == 2
+    assert conversation["metadata"]["engine"] == "moonshine"
+    said = [(segment["speaker"], segment["text"]) for segment in conversation["segments"]]
+    assert said[0] == ("Speaker_0", "Do you hear me?")
+    assert said[1] == ("Speaker_1", "Yes.")
+
+
+def test_a_precision_that_the_engine_lacks_is_substituted_and_said(
+    conversation: dict[str, Any],
+) -> None:
+    assert conversation["metadata"]["model_precision"] == "int8"
+    (warning,) = conversation["metadata"]["warnings"]
+    assert warning["code"] == "precision_substituted"
+    assert "fp16" in warning["message"]
+    assert "int8" in warning["message"]
+
+
+def test_an_upload_gets_what_the_path_gets(embedded: Server) -> None:
+    by_path = embedded.post_path(str(BECKETT), precision="int8").json()
+    uploaded = embedded.post(BECKETT.read_bytes(), precision="int8").json()
+    assert uploaded["segments"] == by_path["segments"]
+    assert uploaded["metadata"]["warnings"] == []
+
+
+def test_without_diarization_there_is_text_and_one_nominal_speaker(embedded: Server) -> None:
+    body = embedded.post(BECKETT.read_bytes(), diarize="false").json()
+    as_the_host_parses(body)
+    assert {segment["speaker"] for segment in body["segments"]} == {"Speaker_0"}
+    assert body["metadata"]["diarized"] is False
+    assert "ever tried" in " ".join(s["text"] for s in body["segments"]).lower()
+
+
+def test_silence_is_success_without_segments(embedded: Server) -> None:
+    body = embedded.post(wav(bytes(160_000))).json()
+    assert body["status"] == "success"
+    assert body["segments"] == []
+    assert body["metadata"]["no_speech"] is True
+    assert body["metadata"]["num_speakers"] == 0
+
+
+def test_a_language_it_does_not_know_is_a_clear_error(embedded: Server) -> None:
+    for language in ("auto", "en", "en-GB"):
+        assert embedded.post(wav(bytes(32_000)), language=language).status_code == 200
+    problem = embedded.post(wav(bytes(32_000)), language="de")
+    check_problem(problem, 422, "language_unsupported")
+    assert "It knows: en" in problem.json()["hint"]
+
+
+def test_a_reload_at_a_precision_it_lacks_names_those_it_has_and_changes_nothing(
+    embedded: Server,
+) -> None:
+    before = embedded.health()["worker_pid"]
+    problem = embedded.client.post("/reload-model", json={"precision": "fp16"})
+    check_problem(problem, 422, "precision_unavailable")
+    assert "int8" in problem.json()["hint"]
+    unknown = embedded.client.post("/reload-model", json={"precision": "fp13"})
+    check_problem(unknown, 422, "precision_unknown")
+    assert embedded.health()["worker_pid"] == before
+
+
+def test_a_reload_brings_a_fresh_engine(embedded: Server) -> None:
+    before = embedded.health()["worker_pid"]
+    answer = embedded.client.post("/reload-model", json={"precision": "int8"})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "success",
+        "message": "Model reloaded with precision: int8",
+    }
+    health = embedded.health()
+    assert health["model_loaded"] is True
+    assert health["worker_pid"] != before
+
+
+def test_health_has_every_field_before_anything_is_loaded(
+    start_server: Callable[..., Server],
+) -> None:
+    health = start_server(engine="moonshine").health()
+    assert health["status"] == "ok"
+    assert health["model_loaded"] is False
+    assert isinstance(health["gpu_available"], bool)
+    for name in ("vram_used_mb", "vram_total_mb"):
+        assert health[name] is None or type(health[name]) is int
+    assert health["pid"] > 0
+    assert len(health["instance"]) == 32
+    assert health["worker_pid"] is None
+
+
+def test_the_root_says_who_it_is(server: Server) -> None:
+    body = server.client.get("/").json()
+    assert body["service"] == "vibevoice-asr"
+    assert body["status"] == "running"
+
+
+def test_an_engine_that_is_preloaded_is_there_without_a_request(
+    start_server: Callable[..., Server],
+) -> None:
+    from service_process import wait_until
+
+    server = start_server(engine="moonshine", preload="true")
+    wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
+
+
+def test_no_word_of_a_recording_reaches_the_log(embedded: Server, conversation: object) -> None:
+    log = embedded.log().lower()
+    assert "engine moonshine loaded" in log
+    assert "ditch" not in log
+    assert str(ENDGAME).lower() not in log
+    assert json.dumps(conversation).lower().count("ditch") >= 1
+
+
+def test_who_asks_for_lines_has_each_as_it_is_heard_and_the_whole_answer_last(
+    server: Server, voice: bytes
+) -> None:
+    whole = server.post(voice).json()
+    headers = {"Accept": "application/json;q=0.5, Application/X-NDJSON"}
+    answer = server.client.post("/transcribe", files={"audio": voice}, headers=headers)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    *said, last = [json.loads(line) for line in answer.text.splitlines() if line]
+    assert [one["segment"] for one in said] == whole["segments"] != []
+    assert last["result"]["segments"] == whole["segments"]
+    assert last["result"]["metadata"].keys() == whole["metadata"].keys()
+    empty = server.client.post("/transcribe", files={"audio": b""}, headers=headers)
+    check_problem(empty, 400, "audio_empty")
+    failed = json.loads(lines.failed(errors.EngineCrashed()))["failed"]
+    assert (failed["status"], failed["code"], failed["retry_after"]) == (503, "engine_crashed", "1")

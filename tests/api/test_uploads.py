@@ -1,0 +1,259 @@
+"""Uploads on their way: how many, how much, how slow, and on whose threads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fastapi import FastAPI
+from recordings import Studio
+from service_process import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
+
+from sidecar.audio import source
+from sidecar.auth.issuing import Issuer
+from sidecar.config.settings import Settings
+from sidecar.server.app import create_app
+from sidecar.workers import audio_probe
+
+HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=f\r\n"
+FORM = b'--f\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n'
+END = b"\r\n--f--\r\n"
+
+
+def head(size: int, path: str = "/transcribe") -> bytes:
+    return f"{HEAD.format(path)}Content-Length: {size}\r\n\r\n".encode()
+
+
+def test_uploads_beyond_the_room_are_refused_before_they_are_read(
+    start_server: Callable[..., Server], voice: bytes
+) -> None:
+    server = start_server(queue_limit=2, upload_stall=PATIENCE_S)
+    server.post(voice)
+    audio = voice + bytes(1_900_000)
+    body = FORM + audio + END
+    service = psutil.Process(server.process.pid)
+    before = service.memory_info().rss
+    begun = [server.raw() for _ in range(3)]  # one would run, two would wait
+    for sock in begun:
+        sock.sendall(head(len(body)) + body[:-1])
+    wait_until(lambda: service.memory_info().rss > before + MB, PATIENCE_S, "they are on their way")
+    for _ in range(100):
+        with server.raw() as sock:
+            sock.sendall(head(len(body)))  # not a byte of it is asked for
+            status, headers, content = read_answer(sock)
+            assert (status, json.loads(content)["code"]) == (503, "queue_full")
+            assert int(headers["retry-after"]) >= 1
+            assert headers["connection"] == "close"
+    assert service.memory_info().rss - before < 40 * MB
+    for sock in begun:
+        sock.sendall(body[-1:])
+        assert read_answer(sock)[0] == 200
+        sock.close()
+    assert server.post(voice).status_code == 200
+
+
+def test_a_place_that_came_to_nothing_is_given_back(
+    start_server: Callable[..., Server], voice: bytes
+) -> None:
+    server = start_server(queue_limit=1, upload_stall=1)
+    for _ in range(3):
+        check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
+        check_problem(server.post_path("/no/such/file"), 404, "audio_path_not_found")
+        check_problem(server.post(voice, precision="int9"), 422, "precision_unknown")
+        with server.raw() as sock:
+            sock.sendall(head(1000) + FORM)  # hangs up in the middle
+        with server.raw() as sock:
+            sock.sendall(head(1000) + FORM)  # falls silent
+            assert read_answer(sock)[0] == 408
+    assert server.post(voice).status_code == 200
+
+
+def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
+    start_server: Callable[..., Server], voice: bytes
+) -> None:
+    server = start_server(queue_limit=8, upload_room_mb=3, upload_stall=PATIENCE_S)
+    first, second, third = (server.raw() for _ in range(3))
+    first.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
+    wait_until(lambda: server.disk() >= 2 * MB, PATIENCE_S, "the first is on its way")
+    second.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
+    status, _, content = read_answer(second)  # the one that found no room any more
+    assert (status, json.loads(content)["code"]) == (503, "uploads_full")
+    first.sendall(bytes(2 * MB))  # one alone may have more
+    wait_until(lambda: server.disk() >= 4 * MB, PATIENCE_S, "the first goes on")
+    third.sendall(head(64 * MB))
+    status, headers, content = read_answer(third)
+    assert (status, json.loads(content)["code"]) == (503, "uploads_full")
+    assert headers["connection"] == "close"
+    for sock in (first, second, third):
+        sock.close()
+    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
+    assert server.post(voice + bytes(4 * MB)).status_code == 200
+
+
+def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
+    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    ada, bob = (f"Authorization: Bearer {issuer.create(name)[0]}" for name in ("ada", "bob"))
+    server = start_server(
+        queue_limit=8, upload_room_mb=6, upload_stall=PATIENCE_S, token_keys=issuer.keys.public
+    )
+
+    def begun(size: int) -> socket.socket:
+        sock = server.raw()
+        said = head(size, "/v1/estimate").replace(b"\r\n", f"\r\n{ada}\r\n".encode(), 1)
+        sock.sendall(said + FORM + voice)
+        return sock
+
+    first = begun(64 * MB)
+    first.sendall(bytes(8 * MB))  # one alone may have more
+    wait_until(lambda: server.disk() >= 6 * MB, PATIENCE_S, "the room is full")
+    with begun(1000) as second:
+        status, headers, content = read_answer(second)
+        assert (status, json.loads(content)["code"]) == (503, "uploads_full")
+        assert headers["connection"] == "close"
+    name, _, value = bob.partition(": ")
+    for path in ("/v1/estimate", "/v1/jobs"):
+        answer = server.client.post(path, files={"audio": voice}, headers={name: value})
+        assert answer.is_success, answer.text
+    with server.raw() as other:
+        said = head(4 * MB, "/v1/estimate").replace(b"\r\n", f"\r\n{bob}\r\n".encode(), 1)
+        other.sendall(said + FORM + voice + bytes(2 * MB))
+        while not select.select([first], [], [], 0.01)[0]:
+            first.sendall(bytes(1000))  # it has more than an equal share of what is full
+        status, _, content = read_answer(first)
+        assert (status, json.loads(content)["code"]) == (503, "uploads_full")
+    first.close()
+    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
+
+
+def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[..., Server]) -> None:
+    server = start_server(upload_stall=1)
+    with server.raw() as sock:
+        sock.sendall(head(100_000) + FORM)
+        sock.settimeout(0.1)
+        sent, begun = 0, time.monotonic()
+        while sent < 100:
+            try:
+                assert sock.recv(1, 2)  # MSG_PEEK
+                break
+            except TimeoutError:
+                sock.sendall(b"x")
+                sent += 1
+        sock.settimeout(PATIENCE_S)
+        status, headers, content = read_answer(sock)
+    assert sent < 100
+    assert time.monotonic() - begun > 2  # three times the longest silence, not the first of them
+    assert (status, json.loads(content)["code"]) == (408, "upload_stalled")
+    assert "too slow" in json.loads(content)["detail"]
+    assert headers["connection"] == "close"
+
+
+async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    """Send a body in pieces, in this process."""
+    pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if pieces:
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {b"host": b"localhost", b"content-type": kind.encode()}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": "POST",
+        "path": "/transcribe",
+        "raw_path": b"/transcribe",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [*headers.items(), (b"content-length", b"%d" % len(body))],
+        "client": ("127.0.0.1", 40_000),
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    return sent[0]["status"], json.loads(b"".join(part["body"] for part in sent[1:]))
+
+
+async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
+) -> None:
+    release, hanging = threading.Event(), threading.Semaphore(0)
+    really_open = os.open
+
+    def hang(path: str, *rest: Any) -> int:
+        if str(path).startswith("/dead-mount"):
+            hanging.release()
+            release.wait()
+        return really_open(path, *rest)
+
+    monkeypatch.setattr(source.os, "open", hang)
+    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)  # none is given up meanwhile
+    app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
+    large = FORM + studio.voice.read_bytes() + bytes(4 * MB) + END
+    named = json.dumps({"audio_path": "/dead-mount/a.wav"}).encode()
+    async with app.router.lifespan_context(app):
+        try:
+            hung = [asyncio.ensure_future(post(app, "application/json", named)) for _ in range(40)]
+            for _ in range(audio_probe.OPENS):
+                assert await asyncio.to_thread(hanging.acquire, True, PATIENCE_S)
+            status, _ = await post(app, "multipart/form-data; boundary=f", large)
+            assert status == 200
+            assert not any(one.done() for one in hung)
+        finally:
+            release.set()
+        assert {status for status, _ in await asyncio.gather(*hung)} == {404}
+
+
+async def test_a_path_on_a_disk_that_does_not_answer_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(audio_probe, "open_path", lambda *_: release.wait())
+    app = create_app(Settings(engine="scripted", data_dir=tmp_path))
+    async with app.router.lifespan_context(app):
+        try:
+            status, body = await post(app, "application/json", b'{"audio_path": "/dead/a.wav"}')
+        finally:
+            release.set()
+    assert (status, body["code"]) == (404, "audio_path_not_found")
+    assert "does not answer" in body["detail"]
+
+
+async def test_no_piece_of_a_large_upload_is_written_where_health_is_answered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
+) -> None:
+    writers = []
+    really_write = source._write_all
+
+    def write(file: Any, data: bytearray) -> None:
+        writers.append((threading.current_thread() is threading.main_thread(), len(data)))
+        really_write(file, data)
+
+    monkeypatch.setattr(source, "_write_all", write)
+    app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
+    async with app.router.lifespan_context(app):
+        for more in (0, 5 * MB):  # in memory, and on the disk
+            form = FORM + studio.voice.read_bytes() + bytes(more) + END
+            assert (await post(app, "multipart/form-data; boundary=f", form))[0] == 200
+    (_, small), *large = writers
+    assert small < 2 * MB
+    assert sum(size for _, size in large) > 5 * MB
+    assert not any(in_loop for in_loop, _ in large)

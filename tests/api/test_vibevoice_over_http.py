@@ -1,0 +1,444 @@
+"""VibeVoice-ASR over HTTP: the real architecture, at a size that knows three clips by heart.
+
+Every load is a process that imports torch, so the tests share a server and take it as they find it:
+`other_precision` is the one to change to. A worker that is to be caught in the middle of a job is
+stopped (SIGSTOP) meanwhile: nothing here depends on how fast it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import tiny_vibevoice
+from service_process import HOST_PATIENCE_S, PATIENCE_S, Server, check_problem, wait_until
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
+
+ENDED = ("done", "failed", "cancelled")
+MULTIPART, JSON = "multipart", "json"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, its checkpoint's folder, and how it was when it first answered."""
+
+    server: Server
+    folder: Path
+    first_health: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    home = tmp_path_factory.mktemp("vibevoice")
+    folder = home / "checkpoint"
+    shutil.copytree(tiny_vibevoice.checkpoint("tiny"), folder)
+    with (
+        one_thread(),
+        Server(
+            home / "server", engine="vibevoice", model_path=folder, preload="true", keep_alive=-1
+        ) as server,
+    ):
+        first = server.health()
+        wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
+        yield Served(server, folder, first)
+
+
+@pytest.fixture
+def server(served: Served) -> Iterator[Server]:
+    """The shared server, with nothing to do before and after."""
+    yield served.server
+    for job in served.server.jobs():
+        served.server.client.delete(f"/jobs/{job['id']}")
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """With two threads on two busy cores torch waits for itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def expected(name: str, prompt: str | None = None) -> list[dict[str, Any]]:
+    """The segments of a clip as the wire has them."""
+    segments = []
+    for said in tiny_vibevoice.answers("tiny", prompt)[name]:
+        segments.append(
+            {
+                "speaker": f"Speaker_{said.get('Speaker', 0)}",
+                "start_time": float(said["Start"]),
+                "end_time": float(said["End"]),
+                "text": said["Content"],
+                **({} if "Speaker" in said else {"flags": ["non_speech"]}),
+            }
+        )
+    return segments
+
+
+def audio(name: str) -> bytes:
+    return tiny_vibevoice.clip_wav(name).read_bytes()
+
+
+def repeated(times: int) -> bytes:
+    """All clips one after the other, again and again: 68 s each time."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, tiny_vibevoice.RATE, 0, "NONE", ""))
+        for name in tiny_vibevoice.CLIPS * times:
+            with wave.open(str(tiny_vibevoice.clip_wav(name))) as clip:
+                out.writeframes(clip.readframes(clip.getnframes()))
+    return file.getvalue()
+
+
+def submit(server: Server, name: str, **fields: str) -> str:
+    """Post a clip without waiting; the job's id."""
+    response = server.client.post(
+        "/transcribe",
+        files={"audio": audio(name)},
+        data=fields,
+        headers={"Prefer": "respond-async"},
+    )
+    assert response.status_code == 202, response.text[:500]
+    return str(response.json()["id"])
+
+
+def finished(server: Server, job_id: str) -> dict[str, Any]:
+    """The job, done."""
+    job = server.wait_state(job_id, *ENDED, timeout_s=PATIENCE_S)
+    assert job["state"] == "done", job
+    return job
+
+
+def check_right(server: Server, job_id: str, name: str) -> dict[str, Any]:
+    """The job ended with the clip's transcript; its metadata."""
+    result = finished(server, job_id)["result"]
+    assert result["segments"] == expected(name)
+    return dict(result["metadata"])
+
+
+def check_serves(server: Server) -> None:
+    """A job that comes now gets its answer."""
+    response = server.post(audio("beckett"))
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["segments"] == expected("beckett")
+
+
+def reload_model(server: Server, precision: str, **query: str) -> httpx.Response:
+    return server.client.post("/reload-model", json={"precision": precision}, params=query)
+
+
+def other_precision(server: Server) -> str:
+    return "int8" if server.health()["precision"] == "bf16" else "bf16"
+
+
+def loads(server: Server) -> int:
+    return server.log().count("engine vibevoice loaded")
+
+
+@contextlib.contextmanager
+def stopped(server: Server) -> Iterator[int]:
+    """The worker's process stands still meanwhile; its pid."""
+    pid = int(server.health()["worker_pid"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_service_answers_before_torch_is_there_and_never_loads_it_itself(
+    served: Served,
+) -> None:
+    assert served.first_health["model_loaded"] is False
+    assert served.first_health["status"] == "loading"
+    assert type(served.first_health["load_percent"]) is int
+    own = Path(f"/proc/{served.server.process.pid}/maps").read_text()
+    worker = Path(f"/proc/{served.server.health()['worker_pid']}/maps").read_text()
+    assert "libtorch" in worker
+    assert "libtorch" not in own
+    assert "numpy" not in own
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [*((MULTIPART, name) for name in tiny_vibevoice.CLIPS), (JSON, "beckett")]
+)
+def test_both_forms_get_the_exact_transcript(name: str, form: str, server: Server) -> None:
+    if form == MULTIPART:
+        response = server.post(audio(name))
+    else:
+        response = server.post_path(str(tiny_vibevoice.clip_wav(name)), language="auto")
+    assert response.status_code == 200, response.text[:500]
+    body = response.json()
+    assert body["segments"] == expected(name)
+    about = body["metadata"]
+    speakers = {
+        said["Speaker"] for said in tiny_vibevoice.answers("tiny")[name] if "Speaker" in said
+    }
+    assert about["num_speakers"] == len(speakers)
+    assert about["engine"] == "vibevoice"
+    assert about["diarized"] is True
+    assert about["warnings"] == []
+
+
+def test_torch_leaves_nothing_in_the_temporary_folder(server: Server) -> None:
+    assert list(server.temp.iterdir()) == []
+
+
+def test_fp16_becomes_the_16_bit_that_does_not_overflow_and_says_so(server: Server) -> None:
+    about = server.post(audio("beckett"), precision="fp16").json()["metadata"]
+    assert about["model_precision"] == "bf16"
+    (warning,) = about["warnings"]
+    assert warning["code"] == "precision_substituted"
+    assert "fp16" in warning["message"]
+    assert "bf16" in warning["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": tiny_vibevoice.CONTEXT},
+        {"context": f"  {tiny_vibevoice.CONTEXT}\n"},
+        {"hotwords": tiny_vibevoice.CONTEXT},
+        {"prompt": "Samuel Beckett", "hotwords": "Endgame"},
+    ],
+    ids=str,
+)
+def test_a_prompt_steers_the_spelling(fields: dict[str, str], server: Server) -> None:
+    corrected = expected("beckett", tiny_vibevoice.CONTEXT)
+    assert corrected != expected("beckett")
+    body = server.post(audio("beckett"), **fields).json()
+    assert body["segments"] == corrected
+    assert body["metadata"]["warnings"] == []
+
+
+def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> None:
+    """What they do to an answer is chance; that they do something is not."""
+    cut = server.post(audio("endgame_nagg_nell"), max_tokens="40").json()
+    assert [one["code"] for one in cut["metadata"]["warnings"]] == ["output_truncated"]
+    whole = expected("endgame_nagg_nell")
+    assert cut["segments"][0] == whole[0]
+    assert len(cut["segments"]) < len(whole)
+    for fields in ({"temperature": "0.01"}, {"num_speakers": "2"}):
+        body = server.post(audio("beckett"), **fields).json()
+        assert body["status"] == "success"
+        assert body["metadata"]["warnings"] == []
+    short = server.post(audio("beckett"), windows="parallel").json()
+    assert [one["code"] for one in short["metadata"]["warnings"]] == ["windows_not_parallel"]
+    assert short["segments"] == expected("beckett")
+
+
+def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Server) -> None:
+    before, after = server.health()["precision"], other_precision(server)
+    names = [*tiny_vibevoice.CLIPS[:2], "beckett", "beckett"] * 2
+    first = submit(server, names[0])
+    server.wait_state(first, "running")
+    with ThreadPoolExecutor(1) as pool:
+        with stopped(server):
+            jobs = [first, *(submit(server, name) for name in names[1:])]
+            reloading = pool.submit(reload_model, server, after)
+            states = {server.job(job)["state"] for job in jobs[1:]}
+        answer = reloading.result(PATIENCE_S)
+    assert answer.json() == {
+        "status": "success",
+        "message": f"Model reloaded with precision: {after}",
+    }
+    assert states == {"queued"}
+    used = [check_right(server, job, name) for job, name in zip(jobs, names, strict=True)]
+    assert [about["model_precision"] for about in used] == [before] + [after] * 7
+    assert all(server.job(job)["attempts"] == 1 for job in jobs)
+
+
+def test_a_reload_that_does_not_wait_puts_the_running_job_back_and_it_ends_right(
+    server: Server,
+) -> None:
+    after = other_precision(server)
+    running = submit(server, "endgame_nagg_nell")
+    server.wait_state(running, "running")
+    with ThreadPoolExecutor(1) as pool:
+        with stopped(server):
+            waiting = submit(server, "two_cities")
+            reloading = pool.submit(reload_model, server, after, now="true")
+            wait_until(
+                lambda: server.health()["status"] == "loading", PATIENCE_S, "it was put back"
+            )
+        assert reloading.result(PATIENCE_S).status_code == 200
+    assert check_right(server, running, "endgame_nagg_nell")["model_precision"] == after
+    assert check_right(server, waiting, "two_cities")["model_precision"] == after
+
+
+def test_reloads_at_once_load_once_while_health_tells_how_far_it_is(server: Server) -> None:
+    after, before = other_precision(server), loads(server)
+    seen = []
+    with (
+        ThreadPoolExecutor(4) as pool,
+        httpx.Client(base_url=server.client.base_url, timeout=HOST_PATIENCE_S) as host,
+    ):
+        reloading = [pool.submit(reload_model, server, after) for _ in range(4)]
+        while not all(one.done() for one in reloading):
+            seen.append(host.get("/health").raise_for_status().json())
+            time.sleep(0.05)
+    assert {one.result().status_code for one in reloading} == {200}
+    assert loads(server) == before + 1
+    loading = [health["load_percent"] for health in seen if health["status"] == "loading"]
+    assert len(loading) >= 5
+    assert all(type(percent) is int and 0 <= percent <= 100 for percent in loading)
+    assert server.health()["status"] == "ok"
+    assert server.health()["load_percent"] is None
+    check_serves(server)
+
+
+def test_two_clients_that_alternate_precisions_share_one_change(server: Server) -> None:
+    there, other, before = server.health()["precision"], other_precision(server), loads(server)
+    first = submit(server, "beckett")
+    server.wait_state(first, "running")
+    wanted = [other, there] * 3
+    with stopped(server):
+        jobs = [submit(server, "beckett", precision=precision) for precision in wanted]
+    check_right(server, first, "beckett")
+    used = [check_right(server, job, "beckett")["model_precision"] for job in jobs]
+    assert used == wanted
+    assert loads(server) == before + 1
+
+
+def test_a_checkpoint_that_is_damaged_meanwhile_leaves_the_old_engine_serving(
+    served: Served, server: Server
+) -> None:
+    weights = served.folder / "model.safetensors"
+    health, kept = server.health(), weights.with_suffix(".kept")
+    weights.rename(kept)
+    try:
+        weights.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])
+        answer = reload_model(server, other_precision(server))
+    finally:
+        kept.replace(weights)
+    check_problem(answer, {500, 503}, "model_load_failed")
+    assert "safetensors" in answer.text.lower() or "incomplete" in answer.text.lower()
+    for key in ("worker_pid", "precision", "status", "model_loaded"):
+        assert server.health()[key] == health[key]
+    check_serves(server)
+
+
+def test_a_load_is_finished_though_the_job_that_asked_for_it_is_cancelled(server: Server) -> None:
+    after, before = other_precision(server), loads(server)
+    job = submit(server, "beckett", precision=after)
+    wait_until(lambda: server.health()["status"] == "loading", PATIENCE_S, "it loads")
+    assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
+    check_serves(server)
+    assert server.health()["precision"] == after
+    assert loads(server) == before + 1
+
+
+@pytest.mark.parametrize("phase", ["encode", "prefill"])
+def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
+    phase: str, server: Server
+) -> None:
+    """Three minutes of audio are encoding to nine tenths, 12,000 tokens of prompt are prefill."""
+    recording, prompt = (repeated(3), "") if phase == "encode" else (audio("beckett"), "長" * 4096)
+    worker = server.health()["worker_pid"]
+
+    def send() -> str:
+        response = server.client.post(
+            "/transcribe",
+            files={"audio": recording},
+            data={"prompt": prompt},
+            headers={"Prefer": "respond-async"},
+        )
+        return str(response.json()["id"])
+
+    def cpu_s() -> float:
+        """Of the worker: a busy machine makes it no longer."""
+        return sum(psutil.Process(worker).cpu_times()[:2])
+
+    begin_s = cpu_s()
+    finished(server, send())
+    whole_s = cpu_s() - begin_s
+    for part in (0.2, 0.5):
+        begin_s = cpu_s()
+        job = send()
+        wait_until(lambda: cpu_s() - begin_s >= part * whole_s, PATIENCE_S, "so far")  # noqa: B023
+        check_cancelled(server, job)
+    assert server.health()["worker_pid"] == worker
+    check_serves(server)
+
+
+def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server) -> None:
+    worker = server.health()["worker_pid"]
+    for _ in range(3):
+        job = submit(server, "endgame_nagg_nell")
+        seen = wait_until(lambda: server.job(job)["segments"], PATIENCE_S, "a segment")  # noqa: B023
+        assert len(seen) < len(expected("endgame_nagg_nell"))
+        check_cancelled(server, job)
+    assert server.health()["worker_pid"] == worker
+    check_serves(server)
+
+
+def check_cancelled(server: Server, job_id: str) -> None:
+    """It ends now, and the engine is free without a new process."""
+    assert server.client.delete(f"/jobs/{job_id}").json()["state"] == "cancelled"
+    wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
+
+
+def test_a_job_whose_worker_is_killed_is_tried_once_more_and_right(server: Server) -> None:
+    job, following = submit(server, "endgame_nagg_nell"), submit(server, "two_cities")
+    server.wait_state(job, "running")
+    with stopped(server) as killed:
+        os.kill(killed, signal.SIGKILL)
+    check_right(server, job, "endgame_nagg_nell")
+    check_right(server, following, "two_cities")
+    assert server.job(job)["attempts"] == 2
+    assert server.job(following)["attempts"] == 1
+    assert server.health()["worker_pid"] != killed
+
+
+def test_a_loop_is_cut_and_told(tmp_path: Path) -> None:
+    folder = tiny_vibevoice.checkpoint("loop")
+    with one_thread(), Server(tmp_path, engine="vibevoice", model_path=folder) as server:
+        stuck = server.post(audio(tiny_vibevoice.LOOPED)).json()
+        sound = server.post(audio("two_cities")).json()
+    whole = expected(tiny_vibevoice.LOOPED)
+    assert stuck["segments"][: len(whole)] == whole
+    codes = {warning["code"] for warning in stuck["metadata"]["warnings"]}
+    assert codes & {"loop_recovered", "loop_skipped"}
+    for segment in stuck["segments"][len(whole) :]:
+        assert segment["end_time"] <= stuck["metadata"]["duration"]
+    assert sound["segments"] == expected("two_cities")
+    assert sound["metadata"]["warnings"] == []
+
+
+def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
+    tmp_path: Path,
+) -> None:
+    folder = tiny_vibevoice.checkpoint("tiny")
+    names = ["beckett", *tiny_vibevoice.CLIPS]
+    with (
+        one_thread(),
+        Server(tmp_path, engine="vibevoice", model_path=folder, batch=3, preload="true") as server,
+    ):
+        wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
+        with stopped(server):
+            jobs = [submit(server, name) for name in names]
+        at_once, states = 0, ["queued"]
+        while not set(states) <= {*ENDED}:
+            time.sleep(0.02)
+            states = [job["state"] for job in server.jobs()]
+            at_once = max(at_once, states.count("running"))
+        for job, name in zip(jobs, names, strict=True):
+            check_right(server, job, name)
+    assert at_once == 3

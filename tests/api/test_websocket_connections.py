@@ -1,0 +1,454 @@
+"""What all wires over WebSockets stand on, on real sockets: a small wire of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import uvicorn
+import websockets
+from hypothesis import given
+from hypothesis import strategies as st
+from service_process import PATIENCE_S
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+
+from sidecar import errors
+from sidecar.api.http import handshake
+from sidecar.api.http.auth_gate import Gate
+from sidecar.api.http.deadlines import with_deadline
+from sidecar.api.http.handshake import EPHEMERAL, Grant, authorizations, chosen
+from sidecar.api.http.sockets import Gone, Inbound, Socket, close_code
+from sidecar.api.http.upgraded import upgraded
+from sidecar.auth.auth import Access
+from sidecar.auth.handover import Handover
+from sidecar.auth.identity import Credential, Identity, Proof, SharedToken
+from sidecar.auth.limits import Rate, Window
+from sidecar.auth.revocable_streams import Visits
+from sidecar.config.settings import Settings
+
+TOKEN = "correct-horse-battery-staple"
+MB = 1 << 20
+
+
+@dataclass
+class Echo:
+    """A wire that sends back what it is sent. `flood` never ends, `wait` takes nothing for a while,
+    `end` is answered ahead of what waits."""
+
+    settings: Settings
+    ended: asyncio.Queue[str]
+    work: asyncio.Event
+
+    async def serve(self, websocket: WebSocket) -> None:
+        socket = await Socket.accept(websocket, self.settings, spoken=("echo",))
+        how = "end"
+
+        async def at_once(message: str | bytes) -> bool:
+            return message == "pong"
+
+        async def work() -> None:
+            async for message in socket.inbound:
+                socket.count()
+                if message == "wait":
+                    await self.work.wait()
+                if message == "cancel":
+                    socket.count_cancel()
+                if message == "end":
+                    return
+                while message == "flood":
+                    await socket.send("x" * 65536)
+                await socket.send(message)
+
+        try:
+            await socket.side_by_side(socket.read(at_once), work())
+            await socket.close()
+        except Gone:
+            how = "gone"
+        except errors.SidecarError as error:
+            how = error.code
+            await socket.say(json.dumps({"code": error.code, "after": error.retry_after}))
+            await socket.close(close_code(error, {"rate_limited": 4008}), error.code)
+        self.ended.put_nowait(how)
+
+
+@dataclass
+class Running:
+    """It, served."""
+
+    port: int
+    wire: Echo
+    visits: Visits
+    tickets: Handover[Grant]
+    refused: list[str]
+
+    def connect(self, query: str = "", **options: Any) -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}/echo{query}", **options)
+
+    async def ended(self) -> str:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.wire.ended.get()
+
+
+class Papers:
+    """Knows people by signed tokens, and forgets them when told to."""
+
+    local_only = False
+    revoked = False
+
+    def identify(self, approach: Any) -> Identity:
+        return Identity("anna", Proof.JWT, credential=Credential("1", "key"))
+
+    def refusal(self, credential: Credential) -> str | None:
+        return "was revoked" if self.revoked else None
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0, **settings: Any
+) -> AsyncIterator[Running]:
+    """The wire behind the gate, served as `server.lifetime` does."""
+    wire = Echo(Settings(**settings), asyncio.Queue(), asyncio.Event())
+    known = authenticator or SharedToken(TOKEN)
+    visits, tickets = Visits(known.refusal), Handover[Grant]()
+    refused: list[str] = []
+
+    async def refuse(error: errors.SidecarError, scope: Any, receive: Any, send: Any) -> None:
+        refused.append(error.code)
+        socket = WebSocket(scope, receive, send)
+        await socket.accept()
+        await socket.send_text(error.code)
+        await socket.close(4001)
+
+    gate: ASGIApp = Gate(
+        Starlette(
+            routes=[WebSocketRoute("/echo", wire.serve), WebSocketRoute("/silent", wire.serve)]
+        ),
+        Access(authenticator=known),
+        visits=visits,
+        tickets=tickets,
+        refusals={"/echo": refuse},
+    )
+    config = uvicorn.Config(
+        gate,
+        http=with_deadline(5.0),
+        ws=upgraded(unread_s),
+        ws_max_size=MB,
+        ws_ping_interval=ping_s,
+        ws_ping_timeout=ping_s,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        log_level="debug",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.ensure_future(server.serve(sockets=[listener]))
+        yield Running(listener.getsockname()[1], wire, visits, tickets, refused)
+        server.should_exit = True
+        await task
+
+
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+HANDSHAKE = (
+    b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+)
+
+
+async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("websockets", "websockets.client"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
+    async with serving() as running:
+        ticket = running.tickets.give(Grant(TOKEN), "everybody")
+        ways: list[dict[str, Any]] = [
+            {"additional_headers": BEARER},
+            {"additional_headers": {"X-API-Key": TOKEN}},
+            {"query": f"?api_key={TOKEN}"},
+            {"query": f"?ticket={ticket}"},
+            {"subprotocols": [f"bearer.{TOKEN}", "echo"]},
+            {"subprotocols": ["echo", f"openai-insecure-api-key.{TOKEN}"]},
+        ]
+        for way in ways:
+            async with running.connect(**way) as live:
+                await live.send("hello")
+                assert await live.recv() == "hello"
+                assert live.subprotocol == ("echo" if "subprotocols" in way else None)
+        assert running.refused == []
+        wrong: list[dict[str, Any]] = [
+            {},
+            {"query": f"?ticket={ticket}"},
+            {"query": "?api_key=wrong"},
+            {"query": f"?api_key={TOKEN}&api_key={TOKEN}"},
+            {"additional_headers": {"Authorization": "Bearer wrong", "X-API-Key": TOKEN}},
+        ]
+        for way in wrong:
+            async with running.connect(**way) as live:
+                said = await live.recv()
+                with pytest.raises(websockets.ConnectionClosed) as closed:
+                    await live.recv()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 4001
+                assert said == running.refused[-1]
+        invalid = "token_invalid"
+        assert running.refused == ["token_missing", "ticket_invalid", invalid, invalid, invalid]
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with connect(f"ws://127.0.0.1:{running.port}/silent?api_key={TOKEN}x"):
+                pass
+        assert refused.value.response.status_code == 403
+    for line in caplog.messages:
+        assert TOKEN not in line
+        assert ticket not in line
+
+
+async def test_a_page_of_this_very_service_may_connect_and_others_may_not() -> None:
+    async with serving() as running:
+        async with running.connect(
+            origin=f"http://127.0.0.1:{running.port}", additional_headers=BEARER
+        ) as live:
+            await live.send("hello")
+            assert await live.recv() == "hello"
+        for host, origin in (("localhost", "https://evil.example"), ("evil.example", None)):
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                async with connect(
+                    f"ws://{host}/echo",
+                    host="127.0.0.1",
+                    port=running.port,
+                    origin=origin,  # type: ignore[arg-type]
+                    additional_headers=BEARER,
+                ):
+                    pass
+            assert refused.value.response.status_code == 403
+
+
+async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope() -> None:
+    tickets = Handover[Grant]()
+    let_in: list[Any] = []
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        let_in.append(scope["state"])
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    gate = Gate(app, Access(authenticator=SharedToken(TOKEN)), tickets=tickets)
+    for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
+        word = tickets.give(Grant(TOKEN, "/wire", '{"a": 1}'), "anna")
+        headers = [(b"host", b"localhost")]
+        if not in_address:
+            headers.append((b"authorization", f"Bearer {EPHEMERAL}{word}".encode()))
+        scope = {"type": "websocket", "path": path, "headers": headers}
+        scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
+        await gate(scope, receive, send)
+    assert [handshake.agreed({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
+    assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
+    assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "code"),
+    [
+        ("?" + "a=1&" * 101, {}, 400, "request_invalid"),
+        ("", {"X-Anything": "x" * 1024}, 431, "header_too_large"),
+    ],
+)
+async def test_a_handshake_beyond_a_limit_is_refused_before_it_is_asked_who_it_is(
+    query: str, headers: dict[str, str], status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as running:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with running.connect(query, additional_headers=headers):
+                pass
+        assert refused.value.response.status_code == status
+        assert json.loads(refused.value.response.body)["code"] == code
+        async with running.connect("?" + "a=1&" * 99, additional_headers=BEARER) as live:
+            await live.send("hello")
+            assert await live.recv() == "hello"
+    assert "Traceback" not in caplog.text
+
+
+async def test_who_sends_more_than_is_taken_is_told_and_closed() -> None:
+    async with (
+        serving(live_inbound=3) as running,
+        running.connect(additional_headers=BEARER) as live,
+    ):
+        await live.send("wait")
+        for _ in range(5):
+            await live.send("pong")
+        with contextlib.suppress(websockets.ConnectionClosed):
+            for number in range(5):
+                await live.send(str(number))
+        assert json.loads(await live.recv())["code"] == "inbound_full"
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await live.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "inbound_full")
+
+
+async def test_messages_and_cancels_are_counted_apart() -> None:
+    async with serving(live_messages_per_minute=5, live_cancels_per_minute=2) as running:
+        for sent in (["x"] * 6, ["cancel"] * 3):
+            async with running.connect(additional_headers=BEARER) as live:
+                for message in sent:
+                    await live.send(message)
+                answers = [await live.recv() for _ in sent]
+                assert answers[:-1] == sent[:-1]
+                assert json.loads(answers[-1])["code"] == "rate_limited"
+                assert 1 <= json.loads(answers[-1])["after"] <= 60
+                with pytest.raises(websockets.ConnectionClosed) as closed:
+                    await live.recv()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 4008
+
+
+async def test_what_is_too_big_is_closed_with_a_reason_and_what_is_no_text_too() -> None:
+    async with serving() as running:
+        async with running.connect(additional_headers=BEARER) as live:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await live.send(b"x" * (10 * MB))
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await live.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
+        async with running.connect(additional_headers=BEARER) as live:
+            await live.send(b"\xff\xfe", text=True)
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await live.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1007
+        assert [await running.ended() for _ in range(2)] == ["gone", "gone"]
+
+
+async def test_who_takes_nothing_and_who_is_not_there_is_let_go() -> None:
+    async with (
+        serving(ping_s=60, unread_s=0.2) as running,
+        running.connect(additional_headers=BEARER, max_queue=1) as live,
+    ):
+        await live.send("flood")
+        assert await running.ended() == "gone"
+        live.transport.abort()
+    async with serving(ping_s=0.2) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(HANDSHAKE)
+        assert await running.ended() == "gone", "who answers no ping is not there"
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        writer.close()
+
+
+async def test_who_sends_is_there_though_no_ping_is_answered() -> None:
+    """As one whose answer lies behind sound that is still on its way."""
+    async with serving(ping_s=0.2, live_messages_per_minute=0) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        loop, told = asyncio.get_running_loop(), []
+        until = loop.time() + 1.5  # seven times as long as a ping waits
+        while loop.time() < until:
+            writer.write(b"\x81\x82\0\0\0\0hi")
+            while told[-1:] != [b"hi"]:
+                _, length = await reader.readexactly(2)
+                told.append(await reader.readexactly(length))
+            told.append(b"")
+        pings = [one for one in told if len(one) == 4]
+        assert len(pings) == 1, "the answer is still waited for"
+        assert await running.ended() == "gone", "and who sends nothing any more is not there"
+        writer.close()
+
+
+async def test_a_token_that_is_revoked_ends_the_connection_that_it_began() -> None:
+    papers = Papers()
+    async with serving(papers) as running, running.connect() as live:
+        await live.send("hello")
+        assert await live.recv() == "hello"
+        running.visits.look()
+        papers.revoked = True
+        running.visits.look()
+        assert json.loads(await live.recv())["code"] == "token_invalid"
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await live.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+
+
+async def test_the_end_of_the_service_leaves_a_wire_its_last_words() -> None:
+    async with serving() as running:
+        live = await running.connect(additional_headers=BEARER)
+        await live.send("wait")
+
+        async def last_words() -> None:
+            await asyncio.sleep(0.1)
+            await live.send("end")
+            running.wire.work.set()
+
+        saying = asyncio.ensure_future(last_words())
+        idle = await running.connect(additional_headers=BEARER)
+    await saying
+    assert await live.recv() == "wait"
+    for one, code in ((live, 1000), (idle, 1012)):
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await one.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == code
+
+
+def test_what_waits_is_bounded_in_bytes_too_but_one_message_always_may() -> None:
+    inbound = Inbound(10, most_bytes=100)
+    inbound.put("large", 500)
+    with pytest.raises(errors.InboundFull):
+        inbound.put("small", 1)
+    inbound.clear()
+    inbound.put("small", 1)
+    assert len(inbound) == 1
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))
+def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[int], most: int) -> None:
+    window, now, taken = Window(Rate(most, 10.0)), 0.0, []
+    for step in steps:
+        now += step
+        wait_s = window.take(now)
+        assert 0 <= wait_s <= 10.0
+        if wait_s == 0:
+            taken.append(now)
+            assert sum(now - then < 10.0 for then in taken) <= most
+        else:
+            assert sum(now - then < 10.0 for then in taken) == most
+    assert all(Window(Rate(0, 1.0)).take(0.0) == 0 for _ in range(3))
+
+
+def test_the_errors_of_a_peer_never_close_as_a_fault_of_ours() -> None:
+    assert close_code(errors.MessageInvalid()) == 1007
+    assert close_code(errors.MessageTooBig()) == 1009
+    assert close_code(errors.InboundFull()) == close_code(errors.LiveFull()) == 1013
+    assert close_code(errors.ShuttingDown()) == 1001
+    assert close_code(errors.SessionIdle()) == close_code(errors.TokenInvalid()) == 1008
+    assert close_code(errors.SidecarError()) == 1011
+    assert close_code(errors.SessionIdle(), {"session_idle": 4000}) == 4000
+
+
+def test_the_address_of_a_handshake_may_be_anything() -> None:
+    for query in (b"", b"&&&", b"api_key", b"%ff%fe=1", b"api_key=", b"ticket=&ticket="):
+        scope = {"type": "websocket", "headers": [], "query_string": query, "subprotocols": []}
+        assert authorizations(scope) == []
+        assert chosen(scope, ("echo",)) is None

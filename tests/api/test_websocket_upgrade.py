@@ -1,0 +1,82 @@
+"""A connection that becomes a WebSocket is no request any more."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from service_process import PATIENCE_S
+from websockets.asyncio.client import connect
+
+from sidecar.api.http.deadlines import with_deadline
+
+DEADLINE_S = 1.0
+
+
+async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    config = uvicorn.Config(
+        echo,
+        http=with_deadline(DEADLINE_S),
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        port = listener.getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/live") as live:
+            silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await silent_reader.read() == b"", "who came later and asks nothing is closed"
+            await live.send("still here")
+            assert await live.recv() == "still here"
+        silent_writer.close()
+        server.should_exit = True
+        await serving
+
+
+async def test_one_address_has_so_many_connections_and_not_more_but_for_websockets() -> None:
+    async def takes_it(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    config = uvicorn.Config(
+        takes_it,
+        http=with_deadline(PATIENCE_S, most=2),
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        port = listener.getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/"), connect(f"ws://127.0.0.1:{port}/"):
+            first, second, third = [
+                await asyncio.open_connection("127.0.0.1", port) for _ in range(3)
+            ]
+            with suppress(ConnectionError):
+                assert await third[0].read() == b"", "the one too many is closed"
+            first[1].close()
+            while True:  # until the service has seen that the first is gone
+                fourth = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    await asyncio.wait_for(fourth[0].read(), 0.2)
+                except TimeoutError:
+                    break  # it stays
+                except ConnectionError:
+                    pass
+            for _, writer in (second, third, fourth):
+                writer.close()
+        server.should_exit = True
+        await serving

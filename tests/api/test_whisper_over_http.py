@@ -1,0 +1,274 @@
+"""Whisper over HTTP: the real architecture, at a size that knows two clips by heart."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import tiny_whisper
+from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
+from tiny_vibevoice import clip
+from tiny_whisper import LANGUAGES, PLAY, PROSE
+from websockets.asyncio.client import connect
+
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.engines.whisper.model import Model, Wish, load
+from sidecar.interfaces.engine import LoadOptions
+
+RATE = 16_000
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder, home = tiny_whisper.model(), tmp_path_factory.mktemp("whisper")
+    people = {"people": "1", "people_dir": home / "people", "journal_key": "0123456789abcdef" * 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Server(home, engine="whisper", model_path=folder, keep_alive=-1, **people) as running:
+            yield running
+
+
+def audio(name: str) -> bytes:
+    return clip(name).read_bytes()
+
+
+def said(body: dict) -> str:
+    return " ".join(segment["text"] for segment in body["segments"])
+
+
+def check_right(body: dict, name: str) -> None:
+    assert body["status"] == "success"
+    assert said(body) == tiny_whisper.text(name)
+    assert body["metadata"]["language"] == LANGUAGES[name]
+
+
+@pytest.mark.parametrize("name", [PLAY, PROSE])
+def test_each_recording_is_heard_in_its_language_with_its_speakers(
+    name: str, server: Server
+) -> None:
+    body = server.post(audio(name)).json()
+    check_right(body, name)
+    about = body["metadata"]
+    assert (about["engine"], about["model_precision"]) == ("whisper", "int8")
+    assert about["model"] == tiny_whisper.model().name
+    assert about["diarized"] is True
+    assert about["num_speakers"] == (2 if name == PLAY else 1)
+    assert about["warnings"] == []
+    words = [word for segment in body["segments"] for word in segment.get("words", [])]
+    assert len(words) == len(tiny_whisper.text(name).split())
+    starts = [word["start_time"] for word in words]
+    assert starts == sorted(starts)
+
+
+def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
+    """The man asks until 8.1 s, the woman answers until 11.4 s."""
+    segments = server.post(audio(PLAY)).json()["segments"]
+    voices = {word: one["speaker"] for one in segments for word in one["text"].split()}
+    assert [voices[word] for word in ("hear", "you?", "good.", "what?", "else")] == [
+        *("Speaker_0", "Speaker_1", "Speaker_0", "Speaker_1", "Speaker_0")
+    ]
+
+
+def test_who_is_known_by_a_clip_is_named_beside_the_speaker(server: Server) -> None:
+    samples, rate = soundfile.read(clip(PLAY))
+    nagg = io.BytesIO()
+    soundfile.write(nagg, samples[: 8 * rate], rate, format="WAV")
+    sent = {"data": {"name": "Nagg"}, "files": {"audio": ("nagg.wav", nagg.getvalue())}}
+    person = server.client.post("/v1/people", **sent).raise_for_status().json()
+    body = server.post(audio(PLAY)).json()
+    forgotten = server.client.delete(f"/v1/people/{person['id']}")
+    check_right(body, PLAY)
+    names = {(one["speaker"], one.get("name")) for one in body["segments"]}
+    assert names == {("Speaker_0", "Nagg"), ("Speaker_1", None)}
+    assert forgotten.status_code == 204
+
+
+def test_without_speakers_the_words_are_the_same(server: Server) -> None:
+    body = server.post(audio(PLAY), diarize="false").json()
+    check_right(body, PLAY)
+    assert body["metadata"]["diarized"] is False
+
+
+def test_a_language_that_is_named_is_not_looked_for(server: Server) -> None:
+    body = server.post(audio(PROSE), language="de-CH").json()
+    assert body["metadata"]["language"] == "de-CH"
+    assert said(body) == tiny_whisper.text(PROSE)
+    check_problem(server.post(audio(PROSE), language="tlh"), 422, "language_unsupported")
+
+
+def test_prompt_temperature_and_tokens_reach_the_engine(server: Server) -> None:
+    """What a prompt does to a tiny model is chance; that a limit holds is not."""
+    body = server.post(audio(PROSE), prompt="Beckett", hotwords="Worstward Ho").json()
+    assert body["metadata"]["warnings"] == []
+    again = [server.post(audio(PROSE), temperature="0.3").json() for _ in range(2)]
+    assert said(again[0]) == said(again[1])
+    cut = server.post(audio(PLAY), max_tokens="5").json()
+    assert [one["code"] for one in cut["metadata"]["warnings"]] == ["output_truncated"]
+    assert tiny_whisper.text(PLAY).startswith(said(cut).rstrip("?. "))
+    assert len(said(cut)) < len(tiny_whisper.text(PLAY)) / 2
+
+
+def recording(*parts: str | float) -> bytes:
+    """Clips, and seconds of silence, one after the other."""
+    pieces = [
+        decode_file(clip(part), RATE) if isinstance(part, str) else np.zeros(round(part * RATE))
+        for part in parts
+    ]
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(pieces), RATE, subtype="PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def test_silence_has_no_words(server: Server) -> None:
+    body = server.post(recording(40.0)).json()
+    assert body["segments"] == []
+
+
+def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: Server) -> None:
+    body = server.post(recording(PLAY, 60.0, PROSE)).json()
+    assert said(body) == f"{tiny_whisper.text(PLAY)} {tiny_whisper.text(PROSE)}"
+    assert body["metadata"]["language"] == LANGUAGES[PLAY]
+    (warning,) = body["metadata"]["warnings"]
+    assert warning["code"] == "several_languages"
+    assert "de " in warning["message"]
+    german = [one for one in body["segments"] if "scheitern" in one["text"]]
+    assert all(88 <= one["start_time"] <= one["end_time"] <= 97.3 for one in german)
+
+
+def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:
+    for asked, used in (("fp32", "fp32"), ("fp16", "fp32"), ("int8", "int8")):
+        answer = server.client.post("/reload-model", json={"precision": asked})
+        assert answer.status_code == 200, answer.text
+        body = server.post(audio(PROSE)).json()
+        check_right(body, PROSE)
+        assert body["metadata"]["model_precision"] == used
+        assert server.health()["precision"] == used
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Server) -> None:
+    check_right(server.post(audio(PROSE)).json(), PROSE)
+    old = int(server.health()["worker_pid"])
+    job = server.submit(audio(PLAY))
+    server.wait_state(job, "running")
+    os.kill(old, signal.SIGKILL)
+    ended = server.wait_state(job, "done", "failed")
+    assert ended["state"] == "done", ended
+    check_right(ended["result"], PLAY)
+    assert server.health()["worker_pid"] != old
+
+
+def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Server) -> None:
+    check_right(server.post(audio(PROSE)).json(), PROSE)
+    worker = server.health()["worker_pid"]
+    samples, rate = soundfile.read(io.BytesIO(audio(PLAY)), dtype="int16")
+    long = io.BytesIO()
+    soundfile.write(long, np.tile(samples, 8), rate, format="WAV")
+    for done_s in (0.0, 30.0):  # while voices are told apart, and while a window is heard
+        job = server.submit(long.getvalue())
+        server.wait_state(job, "running")
+        wait_until(
+            lambda: server.job(job)["progress"]["audio_seconds_done"] >= done_s,  # noqa: B023
+            PATIENCE_S,
+            "so far",
+        )
+        assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
+        wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
+    assert server.health()["worker_pid"] == worker
+    check_right(server.post(audio(PLAY)).json(), PLAY)
+
+
+def test_memory_is_given_back_after_an_unload(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("unloads")
+    with Server(home, engine="whisper", model_path=tiny_whisper.model(), keep_alive=0) as server:
+        before = server.rss()
+        job = server.submit(audio(PROSE))
+        server.wait_state(job, "running")
+        pid = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "a worker")
+        worker = psutil.Process(int(pid))
+        check_right(server.wait_state(job, "done", "failed")["result"], PROSE)
+        wait_until(lambda: not worker.is_running(), PATIENCE_S, "the worker is gone")
+        assert server.rss() < before + 20 * MB
+
+
+def test_auto_takes_it_for_a_language_that_is_set(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("auto")
+    with Server(
+        home, engine="auto", model_path=tiny_whisper.model(), language="de", keep_alive=-1
+    ) as server:
+        assert server.health()["engine"] == "whisper"
+        body = server.post(audio(PROSE)).json()
+        assert said(body) == tiny_whisper.text(PROSE)
+        assert body["metadata"]["language"] == "de"
+
+
+def asked(server: Server, what: str, name: str, **fields: str) -> dict:
+    files, fields = {"file": (f"{name}.wav", audio(name))}, {"model": "whisper-1", **fields}
+    response = server.client.post(f"/v1/audio/{what}", files=files, data=fields)
+    return dict(response.raise_for_status().json())
+
+
+def test_openai_s_clients_get_every_word_with_its_times(server: Server) -> None:
+    body = asked(
+        server,
+        "transcriptions",
+        PROSE,
+        **{"response_format": "verbose_json", "timestamp_granularities[]": "word"},
+    )
+    assert body["text"] == tiny_whisper.text(PROSE)
+    assert [word["word"] for word in body["words"]] == body["text"].split()
+    assert all(word["start"] <= word["end"] for word in body["words"])
+    assert "segments" not in body
+
+
+def test_a_translation_asks_the_model_for_another_task(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one was taught a single task, and does that whatever it is asked for."""
+    body = asked(server, "translations", PLAY, response_format="verbose_json")
+    assert (body["task"], body["language"]) == ("translate", "english")
+    assert body["text"]
+    prompts: list[list[int]] = []
+    answered = Model._answer
+
+    def spied(self: Model, encoded: object, prompt: list[int], *rest: Any) -> Any:
+        prompts.append(prompt)
+        return answered(self, encoded, prompt, *rest)
+
+    monkeypatch.setattr(Model, "_answer", spied)
+    model = load(LoadOptions(checkpoint=str(tiny_whisper.model())))
+    samples = decode_file(clip(PLAY), RATE)[: 5 * RATE]
+    for translate in (False, True):
+        model.hear(samples, Wish("en", translate=translate))
+    names = ("<|transcribe|>", "<|translate|>")
+    tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
+    assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]
+
+
+async def test_who_speaks_is_heard_live_by_the_same_engine(server: Server) -> None:
+    sound = decode_file(clip(PROSE), RATE)
+    samples = (sound * 32_767).astype("<i2").tobytes()
+    address = f"ws://127.0.0.1:{server.port}/v1/live"
+    async with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
+        await socket.send(json.dumps({"type": "begin", "language": "de", "diarize": False}))
+        for at in range(0, len(samples), RATE):
+            await socket.send(samples[at : at + RATE])
+        await socket.send(json.dumps({"type": "finish"}))
+        told: list[dict[str, Any]] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while not told or told[-1]["type"] != "summary":
+                told.append(json.loads(await socket.recv()))
+                assert told[-1]["type"] != "error", told[-1]
+    assert told[0]["engine"] == "whisper"
+    transcript = told[-1]["transcript"]
+    assert transcript["metadata"]["language"] == "de"
+    assert "Immer versucht" in said(transcript)

@@ -1,0 +1,50 @@
+"""Times of words on the wires, from an engine that tells none: guessed, and said so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pysubs2
+import pytest
+from service_process import Server, check_problem
+
+from sidecar.transcripts.subtitle_cues import LINE
+
+
+def result(server: Server, voice: bytes, **fields: str) -> dict[str, Any]:
+    response = server.post(voice, **fields)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_words_are_told_to_who_asks_and_say_how_they_were_found(
+    server: Server, voice: bytes
+) -> None:
+    asked, unasked = result(server, voice, words="true"), result(server, voice)
+    assert asked["metadata"]["words_by"] == "spread"
+    for segment, plain in zip(asked["segments"], unasked["segments"], strict=True):
+        assert " ".join(word["text"] for word in segment["words"]) == segment["text"]
+        assert segment["words"][0]["start_time"] == segment["start_time"]
+        assert segment["words"][-1]["end_time"] == segment["end_time"]
+        assert segment["words_by"] == "spread"
+        assert {**plain, "words": segment["words"], "words_by": "spread"} == segment
+    assert "words_by" not in unasked["metadata"]
+
+
+@pytest.mark.parametrize("fmt", ["srt", "vtt"])
+def test_a_job_has_subtitles_that_players_take(server: Server, voice: bytes, fmt: str) -> None:
+    sent = server.client.post(
+        "/v1/jobs", files={"audio": ("a.wav", voice)}, data={"words": "yes"}
+    ).raise_for_status()
+    job_id = sent.json()["id"]
+    events = server.client.get(f"/v1/jobs/{job_id}/events").text
+    assert '"words_by":"spread"' in events.replace('": ', '":')
+    text = server.client.get(f"/v1/jobs/{job_id}/transcript", params={"format": fmt}).text
+    shown = pysubs2.SSAFile.from_string(text, format_=fmt)
+    assert len(shown) >= 3
+    lines = [line for one in shown for line in one.plaintext.split("\n")]
+    assert max(map(len, lines)) <= LINE
+
+
+def test_what_is_neither_yes_nor_no_is_refused(server: Server, voice: bytes) -> None:
+    check_problem(server.post(voice, words="perhaps"), 422, "field_invalid")

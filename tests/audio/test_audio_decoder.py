@@ -1,0 +1,303 @@
+"""Files in, bounded mono blocks out; and where they come from."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from open_descriptors import opened
+from recordings import Studio, wav
+
+from sidecar import errors
+from sidecar.audio import ffmpeg, source
+from sidecar.audio.audio_decoder import AudioFacts, decode_file, open_audio, probe
+from sidecar.audio.sniff import CONTAINERS, MP4, Container
+from sidecar.audio.source import Spool, open_path
+
+RATE = 16_000
+
+
+def sine(path: Path, *, rate: int, channels: int = 1, hertz: float = 440.0) -> Path:
+    """Two seconds of a tone at half of full scale."""
+    phase = 2 * np.pi * hertz * np.arange(2 * rate) / rate
+    mono = (0.5 * np.sin(phase) * 32767).astype("<i2")
+    path.write_bytes(wav(np.repeat(mono, channels).tobytes(), rate=rate, channels=channels))
+    return path
+
+
+def loudest_hertz(audio: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+    return float(np.argmax(spectrum) * RATE / len(audio))
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_any_rate_becomes_the_engines_rate_at_the_same_pitch_and_level(
+    rate: int, channels: int, tmp_path: Path
+) -> None:
+    audio = decode_file(sine(tmp_path / "a.wav", rate=rate, channels=channels), RATE)
+    assert audio.dtype == np.float32
+    assert audio.shape == (pytest.approx(2 * RATE, abs=2),)
+    assert loudest_hertz(audio) == pytest.approx(440.0, abs=1.0)
+    assert np.sqrt(np.mean(audio[1000:-1000] ** 2)) == pytest.approx(0.5 / 2**0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("codec", ["m4a", "webm-opus", "wma", "aac", "ogg-opus", "flac", "caf"])
+def test_every_decoder_hears_the_same_sound(codec: str, studio: Studio) -> None:
+    original = decode_file(studio.voice, RATE)
+    audio = decode_file(studio.path(codec), RATE)
+    count = min(len(original), len(audio)) - 4000
+    heard = original[2000 : 2000 + count]
+    best = max(
+        float(np.corrcoef(heard, audio[2000 + shift : 2000 + shift + count])[0, 1])
+        for shift in range(-1999, 1999, 1)
+        if 2000 + shift + count <= len(audio)
+    )
+    assert best > 0.9
+
+
+def test_samples_stay_in_their_bounds(tmp_path: Path) -> None:
+    values = [float("nan"), float("inf"), -float("inf"), 7.0, -7.0, 0.25] * 3000
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(struct.pack(f"<{len(values)}f", *values), tag=3, bits=32))
+    audio = decode_file(path, RATE)
+    assert audio[:6].tolist() == [0.0, 0.0, 0.0, 1.0, -1.0, 0.25]
+    assert np.isfinite(audio).all()
+
+
+def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
+    path = sine(tmp_path / "a.wav", rate=8_000, channels=6)
+    with path.open("rb", buffering=0) as file:
+        facts = probe(file.fileno(), 60.0)
+        with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
+            sizes = [len(block) for block in audio]
+            assert audio.done_s == pytest.approx(2.0, abs=0.001)
+    assert max(sizes) <= 1 << 19
+
+
+def test_more_than_the_limit_is_never_decoded(tmp_path: Path) -> None:
+    path = sine(tmp_path / "a.wav", rate=RATE)
+    with path.open("rb", buffering=0) as file:
+        facts = AudioFacts("wav", "sndfile", None)
+        with (
+            pytest.raises(errors.AudioTooLong),
+            open_audio(file.fileno(), facts, rate=RATE, max_s=1.0) as audio,
+        ):
+            list(audio)
+        with pytest.raises(errors.AudioTooLong):
+            probe(file.fileno(), 1.0)
+
+
+def decoded(audio: bytes, path: Path) -> tuple[np.ndarray, bool]:
+    """What comes out of a file with this content, and whether it is said to have broken off."""
+    path.write_bytes(audio)
+    with path.open("rb", buffering=0) as file:
+        facts = probe(file.fileno(), 3600.0)
+        with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as stream:
+            return np.concatenate(list(stream)), stream.truncated
+
+
+@pytest.mark.parametrize("count", [0, None], ids=["streamed", "counted"])
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.6, 0.9, 0.999])
+def test_of_a_flac_that_was_cut_off_comes_all_that_is_there(
+    share: float, count: int | None, studio: Studio, tmp_path: Path
+) -> None:
+    """Forty seconds: three blocks. ``count``: what its header says of its samples; 0: nothing."""
+    audio = bytearray(
+        studio.make("forty-seconds.flac", "-stream_loop", 13, "-i", studio.voice, "-t", 40)
+        .read_bytes()
+    )  # fmt: skip
+    if count is not None:
+        audio[18:26] = (int.from_bytes(audio[18:26]) >> 36 << 36 | count).to_bytes(8)
+    whole = decode_file(studio.folder / "forty-seconds.flac", RATE)
+    assert len(whole) == 40 * RATE
+    part, truncated = decoded(audio[: int(len(audio) * share)], tmp_path / "cut.flac")
+    assert len(part) / len(whole) == pytest.approx(share, abs=0.02)
+    assert np.array_equal(part, whole[: len(part)])
+    assert truncated
+
+
+@pytest.mark.parametrize("name", ["m4a", "webm-opus", "wav-s16"])
+def test_a_decoder_that_is_left_early_leaves_no_process_and_no_descriptor(
+    name: str, studio: Studio
+) -> None:
+    with studio.path(name).open("rb", buffering=0) as file:
+        facts = probe(file.fileno(), 60.0)
+        before = opened()
+        for _ in range(5):
+            with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
+                next(iter(audio))
+        assert opened() <= before
+        there = [one.info for one in psutil.process_iter(["ppid", "name"])]
+        assert not [one for one in there if one["ppid"] == os.getpid() and "ffmpeg" in one["name"]]
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.name)
+def test_ffmpeg_gets_one_demuxer_and_no_network(container: Container) -> None:
+    words = ffmpeg.command("ffmpeg", "file:/dev/fd/0", container, RATE, 10.0)
+    options = dict(itertools.pairwise(words))
+    assert options["-protocol_whitelist"] == "file,pipe"
+    assert options["-format_whitelist"] == container.demuxer
+    source = words.index("-i")
+    assert words[source + 1] == "file:/dev/fd/0"
+    inputs = words[:source]
+    assert inputs[inputs.index("-f") + 1] == container.demuxer
+    assert inputs[inputs.index("-t") + 1] == "10.000"
+    assert "-nostdin" in words
+
+
+def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    with studio.path("m4a").open("rb", buffering=0) as file:
+        decoder = ffmpeg.Decoder(file.fileno(), MP4, RATE, 60.0)
+        try:
+            pid = decoder._process.pid
+            environ = Path(f"/proc/{pid}/environ")
+            if environ.exists():
+                assert b"SECRET_TOKEN" not in environ.read_bytes()
+                limits = Path(f"/proc/{pid}/limits").read_text()
+                assert str(ffmpeg.MEMORY_BYTES) in limits
+            assert list(decoder)
+        finally:
+            decoder.close()
+
+
+@pytest.mark.parametrize("spilled", [True, False])
+def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
+    spool = Spool(tmp_path)
+    spool.add(b"abc")
+    if spilled:
+        spool.spill()
+    spool.add(memoryview(b"defg"))
+    assert spool.size == 7
+    with spool.finish() as source:
+        assert os.pread(source.fd, 100, 0) == b"abcdefg"
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="closed"):
+        _ = source.fd
+    source.close()
+
+
+def test_a_spool_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    before = opened()
+    spool = Spool(tmp_path)
+    spool.add(b"abc")
+    spool.spill()
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+    assert opened() <= before
+    spool = Spool(tmp_path / "missing")
+    spool.add(b"abc")
+    with pytest.raises(errors.SpoolUnwritable):
+        spool.spill()
+
+
+def test_a_spool_where_no_file_may_be_opened_any_more_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", none_left, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **named: none_left(""))
+    spool = Spool(None)
+    spool.add(b"abc")
+    with pytest.raises(errors.UploadsFull):
+        spool.finish()
+
+
+def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    before = opened()
+    for path in (tmp_path / "fifo", tmp_path, Path("/proc/version"), Path("/dev/zero")):
+        with pytest.raises(errors.AudioPathNotAFile):
+            open_path(str(path))
+    assert opened() <= before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
+def test_a_file_without_a_name_is_nobodys_to_ask_for_by_any_way(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.add(b"RIFF")
+    named = tmp_path / "named.wav"
+    named.write_bytes(b"RIFF")
+    with spool.finish() as upload, named.open("rb") as kept:
+        for fd in (upload.fd, kept.fileno()):
+            (tmp_path / f"link-{fd}").symlink_to(f"/proc/self/fd/{fd}")
+            (tmp_path / f"far-{fd}").symlink_to(tmp_path / f"link-{fd}")
+            for path in (
+                f"/proc/self/fd/{fd}",
+                f"/proc/{os.getpid()}/task/{os.getpid()}/fd/{fd}",
+                f"/dev/fd/{fd}",
+                f"/tmp/../proc/self/fd/{fd}",
+                str(tmp_path / f"link-{fd}"),
+                str(tmp_path / f"far-{fd}"),
+            ):
+                with pytest.raises(errors.AudioPathNotAFile):
+                    open_path(path)
+        named.rename(tmp_path / "elsewhere.wav")
+        with open_path(str(tmp_path / "elsewhere.wav")):
+            pass
+
+
+def test_a_file_that_is_deleted_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gone.wav"
+    path.write_bytes(b"RIFF")
+    before = opened()
+    really_open = os.open
+
+    def open_and_unlink(name: str, flags: int) -> int:
+        fd = really_open(name, flags)
+        os.unlink(name)
+        return fd
+
+    monkeypatch.setattr(source.os, "open", open_and_unlink)
+    with pytest.raises(errors.AudioPathNotAFile):
+        open_path(str(path))
+    monkeypatch.undo()
+    assert opened() <= before
+
+
+def test_a_file_that_is_renamed_or_replaced_is_read_as_it_was_opened(
+    tmp_path: Path, studio: Studio
+) -> None:
+    for name in ("wav-s16", "m4a"):
+        path = tmp_path / name
+        path.write_bytes(studio.bytes(name))
+        with open_path(str(path)) as source:
+            path.unlink()
+            path.write_bytes(b"something else")
+            facts = probe(source.fd, 60.0)
+            with open_audio(source.fd, facts, rate=RATE, max_s=60.0) as audio:
+                assert sum(map(len, audio)) > 2.8 * RATE
+
+
+@pytest.mark.parametrize("broken", ["missing", "folder", "not-executable", "no-program"])
+def test_an_ffmpeg_that_does_not_start_is_said_as_a_missing_one(
+    broken: str, tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")  # made by one that does
+    exe = tmp_path / "ffmpeg"
+    if broken == "folder":
+        exe.mkdir()
+    elif broken != "missing":
+        exe.write_bytes(b"\0\0\0\0")
+        exe.chmod(0o755 if broken == "no-program" else 0o644)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
+    before = opened()
+    with recording.open("rb") as file:
+        with pytest.raises(errors.AudioFormatUnsupported, match="needs ffmpeg") as raised:
+            probe(file.fileno(), 60.0)
+        assert "Install ffmpeg" in raised.value.hint
+    assert opened() <= before

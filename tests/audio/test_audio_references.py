@@ -1,0 +1,113 @@
+"""Recordings by reference: opened again as what they were, or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from open_descriptors import opened
+
+from sidecar import errors
+from sidecar.audio.ref import Held, Named, ref_to
+from sidecar.audio.source import AudioSource, Spool, open_path
+
+posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
+
+
+def upload(data: bytes, folder: Path | None = None) -> AudioSource:
+    spool = Spool(folder)
+    spool.add(data)
+    return spool.finish()
+
+
+def read(source: AudioSource) -> bytes:
+    with source:
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        data = b""
+        while piece := os.read(source.fd, 1 << 20):
+            data += piece
+        return data
+
+
+def test_an_upload_is_held_without_a_name_and_a_client_s_file_is_named(
+    voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    with upload(voice) as first, open_path(str(path)) as second:
+        held, named = ref_to(first), ref_to(second)
+        assert isinstance(held, Held)
+        assert isinstance(named, Named)
+        assert named.path == str(path)
+        assert read(held.open()) == read(named.open()) == voice
+    assert read(named.open()) == voice
+
+
+def test_what_is_held_no_longer_is_gone_whatever_has_its_number_now(
+    voice: bytes, tmp_path: Path
+) -> None:
+    with upload(voice) as source:
+        held = ref_to(source)
+    with pytest.raises(errors.AudioLost):
+        held.open()
+    (tmp_path / "other.wav").write_bytes(b"somebody else's")
+    with open_path(str(tmp_path / "other.wav")) as other:
+        assert isinstance(held, Held)
+        if other.fd == held.fd:
+            with pytest.raises(errors.AudioLost):
+                held.open()
+        with pytest.raises(errors.AudioLost):
+            Held(other.fd, held.device, held.inode).open()
+
+
+def test_a_reference_that_is_opened_lives_longer_than_what_it_was_made_of(voice: bytes) -> None:
+    with upload(voice) as source:
+        again = ref_to(source).open()
+    assert read(again) == voice
+
+
+def changed(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def replaced(path: Path) -> None:
+    status = path.stat()
+    other = path.with_name("other.wav")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.parametrize("harm", [changed, replaced])
+def test_a_named_file_that_was_changed_is_not_taken_for_what_it_was(
+    harm: Callable[[Path], None], voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    with open_path(str(path)) as source:
+        named = ref_to(source)
+        harm(path)
+    before = opened()
+    with pytest.raises(errors.AudioLost):
+        named.open()
+    assert opened() <= before, "nothing is left open"
+    path.unlink()
+    with pytest.raises(errors.AudioPathNotFound):
+        named.open()
+
+
+@posix
+def test_a_named_file_is_opened_again_by_the_rules_that_hold_then(
+    voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    with open_path(str(path)) as source:
+        named = ref_to(source)
+    with pytest.raises(errors.AudioPathForbidden):
+        named.open([tmp_path / "elsewhere"])
+    with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
+        Named(f"/proc/self/fd/{source.fd}", 0, 0).open()

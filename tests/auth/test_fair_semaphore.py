@@ -1,0 +1,120 @@
+"""A semaphore that owners share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.auth.fair_semaphore import FairSemaphore
+from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
+from sidecar.auth.limits import leaves_room
+
+STEPS = 8
+
+
+def owner(name: str, *, shares: bool = True) -> Identity:
+    return Identity(name, Proof.JWT, limits=Limits(shares=shares))
+
+
+class Work:
+    """Pieces of work that hold a place until they are let go, in the order in which they began."""
+
+    def __init__(self, places: int) -> None:
+        self.semaphore = FairSemaphore(places)
+        self.begun: list[tuple[str, asyncio.Event]] = []
+        self.order: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def add(self, who: Identity) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._run(who))
+        self.tasks.append(task)
+        return task
+
+    async def _run(self, who: Identity) -> None:
+        async with self.semaphore.held(who):
+            end = asyncio.Event()
+            self.begun.append((who.subject, end))
+            self.order.append(who.subject)
+            try:
+                await end.wait()
+            finally:
+                self.begun = [one for one in self.begun if one[1] is not end]
+
+    async def settle(self) -> None:
+        for _ in range(STEPS):
+            await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Let go of one after the other until nobody waits."""
+        while not all(task.done() for task in self.tasks):
+            await self.settle()
+            if self.begun:
+                self.begun[0][1].set()
+
+
+async def test_another_owner_s_first_begins_at_once_however_many_of_one_wait() -> None:
+    work = Work(3)
+    for _ in range(100):
+        work.add(owner("ada"))
+    await work.settle()
+    assert work.order == ["ada", "ada"]
+    work.add(owner("bob"))
+    await work.settle()
+    assert work.order[2:] == ["bob"]
+    await work.finish()
+
+
+async def test_owners_take_turns() -> None:
+    work = Work(1)
+    for name in "aaaaabbc":
+        work.add(owner(name))
+    await work.finish()
+    assert "".join(work.order) == "aabcabaa"
+
+
+async def test_who_is_not_told_apart_has_all_places_in_the_order_of_arrival() -> None:
+    work = Work(3)
+    for _ in range(5):
+        work.add(EVERYBODY)
+    await work.settle()
+    assert len(work.begun) == 3
+    await work.finish()
+
+
+@given(
+    st.integers(1, 5),
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["add", "cancel", "end"])), max_size=60
+    ),
+)
+def test_no_place_is_lost_or_given_twice_whoever_goes_when(
+    places: int, steps: list[tuple[str, str]]
+) -> None:
+    async def play() -> None:
+        work = Work(places)
+        for name, step in steps:
+            if step == "add":
+                work.add(owner(name))
+            elif step == "cancel" and work.tasks:
+                work.tasks[len(work.order) % len(work.tasks)].cancel()
+            elif work.begun:
+                work.begun[0][1].set()
+            if len(steps) % 2:  # half of the time several things happen at once
+                await work.settle()
+            assert len(work.begun) <= places
+        await work.finish()
+        await asyncio.wait_for(work.semaphore.held(owner("z")).__aenter__(), 60)
+
+    asyncio.run(play())
+
+
+@given(st.integers(2, 500))
+def test_one_owner_alone_has_most_of_it_and_never_all(places: int) -> None:
+    taken = Counter[str]()
+    while leaves_room(taken["ada"], 1, places - taken.total()):
+        taken["ada"] += 1
+    assert max(1, 3 * places // 4 - 1) <= taken["ada"] < places
+    assert leaves_room(0, 1, places - taken.total())

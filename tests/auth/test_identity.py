@@ -1,0 +1,204 @@
+"""Who asks: what is known of it, what it may do, and that nobody sees what is another's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sidecar import errors
+from sidecar.audio.source import open_path
+from sidecar.auth.approach import Approach
+from sidecar.auth.auth import Access
+from sidecar.auth.identity import (
+    EVERYBODY,
+    EVERYTHING,
+    Credential,
+    Identity,
+    Nobody,
+    Proof,
+    Scope,
+    SharedToken,
+    bearer,
+)
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.jobs.events import Cancelled
+from sidecar.jobs.job import Job
+from sidecar.server import app
+from sidecar.server.app import create_app, create_service
+from sidecar.service import Service
+
+TOKEN = "correct-horse-battery-staple"
+ALICE, MALLORY = (Identity(name, Proof.JWT) for name in ("alice", "mallory"))
+
+
+def from_here(*authorizations: str) -> Approach:
+    return Approach(["localhost"], [], authorizations, peer="127.0.0.1")
+
+
+def test_without_a_token_all_of_this_machine_are_one_owner_that_may_do_everything() -> None:
+    access = Access(authenticator=Nobody())
+    for approach in (from_here(), from_here("Bearer whatever")):
+        assert access.identify(approach) == EVERYBODY
+    assert EVERYBODY.scopes == EVERYTHING
+
+
+def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
+    access = Access(authenticator=SharedToken(TOKEN))
+    host = access.identify(from_here(f"Bearer {TOKEN}"))
+    assert host.scopes == EVERYTHING
+    assert host.owner != EVERYBODY.owner
+    assert TOKEN not in repr(access)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ["Bearer wrong"],
+        [f"Basic {TOKEN}"],
+        [TOKEN],
+        ["Bearer"],
+        [f"Bearer {TOKEN}", f"Bearer {TOKEN}"],
+        ["Bearer ä"],
+    ],
+)
+def test_what_is_not_the_token_is_nobody(sent: list[str]) -> None:
+    with pytest.raises(errors.TokenInvalid):
+        SharedToken(TOKEN).identify(from_here(*sent))
+    with pytest.raises(errors.TokenMissing):
+        SharedToken(TOKEN).identify(from_here())
+
+
+def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
+    assert bearer(from_here("bEaReR  a.b.c ")) == "a.b.c"
+
+
+@pytest.mark.parametrize(
+    "approach",
+    [
+        dataclasses.replace(from_here(f"Bearer {TOKEN}"), peer="192.168.1.5"),
+        dataclasses.replace(from_here(f"Bearer {TOKEN}"), peer=None),
+        dataclasses.replace(from_here(f"Bearer {TOKEN}"), forwarded=True),
+    ],
+    ids=["elsewhere", "unknown", "sent on"],
+)
+def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: Approach) -> None:
+    host = Access(authenticator=SharedToken(TOKEN)).identify(approach)
+    assert host.scopes == EVERYTHING - {Scope.AUDIO_PATH}
+    with pytest.raises(errors.AudioPathForbidden):
+        host.demand(Scope.AUDIO_PATH)
+    host.demand(Scope.RELOAD)
+
+
+def test_the_same_name_proved_in_two_ways_is_two_owners() -> None:
+    assert len({Identity("everybody", proof).owner for proof in Proof}) == len(Proof)
+
+
+@pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.AUDIO_PATH}))
+def test_who_has_not_got_a_scope_is_told_which(scope: Scope) -> None:
+    with pytest.raises(errors.ScopeMissing, match=f"'{scope}'"):
+        ALICE.demand(scope)
+    dataclasses.replace(ALICE, scopes=frozenset({scope})).demand(scope)
+
+
+@pytest.fixture
+async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    service = create_service(Settings(engine="scripted", data_dir=tmp_path))
+    await service.open()
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
+    """One of Alice's."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    return await service.submissions.submit(ALICE, open_path(str(path)), TranscribeOptions())
+
+
+async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
+    assert await service.owned.job(ALICE, job.id) == job.record
+    assert await service.owned.jobs(ALICE) == [job.record]
+    for other in (MALLORY, EVERYBODY):
+        assert await service.owned.jobs(other) == []
+        for ask in (
+            lambda other=other: service.owned.job(other, job.id),
+            lambda other=other: service.owned.turn(other, job.record),
+            lambda other=other: service.owned.events(other, job.record),
+            lambda other=other: service.owned.cancel(other, job.record),
+            lambda other=other: service.owned.delete(other, job.record),
+            lambda other=other: service.owned.answer(other, job.record, lambda: b"what was said"),
+            lambda other=other: service.owned.written(other, job.record, lambda: b"what was said"),
+        ):
+            with pytest.raises(errors.JobNotFound):
+                await ask()
+        with pytest.raises(errors.JobNotFound):
+            service.owned.hang_up(other, job.record)
+    assert not job.ended
+    await service.owned.cancel(ALICE, job.record)
+    assert job.ended
+    told = [event.change async for event in await service.owned.events(ALICE, job.record)]
+    assert told[-1] == Cancelled()
+
+
+async def test_what_needs_a_scope_is_refused_before_anything_is_done(
+    service: Service, tmp_path: Path
+) -> None:
+    may_reload = dataclasses.replace(ALICE, scopes=frozenset({Scope.RELOAD}))
+    for caller, now in ((ALICE, False), (may_reload, True)):
+        with pytest.raises(errors.ScopeMissing):
+            await service.reload(caller, "int8", now=now)
+    assert service.health().worker_pid is None
+    assert await service.reload(may_reload, "int8") == "int8"
+    with pytest.raises(errors.AudioPathForbidden):
+        await service.submissions.open_path(ALICE, str(tmp_path / "none.wav"))
+
+
+class ByName:
+    """Believes everybody the name that was sent."""
+
+    local_only = False
+
+    def identify(self, approach: Approach) -> Identity:
+        return Identity(bearer(approach), Proof.JWT)
+
+    def refusal(self, credential: Credential) -> str | None:
+        return None
+
+
+@pytest.fixture
+async def client(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setattr(app, "authenticator_of", lambda *_: ByName())
+    transport = httpx.ASGITransport(app=create_app(service.settings, service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+async def test_over_the_wire_another_s_job_is_404_and_in_no_list(
+    client: httpx.AsyncClient, job: Job
+) -> None:
+    def as_(name: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {name}"}
+
+    nobody = await client.get("/jobs/none", headers=as_("mallory"))
+    for method in ("GET", "DELETE"):
+        answer = await client.request(method, f"/jobs/{job.id}", headers=as_("mallory"))
+        assert answer.status_code == 404
+        same = [json.loads(one.content) | {"request_id": ""} for one in (answer, nobody)]
+        assert same[0] == same[1], "not even that there is one"
+    assert (await client.get("/jobs", headers=as_("mallory"))).json() == {"jobs": []}
+    (listed,) = (await client.get("/jobs", headers=as_("alice"))).json()["jobs"]
+    assert listed["id"] == job.id
+    refused = await client.post("/reload-model", json={"precision": "int8"}, headers=as_("alice"))
+    assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+    gone = await client.delete(f"/jobs/{job.id}", headers=as_("alice"))
+    assert gone.json()["state"] == "cancelled"

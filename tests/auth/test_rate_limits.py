@@ -1,0 +1,280 @@
+"""What one owner and one address may have: counted, refused with a time, and never for others."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from service_process import Server, check_problem
+
+from sidecar import errors
+from sidecar.api.http.auth_gate import Gate
+from sidecar.auth import known, limits
+from sidecar.auth.approach import Approach
+from sidecar.auth.auth import Access
+from sidecar.auth.identity import EVERYBODY, UNLIMITED, Identity, Limits, Proof, Scope, SharedToken
+from sidecar.auth.limits import Buckets, Failures, Rate, address_key
+from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.turnstile import MOST_HELD, Turnstile
+from sidecar.config.settings import Settings
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+
+TOKEN = "correct-horse-battery-staple"
+ANNA, BEN = (Identity(name, Proof.JWT) for name in ("anna", "ben"))
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_gives_what_is_there_and_says_when_there_is_more() -> None:
+    buckets = Buckets(Rate(3, 60))
+    assert [buckets.take("a", 0) for _ in range(4)] == [0, 0, 0, 20]
+    assert buckets.take("b", 0) == 0, "another's is another"
+    assert buckets.take("a", 19) == pytest.approx(1)
+    assert buckets.take("a", 20) == 0
+    assert buckets.standing("a", 20) == limits.Standing(Rate(3, 60), 0, 60)
+    assert buckets.standing("a", 1000).left == 3, "never more than fits"
+    assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
+
+
+def test_what_came_is_made_good_before_there_is_more() -> None:
+    buckets = Buckets(Rate(3600, 3600))
+    assert buckets.wait("a", 0) == 0
+    buckets.charge("a", 0, 4600)
+    assert buckets.wait("a", 0) == pytest.approx(1001)
+    assert buckets.wait("a", 1000.5) == pytest.approx(0.5)
+    assert buckets.wait("a", 1001) == 0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 50), st.integers(1, 5)), max_size=200),
+    st.integers(5, 50),
+    st.floats(1, 100),
+)
+def test_in_no_time_more_is_had_than_the_rate_and_one_bucketful(
+    steps: list[tuple[float, int]], amount: int, window_s: float
+) -> None:
+    buckets, now, had = Buckets(Rate(amount, window_s)), 0.0, 0
+    for pause, wanted in steps:
+        now += pause
+        wait_s = buckets.take("a", now, wanted)
+        if wait_s == 0:
+            had += wanted
+        else:
+            assert buckets.take("a", now + wait_s * 1.001 + 1e-6, 0) == 0
+            now += wait_s * 1.001 + 1e-6
+            assert buckets.take("a", now, wanted) == 0, "it is there when it was promised"
+            had += wanted
+        assert had <= amount + amount / window_s * now + 1e-6
+
+
+def test_tables_have_an_end_whoever_comes() -> None:
+    buckets, failures = Buckets(Rate(1, 60), most=100), Failures(most=100)
+    for number in range(1000):
+        buckets.take(str(number), 0)
+        assert (buckets.take("busy", 0) > 0) == (number > 0), "who comes all the time is known"
+        failures.note(str(number), 0)
+    assert (len(buckets), len(failures)) == (100, 100)
+    assert buckets.take("999", 0) > 0, "and so are the last"
+    assert buckets.take("0", 0) == 0
+
+
+def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
+    failures = Failures()
+    delays = [failures.note("a", 0) for _ in range(15)]
+    assert delays == [0.0] * 5 + [0.25, 0.5, 1, 2, 4, 8, 8, 8, 8, 8]
+    assert failures.note("b", 0) == 0
+    assert failures.note("a", limits.FORGIVEN_S) == 8
+    assert failures.note("a", 2 * limits.FORGIVEN_S + 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "key"),
+    [("203.0.113.7", "203.0.113.7"), ("::ffff:203.0.113.7", "203.0.113.7"),
+     ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+     ("", "unknown"), (None, "unknown"), ("a socket", "unknown")],
+)  # fmt: skip
+def test_an_address_is_counted_by_what_one_customer_has(peer: str | None, key: str) -> None:
+    assert address_key(peer) == key
+
+
+def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
+    clock = Clock()
+    turnstile = Turnstile(10, clock)
+    here = Approach(["x"], [], [], peer="203.0.113.7")
+    for who in (ANNA, BEN):
+        for left in range(9, -1, -1):
+            turnstile.enter(who)
+            assert turnstile.standing(who).left == left
+        with pytest.raises(errors.RateLimited) as refused:
+            turnstile.enter(who)
+        assert refused.value.retry_after == 6
+    clock.now += 6
+    turnstile.enter(ANNA)
+    for _ in range(10 * limits.ADDRESS_SHARE):
+        turnstile.arrive(here)
+    with pytest.raises(errors.RateLimited):
+        turnstile.arrive(here)
+    turnstile.arrive(Approach(["x"], [], [], peer="203.0.113.8"))
+    turnstile.held = MOST_HELD
+    for _ in range(limits.FREE_FAILURES):
+        assert turnstile.fail(here) == 0
+    with pytest.raises(errors.RateLimited):
+        turnstile.fail(here)
+
+
+def test_uploads_are_counted_as_they_come() -> None:
+    clock = Clock()
+    uploads = Uploads(clock)
+    anna = Identity("anna", Proof.JWT, limits=Limits(upload_bytes=3600))
+    assert uploads.begin(EVERYBODY) is None
+    came = uploads.begin(anna)
+    assert came is not None
+    came(3000)
+    assert uploads.begin(anna), "there is some left"
+    came(1600)
+    with pytest.raises(errors.UploadsLimited) as refused:
+        uploads.begin(anna)
+    assert refused.value.retry_after == 1001
+    clock.now += 1001
+    assert uploads.begin(anna)
+
+
+def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
+    anna = Identity("anna", Proof.JWT, limits=Limits(queued_audio_s=7200))
+    check_audio(anna, 100_000, 0.0)
+    check_audio(anna, 3600, 3600.0)
+    for more_s, waiting_s in ((3601, 3600.0), (None, 3601.0), (1, 7200.0), (7000, 201.0)):
+        with pytest.raises(errors.AudioLimited):
+            check_audio(anna, more_s, waiting_s)
+    check_audio(EVERYBODY, 3600, 1e9)
+
+
+def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
+    assert known.limits_of(Settings()) == UNLIMITED
+    assert known.limits_of(Settings(host="0.0.0.0")) == known.USUAL
+    assert known.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",))) == known.USUAL
+    none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
+    none |= {"live_sessions_per_owner": 0}
+    assert known.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
+    assert known.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
+    check_jobs(EVERYBODY, 10**6)
+
+
+def test_who_shares_leaves_others_room_and_each_may_have_one() -> None:
+    ada, bob, cleo, dan = (
+        Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("a", "b", "c", "d")
+    )
+    visits = Visits(most=4)
+    with contextlib.ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(visits.opened(ada))
+        with pytest.raises(errors.ConnectionsLimited):
+            held.enter_context(visits.opened(ada))
+        for one in (bob, cleo, dan):
+            held.enter_context(visits.opened(one))
+            with pytest.raises(errors.ConnectionsLimited):
+                held.enter_context(visits.opened(one))
+        front = Identity("front", Proof.JWT, frozenset({Scope.LEASE}), Limits(shares=True))
+        for _ in range(9):
+            held.enter_context(visits.opened(front))
+            held.enter_context(visits.opened(EVERYBODY))
+    with visits.opened(bob), visits.opened(bob), visits.opened(bob):
+        pass
+
+
+async def inner(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def ask(gate: Gate, token: str) -> Callable[[], Any]:
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(gate, client=("203.0.113.7", 5))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/jobs", headers={"Authorization": f"Bearer {token}"})
+
+    return get
+
+
+async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    access = Access(authenticator=SharedToken(TOKEN))
+    gate = Gate(inner, access, Turnstile(1000, Clock()), pause)
+    right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
+    shapes = set()
+    for number in range(9):
+        answer = await wrong()
+        assert answer.status_code == 401
+        shapes.add((tuple(answer.headers.items()), len(answer.content)))
+        assert (await right()).status_code == 204, number
+    assert pauses == [0.25, 0.5, 1.0, 2.0]
+    assert len(shapes) == 1
+
+
+async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+    clock = Clock()
+    gate = Gate(inner, Access(authenticator=SharedToken(TOKEN)), Turnstile(5, clock))
+    right = ask(gate, TOKEN)
+    answers = [await right() for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [204] * 5 + [429]
+    assert [answer.headers.get("ratelimit") for answer in answers[:5]] == [
+        f'"requests";r={4 - number};t={12 * (number + 1)}' for number in range(5)
+    ]
+    assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"requests";q=5;w=60'}
+    check_problem(answers[-1], 429, "rate_limited")
+    assert answers[-1].headers["retry-after"] == "12"
+    assert answers[-1].headers["ratelimit"] == '"requests";r=0;t=60'
+    clock.now += math.ceil(12)
+    assert (await right()).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [({"limit_jobs": 2}, "jobs_limited"), ({"limit_queued_hours": 0.001}, "audio_limited")],
+)
+def test_jobs_of_one_owner_have_an_end(
+    tmp_path: Path, voice: bytes, setting: dict[str, float], code: str
+) -> None:
+    def send() -> httpx.Response:
+        later = {"Prefer": "respond-async"}
+        return server.client.post("/transcribe", files={"audio": voice}, headers=later)
+
+    with Server(tmp_path, scripted_speed=0.1, **setting) as server:
+        answers = [send()]
+        while answers[-1].status_code == 202 and len(answers) < 40:
+            answers.append(send())
+        check_problem(answers[-1], 429, code)
+        assert "retry-after" in answers[-1].headers
+        for job in server.jobs():
+            server.client.delete(f"/jobs/{job['id']}")
+        assert send().status_code == 202, "a place is free again"
+
+
+def test_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
+    with Server(tmp_path, limit_upload_mb=1) as server:
+        big = {"audio": voice + bytes(1 << 20)}
+        first = server.client.post("/transcribe", files=big)
+        assert first.status_code != 429, "the last one may go beyond"
+        answer = server.client.post("/transcribe", files=big)
+        check_problem(answer, 429, "uploads_limited")
+        assert 0 < int(answer.headers["retry-after"]) <= 3600
+        assert server.client.get("/jobs").status_code == 200

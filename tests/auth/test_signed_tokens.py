@@ -1,0 +1,121 @@
+"""Signed tokens: what counts, what does not, and that nobody can tell why."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from token_attacks import CLAIMS, Attacker
+
+from sidecar import errors
+from sidecar.auth import keys, signed
+from sidecar.auth.identity import Credential
+from sidecar.auth.issuing import Issuer
+from sidecar.auth.signed import LEEWAY_S
+
+
+@pytest.fixture(scope="module")
+def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
+    return Attacker(Issuer(tmp_path_factory.mktemp("tokens")))
+
+
+def verifier_of(issuer: Issuer) -> signed.Verifier:
+    public = keys.read_public(issuer.keys.public)
+    return signed.Verifier(lambda: public, issuer.revoked)
+
+
+def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> None:
+    verifier = verifier_of(attacker.issuer)
+    let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
+    assert let_in == []
+    assert verifier.verify(attacker.good) == signed.Claims(
+        "anna", Credential(attacker.good_id, attacker.kid)
+    )
+    # What the attacks are made of would do, but for what is wrong with each.
+    assert verifier.verify(attacker.signed({})) == signed.Claims(
+        "anna", Credential(CLAIMS["jti"], attacker.kid)
+    )
+    assert verifier.verify(attacker._with_kid(attacker.kid))
+
+
+def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
+    attacker: Attacker,
+) -> None:
+    now = 1_800_000_000.0
+    known, revoked = keys.read_public(attacker.issuer.keys.public), set[str]()
+    verifier = signed.Verifier(lambda: known, lambda: frozenset(revoked), lambda: now)
+    claims = verifier.verify(attacker.signed({"exp": int(now)}))
+    assert claims is not None
+    assert claims.credential == Credential(CLAIMS["jti"], attacker.kid, int(now))
+    for later, why in ((0.0, None), (LEEWAY_S - 0.5, None), (float(LEEWAY_S), "has expired")):
+        now = 1_800_000_000.0 + later
+        assert verifier.refusal(claims.credential) == why
+    now = 0.0
+    revoked.add(CLAIMS["jti"])
+    assert verifier.refusal(claims.credential) == "was revoked"
+    revoked.clear()
+    known.clear()
+    assert "key" in str(verifier.refusal(claims.credential))
+
+
+def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(
+    attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong token costs what a right one does: counted, at the last step before OpenSSL."""
+    verifier = verifier_of(attacker.issuer)
+    checked: list[int] = []
+    real, convert = jwt.algorithms.ECAlgorithm.verify, jwt.algorithms.raw_to_der_signature
+
+    def verify(self: Any, message: bytes, key: Any, signature: bytes) -> bool:
+        with contextlib.suppress(ValueError):  # there OpenSSL would not be asked
+            convert(signature, key.curve)
+            checked.append(len(message))
+        return real(self, message, key, signature)
+
+    monkeypatch.setattr(jwt.algorithms.ECAlgorithm, "verify", verify)
+    counts = Counter[int]()
+    for token in [attacker.good, *attacker.tokens().values()]:
+        checked.clear()
+        verifier.verify(token)
+        counts[len(checked)] += 1
+        assert all(size <= signed.LONGEST for size in checked)
+    assert set(counts) == {1}
+
+
+def test_a_new_key_signs_and_the_old_one_counts_until_it_is_deleted(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path)
+    old, _ = issuer.create("anna")
+    name = issuer.rotate()
+    new, _ = issuer.create("anna")
+    assert jwt.get_unverified_header(new)["kid"] == name != jwt.get_unverified_header(old)["kid"]
+    verifier = verifier_of(issuer)
+    assert verifier.verify(old)
+    assert verifier.verify(new)
+    sorted(issuer.keys.public.iterdir())[0].unlink()
+    verifier = verifier_of(issuer)
+    assert verifier.verify(old) is None
+    assert verifier.verify(new)
+
+
+def test_scopes_are_what_was_asked_for(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path)
+    token, _ = issuer.create("anna", scopes=("reload", "now"))
+    said = verifier_of(issuer).verify(token)
+    assert said is not None
+    assert said.scopes == {"reload", "now"}
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        signed.Verifier(dict, frozenset)
+    assert "pip install 'vibevoice-asr[auth]'" in refused.value.hint
+    with pytest.raises(errors.SettingsInvalid, match="not installed"):
+        Issuer(tmp_path).create("anna")

@@ -1,0 +1,173 @@
+"""Tokens, keys and lists in a folder: made, listed, revoked, and read while they change."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import stat
+import threading
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from service_process import PATIENCE_S
+
+from sidecar import errors, watched
+from sidecar.auth import keys, revocations
+from sidecar.auth.approach import Approach
+from sidecar.auth.issuing import Issuer
+from sidecar.auth.known import authenticator_of
+from sidecar.config.settings import Settings
+
+BEGIN = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
+DAY_S = 86400.0
+
+
+def test_what_was_made_is_listed_and_what_is_revoked_by_name_or_id_too(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens", lambda: BEGIN)
+    token, first = issuer.create("anna", 90 * DAY_S, ("reload",))
+    _, second = issuer.create("ben")
+    assert issuer.issued() == [first, second]
+    assert first.expires == BEGIN + datetime.timedelta(days=90)
+    assert second.expires is None
+    said = jwt.decode(token, options={"verify_signature": False})
+    assert said == {
+        "sub": "anna", "jti": first.token_id, "aud": "vibevoice-asr", "scope": "reload",
+        "iat": int(BEGIN.timestamp()), "exp": int(first.expires.timestamp()),
+    }  # fmt: skip
+    assert issuer.revoke("anna") == [first.token_id]
+    assert issuer.revoke(second.token_id) == [second.token_id]
+    assert issuer.revoke("f" * 32) == ["f" * 32], "one that was made elsewhere"
+    assert issuer.revoked() == {first.token_id, second.token_id, "f" * 32}
+    for nobody in ("carl", "f" * 31, "", "anna\n"):
+        with pytest.raises(errors.SettingsInvalid, match="No token"):
+            issuer.revoke(nobody)
+
+
+@pytest.mark.parametrize("lasts", [0.0, -1.0, 1e12, float("inf"), float("nan")])
+def test_a_time_that_is_none_makes_no_token(tmp_path: Path, lasts: float) -> None:
+    with pytest.raises(errors.SettingsInvalid):
+        Issuer(tmp_path).create("anna", lasts)
+    assert Issuer(tmp_path).issued() == []
+
+
+def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    token, _ = issuer.create("anna")
+    files = [path for path in issuer.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+    if os.name == "nt":
+        return
+    assert stat.S_IMODE(issuer.folder.stat().st_mode) == 0o700
+    secret = [*issuer.keys.private.iterdir(), issuer.folder / "issued.jsonl"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in secret] == [0o600] * 2
+    secret[0].chmod(0o640)
+    with pytest.raises(errors.SettingsInvalid, match="Others may read"):
+        issuer.create("ben")
+
+
+def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    issuer.rotate()
+    assert list(keys.read_public(issuer.keys.public)) == issuer.keys.names()
+    with pytest.raises(errors.SettingsInvalid, match="private key"):
+        keys.read_public(issuer.keys.private)
+    other = tmp_path / "other.pem"
+    other.write_bytes(
+        ec.generate_private_key(ec.SECP384R1())
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    with pytest.raises(errors.SettingsInvalid, match="P-256"):
+        keys.read_public(other)
+    for broken in (b"", b"-----BEGIN PUBLIC KEY-----\n", b"x" * 20_000):
+        other.write_bytes(broken)
+        with pytest.raises(errors.SettingsInvalid):
+            keys.read_public(other)
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", tmp_path / "absent"):
+        with pytest.raises(errors.SettingsInvalid):
+            keys.read_public(nothing)
+
+
+def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "revoked.txt"
+    file.write_text("# who lost a laptop\n\n  abc  \n")
+    seen = watched.Watched("revoked tokens", [file], revocations.Revocations(file))
+    assert seen.value == {"abc"}
+    for broken in (b"", b"abc\n\xff\n", b"abc\nnot an id\n", b"x" * 100, b"y" * (9 << 20), None):
+        caplog.clear()
+        file.unlink() if broken is None else file.write_bytes(broken)
+        assert not seen.look()
+        assert seen.value == {"abc"}, "the last good one counts"
+        assert "cannot be used" in caplog.text
+        caplog.clear()
+        assert not seen.look()
+        assert not caplog.text, "said once for each change"
+    file.write_text("abc\r\ndef")
+    assert seen.look()
+    assert seen.value == {"abc", "def"}
+    file.write_text("# nobody any more\n")
+    assert seen.look()
+    assert seen.value == frozenset()
+    assert "2 tokens are revoked no longer" in caplog.text
+
+
+def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    issuer.rotate()
+    watch = watched.Watch()
+    known = authenticator_of(Settings(token_keys=issuer.keys.public), watch)
+    token, issued = issuer.create("anna")
+    asked = Approach(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
+    (*_, listed) = watch._all
+    assert known.identify(asked).subject == "anna"
+    issuer.revoke("anna")
+    assert listed.look()
+    with pytest.raises(errors.TokenInvalid):
+        known.identify(asked)
+    issuer.revoked_file.unlink()
+    assert not listed.look()
+    assert listed.value == {issued.token_id}, "the last good one counts"
+
+
+def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:
+    file = tmp_path / "revoked.txt"
+    with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
+        watched.Watched("revoked tokens", [file], revocations.Revocations(file))
+
+
+def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
+    tmp_path: Path,
+) -> None:
+    issuer = Issuer(tmp_path)
+    issuer.create("anna")
+    ids = [f"{number:032x}" for number in range(40)]
+    halves = [threading.Thread(target=lambda part: [issuer.revoke(each) for each in part],
+                               args=(ids[begin::2],)) for begin in (0, 1)]  # fmt: skip
+    for thread in halves:
+        thread.start()
+    before: frozenset[str] = frozenset()
+    while any(thread.is_alive() for thread in halves):
+        now = revocations.read(issuer.revoked_file)
+        assert before <= now
+        before = now
+    assert issuer.revoked() == set(ids)
+
+
+async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> None:
+    file = tmp_path / "revoked.txt"
+    file.write_text("abc\n")
+    watch = watched.Watch(every_s=0.01)
+    seen = watch.add("revoked tokens", [file], revocations.Revocations(file))
+    looking = asyncio.create_task(watch.run())
+    file.write_text("abc\ndef\n")
+    async with asyncio.timeout(PATIENCE_S):
+        while "def" not in seen.value:  # noqa: ASYNC110 - it is a file that is waited for
+            await asyncio.sleep(0.01)
+    looking.cancel()

@@ -1,0 +1,310 @@
+"""Signed tokens at the door of a real service: refused in one shape, revoked while it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import PATIENCE_S, Server, check_problem, read_answer, wait_until
+from sse_reader import Event, parse
+from token_attacks import Attacker
+from two_fronts_and_node import WAYS, Fronts, started
+from vibevoice_asr_client import Client
+from vibevoice_asr_client.codes import TokenInvalid
+from websockets.asyncio.client import connect
+
+from sidecar import errors
+from sidecar.auth.issuing import Issuer
+from sidecar.auth.signed import LEEWAY_S
+from sidecar.config.settings import Settings
+from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.server.app import create_app
+from sidecar.upstream.remote_live_messages import FORM, Lease
+
+NOTICED_S = 30.0
+"""The service's promise: so soon it knows of a change of keys and revocations."""
+
+
+@pytest.fixture(scope="module")
+def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
+    return Attacker(Issuer(tmp_path_factory.mktemp("known") / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def attacks(attacker: Attacker) -> dict[str, list[bytes]]:
+    return attacker.headers()
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def door(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    attacker: Attacker,
+    attacks: dict[str, list[bytes]],
+) -> Iterator[Server]:
+    """A service that knows of all that was revoked for the attacks."""
+    home = tmp_path_factory.mktemp("door")
+    settings = {"token_keys": attacker.issuer.keys.public, "log_level": "debug"}
+    with started(request.param, home, request, scripted_speed=1, **settings) as running:
+        yield running
+
+
+def silence(seconds: int) -> bytes:
+    """A recording in which nothing is heard, 8 bit at 2 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 2000, 0, "NONE", ""))
+        out.writeframes(bytes([128]) * 2000 * seconds)
+    return file.getvalue()
+
+
+def ask(server: Server, authorizations: list[bytes]) -> tuple[int, dict[str, str], bytes]:
+    head = b"".join(b"Authorization: " + each + b"\r\n" for each in authorizations)
+    with server.raw() as sock:
+        sock.sendall(b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
+        return read_answer(sock)
+
+
+def test_every_attack_is_refused_in_the_same_shape(
+    door: Server, attacks: dict[str, list[bytes]]
+) -> None:
+    shapes = {}
+    for name, headers in attacks.items():
+        status, said, body = ask(door, headers)
+        said.pop("date")
+        problem = json.loads(body)
+        assert len(problem.pop("request_id", "")) == 32, (name, body)
+        shapes[name] = (status, tuple(said.items()), json.dumps(problem))
+    first = next(iter(shapes.values()))
+    assert {name: shape for name, shape in shapes.items() if shape != first} == {}
+    assert first[0] == 401
+    assert json.loads(first[2])["code"] == "token_invalid"
+    assert len(shapes) > 100
+    assert "Traceback" not in door.log()
+
+
+def test_a_token_that_counts_opens_and_is_in_no_log(door: Server, attacker: Attacker) -> None:
+    status, _, body = ask(door, [b"bearer  " + attacker.good.encode()])
+    assert (status, json.loads(body)) == (200, {"jobs": []})
+    assert attacker.good.rpartition(".")[2] not in door.log()
+    check_problem(door.client.get("/jobs"), 401, "token_missing")
+    assert door.client.get("/health").status_code == 200
+
+
+def test_names_have_jobs_of_their_own_and_only_the_scopes_they_were_given(
+    door: Server, attacker: Attacker, voice: bytes
+) -> None:
+    anna, ben, carl = (
+        {"Authorization": f"Bearer {attacker.issuer.create(name, scopes=scopes)[0]}"}
+        for name, scopes in (("anna", ("audio_path",)), ("dora", ("reload",)), ("anna", ()))
+    )
+    job = door.client.post(
+        "/transcribe", files={"audio": voice}, headers=anna | {"Prefer": "respond-async"}
+    ).json()
+    where = f"/jobs/{job['id']}"
+    assert door.client.get(where, headers=anna).status_code == 200
+    assert door.client.get(where, headers=carl).status_code == 200, "another token of that name"
+    check_problem(door.client.get(where, headers=ben), 404, "job_not_found")
+    check_problem(door.client.delete(where, headers=ben), 404, "job_not_found")
+    order = {"precision": "fp32"}
+    check_problem(door.client.post("/reload-model", json=order, headers=anna), 403, "scope_missing")
+    assert door.client.post("/reload-model", json=order, headers=ben).status_code != 403
+    path = {"audio_path": "/no/such/file.wav"}
+    check_problem(
+        door.client.post("/transcribe", json=path, headers=ben), 403, "audio_path_forbidden"
+    )
+    check_problem(
+        door.client.post("/transcribe", json=path, headers=anna), 404, "audio_path_not_found"
+    )
+
+
+def test_a_revocation_and_a_new_key_count_while_it_runs(
+    door: Server, attacker: Attacker, tmp_path: Path
+) -> None:
+    def states(token: str) -> set[int]:
+        headers = {"Authorization": f"Bearer {token}"}
+        fronts = door.fronts if isinstance(door, Fronts) else [door]
+        return {front.client.get("/jobs", headers=headers).status_code for front in fronts}
+
+    lost, _ = attacker.issuer.create("lost")
+    elsewhere = Issuer(tmp_path / "elsewhere")
+    new, _ = elsewhere.create("anna")
+    assert states(lost) == {200}
+    assert states(new) == {401}, "its key is not known yet"
+    attacker.issuer.revoke("lost")
+    for key in elsewhere.keys.public.iterdir():
+        shutil.copy(key, attacker.issuer.keys.public / f"new-{key.name}")
+    wait_until(lambda: (states(lost), states(new)) == ({401}, {200}), NOTICED_S, "both noticed")
+    assert states(attacker.good) == {200}
+
+
+class Listener:
+    """Reads an answer in a thread, to its end."""
+
+    def __init__(self, server: Server, token: str, method: str, url: str, **request: Any) -> None:
+        self._said = threading.Event()
+        self.status, self.lines = 0, list[str]()
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._ask = lambda: server.client.stream(method, url, headers=self._headers, **request)
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with self._ask() as response:
+            self.status = response.status_code
+            for line in response.iter_lines():
+                self.lines.append(line)
+
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
+
+    @property
+    def last(self) -> Event:
+        return list(parse(self.lines))[-1]
+
+
+def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
+    door: Server, attacker: Attacker
+) -> None:
+    """Streams and waits that began with a token that counted; its jobs of `/v1/jobs` go on."""
+    made = {name: attacker.issuer.create("listener") for name in ("stays", "goes")}
+    who = {name: token for name, (token, _) in made.items()}
+    stays = {"Authorization": f"Bearer {who['stays']}"}
+    long = {"files": {"audio": ("long.wav", silence(600))}}
+    job = door.client.post("/v1/jobs", headers=stays, **long).raise_for_status().json()
+    events = f"/v1/jobs/{job['id']}/events"
+    almost = int(time.time()) - LEEWAY_S + 8  # by then it has been let in
+    who["ends"] = attacker.signed({"sub": "listener", "jti": "ends", "exp": almost})
+    followers = {name: Listener(door, token, "GET", events) for name, token in who.items()}
+    original = Listener(door, who["goes"], "POST", "/v1/transcribe", **long)
+    waiting = Listener(door, who["goes"], "POST", "/transcribe", **long)
+    wait_until(lambda: all(each.lines for each in followers.values()), PATIENCE_S, "they listen")
+    wait_until(lambda: door.health()["jobs_waiting"] == 2, PATIENCE_S, "all three are there")
+    attacker.issuer.revoke(made["goes"][1].token_id)
+    gone = (followers["goes"], followers["ends"], original, waiting)
+    wait_until(lambda: all(each.ended for each in gone), NOTICED_S, "they are told to go")
+    for each in gone[:2]:
+        assert (each.last.name, each.last.data["error"]["code"]) == (
+            "unauthorized",
+            "token_invalid",
+        )
+    assert (original.last.name, original.last.data) == ("error", {"error": "Invalid token"})
+    assert (waiting.status, json.loads(waiting.lines[0])["code"]) == (401, "token_invalid")
+    for why, count in (("was revoked", 3), ("has expired", 1)):  # by each front, of its own
+        assert sum(map(int, re.findall(rf"{why}: (\d+) open answers", door.log()))) == count
+    assert not followers["stays"].ended
+    gone_along = "who is sent away takes the job along"
+    wait_until(lambda: door.health()["jobs_waiting"] == 0, PATIENCE_S, gone_along)
+    with (
+        pytest.raises(TokenInvalid),
+        Client(str(door.client.base_url), token=who["goes"]) as client,
+    ):
+        list(client.events(job["id"]))
+    door.client.delete(f"/v1/jobs/{job['id']}", headers=stays).raise_for_status()
+    wait_until(lambda: followers["stays"].ended, PATIENCE_S, "its job has ended")
+    assert followers["stays"].last.name == "cancelled"
+
+
+def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start(
+    tmp_path: Path,
+) -> None:
+    elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
+    with pytest.raises(errors.SettingsInvalid, match="no token and no key"):
+        create_app(elsewhere)
+    Issuer(tmp_path / "tokens").create("anna")
+    create_app(elsewhere)
+    Issuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
+    with pytest.raises(errors.SettingsInvalid, match="line 1"):
+        create_app(elsewhere)
+
+
+def test_another_s_job_is_nowhere_on_any_wire(
+    tmp_path_factory: pytest.TempPathFactory, voice: bytes
+) -> None:
+    home = tmp_path_factory.mktemp("owners")
+    issuer = Issuer(home / "tokens")
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
+    with Server(home / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
+        call = server.client.request
+        job = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=ada).json()
+        path = f"/v1/jobs/{job['id']}"
+        for method, address in (
+            ("GET", path),
+            ("GET", f"{path}/events"),
+            ("GET", f"{path}/transcript"),
+            ("DELETE", path),
+            ("GET", f"/jobs/{job['id']}"),
+        ):
+            check_problem(call(method, address, headers=bob), 404, "job_not_found")
+        assert call("GET", "/v1/jobs", headers=bob).json()["jobs"] == []
+        assert call("GET", "/v1/queue/status", headers=bob).json()["your_jobs"] == []
+        after = call("GET", "/v1/jobs", params={"after": job["id"]}, headers=bob)
+        check_problem(after, 422, "field_invalid")
+        key = {"Idempotency-Key": "of-both"}
+        of_both = [
+            call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=key | who).json()
+            for who in (ada, bob)
+        ]
+        assert of_both[0]["id"] != of_both[1]["id"], "a key is its owner's"
+        assert [one["id"] for one in call("GET", "/v1/jobs", headers=ada).json()["jobs"]] == [
+            job["id"],
+            of_both[0]["id"],
+        ]
+
+
+def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
+    tmp_path_factory: pytest.TempPathFactory, voice: bytes
+) -> None:
+    home = tmp_path_factory.mktemp("erased")
+    issuer = Issuer(home / "tokens")
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
+    kept = {"keep_jobs": True, "jobs_dir": home / "jobs", "keep_recordings_mb": 100}
+    kept |= {"journal_key": "0123456789abcdef" * 4, "token_keys": issuer.keys.public}
+    with Server(home / "server", scripted_speed=1, **kept) as server:
+        call = server.client.request
+
+        def sent(who: dict[str, str]) -> str:
+            made = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=who)
+            return str(made.json()["id"])
+
+        def jobs(who: dict[str, str]) -> list[str]:
+            return [one["id"] for one in call("GET", "/v1/jobs", headers=who).json()["jobs"]]
+
+        theirs, done, waits = sent(bob), sent(ada), sent(ada)
+        wait_until(
+            lambda: call("GET", f"/v1/jobs/{done}", headers=ada).json()["state"] == "done",
+            PATIENCE_S,
+            "one is done",
+        )
+        assert jobs(ada) == [done, waits]
+        erased = call("DELETE", "/v1/data", headers=ada)
+        assert erased.json() == {"jobs": 2, "people": 0, "live_sessions": 0}
+        assert jobs(ada) == []
+        assert jobs(bob) == [theirs]
+        recordings = [one for one in (home / "jobs" / "uploads").rglob("*") if one.is_file()]
+        assert len(recordings) == 1, "of bob's"
+        again = call("DELETE", "/v1/data", headers=ada)
+        assert again.json() == {"jobs": 0, "people": 0, "live_sessions": 0}
+
+
+async def test_live_places_are_for_services_that_were_given_the_scope_for_it(
+    door: Server, attacker: Attacker
+) -> None:
+    asked = json.dumps({"type": "begin", "lease": Lease(FORM, LiveOptions(), Begin()).to_wire()})
+    for scopes, answer in (((), "scope_missing"), (("lease",), None)):
+        token = attacker.issuer.create("anna", scopes=scopes)[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        address = f"ws://127.0.0.1:{door.port}/v1/live"
+        async with connect(address, additional_headers=headers, proxy=None) as socket:
+            await socket.send(asked)
+            assert json.loads(await socket.recv()).get("code") == answer

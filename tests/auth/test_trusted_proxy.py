@@ -1,0 +1,80 @@
+"""Behind a proxy: whose word of who asks is believed, and what holds all the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from service_process import Server, check_problem
+
+TOKEN = "correct-horse-battery-staple"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+FORWARDED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Four requests a minute for an owner, sixteen for an address."""
+    with Server(
+        tmp_path_factory.mktemp("behind"),
+        token=TOKEN,
+        forwarded_allow_ips="127.0.0.1",
+        allowed_hosts="speech.example",
+        limit_requests=4,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unbelieved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("unbelieved"), token=TOKEN, allowed_hosts="speech.example"
+    ) as running:
+        yield running
+
+
+def test_names_and_pages_hold_behind_a_proxy_and_what_it_says_of_tls_is_believed(
+    behind: Server,
+) -> None:
+    sent = FORWARDED | {"X-Forwarded-For": "203.0.113.1"} | BEARER
+    check_problem(
+        behind.client.get("/jobs", headers=sent | {"Host": "evil.example"}), 403, "host_not_allowed"
+    )
+    ours = {"Host": "speech.example", "Origin": "https://speech.example"}
+    assert behind.client.get("/jobs", headers=sent | ours).status_code == 200
+    for page in ("http://speech.example", "https://evil.example"):
+        answer = behind.client.get("/jobs", headers=sent | ours | {"Origin": page})
+        check_problem(answer, 403, "origin_not_allowed")
+    check_problem(behind.client.get("/jobs", headers=FORWARDED), 401, "token_missing")
+    path = behind.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent)
+    check_problem(path, 403, "audio_path_forbidden")
+
+
+def test_addresses_behind_a_proxy_are_counted_each_for_itself(behind: Server) -> None:
+    def ask(address: str) -> int:
+        return behind.client.get("/health", headers={"X-Forwarded-For": address}).status_code
+
+    def let_in(address: str) -> int:
+        """How often, until it is refused; on a slow machine it has some more meanwhile."""
+        return next(number for number in range(100) if ask(address) == 429)
+
+    began = time.monotonic()
+    at_once = let_in("203.0.113.2")
+    assert at_once >= 16
+    assert ask("203.0.113.3") == 200
+    more = let_in("10.0.0.1, 203.0.113.2")
+    meanwhile = (time.monotonic() - began) * 16 / 60
+    assert at_once + more <= 16 + meanwhile, "the last one counts, which the proxy wrote"
+
+
+def test_nobody_is_believed_who_was_not_named(unbelieved: Server) -> None:
+    sent = FORWARDED | BEARER | {"Host": "speech.example"}
+    assert unbelieved.client.get("/jobs", headers=sent).status_code == 200
+    page = {"Origin": "https://speech.example"}
+    check_problem(unbelieved.client.get("/jobs", headers=sent | page), 403, "origin_not_allowed")
+    check_problem(
+        unbelieved.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent),
+        403,
+        "audio_path_forbidden",
+    )

@@ -1,0 +1,100 @@
+"""Work that nobody waits for: what goes wrong in it is said, and does not end what must go on."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+from service_process import until
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.engines.choice import choose
+from sidecar.gpu_memory import devices
+from sidecar.gpu_memory.devices import GpuMemory
+from sidecar.gpu_memory.placement import LoadPlan
+from sidecar.interfaces.engine import Precision
+from sidecar.service import Service
+from sidecar.workers.engine_host import Lodging
+
+TOO_LARGE = "CUDA out of memory: the model takes 16.5 GB, 3.0 GB are free."
+
+
+@pytest.fixture(autouse=True)
+def clean(caplog: pytest.LogCaptureFixture) -> None:
+    """What earlier tests left is said before."""
+    gc.collect()
+    caplog.clear()
+
+
+def lines(caplog: pytest.LogCaptureFixture, least: int = logging.ERROR) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= least]
+
+
+async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place(self: object, precision: Precision) -> LoadPlan:
+        raise errors.WontFit(TOO_LARGE)
+
+    monkeypatch.setattr(Lodging, "_place", place)
+    settings = Settings(engine="scripted", preload=True)
+    service = Service(settings, choose(settings))
+    await service.open()
+    try:
+        await until(lambda: lines(caplog))
+        gc.collect()
+    finally:
+        await service.close()
+    (line,) = lines(caplog)
+    assert TOO_LARGE in line
+    assert "first request" in line
+
+
+async def test_background_work_that_fails_is_in_the_log_with_its_cause(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go_on(self: object) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(devices.GpuWatch, "go_on", go_on)
+    settings = Settings(engine="scripted")
+    service = Service(settings, choose(settings))
+    await service.open()
+    try:
+        await until(lambda: lines(caplog))
+    finally:
+        await service.close()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "look at the GPU" in record.message
+    assert record.exc_info is not None
+    assert "nobody thought of this" in str(record.exc_info[1])
+
+
+async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answer(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = GpuMemory("A card", 1000, 8000)
+    asked: list[GpuMemory | None] = []
+
+    def driver() -> GpuMemory | None:
+        asked.append(None)
+        if len(asked) in (2, 3):
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name that is none")
+        return gpu
+
+    monkeypatch.setattr(devices, "gpu_memory", driver)
+    monkeypatch.setattr(devices, "LOOK_S", 0.001)
+    monkeypatch.setattr(devices, "SILENT_LOOK_S", 0.001)
+    settings = Settings(engine="scripted")
+    service = Service(settings, choose(settings))
+    service.fleet._devices.gpu.begin()
+    await service.open()
+    try:
+        await until(lambda: len(asked) >= 6)
+    finally:
+        await service.close()
+    assert service.health().gpu == gpu
+    assert lines(caplog) == []
+    assert sum("cannot be asked" in line for line in lines(caplog, logging.WARNING)) == 2

@@ -1,0 +1,121 @@
+"""Files with secrets: read before long, or refused with what is wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar import errors, private
+from sidecar.auth.credentials import with_token
+from sidecar.auth.self_signed_certificate import Pair
+from sidecar.config import servers
+from sidecar.config.address import upstream_of
+from sidecar.config.settings import Settings, load_settings
+from sidecar.server import tls
+from sidecar.storage.key import journal_key
+from sidecar.watched import Watched
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+LONG_S = 20.0
+"""Whoever waits for a writer waits for ever."""
+
+SECRET = "a-token-of-enough-letters-for-anybody"
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "a token": lambda path: with_token(load_settings(token_file=path)),
+    "a journal's key": lambda path: journal_key(load_settings(journal_key_file=path)),
+    "another server's key": lambda path: servers.key(None, path, "llm"),
+    "settings": lambda path: load_settings(config=path),
+}
+OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
+    "a certificate": lambda path: tls._read(Pair(path, path)),
+    "who vouches for other servers": lambda path: upstream_of(
+        Settings(upstream=("http://127.0.0.1:1",), upstream_ca=path)
+    ),
+}
+
+
+def refused(read: Callable[[Path], object], path: Path) -> str:
+    """What is said of it, before long."""
+    said: list[str] = []
+
+    def reads() -> None:
+        with pytest.raises(errors.SettingsInvalid) as refused:
+            read(path)
+        said.append(refused.value.detail)
+
+    reader = threading.Thread(target=reads, daemon=True)  # one that waits does so for ever
+    reader.start()
+    reader.join(LONG_S)
+    assert said
+    return said[0]
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_a_pipe_that_nobody_writes_to_is_refused_after_a_while(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "PIPE_S", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    assert "said nothing to its end" in refused(READERS[what], pipe)
+
+
+@pytest.mark.parametrize("what", OPENED_ELSEWHERE)
+def test_what_others_open_may_be_no_pipe(what: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    assert "not a regular file" in refused(OPENED_ELSEWHERE[what], pipe)
+
+
+def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read() -> None:
+    end, start = os.pipe()
+    try:
+        os.write(start, SECRET[:9].encode())
+        rest = threading.Timer(
+            0.05, lambda: (os.write(start, SECRET[9:].encode()), os.close(start))
+        )
+        rest.start()
+        found = [private.read(Path(f"/dev/fd/{end}"), 100, private=True) for _ in range(2)]
+        assert found == [SECRET.encode()] * 2
+    finally:
+        os.close(end)
+
+
+def test_a_pipe_that_others_may_read_or_that_says_too_much_is_refused_as_a_file_is(
+    tmp_path: Path,
+) -> None:
+    for mode, most, said in ((0o644, 100, "Others may read"), (0o600, 10, "more than 10 bytes")):
+        pipe = tmp_path / str(most)
+        os.mkfifo(pipe)
+        pipe.chmod(mode)
+        writer = threading.Thread(target=pipe.write_text, args=(SECRET,))
+        writer.start()
+        with pytest.raises(errors.SettingsInvalid, match=said):
+            private.read(pipe, most, private=True)
+        writer.join(LONG_S)
+
+
+def test_a_pipe_is_not_looked_at_again_and_a_folder_is_no_secret(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    reads: list[Path] = []
+    watched = Watched("keys", [pipe], lambda: reads.append(pipe))
+    os.utime(pipe, (1.0, 1.0))
+    assert not watched.look()
+    assert reads == [pipe]
+    with pytest.raises(errors.SettingsInvalid, match="directory"):
+        private.read(tmp_path, 100)
+
+
+def test_a_secret_is_what_its_file_holds(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    token = with_token(Settings(token_file=file)).token
+    assert token is not None
+    assert token.get_secret_value() == file.read_text()

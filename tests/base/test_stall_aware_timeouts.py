@@ -1,0 +1,41 @@
+"""How long others are waited for, where it is we who are late."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from service_process import PATIENCE_S, stand_still, until
+
+from sidecar.waiting import Alarm, comes
+
+
+async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:
+    came, loop = asyncio.Event(), asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop.add_reader(ours, came.set)
+        waiting = asyncio.ensure_future(comes(came, 0.06))
+        await asyncio.sleep(0)
+        theirs.send(b"I was quick")
+        stand_still(0.2)  # a collection, or a machine that swaps
+        assert await waiting
+        loop.remove_reader(ours)
+
+
+async def test_what_does_not_come_is_not_waited_for_any_longer_than_was_said() -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        assert not await comes(asyncio.Event(), 0.06)
+
+
+async def test_an_alarm_goes_off_behind_what_came_while_the_loop_stood_still() -> None:
+    rung: list[str] = []
+    Alarm(0.06, lambda: rung.append("one"))
+    other = Alarm(0.06, lambda: rung.append("other"))
+    stand_still(0.2)
+    for _ in range(3):  # what came is read
+        await asyncio.sleep(0)
+    assert rung == []
+    other.cancel()
+    await until(lambda: rung)
+    assert rung == ["one"]

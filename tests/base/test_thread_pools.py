@@ -1,0 +1,130 @@
+"""Threads for what may hang: a kind that hangs holds up nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from open_descriptors import opened
+from service_process import PATIENCE_S
+
+from sidecar.threads import Threads
+
+
+class Thing:
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_kind_that_hangs_holds_up_its_own_alone() -> None:
+    release = threading.Event()
+    hanging, others = Threads("hanging", 2), Threads("others", 2)
+    hung = [asyncio.ensure_future(hanging.run(release.wait)) for _ in range(50)]
+    try:
+        assert [await others.run(divmod, number, 3) for number in range(9)][8] == (2, 2)
+        assert await asyncio.to_thread(int, "7") == 7
+        assert [thread.name for thread in threading.enumerate()].count("hanging") == 2
+    finally:
+        release.set()
+    assert await asyncio.gather(*hung) == [True] * 50
+
+
+async def test_what_work_raises_is_raised_and_its_place_is_free_again() -> None:
+    threads = Threads("one", 1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await threads.run(divmod, 1, 0)
+    assert await threads.run(divmod, 1, 1) == (1, 0)
+
+
+async def test_a_result_that_nobody_waits_for_any_more_is_closed() -> None:
+    release, thing = threading.Event(), Thing()
+    threads = Threads("one", 1)
+
+    def slow() -> Thing:
+        release.wait()
+        return thing
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await threads.run(slow)
+    with pytest.raises(TimeoutError):  # the place is taken until the thread has ended
+        async with asyncio.timeout(0.05):
+            await threads.run(int)
+    release.set()
+    assert await threads.run(int) == 0
+    assert thing.closed
+
+
+@pytest.mark.parametrize("way", ["closed", "undone"])
+async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
+    way: str, tmp_path: Path
+) -> None:
+    threads, thing, undone = Threads("one", 1), Thing(), threading.Event()
+    with (tmp_path / "file").open("wb") as file:
+        if way == "closed":
+            work = asyncio.ensure_future(threads.run(lambda: thing))
+        else:
+            made = threads.run_on(file.fileno(), lambda fd: thing, unwanted=lambda _: undone.set())
+            work = asyncio.ensure_future(made)
+        await asyncio.sleep(0)  # it has begun
+        while "one" in (thread.name for thread in threading.enumerate()):
+            time.sleep(0.001)  # noqa: ASYNC251 the loop stands still: the result is not yet taken
+        asyncio.get_running_loop().call_soon(work.cancel)
+        await asyncio.wait({work})
+    assert work.cancelled()
+    assert thing.closed if way == "closed" else await asyncio.to_thread(undone.wait, PATIENCE_S)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
+async def test_whoever_gives_up_before_there_is_a_thread_leaves_no_descriptor(
+    tmp_path: Path,
+) -> None:
+    threads, release, seen = Threads("hangs", 1), threading.Event(), list[int]()
+    path = tmp_path / "file"
+    path.write_bytes(b"what is in it")
+
+    def read(fd: int) -> bytes:
+        release.wait()
+        seen.append(fd)
+        return os.pread(fd, 100, 0)
+
+    fd = os.open(path, os.O_RDONLY)
+    before = opened()
+    asked = [asyncio.ensure_future(threads.run_on(fd, read)) for _ in range(20)]
+    await asyncio.sleep(0)
+    for one in asked[1:]:
+        one.cancel()
+    await asyncio.wait(asked[1:])
+    assert len(opened() - before) == 1
+    os.close(fd)
+    release.set()
+    assert await asked[0] == b"what is in it"
+    assert seen != [fd]
+    assert opened() - before == set()
+
+
+def test_the_end_of_the_process_waits_for_no_disk() -> None:
+    code = """
+import asyncio, threading
+from sidecar.threads import Threads
+
+async def main():
+    asyncio.ensure_future(Threads("hangs", 1).run(threading.Event().wait))
+    await asyncio.sleep(0.05)
+
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], timeout=PATIENCE_S, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,0 +1,42 @@
+"""Time limits of different modules that depend on each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vibevoice_asr_client import transport
+
+from sidecar.api import connection
+from sidecar.api.http import sse
+from sidecar.audio import ffmpeg
+from sidecar.config.settings import Settings
+from sidecar.server import port_owner
+from sidecar.upstream import server
+from sidecar.workers import audio_probe, worker
+
+SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.service"
+
+
+def default(name: str) -> float:
+    return float(Settings.model_fields[name].default)
+
+
+def test_two_keep_alives_come_before_a_reader_gives_up_a_silent_answer() -> None:
+    assert min(transport.SILENCE_S, server.SILENCE_S) > 2 * sse.KEEP_ALIVE_S
+
+
+def test_a_decoder_that_hangs_is_named_before_its_process_is_taken_for_hung() -> None:
+    assert ffmpeg.STALL_S < audio_probe.PROBE_TIMEOUT_S
+
+
+def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
+    takes_s = default("shutdown_grace") + worker.EXIT_GRACE_S + connection.FAREWELL_S
+    (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
+    assert takes_s < port_owner.STOP_S
+    assert takes_s < int(patience)
+
+
+def test_a_live_client_that_is_gone_is_noticed_before_its_session_is_taken_for_idle() -> None:
+    noticed_s = 2 * default("live_ping")
+    assert noticed_s + default("live_grace") < default("live_idle") < default("live_longest")

@@ -1,0 +1,335 @@
+"""`vibevoice-asr bench` against real services, and what its figures are made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted_speech import RATE, sound
+from service_process import Server
+from websockets.sync.server import ServerConnection, serve
+
+from sidecar import errors
+from sidecar.cli import run, streaming, sweep, talking
+from sidecar.cli.bounds import bound_of
+from sidecar.cli.course import Mode, course_of, starts
+from sidecar.cli.figures import NAMES, centile, figures_of, ratios
+from sidecar.cli.rendering import format_of, render
+from sidecar.cli.sample import utterances
+from sidecar.cli.visit import Turn, Visit
+
+THEIRS = [
+    "session_id", "responses", "success", "error_code", "send_duration_seconds",
+    "first_response_seconds", "tail_duration_seconds", "total_duration_seconds",
+    "decode_buffer_wait_seconds", "decode_queue_wait_seconds", "decode_inference_seconds",
+    "decode_response_emit_seconds", "decode_total_seconds",
+]  # fmt: skip
+"""Columns by which operators of gRPC servers read such logs."""
+QUICK = ["--seconds", "1", "--talk", "1", "--ramp-interval", "0"]
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with room for three sessions, that takes its time over what it hears."""
+    home = tmp_path_factory.mktemp("slow")
+    with Server(home, grpc_port=0, live_sessions=3, scripted_hear=0.5) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
+    monkeypatch.setattr(sweep, "SETTLE_S", 0.2)
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize(
+    ("wire", "mode", "refused"),
+    [
+        ("live", "talk", "live_full"),
+        ("streaming", "conversation", "server_at_capacity"),
+        ("grpc", "talk", "ERR1008"),
+    ],
+)
+def test_a_sweep_tells_what_so_many_sessions_got(
+    wire: str,
+    mode: str,
+    refused: str,
+    slow: Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = tmp_path / "sessions.csv"
+    words = ["--sessions", "2,4", "--mode", mode, "--pause", "0.8", "--format", "csv", *QUICK]
+    logging = ["--session-log-path", str(log), "--max-session-logs", "4"]
+    code = run(["bench", "live", "--server", url(slow), "--wire", wire, *words, *logging])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    two, four = rows(said.out)
+    assert list(two) == ["side", *NAMES]
+    assert (two["sessions"], two["held"], two["errors"], two["lost"]) == ("2", "2", "0", "0")
+    assert (four["sessions"], four["held"], four["errors"]) == ("4", "3", "1")
+    assert two["turns"] == "2"
+    for name in ("first_p50", "final_p99", "rtf_p95", "service_cpu"):
+        assert float(two[name]) > 0, name
+    sessions = rows(log.read_text())
+    assert list(sessions[0])[:13] == THEIRS
+    assert [one["error_code"] for one in sessions].count("OK") == 5
+    assert {one["error_code"] for one in sessions} == {"OK", refused}
+    heard = next(one for one in sessions if one["success"] == "true")
+    assert int(heard["responses"]) > 0
+    assert float(heard["first_response_seconds"]) < float(heard["total_duration_seconds"])
+    if wire != "streaming":  # which tells nothing of it
+        took = [
+            float(one["decode_inference_seconds"]) for one in sessions if one["success"] == "true"
+        ]
+        assert all(one == 0 or one >= 0.5 for one in took), (
+            "what was heard in the pause took nothing"
+        )
+
+
+def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
+    slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--sessions", "1,2", "--against", url(server), *QUICK]
+    # It takes at least half a second longer: more than a tenth of the other's time on any machine.
+    bounds = ["--fail-if", "final_p50>0.1x", "--fail-if", "errors>0"]
+    code = run(["bench", "live", "--server", url(slow), *words, *bounds])
+    said = capsys.readouterr()
+    assert code == 1
+    order = [line.split(": ")[1] for line in said.err.splitlines() if " x " in line]
+    mine, other = f"live {url(slow)}", f"live {url(server)}"
+    assert order == [f"1 x {mine}", f"1 x {other}", f"2 x {other}", f"2 x {mine}"]
+    failed = [line for line in said.err.splitlines() if "failed:" in line]
+    assert len(failed) == 2
+    assert all("final_p50>0.1x" in line for line in failed)
+    (head, *_), _ = (table.splitlines() for table in said.out.split("\n\n"))
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["figure", mine, other, "ratio"]
+
+
+def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--start",
+        "--wire",
+        "grpc",
+        "--against",
+        "live",
+        "--sessions",
+        "2",
+        "--format",
+        "jsonl",
+    ]
+    code = run(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    one, other = (json.loads(line) for line in said.out.splitlines())
+    assert one["side"].startswith("grpc ")
+    assert other["side"].startswith("live ")
+    assert one["service_cpu"] > 0
+    assert one["turns"] == other["turns"] == 2
+
+
+def test_who_says_nothing_is_held_and_no_more(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
+    assert run(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["held"], row["turns"], row["final_p50"], row["audio_per_s"]) == (2, 0, None, 0)
+
+
+@pytest.mark.parametrize("wire", ["live", "streaming"])
+def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
+    wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streaming, "READY_S", 0.1)
+    monkeypatch.setattr(talking, "PATIENCE_S", 0.3)
+
+    def listen(socket: ServerConnection) -> None:
+        for _ in socket:
+            pass
+
+    with serve(listen, "127.0.0.1", 0) as mute:
+        threading.Thread(target=mute.serve_forever, daemon=True).start()
+        where = f"http://127.0.0.1:{mute.socket.getsockname()[1]}"
+        words = ["--sessions", "2", "--warm-up", "0", "--format", "jsonl", *QUICK]
+        assert run(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
+        mute.shutdown()
+    said = capsys.readouterr()
+    assert json.loads(said.out)["errors"] == 2
+    assert "2 failed (timeout)" in said.err
+
+
+def test_recordings_are_measured_by_every_way_of_sending_them(
+    server: Server, voice: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "voice.wav").write_bytes(voice)
+    (tmp_path / "not.wav").write_bytes(b"RIFF of nothing")
+    for wire, other in (("jobs", "openai"), ("transcribe", "jobs")):
+        words = ["--sessions", "2", "--wire", wire, "--against", other, "--format", "jsonl"]
+        assert (
+            run(["bench", "files", str(tmp_path / "voice.wav"), "--server", url(server), *words])
+            == 0
+        )
+        for line in capsys.readouterr().out.splitlines():
+            row = json.loads(line)
+            assert (row["held"], row["turns"], row["lost"]) == (2, 4, 0), row
+            assert row["audio_per_s"] > 0
+            assert 0 < row["rtf_p50"] <= row["rtf_p99"]
+            assert (row["first_p50"] is None) == (not row["side"].startswith("jobs"))
+    assert run(["bench", "files", str(tmp_path / "not.wav"), "--server", url(server)]) == 1
+    assert "not.wav: The content is not audio" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["live", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
+        (["live", "--fail-if", "speed>1"], 1, "There is no figure 'speed'"),
+        (["live", "--fail-if", "final_p95 over 1"], 1, "is no bound"),
+        (["live", "--fail-if", "final_p95>2x"], 1, "--against"),
+        (["live", "--audio", "nowhere.wav"], 1, "There is no such file"),
+        (["live", "--format", "xml"], 1, "Use one of: jsonl, csv, tsv, markdown."),
+        (["live", "--sessions", "8,many"], 2, "no list of numbers"),
+        (["live", "--wire", "smoke"], 2, "smoke"),
+        (["live", "--start", "--server", "http://127.0.0.1:1"], 2, "--start goes without"),
+        (["files", "nowhere.wav"], 1, "There is no such file"),
+        (["live", "--server", "grpc://127.0.0.1:1"], 1, "speaks gRPC alone"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bench", *words]) == code
+    written = capsys.readouterr()
+    assert said in written.err
+    assert (written.out, len(written.err.splitlines())) == ("", 1)
+
+
+def test_without_grpc_it_says_what_to_install_or_to_turn_on(
+    slow: Server,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["bench", "live", "--server", url(server), "--wire", "grpc"]) == 1
+    assert "--grpc-port" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    assert run(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
+    assert "pip install 'vibevoice-asr[grpc]'" in capsys.readouterr().err
+
+
+def test_in_a_conversation_one_is_silent_while_the_other_talks() -> None:
+    clips = [sound((2.0, 0.3)), sound((1.5, 0.3))]
+    first, second = (course_of(Mode.CONVERSATION, clips, 9.0, 2.0, number) for number in (0, 1))
+    assert [part.speech for part in first.parts] == [True, False, True, False, True, False]
+    assert not second.parts[0].speech
+    assert [one.speech for one in second.parts[1:]] == [True, False] * (len(second.parts) // 2)
+    assert first.parts[0].sound != second.parts[1].sound
+    assert first.seconds >= 9.0
+    assert course_of(Mode.IDLE, [], 5.0, 2.0, 0).seconds == 5.0
+    assert sum(one.speech for one in course_of(Mode.TALK, clips, 0.0, 2.0, 0).parts) == 1
+
+
+def test_sessions_begin_in_steps() -> None:
+    assert starts(4, 2, 5.0, 1.0) == [0.0, 0.5, 5.0, 5.5]
+    assert starts(3, 9, 1.0, 0.0) == [0.0, 1.0, 2.0]
+    assert len(starts(100, 5, 2.0, 0.1)) == 100
+    assert max(starts(100, 5, 2.0, 0.1)) < 8.1
+
+
+def test_utterances_begin_and_end_with_a_sound() -> None:
+    raw = sound((1.0, 0.0), (1.0, 0.3), (0.2, 0.0), (0.5, 0.3), (4.0, 0.0), (2.5, 0.3), (1.0, 0.0))
+    samples = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
+    lengths = [len(one) / 2 / RATE for one in utterances(samples, 2.0)]
+    assert lengths == pytest.approx([1.7, 2.0], abs=0.03), "half a second is no utterance of two"
+    assert utterances(np.zeros(16_000, np.float32), 1.0) == []
+    assert utterances(np.zeros(0, np.float32), 1.0) == []
+
+
+def test_words_belong_to_the_utterance_they_lie_in() -> None:
+    visit = Visit("0")
+    visit.turns = [Turn(0.0, 10.0, 2.0, ended=12.0), Turn(4.0, 14.0, 6.0, ended=16.0)]
+    visit.heard(visit.turn_at(1.0), 11.0, final=False)
+    visit.heard(visit.turn_at(1.0), 11.5, final=True)
+    visit.heard(visit.turn_at(1.9), 12.6, final=True)
+    assert visit.lost == 1
+    visit.heard(visit.turn_at(5.0), 15.9, final=True)
+    assert (visit.lost, visit.responses) == (0, 4)
+    assert visit.first_s == [1.0, pytest.approx(1.9)]
+    assert visit.final_s == [pytest.approx(0.6), 0.0], (
+        "what is there before the end waits for nobody"
+    )
+
+
+def test_figures_are_centiles_and_ratios_leave_out_what_says_nothing() -> None:
+    assert centile([], 50) is None
+    assert centile([3.0], 99) == 3.0
+    assert centile([1.0, 2.0, 3.0], 50) == 2.0
+    good, bad = Visit("0", sound_s=8.0, pace=[0.5]), Visit("1", error_code="live_full")
+    figures = figures_of([good, bad], 4.0, (0.25, 1.5))
+    assert list(figures) == list(NAMES)
+    assert (figures["held"], figures["errors"], figures["audio_per_s"]) == (1, 1, 2.0)
+    assert (figures["service_cpu"], figures["engine_cpu"]) == (0.25, 1.5)
+    other = figures_of([good], 2.0, None)
+    compared = ratios(figures, other)
+    assert compared["sessions"] == 2.0
+    assert compared["errors"] is None
+    assert compared["service_cpu"] is None
+    assert compared["audio_per_s"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("final_p95>0.8", True),
+        ("final_p95>0.9", False),
+        ("final_p95 > 1.2x", True),
+        ("final_p95>1.6x", False),
+        ("held<3", True),
+        ("held<2", False),
+        ("held<1.5x", True),
+        ("first_p50>1", True),
+        ("service_cpu>2x", True),
+    ],
+)
+def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None:
+    nothing = dict.fromkeys(NAMES)
+    figures, other = (
+        nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1},
+        nothing | {"final_p95": 0.6, "held": 2},
+    )
+    said = bound_of(text, compared=True).broken(figures, other)
+    assert (said is not None) == broken
+    assert said is None or text.replace(" ", "") in said
+
+
+def test_rows_are_written_in_every_format() -> None:
+    lines = [{"a": 1, "b": 0.12345, "success": "true"}, {"a": 2, "b": None, "success": "false"}]
+    assert render(lines, "csv") == "a,b,success\n1,0.123,true\n2,,false\n"
+    assert render(lines, "tsv").splitlines()[1] == "1\t0.123\ttrue"
+    assert render(lines, "markdown").splitlines()[2] == "| 1 | 0.123 | true    |"
+    assert json.loads(render(lines, "jsonl").splitlines()[0]) == {
+        "a": 1,
+        "b": 0.123,
+        "success": True,
+    }
+    assert {format_of(None, Path(f"x{end}")) for end in (".md", ".tsv")} == {"markdown", "tsv"}
+    assert format_of("csv", Path("x.md")) == "csv"
+    with pytest.raises(errors.FieldInvalid):
+        format_of("xml", None)

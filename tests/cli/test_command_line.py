@@ -1,0 +1,613 @@
+"""The command line, run as people run it: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import moonshine_voice
+import psutil
+import pytest
+import tiny_vibevoice
+from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
+
+from sidecar import __version__, errors
+from sidecar.cli.doctor import READY, Finding, State, next_step
+from sidecar.cli.flags import SPELLED
+from sidecar.cli.recordings import output_names
+from sidecar.cli.transcribe import Order
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine import LoadOptions
+from sidecar.workers import worker
+
+BECKETT = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
+SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+
+
+def command() -> str:
+    found = shutil.which("vibevoice-asr", path=sysconfig.get_path("scripts"))
+    assert found, "the package is not installed: pip install -e ."
+    return found
+
+
+class Terminal:
+    """Where commands are run: a folder, and an environment without settings of the machine's."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+        config = home / "config.toml"
+        config.touch()
+        self.env = {
+            **outer,
+            "COLUMNS": "200",
+            "HF_HOME": str(home / "huggingface"),
+            "VIBEVOICE_CONFIG": str(config),
+            "VIBEVOICE_ENGINE": "scripted",
+        }
+
+    def start(self, *words: object, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [command(), *map(str, words)],
+            cwd=self.home,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            # Tests that run in the background of a shell inherit a Ctrl-C that is ignored.
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            if os.name == "posix"
+            else None,
+        )
+
+    def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*words, **env) as process:
+            try:
+                out, wrong = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, out, wrong)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path)
+
+
+def check_one_line(run: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """It failed with this exit code and one line that says all of ``parts``."""
+    assert run.returncode == code, run.stderr
+    assert run.stderr.startswith("vibevoice-asr: ")
+    assert run.stderr.count("\n") == 1, run.stderr
+    for part in parts:
+        assert part in run.stderr
+
+
+def test_the_embedded_engine_writes_down_what_was_said(terminal):
+    run = terminal.run("transcribe", BECKETT, VIBEVOICE_ENGINE="moonshine")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert "Speaker_0: Ever tried" in run.stdout
+    assert "no matter" in run.stdout.lower()
+
+
+def test_in_a_pipe_there_is_the_transcript_and_nothing_else(terminal):
+    run = terminal.run("transcribe", BECKETT, "--format", "json")
+    assert (run.returncode, run.stderr) == (0, "")
+    body = json.loads(run.stdout)
+    assert body["metadata"]["engine"] == "scripted"
+    assert body["segments"][0]["speaker"] == "Speaker_0"
+
+
+@pytest.mark.parametrize("fmt", ["text", "json", "srt"])
+def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
+    words = ("transcribe", BECKETT, "--format", fmt)
+    alone = terminal.run(*words)
+    served = terminal.run(*words, "--server", f"http://127.0.0.1:{server.port}")
+    assert (served.returncode, served.stderr) == (0, "")
+    assert served.stdout == alone.stdout
+    assert served.stdout
+
+
+def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
+    bare = Order(files=[], format="json")
+    assert "words" not in bare.options
+    assert Order(files=[], format="srt").options["words"] == "true"
+    assert Order(files=[], format="vtt", words=False).options["words"] == "false"
+    run = terminal.run("transcribe", BECKETT, "--format", "json", "--words")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["metadata"]["words_by"] == "spread"
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, terminal, server):
+    expected = terminal.run("transcribe", SUCCESS, "--format", "json")
+    ways = {"-": [], "/dev/stdin": ["--server", f"127.0.0.1:{server.port}"]}[name]
+    words = [command(), "transcribe", name, *ways, "--format", "json", "--output", "out"]
+    temp = terminal.home / "temp"
+    temp.mkdir()
+    with subprocess.Popen(["cat", SUCCESS], stdout=subprocess.PIPE) as cat:
+        run = subprocess.run(
+            words,
+            cwd=terminal.home,
+            env={**terminal.env, "VIBEVOICE_SPOOL_DIR": str(temp)},
+            stdin=cat.stdout,
+            capture_output=True,
+            timeout=PATIENCE_S,
+        )
+    assert (run.returncode, run.stderr) == (0, b"")
+    there, here = (json.loads(one) for one in ((terminal.home / "out" / "stdin.json").read_text(),
+                                               expected.stdout))  # fmt: skip
+    assert there["segments"] == here["segments"]
+    assert list(temp.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize(
+    ("words", "given", "said"),
+    [
+        (["-"], "yes | head -c 3000000", "limit"),
+        (["-", "/dev/stdin"], "true", "named twice"),
+    ],
+)
+def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, said, terminal):
+    line = f"{given} | {shlex.quote(command())} transcribe {' '.join(words)}"
+    env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
+    run = subprocess.run(
+        line, shell=True, cwd=terminal.home, env=env, capture_output=True, text=True,
+        timeout=PATIENCE_S,
+    )  # fmt: skip
+    check_one_line(run, run.returncode, said)
+    assert run.returncode
+
+
+def test_options_reach_the_engine_on_both_ways(terminal, server):
+    for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
+        run = terminal.run(
+            *(
+                "transcribe",
+                SUCCESS,
+                "--no-diarize",
+                "--language",
+                "de",
+                "--diarization",
+                "accurate",
+            ),
+            *("--format", "json", *way),
+        )
+        assert run.returncode == 0, run.stderr
+        about = json.loads(run.stdout)["metadata"]
+        assert (about["diarized"], about["language"]) == (False, "de")
+
+
+def test_without_a_server_the_engine_is_loaded_at_the_precision_asked_for(terminal):
+    run = terminal.run("transcribe", SUCCESS, "--precision", "int8", "--format", "json")
+    assert json.loads(run.stdout)["metadata"]["model_precision"] == "int8"
+
+
+def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcript(
+    terminal, server
+):
+    for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
+        run = terminal.run("transcribe", SUCCESS, "--precision", "bf16", "--format", "json", *way)
+        check_one_line(run, 0, "no bf16", "success.wav")
+        warnings = json.loads(run.stdout)["metadata"]["warnings"]
+        assert [warning["code"] for warning in warnings] == ["precision_substituted"]
+
+
+def test_steering_reaches_the_service_on_both_ways(terminal, server):
+    words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
+    for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
+        run = terminal.run("transcribe", SUCCESS, *words, "--format", "json", *way)
+        check_one_line(run, 0, "hotwords", "num_speakers", "success.wav")
+        (warning,) = json.loads(run.stdout)["metadata"]["warnings"]
+        assert warning["code"] == "option_ignored"
+        check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
+
+
+def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
+    alone = terminal.run("estimate", SUCCESS)
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert (
+        alone.stdout == f"{SUCCESS}: fits: fp32, the engine 'scripted' takes any length "
+        "in the same memory\n"
+    )
+    served = terminal.run("estimate", SUCCESS, "--server", f"http://127.0.0.1:{server.port}")
+    assert served.stdout == alone.stdout
+    check_one_line(terminal.run("estimate", "gone.wav"), 1, "gone.wav", "no such file")
+    check_one_line(terminal.run("estimate", SUCCESS, "--precision", "int9"), 1, "int8")
+
+
+def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
+    tiny = {
+        "VIBEVOICE_ENGINE": "vibevoice",
+        "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("tiny")),
+        "VIBEVOICE_DEVICE": "cpu",
+        "VIBEVOICE_MEMORY_LIMIT_MB": "590",
+    }
+    run = terminal.run("estimate", BECKETT, "--precision", "fp32", **tiny)
+    assert (run.returncode, run.stderr) == (1, "")
+    assert "does not fit; bf16 or int8 or int4 would" in run.stdout
+    assert terminal.run("estimate", BECKETT, **tiny).returncode == 0
+
+
+def test_one_bad_file_of_many_stops_no_other(terminal):
+    junk = terminal.home / "junk.wav"
+    junk.write_bytes(b"this is no recording" * 100)
+    (terminal.home / "empty").mkdir()
+    run = terminal.run("transcribe", "gone.wav", BECKETT, junk, "empty", SUCCESS)
+    assert run.returncode == 1
+    gone, unknown, folder = run.stderr.splitlines()
+    assert gone == "vibevoice-asr: gone.wav: There is no such file. Check the path."
+    assert unknown.startswith(f"vibevoice-asr: {junk}: The content is not audio")
+    assert "not a regular file" in folder
+    assert [line for line in run.stdout.splitlines() if line.startswith("#")] == [
+        "# beckett.wav",
+        "# success.wav",
+    ]
+
+
+def test_a_name_does_nothing_to_the_terminal(terminal):
+    names = "\x1b]0;owned\x07\x1b[2J.wav", "\u202ednuos.wav", "\N{ARABIC LETTER BEH}\u200d.wav"
+    for name in names[:2]:
+        (terminal.home / name).write_bytes(b"this is no recording" * 100)
+    shutil.copy(BECKETT, terminal.home / names[2])
+    run = terminal.run("transcribe", *names, SUCCESS)
+    assert "# \N{ARABIC LETTER BEH}\u200d.wav\n" in run.stdout, "a letter that joins is one"
+    assert r"vibevoice-asr: \x1b]0;owned\x07\x1b[2J.wav: " in run.stderr
+    assert r"\u202ednuos.wav: " in run.stderr
+    (terminal.home / names[0]).write_bytes(BECKETT.read_bytes())
+    for words in (["transcribe", names[0], SUCCESS], ["estimate", names[0]]):
+        run = terminal.run(*words)
+        assert r"\x1b[2J.wav" in run.stdout
+        assert not {"\x1b", "\x07"} & set(run.stdout + run.stderr)
+
+
+def test_a_bad_file_on_a_server_is_said_as_without_one(terminal, server):
+    junk = terminal.home / "junk.wav"
+    junk.write_bytes(b"this is no recording" * 100)
+    for way in ([], ["--server", f"http://127.0.0.1:{server.port}/"]):
+        check_one_line(terminal.run("transcribe", junk, *way), 1, "junk.wav", "not audio", "wav")
+
+
+def test_a_folder_gets_a_file_per_recording_and_none_twice(terminal):
+    for name in ("one", "two"):
+        (terminal.home / name).mkdir()
+        shutil.copy(SUCCESS, terminal.home / name / "talk.wav")
+    run = terminal.run(
+        *("transcribe", "one/talk.wav", "two/talk.wav", BECKETT),
+        *("--format", "srt", "--output", "new/subtitles"),
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    written = sorted((terminal.home / "new" / "subtitles").iterdir())
+    assert [path.name for path in written] == ["beckett.srt", "talk-2.srt", "talk.srt"]
+    assert all("-->" in path.read_text("utf-8") for path in written)
+
+
+def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
+    longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes
+    for name in (longest, longer):
+        shutil.copy(SUCCESS, terminal.home / name)
+    (terminal.home / "out" / "taken.json").mkdir(parents=True)
+    shutil.copy(SUCCESS, terminal.home / "taken.wav")
+    names = longer, "taken.wav", longest, BECKETT
+    run = terminal.run("transcribe", *names, "--format", "json", "--output", "out")
+    assert run.returncode == 1
+    too_long, taken = run.stderr.splitlines()
+    assert too_long.startswith(f"vibevoice-asr: {longer}: its output cannot be written")
+    assert taken.startswith("vibevoice-asr: taken.wav: its output cannot be written")
+    written = sorted(path.name for path in (terminal.home / "out").iterdir())
+    assert written == [f"{'a' * 249}.json", "beckett.json", "taken.json"]
+
+
+def test_names_that_differ_in_case_only_are_told_apart():
+    files = [Path("a/Talk.wav"), Path("b/talk.mp3"), Path("talk-2.wav"), Path("c/talk.wav")]
+    names = output_names(files, "txt")
+    assert len({name.casefold() for name in names}) == len(files)
+    assert names[:2] == ["Talk.txt", "talk-2.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        (["--format", "docx"], 1, ["docx", "srt"]),
+        (["--precision", "fp99"], 1, ["precision", "int8"]),
+        (["--language", "!!"], 1, ["language"]),
+        (["--diarization", "psychic"], 1, ["balanced"]),
+        (["--output", str(BECKETT)], 1, ["cannot be written"]),
+        (["--server", "http://127.0.0.1:1"], 1, ["No service answers", "--server"]),
+        (["--server", "http://[::"], 1, ["no address"]),
+        (["--server", "http://127.0.0.1:99999"], 1, ["no address"]),
+        (["--colour"], 2, ["--colour", "transcribe --help"]),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(words, code, parts, terminal):
+    check_one_line(terminal.run("transcribe", SUCCESS, *words), code, *parts)
+
+
+def test_no_files_are_one_clear_line(terminal):
+    check_one_line(terminal.run("transcribe"), 2, "FILE", "--help")
+
+
+def test_an_address_of_something_else_is_said_so(terminal):
+    with subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port := free_port()), "--bind", "127.0.0.1"],
+        cwd=terminal.home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as other:
+        try:
+            wait_until(lambda: not is_free(port), PATIENCE_S, "the other server listens")
+            run = terminal.run("status", "--server", f"127.0.0.1:{port}")
+        finally:
+            other.kill()
+    check_one_line(run, 1, "not this service", "404")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
+
+
+@posix
+def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
+    with terminal.start("transcribe", BECKETT, VIBEVOICE_SCRIPTED_SPEED="0.1") as process:
+        parent = psutil.Process(process.pid)
+        wait_until(parent.children, PATIENCE_S, "the engine is at work")
+        children = parent.children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        out, wrong = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, wrong) == (130, "", "")
+    assert psutil.wait_procs(children, PATIENCE_S)[1] == []
+
+
+@posix
+def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[..., Server]):
+    slow = start_server(scripted_speed=1)
+    where = ("--server", f"http://127.0.0.1:{slow.port}")
+    with terminal.start("transcribe", BECKETT, *where) as process:
+        wait_until(
+            lambda: [job for job in slow.jobs() if slow.job(job["id"])["segments"]],
+            PATIENCE_S,
+            "it runs, and who asked knows its id",
+        )
+        process.send_signal(signal.SIGINT)
+        out, wrong = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, wrong) == (130, "", "")
+    wait_until(
+        lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on it any more"
+    )
+    wait_until(lambda: slow.jobs() == [], PATIENCE_S, "it is forgotten, too")
+
+
+@posix
+def test_a_reader_that_goes_away_is_no_traceback(terminal):
+    with terminal.start("transcribe", BECKETT) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+@posix
+def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [command(), "transcribe", str(BECKETT)],
+        env={**terminal.env, "TERM": "xterm", "VIBEVOICE_SCRIPTED_SPEED": "5"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    out, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert b"Speaker_0" in out
+    for part in (b"beckett.wav", b"%", b"0:00:0"):
+        assert part in shown
+
+
+def test_status_shows_a_service_that_runs(terminal, server):
+    for way in (["--server", f"http://127.0.0.1:{server.port}"], []):
+        run = terminal.run("status", *way, VIBEVOICE_PORT=str(server.port))
+        assert (run.returncode, run.stderr) == (0, "")
+        shown = {line[:15].strip(): line[15:].strip() for line in run.stdout.splitlines()}
+        assert shown["address"] == f"http://127.0.0.1:{server.port}"
+        assert shown["pid"] == str(server.health()["pid"])
+        assert shown["engine"] == "scripted"
+
+
+def test_status_of_nothing_is_one_clear_line(terminal):
+    run = terminal.run("status", VIBEVOICE_PORT=str(free_port()))
+    check_one_line(run, 1, "No service answers", "vibevoice-asr")
+
+
+def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
+    port = free_port()
+    run = terminal.run("doctor", VIBEVOICE_ENGINE="auto", VIBEVOICE_PORT=str(port))
+    assert (run.returncode, run.stderr) == (0, "")
+    for part in (
+        "moonshine",
+        "(serves)",
+        "hears live",
+        "voice",
+        "GPU",
+        "ffmpeg version",
+        "checkpoint",
+        f"{port} on",
+    ):
+        assert part in run.stdout
+    assert run.stdout.splitlines()[-1].startswith("Next: ")
+
+
+def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
+    run = terminal.run(
+        "doctor",
+        VIBEVOICE_VOICE_ENGINE="moonshine",
+        VIBEVOICE_VOICES_DIR=str(terminal.home),
+        VIBEVOICE_PORT=str(free_port()),
+    )
+    assert f"There is no voice for 'moonshine' in {terminal.home}" in run.stdout
+    assert run.stdout.splitlines()[-1] == "Next: Run: vibevoice-asr pull voice"
+    assert run.returncode == 1, "it keeps the service from its start"
+
+
+def test_doctor_names_the_service_that_has_the_port(terminal, server):
+    run = terminal.run("doctor", VIBEVOICE_PORT=str(server.port))
+    assert f"pid {server.health()['pid']}" in run.stdout
+    assert run.returncode == 0
+
+
+def test_doctor_finds_what_is_wrong_and_fails(terminal):
+    run = terminal.run("doctor", VIBEVOICE_PORT="99999")
+    assert run.returncode == 1
+    assert "Bad setting: port" in run.stdout
+    assert "docs/settings.md" in run.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("engine", "exit_code"), [("auto", 1), ("scripted", 0)])
+def test_doctor_says_what_a_checkpoint_folder_lacks(terminal, engine, exit_code):
+    run = terminal.run(
+        "doctor",
+        VIBEVOICE_ENGINE=engine,
+        VIBEVOICE_MODEL_PATH=str(terminal.home),
+        VIBEVOICE_PORT=str(free_port()),
+    )
+    assert "has no config.json" in run.stdout
+    assert "VIBEVOICE_MODEL_PATH" in run.stdout.splitlines()[-1]
+    assert run.returncode == exit_code, "only where it keeps the service from its start"
+
+
+def test_the_next_step_is_the_remedy_of_the_worst_the_first_among_equals():
+    good = Finding("a", State.GOOD, "", "never")
+    absent = Finding("b", State.ABSENT, "", "never")
+    worse = Finding("c", State.WARNING, "", "mend c")
+    worst = [Finding("d", State.BAD, "", "mend d"), Finding("e", State.BAD, "", "mend e")]
+    assert next_step([good, absent]) == READY
+    assert next_step([good, worse, absent]) == "mend c"
+    assert next_step([worse, *worst]) == "mend d"
+
+
+def test_the_version_is_the_package_s(terminal):
+    run = terminal.run("--version")
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"vibevoice-asr {__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["transcribe"], ["status"]])
+def test_help_has_examples(words, terminal):
+    run = terminal.run(*words, "--help")
+    assert run.returncode == 0
+    assert "Example" in run.stdout
+    assert "vibevoice-asr" in run.stdout.partition("Example")[2]
+
+
+def test_help_of_serve_lists_every_setting(terminal):
+    text = terminal.run("serve", "--help").stdout
+    for name in Settings.model_fields:
+        # command lines can be read by other programs
+        secrets = ("token", "upstream_key", "journal_key", "llm_key", "speech_key")
+        shown = name not in secrets
+        spelled = SPELLED.get(name) or f"--{name.replace('_', '-')}"
+        assert (f"{spelled} " in text) == shown, name
+        assert (f"VIBEVOICE_{name.upper()}." in text) == shown, name
+
+
+def test_a_shell_completes_words_and_options(terminal):
+    ask = {"_VIBEVOICE_ASR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    assert "transcribe" in terminal.run(COMP_WORDS="vibevoice-asr tr", **ask).stdout
+    ask["COMP_CWORD"] = "3"
+    run = terminal.run(COMP_WORDS="vibevoice-asr serve --log-level wa", **ask)
+    assert run.stdout.split() == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "part"),
+    [
+        (["--port", "99999"], {}, "port"),
+        (["serve", "--engine", "parrot"], {}, "engine"),
+        ([], {"VIBEVOICE_KEEP_ALIVE": "soon"}, "keep_alive"),
+    ],
+)
+def test_a_bad_setting_ends_it_with_78(words, env, part, terminal):
+    check_one_line(terminal.run(*words, **env), 78, part, "docs/settings.md")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--grpc-port", "0", "--wyoming-port", "0"], "grpc_port and wyoming_port"),
+        (["--talk-ports", "original"], "talk_ports"),
+    ],
+)
+def test_a_node_that_is_to_listen_does_not_start(words, names, terminal):
+    run = terminal.run("node", "--port", "0", *words)
+    check_one_line(run, 78, "only a node", names, "fronts")
+
+
+@pytest.mark.parametrize("words", [["--prot", "1"], ["serve", "--prot", "1"], ["serv"]])
+def test_an_unknown_word_or_option_is_one_clear_line(words, terminal):
+    check_one_line(terminal.run(*words), 2, words[-2] if len(words) > 1 else "serv", "--help")
+
+
+def test_a_port_that_another_has_ends_it_with_75(terminal):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for words in (["--port", port], ["serve", f"--port={port}"]):
+            run = terminal.run(*words)
+            assert run.returncode == 75
+            assert "Traceback" not in run.stderr
+            last = run.stderr.splitlines()[-1]
+            assert last.startswith(f"vibevoice-asr: Port {port}")
+            assert "--port" in last
+
+
+@pytest.mark.parametrize("words", [[], ["--log-level", "info"], ["serve"]])
+def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_path):
+    with Server(tmp_path, [sys.executable, "-X", "importtime", command(), *words]) as server:
+        log = server.log()
+    imported = {line.rpartition("|")[2].strip() for line in log.splitlines() if "|" in line}
+    assert "uvicorn" in imported
+    assert imported.isdisjoint({"rich", "httpx", "numpy", "soundfile", "moonshine_voice"})
+
+
+@posix
+def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
+    port = free_port()
+    with terminal.start("--port", port) as process:
+        wait_until(lambda: not is_free(port), PATIENCE_S, "it listens")
+        status = terminal.run("status", "--server", f"127.0.0.1:{port}")
+        process.send_signal(signal.SIGINT)
+        out, wrong = process.communicate(timeout=PATIENCE_S)
+    assert status.returncode == 0
+    assert process.returncode in (0, 130)
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["ready"]
+    assert "Traceback" not in wrong
+
+
+async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
+    monkeypatch.setattr(worker, "worker_command", lambda: [command(), "worker"])
+    child = worker.Worker("frozen")
+    try:
+        assert await child.ask("load", engine="scripted", options=LoadOptions().to_wire()) == {
+            "loaded": 1.0
+        }
+        with pytest.raises(errors.EngineFailed):
+            await child.ask("juggle")
+    finally:
+        await child.close()
+    assert not child.alive

@@ -1,0 +1,216 @@
+"""`vibevoice-asr live` as people run it: a real process, real sound, a real terminal."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from recordings import Studio
+from scripted_speech import talk
+from service_process import PATIENCE_S, REPOSITORY, Server, shown_on, wait_until
+
+from sidecar.cli import run
+
+Starts = Callable[..., "subprocess.Popen[bytes]"]
+
+SOUNDDEVICE = '''
+"""A microphone in which somebody speaks for ever."""
+import threading, time
+from scripted_speech import pieces, talk
+class PortAudioError(Exception): pass
+class default: device = (0, 1)
+MICROPHONE = {"name": "Desk", "max_input_channels": 1, "default_samplerate": 16000.0}
+def query_devices(device=None, kind=None):
+    if device is None and kind is None:
+        return [MICROPHONE, {**MICROPHONE, "name": "Loudspeaker", "max_input_channels": 0}]
+    if device not in (None, 0, "Desk"):
+        raise ValueError(f"no input device matching {device!r}")
+    return MICROPHONE
+class RawInputStream:
+    def __init__(self, samplerate, blocksize, device, channels, dtype, callback):
+        assert (samplerate, blocksize, channels, dtype) == (16000, 1600, 1, "int16")
+        self.callback = callback
+    def __enter__(self):
+        self.open = True
+        threading.Thread(target=self.speak, daemon=True).start()
+    def __exit__(self, *_): self.open = False
+    def speak(self):
+        while self.open:
+            for piece in pieces(talk(0.3, 0.2)):
+                if self.open: self.callback(memoryview(piece), 1600, None, None)
+                time.sleep(0.01)
+'''
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Starts:
+    """Starts the command with some of its options."""
+
+    def start(*arguments: object, **how: Any) -> subprocess.Popen[bytes]:
+        environment = {k: v for k, v in os.environ.items() if "VIBEVOICE" not in k} | {
+            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
+            **how.pop("environment", {}),
+        }
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        command = [sys.executable, "-m", "sidecar.main", "live", *map(str, arguments)]
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
+
+    return start
+
+
+def ended(process: subprocess.Popen[bytes], code: int = 0) -> tuple[str, str]:
+    """What it wrote to both, once it has ended with ``code``."""
+    said, complained = (text.decode() for text in process.communicate(timeout=PATIENCE_S))
+    assert process.returncode == code, complained
+    return said, complained
+
+
+def test_a_recording_becomes_events_over_a_service(
+    live: Starts, server: Server, studio: Studio
+) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    said, complained = ended(
+        live(studio.voice, "--pace", 0, "--format", "jsonl", "--keep", "--server", url)
+    )
+    events = [json.loads(line) for line in said.splitlines()]
+    assert events[0]["type"] == "speech_started"
+    assert events[-1]["type"] == "summary"
+    finals = [one["segment"] for one in events if one["type"] == "final"]
+    assert events[-1]["transcript"]["segments"] == finals
+    assert finals
+    job = events[-1]["job"]
+    assert f"It is kept as the job {job}." in complained
+    assert server.client.delete(f"/v1/jobs/{job}").status_code == 204
+    _, complained = ended(live(studio.voice, "--keep"), 1)
+    assert "--server" in complained
+
+
+def test_without_a_service_it_hears_by_itself(live: Starts, studio: Studio, tmp_path: Path) -> None:
+    path = tmp_path / "talk.srt"
+    embedded = {"VIBEVOICE_ENGINE": "moonshine"}
+    said, complained = ended(
+        live(studio.voice, "--format", "srt", "-o", path, environment=embedded)
+    )
+    assert (said, complained) == ("", "")
+    assert "-->" in path.read_text()
+    assert "failed" in path.read_text().lower()
+
+
+def unread(pipe: IO[bytes] | None) -> int:
+    """Bytes in a pipe that its reader has not taken."""
+    assert pipe is not None
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
+
+
+def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    process = live("-", "--server", url, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(talk(0.3, 0.2)[:-12_800] + b"\0")  # the last turn has not ended
+    process.stdin.flush()
+    first = process.stdout.readline().decode()
+    assert "w299" in first
+    wait_until(lambda: unread(process.stdin) == 0, PATIENCE_S, "all of it was taken")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 130, "also while the pipe is open"
+    rest, complained = ended(process, 130)
+    assert "w200" in rest or "w199" in rest
+    assert "Traceback" not in complained
+
+
+def test_a_service_that_ends_in_the_middle_of_a_recording_leaves_all_that_was_said(
+    live: Starts, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, path = start_server(shutdown_grace=5), tmp_path / "talk.wav"
+    with wave.open(str(path), "wb") as recording:
+        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
+        recording.writeframes(talk(*[0.3, 0.2] * 10))
+    process = live(path, "--server", f"http://127.0.0.1:{server.port}")
+    assert process.stdout is not None
+    assert "w299" in process.stdout.readline().decode()
+    server.process.terminate()
+    _, complained = ended(process)
+    assert complained == ""
+
+
+def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    ours, theirs = pty.openpty()
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
+    process = live(
+        "-", "--server", url, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs,
+        environment=terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(talk(0.3, 0.2))
+    process.stdin.close()
+    seen = shown_on(ours)
+    assert process.wait(PATIENCE_S) == 0
+    text = seen.decode()
+    assert "\x1b[2K" in text, "a line that changes"
+    assert "█" in text, "how loud it is"
+    assert "w299 w299" in text
+    assert "heard, " in text
+
+
+def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
+    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
+    url = f"http://127.0.0.1:{server.port}"
+    listed, _ = ended(live("--devices", environment=with_one))
+    assert listed == "* 0: Desk (16000 Hz)\n"
+    process = live("--device", "Desk", "--server", url, environment=with_one)
+    assert process.stdout is not None
+    assert b"w299" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    ended(process)
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    _, complained = ended(live(environment=with_one), 1)
+    assert "libportaudio2" in complained
+    (tmp_path / "sounddevice.py").write_text("raise ImportError")
+    _, complained = ended(live("--devices", environment=with_one), 1)
+    assert "pip install 'vibevoice-asr[microphone]'" in complained
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nowhere.wav"], 1, "nowhere.wav: There is no such file."),
+        (["README.md"], 1, "README.md: "),
+        (["--format", "mp3", "-"], 1, "There is no format 'mp3'"),
+        (["--device", "1", "-"], 2, "--device goes without FILE"),
+        (["-", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    words: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    assert run(["live", *words]) == code
+    written = capsys.readouterr()
+    assert said in written.err
+    assert written.out == ""
+    assert code == 2 or len(written.err.splitlines()) == 1

@@ -1,0 +1,241 @@
+"""`vibevoice-asr monitor` on real services: on a terminal that a program reads, and as text."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from service_process import PATIENCE_S, Server, counting_listener, free_port
+
+from sidecar.cli import run
+from sidecar.cli.backends import Where
+from sidecar.cli.picture import Picture, camera
+from sidecar.cli.view import Section, sections, table
+
+GB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def printed(text: str) -> dict[tuple[str, str], str]:
+    """What `--once` says: section and name, and the value."""
+    lines = [re.split(r" {2,}", line, maxsplit=2) for line in text.splitlines()]
+    return {(section, name): value for section, name, value in lines}
+
+
+def test_once_is_a_table_for_scripts(
+    server: Server, voice: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.post(voice).raise_for_status()
+    assert server.client.get("/nowhere").status_code == 404
+    told = server.client.get("/metrics.json").json()["vibevoice"]
+    assert run(["monitor", "--once", "--server", url(server)]) == 0
+    said = capsys.readouterr()
+    rows = printed(said.out)
+    assert said.err == ""
+    assert rows["service", "address"] == url(server)
+    assert rows["service", "state"] == "ok"
+    assert rows["queue", "done"] == f"{told['jobs']['done']:g}"
+    assert rows["queue", "waiting"] == f"0 of {told['jobs']['limit']}"
+    assert rows["live", "sessions"].endswith(f"of {told['live']['limit']}")
+    assert rows["engine files", "engine"].startswith("scripted")
+    assert "MB" in rows["machine", "service resident"]
+    assert float(rows["queue", "rtf"].split()[0]) > 0
+    wrong = {name: value for (section, name), value in rows.items() if section == "errors"}
+    assert any(name.startswith("http 4") for name in wrong)
+
+
+def test_where_nobody_answers_it_says_so_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["monitor", "--once", "--server", f"http://127.0.0.1:{free_port()}"]) == 1
+    said = capsys.readouterr()
+    rows = printed(said.out)
+    assert rows["service", "state"] == "no answer"
+    assert rows["service", "/metrics"].startswith("no answer")
+    assert said.err == "vibevoice-asr: Nothing answers there.\n"
+
+
+@pytest.mark.parametrize("words", [["--server", "somewhere"], ["--metrics-url", "file:///etc"]])
+def test_what_is_no_address_is_said_in_a_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["monitor", "--once", *words]) == 1
+    said = capsys.readouterr()
+    assert "is no address" in said.err
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+
+
+def test_the_token_goes_to_the_service_and_to_nobody_else(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with counting_listener() as (port, visits):
+        elsewhere = f"http://127.0.0.1:{port}/metrics.json"
+        words = ["--server", url(server), "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
+        assert run(["monitor", "--once", *words]) == 0
+    (visit,) = visits
+    assert visit.startswith(b"GET /metrics.json")
+    assert b"uthorization" not in visit
+    assert ("service", "/metrics") in printed(capsys.readouterr().out)
+
+
+def test_without_textual_it_says_what_to_install(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("textual")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "sidecar.cli.monitor_screen", raising=False)
+    monkeypatch.setitem(sys.modules, "textual", None)
+    assert run(["monitor", "--server", url(server)]) == 78
+    assert "pip install 'vibevoice-asr[monitor]'" in capsys.readouterr().err
+
+
+@asynccontextmanager
+async def shown(address: str) -> AsyncIterator[tuple[Any, Any]]:
+    """The application on a terminal of its own, and what drives it."""
+    pytest.importorskip("textual")
+    from sidecar.cli.monitor_screen import Monitor
+
+    async with camera(Where(address), None, None, PATIENCE_S) as looking:
+        app = Monitor(looking, 0.1)
+        async with app.run_test(size=(120, 60)) as pilot:
+            yield app, pilot
+
+
+def panels(app: Any) -> dict[str, str]:
+    """What stands in each section."""
+    console = Console(width=100)
+    found = {}
+    for panel in app.query("Static.section"):
+        with console.capture() as taken:
+            console.print(panel.content)
+        found[str(panel.border_title)] = taken.get()
+    return found
+
+
+async def until(pilot: Any, condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await pilot.pause(0.05)
+
+
+async def test_on_a_terminal_numbers_follow_the_service_unless_it_pauses(
+    server: Server, voice: bytes
+) -> None:
+    def done() -> int:
+        return int(server.client.get("/metrics.json").json()["vibevoice"]["jobs"]["done"])
+
+    def shows(app: Any, count: int) -> bool:
+        lines = panels(app)["queue"].splitlines()
+        return any(line.split() == ["done", str(count)] for line in lines)
+
+    async with shown(url(server)) as (app, pilot):
+        await until(pilot, lambda: {"service", "live", "queue", "machine"} <= set(panels(app)))
+        assert "scripted" in panels(app)["engine files"]
+        assert app.sub_title == url(server)
+        before = done()
+        await asyncio.to_thread(server.post, voice)
+        await until(pilot, lambda: shows(app, before + 1))
+        await pilot.press("p")
+        assert app.sub_title.endswith(", paused")
+        await asyncio.to_thread(server.post, voice)
+        await pilot.pause(0.5)
+        assert shows(app, before + 1)
+        await pilot.press("r")
+        await until(pilot, lambda: shows(app, before + 2))
+        await pilot.press("q")
+    assert app.return_code == 0
+
+
+async def test_on_a_terminal_a_service_that_is_gone_is_said_to_be() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    async with shown(address) as (app, pilot):
+        await until(pilot, lambda: "service" in panels(app))
+        assert app.sub_title == f"{address} does not answer"
+        (panel,) = [one for one in app.query("Static.section") if one.border_title == "service"]
+        assert panel.has_class("warns")
+        assert "no answer" in panels(app)["service"]
+
+
+async def test_it_can_be_left_while_it_waits_for_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        async with shown(f"http://127.0.0.1:{silent.getsockname()[1]}") as (app, pilot):
+            await pilot.pause(0.3)
+            assert panels(app) == {}
+            await pilot.press("q")
+    assert app.return_code == 0
+
+
+def named(found: list[Section], title: str) -> Section:
+    (section,) = [one for one in found if one.title == title]
+    return section
+
+
+def test_what_comes_in_a_second_is_told_from_two_pictures() -> None:
+    def picture(at: float, seconds: float) -> Picture:
+        live = {"sessions": 2, "limit": 2, "audio_seconds": seconds}
+        return Picture("http://x", at, {"status": "ok"}, {"vibevoice": {"live": live}})
+
+    now, before = picture(12.0, 90.0), picture(10.0, 50.0)
+    live = named(sections(now, before), "live")
+    assert dict(live.rows)["sound in a second"] == "20.00 s"
+    assert live.warns, "nobody else gets in"
+    assert dict(named(sections(now), "live").rows)["sound in a second"] == "-"
+    anew = dict(named(sections(picture(14.0, 1.0), now), "live").rows)
+    assert anew["sound in a second"] == "-", "it was started anew meanwhile"
+
+
+def test_memory_that_is_planned_beyond_the_card_is_a_warning() -> None:
+    def machine(reserved: int) -> Section:
+        engine = {"role": "files", "reserved_bytes": reserved, "on_gpu": True, "state": "ready"}
+        gpu = {"index": 0, "name": "H", "memory_used_mib": 4096, "memory_total_mib": 8192}
+        metrics = {"vibevoice": {"engines": [engine]}}
+        return named(sections(Picture("", 0.0, {}, metrics, {"gpus": [gpu]})), "machine")
+
+    rows = dict(machine(6 * GB).rows)
+    assert rows["GPU 0 used"].endswith("4.00 GB of 8.00 GB")
+    assert rows["GPU 0 used"].count("█") == 5
+    assert rows["GPU 0 planned"].endswith("6.00 GB of 8.00 GB")
+    assert not machine(6 * GB).warns
+    assert machine(9 * GB).warns
+
+
+def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None:
+    own = {
+        "jobs": {"failed_by_code": {"audio_empty": 2}},
+        "live": {"ended_by_reason": {"done": 9, "left": 3, "idle": 1}, "refused_by_code": {}},
+        "http": {"by_status": {"200": 50, "404": 1, "503": 7}},
+        "grpc": {"by_status": {"OK": 5, "UNAVAILABLE": 4}},
+    }
+    now = Picture("", 0.0, {}, {"vibevoice": own})
+    before = Picture("", 0.0, {}, {"vibevoice": own | {"jobs": {}}})
+    found = named(sections(now, before), "errors")
+    assert found.warns
+    assert not named(sections(now, now), "errors").warns, "nothing is new"
+    assert found.rows == [
+        ("job audio_empty", "2"), ("live ended idle", "1"), ("http 503", "7"), ("http 404", "1"),
+        ("grpc UNAVAILABLE", "4"),
+    ]  # fmt: skip
+
+
+def test_another_server_s_metrics_are_shown_by_their_names() -> None:
+    metrics = {"active_sessions": 3, "rtf_max": 0.25, "error_counts": {"UNAUTHENTICATED": 2}}
+    text = table(sections(Picture("http://x", 0.0, {"status": "error"}, metrics)))
+    rows = printed(text)
+    assert rows["decoding", "active sessions"] == "3"
+    assert rows["decoding", "rtf max"] == "0.250"
+    assert rows["errors", "grpc UNAUTHENTICATED"] == "2"
+    assert named(sections(Picture("http://x", 0.0, {"status": "error"}, metrics)), "service").warns

@@ -1,0 +1,536 @@
+"""`vibevoice-asr pull`, against a hub on this machine that does what hubs and networks do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_hub import (
+    COMMIT,
+    CONFIG,
+    NEWER,
+    ORIGINAL_CONFIG,
+    SHARDS,
+    SPEAKING_CONFIG,
+    Hub,
+    write_checkpoint,
+)
+from service_process import PATIENCE_S, shown_on, wait_until
+
+from sidecar import engines, errors
+from sidecar.checkpoints.checkpoint import PULLED, read_checkpoint
+from sidecar.checkpoints.weights import REPOSITORY
+from sidecar.cli import pull
+from sidecar.config.settings import Settings
+
+pytest.importorskip("huggingface_hub")
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+
+
+class Shell:
+    """Where `vibevoice-asr` is run: a home of its own, and the hub of the test."""
+
+    def __init__(self, home: Path, hub: Hub) -> None:
+        self.home = home
+        outer = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("VIBEVOICE", "HF_", "HUGGING", "XDG_CACHE"))
+        }
+        self.cache = home / "huggingface" / "hub"
+        self.repository = self.cache / f"models--{REPOSITORY.replace('/', '--')}"
+        self.folder = self.repository / "snapshots" / COMMIT
+        self.env = {
+            **outer,
+            "HF_HOME": str(home / "huggingface"),
+            "HF_ENDPOINT": hub.url,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
+        }
+        found = shutil.which("vibevoice-asr", path=sysconfig.get_path("scripts"))
+        assert found, "the package is not installed: pip install -e ."
+        self.command = found
+
+    def start(self, *words: object, command: str = "pull", **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.command, command, *map(str, words)],
+            cwd=self.home,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            if os.name == "posix"
+            else None,
+        )
+
+    def pull(
+        self, *words: object, command: str = "pull", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        with self.start(*words, command=command, **env) as process:
+            try:
+                out, wrong = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, out, wrong)
+
+    def left(self, pattern: str) -> list[Path]:
+        return sorted(self.repository.glob(pattern))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with Hub({REPOSITORY: write_checkpoint(tmp_path / "published")}) as hub:
+        yield hub
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: Hub) -> Shell:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Shell(home, hub)
+
+
+def check_same(folder: Path, published: Path) -> None:
+    for path in published.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def check_one_line(run: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert (run.returncode, run.stdout) in ((66, ""), (69, ""), (1, "")), run.stderr
+    assert run.stderr.startswith("vibevoice-asr: ")
+    assert run.stderr.count("\n") == 1, run.stderr
+    for part in parts:
+        assert part in run.stderr
+
+
+def said_at(commit: str) -> str:
+    return f"vibevoice-asr: {REPOSITORY} at commit {commit}\n"
+
+
+def size_of(hub: Hub, name: str) -> int:
+    return (hub.repos[REPOSITORY] / name).stat().st_size
+
+
+def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that_is_said(
+    shell, hub
+):
+    run = shell.pull()
+    assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
+    assert run.stdout == f"{shell.folder}\n"
+    check_same(shell.folder, hub.repos[REPOSITORY])
+    assert read_checkpoint(shell.folder).revision == COMMIT
+    assert shell.left("blobs/*.incomplete") == []
+
+
+def test_other_tools_find_what_was_pulled(shell, hub):
+    assert shell.pull("microsoft/vibevoice-asr-7b", "--revision", "v1").returncode == 0
+    asked = dict(hub.sent)
+    code = (
+        "import sys; from huggingface_hub import hf_hub_download as get\n"
+        f"for name in {SHARDS!r}: print(get({REPOSITORY!r}, name, revision='v1'))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**shell.env, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == [str(shell.folder / name) for name in SHARDS]
+    assert hub.sent == asked
+
+
+def test_a_second_pull_downloads_nothing(shell, hub):
+    first = shell.pull()
+    sent = dict(hub.sent)
+    second = shell.pull()
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert hub.sent == sent
+
+
+def test_only_files_of_a_checkpoint_are_fetched(shell, hub, tmp_path):
+    published = hub.repos[REPOSITORY]
+    extra = ["pytorch_model.bin", "weights.pt", "model.pkl", "modeling_evil.py", "README.md"]
+    for name in extra:
+        (published / name).write_bytes(b"not wanted")
+    hub.more_names = ["../../evil.json", "sub/config.json", "a\\b.json.exe"]
+    assert shell.pull().returncode == 0
+    assert not set(extra) & set(hub.sent)
+    assert {path.name for path in shell.folder.iterdir()} == set(hub.sent)
+    assert list(tmp_path.rglob("evil.json")) == []
+
+
+def test_a_name_that_leads_out_of_the_folder_is_the_answer_of_no_hub(shell, hub):
+    hub.more_names = ["..\\evil.json"]
+    check_one_line(shell.pull(), "no model hub")
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_was(shell, hub):
+    hub.cut = {SHARDS[0]: 200_000, SHARDS[1]: 300_000}
+    run = shell.pull()
+    assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
+    for name in SHARDS:
+        assert hub.sent[name] == size_of(hub, name)
+        assert hub.begins[name][1] in (200_000, 300_000)
+    check_same(shell.folder, hub.repos[REPOSITORY])
+
+
+def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
+    hub.cut, hub.ranges = {SHARDS[0]: 200_000}, False
+    assert shell.pull().returncode == 0
+    assert hub.begins[SHARDS[0]] == [0, 0]
+    check_same(shell.folder, hub.repos[REPOSITORY])
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, hub):
+    hub.stall = {SHARDS[0]: 200_000}
+    with shell.start() as process:
+        assert hub.stalled.wait(PATIENCE_S)
+        wait_until(
+            lambda: shell.left(f"snapshots/*/{SHARDS[1]}"), PATIENCE_S, "the other file is there"
+        )
+        wait_until(
+            lambda: [p for p in shell.left("blobs/*.incomplete") if p.stat().st_size >= 196_608],
+            PATIENCE_S,
+            "what came is on the disk",
+        )
+        process.send_signal(number)
+        if number == signal.SIGINT:
+            hub.go_on.set()
+        _, wrong = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code
+    assert "Traceback" not in wrong
+    if number == signal.SIGINT:
+        assert "goes on" in wrong
+    (partial,) = shell.left("blobs/*.incomplete")
+    here = partial.stat().st_size
+    assert 0 < here <= 200_000
+
+    hub.stall = {}
+    before = hub.sent[SHARDS[0]]
+    assert shell.pull().returncode == 0
+    assert hub.begins[SHARDS[0]][-1] == here
+    assert hub.sent[SHARDS[0]] - before == size_of(hub, SHARDS[0]) - here
+    assert hub.sent[SHARDS[1]] == size_of(hub, SHARDS[1])
+    check_same(shell.folder, hub.repos[REPOSITORY])
+
+
+def test_a_file_that_came_altered_is_deleted_and_named(shell, hub):
+    hub.alter = {SHARDS[1]}
+    check_one_line(shell.pull(), SHARDS[1], "checksum", "deleted")
+    digest = hashlib.sha256((hub.repos[REPOSITORY] / SHARDS[1]).read_bytes()).hexdigest()
+    assert shell.left(f"blobs/{digest}*") == []
+    assert shell.left(f"snapshots/*/{SHARDS[1]}") == []
+    hub.alter = set()
+    assert shell.pull().returncode == 0
+    assert hub.begins[SHARDS[1]] == [0, 0]
+
+
+def test_a_small_file_is_checked_too(shell, hub):
+    hub.alter = {"tokenizer.json"}
+    check_one_line(shell.pull(), "tokenizer.json", "checksum")
+
+
+def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(shell, hub):
+    assert shell.pull().returncode == 0
+    damaged = (shell.folder / SHARDS[0]).resolve()
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    sent = dict(hub.sent)
+    run = shell.pull()
+    assert run.returncode == 0
+    assert f"{SHARDS[0]} is damaged" in run.stderr
+    changed = {name for name in hub.sent if hub.sent[name] != sent[name]}
+    assert changed == {SHARDS[0]}
+    check_same(shell.folder, hub.repos[REPOSITORY])
+
+
+def test_a_download_that_does_not_fit_is_refused_before_it_begins(shell, hub):
+    hub.claims = {SHARDS[0]: 10**18}
+    check_one_line(shell.pull(), "1000000000.", "GB are free", "--to")
+    assert hub.sent == {}
+
+
+def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_else(shell, hub):
+    run = shell.pull("--to", "models/new")
+    folder = shell.home / "models" / "new"
+    assert (run.returncode, run.stdout) == (0, f"{folder}\n")
+    check_same(folder, hub.repos[REPOSITORY])
+    published = {path.name for path in hub.repos[REPOSITORY].iterdir()}
+    assert {path.name for path in folder.iterdir()} == {*published, PULLED}
+    note = {"repository": REPOSITORY, "revision": "main", "commit": COMMIT}
+    assert json.loads((folder / PULLED).read_text("utf-8")) == note
+    assert read_checkpoint(folder).revision == COMMIT
+    sent = dict(hub.sent)
+    assert shell.pull("--to", folder).returncode == 0
+    assert hub.sent == sent
+    assert not shell.cache.exists()
+
+
+@pytest.mark.parametrize("where", [(), ("--to", "models")], ids=["cache", "folder"])
+def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, hub):
+    assert shell.pull(*where).returncode == 0
+    hub.commit = NEWER
+    again = shell.pull(*where)
+    assert again.returncode == 0
+    assert f"at {NEWER} now" in again.stderr
+    assert again.stderr.endswith(said_at(COMMIT))
+    moved = shell.pull(*where, "--revision", "main")
+    assert moved.stderr == said_at(NEWER)
+    assert read_checkpoint(Path(moved.stdout.strip())).revision == NEWER
+    assert NEWER in shell.pull(*where).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("vibevoice@" + COMMIT,), ("vibevoice", "--revision", COMMIT)], ids=["@", "option"]
+)
+def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub):
+    hub.commit = NEWER
+    run = shell.pull(*words)
+    assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n")
+    assert run.stderr == said_at(COMMIT)
+    assert shell.left("refs/*") == [], "no branch was named"
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "v1"])
+def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hub):
+    assert shell.pull("--revision", revision).returncode == 0
+    sent = dict(hub.sent)
+    offline = shell.pull(HF_HUB_OFFLINE="1")
+    assert (offline.returncode, offline.stdout) == (0, f"{shell.folder}\n")
+    hub.commit = NEWER
+    again = shell.pull()
+    assert again.returncode == 0
+    assert again.stderr.endswith(said_at(COMMIT))
+    assert hub.sent == sent
+
+
+def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
+    assert shell.pull("--to", "models").returncode == 0
+    hub.commit, hub.alter = NEWER, {SHARDS[1]}
+    weights = hub.repos[REPOSITORY] / SHARDS[1]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert shell.pull("--to", "models", "--revision", "main").returncode != 0
+    assert not (shell.home / "models" / PULLED).exists()
+    hub.alter = set()
+    assert shell.pull("--to", "models").stderr.endswith(said_at(NEWER))
+
+
+def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
+    assert shell.pull("--to", "models").returncode == 0
+    gone = {"repository": REPOSITORY, "revision": "main", "commit": "c" * 40}
+    (shell.home / "models" / PULLED).write_text(json.dumps(gone))
+    run = shell.pull("--to", "models")
+    assert run.returncode == 1
+    assert f"no revision '{'c' * 40}'" in run.stderr
+    assert "--revision main" in run.stderr.splitlines()[-1]
+
+
+def test_a_hub_that_answers_with_another_commit_is_refused(shell, hub):
+    hub.body = json.dumps({"id": REPOSITORY, "sha": NEWER, "siblings": []}).encode()
+    check_one_line(shell.pull("--revision", COMMIT), "no model hub")
+
+
+def test_a_revision_is_named_once(shell, hub):
+    run = shell.pull("vibevoice@v1", "--revision", "main")
+    assert run.returncode == 2
+    assert "once" in run.stderr
+    assert hub.tokens == []
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b'{"commit": "main"}', b'{"commit": 1}', b"\xff"])
+def test_a_note_that_is_none_is_no_commit(note, shell):
+    assert shell.pull("--to", "models").returncode == 0
+    (shell.home / "models" / PULLED).write_bytes(note)
+    assert read_checkpoint(shell.home / "models").revision is None
+    assert shell.pull("--to", "models").returncode == 0
+    assert read_checkpoint(shell.home / "models").revision == COMMIT
+
+
+def test_a_folder_that_cannot_be_one_is_one_clear_line(shell):
+    (shell.home / "file").touch()
+    check_one_line(shell.pull("--to", "file/models"), "cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        (ORIGINAL_CONFIG, ["original layout", "vibevoice-asr pull vibevoice"]),
+        (SPEAKING_CONFIG, ["not of VibeVoice-ASR"]),
+        ({**CONFIG, "auto_map": {"AutoModel": "evil.Model"}}, ["auto_map"]),
+    ],
+)
+def test_a_model_of_no_use_is_refused_before_its_weights_come(config, parts, shell, hub, tmp_path):
+    hub.repos["someone/other"] = write_checkpoint(tmp_path / "other", config)
+    check_one_line(shell.pull("someone/other"), *parts)
+    assert not set(SHARDS) & set(hub.sent)
+
+
+def test_pickled_weights_are_refused_by_name(shell, hub, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"pickle")
+    hub.repos["someone/old"] = tmp_path / "old"
+    check_one_line(shell.pull("someone/old"), "pickled", "safetensors")
+    assert hub.sent == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "faults", "parts"),
+    [
+        (["someone/nothing"], {}, ["no someone/nothing", "HF_TOKEN"]),
+        (["--revision", "v9"], {}, ["no revision 'v9'"]),
+        (["nothing"], {}, ["'nothing' is not the name", "OWNER/NAME"]),
+        (["a/b/c"], {}, ["is not the name"]),
+        ([], {"refuse": (401, "RepoNotFound")}, ["HF_TOKEN"]),
+        ([], {"refuse": (403, "GatedRepo")}, ["terms", "HF_TOKEN"]),
+        ([], {"refuse": (403, "")}, ["refuses", "403"]),
+        ([], {"refuse": (503, "")}, ["answered 503"]),
+        ([], {"body": b"<html>log in</html>"}, ["no model hub", "HF_ENDPOINT"]),
+        ([], {"body": b'{"id": "x", "sha": "../..", "siblings": []}'}, ["no model hub"]),
+    ],
+)
+def test_an_answer_that_is_no_file_list_is_one_clear_line(words, faults, parts, shell, hub):
+    for name, value in faults.items():
+        setattr(hub, name, value)
+    check_one_line(shell.pull(*words), *parts)
+
+
+def test_a_hub_that_does_not_answer_is_one_clear_line(shell):
+    run = shell.pull(HF_ENDPOINT="http://127.0.0.1:1")
+    check_one_line(run, "http://127.0.0.1:1 cannot be reached", "network")
+
+
+def test_offline_nothing_is_asked_and_what_is_here_is_found(shell, hub):
+    check_one_line(shell.pull(HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE", "VIBEVOICE_MODEL_PATH")
+    assert hub.tokens == []
+    online = shell.pull()
+    asked = len(hub.tokens)
+    offline = shell.pull(HF_HUB_OFFLINE="1")
+    assert (offline.returncode, offline.stdout) == (0, online.stdout)
+    assert "not checked" in offline.stderr
+    assert shell.pull("--revision", "v1", HF_HUB_OFFLINE="1").returncode in (66, 69)
+    assert len(hub.tokens) == asked
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(shell, hub):
+    assert shell.pull(HF_TOKEN="hf_secret").returncode == 0
+    elsewhere = [token for place, token in hub.tokens if place == "elsewhere"]
+    assert elsewhere == [None] * len(SHARDS)
+    assert {token for place, token in hub.tokens if place != "elsewhere"} == {"Bearer hf_secret"}
+
+
+def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
+    hub.stall = {SHARDS[0]: 200_000}
+    with shell.start() as first:
+        assert hub.stalled.wait(PATIENCE_S)
+        check_one_line(shell.pull(), "at work")
+        hub.stall = {}
+        hub.go_on.set()
+        first.communicate(timeout=PATIENCE_S)
+    assert first.returncode == 0
+    check_same(shell.folder, hub.repos[REPOSITORY])
+
+
+@posix
+def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
+    import pty
+
+    hub.cut = {SHARDS[0]: 200_000}  # so that it lasts a second
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [shell.command, "pull"],
+        env={**shell.env, "TERM": "xterm", "COLUMNS": "150"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    out, _ = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out.decode()) == (0, f"{shell.folder}\n")
+    for part in (REPOSITORY.encode(), b"1.0/1.0 MB", b"B/s", b"0:00:0"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("allowed", "answer", "fetched"),
+    [
+        (True, "", True),
+        (False, "y", True),
+        (False, "Yes", True),
+        (False, "", False),
+        (False, "n", False),
+        (False, None, False),
+    ],
+)
+def test_serve_downloads_what_was_allowed_or_agreed_to(
+    allowed, answer, fetched, tmp_path, monkeypatch, capsys
+):
+    asked: list[Any] = []
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(engines, "missing", lambda spec: [])
+    monkeypatch.setattr(pull, "fetch", asked.append)
+    monkeypatch.setattr(sys, "stdin", _Keyboard(answer))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    pull.provide(Settings(engine="vibevoice", allow_download=allowed))
+    assert asked == ([REPOSITORY] if fetched else [])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("16.7 GB" in said.err) is (allowed or answer is not None)
+
+
+@pytest.mark.skipif(bool(engines.missing(engines.spec_of("vibevoice"))), reason="not installed")
+def test_serve_without_a_checkpoint_says_the_next_command_and_downloads_nothing(shell, hub):
+    words = ("--engine", "vibevoice", "--port", "0")
+    run = shell.pull(*words, command="serve")
+    assert run.returncode != 0
+    assert "vibevoice-asr pull vibevoice" in run.stderr.splitlines()[-1]
+    assert hub.tokens == []
+    hub.alter = {SHARDS[0]}
+    run = shell.pull(*words, "--allow-download", command="serve")
+    assert run.returncode != 0
+    assert "16.7 GB" in run.stderr
+    assert "checksum" in run.stderr.splitlines()[-1]
+
+
+def test_a_checkpoint_that_was_named_is_never_replaced_by_a_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "missing", lambda spec: [])
+    monkeypatch.setattr(pull, "fetch", lambda repo: pytest.fail("it downloads"))
+    pull.provide(Settings(engine="vibevoice", allow_download=True, model_path=tmp_path))
+
+
+def test_without_the_package_that_downloads_the_command_for_it_is_said(monkeypatch):
+    monkeypatch.setattr(pull, "find_spec", lambda name: None)
+    with pytest.raises(errors.EngineUnavailable) as caught:
+        pull.fetch(REPOSITORY)
+    assert "pip install" in caught.value.hint
+
+
+class _Keyboard:
+    """Somebody who types one line, or nobody (None)."""
+
+    def __init__(self, answer: str | None) -> None:
+        self._answer = answer
+
+    def isatty(self) -> bool:
+        return self._answer is not None
+
+    def readline(self) -> str:
+        return f"{self._answer}\n"

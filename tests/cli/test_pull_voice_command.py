@@ -1,0 +1,307 @@
+"""`vibevoice-asr pull voice`, against a server on this machine that does what servers do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_piper_voice
+from service_process import PATIENCE_S, wait_until
+from voice_file_server import VoiceServer
+
+from sidecar import errors
+from sidecar.checkpoints import growing, voice_download
+from sidecar.checkpoints.file_server import ServedFile
+from sidecar.checkpoints.growing import Meter
+from sidecar.checkpoints.pulled import LIST, Pulled, PulledFile, PulledVoice
+from sidecar.checkpoints.voice_download import pull
+from sidecar.interfaces.engine import LoadOptions
+from sidecar.interfaces.voice import SayOptions
+from sidecar.tts import create_voice
+
+MODEL, CONFIG = "kokoro/model.onnx", "kokoro/config.json"
+FILES = {MODEL: os.urandom(300_000), CONFIG: b"{}", "kokoro/voices/x.kokorovoice": b"x" * 512}
+VOICE = PulledVoice("kokoro_x", "en-us", tuple(FILES))
+
+
+class Told(Meter):
+    def __init__(self) -> None:
+        self.total = self.done = 0
+        self.notices: list[str] = []
+
+    def begin(self, what: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+    def notice(self, message: str) -> None:
+        self.notices.append(message)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VoiceServer]:
+    monkeypatch.setattr(growing, "RETRY_S", 0.0)
+    with VoiceServer(dict(FILES)) as one:
+        yield one
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != voice_download.LOCK
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "checked"),
+    [("x-goog-hash", "md5"), ("content-md5", "md5"), ("repr-digest", "sha256"), ("", "size")],
+)
+def test_a_voice_comes_whole_and_is_checked_by_what_its_server_says(
+    server: VoiceServer, tmp_path: Path, header: str, checked: str
+) -> None:
+    server.header, meter = header, Told()
+    pulled = pull(tmp_path, server.url, VOICE, meter)
+    assert {key: (tmp_path / key).read_bytes() for key in FILES} == FILES
+    assert left(tmp_path) == sorted([*FILES, LIST])
+    assert {file.checked for file in pulled.files.values()} == {checked}
+    assert Pulled.read(tmp_path) == pulled
+    assert pulled.whole() == (VOICE,)
+    assert meter.done == meter.total == sum(map(len, FILES.values()))
+
+
+def test_what_is_here_is_neither_asked_for_nor_fetched_again(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    pull(tmp_path, server.url, VOICE)
+    asked = server.asked
+    pull(tmp_path, server.url, VOICE)
+    assert server.asked == asked
+    other = PulledVoice("kokoro_y", "en-us", (MODEL, "kokoro/voices/y.kokorovoice"))
+    server.files[other.files[1]] = b"y"
+    assert pull(tmp_path, server.url, other).whole() == (VOICE, other)
+    assert server.begins[MODEL] == [0]
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_was(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.cut[MODEL] = 200_000
+    pull(tmp_path, server.url, VOICE)
+    assert (tmp_path / MODEL).read_bytes() == FILES[MODEL]
+    assert server.begins[MODEL] == [0, 200_000]
+
+
+def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.cut[MODEL] = 200_000
+    server.header = ""
+    with pytest.raises(errors.HubUnreachable):
+        _interrupted(server, tmp_path)
+    (begun,) = [name for name in left(tmp_path) if name.startswith(MODEL)]
+    assert (tmp_path / begun).stat().st_size == 200_000
+    server.files[MODEL] = os.urandom(250_000)
+    pull(tmp_path, server.url, VOICE)
+    assert (tmp_path / MODEL).read_bytes() == server.files[MODEL]
+    assert not (tmp_path / begun).exists()
+
+
+def test_a_file_that_changes_while_it_comes_is_not_put_together_from_two(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.header = ""
+    server.cut[MODEL] = 200_000
+    server.swap[MODEL] = newer = os.urandom(len(FILES[MODEL]))
+    pull(tmp_path, server.url, VOICE)
+    assert (tmp_path / MODEL).read_bytes() == newer
+
+
+def test_what_another_file_has_so_far_is_left_alone(server: VoiceServer, tmp_path: Path) -> None:
+    """One name begins with the other: a model and its configuration."""
+    voice = PulledVoice("piper_x", "en-us", ("x.onnx",))
+    server.files["x.onnx"] = b"model"
+    others = tmp_path / "x.onnx.json.0123abcd.incomplete"
+    others.write_bytes(b"{")
+    pull(tmp_path, server.url, voice)
+    assert others.read_bytes() == b"{"
+
+
+def _interrupted(server: VoiceServer, folder: Path) -> None:
+    """A server that goes away in the middle and does not come back."""
+    server.gone_after_cut = True
+    try:
+        pull(folder, server.url, VOICE)
+    finally:
+        server.gone_after_cut = False
+
+
+def test_a_file_that_comes_altered_is_deleted_and_the_voice_is_not_there(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.alter.add(MODEL)
+    with pytest.raises(errors.CheckpointDamaged, match=MODEL):
+        pull(tmp_path, server.url, VOICE)
+    assert MODEL not in Pulled.read(tmp_path).files
+    assert not [name for name in left(tmp_path) if name.startswith(MODEL)]
+    server.alter.clear()
+    assert pull(tmp_path, server.url, VOICE).whole() == (VOICE,)
+
+
+def test_damage_is_noticed_later_and_mended_by_that_file_alone(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.header = ""
+    pull(tmp_path, server.url, VOICE)
+    (tmp_path / MODEL).write_bytes(bytes(len(FILES[MODEL])))
+    (tmp_path / CONFIG).unlink()
+    meter = Told()
+    assert Pulled.read(tmp_path).whole() == ()
+    pull(tmp_path, server.url, VOICE, meter)
+    assert (tmp_path / MODEL).read_bytes() == FILES[MODEL]
+    assert {key: len(begins) for key, begins in server.begins.items()} == {
+        MODEL: 2,
+        CONFIG: 2,
+        "kokoro/voices/x.kokorovoice": 1,
+    }
+    assert meter.notices == [f"{MODEL} is damaged: it is fetched anew."]
+
+
+def test_a_list_that_is_none_is_no_list(tmp_path: Path) -> None:
+    for text in ("", "{}", "[" * 100_000, '{"files":{"a":1},"voices":[]}', "\xff"):
+        (tmp_path / LIST).write_text(text)
+        assert Pulled.read(tmp_path) == Pulled(tmp_path)
+
+
+def test_what_voices_take_is_the_files_of_the_largest_each_once(tmp_path: Path) -> None:
+    sizes = {"shared": 10, "small": 1, "large": 100, "larger": 1000, "gone": 9000}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    pulled = Pulled(tmp_path, {name: PulledFile(size, "", "size") for name, size in sizes.items()})
+    for name in ("large", "small", "larger", "gone"):
+        pulled = pulled.with_voice(PulledVoice(name, "en-us", ("shared", name)))
+    (tmp_path / "gone").unlink()
+    assert [pulled.largest_bytes(count) for count in range(4)] == [0, 1010, 1110, 1111]
+
+
+@pytest.mark.parametrize(
+    ("fault", "value", "error"),
+    [
+        ("status", 503, errors.HubUnreachable),
+        ("status", 404, errors.RepositoryNotFound),
+        ("page", b"<html>Sign in", errors.HubUnreachable),
+    ],
+)
+def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
+    server: VoiceServer, tmp_path: Path, fault: str, value: object, error: type[Exception]
+) -> None:
+    setattr(server, fault, value)
+    with pytest.raises(error) as refused:
+        pull(tmp_path, server.url, VOICE)
+    assert getattr(refused.value, "hint", "")
+    assert left(tmp_path) == []
+
+
+def test_a_full_disk_is_seen_before_anything_comes(
+    server: VoiceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voice_download, "RESERVE_BYTES", 1 << 60)
+    with pytest.raises(errors.DiskFull, match="voice needs 0 MB"):
+        pull(tmp_path, server.url, VOICE)
+    assert server.begins == {}
+
+
+@pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])
+def test_no_file_leaves_the_folder(server: VoiceServer, tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="no file of a voice"):
+        ServedFile(key, 1)
+
+
+class Shell:
+    """Where the command is run: a home of its own, and the server of the test."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.folder = home / "voices"
+        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+        self.env = {
+            **outer,
+            "VIBEVOICE_VOICES_DIR": str(self.folder),
+            "VIBEVOICE_VOICES_URL": url,
+            "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sidecar.main", "pull", "voice", *words],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        with self.start(*words) as process:
+            try:
+                out, wrong = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+        return process.returncode, out, wrong
+
+
+def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("moonshine_voice")
+    files = tiny_piper_voice.files(note=200_000 * "-")
+    model, config = files
+    with VoiceServer(files, stall={model: 150_000}) as server:
+        shell = Shell(tmp_path, server.url)
+        with shell.start(tiny_piper_voice.VOICE) as process:
+            assert server.stalled.wait(PATIENCE_S)
+            begun = shell.folder / model
+            wait_until(
+                lambda: any(
+                    one.stat().st_size for one in begun.parent.glob(f"{begun.name}.????????.*")
+                ),
+                PATIENCE_S,
+                "some of the file",
+            )
+            wait_until(
+                lambda: config in Pulled.read(shell.folder).files, PATIENCE_S, "the other one"
+            )
+            process.kill()
+        server.stall.clear()
+        server.go_on.set()
+        code, out, wrong = shell.run("tr_TR-dfki-medium", "--language", "tr")
+        assert (code, out) == (0, f"{shell.folder}\n"), wrong
+        assert wrong == f"vibevoice-asr: {tiny_piper_voice.VOICE} speaks tr-tr (checked).\n"
+        assert server.begins[config] == [0]
+        first, second = server.begins[model]
+        assert first == 0 < second <= 150_000  # what the disk had of it
+    listed = shell.run("--list", "--language", "tr")[1].splitlines()
+    assert f"tr-tr    {tiny_piper_voice.VOICE}  (here)" in listed
+    assert f"tr-tr    {tiny_piper_voice.OTHER}" in listed
+    engine = create_voice("moonshine")
+    list(engine.load(LoadOptions(speaks=True, checkpoint=str(shell.folder))))
+    (sound,) = engine.say("Merhaba", SayOptions(), lambda: False)
+    assert sound.seconds > 0
+
+
+def test_the_command_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
+    pytest.importorskip("moonshine_voice")
+    shell = Shell(tmp_path, "http://127.0.0.1:9/")
+    for words, said in {
+        ("nobody",): "no voice 'nobody'",
+        (): "cannot be reached",
+    }.items():
+        code, out, wrong = shell.run(*words)
+        assert code != 0
+        assert out == ""
+        assert said in wrong
+        assert wrong.count("\n") == 1, wrong

@@ -1,0 +1,308 @@
+"""`vibevoice-asr talk` as people run it: a real process, a real service, a real terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from scripted_speech import RATE, talk
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+
+from sidecar import errors
+from sidecar.cli import player, run
+
+Starts = Callable[..., "subprocess.Popen[bytes]"]
+LONG = "This is a long answer that goes on and on, so that somebody can say something before."
+SOUNDDEVICE = '''
+"""A microphone in which somebody speaks for ever, and a loudspeaker that takes all there is; both
+as fast as time goes."""
+import os, threading, time
+from scripted_speech import pieces, talk
+class PortAudioError(Exception): pass
+class default: device = (0, 1)
+MICROPHONE = {"name": "Desk", "max_input_channels": 1, "max_output_channels": 0}
+LOUDSPEAKER = {"name": "Boom", "max_input_channels": 0, "max_output_channels": 1}
+for one in (MICROPHONE, LOUDSPEAKER): one["default_samplerate"] = 16000.0
+def query_devices(device=None, kind=None):
+    return [MICROPHONE, LOUDSPEAKER] if kind is None else MICROPHONE
+class Stream:
+    latency = 0.0
+    def __init__(self, callback, device=None, **how):
+        if device not in (None, "Desk", "Boom"): raise ValueError(f"no device {device!r}")
+        self.callback, self.how = callback, how
+    def __enter__(self):
+        self.open = True
+        threading.Thread(target=self.go_on, daemon=True).start()
+    def __exit__(self, *_): self.open = False
+class RawInputStream(Stream):
+    def go_on(self):
+        while self.open:
+            for piece in pieces(talk(0.3, 0.2)):
+                if self.open: self.callback(memoryview(piece), 1600, None, None)
+                time.sleep(0.1)
+class RawOutputStream(Stream):
+    def go_on(self):
+        with open(os.environ["HEARD"], "wb", buffering=0) as heard:
+            while self.open:
+                out = bytearray(2 * 320)
+                self.callback(memoryview(out), 320, None, None)
+                heard.write(out)
+                time.sleep(0.02)
+'''
+
+
+@pytest.fixture
+def converse(talks: Server, tmp_path: Path) -> Starts:
+    """Starts the command with some of its options; the service is the one that runs here."""
+
+    def start(*arguments: object, **how: Any) -> subprocess.Popen[bytes]:
+        environment = {k: v for k, v in os.environ.items() if "VIBEVOICE" not in k} | {
+            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
+            "VIBEVOICE_ENGINE": "scripted",
+            "VIBEVOICE_PORT": str(talks.port),
+            **how.pop("environment", {}),
+        }
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = [sys.executable, "-m", "sidecar.main", "talk", *map(str, arguments)]
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **(pipes | how))
+
+    return start
+
+
+def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:
+    """What it wrote to both, once it has ended with ``code``."""
+    written = process.communicate(typed.encode(), timeout=PATIENCE_S)
+    said, complained = (text.decode() for text in written)
+    assert process.returncode == code, complained
+    return said, complained
+
+
+def test_what_is_typed_is_answered_line_by_line(converse: Starts) -> None:
+    said, complained = ended(converse("--text"), typed="Hello there.\n\n  How are you?  \n")
+    assert said.splitlines() == [
+        "You: Hello there.",
+        "Machine: You said: Hello there.",
+        "You: How are you?",
+        "Machine: You said: How are you?",
+    ]
+    assert complained == ""
+
+
+def test_a_recording_speaks_and_is_answered(converse: Starts, tmp_path: Path) -> None:
+    path = tmp_path / "question.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(talk(0.3)[: -RATE // 2])  # what ends it is the silence behind the end
+    said, _ = ended(converse("--file", path))
+    you, machine = said.splitlines()
+    assert re.fullmatch(r"You: .*w299 w299.*", you)
+    assert machine == f"Machine: You said: {you.removeprefix('You: ')}"
+
+
+def test_where_no_service_runs_one_is_started_and_gone_with_the_command(converse: Starts) -> None:
+    elsewhere = {"VIBEVOICE_PORT": str(free_port())}
+    process = converse("--text", environment=elsewhere, start_new_session=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"Hello.\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"You: Hello.\n"
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family, "the service, and its processes"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, complained = ended(process, 130)
+    assert complained == ""
+    assert psutil.wait_procs(family, PATIENCE_S)[1] == []
+
+
+def loud_s(path: Path) -> float:
+    """Seconds of sound that are none of silence."""
+    raw = path.read_bytes()
+    return (len(raw) - raw.count(0)) / 2 / RATE
+
+
+def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
+    converse: Starts, tmp_path: Path
+) -> None:
+    (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
+    heard = tmp_path / "heard"
+    devices = {
+        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests"))),
+        "HEARD": str(heard),
+    }
+    listed, _ = ended(converse("--devices", environment=devices))
+    assert listed.splitlines() == [
+        "Microphones:", "* 0: Desk (16000 Hz)", "Loudspeakers:", "* 1: Boom (16000 Hz)"
+    ]  # fmt: skip
+    process = converse("--speaker", "Boom", environment=devices)
+    assert process.stdout is not None
+    said = [process.stdout.readline().decode()]
+    while said[-1] and not said[-1].endswith("…\n"):  # how an answer ends that was spoken over
+        said.append(process.stdout.readline().decode())
+    assert said[-1], said
+    assert re.fullmatch(r"You: .*w299 w299.*\n", said[0])
+    assert loud_s(heard) > 0, "it was heard"
+    process.send_signal(signal.SIGINT)
+    _, complained = ended(process)  # a microphone has no other end
+    assert "Traceback" not in complained
+    heard.unlink()
+    ours, theirs = pty.openpty()
+    process = converse("--text", "--aloud", environment=devices, stdin=theirs)
+    os.close(theirs)
+    os.write(ours, f"{LONG}\n".encode())
+    wait_until(lambda: heard.exists() and loud_s(heard) > 1, PATIENCE_S, "it speaks")
+    os.write(ours, b"\n")
+    assert process.stdout is not None
+    assert process.stdout.readline().decode() == f"You: {LONG}\n"
+    answer = process.stdout.readline().decode()
+    assert answer.startswith("Machine: You said")
+    assert answer.endswith("…\n")
+    process.send_signal(signal.SIGINT)
+    ended(process, 130)
+    os.close(ours)
+
+
+def test_on_a_terminal_an_answer_grows_until_it_stands(converse: Starts) -> None:
+    ours, theirs = pty.openpty()
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = converse("--text", environment=terminal, **pipes)
+    os.close(theirs)
+    seen = b""
+
+    def until(what: bytes) -> None:
+        nonlocal seen
+        while what not in seen:
+            seen += os.read(ours, 1 << 16)
+
+    until(b"> ")
+    assert b"repeat answers" in seen
+    os.write(ours, b"Hello there.\n")
+    until(b"Machine: ")
+    until(b"> ")
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end
+        while part := os.read(ours, 1 << 16):
+            seen += part
+    os.close(ours)
+    assert process.wait(PATIENCE_S) == 130
+    assert b"\x1b[2K" in seen, "a line that changes"
+    assert b"Traceback" not in seen
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--file", "nowhere.wav"], 1, "nowhere.wav: There is no such file."),
+        (["--text", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
+        (["--text", "--file", "a.wav"], 2, "--text goes without --file"),
+        (["--text", "--device", "1"], 2, "--device goes without"),
+        (["--text", "--speaker", "1"], 2, "--speaker goes with"),
+        (["--llm", "auto", "--server", "http://127.0.0.1:1"], 2, "--llm goes without"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    words: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    assert run(["talk", *words]) == code
+    written = capsys.readouterr()
+    assert said in written.err
+    assert written.out == ""
+    assert code == 2 or len(written.err.splitlines()) == 1
+
+
+def test_what_the_service_refuses_is_said_and_ends_it(
+    converse: Starts, start_server: Callable[..., Server]
+) -> None:
+    _, complained = ended(converse("--text", "--model", "none such"), 1)
+    assert "/v1/talk" in complained
+    full = start_server(conversations=0)
+    where = f"http://127.0.0.1:{full.port}"
+    _, complained = ended(converse("--text", "--server", where), 1)
+    assert complained.count("VIBEVOICE_CONVERSATIONS") == 1
+    assert len(complained.splitlines()) == 1
+
+
+def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
+    converse: Starts, tmp_path: Path
+) -> None:
+    fake = tmp_path / "sounddevice.py"
+    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
+    for broken, remedy in (
+        ("raise OSError('PortAudio library not found')", "libportaudio2"),
+        ("raise ImportError", "pip install 'vibevoice-asr[microphone]'"),
+    ):
+        fake.write_text(broken)
+        _, complained = ended(converse(environment=with_one), 1)
+        assert remedy in complained
+    fake.write_text(SOUNDDEVICE)
+    _, complained = ended(converse("--speaker", "Nobody's", environment=with_one), 1)
+    assert "talk --devices" in complained
+
+
+class _Device:
+    """A loudspeaker that asks when it is told to."""
+
+    latency = 0.5
+    PortAudioError = ValueError
+
+    def RawOutputStream(self, callback: Any, **_: Any) -> _Device:  # noqa: N802
+        self.callback = callback
+        return self
+
+    def asks(self, samples: int) -> bytes:
+        out = bytearray(b"\x7f" * (2 * samples))
+        self.callback(memoryview(out), samples, None, None)
+        return bytes(out)
+
+
+def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = _Device()
+    monkeypatch.setattr(player, "library", lambda: device)
+    loud = player.Loudspeaker(None, 1000)
+    loud.begin(3)
+    loud.add(b"\1\1" * 1000)
+    assert device.asks(700) == b"\1\1" * 700
+    turn, seconds = loud.heard()
+    assert (turn, round(seconds, 3)) == (3, 0.2), "half a second of it is not out yet"
+    loud.hold(held=True)
+    assert device.asks(100) == bytes(200)
+    loud.hold(held=False)
+    assert device.asks(400) == b"\1\1" * 300 + bytes(200)
+    assert loud.heard() == (3, 1.0)
+    loud.add(b"\2\2" * 50)
+    loud.clear()
+    assert device.asks(10) == bytes(20)
+    loud.begin(4)
+    assert loud.heard() == (4, 0.0)
+
+
+def test_a_refusal_is_understood_before_and_behind_the_beginning() -> None:
+    from sidecar.cli.wire import error_of
+
+    old = error_of({"type": "error", "message": "There are enough. (talk_full)"})
+    assert (type(old), old.detail) == (errors.TalkFull, "There are enough.")
+    ours = error_of({"type": "error", "message": "None.", "hint": "Do.", "code": "llm_failed"})
+    assert (ours.code, ours.detail, ours.hint) == ("llm_failed", "None.", "Do.")

@@ -1,0 +1,183 @@
+"""Many recordings by the command line: folders, what is left out, what goes on, what arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import moonshine_voice
+import pytest
+from service_process import PATIENCE_S, Server, halted, wait_until
+from vibevoice_asr_client import Client
+from vibevoice_asr_client.vvv import EventType, VibevoiceClient
+
+from sidecar import errors
+from sidecar.cli import watch_folder
+from sidecar.cli.backends import Where, backend
+from sidecar.cli.recordings import in_folder, key_of, open_file, spread, write
+from sidecar.cli.transcribe import Order, run
+from sidecar.cli.watch_folder import Look, Settling
+
+TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if "VIBEVOICE" in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    (folder / "more").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for name in ("b.wav", "a.WAV", "more/c.wav", ".hidden/d.wav", ".e.wav", "notes.txt"):
+        shutil.copy(TALK, folder / name)
+    return folder
+
+
+def test_a_folder_is_its_recordings_and_those_below_by_name(inbox: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = spread([TALK, inbox, tmp_path / "empty", tmp_path / "gone.wav"])
+    assert found == [
+        TALK, inbox / "a.WAV", inbox / "b.wav", inbox / "more/c.wav", tmp_path / "empty",
+        tmp_path / "gone.wav",
+    ]  # fmt: skip
+    assert in_folder(inbox, below=False) == [inbox / "a.WAV", inbox / "b.wav"]
+
+
+def test_a_recording_is_known_again_until_it_or_what_is_wanted_changes(tmp_path: Path) -> None:
+    path = tmp_path / "talk.wav"
+
+    def key(**options: str) -> str:
+        with open_file(path) as source:
+            return key_of(path, source, options)
+
+    shutil.copy(TALK, path)
+    first = key()
+    assert key() == first
+    assert key(language="de") != first
+    os.utime(path, (1, 1))
+    assert key() != first
+
+
+def test_what_is_written_is_whole_or_not_there(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "Grüße")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write(tmp_path / "folder", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
+    inbox: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {job["id"] for job in server.jobs()}
+    url, to = f"http://127.0.0.1:{server.port}", tmp_path / "out"
+    assert run(Order([inbox, TALK], server=url)) == 0
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    assert heads == ["# a.WAV", "# b.wav", "# c.wav", "# success.wav"]
+    order = Order([inbox], format="srt", output=to, server=url, resume=True)
+    assert run(order) == 0
+    dates = {path.name: path.stat().st_mtime_ns for path in to.iterdir()}
+    assert set(dates) == {"a.srt", "b.srt", "c.srt"}
+    (to / "b.srt").unlink()
+    assert run(order) == 0
+    assert {path.name for path in to.iterdir()} == set(dates)
+    assert (to / "a.srt").stat().st_mtime_ns == dates["a.srt"], "it is left as it was"
+    assert run(Order([inbox], resume=True)) != 0, "there is nothing to go by"
+    assert {job["id"] for job in server.jobs()} <= before, "no job is left behind"
+
+
+@contextlib.asynccontextmanager
+async def watching(folder: Path, where: Where) -> AsyncIterator[asyncio.Task[int]]:
+    async with backend(where, {}) as transcribe:
+        task = asyncio.get_running_loop().create_task(
+            watch_folder.run(folder, folder, "srt", transcribe, 2)
+        )
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    await asyncio.to_thread(wait_until, condition, PATIENCE_S, "the folder is as it should be")
+
+
+async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
+    inbox: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_folder, "LOOK_S", 0.02)
+    monkeypatch.setattr(watch_folder, "SETTLED_S", 0.1)
+    (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
+    shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
+    async with watching(inbox, Where(f"http://127.0.0.1:{server.port}", leave=True)):
+        await until((inbox / "a.WAV.srt").exists)
+        await until((inbox / "failed/junk.mp3.reason.txt").exists)
+        shutil.copy(TALK, inbox / "late.wav")
+        await until((inbox / "late.wav.srt").exists)
+    reason = (inbox / "failed/junk.mp3.reason.txt").read_text("utf-8")
+    assert "(audio_format_unsupported)" in reason
+    assert (inbox / "failed/junk.mp3").exists()
+    assert not (inbox / "junk.mp3").exists()
+
+
+async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
+    tmp_path: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_folder, "LOOK_S", 0.02)
+    monkeypatch.setattr(watch_folder, "SETTLED_S", 0.1)
+    server = start_server(preload=True)
+    await until(lambda: server.health()["engine_state"] == "ready")
+    shutil.copy(TALK, tmp_path / "talk.wav")
+    where = Where(f"http://127.0.0.1:{server.port}", leave=True)
+    with Client(where.server or "") as client:
+        with halted(server.health()["worker_pid"]):
+            async with watching(tmp_path, where):
+                await until(lambda: client.jobs().jobs)
+            (left,) = client.jobs().jobs
+        async with watching(tmp_path, where):
+            await until((tmp_path / "talk.wav.srt").exists)
+        assert client.jobs().jobs == (), "it was that one, and it is forgotten"
+    assert left.state in ("queued", "running")
+
+
+async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
+    inbox: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_folder, "LOOK_S", 0.02)
+    monkeypatch.setattr(watch_folder, "SETTLED_S", 0.05)
+    where = Where(f"http://127.0.0.1:{server.port}")
+    async with backend(where, {"language": "!!"}) as transcribe:
+        with pytest.raises(errors.LanguageInvalid):
+            await asyncio.wait_for(watch_folder.run(inbox, inbox, "srt", transcribe, 2), PATIENCE_S)
+    assert not (inbox / "failed").exists()
+
+
+def test_a_recording_counts_once_it_has_stayed_as_it_is() -> None:
+    settling, path, empty = Settling(3.0), Path("a.wav"), Path("b.wav")
+    looks = {path: Look(10, 1), empty: Look(0, 1)}
+    assert settling.settled(looks, 0.0) == []
+    assert settling.settled(looks, 2.9) == []
+    assert settling.settled({path: Look(11, 2)}, 3.0) == [], "it grew"
+    assert settling.settled({path: Look(11, 2)}, 6.0) == [path]
+    assert settling.settled({}, 7.0) == []
+    assert settling.settled({path: Look(11, 2)}, 8.0) == [], "it came back"
+
+
+async def test_the_original_s_library_reads_the_real_service(server: Server) -> None:
+    client = VibevoiceClient(f"http://127.0.0.1:{server.port}", "any")
+    events = [event async for event in client.transcribe(TALK, "Nagg")]
+    assert events[-1].event_type is EventType.DONE
+    text = "".join(event.text or "" for event in events)
+    assert set(json.loads(text)[0]) >= {"Start", "End", "Speaker", "Content"}
+    assert "your_jobs" in await client.queue_status()

@@ -1,0 +1,29 @@
+"""The examples of docs/clients.md run, against a real service."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import moonshine_voice
+import pytest
+from scripted_speech import pieces, talk
+from service_process import Server
+
+PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_runs_and_prints_something(
+    number: int, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    names = {"url": url, "recording": TALK, "microphone": pieces(talk(0.3))}
+    exec(compile(EXAMPLES[number], f"docs/clients.md, example {number + 1}", "exec"), names)
+    assert capsys.readouterr().out.strip()
+
+
+def test_there_are_examples_for_both_clients_and_the_original_s() -> None:
+    assert len(EXAMPLES) >= 6

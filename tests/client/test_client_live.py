@@ -1,0 +1,333 @@
+"""Live audio by the Python client: over connections that break, and engines that die."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import random
+import threading
+import wave
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from network_faults import network
+from scripted_speech import pieces, talk
+from service_process import PATIENCE_S, Server, wait_until
+from vibevoice_asr_client import (
+    AnswerNotUnderstood,
+    AsyncClient,
+    Busy,
+    Client,
+    ClientError,
+    Final,
+    Noticed,
+    Retry,
+    ServiceUnreachable,
+    Summary,
+    codes,
+)
+from vibevoice_asr_client.flows import Surroundings
+from vibevoice_asr_client.live_events import live_event_of
+from vibevoice_asr_client.live_stream import Stream
+
+from sidecar.api.live_dialect import event_message
+from sidecar.cli import remote
+from sidecar.interfaces import live_events
+from sidecar.live.sessions.told import Numbered
+from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
+
+SOON = Retry(attempts=20, first_s=0.01, longest_s=0.05)
+LOUDS = (0.3, 0.2, 0.35, 0.25)
+
+
+@pytest.fixture(scope="module")
+def whole(server: Server) -> list[Any]:
+    """The events of a session that nothing happens to."""
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        return spoken(client)
+
+
+def spoken(client: Client) -> list[Any]:
+    with client.live(partials=False, diarize=False) as live:
+        for piece in pieces(talk(*LOUDS)):
+            live.send(piece)
+        live.finish()
+        return list(live)
+
+
+def said(events: list[Any]) -> list[tuple[float, float, str]]:
+    """What was said and when, by finals."""
+    finals = [one.segment for one in events if isinstance(one, Final)]
+    return [(one.start, one.end, one.text) for one in finals]
+
+
+def test_what_is_said_comes_as_events_and_at_the_end_as_a_transcript(whole: list[Any]) -> None:
+    numbers = [one.number for one in whole]
+    assert numbers == sorted(set(numbers))
+    assert len(said(whole)) == len(LOUDS)
+    assert isinstance(whole[-1], Summary)
+    transcript = whole[-1].transcript
+    assert [(one.start, one.end, one.text) for one in transcript.segments] == said(whole)
+    assert transcript.engine == "scripted"
+
+
+async def test_over_cut_connections_nothing_said_is_lost_or_doubled(
+    server: Server, whole: list[Any]
+) -> None:
+    with network(server.port, 0, 300, 500, 700, 900, 1100, 1300, 1500) as between:
+        with Client(between.url, retry=SOON) as far:
+            assert said(spoken(far)) == said(whole)
+        assert between.connections >= 6
+    with network(server.port, 900, 900, 900, 900, 900, 900) as between:
+        async with (
+            AsyncClient(between.url, retry=SOON) as far,
+            far.live(partials=False, diarize=False) as live,
+        ):
+            for piece in pieces(talk(*LOUDS)):
+                await live.send(piece)
+                await asyncio.sleep(0.005)
+            await live.finish()
+            events = [event async for event in live]
+        assert between.connections >= 3
+    assert said(events) == said(whole)
+    assert events[-1].transcript.segments == whole[-1].transcript.segments
+
+
+def test_an_engine_that_dies_is_a_notice_and_no_gap(
+    start_server: Callable[..., Server], whole: list[Any]
+) -> None:
+    server = start_server()
+    with Client(f"http://127.0.0.1:{server.port}") as client, client.live(partials=False) as live:
+        rest = pieces(talk(*LOUDS))
+        events = []
+        for piece in rest[:35]:
+            live.send(piece)
+        for event in live:
+            events.append(event)
+            if isinstance(event, Final):
+                break
+        for child in server.process.children():
+            if "sidecar.workers.worker_main" in " ".join(child.cmdline()):
+                child.kill()
+        for piece in rest[35:]:
+            live.send(piece)
+        live.finish()
+        events += list(live)
+    assert "engine_restarted" in [one.code for one in events if isinstance(one, Noticed)]
+    # The fresh one cuts a little elsewhere: the word at each end has more or less of the quiet.
+    inner = [[text.split()[1:-1] for *_, text in said(one)] for one in (events, whole)]
+    assert inner[0] == inner[1]
+
+
+def test_a_session_that_nobody_came_back_to_is_gone_and_says_so(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(live_grace=0, live_sessions=1)
+    with network(server.port, 600) as between, Client(between.url, retry=SOON) as far:
+        with far.live() as live:
+            live.send(talk(*LOUDS))
+            with pytest.raises(codes.SessionNotFound) as gone:
+                list(live)
+            assert gone.value.hint
+        with pytest.raises(codes.SessionNotFound):
+            live.send(b"\0\0")
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        with client.live(), pytest.raises(Busy), client.live():
+            pass
+        with client.live() as live:  # who leaves early gives the session back at once
+            live.send(bytes(3200))
+        wait_until(lambda: opens(client), PATIENCE_S, "the session is given back")
+
+
+def opens(client: Client) -> bool:
+    try:
+        with client.live():
+            return True
+    except Busy:
+        return False
+
+
+async def test_a_recording_is_heard_as_if_it_were_spoken(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "talk.wav"
+    with wave.open(str(path), "wb") as recording:
+        recording.setparams((1, 2, 48_000, 0, "NONE", ""))
+        recording.writeframes(talk(0.3, 0.2, rate=48_000))
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        here = list(client.live_file(path, pace=0, partials=False))
+        async with AsyncClient(client.url) as other:
+            there = [event async for event in other.live_file(path, pace=20, partials=False)]
+        assert [text for *_, text in said(here)] == [text for *_, text in said(there)]
+        assert len(said(here)) == 2
+        path.write_bytes(b"RIFF, perhaps")
+        with pytest.raises(ValueError, match="plain wav"):
+            list(client.live_file(path))
+
+
+def test_one_thread_may_send_while_another_listens_and_errors_are_known_by_their_codes(
+    server: Server,
+) -> None:
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        with client.live(turns="client", partials=False) as live:
+
+            def speak() -> None:
+                for loud in (0.3, 0.2):
+                    live.send(talk(loud))
+                    live.commit()
+                live.change(language="de")
+                live.finish()
+
+            speaker = threading.Thread(target=speak)
+            speaker.start()
+            events = list(live)
+            speaker.join()
+            with pytest.raises(codes.SessionOver):
+                live.send(b"\0\0")
+        assert len(said(events)) == 2
+        assert "vibevoice live" not in [thread.name for thread in threading.enumerate()]
+        with pytest.raises(codes.FieldInvalid), client.live(tempo=3):
+            pass
+        with pytest.raises(ValueError, match="encoding"):
+            client.live(encoding="mp3")
+    nowhere = Client("http://127.0.0.1:1", retry=Retry(attempts=2, first_s=0.01))
+    with pytest.raises(ServiceUnreachable), nowhere.live():
+        pass
+
+
+# What is decided, without sockets
+
+
+class Service:
+    """What the service keeps of a session, over connections."""
+
+    def __init__(self) -> None:
+        self.sound = b""
+        self.orders: list[tuple[int, str]] = []
+        self.told = 0
+
+    def began(self) -> str:
+        return json.dumps({"type": "began", **self.counts()})
+
+    def counts(self) -> dict[str, int]:
+        return {"received_samples": len(self.sound) // 2, "received_orders": len(self.orders)}
+
+    def took(self, message: bytes | str) -> None:
+        if isinstance(message, bytes):
+            self.sound += message
+        else:
+            self.orders.append((len(self.sound), json.loads(message)["type"]))
+
+
+AROUND = Surroundings(SOON, lambda: 0.5, lambda: datetime.now(UTC))
+
+
+@given(st.lists(st.integers(0, 5), max_size=60), st.integers())
+def test_however_connections_break_everything_arrives_once_and_in_order(
+    steps: list[int], seed: int
+) -> None:
+    dice = random.Random(seed)
+    stream, service = Stream({}, "pcm16", 8, AROUND), Service()
+    meant, orders = b"", []
+    begun = False
+    for step in [*steps, 5]:
+        if step <= 1:
+            piece = dice.randbytes(2 * dice.randrange(1, 30))
+            stream.sound(piece)
+            meant += piece
+        elif step == 2:
+            stream.order("commit")
+            orders.append((len(meant), "commit"))
+        elif step == 3 and begun:
+            stream.took(json.dumps({"type": "received", **service.counts()}))
+        elif step == 4 and begun:
+            for _ in range(dice.randrange(3)):
+                if (message := stream.next()) is not None:
+                    service.took(message)
+        elif step == 5:  # what is on its way is lost; sometimes the answer is, too
+            first = stream.next() if begun else None
+            if isinstance(first, bytes):  # a part of it arrives, or nothing
+                service.took(first[: dice.randrange(len(first) // 2) * 2])
+            while begun and dice.random() < 0.5 and stream.next() is not None:
+                pass
+            if begun:
+                stream.lost(None)
+            opening = json.loads(stream.opening())
+            assert opening["session"] == stream.session
+            assert ("after" in opening) == begun
+            stream.took(service.began())
+            begun = True
+    while (message := stream.next()) is not None:
+        service.took(message)
+        stream.took(json.dumps({"type": "received", **service.counts()}))
+    assert (service.sound, service.orders) == (meant, orders)
+    assert stream.waiting_s == 0
+
+
+SEGMENT = Segment(0.25, 1.5, "Ever tried.", 1, (Word(0.25, 0.75, "Ever"),), (), "spread")
+EVERY_EVENT = (
+    live_events.SpeechStarted(2, 0.25),
+    live_events.SpeechStopped(2, 1.5),
+    live_events.Partial(2, 5, 0.25, 1.25, "Ever", "Ev", "tri"),
+    live_events.Final(2, 5, SEGMENT, "en", 0.125, 0.25),
+    live_events.Final(2, 5, dataclasses.replace(SEGMENT, speaker=None), "en"),
+    live_events.TurnEnded(2, 0.25, 1.5, "Ever tried."),
+    live_events.TurnDropped(2, 1.5),
+    live_events.SpeakersRevised({5: 0, 6: 1}),
+    live_events.Noticed(Notice("engine_restarted", "It died.")),
+    live_events.Summary(Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True)),
+)
+
+
+@pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
+def test_an_event_comes_out_as_it_went_in(event: live_events.LiveEvent) -> None:
+    said = live_event_of(json.loads(event_message(Numbered(7, event))))
+    assert said is not None
+    assert said.number == 7
+    assert remote.live_event_of(said) == event
+
+
+def test_there_is_no_other_event() -> None:
+    assert {type(event) for event in EVERY_EVENT} | {
+        live_events.Heard,  # told by `received`
+        live_events.VoicesKnown,  # for the next engine, never for a client
+        live_events.ContextKnown,
+        live_events.TurnedAway,  # a client is told `live_full`
+    } == set(get_args(live_events.LiveEvent))
+
+
+def test_what_is_no_answer_of_this_wire_is_not_believed() -> None:
+    for said in (
+        "[]",
+        "{",
+        '{"type": "began"}',
+        '{"type": "began", "received_samples": 1, "received_orders": 0}',
+        '{"type": "partial", "number": 1}',
+    ):
+        with pytest.raises(AnswerNotUnderstood):
+            Stream({}, "pcm16", 16_000, AROUND).took(said)
+    stream = Stream({}, "pcm16", 16_000, AROUND)
+    assert stream.took('{"type": "yodel", "number": 1}') == [], "a newer service may say more"
+    started = '{"type": "speech_started", "number": 3, "turn": 0, "at": 0.5}'
+    assert len(stream.took(started)) == 1
+    assert stream.took(started) == [], "it was there"
+    stream.opening()
+    assert json.loads(stream.opening())["after"] == 3
+    with pytest.raises(ClientError):
+        stream.lost(AnswerNotUnderstood("no"))
+
+
+def test_what_was_not_begun_begins_anew_and_what_was_is_gone() -> None:
+    stream = Stream({}, "pcm16", 16_000, AROUND)
+    stream.opening()
+    assert stream.lost(None) > 0
+    assert json.loads(stream.opening())["after"] == 0, "it may have got there"
+    assert stream.lost(codes.SessionNotFound("none")) == 0
+    assert "after" not in json.loads(stream.opening())
+    stream.took('{"type": "began", "received_samples": 0, "received_orders": 0}')
+    with pytest.raises(codes.SessionNotFound):
+        stream.lost(codes.SessionNotFound("none"))

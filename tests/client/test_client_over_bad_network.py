@@ -1,0 +1,196 @@
+"""The client and a real service, with a network between them that cuts what it carries."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from network_faults import network
+from service_process import Server, until
+from vibevoice_asr_client import (
+    FORMATS,
+    NEVER,
+    AsyncClient,
+    Client,
+    NotFound,
+    Progress,
+    Retry,
+    ServiceUnreachable,
+    codes,
+    transport,
+)
+
+SOON = Retry(first_s=0.01, longest_s=0.05)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        yield client
+
+
+def ids(server: Server) -> set[str]:
+    """Whose jobs are there; those of other tests go when their time is over."""
+    return {job["id"] for job in server.jobs()}
+
+
+@pytest.mark.anywhere
+async def test_both_clients_bring_the_transcript_and_leave_no_job(client, server, studio) -> None:
+    before = ids(server)
+    told: list[Progress] = []
+    found = client.transcribe(studio.voice, on_progress=told.append, language="de")
+    assert found.segments
+    assert found.segments[0].speaker == "Speaker_0"
+    assert (found.engine, found.language) == ("scripted", "de")
+    size = studio.voice.stat().st_size
+    assert Progress("uploading", size, size) in told
+    assert {progress.stage for progress in told} <= {"uploading", "queued", "running"}
+    assert told[-1].stage == "running"
+    async with AsyncClient(client.url) as other:
+        assert await other.transcribe(studio.voice, language="de") == found
+    assert ids(server) <= before
+
+
+@pytest.mark.anywhere
+def test_a_lost_answer_costs_no_second_job(client, server, studio) -> None:
+    before = ids(server)
+    with network(server.port, 0, 0) as between, Client(between.url, retry=SOON) as far:
+        job = far.submit(studio.voice)
+        assert between.connections == 3
+        assert far.wait(job.id).state == "done"
+    assert ids(server) - before == {job.id}
+    assert client.submit(studio.voice).id != job.id, "each submission has a key of its own"
+
+
+@pytest.mark.anywhere
+def test_a_key_finds_the_job_that_was_submitted_before(client, studio) -> None:
+    job = client.submit(studio.voice, key="talk-1")
+    assert client.submit(studio.voice, key="talk-1").id == job.id
+    with pytest.raises(codes.IdempotencyKeyReused):
+        client.submit(b"another recording", key="talk-1")
+    client.cancel(job.id)
+    assert client.submit(studio.voice, key="talk-1").id != job.id, "what is forgotten is free"
+
+
+@pytest.mark.anywhere
+async def test_events_over_cut_connections_are_those_of_a_whole_one(client, server, studio) -> None:
+    job = client.wait(client.submit(studio.voice).id)
+    whole = list(client.events(job.id))
+    numbers = [event.id for event in whole]
+    assert numbers == sorted({number for number in numbers if number is not None})
+    assert [event.ends for event in whole] == [False] * (len(whole) - 1) + [True]
+    size = sum(len(json.dumps(dict(event.data))) for event in whole)
+    with network(server.port, 400, size // 2 + 300) as between:
+        with Client(between.url, retry=SOON) as far:
+            assert list(far.events(job.id)) == whole
+        assert between.connections == 3
+        resumed = [line for line in between.sent.lower().split(b"\r\n") if b"last-event-id" in line]
+        assert resumed
+    with network(server.port, 500) as between:
+        async with AsyncClient(between.url, retry=SOON) as far_away:
+            assert [event async for event in far_away.events(job.id)] == whole
+    last = whole[-1].id
+    assert list(client.events(job.id, after=last)) == []
+    assert list(client.events(job.id, after=whole[-2].id)) == whole[-1:]
+
+
+def test_errors_are_caught_by_their_codes(client, tmp_path, studio) -> None:
+    with pytest.raises(codes.AudioEmpty) as empty:
+        client.submit(b"")
+    assert (empty.value.status, bool(empty.value.hint)) == (400, True)
+    with pytest.raises(codes.AudioFormatUnsupported):
+        client.transcribe(b"this is no recording" * 100)
+    with pytest.raises(NotFound):
+        client.job("../health")
+    with pytest.raises(codes.JobNotFound):
+        list(client.events("0" * 32))
+    with pytest.raises(codes.FieldInvalid):
+        client.submit(studio.voice, num_speakers=21)
+    with pytest.raises(FileNotFoundError):
+        client.submit(tmp_path / "gone.wav")
+    for url in ("http://127.0.0.1:1", "ftp://a", "http://[::"):
+        with pytest.raises(ServiceUnreachable), Client(url, retry=NEVER) as nowhere:
+            nowhere.health()
+
+
+@pytest.mark.anywhere
+def test_a_transcript_comes_in_every_format_and_jobs_in_pages(client, studio) -> None:
+    jobs = [client.wait(client.submit(studio.voice, priority="batch").id) for _ in range(3)]
+    for fmt in FORMATS:
+        assert client.transcript(jobs[0].id, fmt).strip(), fmt
+    found, page = [], client.jobs(state="done", limit=2)
+    while page.next is not None:
+        found += page.jobs
+        page = client.jobs(state="done", limit=2, after=page.next)
+    ids = [job.id for job in (*found, *page.jobs)]
+    assert set(ids) >= {job.id for job in jobs}
+    assert len(ids) == len(set(ids))
+    assert client.estimate(studio.voice)["fits"] is True
+    assert client.health()["engine"] == "scripted"
+
+
+class Hanging:
+    """A service that takes a recording in and answers nothing from then on."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked: list[bytes] = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._open.append(connection)
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        job = b'{"id": "j", "state": "queued"}'
+        with contextlib.suppress(OSError):
+            said = connection.recv(1 << 16)
+            self.asked.append(said.split(b" ")[0])
+            if said.startswith(b"POST"):
+                while b"--\r\n" not in said[-8:]:
+                    said += connection.recv(1 << 16)
+                head = b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                connection.sendall(head % len(job) + job)
+                connection.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+
+
+@pytest.mark.parametrize(("silence_s", "farewell_s"), [(2.0, 600.0), (600.0, 0.2)])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_whoever_leaves_a_service_that_hangs_asks_it_once_to_end_the_job_and_is_gone(
+    kind: type, silence_s: float, farewell_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "FAREWELL_S", farewell_s)
+    monkeypatch.setattr(kind, "wait", left)
+    service = Hanging()
+    how = {"retry": Retry(attempts=3, first_s=0.01), "silence_s": silence_s}
+    with contextlib.closing(service):
+        with pytest.raises(KeyboardInterrupt):
+            await transcribed(kind(service.url, **how))
+        await until(lambda: len(service.asked) > 1)  # its thread may be behind
+    assert service.asked == [b"POST", b"DELETE"]
+
+
+def left(*_: object) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+async def transcribed(client: Client | AsyncClient) -> None:
+    if isinstance(client, Client):
+        client.transcribe(b"a recording")
+    else:
+        await client.transcribe(b"a recording")

@@ -1,0 +1,224 @@
+"""The JavaScript client under Node: its decisions, and all of it against a real service."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from network_faults import network
+from node_javascript import PACKAGE, WEBSOCKET, check_websockets, node_here, run
+from service_process import Server
+from vibevoice_asr_client import FORMATS
+
+from sidecar.config.settings import Settings
+from sidecar.server.app import create_app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node 20 or newer."""
+    return node_here()
+
+
+@pytest.fixture(scope="module")
+def websockets(node: str) -> None:
+    """A node that has them."""
+    check_websockets(node)
+
+
+@pytest.fixture
+def case(node: str, server: Server, studio: Any) -> Callable[..., Any]:
+    """Runs a case of `live.js`; what it came to."""
+
+    def came_to(name: str, port: int = server.port, **more: str) -> Any:
+        return json.loads(
+            run(
+                node,
+                *WEBSOCKET,
+                "tests/live.js",
+                name,
+                **more,
+                SERVICE_URL=f"http://127.0.0.1:{port}",
+                DIRECT=f"http://127.0.0.1:{server.port}",
+                RECORDING=str(studio.voice),
+            )
+        )
+
+    return came_to
+
+
+def test_its_own_tests_pass(node: str) -> None:
+    run(node, "--test", "tests/deciding.test.js", "tests/client.test.js")
+
+
+def test_it_brings_the_transcript_tells_how_far_it_is_and_leaves_no_job(
+    case: Callable[..., Any], server: Server, studio: Any
+) -> None:
+    before = {job["id"] for job in server.jobs()}
+    found = case("transcribe")
+    transcript, told = found["transcript"], found["told"]
+    assert transcript["segments"] == found["again"]
+    assert transcript["segments"][0]["speaker"] == "Speaker_0"
+    assert transcript["metadata"]["language"] == "de"
+    size = studio.voice.stat().st_size
+    sent = [(at["done"], at["fraction"]) for at in told if at["stage"] == "uploading"]
+    assert sent == [(0, 0), (size, 1)]
+    assert {at["stage"] for at in told} <= {"uploading", "queued", "running"}
+    assert told[-1]["stage"] == "running"
+    assert {job["id"] for job in server.jobs()} <= before
+
+
+def test_a_job_of_its_own_is_submitted_once_listed_fetched_and_forgotten(
+    case: Callable[..., Any],
+) -> None:
+    found = case("jobs")
+    assert found["one"]["id"] == found["other"]["id"]
+    assert found["ended"]["state"] == "done"
+    assert found["one"]["id"] in found["listed"]
+    assert list(found["formats"]) == list(FORMATS)
+    assert all(text.strip() for text in found["formats"].values())
+    edited, refused = found["edits"]
+    assert (edited["revision"], edited["speakers"][0]["name"]) == (1, "Nell")
+    assert refused == "transcript_changed"
+    assert found["health"]["engine"] == "scripted"
+
+
+def test_events_over_cut_connections_are_those_of_a_whole_one(
+    case: Callable[..., Any], server: Server
+) -> None:
+    with network(server.port, 0, 700) as between:
+        found = case("resume", between.port)
+        assert between.connections >= 3  # one more for each "not now" of a busy service
+        assert b"last-event-id: " in between.sent.lower()
+    assert found["resumed"] == found["whole"]
+    assert found["whole"][-1]["kind"] == "done"
+    assert found["rest"] == [[], found["whole"][-1:]]
+
+
+def test_who_aborts_ends_the_job_and_who_leaves_the_events_does_not(
+    case: Callable[..., Any], start_server: Callable[..., Server]
+) -> None:
+    slow = start_server(scripted_speed=4)
+    found = case("abort", slow.port)
+    assert found["reason"] is True
+    assert len(found["events"]) == 1
+    assert found["state"] in ("running", "done"), "not cancelled"
+    assert found["left"] == []
+
+
+def test_live_over_cut_connections_nothing_said_is_lost_or_doubled(
+    case: Callable[..., Any], server: Server, websockets: None
+) -> None:
+    with network(server.port, 0, 400, 600, 800, 1000, 1200) as between:
+        found = case("live", between.port)
+        assert between.connections >= 5
+    cut, whole = ([one for one in found[way] if one["type"] == "final"] for way in ("cut", "whole"))
+    assert [one["segment"] for one in cut] == [one["segment"] for one in whole]
+    assert len(whole) == 4
+    assert found["cut"][-1]["transcript"]["segments"] == [one["segment"] for one in whole]
+    numbers = [one["number"] for one in found["cut"]]
+    assert numbers == sorted(set(numbers))
+
+
+def test_live_a_recording_goes_up_as_if_it_were_spoken_and_is_kept(
+    case: Callable[..., Any], websockets: None
+) -> None:
+    found = case("file")
+    finals = [one["segment"] for one in found["events"] if one["type"] == "final"]
+    summary = found["events"][-1]
+    assert summary["transcript"]["segments"] == finals
+    assert finals
+    assert (found["kept"]["state"], found["kept"]["id"]) == ("done", summary["job"])
+    assert found["wrong"] == "TypeError"
+
+
+def test_live_sessions_are_left_and_refused_in_words(
+    case: Callable[..., Any], websockets: None
+) -> None:
+    assert case("left") == {
+        "empty": "TypeError",
+        "events": [],
+        "reason": True,
+        "refused": "field_invalid",
+        "nobody": "ServiceUnreachable",
+    }
+
+
+def test_live_a_token_goes_beside_the_subprotocol_or_by_a_ticket(
+    case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
+) -> None:
+    token = "with/slashes+and=such"
+    server = start_server(token=token)
+    assert case("tokens", server.port, TOKEN=token) == {
+        token: "opened",
+        "x" * 20: "token_invalid",  # another one than none at all: it was seen
+        "/" * 20: "token_invalid",
+    }
+
+
+def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:
+    said = case("errors")
+    assert all(error["whole"] for error in said)
+    assert [(error["code"], error["status"]) for error in said] == [
+        ("audio_empty", 400),
+        ("audio_format_unsupported", 415),
+        ("not_found", 404),
+        ("job_not_found", 404),
+        ("field_invalid", 422),
+        ("job_not_found", 404),
+        ("job_not_found", 404),
+    ]
+
+
+def test_the_example_of_the_documents_runs(node: str, server: Server, studio: Any) -> None:
+    page = (ROOT / "docs/clients.md").read_text("utf-8")
+    (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
+    assert "http://127.0.0.1:8765" in example
+    names = f"""
+        import {{ readFile }} from "node:fs/promises";
+        const token = undefined;
+        const file = new Blob([await readFile({json.dumps(str(studio.voice))})]);
+    """
+    here = example.replace("http://127.0.0.1:8765", f"http://127.0.0.1:{server.port}")
+    said = run(node, "--input-type=module", "--eval", names + here)
+    assert "uploading 1\n" in said
+    assert "Speaker_0" in said
+
+
+def test_its_types_name_what_the_service_s_openapi_does() -> None:
+    text = (PACKAGE / "types/wire.d.ts").read_text("utf-8")
+    types = {
+        name: set(re.findall(r"^    (\w+)\??:", body, re.MULTILINE))
+        for name, body in re.findall(r"export type (\w+) = \{\n(.+?)^\};", text, re.DOTALL | re.M)
+    }
+    page = create_app(Settings(engine="scripted")).openapi()
+    schemas = page["components"]["schemas"]
+    form = page["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert types["Options"] == set(form["schema"]["properties"]) - {"audio"}
+    job = schemas["sidecar__transports__jobs__models__Job"]
+    for name, schema in {
+        "Job": job,
+        "JobPage": schemas["JobPage"],
+        "Segment": schemas["Segment"],
+        "Word": schemas["Word"],
+        "Metadata": schemas["Metadata"],
+        "AudioProgress": schemas["Progress"],
+        "Health": schemas["Health"],
+    }.items():
+        assert types[name] == set(schema["properties"]), name
+
+
+def test_it_has_the_version_of_the_python_client_and_needs_nothing() -> None:
+    package = json.loads((PACKAGE / "package.json").read_text("utf-8"))
+    python = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text("utf-8"))["project"]
+    assert (package["name"], package["version"]) == (python["name"], python["version"])
+    assert not {"dependencies", "peerDependencies", "optionalDependencies"} & set(package)
+    assert (PACKAGE / package["exports"]["."]["default"]).is_file()
+    assert (PACKAGE / package["types"]).is_file()

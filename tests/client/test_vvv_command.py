@@ -1,0 +1,181 @@
+"""The original queue's names and words: what they send, and what they make of what comes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from service_process import PATIENCE_S
+from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
+
+QUEUED = (
+    'event: queue\ndata: {"job_id": "ab12cd34ef", "position": 2, "estimated_wait_seconds": 61.4}'
+)
+WORDS = ['[{"Start":0,"End":1,', '"Speaker":0,"Content":"Grüße"}]']
+DONE = 'event: done\ndata: {"job_id": "ab12cd34ef"}'
+FAILED = 'event: error\ndata: {"error": "The GPU is lost."}'
+STATUS = {
+    "your_jobs": [
+        {"job_id": "ab12cd34ef", "status": "queued", "position": 1, "estimated_wait_seconds": 9.6},
+        {"job_id": "cd34ef5678", "status": "streaming", "position": None,
+         "estimated_wait_seconds": None},
+    ],
+    "total_queued": 3,
+}  # fmt: skip
+
+
+def data(text: str) -> str:
+    return "data: " + json.dumps({"text": text}, ensure_ascii=False)
+
+
+class Queue:
+    """A server that says what the original says, word for word, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        queue = self
+        self.frames = [": alive", QUEUED, *map(data, WORDS), "event: news\ndata: {}", DONE]
+        self.status = 200
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+
+        class Original(http.server.BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                size = int(self.headers.get("Content-Length", 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                queue.requests.append((self.path, headers, self.rfile.read(size)))
+                events = self.path == "/v1/transcribe" and queue.status == 200
+                body = "".join(f"{frame}\n\n" for frame in queue.frames) if events else None
+                self.send_response(queue.status)
+                self.send_header("Content-Type", "text/event-stream" if events else "text/json")
+                self.end_headers()
+                self.wfile.write((body or json.dumps(STATUS)).encode())
+
+            do_GET = do_POST = _answer  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Original)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def parts(self) -> dict[str, tuple[str | None, str, bytes]]:
+        """The parts of the form that came last: file name, type, content."""
+        _, headers, body = self.requests[-1]
+        form = message_from_bytes(
+            b"Content-Type: " + headers["content-type"].encode() + b"\n\n" + body
+        )
+        return {
+            str(part.get_param("name", header="content-disposition")): (
+                part.get_filename(), part.get_content_type(), part.get_payload(decode=True),
+            )
+            for part in form.get_payload()
+        }  # fmt: skip
+
+
+@pytest.fixture
+def queue() -> Iterator[Queue]:
+    with contextlib.closing(Queue()) as queue:
+        yield queue
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.m4a"
+    path.write_bytes(b"sound")
+    return path
+
+
+def vvv(*words: object, **env: str) -> subprocess.CompletedProcess[bytes]:
+    """The command, as it is installed."""
+    return subprocess.run(
+        [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, words)],
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "clients/python/src"), **env},
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+
+
+async def test_the_library_sends_what_the_original_sends_and_tells_its_events(queue, talk) -> None:
+    client = VibevoiceClient(queue.url + "/", "secret", verify=True)
+    events = [event async for event in client.transcribe(talk, "Nagg,Nell")]
+    assert events == [
+        TranscriptionEvent(
+            EventType.QUEUE, job_id="ab12cd34ef", position=2, estimated_wait_seconds=61.4
+        ),
+        *(TranscriptionEvent(EventType.DATA, text=text) for text in WORDS),
+        TranscriptionEvent(EventType.DONE, job_id="ab12cd34ef"),
+    ]
+    assert events[0].event_type == "queue"
+    assert queue.requests[-1][1]["authorization"] == "Bearer secret"
+    assert queue.parts() == {
+        "audio": ("talk.m4a", "application/octet-stream", b"sound"),
+        "hotwords": (None, "text/plain", b"Nagg,Nell"),
+    }
+    assert [event async for event in client.transcribe(str(talk))] == events
+    assert list(queue.parts()) == ["audio"], "hotwords may be left out"
+    assert await client.queue_status() == STATUS
+    queue.status = 401
+    with pytest.raises(httpx.HTTPStatusError):
+        await client.queue_status()
+
+
+def test_text_goes_to_stdout_as_it_came_and_the_queue_to_stderr(queue, talk, tmp_path) -> None:
+    to = tmp_path / "talk.json"
+    asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output", to)
+    run = vvv(*asked, "--hotwords", "A,B", PYTHONIOENCODING="utf-8")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.decode() == "".join(WORDS) + "\n"
+    assert run.stderr == b"[Queue] Position: 2, ETA: 61s\n"
+    assert to.read_text("utf-8") == "".join(WORDS)
+    queue.frames = [data(WORDS[0]), FAILED]
+    run = vvv(*asked)
+    assert (run.returncode, run.stdout.decode()) == (1, WORDS[0])
+    assert run.stderr == b"\n[Error] The GPU is lost.\n"
+    queue.frames = [data(WORDS[0])]
+    assert vvv(*asked).returncode == 1, "an end without 'done' is none"
+
+
+def test_status_tells_of_one_s_jobs_and_the_token_may_come_from_the_environment(queue) -> None:
+    run = vvv("--server", queue.url, "status", VVV_TOKEN="t")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.decode().splitlines() == [
+        "Total queued: 3",
+        "  ab12cd34... status=queued position=1 eta=10s",
+        "  cd34ef56... status=streaming",
+    ]
+    queue.status = 503
+    run = vvv("--server", queue.url, "--token", "t", "status")
+    assert (run.returncode, run.stdout) == (1, b"")
+    assert b"503" in run.stderr
+    assert b"Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--token", "t", "--insecure", "--ca-cert", "ca.pem", "status"], "--ca-cert"),
+        (["status"], "VVV_TOKEN"),
+        (["--token", "t", "transcribe", "gone.wav"], "gone.wav"),
+        (["--token", "t", "--ca-cert", "gone.pem", "status"], "gone.pem"),
+        (["--token", "t", "status"], "127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_1(words, said) -> None:
+    run = vvv("--server", "https://127.0.0.1:1", *words)
+    assert (run.returncode, run.stdout) == (1, b"")
+    assert said in run.stderr.decode()
+    assert run.stderr.count(b"\n") == 1

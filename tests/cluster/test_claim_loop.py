@@ -1,0 +1,759 @@
+"""Nodes: a free one claims the next job, and one that is gone loses it.
+
+Queues, engines' processes and recordings are real; the shared jobs are in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from instrumented_slot import Companies, OverheardSlot, as_asked, job_of
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource
+from sidecar.cluster import node
+from sidecar.cluster.claims import JUDGED_S, Offer
+from sidecar.cluster.judging import AT_ONCE, Judging
+from sidecar.cluster.node import Node
+from sidecar.interfaces.engine import Precision, TranscribeOptions
+from sidecar.jobs.counted import Counted
+from sidecar.jobs.events import Begun, Cancelled, Crashed, Interrupted, PutBack, Reported
+from sidecar.jobs.job import Job
+from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.observability.outcomes import Outcomes
+from sidecar.observability.tally import JobTally
+from sidecar.storage import retrying
+from sidecar.threads import Threads
+from sidecar.transcripts.transcript import Checkpoint, SegmentReady
+from sidecar.workers.lifecycle import SlotState
+
+NEVER_S = 1e6
+
+
+class Service:
+    """A service that works: a queue, an engine, and a node that claims for it."""
+
+    def __init__(self, shared: SharedJobs) -> None:
+        self.claims = FakeClaims(shared)
+        self.log, self.tally = MemoryLog(), JobTally(Outcomes(60.0, time.monotonic))
+        self.log.listen(Counted(self.tally))
+        self.slot = OverheardSlot()
+        self.companies = Companies()
+        self.beside: Callable[[JobRecord], int] = lambda record: 1
+        self.queue = JobQueue(self.slot, self.log, Terms(as_asked, 60, self.companies), limit=64)
+        self.refuses: Callable[[JobRecord], errors.SidecarError | None] = lambda record: None
+        self.patience_s = NEVER_S
+        self.storage = True
+        self.fault: Exception | None = None
+        self.opening = asyncio.Event()
+        self.opening.set()
+        self.offers = Offer()
+        loop = asyncio.get_running_loop()
+
+        def opened(record: JobRecord) -> AudioSource:
+            asyncio.run_coroutine_threadsafe(self.opening.wait(), loop).result()
+            if self.fault is not None:
+                raise self.fault
+            if not self.storage:
+                raise errors.AudioLost()
+            return record.audio.open()
+
+        self.node = Node(
+            self.claims,
+            self.log,
+            self.queue,
+            opened,
+            Judging(self.claims, lambda record: self.refuses(record), self.patience_s),
+            Threads("opening", 2),
+            offer=lambda: self.offers,
+            beside=lambda record: self.beside(record),
+        )
+
+    def refuses_all(self) -> None:
+        self.refuses = lambda record: errors.WontFit()
+
+    async def close(self) -> None:
+        self.opening.set()
+        await self.node.close()
+        await self.queue.close()
+        await self.slot.close()
+        assert not self.log.all(), "a claimed job was not forgotten"
+
+
+@asynccontextmanager
+async def services(count: int, shared: SharedJobs) -> AsyncIterator[list[Service]]:
+    async with AsyncExitStack() as stack:
+        made = []
+        for _ in range(count):
+            service = Service(shared)
+            stack.push_async_callback(service.close)
+            service.queue.open()
+            service.node.open()
+            made.append(service)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that come often; an engine at half a second a recording, with a checkpoint for each
+    second."""
+    monkeypatch.setattr(node, "CHECK_S", 0.05)
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    monkeypatch.setattr(node, "REST_S", 0.05)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retrying, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
+
+
+@pytest.fixture
+async def shared() -> SharedJobs:
+    return SharedJobs()
+
+
+def sent(shared: SharedJobs, path: Path, **more: object) -> str:
+    job = job_of(path, TranscribeOptions(), durable=True, **more)
+    shared.add(job.record)
+    job.source.close()
+    return job.id
+
+
+def changes(shared: SharedJobs, job_id: str, kind: type) -> int:
+    return sum(isinstance(event.change, kind) for event in shared.events(job_id))
+
+
+def told(shared: SharedJobs, job_id: str) -> list[int]:
+    """The numbers of its segments, as they were reported."""
+    return [
+        event.change.event.index
+        for event in shared.events(job_id)
+        if isinstance(event.change, Reported) and isinstance(event.change.event, SegmentReady)
+    ]
+
+
+async def ended(shared: SharedJobs, *job_ids: str) -> list[JobRecord]:
+    await until(lambda: all(shared.get(one).over for one in job_ids))
+    return [shared.get(one) for one in job_ids]
+
+
+async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(2, shared) as both:
+        await asyncio.gather(*(one.slot.preload() for one in both))  # neither waits for that
+        ids = [sent(shared, recording) for _ in range(6)]
+        records = await ended(shared, *ids)
+        while min(len(one.claims.claimed) for one in both) < 2:  # one of them is a slow one
+            assert len(ids) < 60, "one waited while the other worked"
+            ids.append(sent(shared, recording))
+            records = await ended(shared, *ids)
+        assert {record.state for record in records} == {JobState.DONE}
+        assert [changes(shared, one, Begun) for one in ids] == [1] * len(ids)
+        assert sum(len(one.claims.claimed) for one in both) == len(ids)
+        assert not shared.claimed
+        assert not shared.lost
+        assert sum(one.tally.ended.of("done") for one in both) == len(ids)
+
+
+async def test_an_idle_node_that_is_told_of_a_job_claims_it_at_once(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "LOOK_S", NEVER_S)
+    async with services(1, shared) as (one,):
+        await until(lambda: "claim" in one.claims.calls)
+        await ended(shared, sent(shared, recording))
+        asked = one.claims.calls.count("claim")
+        assert asked <= 4, "an idle node asks again and again"
+
+
+async def test_an_idle_node_looks_by_itself_for_what_it_was_not_told_of(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        await until(lambda: "claim" in one.claims.calls)
+        one.claims.on_waiting(lambda: None)
+        await ended(shared, sent(shared, recording))
+
+
+async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_reports_are_refused(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
+    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    async with services(1, shared) as (first,):
+        job_id = sent(shared, recording)
+        await until(lambda: changes(shared, job_id, Reported) and shared.get(job_id).settled)
+        first.refuses_all()
+        async with services(1, shared) as (second,):
+            shared.lose(job_id)
+            (record,) = await ended(shared, job_id)
+            assert record.state is JobState.DONE
+            assert second.claims.claimed
+            assert changes(shared, job_id, Interrupted) == 1
+            await until(lambda: shared.lost and not first.queue.running and not first.node.held)
+    texts = [segment.text for segment in record.segments]
+    assert len(texts) == len({*texts}) == 3, "a segment is missing, or there twice"
+    assert len(told(shared, job_id)) <= 4, "more than one stretch was recognised again"
+
+
+async def test_a_node_whose_claim_is_lost_stops_untold_and_uncounted(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    async with services(1, shared) as (one,):
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).state is JobState.RUNNING and one.slot.in_use)
+        one.refuses_all()
+        shared.lose(job_id)
+        await until(lambda: one.queue.running == 0 and not one.node.held)
+        assert shared.get(job_id).state is JobState.QUEUED
+        assert not changes(shared, job_id, Cancelled)
+        assert not one.tally.ended.total, "what another node goes on with is counted"
+
+
+async def test_a_job_that_is_cancelled_elsewhere_stops_at_once_where_it_runs(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    async with services(1, shared) as (one,):
+        job_id, next_id = sent(shared, recording), sent(shared, recording)
+        await until(lambda: shared.get(job_id).state is JobState.RUNNING)
+        shared.cancel(job_id)
+        await until(lambda: shared.get(next_id).state is JobState.RUNNING)
+        assert changes(shared, job_id, Cancelled) == 1
+        assert not shared.get(job_id).segments
+        assert not one.tally.ended.total
+
+
+async def test_a_job_whose_end_was_missed_stops_at_the_next_check(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    async with services(1, shared) as (one,):
+        one.claims.deaf = True
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).state is JobState.RUNNING)
+        shared.cancel(job_id)
+        await until(lambda: one.queue.running == 0 and not one.node.held)
+
+
+async def test_claims_are_checked_at_once_after_notices_may_have_been_missed(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    async with services(1, shared) as (one,):
+        one.claims.deaf = True
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).state is JobState.RUNNING)
+        shared.cancel(job_id)
+        one.claims.tell_ended("")
+        await until(lambda: one.queue.running == 0 and not one.node.held)
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+async def test_a_job_that_is_ended_elsewhere_as_it_begins_stops_without_a_word(
+    shared: SharedJobs, recording: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    async with services(1, shared) as (one,):
+        await one.slot.preload()  # else the end would come while that is waited for
+        resume = one.queue.resume
+
+        def gone(job: Job) -> None:
+            resume(job)
+            getattr(shared, how)(job.id)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(one.queue, "resume", gone)
+            sent(shared, recording)
+            await until(lambda: one.claims.claimed and not one.node.held)
+        (record,) = await ended(shared, sent(shared, recording))
+        assert record.state is JobState.DONE
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        one.opening.clear()
+        job_id = sent(shared, recording)
+        await until(lambda: one.node.held)
+        shared.cancel(job_id)
+        await until(lambda: not one.node.held)
+        one.opening.set()
+        await ended(shared, sent(shared, recording))
+        assert changes(shared, job_id, Begun) == 0
+
+
+async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
+    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    async with services(1, shared) as (one,):
+        one.beside = lambda record: 2
+        monkeypatch.setattr(one.companies.__class__, "__call__", lambda self, jobs, _: [next(jobs)])
+        one.node._places = 2
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).settled)
+        shared.lose(job_id)
+        (record,) = await ended(shared, job_id)
+        assert record.state is JobState.DONE
+        assert one.claims.claimed == [job_id] * 2
+        assert len({segment.text for segment in record.segments}) == len(record.segments) == 3
+
+
+async def test_while_the_database_is_away_the_engine_pauses_at_a_checkpoint_and_nothing_is_lost(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        job_id, next_id = sent(shared, recording), sent(shared, recording)
+        await until(lambda: shared.get(job_id).segments)
+        one.claims.down = True
+        known = shared.get(job_id)
+        await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
+        paused = one.log.get(job_id)
+        await asyncio.sleep(0.5)  # in which the engine would end
+        assert one.log.get(job_id) == paused
+        assert not paused.over
+        assert shared.get(job_id) == known
+        assert one.claims.claimed == [job_id]
+        one.claims.down = False
+        records = await ended(shared, job_id, next_id)
+        assert [record.attempts for record in records] == [1, 1]
+        assert {record.state for record in records} == {JobState.DONE}
+        assert told(shared, job_id) == [0, 1, 2]
+        assert not shared.lost
+
+
+async def test_a_job_that_ends_while_the_database_is_away_is_reported_when_it_is_back(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")  # no checkpoint to pause at
+    async with services(1, shared) as (one,):
+        job_id = sent(shared, recording)
+        await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
+        one.claims.down = True
+        await until(lambda: one.log.get(job_id).over)
+        assert not shared.get(job_id).over
+        assert one.node.held == 1
+        one.claims.down = False
+        (record,) = await ended(shared, job_id)
+        assert (record.state, record.attempts) == (JobState.DONE, 1)
+        await until(lambda: not one.node.held)
+
+
+async def test_calls_whose_answers_are_lost_are_repeated_and_carried_out_once(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        for _ in range(4):
+            one.claims.unanswered = 2
+            (record,) = await ended(shared, sent(shared, recording))
+            assert (record.state, record.attempts) == (JobState.DONE, 1)
+            one.claims.unanswered = 0
+        for job_id in one.claims.claimed:
+            numbers = [event.seq for event in shared.events(job_id)]
+            assert numbers == sorted({*numbers})
+        assert len(one.claims.claimed) == 4
+        assert not shared.lost
+
+
+async def test_jobs_that_can_run_in_step_are_claimed_together(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        one.beside = lambda record: 3
+        with one.node.aside():
+            ids = [sent(shared, recording) for _ in range(4)]
+        records = await ended(shared, *ids)
+        assert {record.state for record in records} == {JobState.DONE}
+        assert one.companies.sizes == [3, 1]
+
+
+@pytest.mark.parametrize("misfit", ["long", "refused", "alone"])
+async def test_a_job_that_does_not_run_in_step_is_released_at_once_and_ends_the_company(
+    shared: SharedJobs, recording: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
+    async with services(1, shared) as (one,):
+        with one.node.aside():
+            ids = [sent(shared, recording) for _ in range(4)]
+            if misfit == "alone":
+                job = shared.jobs[ids[2]]
+                job.record = job.submitted = replace(job.record, alone=True)
+        one.beside = lambda record: 1 if misfit == "long" and record.id == ids[2] else 4
+        if misfit == "refused":
+            one.refuses = lambda record: errors.WontFit() if record.id == ids[2] else None
+        await until(lambda: {shared.get(each).state for each in ids[:2]} == {JobState.RUNNING})
+        assert one.companies.sizes[0] == 2
+        await until(lambda: shared.claimed == {*ids[:2]})
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        async with services(1, shared) as (other,):
+            assert (await ended(shared, ids[2]))[0].attempts == 1
+            assert ids[2] in other.claims.claimed
+
+
+async def test_nothing_is_claimed_while_a_node_stands_aside(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        with one.node.aside(), one.node.aside():
+            job_id = sent(shared, recording)
+            await asyncio.sleep(0.3)
+            assert not one.claims.claimed
+        await ended(shared, job_id)
+
+
+async def test_a_claim_says_what_the_node_prefers_now(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with services(1, shared) as (one,):
+        claim, offers = one.claims.claim, list[Offer]()
+
+        async def noted(token: str, offer: Offer) -> object:
+            offers.append(offer)
+            return await claim(token, offer)
+
+        monkeypatch.setattr(one.claims, "claim", noted)
+        one.offers = Offer(frozenset({"auto", "int8"}), 3.0)
+        await ended(shared, sent(shared, recording))
+        assert offers[-1] == one.offers
+
+
+@pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
+async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_checkpoints(
+    shared: SharedJobs, recording: Path, grace_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
+    async with services(1, shared) as (one,):
+        job_id, next_id = sent(shared, recording), sent(shared, recording)
+        await until(lambda: shared.get(job_id).settled)
+        await one.node.drain(grace_s)
+        record, waiting = shared.get(job_id), shared.get(next_id)
+        assert not shared.claimed
+        assert waiting.state is JobState.QUEUED
+        assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
+        assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
+        assert grace_s or changes(shared, job_id, PutBack) == 1
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        async with services(1, shared) as (other,):
+            await ended(shared, job_id, next_id)
+            assert next_id in other.claims.claimed
+
+
+async def test_a_node_that_closes_without_a_drain_gives_its_jobs_back(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
+    async with services(1, shared):
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).segments)
+    record = shared.get(job_id)
+    assert (record.state, record.interruptions, record.attempts) == (JobState.QUEUED, 0, 0)
+    assert not shared.claimed
+
+
+async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_than_it_must(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "GIVING_S", 0.1)
+    async with services(1, shared) as (one,):
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).settled)
+        one.claims.down = True
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await one.node.drain(0.0)
+        finally:
+            one.claims.down = False
+        assert not one.node.held
+    assert job_id in shared.claimed  # until its node is taken for dead
+    assert not shared.get(job_id).over
+
+
+async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_back_in_time(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "GIVING_S", 0.0)
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
+    async with services(1, shared) as (one,):
+        job_id = sent(shared, recording)
+        await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
+        one.claims.down = True
+        draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
+        await until(lambda: one.log.get(job_id).over)
+        await asyncio.sleep(0.1)
+        assert not draining.done()
+        one.claims.down = False
+        await draining
+        assert shared.get(job_id).state is JobState.DONE
+
+
+async def test_a_claim_that_is_not_answered_before_the_drain_is_given_back(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with services(1, shared) as (one,):
+        monkeypatch.setattr(retrying, "FIRST_PAUSE_S", NEVER_S)
+        one.claims.unanswered = 1
+        sent(shared, recording)
+        await until(lambda: shared.claimed)
+        await one.node.drain(0.0)
+        assert not shared.claimed
+
+
+async def test_a_recording_that_kills_engines_ends_after_two_deaths_and_the_rest_goes_on(
+    shared: SharedJobs, recording: Path, tmp_path: Path, voice: bytes
+) -> None:
+    poison = tmp_path / "poison.wav"
+    poison.write_bytes(voice)
+    async with services(2, shared) as both:
+        for one in both:
+            one.slot.poison = os.stat(poison).st_ino
+        bad, good = sent(shared, poison), [sent(shared, recording) for _ in range(3)]
+        failed, *done = await ended(shared, bad, *good)
+        assert failed.error is not None
+        assert failed.error.code == "engine_crashed"
+        assert sum(one.slot.deaths for one in both) == 2
+        assert {record.state for record in done} == {JobState.DONE}
+
+
+async def test_a_job_in_which_too_many_engines_died_ends_when_it_is_claimed(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        with one.node.aside():
+            job_id = sent(shared, recording)
+            for change in (Begun(), Crashed(), Crashed(), Interrupted()):
+                shared.append(job_id, change)
+        next_id = sent(shared, recording)
+        failed, done = await ended(shared, job_id, next_id)
+        assert failed.error is not None
+        assert failed.error.code == "engine_crashed"
+        assert (failed.attempts, done.state) == (1, JobState.DONE)
+        assert one.tally.ended.of("failed") == 1
+
+
+async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fails(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(2, shared) as (blind, sighted):
+        blind.storage = False
+        with sighted.node.aside():
+            job_id = sent(shared, recording)
+            await until(lambda: changes(shared, job_id, PutBack) and not shared.claimed)
+            assert shared.get(job_id).passed == 1
+        (record,) = await ended(shared, job_id)
+        assert record.state is JobState.DONE
+        assert (len(blind.claims.claimed), len(sighted.claims.claimed)) == (1, 1)
+        sighted.storage = False
+        (record,) = await ended(shared, sent(shared, recording))
+        assert record.error is not None
+        assert record.error.code == "audio_lost"
+        blind.fault = sighted.fault = OSError("the disk fell out")  # which is expected nowhere
+        (record,) = await ended(shared, sent(shared, recording))
+        assert record.error is not None
+        assert record.error.code == "internal"
+        await until(lambda: not blind.node.held and not sighted.node.held)
+
+
+async def test_a_job_that_the_only_node_cannot_open_waits_for_others_before_it_tries_again(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        one.storage = False
+        job_id = sent(shared, recording)
+        await until(lambda: changes(shared, job_id, PutBack) and not shared.claimed)
+        await asyncio.sleep(0.3)
+        assert one.claims.claimed == [job_id]
+        verdict, _ = one.claims.verdicts[job_id]
+        assert verdict is not None
+        assert verdict.code == "audio_lost"
+        one.storage = True
+        shared.now_s += JUDGED_S
+        (record,) = await ended(shared, job_id)
+        assert record.state is JobState.DONE
+
+
+async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_attempt(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(2, shared) as both:
+        for one in both:
+            one.fault = errors.StorageUnreachable()
+        sent_ids = [sent(shared, recording) for _ in range(3)]
+        await until(lambda: all(one.claims.claimed for one in both))
+        await until(lambda: sum(len(one.claims.claimed) for one in both) >= 5)
+        assert {shared.get(one).state for one in sent_ids} == {JobState.QUEUED}
+        assert not any(why for one in both for why, _ in one.claims.verdicts.values())
+        for one in both:
+            one.fault = None
+        for record in await ended(shared, *sent_ids):
+            assert record.state is JobState.DONE
+            assert changes(shared, record.id, PutBack) == 0
+            assert changes(shared, record.id, Begun) == 1
+
+
+async def test_a_node_that_cannot_reach_the_storage_rests(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "REST_S", NEVER_S)
+    async with services(1, shared) as (one,):
+        one.fault = errors.StorageUnreachable()
+        job_id = sent(shared, recording)
+        await until(lambda: one.claims.claimed and not shared.claimed)
+        await asyncio.sleep(0.3)
+        assert one.claims.claimed == [job_id]
+
+
+async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    async with services(1, shared) as (broken,):
+        await broken.slot.preload()
+        job = job_of(recording, TranscribeOptions(precision=Precision.INT8), durable=True)
+        shared.add(job.record)
+        await until(lambda: changes(shared, job.id, PutBack) == 1 and not shared.claimed)
+        assert shared.get(job.id).state is JobState.QUEUED
+        assert shared.get(job.id).passed == 1
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_FAILS")
+        async with services(1, shared) as (other,):
+            (record,) = await ended(shared, job.id)
+            assert record.state is JobState.DONE
+            assert other.claims.claimed == [job.id]
+        assert not broken.tally.ended.total
+
+
+async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared) as (one,):
+        one.refuses_all()
+        with one.node.aside():
+            ids = [sent(shared, recording) for _ in range(3)]
+        await until(lambda: len(one.claims.verdicts) == 3 and not shared.claimed)
+        codes = {verdict and verdict.code for verdict, _ in one.claims.verdicts.values()}
+        assert codes == {"wont_fit"}
+        await until(lambda: all(shared.get(each).refused for each in ids))
+        assert all(max(Counter(one.claims.claimed).values()) == 1 for _ in ids)
+        async with services(1, shared) as (able,):
+            records = await ended(shared, *ids)
+            assert {record.state for record in records} == {JobState.DONE}
+            assert {*able.claims.claimed} == {*ids}
+        assert [changes(shared, each, Begun) for each in ids] == [1] * 3
+
+
+async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with services(1, shared) as (one,):
+        judged, judge = list[int](), one.claims.judge
+
+        async def noted(verdicts: dict[str, object]) -> None:
+            judged.append(len(verdicts))
+            await judge(verdicts)  # type: ignore[arg-type]
+
+        with one.node.aside():
+            await asyncio.sleep(0.1)
+            ids = [sent(shared, recording) for _ in range(3 * AT_ONCE)]
+            monkeypatch.setattr(one.claims, "judge", noted)
+            one.refuses_all()
+            await until(lambda: {*one.claims.verdicts} >= {*ids})
+        assert judged == [AT_ONCE] * 3
+
+
+async def test_a_fault_while_a_job_is_judged_refuses_it(
+    shared: SharedJobs, recording: Path
+) -> None:
+    def fails(record: JobRecord) -> errors.SidecarError | None:
+        raise KeyError(record.id)
+
+    async with services(1, shared) as (one,):
+        one.refuses = fails
+        job_id = sent(shared, recording)
+        await until(lambda: job_id in one.claims.verdicts and not shared.claimed)
+        verdict, _ = one.claims.verdicts[job_id]
+        assert verdict is not None
+        assert verdict.code == "internal"
+
+
+async def test_a_node_that_drains_judges_no_more(shared: SharedJobs, recording: Path) -> None:
+    async with services(1, shared) as (one,):
+        await one.node.drain(0.0)
+        one.refuses_all()
+        sent(shared, recording)
+        await asyncio.sleep(0.3)
+        assert not one.claims.verdicts
+
+
+async def test_checkpoints_of_a_job_that_has_ended_have_no_state(
+    shared: SharedJobs, recording: Path
+) -> None:
+    async with services(1, shared):
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).settled)
+        assert shared.get(job_id).settled[0].state
+        await ended(shared, job_id)
+        checkpoints = [
+            event.change.event
+            for event in shared.events(job_id)
+            if isinstance(event.change, Reported) and isinstance(event.change.event, Checkpoint)
+        ]
+        assert len(checkpoints) >= 2
+        assert not any(checkpoint.state for checkpoint in checkpoints)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", 0.1)
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.pulse.CANCEL_GRACE_S", 4.0)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
+    manner = replace(OverheardSlot.manner, deaf_s=0.5)
+    monkeypatch.setattr(OverheardSlot, "manner", manner)
+    async with services(1, shared) as (one,):
+
+        def stuck(record: JobRecord) -> errors.SidecarError | None:
+            return errors.EngineStuck() if one.slot.state is SlotState.STUCK else None
+
+        one.refuses = stuck
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).segments)
+        hung = one.slot.worker_pid
+        assert hung is not None
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        with monkeypatch.context() as nothing_ends_it:
+            nothing_ends_it.setattr(subprocess.Popen, "kill", lambda process: None)
+            os.kill(hung, signal.SIGSTOP)
+            next_id = sent(shared, recording)
+            await until(lambda: shared.get(job_id).refused and shared.get(next_id).refused)
+            verdict, _ = one.claims.verdicts[next_id]
+            assert verdict is not None
+            assert verdict.code == "engine_stuck"
+            async with services(1, shared):
+                records = await ended(shared, job_id, next_id)
+                assert {record.state for record in records} == {JobState.DONE}
+        assert [changes(shared, each, Crashed) for each in (job_id, next_id)] == [1, 0]
+        assert [changes(shared, each, PutBack) for each in (job_id, next_id)] == [1, 0]
+        os.kill(hung, signal.SIGKILL)
+        await until(lambda: one.slot.state is SlotState.ABSENT)

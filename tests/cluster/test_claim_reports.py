@@ -1,0 +1,188 @@
+"""Reports of one claimed job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from job_event_histories import submitted
+from service_process import until
+
+from sidecar.cluster.claims import Claim, Offer
+from sidecar.cluster.reporting import Reporter
+from sidecar.jobs.events import Begun, Change, Failed, Failure, JobEvent, Reported
+from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.record import JobState
+from sidecar.storage import retrying
+from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
+
+DONE = Reported(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
+
+
+class Work:
+    """A claimed job, its reporter, and the log that it reports from."""
+
+    def __init__(self, worn: Sequence[JobEvent] = ()) -> None:
+        self.shared = SharedJobs()
+        self.claims, self.log = FakeClaims(self.shared), MemoryLog()
+        self.ends: list[bool] = []
+        self._worn = worn
+
+    async def open(self) -> None:
+        record = submitted(durable=True)
+        self.shared.add(record)
+        claim = await self.claims.claim("token", Offer())
+        assert claim is not None
+        self.id = record.id
+        self.log.enter(record)
+        self.reporter = Reporter(self.claims, self.log, Claim("token", record, self._worn))
+        self.reporter.open(self.ends.append)
+
+    def happens(self, *changes: Change) -> None:
+        for change in changes:
+            self.log.append(self.id, change)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [event.seq for event in self.shared.events(self.id)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retrying, "FAULT_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+async def work() -> Work:
+    work = Work()
+    await work.open()
+    return work
+
+
+async def test_events_of_one_moment_are_one_report_without_progress_that_is_out_of_date(
+    work: Work,
+) -> None:
+    work.happens(Begun(), *(Reported(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)))
+    work.happens(Reported(Checkpoint(1.5, "scripted", (), {})), Reported(Progress(2.0, 3.0)))
+    await work.reporter.flushed()
+    assert [len(events) for _, events in work.claims.reports] == [3]
+    assert work.numbers == [1, 5, 6]
+    assert work.shared.get(work.id) == work.log.get(work.id)
+    work.happens(DONE)
+    await work.reporter.flushed()
+    assert [base for base, _ in work.claims.reports] == [0, 6]
+
+
+async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_for(
+    work: Work,
+) -> None:
+    work.happens(Begun())
+    work.claims.down = True
+    flushed = asyncio.ensure_future(work.reporter.flushed())
+    await asyncio.sleep(0.05)
+    assert not flushed.done()
+    work.happens(Reported(Progress(1.0, 3.0)))
+    work.claims.down = False
+    await flushed
+    assert work.numbers[:1] == [1]
+    await work.reporter.flushed()
+    assert work.numbers == [1, 2]
+
+
+async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> None:
+    work.claims.unanswered = 2
+    work.happens(Begun())
+    await until(lambda: work.claims.reports)
+    work.happens(Reported(Progress(1.0, 3.0)), DONE)
+    await work.reporter.flushed()
+    first, second, third, rest = work.claims.reports
+    assert first == second == third
+    assert [event.seq for event in rest[1]] == [2, 3]
+    assert work.numbers == [1, 2, 3]
+
+
+async def test_a_reporter_says_once_that_the_end_is_persisted(work: Work) -> None:
+    work.happens(Begun())
+    await work.reporter.flushed()
+    assert not work.ends
+    work.happens(Failed(Failure("internal", "", "")))
+    await until(lambda: work.ends)
+    assert work.ends == [True]
+    assert work.shared.get(work.id).state is JobState.FAILED
+
+
+async def test_an_end_that_comes_during_a_report_is_reported_with_the_next(work: Work) -> None:
+    work.claims.down = True
+    work.happens(Begun())
+    await asyncio.sleep(0.05)
+    work.happens(DONE)
+    work.claims.down = False
+    await until(lambda: work.ends)
+    assert work.shared.get(work.id).state is JobState.DONE
+
+
+async def test_a_reporter_whose_claim_is_lost_says_so_and_reports_no_more(work: Work) -> None:
+    work.happens(Begun())
+    await work.reporter.flushed()
+    work.shared.lose(work.id)
+    work.happens(DONE)
+    await work.reporter.flushed()
+    await until(lambda: work.ends)
+    assert work.ends == [False]
+    work.happens()
+    assert work.shared.get(work.id).state is JobState.QUEUED
+
+
+async def test_nothing_waits_for_a_reporter_that_is_closed(work: Work) -> None:
+    work.claims.down = True
+    work.happens(Begun())
+    flushed = asyncio.ensure_future(work.reporter.flushed())
+    await asyncio.sleep(0.01)
+    work.reporter.close()
+    await flushed
+    await work.reporter.flushed()
+    assert not work.ends
+
+
+async def test_a_fault_of_a_report_is_logged_and_it_is_tried_again(
+    work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    report, faults = work.claims.report, [ZeroDivisionError("a fault")]
+
+    async def faulty(*said: object) -> bool:
+        if faults:
+            raise faults.pop()
+        return await report(*said)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(work.claims, "report", faulty)
+    work.happens(Begun())
+    await work.reporter.flushed()
+    assert work.numbers == [1]
+    assert "a fault" in caplog.text
+
+
+async def test_the_last_report_has_all_checkpoints_without_their_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier = JobEvent(1, 0.0, Reported(Checkpoint(1.0, "scripted", (), {})))
+    work, worn = Work([earlier]), list[list[JobEvent]]()
+    await work.open()
+    report = work.claims.report
+
+    async def noted(*said: object) -> bool:
+        worn.append([*said[4]])  # type: ignore[misc]
+        return await report(*said[:4])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(work.claims, "report", noted)
+    checkpoints = [Reported(Checkpoint(at, "scripted", (), {"bytes": 1})) for at in (1.0, 2.0)]
+    work.happens(Begun(), checkpoints[0])
+    await work.reporter.flushed()
+    work.happens(checkpoints[1], DONE)
+    await until(lambda: work.ends)
+    assert worn[0] == []
+    assert worn[1] == [earlier, JobEvent(2, worn[1][1].at, checkpoints[0]).worn]
+    _, last = work.claims.reports[-1]
+    assert last[0] == JobEvent(3, last[0].at, checkpoints[1]).worn

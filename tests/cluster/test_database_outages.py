@@ -1,0 +1,363 @@
+"""Outages of the database and of nodes: services that share their jobs wait, and lose nothing.
+
+PostgreSQL and all services are real processes; the only means are signals, `pg_terminate_backend`,
+row locks and a small disk. Each test prints what it measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outage_clients import (
+    NUMBERS,
+    SETTLES,
+    Answer,
+    Clients,
+    Heard,
+    Outage,
+    cleared,
+    eventually,
+    follow,
+    name_of,
+    observed,
+    plainly,
+    stopped,
+)
+from postgres import Cluster, cluster
+from service_process import PATIENCE_S, REFUSED_S
+
+from bench.deployment import Deployment, postgres_is_here
+from bench.queue_clients import Recording
+
+pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
+
+FRONTS, NODES = 2, 3  # with two nodes what is reported at once is less, and finds fewer faults
+JOBS = 12
+SPEED = 10
+AFTER_S = 30.0  # the work that is left takes 8 s
+BUSY_S = 3.0  # on top of what is promised: for other processes on the same cores
+READY_S = 15.0  # five heartbeats and a call that runs into its limit, twice
+STOP_S = 8.0  # of a node or a client: longer than any heartbeat's expiry
+DISK_MB = 48  # an empty database takes 8 MB
+SETTINGS = {"scripted_speed": SPEED, "scripted_settles": SETTLES, "log_level": "warning"}
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Cluster]:
+    """A server that no other test waits for."""
+    with cluster() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def deployed(database: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    made = Deployment(tmp_path_factory.mktemp("shared"), database, FRONTS, NODES, **SETTINGS)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module", params=[5, 40], ids=lambda seconds: f"{seconds} s")
+def outage(deployed: Deployment, request: pytest.FixtureRequest) -> Outage:
+    return observed(deployed, request.param, AFTER_S, JOBS)
+
+
+def test_every_job_is_done_soon_after_the_database_is_back(outage: Outage) -> None:
+    states = Counter(job.get("state") for job in outage.after.values())
+    assert dict(states) == {"done": len(outage.after)}, outage
+    assert len(outage.after) >= JOBS
+    assert outage.last_end_s is not None
+    own = {job_id: recording.said() for job_id, recording in outage.recordings.items()}
+    assert outage.said == own
+
+
+def test_an_outage_costs_no_job_an_attempt(outage: Outage) -> None:
+    attempts = Counter(job.get("attempts") for job in outage.after.values())
+    assert dict(attempts) == {1: len(outage.after)}, outage
+    assert {job["attempts"] for job in outage.before.values()} <= {0, 1}
+
+
+def test_requests_meanwhile_are_answered_within_five_seconds(outage: Outage) -> None:
+    late = [one for one in outage.answers if not 0 < one.took_s < REFUSED_S + BUSY_S]
+    assert not late, plainly(late)
+
+
+def test_requests_meanwhile_are_told_that_the_database_is_away(outage: Outage) -> None:
+    accepted = [one for one in outage.answers if not one.refused]
+    if outage.seconds < REFUSED_S + BUSY_S:  # one that waits may meet a database that is back
+        accepted = [one for one in accepted if one.status not in (200, 202, 409)]
+    assert not accepted, plainly(accepted)
+
+
+def test_a_request_that_was_refused_is_accepted_under_its_key_afterwards(outage: Outage) -> None:
+    sent = {one.body["id"] for one in outage.again if one.status == 202}
+    if outage.seconds > REFUSED_S + BUSY_S:
+        assert len(sent) == 4
+    assert {outage.after[job_id].get("state") for job_id in sent} <= {"done"}
+
+
+def test_a_request_that_was_refused_leaves_no_job_of_its_own(outage: Outage) -> None:
+    assert outage.listed == {*outage.after}
+
+
+def test_streams_that_were_open_go_on_without_a_gap_or_a_repetition(outage: Outage) -> None:
+    assert len(outage.streams) == JOBS
+    for job_id, heard in outage.streams.items():
+        heard.check(outage.recordings[job_id])
+
+
+def test_readiness_follows_the_database(outage: Outage) -> None:
+    if outage.seconds < 2 * READY_S:
+        pytest.skip("an outage this short may end before it is noticed")
+    services = range(FRONTS + NODES)
+    away = {number: set[int]() for number in services}
+    for number, at_s, status in outage.probes:
+        if -READY_S < at_s < 0:
+            away[number].add(status)
+    assert away == {number: {503} for number in services}
+    last = {number: status for number, _, status in outage.probes}
+    assert last == dict.fromkeys(services, 200)
+
+
+async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: Deployment) -> None:
+    async with cleared(deployed) as clients:
+        (job_id,) = await clients.submit_many(1, 8 * SPEED)
+        busy = await clients.node_at_work()
+        heard = Heard()
+        following = asyncio.create_task(follow(deployed.ports[1], job_id, heard))
+        await eventually(lambda: _is_heard(clients, job_id), PATIENCE_S, "it is heard")
+        begun = time.monotonic()
+        with stopped(busy):
+            await asyncio.sleep(STOP_S)
+        await clients.wait_for_ends(AFTER_S)
+        took_s = time.monotonic() - begun
+        print(f"\na node stopped for {STOP_S:g} s: its job ended {took_s:.1f} s after that began")
+        await asyncio.wait_for(following, PATIENCE_S)
+        attempts = await clients.check_ended()
+        assert max(attempts) <= 2
+        heard.check(clients.jobs[job_id])
+        with contextlib.ExitStack() as others:  # so that none but this one can do it
+            for number in deployed.nodes:
+                if (node := deployed.servers[number]) is not busy and node is not None:
+                    others.enter_context(stopped(node))
+            await clients.submit_many(1, 1)
+            await clients.wait_for_ends(AFTER_S)
+        await clients.check_ended()
+
+
+async def _is_heard(clients: Clients, job_id: str) -> bool:
+    job = await clients.job(job_id)
+    return bool(job) and job["progress"]["audio_seconds_done"] > 5
+
+
+async def test_connections_cut_during_commits_lose_and_double_nothing(
+    deployed: Deployment, database: Cluster
+) -> None:
+    async with cleared(deployed) as clients:
+        over, answers = asyncio.Event(), list[Answer]()
+
+        async def send(front: int) -> None:
+            while not over.is_set():
+                number = next(NUMBERS)
+                sent = Recording(number, 1 + number % 3), f"key-{number}"
+                answers.extend(await clients.insist(front, *sent))
+                if number % 2:  # sent again, as after an answer that was lost, to another front
+                    answers.extend(await clients.insist(1 - front, *sent))
+
+        sending = [asyncio.create_task(send(number % 2)) for number in range(6)]
+        cuts = await asyncio.to_thread(_cut, database, deployed.journal, 4.0)
+        over.set()
+        await asyncio.wait_for(asyncio.gather(*sending), AFTER_S)
+        await clients.wait_for_ends(AFTER_S)
+        attempts = await clients.check_ended()
+        kinds = Counter((one.status, one.code) for one in answers)
+        print(f"\n{cuts} connections cut in 4 s: {dict(kinds)}, attempts {dict(attempts)}")
+        assert cuts > 20
+        assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
+        assert len({*clients.keys.values()}) == len(clients.keys) == len(clients.jobs)
+        assert await clients.listed(0) == await clients.listed(1) == {*clients.jobs}
+
+
+def _cut(database: Cluster, journal: str, seconds: float) -> int:
+    """Cut all connections to a database every 50 ms; how many there were."""
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+    count, until = 0, time.monotonic() + seconds
+    with database.connected() as connection:
+        while time.monotonic() < until:
+            count += connection.execute(query, [name_of(journal)]).fetchone()[0]
+            time.sleep(0.05)
+    return count
+
+
+async def test_a_client_that_keeps_jobs_locked_holds_up_no_others(
+    deployed: Deployment, database: Cluster
+) -> None:
+    """Like a process that stops in the middle of a claim."""
+    async with cleared(deployed) as clients:
+        await clients.submit_many(NODES, 2 * SPEED)
+        held = await clients.submit_many(4, 1)
+        with database.connected(name_of(deployed.journal)) as other, other.transaction():
+            ids = "replace(id::text, '-', '')"
+            locks = f"SELECT FROM vibevoice.jobs WHERE {ids} = ANY(%s) FOR UPDATE"
+            assert other.execute(locks, [held]).rowcount == len(held)
+            assert {job["state"] for job in (await clients.shown(held)).values()} == {"queued"}
+            begun = time.monotonic()
+            free = await clients.submit_many(2, 1)
+            await clients.wait_for_ends(AFTER_S, free)
+            done_s = time.monotonic() - begun
+            deleting = [clients.ask(one, "DELETE", f"/v1/jobs/{held[0]}") for one in (0, 1)]
+            reading = [clients.ask(one, "GET", f"/v1/jobs/{held[1]}") for one in (0, 1)]
+            deleted, read = await asyncio.gather(*deleting), await asyncio.gather(*reading)
+            await asyncio.sleep(max(0.0, STOP_S - (time.monotonic() - begun)))
+        print(f"\nrows locked: others done in {done_s:.1f} s; {plainly([*deleted, *read])}")
+        assert all(one.status == 204 or one.refused for one in deleted), plainly(deleted)
+        assert [one.status for one in read] == [200, 200]
+        assert max(one.took_s for one in (*deleted, *read)) < REFUSED_S + BUSY_S
+        await _end_but(clients, held[0])
+
+
+async def _end_but(clients: Clients, deleted: str) -> None:
+    """Wait for all but the job that was deleted, if that came to pass, and check them."""
+    if not await clients.job(deleted):
+        del clients.jobs[deleted]
+    await clients.wait_for_ends(AFTER_S)
+    assert set(await clients.check_ended()) == {1}
+
+
+async def test_nodes_that_stop_while_they_claim_hold_up_nobody(
+    deployed: Deployment, database: Cluster
+) -> None:
+    """Most are stopped for less than the expiry; one that holds a transaction open, for longer."""
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    async with cleared(deployed) as clients:
+        await clients.submit_many(60, 1)
+        answers, caught = [], False
+        nodes = itertools.cycle([deployed.servers[number] for number in deployed.nodes])
+        with database.connected(name_of(deployed.journal)) as looking:
+            for node in itertools.islice(nodes, 20):
+                assert node is not None
+                await asyncio.sleep(chance.uniform(0.0, 0.1))
+                with stopped(node):
+                    answers += [await clients.submit(0, Recording(next(NUMBERS), 1))]
+                    if caught := await _stays_open(looking):
+                        answers += await _others_go_on(clients)
+                        await asyncio.sleep(STOP_S)
+                if caught:
+                    break
+        answers += [await clients.submit(1, Recording(next(NUMBERS), 1))]
+        await clients.wait_for_ends(AFTER_S)
+        attempts = await clients.check_ended()
+        longest_s = max(one.took_s for one in answers)
+        how = "in a transaction" if caught else "never in a transaction"
+        print(f"\nseed {seed}: a node stopped {how}; attempts {dict(attempts)}; {longest_s:.1f} s")
+        assert {one.status for one in answers} == {202}
+        assert longest_s < REFUSED_S + BUSY_S
+        assert caught or set(attempts) == {1}, "a stop shorter than the expiry cost an attempt"
+
+
+async def _stays_open(looking: Any) -> bool:
+    """Return whether a transaction stays open that a client does not go on with."""
+    query = (
+        "SELECT pid, xact_start FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+    before = {*looking.execute(query).fetchall()}
+    await asyncio.sleep(0.2)
+    return bool(before & {*looking.execute(query).fetchall()})
+
+
+async def _others_go_on(clients: Clients) -> list[Answer]:
+    """Raise if jobs that come now are not done; the answers to those that sent them."""
+    before = set(clients.jobs)
+    answers = [await clients.submit(front, Recording(next(NUMBERS), 1)) for front in (0, 1) * 2]
+    new = [job_id for job_id in clients.jobs if job_id not in before]
+    await clients.wait_for_ends(AFTER_S, new)
+    return answers
+
+
+@pytest.fixture
+def small_disk(database: Cluster) -> Iterator[tuple[str, Path]]:
+    """The address of a database on a small disk of its own, and that disk's folder."""
+    with tempfile.TemporaryDirectory(prefix="disk") as name:  # no folder of pytest's: it is closed
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", name]
+        may = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
+        if not may or may.returncode:
+            pytest.skip("MAY NOT MOUNT HERE: A FULL DISK IS NOT TESTED")
+        try:
+            with _on(Path(name), database) as address:
+                yield address, Path(name)
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)
+
+
+@contextlib.contextmanager
+def _on(folder: Path, database: Cluster) -> Iterator[str]:
+    """The address of a database whose tables are in this folder."""
+    space, owner = folder / "space", database.files.stat()
+    space.mkdir(mode=0o700)
+    os.chown(space, owner.st_uid, owner.st_gid)
+    with database.connected() as connection:
+        connection.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
+        connection.execute("CREATE DATABASE small TABLESPACE small STRATEGY file_copy")
+        try:
+            yield database.address("small")
+        finally:
+            database.drop(database.address("small"))
+            connection.execute("DROP TABLESPACE small")
+
+
+def test_a_full_disk_of_the_database_refuses_jobs_and_loses_none(
+    small_disk: tuple[str, Path], database: Cluster, tmp_path: Path
+) -> None:
+    journal, disk = small_disk
+    served = Deployment(tmp_path, database, 1, 1, journal=journal, **SETTINGS)
+    try:
+        served.start()
+        asyncio.run(_fill(served, disk))
+    finally:
+        served.stop()
+
+
+async def _fill(served: Deployment, disk: Path) -> None:
+    async with Clients(served) as clients:
+        await clients.submit_many(2, 4 * SPEED)
+        await clients.node_at_work()
+        ballast, answers, begun = disk / "ballast", list[Answer](), time.monotonic()
+        _write_until_full(ballast)
+        while time.monotonic() < begun + STOP_S and len(answers) < 300:
+            answers.append(await clients.submit(0, Recording(next(NUMBERS), 1)))
+        kinds = Counter((one.status, one.code) for one in answers)
+        states = Counter(job.get("state", "?") for job in (await clients.shown()).values())
+        ballast.unlink()
+        print(f"\nfull disk: {dict(kinds)}, jobs meanwhile {dict(states)}")
+        assert {*kinds} - {(202, "")} <= {(503, "journal_unreachable"), (507, "disk_full")}, kinds
+        assert any(one.status != 202 for one in answers), "the disk was not full"
+        assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
+        assert not states["failed"]
+        (after,) = await clients.submit_many(1, 1)
+        await clients.wait_for_ends(AFTER_S + 0.2 * len(clients.jobs))
+        attempts = await clients.check_ended()
+        print(f"attempts {dict(attempts)}")
+        assert after in await clients.listed()
+
+
+def _write_until_full(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass

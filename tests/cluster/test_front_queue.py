@@ -1,0 +1,347 @@
+"""A service that accepts jobs for others: they are persisted, followed and, if need be, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from instrumented_slot import OverheardSlot, as_asked, job_of
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.cluster.front import SharedQueue
+from sidecar.cluster.judging import Judging
+from sidecar.cluster.node import Node
+from sidecar.jobs.job import Job
+from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import KeyTaken, MemoryLog
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.room import Hold
+from sidecar.threads import Threads
+
+LIMIT = 3
+
+
+class Store:
+    """The shared jobs, as a front changes and follows them. ``down``: the database is away;
+    ``answers``: it answers when this is set. It is the membership of the front as well."""
+
+    def __init__(self, shared: SharedJobs) -> None:
+        self.shared = shared
+        self.down = self.drains = False
+        self.waiting = self.running = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.followed: dict[str, Job] = {}
+        self.deleted: list[str] = []
+
+    async def submit(self, record: JobRecord) -> None:
+        if record.key is not None and any(one.key == record.key for one in self.shared.all()):
+            raise KeyTaken(record.key.name)
+        await self.answers.wait()
+        if self.down:
+            raise errors.JournalUnreachable()
+        self.shared.add(record)
+
+    def delete_soon(self, job_id: str) -> None:
+        self.shared.delete(job_id)
+        self.deleted.append(job_id)
+
+    async def drain(self) -> None:
+        self.drains = True
+
+    @contextmanager
+    def submitting(self, job_id: str) -> Iterator[None]:
+        yield
+
+    def follow(self, job: Job) -> None:
+        self.followed[job.id] = job
+
+    def unfollow(self, job: Job) -> None:
+        self.followed.pop(job.id, None)
+
+    async def tell(self) -> None:
+        """Tell the jobs that are followed of all that happened to them."""
+        while True:
+            for job in [*self.followed.values()]:
+                if job.id in self.shared.jobs:
+                    for event in self.shared.events(job.id)[-1:]:
+                        record = self.shared.get(job.id)
+                        if record.over:  # as a follower does it
+                            self.unfollow(job)
+                        job._heard(record, event)
+            await asyncio.sleep(0.01)
+
+
+class Place(Hold):
+    """A place that was kept for a job."""
+
+    given_back = False
+
+    def _give_back(self) -> None:
+        self.given_back = True
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    store = Store(SharedJobs())
+    telling = asyncio.ensure_future(store.tell())
+    yield store
+    telling.cancel()
+
+
+@pytest.fixture
+async def front(store: Store) -> AsyncIterator[SharedQueue]:
+    """A front that runs no jobs."""
+    front = SharedQueue(store, store, LIMIT, store)
+    front.open()
+    yield front
+    await front.close()
+
+
+@asynccontextmanager
+async def both(store: Store) -> AsyncIterator[SharedQueue]:
+    """A front that is a node as well."""
+    log, slot = MemoryLog(), OverheardSlot()
+    queue = JobQueue(slot, log, Terms(as_asked, 60), limit=64)
+    claims = FakeClaims(store.shared)
+    judging = Judging(claims, lambda record: None, 1e6)
+    node = Node(
+        claims, log, queue, lambda record: record.audio.open(), judging, Threads("opening", 2)
+    )
+    front = SharedQueue(store, store, LIMIT, store, node, queue)
+    front.open()
+    try:
+        yield front
+    finally:
+        await front.close()
+        await slot.close()
+
+
+def new(path: Path, **more: object) -> Job:
+    return job_of(path, durable=True, **more)
+
+
+async def test_a_job_is_accepted_once_it_is_persisted(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    store.answers.clear()
+    job = new(recording)
+    submitting = asyncio.ensure_future(front.submit(job))
+    await asyncio.sleep(0.05)
+    assert not submitting.done()
+    store.answers.set()
+    await submitting
+    assert store.shared.get(job.id) == job.record
+    with pytest.raises(ValueError, match="closed"):
+        _ = job.source.fd
+
+
+async def test_only_a_job_whose_client_waits_is_followed(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    later, waits = new(recording), new(recording, kept=False)
+    await front.submit(later)
+    await front.submit(waits)
+    assert [*store.followed] == [waits.id]
+    store.shared.cancel(waits.id)
+    with pytest.raises(errors.JobCancelled):
+        await waits.result()
+    assert store.deleted == [waits.id]
+    store.shared.cancel(later.id)
+    await asyncio.sleep(0.05)
+    assert store.deleted == [waits.id]
+
+
+async def test_a_job_that_is_not_kept_is_deleted_once_its_client_was_told_the_end(
+    store: Store, recording: Path
+) -> None:
+    async with both(store) as queue:
+        later, waits = new(recording), new(recording, kept=False)
+        await queue.submit(later)
+        await queue.submit(waits)
+        assert (await waits.result()).text
+        await until(lambda: store.deleted)
+        await until(lambda: store.shared.get(later.id).over)
+        assert store.deleted == [waits.id]
+        assert [*store.shared.jobs] == [later.id]
+        assert not store.followed
+
+
+async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    front.follows_all = True
+    later, waits = new(recording), new(recording, kept=False)
+    await front.submit(later)
+    await front.submit(waits)
+    assert {*store.followed} == {later.id, waits.id}
+    store.shared.cancel(later.id)
+    await until(lambda: later.ended)
+    assert not store.deleted
+
+
+async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    job, elsewhere = new(recording, kept=False), SharedQueue(store, store, LIMIT, store)
+    await front.submit(job)
+    again = Job(job.source, job.record)
+    front.give_up(again)  # which is not the one that is awaited here
+    assert store.followed
+    watching = asyncio.ensure_future(seen(job))
+    await asyncio.sleep(0)
+    front.give_up(job)
+    front.give_up(job)
+    assert not store.followed
+    async with asyncio.timeout(PATIENCE_S):
+        assert await watching == [JobState.QUEUED, JobState.FAILED], "nobody follows it any more"
+    elsewhere.expect(again)
+    store.shared.cancel(job.id)
+    with pytest.raises(errors.JobCancelled):
+        await again.result()
+    await until(lambda: store.deleted == [job.id])
+    await elsewhere.close()
+
+
+async def seen(job: Job) -> list[JobState]:
+    """As which a client's request sees a job, to its end."""
+    return [record.state async for record in job.changes()]
+
+
+async def test_a_client_that_comes_when_others_were_told_of_the_end_is_told_so(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    await front.drain(0.0)
+    job = new(recording, kept=False)
+    store.shared.add(job.record)
+    front.expect(job)
+    with pytest.raises(errors.ShuttingDown):
+        await job.result()
+    assert not store.followed
+    assert store.deleted == [job.id]
+
+
+async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    job = new(recording, kept=False)
+    store.shared.add(job.record)
+    store.shared.cancel(job.id)
+    again = Job(job.source, store.shared.get(job.id))
+    front.expect(again)
+    assert not store.followed
+    await until(lambda: store.deleted == [job.id])
+
+
+async def test_a_submission_that_is_refused_leaves_nothing(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    async def full(record: JobRecord) -> None:
+        raise errors.QueueFull()
+
+    job, place = new(recording, kept=False), Place()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "submit", full)
+        with pytest.raises(errors.QueueFull):
+            await front.submit(job, promised=place)
+    store.down = True
+    with pytest.raises(errors.JournalUnreachable):
+        await front.submit(job, promised=place)
+    assert not store.followed
+    assert not store.deleted
+    assert not place.given_back, "whoever keeps it gives it back"
+    assert job.source.fd
+    job.source.close()
+
+
+async def test_a_key_that_is_taken_is_told_and_changes_nothing(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    first, second = (new(recording, key=RequestKey("a key", "digest")) for _ in range(2))
+    await front.submit(first)
+    with pytest.raises(KeyTaken):
+        await front.submit(second)
+    assert [*store.shared.jobs] == [first.id]
+    second.source.close()
+
+
+async def test_room_and_depth_are_those_that_were_last_seen(
+    front: SharedQueue, store: Store, recording: Path
+) -> None:
+    assert (front.depth, front.running) == (0, 0)
+    store.waiting, store.running = LIMIT - 1, 5
+    assert (front.depth, front.running) == (LIMIT - 1, 5)
+    front.check_room()
+    with pytest.raises(errors.QueueFull):
+        front.check_room(1)
+    store.waiting = LIMIT
+    job, place = new(recording), Place()
+    with pytest.raises(errors.QueueFull):
+        await front.submit(job)
+    await front.submit(job, promised=place)
+    assert job.id in store.shared.jobs
+    assert place.given_back
+
+
+async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jobs_end(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    waits, later, expected = new(recording, kept=False), new(recording), new(recording, kept=False)
+    await front.submit(waits)
+    await front.submit(later)
+    store.shared.add(expected.record)
+    front.expect(expected)
+    await front.drain(0.0)
+    assert store.drains
+    for job in (waits, expected):
+        with pytest.raises(errors.ShuttingDown):
+            await job.result()
+    assert store.deleted == [waits.id, expected.id]
+    assert not store.followed
+    await asyncio.sleep(0.05)
+    assert isinstance(waits.error, errors.ShuttingDown)
+    assert store.shared.get(later.id).state is JobState.QUEUED
+    assert front.draining
+    for refuses in (front.check_room, front.check_open):
+        with pytest.raises(errors.ShuttingDown):
+            refuses()
+    with pytest.raises(errors.ShuttingDown):
+        await front.submit(new(recording), promised=Place())
+
+
+async def test_a_front_that_drains_lets_clients_have_their_answers_within_the_grace(
+    store: Store, recording: Path
+) -> None:
+    async with both(store) as queue:
+        waits = new(recording, kept=False)
+        await queue.submit(waits)
+        await until(lambda: store.shared.get(waits.id).state is JobState.RUNNING)
+        await queue.drain(PATIENCE_S)
+        assert waits.state is JobState.DONE
+    assert store.deleted == [waits.id]
+
+
+async def test_what_runs_here_can_be_interrupted_and_a_fault_is_told(
+    store: Store, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
+    async with both(store) as queue:
+        job = new(recording)
+        await queue.submit(job)
+        await until(lambda: store.shared.get(job.id).segments)
+        queue.interrupt()
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        await until(lambda: store.shared.get(job.id).over)
+        assert store.shared.get(job.id).state is JobState.DONE
+        broken = asyncio.ensure_future(queue.broken())
+        assert queue._queue is not None
+        for lane in queue._queue._lanes:
+            assert lane._runner is not None
+            lane._runner.cancel()
+        await broken

@@ -1,0 +1,129 @@
+"""Jobs that are followed here: each event once, in order, whatever the connection does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from postgres import Cluster
+from service_process import until
+from shared_job_services import DONE, SEGMENT, Service, service
+
+from sidecar import errors
+from sidecar.audio.source import Spool
+from sidecar.jobs.events import Begun, Cancelled
+from sidecar.jobs.job import Job
+from sidecar.storage.retrying import FAULT_PAUSE_S
+
+
+def job_of(record: object) -> Job:
+    return Job(Spool(None).finish(), record)  # type: ignore[arg-type]
+
+
+async def numbers(one: Service, job_id: str, after: int = 0) -> list[int]:
+    with await one.jobs.subscribe(job_id, after) as events:
+        return [event.seq async for event in events]
+
+
+async def test_every_follower_has_every_event_once_from_the_number_that_it_names(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (job,) = await one.submit("a")
+        early = [asyncio.create_task(numbers(each, job.id)) for each in (one, other, other)]
+        claim = await one.claim()
+        assert claim is not None
+        begun = await one.report(claim, claim.record, Begun())
+        assert begun is not None
+        middle = asyncio.create_task(numbers(other, job.id, 1))
+        said = await one.report(claim, begun, SEGMENT)
+        assert said is not None
+        assert await one.report(claim, said, DONE)
+        assert [await each for each in early] == [[1, 2, 3]] * 3
+        assert await middle == [2, 3]
+        assert await numbers(other, job.id, 2) == [3]
+        assert await numbers(other, job.id, 3) == []
+        await until(lambda: not one.follower.following and not other.follower.following)
+
+
+async def test_only_jobs_that_are_followed_are_in_memory(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one:
+        jobs = await one.submit(*["a"] * 20)
+        with await one.jobs.subscribe(jobs[3].id):
+            assert one.follower.following == 1
+        assert one.follower.following == 0
+        followed = job_of(jobs[4])
+        one.follower.follow(followed)
+        assert one.follower.following == 1
+        one.follower.unfollow(followed)
+        assert one.follower.following == 0
+
+
+async def test_a_job_that_is_awaited_hears_its_end(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (record,) = await one.submit("a")
+        job = job_of(record)
+        one.follower.follow(job)
+        claim = await other.claim()
+        assert claim is not None
+        await other.run(claim)
+        assert (await job.result()).segments[0].text == "hello"
+        assert one.follower.following == 0
+
+
+async def test_a_follower_of_a_job_that_is_deleted_elsewhere_hears_that_it_ended(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (job,) = await one.submit("a")
+        with await one.jobs.subscribe(job.id) as events:
+            await other.jobs.delete(job.id)
+            assert [event.change async for event in events] == [Cancelled()]
+        with pytest.raises(errors.JobNotFound):
+            await one.jobs.subscribe(job.id)
+
+
+async def test_what_happened_while_there_was_no_connection_is_told_then(
+    journal: str, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (job,) = await one.submit("a")
+        following = asyncio.create_task(numbers(one, job.id))
+        await until(lambda: one.follower.following == 1)
+        claim = await other.claim()
+        assert claim is not None
+        begun = await other.report(claim, claim.record, Begun())
+        assert begun is not None
+        with postgres_cluster.connected(journal.rsplit("/", 1)[1]) as connection:
+            connection.execute(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+            )
+        said = await other.report(claim, begun, SEGMENT)
+        assert said is not None
+        assert await other.report(claim, said, DONE)
+        assert await following == [1, 2, 3]
+
+
+async def test_a_follower_that_leaves_while_events_are_read_holds_up_no_other(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        first, second = await one.submit("a", "b")
+        stays = asyncio.create_task(numbers(one, second.id))
+        leaves = await one.jobs.subscribe(first.id)
+        await until(lambda: one.follower.following == 2)
+        fetch = one.database.fetch
+
+        async def leaving(*of: object) -> object:
+            leaves.close()
+            return await fetch(*of)  # type: ignore[arg-type]
+
+        one.database.fetch = leaving  # type: ignore[assignment,method-assign]
+        for _ in range(2):
+            claim = await other.claim()
+            assert claim is not None
+            await other.run(claim)
+        async with asyncio.timeout(FAULT_PAUSE_S / 2):
+            assert await stays == [1, 2, 3]

@@ -1,0 +1,211 @@
+"""What is kept of each owner, and what goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shared_job_services import LIMITS, Service, kept, service, submitted
+
+from sidecar import errors
+from sidecar.audio.ref import nowhere
+from sidecar.cluster import shared_retention
+from sidecar.jobs.events import Edited
+from sidecar.jobs.record import JobRecord
+from sidecar.transcripts.edits import Rewrite
+
+
+async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
+    """A job that is done, perhaps with a recording."""
+    record = submitted(owner)
+    if recording:
+        one.storage.put(recording, [b"x" * size])
+        record = replace(record, audio=kept(recording, size))
+    await one.jobs.submit(record)
+    claim = await one.claim()
+    assert claim is not None
+    return await one.run(claim)
+
+
+async def ids(one: Service, owner: str) -> list[str]:
+    return [record.id for record in await one.jobs.list(owner)]
+
+
+async def test_the_oldest_results_of_an_owner_go_and_nobody_else_s(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
+        other = await done(one, "other")
+        mine = [(await done(one, "me")).id for _ in range(4)]
+        assert await ids(one, "me") == mine[2:]
+        assert await ids(one, "other") == [other.id]
+
+
+async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=1)) as one:
+        mine = [(await done(one, "me")).id for _ in range(3)]
+        assert await ids(one, "me") == mine[2:]
+
+
+async def test_results_go_when_their_time_is_over_and_what_waits_stays(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        old, young = await done(one, "me"), await done(one, "me")
+        (waiting,) = await one.submit("me")
+        await one.database.fetch(
+            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
+            (old.id,),
+        )
+        await one.housekeeping._sweep()
+        assert await ids(one, "me") == [young.id, waiting.id]
+
+
+async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_there_is_room(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        gone = await done(one, "me", "a")
+        assert [*one.storage.ages()] == []
+        assert (await one.jobs.get(gone.id)).audio == nowhere()
+    async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=10)) as one:
+        await done(one, "me", "b")
+        await done(one, "me", "c")
+        await done(one, "other", "d")
+        assert {*one.storage.ages()} == {"b", "c", "d"}
+        await done(one, "me", "e")
+        await done(one, "me", "large", 11)
+        assert {*one.storage.ages()} == {"c", "d", "e"}
+        await one.jobs.delete_owner("other")
+        assert {*one.storage.ages()} == {"c", "e"}
+
+
+async def test_a_recording_of_a_job_that_waits_stays(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one:
+        one.storage.put("a", [b"x"])
+        await done(one, "other")
+        await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
+        await one.housekeeping._sweep()
+        assert [*one.storage.ages()] == ["a"]
+
+
+async def test_recordings_without_a_job_go_once_no_service_can_be_about_to_submit_them(
+    journal: str, tmp_path: Path, monkeypatch: object
+) -> None:
+    async with service(journal, tmp_path) as one:
+        one.storage.put("young", [b"x"])
+        await one.housekeeping._sweep_storage()
+        assert [*one.storage.ages()] == ["young"]
+        monkeypatch.setattr(shared_retention, "UNCLAIMED_S", -1.0)  # type: ignore[attr-defined]
+        one.storage.put("waits", [b"x"])
+        await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
+        await one.housekeeping._sweep_storage()
+        assert [*one.storage.ages()] == ["waits"]
+
+
+async def test_a_storage_that_cannot_delete_costs_nobody_a_result(
+    journal: str, tmp_path: Path, monkeypatch: object
+) -> None:
+    async with service(journal, tmp_path) as one:
+
+        def refuse(name: str) -> None:
+            raise errors.StorageUnreachable()
+
+        monkeypatch.setattr(one.storage, "delete_now", refuse)  # type: ignore[attr-defined]
+        job = await done(one, "me", "a")
+        assert await ids(one, "me") == [job.id]
+
+
+async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_that_was_asked(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        cancelled, deleted, ended = await one.submit("me", "me", "me")
+        for _ in range(2):
+            await one.jobs.cancel(cancelled.id)
+            await one.jobs.delete(deleted.id)
+            await other.jobs.cancel(cancelled.id)
+        claim = await one.claim()
+        assert claim is not None
+        assert claim.record.id == ended.id
+        await one.run(claim)
+        await one.jobs.delete(ended.id)
+        assert one.tally.ended.values[("cancelled",)] == 2
+        assert other.tally.ended.values[("cancelled",)] == 0
+
+
+async def test_more_than_one_call_deletes_go_all_the_same(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_retention, "BATCH", 2)
+    async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
+        for number in range(5):
+            await done(one, "me", f"recording {number}")
+        await one.database.fetch(
+            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE ended IS NOT NULL"
+        )
+        for _ in range(3):  # each deletes as many recordings as one call may
+            await one.housekeeping._sweep()
+        assert await ids(one, "me") == []
+        assert [*one.storage.ages()] == []
+        owners = await one.database.fetch("SELECT owner FROM vibevoice.owners")
+        assert owners == [], "nothing is known of an owner who has nothing here"
+
+
+async def test_a_recording_that_could_not_be_deleted_goes_with_a_later_sweep(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(journal, tmp_path) as one:
+
+        def refuse(name: str) -> None:
+            raise errors.StorageUnreachable()
+
+        with monkeypatch.context() as away:
+            away.setattr(one.storage, "delete_now", refuse)
+            await done(one, "me", "a")
+            assert [*one.storage.ages()] == ["a"]
+        await one.housekeeping._sweep()
+        assert [*one.storage.ages()] == []
+
+
+async def test_an_edit_renews_a_result_that_is_about_to_go(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one:
+        job = await done(one, "me")
+        await one.database.fetch(
+            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
+            (job.id,),
+        )
+        await one.jobs.edit(job, Edited((Rewrite(0, "Hello."),)))
+        await one.housekeeping._sweep()
+        assert await ids(one, "me") == [job.id]
+
+
+async def test_a_result_that_its_client_waits_for_is_not_purged(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
+        private = submitted("me", kept=False)
+        await one.jobs.submit(private)
+        claim = await one.claim()
+        assert claim is not None
+        await one.run(claim)
+        assert (await one.jobs.get(private.id)).over
+        await done(one, "me")
+        assert await ids(one, "me") == []
+
+
+async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_path: Path) -> None:
+    limits = replace(LIMITS, retention_s=0)
+    async with (
+        service(journal, tmp_path, limits=limits) as one,
+        service(journal, tmp_path, "other", limits=limits) as other,
+    ):
+        await other.housekeeping._sweep_in_turn()
+        (job,) = await one.submit("me")
+        await one.jobs.cancel(job.id)
+        await one.housekeeping._sweep_in_turn()
+        assert await ids(one, "me") == [job.id], "it is not the turn of this one yet"
+        await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
+        await one.housekeeping._sweep_in_turn()
+        assert await ids(one, "me") == []

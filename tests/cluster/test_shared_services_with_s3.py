@@ -1,0 +1,123 @@
+"""Two fronts and a node over PostgreSQL and a bucket, with no folder that two of them see."""
+
+from __future__ import annotations
+
+import io
+import wave
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from object_storage import BUCKET, SECRET, ObjectStorage, keys
+from postgres import Cluster
+from service_process import PATIENCE_S, Server, check_problem, wait_until
+from two_fronts_and_node import Fronts
+
+RATE = 16_000
+KEPT_MB = 50
+
+
+@pytest.fixture
+def place(storage_server: ObjectStorage) -> str:
+    return storage_server.new_place()
+
+
+@pytest.fixture
+def deployed(
+    tmp_path: Path,
+    postgres_cluster: Cluster,
+    storage_server: ObjectStorage,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Fronts]:
+    for name, value in keys().items():
+        monkeypatch.setenv(name, value)
+    settings: dict[str, Any] = {"scripted_speed": 10, "keep_recordings_mb": KEPT_MB}
+    settings |= {"uploads": place, "uploads_endpoint": storage_server.endpoint}
+    journal = postgres_cluster.new_database()
+    with Fronts(tmp_path, journal, **settings) as running:
+        yield running
+    assert not (tmp_path / "shared").exists(), "nobody had a folder"
+    postgres_cluster.drop(journal)
+
+
+def spoken(seconds: int, number: int, channels: int = 1) -> tuple[bytes, list[str]]:
+    """A recording like no other, and what the scripted engine makes of it; in all of its channels
+    there is the same."""
+    noise = np.random.default_rng(number).integers(-9999, 9999, RATE, np.int16)
+    samples = np.tile(noise, seconds)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((channels, 2, RATE, 0, "NONE", ""))
+        out.writeframes(np.repeat(samples, channels).tobytes())
+    lines, fingerprint = [], 0
+    for second in (samples / np.float32(32768)).astype(np.float32).reshape(-1, RATE):
+        fingerprint = zlib.crc32(second.tobytes(), fingerprint)
+        lines.append(f"{fingerprint:08x}")
+    return file.getvalue(), lines
+
+
+def said(front: Server, job_id: str) -> list[str]:
+    told = front.client.get(f"/v1/jobs/{job_id}/transcript").raise_for_status().json()
+    return [segment["text"] for segment in told["segments"]]
+
+
+def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
+    deployed: Fronts, storage_server: ObjectStorage, place: str
+) -> None:
+    here, there = deployed.fronts
+    client, prefix = storage_server.client(), place.removeprefix(f"s3://{BUCKET}/")
+
+    def objects() -> list[str]:
+        listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return [one["Key"] for one in listed]
+
+    # A large one, in parts: heard at the node, listened to at the other front.
+    large, lines = spoken(40, 1, channels=8)
+    first = here.submit(large)
+    there.wait_state(first, "done")
+    assert said(there, first) == lines
+    assert len(objects()) == 1
+    heard = there.client.get(f"/v1/jobs/{first}/audio")
+    assert heard.content == large
+    assert (
+        there.client.get(
+            f"/v1/jobs/{first}/audio", headers={"Range": "bytes=2000000-2000099"}
+        ).content
+        == large[2000000:2000100]
+    )
+    assert there.client.delete(f"/v1/jobs/{first}").status_code == 204
+    wait_until(lambda: not objects(), PATIENCE_S, "its recording is gone")
+
+    # One runs and one waits when the server dies.
+    (audio, long_lines), (small, few) = spoken(30, 2), spoken(3, 3)
+    running = here.submit(audio)
+    here.wait_state(running, "running")
+    waiting = here.submit(small)
+    storage_server.kill()
+    refused = there.client.post("/v1/jobs", files={"audio": small})
+    check_problem(refused, 503, "storage_unreachable")
+    assert int(refused.headers["retry-after"]) > 0
+    here.wait_state(running, "done")
+    assert said(there, running) == long_lines, "what was opened goes on"
+    wait_until(lambda: "cannot be reached" in deployed.node.log(), PATIENCE_S, "it was tried")
+    check_problem(there.client.get(f"/v1/jobs/{running}/audio"), 503, "storage_unreachable")
+    assert there.job(waiting)["state"] == "queued"
+    assert {job["id"] for job in there.jobs()} == {running, waiting}, "nothing was accepted"
+    storage_server.start()
+    there.wait_state(waiting, "done")
+    assert said(here, waiting) == few
+
+    # A node that is killed while it hears one has left nothing of it on its disk.
+    last = here.submit(audio)
+    here.wait_state(last, "running")
+    deployed.node.process.kill()
+    assert deployed.node.leftovers() == []
+    for job_id in (running, waiting, last):
+        assert here.client.delete(f"/v1/jobs/{job_id}").status_code == 204
+    wait_until(lambda: not objects(), PATIENCE_S, "nothing is left")
+    assert deployed.leftovers() == []
+    assert SECRET not in deployed.log()

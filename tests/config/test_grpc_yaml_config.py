@@ -1,0 +1,228 @@
+"""The YAML files of another gRPC server, and the TOML file that says the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_client import Client
+from service_process import REPOSITORY
+
+from sidecar import errors
+from sidecar.cli import config
+from sidecar.config import original, values
+from sidecar.config.settings import Settings, load_settings, unheeded
+
+SERVER = """
+server:
+  port: 0
+  metrics_port: 0
+  max_sessions: 7
+  decode_timeout_sec: 30
+  log_metrics: false
+  session_timeout_sec: 61
+  max_buffer_sec: 20
+  max_buffer_bytes: null
+  max_chunk_ms: 2500
+  max_total_buffer_bytes: 67108865
+  grpc_max_receive_message_bytes: 8388608
+  sample_rate: 16000
+vad:
+  silence: 0.7
+  threshold: 0.4
+safety:
+  speech_rms_threshold: 0.02
+logging:
+  level: WARNING
+  file: null
+storage:
+  persist_audio: false
+  directory: data/audio
+  queue_max_chunks: 99
+  max_bytes: 5000000
+  max_files: -1
+  max_age_days: 0.5
+health:
+  window_sec: 90
+  min_events: 3
+  max_timeout_ratio: 0.25
+  min_success_ratio: 0.75
+metrics:
+  expose_api_key_sessions: true
+"""
+MODEL = """
+model:
+  name: small
+  device: cpu
+  compute_type: int8_float16
+  language_fix: true
+  language: ko
+  task: translate
+  default_decode_profile: accurate
+decode_profiles:
+  realtime: {beam_size: 1, best_of: 1, patience: 1.0, without_timestamps: true}
+  accurate: {beam_size: 8, best_of: 5, temperature: null}
+  rapid: {beam_size: 1}
+"""
+MEANT: dict[str, Any] = {
+    "grpc_port": 0,
+    "port": 0,
+    "live_sessions": 7,
+    "live_timeout": 30,
+    "live_idle": 61,
+    "live_chunk": 2.5,
+    "live_buffer_mb": 65,
+    "grpc_message_mb": 8,
+    "grpc_silence": 0.7,
+    "grpc_threshold": 0.4,
+    "capture_dir": Path("data/audio"),
+    "capture_queue": 99,
+    "capture_mb": 5,
+    "capture_files": 0,
+    "capture_age": 43_200,
+    "log_level": "warning",
+    "health_window": 90,
+    "health_min_events": 3,
+    "health_max_timeout_ratio": 0.25,
+    "health_min_success_ratio": 0.75,
+    "metrics_owners": True,
+    "live_engine": "whisper",
+    "whisper_model": "small",
+    "device": "cpu",
+    "precision": "int8",
+    "language": "ko",
+    "grpc_task": "translate",
+    "grpc_profile": "accurate",
+}
+LEFT_OUT = (
+    "server.max_buffer_sec",
+    "safety.speech_rms_threshold",
+    "decode_profiles.accurate.beam_size",
+    "decode_profiles.rapid",
+)
+
+
+@pytest.fixture(autouse=True)
+def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
+    """A server's file and its model's, in an environment without settings of the machine's."""
+    for name in list(os.environ):
+        if name.startswith("VIBEVOICE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    server, model = tmp_path / "server.yaml", tmp_path / "model.yml"
+    server.write_text(SERVER, "utf-8")
+    model.write_text(MODEL, "utf-8")
+    return server, model
+
+
+def as_they_are(settings: Settings) -> dict[str, Any]:
+    """Without where they come from."""
+    return settings.model_dump(exclude={"config", "config_model"})
+
+
+def test_each_key_sets_what_it_means_here_and_null_sets_nothing(files: tuple[Path, Path]) -> None:
+    settings = load_settings(config=files[0], config_model=files[1])
+    assert as_they_are(settings) == {**as_they_are(load_settings()), **MEANT}
+    assert unheeded(settings) == LEFT_OUT
+
+
+def test_flags_win_over_the_environment_over_the_yaml(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(files[0]))
+    monkeypatch.setenv("VIBEVOICE_LIVE_SESSIONS", "8")
+    settings = load_settings(live_idle="9s")
+    assert (settings.live_idle, settings.live_sessions, settings.grpc_silence) == (9, 8, 0.7)
+    assert "server.max_buffer_sec" in unheeded(settings)
+
+
+def test_every_key_means_a_setting_that_there_is_or_none() -> None:
+    named = [key.setting for keys in original.SECTIONS.values() for key in keys.values()]
+    assert {one for one in named if one} - {"language_fix"} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("sever:\n  port: 1\n", "'sever'", "'server'"),
+        ("server:\n  max_session: 1\n", "'server.max_session'", "'max_sessions'"),
+        ("server:\n  silence: 1\n", "'server.silence'", "'vad.silence'"),
+        ("decode_profiles:\n  accurate: {beams: 5}\n", "'decode_profiles.accurate.beams'", "beam_"),
+        ("server:\n  port: '50051'\n", "a whole number", ""),
+        ("server:\n  port: true\n", "a whole number", ""),
+        ("vad:\n  silence: .inf\n", "a number", ""),
+        ("model:\n  compute_type: int3\n", "one of", ""),
+        ("model:\n  default_decode_profile: quick\n", "realtime", ""),
+        ("server: 5\n", "'server' holds", ""),
+        ("- server\n", "sections", ""),
+        ("server: {port: 1\n", "cannot be read", ""),
+        ("server:\n  port: 1\n  port: 2\n", "twice (line 3)", ""),
+        ("server: &a {port: 1}\nvad: *a\n", "aliases", ""),
+        ("server: !!python/object/apply:os.getcwd []\n", "cannot be read", ""),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested", ""),
+        ("# " + "x" * (300 << 10), "more than", ""),
+        ("server:\n  port: 99999\n", "grpc_port", ""),
+    ],
+)
+def test_what_cannot_be_is_said_with_the_key_and_what_was_meant(
+    files: tuple[Path, Path], text: str, said: str, hint: str
+) -> None:
+    files[0].write_text(text, "utf-8")
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        load_settings(config=files[0])
+    assert said in caught.value.detail
+    assert hint in caught.value.hint
+
+
+def test_a_setting_that_our_own_file_misspells_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ours.toml").write_text("keep_aliv = 3\n", "utf-8")
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        load_settings(config=tmp_path / "ours.toml")
+    assert "'keep_aliv'" in caught.value.detail
+    assert "'keep_alive'" in caught.value.hint
+    with pytest.raises(errors.SettingsInvalid):  # one that is named has to be there
+        load_settings(config=tmp_path / "nowhere.toml")
+
+
+def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing() -> None:
+    content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
+    meant = original.meant([("model.yaml", content)])
+    assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
+    timeless = original.meant([("server.yaml", {"server": {"decode_timeout_sec": 0}})])
+    assert timeless.settings == {"live_timeout": values.FOREVER_S}
+
+
+def test_a_converted_file_starts_the_service_with_the_same_settings(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = tmp_path / "ours.toml"
+    assert config.convert(*files, ours) == 0
+    said = capsys.readouterr().err
+    assert all(f"corresponds to {key}\n" in said for key in LEFT_OUT)
+    assert all(f"#   {key}\n" in ours.read_text("utf-8") for key in LEFT_OUT)
+    converted = load_settings(config=ours)
+    theirs = load_settings(config=files[0], config_model=files[1])
+    assert as_they_are(converted) == as_they_are(theirs)
+    env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_LIVE_ENGINE": "scripted"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sidecar.main", "--config", ours, "--data-dir", tmp_path / "data"],
+        cwd=REPOSITORY,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert child.stdout is not None
+        ready = json.loads(child.stdout.readline())
+        with Client(ready["grpc_port"]) as client:
+            created = client.create("a")
+    finally:
+        child.kill()
+        child.communicate()
+    assert (created.vad_silence, created.vad_threshold) == (0.7, 0.4)
+    assert created.attributes["decode_profile"] == "accurate"

@@ -1,0 +1,170 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from service_process import PATIENCE_S
+
+from sidecar import errors
+from sidecar.cli.flags import describe
+from sidecar.config.settings import Settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def config(monkeypatch, tmp_path):
+    """An environment without settings of the machine's, and a file of our own."""
+    for name in list(os.environ):
+        if name.startswith("VIBEVOICE_"):
+            monkeypatch.delenv(name)
+    file = tmp_path / "config.toml"
+    file.write_text("")
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(file))
+    return file
+
+
+def test_flags_win_over_the_environment_over_the_file_over_the_defaults(config, monkeypatch):
+    assert load_settings().port == 8765
+    config.write_text("port = 1001\nqueue_limit = 11\n")
+    assert load_settings().port == 1001
+    monkeypatch.setenv("VIBEVOICE_PORT", "1002")
+    assert load_settings().port == 1002
+    settings = load_settings(port="1003")
+    assert (settings.port, settings.queue_limit) == (1003, 11)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("250ms", 0.25), ("10m", 600), ("1.5h", 5400), ("2d", 172_800),
+     ("-1", -1), ("0", 0)],
+)  # fmt: skip
+def test_a_duration_is_a_number_with_or_without_a_unit(text, seconds):
+    assert load_settings(keep_alive=text).keep_alive == pytest.approx(seconds)
+
+
+def test_a_duration_in_the_file_may_be_a_number(config):
+    config.write_text('keep_alive = 30\njob_retention = "2m"\n')
+    settings = load_settings()
+    assert (settings.keep_alive, settings.job_retention) == (30, 120)
+
+
+NUMBERS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if {int, float} & {field.annotation, *get_args(field.annotation)}
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_nobody_means_keeps_the_service_from_starting(name, config):
+    words = ["1e308", "-1e308", "1e305", "5e-324", "nan", "inf", "-inf", "x" * 9999, "[[1]]"]
+    for word in [*words, "1" + "0" * 400]:
+        with pytest.raises(errors.SettingsInvalid, match=name):
+            load_settings(**{name: word})
+    for word in ["1e308", "5e-324", "nan", "inf", "true", '"true"', "[1]", "{a = 1}"]:
+        config.write_text(f"{name} = {word}\n")
+        with pytest.raises(errors.SettingsInvalid, match=name):
+            load_settings()
+
+
+@pytest.mark.parametrize(
+    ("said", "ports"),
+    [
+        ("original", (8005, 3000)),
+        ("8006", (8006, 3000)),
+        ("8006:3001", (8006, 3001)),
+        ("0", (0, 3000)),
+    ],
+)
+def test_the_ports_of_a_page_for_conversations_are_said_by_name_or_number(said, ports):
+    assert load_settings(talk_ports=said).talk_ports == ports
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "99999"),
+        ("port", "eighty"),
+        ("engine", "parrot"),
+        ("precision", "fp99"),
+        ("diarization", "psychic"),
+        ("keep_alive", "soon"),
+        ("queue_limit", "0"),
+        ("max_audio_hours", "-1"),
+        ("preload", "perhaps"),
+        ("log_level", "loud"),
+        ("talk_ports", "modern"),
+        ("talk_ports", "8005:0"),
+        ("talk_ports", "70000"),
+    ],
+)
+@pytest.mark.parametrize("way", ["flag", "environment", "file"])
+def test_an_impossible_value_is_refused_by_name(way, name, value, config, monkeypatch):
+    flags = {}
+    if way == "flag":
+        flags[name] = value
+    elif way == "environment":
+        monkeypatch.setenv(f"VIBEVOICE_{name.upper()}", value)
+    else:
+        config.write_text(f'{name} = "{value}"\n')
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        load_settings(**flags)
+    assert name in caught.value.detail
+
+
+def test_a_file_that_is_no_toml_is_named(config):
+    config.write_text("port = = 3")
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        load_settings()
+    assert str(config) in caught.value.detail
+
+
+def test_every_setting_is_described_once_with_its_default():
+    flags = {flag.name: flag for flag in describe()}
+    assert sorted(flag.name for flag in describe()) == sorted(Settings.model_fields)
+    assert all(flag.description.endswith(".") for flag in flags.values())
+    assert flags["keep_alive"].default == "10m"
+    assert flags["preload"].option == "--preload/--no-preload"
+    assert flags["max_upload_mb"].env == "VIBEVOICE_MAX_UPLOAD_MB"
+    assert flags["log_level"].choices == ("debug", "info", "warning", "error")
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "spool_dir"])
+def test_a_described_default_means_the_default(name):
+    flag = next(flag for flag in describe() if flag.name == name)
+    if flag.default != "none":
+        assert getattr(load_settings(**{name: flag.default}), name) == getattr(Settings(), name)
+
+
+def test_the_generated_pages_are_up_to_date():
+    check = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):
+    monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
+    monkeypatch.setenv("WS_IDLE_TIMEOUT_S", "30")
+    monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "7")
+    for name, usual in (
+        ("WS_MAX_CONNECTION_DURATION_S", "off"),
+        ("WS_INBOUND_QUEUE_MAX", "0"),
+        ("WS_MAX_MESSAGES_PER_WINDOW", "-1"),
+    ):
+        monkeypatch.setenv(name, usual)
+    settings = load_settings()
+    assert (settings.live_close_busy, settings.live_idle, settings.live_sessions) == (1013, 30, 7)
+    assert (settings.live_longest, settings.live_inbound) == (5400, 256)
+    assert settings.live_messages_per_minute == 5000
+    monkeypatch.setenv("VIBEVOICE_LIVE_IDLE", "40")
+    assert load_settings().live_idle == 40
+    monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "busy")
+    with pytest.raises(errors.SettingsInvalid, match="live_close_busy"):
+        load_settings()

@@ -1,0 +1,279 @@
+"""A conversation whose client plays by itself and may end turns: what it sends, what it gets, in
+order. The session's engine is the test."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import pytest
+from conversation_simulator import voiced
+from service_process import PATIENCE_S
+
+from sidecar import errors
+from sidecar.conversation import ear
+from sidecar.conversation.events import Asked, Configured, Noted, Truncated, Typed
+from sidecar.conversation.llm.dialogue import Role
+from sidecar.conversation.llm.thinker import Repeat
+from sidecar.conversation.options import TalkOptions
+from sidecar.conversation.outgoing import Out, Sent, TurnDropped, TurnTaken
+from sidecar.conversation.pacing import Client, Frame
+from sidecar.conversation.talk import MOST_UNREAD, Talk
+from sidecar.conversation.told import (
+    Ending,
+    NothingSaid,
+    PersonSaid,
+    PersonStarted,
+    PersonStopped,
+    ReplyEnded,
+    ReplyStarted,
+    ReplyTruncated,
+)
+from sidecar.interfaces import live_events
+from sidecar.interfaces.voice import SayOptions, Sound
+from sidecar.live.sessions.session import Bounds, Session
+from sidecar.live.sessions.sound import Held
+
+T = TypeVar("T")
+MANUAL = TalkOptions(ends_turns=False, answers=False, interruptible=False)
+TEN = "one two three four five six seven eight nine ten"
+
+
+class Voice:
+    """Each word takes as long; ``manners`` is how each piece was to be said. After ``until``
+    sounds it waits to be told to ``go_on``."""
+
+    def __init__(self) -> None:
+        self.manners: list[str] = []
+        self.until = 0
+        self.go_on = asyncio.Event()
+        self.said = asyncio.Event()
+
+    async def say(
+        self, text: str, options: SayOptions | None = None
+    ) -> AsyncGenerator[Sound, None]:
+        assert options is not None
+        self.manners.append(options.voice)
+        for sound in voiced(text):
+            yield sound
+            self.until -= 1
+            if self.until == 0:
+                await self.go_on.wait()
+        self.said.set()
+
+
+class Call:
+    """A conversation, and its client."""
+
+    def __init__(self, options: TalkOptions) -> None:
+        self.session = Session("n", "o", ear.options(), Bounds(), Held(1 << 20))
+        self.voice = Voice()
+        self.talk = Talk(
+            self.session, Repeat(), self.voice, options, SayOptions(), client=Client(clears=True)
+        )
+        self.outs: list[Out] = []
+        self._outgoing = self.talk.outgoing()
+
+    async def until(self, kind: type[T]) -> T:
+        """The next that goes out of that kind."""
+        async with asyncio.timeout(PATIENCE_S):
+            async for out in self._outgoing:
+                self.outs.append(out)
+                if isinstance(out, kind):
+                    return out
+        raise AssertionError
+
+    def kinds(self, *kinds: type) -> list[type]:
+        return [type(out) for out in self.outs if isinstance(out, kinds)]
+
+    async def spoken(self, turn: int, text: str) -> None:
+        """The person speaks for a second, and the engine hears that the client ends it there."""
+        at = self.session.received_s
+        await self.talk.hear(bytes(32_000))
+        self.session.heard(live_events.SpeechStarted(turn, at + 0.25))
+        committing = asyncio.create_task(self.talk.commit())
+        await asyncio.sleep(0)
+        assert not committing.done()
+        assert PersonSaid not in self.kinds(PersonSaid)
+        self.session.heard(live_events.TurnEnded(turn, at + 0.25, at + 1.0, text, committed=True))
+        await committing
+
+
+@asynccontextmanager
+async def call(options: TalkOptions = MANUAL) -> AsyncIterator[Call]:
+    made = Call(options)
+    running = asyncio.create_task(made.talk.run())
+    try:
+        yield made
+    finally:
+        made.session.end()
+        await running
+
+
+async def test_a_turn_is_over_when_its_client_says_so_and_answered_when_it_asks() -> None:
+    async with call() as one:
+        await one.spoken(0, "Hello there.")
+        await one.until(TurnTaken)
+        assert one.kinds(PersonStarted, PersonStopped, PersonSaid, ReplyStarted, TurnTaken) == [
+            PersonStarted,
+            PersonStopped,
+            PersonSaid,
+            TurnTaken,
+        ]
+        assert one.talk.span(0) == (0.25, 1.0)
+        one.talk.wish(Asked)
+        assert (await one.until(ReplyStarted)).turn == 1
+
+
+async def test_a_commit_of_silence_is_taken_and_is_no_turn() -> None:
+    async with call() as one:
+        await one.talk.hear(bytes(32_000))
+        committing = asyncio.create_task(one.talk.commit())
+        await asyncio.sleep(0)
+        one.session.heard(live_events.TurnEnded(0, 1.0, 1.0, "", committed=True))
+        await committing
+        await one.until(TurnTaken)
+        assert one.kinds(PersonStarted, PersonSaid) == []
+
+
+async def test_what_is_forgotten_is_no_turn_and_what_comes_behind_it_is() -> None:
+    async with call() as one:
+        await one.talk.hear(bytes(32_000))
+        one.session.heard(live_events.SpeechStarted(0, 0.25))
+        forgetting = asyncio.create_task(one.talk.forget())
+        await asyncio.sleep(0)
+        assert not forgetting.done()
+        one.session.heard(live_events.TurnDropped(0, 1.0))
+        await forgetting
+        await one.until(TurnDropped)
+        assert one.kinds(NothingSaid, PersonSaid, TurnDropped) == [NothingSaid, TurnDropped]
+        await one.spoken(1, "Now I know.")
+        assert (await one.until(PersonSaid)).text == "Now I know."
+
+
+async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_says_how_much() -> (
+    None
+):
+    async with call() as one:
+        one.talk.wish(Noted, Role.USER, TEN)
+        one.talk.wish(Asked)
+        assert one.talk.sending
+        assert await one.until(Sent) == Sent(1, Ending.COMPLETED)
+        assert not one.talk.sending
+        sound = sum(out.seconds for out in one.outs if isinstance(out, Frame))
+        assert sound == 0.3 * len(f"You said: {TEN}".split())
+        assert one.kinds(ReplyEnded) == []
+        one.talk.wish(Truncated, 1, 1.1)
+        assert (await one.until(ReplyEnded)).ending is Ending.CANCELLED
+        assert await one.until(ReplyTruncated) == ReplyTruncated(1, 1.1, "You said: one two…")
+
+
+async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
+    async with call() as one:
+        one.talk.wish(Configured, TalkOptions(answers=False))
+        one.talk.wish(Noted, Role.USER, TEN)
+        one.voice.until = 1
+        one.talk.wish(Asked)
+        await one.until(Frame)
+        await one.talk.hear(bytes(32_000))
+        one.session.heard(live_events.SpeechStarted(0, 0.2))
+        one.voice.go_on.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await one.voice.said.wait()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert one.talk.sending
+        one.session.heard(live_events.SpeechStopped(0, 0.9))
+        one.session.heard(live_events.TurnEnded(0, 0.2, 0.9, "mm-hm"))
+        assert await one.until(Sent) == Sent(1, Ending.COMPLETED)
+        sound = sum(out.seconds for out in one.outs if isinstance(out, Frame))
+        assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
+
+
+async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_has_stopped() -> None:
+    """Of two that fall silent in the middle of a word, whose last message was the longer one is
+    waited for longer."""
+    ended: list[str] = []
+
+    async def falls_silent(name: str, seconds: float) -> None:
+        async with call(TalkOptions()) as one:
+            await one.talk.hear(bytes(round(seconds * 16_000) * 2))
+            one.session.heard(live_events.SpeechStarted(0, 0.0))
+            one.session.news.clear()
+            async with asyncio.timeout(PATIENCE_S):
+                await one.session.news.wait()
+            assert one.session.received_orders == 1
+            ended.append(name)
+
+    await asyncio.gather(falls_silent("long", 0.8), falls_silent("short", 0.1))
+    assert ended == ["short", "long"]
+
+
+async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:
+    async with call() as one:
+        one.talk.wish(Noted, Role.USER, TEN)
+        one.talk.wish(Asked)
+        one.talk.heard_out()
+        assert one.talk.sending, "not all of it is there"
+        await one.until(Sent)
+        one.talk.heard_out()
+        ended = await one.until(ReplyEnded)
+        assert (ended.ending, ended.text) == (Ending.COMPLETED, f"You said: {TEN}")
+        one.talk.wish(Asked)
+        assert (await one.until(ReplyStarted)).turn == 2
+
+
+async def test_where_nothing_is_said_aloud_the_end_is_told_once() -> None:
+    async with call(dataclasses.replace(MANUAL, voiced=False)) as one:
+        one.talk.wish(Noted, Role.USER, "Hello.")
+        one.talk.wish(Asked)
+        await one.until(ReplyEnded)
+        assert one.kinds(Sent) == []
+        assert not one.talk.sending
+
+
+async def test_another_manner_counts_from_the_next_reply_on() -> None:
+    async with call() as one:
+        one.talk.wish(Noted, Role.USER, "A sentence. Another sentence here. A third one of them.")
+        one.talk.wish(Asked)
+        one.talk.speaks(SayOptions("high"))
+        await one.until(Sent)
+        one.talk.heard_out()
+        assert set(one.voice.manners) == {"high"}, "no piece of it had been begun"
+        one.talk.wish(Asked)
+        await one.until(Frame)
+        one.talk.speaks(SayOptions("low"))
+        await one.until(Sent)
+        assert set(one.voice.manners) == {"high"}
+
+
+async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes() -> None:
+    async with call(dataclasses.replace(MANUAL, guarded=True)) as one:
+        usual = one.talk.hearing
+        deaf = dataclasses.replace(usual.endpointing, threshold=0.6, pre_roll_s=0.5)
+        one.talk.hears(dataclasses.replace(usual, language="de", endpointing=deaf))
+        assert one.session.options.endpointing.threshold == 0.6
+        assert (one.session.options.language, one.talk.hearing.language) == ("de", "de")
+        one.talk.wish(Noted, Role.USER, TEN)
+        one.talk.wish(Asked)
+        await one.until(Frame)
+        assert one.session.options.endpointing.threshold == 0.75
+        one.talk.wish(Configured, MANUAL)
+        one.talk.heard_out()
+        await one.until(Sent)
+        one.talk.heard_out()
+        assert one.session.options.endpointing == deaf
+
+
+async def test_who_does_not_read_what_it_is_told_is_left_before_much_waits() -> None:
+    made = Call(MANUAL)
+    running = asyncio.create_task(made.talk.run())
+    for _ in range(MOST_UNREAD):
+        made.talk.wish(Typed, "Hello.")
+        await asyncio.sleep(0)
+    with pytest.raises(errors.InboundFull):
+        await running
+    assert made.talk._out.qsize() <= MOST_UNREAD + 10

@@ -1,0 +1,338 @@
+"""Each stage of a conversation killed, hung or broken in the middle: what went wrong is told by its
+code, the next turn works, and nothing is left behind. Real processes, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from llm_server import WORDS, Obedient, obedient
+from s2s_client import Page, tone
+from service_process import PATIENCE_S, Server, wait_until
+
+from sidecar import errors
+from sidecar.interfaces.engine import LoadOptions, Upstream
+from sidecar.interfaces.voice import SayOptions
+from sidecar.tts import openai_tts
+
+SHORT = "This is an answer."
+LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 9)
+ANSWER = "".join(WORDS)
+APOLOGY_S = 1.0
+"""Shorter than what is said where there is nothing else to say."""
+POISON = 0.6
+RESTARTED = "engine_restarted"
+posix = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX signals")
+
+
+@pytest.fixture(scope="module")
+def mind() -> Iterator[Obedient]:
+    with obedient() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def thoughtful(tmp_path_factory: pytest.TempPathFactory, mind: Obedient) -> Iterator[Server]:
+    """A model that does what it is told to, and a made-up voice."""
+    home = tmp_path_factory.mktemp("thoughtful")
+    limits = {"llm_first_token": 4, "llm_next_token": 4}
+    with Server(home, voice_engine="scripted", conversations=20, llm=mind.url, **limits) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Nobody thinks, so that there is only a recogniser and a voice to be killed; a tone as loud
+    as `POISON` kills the recogniser."""
+    home = tmp_path_factory.mktemp("parrot")
+    settings = {"voice_engine": "scripted", "scripted_say": 0.1, "conversations": 20}
+    with Server(home, scripted_poison="w599,w600", **settings) as one:
+        yield one
+
+
+def pid(server: Server, role: str) -> int:
+    """The process of the engine that is there for that, or will be."""
+
+    def there() -> int | None:
+        engines = server.client.get("/metrics.json").json()["vibevoice"]["engines"]
+        return {one["role"]: one["pid"] for one in engines}[role]
+
+    return int(wait_until(there, PATIENCE_S, f"there is a process for {role}"))
+
+
+MODELS = {
+    "locked": "llm_refused",
+    "broken": "llm_failed",
+    "slow": "llm_timeout",
+    "stalls": "llm_timeout",
+    "fails": "llm_failed",
+    "breaks": "llm_failed",
+    "gone": "llm_failed",
+    "html": "llm_garbled",
+    "list": "llm_garbled",
+    "loose": "llm_failed",
+}
+
+
+async def test_whatever_a_model_does_wrong_is_told_and_spoken_and_the_next_turn_works(
+    thoughtful: Server, mind: Obedient
+) -> None:
+    async def conversation(how: str, code: str) -> None:
+        async with Page(thoughtful) as page:
+            codes, first = await page.turn(f"Be {how}")
+            assert codes == [code], how
+            assert ANSWER.startswith(first["assistant"]), how
+            assert page.heard_s > (0.2 if first["assistant"] else APOLOGY_S), how
+            codes, second = await page.turn("Be plain")
+            assert (codes, second["assistant"]) == ([], ANSWER), how
+
+    await asyncio.gather(*(conversation(*one) for one in MODELS.items()))
+    await asyncio.to_thread(wait_until, lambda: not mind.connections, PATIENCE_S, "nobody waits")
+
+
+async def test_a_model_that_goes_away_is_missed_and_one_that_is_back_answers(
+    thoughtful: Server, mind: Obedient
+) -> None:
+    async with Page(thoughtful) as page:
+        await page.turn("Be plain")
+        mind.go()
+        codes, transcript = await page.turn("Be plain")
+        assert (codes, transcript["assistant"]) == (["llm_unreachable"], "")
+        mind.come()
+        codes, transcript = await page.turn("Be plain")
+        assert (codes, transcript["assistant"]) == ([], ANSWER)
+
+
+@posix
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_voice_that_ends_or_hangs_in_a_word_is_told_of_and_says_the_next_turn(
+    parrot: Server, by: signal.Signals
+) -> None:
+    async with Page(parrot) as page, Page(parrot) as other:
+        await page.send(type="text", text=LONG)
+        await page.sound()
+        os.kill(pid(parrot, "voice"), by)
+        codes, transcript = await other.turn("And me?")  # who began nothing yet loses nothing
+        assert (codes, transcript["assistant"]) == ([], "You said: And me?")
+        assert other.heard_s > 0.5
+        assert (await page.until("error"))["code"] == "engine_failed"
+        await page.until("status", state="ready")
+        before = page.heard_s
+        codes, transcript = await page.turn("And now?")
+        assert (codes, transcript["assistant"]) == ([], "You said: And now?")
+        assert page.heard_s - before > 0.5
+
+
+@posix
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
+    parrot: Server, by: signal.Signals
+) -> None:
+    """In the middle of an answer, and then in the middle of a word."""
+    async with Page(parrot) as page:
+        for times in range(2 if by is signal.SIGKILL else 1):  # no sound is to blame for it
+            await page.send(type="text", text=SHORT)
+            await page.sound()
+            os.kill(pid(parrot, "live"), by)
+            while times >= min(page.kinds().count("transcript"), page.notices.count(RESTARTED)):
+                await page.next()
+        speaking = asyncio.create_task(page.speak(tone(2.0) + tone(1.0, 0)))
+        await asyncio.sleep(1.0)
+        os.kill(pid(parrot, "live"), by)
+        transcript = await page.until("transcript", interrupted=False)
+        await speaking
+        assert len(transcript["user"].split()) >= 7, "all that was said"
+        assert transcript["assistant"] == f"You said: {transcript['user']}"
+        await page.until("status", state="ready")
+        assert page.codes() == []
+        assert page.notices.count(RESTARTED) == times + 2
+
+
+@posix
+async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hears_the_next_turn(
+    parrot: Server,
+) -> None:
+    async with Page(parrot) as page:
+        speaking = asyncio.create_task(page.speak(tone(1.0, POISON) + tone(1.0, 0)))
+        assert (await page.until("error"))["code"] == "engine_crashed"
+        assert page.notices.count(RESTARTED) == 1
+        await speaking
+        transcript = await page.until("transcript")
+        said = transcript["user"]  # words that were there before may do, or there were none
+        assert transcript["assistant"] == (f"You said: {said}" if said else "")
+        # An answer, or what is said instead; who is heard once more speaks over it.
+        assert page.heard_s > APOLOGY_S or transcript["interrupted"]
+        await page.until("status", state="ready")
+        before = len(page.messages)
+        other_words = tone(2.0, 0.2) + tone(1.0, 0)  # the same would be an echo of the answer
+        speaking = asyncio.create_task(page.speak(other_words))
+        transcript = await page.until("transcript")
+        await speaking
+        assert len(transcript["user"].split()) == pytest.approx(8, abs=1)
+        assert transcript["assistant"] == f"You said: {transcript['user']}"
+        assert page.codes(before) == []
+
+
+async def test_who_only_types_is_somebody_who_is_there(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(voice_engine="none", talk_idle=2, live_idle=0.1)
+    async with Page(server) as page:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 3.5:
+            assert (await page.turn("Hello."))[0] == []
+            await asyncio.sleep(0.2)
+        assert (await page.until("error"))["code"] == "session_idle", "once nobody is"
+
+
+class Speech(BaseHTTPRequestHandler):
+    """`/v1/audio/speech` that does as it is told by what it is to say."""
+
+    release = threading.Event()
+    """What hangs does so until this is set."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        how = body["input"].split()[-1]
+        status, kind, length, sound = SPEECHES.get(how, (200, "audio/pcm", 24_000, bytes(24_000)))
+        if how == "hangs":
+            type(self).release.wait(PATIENCE_S)
+        with suppress(OSError):
+            if how != "gone":
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(length))
+                self.end_headers()
+                self.wfile.write(sound)
+            if len(sound) < length or how == "gone":
+                self.connection.close()
+
+    def log_message(self, *_: object) -> None:
+        """Nobody wants to know."""
+
+
+SPEECHES: dict[str, tuple[int, str, int, bytes]] = {
+    "locked": (401, "application/json", 9, b'{"a": {}}'),
+    "broken": (500, "text/plain", 4, b"Oops"),
+    "json": (200, "application/json", 16, b'{"error": "no!"}'),
+    "page": (200, "text/html", 6, b"<html>"),
+    "file": (200, "application/octet-stream", 8, b"RIFF\x01\x00\x00\x00"),
+    "empty": (200, "audio/pcm", 0, b""),
+    "breaks": (200, "audio/pcm", 96_000, bytes(24_000)),
+    "gone": (0, "", 0, b""),
+}
+
+
+@pytest.fixture(scope="module")
+def speech_url() -> Iterator[str]:
+    """A server that does as it is told."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Speech) as speech:
+        threading.Thread(target=speech.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{speech.server_port}"
+        Speech.release.set()
+        speech.shutdown()
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory, speech_url: str) -> Iterator[Server]:
+    """Its voice is that server."""
+    home = tmp_path_factory.mktemp("remote")
+    with Server(home, voice_engine="speech", speech_url=speech_url, conversations=20) as one:
+        yield one
+
+
+async def test_whatever_a_server_that_speaks_does_wrong_is_told_and_the_next_turn_is_heard(
+    remote: Server,
+) -> None:
+    async def conversation(how: str) -> None:
+        async with Page(remote) as page:
+            codes, first = await page.turn(how)
+            assert codes == ["speech_failed"], how
+            assert first["assistant"] == f"You said: {how}", "it is read instead"
+            assert page.heard_s == pytest.approx(0.5 if how == "breaks" else 0.0), how
+            before = page.heard_s
+            codes, second = await page.turn("again")
+            assert (codes, second["assistant"]) == ([], "You said: again"), how
+            assert page.heard_s - before == pytest.approx(0.5), how
+
+    await asyncio.gather(*(conversation(how) for how in SPEECHES))
+
+
+def test_a_server_that_speaks_and_falls_silent_is_given_up(
+    speech_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_tts, "SILENCE_S", 0.2)
+    voice, upstream = openai_tts.EndpointVoice(), Upstream((speech_url,), keys=("",))
+    assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
+    with pytest.raises(errors.SpeechFailed, match="Nothing came"):
+        next(voice.say("hangs", SayOptions(), lambda: False))
+
+
+async def test_who_does_not_wait_for_a_voice_that_hangs_is_answered_before_it_gives_up(
+    remote: Server,
+) -> None:
+    async with Page(remote) as page:
+        await page.send(type="text", text="hangs")
+        await page.until("status", state="processing")
+        await asyncio.sleep(0.5)
+        await page.send(type="text", text="never mind")
+        transcript = await page.until("transcript", user="never mind")
+        assert transcript["assistant"] == "You said: hangs never mind"
+        assert page.codes() == []
+        assert page.heard_s == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("which", ["thoughtful", "parrot", "remote"])
+async def test_nothing_of_all_that_is_left(which: str, request: pytest.FixtureRequest) -> None:
+    """After all tests before: as many open files as a conversation that went well leaves."""
+    server: Server = request.getfixturevalue(which)
+
+    async def settled() -> int:
+        async with Page(server) as page:
+            await page.turn("Be plain")
+
+        def over() -> bool:
+            return server.health()["active_sessions"] == 0
+
+        await asyncio.to_thread(wait_until, over, PATIENCE_S, "nobody talks")
+        return int(server.process.num_fds())
+
+    first = await settled()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(_broken_off(server))
+    for _ in range(int(PATIENCE_S)):
+        if (last := await settled()) <= first:
+            break
+        await asyncio.sleep(0.5)
+    assert last <= first, "open files"
+
+    def few() -> bool:
+        return len(server.process.children()) <= 3
+
+    await asyncio.to_thread(wait_until, few, PATIENCE_S, "no worker is left")
+
+
+async def _broken_off(server: Server) -> None:
+    async with Page(server) as page:
+        await page.send(type="text", text=LONG)
+        with suppress(AssertionError):
+            await page.sound()
+
+
+def test_every_way_to_fail_of_a_model_is_tried() -> None:
+    assert {*MODELS.values()} | {"llm_unreachable"} == _codes()
+
+
+def _codes() -> set[str]:
+    kinds: list[Any] = errors.LlmError.__subclasses__()
+    return {kind.code for kind in kinds}

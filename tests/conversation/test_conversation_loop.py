@@ -1,0 +1,129 @@
+"""The machine and the pacer together, as who drives them does: what stands in the history is what
+a client got to hear, sample by sample."""
+
+from __future__ import annotations
+
+import pytest
+from conversation_simulator import RATE, Table
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sidecar.conversation.commands import Command, Emit, Hush, Pause, Resume
+from sidecar.conversation.events import Cancelled, Played, Tick, Truncated, Typed, Voiced
+from sidecar.conversation.pacing import Client, Frame, Pacer
+from sidecar.conversation.told import ReplyEnded
+
+TEXT = "One two three four five six seven eight nine ten eleven twelve."
+
+
+class Driven(Table):
+    """A table whose sound goes through a pacer."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self.pacer = Pacer(client)
+        self.frames: list[tuple[float, Frame]] = []
+
+    def drive(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Emit(turn=turn, piece=piece, sound=sound):
+                    self.pacer.add(turn, piece, sound, self.now)
+                case Pause():
+                    self.pacer.pause(self.now)
+                case Resume():
+                    self.pacer.resume(self.now)
+                case Hush(turn=turn):
+                    self.pacer.hush(turn, self.now)
+
+    def run(self, until: float, step: float = 0.01) -> None:
+        while self.now < until:
+            self.now = min(until, self.now + step)
+            self.frames += [(self.now, frame) for frame in self.pacer.due(self.now)]
+            if self.pacer.turn:
+                played = self.pacer.played(self.now)
+                self.drive(self.take(Played(self.now, self.pacer.turn, played)))
+            self.drive(self.take(Tick(self.now)))
+
+    def answer(self) -> None:
+        self.says("Count!")
+        self.thinks(TEXT)
+        self.voices()
+        self.drive([one for one in self.all if isinstance(one, Emit)])
+        assert self.of(Voiced) == []
+
+    @property
+    def sent_s(self) -> float:
+        return sum(len(frame.pcm) / (2 * RATE) for _, frame in self.frames)
+
+
+@pytest.mark.parametrize("after_s", [0.3, 0.97, 1.5, 2.22])
+@pytest.mark.parametrize("by", ["voice", "key", "text"])
+def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
+    by: str, after_s: float
+) -> None:
+    table = Driven(Client())
+    table.answer()
+    table.run(table.now + after_s)
+    if by == "voice":
+        table.drive(table.starts())
+        table.run(table.now + 0.5)
+        table.drive(table.words("stop it"))
+    else:
+        cancel = Cancelled(table.now) if by == "key" else Typed(table.now, "Stop it.")
+        table.drive(table.take(cancel))
+    table.run(table.now + 1.0)
+    heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= table.sent_s + 5e-3]
+    (ended,) = table.told(ReplyEnded)
+    assert ended.text == " ".join(heard) + "…"
+    assert ended.heard_s == pytest.approx(table.sent_s)
+    lead = 0.15 + (0.26 if by == "voice" else 0.0)  # a voice is noticed when it lasts
+    assert after_s - 0.02 <= table.sent_s <= after_s + lead + 0.02
+
+
+@pytest.mark.parametrize("client", [Client(), Client(clears=True), Client(clears=True, holds=True)])
+def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(client: Client) -> None:
+    table = Driven(client)
+    table.answer()
+    table.run(table.now + 1.0)
+    table.drive(table.starts())
+    table.run(table.now + 0.5)
+    table.drive(table.stops())
+    table.drive(table.words("mm-hm"))
+    table.run(table.now + 4.0)
+    assert table.told(ReplyEnded)[0].text == TEXT
+    assert table.sent_s == pytest.approx(0.3 * 12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    starts_s=st.floats(0.0, 0.5),
+    stops_s=st.floats(0.0, 0.5),
+    spoken_over_s=st.floats(0.0, 6.0),
+    reports=st.booleans(),
+)
+def test_a_client_that_plays_late_and_stops_late_says_what_was_heard_and_that_stands(
+    starts_s: float, stops_s: float, spoken_over_s: float, reports: bool
+) -> None:
+    """It gets all at once, and begins and ends when it likes; without a word of it the clock from
+    the first sound on has to do."""
+    table = Driven(Client(clears=True))
+    table.answer()
+    began = table.now
+    table.run(began + 0.01)
+    assert table.sent_s == pytest.approx(0.3 * 12)
+    table.run(began + spoken_over_s, 0.2)
+    table.drive(table.starts())
+    table.run(table.now + 0.4, 0.1)
+    table.drive(table.words("stop it"))
+    clock = min(table.now - began, table.sent_s)
+    table.run(table.now + stops_s, 0.2)
+    ear = min(max(0.0, table.now - began - starts_s), table.sent_s)
+    if reports:
+        table.drive(table.take(Truncated(table.now, 1, ear)))
+    end = ear if reports else clock
+    assume(0.01 < (end - 0.15) % 0.3 < 0.29)  # of a word's very middle nobody can tell
+    heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= end]
+    text = " ".join(heard) + ("…" if len(heard) < 12 and heard else "")
+    stands = [entry.text for entry in table.talk.history.entries if entry.turn == 1]
+    assert stands == ([text] if text else [])

@@ -1,0 +1,95 @@
+"""What both said, as a transcript."""
+
+from __future__ import annotations
+
+from sidecar.conversation import told
+from sidecar.conversation.conversation_transcript import LETTERS, MACHINE, MOST, PERSON, Account
+from sidecar.transcripts.transcript import Transcript
+
+
+def written(account: Account, at: float = 90.0) -> Transcript:
+    return account.transcript(
+        at, engine="x", precision="fp32", language="en", machine="Machine (repeat)"
+    )
+
+
+def rows(transcript: Transcript) -> list[tuple[int | None, float, float, str]]:
+    return [(one.speaker, one.start, one.end, one.text) for one in transcript.segments]
+
+
+def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
+    account = Account(10.0)
+    for at, one in (
+        (12.3, told.PersonStarted(1, 12.0)),
+        (12.9, told.PersonSaying("Good")),
+        (13.4, told.PersonStopped(13.0)),
+        (13.4, told.PersonSaid("Good day.")),
+        (13.4, told.ReplyStarted(1)),
+        (13.6, told.ReplyWritten(1, "You said: Good day.")),
+        (13.7, told.ReplySpoken(1, 0, "You said: Good day.")),
+        (14.5, told.ReplySpoken(1, 1, "More.")),
+        (15.0, told.ReplyEnded(1, told.Ending.INTERRUPTED, "You said: Good…", 1.3, 2.0)),
+        (15.0, told.PersonStarted(2, 14.6)),
+        (15.1, told.ReplyTruncated(1, 1.0, "You said:…")),
+        (15.4, told.PersonSaying("But I")),
+    ):
+        account.take(one, at)
+    transcript = written(account, 16.0)
+    assert rows(transcript) == [
+        (PERSON, 2.0, 3.0, "Good day."),
+        (MACHINE, 3.7, 5.0, "You said:…"),
+        (PERSON, 4.6, 6.0, "But I"),
+    ]
+    assert transcript.name_of(MACHINE) == "Machine (repeat)"
+    assert transcript.name_of(PERSON) is None
+    assert transcript.duration == 6.0
+
+
+def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
+    account = Account(0.0)
+    for at, one in (
+        (1.0, told.PersonStarted(1, 1.0)),
+        (1.2, told.PersonSaying("hm")),
+        (1.3, told.NothingSaid()),
+        (2.0, told.PersonSaid("Typed.", typed=True)),
+        (2.0, told.ReplyStarted(3)),
+        (2.5, told.ReplyEnded(3, told.Ending.CANCELLED, "", 0.0, 0.2)),
+        (2.6, told.ReplyEnded(3, told.Ending.CANCELLED, "twice", 0.0, 0.2)),
+    ):
+        account.take(one, at)
+    assert rows(written(account)) == [(PERSON, 2.0, 2.0, "Typed.")]
+    assert written(account).voices == ()
+    account.take(told.Began(), 3.0)
+    assert rows(written(account)) == []
+
+
+def test_a_conversation_without_end_keeps_its_last_lines() -> None:
+    account = Account(0.0)
+    for at in range(MOST + 7):
+        account.take(told.PersonSaid(str(at), typed=True), float(at))
+    assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
+
+
+def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() -> None:
+    account = Account(10.0)
+    for at, one in (
+        (11.0, told.ReplyStarted(1)),
+        (11.0, told.ReplySpoken(1, 0, "Listen.")),
+        (15.0, told.PersonStarted(3, 15.0)),
+        (15.0, told.PersonSaid("mm-hm", backchannel=(12.0, 12.5))),
+        (15.5, told.PersonSaying("But")),
+        (15.6, told.ReplyEnded(1, told.Ending.INTERRUPTED, "Listen.", 4.0, 5.0)),
+    ):
+        account.take(one, at)
+    assert rows(written(account, 16.0)) == [
+        (MACHINE, 1.0, 5.6, "Listen."),
+        (PERSON, 2.0, 2.5, "mm-hm"),
+        (PERSON, 5.0, 6.0, "But"),
+    ]
+
+
+def test_backchannels_count_among_the_letters_that_are_kept() -> None:
+    account, often = Account(0.0), "yeah " * 10_000
+    for at in range(2 * LETTERS // len(often)):
+        account.take(told.PersonSaid(often, backchannel=(at, at + 0.5)), float(at))
+    assert sum(len(one.text) for one in written(account, 1e6).segments) <= LETTERS

@@ -1,0 +1,420 @@
+"""Who answers in a conversation: over a real socket, by a server that does all that servers do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from llm_server import STATUSES, STREAMS, WORDS, Completions, completions
+from service_process import PATIENCE_S, free_port
+
+from sidecar import errors
+from sidecar.config import servers
+from sidecar.config.settings import Settings
+from sidecar.conversation import conversation_registry
+from sidecar.conversation.conversation_registry import Conversations
+from sidecar.conversation.llm import chat, choice
+from sidecar.conversation.llm.choice import meant_by, thinker_of
+from sidecar.conversation.llm.dialogue import (
+    Call,
+    Choice,
+    Fragment,
+    Message,
+    Piece,
+    Role,
+    Tool,
+    Tools,
+)
+from sidecar.conversation.llm.endpoint import Address, Endpoint
+from sidecar.conversation.llm.thinker import Repeat, Thinker
+from sidecar.live.sessions.session_registry import Sessions
+from sidecar.service import system_checks
+from sidecar.service.system_checks import State
+
+ANSWER = "".join(WORDS)
+ASKED = (
+    Message(Role.SYSTEM, "Be brief."),
+    Message(Role.USER, "Good morning."),
+    Message(Role.ASSISTANT, "Good …"),
+    Message(Role.USER, "It is Ada."),
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Completions]:
+    async with completions("plain", "other") as one:
+        yield one
+
+
+async def answered(thinker: Thinker) -> list[str]:
+    async with asyncio.timeout(PATIENCE_S):
+        return [str(piece) async for piece in thinker.reply(ASKED)]
+
+
+async def by(server: Completions, model: str, **limits: float) -> list[str]:
+    thinker = Endpoint(Address(server.url, model, **limits))  # type: ignore[arg-type]
+    try:
+        return await answered(thinker)
+    finally:
+        await thinker.close()
+
+
+@pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn"])
+async def test_the_words_of_a_model_are_told_and_its_thoughts_are_not(
+    server: Completions, model: str
+) -> None:
+    assert "".join(await by(server, model)) == ANSWER
+
+
+async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
+    server: Completions,
+) -> None:
+    thinker = Endpoint(Address(server.url, key="secret", max_tokens=7))
+    await answered(thinker)
+    assert server.asked == [
+        {
+            "model": "plain",
+            "messages": [{"role": str(one.role), "content": one.text} for one in ASKED],
+            "stream": True,
+            "max_tokens": 7,
+        }
+    ]
+    assert "authorization: bearer secret" in server.headers[-1].lower()
+    assert thinker.name == f"plain at 127.0.0.1:{server.port}"
+    assert "secret" not in repr(Address(server.url, key="secret"))
+    await thinker.close()
+
+
+async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_then_on(
+    server: Completions,
+) -> None:
+    thinker = Endpoint(Address(server.url, "reasoner", max_tokens=7))
+    for _ in range(2):
+        assert "".join(await answered(thinker)) == ANSWER
+    await thinker.close()
+    names = ("max_tokens", "max_completion_tokens")
+    limits = [{name: one[name] for name in names if name in one} for one in server.asked]
+    assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
+
+
+async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, plain = asyncio.Barrier(2), Completions._chat
+
+    async def chat_(one: Completions, model: str, *rest: Any) -> None:
+        if len(server.asked) <= both.parties:  # neither is refused before both have asked
+            await both.wait()
+        await plain(one, model, *rest)
+
+    monkeypatch.setattr(Completions, "_chat", chat_)
+    thinker = Endpoint(Address(server.url, "reasoner"))
+    for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
+        assert "".join(pieces) == ANSWER
+    await thinker.close()
+
+
+async def test_a_model_that_starts_after_the_first_look_is_found(
+    server: Completions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
+    monkeypatch.setattr(conversation_registry, "AT_ONCE_S", PATIENCE_S)
+    caplog.set_level("INFO")
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    for _ in range(3):
+        assert isinstance(await talks.thinker(), Repeat)
+    assert caplog.text.count("none of Nobody answers") == 1
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
+    asked = len(server.headers)
+    await talks.thinker()
+    assert len(server.headers) == asked, "what was found is not looked for again"
+    await talks.close()
+
+
+async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": f"http://127.0.0.1:{free_port()}"})
+    monkeypatch.setattr(conversation_registry, "AT_ONCE_S", PATIENCE_S)
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    models = talks.models
+
+    async def started() -> tuple[str, ...]:
+        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url})
+        return await models()
+
+    monkeypatch.setattr(talks, "models", started)
+    for _ in range(2):
+        assert (await talks.thinker("other")).name == f"other at 127.0.0.1:{server.port}"
+    await talks.close()
+
+
+async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = list[str]()
+
+    async def looked(url: str, wanted: str) -> str:
+        looks.append(url)
+        await asyncio.sleep(0.02)
+        return ""
+
+    monkeypatch.setattr(choice, "KNOWN", {"Mute": "http://127.0.0.1:9"})
+    monkeypatch.setattr(choice, "_looked", looked)
+    monkeypatch.setattr(conversation_registry, "AT_ONCE_S", 0.0)
+    monkeypatch.setattr(conversation_registry, "LOOK_RESTS", 1e6)
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    for _ in range(5):
+        assert isinstance(await talks.thinker(), Repeat)
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "said"),
+    [
+        ("fails", errors.LlmFailed, "out of memory"),
+        ("breaks", errors.LlmFailed, "broke off"),
+        ("html", errors.LlmGarbled, ""),
+        ("list", errors.LlmGarbled, ""),
+        ("loose", errors.LlmFailed, "model is loading"),
+        ("locked", errors.LlmRefused, "no key"),
+        ("absent", errors.LlmRefused, "not found"),
+        ("long", errors.LlmRefused, "maximum context length"),
+        ("broken", errors.LlmFailed, "500"),
+    ],
+)
+async def test_what_goes_wrong_is_said_in_our_words_and_the_servers(
+    server: Completions, model: str, error: type[errors.LlmError], said: str
+) -> None:
+    with pytest.raises(error) as found:
+        await by(server, model)
+    assert said in found.value.detail
+    assert found.value.hint
+
+
+def test_every_way_to_fail_is_tried() -> None:
+    assert {*STATUSES} == {"locked", "absent", "long", "broken"}
+    assert len(STREAMS) == 12
+
+
+@pytest.mark.parametrize(("model", "limits"), [("slow", "first_s"), ("stalls", "next_s")])
+async def test_a_model_that_falls_silent_is_left(
+    server: Completions, model: str, limits: str
+) -> None:
+    with pytest.raises(errors.LlmTimeout):
+        await by(server, model, **{limits: 0.2})
+    await _until_left(server)
+
+
+async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:
+    thinker = Endpoint(Address(server.url, "stalls"))
+    async with asyncio.timeout(PATIENCE_S), aclosing(thinker.reply(ASKED)) as pieces:
+        async for piece in pieces:
+            assert piece == WORDS[0], "while the rest is not said"
+            break
+    await _until_left(server)
+    await thinker.close()
+
+
+async def test_a_conversation_that_begins_has_the_model_loaded(server: Completions) -> None:
+    thinker = Endpoint(Address(server.url))
+    await thinker.ready()
+    assert [one["max_tokens"] for one in server.asked] == [1]
+    await thinker.close()
+
+
+async def test_where_nobody_is_that_is_said() -> None:
+    thinker = Endpoint(Address(f"http://127.0.0.1:{free_port()}", "plain"))
+    for ask in (thinker.ready, lambda: answered(thinker)):
+        with pytest.raises(errors.LlmUnreachable):
+            await ask()
+    await thinker.close()
+
+
+async def test_a_server_without_a_model_is_no_help() -> None:
+    async with completions() as server:
+        with pytest.raises(errors.LlmRefused, match="no model"):
+            await by(server, "")
+
+
+async def test_without_a_model_what_was_heard_is_repeated_and_it_is_said_that_it_is() -> None:
+    assert "".join(await answered(Repeat())).split() == ["You", "said:", "It", "is", "Ada."]
+
+
+async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    assert isinstance(await thinker_of(meant_by(Settings())), Repeat)
+    assert server.headers == []
+    found = await thinker_of(meant_by(Settings(llm="auto")))
+    assert found.name == f"plain at 127.0.0.1:{server.port}"
+    wanted = await thinker_of(meant_by(Settings(llm="auto", llm_model="other")))
+    assert wanted.name.startswith("other at ")
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
+    assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
+    for one in (found, wanted):
+        await one.close()
+
+
+async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_before_it(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url, "Mute": mute})
+        async with asyncio.timeout(PATIENCE_S / 2):
+            found = await thinker_of(meant_by(Settings(llm="auto")))
+        assert found.name.startswith("plain at ")
+        await found.close()
+        monkeypatch.setattr(choice, "LOOK_S", 0.05)
+        monkeypatch.setattr(choice, "KNOWN", {"Mute": mute})
+        assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
+
+
+async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
+    server: Completions, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("from-a-file\n")
+    key.chmod(0o600)
+    thinker = await thinker_of(meant_by(Settings(llm=f"{server.url}/v1/", llm_key_file=key)))
+    assert "".join(await answered(thinker)) == ANSWER
+    assert "authorization: bearer from-a-file" in server.headers[-1].lower()
+    await thinker.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "ollama", "ftp://there", "http://", "http://a:b@there", "http://there?x=1", "http://[::1"],
+)
+def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        servers.address(wrong, "llm")
+    assert not wrong or wrong not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("llm", "state", "said"),
+    [
+        ("repeat", State.ABSENT, "repeated"),
+        ("auto", State.GOOD, "Ollama"),
+        ("http://10.0.0.1:1234/v1", State.GOOD, "10.0.0.1:1234"),
+        ("ollama", State.BAD, "no address"),
+    ],
+)
+def test_the_doctor_says_who_answers_and_what_is_no_address(
+    llm: str, state: State, said: str
+) -> None:
+    found = system_checks.thinker(Settings(llm=llm))
+    assert found.state is state
+    assert said in found.text
+
+
+def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
+    both = Settings(llm="http://127.0.0.1:1", llm_key="a", llm_key_file=tmp_path / "key")
+    with pytest.raises(errors.SettingsInvalid, match="each give a key"):
+        meant_by(both)
+
+
+WEATHER = Tool("weather", "How it is outside.", {"type": "object"})
+TOOLS = Tools((WEATHER, Tool("clock")), named="weather")
+
+
+async def called(server: Completions, model: str, tools: Tools = TOOLS) -> list[Piece]:
+    thinker = Endpoint(Address(server.url, model))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return [piece async for piece in thinker.reply(ASKED, tools)]
+    finally:
+        await thinker.close()
+
+
+async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
+    server: Completions,
+) -> None:
+    pieces = await called(server, "calls")
+    assert [one for one in pieces if isinstance(one, str)] == ["One moment. "]
+    fragments = [one for one in pieces if isinstance(one, Fragment)]
+    assert [one.index for one in fragments] == [0, 0, 1, 0, 1]
+    assert [(one.id, one.name) for one in fragments if one.id] == [
+        ("call_a", "weather"),
+        ("call_b", "clock"),
+    ]
+    first = "".join(one.arguments for one in fragments if one.index == 0)
+    assert first == '{"city":"Oslo"}'
+    function = {"name": "weather", "description": "How it is outside."}
+    assert server.asked[-1]["tools"] == [
+        {"type": "function", "function": {**function, "parameters": {"type": "object"}}},
+        {"type": "function", "function": {"name": "clock"}},
+    ]
+    assert server.asked[-1]["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+
+
+async def test_servers_that_do_not_count_calls_and_those_that_send_none_are_understood(
+    server: Completions,
+) -> None:
+    assert await called(server, "whole", Tools((WEATHER,), Choice.REQUIRED)) == [
+        Fragment(0, "a", "weather", '{"city": "Oslo"}'),
+        Fragment(1, "b", "clock"),
+    ]
+    assert server.asked[-1]["tool_choice"] == "required"
+    with pytest.raises(errors.LlmGarbled):
+        await called(server, "odd")
+
+
+async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Completions) -> None:
+    call = Call("call_a", "weather", "{}")
+    messages = (
+        Message(Role.USER, "Does it rain?"),
+        Message(Role.ASSISTANT, "", (call,)),
+        Message(Role.TOOL, "rain", call="call_a"),
+    )
+    thinker = Endpoint(Address(server.url, "plain"))
+    async for _ in thinker.reply(messages, TOOLS):
+        pass
+    await thinker.close()
+    function = {"name": "weather", "arguments": "{}"}
+    assert server.asked[-1]["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_a", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "rain", "tool_call_id": "call_a"},
+    ]
+
+
+async def test_who_repeats_says_that_it_calls_no_tools() -> None:
+    assert not Repeat().calls
+    with pytest.raises(errors.ToolsUnavailable):
+        async for _ in Repeat().reply(ASKED, TOOLS):
+            pass
+
+
+def test_a_line_without_end_is_given_up() -> None:
+    with pytest.raises(errors.LlmGarbled):
+        chat.Words().feed(b"data: " + bytes(chat.LONGEST_LINE))
+
+
+def test_what_only_looks_like_a_thought_is_said() -> None:
+    aloud = chat.Aloud()
+    pieces = [aloud.feed(piece) for piece in ("a <", "b> and <thin", "g> <thi")]
+    assert "".join(pieces) + aloud.end() == "a <b> and <thing> <thi"
+
+
+async def _until_left(server: Completions) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await server.left.wait()

@@ -1,0 +1,91 @@
+"""Many conversations at once: none hears another's words or sound, and nothing piles up. What is
+done for minutes by `bench.many_conversations` is done for seconds here."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from service_process import PATIENCE_S, Server, until, wait_until
+
+from bench.conversation_stages import model
+from bench.many_conversations import Counts, converse
+from sidecar.auth.identity import EVERYBODY
+from sidecar.config.settings import load_settings
+from sidecar.conversation.events import Typed
+from sidecar.conversation.pacing import Client
+from sidecar.conversation.talk import Talk
+from sidecar.conversation.told import ReplyEnded
+from sidecar.interfaces.voice import SayOptions
+from sidecar.server.app import create_service
+
+MANY = 10
+TURNS = 20
+
+
+async def test_ten_conversations_at_once_hear_their_own_answers_word_by_word_and_sample_by_sample(
+    tmp_path: Path,
+) -> None:
+    settings = {"voice_engine": "scripted", "llm_model": "repeats", "conversations": MANY}
+    with model() as (url, _), Server(tmp_path, llm=url, **settings) as server:  # type: ignore[arg-type]
+        counts = Counts()
+        await converse(server.port, MANY, 2.0, counts)
+        assert counts.wrong == []
+        assert counts.turns.keys() == {"spoken", "typed", "ended_by_key", "spoken_over"}
+        assert sum(counts.turns.values()) >= MANY
+        open_files = server.process.num_fds()
+        await converse(server.port, MANY, 0.0, counts)
+        assert counts.wrong == []
+
+        def nothing_more() -> bool:
+            return bool(server.process.num_fds() <= open_files)
+
+        await asyncio.to_thread(wait_until, nothing_more, PATIENCE_S, "no file stays open")
+
+
+async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
+    tmp_path: Path,
+) -> None:
+    service = create_service(
+        load_settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
+    )
+    await service.open()
+    try:
+        before = len(asyncio.all_tasks())
+        async with AsyncExitStack() as stack:
+            options = service.conversations.options()
+            talk = await stack.enter_async_context(
+                service.conversations.open(
+                    EVERYBODY, options, SayOptions(speed=20.0), client=Client(clears=True)
+                )
+            )
+            running = asyncio.create_task(talk.run())
+            await _answered(talk)
+            first = await _at_rest()
+            for _ in range(TURNS):
+                await _answered(talk)
+            await until(lambda: len(asyncio.all_tasks()) <= first)
+            running.cancel()
+            await asyncio.wait({running})
+        asked_at_rest = 2  # whether they hear: the recogniser and the voice, which are there now
+        await until(lambda: len(asyncio.all_tasks()) <= before + asked_at_rest)
+    finally:
+        await service.close()
+
+
+async def _answered(talk: Talk) -> None:
+    talk.wish(Typed, "Yes.")
+    async with asyncio.timeout(PATIENCE_S):
+        async for out in talk.outgoing():
+            if isinstance(out, ReplyEnded):
+                break
+
+
+async def _at_rest() -> int:
+    """How many tasks there are once none has ended for a while."""
+    least = len(asyncio.all_tasks())
+    for _ in range(50):
+        await asyncio.sleep(0.002)
+        least = min(least, len(asyncio.all_tasks()))
+    return least

@@ -1,0 +1,231 @@
+"""Sound on its way to a client, by a made-up clock."""
+
+from __future__ import annotations
+
+import pytest
+from conversation_simulator import RATE, silence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.conversation.pacing import LEAD_S, LONGEST_S, SHORTEST_S, Client, Frame, Pacer
+from sidecar.interfaces.voice import Mark, Sound
+
+
+def run(pacer: Pacer, now: float, until: float) -> list[tuple[float, Frame]]:
+    """Let it send whenever it wants to."""
+    found: list[tuple[float, Frame]] = []
+    while True:
+        found += [(now, frame) for frame in pacer.due(now)]
+        wake = pacer.wake_at(now)
+        if wake is None or wake > until:
+            return found
+        assert wake > now, "it turns in a circle"
+        now = wake
+
+
+def numbered(seconds: float, start: int = 0) -> Sound:
+    """Samples that are their own numbers."""
+    count = round(seconds * RATE)
+    return Sound(b"".join((start + n).to_bytes(2, "little") for n in range(count)), RATE)
+
+
+def test_nothing_is_sent_more_than_its_lead_ahead_of_the_ear() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, numbered(2.0), 10.0)
+    sent = run(pacer, 10.0, 20.0)
+    for at, frame in sent:
+        assert frame.start + frame.seconds - (at - 10.0) <= LEAD_S + 1e-3
+        assert at - 10.0 <= frame.start + 1e-3, "the ear ran dry"
+    assert b"".join(frame.pcm for _, frame in sent) == numbered(2.0).pcm
+    assert all(SHORTEST_S - 1e-3 <= frame.seconds <= LONGEST_S for _, frame in sent[:-1])
+    assert pacer.heard(12.0) == pytest.approx(2.0)
+    assert pacer.wake_at(12.0) is None
+
+
+def test_a_turn_that_ends_loses_not_one_sample() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, numbered(0.3), 0.0)
+    sent = [frame for _, frame in run(pacer, 0.0, 0.25)]
+    pacer.add(1, 0, numbered(0.002, start=300), 0.26)
+    sent += [*pacer.due(0.26), *pacer.end(1, 0.26)]
+    assert b"".join(frame.pcm for frame in sent) == numbered(0.302).pcm
+    assert sum(frame.seconds for frame in sent[:-1]) == pytest.approx(sent[-1].start)
+    assert (pacer.turn, pacer.end(1, 0.26)) == (0, [])
+
+
+def test_a_client_that_clears_gets_all_at_once() -> None:
+    pacer = Pacer(Client(clears=True))
+    pacer.add(1, 0, numbered(2.0), 10.0)
+    frames = pacer.due(10.0)
+    assert sum(frame.seconds for frame in frames) == pytest.approx(2.0)
+    assert max(frame.seconds for frame in frames) <= LONGEST_S
+    assert pacer.heard(10.5) == pytest.approx(0.5)
+    assert pacer.wake_at(10.5) == pytest.approx(12.0)  # to tell that all was heard
+
+
+def test_the_first_sound_goes_out_however_little_it_is() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, silence(0.03), 0.0)
+    assert [frame.seconds for frame in pacer.due(0.0)] == [pytest.approx(0.03)]
+    pacer.add(1, 0, silence(0.03), 0.0)
+    assert pacer.due(0.0) == []  # what follows waits for its like, or until the client has none
+    assert pacer.wake_at(0.0) == pytest.approx(0.01)
+    assert [frame.seconds for frame in pacer.due(0.01)] == [pytest.approx(0.03)]
+
+
+def test_small_sounds_go_out_together() -> None:
+    pacer = Pacer()
+    for number in range(20):
+        pacer.add(1, number, silence(0.06), 0.0)
+    frames = [frame for _, frame in run(pacer, 0.0, 9.0)]
+    assert sum(frame.seconds for frame in frames) == pytest.approx(1.2)
+    assert len(frames) <= 10
+
+
+def test_a_frame_ends_between_two_words_where_it_can() -> None:
+    pacer = Pacer(Client(lead_s=0.5))
+    pacer.add(1, 0, Sound(bytes(2 * RATE), RATE, (Mark(0, 0.0), Mark(3, 0.2), Mark(7, 0.9))), 0.0)
+    assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
+    pacer = Pacer(Client(lead_s=1.0))
+    marks = (Mark(0, 0.1), Mark(2, 0.2), Mark(3, 0.24), Mark(7, 0.34), Mark(9, 0.46))
+    pacer.add(1, 0, Sound(bytes(2 * RATE), RATE, marks), 0.0)
+    assert [frame.start for frame in pacer.due(0.0)][:3] == pytest.approx([0.0, 0.24, 0.46])
+    pacer = Pacer(Client(lead_s=0.5))
+    pacer.add(1, 0, silence(0.06), 0.0)
+    pacer.add(1, 1, Sound(bytes(RATE), RATE, (Mark(0, 0.14),)), 0.0)  # its piece begins at 0.06
+    assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
+
+
+def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, silence(2.0), 0.0)
+    sent = sum(frame.seconds for _, frame in run(pacer, 0.0, 0.5))
+    assert pacer.played(0.5) == pytest.approx(sent)  # it cannot be unheard
+    assert pacer.hush(1, 0.5) == pytest.approx(sent)
+    pacer.add(1, 0, silence(2.0), 0.6)
+    assert pacer.due(0.6) == []
+    assert pacer.wake_at(0.6) is None
+    pacer.add(2, 0, silence(0.1), 0.7)
+    assert [frame.turn for frame in pacer.due(0.7)] == [2]
+    assert pacer.hush(1, 0.8) == 0.0
+    assert pacer.heard(0.8) == pytest.approx(0.1)
+
+
+def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
+    pacer = Pacer(Client(clears=True))
+    pacer.add(1, 0, silence(2.0), 0.0)
+    pacer.due(0.0)
+    assert pacer.played(0.5) == pytest.approx(0.5)
+    assert pacer.hush(1, 0.5) == pytest.approx(0.5)
+    assert pacer.turn == 0
+    assert pacer.played(9.0) == 0.0
+
+
+@pytest.mark.parametrize("client", [Client(), Client(clears=True, holds=True), Client(holds=True)])
+def test_a_pause_loses_nothing(client: Client) -> None:
+    pacer = Pacer(client)
+    pacer.add(1, 0, numbered(1.0), 0.0)
+    sent = run(pacer, 0.0, 0.3)
+    pacer.pause(0.3)
+    heard = pacer.heard(0.3)
+    assert pacer.heard(5.0) == heard
+    assert pacer.due(5.0) == []
+    assert pacer.wake_at(5.0) is None
+    pacer.resume(5.0)
+    sent += run(pacer, 5.0, 9.0)
+    assert b"".join(frame.pcm for _, frame in sent) == numbered(1.0).pcm
+    assert pacer.heard(5.0 + 1.0 - heard) == pytest.approx(1.0)
+
+
+def test_a_client_that_clears_and_cannot_hold_plays_on_through_a_pause() -> None:
+    pacer = Pacer(Client(clears=True))
+    pacer.add(1, 0, silence(1.0), 0.0)
+    pacer.due(0.0)
+    pacer.pause(0.2)
+    pacer.add(1, 0, silence(1.0), 0.3)
+    assert pacer.due(0.5) == []
+    assert pacer.heard(0.5) == pytest.approx(0.5)
+    pacer.resume(0.6)
+    assert pacer.due(0.6)
+    assert pacer.heard(1.6) == pytest.approx(1.6)
+
+
+def test_an_ear_that_ran_dry_goes_on_from_there() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, silence(0.1), 0.0)
+    pacer.due(0.0)
+    pacer.add(1, 0, silence(0.1), 3.0)
+    assert pacer.heard(3.0) == pytest.approx(0.1)
+    pacer.due(3.0)
+    assert pacer.heard(3.05) == pytest.approx(0.15)
+
+
+def test_a_rate_is_a_turns() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, Sound(b"", 1000), 0.0)
+    with pytest.raises(ValueError, match="one rate"):
+        pacer.add(1, 0, Sound(b"", 2000), 0.0)
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["add", "wait", "wait", "pause", "resume"]), st.integers(1, 60)),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(story=steps, hushed=st.booleans())
+def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
+    story: list[tuple[str, int]], hushed: bool
+) -> None:
+    pacer, now, made, before = Pacer(), 0.0, 0, 0.0
+    sent: list[bytes] = []
+
+    def until(at: float) -> float:
+        for when, frame in run(pacer, now, at):
+            sent.append(frame.pcm)
+            total = sum(map(len, sent)) / (2 * RATE)
+            assert total - pacer.heard(when) <= LEAD_S + 1e-3
+        return at
+
+    for kind, number in story:
+        if kind == "add":
+            pacer.add(1, made % 3, numbered(number / 100, made), now)
+            made += round(number / 100 * RATE)
+            now = until(now)
+        elif kind == "wait":
+            now = until(now + number / 50)
+        elif kind == "pause":
+            pacer.pause(now)
+        else:
+            pacer.resume(now)
+            now = until(now)
+        assert before <= pacer.heard(now) + 1e-9
+        before = pacer.heard(now)
+    if hushed:
+        pacer.hush(1, now)
+    pacer.resume(now)
+    until(now + 99)
+    expected = numbered(made / RATE).pcm
+    got = b"".join(sent)
+    assert got == expected[: len(got)]
+    assert hushed or (got == expected and pacer.heard(now + 99) == pytest.approx(made / RATE))
+
+
+def test_what_a_client_says_that_it_played_counts_and_goes_on_by_time() -> None:
+    pacer = Pacer(Client(clears=True, holds=True))
+    pacer.add(1, 0, numbered(4.0), 0.0)
+    assert sum(frame.seconds for frame in pacer.due(0.0)) == 4.0
+    assert pacer.played(1.0) == 1.0
+    pacer.report(1, 0.7, 1.0)
+    assert (pacer.played(1.0), pacer.played(1.5)) == (0.7, 1.2)
+    pacer.pause(1.5)
+    assert pacer.played(9.0) == 1.2
+    pacer.report(1, 1.3, 9.0)
+    assert pacer.played(9.5) == 1.3, "it stands"
+    pacer.resume(10.0)
+    assert pacer.played(11.0) == 2.3
+    pacer.report(1, 99.0, 11.0)
+    assert pacer.played(11.0) == 4.0, "no more than it has"
+    pacer.report(2, 0.5, 11.0)
+    assert pacer.played(11.0) == 4.0, "another turn's"

@@ -1,0 +1,160 @@
+"""What a conversation hears when its client falls silent in the middle, by the ear alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from service_process import stand_still, until
+
+from sidecar.conversation import ear
+from sidecar.conversation.ear import Ear
+from sidecar.conversation.events import SpeechStarted, SpeechStopped, TalkEvent, Words
+from sidecar.interfaces import live_events
+from sidecar.interfaces.live import Encoding
+from sidecar.live.sessions.session import Session
+from sidecar.transcripts.transcript import Segment
+
+SOUND = bytes(320)
+
+
+class Told:
+    """A session that says what the test has it say, and notes how often its sound was ended."""
+
+    def __init__(self) -> None:
+        self.options, self.received_s, self.commits = ear.options(), 0.0, 0
+        self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
+        self.room = asyncio.Event()
+        self.room.set()
+
+    async def send(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        await self.room.wait()
+        self.received_s += len(raw) / encoding.width / rate
+
+    def commit(self) -> None:
+        self.commits += 1
+
+    async def tell(self, event: live_events.LiveEvent) -> None:
+        self._events.put_nowait(event)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def events(self) -> AsyncIterator[Any]:
+        while True:
+            yield SimpleNamespace(event=await self._events.get())
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_later(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ear, "STARVED_S", 0.0)
+    monkeypatch.setattr(ear, "CHUNKS", 0.0)
+    session, happened = Told(), list[TalkEvent]()
+    hears = Ear(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    listening = asyncio.ensure_future(hears.listen())
+    for utterance in (1, 2):
+        if not late:
+            await session.tell(live_events.SpeechStarted(utterance, 0.0))
+        await hears.hear(SOUND)
+        await until(lambda: hears._quiet if late else session.commits == utterance)  # noqa: B023
+        assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
+        if late:
+            await session.tell(live_events.SpeechStarted(utterance, 0.0))
+        assert session.commits == utterance
+        await session.tell(live_events.TurnEnded(utterance, 0.0, 0.01, "word", committed=True))
+    await session.tell(live_events.SpeechStarted(3, 0.0))
+    assert session.commits == 2, "what came was ended behind all of it"
+    listening.cancel()
+    assert [type(one) for one in happened].count(SpeechStarted) == 3
+    assert [type(one) for one in happened].count(SpeechStopped) == 2
+
+
+async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ear, "STARVED_S", 0.06)
+    session = Told()
+    hears = Ear(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
+    listening = asyncio.ensure_future(hears.listen())
+    await hears.hear(SOUND)
+    await session.tell(live_events.SpeechStarted(1, 0.0))
+    stand_still(0.2)  # what is said meanwhile has not been read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await hears.hear(SOUND)
+    assert session.commits == 0
+    session.room.clear()
+    receiving = asyncio.ensure_future(hears.hear(SOUND))
+    await asyncio.sleep(0.5)
+    assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
+    receiving.cancel()
+    await until(lambda: session.commits == 1)
+    listening.cancel()
+
+
+def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
+    return live_events.Final(turn, 0, Segment(start, end, text))
+
+
+async def heard_by(session: Told) -> tuple[Ear, list[TalkEvent], asyncio.Task[None]]:
+    """An ear that listens to the session, and what it tells."""
+    happened = list[TalkEvent]()
+    hears = Ear(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    return hears, happened, asyncio.ensure_future(hears.listen())
+
+
+async def test_partial_and_final_words_are_told_with_the_utterance_that_said_them() -> None:
+    session = Told()
+    _, happened, listening = await heard_by(session)
+    for event in (
+        live_events.SpeechStarted(0, 0.0),
+        live_events.Partial(0, 0, 0.0, 1.0, "I would"),
+        live_events.SpeechStopped(0, 1.0),
+        live_events.SpeechStarted(1, 1.2),  # a final may take longer than the pause
+        final(0, "I would like", 0.0, 1.0),
+        live_events.TurnEnded(0, 0.0, 1.0, "I would like"),
+        live_events.Partial(1, 1, 1.2, 2.0, "a coffee"),
+        final(1, "a coffee with", 1.2, 9.2),  # it was long, and is cut
+        live_events.Partial(1, 2, 9.2, 10.0, "milk"),
+    ):
+        await session.tell(event)
+    listening.cancel()
+    words = [(one.utterance, one.text) for one in happened if isinstance(one, Words)]
+    assert words == [
+        (0, "I would"),
+        (0, "I would like"),
+        (1, "a coffee"),
+        (1, "a coffee with"),
+        (1, "a coffee with milk"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        live_events.TurnEnded(0, 0.0, 1.0, "first", committed=True),
+        live_events.SpeechStopped(0, 1.0),
+        live_events.TurnDropped(0, 1.0),
+    ],
+    ids=lambda end: type(end).__name__,
+)
+async def test_the_late_end_of_one_turn_does_not_end_the_next(
+    end: live_events.LiveEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ear, "STARVED_S", 0.0)
+    monkeypatch.setattr(ear, "CHUNKS", 0.0)
+    session = Told()
+    hears, happened, listening = await heard_by(session)
+    await session.tell(live_events.SpeechStarted(0, 0.0))
+    hears.commit(lambda: None)
+    await session.tell(live_events.SpeechStarted(1, 1.0))
+    await session.tell(end)
+    await session.tell(live_events.Partial(1, 1, 1.0, 2.0, "stop it now"))
+    assert Words(0.0, 1, "stop it now", 1.0) in happened
+    await hears.hear(SOUND)
+    await until(lambda: session.commits == 2)  # it is ended when no sound comes any more
+    listening.cancel()

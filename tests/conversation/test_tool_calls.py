@@ -1,0 +1,234 @@
+"""Calls of tools in a conversation's machine: what is told of them, when they count, and what a
+model is told of what came of them."""
+
+from __future__ import annotations
+
+import pytest
+from conversation_simulator import Table
+
+from sidecar.conversation.calls import MOST, MOST_CHARACTERS
+from sidecar.conversation.commands import Say, Stop, Think
+from sidecar.conversation.events import (
+    Asked,
+    Calling,
+    Cancelled,
+    Dropped,
+    Returned,
+    Stage,
+    StageEnded,
+    StageFailed,
+    Token,
+    Typed,
+)
+from sidecar.conversation.llm.dialogue import Call, Fragment, Message, Role, Tool, Tools
+from sidecar.conversation.options import TalkOptions
+from sidecar.conversation.told import (
+    CallEnded,
+    CallStarted,
+    CallWritten,
+    Ending,
+    Failed,
+    Recorded,
+    ReplyEnded,
+    ReplyStarted,
+)
+from sidecar.errors import CallUnknown, LlmGarbled
+
+TOOLS = Tools((Tool("weather"), Tool("clock")))
+OSLO = Call("call_a", "weather", '{"city":"Oslo"}')
+
+
+class ToolTable(Table):
+    """A machine whose client has tools."""
+
+    def __init__(self, options: TalkOptions | None = None) -> None:
+        super().__init__(options or TalkOptions(tools=TOOLS))
+
+    def types(self, text: str) -> None:
+        self.take(Typed(self.now, text))
+
+    def calls(self, *fragments: Fragment, ended: bool = True) -> None:
+        turn = self.talk.turn
+        for one in fragments:
+            self.take(Calling(self.now, turn, one))
+        if ended:
+            self.take(StageEnded(self.now, turn, Stage.THINKER))
+
+    def asks_for(self, call: Call = OSLO, index: int = 0) -> None:
+        self.calls(*written(call, index))
+
+    def returns(self, output: str, call: str = OSLO.id) -> None:
+        self.take(Returned(self.now, call, output, f"item of {call}"))
+
+    def asked(self) -> tuple[Message, ...]:
+        self.take(Asked(self.now))
+        return self.of(Think)[-1].messages
+
+
+def written(call: Call, index: int = 0) -> list[Fragment]:
+    """As models write one."""
+    cut = len(call.arguments) // 2
+    begun = Fragment(index, call.id, call.name)
+    return [begun, *(Fragment(index, arguments=part) for part in
+                     (call.arguments[:cut], call.arguments[cut:]))]  # fmt: skip
+
+
+def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered() -> None:
+    table = ToolTable()
+    table.types("Does it rain in Oslo?")
+    assert table.of(Think)[0].tools == TOOLS
+    table.asks_for()
+    assert table.told(CallStarted) == [CallStarted(1, "call_a", "weather")]
+    assert "".join(one.text for one in table.told(CallWritten)) == OSLO.arguments
+    assert [one.call for one in table.told(CallEnded)] == [OSLO]
+    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.COMPLETED]
+    assert table.told(Failed) == []
+    table.returns("rain")
+    assert table.told(Recorded)[-1].name == "item of call_a"
+    assert len(table.of(Think)) == 1, "an answer is asked for"
+    assert table.asked() == (
+        Message(Role.USER, "Does it rain in Oslo?"),
+        Message(Role.ASSISTANT, "", (OSLO,)),
+        Message(Role.TOOL, "rain", call="call_a"),
+    )
+    table.thinks("It rains.")
+    table.voices()
+    table.plays(99)
+    table.types("And now?")
+    assert [one.role for one in table.of(Think)[-1].messages] == [
+        *(Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT, Role.USER)
+    ]
+
+
+def test_several_calls_of_one_answer_are_told_apart_and_told_together() -> None:
+    clock = Call("call_b", "clock", "{}")
+    table = ToolTable()
+    table.types("What is going on in Oslo?")
+    table.take(Token(table.now, 1, "One moment. "))
+    a, b = written(OSLO), written(clock, 1)
+    table.calls(a[0], b[0], a[1], b[1], b[2], a[2])
+    table.voices()
+    table.plays(99)
+    assert [one.call for one in table.told(CallEnded)] == [OSLO, clock]
+    table.returns("noon", "call_b")
+    assert table.asked()[1:] == (
+        Message(Role.ASSISTANT, "One moment.", (clock,)),
+        Message(Role.TOOL, "noon", call="call_b"),
+    ), "nobody is told of a call of which nothing came yet"
+    table.take(Cancelled(table.now))
+    table.returns("rain")
+    assert table.asked()[1:] == (
+        Message(Role.ASSISTANT, "One moment.", (clock, OSLO)),
+        Message(Role.TOOL, "noon", call="call_b"),
+        Message(Role.TOOL, "rain", call="call_a"),
+    )
+
+
+def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
+    table = ToolTable()
+    table.starts()
+    table.until(1.0)
+    table.stops()
+    table.words("Does it rain in")
+    table.asks_for()
+    assert table.told(CallStarted) == []
+    assert not table.talk.history.knows("call_a")
+    table.goes_on()
+    table.until(1.6)
+    table.stops()
+    table.words("Does it rain in Oslo?")
+    table.until(3.5)
+    assert table.told(ReplyStarted) != []
+    assert table.told(CallStarted) == [], "it was thought of for another turn"
+    table.asks_for()
+    assert len(table.told(CallEnded)) == 1
+
+
+def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_error() -> None:
+    table = ToolTable()
+    table.types("Does it rain in Oslo?")
+    table.calls(*written(OSLO)[:2], ended=False)
+    table.types("Never mind.")
+    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.INTERRUPTED]
+    table.take(Calling(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
+    table.take(StageEnded(table.now, 1, Stage.THINKER))
+    assert table.told(CallEnded) == []
+    table.returns("rain")
+    assert [type(one.error) for one in table.told(Failed)] == [CallUnknown]
+    assert [one.role for one in table.of(Think)[-1].messages] == [Role.USER]
+
+
+def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_the_call() -> None:
+    table = ToolTable()
+    table.types("Does it rain in Oslo?")
+    table.asks_for()
+    table.says("Are you there?")
+    table.replies("I am.")
+    table.plays(99)
+    table.returns("rain")
+    roles = [(one.role, one.text) for one in table.asked()]
+    assert roles[-2:] == [(Role.ASSISTANT, "I am."), (Role.TOOL, "rain")]
+    table.returns("snow")
+    assert [type(one.error) for one in table.told(Failed)] == [CallUnknown], "once is enough"
+
+
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        [Fragment(0, "call_a", "weather", '{"city":')],
+        [Fragment(0, "call_a", "weather", "7")],
+        [Fragment(0, "call_a", "")],
+        [Fragment(at, "", "weather", "{}") for at in range(MOST + 1)],
+        [Fragment(0, "call_a", "weather", '"' + "x" * MOST_CHARACTERS)],
+    ],
+    ids=["cut", "no object", "no name", "too many", "no end"],
+)
+def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
+    fragments: list[Fragment],
+) -> None:
+    table = ToolTable()
+    table.types("Does it rain in Oslo?")
+    table.calls(*fragments)
+    assert [type(one.error) for one in table.told(Failed)] == [LlmGarbled]
+    assert table.told(CallEnded) == []
+    assert [one.text for one in table.of(Say)] == [TalkOptions().apology]
+    assert not table.talk.history.awaits("call_a")
+
+
+def test_a_model_that_fails_in_a_call_has_called_nothing() -> None:
+    table = ToolTable()
+    table.types("Does it rain in Oslo?")
+    table.calls(*written(OSLO), ended=False)
+    table.take(StageFailed(table.now, 1, Stage.THINKER, LlmGarbled()))
+    assert table.told(CallEnded) == []
+    table.voices()
+    table.plays(99)
+    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.FAILED]
+    assert Stop(1, Stage.THINKER) in table.all
+
+
+def test_calls_have_an_id_each_whatever_servers_call_them() -> None:
+    table = ToolTable()
+    for _ in range(2):
+        table.types("Does it rain in Oslo?")
+        table.calls(*(Fragment(at, number, "clock") for at, number in enumerate(["0", "0", ""])))
+    ids = [one.call.id for one in table.told(CallEnded)]
+    assert ids[0] == "0", "the server's own, where it can be"
+    assert len(set(ids)) == len(ids) == 6
+    assert {one.call.arguments for one in table.told(CallEnded)} == {"{}"}, "nothing is nothing"
+
+
+def test_a_call_that_is_taken_out_of_the_history_takes_along_what_came_of_it() -> None:
+    table = ToolTable(TalkOptions(tools=TOOLS, most_messages=4))
+    table.types("Does it rain in Oslo?")
+    table.asks_for()
+    table.returns("rain")
+    table.take(Dropped(table.now, table.told(CallEnded)[0].entry))
+    assert [one.role for one in table.asked()] == [Role.USER]
+    table.take(Cancelled(table.now))
+    table.asked()
+    table.asks_for()
+    for text in ("One.", "Two.", "Three.", "Four."):
+        table.types(text)
+    table.returns("rain")
+    assert [type(one.error) for one in table.told(Failed)] == [CallUnknown], "it is long gone"

@@ -1,0 +1,26 @@
+"""The wheel's recordings, and the models, once for all tests."""
+
+from __future__ import annotations
+
+import pytest
+from wheel_recordings import clip
+
+from sidecar.audio import Block
+from sidecar.diarization.models import Models, load_models
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    return load_models()
+
+
+@pytest.fixture(scope="session")
+def play() -> Block:
+    """Two people, 28 s: a man until 8.0 s, a woman from 8.75 to 11.3 s, and so on."""
+    return clip("endgame_nagg_nell")
+
+
+@pytest.fixture(scope="session")
+def novel() -> Block:
+    """One reader, 44 s."""
+    return clip("two_cities")

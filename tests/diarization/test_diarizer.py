@@ -1,0 +1,154 @@
+"""Who speaks when in the wheel's recordings."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from wheel_recordings import RATE, clip
+
+from sidecar.audio import Block
+from sidecar.diarization import diarizer
+from sidecar.diarization.diarizer import Diarizer
+from sidecar.diarization.models import Models
+from sidecar.diarization.speech import speech
+from sidecar.transcripts.speaker_turns import Turn
+
+
+def heard(models: Models, sound: Block, block: int = RATE, **options: float) -> list[Turn]:
+    diarizer = Diarizer(models, **options)  # type: ignore[arg-type]
+    for at in range(0, len(sound), block):
+        diarizer.feed(sound[at : at + block])
+    diarizer.finish()
+    return diarizer.turns
+
+
+def seconds(turns: list[Turn], label: int, start: float, end: float) -> float:
+    return sum(turn.overlap(start, end) for turn in turns if turn.label == label)
+
+
+def test_two_people_of_a_play_are_two(models: Models, play: Block) -> None:
+    turns = heard(models, play)
+    (man,) = {turn.label for turn in turns if turn.overlap(5.0, 7.5)}
+    (woman,) = {turn.label for turn in turns if turn.overlap(9.3, 11.0)}
+    assert {turn.label for turn in turns} == {man, woman}
+    assert seconds(turns, man, 12.0, 14.0) > 1.5
+    assert seconds(turns, woman, 15.0, 16.8) > 1.5
+    assert seconds(turns, man, 23.8, 27.4) > 3.0
+
+
+@pytest.mark.parametrize("name", ["beckett", "two_cities"])
+@pytest.mark.parametrize("num_speakers", [None, 2, 4])
+def test_one_reader_is_one_whatever_number_was_hoped_for(
+    models: Models, name: str, num_speakers: int | None
+) -> None:
+    turns = heard(models, clip(name)[: 20 * RATE], num_speakers=num_speakers)  # type: ignore[arg-type]
+    assert {turn.label for turn in turns} == {0}
+
+
+def test_blocks_of_any_size_give_the_same(models: Models, play: Block) -> None:
+    play = play[: 18 * RATE]
+    whole = heard(models, play, len(play))
+    labels = [turn.label for turn in whole]
+    numbers = {label: at for at, label in enumerate(dict.fromkeys(labels))}
+    for block in (33_333, 10 * RATE):
+        parts = heard(models, play, block)
+        others = {label: at for at, label in enumerate(dict.fromkeys(one.label for one in parts))}
+        assert [(one.start, one.end, others[one.label]) for one in parts] == [
+            (one.start, one.end, numbers[one.label]) for one in whole
+        ]
+
+
+def test_turns_that_are_drawn_piece_by_piece_are_the_same(
+    models: Models, play: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Diarizer(models)
+    whole.feed(play)
+    whole.finish()
+    turns = whole.turns
+    for count in (1, 3):
+        monkeypatch.setattr(diarizer, "DRAWN_AT_ONCE", count)
+        whole.decide()
+        assert whole.turns == turns
+
+
+def test_what_was_said_to_be_speech_stays_as_it_is(models: Models, play: Block) -> None:
+    diarizer = Diarizer(models)
+    said: list[tuple[float, list[tuple[float, float]]]] = []
+    for at in range(0, len(play), RATE):
+        diarizer.feed(play[at : at + RATE])
+        said.append((diarizer.heard_s, before(diarizer.speech, diarizer.heard_s)))
+        assert diarizer.heard_s >= at / RATE - 18
+    diarizer.finish()
+    assert diarizer.heard_s == len(play) / RATE
+    assert said[-1][1]
+    for until_s, spans in said:
+        assert before(diarizer.speech, until_s) == spans
+
+
+def before(spans: list[tuple[float, float]], end_s: float) -> list[tuple[float, float]]:
+    return [(start, min(end, end_s)) for start, end in spans if start < end_s]
+
+
+def test_a_voice_keeps_its_number_while_more_is_heard(models: Models, play: Block) -> None:
+    diarizer = Diarizer(models)
+    numbers = set()
+    for sound in (play[: 15 * RATE], play[15 * RATE :], play[: 10 * RATE]):
+        diarizer.feed(sound)
+        diarizer.decide()
+        numbers |= {turn.label for turn in diarizer.turns if turn.overlap(5.0, 7.5)}
+    assert len(numbers) == 1
+
+
+def test_silence_and_next_to_nothing_hold_nobody(models: Models) -> None:
+    noise = np.random.default_rng(0).normal(scale=1e-4, size=12 * RATE).astype(np.float32)
+    for sound in (noise, noise[:0], noise[:100], noise[:RATE], np.zeros(25 * RATE, np.float32)):
+        assert heard(models, sound) == []
+
+
+@pytest.mark.parametrize("length_s", [0.5, 1.0, 3.0, 9.9, 10.0, 10.1, 12.4])
+def test_a_recording_of_any_length_is_heard_to_its_end(
+    models: Models, novel: Block, length_s: float
+) -> None:
+    start = 5 * RATE
+    turns = heard(models, novel[start : start + round(length_s * RATE)])
+    assert {turn.label for turn in turns} == {0}
+    assert turns[-1].end <= length_s
+    assert sum(turn.end - turn.start for turn in turns) > 0.6 * length_s
+
+
+def test_a_long_silence_costs_no_memory_of_sound(models: Models, play: Block) -> None:
+    diarizer = Diarizer(models, step_s=10.0)
+    for _ in range(6):
+        diarizer.feed(np.zeros(20 * RATE, np.float32))
+    diarizer.feed(play)
+    assert diarizer._listening.held_s <= 31
+    diarizer.finish()
+    assert min(turn.start for turn in diarizer.turns) > 119
+
+
+def test_every_pause_of_a_stretch_is_found_whoever_speaks(models: Models, play: Block) -> None:
+    stretches = speech(models, np.concatenate([np.zeros(RATE, np.float32), play]))
+    pauses = [(before[1], after[0]) for before, after in pairwise(stretches)]
+    for start, end in ((9.1, 9.7), (12.4, 13.0), (15.1, 15.6), (18.0, 18.6), (22.9, 23.4)):
+        assert any(first < (start + end) / 2 < last for first, last in pauses), (start, end)
+    assert stretches[0][0] > 0.9
+    assert speech(models, np.zeros(0, np.float32)) == []
+
+
+def test_fewer_persons_than_it_seemed_before_are_no_error(
+    models: Models, play: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([3, 2, 1, 4, 1, 2, 1, 1, 1, 1])
+
+    def persons(vectors: np.ndarray, *_: object) -> np.ndarray:
+        return np.arange(len(vectors)) % next(found)
+
+    monkeypatch.setattr("sidecar.diarization.diarizer.clustered", persons)
+    diarizer = Diarizer(models)
+    diarizer.feed(play[: 10 * RATE])
+    diarizer.feed(play[10 * RATE : 20 * RATE])
+    for _ in range(4):
+        diarizer.decide()
+    assert diarizer.turns

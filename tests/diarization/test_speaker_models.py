@@ -1,0 +1,90 @@
+"""The models come out of the library's own file, and are the same models."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from sidecar.audio import Block
+from sidecar.diarization import models as loading
+from sidecar.diarization.encoder import SpeakerEncoder
+from sidecar.diarization.features import fbank
+from sidecar.diarization.models import ENCODER, Models, VoicesUnavailable, embedded, load_models
+
+
+def test_the_features_are_those_of_kaldi(play: Block) -> None:
+    from transformers.audio_utils import mel_filter_bank, spectrogram
+
+    filters = mel_filter_bank(
+        257, 80, 20.0, 8000.0, 16_000, mel_scale="kaldi", triangularize_in_mel_space=True
+    )
+    energies = spectrogram(
+        play[:80_000].astype(np.float64) * 32768,
+        np.hamming(400),
+        frame_length=400,
+        hop_length=160,
+        fft_length=512,
+        power=2.0,
+        center=False,
+        preemphasis=0.97,
+        mel_filters=filters,
+        log_mel="log",
+        mel_floor=1.1920929e-07,
+        remove_dc_offset=True,
+    ).T
+    assert fbank(play[:80_000]) == pytest.approx(energies - energies.mean(axis=0), abs=1e-3)
+
+
+def test_the_encoder_in_two_parts_says_what_it_said_in_one(models: Models, play: Block) -> None:
+    whole = onnxruntime.InferenceSession(embedded()[ENCODER], providers=["CPUExecutionProvider"])
+    sound = play[80_000:160_000]
+    mask = np.zeros(63, np.float32)
+    mask[10:40] = 1
+    features = fbank(sound)
+    weights = np.repeat(mask, 8)[: len(features)]
+    (expected,) = whole.run(None, {"fbank": features[None], "weights": weights[None]})[0]
+    encoder = SpeakerEncoder(models)
+    frames = encoder.frames(sound)
+    assert frames.shape == (63, 2560)
+    # The whole one spreads the mask over the trunk's frames by itself, almost as it was made here.
+    spread = weights[np.arange(63) * len(features) // 63]
+    found = encoder.pooled(frames, spread)
+    assert found is not None
+    assert found @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-4)
+    assert encoder.vector(sound) @ found < 0.999
+
+
+def test_loading_leaves_nothing_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for memory in (True, False):
+        if not memory:
+            monkeypatch.delattr("os.memfd_create", raising=False)
+            monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        load_models()
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["the models", "moonshine_voice", "onnxruntime", "a disk"])
+def test_without_the_models_there_is_one_error_that_says_why(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "the models":
+        other = dataclasses.replace(ENCODER, digest="of another release")
+        monkeypatch.setattr(loading, "ENCODER", other)
+    elif missing == "moonshine_voice":
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    elif missing == "onnxruntime":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        monkeypatch.delattr("os.memfd_create", raising=False)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    with pytest.raises(VoicesUnavailable) as raised:
+        load_models()
+    assert len(str(raised.value)) > 30

@@ -1,0 +1,109 @@
+"""Words of an engine that hears no speakers, given to turns."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from sidecar.diarization.attribution import attributed, pieces_of
+from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.transcript import NON_SPEECH, Segment, Word
+
+Span = tuple[float, float, int]
+
+
+def said(text: str, start: float = 0.0, step: float = 0.5, gap: float = 0.0) -> Segment:
+    """A segment whose words follow each other by ``step`` seconds, ``gap`` of it silence."""
+    words = tuple(
+        Word(start + step * at, start + step * (at + 1) - gap, word)
+        for at, word in enumerate(text.split())
+    )
+    return Segment(start, words[-1].end, text, words=words)
+
+
+def lines(segments: list[Segment]) -> list[tuple[int | None, str]]:
+    return [(segment.speaker, segment.text) for segment in segments]
+
+
+@pytest.mark.parametrize(
+    ("text", "turns", "expected"),
+    [
+        pytest.param("a b c d", [(0, 2, 4)], [(4, "a b c d")], id="one voice"),
+        pytest.param("a b c d", [(0, 1, 0), (1, 2, 1)], [(0, "a b"), (1, "c d")], id="two"),
+        pytest.param(
+            "yes it is. No", [(0, 1.2, 0), (1.2, 2, 1)], [(0, "yes it is."), (1, "No")],
+            id="a sentence's end near the turn draws the cut",
+        ),
+        pytest.param(
+            "so. a b c d e", [(0, 2, 0), (2, 3, 1)], [(0, "so. a b c"), (1, "d e")],
+            id="one that is too far does not",
+        ),
+        pytest.param(
+            "a b c d", [(0, 0.9, 0), (5, 6, 1)], [(0, "a b c d")], id="in a silence: the nearest"
+        ),
+        pytest.param(
+            "a b c d e f", [(0, 3, 0), (1, 1.4, 1)], [(0, "a b c d e f")],
+            id="a murmur while another speaks has no word",
+        ),
+        pytest.param(
+            "a b c d e f", [(0, 1, 0), (1, 2, 1), (2, 3, 0)], [(0, "a b"), (1, "c d"), (0, "e f")],
+            id="and back",
+        ),
+        pytest.param("a b", [], [(None, "a b")], id="nobody was heard"),
+    ],
+)  # fmt: skip
+def test_a_segment_is_cut_where_the_voice_changes(
+    text: str, turns: list[Span], expected: list[tuple[int | None, str]]
+) -> None:
+    found = attributed([said(text)], [Turn(*one) for one in turns])
+    assert lines(found) == expected
+    assert [word for segment in found for word in segment.words] == list(said(text).words)
+    assert found[0].start == 0
+    assert found[-1].end == said(text).end
+    assert all(one.end <= other.start for one, other in pairwise(found))
+
+
+def test_a_pause_near_the_turn_draws_the_cut() -> None:
+    words = (Word(0, 0.3, "a"), Word(0.35, 0.6, "b"), Word(0.9, 1.1, "c"), Word(1.1, 1.4, "d"))
+    segment = Segment(0, 1.4, "a b c d", words=words)
+    found = attributed([segment], [Turn(0, 1.05, 0), Turn(1.05, 2, 1)])
+    assert lines(found) == [(0, "a b"), (1, "c d")]
+
+
+def test_a_segment_without_words_goes_to_who_speaks_most_in_it() -> None:
+    turns = [Turn(0, 3, 0), Turn(3, 10, 1)]
+    segments = [Segment(0, 2, "one"), Segment(2, 6, "two"), Segment(20, 21, "three")]
+    assert lines(attributed(segments, turns)) == [(0, "one"), (1, "two"), (1, "three")]
+
+
+def test_what_is_no_speech_has_no_speaker() -> None:
+    music = Segment(0, 2, "[Music]", 3, flags=(NON_SPEECH,))
+    assert attributed([music], [Turn(0, 2, 0)]) == [
+        Segment(0, 2, "[Music]", None, flags=(NON_SPEECH,))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "pieces"),
+    [
+        pytest.param("Yes, sir. No!", ["Yes", "sir", "No"], ["Yes, ", "sir. ", "No!"], id="marks"),
+        pytest.param("你好世界", ["你好", "世界"], ["你好", "世界"], id="no spaces"),
+        pytest.param("a b", [" a", " b"], ["a ", "b"], id="words with their space"),
+        pytest.param("a b", ["a", "x"], ["a ", "x "], id="a word that is not in the text"),
+        pytest.param("no no no", ["no", "no", "no"], ["no ", "no ", "no"], id="the same again"),
+    ],
+)
+def test_marks_and_spaces_stay_with_their_words(
+    text: str, words: list[str], pieces: list[str]
+) -> None:
+    assert pieces_of(text, words) == pieces
+
+
+def test_an_hour_of_words_and_turns_costs_a_look_at_each() -> None:
+    """Four speakers in turns of three seconds; every word has the voice of its turn."""
+    turns = [Turn(3 * at, 3 * at + 3, at % 4) for at in range(1200)]
+    segments = [said("a b c d e f g h i j k l", 6 * at) for at in range(600)]
+    found = attributed(segments, turns)
+    assert len(found) == 1200
+    assert [segment.speaker for segment in found] == [turn.label for turn in turns]

@@ -1,0 +1,146 @@
+"""What every engine promises, said once and asked of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_vibevoice
+import tiny_whisper
+from moonshine_voice import get_assets_path
+from service_process import PATIENCE_S, Server
+
+from sidecar.audio.audio_decoder import AudioFacts, open_audio, probe
+from sidecar.engines import ENGINES, create_engine, missing, spec_of
+from sidecar.interfaces.engine import Engine, LoadOptions, Precision, TranscribeOptions, Upstream
+from sidecar.transcripts.transcript import Event, Finished, Progress, SegmentReady
+from sidecar.upstream import server as upstream
+
+CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
+DAY_S = 86_400.0
+TRAINED = ("vibevoice", "whisper")
+"""Those whose weights are trained here."""
+ONLY_LIVE = ("voxtral",)
+RUNNABLE = [
+    spec.name for spec in ENGINES if not missing(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
+]
+VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
+
+
+@pytest.fixture(scope="module", params=[*RUNNABLE, "whisper int8", *VIBEVOICE])
+def loading(request: pytest.FixtureRequest) -> Iterator[tuple[str, LoadOptions]]:
+    """An engine's name, and how it is loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upstream, "LOOK_S", PATIENCE_S)  # a busy machine is not taken for gone
+        yield named(request)
+
+
+def named(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
+    name, _, precision = request.param.partition(" ")
+    if name == "upstream":
+        server: Server = request.getfixturevalue("server")
+        return name, LoadOptions(upstream=Upstream((f"http://127.0.0.1:{server.port}",)))
+    if not precision:
+        return name, LoadOptions()
+    folder = tiny_whisper.model() if name == "whisper" else tiny_vibevoice.checkpoint("mid")
+    return name, LoadOptions(Precision(precision), str(folder))
+
+
+@pytest.fixture(scope="module")
+def engine_name(loading: tuple[str, LoadOptions]) -> str:
+    return loading[0]
+
+
+@pytest.fixture(scope="module")
+def engine(loading: tuple[str, LoadOptions]) -> Engine:
+    engine = create_engine(loading[0])
+    list(engine.load(loading[1]))
+    return engine
+
+
+def run(
+    engine: Engine, name: str, options: TranscribeOptions | None = None, stop_after: int = 1 << 30
+) -> list[Event]:
+    """The events of one transcription of the clip; cancelled after ``stop_after`` events."""
+    events: list[Event] = []
+    with CLIP.open("rb", buffering=0) as file:
+        facts: AudioFacts = probe(file.fileno(), DAY_S)
+        rate = spec_of(name).sample_rate
+        with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
+            for event in engine.transcribe(
+                audio, options or TranscribeOptions(), lambda: len(events) >= stop_after
+            ):
+                events.append(event)
+    return events
+
+
+@pytest.fixture(scope="module")
+def events(engine: Engine, engine_name: str) -> list[Event]:
+    return run(engine, engine_name)
+
+
+def test_the_last_event_and_only_the_last_is_finished(events: list[Event]) -> None:
+    assert isinstance(events[-1], Finished)
+    assert not any(isinstance(event, Finished) for event in events[:-1])
+
+
+def test_segments_come_in_order_and_before_the_end(events: list[Event]) -> None:
+    ready = [event.index for event in events if isinstance(event, SegmentReady)]
+    assert ready == list(range(len(ready)))
+    assert ready
+    first = next(i for i, event in enumerate(events) if isinstance(event, SegmentReady))
+    assert first < len(events) / 2
+
+
+def test_progress_never_goes_back_and_ends_at_the_whole(events: list[Event]) -> None:
+    done = [event.audio_s_done for event in events if isinstance(event, Progress)]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(28.277, abs=1.0)
+    assert all(
+        event.audio_s_total is None or event.audio_s_done <= event.audio_s_total
+        for event in events
+        if isinstance(event, Progress)
+    )
+
+
+def test_times_are_monotone_and_inside_the_audio(events: list[Event]) -> None:
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    transcript = finished.transcript
+    assert transcript.duration == pytest.approx(28.277, abs=0.02)
+    starts = [segment.start for segment in transcript.segments]
+    assert starts == sorted(starts)
+    for segment in transcript.segments:
+        assert 0 <= segment.start <= segment.end <= transcript.duration + 1e-6
+
+
+def test_speakers_are_numbered_from_0_in_order_of_appearance(events: list[Event]) -> None:
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    seen: list[int | None] = []
+    for segment in finished.transcript.segments:
+        if segment.speaker is not None and segment.speaker not in seen:
+            seen.append(segment.speaker)
+    assert seen == [0, 1]
+
+
+def test_without_diarization_no_segment_has_a_speaker(engine: Engine, engine_name: str) -> None:
+    finished = run(engine, engine_name, TranscribeOptions(diarize=False))[-1]
+    assert isinstance(finished, Finished)
+    assert {segment.speaker for segment in finished.transcript.segments} == {None}
+
+
+def test_the_same_audio_twice_gives_the_same_transcript(
+    engine: Engine, engine_name: str, events: list[Event]
+) -> None:
+    assert run(engine, engine_name)[-1] == events[-1]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 10])
+def test_a_cancelled_run_stops_at_the_next_step_without_a_result(
+    engine: Engine, engine_name: str, stop_after: int
+) -> None:
+    cut_short = run(engine, engine_name, stop_after=stop_after)
+    assert len(cut_short) <= stop_after + 1
+    assert not any(isinstance(event, Finished) for event in cut_short)

@@ -1,0 +1,253 @@
+"""Which engine serves is decided by what is there, and the reason is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_whisper
+
+from sidecar import engines, errors
+from sidecar.checkpoints.cache import cache_folder
+from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.checkpoints.whisper_checkpoints import NAMES
+from sidecar.config.settings import Settings
+from sidecar.engines.choice import (
+    choose,
+    choose_live,
+    decide,
+    way_to,
+)
+from sidecar.engines.facts import Facts, torch_has_cuda
+
+ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
+FOUND = Checkpoint(Path("checkpoint"), {}, (), 0, None)
+WHISPER = Checkpoint(Path("whisper"), {"multilingual": True}, (), 0, None)
+READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({}, "vibevoice", "H200"),
+        ({"lacking": {**ALL, "vibevoice": ["torch"]}}, "moonshine", "torch"),
+        ({"lacking": {"moonshine": []}}, "moonshine", "pip install"),
+        ({"gpu": None}, "moonshine", "no NVIDIA GPU"),
+        ({"cuda": False}, "moonshine", "cannot use the GPU"),
+        ({"checkpoint": errors.CheckpointNotFound()}, "moonshine", "vibevoice-asr pull vibevoice"),
+        ({"checkpoint": errors.CheckpointDamaged("bad.")}, "moonshine", "bad."),
+    ],
+)
+def test_auto_takes_vibevoice_where_everything_is_there_and_says_what_is_not(changes, name, reason):
+    chosen, why = decide("auto", Facts(**{**READY, **changes}))
+    assert chosen == name
+    assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "reason"),
+    [
+        ("vibevoice", {}, "as set"),
+        ("vibevoice", {"gpu": None}, "slow"),
+        ("vibevoice", {"cuda": False}, "slow"),
+        ("moonshine", {}, "as set"),
+        ("scripted", {"checkpoint": errors.CheckpointNotFound()}, "as set"),
+    ],
+)
+def test_an_engine_that_is_named_is_taken_gpu_or_not(wanted, changes, reason):
+    chosen, why = decide(wanted, Facts(**{**READY, **changes}))
+    assert (chosen, reason in why) == (wanted, True)
+
+
+NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper": WHISPER}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({}, "whisper", "'de'"),
+        ({"language": "en-GB"}, "moonshine", "no NVIDIA GPU"),
+        ({"language": "auto"}, "moonshine", "no NVIDIA GPU"),
+        ({"gpu": "H200", "checkpoint": FOUND}, "vibevoice", "H200"),
+        ({"whisper": errors.CheckpointNotFound(hint="pull x")}, "moonshine", "pull x"),
+        ({"lacking": {**ALL, "whisper": ["ctranslate2"]}}, "moonshine", "ctranslate2"),
+        ({"language": "auto", "named": True}, "whisper", "named"),
+        (
+            {"named": True, "checkpoint": errors.CheckpointUnsupported()},
+            "whisper",
+            "named",
+        ),
+    ],
+    ids=str,
+)
+def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes, name, reason):
+    chosen, why = decide("auto", Facts(**{**NO_GPU, **changes}))
+    assert chosen == name
+    assert reason in why
+
+
+def test_whisper_by_name_without_a_model_is_that_error():
+    wrong = errors.CheckpointNotFound("none here.")
+    with pytest.raises(errors.CheckpointNotFound, match="none here"):
+        decide("whisper", Facts(**{**NO_GPU, "whisper": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("tag", "installed", "there", "parts"),
+    [
+        ("de", True, True, ["--language de"]),
+        ("de", True, False, ["vibevoice-asr pull whisper:small (0.48 GB)", "--language de"]),
+        ("ja-JP", False, False, ["pip install 'vibevoice-asr[whisper]'", "pull whisper:small"]),
+        ("tlh", True, True, ["No engine"]),
+    ],
+)
+def test_who_asks_for_another_language_is_told_how_to_get_it(
+    tag, installed, there, parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [] if installed else ["x"])
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    if there:
+        tiny_whisper.write_like(cache_folder(NAMES["base"].repository, tmp_path) / "snapshots/a")
+    hint = way_to(tag, Settings())
+    for part in parts:
+        assert part in hint
+    assert there or "is here" not in hint
+
+
+def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [])
+    folder = tiny_whisper.write_like(tmp_path / "model", words=51_864)
+    choice = choose(Settings(engine="whisper", model_path=folder))
+    assert choice.spec.languages == ("en",)
+    folder = tiny_whisper.write_like(tmp_path / "other")
+    assert "de" in choose(Settings(engine="whisper", model_path=folder)).spec.languages
+
+
+def test_vibevoice_by_name_without_a_checkpoint_is_that_error():
+    wrong = errors.CheckpointIncomplete("half of it.")
+    with pytest.raises(errors.CheckpointIncomplete, match="half of it"):
+        decide("vibevoice", Facts(**{**READY, "checkpoint": wrong}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
+@pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
+def test_a_folder_that_was_named_and_cannot_be_used_is_that_error_for_auto_too(wrong, changes):
+    facts = {**READY, **changes, "checkpoint": wrong(), "named": True}
+    with pytest.raises(wrong):
+        decide("auto", Facts(**facts))
+    assert decide("moonshine", Facts(**facts)) == ("moonshine", "as set")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("what", ["is no folder", "has no config.json"])
+def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
+    what, installed, tmp_path, monkeypatch
+):
+    lacking = [] if installed else ["torch"]
+    monkeypatch.setattr(
+        "sidecar.engines.missing", lambda spec: lacking if spec.name == "vibevoice" else []
+    )
+    folder = tmp_path if what == "has no config.json" else tmp_path / "nothing"
+    with pytest.raises(errors.CheckpointNotFound, match=what) as caught:
+        choose(Settings(engine="auto", model_path=folder))
+    assert "VIBEVOICE_MODEL_PATH" in caught.value.hint
+    assert choose(Settings(engine="moonshine", model_path=folder)).spec.name == "moonshine"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lacking", "parts"),
+    [
+        ("vibevoice", {"vibevoice": ["torch", "accelerate"]}, ["torch, accelerate", "[vibevoice]"]),
+        ("auto", {"vibevoice": ["torch"], "moonshine": ["moonshine_voice"]}, ["moonshine_voice"]),
+        ("moonshine", {"moonshine": ["soxr"]}, ["soxr", "pip install vibevoice-asr"]),
+    ],
+)
+def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, parts):
+    with pytest.raises(errors.EngineUnavailable) as caught:
+        decide(wanted, Facts(lacking))
+    for part in parts:
+        assert part in f"{caught.value.detail} {caught.value.hint}"
+
+
+def test_made_up_text_is_never_what_auto_falls_back_to():
+    with pytest.raises(errors.EngineUnavailable):
+        decide("auto", Facts({**ALL, "vibevoice": ["torch"], "moonshine": ["moonshine_voice"]}))
+
+
+@pytest.mark.parametrize("lacking", [[], ["torch"]])
+@pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
+def test_nothing_leaves_the_machine_unless_upstream_is_said_by_name(lacking, embedded):
+    facts = Facts(**{**READY, "lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}})
+    try:
+        assert decide("auto", facts)[0] != "upstream"
+    except errors.EngineUnavailable:
+        assert lacking
+        assert embedded
+    assert choose(Settings(engine="scripted", upstream=("http://box:1",))).upstream is None
+    chosen = choose(Settings(engine="upstream", upstream=("http://box:1", "https://far/v1/")))
+    assert chosen.reason == "as set; recordings go to box:1, far:443"
+    assert chosen.upstream is not None
+    assert chosen.upstream.urls == ("http://box:1", "https://far")
+
+
+def test_the_engine_that_is_chosen_is_one_that_can_be_made():
+    assert choose(Settings(engine="scripted")).spec.name == "scripted"
+    choice = choose(Settings(engine="moonshine"))
+    assert (choice.spec.name, choice.checkpoint) == ("moonshine", None)
+
+
+def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():
+    torch = pytest.importorskip("torch")
+    assert torch_has_cuda() is (torch.version.cuda is not None)
+
+
+@pytest.mark.parametrize(
+    ("hear", "wanted", "files", "live", "reason"),
+    [
+        pytest.param(
+            {"scripted", "moonshine"}, "auto", "scripted", "scripted", "too", id="its-own"
+        ),
+        pytest.param({"moonshine"}, "auto", "scripted", "moonshine", "'scripted'", id="embedded"),
+        pytest.param(set(), "auto", "scripted", None, "nor does the embedded", id="none"),
+        pytest.param({"scripted", "moonshine"}, "moonshine", "scripted", "moonshine", "as set"),
+        pytest.param({"scripted"}, "scripted", "scripted", "scripted", "as set"),
+        pytest.param({"scripted"}, "moonshine", "scripted", "scripted", "refused", id="deaf"),
+    ],
+)
+def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
+    hear: set[str],
+    wanted: str,
+    files: str,
+    live: str | None,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``hear``: who hears live in this build."""
+    sessions = {spec.name: 4 if spec.name in hear else 0 for spec in engines.ENGINES}
+    specs = [replace(spec, sessions=sessions[spec.name]) for spec in engines.ENGINES]
+    monkeypatch.setattr(engines, "ENGINES", tuple(specs))
+    settings = Settings(engine=files, live_engine=wanted)
+    chosen = choose(settings)
+    if reason == "refused":
+        with pytest.raises(errors.EngineUnavailable, match="does not hear live") as refused:
+            choose_live(settings, chosen)
+        assert f"do: {live};" in refused.value.hint
+        return
+    found, why = choose_live(settings, chosen)
+    assert (found and found.spec.name, reason in why) == (live, True)
+
+
+def test_live_audio_goes_elsewhere_where_that_is_said_and_never_else() -> None:
+    there = ("http://box:8765",)
+    by_itself = Settings(engine="upstream", upstream=there)
+    found, _ = choose_live(by_itself, choose(by_itself))
+    assert found is None or found.upstream is None, "recordings go there, by name"
+    settings = Settings(engine="scripted", live_engine="upstream", upstream=there)
+    found, why = choose_live(settings, choose(settings))
+    assert found is not None
+    assert found.upstream is not None
+    assert (found.upstream.urls, "box:8765" in why) == (there, True)
+    nowhere = Settings(engine="scripted", live_engine="upstream")
+    with pytest.raises(errors.SettingsInvalid):
+        choose_live(nowhere, choose(nowhere))

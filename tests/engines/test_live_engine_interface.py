@@ -1,0 +1,283 @@
+"""What every engine that hears live promises, said once and asked of each."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_voxtral
+import tiny_whisper
+from moonshine_voice import get_assets_path
+from service_process import PATIENCE_S, wait_until
+
+from sidecar.audio import Block
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.engines import ENGINES, create_engine, missing
+from sidecar.interfaces.engine import LoadOptions, Precision
+from sidecar.interfaces.live import LIVE_RATE, Begin, LiveEngine, LiveOptions, LiveSession
+from sidecar.interfaces.live_events import (
+    Final,
+    Heard,
+    LiveEvent,
+    Partial,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.transcripts.transcript import Segment, joined
+
+CLIPS = ("beckett", "endgame_nagg_nell")
+MOST_S = 12.0
+"""Of a clip are heard."""
+LIVE = [spec.name for spec in ENGINES if spec.sessions and not missing(spec)]
+ALSO_PARTIALS = LiveOptions(diarize=False, patience_s=PATIENCE_S)
+ONLY_FINALS = replace(ALSO_PARTIALS, partials=False)
+
+
+def loading(name: str) -> LoadOptions:
+    """How an engine is loaded; one whose weights are not in a wheel has some that are made here."""
+    if name == "whisper":
+        folder = str(tiny_whisper.model())
+        return LoadOptions(Precision.INT8, folder, live=True, short_windows=True)
+    if name == "voxtral":
+        return LoadOptions(Precision.FP32, str(tiny_voxtral.model()), "cpu", live=True)
+    return LoadOptions(live=True)
+
+
+class Client:
+    """Who speaks with a session, and keeps what it says."""
+
+    def __init__(
+        self, engine: LiveEngine, options: LiveOptions = ONLY_FINALS, begin: Begin | None = None
+    ) -> None:
+        self.told: list[LiveEvent] = []
+        self._over = threading.Event()
+        self.session: LiveSession = engine.open(options, begin or Begin(), self._tell)
+
+    def _tell(self, event: LiveEvent) -> None:
+        self.told.append(event)
+        if isinstance(event, Summary):
+            self._over.set()
+
+    def say(self, samples: Block, chunk: int) -> Iterator[None]:
+        """Push it all, a chunk at each step."""
+        for start in range(0, len(samples), chunk):
+            wait_until(lambda: self.session.backlog_s <= 12.0, PATIENCE_S, "it is heard")
+            self.session.push(samples[start : start + chunk])
+            yield
+
+    def end(self) -> Client:
+        self.session.finish()
+        assert self._over.wait(PATIENCE_S), self.told[-3:]
+        return self
+
+    def until(self, *kinds: type[LiveEvent]) -> None:
+        """Wait until something of a kind is told."""
+        wait_until(lambda: self.of(*kinds), PATIENCE_S, f"{kinds} of {self.told}")
+
+    def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
+        return [event for event in self.told if isinstance(event, kinds)]
+
+    @property
+    def finals(self) -> list[Final]:
+        return [event for event in self.told if isinstance(event, Final)]
+
+    @property
+    def said(self) -> list[tuple[int, int, float, float, str]]:
+        """Turn, piece, begin, end and text of all that stands."""
+        return [
+            (one.turn, one.piece, one.segment.start, one.segment.end, one.segment.text)
+            for one in self.finals
+        ]
+
+
+def said_alone(
+    engine: LiveEngine, samples: Block, options: LiveOptions = ONLY_FINALS, chunk: int = 16_000
+) -> Client:
+    client = Client(engine, options)
+    for _ in client.say(samples, chunk):
+        pass
+    return client.end()
+
+
+@pytest.fixture(scope="module", params=LIVE)
+def engine(request: pytest.FixtureRequest) -> LiveEngine:
+    found: LiveEngine = create_engine(request.param)  # type: ignore[assignment]
+    list(found.load(loading(request.param)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def clips() -> Sequence[Block]:
+    files = [Path(get_assets_path()) / f"{name}.wav" for name in CLIPS]
+    return [decode_file(file, LIVE_RATE)[: round(MOST_S * LIVE_RATE)] for file in files]
+
+
+@pytest.fixture(scope="module")
+def alone(engine: LiveEngine, clips: Sequence[Block]) -> list[Client]:
+    return [said_alone(engine, clip) for clip in clips]
+
+
+def test_events_come_in_order_and_a_summary_of_all_is_the_last(
+    engine: LiveEngine, clips: Sequence[Block]
+) -> None:
+    client = said_alone(engine, clips[0], ALSO_PARTIALS)
+    begun = {one.turn: one for one in client.told if isinstance(one, SpeechStarted)}
+    ended: list[int] = []
+    pieces: list[int] = []
+    for event in client.told:
+        if isinstance(event, Partial | Final):
+            assert event.turn in begun
+            assert event.turn not in ended
+            assert event.piece not in pieces, "more is said of a piece that stands"
+        if isinstance(event, Final):
+            assert begun[event.turn].at - 0.01 <= event.segment.start < event.segment.end
+            pieces.append(event.piece)
+        if isinstance(event, SpeechStopped):
+            assert event.at > begun[event.turn].at
+        if isinstance(event, TurnEnded):
+            of_turn = [one.segment.text for one in client.finals if one.turn == event.turn]
+            assert event.text == joined(of_turn)
+            ended.append(event.turn)
+    assert pieces == sorted(pieces)
+    assert ended == sorted(begun)
+    heard = [event for event in client.told if isinstance(event, Heard)]
+    assert [one.at for one in heard] == sorted(one.at for one in heard)
+    assert all(one.settled <= one.at for one in heard)
+    assert isinstance(client.told[-1], Summary)
+    transcript = client.told[-1].transcript
+    assert [one.text for one in transcript.segments] == [one.segment.text for one in client.finals]
+    assert transcript.duration == pytest.approx(len(clips[0]) / LIVE_RATE, abs=0.1)
+
+
+def test_what_is_said_comes_as_finals_of_turns(alone: list[Client]) -> None:
+    for client in alone:
+        assert client.finals
+        assert all(one.segment.text.strip() for one in client.finals)
+        assert {one.turn for one in client.finals} <= {
+            one.turn for one in client.told if isinstance(one, TurnEnded)
+        }
+
+
+@pytest.mark.parametrize("chunk", [517, 3_200])
+def test_it_does_not_matter_in_which_chunks_sound_comes(
+    engine: LiveEngine, clips: Sequence[Block], alone: list[Client], chunk: int
+) -> None:
+    assert said_alone(engine, clips[0], chunk=chunk).said == alone[0].said
+
+
+def test_two_sessions_at_once_say_what_each_says_alone(
+    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+) -> None:
+    clients = [Client(engine) for _ in clips]
+    speaking = [client.say(clip, 4_000) for client, clip in zip(clients, clips, strict=True)]
+    while speaking:
+        speaking = [one for one in speaking if next(one, "silent") is None]
+    for client, before in zip(clients, alone, strict=True):
+        assert client.end().said == before.said
+
+
+def test_silence_gives_no_words(engine: LiveEngine) -> None:
+    client = said_alone(engine, np.zeros(3 * LIVE_RATE, np.float32), ALSO_PARTIALS)
+    assert client.of(SpeechStarted, Partial, Final) == []
+    [summary] = client.of(Summary)
+    assert isinstance(summary, Summary)
+    assert summary.transcript.segments == ()
+    assert summary.transcript.duration == pytest.approx(3.0, abs=0.1)
+
+
+def test_of_a_turn_that_is_cancelled_nothing_more_is_said(
+    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+) -> None:
+    client = Client(engine)
+    for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
+        pass
+    client.until(SpeechStarted)
+    client.session.cancel()
+    client.until(TurnDropped)
+    [dropped] = [one for one in client.told if isinstance(one, TurnDropped)]
+    before = len(client.finals)
+    for _ in client.say(clips[0], 3_200):
+        pass
+    client.end()
+    assert client.finals[before:]
+    assert all(one.turn < dropped.turn for one in client.finals[:before])
+    assert all(one.turn > dropped.turn for one in client.finals[before:])
+    [summary] = client.of(Summary)
+    assert isinstance(summary, Summary)
+    assert len(summary.transcript.segments) == len(client.finals)
+
+
+def test_a_commit_ends_a_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
+    client = Client(engine)
+    for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
+        pass
+    client.session.commit()
+    client.end()
+    heard = [event for event in client.told if isinstance(event, Heard)]
+    assert heard[-1].commits == 1
+    assert [one.committed for one in client.told if isinstance(one, TurnEnded)].count(True) == 1
+
+
+def threads() -> set[threading.Thread]:
+    """Those of this process. Whisper's windows have some that are made when they are first needed:
+    as many as there are cores, however many sessions there were."""
+    return {one for one in threading.enumerate() if not one.name.startswith("window")}
+
+
+def test_nothing_is_left_of_a_session_that_is_closed(
+    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+) -> None:
+    before = threads()
+    client = Client(engine, ALSO_PARTIALS)
+    for _ in client.say(clips[1][: 4 * LIVE_RATE], 3_200):
+        pass
+    client.until(SpeechStarted)
+    client.session.close()
+    told = len(client.told)
+    # The next one is heard behind what went on then.
+    assert said_alone(engine, clips[0]).said == alone[0].said
+    assert len(client.told) == told
+    assert threads() <= before
+    gone = weakref.ref(client)
+    del client
+    deadline = time.monotonic() + PATIENCE_S
+    while gone() is not None:
+        assert time.monotonic() < deadline, gc.get_referrers(gone())
+        gc.collect()
+        time.sleep(0.05)
+
+
+def test_a_session_goes_on_for_one_that_died(
+    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+) -> None:
+    told = Segment(99.0, 99.5, "Before.", 0)
+    client = Client(
+        engine, begin=Begin(at=100.0, turn=5, piece=7, said=(told,), open=1, pieces=(6,))
+    )
+    for _ in client.say(clips[0], 16_000):
+        pass
+    client.end()
+    first = client.finals[0]
+    assert (first.turn, first.piece) == (5, 7)
+    ended = next(one for one in client.told if isinstance(one, TurnEnded))
+    assert ended.turn == 5
+    assert ended.text.startswith("Before.")
+    assert ended.text.endswith(client.finals[ended.turn - 5].segment.text[-3:])
+    shifted = [(one[2] + 100, one[3] + 100, one[4]) for one in alone[0].said]
+    for now, before in zip(client.said, shifted, strict=True):
+        assert now[2:4] == pytest.approx(before[:2], abs=0.001)
+        assert now[4] == before[2]
+    [summary] = client.of(Summary)
+    assert isinstance(summary, Summary)
+    assert summary.transcript.segments[0] == told
+    assert summary.transcript.segments[1].start > 100

@@ -1,0 +1,61 @@
+"""Voxtral as the engine for live audio: where it is looked for, and what is said without it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_voxtral
+
+from sidecar import errors
+from sidecar.checkpoints import voxtral
+from sidecar.checkpoints.cache import cache_folder
+from sidecar.checkpoints.layout import VOXTRAL, wanted
+from sidecar.config.settings import Settings
+from sidecar.engines.choice import choose, choose_live
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
+    settings = Settings(engine="scripted", live_engine="voxtral", device="cpu")
+    files = choose(settings)
+    with pytest.raises(errors.CheckpointNotFound) as missing:
+        choose_live(settings, files)
+    assert "pull voxtral" in missing.value.hint
+    folder = cache_folder(voxtral.REPOSITORY, cache) / "snapshots" / "abc"
+    shutil.copytree(tiny_voxtral.model(), folder)
+    found, reason = choose_live(settings, files)
+    assert found is not None
+    assert found.checkpoint is not None
+    assert (found.spec.name, found.checkpoint.folder, reason) == ("voxtral", folder, "as set")
+    assert 1 <= found.spec.sessions <= 100
+
+
+def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_voxtral.model(), folder)
+    assert voxtral.read_model(folder).bytes > 500_000
+    (folder / "tekken.json").rename(folder / "aside")
+    with pytest.raises(errors.CheckpointIncomplete, match="tekken"):
+        voxtral.find_model(folder)
+    (folder / "aside").rename(folder / "tekken.json")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(errors.CheckpointDamaged, match="cut short"):
+        voxtral.find_model(folder)
+    (folder / "config.json").write_text('{"model_type": "voxtral"}')
+    with pytest.raises(errors.CheckpointUnsupported, match="'voxtral'"):
+        voxtral.find_model(folder)
+
+
+def test_pull_fetches_one_of_two_layouts_of_the_weights() -> None:
+    assert wanted("voxtral") == (voxtral.REPOSITORY, VOXTRAL)
+    assert wanted(voxtral.REPOSITORY) == (voxtral.REPOSITORY, VOXTRAL)
+    names = ["model.safetensors", "consolidated.safetensors", "tekken.json", "params.json"]
+    assert [name for name in names if VOXTRAL.fetched(name)] == ["model.safetensors", "tekken.json"]

@@ -1,0 +1,54 @@
+"""The language of a transcript, from its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.engines.vibevoice.language import language_of
+from sidecar.transcripts.transcript import NON_SPEECH, Segment
+
+SENTENCES = {
+    "en": "We need to talk about the budget for next year.",
+    "de": "Wir müssen morgen über das Budget sprechen.",
+    "fr": "Nous devons parler du budget demain.",
+    "es": "Tenemos que hablar del presupuesto mañana.",
+    "it": "Dobbiamo parlare del bilancio domani.",
+    "pt": "Precisamos falar sobre o orçamento amanhã.",
+    "nl": "We moeten morgen over het budget praten.",
+    "pl": "Musimy jutro porozmawiać o budżecie.",
+    "ru": "Завтра нам нужно поговорить о бюджете.",
+    "zh": "我们明天需要谈谈预算。",
+    "ja": "明日、予算について話し合う必要があります。",
+    "ko": "내일 예산에 대해 이야기해야 합니다.",
+    "ar": "يجب أن نتحدث عن الميزانية غدا.",
+    "hi": "हमें कल बजट के बारे में बात करनी होगी।",
+}
+
+
+def segments(*texts: str) -> list[Segment]:
+    return [Segment(i, i + 1, text, 0) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(("language", "sentence"), SENTENCES.items())
+def test_a_sentence_tells_its_language(language: str, sentence: str) -> None:
+    assert language_of(segments(sentence)) == language
+
+
+def test_the_language_of_most_words_is_the_recording_s() -> None:
+    german = segments(*[SENTENCES["de"]] * 5, SENTENCES["en"])
+    assert language_of(german) == "de"
+
+
+def test_tags_are_no_words() -> None:
+    tags = [Segment(0, 1, "[Environmental Sounds]", flags=(NON_SPEECH,))] * 50
+    assert language_of([*tags, *segments(SENTENCES["fr"])]) == "fr"
+    assert language_of(tags) == "auto"
+
+
+@pytest.mark.parametrize("text", ["", "Hmm.", "Yeah.", "OK", "嗯", "1234", "…", "Fail again."])
+def test_too_little_is_not_guessed_at(text: str) -> None:
+    assert language_of(segments(text)) == "auto"
+
+
+def test_nothing_said_has_no_language() -> None:
+    assert language_of([]) == "auto"

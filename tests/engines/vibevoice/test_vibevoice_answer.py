@@ -1,0 +1,167 @@
+"""An answer is read while it is written, and helped on where the model is stuck.
+
+The model here is a function from what is written so far to what it writes next, behind a real
+tokenizer; the checkpoint that really loops is in test_vibevoice_transcription.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import tiny_vibevoice
+from tokenizers import Tokenizer
+
+from sidecar.engines.vibevoice.answer import Answer
+from sidecar.engines.vibevoice.generation import Generation
+from sidecar.transcripts.recovery import RETRIES, Sampling
+from sidecar.transcripts.transcript import LOOP
+
+Writes = Callable[[str, Sampling | None], str]
+"""From the answer so far, and how tokens are chosen, to what comes next."""
+END = "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(tiny_vibevoice.checkpoint("tiny") / "tokenizer.json"))
+
+
+class MadeUpModel:
+    """Writes what a function says; counts its tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, writes: Writes) -> None:
+        self._tokenizer = tokenizer
+        self._writes = writes
+        self._next: list[int] = []
+        self.ids: list[int] = []
+        self.spent = 0
+        self.ready = True
+
+    def token(self, sampling: Sampling | None = None) -> int:
+        if not self._next:
+            text = self._tokenizer.decode(self.ids)
+            self._next = self._tokenizer.encode(self._writes(text, sampling)).ids
+        self.ids.append(self._next.pop(0))
+        self.spent += 1
+        return self.ids[-1]
+
+    def go_on_from(self, ids: list[int]) -> None:
+        self.ids, self._next = list(ids), []
+
+
+def said(number: int, text: str | None = None, start: float | None = None) -> str:
+    """The ``number``-th of segments of five seconds."""
+    begin = 5.0 * number if start is None else start
+    words = f"Sentence {number} is its own." if text is None else text
+    return json.dumps(
+        {"Start": begin, "End": begin + 4.5, "Speaker": number % 2, "Content": words},
+        separators=(",", ":"),
+    )
+
+
+STUCK = "la la la"
+
+
+def next_number(text: str) -> int:
+    """The segment that comes after what is written, repetitions left out."""
+    ends = re.findall(r'"End":([\d.]+)(?:,"Speaker":\d)?,"Content":"(?!la la)', text)
+    return round(max(map(float, ends), default=0.0) + 0.5) // 5
+
+
+def run(
+    tokenizer: Tokenizer, writes: Writes, seconds: float, limit: int = 100_000
+) -> tuple[Answer, MadeUpModel, list[int]]:
+    model = MadeUpModel(tokenizer, writes)
+    ends = frozenset([tokenizer.token_to_id(END)])
+    answer = Answer(cast(Generation, cast(Any, model)), tokenizer, ends, seconds)
+    closed = [index for index in answer.run(None, limit, lambda: False) if index is not None]
+    return answer, model, closed
+
+
+def sound(until: int) -> Writes:
+    """A model that is never stuck."""
+
+    def writes(text: str, sampling: Sampling | None) -> str:
+        number = text.count('"Content"')
+        if not text:
+            return "<|im_start|>assistant\n[" + said(0)
+        return "," + said(number) if number < until else "]" + END
+
+    return writes
+
+
+def stuck_between(first: int, last: int, until: int, *, immune_to: int = 99) -> Writes:
+    """Stuck on the segments from ``first`` to ``last``; retry ``immune_to`` gets through."""
+    clean = sound(until)
+
+    def writes(text: str, sampling: Sampling | None) -> str:
+        number = next_number(text)
+        if first <= number <= last and (sampling is None or sampling not in RETRIES[immune_to:]):
+            return ("," if text else "[") + said(number, STUCK)
+        if not text or number >= until:
+            return clean(text, sampling) if not text else "]" + END
+        return "," + said(number)
+
+    return writes
+
+
+def test_a_sound_answer_is_read_as_it_is(tokenizer: Tokenizer) -> None:
+    answer, _, ready = run(tokenizer, sound(12), 60.0)
+    assert ready == list(range(12))
+    assert [segment.start for segment in answer.segments] == [5.0 * n for n in range(12)]
+    assert (answer.loops, answer.truncated) == (0, False)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3])
+def test_a_retry_gets_out_of_a_loop_and_nothing_is_lost(tokenizer: Tokenizer, needed: int) -> None:
+    answer, _, _ = run(tokenizer, stuck_between(4, 4, 12, immune_to=needed - 1), 60.0)
+    texts = [segment.text for segment in answer.segments if segment.text != STUCK]
+    assert texts == [f"Sentence {n} is its own." for n in range(12)]
+    assert answer.loops == needed
+    assert not any(LOOP in segment.flags for segment in answer.segments)
+
+
+def test_an_hour_with_a_bad_minute_loses_that_minute_at_most(tokenizer: Tokenizer) -> None:
+    clean, model, _ = run(tokenizer, sound(720), 3600.0)
+    stuck, helped, _ = run(tokenizer, stuck_between(300, 311, 720), 3600.0)
+    lost = [segment for segment in stuck.segments if LOOP in segment.flags]
+    assert lost
+    assert sum(segment.end - segment.start for segment in lost) <= 75.0
+    heard = {segment.text for segment in stuck.segments}
+    missing = {segment.text for segment in clean.segments} - heard
+    assert len(missing) <= 15
+    assert all(300 <= int(text.split()[1]) <= 315 for text in missing)
+    assert helped.spent <= 1.2 * model.spent
+
+
+def test_a_model_that_is_stuck_from_the_first_segment_on_ends(tokenizer: Tokenizer) -> None:
+    answer, model, _ = run(tokenizer, stuck_between(0, 999, 12), 60.0)
+    assert all(LOOP in segment.flags or segment.text == STUCK for segment in answer.segments)
+    assert model.spent < 3_000
+
+
+def test_endless_text_without_a_segment_ends(tokenizer: Tokenizer) -> None:
+    answer, model, _ = run(tokenizer, lambda text, sampling: "na na na ", 60.0)
+    assert model.spent < 5_000
+    assert answer.loops > 0
+
+
+def test_the_limit_keeps_what_is_whole(tokenizer: Tokenizer) -> None:
+    answer, model, _ = run(tokenizer, sound(12), 60.0, limit=100)
+    assert model.spent == 100
+    assert answer.truncated
+    assert 0 < len(answer.segments) < 12
+
+
+def test_a_cancelled_answer_takes_no_further_token(tokenizer: Tokenizer) -> None:
+    model = MadeUpModel(tokenizer, sound(12))
+    ends = frozenset([tokenizer.token_to_id(END)])
+    answer = Answer(cast(Generation, cast(Any, model)), tokenizer, ends, 60.0)
+    closed = list(answer.run(None, 1000, lambda: model.spent >= 37))
+    assert model.spent == 37
+    assert closed == list(range(len(answer.segments)))
+    assert len(closed) < 12

@@ -1,0 +1,148 @@
+"""Requests decoded in step: each gets what it would get alone, whatever befalls another."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import tiny_vibevoice
+import torch
+
+from sidecar import errors
+from sidecar.engines.vibevoice import lockstep
+from sidecar.engines.vibevoice.cache import KeyValueCache
+from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.generation import Generation, advance
+from sidecar.engines.vibevoice.loading import load
+from sidecar.engines.vibevoice.model import Model
+from sidecar.engines.vibevoice.transcription import Transcription, in_company
+from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.transcripts.transcript import Event, Finished, SegmentReady, Transcript
+
+CPU = torch.device("cpu")
+SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
+
+
+class Broken(tiny_vibevoice.Recording):
+    """Fails while it is read."""
+
+    def __iter__(self) -> Any:
+        yield self._samples[:50_000]
+        raise errors.AudioUndecodable()
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(load(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
+
+
+def begun(
+    model: Model, name: str, options: TranscribeOptions | None = None, **rest: Any
+) -> Transcription:
+    recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
+    cancelled = rest.pop("cancelled", lambda: False)
+    return Transcription(model, recording, options or TranscribeOptions(), cancelled, **rest)
+
+
+def transcript(events: Sequence[Event | errors.SidecarError]) -> Transcript:
+    assert isinstance(events[-1], Finished)
+    return events[-1].transcript
+
+
+def all_events(work: list[Transcription]) -> list[list[Event | errors.SidecarError]]:
+    events: list[list[Event | errors.SidecarError]] = [[] for _ in work]
+    for number, event in in_company(work):
+        events[number].append(event)
+    return events
+
+
+def test_each_gets_the_events_that_it_gets_alone(model: Model) -> None:
+    decoding = model.decoding(MemoryPlan())
+    alone = [list(begun(model, name).events()) for name in tiny_vibevoice.CLIPS]
+    work = [begun(model, name, decoding=decoding) for name in tiny_vibevoice.CLIPS]
+    assert all_events(work) == alone
+
+
+def test_who_leaves_early_leaves_the_others_alone(model: Model) -> None:
+    heard: list[Event] = []
+    alone = list(begun(model, "two_cities").events())
+    names = ("endgame_nagg_nell", "two_cities")
+    work = [begun(model, names[0], cancelled=lambda: len(heard) > 0), begun(model, names[1])]
+    other: list[Any] = []
+    for number, event in in_company(work):
+        (other if number else heard).append(event)
+    assert other == alone
+    assert [type(event) for event in heard[:1]] == [SegmentReady]
+    assert not any(isinstance(event, Finished) for event in heard)
+
+
+def test_a_recording_that_breaks_off_fails_on_its_own(model: Model) -> None:
+    broken = Transcription(
+        model, Broken(tiny_vibevoice.clip_24k("beckett")), TranscribeOptions(), lambda: False
+    )
+    mine, other = all_events([broken, begun(model, "beckett")])
+    assert [type(event) for event in mine] == [errors.AudioUndecodable]
+    assert transcript(other).segments
+
+
+def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [25]
+
+    def tight(generations: Sequence[Generation]) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        advance(generations)
+
+    monkeypatch.setattr(lockstep, "advance", tight)
+    options = TranscribeOptions(memory_fallback=SMALL)
+    names = ("beckett", "two_cities")
+    for name, events in zip(
+        names, all_events([begun(model, name, options) for name in names]), strict=True
+    ):
+        expected = transcript(list(begun(model, name).events()))
+        assert transcript(events).segments == expected.segments
+        assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
+
+
+def test_what_ran_out_of_memory_is_gone_before_the_second_try(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: weakref.WeakSet[KeyValueCache] = weakref.WeakSet()
+    alive: list[int] = []
+    left = [25]
+    new_cache = Decoder.new_cache
+
+    def counted(self: Decoder, *arguments: Any) -> KeyValueCache:
+        alive.append(len(caches))
+        caches.add(cache := new_cache(self, *arguments))
+        return cache
+
+    def tight(generations: Sequence[Generation]) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        advance(generations)
+
+    monkeypatch.setattr(Decoder, "new_cache", counted)
+    monkeypatch.setattr(lockstep, "advance", tight)
+    assert transcript(
+        list(begun(model, "two_cities", TranscribeOptions(memory_fallback=SMALL)).events())
+    )
+    assert alive == [0, 0]
+
+
+def test_memory_that_runs_out_twice_is_the_error_of_each(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(generations: Sequence[Generation]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(lockstep, "advance", full)
+    options = TranscribeOptions(memory_fallback=SMALL)
+    for events in all_events([begun(model, "beckett", options) for _ in range(2)]):
+        assert [type(event) for event in events] == [errors.GpuOutOfMemory]

@@ -1,0 +1,238 @@
+"""Long recordings are listened to: where nobody speaks, and whose voice is whose."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_vibevoice
+
+from bench.metrics import clips
+from sidecar.audio import Block
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.diarization import models
+from sidecar.diarization.speaker_identification import Speakers, print_of, recognised
+from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching, turns
+from sidecar.engines.vibevoice.voices import LEAST_S, Voice, Voices, agreed, speech
+from sidecar.engines.vibevoice.windows import Window
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.transcripts.people import KnownVoice
+from sidecar.transcripts.speaker_turns import Turn, matched, stretches_alone
+from sidecar.transcripts.transcript import Segment, Transcript
+
+RATE = 24_000
+NAGG, NELL, READER = 0, 1, 2
+PEOPLE = {
+    NAGG: [(4.85, 8.0), (12.0, 14.0), (23.8, 27.4), (20.4, 21.9)],
+    NELL: [(8.75, 11.3), (14.7, 16.95)],
+    READER: [(30.0, 35.0), (44.0, 49.0)],
+}
+"""Who speaks when in `recording`."""
+HALVES = {
+    "the longest there is": ({NAGG: [0, 1], NELL: [0], READER: [0]}, 5.0),
+    "4 s": ({NAGG: [0, 1], NELL: [0], READER: [0]}, 4.0),
+    "3 s": ({NAGG: [0], NELL: [0], READER: [0]}, 3.0),
+    "2 s": ({NAGG: [1], NELL: [0], READER: [0]}, 2.0),
+}
+"""Which of it the first window has, the second the rest; how much of a voice at the most."""
+
+
+@pytest.fixture(scope="module")
+def recording() -> Block:
+    """Two people of a play, and from 30 s on the reader of a novel."""
+    play = tiny_vibevoice.clip_24k("endgame_nagg_nell")
+    novel = tiny_vibevoice.clip_24k("two_cities")[RATE:]
+    return np.concatenate([play, np.zeros(30 * RATE - len(play), np.float32), novel])
+
+
+def spoken(person: int, spans: list[int], label: int, most_s: float) -> list[Turn]:
+    turns, left_s = [], most_s
+    for start, end in (PEOPLE[person][span] for span in spans):
+        turns.append(Turn(start, start + min(end - start, left_s), label))
+        left_s -= turns[-1].end - start
+    return [turn for turn in turns if turn.end > turn.start]
+
+
+def windows(row: str) -> tuple[list[Turn], list[Turn]]:
+    """The turns of a first window, with people for labels, and of a second: 7, 8 and 9."""
+    spans, most_s = HALVES[row]
+    before, after = [], []
+    for person, first in spans.items():
+        rest = [span for span in range(len(PEOPLE[person])) if span not in first]
+        before += spoken(person, first, person, most_s)
+        after += spoken(person, rest, person + 7, most_s)
+    return before, after
+
+
+@pytest.mark.parametrize("row", HALVES)
+def test_people_are_known_again_by_a_few_seconds(recording: Block, row: str) -> None:
+    before, after = windows(row)
+    voices = Voices(RATE)
+    voices.remember(voices.hear(recording, before), {who: who for who in PEOPLE})
+    alike = voices.likenesses(voices.hear(recording, after))
+    assert matched(alike, SAME_VOICE) == {7: NAGG, 8: NELL, 9: READER}
+
+
+@pytest.mark.parametrize("row", HALVES)
+@pytest.mark.parametrize("stranger", PEOPLE)
+def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger: int) -> None:
+    before, after = windows(row)
+    voices = Voices(RATE)
+    known = voices.hear(recording, [turn for turn in before if turn.label != stranger])
+    voices.remember(known, {who: who for who in PEOPLE})
+    new = voices.hear(recording, [turn for turn in after if turn.label == stranger + 7])
+    alike = voices.likenesses(new)
+    assert len(alike) == len(PEOPLE) - 1
+    assert matched(alike, SAME_VOICE) == {}
+
+
+@pytest.mark.parametrize("most_s", [3.0, 5.0])
+def test_the_people_of_real_conversations_are_told_apart(most_s: float) -> None:
+    """Half of what each says against the other half: a telephone, a panel, an interview."""
+    heard = 0
+    for clip in clips():
+        names = sorted({turn[2] for turn in clip.turns or []})
+        if len(names) < 2 or "ami" in clip.name:  # the meetings are too short
+            continue
+        turns = [Turn(start, end, names.index(name)) for start, end, name in clip.turns or []]
+        samples = np.ascontiguousarray(decode_file(clip.path, 16_000))
+        before, after = [], []
+        for who in range(len(names)):
+            alone = [Turn(*span, who) for span in stretches_alone(turns, who) if span[0] < 300]
+            before += some(alone[::2], most_s)
+            after += some(alone[1::2], most_s)
+        voices = Voices(16_000)
+        voices.remember(voices.hear(samples, before), {who: who for who in range(len(names))})
+        alike = voices.likenesses(voices.hear(samples, after))
+        assert any(known == new for known, new in alike), clip.name
+        for (known, new), likely in alike.items():
+            assert (likely >= SAME_VOICE) == (known == new), (clip.name, names[known], names[new])
+        heard += 1
+    if not heard:
+        pytest.skip("NO CONVERSATIONS HERE: VIBEVOICE_BENCH_AUDIO names the folder of them")
+
+
+def some(turns: list[Turn], most_s: float) -> list[Turn]:
+    """The first ``most_s`` seconds of them."""
+    found: list[Turn] = []
+    for turn in turns:
+        found.append(Turn(turn.start, min(turn.end, turn.start + most_s), turn.label))
+        most_s -= found[-1].end - turn.start
+        if most_s < 0.1:
+            break
+    return found
+
+
+def test_a_voice_is_what_most_of_its_pieces_agree_on() -> None:
+    one, other, another = np.eye(3, dtype=np.float32)
+    voice = agreed(np.stack([other, one, one, another]), np.array([5, 3, 3, 4], np.float32))
+    assert voice.vector == pytest.approx(one)
+    assert voice.seconds == 6
+
+
+def test_a_person_is_the_mean_of_all_that_was_heard_of_them() -> None:
+    one, other = np.eye(2, dtype=np.float32)
+    voices = Voices(RATE)
+    voices.remember({5: Voice(one, 8.0)}, {5: 0})
+    assert voices.likenesses({7: Voice(other, 3.0)}) == {(0, 7): 0.0}
+    voices.remember({6: Voice(other, 6.0), 7: Voice(other, 4.0)}, {6: 0, 7: 1})
+    assert voices.likenesses({9: Voice(other, 3.0)}) == {(0, 9): pytest.approx(0.6), (1, 9): 1.0}
+
+
+def test_a_voice_of_which_there_is_too_little_is_not_heard(recording: Block) -> None:
+    voices = Voices(RATE)
+    assert voices.hear(recording, [Turn(5.0, 5.0 + LEAST_S - 0.1, 0)]) == {}
+    end_s = len(recording) / RATE
+    assert voices.hear(recording, [Turn(end_s - 1.0, end_s + 9.0, 0)]) == {}
+    assert voices.hear(recording, [Turn(5.0, 5.0 + LEAST_S + 0.1, 0)]).keys() == {0}
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "the encoder"])
+def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
+    missing: str,
+    recording: Block,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if missing == "onnxruntime":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        other = dataclasses.replace(models.ENCODER, digest="of another release")
+        monkeypatch.setattr(models, "ENCODER", other)
+    voices = Voices(RATE)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            heard = voices.hear(recording, windows("4 s")[0])
+            voices.remember(heard, {who: who for who in PEOPLE})
+            assert voices.likenesses(heard) == {}
+    (record,) = [one for one in caplog.records if one.name == Voices.__module__]
+    assert missing.removeprefix("the ") in record.getMessage()
+
+
+def test_the_voices_of_one_window_are_remembered_only_where_somebody_asks_who_they_are(
+    recording: Block,
+) -> None:
+    segments = [
+        Segment(start, end, "words", person)
+        for person, spans in PEOPLE.items()
+        for start, end in spans
+    ]
+    for remember in (False, True):
+        voices = Voices(RATE)
+        stitching = Stitching(voices, remember=remember)
+        window = Window(0.0, recording, None)
+        stitching.begin(window)
+        stitching.end(window, segments)
+        assert set(voices.persons) == (set(PEOPLE) if remember else set())
+    assert voices.persons[NAGG].seconds > voices.persons[NELL].seconds > 4
+    (found,) = [
+        one
+        for one in recognised(
+            Transcript(tuple(segments), "en", 60.0, "any", "int8", diarized=True),
+            Speakers(turns(stitching.segments), voices.persons),
+            TranscribeOptions(
+                known_voices=(KnownVoice("n", "Nell", (print_of(voices.persons[NELL]),)),)
+            ),
+        ).voices
+        if one.name
+    ]
+    assert (found.speaker, found.name) == (NELL, "Nell")
+
+
+def test_nothing_is_loaded_before_two_windows_are_compared() -> None:
+    code = """
+import sys
+import numpy as np
+from sidecar.engines.vibevoice.stitching import Stitching
+from sidecar.engines.vibevoice.voices import Voices
+from sidecar.engines.vibevoice.windows import Window
+from sidecar.transcripts.transcript import Segment
+stitching = Stitching(Voices(16_000))
+window = Window(0.0, np.zeros(160_000, np.float32), None)
+stitching.begin(window)
+stitching.end(window, [Segment(0, 5, "a", 0), Segment(5, 10, "b", 1)])
+assert [one.speaker for one in stitching.segments] == [0, 1]
+print(sorted({"onnxruntime", "moonshine_voice", "transformers", "torch"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_speech_is_found_and_silence_is_not() -> None:
+    silence = np.zeros(2 * RATE, np.float32)
+    beckett = tiny_vibevoice.clip_24k("beckett")[: 5 * RATE]
+    stretches = speech(np.concatenate([silence, beckett, silence]), RATE)
+    assert stretches
+    assert stretches[0][0] > 1.0
+    assert stretches[-1][1] < 8.5
+
+
+def test_where_the_library_does_not_load_no_pause_is_found_and_there_is_no_error(
+    recording: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "moonshine_voice", None)
+    assert speech(recording[: 5 * RATE], RATE) == []

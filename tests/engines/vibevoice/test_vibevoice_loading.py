@@ -1,0 +1,181 @@
+"""Where the weights come to lie, and that what loads also runs.
+
+Here is no second device; "meta" stands in for it: what lies there has no numbers, and what was
+meant for the host has.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+import tiny_vibevoice
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_vibevoice import Checkpoint
+
+from sidecar import errors
+from sidecar.engines.vibevoice import SPEC, VibeVoiceEngine, loading
+from sidecar.engines.vibevoice.loading import EMBEDDING, ENCODERS, device_map, load
+from sidecar.engines.vibevoice.model import Model
+from sidecar.gpu_memory.placement import LoadPlan, Placement
+from sidecar.interfaces.engine import LoadOptions, MemoryPlan, Precision
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.slot import EngineSlot
+
+CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
+BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
+
+
+@pytest.mark.parametrize(
+    ("device", "evict_encoders", "host_token_table", "on_the_host"),
+    [
+        (torch.device("cuda", 0), False, False, ()),
+        (torch.device("cuda", 0), True, False, ENCODERS),
+        (torch.device("cuda", 0), False, True, (EMBEDDING,)),
+        (torch.device("cuda", 0), True, True, (*ENCODERS, EMBEDDING)),
+        (CPU, True, True, ()),
+    ],
+)
+def test_what_stays_on_the_host_is_named_and_a_cpu_has_no_other_place(
+    device: torch.device,
+    evict_encoders: bool,
+    host_token_table: bool,
+    on_the_host: tuple[str, ...],
+) -> None:
+    places = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
+    assert {name for name, place in places.items() if place == "cpu"} == set(on_the_host)
+    assert {place for name, place in places.items() if name not in on_the_host} == {device}
+    assert ("" in places) is (not on_the_host), "'' with others would go through the device"
+
+
+def parted(size: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A checkpoint of which encoders and token table are on the host, the rest elsewhere."""
+    monkeypatch.setattr(loading, "run_once", lambda *_: None)
+    folder = tiny_vibevoice.checkpoint(size)
+    return load(folder, precision, ELSEWHERE, evict_encoders=True, host_token_table=True)
+
+
+def is_on_the_host(name: str) -> bool:
+    return name.startswith((*ENCODERS, EMBEDDING))
+
+
+@pytest.mark.parametrize(("size", "precision"), [("tiny", BF16), ("mid", INT4)])
+def test_a_parted_load_leaves_the_host_s_part_whole_and_no_hooks_behind(
+    size: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = parted(size, precision, monkeypatch).model
+    whole = load(tiny_vibevoice.checkpoint(size), BF16, CPU).model.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert tensor.is_meta is not is_on_the_host(name), name
+        if is_on_the_host(name):
+            torch.testing.assert_close(tensor, whole[name], rtol=0, atol=0)
+    for module in model.modules():
+        left = {"_hf_hook", "_old_forward", "forward", "to", "cuda"} & module.__dict__.keys()
+        assert not left, type(module)
+
+
+def test_quantization_accepts_a_parted_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes quantizes 8 bit on the host first, which "meta" cannot: as far as that."""
+    with pytest.raises(RuntimeError, match="conversion of the weights"):
+        parted("mid", INT8, monkeypatch)
+
+
+def test_the_plan_of_a_job_brings_to_the_device_what_the_load_left_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Model(parted("tiny", BF16, monkeypatch))
+    weights = model.loaded.model
+    model._place(MemoryPlan(evict_encoders=True, host_token_table=True))
+    table = weights.get_input_embeddings().weight
+    assert not table.is_meta
+    for name, tensor in weights.state_dict().items():
+        assert tensor.is_meta is not name.startswith(EMBEDDING), name
+    model._place(MemoryPlan())
+    assert all(tensor.is_meta for tensor in weights.state_dict().values())
+
+
+def test_on_a_cpu_nothing_is_parted() -> None:
+    folder = tiny_vibevoice.checkpoint("tiny")
+    model = load(folder, FP32, CPU, evict_encoders=True, host_token_table=True).model
+    assert {parameter.device for parameter in model.parameters()} == {CPU}
+    assert not any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+@pytest.mark.parametrize("precision", [FP32, INT8])
+def test_a_load_ends_with_a_token_through_all_layers(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+    run_once = loading.run_once
+
+    def watched(model: Any, at: Precision) -> None:
+        for layer in model.model.language_model.layers:
+            layer.register_forward_hook(lambda *_: ran.append(torch.is_inference_mode_enabled()))
+        run_once(model, at)
+
+    monkeypatch.setattr(loading, "run_once", watched)
+    model = load(tiny_vibevoice.checkpoint("tiny"), precision, CPU).model
+    assert ran == [True] * len(model.model.language_model.layers)
+
+
+@pytest.fixture(scope="module")
+def too_large_for_8_bit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint with weights that 32 and 16 bit hold, and not fp16, through which 8 bit goes."""
+    folder = tmp_path_factory.mktemp("large") / "checkpoint"
+    shutil.copytree(tiny_vibevoice.checkpoint("tiny"), folder)
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["language_model.model.layers.0.mlp.gate_proj.weight"][0] = 1e5
+    save_file(weights, file, metadata={"format": "pt"})
+    return str(folder)
+
+
+def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load(
+    too_large_for_8_bit: str,
+) -> None:
+    said = "does not run in int8 here: its numbers are not finite"
+    with pytest.raises(errors.ModelLoadFailed, match=said) as failed:
+        list(VibeVoiceEngine().load(LoadOptions(INT8, too_large_for_8_bit, "cpu")))
+    assert failed.value.hint.startswith("Use another precision")
+
+
+def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
+    head = model.lm_head
+    monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))
+    with pytest.raises(errors.ModelLoadFailed, match="here: mat1 and mat2") as failed:
+        loading.run_once(model, FP32)
+    assert failed.value.hint == "Use another precision."
+
+
+def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model = load(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
+    monkeypatch.setattr(model.lm_head, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        loading.run_once(model, FP32)
+
+
+async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
+    too_large_for_8_bit: str,
+) -> None:
+    def place(precision: Precision) -> LoadPlan:
+        return LoadPlan(Placement.INSTEAD)
+
+    options = LoadOptions(FP32, too_large_for_8_bit, "cpu")
+    slot = EngineSlot(SPEC, options, keep_alive_s=-1, place=place)
+    try:
+        await slot.preload()
+        with pytest.raises(errors.ModelLoadFailed, match="does not run in int8"):
+            await slot.reload(INT8)
+        assert (slot.precision, slot.state, slot.loading) == (FP32, SlotState.READY, None)
+        async with slot.lease() as engine:
+            assert engine.precision is FP32
+    finally:
+        await slot.close()

@@ -1,0 +1,52 @@
+import re
+from collections import Counter
+
+import pytest
+
+from sidecar import errors
+from sidecar.api.http.problems import STATUS
+
+ALL = list(errors.all_errors())
+
+
+def test_no_two_errors_share_a_code():
+    assert [code for code, times in Counter(error.code for error in ALL).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
+def test_every_error_has_a_code_a_detail_and_a_hint_for_people(error):
+    assert re.fullmatch(r"[a-z][a-z_]+", error.code)
+    for text in (error.default_detail, error.default_hint):
+        assert text.strip() == text
+        assert text
+        assert "\n" not in text
+    assert error.default_detail.endswith(".")
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
+def test_every_error_comes_out_of_the_wire_as_it_went_in(error):
+    sent = error("What was wrong.", hint="What to do.", retry_after=7)
+    got = errors.from_wire(sent.to_wire())
+    assert type(got) is error
+    assert got.to_wire() == sent.to_wire()
+
+
+def test_every_error_is_had_by_one_name_wherever_it_lies():
+    assert [error for error in ALL if getattr(errors, error.__name__, None) is not error] == []
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
+def test_every_error_has_a_status(error):
+    assert 400 <= STATUS[error.kind] < 600
+
+
+def test_an_unknown_code_becomes_the_root_and_keeps_its_words():
+    got = errors.from_wire({"code": "from_the_future", "detail": "Odd.", "hint": "Wait."})
+    assert type(got) is errors.SidecarError
+    assert (got.detail, got.hint) == ("Odd.", "Wait.")
+
+
+def test_an_error_without_words_speaks_with_its_defaults():
+    got = errors.from_wire({"code": "queue_full"})
+    assert got.to_wire() == errors.QueueFull().to_wire()
+    assert got.retry_after == 5

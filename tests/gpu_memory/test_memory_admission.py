@@ -1,0 +1,262 @@
+"""What the memory of a machine admits, for the full-size model, by table."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar import errors
+from sidecar.gpu_memory.admission import USUAL_S, Admission, Memory
+from sidecar.gpu_memory.devices import GpuMemory
+from sidecar.gpu_memory.footprint import Work
+from sidecar.gpu_memory.ledger import Holding, strangers_bytes
+from sidecar.gpu_memory.placement import LoadPlan, Placement
+from sidecar.gpu_memory.plan import LOADS, ladder, longest_audio_s
+from sidecar.gpu_memory.shape import FULL
+from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions, Windowing
+
+GIB = 1 << 30
+BF16, FP16, INT8, INT4, FP32 = (
+    Precision(name) for name in ("bf16", "fp16", "int8", "int4", "fp32")
+)
+ALL = (BF16, FP16, INT8, INT4, FP32)
+HOUR, MINUTE = 3600.0, 60.0
+PLAIN = TranscribeOptions()
+
+
+def admission(limit_gib: float | None = None) -> Admission:
+    return Admission(FULL, ALL, None if limit_gib is None else round(limit_gib * GIB))
+
+
+def free(gib: float, held: Precision | None = None, *, on_gpu: bool = True) -> Memory:
+    return Memory(round(gib * GIB), held, on_gpu)
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "on_gpu", "expected"),
+    [
+        (80, True, BF16),
+        (23, True, BF16),
+        (15, True, INT8),
+        (8.5, True, INT4),
+        (2, True, INT4),
+        (64, False, BF16),
+        (4, False, BF16),
+    ],
+)
+def test_the_first_load_is_the_best_that_fits_on_a_gpu_and_16_bit_elsewhere(
+    free_gib: float, on_gpu: bool, expected: Precision
+) -> None:
+    assert admission().first_precision(free(free_gib, on_gpu=on_gpu)) is expected
+
+
+def test_what_the_engine_holds_counts_as_available_up_to_the_limit() -> None:
+    alone, loaded = free(20), free(3, BF16)
+    assert admission().available_bytes(alone) == 20 * GIB
+    own = admission().available_bytes(loaded) - 3 * GIB
+    assert 15.5 * GIB < own < 18 * GIB, "the weights in 16 bit"
+    assert admission().available_bytes(free(3, INT4)) < admission().available_bytes(loaded)
+    assert admission(12).available_bytes(alone) == 12 * GIB
+    assert admission(12).available_bytes(loaded) == 12 * GIB
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit_gib", "wanted", "expected"),
+    [
+        pytest.param(free(80), None, BF16, Placement.BESIDE, id="nothing-there-yet"),
+        pytest.param(free(60, BF16), None, INT8, Placement.BESIDE, id="room-for-both"),
+        pytest.param(free(6, BF16), None, INT8, Placement.INSTEAD, id="room-for-one"),
+        pytest.param(free(0, BF16), None, INT4, Placement.INSTEAD, id="the-old-one-is-the-room"),
+        pytest.param(free(60, BF16), 24, INT8, Placement.INSTEAD, id="the-limit-has-no-room"),
+        pytest.param(free(60, INT4), 24, INT8, Placement.BESIDE, id="the-limit-has-room"),
+        pytest.param(free(4, INT4), None, BF16, errors.WontFit, id="not-even-alone"),
+        pytest.param(free(80), 8, BF16, errors.WontFit, id="above-the-limit"),
+    ],
+)
+def test_where_a_new_engine_is_loaded(
+    memory: Memory,
+    limit_gib: float | None,
+    wanted: Precision,
+    expected: Placement | type[errors.WontFit],
+) -> None:
+    if isinstance(expected, Placement):
+        assert admission(limit_gib).place(wanted, memory).placement is expected
+    else:
+        with pytest.raises(expected, match="CUDA out of memory"):
+            admission(limit_gib).place(wanted, memory)
+
+
+@pytest.mark.parametrize(
+    ("memory", "wanted", "expected"),
+    [
+        pytest.param(free(24), BF16, LoadPlan(Placement.BESIDE, LOADS[0]), id="all-of-it"),
+        pytest.param(free(16), BF16, LoadPlan(Placement.BESIDE, LOADS[1]), id="encoders-outside"),
+        pytest.param(free(15.4), BF16, None, id="no-room-for-the-encoders-to-hear"),
+        pytest.param(free(15.6), BF16, LoadPlan(Placement.BESIDE, LOADS[1]), id="ten-minutes"),
+        pytest.param(
+            free(8.5, INT4), INT8, LoadPlan(Placement.BESIDE, LOADS[2]), id="rather-than-alone"
+        ),
+        pytest.param(
+            free(16, on_gpu=False), BF16, None, id="a-cpu-has-nowhere-else-to-put-anything"
+        ),
+        pytest.param(
+            free(64, on_gpu=False), BF16, LoadPlan(Placement.BESIDE, LOADS[0]), id="a-cpu"
+        ),
+    ],
+)
+def test_a_load_leaves_on_the_host_what_has_no_room(
+    memory: Memory, wanted: Precision, expected: LoadPlan | None
+) -> None:
+    if expected is not None:
+        assert admission().place(wanted, memory) == expected
+    else:
+        with pytest.raises(errors.WontFit):
+            admission().place(wanted, memory)
+
+
+def test_sixteen_gigabytes_hear_half_an_hour_in_16_bit() -> None:
+    """All weights at once are 16.5 GB with what a process takes; never are all of them there."""
+    card = free(16)
+    assert admission().loaded_bytes(BF16, LOADS[0]) > 16 * GIB
+    assert admission().place(BF16, card).memory.evict_encoders
+    planned = admission().planned(BF16, 30 * MINUTE, PLAIN, card)
+    assert planned.memory.evict_encoders
+    assert planned.memory.host_token_table
+    assert 30 * MINUTE <= longest_audio_s(FULL, BF16, 16 * GIB) < HOUR
+
+
+@pytest.mark.parametrize("precision", [BF16, INT8, INT4])
+def test_on_a_cpu_no_plan_moves_anything(precision: Precision) -> None:
+    for gib in (8, 10, 12, 16, 17, 20, 24, 64):
+        memory = free(gib, on_gpu=False)
+        estimate, _ = admission().estimate(precision, HOUR, PLAIN, memory)
+        plans: list[MemoryPlan | None] = [estimate.plan]
+        if estimate.fits:
+            planned = admission().planned(precision, HOUR, PLAIN, memory)
+            plans += [planned.memory, planned.memory_fallback]
+        for plan in plans:
+            assert plan is None or not (plan.evict_encoders or plan.host_token_table)
+
+
+def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> None:
+    planned = admission().planned(BF16, 10 * MINUTE, PLAIN, free(80))
+    fastest, *others = ladder(Work.of(FULL, 10 * MINUTE))
+    assert planned.memory == fastest
+    assert planned.memory_fallback in others
+    tight, _ = admission().estimate(BF16, 10 * MINUTE, PLAIN, free(80))
+    barely = Memory(tight.peak_bytes - 1, None, on_gpu=True)
+    assert admission().planned(BF16, 10 * MINUTE, PLAIN, barely).memory != planned.memory
+
+
+@pytest.mark.parametrize(
+    ("asked", "memory", "says", "never"),
+    [
+        pytest.param(BF16, free(14), ["int8", "int4"], ["bf16;"], id="smaller-ones-would"),
+        pytest.param(FP32, free(24), ["bf16", "int8", "int4"], ["fp32"], id="all-others-would"),
+        pytest.param(INT8, free(8.5), ["int4"], ["bf16"], id="one-would"),
+        pytest.param(INT4, free(2), ["shorter"], ["minutes at once"], id="nothing-would"),
+    ],
+)
+def test_a_refusal_names_what_would_fit(
+    asked: Precision, memory: Memory, says: list[str], never: list[str]
+) -> None:
+    with pytest.raises(errors.WontFit) as refused:
+        admission().planned(asked, HOUR, PLAIN, memory)
+    hint = refused.value.hint
+    for word in says:
+        assert word in hint
+    for word in never:
+        assert word not in hint
+    assert "60 minutes" in refused.value.detail
+
+
+def test_a_refusal_says_how_long_a_recording_may_be() -> None:
+    loaded = admission()
+    longest, _ = loaded.estimate(INT4, HOUR, PLAIN, free(8))
+    with pytest.raises(errors.WontFit) as refused:
+        loaded.planned(INT4, HOUR, PLAIN, free(8))
+    minutes = int(longest.longest_audio_s / 60)
+    assert 1 <= minutes < 60
+    assert f"at most {minutes} minutes at once in int4" in refused.value.hint
+    assert loaded.planned(INT4, minutes * MINUTE, PLAIN, free(8)).memory
+
+
+@pytest.mark.parametrize(
+    ("loaded", "memory", "audio_s", "expected"),
+    [
+        pytest.param(INT4, free(70, INT4), HOUR, INT4, id="what-is-loaded-fits"),
+        pytest.param(BF16, free(0.5, BF16), HOUR, INT8, id="the-best-other-one"),
+        pytest.param(INT4, free(1, INT4), HOUR, INT4, id="nothing-fits"),
+        pytest.param(BF16, free(4, BF16), None, BF16, id="of-unknown-length"),
+    ],
+)
+def test_a_client_who_does_not_mind_gets_what_is_loaded_if_it_fits(
+    loaded: Precision, memory: Memory, audio_s: float | None, expected: Precision
+) -> None:
+    assert admission().fitting_precision(loaded, audio_s, PLAIN, memory) is expected
+
+
+def test_an_unknown_length_is_planned_as_a_usual_one() -> None:
+    unknown, _ = admission().estimate(BF16, None, PLAIN, free(80))
+    usual, _ = admission().estimate(BF16, USUAL_S, PLAIN, free(80))
+    assert unknown == usual
+
+
+def test_a_limit_of_tokens_saves_memory_and_never_asks_for_more() -> None:
+    def peak(options: TranscribeOptions) -> int:
+        return admission().estimate(BF16, HOUR, options, free(80))[0].peak_bytes
+
+    assert peak(TranscribeOptions(max_tokens=500)) < peak(PLAIN)
+    assert peak(TranscribeOptions(max_tokens=65_536)) == peak(PLAIN)
+    assert peak(TranscribeOptions(prompt="Nagg, Nell " * 300)) > peak(PLAIN)
+
+
+def test_what_a_job_comes_to_take_is_what_its_plan_was_chosen_by() -> None:
+    now = free(80)
+    alone = admission().planned(BF16, HOUR, PLAIN, now)
+    assert admission().peak_bytes(BF16, HOUR, alone) == (
+        admission().estimate(BF16, HOUR, PLAIN, now)[0].peak_bytes
+    )
+    in_step = TranscribeOptions(windows=Windowing.PARALLEL)
+    several = admission().planned(BF16, HOUR, in_step, now)
+    assert several.memory.together > 1
+    assert admission().peak_bytes(BF16, HOUR, several) > admission().peak_bytes(
+        BF16, several.memory.window_s, PLAIN
+    )
+
+
+def test_what_the_running_job_takes_is_not_taken_from_the_next_one() -> None:
+    """24 GiB, 1 of them a desktop's: the job that runs holds 22, and the next may have them."""
+    others = strangers_bytes(1 * GIB, gpu(23).used_bytes, {}, {"files": Holding(PID, 17 * GIB)})
+    busy = Memory(1 * GIB, BF16, on_gpu=True, own_bytes=23 * GIB - others)
+    assert admission().available_bytes(busy) == 23 * GIB
+    assert admission().planned(BF16, HOUR, PLAIN, busy).memory
+
+
+PID = 4711
+
+
+def gpu(used_gib: int, processes: dict[int, int] | None = None) -> GpuMemory:
+    told = {pid: gib * GIB for pid, gib in (processes or {}).items()}
+    return GpuMemory("a card", used_gib << 10, 24 << 10, processes=told)
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "weights", "expected"),
+    [
+        pytest.param(0, gpu(3), None, 3, id="no-engine-so-all-are-others"),
+        pytest.param(5, gpu(3), None, 3, id="somebody-left-while-there-was-no-engine"),
+        pytest.param(1, gpu(18), 17, 1, id="loaded-and-idle"),
+        pytest.param(1, gpu(23), 17, 1, id="what-came-on-top-is-the-job-s"),
+        pytest.param(5, gpu(18), 17, 1, id="somebody-left-beside-the-engine"),
+        pytest.param(5, gpu(16), 17, 0, id="the-weights-are-smaller-than-thought"),
+        pytest.param(1, gpu(23, {PID: 17, 1: 5}), 17, 6, id="somebody-came-and-the-driver-says-so"),
+        pytest.param(5, gpu(23, {PID: 22}), 17, 1, id="somebody-left-during-a-job"),
+        pytest.param(1, gpu(23, {1: 9}), 17, 1, id="a-container-s-ids-are-others"),
+    ],
+)
+def test_who_else_uses_the_gpu(
+    before: int, seen: GpuMemory, weights: int | None, expected: int
+) -> None:
+    engine = Holding() if weights is None else Holding(PID, weights * GIB)
+    found = strangers_bytes(before * GIB, seen.used_bytes, seen.processes, {"files": engine})
+    assert found == expected * GIB

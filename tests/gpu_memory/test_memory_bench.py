@@ -1,0 +1,49 @@
+"""`bench.memory` without a GPU: the same rows, the same loader, a small checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import tiny_vibevoice
+
+from bench.memory_run import Row, taken
+from sidecar.gpu_memory.footprint import CONTEXT_BYTES, Breakdown, Work, peak_bytes
+from sidecar.gpu_memory.plan import ladder
+from sidecar.gpu_memory.shape import ModelShape
+from sidecar.interfaces.engine import MemoryPlan, Precision
+
+
+def row(folder: Path, *, enough: bool = True) -> tuple[Row, Breakdown]:
+    """Ten seconds in fp32 on a card that has what is planned, or half of the activations less."""
+    config = json.loads((tiny_vibevoice.checkpoint("tiny") / "config.json").read_text())
+    shape = ModelShape.from_config(config)
+    work = Work.of(shape, 10.0)
+    plan = ladder(work, apart=False)[0]
+    planned = peak_bytes(shape, Precision.FP32, plan, work)
+    less = CONTEXT_BYTES + planned.tensors - planned.activations // 2
+    cap = planned.total if enough else less
+    return Row(str(folder), "cpu", cap, Precision.FP32, MemoryPlan(), plan, work), planned
+
+
+def test_a_recording_takes_what_is_planned_for_it() -> None:
+    here, planned = row(tiny_vibevoice.checkpoint("tiny"))
+    found = taken(here)
+    assert found.failed is None
+    assert found.tensors <= planned.tensors <= 1.05 * found.tensors
+    assert list(found.phases) == ["load", "encode", "prefill", "decode"]
+
+
+def test_a_row_that_runs_out_of_memory_is_still_a_row() -> None:
+    here, _ = row(tiny_vibevoice.checkpoint("tiny"), enough=False)
+    assert taken(here).failed == "out of memory: encode"
+
+
+def test_a_row_whose_process_ends_is_still_a_row(tmp_path: Path) -> None:
+    found = taken(row(tmp_path)[0])
+    assert found.failed is not None
+    assert found.failed.startswith("ended with 1: ")

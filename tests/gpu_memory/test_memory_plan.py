@@ -1,0 +1,403 @@
+"""The planner against the real model on fake tensors, and its decisions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.gpu_memory.footprint import (
+    DRAFT_TOKENS,
+    WINDOW_S,
+    Work,
+    loading,
+    peak_bytes,
+    phases,
+    weights_bytes,
+)
+from sidecar.gpu_memory.plan import (
+    LOADS,
+    PREFERRED,
+    Estimate,
+    alternatives,
+    best_precision,
+    ladder,
+    longest_audio_s,
+    plan_job,
+    seconds,
+    sentence,
+    smaller,
+)
+from sidecar.gpu_memory.shape import FULL, ModelShape
+from sidecar.interfaces.engine import MemoryPlan, Precision
+
+GIB = 1 << 30
+FP32, BF16, FP16, INT8, INT4 = (
+    Precision(name) for name in ("fp32", "bf16", "fp16", "int8", "int4")
+)
+
+# What `bench.memory_simulation` counts at full size: precision, minutes of audio, step of the
+# ladder, peak in bytes. A change of the engine's order of operations changes them (the test after
+# next says so); `python -m bench.memory --frozen` prints them anew.
+FROZEN = [
+    (FP32, 1, 0, 33_652_895_744),
+    (FP32, 60, 4, 35_458_714_216),
+    (BF16, 1, 0, 16_826_447_872),
+    (BF16, 1, 2, 16_817_869_848),
+    (BF16, 1, 4, 15_616_655_256),
+    (BF16, 30, 0, 18_816_299_008),
+    (BF16, 30, 2, 17_102_292_328),
+    (BF16, 60, 0, 20_631_158_784),
+    (BF16, 60, 1, 19_201_740_032),
+    (BF16, 60, 2, 18_940_978_536),
+    (BF16, 60, 4, 17_850_983_784),
+    (INT8, 1, 0, 10_352_591_872),
+    (INT8, 1, 3, 10_186_923_928),
+    (INT8, 30, 0, 12_459_102_208),
+    (INT8, 30, 2, 10_582_566_248),
+    (INT8, 60, 0, 14_273_961_984),
+    (INT8, 60, 1, 12_844_543_232),
+    (INT8, 60, 2, 12_421_252_456),
+    (INT8, 60, 4, 11_331_257_704),
+    (INT4, 1, 0, 7_256_171_280),
+    (INT4, 1, 3, 7_022_482_088),
+    (INT4, 30, 0, 9_190_327_056),
+    (INT4, 30, 1, 7_760_908_304),
+    (INT4, 30, 2, 7_418_124_408),
+    (INT4, 60, 0, 11_005_186_832),
+    (INT4, 60, 1, 9_575_768_080),
+    (INT4, 60, 2, 9_256_810_616),
+    (INT4, 60, 4, 8_166_815_864),
+]
+
+
+def hour(minutes: float = 60.0) -> Work:
+    return Work.of(FULL, 60.0 * minutes)
+
+
+@pytest.mark.parametrize(("precision", "minutes", "step", "simulated"), FROZEN)
+def test_the_planner_is_never_low_and_at_most_five_percent_high(
+    precision: Precision, minutes: int, step: int, simulated: int
+) -> None:
+    work = hour(minutes)
+    planned = peak_bytes(FULL, precision, ladder(work)[step], work).tensors
+    assert simulated <= planned <= 1.05 * simulated
+
+
+@pytest.mark.parametrize(
+    ("precision", "minutes", "step"), [(BF16, 1, 2), (INT8, 60, 0), (INT4, 30, 2)]
+)
+def test_the_simulation_still_counts_what_was_frozen(
+    precision: Precision, minutes: int, step: int
+) -> None:
+    pytest.importorskip("transformers")
+    from bench import memory_simulation
+
+    work = hour(minutes)
+    peaks = memory_simulation.simulate(
+        memory_simulation.full_size(), precision, ladder(work)[step], work
+    )
+    frozen = {row[:3]: row[3] for row in FROZEN}
+    assert peaks.highest == pytest.approx(frozen[precision, minutes, step], rel=0.001)
+
+
+@pytest.mark.parametrize("precision", [BF16, INT8, INT4])
+def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
+    pytest.importorskip("transformers")
+    from bench import memory_simulation
+
+    # Of 20 minutes the first words: the cache grows twice, and each growth is like the other.
+    work = Work.of(FULL, 1200.0, output_tokens=1500)
+    plan = replace(ladder(work)[3], prefill_tile=300, encoder_chunk_s=5.0, cache_step=700)
+    peaks = memory_simulation.simulate(memory_simulation.full_size(), precision, plan, work)
+    for phase in phases(FULL, precision, plan, work):
+        assert peaks.phases[phase.phase] <= phase.tensors <= 1.05 * peaks.phases[phase.phase]
+
+
+def test_the_simulation_notices_memory_that_is_freed() -> None:
+    torch = pytest.importorskip("torch")
+    from bench import memory_simulation
+    from bench.tensor_counting import Counter, Peaks
+
+    peaks = Peaks()
+    with Counter(peaks):
+        first = torch.empty(1000, dtype=torch.uint8, device=memory_simulation.DEVICE)
+        view = first[:10]
+        del first
+        assert peaks.live == 1000, "a view keeps its memory alive"
+        del view
+        second = torch.empty(600, dtype=torch.uint8, device=memory_simulation.DEVICE)
+        torch.empty(5000, dtype=torch.uint8)
+    assert (peaks.live, peaks.highest) == (600, 1000)
+    del second
+    assert peaks.live == 0
+
+
+@pytest.mark.parametrize("size", ["full_size", "small_size"])
+def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from bench import memory_simulation
+
+    config = getattr(memory_simulation, size)()
+    with torch.device("meta"):
+        model = transformers.VibeVoiceAsrForConditionalGeneration(config)
+    for written in (config.to_dict(), config.to_diff_dict()):
+        shape = ModelShape.from_config(written)
+        assert shape.parameters == sum(one.numel() for one in model.parameters())
+        language = model.model.language_model
+        linear = [one.weight for one in language.modules() if isinstance(one, torch.nn.Linear)]
+        assert shape.linear_parameters == sum(weight.numel() for weight in linear)
+        assert shape.linear_rows == sum(len(weight) for weight in linear)
+        outside = sum(one.numel() for one in model.model.parameters())
+        outside -= sum(one.numel() for one in language.parameters())
+        assert shape.encoder_parameters == outside
+        assert (shape == FULL) is (size == "full_size")
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16])
+def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
+    pytest.importorskip("transformers")
+    from bench import memory_simulation
+
+    config = memory_simulation.small_size()
+    shape = ModelShape.from_config(config.to_dict())
+    work = Work.of(shape, 12.0)
+    plan = MemoryPlan(encoder_chunk_s=4.0, prefill_tile=100, cache_tokens=500, cache_step=100)
+    real = memory_simulation.simulate(config, precision, plan, work, real=True)
+    fake = memory_simulation.simulate(config, precision, plan, work)
+    on_the_host = 0 if precision is FP32 else 4 * 24_000 * 4  # the chunk before it is cast
+    assert real.highest == pytest.approx(fake.highest + on_the_host, rel=0.001)
+    assert fake.highest <= peak_bytes(shape, precision, plan, work).tensors <= 1.05 * fake.highest
+
+
+def test_the_released_model_has_8_33_billion_parameters_and_takes_15_5_gb_in_16_bit() -> None:
+    assert round(FULL.parameters / 1e9, 3) == 8.330
+    assert round(weights_bytes(FULL, BF16, MemoryPlan()) / GIB, 2) == 15.52
+
+
+@pytest.mark.parametrize("config", [{}, {"text_config": None}, {"text_config": {"layers": 3}}])
+def test_the_config_of_another_model_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="VibeVoice"):
+        ModelShape.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("card_gb", "minutes", "precision", "fits"),
+    [
+        (24, 60, BF16, True),
+        (24, 60, FP16, True),
+        (24, 1, FP32, False),
+        (16, 60, INT8, True),
+        (16, 30, BF16, True),
+        (16, 60, BF16, False),
+        (15, 1, BF16, False),
+        (12, 60, INT8, True),
+        (8, 30, INT4, True),
+        (8, 45, INT4, True),
+        (8, 1, INT8, False),
+        (6, 1, INT4, False),
+    ],
+)
+def test_what_a_card_takes(card_gb: int, minutes: int, precision: Precision, fits: bool) -> None:
+    estimate = plan_job(FULL, precision, hour(minutes), card_gb * GIB)
+    assert estimate.fits is fits
+    assert (estimate.peak_bytes <= card_gb * GIB) is fits
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16, INT8, INT4])
+def test_a_load_takes_no_more_than_its_job_where_its_parts_stay_on_the_host(
+    precision: Precision,
+) -> None:
+    """A second of audio, so that nothing but weights counts."""
+    second = Work.of(FULL, 1.0)
+    for plan in ladder(second)[1:]:
+        load, *others = phases(FULL, precision, plan, second)
+        assert load.phase == "load"
+        assert load.tensors < max(phase.tensors for phase in others)
+    everything, *less = (loading(FULL, precision, memory).weights for memory in LOADS)
+    assert everything > less[0] > less[1] == weights_bytes(FULL, precision, LOADS[-1])
+
+
+def test_a_draft_is_as_long_in_the_plan_as_in_the_engine() -> None:
+    pytest.importorskip("transformers")
+    from sidecar.engines.vibevoice.graph import WIDTH
+
+    assert DRAFT_TOKENS == WIDTH
+
+
+@given(minutes=st.floats(0.01, 60), precision=st.sampled_from(PREFERRED))
+def test_where_host_and_device_are_one_memory_nothing_is_moved_and_nothing_gained(
+    minutes: float, precision: Precision
+) -> None:
+    work = hour(minutes)
+    assert not any(plan.evict_encoders or plan.host_token_table for plan in one_memory(work))
+    assert ladder(work)[0] == one_memory(work)[0]
+    available = 16 * GIB
+    together, apart = (
+        longest_audio_s(FULL, precision, available, apart=one) for one in (False, True)
+    )
+    assert together <= apart
+
+
+def one_memory(work: Work) -> tuple[MemoryPlan, ...]:
+    return ladder(work, apart=False)
+
+
+def test_the_less_memory_the_more_frugal_the_plan() -> None:
+    steps = ladder(hour(60))
+    chosen = [
+        steps.index(plan_job(FULL, INT4, hour(60), tenths * GIB // 10).plan)
+        for tenths in range(130, 80, -1)
+    ]
+    assert chosen == sorted(chosen)
+    assert {0, 1, 2, 4} <= set(chosen)
+    assert steps[0] == MemoryPlan(cache_tokens=59_648)
+
+
+def test_a_plan_travels_as_plain_values() -> None:
+    values = asdict(plan_job(FULL, INT4, hour(60), 8 * GIB).plan)
+    assert MemoryPlan(**values) == plan_job(FULL, INT4, hour(60), 8 * GIB).plan
+    assert all(type(value) in (int, float, bool) for value in values.values())
+
+
+@pytest.mark.parametrize("precision", [BF16, INT8, INT4])
+@pytest.mark.parametrize("minutes", [0.1, 5, 60])
+def test_after_each_out_of_memory_a_smaller_plan_follows_until_none_is_left(
+    precision: Precision, minutes: float
+) -> None:
+    work = hour(minutes)
+    plan: MemoryPlan | None = ladder(work)[0]
+    taken = []
+    while plan is not None:
+        taken.append(peak_bytes(FULL, precision, plan, work).total)
+        plan = smaller(plan, FULL, precision, work)
+    assert len(taken) >= 2
+    assert taken == sorted(set(taken), reverse=True)
+    assert taken[-1] == min(peak_bytes(FULL, precision, one, work).total for one in ladder(work))
+
+
+def test_a_plan_of_somebody_else_s_making_has_a_smaller_one_too() -> None:
+    own = MemoryPlan(encoder_chunk_s=60.0, prefill_tile=100_000, cache_tokens=100_000)
+    assert smaller(own, FULL, BF16, hour(30)) == ladder(hour(30))[0]
+
+
+@given(
+    precision=st.sampled_from(PREFERRED),
+    available=st.integers(4 * GIB, 26 * GIB),
+    more=st.integers(0, 4 * GIB),
+)
+def test_the_longest_audio_fits_a_second_more_does_not_and_memory_never_shortens_it(
+    precision: Precision, available: int, more: int
+) -> None:
+    longest = longest_audio_s(FULL, precision, available)
+    if longest:
+        assert plan_job(FULL, precision, Work.of(FULL, longest), available).fits
+    if longest < WINDOW_S:
+        assert not plan_job(FULL, precision, Work.of(FULL, longest + 1), available).fits
+    assert longest_audio_s(FULL, precision, available + more) >= longest
+
+
+@pytest.mark.parametrize(
+    ("card_gb", "minutes", "expected"),
+    [(24, 60, BF16), (16, 60, INT8), (12, 60, INT8), (11, 60, INT4), (8, 30, INT4)],
+)
+def test_the_truest_precision_that_fits_is_taken(
+    card_gb: int, minutes: int, expected: Precision
+) -> None:
+    assert best_precision(FULL, hour(minutes), card_gb * GIB).precision is expected
+
+
+def test_where_nothing_fits_the_most_frugal_says_how_far_it_gets() -> None:
+    estimate = best_precision(FULL, hour(60), 8 * GIB)
+    assert not estimate.fits
+    assert estimate.precision is INT4
+    assert 45 * 60 < estimate.longest_audio_s < 3600
+    assert estimate.peak_bytes > estimate.available_bytes
+
+
+def test_the_alternatives_are_the_precisions_that_fit_in_their_order() -> None:
+    def names(card_gb: int) -> list[Precision]:
+        return [one.precision for one in alternatives(FULL, hour(60), card_gb * GIB)]
+
+    assert names(24) == [BF16, INT8, INT4]
+    assert names(12) == [INT8, INT4]
+    assert names(8) == []
+
+
+def test_beyond_one_window_the_window_is_what_counts() -> None:
+    three_hours = plan_job(FULL, BF16, hour(180), 24 * GIB, 1e12)
+    one_hour = plan_job(FULL, BF16, hour(60), 24 * GIB, 1e12)
+    assert (three_hours.plan, three_hours.peak_bytes) == (one_hour.plan, one_hour.peak_bytes)
+    assert three_hours.audio_s == 3 * one_hour.audio_s
+    assert three_hours.seconds == pytest.approx(3 * (one_hour.seconds or 0))
+
+
+def test_a_window_s_prompt_and_answer_are_within_what_the_model_knows() -> None:
+    assert hour(60).positions < 65_536
+
+
+def test_hotwords_and_a_limit_on_the_answer_are_in_the_plan() -> None:
+    plain = hour(30)
+    wordy = Work.of(FULL, 1800.0, text_tokens=2000)
+    curt = Work.of(FULL, 1800.0, output_tokens=100)
+    peaks = [peak_bytes(FULL, BF16, ladder(work)[0], work).total for work in (curt, plain, wordy)]
+    assert peaks == sorted(set(peaks))
+
+
+@pytest.mark.parametrize("precision", PREFERRED)
+def test_time_goes_with_the_length_and_against_the_bandwidth(precision: Precision) -> None:
+    def time(minutes: float, bandwidth: float) -> float:
+        return seconds(FULL, precision, hour(minutes), bandwidth)
+
+    assert time(30, 5e11) == pytest.approx(2 * time(30, 1e12))
+    assert time(60, 1e12) > 2 * time(30, 1e12), "a longer cache is read for each token"
+    assert plan_job(FULL, precision, hour(30), 80 * GIB).seconds is None
+
+
+def test_an_hour_on_the_fastest_card_is_estimated_within_what_is_possible() -> None:
+    """21,600 tokens at 4.8 TB/s: 15.2 GB of weights and 2.2 GB of cache for each."""
+    assert 21_600 * 17.4e9 / 4.8e12 < seconds(FULL, BF16, hour(60), 4.8e12) < 180
+
+
+def estimate(**values: Any) -> Estimate:
+    return replace(
+        Estimate(
+            fits=True,
+            precision=INT8,
+            plan=MemoryPlan(),
+            peak_bytes=int(11.2 * GIB),
+            available_bytes=int(15.9 * GIB),
+            audio_s=600.0,
+            seconds=240.0,
+            longest_audio_s=3600.0,
+        ),
+        **values,
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "others", "said"),
+    [
+        ({}, [], "fits: int8, 11.2 of 15.9 GB, about 4 minutes"),
+        ({"seconds": None}, [], "fits: int8, 11.2 of 15.9 GB"),
+        ({"seconds": 0.2}, [], "fits: int8, 11.2 of 15.9 GB, about 1 second"),
+        ({"seconds": 41.0}, [], "fits: int8, 11.2 of 15.9 GB, about 41 seconds"),
+        ({"seconds": 60.0}, [], "fits: int8, 11.2 of 15.9 GB, about 1 minute"),
+        ({"fits": False}, [INT4], "does not fit; int4 would"),
+        ({"fits": False}, [INT8, INT4], "does not fit; int8 or int4 would"),
+        ({"fits": False}, [], "does not fit; 60 minutes of it would, in int8"),
+        (
+            {"fits": False, "longest_audio_s": 0.0, "available_bytes": 8 * GIB},
+            [],
+            "does not fit: int8 takes 11.2 GB, 8.0 GB are free",
+        ),
+    ],
+)
+def test_an_estimate_is_a_sentence(
+    known: dict[str, Any], others: list[Precision], said: str
+) -> None:
+    assert sentence(estimate(**known), [estimate(precision=one) for one in others]) == said

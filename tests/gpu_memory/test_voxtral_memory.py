@@ -1,0 +1,46 @@
+"""What streams take, beside the caches of the real class."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_voxtral
+
+from sidecar.gpu_memory.streams import StreamShape
+
+
+def test_a_stream_of_the_released_model_takes_what_its_windows_let_it() -> None:
+    shape = StreamShape.from_config({})
+    assert shape.bytes(1) == 106_496 + 4 * 262_144
+    assert shape.bytes(10**6) == 106_496 * 8191 + 262_144 * 749
+    assert shape.most(10 * 10**9, 60.0) == 10 * 10**9 // shape.peak_bytes(60.0)
+    assert shape.most(-1, 60.0) == 0
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 12.0])
+def test_that_is_what_the_caches_hold(seconds: float) -> None:
+    from sidecar.engines.voxtral import loading
+    from sidecar.engines.voxtral.stream import Stream
+
+    folder = tiny_voxtral.model()
+    shape = StreamShape.from_config(json.loads((folder / "config.json").read_text()))
+    stream = Stream(loading.load(folder, "cpu", "float32"), 6)
+    stream.feed(np.zeros(round(seconds * 16_000), np.float32))
+    stream.end()
+    held = sum(
+        _bytes(stream._caches[name]) for name in ("past_key_values", "encoder_past_key_values")
+    )
+    positions = stream._voxtral.tekken.left + 6 + len(stream.tokens)
+    assert held == shape.bytes(positions, width=4)
+    assert held <= shape.peak_bytes(seconds, width=4)
+
+
+def _bytes(cache: Any) -> int:
+    return sum(
+        part.numel() * part.element_size()
+        for layer in cache.layers
+        for part in (layer.keys, layer.values)
+    )

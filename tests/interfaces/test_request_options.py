@@ -1,0 +1,130 @@
+"""The words of clients, one by one: what they mean, and that what means nothing is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.engines import moonshine, vibevoice
+from sidecar.interfaces.engine import (
+    Diarization,
+    EngineSpec,
+    Precision,
+    TranscribeOptions,
+    Windowing,
+)
+from sidecar.interfaces.options import LONGEST_PROMPT, ignored, parse_options
+
+
+def parsed(**given: object) -> TranscribeOptions:
+    return parse_options(given, Diarization.BALANCED)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"hotwords": "", "prompt": " ", "num_speakers": "", "max_tokens": None}, {}),
+        ({"hotwords": " Nagg,  Nell\n"}, {"prompt": "Nagg, Nell"}),
+        ({"prompt": "Beckett", "hotwords": "Nagg, Nell"}, {"prompt": "Beckett, Nagg, Nell"}),
+        ({"context": "A play.", "hotwords": "Nagg"}, {"prompt": "A play. Nagg"}),
+        ({"context": "A play", "prompt": "A play "}, {"prompt": "A play"}),
+        ({"prompt": "a\0b\tc\x1b[31md"}, {"prompt": "a b c [31md"}),
+        ({"prompt": "می‌خواهم 👩‍👧"}, {"prompt": "می‌خواهم 👩‍👧"}),
+        ({"num_speakers": "2"}, {"num_speakers": 2}),
+        ({"num_speakers": 20.0}, {"num_speakers": 20}),
+        ({"num_speakers": 1}, {"num_speakers": 1}),
+        ({"temperature": "0.5"}, {"temperature": 0.5}),
+        ({"temperature": 1}, {"temperature": 1.0}),
+        ({"temperature": "1e-1"}, {"temperature": 0.1}),
+        ({"temperature": 0}, {}),
+        ({"max_tokens": "65536"}, {"max_tokens": 65_536}),
+        ({"max_tokens": 1}, {"max_tokens": 1}),
+        ({"windows": " Parallel"}, {"windows": Windowing.PARALLEL}),
+        ({"precision": "INT8", "diarize": "no"}, {"precision": Precision.INT8, "diarize": False}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_fields_become_options(given: dict[str, object], expected: dict[str, Any]) -> None:
+    options = parsed(**given)
+    assert options == dataclasses.replace(TranscribeOptions(), **expected)
+    assert isinstance(options.temperature, float)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("num_speakers", ["0", "21", "-1", "two", "2.5", "²", "1_0", "9" * 5000, 2.5, True, [2],
+                          float("nan"), float("inf"), 10**400, {}]),
+        ("temperature", ["-0.1", "1.1", "nan", "inf", "-inf", "hot", "0,5", "1" * 5000, "1e9999",
+                         float("nan"), float("inf"), True, [0], 10**400, {}]),
+        ("max_tokens", ["0", "-5", "65537", "all", "1.5", "nan", False, 0, float("nan"), []]),
+        ("hotwords", [["Nagg", "Nell"], 5, True, {}, "\ud800", "x" * (LONGEST_PROMPT + 1)]),
+        ("prompt", [5, "\udfff", "x" * (LONGEST_PROMPT + 1)]),
+        ("context", [False, "x, " * LONGEST_PROMPT]),
+        ("precision", [True, 8]),
+        ("language", [True]),
+        ("diarize", ["perhaps", 1, []]),
+        ("words", ["perhaps", 1, []]),
+        ("diarization", ["best", 1]),
+        ("windows", ["many", 4, True]),
+    ],
+)  # fmt: skip
+def test_what_a_field_cannot_be_is_refused_by_its_name(field: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(errors.FieldInvalid) as refused:
+            parsed(**{field: value})
+        assert f"'{field}'" in refused.value.detail, value
+        assert len(refused.value.detail) < 200
+
+
+def test_two_contexts_are_one_too_many() -> None:
+    with pytest.raises(errors.FieldInvalid, match="'prompt' and 'context'"):
+        parsed(prompt="Endgame", context="Happy Days")
+
+
+def test_context_and_hotwords_share_their_limit() -> None:
+    half = LONGEST_PROMPT // 2
+    assert len(parsed(prompt="x" * (half - 2), hotwords="y" * half).prompt) == LONGEST_PROMPT
+    with pytest.raises(errors.FieldInvalid, match="'prompt' and 'hotwords'"):
+        parsed(prompt="x" * half, hotwords="y" * half)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields", "expected"),
+    [
+        (moonshine.SPEC, {}, ()),
+        (moonshine.SPEC, {"temperature": "0"}, ()),
+        (moonshine.SPEC, {"hotwords": "Nagg", "max_tokens": 9}, ("prompt/hotwords", "max_tokens")),
+        (moonshine.SPEC, {"num_speakers": 2, "temperature": 1}, ("temperature",)),
+        (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2, "temperature": 1}, ()),
+    ],
+)
+def test_an_engine_without_a_language_model_leaves_the_steering_out(
+    spec: EngineSpec, fields: dict[str, object], expected: tuple[str, ...]
+) -> None:
+    assert ignored(spec, parsed(**fields)) == expected
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["prompt", "hotwords", "num_speakers", "temperature", "max_tokens"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
+    )
+)
+def test_whatever_comes_there_are_options_or_a_clear_refusal(fields: dict[str, object]) -> None:
+    refused = ""
+    try:
+        options = parsed(**fields)
+    except errors.FieldInvalid as error:
+        refused, options = error.detail, TranscribeOptions()
+    assert not refused or any(f"'{name}'" in refused for name in fields)
+    assert 0.0 <= options.temperature <= 1.0
+    assert len(options.prompt) <= LONGEST_PROMPT
+    assert TranscribeOptions.from_wire(options.to_wire()) == options
+    options.prompt.encode()

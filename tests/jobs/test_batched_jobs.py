@@ -1,0 +1,286 @@
+"""Jobs that run in step: a result for each, and trouble for whoever made it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import soundfile
+from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.engines.choice import choose
+from sidecar.interfaces.engine import Precision, TranscribeOptions
+from sidecar.jobs.job import Job
+from sidecar.jobs.provision import Provision
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobState
+from sidecar.workers.engine_host import Devices, Lodging
+from sidecar.workers.slot import EngineSlot
+
+posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
+
+
+@asynccontextmanager
+async def queue_of(
+    monkeypatch: pytest.MonkeyPatch, speed: float = 0.0
+) -> AsyncIterator[tuple[JobQueue, OverheardSlot, Companies]]:
+    """A queue that is closed until the test opens it."""
+    if speed:
+        monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(speed))
+    companies, slot = Companies(), OverheardSlot()
+    async with queue_on(slot, company=companies) as queue:
+        yield queue, slot, companies
+
+
+async def submitted(queue: JobQueue, paths: Sequence[Path]) -> list[Job]:
+    jobs = [job_of(path) for path in paths]
+    for job in jobs:
+        await queue.submit(job)
+    return jobs
+
+
+async def running(jobs: Sequence[Job]) -> None:
+    """Wait until each of them has said something."""
+    for job in jobs:
+        async for _ in job.changes():
+            if job.record.segments or job.ended:
+                break
+
+
+async def test_each_job_of_a_company_has_the_result_it_has_alone(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.wav"
+    samples, rate = soundfile.read(recording)
+    soundfile.write(other, samples[::-1], rate)
+    async with queue_of(monkeypatch) as (queue, _, companies):
+        jobs = await submitted(queue, [recording, other] * 5)
+        queue.open()
+        texts = [(await job.result()).text for job in jobs]
+    assert texts == texts[:2] * 5
+    assert texts[0] != texts[1]
+    assert companies.sizes == [4, 4, 2]
+    assert all(job.state is JobState.DONE and job.record.attempts == 1 for job in jobs)
+
+
+async def test_who_is_cancelled_leaves_and_the_others_go_on(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
+        jobs = await submitted(queue, [recording] * 3)
+        queue.open()
+        await running(jobs)
+        pid = slot.worker_pid
+        queue.cancel(jobs[1])
+        assert jobs[1].state is JobState.CANCELLED
+        assert [(await jobs[at].result()).text != "" for at in (0, 2)] == [True, True]
+        assert slot.worker_pid == pid
+        with pytest.raises(errors.JobCancelled):
+            await jobs[1].result()
+
+
+async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voice: bytes
+) -> None:
+    long = tmp_path / "long.wav"
+    soundfile.write(long, [0.1, -0.1] * 80_000, 16_000)  # ten seconds
+    async with queue_of(monkeypatch, speed=8) as (queue, slot, companies):
+        jobs = await submitted(queue, [long] * 3)
+        queue.open()
+        await running(jobs)
+        queue.cancel(jobs[1])
+        await asyncio.gather(jobs[0].result(), jobs[2].result())
+        heard = [sum(number == one for number, _ in slot.heard) for one in range(3)]
+        assert slot.left == [1]
+        assert heard[1] < heard[0]
+        assert heard[0] == heard[2]
+        following = await submitted(queue, [long] * 3)
+        texts = {(await job.result()).text for job in following}
+    assert len(texts) == 1
+    assert companies.sizes == [3, 3]
+    assert not any(job.record.alone for job in following), "nobody's recording was left out"
+
+
+async def test_who_left_before_it_began_is_not_told_of_to_the_engine(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
+        jobs = await submitted(queue, [recording] * 3)
+        queue.open()
+        await until(lambda: jobs[0].state is JobState.RUNNING)
+        queue.cancel(jobs[0])
+        await running(jobs[1:])
+        queue.cancel(jobs[2])
+        await jobs[1].result()
+    assert slot.left == [1], "the numbers are those of whom the engine hears"
+
+
+async def test_each_job_gets_the_plan_that_was_made_for_it(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    companies, slot = Companies(), OverheardSlot()
+    planned: dict[str, str] = {}
+
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        planned[job.id] = f"{precision}-{len(planned)}"
+        return dataclasses.replace(job.options, language=planned[job.id])
+
+    async with queue_on(slot, company=companies, plan=plan) as queue:
+        jobs = await submitted(queue, [recording] * 5)
+        queue.open()
+        languages = [(await job.result()).language for job in jobs]
+    assert companies.sizes == [4, 1]
+    assert languages == [planned[job.id] for job in jobs]
+    assert languages == [f"fp32-{number}" for number in range(5)]
+
+
+async def test_whom_the_memory_does_not_suffice_for_in_company_is_tried_again_alone(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone there is more of it; and that there was not is no attempt of its own."""
+    async with queue_of(monkeypatch) as (queue, slot, companies):
+        slot.too_large = {1}
+        jobs = await submitted(queue, [recording] * 3)
+        queue.open()
+        texts = {(await job.result()).text for job in jobs}
+    assert len(texts) == 1
+    assert [job.record.alone for job in jobs] == [False, True, False]
+    assert [job.record.attempts for job in jobs] == [1, 1, 1]
+    assert companies.sizes == [3]
+
+
+@posix
+async def test_a_recording_that_kills_engines_gets_two_and_costs_its_company_nothing(
+    recording: Path, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = tmp_path / "poison.wav"
+    poison.write_bytes(voice)
+    async with queue_of(monkeypatch) as (queue, slot, companies):
+        slot.poison = poison.stat().st_ino
+        jobs = await submitted(queue, [recording, poison, recording])
+        queue.open()
+        await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
+        assert slot.deaths == 2
+        following = await submitted(queue, [recording] * 2)
+        assert len({(await job.result()).text for job in following}) == 1
+    assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
+    assert [job.record.attempts for job in jobs] == [2, 2, 2]
+    assert isinstance(jobs[1].error, errors.EngineCrashed)
+    assert companies.sizes == [3, 2]
+
+
+@posix
+async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch, speed=20) as (queue, slot, _):
+        jobs = await submitted(queue, [recording] * 3)
+        queue.open()
+        await running(jobs)
+        draining = asyncio.ensure_future(queue.drain(2 * PATIENCE_S))
+        await asyncio.sleep(0)
+        slot.kill()
+        assert len({(await job.result()).text for job in jobs}) == 1
+        await asyncio.wait_for(draining, PATIENCE_S)
+
+
+async def test_a_company_that_is_cancelled_to_the_last_makes_way(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch, speed=2) as (queue, _, _):
+        jobs = await submitted(queue, [recording] * 6)
+        queue.open()
+        await running(jobs[:4])
+        for job in jobs[:4]:
+            queue.cancel(job)
+        assert [(await job.result()).text != "" for job in jobs[4:]] == [True, True]
+        assert [
+            job.record.segments for job in jobs[:4] if job.state is not JobState.CANCELLED
+        ] == []
+
+
+async def test_a_recording_that_breaks_off_fails_on_its_own(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"nothing that could be heard" * 100)
+    async with queue_of(monkeypatch) as (queue, _, companies):
+        jobs = await submitted(queue, [recording, broken, recording])
+        queue.open()
+        await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
+    assert companies.sizes == [3]
+    assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
+    assert isinstance(jobs[1].error, errors.BadAudio)
+
+
+@posix
+async def test_after_a_crash_each_is_tried_alone(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
+        jobs = await submitted(queue, [recording] * 3)
+        queue.open()
+        await running(jobs)
+        assert slot.worker_pid is not None
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        os.kill(slot.worker_pid, signal.SIGKILL)
+        texts = {(await job.result()).text for job in jobs}
+    assert len(texts) == 1
+    assert all(job.record.alone for job in jobs)
+    assert companies.sizes == [3]
+
+
+async def test_what_is_interrupted_waits_again_in_its_order(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
+        jobs = await submitted(queue, [recording] * 5)
+        queue.open()
+        await running(jobs[:4])
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        reloading = asyncio.ensure_future(slot.reload(Precision.INT8))
+        await asyncio.sleep(0)
+        queue.interrupt()
+        await reloading
+        assert {(await job.result()).precision for job in jobs} == {"int8"}
+    assert companies.sizes == [4, 4, 1]
+    assert [job.record.attempts for job in jobs] == [1] * 5, "to be interrupted is no attempt"
+
+
+async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch) as (queue, _, companies):
+        jobs = await submitted(queue, [recording] * 3)
+        queue.open()
+        async for _ in jobs[0].changes():
+            if jobs[0].state is JobState.RUNNING:
+                break
+        queue.cancel(jobs[0])
+        assert [(await jobs[at].result()).text != "" for at in (1, 2)] == [True, True]
+    assert companies.sizes == [3]
+    assert not any(job.record.alone for job in jobs[1:])
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "company"), [((0, 0.2, 0), [0, 2]), ((0.2, 0, 0), [0])], ids=str
+)
+def test_what_is_left_to_chance_has_no_company(
+    temperatures: Sequence[float], company: list[int], recording: Path
+) -> None:
+    """The rows of others change last digits, and a draw hangs on them."""
+    settings = Settings(engine="scripted", batch=4)
+    lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
+    provision = Provision(settings, lodging)
+    jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
+    chosen = provision.company(iter(jobs), Precision.FP32)
+    assert [jobs.index(one) for one in chosen] == company

@@ -1,0 +1,273 @@
+"""A client that hangs up while its recording becomes a job, at whatever moment: nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from open_descriptors import opened
+from service_process import PATIENCE_S
+
+from sidecar import clock, errors
+from sidecar.audio import ref
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.auth.identity import EVERYBODY
+from sidecar.config.settings import Settings, load_settings
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.record import RequestKey
+from sidecar.jobs.recovery import Keeping
+from sidecar.server.app import create_service
+from sidecar.service import Service
+from sidecar.service.talks import Talks
+from sidecar.storage import sealing
+from sidecar.threads import Threads
+from sidecar.transcripts.transcript import Segment, Transcript
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
+KEY = "0123456789abcdef0123456789abcdef"
+QUEUE = 2
+SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(
+        engine="scripted",
+        live_engine="scripted",
+        keep_jobs=True,
+        keep_recordings_mb=100,
+        jobs_dir=tmp_path / "jobs",
+        data_dir=tmp_path / "data",
+        spool_dir=tmp_path,
+        journal_key=KEY,
+        queue_limit=QUEUE,
+    )
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    """One that takes jobs in and does not work on them: it is not opened."""
+    service = create_service(settings)
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+def long(voice: bytes) -> bytes:
+    """A recording that needs the disk, and more than one piece of it."""
+    return voice + os.urandom((2 << 20) + 12_345)
+
+
+async def uploaded(service: Service, data: bytes) -> AudioSource:
+    """As a wire takes it in."""
+    spool = Spool(service.settings.spool_dir)
+    with ExitStack() as held:
+        held.callback(spool.close)
+        body = held.enter_context(service.submissions.body(EVERYBODY))
+        for piece in (data[: 1 << 20], data[1 << 20 :]):
+            body.grow(len(piece))
+            spool.add(piece)
+            await service.spooling.run(spool.spill)
+        return await service.spooling.run(spool.finish)
+
+
+async def by_upload(service: Service, data: bytes, folder: Path) -> None:
+    place = await service.submissions.place(EVERYBODY)
+    with place:
+        source = await uploaded(service, data)
+        await service.submissions.submit(EVERYBODY, source, TranscribeOptions(), place)
+
+
+async def by_key(service: Service, data: bytes, folder: Path) -> None:
+    key = RequestKey("of the request", "digest")
+    with await service.submissions.place(EVERYBODY, key.name) as place:
+        source = await uploaded(service, data)
+        await service.submissions.submit_once(EVERYBODY, source, TranscribeOptions(), place, key)
+
+
+async def by_path(service: Service, data: bytes, folder: Path) -> None:
+    path = folder / "named.wav"
+    path.write_bytes(data)
+    with await service.submissions.place(EVERYBODY) as place:
+        source = await service.submissions.open_path(EVERYBODY, str(path))
+        await service.submissions.submit(EVERYBODY, source, TranscribeOptions(), place)
+
+
+WAYS = [by_upload, by_key, by_path]
+
+
+@types.coroutine
+def stopped(work: Coroutine[Any, Any, Any], at: int, late: bool) -> Generator[Any, Any, bool]:
+    """Whether ``work`` came to its end before its ``at``-th await, where its task is cancelled:
+    while it waits there, or (``late``) at the moment in which it would go on."""
+    task, count = asyncio.current_task(), 0
+    assert task is not None
+    raised: BaseException | None = None
+    while True:
+        try:
+            waits = work.send(None) if raised is None else work.throw(raised)
+        except StopIteration:
+            return True
+        count, raised = count + 1, None
+        if count == at:
+            if late and waits is not None:
+                waits.add_done_callback(lambda _: task.cancel())
+            else:
+                task.cancel()
+        try:
+            yield waits
+        except BaseException as error:  # for the work to see to
+            raised = error
+
+
+async def cancelled_at(at: int, late: bool, work: Coroutine[Any, Any, Any]) -> bool:
+    """Whether it was cancelled; if not, it had fewer awaits."""
+
+    async def run() -> bool:
+        return await stopped(work, at, late)
+
+    task = asyncio.ensure_future(run())
+    await asyncio.wait({task})
+    return task.cancelled() or not task.result()
+
+
+async def settled() -> None:
+    """No thread is at work on a recording any more."""
+    await soon(
+        lambda: not any(one.name in ("spool", "open", "look") for one in threading.enumerate())
+    )
+
+
+async def soon(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0)  # what threads said has come
+
+
+async def free_places(service: Service) -> int:
+    with ExitStack() as held:
+        for count in range(100):
+            try:
+                held.enter_context(await service.submissions.place(EVERYBODY))
+            except errors.QueueFull:
+                return count
+    pytest.fail("the queue has no limit")
+
+
+def recordings(settings: Settings) -> list[str]:
+    assert settings.jobs_dir is not None
+    return sorted(path.name for path in (settings.jobs_dir / "uploads").glob("*"))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_client_that_hangs_up_at_any_await_of_its_submission_leaves_nothing(
+    way: Any, late: bool, service: Service, settings: Settings, long: bytes, tmp_path: Path
+) -> None:
+    places, at = await free_places(service), 0
+    await settled()
+    before = opened()
+    while await cancelled_at(at := at + 1, late, way(service, long, tmp_path)):
+        await settled()
+        assert await service.owned.jobs(EVERYBODY) == [], at
+        await soon(lambda: recordings(settings) == [])
+        assert opened() - before == set(), at
+        assert await free_places(service) == places, at
+        assert service.health().jobs_waiting == 0, at
+    assert at > 3, "it was never cancelled"
+    (job,) = await service.owned.jobs(EVERYBODY)
+    await service.close()
+    keeping = Keeping(settings)
+    with closing(keeping.store), keeping.open(keeping.store.get(job.id)) as source:
+        assert os.pread(source.fd, len(long) + 1, 0) == long
+
+
+async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_never_another_s(
+    service: Service, settings: Settings, long: bytes, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The disk is slow; the number of the descriptor that was closed is soon another upload's."""
+    go_on, reads = threading.Event(), list[bytes]()
+    read_at = ref._read_at
+
+    def slow(fd: int, at: int) -> bytes:
+        if at:
+            go_on.wait(PATIENCE_S)
+        reads.append(read_at(fd, at))
+        return reads[-1]
+
+    monkeypatch.setattr(ref, "_read_at", slow)
+    source = await uploaded(service, long)
+    number = source.fd
+    work = service.submissions.submit(EVERYBODY, source, TranscribeOptions())
+    task = asyncio.ensure_future(work)
+    await soon(lambda: bool(reads))
+    task.cancel()
+    await asyncio.wait({task})
+    with ExitStack() as others:
+        another = tmp_path / "another"
+        another.write_bytes(bytes(len(long)))
+        for _ in range(number + 1):
+            fd = os.open(another, os.O_RDONLY)
+            others.callback(os.close, fd)
+            if fd == number:
+                break
+        go_on.set()
+        await settled()
+    assert b"".join(reads) == long
+    assert recordings(settings) == []
+
+
+async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_and_leaves_nothing(
+    service: Service, settings: Settings, long: bytes, monkeypatch: Any
+) -> None:
+    def full(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    places, before = await free_places(service), opened()
+    source = await uploaded(service, long)
+    monkeypatch.setattr(os, "dup", full)
+    with pytest.raises(errors.UploadsFull):
+        await service.submissions.submit(EVERYBODY, source, TranscribeOptions())
+    monkeypatch.undo()
+    assert (await service.owned.jobs(EVERYBODY), recordings(settings)) == ([], [])
+    assert opened() - before == set()
+    assert await free_places(service) == places
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])
+async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothing(
+    late: bool, settings: Settings, long: bytes
+) -> None:
+    keeping = Keeping(settings)
+    disk = Threads("spool", 2)
+    talks = Talks(LocalJobs(keeping.store, None, None), keeping, disk, clock.wall)
+
+    async def kept() -> None:
+        spool = Spool(settings.spool_dir)
+        spool.add(long)
+        with closing(spool):
+            source = await disk.run(spool.finish)
+        await talks.keep(EVERYBODY.owner, TranscribeOptions(), SAID, source)
+
+    with closing(keeping.store):
+        at, before = 0, opened()
+        while await cancelled_at(at := at + 1, late, kept()):
+            await settled()
+            await keeping.store.written()
+            assert (keeping.store.all(), recordings(settings)) == ([], []), at
+            assert opened() - before == set(), at
+        assert at > 2, "it was never cancelled"
+        (record,) = keeping.store.all()
+        with closing(keeping.recording(record)) as recording:
+            begins = range(0, len(long), sealing.PIECE)
+            assert b"".join(recording.read(begin) for begin in begins) == long

@@ -1,0 +1,165 @@
+"""Jobs on an engine whose process answers nothing any more, and on one that is only busy."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from unittest.mock import Mock
+
+import pytest
+from instrumented_slot import OverheardJoint, OverheardSlot, queue_on
+from job_event_histories import submitted
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.cluster.eligibility import refusal
+from sidecar.jobs.job import Job
+from sidecar.service.health import hangs
+from sidecar.workers.fleet import Standing
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.worker import Worker
+
+NewJob = Callable[..., Job]
+
+DEAF_S = 0.5
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
+    """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.pulse.CANCEL_GRACE_S", 4.0)  # a busy machine is not deaf
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
+
+    def make(kind: type[OverheardSlot]) -> OverheardSlot:
+        manner = dataclasses.replace(kind.manner, deaf_s=DEAF_S)
+        monkeypatch.setattr(kind, "manner", manner)
+        return kind()
+
+    return make
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+@pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
+async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
+    kind: type[OverheardSlot],
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot = build(kind)
+    async with queue_on(slot) as queue:
+        queue.open()
+        job, after = new_job(), new_job()
+        await queue.submit(job)
+        await until(lambda: job.record.segments)
+        hung = slot.worker_pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        async with asyncio.timeout(PATIENCE_S):
+            transcript = await job.result()
+        assert slot.worker_pid != hung
+        await queue.submit(after)
+        assert (await after.result()).text == transcript.text != ""
+        assert (job.record.attempts, job.record.crashes) == (2, 1)
+        assert (after.record.attempts, slot.loads) == (1, 2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_one_at_once(
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.workers.pulse.REST_S", 0.05)
+    slot = build(OverheardSlot)
+    async with queue_on(slot) as queue:
+        await slot.preload()
+        hung = slot.worker_pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        await until(lambda: slot.state is SlotState.ABSENT)
+        queue.open()
+        job = new_job()
+        await queue.submit(job)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await job.result()).text
+        assert (job.record.attempts, job.record.crashes, slot.loads) == (1, 0, 2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_until_it_has_gone(
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A process that SIGKILL does not end cannot be had on purpose: it takes a driver that hangs,
+    or a hard mount whose server is gone. Here one is stopped, and killing it does nothing."""
+    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", 0.1)
+    slot = build(OverheardSlot)
+    async with queue_on(slot) as queue:
+        queue.open()
+        job, after, again = new_job(), new_job(), new_job()
+        await queue.submit(job)
+        await until(lambda: job.record.segments)
+        hung = slot.worker_pid
+        assert hung is not None
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        with monkeypatch.context() as nothing_ends_it:
+            nothing_ends_it.setattr(subprocess.Popen, "kill", lambda process: None)
+            os.kill(hung, signal.SIGSTOP)
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(errors.EngineStuck):
+                    await job.result()
+                assert (job.record.crashes, slot.state) == (1, SlotState.STUCK)
+                assert f"pid {hung}" in caplog.text
+                await queue.submit(after)
+                with pytest.raises(errors.EngineStuck):
+                    await after.result()
+        assert (slot.loads, slot.worker_pid) == (1, None)
+        os.kill(hung, signal.SIGKILL)
+        await until(lambda: slot.state is SlotState.ABSENT)
+        await queue.submit(again)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await again.result()).text
+
+
+def test_a_service_whose_engine_nothing_ends_is_not_well_and_a_node_leaves_jobs_to_others() -> None:
+    stuck = Standing("scripted", "fp32", SlotState.STUCK, None, None, 1, 1, 0.0, 0, False)
+    ready = dataclasses.replace(stuck, state=SlotState.READY)
+    assert hangs([ready]) is None
+    assert hangs([ready, stuck]) == "engine_stuck"
+    node = Mock(slot=Mock(state=SlotState.STUCK))
+    assert isinstance(refusal(submitted(), node, 1e5), errors.EngineStuck)
+
+
+async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot, answered = build(OverheardSlot), list[bool]()
+    hears = Worker.hears
+
+    async def noted(self: Worker, within_s: float) -> bool:
+        answered.append(await hears(self, within_s))
+        return answered[-1]
+
+    monkeypatch.setattr(Worker, "hears", noted)
+    async with queue_on(slot) as queue:
+        queue.open()
+        job = new_job()
+        await queue.submit(job)
+        await job.result()
+        assert job.record.processing_s > DEAF_S
+        assert (job.record.attempts, slot.loads, any(answered)) == (1, 1, True)
+        await until(lambda: not slot.in_use)
+        answered.clear()
+        await asyncio.sleep(0.2)
+        assert not answered, "nobody has it"

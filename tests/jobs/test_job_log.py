@@ -1,0 +1,328 @@
+"""What every store of jobs does. One that is added to `STORES` is held to all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from job_event_histories import histories, submitted
+from service_process import PATIENCE_S
+
+from sidecar import errors
+from sidecar.clock import Clock
+from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutBack, Reported
+from sidecar.jobs.feed import Behind
+from sidecar.jobs.log import JobLog, KeyTaken, MemoryLog
+from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
+from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.storage.job_journal import FILE
+from sidecar.transcripts.edits import Rename, Rewrite
+from sidecar.transcripts.history import Undo
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+Place = Callable[[str], Any]
+"""Gives a fixture by its name."""
+STORES: dict[str, Callable[[Place, Clock, int], JobLog]] = {
+    "memory": lambda place, now, buffer: MemoryLog(now, buffer),
+    "sqlite": lambda place, now, buffer: SqliteLog(place("tmp_path"), KEY, now, buffer),
+}
+"""How to open a store: at a place of its own, with a clock and a buffer for each subscriber."""
+BUFFER = 4
+TRANSCRIPT = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
+DONE = Reported(Finished(TRANSCRIPT))
+
+
+class Ticks:
+    """A clock on the wall that goes on by a second each time it is looked at."""
+
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> Iterator[JobLog]:
+    store = STORES[request.param](request.getfixturevalue, Ticks(), BUFFER)
+    yield store
+    store.close()
+
+
+def added(store: JobLog) -> JobRecord:
+    record = submitted(durable=True)
+    store.add(record)
+    return record
+
+
+def progress(at: float) -> Reported:
+    return Reported(Progress(at, 3.0), at)
+
+
+def segment(index: int) -> Reported:
+    return Reported(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
+
+
+@given(history=histories, after=st.integers(0, 12))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_the_log_replayed_over_what_was_submitted_gives_the_record(
+    store: JobLog, history: Sequence[Change], after: int
+) -> None:
+    first = added(store)
+    told: list[tuple[JobRecord, JobEvent]] = []
+
+    def tell(record: JobRecord, event: JobEvent) -> None:
+        if record.id == first.id:  # who listens to one job hears nothing behind its end: no edits
+            told.append((record, event))
+
+    store.listen(tell)
+    for change in history:
+        before = store.get(first.id)
+        record = store.append(first.id, change)
+        assert store.get(first.id) == record
+        assert not before.over or record == before or isinstance(change, Edited)
+    log = store.events(first.id)
+    replayed = first
+    for event in log:
+        replayed = advance(replayed, event)
+    assert replayed == store.get(first.id)
+    assert [event.seq for event in log] == sorted({event.seq for event in log})
+    assert sum(event.fleeting for event in log) <= 1
+    assert [event.seq for _, event in told] == list(range(1, record.seq + 1) if history else [])
+    assert [event.worn for _, event in told if not event.fleeting] == [
+        event.worn for event in log if not event.fleeting
+    ]
+    assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
+    store.forget(first.id)
+
+
+def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store: JobLog) -> None:
+    job = added(store)
+    record = store.append(store.append(job.id, Begun()).id, DONE)
+    assert [(event.seq, event.at) for event in store.events(job.id)] == [
+        (1, 1_700_000_001.0),
+        (2, 1_700_000_002.0),
+    ]
+    assert record.ended == 1_700_000_002.0
+
+
+def test_what_changes_nothing_is_neither_kept_nor_told(store: JobLog) -> None:
+    job = added(store)
+    told: list[JobEvent] = []
+    store.listen(lambda _, event: told.append(event))
+    store.append(job.id, PutBack())  # it waits already
+    store.append(job.id, Cancelled())
+    store.append(job.id, Begun())
+    assert [event.change for event in told] == [Cancelled()]
+    assert list(store.events(job.id)) == told
+
+
+def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobLog) -> None:
+    job = added(store)
+    told: list[int] = []
+    store.listen(lambda _, event: told.append(event.seq), job.id)
+    changes = [Begun(), progress(0.5), segment(0), progress(1.0), segment(1), progress(2.0), DONE]
+    for change in changes:
+        store.append(job.id, change)
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+    assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
+
+
+def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobLog) -> None:
+    job = submitted(durable=True, owner="me", key=RequestKey("k", "digest"))
+    store.add(job)
+    with pytest.raises(KeyTaken):
+        store.add(submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
+    store.add(other := submitted(durable=True, owner="you", key=RequestKey("k", "digest")))
+    assert store.by_key("me", "k") == job
+    assert store.by_key("you", "k") == other
+    assert store.by_key("me", "l") is None
+    store.forget(job.id)
+    assert store.by_key("me", "k") is None
+    store.add(again := submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
+    assert store.all() == [other, again]
+
+
+def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobLog) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    record = store.append(job.id, Reported(Checkpoint(2.0, "form", (), {"large": "state"})))
+    assert record.settled[0].state == {"large": "state"}
+    store.append(job.id, DONE)
+    assert store.get(job.id).settled == ()
+    assert "state" not in str(store.events(job.id)).replace("state={}", "")
+
+
+def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobLog) -> None:
+    job = added(store)
+    store.forget(job.id)
+    store.forget(job.id)
+    for ask in (
+        lambda: store.get(job.id),
+        lambda: store.events(job.id),
+        lambda: store.subscribe(job.id),
+        lambda: store.append(job.id, Begun()),
+    ):
+        with pytest.raises(errors.JobNotFound):
+            ask()
+    assert store.all() == []
+
+
+def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobLog) -> None:
+    jobs = [added(store) for _ in range(5)]
+    store.append(jobs[3].id, Begun())
+    store.forget(jobs[1].id)
+    assert [job.id for job in store.all()] == [jobs[at].id for at in (0, 2, 3, 4)]
+    assert store.all()[2].state is JobState.RUNNING
+
+
+def test_who_is_told_finds_it_in_the_store(store: JobLog) -> None:
+    job = added(store)
+    seen: list[bool] = []
+
+    def look(record: JobRecord, event: JobEvent) -> None:
+        seen.append(store.get(job.id) == record and store.events(job.id)[-1] == event)
+
+    store.listen(look)
+    for change in (Begun(), progress(1.0), DONE):
+        store.append(job.id, change)
+    assert seen == [True] * 3
+
+
+async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later(
+    store: JobLog,
+) -> None:
+    job = added(store)
+    told: list[int] = []
+    store.listen(lambda _, event: told.append(event.seq))
+    for change in (Begun(), DONE, PutBack(), Edited((Rename(0, "Nell"), Rewrite(0, "Said.")))):
+        edited = store.append(job.id, change)
+    assert edited.transcript is not None
+    assert [one.text for one in edited.segments] == ["Said."]
+    assert edited.transcript.name_of(0) == "Nell"
+    assert store.append(job.id, Edited((Rename(7, "Nobody"),))) is edited
+    assert await _taken(store.subscribe(job.id, 2)) == [3]
+    undone = store.append(job.id, Edited(Undo()))
+    assert undone.transcript == TRANSCRIPT
+    assert told == [1, 2, 3, 4]
+    assert await _taken(store.subscribe(job.id)) == [1, 2, 3, 4]
+    assert await _taken(store.subscribe(job.id, 4)) == []
+
+
+async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: JobLog) -> None:
+    job = added(store)
+    early = [store.subscribe(job.id) for _ in range(2)]
+    taking = [asyncio.ensure_future(_taken(one)) for one in early]
+    for change in (Begun(), segment(0)):
+        store.append(job.id, change)
+        await asyncio.sleep(0)
+    late = store.subscribe(job.id)
+    for change in (segment(1), DONE):
+        store.append(job.id, change)
+        await asyncio.sleep(0)
+    after_the_end = store.subscribe(job.id)
+    every = [1, 2, 3, 4]
+    assert [await one for one in taking] == [every, every]
+    assert [await _taken(one) for one in (late, after_the_end)] == [every, every]
+
+
+async def test_who_comes_back_resumes_behind_what_it_had(store: JobLog) -> None:
+    job = added(store)
+    with store.subscribe(job.id) as subscription:
+        for change in (Begun(), segment(0)):
+            store.append(job.id, change)
+        had = [(await anext(subscription)).seq for _ in range(2)]
+    for change in (segment(1), progress(2.0), progress(3.0), DONE):
+        store.append(job.id, change)
+    assert had == [1, 2]
+    assert await _taken(store.subscribe(job.id, had[-1])) == [3, 5, 6]
+    assert await _taken(store.subscribe(job.id, 6)) == []
+
+
+async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
+    store: JobLog,
+) -> None:
+    job = added(store)
+    slow, quick = store.subscribe(job.id), store.subscribe(job.id)
+    store.append(job.id, Begun())
+    assert (await anext(slow)).seq == (await anext(quick)).seq == 1
+    for index in range(BUFFER + 1):
+        store.append(job.id, segment(index))
+        assert (await anext(quick)).seq == index + 2
+    with pytest.raises(Behind) as behind:
+        await anext(slow)
+    assert behind.value.seq == 1
+    store.append(job.id, DONE)
+    assert await _taken(store.subscribe(job.id, behind.value.seq)) == [*range(2, BUFFER + 4)]
+    assert await _taken(quick) == [BUFFER + 3]
+
+
+async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    for index in range(5 * BUFFER):
+        store.append(job.id, segment(index))
+    subscription = store.subscribe(job.id)
+    store.append(job.id, DONE)
+    assert await _taken(subscription) == [*range(1, 5 * BUFFER + 3)]
+
+
+async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog) -> None:
+    if not isinstance(store, MemoryLog):
+        pytest.skip("another store's feed is another's")
+    jobs = [added(store) for _ in range(3)]
+    for job in jobs:
+        with store.subscribe(job.id):
+            assert store._feed.subscribers == 1
+    subscriptions = [store.subscribe(job.id) for job in jobs]
+    assert store._feed.subscribers == 3
+    for job in jobs:
+        store.append(job.id, Cancelled())
+    assert store._feed.subscribers == 0
+    assert [await _taken(one) for one in subscriptions] == [[1]] * 3
+
+
+async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
+    store: JobLog,
+) -> None:
+    job = added(store)
+    subscription = store.subscribe(job.id)
+    store.append(job.id, Begun())
+    taking = asyncio.ensure_future(_taken(subscription))
+    await asyncio.sleep(0)
+    subscription.close()
+    store.append(job.id, segment(0))
+    assert await asyncio.wait_for(taking, PATIENCE_S) == [1]
+
+
+async def test_what_was_added_and_appended_outlives_the_store_once_that_was_waited_for(
+    store: JobLog, request: pytest.FixtureRequest
+) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    await asyncio.wait_for(store.written(job.id), PATIENCE_S)
+    counted = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM events)"
+    if isinstance(store, SqliteLog):
+        path = request.getfixturevalue("tmp_path") / FILE
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute(counted).fetchone() == (1, 1)
+    else:
+        assert store.get(job.id).state is JobState.RUNNING  # it outlives nothing
+
+
+async def _taken(subscription: object) -> list[int]:
+    return [event.seq async for event in subscription]  # type: ignore[attr-defined]

@@ -1,0 +1,181 @@
+"""What is known of a job, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from job_event_histories import histories, submitted
+
+from sidecar import errors
+from sidecar.jobs.counted import Counted
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Edited,
+    Failed,
+    Failure,
+    Interrupted,
+    JobEvent,
+    PutBack,
+    Refused,
+    Reported,
+)
+from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.observability.tally import Tally
+from sidecar.transcripts.edits import Rename
+from sidecar.transcripts.history import History, Undo
+from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+
+SEGMENT = Segment(0.0, 1.0, "said")
+TRANSCRIPT = Transcript((SEGMENT,), "en", 3.0, "scripted", "fp32")
+DONE = Reported(Finished(TRANSCRIPT), 2.0)
+
+
+@given(histories)
+def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) -> None:
+    record = submitted()
+    for seq, change in enumerate(history, 1):
+        before = record
+        record = advance(record, JobEvent(seq, float(seq), change))
+        if before.over:
+            assert as_it_ended(record) == as_it_ended(before), "how it ended never changes"
+            assert record is before or isinstance(change, Edited)
+        assert record is before or record.seq == seq
+        assert record.over == (record.ended is not None)
+        assert record.attempts >= (record.state is JobState.RUNNING)
+        assert (record.transcript is not None) == (record.state is JobState.DONE)
+        has_failed = record.state in (JobState.FAILED, JobState.CANCELLED)
+        assert (record.error is not None) == has_failed
+        if record.state is JobState.QUEUED:
+            settled = [segment for one in record.settled for segment in one.segments]
+            assert [*record.segments] == settled, "who waits has what is settled, and no more"
+        same = ("id", "owner", "created", "audio", "options", "facts", "kept")
+        assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]
+
+
+def as_it_ended(record: JobRecord) -> JobRecord:
+    """Without what edits change, which is one transcript for another."""
+    transcript = record.transcript and TRANSCRIPT
+    return replace(record, transcript=transcript, segments=(), history=History(), seq=0)
+
+
+def test_edits_count_behind_the_end_of_a_job_with_a_transcript_and_nowhere_else() -> None:
+    rename = Edited((Rename(0, "Nell"),))
+    histories: list[tuple[list[Change], bool]] = [
+        ([], False),
+        ([Begun()], False),
+        ([Cancelled()], False),
+        ([Begun(), DONE], True),
+    ]
+    for history, changes in histories:
+        record = submitted()
+        for seq, change in enumerate(history, 1):
+            record = advance(record, JobEvent(seq, float(seq), change))
+        edited = advance(record, JobEvent(9, 9.0, rename))
+        assert (edited is not record) is changes
+        assert (edited.ended, edited.state) == (record.ended, record.state)
+    assert edited.transcript is not None
+    assert edited.transcript.name_of(0) == "Nell"
+    assert (edited.history.revision, edited.touched, edited.seq) == (1, 9.0, 9)
+    undone = advance(edited, JobEvent(10, 10.0, Edited(Undo())))
+    assert undone.transcript == record.transcript
+    assert undone.history.revision == 2
+    assert advance(undone, JobEvent(11, 11.0, Edited(Undo()))) is undone, "there is nothing"
+
+
+@given(histories, st.data())
+def test_events_that_come_twice_change_nothing(
+    history: Sequence[Change], data: st.DataObject
+) -> None:
+    events = [JobEvent(seq, float(seq), change) for seq, change in enumerate(history, 1)]
+    once = submitted()
+    twice = once
+    for at, event in enumerate(events):
+        once = advance(once, event)
+        twice = advance(twice, event)
+        for again in events[data.draw(st.integers(0, at)) : at + 1]:
+            if again.seq <= twice.seq:
+                assert advance(twice, again) is twice
+    assert once == twice
+
+
+@pytest.mark.parametrize(
+    ("history", "state", "attempts", "alone"),
+    [
+        ([], JobState.QUEUED, 0, False),
+        ([Begun()], JobState.RUNNING, 1, False),
+        ([Begun(), PutBack()], JobState.QUEUED, 0, False),
+        ([Begun(), PutBack(counted=True, alone=True)], JobState.QUEUED, 1, True),
+        ([Begun(), Crashed(), Begun()], JobState.RUNNING, 2, True),
+        ([Begun(), Crashed(), Begun(), PutBack()], JobState.QUEUED, 1, True),
+        ([Begun(), DONE], JobState.DONE, 1, False),
+        ([DONE, Crashed(), PutBack(counted=True)], JobState.QUEUED, 0, False),
+        ([Cancelled(), Begun(), DONE], JobState.CANCELLED, 0, False),
+        ([Begun(), DONE, Cancelled()], JobState.DONE, 1, False),
+    ],
+)
+def test_the_life_of_a_job_by_table(
+    history: Sequence[Change], state: JobState, attempts: int, alone: bool
+) -> None:
+    record = submitted()
+    for seq, change in enumerate(history, 1):
+        record = advance(record, JobEvent(seq, 0.0, change))
+    assert (record.state, record.attempts, record.alone) == (state, attempts, alone)
+
+
+def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word() -> None:
+    record = submitted()
+    changes: list[Change] = [
+        Begun(),
+        Reported(SegmentReady(0, SEGMENT), 1.0),
+        Reported(SegmentReady(1, SEGMENT), 1.5),
+        Reported(Progress(2.0, 3.0), 1.6),
+    ]
+    for seq, change in enumerate(changes, 1):
+        record = advance(record, JobEvent(seq, 0.0, change))
+    assert (record.segments, record.progress) == ((SEGMENT, SEGMENT), Progress(2.0, 3.0))
+    again = advance(record, JobEvent(5, 0.0, Begun()))
+    assert (again.segments, again.progress) == ((), Progress(0.0, 3.0))
+    done = advance(record, JobEvent(5, 99.0, DONE))
+    assert (done.segments, done.progress, done.ended) == ((SEGMENT,), Progress(3.0, 3.0), 99.0)
+    assert done.processing_s == 2.0
+
+
+@pytest.mark.parametrize("kind", [*errors.all_errors()], ids=lambda kind: kind.code)
+def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -> None:
+    error = kind("This is what happened.", hint="Do that.", retry_after=3)
+    record = advance(submitted(), JobEvent(1, 0.0, Failed(Failure.of(error))))
+    assert record.error is not None
+    again = record.error.error()
+    assert type(again) is kind
+    assert again.to_wire() == error.to_wire()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), ()),
+        ((Refused(Failure.of(errors.Unschedulable())), Refused()), ()),
+        ((Interrupted(),), ()),
+        ((), (PutBack(), Begun())),
+        ((), (Crashed(), Begun())),
+    ],
+)
+def test_how_long_a_job_waited_is_counted_once_whatever_was_said_of_it_before(
+    before: Sequence[Change], after: Sequence[Change]
+) -> None:
+    tally = Tally().jobs
+    counted, record = Counted(tally), replace(submitted(), created=100.0)
+    for seq, change in enumerate((*before, Begun(), *after), 1):
+        event = JobEvent(seq, 100.0 + seq, change)
+        record = advance(record, event)
+        counted(record, event)
+    (spread,) = tally.waited.spreads.values()
+    assert (spread.count, spread.largest) == (1, len(before) + 1)
+    assert record.begun == 101.0 + len(before)

@@ -1,0 +1,290 @@
+"""Jobs that outlive a crash: real services, killed in the middle, and started again."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+import sqlite3
+import threading
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from service_process import PATIENCE_S, Server, free_port, wait_until
+from sse_reader import events_of, follow
+
+from sidecar.storage.job_backup import back_up, restore
+from sidecar.storage.job_journal import FILE
+
+KEY = "0123456789abcdef0123456789abcdef"
+SECONDS = 40
+SETTLES = 5
+
+
+def spoken(number: int, seconds: int = SECONDS) -> bytes:
+    """A recording that is like no other: noise, 8 bit at 2 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 2000, 0, "NONE", ""))
+        out.writeframes(random.Random(number).randbytes(2000 * seconds))
+    return file.getvalue()
+
+
+class Kept:
+    """A service that keeps its jobs, over all its lives."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.home, self.port = home, free_port()
+        self.settings = {
+            "keep_jobs": 1,
+            "jobs_dir": home / "jobs",
+            "journal_key": KEY,
+            "scripted_speed": 40,
+            "scripted_settles": SETTLES,
+            "job_retention": "1h",
+            **settings,
+        }
+
+    def start(self) -> Server:
+        return Server(self.home / "server", port=self.port, **self.settings)
+
+    def move(self) -> None:
+        """Have its folder elsewhere from now on, as after a backup was brought back."""
+        moved = self.home / "moved"
+        (self.home / "jobs").rename(moved)
+        self.settings["jobs_dir"] = moved
+
+    @contextmanager
+    def disk_held(self) -> Iterator[threading.Event]:
+        """For a moment nothing can be written; the event is set when that is over."""
+        free = threading.Event()
+
+        def let_go() -> None:
+            free.set()
+            held.execute("ROLLBACK")
+
+        file = self.home / "jobs" / FILE
+        with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as held:
+            held.execute("BEGIN IMMEDIATE")
+            timer = threading.Timer(0.5, let_go)
+            timer.start()
+            yield free
+            timer.join()
+
+    def files(self) -> list[Path]:
+        return [path for path in (self.home / "jobs").rglob("*") if path.is_file()]
+
+    def written(self) -> bytes:
+        """All that is in them; the recording of a job that has ended may go meanwhile."""
+        found = b""
+        for path in self.files():
+            with suppress(FileNotFoundError):
+                found += path.read_bytes()
+        return found
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[..., Kept]:
+    made: list[Kept] = []
+
+    def make(**settings: object) -> Kept:
+        made.append(Kept(tmp_path / str(len(made)), **settings))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def right(server: Server) -> Callable[[int], list[str]]:
+    """What a recording says, by a service that nobody kills."""
+    known: dict[int, list[str]] = {}
+
+    def texts(number: int) -> list[str]:
+        if number not in known:
+            body = server.post(spoken(number)).raise_for_status().json()
+            known[number] = [segment["text"] for segment in body["segments"]]
+        return known[number]
+
+    return texts
+
+
+def texts_of(job: dict[str, Any]) -> list[str]:
+    return [segment["text"] for segment in job["result"]["segments"]]
+
+
+def kill(process: psutil.Process) -> None:
+    """It is dead then; a worker is a zombie until the service looks at it again."""
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+        wait_until(
+            lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+            PATIENCE_S,
+            "it is dead",
+        )
+
+
+def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    life = kept(scripted_speed=8)
+    with life.start() as server:
+        job_id = server.submit(spoken(1))
+        waiting = server.submit(spoken(2, 5))
+        wait_until(
+            lambda: len(server.job(job_id)["segments"]) > 2 * SETTLES, PATIENCE_S, "some is settled"
+        )
+        done_s = server.job(job_id)["progress"]["audio_seconds_done"]
+        with follow(server, job_id) as events:
+            heard = [next(events) for _ in range(3 * SETTLES)]
+        kill(server.process)
+    life.move()
+    life.settings["scripted_speed"] = 20
+    with life.start() as server:
+        found = server.job(job_id)
+        assert found["state"] in ("queued", "running")
+        assert found["id"] == job_id
+        settled = found["progress"]["audio_seconds_done"]
+        assert settled >= 2 * SETTLES
+        assert done_s - settled <= 2 * SETTLES, "too much of it is done again"
+        assert texts_of(server.wait_state(job_id, "done")) == right(1)
+        assert len(texts_of(server.wait_state(waiting, "done"))) == 5
+        with follow(server, job_id, heard[-1].id) as events:
+            rest = list(events)
+        numbers = [event.id for event in (*heard, *rest)]
+        assert numbers == sorted({*numbers}), "a number means two things"
+        assert [event.name for event in rest if event.name in ("put_back", "done")] == [
+            "put_back",
+            "done",
+        ]
+        said = {e.data["index"]: e.data["segment"] for e in (*heard, *rest) if e.name == "segment"}
+        assert [said[index]["text"] for index in sorted(said)] == right(1)
+        assert not list((life.home / "moved" / "uploads").iterdir()), "ended jobs need no recording"
+
+
+def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
+    kept: Callable[..., Kept],
+) -> None:
+    """Checkpoints, starts and peaks are no events for clients; their numbers are left out."""
+    service = kept(scripted_speed=10)
+    with service.start() as server:
+        name = server.client.post("/v1/jobs", files={"audio": spoken(7)}).json()["id"]
+        wait_until(
+            lambda: server.job(name)["progress"]["audio_seconds_done"] > 2 * SETTLES,
+            PATIENCE_S,
+            "something is settled",
+        )
+        kill(server.process)
+    service.settings["scripted_speed"] = 0
+    with service.start() as server:
+        told = events_of(server, name)
+        assert told[-1].name == "done"
+        assert {"begun", "segment", "put_back"} <= {event.name for event in told}
+        state = server.client.get(f"/v1/jobs/{name}").json()
+        assert state["last_event"] == told[-1].id
+        levels = base64.b64decode(server.client.get(f"/v1/jobs/{name}/peaks").json()["peaks"])
+        assert len(levels) == 10 * SECONDS
+
+
+def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
+) -> None:
+    life, file = kept(scripted_speed=10), tmp_path / "jobs.tar"
+    with life.start() as server:
+        job_id, waiting = server.submit(spoken(1)), server.submit(spoken(2, 5))
+        wait_until(
+            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES,
+            PATIENCE_S,
+            "settled",
+        )
+        assert back_up(life.home / "jobs", file).recordings == 2
+        assert server.job(job_id)["state"] == "running", "it does not notice"
+        kill(server.process)
+    life.settings |= {"jobs_dir": life.home / "restored", "scripted_speed": 0}
+    assert restore(file, life.home / "restored").jobs == 2
+    with life.start() as server:
+        assert server.job(job_id)["progress"]["audio_seconds_done"] >= SETTLES
+        assert texts_of(server.wait_state(job_id, "done")) == right(1)
+        assert len(texts_of(server.wait_state(waiting, "done"))) == 5
+
+
+def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is_gone(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    life = kept(scripted_speed=0, job_retention="3s")
+    texts = right(1)
+    with life.start() as server:
+        server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
+        job_id = server.submit(spoken(1))
+        server.wait_state(job_id, "done")
+        data = life.written()
+        assert job_id.encode() in data
+        for text in (*texts, "scripted"):
+            assert text.encode() not in data
+        assert spoken(1)[100:200] not in data
+        for path in (life.home / "jobs", life.home / "jobs" / "uploads"):
+            assert path.stat().st_mode & 0o777 == 0o700
+        for path in life.files():
+            if path.name.startswith("jobs.db"):
+                assert path.stat().st_mode & 0o777 == 0o600
+        wait_until(lambda: not server.jobs(), PATIENCE_S, "it is forgotten")
+        wait_until(lambda: job_id.encode() not in life.written(), PATIENCE_S, "gone")
+
+
+def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
+    kept: Callable[..., Kept],
+) -> None:
+    life = kept()
+    with life.start() as server:
+        done, cancelled = server.submit(spoken(1, 2)), server.submit(spoken(2, 3600))
+        server.wait_state(done, "done")
+        for address in (f"/jobs/{cancelled}", f"/v1/jobs/{done}"):
+            with life.disk_held() as free:
+                assert server.client.delete(address).is_success
+                assert free.is_set(), "told before it was written"
+        server.process.kill()
+        server.process.wait(PATIENCE_S)
+    with life.start() as server:
+        assert [(job["id"], job["state"]) for job in server.jobs()] == [(cancelled, "cancelled")]
+
+
+def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_start(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    life = kept(scripted_speed=40)
+    with life.start() as server:
+        ids = [server.submit(spoken(number)) for number in (1, 2)]
+        cancelled = server.submit(spoken(3))
+        server.client.delete(f"/jobs/{cancelled}").raise_for_status()
+        wait_until(lambda: len(server.job(ids[0])["segments"]) > SETTLES, PATIENCE_S, "it runs")
+    with life.start() as server:
+        assert server.job(cancelled)["state"] == "cancelled"
+        for number, job_id in enumerate(ids, 1):
+            job = server.wait_state(job_id, "done")
+            assert texts_of(job) == right(number)
+            assert job["attempts"] == 1
+
+
+def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
+    kept: Callable[..., Kept],
+) -> None:
+    life = kept(scripted_speed=1)
+    with life.start() as server:
+        job_id = server.submit(spoken(1))
+        for attempt in (1, 2):
+            wait_until(
+                lambda attempt=attempt: (
+                    server.job(job_id)["attempts"] == attempt and server.job(job_id)["segments"]
+                ),
+                PATIENCE_S,
+                "it is tried",
+            )
+            kill(psutil.Process(server.health()["worker_pid"]))
+        job = server.wait_state(job_id, "failed")
+        assert job["error"]["code"] == "engine_crashed"
+    with life.start() as server:
+        assert server.job(job_id)["error"]["code"] == "engine_crashed"

@@ -1,0 +1,91 @@
+"""Services that are killed, again and again; `python -m bench.kills` is the long run of it."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from job_event_histories import submitted
+from service_process import PATIENCE_S, REPOSITORY
+
+from bench.kills import KEY, SECONDS, SETTLES, killed, older
+from sidecar.jobs.events import Begun
+from sidecar.jobs.record import RequestKey
+from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.storage.job_journal import FILE
+
+MIGRATE = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from sidecar.jobs.sqlite_log import SqliteLog
+
+folder, key = Path(sys.argv[1]), sys.argv[2]
+
+class Dying(sqlite3.Connection):
+    steps = 0
+    def step(self):
+        Dying.steps += 1
+        if Dying.steps == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.set_progress_handler(self.step, 1)
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *args, **more: connect(*args, **more, factory=Dying)
+for at in map(int, sys.stdin):
+    if not (child := os.fork()):
+        SqliteLog(folder, key).close()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""For each number on its input a process that brings the file up to date, killed at that step of
+SQLite's machine; how each of them ended."""
+
+
+async def test_killed_at_random_every_accepted_job_ends_once_and_with_its_own_words(
+    tmp_path: Path,
+) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    told, ends = await killed(tmp_path, 4, seed)
+    assert ends.total() == len(told.jobs) == len(told.keys)
+    assert {*ends} <= {"done", "failed"}
+    assert max(told.again_s, default=0.0) <= 2 * SETTLES < SECONDS
+
+
+def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    job = submitted(durable=True, key=RequestKey("mine", "digest"))
+    with closing(SqliteLog(folder, KEY)) as store:
+        store.add(job)
+        store.append(job.id, Begun())
+    chance, found = random.Random(1), []
+    command = [sys.executable, "-c", MIGRATE, str(folder), KEY]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(50):
+            older(folder / FILE)
+            print(chance.randrange(1, 900), file=process.stdin, flush=True)
+            died = int(process.stdout.readline()) < 0
+            with closing(sqlite3.connect(folder / FILE)) as database:
+                (version,) = database.execute("PRAGMA user_version").fetchone()
+                columns = {row[1] for row in database.execute("PRAGMA table_info(jobs)")}
+            found += [version] * died
+            assert ("idempotency_key" in columns) == (version >= 2), "half of it"
+        process.stdin.close()
+        process.wait(PATIENCE_S)
+    before, behind = found.count(1), len(found) - found.count(1)
+    assert before > 5, "it was hardly ever killed before the file was up to date"
+    assert behind > 0, "nor ever between that and the rest of the start"
+    with closing(SqliteLog(folder, KEY)) as store:
+        assert store.by_key(job.owner, "mine") == store.get(job.id)
+        assert store.get(job.id).attempts == 1
+    assert not list(folder.glob("*.broken-*"))

@@ -1,0 +1,97 @@
+"""The store of jobs of one process, where its queue or its disk does not do its part."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from instrumented_slot import OverheardSlot, queue_on
+from job_event_histories import submitted
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.jobs.events import Begun, Reported
+from sidecar.jobs.job import Job
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.record import JobState, RequestKey
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.room import Room
+from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.transcripts.transcript import Finished, Transcript
+
+DONE = Reported(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteLog]:
+    with closing(SqliteLog(tmp_path / "jobs", "a-key-of-a-test")) as log:
+        yield log
+
+
+def refuse(log: SqliteLog) -> None:
+    """The disk takes nothing more."""
+    log._journal.database.execute("PRAGMA query_only = ON")
+
+
+async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(log: SqliteLog) -> None:
+    record = submitted(durable=True)
+    log.add(record)
+    async with queue_on(OverheardSlot(), store=log) as queue:
+        store = LocalJobs(log, queue, Retention(log, 600.0, 1 << 20))
+        assert (await store.cancel(record.id)).state is JobState.CANCELLED
+    assert log.get(record.id).over
+
+
+async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteLog) -> None:
+    results = Retention(log, 600.0, 1 << 20)
+    store, record = LocalJobs(log, None, results), submitted(durable=True)  # type: ignore[arg-type]
+    refuse(log)
+    with pytest.raises(errors.SpoolUnwritable):
+        await store.import_ended(record, [Begun(), DONE])
+    with pytest.raises(errors.JobNotFound):
+        await store.get(record.id)
+    assert not results._count, "it takes up nobody's share"
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
+async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_free(
+    kept: bool, log: SqliteLog, new_job: Callable[..., Job]
+) -> None:
+    results, key = Retention(log, 600.0, 1 << 20), RequestKey("a key", "digest")
+    job = new_job(durable=True, owner="ada", kept=kept, key=key)
+    async with queue_on(OverheardSlot(), store=log) as queue:
+        store = LocalJobs(log, queue, results)
+        refuse(log)
+        with pytest.raises(errors.SpoolUnwritable):
+            await queue.submit(job)
+        assert (log.all(), queue.depth) == ([], 0)
+        assert await store.by_key("ada", "a key") is None
+    assert job.state is JobState.CANCELLED
+    assert not results._count
+    with pytest.raises(ValueError, match="closed"):
+        _ = job.source.fd
+
+
+async def test_a_job_that_is_about_to_be_persisted_counts_once(
+    log: SqliteLog, new_job: Callable[..., Job]
+) -> None:
+    """Not in the queue and as a place that is kept for it."""
+    room, job = Room(1, 1 << 20), new_job(durable=True, owner="ada")
+    file = log._journal.database.execute("PRAGMA database_list").fetchone()[2]
+    async with queue_on(OverheardSlot(), store=log) as queue:
+        await log.written()
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with room.place("ada") as place:
+                assert room.promised == 1
+                submitting = asyncio.ensure_future(queue.submit(job, promised=place))
+                await until(lambda: queue.depth == 1)
+                assert not submitting.done(), "it is not accepted yet"
+                assert room.promised == 0
+                other.execute("ROLLBACK")
+                await asyncio.wait_for(submitting, PATIENCE_S)
+        assert log.get(job.id).state is JobState.QUEUED

@@ -1,0 +1,109 @@
+"""What owners do with their jobs, and on whose time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from job_event_histories import submitted
+from service_process import until
+
+from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
+from sidecar.jobs.events import Begun, Edited, Reported
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.owned import OwnedJobs
+from sidecar.jobs.record import JobRecord
+from sidecar.transcripts import history
+from sidecar.transcripts.edits import Rename, Rewrite, edited
+from sidecar.transcripts.history import Redo, Undo
+from sidecar.transcripts.transcript import Finished, Segment, Transcript
+
+SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
+
+
+def done_in(store: MemoryLog, caller: Identity = EVERYBODY) -> JobRecord:
+    """A job with a transcript."""
+    record = submitted(owner=caller.owner)
+    store.add(record)
+    store.append(record.id, Begun())
+    return store.append(record.id, Reported(Finished(SAID), 1.0))
+
+
+async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryLog()
+    job, owned = done_in(store), OwnedJobs(LocalJobs(store, None, None))  # type: ignore[arg-type]
+    on_the_loop: list[bool] = []
+
+    def watched(*given: Any) -> Transcript:
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
+        return edited(*given)
+
+    monkeypatch.setattr(history, "edited", watched)
+    for step in ((Rewrite(0, "other"),), Undo(), Redo()):
+        before, after = await owned.edit(EVERYBODY, job.id, step)
+        assert before is not after.transcript
+    assert on_the_loop == [False, False], "the first and the last: nothing is worked out to undo"
+    there_and_back = Rewrite(0, "others"), Rewrite(0, "other")
+    await owned.edit(EVERYBODY, job.id, there_and_back)
+    assert on_the_loop == [False] * 3, "what changes nothing is worked out there, too"
+    record = store.get(job.id)
+    assert record.segments[0].text == "other"
+    assert record.history.revision == 3
+    kept = [one.change for one in store.events(job.id) if isinstance(one.change, Edited)]
+    assert [one.ready for one in kept] == [None, None, None], "no transcript is kept with an edit"
+
+
+async def test_an_edit_that_another_overtook_is_worked_out_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryLog()
+    job, owned = done_in(store), OwnedJobs(LocalJobs(store, None, None))  # type: ignore[arg-type]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Transcript:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            go_on.wait()
+        return edited(*given)
+
+    monkeypatch.setattr(history, "edited", slow)
+    editing = asyncio.ensure_future(owned.edit(EVERYBODY, job.id, (Rewrite(0, "other"),)))
+    await until(begun.is_set)
+    store.append(job.id, Edited((Rename(0, "Nell"),)))  # as another service does
+    go_on.set()
+    before, after = await editing
+    assert before.name_of(0) == "Nell"
+    assert after.transcript is not None
+    assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
+
+
+async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryLog()
+    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    her_job, his_job = done_in(store, ada).id, done_in(store, bob).id
+    owned, go_on = OwnedJobs(LocalJobs(store, None, None)), threading.Event()  # type: ignore[arg-type]
+
+    def slow(transcript: Transcript, step: Any) -> Transcript:
+        if step[0].text == "slow":
+            go_on.wait()
+        return edited(transcript, step)
+
+    monkeypatch.setattr(history, "edited", slow)
+    try:
+        hers = [
+            asyncio.ensure_future(owned.edit(ada, her_job, (Rewrite(0, "slow"),))) for _ in range(9)
+        ]
+        await asyncio.sleep(0)
+        _, after = await owned.edit(bob, his_job, (Rewrite(0, "quick"),))
+        assert after.segments[0].text == "quick"
+        assert not any(one.done() for one in hers)
+    finally:
+        go_on.set()
+    assert len(await asyncio.gather(*hers)) == 9

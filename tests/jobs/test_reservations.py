@@ -1,0 +1,163 @@
+"""Room that is promised to what is on its way."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
+from sidecar.jobs.allowance import check_queue
+from sidecar.jobs.room import Body, Room
+
+
+def owner(name: str) -> Identity:
+    """One who is told apart from others."""
+    return Identity(name, Proof.JWT, limits=Limits(shares=True))
+
+
+def test_a_place_is_given_back_once_however_often_it_is_let_go() -> None:
+    room = Room(2, 100)
+    with room.place() as first, room.place():
+        assert room.promised == 2
+        first.release()
+        first.release()
+        assert room.promised == 1
+    assert room.promised == 0
+
+
+def test_more_uploads_than_are_read_at_once_are_refused() -> None:
+    room = Room(2, 100)
+    with room.body(EVERYBODY):
+        with room.body(EVERYBODY), pytest.raises(errors.UploadsFull):
+            room.body(EVERYBODY)
+        room.body(EVERYBODY).release()
+    assert (room.bodies, room.body_bytes) == (0, 0)
+
+
+def test_the_one_that_grows_beyond_the_room_is_refused_and_takes_nothing_with_it() -> None:
+    room = Room(8, 100)
+    with room.body(EVERYBODY) as first:
+        first.grow(60)
+        with room.body(EVERYBODY) as second:
+            second.grow(40)
+            with pytest.raises(errors.UploadsFull):
+                second.grow(1)
+        assert room.body_bytes == 60
+        first.grow(40)
+        with pytest.raises(errors.UploadsFull):
+            room.body(EVERYBODY)
+    assert (room.bodies, room.body_bytes) == (0, 0)
+
+
+def test_one_alone_may_have_more_than_the_room() -> None:
+    room = Room(8, 100)
+    with room.body(EVERYBODY) as only:
+        only.grow(1000)
+    assert room.body_bytes == 0
+
+
+def test_where_nobody_is_told_apart_one_owner_has_all_of_it() -> None:
+    room = Room(5, 100)
+    bodies = [room.body(EVERYBODY, 90) for _ in range(5)]
+    for body in bodies:
+        body.grow(20)
+    with pytest.raises(errors.UploadsFull):
+        bodies[0].grow(1)
+
+
+def test_one_owner_alone_leaves_bodies_to_others() -> None:
+    room, ada = Room(65, 1000), owner("ada")
+    for _ in range(48):
+        room.body(ada)
+    with pytest.raises(errors.UploadsFull, match="You are uploading"):
+        room.body(ada)
+    assert room.body(owner("bob"))
+
+
+def test_what_an_owner_declares_is_counted_for_it_alone_before_any_byte_has_come() -> None:
+    room, ada = Room(65, 100), owner("ada")
+    first = room.body(ada, 45)
+    with pytest.raises(errors.UploadsFull):
+        room.body(ada, 6)
+    room.body(ada, 5)
+    assert room.body_bytes == 0, "none has come"
+    other = room.body(owner("bob"), 90)
+    other.grow(90)
+    first.grow(10)
+    first.release()
+    room.body(ada, 45)
+
+
+def test_bytes_that_were_not_declared_count_as_they_come() -> None:
+    room, ada = Room(65, 100), owner("ada")
+    room.body(ada).grow(46)
+    with pytest.raises(errors.UploadsFull):
+        room.body(ada, 5)
+
+
+def test_who_has_more_than_an_equal_share_of_what_is_full_loses_the_upload_that_goes_on() -> None:
+    room, ada, bob = Room(65, 100), owner("ada"), owner("bob")
+    large = room.body(ada)
+    large.grow(100)
+    small = room.body(bob)
+    small.grow(30)
+    with pytest.raises(errors.UploadsFull):
+        large.grow(1)
+    small.grow(20)
+    large.release()
+    small.grow(1)
+
+
+STEP = st.tuples(st.sampled_from("abcdefg"), st.integers(0, 60), st.booleans())
+
+
+@given(st.integers(2, 12), st.lists(STEP, max_size=120))
+def test_whoever_has_nothing_gets_a_body_and_whoever_has_little_goes_on(
+    places: int, steps: list[tuple[str, int, bool]]
+) -> None:
+    """However others fill the room: an owner within an equal share of both is never refused."""
+    room, most_bytes = Room(places, 100), 100
+    going: list[tuple[str, Body]] = []
+    for name, size, begins in steps:
+        has = Counter(one for one, _ in going)
+        owners = len({*has, name})
+        if begins:
+            try:
+                going.append((name, room.body(owner(name), size)))
+            except errors.UploadsFull:
+                assert has[name] or owners > places
+            continue
+        for whose, body in [one for one in going if one[0] == name][:1]:
+            try:
+                body.grow(size)
+            except errors.UploadsFull:
+                own = room.uploading[owner(name).owner]
+                assert own.bodies * owners > places or own.bytes * owners > most_bytes
+                body.release()
+                going.remove((whose, body))
+    assert room.bodies == len(going) <= 2 * places
+    for _, body in going:
+        body.release()
+    assert not room.uploading
+
+
+@given(st.integers(2, 200), st.lists(st.sampled_from("abc"), max_size=300))
+def test_no_one_owner_takes_the_last_place_in_the_queue_but_one_who_has_none(
+    limit: int, comes: list[str]
+) -> None:
+    waiting = Counter[str]()
+    for name in ["a"] * limit + comes:
+        free = limit - waiting.total()
+        try:
+            check_queue(owner(name), waiting[name], free)
+        except errors.JobsLimited:
+            assert waiting[name]
+            continue
+        if free > 0:
+            waiting[name] += 1
+            assert waiting.total() < limit or waiting[name] == 1
+    check_queue(EVERYBODY, limit, 0)

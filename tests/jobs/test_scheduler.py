@@ -1,0 +1,272 @@
+"""Who is next: by table, by property, and in long simulations."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.fairness import (
+    LOAD_S,
+    Arrival,
+    behind_forty,
+    first_come_first_served,
+    four_owners,
+    jain,
+    served,
+    shared,
+    two_precisions,
+)
+from sidecar.interfaces.engine import Precision
+from sidecar.jobs.scheduler import (
+    AGED_S,
+    PASSED_OVER_S,
+    Moment,
+    Priority,
+    Shares,
+    Waiting,
+    next_job,
+    turns,
+)
+
+A, B, C = Precision.BF16, Precision.INT8, Precision.INT4
+LONG = PASSED_OVER_S
+BATCH = Priority.BATCH
+
+works = st.floats(0.2, 1000.0)
+owners = st.sampled_from("abc")
+line = st.lists(
+    st.builds(
+        Waiting,
+        owners,
+        st.sampled_from([A, B]),
+        works,
+        st.floats(-2 * AGED_S, 0),
+        st.sampled_from(Priority),
+    ),
+    min_size=1,
+    max_size=12,
+)
+shares = st.builds(Shares, works, st.dictionaries(owners, works))
+moments = st.builds(Moment, st.just(0.0), st.sampled_from([None, A, B]), st.floats(-2 * LONG, 0))
+
+
+# One owner: what it was before there were several.
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passed_over_s", "loaded", "expected"),
+    [
+        ([A], [0.0], None, 0),
+        ([A, B], [5.0, 1.0], None, 0),
+        ([A, B], [5.0, 1.0], A, 0),
+        ([A, B], [5.0, 1.0], B, 1),
+        ([A, C, B, B], [5.0, 4.0, 3.0, 2.0], B, 2),
+        ([A, B], [5.0, 1.0], C, 0),
+        ([A, B], [LONG, 1.0], B, 0),
+        ([A, B], [LONG - 0.1, 1.0], B, 1),
+        ([A, A, B], [LONG + 9, LONG + 9, 0.0], B, 0),
+    ],
+)
+def test_what_is_loaded_goes_first_until_somebody_has_waited_long(
+    wanted: list[Precision], passed_over_s: list[float], loaded: Precision | None, expected: int
+) -> None:
+    waiting = [
+        Waiting("me", one, work_s, -passed)
+        for one, passed, work_s in zip(wanted, passed_over_s, (9.0, 1.0, 5.0, 3.0), strict=False)
+    ]
+    assert next_job(waiting, Shares(), Moment(0.0, loaded)) == expected
+
+
+@pytest.mark.parametrize("job_s", [1.0, 10.0, 45.0])
+@pytest.mark.parametrize("owners", [("me", "me"), ("me", "you")], ids=["one owner", "two"])
+def test_in_an_hour_of_two_precisions_loads_are_few_and_nobody_waits_for_two_turns(
+    owners: tuple[str, str], job_s: float
+) -> None:
+    """Two clients keep ten jobs each in the queue; every job takes ``job_s``, a load 20 s."""
+    load_s, now, loads = 20.0, 0.0, 0
+    whose = dict(zip((A, B), owners, strict=True))
+    queue = [((A, B)[number % 2], 0.0) for number in range(20)]
+    loaded, loaded_at, shares = None, 0.0, Shares()
+    longest = {A: 0.0, B: 0.0}
+    while now < 3600.0:
+        waiting = [Waiting(whose[wanted], wanted, job_s, came) for wanted, came in queue]
+        index = next_job(waiting, shares, Moment(now, loaded, loaded_at))
+        wanted, came = queue.pop(index)
+        shares = shares.charged(whose[wanted], job_s, set(owners))
+        if wanted is not loaded:
+            now += load_s
+            loads, loaded, loaded_at = loads + 1, wanted, now
+        longest[wanted] = max(longest[wanted], now - came)
+        now += job_s
+        queue.append((wanted, now))
+    turns = 3600.0 / (PASSED_OVER_S + load_s)
+    assert loads <= turns + 2
+    # Ten jobs of one's own, in turns of at least PASSED_OVER_S with as long a turn of the other.
+    turn_s = PASSED_OVER_S + job_s + load_s
+    own_turns = -(-10 * job_s // PASSED_OVER_S)
+    assert max(longest.values()) <= 2 * turn_s * (own_turns + 1)
+
+
+@given(st.lists(works, min_size=1, max_size=20), shares)
+def test_one_owner_s_jobs_run_in_the_order_in_which_they_came(
+    sizes: list[float], shares: Shares
+) -> None:
+    waiting = [Waiting("a", A, work_s) for work_s in sizes]
+    assert [turn.index for turn in turns(waiting, shares, Moment(0.0, A))] == [*range(len(sizes))]
+
+
+# Several owners.
+
+
+@given(line, shares, moments, st.floats(0, 100), st.floats(0, 60))
+def test_everybody_has_one_turn_and_the_first_turn_is_who_is_next(
+    waiting: list[Waiting],
+    shares: Shares,
+    moment: Moment,
+    busy_s: float,
+    load_s: float,
+) -> None:
+    every = [*turns(waiting, shares, moment, busy_s=[busy_s], load_s=load_s)]
+    assert sorted(turn.index for turn in every) == [*range(len(waiting))]
+    assert next_job(waiting, shares, moment) == next(turns(waiting, shares, moment)).index
+    waits = [turn.wait_s for turn in every]
+    assert waits[0] == busy_s
+    for turn, wait_s, next_s in zip(every, waits, waits[1:], strict=False):
+        work_s = waiting[turn.index].work_s
+        assert work_s <= next_s - wait_s + 1e-6 <= work_s + load_s + 2e-6
+
+
+def test_a_short_job_waits_for_none_of_the_forty_that_wait_before_it() -> None:
+    (short,) = [one for one in served(behind_forty(), next_job) if one.job.owner == "one"]
+    (last,) = [
+        one for one in served(behind_forty(), first_come_first_served) if one.job.owner == "one"
+    ]
+    assert short.wait_s <= LOAD_S + 300.0, "only for what ran already"
+    assert last.wait_s > 39 * 300.0
+
+
+def test_four_owners_have_the_same_share_however_they_cut_it_up() -> None:
+    fair = jain(shared(served(four_owners(), next_job)).values())
+    assert fair > 0.95
+    assert fair > jain(shared(served(four_owners(), first_come_first_served)).values())
+
+
+@given(st.lists(works, min_size=8, max_size=8), st.lists(works, min_size=8, max_size=8))
+def test_while_two_wait_neither_has_had_more_than_two_jobs_more(
+    mine: list[float], yours: list[float]
+) -> None:
+    """Weighted fair queueing: what two owners had differs by the largest job of each at most."""
+    arrivals = [
+        *(Arrival(0.0, "me", work_s) for work_s in mine),
+        *(Arrival(0.0, "you", work_s) for work_s in yours),
+    ]
+    had = {"me": 0.0, "you": 0.0}
+    left = Counter(job.owner for job in arrivals)
+    for one in served(arrivals, next_job):
+        had[one.job.owner] += one.job.work_s
+        left[one.job.owner] -= 1
+        if not all(left.values()):
+            break
+        assert abs(had["me"] - had["you"]) <= max(mine) + max(yours) + 1e-6
+
+
+def test_who_was_away_has_saved_up_nothing() -> None:
+    """An hour of nothing gives no right to an hour of everything."""
+    busy = [Arrival(0.0, "busy", 60.0) for _ in range(120)]
+    back = [Arrival(3600.0, "back", 60.0) for _ in range(60)]
+    after = [one for one in served(busy + back, next_job) if one.began >= 3600.0][:40]
+    share = Counter(one.job.owner for one in after)
+    assert abs(share["busy"] - share["back"]) <= 2
+
+
+def test_who_had_much_alone_owes_nothing_for_it() -> None:
+    """Nobody else wanted that time."""
+    alone = [Arrival(0.0, "busy", 60.0) for _ in range(120)]
+    newcomers = [Arrival(3600.0 + 1.0 * n, f"new-{n}", 60.0) for n in range(5)]
+    after = [one for one in served(alone + newcomers, next_job) if one.began >= 3600.0][:12]
+    assert sum(one.job.owner == "busy" for one in after) >= 6
+
+
+def test_a_long_job_does_not_wait_for_ever_behind_newcomers_with_short_ones() -> None:
+    """However many still come: its turn does not depend on them."""
+
+    def wait_s(count: int) -> float:
+        newcomers = [Arrival(10.0 * n, f"new-{n}", 10.0) for n in range(count)]
+        done = served([*newcomers, Arrival(5.0, "patient", 600.0)], next_job)
+        return next(one.wait_s for one in done if one.job.owner == "patient")
+
+    assert wait_s(300) == wait_s(600) < 3000.0
+
+
+def test_a_batch_makes_way_for_what_its_owner_waits_for_until_it_has_waited_long() -> None:
+    def order(waiting: Sequence[Waiting]) -> list[int]:
+        return [turn.index for turn in turns(waiting, Shares(), Moment(0.0, A))]
+
+    old, young = Waiting("me", A, 9.0, -50.0, BATCH), Waiting("me", A, 9.0, -1.0)
+    assert order([old, old, young]) == [2, 0, 1]
+    aged = Waiting("me", A, 9.0, -AGED_S, BATCH)
+    assert order([aged, old, young]) == [0, 2, 1]
+
+
+def test_a_priority_takes_nothing_from_another_owner() -> None:
+    urgent = [Arrival(0.0, "loud", 60.0) for _ in range(20)]
+    batch = [Arrival(0.0, "quiet", 60.0, priority=BATCH) for _ in range(20)]
+    first = Counter(one.job.owner for one in served(urgent + batch, next_job)[:20])
+    assert first == {"loud": 10, "quiet": 10}
+
+
+def test_two_owners_with_two_precisions_share_loads() -> None:
+    def loads(policy: object) -> int:
+        done = served(two_precisions(), policy)  # type: ignore[arg-type]
+        return sum(a.job.wanted is not b.job.wanted for a, b in pairwise(done))
+
+    assert loads(next_job) * 2 < loads(first_come_first_served)
+
+
+def test_what_came_to_nothing_is_given_back_and_shares_forget_who_is_even() -> None:
+    before = Shares().joined("me").joined("you")
+    begun = before.charged("me", 100.0, {"me", "you"})
+    waiting = [Waiting("me", A, 1.0), Waiting("you", A, 90.0)]
+    assert next_job(waiting, begun, Moment(0.0, A)) == 1
+    assert next_job(waiting, begun.refunded("me", 100.0), Moment(0.0, A)) == 0
+    later = begun.charged("you", 500.0, {"you"}).charged("you", 10.0, {"you"})
+    assert set(later.tags) == {"you"}
+
+
+@given(line, shares)
+def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
+    waiting: list[Waiting], shares: Shares
+) -> None:
+    waiting = [replace(job, wanted=A) for job in waiting]
+    for job in waiting:
+        shares = shares.joined(job.owner)
+    left, order = [*range(len(waiting))], turns(waiting, shares, Moment(0.0, A))
+    for index in [turn.index for turn in order]:
+        own: dict[str, list[int]] = {waiting[one].owner: [] for one in left}
+        for one in left:
+            own[waiting[one].owner].append(one)
+        heads = [min(jobs, key=lambda one: not waiting[one].urgent(0.0)) for jobs in own.values()]
+        ends = {one: shares.tag(waiting[one].owner) + waiting[one].work_s for one in heads}
+        assert ends[index] == min(ends.values())
+        left.remove(index)
+        shares = shares.charged(waiting[index].owner, waiting[index].work_s, own)
+
+
+def test_many_owners_cost_hardly_more_than_one_with_as_many_jobs() -> None:
+    def least_s(owners: int) -> float:
+        waiting = [Waiting(f"owner {number % owners}", A, 9.0) for number in range(400)]
+        taken = []
+        for _ in range(5):
+            begun = time.process_time()
+            assert len([*turns(waiting, Shares(), Moment())]) == 400
+            taken.append(time.process_time() - begun)
+        return min(taken)
+
+    assert least_s(400) < 6 * least_s(1)

@@ -1,0 +1,512 @@
+"""Jobs on the disk: every state that a crash can leave is one that was, and what was acknowledged
+is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from instrumented_slot import OverheardSlot, queue_on
+from job_event_histories import submitted
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.audio.source import Spool
+from sidecar.auth.identity import EVERYBODY
+from sidecar.config.settings import Settings
+from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.owned import OwnedJobs
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.sqlite_log import TOLD, SqliteLog
+from sidecar.storage import job_journal, writer
+from sidecar.storage.job_journal import FILE, UPLOADS, broken_files, migrate
+from sidecar.transcripts.edits import Rename, Rewrite
+from sidecar.transcripts.history import Redo, Undo
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+SAID = Segment(0.0, 1.0, "the quick brown fox")
+DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
+CHECKPOINT = Reported(Checkpoint(1.0, "form", (SAID,), {"state": "of an engine"}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[SqliteLog]:
+    store = SqliteLog(folder, KEY)
+    yield store
+    store.close()
+
+
+def added(store: SqliteLog, **more: object) -> JobRecord:
+    record = submitted(**{"durable": True, **more})
+    store.add(record)
+    return record
+
+
+def reopened(folder: Path, copy: Path) -> list[JobRecord]:
+    """What a service finds that is started on these files."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("lock"))
+    with closing(SqliteLog(copy, KEY)) as store:
+        return store.all()
+
+
+async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
+    store = SqliteLog(folder, KEY)
+    done, running, waiting = (added(store, key=RequestKey(str(one), "digest")) for one in range(3))
+    passing = added(store, durable=False)
+    edits = Edited((Rename(0, "Nell"), Rewrite(0, "Other words."))), Edited(Undo()), Edited(Redo())
+    for change in (Begun(), Reported(SegmentReady(0, SAID), 0.5), DONE, *edits):
+        store.append(done.id, change)
+    assert store.get(done.id).history.revision == 3
+    for change in (
+        Begun(),
+        CHECKPOINT,
+        Reported(Progress(2.0, 3.0)),
+        Reported(SegmentReady(1, SAID)),
+    ):
+        store.append(running.id, change)
+    await store.written()
+    known, log = store.all(), store.events(done.id)
+    store.close()
+    with closing(SqliteLog(folder, KEY)) as again:
+        found = again.all()
+        assert [one.id for one in found] == [done.id, running.id, waiting.id]
+        assert found[0] == known[0]
+        assert [*again.events(done.id)] == [*log]
+        assert found[1].settled == known[1].settled
+        assert found[2] == waiting
+        assert again.by_key(waiting.owner, "2") == waiting
+        assert passing.id not in {one.id for one in found}
+        after = again.append(running.id, Interrupted())
+        assert after.seq > known[1].seq + TOLD - 10, "numbers that may have been told come again"
+        assert (after.state, after.segments, after.interruptions) == (JobState.QUEUED, (SAID,), 1)
+
+
+async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknowledged(
+    folder: Path, tmp_path: Path, store: SqliteLog
+) -> None:
+    """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    states: dict[str, list[JobRecord]] = {}
+    acknowledged: list[tuple[int, dict[str, int]]] = []
+    wal = folder / f"{FILE}-wal"
+    for step in range(40):
+        if step % 8 == 0:
+            job = added(store)
+            states[job.id] = [job]
+        job_id = chance.choice([*states])
+        change = chance.choice([Begun(), CHECKPOINT, CHECKPOINT, DONE, Cancelled(), Interrupted()])
+        states[job_id].append(store.append(job_id, change))
+        if chance.random() < 0.6:
+            await store.written(job_id)
+            at = {one: len(each) - 1 for one, each in states.items()}
+            acknowledged.append((wal.stat().st_size, at))
+    await store.written()
+    size = wal.stat().st_size
+    cuts = [*(chance.randrange(size) for _ in range(25)), *(at for at, _ in acknowledged[-10:])]
+    base, cut_at = tmp_path / "base", tmp_path / "cut"
+    shutil.copytree(folder, base, ignore=shutil.ignore_patterns("lock", "*-shm"))
+    for cut in cuts:
+        with (base / wal.name).open("rb") as whole:
+            data = whole.read(cut)
+        torn = tmp_path / "torn"
+        shutil.rmtree(torn, ignore_errors=True)
+        shutil.copytree(base, torn)
+        (torn / wal.name).write_bytes(data)
+        found = {one.id: one for one in reopened(torn, cut_at)}
+        assert not broken_files(cut_at), f"seed {seed}"
+        for job_id, record in found.items():
+            assert record in states[job_id], f"seed {seed}, cut at {cut}"
+        for written, at in acknowledged:
+            if written <= cut:
+                for job_id, least in at.items():
+                    assert found[job_id] in states[job_id][least:], f"seed {seed}, cut at {cut}"
+
+
+async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
+    store: SqliteLog, folder: Path, tmp_path: Path
+) -> None:
+    large, small = added(store), added(store)
+    await store.written()
+    store.append(large.id, Begun())
+    await store.written(large.id)
+    pages = store._journal.database.execute("PRAGMA page_count").fetchone()[0]
+    store._journal.database.execute(f"PRAGMA max_page_count = {pages + 2}")
+    state = {"state": "x" * 100_000}
+    store.append(large.id, Reported(Checkpoint(1.0, "form", (), state)))
+    store.append(small.id, Cancelled())
+    with pytest.raises(errors.DiskFull):
+        await store.written(large.id)
+    await store.written(small.id)
+    found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
+    assert found[small.id].state is JobState.CANCELLED
+    assert found[large.id].settled == ()
+    store._journal.database.execute("PRAGMA max_page_count = 1000000")
+    store.append(small.id, Cancelled())
+    store.append(added(store).id, Begun())
+    await store.written(large.id)
+    found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
+    assert found[large.id].settled[0].state == state, "what was owed was forgotten"
+
+
+@pytest.mark.parametrize(
+    "harm", ["header", "middle", "row", "nonsense", "text", "kind", "column", "schema"]
+)
+def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
+    folder: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(SqliteLog(folder, KEY)) as store:
+        for _ in range(20):
+            one = added(store)
+            store.append(one.id, Begun())
+    file = folder / FILE
+    data = bytearray(file.read_bytes())
+    (folder / UPLOADS).mkdir()
+    (folder / UPLOADS / "recording").write_bytes(b"sound")
+    if harm == "header":
+        data[:100] = bytes(100)
+    elif harm == "middle":
+        data[4096 : len(data) - 100] = b"\xff" * (len(data) - 4196)
+    elif harm == "nonsense":
+        data = bytearray(b"not a database at all" * 1000)
+    elif harm == "text":  # the last bit of what SQLite takes for text as it is
+        data = data.replace(
+            one.id.encode(), bytes([one.id.encode()[0] | 0x80]) + one.id[1:].encode()
+        )
+    elif harm == "column":
+        data = data.replace(b"submitted BLOB", b"submittee BLOB")
+    elif harm == "schema":  # SQLite's own words are no text then
+        data = data.replace(b"CREATE TABLE jobs", b"CREAT\xc5 TABLE jobs")
+    elif harm == "kind":
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("UPDATE jobs SET id = CAST(id AS BLOB)")
+            database.commit()
+        data = bytearray(file.read_bytes())
+    else:
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("UPDATE events SET change = x'00' WHERE seq = 1")
+            database.commit()
+        data = bytearray(file.read_bytes())
+    file.write_bytes(data)
+    with closing(SqliteLog(folder, KEY)) as store:
+        assert store.all() == []
+        (aside,) = broken_files(folder)
+        assert aside.read_bytes() == data
+        assert [path.read_bytes() for path in folder.glob(f"{UPLOADS}.broken-*/*")] == [b"sound"]
+        assert aside.name in caplog.text
+
+
+@pytest.mark.parametrize("left", ["stopped", "killed", "nothing"])
+def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
+    left: str, tiny_disk: Path, tmp_path: Path
+) -> None:
+    """At every 4 KiB of room, up to what a start needs and some more."""
+    settings = Settings(keep_jobs=True, jobs_dir=tiny_disk / "jobs", journal_key=KEY)
+    before, folder = tmp_path / "before", tiny_disk / "jobs"
+    jobs = _jobs_with_a_recording(before, stopped=left != "killed") if left != "nothing" else []
+    opened, pages, said = 0, 0, "no room"
+    while opened < 4:
+        shutil.rmtree(folder, ignore_errors=True)
+        if left != "nothing":
+            shutil.copytree(before, folder)
+        _fill(tiny_disk, 4096 * pages)
+        try:
+            with closing(Keeping(settings)) as keeping:
+                assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+            opened += 1
+        except errors.SettingsInvalid as refused:
+            opened, said = 0, f"{refused}"
+        (tiny_disk / "ballast").unlink()
+        assert "no room" in said or "No space" in said, f"{4 * pages} KiB"
+        assert not broken_files(folder), f"{4 * pages} KiB"
+        with closing(Keeping(settings)) as keeping:
+            assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+            for one in keeping.store.all():
+                keeping.open(one).close()
+        pages += 1
+        assert pages < 100, "with 400 KiB it does not start"
+    assert pages > 5, "there was always room"
+
+
+def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
+    """The folder of a service that had five jobs, and was stopped or killed."""
+    own = folder.with_name("own")
+    settings = Settings(keep_jobs=True, jobs_dir=own, journal_key=KEY)
+    with closing(Keeping(settings)) as keeping, closing(Spool(None)) as spool:
+        spool.add(b"sound" * 1000)
+        with spool.finish() as source:
+            kept = keeping.keep(source, "recording")
+        ids = []
+        for _ in range(5):
+            job = replace(submitted(durable=True), audio=kept)
+            keeping.store.add(job)
+            keeping.store.append(job.id, Begun())
+            ids.append(job.id)
+        asyncio.run(keeping.store.written())
+        if not stopped:  # the index of the log is no file that a loss of power leaves
+            shutil.copytree(own, folder, ignore=shutil.ignore_patterns("*-shm", "lock"))
+    if stopped:
+        shutil.copytree(own, folder)
+    return ids
+
+
+def _fill(disk: Path, free: int) -> None:
+    """Leave so many bytes of room."""
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+        with suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        file.truncate(file.tell() - free)
+
+
+def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteLog(folder, KEY)) as store:
+        job = added(store)
+    connect = sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        """A disk that cannot be read for now."""
+
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            if "quick_check" in sql:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = 266  # SQLITE_IOERR_READ
+                raise error
+            return super().execute(sql, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
+    with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
+        SqliteLog(folder, KEY)
+    monkeypatch.undo()
+    assert not broken_files(folder)
+    with closing(SqliteLog(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
+
+
+def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteLog(folder, KEY)) as store:
+        job = added(store)
+        monkeypatch.setattr(job_journal, "ANOTHER_S", 0.1)
+        with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+            SqliteLog(folder, KEY)
+    with pytest.raises(errors.SettingsInvalid, match="another key"):
+        SqliteLog(folder, KEY[::-1])
+    with closing(SqliteLog(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
+        store._journal.database.execute("PRAGMA user_version = 99")
+    with pytest.raises(errors.SettingsInvalid, match="later version"):
+        SqliteLog(folder, KEY)
+    assert not broken_files(folder)
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteLog(folder, KEY)) as store:
+        job = added(store)
+        store.append(job.id, Begun())
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as database:
+        database.execute("DROP INDEX jobs_by_key")
+        database.execute("ALTER TABLE jobs DROP COLUMN idempotency_key")
+        database.execute("PRAGMA user_version = 1")
+        halfway = (*job_journal.MIGRATIONS[:1], (job_journal.MIGRATIONS[1][0], "no SQL"))
+        monkeypatch.setattr(job_journal, "MIGRATIONS", halfway)
+        with pytest.raises(sqlite3.Error):  # it dies in the middle
+            migrate(database)
+    monkeypatch.undo()
+    with closing(SqliteLog(folder, KEY)) as store:
+        assert store.get(job.id).state is JobState.RUNNING
+        store.add(submitted(durable=True, key=RequestKey("k", "digest")))
+
+
+async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteLog) -> None:
+    jobs = [
+        added(store, key=RequestKey(f"key-{number}-of-nobody", "digest")) for number in range(30)
+    ]
+    for job in jobs:
+        for change in (Begun(), CHECKPOINT, DONE):
+            store.append(job.id, change)
+    await store.written()
+    for job in jobs:
+        store.forget(job.id)
+    await store.written()
+    data = _bytes_in(folder)
+    assert not [job for job in jobs if job.id.encode() in data]
+    assert b"-of-nobody" not in data
+
+
+async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_written(
+    folder: Path, store: SqliteLog
+) -> None:
+    for _ in range(5):
+        job = added(store)
+        store.append(job.id, DONE)
+        await store.written()
+        store.forget(job.id)
+        await until(lambda: job.id not in _kept_in(folder))  # noqa: B023
+        await store.written(job.id)
+        assert job.id.encode() not in _bytes_in(folder)
+
+
+async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
+    folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [added(store) for _ in range(2)]
+    await store.written()
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM jobs").fetchall()
+        store.forget(jobs[0].id)
+        deleting = asyncio.ensure_future(store.written(jobs[0].id))
+        await store.written(added(store).id)  # others wait for no reader
+        assert not deleting.done()
+    await asyncio.wait_for(deleting, PATIENCE_S)
+    assert jobs[0].id.encode() not in _bytes_in(folder)
+    monkeypatch.setattr(writer, "READERS_S", 0.0)
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM jobs").fetchall()
+        store.forget(jobs[1].id)
+        with pytest.raises(errors.SpoolUnwritable):
+            await store.written(jobs[1].id)
+    await until(lambda: jobs[1].id.encode() not in _bytes_in(folder))
+    await store.written(jobs[1].id)
+
+
+@pytest.mark.parametrize("hindrance", ["reader", "writer"])
+async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
+    hindrance: str, folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "READERS_S", 0.0)
+    monkeypatch.setattr(writer, "LATER_S", 0.1)
+    job = added(store, owner=EVERYBODY.owner)
+    await store.written()
+    store._journal.database.execute("PRAGMA busy_timeout = 0")
+    async with _owned(store) as owned:
+        with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN" if hindrance == "reader" else "BEGIN IMMEDIATE")
+            other.execute("SELECT * FROM jobs").fetchall()
+            for _ in range(3):
+                with pytest.raises(errors.SpoolUnwritable):
+                    await owned.delete_all(EVERYBODY)
+        assert await owned.delete_all(EVERYBODY) == 0
+        assert job.id.encode() not in _bytes_in(folder)
+
+
+async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_before_it_is_said(
+    folder: Path, store: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = added(store, owner=EVERYBODY.owner)
+    await store.written()
+    monkeypatch.setattr(store._writer, "_shorten", lambda: None)  # it is killed before that
+    store.forget(job.id)
+    await until(lambda: job.id not in _kept_in(folder))
+    killed = tmp_path / "killed"
+    shutil.copytree(folder, killed, ignore=shutil.ignore_patterns("lock"))
+    assert job.id.encode() in _bytes_in(killed)
+    with closing(SqliteLog(killed, KEY)) as after:
+        async with _owned(after) as owned:
+            assert await owned.delete_all(EVERYBODY) == 0
+            assert job.id.encode() not in _bytes_in(killed)
+
+
+async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_age(
+    folder: Path, store: SqliteLog
+) -> None:
+    waiting, done = (added(store, owner=EVERYBODY.owner) for _ in range(2))
+    store.append(done.id, Begun())
+    store.append(done.id, DONE)
+    async with _owned(store, limit=1) as owned:
+        assert await owned.delete_all(EVERYBODY) == 2
+    assert store.all() == []
+    assert not {waiting.id, done.id} & _kept_in(folder)
+
+
+async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_restart(
+    folder: Path,
+) -> None:
+    """Its client waited for it, and the service ended before that was told."""
+    with closing(SqliteLog(folder, KEY)) as store:
+        for kept in (True, False):
+            job = added(store, owner=EVERYBODY.owner, kept=kept)
+            for change in (Begun(), DONE):
+                store.append(job.id, change)
+        theirs = added(store, owner="another's")
+        await store.written()
+    store = SqliteLog(folder, KEY)
+    with closing(store):
+        async with _owned(store) as owned:
+            assert await owned.delete_all(EVERYBODY) == 2
+            assert [one.id for one in store.all()] == [theirs.id]
+            assert await owned.delete_all(EVERYBODY) == 0
+    assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
+
+
+async def test_who_appends_waits_for_no_disk(store: SqliteLog) -> None:
+    """A writer that is held up holds up who asks for what is written, and nobody else."""
+    other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
+    with closing(other):
+        job = added(store)
+        await store.written()
+        other.execute("BEGIN IMMEDIATE")
+        store.append(job.id, Begun())
+        waiting = asyncio.ensure_future(store.written(job.id))
+        for _ in range(100):
+            store.append(job.id, Reported(SegmentReady(0, SAID)))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+@asynccontextmanager
+async def _owned(store: SqliteLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
+    """Whoever asks, of a service that was started with this store."""
+    results = Retention(store, 3600, 1 << 20, limit)
+    for record in store.all():
+        if record.over:
+            results.remember(record, 1.0)
+    async with queue_on(OverheardSlot(), store=store) as queue:
+        yield OwnedJobs(LocalJobs(store, queue, results))
+    results.close()
+
+
+def _kept_in(folder: Path) -> set[str]:
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        return {job for (job,) in database.execute("SELECT id FROM jobs")}
+
+
+def _bytes_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())

@@ -1,0 +1,191 @@
+"""Who waits and who is next, on a real engine: several owners share it, and positions say so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
+from service_process import until
+
+from sidecar.interfaces.engine import Precision
+from sidecar.jobs.job import Job
+from sidecar.jobs.lineup import Lineup
+from sidecar.jobs.pace import Pace
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobState
+from sidecar.jobs.scheduler import Priority
+
+NewJob = Callable[..., Job]
+
+
+def by_owner(job: Job, precision: Precision) -> float:
+    """How long a job of these tests is said to take: its owner's name ends with it."""
+    return float(job.record.owner.rpartition(" ")[2])
+
+
+async def submitted(queue: JobQueue, jobs: list[Job]) -> list[Job]:
+    for job in jobs:
+        await queue.submit(job)
+    return jobs
+
+
+async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
+    """The jobs, by number, in the order in which they ended."""
+    ended: list[int] = []
+
+    async def wait(number: int) -> None:
+        await jobs[number].result()
+        ended.append(number)
+
+    waiting = asyncio.gather(*(wait(number) for number in range(len(jobs))))
+    queue.open()
+    await waiting
+    return ended
+
+
+async def test_one_recording_of_somebody_else_waits_for_none_of_the_many_behind_the_running_one(
+    recording: Path,
+) -> None:
+    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
+        many = await submitted(queue, [job_of(recording, owner="many 300") for _ in range(6)])
+        one = await submitted(queue, [job_of(recording, owner="one 10")])
+        assert [queue.position(job) for job in many + one] == [1, 2, 3, 4, 5, 6, 0]
+        assert await ran(queue, many + one) == [6, 0, 1, 2, 3, 4, 5]
+
+
+async def test_positions_are_the_order_in_which_they_run(recording: Path) -> None:
+    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
+        owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
+        jobs = await submitted(queue, [job_of(recording, owner=owner) for owner in owners])
+        places = [queue.position(job) for job in jobs]
+        waits = [queue.wait_s(job) for job in jobs]
+        in_order = sorted(range(len(jobs)), key=lambda number: places[number] or 0)
+        assert sorted(place for place in places if place is not None) == [*range(len(jobs))]
+        works = [by_owner(jobs[number], Precision.FP32) for number in in_order]
+        assert [waits[number] for number in in_order] == [
+            sum(works[:place]) for place in range(len(works))
+        ]
+        assert in_order[0] == 4
+        assert await ran(queue, jobs) == in_order
+        assert [queue.position(job) for job in jobs] == [None] * len(jobs)
+
+
+async def test_while_somebody_runs_nobody_waits_for_nothing(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    async with queue_on(OverheardSlot()) as queue:
+        running, next_, last = await submitted(queue, [new_job() for _ in range(3)])
+        queue.open()
+        await until(lambda: running.record.progress.audio_s_done)
+        first_s, second_s = queue.wait_s(next_), queue.wait_s(last)
+        assert first_s is not None
+        assert second_s is not None
+        assert 0.0 < first_s < second_s
+        assert (queue.wait_s(running), queue.position(running)) == (None, None)
+        assert (queue.position(next_), queue.position(last)) == (0, 1)
+        queue.cancel(next_)
+        assert queue.position(last) == 0
+
+
+async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recording: Path) -> None:
+    async with queue_on(OverheardSlot()) as queue:
+        jobs = [
+            job_of(recording, priority=priority)
+            for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.BATCH)
+        ]
+        await submitted(queue, jobs)
+        assert await ran(queue, jobs) == [1, 0, 2]
+
+
+async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
+    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
+        mine, yours = await submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
+        queue.open()
+        for _ in range(3):
+            await until(lambda: mine.record.segments)
+            queue.interrupt()
+            await until(lambda: not mine.record.segments)
+            assert yours.state is JobState.QUEUED
+        assert (await mine.result()).text == (await yours.result()).text
+        assert mine.record.attempts == 1
+
+
+async def test_a_company_is_made_up_in_turn(recording: Path) -> None:
+    companies = Companies()
+    async with queue_on(OverheardSlot(), company=companies, guess=by_owner) as queue:
+        many = await submitted(queue, [job_of(recording, owner="many 30") for _ in range(6)])
+        one = await submitted(queue, [job_of(recording, owner="one 10")])
+        ended = await ran(queue, many + one)
+    assert companies.sizes == [4, 3]
+    assert set(ended[:4]) == {0, 1, 2, 6}
+
+
+async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
+    new_job: NewJob,
+) -> None:
+    def guess(job: Job, precision: Precision) -> float:
+        raise OSError("nobody knows")
+
+    async with queue_on(OverheardSlot(), guess=guess) as queue:
+        with pytest.raises(OSError, match="nobody knows"):
+            await queue.submit(new_job())
+        assert queue.depth == 0
+        assert queue._store.all() == []
+
+
+async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording: Path) -> None:
+    lineup = Lineup(OverheardSlot(), guess=by_owner)
+    mine = [job_of(recording, owner="me 10") for _ in range(3)]
+    yours = [job_of(recording, owner="you 15") for _ in range(2)]
+    for job in [*yours, *mine]:
+        lineup.join(job)
+    lineup.begin(mine[:2], 0)  # ten seconds of work for two of ten
+    lineup.begin(yours[:1], 0)
+    assert lineup.due(0) is mine[2]
+
+
+async def test_of_the_free_places_each_takes_its_own_in_turn(recording: Path) -> None:
+    lineup = Lineup(OverheardSlot(), places=3, guess=by_owner)
+    jobs = [job_of(recording, owner="me 10") for _ in range(3)]
+    for job in jobs[:2]:
+        lineup.join(job)
+    assert [lineup.due(at) for at in range(3)] == [*jobs[:2], None]
+    lineup.shut(0)
+    assert (lineup.due(1), lineup.due(2), lineup.free()) == (*jobs[:2], 2)
+    lineup.begin(jobs[:1], 1)
+    assert (lineup.due(2), lineup.free()) == (jobs[1], 1)
+    lineup.join(jobs[2])
+    assert (lineup.turn(jobs[1]), lineup.turn(jobs[2])) == ((0, 0.0), (1, 10.0))
+
+
+async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
+    new_job: NewJob,
+) -> None:
+    slot, pace = OverheardSlot(), Pace("scripted")
+    async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
+        first, *rest = await submitted(queue, [new_job(owner="a") for _ in range(4)])
+        assert [queue.wait_s(job) for job in rest] == [500.0, 1000.0, 1500.0]
+        slot.release.clear()
+        queue.open()
+        await first.result()
+
+        def let_it_go() -> bool:
+            slot.release.set()
+            slot.release.clear()  # for the next one keeps the engine, too
+            return pace.knows("fp32")
+
+        await until(let_it_go)
+        assert pace.load_s("fp32") == slot.load_s > 0.0
+        await rest[0].result()
+        waits = [queue.wait_s(job) or 0.0 for job in rest[1:]]
+        assert waits[0] < waits[1] < 50.0
+        slot.release.set()
+        for job in rest:
+            await job.result()

@@ -1,0 +1,139 @@
+"""The story of a session, for who listens and who comes again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar import errors
+from sidecar.interfaces.live import Begin
+from sidecar.interfaces.live_events import (
+    Final,
+    Heard,
+    LiveEvent,
+    Partial,
+    SpeakersRevised,
+    SpeechStarted,
+    SpeechStopped,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.live.sessions.told import Told
+from sidecar.transcripts.transcript import Segment
+
+
+def final(turn: int, piece: int, text: str = "words", speaker: int | None = None) -> Final:
+    return Final(turn, piece, Segment(float(piece), piece + 1.0, text, speaker))
+
+
+def partial(piece: int, text: str) -> Partial:
+    return Partial(0, piece, 0.0, 1.0, text)
+
+
+async def read(told: Told, after: int = 0) -> list[LiveEvent]:
+    return [one.event async for one in told.after(after)]
+
+
+async def test_who_reads_slowly_misses_partials_that_were_replaced_and_nothing_else() -> None:
+    told = Told()
+    said: list[LiveEvent] = [
+        SpeechStarted(0, 0.0),
+        partial(0, "one"),
+        Heard(1.0, 0.0),
+        partial(0, "one two"),
+        Heard(2.0, 0.0),
+    ]
+    for event in said:
+        told.add(event)
+    told.end()
+    assert await read(told) == [said[0], said[3], said[4]]
+
+
+async def test_a_partial_is_not_told_behind_its_final() -> None:
+    told = Told()
+    told.add(partial(0, "one"))
+    told.add(final(0, 0))
+    told.end()
+    assert await read(told) == [final(0, 0)]
+
+
+async def test_who_comes_again_hears_what_came_behind_a_number() -> None:
+    told = Told()
+    for piece in range(5):
+        told.add(final(0, piece))
+    told.end()
+    assert await read(told, 3) == [final(0, 3), final(0, 4)]
+    assert await read(told, told.last) == []
+
+
+async def test_who_waits_is_told_at_once_and_everybody_hears_the_same() -> None:
+    told = Told()
+    readers = [asyncio.create_task(read(told)) for _ in range(3)]
+    for piece in range(20):
+        await asyncio.sleep(0)
+        told.add(final(0, piece))
+    told.end()
+    whole = [final(0, piece) for piece in range(20)]
+    assert await asyncio.gather(*readers) == [whole] * 3
+
+
+async def test_what_ended_it_comes_behind_what_was_said() -> None:
+    told = Told()
+    told.add(final(0, 0))
+    told.end(errors.SessionIdle())
+    told.end()
+    story = aiter(told.after(0))
+    assert (await anext(story)).event == final(0, 0)
+    with pytest.raises(errors.SessionIdle):
+        await anext(story)
+
+
+def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None:
+    told = Told()
+    assert told.so_far(0.0) == Begin()
+    for event in (
+        SpeechStarted(0, 0.0),
+        final(0, 0, "a", 0),
+        TurnEnded(0, 0.0, 1.0, "a"),
+        SpeechStarted(1, 1.0),
+        final(1, 1, "b", 0),
+        final(1, 2, "c", 1),
+        SpeakersRevised({1: 1}),
+    ):
+        told.add(event)
+    said = (
+        Segment(0.0, 1.0, "a", 0),
+        Segment(1.0, 2.0, "b", 1),
+        Segment(2.0, 3.0, "c", 1),
+    )
+    assert told.so_far(2.5) == Begin(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
+    told.add(TurnDropped(1, 3.0))
+    assert told.so_far(3.0) == Begin(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
+
+
+async def test_that_a_turn_begins_is_told_once() -> None:
+    told = Told()
+    told.add(SpeechStarted(0, 0.0))
+    told.add(SpeechStarted(0, 0.1))
+    told.add(SpeechStarted(1, 0.2))
+    told.end()
+    assert await read(told) == [SpeechStarted(0, 0.0), SpeechStarted(1, 0.2)]
+
+
+async def test_that_a_turn_stops_is_told_once_and_so_is_each_pause_of_one_that_goes_on() -> None:
+    first = Told()
+    first.add(SpeechStopped(0, 0.9))
+    first.add(SpeechStopped(0, 0.9))
+    first.add(SpeechStopped(0, 2.5))
+    second = Told()
+    second.restore(first.state)
+    second.add(SpeechStopped(0, 0.9 + 1e-6))
+    second.add(SpeechStopped(0, 2.5))
+    second.add(SpeechStopped(1, 4.0))
+    second.end()
+    assert await read(second) == [
+        SpeechStopped(0, 0.9),
+        SpeechStopped(0, 2.5),
+        SpeechStopped(1, 4.0),
+    ]

@@ -1,0 +1,73 @@
+"""Bytes of clients → samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.interfaces.live import LIVE_RATE, Encoding
+from sidecar.live.runtime.intake import Intake
+from sidecar.live.runtime.ring import Ring
+
+
+def tone(seconds: float, rate: int) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype("<f4")
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("step", [7, 480, 100_000])
+def test_a_tone_is_the_same_tone_whatever_its_rate_and_pieces(rate: int, step: int) -> None:
+    sound, intake = tone(1.0, rate), Intake()
+    parts = [
+        intake.take(sound[at : at + step].tobytes(), Encoding.FLOAT32, rate)
+        for at in range(0, len(sound), step)
+    ]
+    heard = np.concatenate([*parts, intake.rest()])
+    assert len(heard) == pytest.approx(LIVE_RATE, abs=2)
+    middle = slice(2000, 14_000)
+    assert np.abs(heard[middle] - tone(1.0, LIVE_RATE)[: len(heard)][middle]).max() < 0.01
+
+
+def test_sixteen_bits_and_floats_are_the_same_sound() -> None:
+    floats = tone(0.1, LIVE_RATE)
+    shorts = np.round(floats * 32767).astype("<i2")
+    one = Intake().take(floats.tobytes(), Encoding.FLOAT32, LIVE_RATE)
+    other = Intake().take(shorts.tobytes(), Encoding.PCM16, LIVE_RATE)
+    assert np.abs(one - other).max() < 1e-4
+
+
+def test_a_rate_may_change_in_the_middle_and_no_sample_is_lost() -> None:
+    intake, parts = Intake(), []
+    for rate in (16_000, 48_000, 8_000, 16_000, 44_100):
+        parts.append(intake.take(tone(0.5, rate).tobytes(), Encoding.FLOAT32, rate))
+    heard = np.concatenate([*parts, intake.rest()])
+    assert len(heard) == pytest.approx(2.5 * LIVE_RATE, abs=10)
+
+
+@given(st.lists(st.integers(0, 50), max_size=20), st.integers(0, 900), st.integers(0, 900))
+def test_the_ring_gives_what_is_there_of_what_is_asked(
+    lengths: list[int], drop: int, begin: int
+) -> None:
+    ring = Ring(100)
+    for length in lengths:
+        ring.append(np.arange(ring.end, ring.end + length, dtype=np.float32))
+    ring.drop(drop)
+    assert ring.start <= ring.end == 100 + sum(lengths)
+    assert ring.start <= max(drop, 100)
+    there = [sample for sample in range(begin, begin + 60) if ring.start <= sample < ring.end]
+    assert ring.cut(begin, begin + 60).tolist() == there
+
+
+@pytest.mark.parametrize("rate", [8_000, LIVE_RATE, 24_000, 44_100])
+def test_every_stretch_up_to_its_rest_is_as_long_as_it_came(rate: int) -> None:
+    """And the next one begins anew, at the same rate or another."""
+    intake = Intake()
+    second = (np.ones(rate) * 8192).astype("<i2").tobytes()
+    for _ in range(2):
+        block = intake.take(second, Encoding.PCM16, rate)
+        whole = np.concatenate([block, intake.rest()])
+        assert len(whole) == LIVE_RATE
+        assert whole[LIVE_RATE // 2] == pytest.approx(0.25, abs=0.01)
+    assert len(intake.take(bytes(640), Encoding.PCM16, LIVE_RATE)) == 320

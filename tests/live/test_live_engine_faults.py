@@ -1,0 +1,293 @@
+"""Whose fault a fault in a live engine's process is: that session ends, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psutil
+import pytest
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.auth.identity import Identity, Proof
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.live import Begin, Encoding, LiveOptions
+from sidecar.interfaces.live_events import Final, Heard, LiveEvent, Noticed, Summary
+from sidecar.live.sessions.engine_relay import SOLE, UNEXPLAINED, Deaths, carry
+from sidecar.live.sessions.session import Bounds, Session
+from sidecar.live.sessions.sound import Held
+from sidecar.server.app import create_service
+from sidecar.service import Service
+from sidecar.workers.executing import Executing, Page
+from sidecar.workers.slot_interface import WorkerDied
+from sidecar.workers.worker_live_sessions import _Seated
+
+RATE = 16_000
+POISON = 0.5
+Open = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def open_service(tmp_path: Path) -> AsyncIterator[Open]:
+    opened: list[Service] = []
+
+    async def start() -> Service:
+        usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
+        service = create_service(load_settings(**usual, data_dir=tmp_path))
+        await service.open()
+        opened.append(service)
+        return service
+
+    yield start
+    for service in opened:
+        await service.close()
+
+
+def sound(seconds: float, level: float) -> bytes:
+    return round(level * 32767).to_bytes(2, "little", signed=True) * round(seconds * RATE)
+
+
+class Client:
+    """Somebody who says one thing again and again until told to stop, and listens."""
+
+    def __init__(self, service: Service, name: str, level: float, prompt: str = "") -> None:
+        caller = Identity(name, Proof.TOKEN)
+        options = LiveOptions(partials=False, diarize=False, prompt=prompt)
+        self.session = service.live.open(caller, options)
+        self.level, self.said = level, 0
+        self.told: list[LiveEvent] = []
+        self.enough = asyncio.Event()
+        self.listening = asyncio.ensure_future(self._listen())
+        self.speaking = asyncio.ensure_future(self._speak())
+
+    async def _listen(self) -> errors.SidecarError | None:
+        try:
+            async for one in self.session.events():
+                self.told.append(one.event)
+        except errors.SidecarError as wrong:
+            return wrong
+        return None
+
+    async def _speak(self) -> None:
+        with contextlib.suppress(errors.SidecarError):
+            while not self.enough.is_set():
+                await self.session.send(sound(0.704, 0.0))  # whole frames, so that all are alike
+                await self.session.send(sound(1.024, self.level))
+                self.said += 1
+                await asyncio.sleep(0.2)
+            await self.session.send(sound(0.704, 0.0))
+            self.session.finish()
+
+    async def outcome(self) -> errors.SidecarError | None:
+        self.enough.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await self.speaking
+            return await self.listening
+
+    def codes(self) -> list[str]:
+        return [one.notice.code for one in self.told if isinstance(one, Noticed)]
+
+    def heard(self) -> list[str]:
+        return [one.segment.text for one in self.told if isinstance(one, Final)]
+
+    def summed_up(self) -> list[str]:
+        [summary] = [one for one in self.told if isinstance(one, Summary)]
+        return [one.text for one in summary.transcript.segments]
+
+
+async def all_heard(client: Client) -> None:
+    """All that an innocent said was heard once, whatever happened to the engine meanwhile."""
+    assert await client.outcome() is None
+    assert len(client.heard()) == client.said
+    assert client.heard() == client.summed_up()
+    assert len(set(client.heard())) == 1, "and always the same"
+
+
+def workers() -> set[int]:
+    return {one.pid for one in psutil.Process().children() if _works(one)}
+
+
+def _works(child: psutil.Process) -> bool:
+    try:
+        return any("inside" in word for word in child.cmdline())
+    except psutil.ZombieProcess:  # of another test
+        return False
+
+
+@pytest.mark.parametrize("method", ["sound", "looked", "due", "recognised"])
+async def test_a_fault_for_one_of_several_sessions_in_a_process_is_that_session_s(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", method)
+    service = await open_service()
+    innocents = [Client(service, f"innocent-{number}", 0.3) for number in range(2)]
+    await until(lambda: all(one.heard() for one in innocents))
+    before = workers()
+    faulty = Client(service, "faulty", 0.4, prompt="fault")
+    wrong = await asyncio.wait_for(faulty.listening, PATIENCE_S)
+    assert isinstance(wrong, errors.EngineFailed)
+    assert "MemoryError" in wrong.detail
+    after = [len(one.heard()) for one in innocents]
+    await until(lambda: all(len(one.heard()) > n for one, n in zip(innocents, after, strict=True)))
+    for one in innocents:
+        await all_heard(one)
+        assert one.codes() == []
+    assert workers() == before, "the process goes on"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
+async def test_who_kills_the_engine_is_told_and_whoever_else_spoke_meanwhile_loses_nothing(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_POISON", "w499,w500")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")  # so that several are recognized at once
+    service = await open_service()
+    innocents = [Client(service, f"innocent-{number}", 0.3) for number in range(3)]
+    await until(lambda: all(one.heard() for one in innocents))
+    deaths = 0
+    for number in range(2):
+        poison = Client(service, f"poison-{number}", POISON)
+        wrong = await asyncio.wait_for(poison.listening, PATIENCE_S)
+        assert isinstance(wrong, errors.EngineCrashed)
+        deaths += 1 + poison.codes().count("engine_restarted")
+        known = [len(one.heard()) for one in innocents]
+        await until(
+            lambda: all(len(one.heard()) > n for one, n in zip(innocents, known, strict=True))  # noqa: B023
+        )
+    assert deaths == 4, "two attempts each"
+    for one in innocents:
+        assert one.codes().count("engine_restarted") == deaths
+        await all_heard(one)
+
+
+def test_only_attempts_of_its_own_end_a_session() -> None:
+    deaths = Deaths()
+    for _ in range(100):
+        assert not deaths.add(WorkerDied("of another", began=False), 1.0)
+    assert not deaths.suspects(1.0)
+    assert not deaths.add(WorkerDied("its own"), 1.0)
+    assert deaths.suspects(1.0)
+    assert not deaths.suspects(2.0), "what it said since was heard"
+    assert deaths.add(WorkerDied("its own"), 1.0)
+
+
+def test_a_session_that_ends_engines_at_another_place_each_time_is_ended_too() -> None:
+    deaths = Deaths()
+    alone = [WorkerDied("its own", sole=True) for _ in range(SOLE)]
+    assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [False] * SOLE
+    assert deaths.add(WorkerDied("its own", sole=True), 99.0)
+    deaths = Deaths()
+    for place in range(100):
+        assert not deaths.add(WorkerDied("its own or another's"), float(place))
+
+
+def test_deaths_that_nobody_explains_are_survived_a_few_times_at_one_place() -> None:
+    deaths, died = Deaths(), WorkerDied("by itself", began=False, explained=False)
+    for place in (1.0, 2.0):
+        assert [deaths.add(died, place) for _ in range(UNEXPLAINED)] == [False] * UNEXPLAINED
+    assert deaths.add(died, 2.0)
+
+
+async def test_an_engine_that_dies_again_and_again_by_itself_is_given_up() -> None:
+    session = Session("victim", "owner", LiveOptions(), Bounds(), Held(1 << 30))
+    session.sound.add(bytes(32_000), Encoding.PCM16, RATE)
+    deaths = 0
+
+    @contextlib.asynccontextmanager
+    async def share() -> AsyncIterator[Any]:
+        nonlocal deaths
+        deaths += 1
+        raise WorkerDied("by itself", began=False, explained=False)
+        yield
+
+    await asyncio.wait_for(carry(session, share), PATIENCE_S)
+    assert isinstance(session.told.wrong, errors.EngineCrashed)
+    assert deaths == UNEXPLAINED + 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks")
+def test_what_a_process_executed_is_known_behind_its_death() -> None:
+    page = Page()
+    there, here = os.pipe()
+    child = os.fork()
+    if not child:
+        executing = Executing(page.fd)
+        with executing.of(7), executing.of(9):
+            os.write(here, b"!")
+            os.kill(os.getpid(), 9)
+    assert os.read(there, 1) == b"!"
+    os.waitpid(child, 0)
+    assert page.calls() == {7, 9}
+    page.close()
+    os.close(there)
+    os.close(here)
+
+
+async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
+    executing, at_work, most = Executing(None), set[int](), dict[int, set[int]]()
+
+    def work(call: int, *, alone: bool) -> None:
+        for _ in range(20):
+            with executing.of(call, alone=alone):
+                at_work.add(call)
+                most[call] = most.get(call, set()) | at_work
+                at_work.discard(call)
+
+    works = [asyncio.to_thread(work, call, alone=call in (1, 2)) for call in range(1, 7)]
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*works)
+    assert (most[1], most[2]) == ({1}, {2})
+
+
+def test_calls_that_are_alone_again_and_again_keep_no_other_waiting() -> None:
+    executing, rounds, got = Executing(None), [0, 0], threading.Event()
+
+    def suspect(number: int) -> None:
+        for _ in range(400):
+            if got.is_set():
+                return
+            with executing.of(number + 1, alone=True):
+                rounds[number] += 1
+                time.sleep(0.002)
+
+    def innocent() -> None:
+        with executing.of(9):
+            got.set()
+
+    suspects = [threading.Thread(target=suspect, args=(number,)) for number in range(2)]
+    with executing.of(8):
+        for one in suspects:
+            one.start()
+    while not any(rounds):
+        time.sleep(0.001)
+    other = threading.Thread(target=innocent)
+    other.start()
+    for one in (*suspects, other):
+        one.join(PATIENCE_S)
+    assert sum(rounds) < 400, "its turn comes in the order in which they asked"
+
+
+def test_a_session_is_alone_no_longer_than_until_the_place_is_behind_it() -> None:
+    executing, tells = Executing(None), list[Callable[[LiveEvent], None]]()
+
+    def open_one(options: LiveOptions, begin: Begin, tell: Callable[[LiveEvent], None]) -> Any:
+        tells.append(tell)
+        return SimpleNamespace()
+
+    begin, options = Begin(at=1.0).to_wire(), LiveOptions().to_wire()
+    asked = SimpleNamespace(number=7, message={"options": options, "begin": begin, "alone": True})
+    engine: Any = SimpleNamespace(open=open_one)
+    seated: Any = _Seated(cast(Any, asked), engine, lambda: None, executing)
+    known = []
+    for heard in (Heard(1.5, 1.0), Heard(9.0, 8.0)):  # no words: music, perhaps
+        tells[0](heard)
+        known.append(seated._alone)
+    assert known == [True, False]

@@ -1,0 +1,493 @@
+"""Values that no client means, for every option of every live wire: a clear answer, and the session
+of somebody else does not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from typing import Any, get_args
+
+import grpc
+import pytest
+from grpc_client import Client
+from scripted_speech import sound, talk
+from service_process import PATIENCE_S, Server
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.api.http import from_clients
+from sidecar.api.http.schemas import OPTIONS
+from sidecar.api.live_models import Begin, Change, Ends
+from sidecar.interfaces.live import Begin as PlaceToBegin
+from sidecar.interfaces.live import LiveOptions
+from sidecar.interfaces.live_events import Understood
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
+from sidecar.protocols.openai_realtime.configuration import Configuration, Delay, Detection
+from sidecar.protocols.openai_realtime.detection import Turning
+from sidecar.protocols.openai_realtime.dialogue_configuration import Manners
+from sidecar.protocols.s2s import orders
+from sidecar.protocols.wyoming.wishes import Form
+from sidecar.transcripts.transcript import Segment, Word
+from sidecar.upstream.remote_live_messages import FORM, Lease
+
+NUMBERS = (
+    *("1e308", "-1e308", "1e305", "5e-324", "-0.0", "1e400", "-1e400"),
+    *("NaN", "Infinity", "-Infinity", "1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 5000),
+)
+VALUES = (
+    *NUMBERS,
+    *("true", "null", '"1e308"', json.dumps("x" * 100_000), json.dumps("\0")),
+    *("[" * 150 + "1e308" + "]" * 150, '{"a": {"b": [1e308]}}'),
+)
+"""As they stand in JSON, or would in that of a careless client."""
+FAULTS = {"internal", "engine_crashed", "engine_failed", "server_error", "internal_error"}
+SPEECH = sound((0.3, 0.3), (0.7, 0.0))
+MANY = 6
+"""Connections at once."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("limits"),
+        grpc_port=0,
+        wyoming_port=0,
+        voice_engine="none",
+        conversations=20,
+        live_grace=0,
+        live_idle="1h",
+        live_messages_per_minute=0,
+        live_cancels_per_minute=0,
+    ) as running:
+        yield running
+
+
+@asynccontextmanager
+async def wire(server: Server, path: str) -> AsyncIterator[ClientConnection]:
+    address = f"ws://127.0.0.1:{server.port}{path}"
+    async with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
+        yield socket
+
+
+async def heard(socket: ClientConnection) -> AsyncIterator[dict[str, Any]]:
+    """All that comes as text, to the end of the connection, which says why it ends."""
+    try:
+        while True:
+            async with asyncio.timeout(PATIENCE_S):
+                message = await socket.recv()
+            if isinstance(message, str):
+                yield json.loads(message)
+    except ConnectionClosed:
+        assert socket.close_code not in (1006, 1011), "closed without a word"
+
+
+def nested(path: str, value: str, **beside: Any) -> str:
+    """An object with the value at a path; ``beside``: fields of the outermost."""
+    outer, *inner = path.split(".")
+    for name in reversed(inner):
+        value = f"{{{json.dumps(name)}: {value}}}"
+    rest = "".join(f", {json.dumps(name)}: {json.dumps(one)}" for name, one in beside.items())
+    return f"{{{json.dumps(outer)}: {value}{rest}}}"
+
+
+async def at_once(attacks: list[Awaitable[None]]) -> None:
+    """Some of them side by side."""
+    gate = asyncio.Semaphore(MANY)
+
+    async def one(attack: Awaitable[None]) -> None:
+        async with gate:
+            await attack
+
+    await asyncio.gather(*map(one, attacks))
+
+
+async def someone(server: Server, meanwhile: Callable[[], Awaitable[None]]) -> list[str]:
+    """What a session is told in which something happens in the middle of an utterance."""
+    raw, middle, told = talk(0.3, 0.2), 2 * 16_000, []
+    async with wire(server, "/v1/live") as socket:
+        await socket.send(json.dumps({"type": "begin", "partials": False, "diarize": False}))
+        await socket.send(raw[:middle])
+        await meanwhile()
+        await socket.send(raw[middle:])
+        await socket.send(json.dumps({"type": "finish"}))
+        async for event in heard(socket):
+            told.append(event)
+            if event["type"] == "summary":
+                await socket.close()
+    kept = [one for one in told if one["type"] not in ("began", "received")]
+    same = [json.dumps({**one, "number": 0, "wait_s": 0, "work_s": 0}) for one in kept]
+    return sorted(same)  # whether a final or the next utterance comes first is chance
+
+
+# /v1/live
+
+
+def live_options(order: type[Begin | Change]) -> Iterator[str]:
+    for name in order.model_fields:
+        if name == "endpointing":
+            yield from (f"endpointing.{inner}" for inner in Ends.model_fields)
+        if name != "type":
+            yield name
+
+
+async def of_live(server: Server) -> None:
+    begin = json.dumps({"type": "begin"})
+
+    async def attack(*said: str) -> None:
+        async with wire(server, "/v1/live") as socket:
+            try:
+                for message in (*said, SPEECH, '{"type": "finish"}'):
+                    await socket.send(message)
+            except ConnectionClosed:
+                pass  # the first was refused
+            async for event in heard(socket):
+                assert event.get("code") not in FAULTS, (said, event)
+                if event["type"] == "summary":
+                    return
+            assert event["type"] == "error", (said, event)
+            assert event["message"]
+            assert event["hint"]
+
+    await at_once(
+        [
+            *(
+                attack(nested(path, value, type="begin"))
+                for path in live_options(Begin)
+                for value in VALUES
+            ),
+            *(
+                attack(begin, nested(path, value, type="change"))
+                for path in live_options(Change)
+                for value in VALUES
+            ),
+        ]
+    )
+
+
+LEASE = Lease(
+    FORM,
+    LiveOptions(known_voices=()),
+    PlaceToBegin(
+        at=2.0,
+        turn=1,
+        piece=1,
+        said=(Segment(0.5, 1.5, "words", 0, (Word(0.5, 1.5, "words"),)),),
+        open=1,
+        pieces=(0,),
+        lead=1.0,
+        context=(Understood(0.5, 1.5, (1, 2)),),
+    ),
+).to_wire()
+
+
+def leaves(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Where something lies in plain values, whole lists and objects included."""
+    yield path
+    known: Iterable[Any] = ()
+    if isinstance(value, dict):
+        known = value.items()
+    elif isinstance(value, list | tuple):
+        known = enumerate(value)
+    for name, one in known:
+        yield from leaves(one, *path, name)
+
+
+def replaced(value: Any, path: tuple[str | int, ...], by: str) -> str:
+    """The JSON of plain values with something else at that path."""
+    if not path:
+        return by
+    name, *rest = path
+    keys = value if isinstance(value, dict) else range(len(value))
+    parts = [
+        replaced(value[key], tuple(rest), by) if key == name else json.dumps(value[key])
+        for key in keys
+    ]
+    if not isinstance(value, dict):
+        return f"[{', '.join(parts)}]"
+    named = zip(map(json.dumps, keys), parts, strict=True)
+    return f"{{{', '.join(f'{key}: {part}' for key, part in named)}}}"
+
+
+async def of_leases(server: Server) -> None:
+    async def attack(path: tuple[str | int, ...], value: str) -> None:
+        async with wire(server, "/v1/live") as socket:
+            try:
+                await socket.send(nested("lease", replaced(LEASE, path, value), type="begin"))
+                await socket.send('{"type": "sound", "encoding": "pcm16", "rate": 16000}')
+                await socket.send(SPEECH)
+                await socket.send('{"type": "finish"}')
+            except ConnectionClosed:
+                pass  # it was refused
+            async for event in heard(socket):
+                assert event.get("code") not in FAULTS, (path, value[:20], event)
+                if event["type"] == "events" and event["events"][-1]["live"] == "Summary":
+                    return
+            assert event["type"] == "error", (path, value[:20], event)
+
+    await at_once([attack(path, value) for path in leaves(LEASE) for value in NUMBERS])
+
+
+# OpenAI's Realtime API: what a session can be is read from how it is told
+
+
+def paths(view: Mapping[str, Any], before: str = "session") -> Iterator[str]:
+    for name, value in view.items():
+        yield f"{before}.{name}"
+        if isinstance(value, Mapping):
+            yield from paths(value, f"{before}.{name}")
+
+
+TRANSCRIBES = Configuration(model="whisper-1", said_language="en", prompt="words", delay=Delay.LOW)
+TALKS = Manners("gpt-realtime", heard=TRANSCRIBES, turning=Turning(Detection.SERVER))
+EVENTS = (
+    ("input_audio_buffer.append", "audio"),
+    ("conversation.item.truncate", "audio_end_ms"),
+    ("conversation.item.truncate", "content_index"),
+    ("conversation.item.truncate", "item_id"),
+    ("conversation.item.create", "item"),
+    ("conversation.item.create", "item.content"),
+    ("conversation.item.retrieve", "item_id"),
+    ("response.create", "response"),
+    ("response.create", "response.metadata.a"),
+    ("response.create", "response.tools"),
+    ("response.cancel", "response_id"),
+    ("session.update", "event_id"),
+)
+
+
+async def of_realtime(server: Server, query: str, asked: list[tuple[str, str]], kind: str) -> None:
+    async def attack(event: str, path: str) -> None:
+        async with wire(server, f"/v1/realtime?{query}") as socket:
+            for value in VALUES:
+                await socket.send(nested(path, value, type=event))
+            await socket.send(json.dumps({"type": "session.update", "session": {"type": kind}}))
+            heard_now = {"audio": base64.b64encode(SPEECH).decode()}
+            await socket.send(json.dumps({"type": "input_audio_buffer.append", **heard_now}))
+            await socket.send(json.dumps({"type": "the last", "event_id": "the last"}))
+            answers = 0
+            async for told in heard(socket):
+                answers += told["type"] in ("error", "session.updated")
+                if told["type"] == "error":
+                    error = told["error"]
+                    assert error["code"] not in FAULTS, (path, told)
+                    assert error["message"]
+                    if error["event_id"] == "the last":
+                        assert answers > len(VALUES) or event != "session.update"
+                        return
+        raise AssertionError(f"{path} ended the connection")
+
+    await at_once([attack(*one) for one in asked])
+
+
+async def of_transcriptions(server: Server) -> None:
+    today = [("session.update", path) for path in paths(TRANSCRIBES.view("", 0))]
+    beta = [("transcription_session.update", path) for path in paths(TRANSCRIBES.beta_view("", 0))]
+    await of_realtime(server, "intent=transcription", today + beta, "transcription")
+
+
+async def of_dialogues(server: Server) -> None:
+    session = [("session.update", path) for path in paths(TALKS.view("", 0))]
+    await of_realtime(server, "model=gpt-realtime", [*session, *EVENTS], "realtime")
+
+
+# gRPC
+
+
+async def of_grpc(server: Server) -> None:
+    await asyncio.to_thread(calls, server)
+
+
+def calls(server: Server) -> None:
+    wild: Mapping[int, tuple[Any, ...]] = {
+        1: tuple(float(one) for one in NUMBERS if len(one) < 400),
+        5: (2**31 - 1, -(2**31), 1),
+        8: (True,),
+        9: ("x" * 100_000, "\0", "1e308"),
+        12: (b"", b"\1", bytes(2), bytes(400_001)),
+        14: (2**31 - 1, -(2**31)),
+    }
+    fine = {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    }
+    with Client(int(server.health()["grpc_port"])) as client:
+
+        def create(number: str, **given: Any) -> bool:
+            try:
+                client.call(SessionRequest(**{"session_id": number, **given}).SerializeToString())
+            except grpc.RpcError as error:
+                status = error.code()
+            else:
+                return True
+            assert status in fine, (given, status)
+            return False
+
+        def stream(number: str, **given: Any) -> None:
+            last = AudioChunk(**{"session_id": number, "is_final": True, **given})
+            ended = client.stream([AudioChunk(pcm16=SPEECH), last], number)
+            assert ended.status in {grpc.StatusCode.OK, *fine}, (given, ended)
+
+        for field in SessionRequest.DESCRIPTOR.fields:
+            known = wild.get(field.type, ({"decode_profile": "x" * 1000}, {"": "\0"}))
+            for at, value in enumerate(known):
+                number = f"{field.name}-{at}"
+                if create(number, **{field.name: value}) and field.name != "session_id":
+                    stream(number)
+        for field in AudioChunk.DESCRIPTOR.fields:
+            for at, value in enumerate(wild[field.type]):
+                number = f"chunk-{field.name}-{at}"
+                assert create(number)
+                stream(number, **{field.name: value})
+
+
+# /api/asr-streaming
+
+
+async def of_streaming(server: Server) -> None:
+    ids = {"session_id": "s", "request_id": "r"}
+
+    async def attack(kind: str, path: str) -> None:
+        async with wire(server, "/api/asr-streaming") as socket:
+            for value in VALUES:
+                said = {**ids, "type": kind}
+                said.pop(path, None)
+                await socket.send(nested(path, value, **said))
+            last = {"type": "session.update", "session_id": "s", "request_id": "the last"}
+            await socket.send(json.dumps(last))
+            async for told in heard(socket):
+                if told["type"] == "error":
+                    assert told["payload"]["code"] not in FAULTS, (path, told)
+                    assert told["payload"]["reason_code"]
+                if (told["type"], told["request_id"]) == ("session.updated", "the last"):
+                    return
+        raise AssertionError(f"{path} ended the connection")
+
+    await at_once(
+        [
+            attack("session.update", "payload.model"),
+            attack("input_audio_buffer.append", "payload.audio"),
+            attack("input_audio_buffer.commit", "payload.final"),
+            attack("cancel", "payload.reason"),
+            *(attack("session.update", one) for one in ("payload", "session_id", "request_id")),
+            attack("ping", "type"),
+        ]
+    )
+
+
+# /stream
+
+
+async def of_talks(server: Server) -> None:
+    async def attack(kind: str, name: str) -> None:
+        async with wire(server, "/stream") as socket:
+            try:
+                for value in VALUES:
+                    beside = {"seconds": 1.0} if name == "turn" else {"turn": 1}
+                    await socket.send(nested(name, value, type=kind, **beside))
+                await socket.send('{"type": "end"}')
+            except ConnectionClosed:
+                pass  # it has ended, as was wished
+            async for told in heard(socket):
+                assert told.get("code") not in FAULTS, (kind, name, told)
+                if told["type"] == "ended":
+                    return
+        raise AssertionError(f"{kind}.{name} ended the connection")
+
+    await at_once(
+        [
+            attack(order.model_fields["type"].annotation.__args__[0], name)  # type: ignore[union-attr]
+            for order in get_args(orders.Order)
+            for name in order.model_fields
+            if name != "type"
+        ]
+    )
+
+
+# Wyoming
+
+
+async def of_wyoming(server: Server) -> None:
+    port = int(server.health()["wyoming_port"])
+    form = {"rate": 16_000, "width": 2, "channels": 1}
+    asked = [
+        *(("audio-start", f"data.{one.name}") for one in fields(Form)),
+        *(("audio-chunk", f"data.{one.name}") for one in fields(Form)),
+        *(("transcribe", f"data.{one}") for one in ("name", "language", "transcript_names")),
+        *(("transcribe", "data.transcript_terms"), ("select-program", "data.name")),
+        *(("ping", "data.text"), ("ping", "data"), ("describe", "data_length")),
+        ("describe", "payload_length"),
+    ]
+
+    async def attack(kind: str, path: str, value: str) -> None:
+        text = nested(path, value, type=kind)
+        if kind.startswith("audio") and path.startswith("data."):
+            rest = {name: one for name, one in form.items() if f"data.{name}" != path}
+            inner = nested(path.partition(".")[2], value, **rest)
+            text = nested("data", inner, type=kind)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(text.encode() + b"\n" + b'{"type": "ping", "data": {"text": "last"}}\n')
+            async with asyncio.timeout(PATIENCE_S):
+                told = json.loads(await reader.readline())
+        finally:
+            writer.close()
+        assert told["type"] in ("error", "pong", "info"), (text[:200], told)
+        assert told["data"].get("code") not in FAULTS, (text[:200], told)
+
+    await at_once([attack(*one, value) for one in asked for value in VALUES])
+
+
+# HTTP: its options are those of the page for generators
+
+
+async def of_http(server: Server) -> None:
+    asked = [
+        *(("/v1/estimate", name) for name in (*OPTIONS, "duration")),
+        *(("/v1/realtime/client_secrets", path) for path in ("session", *paths(TALKS.view("", 0)))),
+    ]
+    head = {"Content-Type": "application/json"}
+
+    def attack(path: str, name: str) -> None:
+        for value in VALUES:
+            body = nested(name, value, **({} if name == "duration" else {"duration": 1}))
+            answer = server.client.post(path, content=body, headers=head)
+            assert answer.status_code < 500, (path, name, value[:20], answer.text)
+
+    def ask(path: str) -> None:
+        for value in (one[:4000] for one in VALUES):
+            answer = server.client.get(path, params={"limit": value, "after": value})
+            assert answer.status_code == 422, (path, value[:20], answer.text)
+
+    await at_once([asyncio.to_thread(attack, *one) for one in asked])
+    await at_once([asyncio.to_thread(ask, "/v1/jobs")])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *(of_live, of_leases, of_transcriptions, of_dialogues),
+        *(of_grpc, of_streaming, of_talks, of_wyoming, of_http),
+    ],
+)
+async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(
+    service: Server, attack: Callable[[Server], Awaitable[None]]
+) -> None:
+    usual = await someone(service, lambda: asyncio.sleep(0))
+    assert sum('"type": "final"' in one for one in usual) == 2
+    log = len(service.log())
+    assert await someone(service, lambda: attack(service)) == usual
+    for word in ("Traceback", "CRITICAL", "a fault of ours"):
+        assert word not in service.log()[log:]
+
+
+@pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", '{"a": 1.5}'])
+def test_a_message_of_more_values_than_anybody_means_is_refused(item: str) -> None:
+    most = from_clients.MOST_VALUES // 3
+    assert len(from_clients.read(f"[{', '.join([item] * most)}]")) == most
+    with pytest.raises(ValueError, match="100,000 values"):
+        from_clients.read(f"[{', '.join([item] * 3 * most)}, 0, 0]")

@@ -1,0 +1,174 @@
+"""Faults in the threads that all live sessions of an engine share: whose they are, who goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from service_process import PATIENCE_S, wait_until
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.engines.scripted_engine import Loudness, LoudnessOfOne
+from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, Begin, LiveOptions
+from sidecar.interfaces.live_events import Final, LiveEvent, Summary, TurnedAway, TurnEnded
+from sidecar.live.runtime.ears import Ears
+from sidecar.live.runtime.engine_session import Seat
+from sidecar.live.runtime.hall import Hall
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.load_shedding import Verdict
+from sidecar.live.runtime.stream_recognizer import Hearing
+
+SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")
+"""Methods of `Hearing` that the shared threads call."""
+FAULTS = (OverflowError, MemoryError, ValueError)
+
+
+def words(audio: Block, *_: object) -> Hypothesis:
+    return Hypothesis(f"w{round(float(np.abs(audio).max()) * 100)}", language="en")
+
+
+@pytest.fixture
+def hall(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
+    ended: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(repr(args.exc_value)))
+    ears = Ears(words, encoder=LoudnessOfOne())
+    one = Hall(ears, Loudness(), "made-up", "fp32", threads=2)
+    yield one
+    assert ended == [], "all threads go on"
+    one.close()
+
+
+def talk(level: float) -> Block:
+    """Two utterances."""
+    loud = np.full(LIVE_RATE, level, np.float32)
+    quiet = np.zeros(LIVE_RATE, np.float32)
+    return np.concatenate([loud, quiet, loud, quiet])
+
+
+def said(hall: Hall, level: float, before: Callable[[Seat], None]) -> tuple[Seat, list[LiveEvent]]:
+    told: list[LiveEvent] = []
+    seat = hall.open(LiveOptions(partials=False, client=str(level)), AT_THE_START, told.append)
+    before(seat)
+    seat.push(talk(level))
+    seat.finish()
+    return seat, told
+
+
+def lasting(told: list[LiveEvent]) -> list[object]:
+    """What was said: without how long that took, and with the labels of the summary alone."""
+    said: list[object] = []
+    for one in told:
+        if isinstance(one, Final):
+            said.append((one.turn, one.piece, dataclasses.replace(one.segment, speaker=None)))
+        elif isinstance(one, TurnEnded | Summary):
+            said.append(one)
+    return said
+
+
+def untouched(seat: Seat) -> None:
+    """Nothing is wrong with it."""
+
+
+@pytest.mark.parametrize("method", SHARED)
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_in_work_for_one_session_is_told_to_it_and_the_others_are_heard_as_ever(
+    hall: Hall, method: str, kind: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise kind("of one session")
+
+    wrong: list[errors.SidecarError] = []
+
+    def faulty(seat: Seat) -> None:
+        setattr(seat.hearing, method, fail)
+        seat.failed = wrong.append
+
+    _, alone = said(hall, 0.3, untouched)
+    wait_until(lambda: any(isinstance(one, Summary) for one in alone), PATIENCE_S, "it is over")
+    _, before = said(hall, 0.3, untouched)
+    said(hall, 0.5, faulty)
+    _, behind = said(hall, 0.3, untouched)
+    wait_until(lambda: wrong, PATIENCE_S, "it is told")
+    for told in (before, behind):
+        wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "heard")  # noqa: B023
+        assert lasting(told) == lasting(alone)
+    assert [one.code for one in wrong] == ["engine_failed"]
+    assert kind.__name__ in wrong[0].detail
+    assert hall._encoding == 0, "nobody takes the place of those at voices"
+
+
+def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(hall: Hall) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("and again")
+
+    wrong: list[errors.SidecarError] = []
+
+    def faulty(seat: Seat) -> None:
+        seat.hearing.looked = seat.hearing.leave = fail  # type: ignore[method-assign, assignment]
+        seat.failed = wrong.append
+
+    seat, told = said(hall, 0.3, faulty)
+    wait_until(lambda: wrong, PATIENCE_S, "it is told")
+    seat.push(talk(0.3))
+    seat.finish()
+    _, other = said(hall, 0.3, untouched)
+    wait_until(lambda: any(isinstance(one, Summary) for one in other), PATIENCE_S, "heard")
+    seat.close()
+    assert (len(wrong), told) == (1, [])
+
+
+def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the deque of pieces changes while it is iterated, which ends the process."""
+    held: list[bool] = []
+
+    def backlog_s(self: Hearing) -> float:
+        held.append(hall._lock._is_owned())  # type: ignore[attr-defined]
+        return 1.5
+
+    monkeypatch.setattr(Hearing, "backlog_s", property(backlog_s))
+    seat = hall.open(LiveOptions(), AT_THE_START, lambda event: None)
+    assert (seat.backlog_s, held) == (1.5, [True])
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["no words", "cancelled"])
+def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    heard, go_on, spoken = threading.Semaphore(0), threading.Event(), list[float]()
+
+    def nothing(*_: object) -> Hypothesis:
+        heard.release()
+        assert go_on.wait(PATIENCE_S)
+        return Hypothesis("words" if cancelled else "")
+
+    hall = Hall(Ears(nothing), Loudness(), "made-up", "fp32", threads=1)
+    monkeypatch.setattr(hall._load.costs, "spoken", spoken.append)
+    seat = hall.open(LiveOptions(partials=False, client="one"), AT_THE_START, lambda _: None)
+    seat.push(talk(0.3))
+    assert heard.acquire(timeout=PATIENCE_S)
+    if cancelled:
+        seat.close()
+    go_on.set()
+    wait_until(lambda: sum(spoken) > 0.5, PATIENCE_S, "its speech counts")
+    hall.close()
+
+
+@pytest.mark.parametrize("began", [0, 1], ids=["new", "gone on with"])
+def test_an_utterance_that_an_engine_had_begun_with_is_finished_by_the_next_however_many_speak(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, began: int
+) -> None:
+    monkeypatch.setattr(hall._load, "verdict", lambda *_: Verdict.REFUSE)
+    told: list[LiveEvent] = []
+    seat = hall.open(LiveOptions(partials=False), Begin(began=began), told.append)
+    seat.push(talk(0.3)[: LIVE_RATE * 2])
+    seat.finish()
+    last = Summary if began else TurnedAway
+    wait_until(lambda: any(isinstance(one, last) for one in told), 60.0, "it is over")
+    assert any(isinstance(one, Final) for one in told) == bool(began)

@@ -1,0 +1,628 @@
+"""Live sessions on a real engine's process: sound in, a story out, whatever happens between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof, Scope
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.live import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_events import (
+    NOT_UNDERSTOOD,
+    Final,
+    Heard,
+    LiveEvent,
+    Noticed,
+    Partial,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.live.sessions.session import LOST, Bounds, Session
+from sidecar.live.sessions.sound import Held
+from sidecar.server.app import create_service
+from sidecar.service import Service
+from sidecar.transcripts.transcript import Segment
+
+RATE = 16_000
+OTHER = Identity("other", Proof.TOKEN)
+Open = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def open_service(tmp_path: Path) -> AsyncIterator[Open]:
+    opened: list[Service] = []
+
+    async def start(**settings: Any) -> Service:
+        usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
+        values = {**usual, "data_dir": tmp_path, **settings}
+        service = create_service(load_settings(**values))
+        await service.open()
+        opened.append(service)
+        return service
+
+    yield start
+    for service in opened:
+        await service.close()
+
+
+def sound(*levels: tuple[float, float]) -> bytes:
+    """Pcm16 of so many seconds at a level each."""
+    return b"".join(
+        round(level * 32767).to_bytes(2, "little", signed=True) * round(seconds * RATE)
+        for seconds, level in levels
+    )
+
+
+CHUNK = 32_000
+"""A second."""
+SPEECH = sound((0.5, 0.0), (2.0, 0.3), (1.0, 0.0), (1.5, 0.1), (1.0, 0.0), (10.0, 0.2), (1.0, 0.0))
+
+
+async def say(session: Session, said: bytes, step: int = 3200) -> None:
+    for at in range(0, len(said), step):
+        await session.send(said[at : at + step])
+
+
+async def story(session: Session) -> list[LiveEvent]:
+    async with asyncio.timeout(PATIENCE_S):
+        return [one.event async for one in session.events()]
+
+
+async def heard(session: Session, said: bytes) -> list[LiveEvent]:
+    reading = asyncio.create_task(story(session))
+    await say(session, said)
+    session.finish()
+    return await reading
+
+
+def of(told: list[LiveEvent], kind: type[Any]) -> list[Any]:
+    return [one for one in told if isinstance(one, kind)]
+
+
+def workers() -> list[psutil.Process]:
+    """Processes of engines that live, and are no other service's that tests share."""
+    found = []
+    for one in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
+            if any("workers.inside" in word for word in one.cmdline()):
+                found.append(one)
+    return found
+
+
+async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions(words=True, diarize=False))
+    told: list[LiveEvent] = []
+
+    async def read() -> None:
+        async for one in session.events():
+            told.append(one.event)
+
+    reading = asyncio.create_task(read())
+    await say(session, SPEECH[: 2 * CHUNK])
+    await until(lambda: of(told, Partial), "in the middle of a turn there are words")
+    await say(session, SPEECH[2 * CHUNK :])
+    session.finish()
+    await reading
+    finals: list[Final] = of(told, Final)
+    assert [one.turn for one in finals] == [0, 1, 2, 2]
+    assert [one.turn for one in of(told, TurnEnded)] == [0, 1, 2]
+    [summary] = of(told, Summary)
+    assert summary is told[-1]
+    assert [one.segment for one in finals] == list(summary.transcript.segments)
+    assert finals[0].segment.words[0].text.startswith("w")
+    assert summary.transcript.duration == pytest.approx(17.0, abs=0.05)
+    assert (session.received_s, session.received_samples) == (17.0, 17 * RATE)
+    assert len(service.live) == 0, "what has said all takes nobody's place"
+    service.live.leave(session)
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, session.id)
+
+
+@pytest.mark.parametrize(("encoding", "rate"), [("float32", 16_000), ("pcm16", 48_000)])
+async def test_the_same_is_heard_in_every_form_of_sound(
+    encoding: str, rate: int, open_service: Open
+) -> None:
+    import numpy as np
+
+    service = await open_service()
+    plain = await heard(service.live.open(EVERYBODY, LiveOptions(partials=False)), SPEECH)
+    samples = np.frombuffer(SPEECH, "<i2").repeat(rate // RATE)
+    raw = samples.tobytes() if encoding == "pcm16" else (samples / 32768).astype("<f4").tobytes()
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    reading = asyncio.create_task(story(session))
+    step = 5000 * Encoding(encoding).width
+    for at in range(0, len(raw), step):
+        await session.send(raw[at : at + step], Encoding(encoding), rate)
+    session.finish()
+    told = await reading
+    times = [
+        [(one.segment.start, one.segment.end) for one in of(each, Final)] for each in (plain, told)
+    ]
+    assert times[0] == [pytest.approx(pair, abs=0.07) for pair in times[1]]
+
+
+async def test_an_engine_that_dies_costs_a_notice_and_no_word(open_service: Open) -> None:
+    service = await open_service()
+    options = LiveOptions(partials=False, turns=Turns.CLIENT)
+
+    async def session(kills: int) -> list[LiveEvent]:
+        one = service.live.open(EVERYBODY, options)
+        reading = asyncio.create_task(story(one))
+
+        def is_in(part: int) -> bool:
+            return one.sound.settled > 17.0 * part + 4.0
+
+        for part in range(4):
+            await say(one, SPEECH)
+            one.commit()
+            if part < kills:
+                await until(functools.partial(is_in, part), "it hears")
+                for worker in workers():
+                    worker.send_signal(signal.SIGKILL)
+        one.finish()
+        return await reading
+
+    whole, told = await session(0), await session(3)
+    assert [one.notice.code for one in of(told, Noticed)].count("engine_restarted") == 3
+    [before], [after] = of(whole, Summary), of(told, Summary)
+    words = [" ".join(one.text for one in each.transcript.segments) for each in (before, after)]
+    assert len(words[1].split()) == pytest.approx(len(words[0].split()), abs=6)
+    assert [one.turn for one in of(told, TurnEnded)] == [0, 1, 2, 3]
+    counts = [[len(one.text.split()) for one in of(each, TurnEnded)] for each in (whole, told)]
+    assert counts[0] == [pytest.approx(count, abs=2) for count in counts[1]]
+    starts = [one.segment.start for one in of(told, Final)]
+    assert starts == sorted(starts)
+
+
+async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    begun, begins = list[bool](), session.begins_anew
+    monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 4 * RATE])
+    kept, times = session.sound, 0
+    killed: set[int] = set()
+
+    def hears() -> bool:
+        return len(begun) > times and kept._taken == len(kept._items)
+
+    while not reading.done():  # one that is not loaded has died by itself
+        await until(lambda: reading.done() or hears(), "it hears")
+        times = len(begun)
+        for worker in workers():
+            killed.add(worker.pid)
+            worker.send_signal(signal.SIGKILL)
+    with pytest.raises(errors.EngineCrashed):
+        await reading
+    assert of_code(session)
+    assert len(killed) >= 2
+
+
+async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engines(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its client ended and dropped meanwhile is told in its order, all of it; that the next
+    engine hears is seen in `tests/conversation/test_conversation_failures.py`."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service()
+    options = LiveOptions(turns=Turns.CLIENT)
+    session = service.live.open(EVERYBODY, options, forgiving=True)
+    begun, begins = list[bool](), session.begins_anew
+    monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 2 * RATE])
+    session.commit()
+    await say(session, SPEECH[2 * RATE : 4 * RATE])
+    session.forget()
+    lost_s = session.received_s
+
+    kept, times = session.sound, 0
+
+    def hears() -> bool:
+        return len(begun) > times and kept._taken == len(kept._items)
+
+    while LOST.code not in codes(session):  # how much was settled may differ between two of them
+        await until(lambda: LOST.code in codes(session) or hears(), "it hears")
+        if LOST.code not in codes(session):
+            times = len(begun)
+            for worker in workers():
+                worker.send_signal(signal.SIGKILL)
+    assert times >= 2
+    assert (session.over, session.sound.bytes, session.sound.settled) == (False, 0, lost_s)
+    service.live.end(session)
+    told = await reading
+    [lost] = [at for at, one in enumerate(told) if one == Noticed(LOST)]
+    ends = [one for one in told[lost:] if isinstance(one, TurnEnded | TurnDropped)]
+    assert [type(one) for one in ends] == [TurnEnded, TurnEnded, TurnDropped]
+    assert [one.turn for one in ends] == sorted({one.turn for one in ends})
+    assert [getattr(one, "committed", None) for one in ends] == [False, True, None]
+
+
+def codes(session: Session) -> list[str]:
+    return [one.event.notice.code for one in session.told._kept if isinstance(one.event, Noticed)]
+
+
+def of_code(session: Session) -> bool:
+    return any(
+        isinstance(one.event, Noticed) and one.event.notice.code == "engine_restarted"
+        for one in session.told._kept
+    )
+
+
+async def test_what_is_dropped_is_not_told_and_what_comes_after_is(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions(turns=Turns.CLIENT))
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 4 * RATE])
+    session.forget()
+    await say(session, SPEECH)
+    session.commit()
+    session.finish()
+    told = await reading
+    [dropped] = of(told, TurnDropped)
+    behind = told[told.index(dropped) :]
+    assert not [one for one in of(behind, Final) if one.turn <= dropped.turn]
+    [ended] = of(behind, TurnEnded)
+    assert ended.text
+
+
+async def test_bad_sound_is_refused_and_the_session_goes_on(open_service: Open) -> None:
+    service = await open_service(live_chunk=2.0)
+    session = service.live.open(EVERYBODY, LiveOptions())
+    with pytest.raises(errors.SoundInvalid, match="3 bytes"):
+        await session.send(b"abc")
+    with pytest.raises(errors.SoundInvalid, match="7 samples a second"):
+        await session.send(b"abcd", rate=7)
+    with pytest.raises(errors.ChunkTooLong, match=r"3\.0 s"):
+        await session.send(bytes(6 * RATE))
+    told = await heard(session, SPEECH)
+    assert of(told, Summary)
+    with pytest.raises(errors.SessionOver):
+        await session.send(b"ab")
+
+
+async def test_floats_that_are_no_numbers_are_heard_as_silence(open_service: Open) -> None:
+    import numpy as np
+
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    reading = asyncio.create_task(story(session))
+    wild = np.array([math.nan, math.inf, -math.inf, 1e30] * 4000, "<f4")
+    await session.send(wild.tobytes(), Encoding.FLOAT32)
+    await say(session, SPEECH)
+    session.finish()
+    assert of(await reading, Summary)
+
+
+async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: Open) -> None:
+    service = await open_service(live_sessions=3, live_sessions_per_owner=2)
+    first = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    with pytest.raises(errors.SessionTaken):
+        service.live.open(EVERYBODY, LiveOptions(), "mine")
+    service.live.open(EVERYBODY, LiveOptions())
+    with pytest.raises(errors.LiveLimited):
+        service.live.open(EVERYBODY, LiveOptions())
+    theirs = service.live.open(OTHER, LiveOptions(), "mine")
+    with pytest.raises(errors.LiveFull):
+        service.live.open(OTHER, LiveOptions())
+    assert service.live.find(EVERYBODY, "mine", 7) is first
+    assert first.told.passed == 7
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 2
+    assert service.live.find(OTHER, "mine") is theirs
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(OTHER, first.id + "x")
+    service.live.end(first)
+    service.live.open(EVERYBODY, LiveOptions(), "mine")
+
+
+@pytest.mark.parametrize(
+    ("limits", "scopes", "said", "hers"),
+    [
+        (Limits(), (), {}, 8),
+        (Limits(shares=True), (), {}, 6),
+        (Limits(shares=True, live_sessions=2), (), {}, 2),
+        (Limits(shares=True, live_sessions=2), (Scope.LEASE,), {}, 8),
+        (Limits(shares=True, live_sessions=2), (), {"live_sessions_per_owner": 0}, 8),
+        (Limits(shares=True), (Scope.LEASE,), {"live_sessions_per_owner": 3}, 3),
+    ],
+    ids=["nobody else", "shared", "exposed", "of a service", "without a limit", "as was said"],
+)
+async def test_how_many_sessions_one_owner_may_have_of_eight(
+    open_service: Open,
+    limits: Limits,
+    scopes: tuple[Scope, ...],
+    said: dict[str, int],
+    hers: int,
+) -> None:
+    service = await open_service(live_sessions=8, **said)
+    ada = Identity("ada", Proof.JWT, frozenset(scopes), limits)
+    for _ in range(hers):
+        service.live.open(ada, LiveOptions())
+    with pytest.raises(errors.LiveFull if hers == 8 else errors.LiveLimited):
+        service.live.open(ada, LiveOptions())
+    if hers < 8:
+        service.live.open(OTHER, LiveOptions())
+
+
+async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its_owner(
+    open_service: Open,
+) -> None:
+    service = await open_service(live_grace=60.0)
+    for owner in (EVERYBODY, OTHER):
+        session = service.live.open(owner, LiveOptions(), "mine")
+        reading = asyncio.create_task(story(session))
+        await say(session, SPEECH)
+        session.finish()
+        assert of(await reading, Summary)
+        service.live.leave(session, unheard=True)  # its client may come for its last words
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, "mine")
+    assert service.live.find(OTHER, "mine") is session
+
+
+async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_along(
+    open_service: Open,
+) -> None:
+    service = await open_service(live_sessions_per_owner=1)
+    gone = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    gone.end()  # its client is still on the line
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
+    comes = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    service.live.leave(gone)
+    assert service.live.find(EVERYBODY, "mine") is comes
+    with pytest.raises(errors.LiveLimited):
+        service.live.open(EVERYBODY, LiveOptions())
+
+
+async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
+    service = await open_service(live_buffer=20.0)
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    reading = asyncio.create_task(story(session))
+    most = 0.0
+    for _ in range(6):
+        for at in range(0, len(SPEECH), 32_000):
+            await session.send(SPEECH[at : at + 32_000])
+            most = max(most, session.sound.seconds)
+    session.finish()
+    told = await reading
+    assert 20.0 <= most <= 20.0 + 1.0
+    assert len(of(told, TurnEnded)) == 18
+
+
+async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
+    monkeypatch.setattr("sidecar.live.sessions.sound.TURN_S", PATIENCE_S)  # nobody falls silent
+    service = await open_service(live_buffer_mb=1, live_buffer=20.0)
+    sessions = [service.live.open(EVERYBODY, LiveOptions(partials=False)) for _ in range(4)]
+    most = 0
+
+    async def speak(session: Session) -> list[LiveEvent]:
+        nonlocal most
+        reading = asyncio.create_task(story(session))
+        for at in range(0, len(SPEECH), CHUNK):
+            await session.send(SPEECH[at : at + CHUNK])
+            most = max(most, service.live.sound_bytes)
+        session.finish()
+        return await reading
+
+    stories = await asyncio.gather(*map(speak, sessions))
+    alone = 20 * CHUNK  # of the one who may go on
+    assert 1 << 20 <= most <= (1 << 20) + alone + len(sessions) * CHUNK
+    assert [len(of(told, TurnEnded)) for told in stories] == [3] * len(sessions)
+
+
+async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service(live_timeout=0.2)
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    told = await heard(session, sound((0.5, 0.0), (1.0, 0.3), (1.0, 0.0), (1.0, 0.3), (1.0, 0.0)))
+    assert not of(told, Final)
+    assert [one.notice.code for one in of(told, Noticed)] == [NOT_UNDERSTOOD] * 2
+    assert len(of(told, TurnEnded)) == 2
+    assert of(told, Summary)
+
+
+async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("sidecar.live.sessions.session_registry.LOOK_S", 0.01)
+    service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
+    monkeypatch.setattr(service.live, "_now", lambda: now)
+    idle = service.live.open(EVERYBODY, LiveOptions())
+    left = service.live.open(EVERYBODY, LiveOptions())
+    service.live.leave(left)
+    now = 99.0
+    await asyncio.sleep(0.05)
+    assert [one.over for one in (idle, left)] == [False, False]
+    now = 100.0
+    with pytest.raises(errors.SessionIdle):
+        await story(idle)
+    await until(lambda: left.over, "nobody came back")
+    busy = service.live.open(EVERYBODY, LiveOptions())
+
+    async def talk() -> None:
+        nonlocal now
+        while True:
+            await busy.send(bytes(3200))
+            now += 10.0
+            await asyncio.sleep(0.02)
+
+    talking = asyncio.create_task(talk())
+    with pytest.raises(errors.SessionTooLong):
+        await story(busy)
+    with pytest.raises(errors.SessionTooLong):
+        await talking
+    assert now >= 400.0
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, left.id)
+
+
+async def test_one_whose_time_cannot_be_told_keeps_the_others_from_nothing(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("sidecar.live.sessions.session_registry.LOOK_S", 0.01)
+    service = await open_service(live_idle=100.0)
+    monkeypatch.setattr(service.live, "_now", lambda: now)
+    broken, idle = (service.live.open(EVERYBODY, LiveOptions()) for _ in range(2))
+    monkeypatch.setattr(broken, "overdue", {}.__getitem__)
+    now = 100.0
+    await until(lambda: idle.over)
+    assert not broken.over
+
+
+async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH)
+    await service.drain(PATIENCE_S)
+    told = await reading
+    assert of(told, Summary)[0].transcript.segments
+    with pytest.raises(errors.ShuttingDown):
+        service.live.open(EVERYBODY, LiveOptions())
+
+
+async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> None:
+    service = await open_service(live_sessions=50)
+    await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH[: 3 * RATE])
+    for one in list(service.live._sessions.values()):
+        service.live.end(one)
+    await until(lambda: not service.live._tasks, "its task ends")
+    tasks, files = len(asyncio.all_tasks()), os_files()
+    for number in range(1000):
+        session = service.live.open(EVERYBODY, LiveOptions())
+        if number % 3:
+            await session.send(SPEECH[:3200])
+        service.live.end(session)
+        if number % 50 == 49:
+            await until(lambda: not service.live._tasks, "their tasks end")
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, "all of theirs end")
+    await until(lambda: os_files() <= files + 2, "all of theirs are closed")
+    assert service.live._held.bytes == 0
+    told = await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH)
+    assert of(told, Heard)
+    assert of(told, Summary)
+
+
+def os_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_can_be_idle() -> (
+    None
+):
+    now = 0.0
+    session = Session("s", "", LiveOptions(), Bounds(idle_s=9, buffer_s=1), Held(1), lambda: now)
+    await session.send(bytes(2 * RATE))
+    waiting = asyncio.ensure_future(session.send(bytes(2)))
+    await asyncio.sleep(0)
+    now = 10.0
+    assert session.overdue(now) is None, "it is we who are slow"
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert isinstance(session.overdue(now), errors.SessionIdle)
+
+
+async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    await say(session, SPEECH[: 3 * RATE])
+    session.commit()
+    await service.live.drain(PATIENCE_S)
+    assert of([one.event async for one in session.events()], Summary)
+    assert session.received_orders == 1, "clients count theirs, and believe no other number"
+
+
+@pytest.mark.parametrize(
+    ("wished", "code"),
+    [
+        ({"language": "de"}, "language_unsupported"),
+        ({"language": "no language"}, "language_invalid"),
+        ({"language": "x" * 100_000}, "language_invalid"),
+        ({"endpointing": Endpointing(pre_roll_s=20, longest_s=50)}, "field_invalid"),
+        ({"endpointing": Endpointing(longest_s=120)}, ""),
+        ({"endpointing": Endpointing(pre_roll_s=14, longest_s=3600)}, ""),
+        ({"language": "en_GB"}, ""),
+    ],
+)
+async def test_options_are_the_same_whether_a_session_begins_with_them_or_changes_to_them(
+    open_service: Open, wished: dict[str, Any], code: str
+) -> None:
+    service = await open_service(engine="moonshine")
+    usual = LiveOptions(language="en")
+    session = service.live.open(EVERYBODY, usual)
+    before = session.options
+    wish = dataclasses.replace(usual, **wished)
+    if code:
+        for take in (functools.partial(service.live.open, EVERYBODY), session.change):
+            with pytest.raises(errors.BadRequest) as refused:
+                take(wish)
+            assert refused.value.code == code
+        assert session.options == before
+        assert session.orders() == []
+        return
+    begun = service.live.open(EVERYBODY, wish).options
+    session.change(wish)
+    assert session.options == begun
+    assert begun.endpointing.longest_s <= session.bounds.buffer_s / 2
+    assert [LiveOptions.from_wire(one["change"]) for one in session.orders()] == [begun]
+
+
+def waiting_for_an_engine(seconds: float = 2.0) -> Session:
+    """One whose engine has taken all of its sound, and settled nothing yet."""
+    session = Session("s", "o", LiveOptions(), Bounds(), Held(1 << 30))
+    for _ in range(round(seconds * 10)):
+        session.sound.add(bytes(3200), Encoding.PCM16, RATE)
+    while session.sound.take() is not None:
+        pass
+    return session
+
+
+async def test_the_answer_to_a_commit_lets_go_of_no_sound_that_the_next_engine_wants() -> None:
+    session = waiting_for_an_engine()
+    session.commit()
+    assert session.sound.take() is not None
+    session.heard(Heard(2.0, 2.0, 0, 0.5))
+    session.heard(TurnEnded(0, 0.5, 2.0, "words", True))
+    session.heard(Heard(2.0, 2.0, 1, 0.5))
+    session.begins_anew()
+    assert session.sound.lead == pytest.approx(0.5)
+
+
+async def test_an_engine_that_dies_behind_a_final_is_not_asked_for_its_words_again() -> None:
+    """It had no time to say how much of the sound that final was."""
+    session = waiting_for_an_engine()
+    session.heard(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
+    session.begins_anew()
+    begin = session.told.so_far(session.sound.settled, session.sound.lead)
+    assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)

@@ -1,0 +1,76 @@
+"""Whom a live session may recognise: looked up once, while its client goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from service_process import until
+
+from sidecar.api.leased_live_session import seat
+from sidecar.auth.identity import EVERYBODY
+from sidecar.engines import spec_of
+from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.live.sessions.session import Bounds
+from sidecar.live.sessions.session_registry import Room, Sessions
+from sidecar.transcripts.people import KnownVoice
+from sidecar.upstream.remote_live_messages import FORM, Lease
+
+if TYPE_CHECKING:
+    from sidecar.service import Service
+
+ANNA = KnownVoice("a", "Anna", ())
+
+
+async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() -> None:
+    asked, answers, engines = list[str](), asyncio.Event(), list[LiveOptions]()
+
+    async def acquaint(options: LiveOptions, owner: str) -> LiveOptions:
+        asked.append(owner)
+        await answers.wait()
+        return replace(options, known_voices=(ANNA,), voiceprints=True)
+
+    @asynccontextmanager
+    async def share() -> Any:
+        engines.append(session.options)
+        await asyncio.Event().wait()
+        yield
+
+    sessions = Sessions(spec_of("scripted"), share, Room(), Bounds(), acquaint=acquaint)
+    session = sessions.open(EVERYBODY, LiveOptions())
+    await until(lambda: asked)
+    session.change(LiveOptions(language="de"))
+    assert not engines
+    answers.set()
+    await until(lambda: engines)
+    (told,) = engines
+    assert (told.language, told.known_voices, told.voiceprints) == ("de", (ANNA,), True)
+    session.change(LiveOptions(language="en"))
+    assert session.options.known_voices == (ANNA,)
+    assert asked == [EVERYBODY.owner]
+    await sessions.close()
+
+
+async def test_a_place_for_another_service_recognises_whom_that_one_knows_and_nobody_else() -> None:
+    engines = list[LiveOptions]()
+
+    async def acquaint(options: LiveOptions, owner: str) -> LiveOptions:
+        return replace(options, known_voices=(), voiceprints=False)
+
+    @asynccontextmanager
+    async def share() -> Any:
+        engines.append(session.options)
+        await asyncio.Event().wait()
+        yield
+
+    sessions = Sessions(spec_of("scripted"), share, Room(), Bounds(), acquaint=acquaint)
+    wanted = LiveOptions(known_voices=(ANNA,), voiceprints=True)
+    service = cast("Service", SimpleNamespace(live=sessions))
+    session = seat(service, EVERYBODY, Lease(FORM, wanted, Begin()))
+    await until(lambda: engines)
+    (told,) = engines
+    assert (told.recognise, told.known_voices, told.voiceprints) == (True, (ANNA,), True)
+    await sessions.close()

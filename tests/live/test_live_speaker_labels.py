@@ -1,0 +1,216 @@
+"""Who says a piece: tables, and what holds whatever comes."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.live.runtime.live_speaker_labels import Speakers, Vector, decided
+
+
+def voice(who: int, chance: random.Random | None = None, spread: float = 0.0) -> Vector:
+    """Somebody, with some noise."""
+    vector = np.eye(1, 256, who, dtype=np.float32)[0]
+    if chance is not None:
+        vector += spread * np.random.default_rng(chance.randrange(2**32)).normal(size=256)
+    found: Vector = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return found
+
+
+def hear(speakers: Speakers, piece: int, who: int, seconds: float = 3.0) -> None:
+    speakers.hear(piece, voice(who), seconds)
+    decide(speakers)
+
+
+def decide(speakers: Speakers, last: bool = False) -> None:
+    question = speakers.question(last)
+    if question is not None:
+        speakers.take(decided(question))
+
+
+def labels(speakers: Speakers, pieces: int) -> list[int | None]:
+    return [speakers.of(piece) for piece in range(pieces)]
+
+
+def test_the_first_to_speak_is_somebody_and_the_next_nobody_until_heard() -> None:
+    speakers = Speakers()
+    assert speakers.tell(0) == 0
+    assert speakers.tell(1) is None
+    hear(speakers, 0, 7)
+    assert speakers.revised() == {}
+    hear(speakers, 1, 8)
+    assert speakers.revised() == {1: 1}
+    assert speakers.revised() == {}, "a change is told once"
+
+
+def test_a_voice_that_was_heard_while_it_spoke_is_known_when_its_piece_is_told() -> None:
+    speakers = Speakers()
+    told = []
+    for piece, who in enumerate((7, 8, 7, 8, 9)):
+        hear(speakers, piece, who)
+        told.append(speakers.tell(piece))
+    assert told == [0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("heard", "expected"),
+    [
+        ({}, [0, 0, 0, 0]),
+        ({1: 7}, [0, 0, 0, 0]),
+        ({1: 7, 2: 8}, [0, 0, 1, 1]),
+        ({0: 7, 3: 8}, [0, 0, 0, 1]),
+    ],
+)
+def test_who_is_never_heard_is_whoever_spoke_before_or_else_after(
+    heard: dict[int, int], expected: list[int]
+) -> None:
+    speakers = Speakers()
+    for piece in range(4):
+        if piece in heard:
+            hear(speakers, piece, heard[piece])
+        else:
+            speakers.hear_nothing(piece)
+        speakers.tell(piece)
+    speakers.settle()
+    speakers.revised()
+    assert labels(speakers, 4) == expected
+
+
+def test_too_little_voice_founds_nobody_and_is_given_to_the_nearest() -> None:
+    speakers = Speakers()
+    hear(speakers, 0, 7)
+    hear(speakers, 1, 8)
+    speakers.hear(2, voice(9), 0.6)
+    decide(speakers, last=True)
+    for piece in range(3):
+        speakers.tell(piece)
+    assert speakers.of(2) in (0, 1)
+
+
+def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
+    speakers = Speakers()
+    for piece in range(6):
+        speakers.hear(piece, voice(piece), 0.5 + piece / 10)
+        decide(speakers)
+        speakers.tell(piece)
+    assert set(labels(speakers, 6)) == {0}
+
+
+def test_what_was_told_is_revised_when_a_voice_turns_out_to_be_two() -> None:
+    """Two pieces seem one voice, barely; what follows of each is farther apart."""
+    speakers = Speakers()
+    for piece, degrees in enumerate((0, 60, -15, 75, -15, 75)):
+        there = math.radians(degrees)
+        speakers.hear(piece, math.cos(there) * voice(1) + math.sin(there) * voice(2), 3.0)
+        decide(speakers)
+        if piece < 2:
+            assert speakers.tell(piece) == 0
+        else:
+            speakers.tell(piece)
+    assert speakers.revised() == {1: 1}
+    assert labels(speakers, 6) == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_piece_in_which_nobody_said_anything_counts_no_more() -> None:
+    speakers = Speakers()
+    hear(speakers, 0, 7)
+    speakers.forget(0)
+    hear(speakers, 1, 8)
+    assert speakers.tell(1) == 0 or speakers.of(1) == 1
+    decide(speakers, last=True)
+    speakers.settle()
+    speakers.revised()
+    assert labels(speakers, 2) == [None, 0]
+    assert set(speakers.voices) == {0}
+
+
+def test_decisions_grow_rare() -> None:
+    speakers, count = Speakers(), 0
+    for piece in range(1000):
+        speakers.hear(piece, voice(piece % 3), 3.0)
+        question = speakers.question()
+        if question is not None:
+            count += 1
+            if piece < 40:
+                speakers.take(decided(question))
+    assert count < 130
+
+
+def test_who_goes_on_for_another_knows_its_voices_by_their_numbers() -> None:
+    first = Speakers()
+    for piece, who in enumerate((7, 8, 7, 9)):
+        hear(first, piece, who)
+        first.tell(piece)
+    second = Speakers({0: 0, 1: 1, 2: 0, 3: 2}, first.voices)
+    for piece, who in ((4, 9), (5, 5), (6, 8)):
+        hear(second, piece, who)
+        second.tell(piece)
+    assert labels(second, 7) == [0, 1, 0, 2, 2, 3, 1]
+    decide(second, last=True)
+    second.settle()
+    assert second.revised() == {}
+
+
+def test_without_their_voices_the_numbers_of_before_are_nobody_elses() -> None:
+    speakers = Speakers({0: 0, 1: 1, 2: None})
+    hear(speakers, 3, 7)
+    assert speakers.tell(3) == 2
+    speakers.settle()
+    speakers.revised()
+    assert labels(speakers, 4) == [0, 1, 1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    people=st.integers(1, 5),
+    pieces=st.integers(1, 30),
+    lost=st.floats(0, 0.5),
+)
+def test_whatever_order_vectors_come_in_the_end_is_right_and_numbered_as_they_appear(
+    seed: int, people: int, pieces: int, lost: float
+) -> None:
+    chance = random.Random(seed)
+    who = [chance.randrange(people) for _ in range(pieces)]
+    speakers, told, pending = Speakers(), {}, []
+    restarts = chance.random() < 0.3
+    for piece in range(pieces):
+        if chance.random() < lost:
+            speakers.hear_nothing(piece)
+            who[piece] = -1
+        else:
+            pending.append(piece)
+        chance.shuffle(pending)
+        while pending and chance.random() < 0.6:
+            one = pending.pop()
+            speakers.hear(one, voice(who[one], chance, 0.02), chance.uniform(1.6, 3.0))
+            if chance.random() < 0.8:
+                decide(speakers)
+        told[piece] = speakers.tell(piece)
+        told.update(speakers.revised())
+        assert told == {one: speakers.of(one) for one in told}
+        if restarts and piece == pieces // 2:
+            speakers = Speakers(told, speakers.voices)
+            for one in pending:
+                who[one] = -1
+            pending.clear()
+    for one in pending:
+        speakers.hear(one, voice(who[one], chance, 0.02), 2.0)
+    decide(speakers, last=True)
+    speakers.settle()
+    told.update(speakers.revised())
+    last = list(told.values())
+    assert None not in last
+    seen = list(dict.fromkeys(last))
+    assert seen == list(range(len(seen))), "not in order of appearance"
+    if restarts:
+        return
+    heard = [one for one in told if who[one] >= 0]
+    for one in heard:
+        for other in heard:
+            assert (told[one] == told[other]) is (who[one] == who[other])

@@ -1,0 +1,173 @@
+"""What of a session's sound is kept, and what an engine takes of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.interfaces.live import Encoding
+from sidecar.live.sessions.sent import Chunk, Commit, Forget
+from sidecar.live.sessions.sound import Held, KeptSound
+
+SECOND = bytes(range(250)) * 128
+"""Of pcm16 at 16 kHz."""
+
+
+def kept(held: Held | None = None) -> KeptSound:
+    return KeptSound(held or Held(1 << 30))
+
+
+def taken(sound: KeptSound) -> list[Chunk | Commit | Forget]:
+    items = []
+    while (item := sound.take()) is not None:
+        items.append(item)
+    return items
+
+
+def test_sound_has_its_place_on_the_sessions_clock_whatever_its_form() -> None:
+    sound = kept()
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.add(SECOND, Encoding.FLOAT32, 8_000)
+    sound.add(SECOND, Encoding.PCM16, 32_000)
+    assert (sound.at, sound.seconds) == (2.5, 2.5)
+    assert [one.at for one in taken(sound) if isinstance(one, Chunk)] == [0.0, 1.0, 2.0]
+
+
+def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> None:
+    held = Held(1 << 30)
+    sound = kept(held)
+    for _ in range(3):
+        sound.add(SECOND, Encoding.PCM16, 16_000)
+    assert held.bytes == 3 * len(SECOND)
+    taken(sound)
+    sound.settle(1.25, 0)
+    assert held.bytes == sound.bytes == 2 * len(SECOND)
+    assert sound.seconds == 2.0
+    assert sound.take() is None
+    sound.rewind()
+    first, second = taken(sound)
+    assert isinstance(first, Chunk)
+    assert (first.at, first.raw) == (1.25, SECOND[8000:])
+    assert isinstance(second, Chunk)
+    assert (second.at, second.raw) == (2.0, SECOND)
+
+
+def test_a_commit_is_taken_again_until_it_was_answered() -> None:
+    sound = kept()
+    for _ in range(2):
+        sound.add(SECOND, Encoding.PCM16, 16_000)
+        sound.commit()
+    assert len(taken(sound)) == 4
+    sound.settle(1.9, 1)
+    sound.rewind()
+    assert [type(one) for one in taken(sound)] == [Chunk, Commit]
+    sound.settle(2.0, 0)
+    sound.rewind()
+    assert [type(one) for one in taken(sound)] == [Commit]
+    sound.settle(2.0, 1)
+    assert taken(sound) == []
+
+
+def test_what_is_forgotten_is_heard_by_nobody_and_what_was_committed_is() -> None:
+    held = Held(1 << 30)
+    sound = kept(held)
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.commit()
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.forget()
+    items = taken(sound)
+    assert [type(one) for one in items] == [Chunk, Commit, Forget, Chunk]
+    first, last = items[0], items[-1]
+    assert isinstance(first, Chunk)
+    assert isinstance(last, Chunk)
+    assert (first.raw, last.at, any(last.raw)) == (SECOND, 1.0, False)
+    sound.settle(1.0, 1)
+    sound.dropped()
+    assert held.bytes == len(SECOND)
+    sound.clear()
+    assert (held.bytes, sound.take(), sound.settled) == (0, None, 2.0)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: int) -> None:
+    """An engine answers in order; it dies at any time, and another begins anew."""
+    chance = random.Random(seed)
+    sound = kept()
+    asked = answered = forgotten = dropped = done = 0
+    pending: list[Chunk | Commit | Forget] = []
+    for _ in range(80):
+        match chance.randrange(6):
+            case 0:
+                sound.add(SECOND[: 2 * chance.randrange(1, 99)], Encoding.PCM16, 16_000)
+            case 1:
+                sound.commit()
+                asked += 1
+            case 2:
+                if (item := sound.take()) is not None:
+                    pending.append(item)
+            case 3 if pending:
+                item = pending.pop(0)
+                if isinstance(item, Commit):
+                    done += 1
+                    answered += 1
+                    sound.settle(sound.settled, done)
+                elif isinstance(item, Forget):
+                    dropped += 1
+                    sound.dropped()
+                else:
+                    sound.settle(item.at + item.seconds, done)
+            case 4 if chance.random() < 0.3:
+                sound.rewind()
+                pending, done = [], 0
+            case 5 if chance.random() < 0.2:
+                sound.forget()
+                forgotten += 1
+    sound.rewind()
+    rest = taken(sound)
+    assert answered + sum(isinstance(one, Commit) for one in rest) == asked
+    assert dropped + sum(isinstance(one, Forget) for one in rest) == forgotten
+    chunks = [one for one in rest if isinstance(one, Chunk)]
+    ends = [one.at + one.seconds for one in chunks]
+    assert [one.at for one in chunks[1:]] == pytest.approx(ends[:-1]), "none is left out"
+    assert [sound.settled, *ends][-1] == pytest.approx(sound.at), "to the last of it"
+    settled = sound.bytes - sum(len(one.raw) for one in chunks)
+    assert 0 <= settled < 2 * 99, "beside that, what is settled of the first"
+
+
+def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
+    held = Held(1 << 30)
+    sound = kept(held)
+    for _ in range(4):
+        sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.commit()
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    taken(sound)
+    sound.settle(4.0, 1, wanted=2.5)
+    assert (sound.settled, sound.seconds) == (4.0, 1.0), "what is wanted counts for nobody"
+    assert held.bytes == 3 * len(SECOND)
+    other = kept(held)
+    other.restore(sound.state)
+    for one in (sound, other):
+        one.rewind()
+        assert one.lead == 2.5, "in the middle of a message"
+        again = taken(one)
+        assert [each.at for each in again if isinstance(each, Chunk)] == [2.5, 3.0, 4.0]
+        assert not any(isinstance(each, Commit) for each in again), "it was answered"
+    sound.settle(5.0, 0, wanted=4.5)
+    assert (sound.lead, held.bytes) == (4.5, (1 + 3) * len(SECOND))
+    sound.clear()
+    other.clear()
+    assert held.bytes == 0
+
+
+def test_where_there_is_no_room_one_goes_on_and_who_falls_silent_has_had_its_turn() -> None:
+    held = Held(1)
+    one, other = KeptSound(held), KeptSound(held)
+    assert held.lets(one, 0.0)
+    assert held.lets(one, 0.9)
+    assert not held.lets(other, 1.8)
+    assert held.lets(other, 1.9)
+    assert not held.lets(one, 2.0)

@@ -1,0 +1,497 @@
+"""Whose a session's pieces are: its machine with made-up voices, and a hall with a made-up ear."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from service_process import PATIENCE_S, wait_until
+
+from sidecar.audio import Block
+from sidecar.diarization.speaker_identification import Voice, print_of
+from sidecar.engines.scripted_engine import Loudness, LoudnessOfOne, ScriptedEngine
+from sidecar.interfaces.engine import LoadOptions
+from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_events import (
+    Final,
+    LiveEvent,
+    Noticed,
+    SpeakersRevised,
+    Summary,
+    VoicesKnown,
+)
+from sidecar.live.runtime import voicing
+from sidecar.live.runtime.ears import Ears
+from sidecar.live.runtime.endpointing import FRAME
+from sidecar.live.runtime.hall import Hall
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.live_speaker_labels import Vector, decided
+from sidecar.live.runtime.piece import Listen
+from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.stream_recognizer import Hearing
+from sidecar.live.runtime.voicing import ENOUGH_S, WAITING, Voiced
+from sidecar.transcripts.people import KnownVoice
+from sidecar.transcripts.transcript import Segment
+
+ANNE, BERT, CLEO = 0.2, 0.3, 0.4
+"""Who is so loud; all of them speak."""
+EAR = LoudnessOfOne()
+
+
+class Table:
+    """A session, and an engine that hears words and voices when it is let."""
+
+    def __init__(self, options: LiveOptions | None = None, begin: Begin = AT_THE_START) -> None:
+        options = options or LiveOptions(partials=False)
+        self.hearing = Hearing(options, begin, voices=True)
+        self.told: list[LiveEvent] = []
+        self.going: list[tuple[Listen | Voiced, Block | None]] = []
+        self.encoded_s: list[float] = []
+
+    def take(self, events: Iterable[LiveEvent]) -> None:
+        self.told += events
+
+    def speak(self, who: float, seconds: float) -> None:
+        for _ in range(round(seconds * LIVE_RATE / FRAME)):
+            self.hearing.sound(np.full(FRAME, who, np.float32))
+            assert self.hearing.frames(9) is not None
+            self.take(self.hearing.looked(0.9 if who else 0.0, 0.0))
+
+    def begin(self, voices: bool = True) -> Listen | Voiced | None:
+        due = self.hearing.due(voices)
+        if isinstance(due, Listen):
+            self.going.append((due, self.hearing.began(due)[0]))
+        elif due is not None:
+            self.going.append((due, self.hearing.began_voice(due)))
+        return due
+
+    def end(self, at: int = 0, text: str | None = "words") -> None:
+        due, sound = self.going.pop(at)
+        if isinstance(due, Listen):
+            found = None if text is None else Hypothesis(text)
+            self.take(self.hearing.recognised(due, found, 0.0, 0.0))
+            return
+        vector: Vector | None = None
+        if sound is not None:
+            self.encoded_s.append(len(sound) / LIVE_RATE)
+            vector = EAR.vector(sound)
+        question = self.hearing.heard_voice(due, vector)
+        self.take(self.hearing.decided(due, None if question is None else decided(question)))
+
+    def work(self, voices: bool = True) -> None:
+        """All that is due, at once."""
+        while self.begin(voices) is not None:
+            self.end()
+
+    def say(self, who: float, seconds: float = 2.0, voices: bool = True) -> None:
+        """A turn of somebody's, with the pause behind it."""
+        self.speak(who, seconds)
+        self.work(voices)
+        self.speak(0.0, 0.3)
+        self.work(voices)
+        self.speak(0.0, 0.7)
+        self.work(voices)
+
+    def finish(self, voices: bool = True) -> None:
+        self.take(self.hearing.finish(0.0))
+        self.work(voices)
+
+    @property
+    def finals(self) -> list[int | None]:
+        return [one.segment.speaker for one in self.told if isinstance(one, Final)]
+
+    @property
+    def revisions(self) -> list[dict[int, int]]:
+        return [one.speakers for one in self.told if isinstance(one, SpeakersRevised)]
+
+    @property
+    def summary(self) -> list[int | None]:
+        [found] = [one for one in self.told if isinstance(one, Summary)]
+        return [one.speaker for one in found.transcript.segments]
+
+    def followed(self) -> list[int | None]:
+        """What somebody knows in the end who goes by the events."""
+        return list(followed(self.told).values())
+
+
+def known_as(name: str, loud: float) -> KnownVoice:
+    """Somebody who is known by a recording of ten seconds."""
+    vector = EAR.vector(np.full(LIVE_RATE, loud, np.float32))
+    return KnownVoice(name.lower(), name, (print_of(Voice(vector, 10.0)),))
+
+
+def names_followed(told: Iterable[LiveEvent]) -> dict[int, str | None]:
+    """What somebody knows of each piece who goes by the events: a name is the speaker's."""
+    names: dict[int | None, str | None] = {}
+    for event in told:
+        if isinstance(event, Final):
+            names[event.segment.speaker] = event.name
+        elif isinstance(event, SpeakersRevised):
+            names |= event.names
+    return {piece: names.get(who) for piece, who in followed(told).items()}
+
+
+def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
+    labels: dict[int, int | None] = {}
+    for event in told:
+        if isinstance(event, Final):
+            labels[event.piece] = event.segment.speaker
+        elif isinstance(event, SpeakersRevised):
+            assert event.speakers.keys() <= labels.keys(), "of what was told alone"
+            labels.update(event.speakers)
+    return labels
+
+
+def test_a_final_has_its_label_where_somebody_heard_the_voice_in_time() -> None:
+    table = Table()
+    for who in (ANNE, BERT, ANNE, CLEO):
+        table.say(who)
+    table.finish()
+    assert table.finals == [0, 1, 0, 2]
+    assert table.summary == [0, 1, 0, 2]
+    assert not table.revisions
+
+
+def test_a_final_does_not_wait_for_a_voice_and_its_label_follows() -> None:
+    table = Table()
+    for who in (ANNE, BERT):
+        table.say(who, voices=False)
+    assert table.finals == [0, None]
+    table.work()
+    assert table.revisions == [{1: 1}]
+    table.finish()
+    assert table.summary == table.followed() == [0, 1]
+
+
+def test_words_go_before_voices() -> None:
+    table = Table()
+    table.say(ANNE)
+    table.speak(BERT, 2.0)
+    table.speak(0.0, 0.6)
+    dues = [table.begin() for _ in range(3)]
+    urgencies = [None if due is None else due.urgency for due in dues]
+    assert urgencies == [Urgency.FINAL, Urgency.VOICE, Urgency.VOICE]
+
+
+def test_who_is_alone_costs_no_vector() -> None:
+    table = Table(LiveOptions(turns=Turns.ONE))
+    table.say(ANNE, 6.0)
+    assert table.finals == table.summary == [0]
+    assert not table.encoded_s
+
+
+def test_a_piece_has_one_vector_of_its_first_seconds_of_voice() -> None:
+    table = Table()
+    table.say(ANNE, 7.0)
+    table.say(BERT, 1.0)
+    table.finish()
+    assert sorted(table.encoded_s) == pytest.approx([1.0, ENOUGH_S], abs=0.1)
+
+
+def test_what_went_on_after_a_pause_is_heard_again_only_if_there_is_more_of_it() -> None:
+    table = Table()
+    table.say(ANNE)
+    for more_s, vectors in ((0.8, 1), (0.3, 1), (1.5, 2)):
+        table.speak(BERT, more_s)
+        table.work()
+        table.speak(0.0, 0.3)
+        table.work()
+        assert len(table.encoded_s) - 1 == vectors
+
+
+def test_too_little_voice_is_the_neighbours() -> None:
+    table = Table()
+    table.say(ANNE)
+    table.say(BERT)
+    table.say(CLEO, 0.3)
+    table.finish()
+    assert table.summary == [0, 1, 1]
+
+
+def test_a_voice_whose_turn_is_dropped_while_it_is_heard_is_nobodys() -> None:
+    table = Table()
+    table.say(ANNE)
+    table.speak(CLEO, 3.5)
+    table.work(voices=False)
+    assert isinstance(table.begin(), Voiced)
+    table.end()
+    assert isinstance(table.begin(), Voiced)
+    table.take(table.hearing.cancel())
+    table.end()
+    table.say(BERT)
+    table.finish()
+    assert table.summary == [0, 1]
+    assert len(table.encoded_s) == 3
+    assert table.hearing._voicing is not None
+    assert table.hearing._voicing.speakers.heard == 2
+
+
+def test_of_many_that_wait_the_oldest_go_and_the_summary_has_labels_all_the_same() -> None:
+    table = Table()
+    for turn in range(WAITING + 4):
+        table.say(ANNE if turn % 2 else BERT, voices=False)
+    voices = table.hearing._voicing
+    assert voices is not None
+    assert len(voices._waiting) == WAITING
+    table.finish()
+    assert len(table.encoded_s) == WAITING
+    assert table.summary == table.followed() == [0] * 5 + [1, 0, 1, 0, 1, 0, 1]
+
+
+def test_many_that_wait_take_turns_with_partials() -> None:
+    table = Table(LiveOptions())
+    for _ in range(voicing.PRESSING + 1):
+        table.say(ANNE, voices=False)
+    dues = []
+    table.speak(BERT, 0.8)
+    for _ in range(3):
+        table.speak(BERT, 1.0)
+        dues.append(table.begin())
+        table.end()
+    assert [type(due) for due in dues] == [Voiced, Listen, Voiced]
+    assert all(due is not None and due.urgency is Urgency.PARTIAL for due in dues)
+
+
+def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
+    table = Table()
+    for who in (ANNE, BERT):
+        table.say(who, voices=False)
+    table.take(table.hearing.finish(0.0))
+    due = table.begin()
+    assert due is not None
+    assert due.urgency is Urgency.SPECULATIVE
+    assert not table.hearing.over
+    table.end()
+    table.work()
+    assert table.hearing.over
+    assert table.summary == [0, 1]
+
+
+def test_who_is_known_has_a_name_as_soon_as_enough_is_heard_and_others_have_none() -> None:
+    known = known_as("Anne", ANNE), known_as("Cleo", CLEO)
+    table = Table(LiveOptions(partials=False, known_voices=known, voiceprints=True))
+    table.say(BERT)
+    table.say(ANNE, 1.2)
+    assert [one.name for one in table.told if isinstance(one, Final)] == [None, None]
+    table.say(ANNE)
+    table.say(BERT)
+    table.say(ANNE)
+    assert [one.name for one in table.told if isinstance(one, Final)][-2:] == [None, "Anne"]
+    assert list(names_followed(table.told).values()) == [None, "Anne", "Anne", None, "Anne"]
+    table.finish()
+    [summary] = [one.transcript for one in table.told if isinstance(one, Summary)]
+    names = [summary.name_of(one.speaker) for one in summary.segments]
+    assert names == list(names_followed(table.told).values())
+    assert [one.person for one in summary.voices] == [None, "anne"]
+    assert all(one.print is not None for one in summary.voices)
+    assert len(summary.prints) == 5
+    assert None not in summary.prints
+
+
+def test_who_speaks_alone_is_recognised_too_and_one_that_goes_on_knows_it() -> None:
+    options = LiveOptions(partials=False, known_voices=(known_as("Anne", ANNE),))
+    table = Table(options)
+    table.say(ANNE, 3.0)
+    assert list(names_followed(table.told).values()) == ["Anne"]
+    [voices] = [one.voices for one in table.told if isinstance(one, VoicesKnown)][-1:]
+    said = Segment(0.0, 3.0, "words", 0)
+    again = Table(options, Begin(4.0, 1, 1, (said,), 0, (0,), voices))
+    again.say(ANNE)
+    assert [one.name for one in again.told if isinstance(one, Final)] == ["Anne"]
+    again.finish()
+    [summary] = [one.transcript for one in again.told if isinstance(one, Summary)]
+    assert [summary.name_of(one.speaker) for one in summary.segments] == ["Anne", "Anne"]
+    assert summary.prints == ()
+
+
+def test_who_does_not_ask_for_speakers_gets_none_and_pays_for_none() -> None:
+    table = Table(LiveOptions(diarize=False))
+    for who in (ANNE, BERT):
+        table.say(who)
+    table.finish()
+    assert table.summary == [None, None]
+    assert not table.encoded_s
+
+
+def test_one_that_goes_on_for_another_knows_who_is_who() -> None:
+    first = Table()
+    for who in (ANNE, BERT, CLEO):
+        first.say(who)
+    known = [one for one in first.told if isinstance(one, VoicesKnown)][-1]
+    said = tuple(one.segment for one in first.told if isinstance(one, Final))
+    begin = Begin(20.0, 3, 3, said, 0, (0, 1, 2), known.voices)
+    assert Begin.from_wire(begin.to_wire()) == begin
+    second = Table(begin=begin)
+    for who in (CLEO, BERT):
+        second.say(who)
+    second.finish()
+    assert second.finals == [2, 1]
+    assert second.summary == [0, 1, 2, 2, 1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_comes_in_whatever_order_who_follows_knows_what_the_summary_says(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    options = LiveOptions(partials=chance.random() < 0.3, endpointing=Endpointing(longest_s=2.0))
+    table = Table(options)
+    hearing = table.hearing
+    for _ in range(chance.randrange(5, 60)):
+        match chance.randrange(9):
+            case 0 | 1 | 2:
+                table.speak(chance.choice((0.0, 0.0, ANNE, BERT, CLEO)), chance.random() * 1.5)
+            case 3 | 4 | 5 if len(table.going) < 3:
+                table.begin(chance.random() < 0.7)
+            case 6 | 7 if table.going:
+                text = chance.choice(("words", "words", "", None))
+                table.end(chance.randrange(len(table.going)), text)
+            case 8 if chance.random() < 0.3:
+                table.take(chance.choice((lambda: hearing.commit(0.0), hearing.cancel))())
+    table.take(hearing.finish(0.0))
+    while table.going or table.begin() is not None:
+        table.end()
+    assert hearing.over
+    assert table.summary == table.followed()
+    numbers = list(dict.fromkeys(table.summary))
+    assert numbers == list(range(len(numbers))), "not in order of appearance"
+
+
+class Listener:
+    """Hears a session in a hall to its end."""
+
+    def __init__(self) -> None:
+        self.events: queue.Queue[LiveEvent] = queue.Queue()
+
+    def __call__(self, event: LiveEvent) -> None:
+        self.events.put(event)
+
+    def all(self) -> list[LiveEvent]:
+        told = []
+        while not told or not isinstance(told[-1], Summary):
+            told.append(self.events.get(timeout=PATIENCE_S))
+        return told
+
+
+def talk(*people: float) -> Block:
+    """Two seconds of each, and a pause."""
+    parts = [np.full(LIVE_RATE * 2, who, np.float32) for who in people]
+    pause = np.zeros(LIVE_RATE, np.float32)
+    return np.concatenate([one for part in parts for one in (part, pause)])
+
+
+def test_in_a_hall_each_session_has_speakers_of_its_own() -> None:
+    engine = ScriptedEngine()
+    list(engine.load(LoadOptions()))
+    listeners = [Listener() for _ in range(3)]
+    talks = [talk(ANNE, BERT, ANNE), talk(CLEO, ANNE), talk(BERT)]
+    seats = [engine.open(LiveOptions(), AT_THE_START, one) for one in listeners]
+    for seat, sound in zip(seats, talks, strict=True):
+        seat.push(sound)
+        seat.finish()
+    stories = [one.all() for one in listeners]
+    summaries = [told[-1] for told in stories if isinstance(told[-1], Summary)]
+    assert all(one.transcript.diarized for one in summaries)
+    labels = [[part.speaker for part in one.transcript.segments] for one in summaries]
+    assert labels == [[0, 1, 0], [0, 1], [0]]
+    assert [list(followed(told).values()) for told in stories] == labels
+
+
+def words(audio: Block, draft: object, options: object, cancelled: object) -> Hypothesis:
+    return Hypothesis("words")
+
+
+class Ear:
+    """One that takes its time, or does not hear."""
+
+    def __init__(self, wrong: bool = False) -> None:
+        self.go_on, self.wrong = threading.Event(), wrong
+        self.at_once = self.most = 0
+        self._lock = threading.Lock()
+
+    def vector(self, voice: Block) -> Vector:
+        if self.wrong:
+            raise RuntimeError("deaf")
+        with self._lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        assert self.go_on.wait(PATIENCE_S)
+        with self._lock:
+            self.at_once -= 1
+        return EAR.vector(voice)
+
+
+def test_finals_come_while_all_that_may_are_at_voices() -> None:
+    ear, listener = Ear(), Listener()
+    hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=4)
+    first, *others = [hall.open(LiveOptions(), AT_THE_START, listener) for _ in range(4)]
+    first.push(talk(ANNE, BERT, CLEO))
+    wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
+    for seat in others:
+        seat.push(talk(ANNE, BERT, CLEO))
+    finals = 0
+    while finals < 12:
+        finals += isinstance(listener.events.get(timeout=PATIENCE_S), Final)
+    assert ear.most == 2, "half of the threads"
+    ear.go_on.set()
+    for seat in (first, *others):
+        seat.finish()
+    for _ in range(4):
+        assert isinstance(listener.all()[-1], Summary)
+    assert ear.most == 2
+    hall.close()
+
+
+def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
+    ear, listener = Ear(), Listener()
+    hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=2)
+    seat = hall.open(LiveOptions(), AT_THE_START, listener)
+    seat.push(talk(ANNE, BERT))
+    seat.finish()
+    finals = 0
+    while finals < 2:
+        finals += isinstance(listener.events.get(timeout=PATIENCE_S), Final)
+    wait_until(lambda: ear.at_once == 1, PATIENCE_S, "a voice is heard")
+    seat.close()
+    while not listener.events.empty():
+        listener.events.get()
+    ear.go_on.set()
+    wait_until(lambda: ear.at_once == 0, PATIENCE_S, "it was heard")
+    hall.close()
+    assert listener.events.empty()
+
+
+def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    hall = Hall(Ears(words, encoder=Ear(wrong=True)), Loudness(), "made-up", "fp32", threads=2)
+    seat = hall.open(LiveOptions(), AT_THE_START, listener)
+    seat.push(talk(ANNE, BERT))
+    seat.finish()
+    told = listener.all()
+    assert list(followed(told).values()) == [0, 0]
+    hall.close()
+
+
+def test_without_an_ear_it_is_said_once_that_nobody_is_told_apart() -> None:
+    hall = Hall(Ears(words), Loudness(), "made-up", "fp32", threads=1)
+    noticed = []
+    for begin in (AT_THE_START, Begin(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))):
+        listener = Listener()
+        seat = hall.open(LiveOptions(), begin, listener)
+        seat.push(talk(ANNE))
+        seat.finish()
+        told = listener.all()
+        codes = [one.notice.code for one in told if isinstance(one, Noticed)]
+        noticed.append(codes.count("speakers_unavailable"))
+        [summary] = [one for one in told if isinstance(one, Summary)]
+        assert not summary.transcript.diarized
+        assert [one.code for one in summary.transcript.notices] == ["speakers_unavailable"]
+    assert noticed == [1, 0]
+    hall.close()

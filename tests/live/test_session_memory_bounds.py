@@ -1,0 +1,193 @@
+"""What one client of a live wire can keep in memory, in bytes and entries."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.conversation.clock import KEPT_S, STEP_S, SoundClock
+from sidecar.conversation.conversation_transcript import LETTERS, Account
+from sidecar.conversation.told import PersonSaid
+from sidecar.interfaces.live import Encoding, LiveOptions
+from sidecar.interfaces.live_events import Noticed, SpeechStopped
+from sidecar.live.sessions import session as sessions
+from sidecar.live.sessions.sent import JOINED_BYTES, SMALL_BYTES, Chunk
+from sidecar.live.sessions.session import Bounds, Session
+from sidecar.live.sessions.sound import Held, KeptSound
+from sidecar.protocols.s2s import orders
+from sidecar.protocols.yap import envelope
+from sidecar.transcripts.transcript import Notice
+from sidecar.workers.credit import WINDOW, Outgoing, told_size
+
+RATE = 16_000
+
+
+def a_session() -> Session:
+    return Session("s", "o", LiveOptions(), Bounds(), Held(1 << 30))
+
+
+def kept_by(work: Callable[[], object]) -> int:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        held = work()
+        gc.collect()
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    del held
+    return used
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["heard at once", "waiting for an engine"])
+def test_sound_in_chunks_of_a_sample_is_kept_in_as_many_bytes_as_are_counted(taken: bool) -> None:
+    def keep() -> KeptSound:
+        sound = KeptSound(Held(1 << 30))
+        for number in range(20_000):
+            sound.add(number.to_bytes(2, "little"), Encoding.PCM16, RATE)
+            if taken:
+                assert sound.take() is not None
+        assert (sound.bytes, len(sound._items)) == (40_000, -(-40_000 // JOINED_BYTES))
+        return sound
+
+    assert kept_by(keep) < 2 * 40_000
+
+
+@given(
+    st.lists(st.integers(1, SMALL_BYTES), min_size=1, max_size=60),
+    st.lists(st.booleans(), min_size=60, max_size=60),
+    st.integers(0, 60),
+)
+def test_whatever_is_joined_each_engine_takes_all_of_it_in_order(
+    sizes: list[int], takes: list[bool], again: int
+) -> None:
+    sound, said, taken = KeptSound(Held(1 << 30)), b"", b""
+    for number, size in enumerate(sizes):
+        raw = bytes([number]) * (2 * size)
+        said += raw
+        sound.add(raw, Encoding.PCM16, RATE)
+        if takes[number]:
+            taken += b"".join(one.raw for one in rest(sound))
+        if number == again:
+            sound.rewind()
+            taken = b""
+    taken += b"".join(one.raw for one in rest(sound))
+    assert taken == said
+    assert sound.bytes == len(said)
+    assert sound.seconds == pytest.approx(len(said) / 2 / RATE)
+
+
+@given(st.lists(st.integers(1, 300), min_size=2, max_size=30), st.data())
+def test_a_client_is_told_of_any_place_though_chunks_are_joined(
+    sizes: list[int], data: st.DataObject
+) -> None:
+    """What another service goes on with ends where the client was told that it does."""
+    sound, places = KeptSound(Held(1 << 30)), [0.0]
+    for size in sizes:
+        sound.add(bytes(2 * size), Encoding.PCM16, RATE)
+        places.append(sound.at)
+    number = data.draw(st.integers(0, len(sizes)))
+    state = sound.until(places[number], 0)
+    chunks = [one for one in state.items if isinstance(one, Chunk)]
+    assert state.samples == sum(sizes[:number]) == sum(one.samples for one in chunks)
+
+
+def rest(sound: KeptSound) -> list[Chunk]:
+    found = []
+    while isinstance(item := sound.take(), Chunk):
+        found.append(item)
+    return found
+
+
+async def test_of_options_that_no_engine_has_been_told_the_last_are_kept() -> None:
+    session = a_session()
+    for number in range(1000):
+        session.change(LiveOptions(prompt=f"{number}"))
+    (order,) = session.orders()
+    assert order["change"]["prompt"] == "999"
+    assert session.received_orders == 1000, "and each counts as received"
+
+
+async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "ORDERS", 100)
+    session = a_session()
+    for _ in range(50):
+        session.commit()
+        session.forget()
+    for command in (session.commit, session.forget, lambda: session.change(LiveOptions())):
+        with pytest.raises(errors.SessionTooLong):
+            command()
+    assert len(session.sound._items) == session.received_orders == 100
+    session.finish()
+    assert session.finishing
+
+
+async def test_a_session_ends_when_more_events_are_kept_than_one_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "EVENTS", 100)
+    session = a_session()
+    for number in range(101):
+        session.heard(SpeechStopped(number, float(number)))
+    assert isinstance(session.told.wrong, errors.SessionTooLong)
+    session.heard(Noticed(Notice("late", "from an engine that was not told yet")))
+    assert session.told.kept <= 102
+
+
+def test_what_is_on_its_way_to_a_worker_counts_with_its_words_and_its_frame() -> None:
+    def sent(message: dict[str, object], raw: bytes) -> int:
+        outgoing, count = Outgoing(), 0
+        while outgoing.allows(size := told_size(message, raw)):
+            outgoing.sent(size)
+            count += 1
+        return count
+
+    tiny = {"sound": "pcm16", "rate": RATE}
+    assert sent(tiny, b"12") <= WINDOW // 512
+    assert sent({"change": {"prompt": "x" * (1 << 20)}}, b"") == 1
+
+
+def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() -> None:
+    clock = SoundClock()
+    for number in range(5000):
+        clock.came(1.0, number * 0.01)
+    assert len(clock._ends) == 1, "empty messages"
+    rate, seconds = 1000, 2 * KEPT_S
+    for number in range(1, round(seconds * rate) + 1):
+        clock.came(1.0 + number / rate, number / rate)
+    assert len(clock._ends) <= 2 * KEPT_S / STEP_S + 2
+    for position in (200.0, 230.005, 240.9):
+        assert clock.time(position) == pytest.approx(position - 1.0, abs=STEP_S)
+
+
+def test_the_transcript_of_a_conversation_keeps_so_many_characters() -> None:
+    account = Account(0.0)
+    for number in range(100):
+        account.take(PersonSaid("x" * orders.LONGEST_TEXT, typed=True), float(number))
+    assert sum(len(one.text) for one in account._lines) <= LETTERS
+
+
+def test_a_turn_that_is_typed_and_an_id_of_a_client_have_a_longest() -> None:
+    with pytest.raises(errors.FieldInvalid):
+        orders.order_of({"type": "text", "text": "x" * (orders.LONGEST_TEXT + 1)})
+    ids = {"type": "ping", "session_id": "s", "request_id": "x" * (envelope.LONGEST_ID + 1)}
+    with pytest.raises(envelope.Refused):
+        envelope.opened(json.dumps({**ids, "payload": {}}))
+
+
+async def test_nothing_is_kept_of_a_session_that_is_over() -> None:
+    session = a_session()
+    for _ in range(10):
+        await session.send(bytes(3200))
+        session.commit()
+    session.end()
+    assert (session.sound.bytes, len(session.sound._items)) == (0, 0)

@@ -1,0 +1,92 @@
+"""The recording of a session, while its clients come and go and the disk takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.audio.source import Spool
+from sidecar.interfaces.live import Encoding
+from sidecar.live.sessions.session_recording import HEAD, Tape
+from sidecar.threads import Threads
+
+PIECE = bytes(range(256)) * (Spool.MEMORY_BYTES // 256)
+"""After as much as this the disk is asked."""
+
+
+class SlowSpool(Spool):
+    """Writes when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.asked, self.may = threading.Event(), threading.Event()
+        self.fails: errors.SidecarError | None = None
+
+    def spill(self) -> None:
+        self.asked.set()
+        assert self.may.wait(PATIENCE_S)
+        if self.fails is not None:
+            raise self.fails
+        super().spill()
+
+
+@pytest.fixture
+def spool() -> SlowSpool:
+    return SlowSpool()
+
+
+@pytest.fixture
+def tape(spool: SlowSpool) -> Tape:
+    return Tape(spool, Threads("disk", 1), 1 << 30)
+
+
+async def in_the_middle(tape: Tape, spool: SlowSpool) -> asyncio.Task[None]:
+    """Somebody who sends, and waits for the disk."""
+    sending = asyncio.ensure_future(tape.add(PIECE, Encoding.PCM16, 16_000))
+    await until(spool.asked.is_set)
+    return sending
+
+
+async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
+    tape: Tape, spool: SlowSpool
+) -> None:
+    sending = await in_the_middle(tape, spool)
+    sending.cancel()
+    await asyncio.wait({sending})
+    again = asyncio.ensure_future(tape.add(b"more", Encoding.PCM16, 16_000))
+    await asyncio.sleep(0)
+    assert not again.done(), "it is written in order"
+    spool.may.set()
+    await again
+    with await tape.recording() as kept:  # type: ignore[union-attr]
+        found = os.pread(kept.fd, 1 << 30, HEAD)
+    assert found == PIECE + b"more"
+
+
+async def test_a_file_is_closed_once_nobody_writes_it_any_more(
+    tape: Tape, spool: SlowSpool
+) -> None:
+    sending = await in_the_middle(tape, spool)
+    tape.close()
+    assert spool.pending == len(PIECE) + HEAD
+    spool.may.set()
+    await sending
+    await until(lambda: spool.pending == 0)
+    assert await tape.recording() is None
+
+
+async def test_where_the_disk_is_full_there_is_no_recording_and_the_session_goes_on(
+    tape: Tape, spool: SlowSpool
+) -> None:
+    sending = await in_the_middle(tape, spool)
+    spool.fails = errors.DiskFull()
+    spool.may.set()
+    with pytest.raises(errors.DiskFull):
+        await sending
+    await tape.add(b"more", Encoding.PCM16, 16_000)
+    assert await tape.recording() is None

@@ -1,0 +1,166 @@
+"""Sessions that a service takes up from others, over a real PostgreSQL: by two connections at once,
+by one that goes away meanwhile, and by names that are used again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import threading
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+import pytest
+from postgres import KEY
+from service_process import PATIENCE_S, until
+from shared_job_services import stop
+
+from sidecar.auth.identity import EVERYBODY
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.postgres_live_sessions import SharedSessions
+from sidecar.engines import spec_of
+from sidecar.interfaces.live import LiveOptions
+from sidecar.live.sessions import moving
+from sidecar.live.sessions.admission import Room
+from sidecar.live.sessions.carried import Carried
+from sidecar.live.sessions.elsewhere import Found, Name
+from sidecar.live.sessions.session import Bounds
+from sidecar.live.sessions.session_registry import Sessions
+from sidecar.storage.database import Database
+from sidecar.storage.schema import migrate
+
+
+class Front:
+    """A service's sessions, and the database that it has in common with others."""
+
+    def __init__(self, journal: str) -> None:
+        seal = migrate(journal, KEY)
+        self.database = Database(journal)
+        self.member = Membership(self.database, secrets.token_hex(8), works=False)
+        self.shared = SharedSessions(self.database, seal, self.member)
+        spec, room = spec_of("scripted"), Room()
+        self.sessions = Sessions(spec, _nobody_hears, room, Bounds(), elsewhere=self.shared)
+
+    async def __aenter__(self) -> Self:
+        await self.database.open()
+        await self.member.register()
+        forever = self.shared.run(), self.member.beat()
+        self._tasks = [asyncio.create_task(one) for one in forever]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.sessions.close()
+        await stop(self._tasks)
+        await self.database.close()
+
+
+@contextlib.asynccontextmanager
+async def _nobody_hears() -> AsyncIterator[Any]:
+    await asyncio.Event().wait()
+    yield
+
+
+@pytest.fixture
+async def fronts(journal: str) -> AsyncIterator[tuple[Front, Front]]:
+    """Two; the first has a session `talk`."""
+    async with Front(journal) as one, Front(journal) as other:
+        await one.sessions.move(one.sessions.open(EVERYBODY, LiveOptions(), "talk"))
+        yield one, other
+
+
+async def test_two_connections_that_take_up_one_session_have_the_same(
+    fronts: tuple[Front, Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, front = fronts
+    goes_on = threading.Event()
+    read = moving.unpacked
+
+    def slowly(data: bytes, story: Sequence[bytes]) -> Carried:
+        goes_on.wait(PATIENCE_S)
+        return read(data, story)
+
+    monkeypatch.setattr(moving, "unpacked", slowly)
+    both = [asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk")) for _ in range(2)]
+    await asyncio.wait(both, timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
+    goes_on.set()
+    one, again = await asyncio.gather(*both)
+    assert one is again
+    assert one.moves
+    assert len(front.sessions) == 1
+
+
+@pytest.mark.parametrize("again", [0, 1])
+async def test_who_goes_away_while_a_session_is_taken_up_leaves_it_to_whoever_comes_next(
+    fronts: tuple[Front, Front], again: int
+) -> None:
+    _, front = fronts
+    take, reached = front.shared.take, asyncio.Event()
+
+    async def slowly(name: Name) -> Found | bool:
+        found = await take(name)
+        if isinstance(found, Found):
+            reached.set()
+            await asyncio.sleep(PATIENCE_S)
+        return found
+
+    front.shared.take = slowly  # type: ignore[method-assign]
+    coming = asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk"))
+    await reached.wait()
+    coming.cancel()
+    await asyncio.wait({coming})
+    assert coming.cancelled()
+    front.shared.take = take  # type: ignore[method-assign]
+    session = await fronts[again].sessions.take_up(EVERYBODY, "talk")
+    assert not session.over
+    assert [len(each.sessions) for each in fronts] == [not again, again]
+
+
+async def test_who_is_refused_by_the_database_for_a_while_says_again_that_it_is_there(
+    fronts: tuple[Front, Front], journal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    front, _ = fronts
+    count = "SELECT count(*) FROM vibevoice.services WHERE id = %s"
+    with psycopg.connect(journal, autocommit=True) as look:
+        look.execute("ALTER TABLE vibevoice.services RENAME beat TO heard")
+        await until(lambda: "the database refuses" in caplog.text)
+        look.execute("ALTER TABLE vibevoice.services RENAME heard TO beat")
+        look.execute("SELECT vibevoice.expire_1(%s, %s)", ([front.member.id], [None]))
+        there = [front.member.id]
+        await until(lambda: look.execute(count, there).fetchone() == (1,), "it is there again")
+
+
+async def test_a_fault_in_saving_sessions_is_none_of_the_next_time(
+    fronts: tuple[Front, Front], journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, _ = fronts
+    save = front.shared.save
+
+    async def broken(*_: Any) -> Any:
+        monkeypatch.setattr(front.shared, "save", save)
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(front.shared, "save", broken)
+    await front.sessions.move(front.sessions.open(EVERYBODY, LiveOptions(), "another"))
+    with psycopg.connect(journal, autocommit=True) as look:
+        count = "SELECT count(*) FROM vibevoice.sessions"
+        await until(lambda: look.execute(count).fetchone() == (2,), "both lie there")
+
+
+async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives(
+    fronts: tuple[Front, Front],
+) -> None:
+    front, other = fronts
+    front.sessions.end(front.sessions.find(EVERYBODY, "talk"))
+    again = front.sessions.open(EVERYBODY, LiveOptions(), "talk")
+    await front.sessions.move(again)
+    taken = await other.sessions.take_up(EVERYBODY, "talk")
+    assert again.over, "its service was asked for it, and left it"
+    assert not taken.over
+    assert [len(each.sessions) for each in fronts] == [0, 1]

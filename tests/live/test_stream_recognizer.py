@@ -1,0 +1,552 @@
+"""One session's machine, fed with made-up sound, made-up probabilities and made-up words."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_events import (
+    UTTERANCE_DROPPED,
+    Final,
+    Heard,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    TurnDropped,
+    TurnedAway,
+    TurnEnded,
+)
+from sidecar.live.runtime.context import Before
+from sidecar.live.runtime.endpointing import FRAME
+from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.load_shedding import Verdict
+from sidecar.live.runtime.piece import USUAL, Listen, Manner
+from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.stream_recognizer import UNHEARD, Hearing
+from sidecar.transcripts.transcript import Segment, Word, joined
+
+SHORT = Endpointing(longest_s=2.0)
+
+
+class Table:
+    """Where a session sits: what it tells, and an engine that hears when it is let."""
+
+    def __init__(
+        self,
+        options: LiveOptions | None = None,
+        begin: Begin = AT_THE_START,
+        manner: Manner = USUAL,
+        context: bool = False,
+    ) -> None:
+        self.hearing = Hearing(
+            options or LiveOptions(), begin, "made-up", "fp32", manner=manner, context=context
+        )
+        self.behind: list[Before | None] = []
+        self.told: list[LiveEvent] = []
+        self.going: list[Listen] = []
+
+    def take(self, events: Iterable[LiveEvent]) -> None:
+        self.told += events
+
+    def sound(self, seconds: float, probability: float) -> None:
+        for _ in range(round(seconds * LIVE_RATE / FRAME)):
+            self.hearing.sound(np.full(FRAME, probability, np.float32))
+            assert self.hearing.frames(9) is not None
+            self.take(self.hearing.looked(probability, 0.0))
+
+    def begin(self) -> Listen | None:
+        listen = self.hearing.wish()
+        if listen is not None:
+            audio, before = self.hearing.began(listen)
+            in_front = 0 if before is None else before.samples
+            assert len(audio) == listen.to - listen.piece.start + in_front
+            self.behind.append(before)
+            self.going.append(listen)
+        return listen
+
+    def end(self, listen: Listen, text: str | None) -> None:
+        self.going.remove(listen)
+        found = None if text is None else Hypothesis(text, (Word(0.0, 0.1, "w"),))
+        self.take(self.hearing.recognised(listen, found, 0.0, 0.0))
+
+    def hear(self, text: str | None = "some words") -> Listen | None:
+        """The engine hears what is due, and is done at once."""
+        listen = self.begin()
+        if listen is not None:
+            self.end(listen, text)
+        return listen
+
+    def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
+        return [event for event in self.told if isinstance(event, kinds)]
+
+    @property
+    def finals(self) -> list[Final]:
+        return [event for event in self.told if isinstance(event, Final)]
+
+
+def test_a_pause_ends_a_turn_which_is_told_once_it_is_recognised() -> None:
+    table = Table()
+    table.sound(0.5, 0.0)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    assert not table.finals
+    assert table.hear("hello there") is not None
+    [final] = table.finals
+    assert final.segment.text == "hello there"
+    assert (final.turn, final.piece) == (0, 0)
+    assert 0.2 <= final.segment.start <= 0.5 < 1.5 <= final.segment.end <= 1.7
+    assert final.segment.words == (Word(final.segment.start, final.segment.start + 0.1, "w"),)
+    kinds = [type(one) for one in table.of(SpeechStarted, SpeechStopped, Final, TurnEnded)]
+    assert kinds == [SpeechStarted, SpeechStopped, Final, TurnEnded]
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == "hello there"
+
+
+def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    table.sound(0.3, 0.0)
+    listen = table.hear("hello there")
+    assert listen is not None
+    assert listen.urgency is Urgency.SPECULATIVE
+    table.sound(0.5, 0.0)
+    assert [one.segment.text for one in table.finals] == ["hello there"]
+    assert table.hear() is None
+
+
+def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    table.sound(0.3, 0.0)
+    listen = table.begin()
+    assert listen is not None
+    assert listen.urgency is Urgency.SPECULATIVE
+    table.sound(0.5, 0.0)
+    assert table.begin() is None, "the same is heard twice"
+    table.end(listen, "hello there")
+    assert [one.segment.text for one in table.finals] == ["hello there"]
+
+
+def test_a_pause_that_was_none_is_not_taken_for_the_end() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    table.sound(0.3, 0.0)
+    table.hear("hello")
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("hello again")
+    assert [one.segment.text for one in table.finals] == ["hello again"]
+
+
+def test_partials_come_first_soon_and_then_by_the_second() -> None:
+    table = Table()
+    table.sound(0.7, 0.9)
+    assert table.hear("one two") is not None
+    assert table.hear() is None
+    for said in ("one two three", "one two three four", "one too three"):
+        table.sound(0.5, 0.9)
+        assert table.hear() is None
+        table.sound(0.55, 0.9)
+        assert table.hear(said) is not None
+    shown = [(one.text, one.stable, one.tail) for one in table.of(Partial)]  # type: ignore[union-attr]
+    assert shown == [
+        ("one", "", "two"),
+        ("one two", "one two", "three"),
+        ("one two three", "one two three", "four"),
+        ("one two three", "one two three", ""),
+    ]
+
+
+def test_without_partials_nothing_is_recognised_before_a_pause() -> None:
+    table = Table(LiveOptions(partials=False))
+    table.sound(3.0, 0.9)
+    assert table.hear() is None
+    table.sound(0.3, 0.0)
+    assert table.hear("all of it") is not None
+    assert not table.of(Partial)
+
+
+def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    partial = table.begin()
+    assert partial is not None
+    assert not partial.unwanted
+    table.sound(0.3, 0.0)
+    assert partial.unwanted
+    speculative = table.begin()
+    assert speculative is not None
+    assert speculative.urgency is Urgency.SPECULATIVE
+
+
+def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
+    table = Table(LiveOptions(endpointing=SHORT))
+    table.sound(5.0, 0.9)
+    table.sound(1.0, 0.0)
+    while table.hear("words") is not None:
+        pass
+    pieces = table.finals
+    assert len(pieces) >= 3
+    assert {one.turn for one in pieces} == {0}
+    assert [one.piece for one in pieces] == list(range(len(pieces)))
+    for one, after in itertools.pairwise(pieces):
+        assert one.segment.end == after.segment.start
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == joined(["words"] * len(pieces))
+
+
+def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    for _ in range(2):
+        table.sound(1.0, 0.9)
+        table.sound(1.0, 0.0)
+        table.hear("words")
+    assert len(table.finals) == 2
+    assert not table.of(TurnEnded)
+    table.take(table.hearing.commit(0.0))
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == "words words"
+
+
+def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table.sound(1.0, 0.0)
+    table.take(table.hearing.commit(0.0))
+    assert table.of(TurnEnded) == [
+        TurnEnded(0, pytest.approx(1.0, abs=0.05), pytest.approx(1.0, abs=0.05), "", committed=True)
+    ]
+
+
+def test_a_session_of_one_turn_ends_with_its_first_pause() -> None:
+    table = Table(LiveOptions(turns=Turns.ONE))
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("over")
+    assert isinstance(table.told[-2], Summary | Heard)
+    assert table.hearing.over
+    [summary] = table.of(Summary)
+    assert isinstance(summary, Summary)
+    assert summary.transcript.text == "over"
+
+
+def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    partial = table.begin()
+    assert partial is not None
+    table.take(table.hearing.cancel())
+    before = len(table.told)
+    assert partial.unwanted
+    table.end(partial, "too late")
+    assert len(table.told) == before
+    assert table.of(TurnDropped)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("next")
+    assert [(one.turn, one.segment.text) for one in table.finals] == [(1, "next")]
+
+
+def test_a_turn_that_has_ended_is_told_before_the_one_behind_it_is_dropped() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.cancel())
+    assert not table.of(TurnDropped), "the first has no words yet"
+    table.hear("first")
+    assert [(one.turn, one.segment.text) for one in table.finals] == [(0, "first")]
+    ends = [one for one in table.told if isinstance(one, TurnEnded | TurnDropped)]
+    assert [(type(one), one.turn) for one in ends] == [(TurnEnded, 0), (TurnDropped, 1)]
+    assert table.begin() is None
+
+
+def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
+    table = Table()
+    table.sound(0.9, 0.9)
+    table.hear("one two")
+    table.sound(1.2, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.hear(None)
+    [final] = table.finals
+    assert (final.segment.text, final.segment.flags) == ("one two", (UNHEARD,))
+    [noticed] = table.of(Noticed)
+    assert isinstance(noticed, Noticed)
+    assert noticed.notice.code == "recognition_failed"
+
+
+def test_it_goes_on_for_one_that_died() -> None:
+    said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
+    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1, (10, 11)))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.hear("and this")
+    table.take(table.hearing.finish(0.0))
+    [final] = table.finals
+    assert (final.turn, final.piece) == (7, 12)
+    assert final.segment.start >= 3.0
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == "and that and this"
+    [summary] = table.of(Summary)
+    assert isinstance(summary, Summary)
+    assert summary.transcript.text == "before that and that and this"
+    assert not table.of(SpeechStarted), "its turn had begun"
+
+
+def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_sound_is_kept() -> (
+    None
+):
+    table = Table(LiveOptions(turns=Turns.ONE))
+    for _ in range(3):  # as a microphone that goes on while the final is recognized
+        table.sound(1.0, 0.9)
+        table.sound(0.8, 0.0)
+    while table.hear() is not None:
+        pass
+    assert [one.turn for one in table.of(SpeechStarted)] == [0]  # type: ignore[attr-defined]
+    assert [one.turn for one in table.of(TurnEnded)] == [0]  # type: ignore[attr-defined]
+    assert isinstance(table.told[-1], Summary)
+    assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME
+
+
+def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits() -> None:
+    table = Table(LiveOptions(partials=False))
+    table.sound(30.0, 0.0)
+    assert table.hearing._sound.end - table.hearing._sound.start < LIVE_RATE
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    assert table.hearing.backlog_s == pytest.approx(1.3, abs=0.2)
+    table.hear()
+    assert table.hearing.backlog_s == 0.0
+
+
+def say(table: Table, speech_s: float, pause_s: float, text: str | None = "some words") -> None:
+    """A piece, and what is heard of it once it has ended."""
+    table.sound(speech_s, 0.9)
+    table.sound(pause_s, 0.0)
+    table.hear(text)
+
+
+def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_are_short() -> None:
+    table = Table(LiveOptions(partials=False), context=True)
+    for speech_s, pause_s, text in [
+        (2.0, 0.7, "one"),
+        (2.0, 0.7, "two"),
+        (1.0, 0.7, "three"),
+        (6.0, 2.5, "too long with the one before"),
+        (1.0, 0.7, "too far from the one before"),
+        (1.0, 0.7, None),
+        (1.0, 0.7, "nobody understood the one before"),
+        (1.0, 0.7, "last"),
+    ]:
+        say(table, speech_s, pause_s, text)
+    said = [before and [one.text for one in before.said] for before in table.behind]
+    far, unheard = "too far from the one before", "nobody understood the one before"
+    assert said == [None, ["one"], ["one", "two"], None, None, [far], None, [unheard]]
+    for one in table.behind[1:2]:
+        assert one is not None
+        assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)
+
+
+def test_what_was_dropped_is_not_heard_again_and_partials_are_heard_alone() -> None:
+    table = Table(context=True)
+    say(table, 0.5, 0.7)
+    table.sound(1.0, 0.9)
+    table.hear("a partial")
+    assert table.behind[-1] is None
+    table.take(table.hearing.cancel())
+    say(table, 0.5, 0.7)
+    assert table.behind[-1] is None
+
+
+def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() -> None:
+    table = Table(LiveOptions(partials=False), context=True)
+    say(table, 2.0, 0.7)
+    kept = table.hearing._sound
+    assert kept.end - kept.start > 2 * LIVE_RATE
+    heard = [one for one in table.told if isinstance(one, Heard)]
+    assert heard[-1].settled > 2.0, "nobody needs it to begin anew"
+    table.sound(9.0, 0.0)
+    assert kept.end - kept.start < LIVE_RATE
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    turns=st.sampled_from(list(Turns)),
+    partials=st.booleans(),
+    context=st.booleans(),
+)
+def test_whatever_comes_in_whatever_order_the_story_is_whole(
+    seed: int, turns: Turns, partials: bool, context: bool
+) -> None:
+    chance = random.Random(seed)
+    table = Table(LiveOptions(turns=turns, partials=partials, endpointing=SHORT), context=context)
+    hearing = table.hearing
+    for _ in range(chance.randrange(5, 60)):
+        match chance.randrange(8):
+            case 0 | 1 | 2 if not hearing.finishing:
+                table.sound(chance.random() * 1.5, chance.choice((0.0, 0.2, 0.6, 0.9)))
+            case 3 | 4 if len(table.going) < 3:
+                table.begin()
+            case 5 | 6 if table.going:
+                said = " ".join("abc"[: chance.randrange(4)])
+                table.end(chance.choice(table.going), chance.choice((said, said, None)))
+            case 7 if not hearing.finishing:
+                table.take(
+                    chance.choice((lambda: hearing.commit(0.0), hearing.cancel))()
+                    if chance.random() < 0.5
+                    else ()
+                )
+    table.take(hearing.finish(0.0))
+    while table.going or hearing.wish() is not None:
+        table.end(table.going[0] if table.going else table.begin(), "end")  # type: ignore[arg-type]
+    assert hearing.over
+    assert hearing.wish() is None
+    _holds(table.told)
+
+
+def _holds(told: list[LiveEvent]) -> None:
+    """What is promised of any story."""
+    summary = [one for one in told if isinstance(one, Summary)]
+    assert len(summary) == 1
+    finals = [one for one in told if isinstance(one, Final)]
+    assert [one.segment for one in finals] == list(summary[0].transcript.segments)
+    assert [one.piece for one in finals] == sorted({one.piece for one in finals})
+    ended: list[int] = []
+    stable: dict[int, str] = {}
+    final_of: set[int] = set()
+    settled = 0.0
+    texts: dict[int, list[str]] = {}
+    for place, one in enumerate(told):
+        match one:
+            case SpeechStarted(turn) | SpeechStopped(turn):
+                assert turn not in ended
+            case Partial() as partial:
+                assert partial.turn not in ended
+                assert partial.piece not in final_of
+                before = stable.get(partial.piece, "")
+                assert partial.stable.startswith(before)
+                assert partial.text.startswith(partial.stable)
+                stable[partial.piece] = partial.stable
+            case Final() as final:
+                assert final.turn not in ended
+                assert final.segment.start >= settled - 1e-6, "the sound of it was let go of"
+                final_of.add(final.piece)
+                texts.setdefault(final.turn, []).append(final.segment.text)
+            case TurnEnded(turn, start, end, text, _):
+                assert turn not in ended
+                assert start <= end
+                assert text == joined(texts.get(turn, []))
+                ended.append(turn)
+            case TurnDropped(turn):
+                ended.append(turn)
+            case Heard(at, now_settled):
+                assert settled <= now_settled <= at
+                settled = now_settled
+            case Summary():
+                assert all(isinstance(after, Heard) for after in told[place + 1 :])
+    assert ended == sorted(ended)
+
+
+def test_options_may_change_between_two_pieces() -> None:
+    table = Table()
+    patient = dataclasses.replace(LiveOptions(), endpointing=Endpointing(silence_s=2.0))
+    table.hearing.change(patient)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    assert not table.of(SpeechStopped)
+    table.sound(1.2, 0.0)
+    assert table.of(SpeechStopped)
+
+
+GROWING = Manner(first_s=0.16, step_s=0.16, grows=True)
+
+
+def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
+    table = Table(manner=GROWING)
+    for text in ("one", "one", "one two"):
+        table.sound(0.5, 0.9)
+        listen = table.hear(text)
+        assert listen is not None
+        assert listen.urgency is Urgency.PARTIAL
+        assert listen.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
+    told = [one for one in table.told if isinstance(one, Partial)]
+    assert [(one.text, one.stable, one.tail) for one in told] == [
+        ("one", "one", ""),
+        ("one two", "one two", ""),
+    ]
+
+
+def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_a_pause() -> None:
+    table = Table(LiveOptions(partials=False), manner=GROWING)
+    table.sound(0.6, 0.9)
+    assert table.hear("one") is not None
+    table.sound(0.3, 0.0)
+    assert table.hear() is None, "a pause is heard that may be none"
+    assert not table.of(Partial)
+
+
+def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
+    table = Table(manner=GROWING)
+    table.sound(0.6, 0.9)
+    partial = table.begin()
+    assert partial is not None
+    table.sound(0.8, 0.0)
+    assert table.begin() is None, "two go on with one draft"
+    table.end(partial, "one")
+    final = table.begin()
+    assert final is not None
+    assert final.urgency is Urgency.FINAL
+    assert final.piece.draft is not None
+    table.end(final, "one two")
+    assert [one.segment.text for one in table.finals] == ["one two"]
+
+
+def test_a_session_that_is_turned_away_says_so_and_nothing_else_whatever_sound_follows() -> None:
+    table = Table()
+    table.hearing.verdict = lambda: Verdict.REFUSE
+    table.sound(0.2, 0.0)
+    table.sound(2.0, 1.0)
+    table.sound(2.0, 0.0)
+    assert [type(event) for event in table.told if not isinstance(event, Heard)] == [TurnedAway]
+    assert table.hearing.over
+    assert not table.hear()
+
+
+def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    verdicts = iter([Verdict.SHED, Verdict.SERVE])
+    table.hearing.verdict = lambda: next(verdicts)
+    for _ in range(2):
+        table.sound(1.0, 1.0)
+        table.sound(1.0, 0.0)
+    assert not table.hearing.speaking
+    assert not table.hear(), "of all pieces of the turn"
+    table.take(table.hearing.commit(0.0))
+    table.sound(1.0, 1.0)
+    assert table.hearing.speaking
+    table.sound(1.0, 0.0)
+    assert table.hearing.waiting_s > 1.0
+    while table.hear("heard"):
+        pass
+    table.take(table.hearing.commit(0.0))
+    [noticed] = table.of(Noticed)
+    assert isinstance(noticed, Noticed)
+    assert (noticed.notice.code, noticed.turn) == (UTTERANCE_DROPPED, 0)
+    ended = [(one.text, one.committed) for one in table.told if isinstance(one, TurnEnded)]
+    assert ended == [("", True), ("heard", True)]
+    assert [one.turn for one in table.told if isinstance(one, Final)] == [1]

@@ -1,0 +1,153 @@
+"""What is counted, how much of it is kept, and when the service is not healthy."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain_text
+
+from sidecar import errors
+from sidecar.auth.identity import Identity, Proof
+from sidecar.interfaces.live_events import UNHEARD, Final, SpeechStarted, TurnEnded
+from sidecar.live.sessions.counted import Counted
+from sidecar.observability import classic
+from sidecar.observability.counts import MOST, OTHER, Counter, Histogram, Spread
+from sidecar.observability.exposition import exposition
+from sidecar.observability.outcomes import (
+    Lately,
+    Outcome,
+    Outcomes,
+    Thresholds,
+    outcome_of,
+    trouble,
+)
+from sidecar.observability.tally import PREFIX, Tally
+from sidecar.transcripts.transcript import Segment
+
+OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+
+
+def test_a_number_has_an_end_to_its_labels() -> None:
+    counter, histogram = Counter("n", "what", ("user",)), Histogram("h", "what", (1,), ("user",))
+    for user in range(10_000):
+        counter.add(f"user {user}")
+        histogram.see(0.5, f"user {user}")
+    assert len(counter.values) == len(histogram.spreads) == MOST + 1
+    assert counter.total == 10_000
+    assert counter.of(OTHER) == histogram.spreads[OTHER,].count == 10_000 - MOST
+
+
+def test_values_are_spread_over_bounds_that_count_all_below() -> None:
+    spread = Spread((0.1, 1.0))
+    for value in (0.05, 0.1, 0.5, 7):
+        spread.see(value)
+    assert spread.buckets() == [("0.1", 2), ("1.0", 3), ("+Inf", 4)]
+    assert (spread.count, spread.largest, spread.mean) == (4, 7, pytest.approx(1.9125))
+
+
+@pytest.mark.parametrize(
+    ("lately", "why"),
+    [
+        (Lately(), None),
+        (Lately(failed=4), None),  # too few to say
+        (Lately(done=3, failed=2), None),
+        (Lately(done=2, failed=3), "too_many_failures"),
+        (Lately(done=3, timed_out=3), None),
+        (Lately(done=2, timed_out=3), "too_many_timeouts"),
+    ],
+)
+def test_too_much_that_goes_wrong_is_not_healthy(lately: Lately, why: str | None) -> None:
+    assert trouble(lately, Thresholds()) == why
+
+
+def test_what_is_long_past_counts_no_more_and_takes_no_room() -> None:
+    now = [0.0]
+    outcomes = Outcomes(60, lambda: now[0])
+    for second in range(1000):
+        now[0] = second / 2
+        outcomes.add(Outcome.DONE if second % 2 else Outcome.FAILED)
+    assert len(outcomes._seconds) <= 62
+    assert outcomes.lately() == Lately(done=60, failed=60)
+    now[0] += 61
+    assert outcomes.lately() == Lately()
+
+
+def test_what_is_the_client_s_fault_says_nothing_of_the_engine() -> None:
+    found = {error.code: outcome_of(error()) for error in errors.all_errors()}
+    assert found["audio_undecodable"] is found["queue_full"] is found["wont_fit"] is None
+    assert found["engine_crashed"] is found["model_load_failed"] is Outcome.FAILED
+    assert found["upstream_timeout"] is Outcome.TIMED_OUT
+    assert found["internal"] is Outcome.FAILED
+
+
+def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
+    def page(users: int) -> str:
+        tally = Tally()
+        for number in range(users):
+            who = Identity(f"somebody {number}", Proof.JWT)
+            counted = Counted(tally.live, "live", patience_s=20)
+            counted.sound(1)
+            counted.said(SpeechStarted(0, 0))
+            counted.said(Final(0, 0, Segment(0, 1, f"said by {who.subject}"), work_s=0.1))
+            counted.said(TurnEnded(0, 0, 1, "said"))
+            counted.ended(None, finished=True)
+            tally.wires.requests.add("GET", "/jobs/{job_id}", "200")
+            tally.jobs.done(3, 1, 2)
+        return exposition(tally.measured(), classic.gauges(classic.nested(tally, 0)), PREFIX, "")[
+            0
+        ].decode()
+
+    one, many = page(1), page(10_000)
+    assert len(one.splitlines()) == len(many.splitlines())
+    assert "somebody" not in many
+    assert 'vibevoice_live_sessions_ended_total{reason="done",wire="live"} 10000.0' in many
+
+
+def test_a_stretch_that_was_not_understood_failed_or_came_too_late() -> None:
+    tally = Tally()
+    counted = Counted(tally.live, "live", patience_s=5)
+    for work_s in (0.1, 6.0):
+        segment = Segment(0, 1, "", flags=(UNHEARD,))
+        counted.said(Final(0, 0, segment, work_s=work_s))
+    counted.said(SpeechStarted(0, 0))
+    counted.ended(errors.EngineCrashed(), finished=False)
+    assert tally.outcomes.lately() == Lately(timed_out=1, failed=2)
+    assert tally.live.orphaned.total == 1
+    assert tally.live.speaking == 0
+    assert tally.live.ended.values == {("live", "engine_crashed"): 1}
+
+
+def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
+    tally = Tally()
+    tally.jobs.done(3, 1, 2)
+    tally.wires.calls.add("/stt.STTBackend/CreateSession", "UNAUTHENTICATED")
+    by_owner = {"jwt:a-b": 1, "jwt:a_b": 2}  # of which the names are the same by then
+    other = classic.gauges(classic.nested(tally, 3, by_owner))
+
+    def numbers(accept: str, read: object) -> dict[tuple[str, str], float]:
+        page, kind = exposition(tally.measured(), other, PREFIX, accept)
+        assert kind.startswith(
+            "application/openmetrics-text" if accept else "text/plain; version=0.0.4"
+        )
+        families = read(page.decode())  # type: ignore[operator]
+        return {
+            (sample.name, str(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+            if not sample.name.startswith("process_")
+        }
+
+    plain = numbers("", plain_text)
+    assert plain == numbers(OPEN, open_metrics)
+    assert plain["stt_active_sessions_by_api_jwt_a_b", "[]"] == 3
+    assert plain["stt_error_counts_UNAUTHENTICATED", "[]"] == 1
+    assert plain["vibevoice_jobs_ended_total", "[('outcome', 'done')]"] == 1
+
+
+def test_names_follow_the_conventions_of_prometheus() -> None:
+    for one in Tally().measured():
+        if isinstance(one, Counter):
+            assert one.name.endswith("_total"), one.name
+        else:
+            assert one.name.endswith(("_seconds", "_ratio")), one.name
+        assert one.what.endswith("."), one.name

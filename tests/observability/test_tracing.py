@@ -1,0 +1,293 @@
+"""Traces, as a collector gets them: OTLP over HTTP, on a real socket."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import os
+import sys
+import threading
+import wave
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_client import Client
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from scripted_speech import sound, talk
+from service_process import PATIENCE_S, Server, wait_until
+from websockets.sync.client import connect
+
+from sidecar import errors
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.live_events import Final
+from sidecar.jobs.events import Begun, Change, Crashed, JobEvent, PutBack
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.traced import Way, stages
+from sidecar.live.sessions.session_traces import utterance
+from sidecar.observability import tracing
+from sidecar.observability.tracing import Arrival, NoTraces, Stage, configured
+from sidecar.server.app import create_app, create_service
+from sidecar.transcripts.transcript import Segment
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+ABOVE = "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{ABOVE}-01"
+
+
+class Collector:
+    """Takes what is sent to it."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.raw = b""
+        self.paths: set[str] = set()
+        self.resource: dict[str, str] = {}
+        outer = self
+
+        class Taker(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.paths.add(self.path)
+                if self.path == "/v1/traces":
+                    outer.take(body)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def take(self, raw: bytes) -> None:
+        request = ExportTraceServiceRequest.FromString(raw)
+        for resource in request.resource_spans:
+            values = {one.key: one.value.string_value for one in resource.resource.attributes}
+            self.resource |= values
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        self.raw += raw
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+    def root(self, name: str, **attributes: object) -> Span:
+        """The one that has these attributes, once it came."""
+
+        def found() -> Span | None:
+            fits = (
+                one
+                for one in self.named(name)
+                if attributes.items()
+                <= {k.split(".")[-1]: v for k, v in values(one).items()}.items()
+            )
+            return next(fits, None)
+
+        span: Span = wait_until(found, PATIENCE_S, f"a span {name}")
+        return span
+
+    def below(self, span: Span) -> list[Span]:
+        """Its parts, in order."""
+        parts = [one for one in self.spans if one.parent_span_id == span.span_id]
+        return sorted(parts, key=lambda one: one.start_time_unix_nano)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def values(span: Span) -> dict[str, object]:
+    return {
+        one.key: getattr(one.value, str(one.value.WhichOneof("value"))) for one in span.attributes
+    }
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    one = Collector()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")  # which must not tell addresses
+        with Server(tmp_path_factory.mktemp("traced"), grpc_port=0) as one:
+            yield one
+
+
+def wav(seconds: float) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(sound((seconds, 0.3)))
+    return file.getvalue()
+
+
+def test_a_job_is_a_span_with_one_for_each_stage_and_none_of_its_words(
+    server: Server, collector: Collector
+) -> None:
+    answer = server.client.post(
+        "/transcribe",
+        files={"audio": ("Secret Plans.wav", wav(3))},
+        data={"prompt": "Xylophon"},
+        headers={"traceparent": TRACEPARENT, "tracestate": "vendor=1"},
+    )
+    assert answer.status_code == 200
+    root = collector.root("transcription", outcome="done", audio_s=3.0)
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, ABOVE)
+    assert root.trace_state == "vendor=1"
+    parts = collector.below(root)
+    names = ["received", "looked_at", "queued", "loaded", "run", "answered"]
+    assert [one.name for one in parts] == names
+    assert parts[0].start_time_unix_nano == root.start_time_unix_nano
+    assert parts[-1].end_time_unix_nano == root.end_time_unix_nano
+    for one, following in pairwise(parts):
+        assert one.start_time_unix_nano <= one.end_time_unix_nano
+        assert abs(one.end_time_unix_nano - following.start_time_unix_nano) < 1_000  # ns: rounding
+    engine, attempts = values(root)["vibevoice.engine"], values(root)["vibevoice.attempts"]
+    assert (engine, attempts) == ("scripted", 1)
+    assert collector.resource["service.name"] == "vibevoice-asr"
+    said = [segment["text"] for segment in answer.json()["segments"]]
+    assert len(said) == 3
+    for word in (*said, "Secret", "Xylophon", str(server.home), "/transcribe"):
+        assert word.encode() not in collector.raw
+    assert collector.paths == {"/v1/traces"}
+
+
+def test_what_is_refused_and_what_is_fetched_later_are_told_too(
+    server: Server, collector: Collector
+) -> None:
+    assert server.post(b"no sound at all").status_code >= 400
+    refused = collector.root("transcription", outcome="refused")
+    assert refused.status.code == Status.STATUS_CODE_ERROR
+    assert [one.name for one in collector.below(refused)] == ["received", "looked_at"]
+    server.submit(wav(2))
+    later = collector.root("transcription", outcome="done", audio_s=2.0)
+    names = [one.name for one in collector.below(later)]
+    assert names == ["received", "looked_at", "queued", "run"]  # it is loaded, and was answered
+    assert not later.parent_span_id
+
+
+def test_an_utterance_over_grpc_is_a_span_of_its_session_in_the_trace_of_its_client(
+    server: Server, collector: Collector
+) -> None:
+    with Client(server.health()["grpc_port"], traceparent=TRACEPARENT) as client:
+        client.create("anna-talks")
+        finals = client.say("anna-talks", talk(0.3, 0.1)).finals
+    root = collector.root("live session", utterances=len(finals))
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, ABOVE)
+    parts = collector.below(root)
+    assert sorted(one.name for one in parts) == ["loaded", *["utterance"] * len(finals)]
+    for one in parts:
+        if one.name == "utterance":
+            stages = [part.name for part in collector.below(one)]
+            assert sorted(stages) == ["queued", "received", "run"]
+    for word in ("anna", *{word for one in finals for word in one.text.split()}):
+        assert word.encode() not in collector.raw
+
+
+def test_a_websocket_brings_its_trace_in_its_head(server: Server, collector: Collector) -> None:
+    url = f"ws://127.0.0.1:{server.port}/v1/live"
+    with connect(url, additional_headers={"traceparent": TRACEPARENT}) as live:
+        live.send('{"type": "begin"}')
+        live.send(sound((1.25, 0.0)))
+        live.send('{"type": "finish"}')
+        while '"summary"' not in live.recv(PATIENCE_S):
+            pass
+    root = collector.root("live session", audio_s=1.25)
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, ABOVE)
+
+
+def test_a_trace_that_its_client_does_not_keep_is_not_sent(
+    server: Server, collector: Collector
+) -> None:
+    unkept = f"00-{'1' * 32}-{ABOVE}-00"
+    files = {"audio": ("a.wav", wav(1))}
+    assert server.client.post(
+        "/transcribe", files=files, headers={"traceparent": unkept}
+    ).is_success
+    assert server.client.post("/transcribe", files=files).is_success
+    collector.root("transcription", outcome="done", audio_s=1.0)
+    assert not any(span.trace_id.hex() == "1" * 32 for span in collector.spans)
+
+
+# --- off, and pure
+
+
+def test_off_nothing_is_there_to_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    settings = load_settings(engine="scripted", data_dir=tmp_path)
+    service = create_service(settings)
+    assert isinstance(service.traces, NoTraces)
+    assert service._observed.jobs is None
+    assert service.live._observers == []
+    layers = [layer.cls.__name__ for layer in create_app(settings, service).user_middleware]
+    assert "Arrivals" not in layers
+
+
+def test_the_standard_s_variables_turn_them_on_and_off() -> None:
+    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    assert configured(there)
+    assert configured({"OTEL_TRACES_EXPORTER": "otlp"})
+    assert not configured({})
+    assert not configured({**there, "OTEL_SDK_DISABLED": "true"})
+    assert not configured({**there, "OTEL_TRACES_EXPORTER": "none"})
+
+
+def test_without_the_packages_a_setting_is_an_error_and_a_variable_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sidecar.observability.otel", None)
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        tracing.traces_of("http://127.0.0.1:4318", "1")
+    assert "vibevoice-asr[otel]" in caught.value.hint
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    assert not tracing.traces_of(None, "1").on
+
+
+def record(**fields: Any) -> JobRecord:
+    plain: Any = dict.fromkeys(("audio", "options", "facts", "progress"))
+    return JobRecord(id="a", owner="b", created=10.0, **plain, **fields)
+
+
+def test_each_attempt_is_a_stage_and_a_load_is_told_where_it_was_waited_for() -> None:
+    changes: list[tuple[float, Change]] = [
+        *((12.0, Begun()), (13.0, Crashed()), (14.0, PutBack(counted=True)), (17.0, Begun())),
+    ]
+    events = [JobEvent(n, at, change) for n, (at, change) in enumerate(changes, 1)]
+    way = Way(9.0, Arrival(8.0), events)
+    found = stages(way, record(ended=20.0), (16.5, 18.0))
+    assert [(one.name, one.begin, one.end, one.error) for one in found] == [
+        ("received", 8.0, 9.0, ""),
+        ("looked_at", 9.0, 10.0, ""),
+        ("queued", 10.0, 12.0, ""),
+        ("run", 12.0, 13.0, "engine_crashed"),
+        ("queued", 14.0, 17.0, ""),
+        ("loaded", 17.0, 18.0, ""),
+        ("run", 18.0, 20.0, ""),
+    ]
+    waited = stages(Way(9.0, None), record(ended=11.0), (0.0, 1.0))
+    assert [one.name for one in waited] == ["looked_at", "queued"]
+
+
+def test_an_utterance_falls_into_sound_waiting_and_work_and_never_begins_before_itself() -> None:
+    final = Final(0, 0, Segment(1.0, 3.0, "secret"), wait_s=0.5, work_s=1.0)
+    parts = utterance(final, 100.0, 104.0).stages
+    assert [(one.name, one.begin, one.end) for one in parts] == [
+        ("received", 100.0, 102.5),
+        ("queued", 102.5, 103.0),
+        ("run", 103.0, 104.0),
+    ]
+    assert all(100.0 <= one.begin <= one.end for one in utterance(final, 100.0, 100.2).stages)
+    assert Stage("a", 0.0, 1.0).stages == ()

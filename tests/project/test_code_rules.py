@@ -1,0 +1,315 @@
+"""The rules of the house that a tool can hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    path for path in (ROOT / "sidecar").rglob("*.py") if not path.stem.endswith("_pb2")
+)
+HEAVY = {
+    "numpy",
+    "onnxruntime",
+    "soundfile",
+    "soxr",
+    "moonshine_voice",
+    "torch",
+    "transformers",
+    "rich",
+    "httpx",
+    "cryptography",
+    "jwt",
+    "grpc",
+    "google",
+    "prometheus_client",
+    "opentelemetry.sdk",
+    "yaml",
+    "botocore",
+}
+
+
+def test_the_rooms_import_each_other_in_one_direction_only() -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_nothing_heavy_is_imported_before_the_service_answers() -> None:
+    code = "import sys, sidecar.server.app; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = result.stdout.split()
+    assert not HEAVY & {*names, *(name.partition(".")[0] for name in names)}
+
+
+STATEMENTS = (
+    ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
+    ast.Assign, ast.AnnAssign, ast.If, ast.Pass,
+)  # fmt: skip
+MAKE_VALUES = {
+    *(
+        "Begin",
+        "Endpointing",
+        "frozenset",
+        "float",
+        "len",
+        "round",
+        "range",
+        "str",
+        "getattr",
+        "', '.join",
+        "casefold",
+        "Path",
+        "resolve",
+    ),
+    *(
+        "CFUNCTYPE",
+        "POINTER",
+        "re.compile",
+        "struct.Struct",
+        "TypeVar",
+        "logging.getLogger",
+        "__subclasses__",
+    ),
+    *(
+        "auto",
+        "Embedded",
+        "_Embedded",
+        "dataclass",
+        "dataclasses.dataclass",
+        "field",
+        "dataclasses.field",
+        "model_json_schema",
+    ),
+    *(
+        "BeforeValidator",
+        "ConfigDict",
+        "ContextVar",
+        "Field",
+        "SettingsConfigDict",
+        "typer.Option",
+        "create_model",
+        "field_validator",
+        "get_type_hints",
+        "typer.Argument",
+    ),
+    *(
+        "Container",
+        "EncoderShape",
+        "EngineSpec",
+        "Held",
+        "Identity",
+        "Interval",
+        "Key",
+        "Layout",
+        "Limits",
+        "Manner",
+        "MemoryPlan",
+        "Message",
+        "ModelShape",
+        "Named",
+        "Notice",
+        "Said",
+        "Patience",
+        "Sampling",
+        "TalkOptions",
+        "Tools",
+        "among",
+        "limits_of",
+        "VoiceSpec",
+    ),
+    *(
+        "parameter",
+        "submission",
+        "person_form",
+        "form",
+        "texts",
+        "operation",
+    ),  # of the OpenAPI page
+    "Words",  # of the sealed files
+    "build_version",  # reads the file that a build left beside us, and nothing else
+}
+"""Calls that give a value and leave nothing behind."""
+MENDED = {"main.py": "sys.path[0]"}
+"""The one that hosts may start from inside the package's folder."""
+
+
+def run_by_import(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All that an import evaluates: bodies of classes and guards too, those of functions not."""
+    for node in nodes:
+        yield node
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+                yield from run_by_import([*node.decorator_list, *defaults])
+            case ast.Lambda():
+                pass
+            case ast.If() if ast.unparse(node.test) == "__name__ == '__main__'":
+                pass
+            case _:
+                yield from run_by_import(ast.iter_child_nodes(node))
+
+
+def effects(source: str, mended: str = "") -> list[str]:
+    """What importing a module with this source would do beside defining names."""
+    found = []
+    for node in run_by_import(ast.parse(source).body):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.stmt() if not isinstance(node, STATEMENTS):
+                found.append(ast.unparse(node))
+            case ast.Call(func=called):
+                name = ast.unparse(called)
+                last = name.rpartition(".")[2] if isinstance(called, ast.Attribute) else name
+                if not {name, last} & MAKE_VALUES:
+                    found.append(name)
+            case ast.Attribute(ctx=ast.Store()) | ast.Subscript(ctx=ast.Store()):
+                found.append(ast.unparse(node))
+    return [each for each in found if each != mended]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_importing_a_module_has_no_effects(module: Path) -> None:
+    """At module level there are definitions, constants and guards; who calls, makes a value."""
+    assert effects(module.read_text("utf-8"), MENDED.get(module.name, "")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print('here')",
+        "log = open('log')",
+        "import os\nif os.name == 'posix':\n    os.makedirs('data')",
+        "import os\nif os.name == 'posix':\n    made = os.makedirs('data')",
+        "import os\nos.environ['A'] = 'b'",
+        "import sys\nsys.path[0] = 'elsewhere'",
+        "class A:\n    pool = start_threads()",
+        "def f(pool=start_threads()):\n    pass",
+        "@register('f')\ndef f():\n    pass",
+        "names = [open(name) for name in 'ab']",
+        "for name in 'ab':\n    pass",
+        "with lock:\n    pass",
+        "del name",
+    ],
+)
+def test_an_effect_is_seen_wherever_it_stands(source: str) -> None:
+    assert effects(source)
+
+
+def test_every_module_says_in_its_first_line_what_it_is() -> None:
+    """docs/rooms.md is made of these lines."""
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in MODULES}
+    unsaid = [
+        str(path.relative_to(ROOT))
+        for path, docstring in docstrings.items()
+        if not re.match(r"\S.*[.](\n\n|$)", docstring or "")
+    ]
+    assert unsaid == []
+
+
+WALL_CLOCKS = {
+    "time": {"time", "time_ns", "clock_gettime", "clock_gettime_ns"},
+    "datetime": {"now", "utcnow", "today"},
+}
+"""By module: what tells the time of the day as a number; its text (strftime) decides nothing."""
+
+
+def wall_clocks(source: str) -> list[str]:
+    """Where a source asks the clock on the wall, whatever it calls it."""
+    found = []
+    aliases = {"time": "time"}
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                aliases |= {name.asname or name.name: name.name for name in names}
+            case ast.ImportFrom(module="time", names=names):
+                found += [name.name for name in names if name.name in WALL_CLOCKS["time"] | {"*"}]
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if aliases.get(owner) == "time":
+                found += [name] if name in WALL_CLOCKS["time"] else []
+            case ast.Attribute(attr=name) if name in WALL_CLOCKS["datetime"]:
+                found.append(name)
+    return found
+
+
+CLOCK = ROOT / "sidecar/clock.py"
+"""The one module that asks, for dates that people read; whoever keeps one is handed the clock."""
+
+
+@pytest.mark.parametrize(
+    "module", sorted({*MODULES} - {CLOCK}), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_the_clock_on_the_wall_decides_nothing(module: Path) -> None:
+    """A clock that jumps changes names of files and lines of the log; waits are monotonic."""
+    assert wall_clocks(module.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time\nbegin = time.time()",
+        "import time\nclock = time.time",
+        "import time as clock\nbegin = clock.time_ns()",
+        "from time import time",
+        "from time import monotonic, time as now",
+        "from time import *",
+        "def f():\n    from time import time_ns",
+        "import datetime\ndatetime.datetime.now()",
+        "from datetime import datetime as d\nd.utcnow()",
+        "from datetime import date\ndate.today()",
+    ],
+)
+def test_the_clock_on_the_wall_is_known_by_any_name(source: str) -> None:
+    assert wall_clocks(source)
+    assert not wall_clocks("import time\ntime.monotonic(), time.strftime('%H')\n")
+
+
+BENCHMARKS = sorted((ROOT / "bench").glob("*.py"))
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda path: path.name)
+def test_what_a_benchmark_takes_from_the_service_is_there(benchmark: Path) -> None:
+    """No test runs most of them: nobody else would notice that a name has moved."""
+    nodes = ast.walk(ast.parse(benchmark.read_text("utf-8")))
+    taken = [one for one in nodes if isinstance(one, ast.ImportFrom)]
+    assert [missing for one in taken for missing in lacking(one)] == []
+
+
+def lacking(taken: ast.ImportFrom) -> list[str]:
+    """The names that a module of ours does not have, by its source."""
+    place = ROOT / (taken.module or "").replace(".", "/")
+    ways = place / "__init__.py", place.with_suffix(".pyi"), place.with_suffix(".py")
+    source = next(filter(Path.exists, ways), None)
+    if source is None:  # a library's
+        return []
+    there = {path.stem for path in place.glob("*")}
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Name(id=name):
+                there.add(name)
+            case ast.AsyncFunctionDef(name=name):
+                there.add(name)
+            case ast.alias(name=name, asname=renamed):
+                there.add(renamed or name)
+    return [f"{taken.module}.{one.name}" for one in taken.names if one.name not in there]
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by it: with two of them, running both folders fails."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({one for one in names if names.count(one) > 1})

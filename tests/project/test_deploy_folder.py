@@ -1,0 +1,163 @@
+"""What `deploy/` has for an administrator: units that systemd takes, settings that are ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from service_process import PATIENCE_S, Server, wait_until
+
+from sidecar.cli.flags import describe
+from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
+from sidecar.server.service_process import EXIT_CODES
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"
+USER = DEPLOY / "systemd/user/vibevoice-asr.service"
+SOCKET = DEPLOY / "systemd/vibevoice-asr.socket"
+EXPOSURE = {SYSTEM: 12, USER: 63}
+"""Tenths, at most; systemd 252 says 1.0 and 6.3 (docs/deploy.md)."""
+
+
+def analyzed(*words: str | Path, runtime: Path) -> subprocess.CompletedProcess[str]:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("NOT CHECKED: systemd-analyze is not here, and no unit was looked at")
+    return subprocess.run(
+        ["systemd-analyze", *map(str, words)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "SYSTEMD_COLORS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
+def placed(unit: Path, folder: Path, *drop_ins: str) -> Path:
+    """The unit as it is put in, with a program in ExecStart that is there."""
+    (folder / f"{unit.name}.d").mkdir(parents=True)
+    for drop_in in drop_ins:
+        shutil.copy(unit.with_name(drop_in), folder / f"{unit.name}.d")
+    text, changed = re.subn(
+        r"(?m)^(ExecStart|ExecStartPre)=\S+", r"\1=/bin/sh", unit.read_text("utf-8")
+    )
+    assert changed
+    (folder / unit.name).write_text(text, "utf-8")
+    return folder / unit.name
+
+
+def lines_of(unit: Path, name: str) -> list[str]:
+    return re.findall(rf"(?m)^{name}=(.+)$", unit.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("drop_ins", [(), ("gpu.conf",), ("network.conf",)], ids=" ".join)
+def test_systemd_understands_the_unit_for_everybody(
+    drop_ins: tuple[str, ...], tmp_path: Path
+) -> None:
+    unit = placed(SYSTEM, tmp_path / "units", *drop_ins)
+    done = analyzed("verify", "--man=no", unit, runtime=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_understands_the_socket_and_it_is_where_the_service_would_be(
+    tmp_path: Path,
+) -> None:
+    placed(SYSTEM, tmp_path / "units")
+    socket = shutil.copy(SOCKET, tmp_path / "units")
+    done = analyzed("verify", "--man=no", socket, runtime=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    host, port = (Settings.model_fields[name].default for name in ("host", "port"))
+    assert lines_of(SOCKET, "ListenStream") == [f"{host}:{port}"]
+
+
+def test_systemd_understands_the_unit_for_one_user(tmp_path: Path) -> None:
+    unit = placed(USER, tmp_path / "units")
+    done = analyzed("--user", "verify", "--man=no", unit, runtime=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_service_for_everybody_asks_for_a_token_and_jobs_are_their_users_alone(
+    voice: bytes, tmp_path: Path
+) -> None:
+    named = dict(line.split("=", 1) for line in lines_of(SYSTEM, "Environment"))
+    ours = {
+        name.removeprefix(ENV_PREFIX).lower(): value.replace("%S", str(tmp_path))
+        for name, value in named.items()
+        if name.startswith(ENV_PREFIX)
+    }
+    del ours["spool_dir"]
+    env = {**os.environ, **{f"{ENV_PREFIX}{name.upper()}": value for name, value in ours.items()}}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "sidecar.main", *words]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    (before,) = lines_of(SYSTEM, "ExecStartPre")
+    _, *words = before.split()
+    assert run(*words) == run(*words), "a second start makes no other key"
+    with Server(tmp_path / "server", **ours) as server:
+        anna, ben = (
+            {"Authorization": f"Bearer {run('token', 'create', '--subject', name)}"}
+            for name in ("anna", "ben")
+        )
+        send = {"files": {"file": ("voice.wav", voice)}}
+        assert server.client.post("/v1/jobs", **send).status_code == 401
+        sent = server.client.post("/v1/jobs", headers=anna, **send)
+        assert sent.status_code == 202, sent.text
+        job = f"/v1/jobs/{sent.json()['id']}"
+        assert server.client.get(job, headers=ben).status_code == 404
+        assert server.client.delete("/v1/data", headers=ben).status_code < 300
+        assert server.client.get(job, headers=anna).status_code == 200
+        run("token", "revoke", "anna")
+        wait_until(
+            lambda: server.client.get(job, headers=anna).status_code == 401,
+            PATIENCE_S,
+            "a token that was revoked counts no more",
+        )
+
+
+@pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
+def test_what_a_unit_leaves_open_is_no_more_than_the_document_says(
+    unit: Path, tmp_path: Path
+) -> None:
+    done = analyzed(
+        "security", "--offline=yes", f"--threshold={EXPOSURE[unit]}", "--no-pager", unit,
+        runtime=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
+def test_a_unit_knows_our_exit_codes_our_settings_and_our_grace(unit: Path) -> None:
+    (prevented,) = lines_of(unit, "RestartPreventExitStatus")
+    assert set(map(int, prevented.split())) == set(EXIT_CODES.values()) - {
+        EXIT_CODES["port_in_use"]
+    }
+    known = {flag.env for flag in describe()}
+    named = {line.split("=")[0] for line in lines_of(unit, "Environment")}
+    assert {name for name in named if name.startswith(ENV_PREFIX)} <= known
+    (patience,) = lines_of(unit, "TimeoutStopSec")
+    assert int(patience) > Settings.model_fields["shutdown_grace"].default + 10
+    assert lines_of(unit, "KillMode") == ["mixed"], "engines are told by the service"
+
+
+def test_the_example_of_an_environment_has_every_setting_at_its_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = (DEPLOY / "env.example").read_text("utf-8")
+    assert not re.search(r"(?m)^[^#\n]", text), "nothing is set as it stands"
+    said = dict(re.findall(rf"(?m)^#({ENV_PREFIX}\w+)=(.*)$", text))
+    assert list(said) == [flag.env for flag in describe()]
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(f"{ENV_PREFIX}CONFIG", str(tmp_path / "none.toml"))
+    defaults = load_settings()
+    assert said.pop(f"{ENV_PREFIX}CONFIG") == "", "the machine's own file is as good as none"
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == defaults

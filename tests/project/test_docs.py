@@ -1,0 +1,101 @@
+"""What the documents say is there, is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.settings import Settings
+from sidecar.interfaces.limits import limits_of
+from sidecar.interfaces.live import Endpointing
+from sidecar.protocols.openai_realtime.updates import LONGEST_PADDING_MS
+from sidecar.server.app import create_app
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+    missing = [link for link in links if not (document.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    from sidecar.cli.command_table import build_command
+
+    known = set(build_command().commands)
+    said = set(re.findall(r"vibevoice-asr (?!-)([a-z]+)", README)) - {"the", "is"}
+    assert said
+    assert said <= known
+
+
+def test_every_address_of_the_readme_is_one_that_the_service_answers() -> None:
+    app = create_app(Settings(engine="scripted"))
+    paths = {re.sub(r"\{[^}]+\}", "ID", path) for path in app.openapi()["paths"]}
+    said = set(re.findall(r"http://127\.0\.0\.1:8765(/[\w/-]+)", README)) - {"/docs"}
+    assert said
+    assert said <= paths
+
+
+def test_the_answer_in_the_readme_is_json_with_the_wire_s_fields() -> None:
+    (block,) = re.findall(r"```json\n(.+?)```", README, re.DOTALL)
+    body = json.loads(block)
+    assert set(body["segments"][0]) == {"speaker", "start_time", "end_time", "text"}
+    assert {"duration", "language", "processing_time", "model_precision", "num_speakers"} <= set(
+        body["metadata"]
+    )
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`((?:[\w-]+/)*\w+\.py)`", text))
+    assert len(named) > 10
+    missing = [
+        name
+        for name in named
+        if not any((top / name).is_file() for top in (ROOT / "sidecar", ROOT))
+        and not list((ROOT / "sidecar/engines").glob(f"*/{name}"))
+    ]
+    assert missing == []
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    text = (ROOT / "docs/architecture.md").read_text().partition("<!-- end of the rooms")[0]
+    rows = set(re.findall(r"^\| \[?`(\w+)(?:/\w+)?(?:/|\.py)`", text, re.MULTILINE))
+    house = ROOT / "sidecar"
+    packages = {path.parent.name for path in house.glob("*/__init__.py")}
+    assert rows == packages | {path.stem for path in house.glob("*.py")} - {"__init__"}
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    named = {
+        pair
+        for document in DOCUMENTS
+        for pair in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text())
+    }
+    assert len(named) > 10
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_the_pages_of_other_wires_have_the_limits_of_live_options() -> None:
+    limits = limits_of(Endpointing)
+    silence, threshold = limits["silence_s"], limits["threshold"]
+    pages = {name: (ROOT / f"docs/{name}.md").read_text() for name in ("grpc", "openai", "talk")}
+    assert f"`vad_silence` that is not {silence}" in pages["grpc"]
+    assert f"a VAD threshold below {threshold.least:g} or above {threshold.most:g}" in pages["grpc"]
+    padding, most = f"0 to {LONGEST_PADDING_MS:,}", f"to {1000 * silence.most:,}"
+    for name in ("openai", "talk"):
+        (row,) = (
+            line for line in pages[name].splitlines() if line.startswith("| `turn_detection`")
+        )
+        assert str(threshold) in row
+        assert padding in row
+        assert most in row

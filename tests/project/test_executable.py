@@ -1,0 +1,614 @@
+"""The executable: its recipe always, a built one where ``VIBEVOICE_EXECUTABLE`` names it.
+
+`make exe` builds one and runs this file with it: as another user where root runs the tests, from a
+place that cannot be written, with no Python on the PATH, in a folder with a space and an umlaut.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from service_process import PATIENCE_S
+
+from sidecar import engines, tts
+from sidecar.cli.demo import sample
+from sidecar.version import REVISION_FILE, build_version
+
+ROOT = Path(__file__).parents[2]
+SPEC = ROOT / "build_exe.spec"
+RELEASE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+BUILT = os.environ.get("VIBEVOICE_EXECUTABLE")
+OTHER_USER = "nobody"
+"""Who runs the executable where root runs the tests."""
+SAYS = "Do you hear me?"
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.stdin.read().split()))
+from rich.console import Console
+from rich.syntax import Syntax
+Console().print(Syntax("raise ValueError", "python"))
+"""
+"""Colours a line without the modules that standard input names."""
+built = pytest.mark.skipif(not BUILT, reason="no executable was built: make exe")
+posix = pytest.mark.skipif(os.name == "nt", reason="users and modes of POSIX")
+
+LARGE = ("vibevoice", "voxtral")
+"""Engines that run on torch."""
+
+
+# packaging/ holds scripts and is no package (it shares its name with one).
+sys.path.append(str(ROOT / "packaging"))
+bill, flavours, inside = map(importlib.import_module, ("bill", "flavours", "inside"))
+
+
+def importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def exists(module: str) -> bool:
+    """Whether there is a file for a module."""
+    return file_of(module) is not None
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module; its packages are not imported to look."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    if not rest:
+        return Path(spec.origin)
+    path = Path(spec.origin).parent.joinpath(*rest)
+    compiled = [*path.parent.glob(f"{path.name}.*.so"), *path.parent.glob(f"{path.name}*.pyd")]
+    places = (path / "__init__.py", path.with_suffix(".py"), *compiled)
+    return next((place for place in places if place.exists()), None)
+
+
+# The recipe
+
+
+def test_the_recipe_is_python_and_packs_neither_flavour_with_upx() -> None:
+    text = SPEC.read_text("utf-8")
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    named = {node.func.id: node for node in calls if isinstance(node.func, ast.Name)}
+    for name in ("EXE", "COLLECT"):
+        packed = {word.arg: word.value for word in named[name].keywords}["upx"]
+        assert isinstance(packed, ast.Constant)
+        assert packed.value is False
+
+
+@pytest.mark.parametrize("module", flavours.flavour("cpu").hidden)
+def test_every_module_that_is_found_by_name_is_there(module: str) -> None:
+    assert importable(module)
+
+
+def found_by_reading(tops: tuple[str, ...]) -> set[str]:
+    """Modules of packages that imports in the source lead to, as a packager follows them."""
+    waiting = [(path, "") for path in (ROOT / "sidecar").rglob("*.py")]
+    found: set[str] = set()
+    while waiting:
+        path, package = waiting.pop()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+                base = ".".join(filter(None, (above, node.module or "")))
+                names = {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            for name in names:
+                parts = name.split(".")
+                for length in range(1, len(parts) + 1):
+                    module = ".".join(parts[:length])
+                    if parts[0] not in tops or module in found or not (file := file_of(module)):
+                        continue
+                    found.add(module)
+                    if file.suffix == ".py":
+                        of = module if file.stem == "__init__" else module.rpartition(".")[0]
+                        waiting.append((file, of))
+    return found
+
+
+def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_build() -> None:
+    pytest.importorskip("cryptography", reason="the extra 'auth' is not installed")
+    tops = ("cryptography", "jwt", "_cffi_backend")
+    for name in ("cpu", "gpu") if importable("transformers") else ("cpu",):
+        flavour = flavours.flavour(name)
+        packed = found_by_reading(tops) | set(flavour.hidden)
+        assert not {top for top in tops if top in flavour.excluded}
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.support.minimal_dependencies"],
+            cwd=ROOT,
+            input="\n".join(packed),
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE_S,
+        )
+        assert ran.returncode == 0, ran.stderr
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "vibevoice-asr[auth,package]" in build["optional-dependencies"]["build"]
+
+
+def test_every_module_of_the_gpu_flavour_is_there() -> None:
+    if not importable("transformers"):
+        pytest.skip("the extra 'vibevoice' is not installed")
+    hidden = flavours.flavour("gpu").hidden
+    assert "transformers.models.vibevoice_asr.modeling_vibevoice_asr" in hidden
+    assert [module for module in hidden if not exists(module)] == []
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_nothing_is_left_out_that_a_flavour_needs(name: str) -> None:
+    """What every engine requires is in the GPU flavour, what the light one requires in both."""
+    if name == "gpu" and not importable("transformers"):
+        pytest.skip("the extra 'vibevoice' is not installed")
+    flavour = flavours.flavour(name)
+    left_out = set(flavour.excluded)
+    for spec in engines.ENGINES:
+        if name == "gpu" or spec.name not in LARGE:
+            assert not left_out & set(spec.requires)
+    assert not left_out & {module.split(".")[0] for module in flavour.hidden}
+    assert not left_out & set(flavour.hidden)
+
+
+def test_of_pygments_languages_only_those_are_packed_that_are_coloured() -> None:
+    left_out = {one for one in flavours.flavour("cpu").excluded if one.startswith("pygments.")}
+    assert len(left_out) > 200
+    assert not left_out & {"pygments.lexers", "pygments.lexers._mapping", "pygments.lexers.python"}
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        input="\n".join(left_out),
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "raise ValueError" in ran.stdout
+
+
+def test_what_belongs_to_glibc_is_left_to_the_system() -> None:
+    assert flavours.is_of_the_system("libmvec.so.1")
+    assert not flavours.is_of_the_system("libstdc++.so.6")
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_what_is_under_the_gpl_is_in_no_flavour(name: str) -> None:
+    if name == "gpu" and not importable("transformers"):
+        pytest.skip("the extra 'vibevoice' is not installed")
+    assert set(tts.spec_of("espeak").requires) <= set(flavours.flavour(name).excluded)
+
+
+def test_the_light_flavour_leaves_out_all_that_the_large_engine_requires() -> None:
+    for spec in engines.ENGINES:
+        if spec.name in LARGE:
+            assert set(spec.requires) <= set(flavours.flavour("cpu").excluded)
+
+
+def test_nothing_that_the_service_imports_is_left_out_of_the_light_flavour() -> None:
+    left_out = set(flavours.flavour("cpu").excluded)
+    imported = set()
+    for path in (ROOT / "sidecar").rglob("*.py"):
+        if any(
+            place in path.as_posix()
+            for place in (*(f"engines/{name}" for name in LARGE), "tts/espeak", "tts/vibevoice")
+        ):
+            continue
+        if "grpc_stt" in path.parts and not importable("grpc"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module)
+    # `pull` downloads for the other engine, and says where the package is missing.
+    assert imported & left_out <= {"huggingface_hub", "huggingface_hub.errors"} | {
+        name for name in imported if name.startswith("huggingface_hub.")
+    }
+
+
+def test_the_weights_the_sample_the_page_and_the_libraries_are_where_the_recipe_says() -> None:
+    data = list(flavours.data(flavours.flavour("cpu")))
+    names = {path.name for path, _ in data}
+    assert {"encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"} <= names
+    assert {sample().name, "swagger-ui-bundle.js", "swagger-ui.css"} <= names
+    assert "moonshine_voice/assets/tiny-en" in {folder for _, folder in data}
+    assert all(path.stat().st_size > 1_000_000 for path, _ in flavours.libraries())
+    assert flavours.ffmpeg().stat().st_size > 1_000_000
+
+
+def test_the_gpu_flavour_takes_the_model_of_languages_along() -> None:
+    if not importable("py3langid"):
+        pytest.skip("the extra 'vibevoice' is not installed")
+    from py3langid.langid import MODEL_FILE
+
+    files = {f"{folder}/{path.name}" for path, folder in flavours.data(flavours.flavour("gpu"))}
+    assert f"py3langid/{MODEL_FILE}" in files
+
+
+def test_every_engine_is_imported_by_a_literal_name() -> None:
+    """A packager cannot see names that are put together from strings."""
+    tree = ast.parse((ROOT / "sidecar/engines/__init__.py").read_text("utf-8"))
+    imported = {
+        alias.name.removesuffix("_engine")
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        and node.module in ("sidecar.engines", "sidecar.upstream")
+        for alias in node.names
+    }
+    assert {spec.name for spec in engines.ENGINES} <= imported
+
+
+@pytest.mark.parametrize(
+    ("stamp", "version"),
+    [
+        (None, "1.2.3"),
+        ("", "1.2.3"),
+        ("\n", "1.2.3"),
+        ("36b227a8617f\n", "1.2.3+36b227a8617f"),
+        ("36b227a8617f-dirty", "1.2.3+36b227a8617f.dirty"),
+        ("<script>ß", "1.2.3+script"),
+    ],
+)
+def test_a_build_carries_its_revision_and_the_source_tree_does_not(
+    tmp_path: Path, stamp: str | None, version: str
+) -> None:
+    if stamp is not None:
+        (tmp_path / REVISION_FILE).write_text(stamp, encoding="utf-8")
+    assert build_version("1.2.3", tmp_path) == version
+    assert not (ROOT / "sidecar" / REVISION_FILE).exists()
+
+
+def test_the_release_is_the_same_in_the_package_and_its_metadata() -> None:
+    text = (ROOT / "sidecar/__init__.py").read_text("utf-8")
+    (release,) = re.findall(r'build_version\("([^"]+)"\)', text)
+    assert release == RELEASE
+
+
+def test_the_workflow_builds_and_tries_the_executable_on_three_systems() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+    text = (ROOT / ".github/workflows/build.yml").read_text("utf-8")
+    workflow = yaml.safe_load(text)
+    job = workflow["jobs"]["executable"]
+    systems = {row["os"].split("-")[0] for row in job["strategy"]["matrix"]["include"]}
+    assert systems == {"ubuntu", "windows", "macos"}
+    assert workflow["permissions"] == {"contents": "read"}
+    commands = " ".join(step.get("run", "") for step in job["steps"])
+    named = re.findall(r"(?:^|\s)((?:tests|packaging)/\S+\.py|\S+\.spec)", commands)
+    assert {"build_exe.spec", "packaging/bill.py", "tests/project/test_executable.py"} <= set(named)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_a_file_is_traced_to_its_package_and_metadata_alone_are_none() -> None:
+    import numpy
+
+    module = Path(numpy.__file__)
+    (metadata,) = module.parents[1].glob("numpy-*.dist-info/METADATA")
+    found, rest = inside.owners([module, metadata, ROOT / "LICENSE"])
+    names = [inside.normal(one.metadata["Name"]) for one in found]
+    assert set(names) - {"pyinstaller"} == {"numpy"}  # its loader is in every build
+    assert rest == [ROOT / "LICENSE"]
+    assert inside.owners([metadata])[1] == []
+
+
+@pytest.mark.parametrize("package", inside.WITHIN)
+def test_what_a_wheel_carries_is_known_with_its_licence_and_version(package: str) -> None:
+    assert importable(package.replace("-", "_"))
+    for part in inside.WITHIN[package]:
+        assert part.licence
+        assert not part.text or (bill.TEXTS / part.text).stat().st_size > 10_000
+        if part.name in ("ffmpeg", "libsndfile", "libsoxr"):
+            assert re.match(r"\d+\.\d+", inside.version_within(part.name))
+
+
+# A built one
+
+
+class Guest:
+    """Somebody else's account, to whom the executable was given: a folder, and an environment."""
+
+    def __init__(self, folder: Path, executable: Path) -> None:
+        self.folder = folder
+        self.executable = executable
+        self.temp = folder / "tmp"
+        self.home = folder / "home"
+        self.work = folder / "Aufnahmen für später"
+        for made in (self.temp, self.home, self.work):
+            made.mkdir()
+        nowhere = folder / "no python here"
+        nowhere.mkdir()
+        system = {key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ}
+        self.env = {
+            **system,
+            "PATH": str(nowhere),
+            **dict.fromkeys(("HOME", "USERPROFILE"), str(self.home)),
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temp)),
+            "VIBEVOICE_CONFIG": str(self.home / "none.toml"),
+            "VIBEVOICE_ENGINE": "moonshine",
+            "VIBEVOICE_PORT": "0",
+        }
+        self.identity: dict[str, Any] = {}
+        if os.name == "posix" and os.geteuid() == 0:
+            import pwd
+
+            account = pwd.getpwnam(OTHER_USER)
+            self.identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            for made in (self.temp, self.home, self.work):
+                os.chown(made, account.pw_uid, account.pw_gid)
+
+    def start(self, *words: object, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(self.executable), *map(str, words)],
+            cwd=self.work,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            **self.identity,
+        )
+
+    def run(self, *words: object, **env: str) -> str:
+        """What it prints; it must succeed."""
+        with self.start(*words, **env) as process:
+            out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, out + err
+        return out
+
+    @contextlib.contextmanager
+    def serving(self, **env: str) -> Iterator[dict[str, Any]]:
+        """The ready line of a service that runs meanwhile."""
+        process = self.start("serve", "--log-level", "warning", **env)
+        try:
+            assert process.stdout is not None
+            limit = threading.Timer(PATIENCE_S, process.kill)
+            limit.start()
+            line = process.stdout.readline()
+            limit.cancel()
+            ready = json.loads(line or "null")
+            assert isinstance(ready, dict), line
+            assert ready["event"] == "ready", line
+            yield {**ready, "process": process}
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def digest(folder: Path) -> str:
+    """All names and contents below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        found.update(path.relative_to(folder).as_posix().encode())
+        if path.is_file():
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    """The build, copied to where its user may read and nobody may write."""
+    assert BUILT is not None
+    folder = Path(tempfile.mkdtemp(prefix="Programme für Gäste "))  # pytest's are closed to others
+    folder.chmod(0o755)
+    place = folder / "vibevoice asr"
+    shutil.copytree(Path(BUILT).resolve().parent, place, symlinks=True)
+    below = [place, *place.rglob("*")]
+    for path in below:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+    before = digest(place)
+    made = Guest(folder, place / Path(BUILT).name)
+    try:
+        yield made
+        assert digest(place) == before, "the build was written to"
+        assert list(made.temp.iterdir()) == []
+    finally:
+        for path in below:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@built
+@posix
+def test_it_is_another_user_who_cannot_write_to_the_build(guest: Guest) -> None:
+    if not guest.identity:
+        pytest.skip("only root can become another user: the rest runs as you")
+    probe = subprocess.run(
+        ["/bin/sh", "-c", 'id -un; : > "$1/x"', "sh", str(guest.executable.parent)],
+        capture_output=True,
+        text=True,
+        **guest.identity,
+    )
+    assert probe.stdout == f"{OTHER_USER}\n"
+    assert probe.returncode != 0
+
+
+@built
+def test_its_version_carries_the_git_revision(guest: Guest) -> None:
+    version = guest.run("--version").strip()
+    assert re.fullmatch(rf"vibevoice-asr {re.escape(RELEASE)}\+[0-9a-f]{{12}}(\.dirty)?", version)
+
+
+@built
+def test_its_doctor_finds_nothing_that_keeps_it_from_working(guest: Guest) -> None:
+    said = guest.run("doctor", COLUMNS="200")
+    assert re.search(r"ok +engine +moonshine", said), said
+    assert re.search(r"ok +ffmpeg +ffmpeg version", said), said
+
+
+@built
+def test_it_tells_two_people_apart_in_a_folder_with_a_space_and_an_umlaut(guest: Guest) -> None:
+    recording = guest.work / "Zwei Stimmen, schön.wav"
+    shutil.copy(next(guest.executable.parent.rglob(sample().name)), recording)
+    said = json.loads(guest.run("transcribe", recording.name, "--format", "json", LC_ALL="C"))
+    segments = said["segments"]
+    assert SAYS in segments[0]["text"]
+    assert {one["speaker"] for one in segments} == {"Speaker_0", "Speaker_1"}
+
+
+@built
+def test_it_makes_tokens_a_certificate_and_keeps_jobs(guest: Guest) -> None:
+    """What needs the extra `auth`: in a service that others can reach, with TLS of its own."""
+    token = guest.run("token", "create", "--subject", "anna", "--expires", "90d").strip()
+    assert "anna" in guest.run("token", "list")
+    settings = {
+        "VIBEVOICE_KEEP_JOBS": "1",
+        "VIBEVOICE_JOURNAL_KEY": "0123456789abcdef0123456789abcdef",
+        "VIBEVOICE_TLS": "self-signed",
+        "VIBEVOICE_HOST": "0.0.0.0",
+    }
+    recording = next(guest.executable.parent.rglob(sample().name))
+    with guest.serving(**settings) as ready:
+        server = re.sub(r"//[^/]+:", "//127.0.0.1:", ready["url"])
+        words = ("--server", server, "--fingerprint", ready["fingerprint"])
+        said = guest.run("transcribe", recording, *words, VIBEVOICE_TOKEN=token)
+    assert SAYS in said
+
+
+@built
+def test_its_own_ffmpeg_reads_what_needs_one(guest: Guest) -> None:
+    recording = guest.work / "Gespräch.m4a"
+    ffmpeg = next(guest.executable.parent.rglob("imageio_ffmpeg/binaries/ffmpeg-*"))
+    with (guest.work / "Zwei Stimmen.wav").open("wb") as file:
+        file.write(sample().read_bytes())
+    subprocess.run(
+        [ffmpeg, "-nostdin", "-loglevel", "error", "-y", "-i", guest.work / "Zwei Stimmen.wav",
+         "-c:a", "aac", recording],
+        check=True,
+    )  # fmt: skip
+    recording.chmod(0o644)
+    said = guest.run("transcribe", recording.name, "--no-diarize")
+    assert SAYS in said
+
+
+@built
+def test_the_working_directory_and_pythonpath_are_not_importable(guest: Guest) -> None:
+    trap = "raise SystemExit('imported from the working directory')\n"
+    names = ("sidecar", "json", "encodings", "numpy", "sitecustomize", "usercustomize", "typer")
+    for name in names:
+        (guest.work / f"{name}.py").write_text(trap)
+    (guest.work / "main.py").write_text(trap)
+    try:
+        env = {"PYTHONPATH": str(guest.work), "PYTHONHOME": str(guest.work), "PYTHONSTARTUP": "x"}
+        assert guest.run("--version", **env).startswith("vibevoice-asr ")
+        assert "moonshine" in guest.run("doctor", **env)
+    finally:
+        for name in (*names, "main"):
+            (guest.work / f"{name}.py").unlink()
+
+
+@built
+def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest) -> None:
+    with guest.serving(VIBEVOICE_WYOMING_PORT="0") as ready:
+        process: subprocess.Popen[str] = ready["process"]
+        assert ready["pid"] == process.pid  # one process: no loader above it to be orphaned by
+        url = ready["url"]
+
+        def get(path: str, body: dict[str, Any] | None = None) -> bytes:
+            request = urllib.request.Request(
+                url + path,
+                json.dumps(body).encode() if body else None,
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+                return bytes(response.read())
+
+        assert json.loads(get("/health"))["version"] == ready["version"]
+        assert b"swagger-ui-bundle.js" in get("/docs")
+        assert len(get("/docs/assets/swagger-ui-bundle.js")) > 1_000_000
+        assert len(get("/docs/assets/swagger-ui.css")) > 10_000
+        with socket.create_connection(("127.0.0.1", ready["wyoming_port"]), PATIENCE_S) as sock:
+            sock.sendall(b'{"type": "describe"}\n')
+            with sock.makefile("rb") as stream:
+                assert json.loads(stream.readline())["data"]["asr"]
+        recording = next(guest.executable.parent.rglob(sample().name))
+        answer = json.loads(get("/transcribe", {"audio_path": str(recording)}))
+        assert answer["metadata"]["num_speakers"] == 2
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert below, "its workers are processes of their own"
+        assert {Path(child.exe()).name for child in below} == {guest.executable.name}
+        process.kill()
+        process.wait(PATIENCE_S)
+        assert until(lambda: not any(child.is_running() for child in below), 5), below
+
+
+@built
+@pytest.mark.skipif("-gpu" not in (BUILT or ""), reason="only the GPU flavour has torch")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_gpu_flavour_runs_the_large_engine(guest: Guest, precision: str) -> None:
+    """A small checkpoint of the real class, on the CPU where there is nothing else."""
+    import tiny_vibevoice
+
+    recording = guest.work / "endgame.wav"
+    shutil.copy(tiny_vibevoice.clip_wav("endgame_nagg_nell"), recording)
+    model = guest.folder / "model"
+    shutil.copytree(tiny_vibevoice.checkpoint("tiny"), model, dirs_exist_ok=True)
+    for path in (recording, *model.iterdir()):
+        path.chmod(0o644)
+    env = {"VIBEVOICE_ENGINE": "vibevoice", "VIBEVOICE_MODEL_PATH": str(model)}
+    words = ("transcribe", recording.name, "--precision", precision, "--format", "json")
+    said = json.loads(guest.run(*words, **env))
+    assert said["segments"]
+    assert said["metadata"]["engine"] == "vibevoice"
+    assert said["metadata"]["model_precision"] == precision
+    assert said["metadata"]["language"] == "en"  # by the model of languages inside
+
+
+@built
+def test_the_bill_of_materials_names_what_is_inside_and_nothing_else() -> None:
+    assert BUILT is not None
+    folder = Path(BUILT).resolve().parent
+    bill = json.loads((folder / "sbom.cdx.json").read_text("utf-8"))
+    assert bill["bomFormat"] == "CycloneDX"
+    named = {one["name"].lower() for one in bill["components"]}
+    assert {"cpython", "ffmpeg", "moonshine-voice", "onnxruntime", "numpy", "fastapi"} <= named
+    assert not {"pytest", "pip", "cyclonedx-bom", "mypy", "ruff"} & named
+    version = bill["metadata"]["component"]["version"]
+    assert version.startswith(f"{RELEASE}+")
+    assert "file:///" not in json.dumps(bill)
+
+
+@built
+def test_the_licence_of_everything_that_is_inside_lies_beside_it() -> None:
+    assert BUILT is not None
+    folder = Path(BUILT).resolve().parent / "licences"
+    table = (folder / "README.md").read_text("utf-8")
+    for name in ("ffmpeg", "moonshine-voice", "numpy", "soundfile", "Python 3", "pyinstaller"):
+        assert name in table
+    texts = {path.name for path in folder.rglob("*")}
+    assert {"GPL-3.0.txt", "LGPL-2.1.txt", "Python-LICENSE.txt", "LICENSE"} <= texts
+    without = [line for line in table.splitlines() if line.endswith("| — |")]
+    assert without == []

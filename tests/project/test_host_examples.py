@@ -1,0 +1,305 @@
+"""The hosts of the documents and of examples/ are run as they stand, against the real service."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+from recordings import Studio
+from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.server.service_process import EXIT_CODES
+
+PAGE = (REPOSITORY / "docs/embedding.md").read_text("utf-8")
+TAURI_PAGE = (REPOSITORY / "docs/tauri.md").read_text("utf-8")
+BLOCKS = dict(re.findall(r"<!-- run: (\S+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))
+RUST = REPOSITORY / "examples/tauri-host"
+CRATES = Path("/usr/share/cargo/registry")  # where Debian's librust-*-dev put theirs
+TARGET = REPOSITORY / ".cache/tauri-host"
+SOURCE = [sys.executable, "-m", "sidecar.main"]
+GONE_S = 30.0
+"""Two seconds are promised; a starved machine takes longer, and who does not go at all for ever."""
+BUILD_LIMIT_S = 580
+FOREIGN_FLAGS = {
+    *("--audio", "--requests", "--patience"),  # examples/tauri-host
+    *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
+}
+
+
+def skip(reason: str) -> NoReturn:
+    """Skip so that it is seen without -rs."""
+    warnings.warn(f"NOT TESTED: {reason}", stacklevel=2)
+    pytest.skip(reason)
+
+
+class Stage:
+    """An environment of its own for a host and its service, and a mark to find all of it by."""
+
+    def __init__(self, home: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.port = free_port()
+        temp = home / "tmp"
+        temp.mkdir()
+        outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
+        self.environment = {
+            **outer,
+            "TMPDIR": str(temp),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+            "HF_HOME": str(home / "hub"),
+            "TEST_MARK": self.mark,
+            "VIBEVOICE_CONFIG": str(home / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(home / "data"),
+            "VIBEVOICE_ENGINE": "scripted",
+            "VIBEVOICE_PORT": str(self.port),
+            "VIBEVOICE_SCRIPTED_SPEED": "2",
+        }
+
+    def run(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a host to its end."""
+        return subprocess.run(
+            [str(word) for word in words],
+            cwd=REPOSITORY,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE_S,
+        )
+
+    def left(self) -> list[psutil.Process]:
+        """Processes that were started here and still run; workers do not carry the mark."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = process.environ().get("TEST_MARK") == self.mark
+                if marked and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def stage(tmp_path: Path):
+    here = Stage(tmp_path)
+    yield here
+    for process in here.left():
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def recording(studio: Studio) -> Path:
+    """Three seconds; the scripted engine takes half of that for them."""
+    return studio.voice
+
+
+@pytest.fixture(scope="session")
+def cargo() -> Callable[..., None]:
+    """Runs cargo in a folder; without a network where Debian's crates are installed."""
+    program = shutil.which("cargo")
+    if program is None:
+        skip("the Rust host: there is no cargo here")
+    offline = bool(list(CRATES.glob("ureq-*")))
+    if not offline and os.environ.get("VIBEVOICE_CARGO_ONLINE") != "1":
+        skip("the Rust host: librust-ureq-dev is not here and VIBEVOICE_CARGO_ONLINE not 1")
+
+    def run(crate: Path, *words: str) -> None:
+        if offline:
+            (crate / ".cargo").mkdir(exist_ok=True)
+            (crate / ".cargo/config.toml").write_text(
+                '[source.crates-io]\nreplace-with = "debian"\n'
+                f'[source.debian]\ndirectory = "{CRATES.as_posix()}"\n',
+                "utf-8",
+            )
+        result = subprocess.run(
+            [program, *words, "--target-dir", str(TARGET), *(["--offline"] if offline else [])],
+            cwd=crate,
+            env={**os.environ, "CARGO_TERM_COLOR": "never"},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=BUILD_LIMIT_S,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def built(cargo: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The programs of examples/tauri-host and the page's Rust."""
+    crate = tmp_path_factory.mktemp("crate")
+    shutil.copytree(RUST, crate, dirs_exist_ok=True)
+    (crate / "src/bin").mkdir()
+    (crate / "src/bin/page.rs").write_text(BLOCKS["main.rs"], "utf-8")
+    cargo(crate, "build")
+    suffix = ".exe" if sys.platform == "win32" else ""
+    programs = {name: TARGET / "debug" / f"{name}{suffix}" for name in ("tauri-host", "page")}
+    assert all(path.exists() for path in programs.values())
+    return programs
+
+
+@pytest.fixture(params=["source", "frozen"])
+def service(request: pytest.FixtureRequest) -> list[str]:
+    """The command that a host starts."""
+    if request.param == "source":
+        return SOURCE
+    executable = os.environ.get("VIBEVOICE_EXECUTABLE")
+    if executable is None:
+        skip("the Rust host against the executable: VIBEVOICE_EXECUTABLE does not name one")
+    return [str(Path(executable).resolve())]
+
+
+@pytest.fixture(params=["host.py", "host.mjs", "main.rs"])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """A host of the page, as a command."""
+    if request.param == "main.rs":
+        return [str(request.getfixturevalue("built")["page"])]
+    runtime = sys.executable if request.param == "host.py" else shutil.which("node")
+    if runtime is None:
+        skip("the Node host of docs/embedding.md: there is no node here")
+    script = tmp_path / request.param
+    script.write_text(BLOCKS[request.param], "utf-8")
+    return [runtime, str(script)]
+
+
+def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
+    host: list[str], stage: Stage, recording: Path
+) -> None:
+    result = stage.run(*host, recording, *SOURCE)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    seen = [float(line.split()[1]) for line in lines if re.match(r"progress \d", line)]
+    assert [fraction for fraction in seen if 0 < fraction < 1], lines
+    assert seen == sorted(seen)
+    segments = [line for line in lines if re.match(r" +\d+\.\d\d Speaker_\d: [0-9a-f]{8}$", line)]
+    assert len(segments) == 3
+    assert lines[-1] == "exit code 0"
+    assert stage.left() == []
+
+
+def test_a_host_of_the_page_says_why_the_service_does_not_start(
+    host: list[str], stage: Stage, recording: Path
+) -> None:
+    result = stage.run(*host, recording, *SOURCE, VIBEVOICE_ENGINE="vibevoice")
+    assert result.returncode != 0
+    assert errors.CheckpointNotFound.default_detail[:30] in result.stdout + result.stderr
+    assert re.search(r"exit (code|status):? 66", result.stdout + result.stderr)
+    assert stage.left() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(
+    host: list[str], stage: Stage, recording: Path
+) -> None:
+    command = [*host, str(recording), *SOURCE]
+    environment = {**stage.environment, "VIBEVOICE_SCRIPTED_SPEED": "1"}
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        lines = process.stdout
+        wait_until(lambda: re.match(r"progress 0\.[1-9]", lines.readline()), PATIENCE_S, "progress")
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 2  # the service and its engine
+        process.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, GONE_S)
+    # One that has ended may wait for the system's first process to take note of it.
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_the_classic_rust_host_finds_everything_that_it_relies_on(
+    built: dict[str, Path], service: list[str], stage: Stage, recording: Path
+) -> None:
+    words = ["classic", "--audio", recording, "--port", stage.port, "--", *service]
+    result = stage.run(built["tauri-host"], *words)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "FAIL" not in result.stdout
+    assert stage.left() == []
+
+
+def test_the_modern_rust_host_finds_everything_that_it_relies_on(
+    built: dict[str, Path], service: list[str], stage: Stage, recording: Path
+) -> None:
+    words = ["modern", "--audio", recording, "--", *service]
+    result = stage.run(built["tauri-host"], *words)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "FAIL" not in result.stdout
+    assert stage.left() == []
+
+
+def test_the_rust_host_says_so_when_something_does_not_hold(
+    built: dict[str, Path], stage: Stage, recording: Path
+) -> None:
+    ends = [sys.executable, "-c", "import sys; sys.exit('no')"]
+    for name in ("classic", "modern"):
+        words = [name, "--audio", recording, "--port", stage.port, "--patience", 1, "--", *ends]
+        result = stage.run(built["tauri-host"], *words)
+        assert result.returncode == 1
+        assert "FAIL" in result.stdout
+
+
+def test_the_rust_host_s_own_tests_pass(
+    cargo: Callable[..., None], built: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(RUST, tmp_path, dirs_exist_ok=True)
+    cargo(tmp_path, "test")
+
+
+def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signatures(
+    cargo: Callable[..., None], tmp_path: Path
+) -> None:
+    (library,) = re.findall(r"```rust\n(mod client;.*?)```", TAURI_PAGE, re.DOTALL)
+    (dependencies,) = re.findall(r"```toml\n(serde.*?)```", TAURI_PAGE, re.DOTALL)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/lib.rs").write_text(library, "utf-8")
+    for name in ("sidecar.rs", "client.rs", "wire.rs"):
+        shutil.copy(RUST / "src" / name, tmp_path / "src")
+    stands_in = "".join(
+        f'{name} = {{ path = "{(RUST / "stand-in" / name).as_posix()}" }}\n'
+        for name in ("tauri", "tauri-plugin-dialog")
+    )
+    package = '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\n'
+    (tmp_path / "Cargo.toml").write_text(package + dependencies + stands_in, "utf-8")
+    cargo(tmp_path, "check")
+
+
+def test_the_page_s_exit_codes_are_those_of_the_program() -> None:
+    rows = re.findall(r"^\| (\d+) \|[^|]*\|([^|]*)\|$", PAGE, re.MULTILINE)
+    said = {code: int(number) for number, cell in rows for code in re.findall(r"`(\w+)`", cell)}
+    assert said == EXIT_CODES
+
+
+def test_every_cause_with_an_exit_code_has_its_remedy_on_the_page_for_tauri() -> None:
+    table = re.findall(r"^\| `(\w+)` \|", TAURI_PAGE, re.MULTILINE)
+    assert set(EXIT_CODES) <= set(table)
+    assert set(table) <= {error.code for error in errors.all_errors()}
+
+
+@pytest.mark.parametrize("page", [PAGE, TAURI_PAGE], ids=["embedding.md", "tauri.md"])
+def test_every_flag_and_variable_of_the_pages_exists(page: str) -> None:
+    fields = set(Settings.model_fields) - {"token"}
+    known = {f"--{name.replace('_', '-')}" for name in fields} | FOREIGN_FLAGS
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
+    assert flags
+    assert flags <= known
+    variables = set(re.findall(r"\bVIBEVOICE_([A-Z_]+)", page))
+    assert {name.lower() for name in variables} <= {*Settings.model_fields, "config"}
+
+
+def test_the_page_for_tauri_shows_the_files_that_the_example_has() -> None:
+    for name in re.findall(r"examples/tauri-host/src/(\w+\.rs)", TAURI_PAGE + PAGE):
+        assert (RUST / "src" / name).exists()

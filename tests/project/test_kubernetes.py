@@ -1,0 +1,355 @@
+"""`deploy/k8s` as a cluster would see it: rendered, held against its schemas and against us."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import PATIENCE_S, Server
+
+from sidecar.cli.flags import describe
+from sidecar.config.settings import SHORTEST_TOKEN, Settings, load_settings
+from sidecar.engines import ENGINES
+from sidecar.engines.choice import choose_for_others, choose_live
+from sidecar.storage.bucket import Bucket
+from sidecar.storage.storage_selection import storage_of
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "deploy/k8s"
+CLUSTERS = ("overlays/cluster", "overlays/cluster-bucket")
+"""Recordings in a folder that all pods see, and in an object storage."""
+KUSTOMIZATIONS = ("base", "overlays/cpu", *CLUSTERS, "overlays/cluster-ears", "pull")
+OTHERS = "keda.sh/"
+"""Whose kinds the API knows only where somebody has installed them."""
+VERSIONS = ("1.31", "1.37")
+"""Of Kubernetes: the oldest that has all of it without being asked, and a new one."""
+PART = "app.kubernetes.io/component"
+FETCHED_S = 5
+"""What a service takes at its end beside its grace: results that ended with it are fetched."""
+
+yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+
+
+def rendered(name: str) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send."""
+    for program, words in (("kubectl", ["kustomize"]), ("kustomize", ["build"])):
+        if shutil.which(program):
+            done = subprocess.run(
+                [program, *words, str(K8S / name)],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+            )
+            assert done.returncode == 0, done.stderr
+            return [one for one in yaml.safe_load_all(done.stdout) if one]
+    pytest.skip("NOT CHECKED: neither kubectl nor kustomize is here, and nothing was rendered")
+
+
+def written(name: str) -> list[dict[str, Any]]:
+    """The resources as they lie there, without what kustomize adds."""
+    folder = K8S / name
+    said = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    texts = [(folder / one).read_text("utf-8") for one in said["resources"]]
+    return [one for text in texts for one in yaml.safe_load_all(text) if one]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str, part: str = "") -> dict[str, Any]:
+    """The only one, or the only one of a ``part`` of a cluster."""
+    (found,) = [
+        one
+        for one in objects
+        if one["kind"] == kind and (not part or one["metadata"].get("labels", {})[PART] == part)
+    ]
+    return found
+
+
+def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str, Any]:
+    spec: dict[str, Any] = of_kind(objects, kind)["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_the_api_takes_every_object_and_knows_every_field(name: str, version: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for one in rendered(name):
+        if not one["apiVersion"].startswith(OTHERS):
+            validate(one, version, strict=True)
+
+
+def test_what_the_api_does_not_know_is_found() -> None:
+    library = pytest.importorskip("kubernetes_validate")
+    deployment = of_kind(rendered("base"), "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["startupProbes"] = {}
+    with pytest.raises(library.ValidationError):
+        library.validate(deployment, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_every_file_is_one_of_its_kustomization(name: str) -> None:
+    files = {one.name for one in (K8S / name).glob("*.yaml")} - {"kustomization.yaml"}
+    said = yaml.safe_load((K8S / name / "kustomization.yaml").read_text("utf-8"))["resources"]
+    assert files == {one for one in said if one.endswith(".yaml")}
+
+
+def gib(quantity: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(Gi|Mi)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) / (1 if unit == "Gi" else 1024)
+
+
+def most_uploaded_gib(settings: Settings, running: int) -> tuple[float, float]:
+    """What jobs have at most, those that wait and those that run; and what is on its way besides
+    (for `/v1/estimate`): the room for uploads, which one may exceed."""
+    jobs = (settings.queue_limit + 1 + running) * settings.max_upload_mb
+    return jobs / 1024, (settings.upload_room_mb + settings.max_upload_mb) / 1024
+
+
+@pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
+def test_all_that_may_be_uploaded_fits_into_the_spool_and_the_spool_into_the_pods_disk(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = rendered(name)
+    configs = {one["metadata"]["name"]: one for one in objects if one["kind"] == "ConfigMap"}
+    for deployment in (one for one in objects if one["kind"] == "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        data = configs[container["envFrom"][0]["configMapRef"]["name"]]["data"]
+        settings = uploads_settings(data, monkeypatch, tmp_path)
+        empty = {one["name"]: one["emptyDir"] for one in pod["volumes"] if "emptyDir" in one}
+        running = max(spec.together for spec in ENGINES) + 1  # in step, and one behind them
+        jobs, besides = most_uploaded_gib(settings, running)
+        assert jobs + besides <= gib(empty["spool"]["sizeLimit"])
+        disk = sum(gib(one["sizeLimit"]) for one in empty.values())
+        assert disk <= gib(container["resources"]["limits"]["ephemeral-storage"])
+        for claim in (one for one in objects if one["metadata"]["name"] == "vibevoice-asr-jobs"):
+            nodes = of_kind(objects, "ScaledObject")["spec"]["maxReplicaCount"]
+            jobs, _ = most_uploaded_gib(settings, nodes * running)
+            assert jobs <= gib(claim["spec"]["resources"]["requests"]["storage"])
+
+
+def uploads_settings(
+    data: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Settings:
+    """What a ConfigMap says of uploads; the rest is as it comes."""
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    for word in ("QUEUE_LIMIT", "MAX_UPLOAD_MB", "UPLOAD_ROOM_MB"):
+        monkeypatch.delenv(f"VIBEVOICE_{word}", raising=False)
+        if (value := data.get(f"VIBEVOICE_{word}")) is not None:
+            monkeypatch.setenv(f"VIBEVOICE_{word}", value)
+    return load_settings()
+
+
+def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = of_kind(written("base"), "ConfigMap")["data"]
+    assert set(data) <= {flag.env for flag in describe()}
+    for setting, value in data.items():
+        monkeypatch.setenv(setting, value)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
+    container = pod_of(written("base"))["containers"][0]
+    (token,) = container["env"]
+    monkeypatch.setenv(token["name"], "x" * SHORTEST_TOKEN)
+    settings = load_settings()
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert ports == {"http": settings.port, "grpc": settings.grpc_port}
+    assert data["VIBEVOICE_SPOOL_DIR"] in {one["mountPath"] for one in container["volumeMounts"]}
+    pod = pod_of(written("base"))
+    ending_s = settings.shutdown_grace + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > ending_s + FETCHED_S
+    service = of_kind(written("base"), "Service")["spec"]["ports"]
+    assert {one["targetPort"]: one["port"] for one in service} == ports
+
+
+@pytest.mark.parametrize(("name", "kind"), [("base", "Deployment"), ("pull", "Job")])
+def test_pods_have_no_rights_and_write_only_where_something_is_mounted(
+    name: str, kind: str
+) -> None:
+    pod = pod_of(written(name), kind)
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    (user,) = re.findall(r"(?m)^USER (\d+)$", dockerfile)
+    assert pod["securityContext"]["runAsUser"] == int(user)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    assert mounted >= {"/models", "/tmp", "/home/vibevoice"}
+    (home,) = re.findall(r"(?m)^WORKDIR (/home/\S+)$", dockerfile)
+    (models,) = re.findall(r"HF_HOME=(\S+)", dockerfile)
+    assert {home, models} <= mounted
+    volumes = {one["name"] for one in pod["volumes"]}
+    assert {one["name"] for one in container["volumeMounts"]} == volumes
+    assert "memory" in container["resources"]["limits"]
+
+
+def test_one_asks_for_a_gpu_and_the_other_knows_of_none() -> None:
+    limits = pod_of(rendered("base"))["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == 1
+    without = rendered("overlays/cpu")
+    assert "nvidia" not in yaml.safe_dump_all(without)
+    assert pod_of(without)["containers"][0]["image"].endswith(":cpu")
+    assert pod_of(rendered("base"))["containers"][0]["image"].endswith(":cuda")
+    claims = [volume for volume in pod_of(without)["volumes"] if "persistentVolumeClaim" in volume]
+    assert claims == []
+    assert of_kind(without, "ConfigMap")["data"]["VIBEVOICE_ENGINE"] == "auto"
+
+
+def test_all_selectors_mean_the_service_and_none_the_download() -> None:
+    objects, job = rendered("base"), of_kind(rendered("pull"), "Job")
+    labels = of_kind(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        of_kind(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+        of_kind(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        of_kind(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        of_kind(objects, "Service")["spec"]["selector"],
+    ]
+    others = job["spec"]["template"]["metadata"]["labels"]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= others.items()
+    assert (
+        of_kind(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+        == (of_kind(objects, "Deployment")["metadata"]["name"])
+    )
+    assert of_kind(objects, "NetworkPolicy")["spec"]["egress"] == []
+
+
+@pytest.mark.parametrize("part", ["front", "node"])
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal(
+    name: str, part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = rendered(name)
+    pod = of_kind(objects, "Deployment", part)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    data = of_kind(objects, "ConfigMap", part)["data"]
+    assert container["envFrom"][0]["configMapRef"]["name"].endswith("node") is (part == "node")
+    for setting, value in data.items():
+        monkeypatch.setenv(setting, value)
+    given = {
+        "VIBEVOICE_JOURNAL": "postgresql://somebody@somewhere/jobs",
+        "VIBEVOICE_UPLOADS": "s3://recordings/asr",
+        "VIBEVOICE_UPLOADS_ENDPOINT": "https://s3.example.org",
+    }
+    for one in container["env"]:
+        monkeypatch.setenv(one["name"], given.get(one["name"], "x" * 64))
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
+    settings = load_settings()
+    assert settings.role == part
+    assert (settings.grpc_port is None) is (part == "node")
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    if name == CLUSTERS[0]:
+        assert str(settings.jobs_dir) in mounted
+    else:
+        assert "/jobs" not in mounted
+        assert isinstance(storage_of(settings, tmp_path), Bucket)
+    ending_s = settings.shutdown_grace + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > ending_s + FETCHED_S
+    assert ("nvidia" in yaml.safe_dump(pod)) is (part == "node")
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules(name: str) -> None:
+    objects = rendered(name)
+    for part, other in (("front", "node"), ("node", "front")):
+        labels = of_kind(objects, "Deployment", other)["spec"]["template"]["metadata"]["labels"]
+        for selector in (
+            of_kind(objects, "Deployment", part)["spec"]["selector"]["matchLabels"],
+            of_kind(objects, "PodDisruptionBudget", part)["spec"]["selector"]["matchLabels"],
+            of_kind(objects, "NetworkPolicy", part)["spec"]["podSelector"]["matchLabels"],
+        ):
+            assert not selector.items() <= labels.items()
+    service = of_kind(objects, "Service")["spec"]
+    assert service["selector"][PART] == "front"
+    assert "sessionAffinity" not in service, "jobs are everybody's"
+    assert len(of_kind(objects, "NetworkPolicy", "node")["spec"]["ingress"]) == 1
+    claims = {one["metadata"]["name"] for one in objects if one["kind"].endswith("VolumeClaim")}
+    mounted = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for part in ("front", "node")
+        for volume in of_kind(objects, "Deployment", part)["spec"]["template"]["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert mounted == claims
+    scaled = of_kind(objects, "ScaledObject")["spec"]
+    nodes = of_kind(objects, "Deployment", "node")
+    assert scaled["scaleTargetRef"]["name"] == nodes["metadata"]["name"]
+
+
+@pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
+def test_rules_say_of_the_other_end_what_its_owner_says_and_no_more(name: str) -> None:
+    ends = [
+        end["podSelector"]["matchLabels"]
+        for one in rendered(name)
+        if one["kind"] == "NetworkPolicy"
+        for rule in (*one["spec"]["ingress"], *one["spec"]["egress"])
+        for end in (*rule.get("from", ()), *rule.get("to", ()))
+        if "podSelector" in end
+    ]
+    assert ends
+    for labels in ends:
+        assert len(labels) == 1, "clients, PostgreSQL and names are no pods of ours"
+
+
+def test_fronts_that_hear_nothing_know_where_those_are_who_do_and_may_go_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = rendered("overlays/cluster-ears")
+    front = of_kind(objects, "Deployment", "front")["spec"]["template"]
+    ears = of_kind(objects, "Deployment", "ears")["spec"]["template"]
+    service = of_kind(objects, "Service", "ears")
+    assert service["spec"]["clusterIP"] == "None", "its name leads to each of them"
+    assert service["spec"]["selector"].items() <= ears["metadata"]["labels"].items()
+    for setting, value in of_kind(objects, "ConfigMap", "front")["data"].items():
+        monkeypatch.setenv(setting, value)
+    secrets = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in _env(front)}
+    assert secrets["VIBEVOICE_UPSTREAM_KEY"] == _env(ears)[0]["valueFrom"]["secretKeyRef"]
+    monkeypatch.setenv("VIBEVOICE_TOKEN", "x" * SHORTEST_TOKEN)
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://somebody@somewhere/jobs")
+    monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", "x" * 64)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
+    settings = load_settings()
+    chosen, _ = choose_live(settings, choose_for_others(settings))
+    assert chosen is not None
+    assert chosen.upstream is not None
+    port = service["spec"]["ports"][0]["port"]
+    assert chosen.upstream.urls == (f"http://{service['metadata']['name']}:{port}",)
+    (rule,) = of_kind(objects, "NetworkPolicy", "ears")["spec"]["ingress"][:1]
+    selector = rule["from"][0]["podSelector"]["matchLabels"]
+    assert selector.items() <= front["metadata"]["labels"].items()
+    out = of_kind(objects, "NetworkPolicy", "front")["spec"]["egress"][-1]
+    selector = out["to"][0]["podSelector"]["matchLabels"]
+    assert selector.items() <= ears["metadata"]["labels"].items()
+    assert out["ports"] == [{"port": port}]
+
+
+def _env(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    env: list[dict[str, Any]] = pod["spec"]["containers"][0]["env"]
+    return env
+
+
+def test_what_kubelet_and_prometheus_ask_for_is_answered(server: Server) -> None:
+    objects = written("base")
+    container = pod_of(objects)["containers"][0]
+    paths = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")]
+    paths.append(container["readinessProbe"]["httpGet"]["path"])
+    assert [server.client.get(path).status_code for path in paths] == [200, 200, 200]
+    template = of_kind(objects, "Deployment")["spec"]["template"]
+    marks = template["metadata"]["annotations"]
+    assert marks["prometheus.io/port"] == of_kind(objects, "ConfigMap")["data"]["VIBEVOICE_PORT"]
+    told = server.client.get(marks["prometheus.io/path"]).raise_for_status().text
+    for metric in of_kind(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]:
+        assert f"# TYPE {metric['pods']['metric']['name']} gauge" in told

@@ -1,0 +1,114 @@
+"""The lock files of images and executables: they meet pyproject.toml, and name a hash for each."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+requirements = pytest.importorskip("packaging.requirements", reason="pytest brings it")
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ROOT / "packaging/locks"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+IMAGE_EXTRAS = ("auth", "grpc", "postgres", "s3")
+EXTRAS = {
+    "image": IMAGE_EXTRAS,
+    "image-cuda": (*IMAGE_EXTRAS, "vibevoice"),
+    "executable": ("build",),
+}
+SYSTEMS = {
+    "image": ("linux",),
+    "image-cuda": ("linux",),
+    "executable": ("linux", "darwin", "win32"),
+}
+PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9"}
+"""Of the images and of the releases."""
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required(extras: tuple[str, ...]) -> Iterator[requirements.Requirement]:
+    """What pyproject.toml asks for: the base and extras, with those that they name in turn."""
+    project = PYPROJECT["project"]
+    texts = list(project["dependencies"])
+    for extra in extras:
+        texts += project["optional-dependencies"][extra]
+    for one in map(requirements.Requirement, texts):
+        if canonical(one.name) == project["name"]:
+            yield from required(tuple(one.extras))
+        else:
+            yield one
+
+
+def locked(name: str) -> dict[str, list[tuple[requirements.Requirement, int]]]:
+    """The pins of a lock file by name, each with how many hashes it has."""
+    text = (LOCKS / f"{name}.txt").read_text("utf-8").replace("\\\n", " ")
+    pins: dict[str, list[tuple[requirements.Requirement, int]]] = {}
+    for line in text.splitlines():
+        pin, *hashes = re.split(r"\s+--hash=sha256:(?=[0-9a-f]{64}(?:\s|$))", line)
+        one = requirements.Requirement(pin)
+        pins.setdefault(canonical(one.name), []).append((one, len(hashes)))
+    return pins
+
+
+def version_for(pins: list[tuple[requirements.Requirement, int]], system: str) -> str | None:
+    """The version that a system gets, of those that are pinned for one system or another."""
+    here = {**PYTHON, "sys_platform": system, "extra": ""}
+    found = [one for one, _ in pins if one.marker is None or one.marker.evaluate(here)]
+    return str(found[0].specifier).removeprefix("==") if found else None
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_lock_has_a_version_in_range_of_all_that_is_required(name: str) -> None:
+    pins = locked(name)
+    build_system = map(requirements.Requirement, PYPROJECT["build-system"]["requires"])
+    for one in (*required(EXTRAS[name]), *build_system):
+        for system in SYSTEMS[name]:
+            if one.marker is not None and not one.marker.evaluate({"sys_platform": system}):
+                continue
+            version = version_for(pins.get(canonical(one.name), []), system)
+            assert version is not None, f"{one.name} is not locked for {system}: make locks"
+            assert version in one.specifier, f"{one}, locked at {version}: make locks"
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_every_pin_is_exact_and_has_a_hash_and_no_file_names_a_registry(name: str) -> None:
+    for pins in locked(name).values():
+        for one, hashes in pins:
+            assert re.fullmatch(r"==[\w.!+-]+", str(one.specifier)), one
+            assert one.url is None
+            assert hashes, f"{one.name} has no hash"
+    text = (LOCKS / f"{name}.txt").read_text("utf-8")
+    assert not re.search(r"://|(?m:^\s*--(?!hash=))|@ ", text)
+
+
+@pytest.mark.parametrize("name", ["image-cuda", "executable"])
+def test_what_two_locks_have_in_common_is_of_one_version(name: str) -> None:
+    base, other = locked("image"), locked(name)
+    common = base.keys() & other.keys()
+    assert {"fastapi", "numpy", "onnxruntime"} <= common
+    for one in common:
+        versions = {version_for(base[one], "linux"), version_for(other[one], "linux")} - {None}
+        assert len(versions) < 2, one
+
+
+def test_make_locks_names_the_extras_that_the_locks_are_held_to() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8").replace("\\\n", " ")
+    lines = re.findall(r"\$\(LOCK\) (.+)", text)
+    made = {
+        re.findall(r"-o packaging/locks/(\S+)\.txt", line)[0]: tuple(
+            re.findall(r"--extra (\S+)", line)
+        )
+        for line in lines
+    }
+    assert made == EXTRAS
+
+
+def test_torch_is_in_the_image_with_cuda_and_nowhere_else() -> None:
+    assert [name for name in EXTRAS if "torch" in locked(name)] == ["image-cuda"]

@@ -1,0 +1,165 @@
+"""Every regular expression of the package takes a number of steps that grows with its input.
+
+They are found in the source, so that none is forgotten; a client's header, text or transcript may
+be what they look at, and one that takes quadratic time holds up everybody on the event loop.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from regex_steps import Counting, TooManySteps, superlinear
+
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "clients/python/src"
+SOURCES = [*(ROOT / "sidecar").rglob("*.py"), *CLIENT.rglob("*.py")]
+METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
+MADE: Mapping[str, str] = {
+    "sidecar/conversation/sentences.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
+    "sidecar/tts/vibevoice_voices.py:marks": r"<\|im_start\|>|<\|im_end\|>",
+    "sidecar/checkpoints/file_server.py:pattern": r"sha-256=:([^:]+):|md5=([^,\s]+)|(\S+)",
+}
+"""For expressions that are made while the service runs: one that is like them."""
+BOUNDED: Mapping[str, str] = {
+    "sidecar/tts/catalogue.py:_OWN_CHOICE": "paths of the library's own",
+}
+"""Those that may take longer, and what they look at that no client sends."""
+
+USED: Mapping[str, set[str]] = {"_FIELD": {"fullmatch"}}
+"""How others use those that are handed to them: h11 matches whole lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An expression of the source, and the ways in which it is looked for."""
+
+    where: str
+    pattern: re.Pattern[str]
+    methods: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.pattern.pattern[:40]}"
+
+
+def expressions() -> Iterator[Found]:
+    """All of the package and its client."""
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(SOURCES)}
+    used = _used(trees.values())
+    for path, tree in trees.items():
+        names = {
+            id(node.value): node.targets[0].id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for node in ast.walk(tree):
+            if not _is_call_of_re(node):
+                continue
+            assert isinstance(node, ast.Call)
+            assert isinstance(node.func, ast.Attribute)
+            method = node.func.attr
+            if method in ("escape", "purge"):
+                continue
+            name = names.get(id(node)) or ast.unparse(node.args[0])
+            where = f"{path.relative_to(ROOT).as_posix()}:{name}"
+            ways = {method} if method in METHODS else used.get(names.get(id(node), ""), {"sub"})
+            yield Found(where, _compiled(path, node, where), frozenset(ways))
+
+
+def _is_call_of_re(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "re"
+    )
+
+
+def _used(trees: Any) -> dict[str, set[str]]:
+    """By the name of a constant: the methods that are called of it, wherever that is."""
+    found: dict[str, set[str]] = {name: {*ways} for name, ways in USED.items()}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in METHODS:
+                owner = node.value
+                name = getattr(owner, "id", None) or getattr(owner, "attr", None)
+                if name and name.isupper():
+                    found.setdefault(name, set()).add(node.attr)
+    return found
+
+
+def _compiled(path: Path, call: ast.Call, where: str) -> re.Pattern[str]:
+    flags = [one for one in [*call.args[1:], *(each.value for each in call.keywords)]
+             if "re." in ast.unparse(one)]  # fmt: skip
+    text = MADE[where] if where in MADE else _value(path, call.args[0])
+    value = sum(eval(ast.unparse(one), {"re": re}) for one in flags)
+    return re.compile(text, value)
+
+
+def _value(path: Path, node: ast.expr) -> str:
+    """The text of an expression; constants of its module are known, if it needs any."""
+    if isinstance(node, ast.Constant):
+        raw = node.value
+        return raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
+    base = CLIENT if path.is_relative_to(CLIENT) else ROOT
+    module = importlib.import_module(".".join(path.relative_to(base).with_suffix("").parts))
+    try:
+        return str(eval(ast.unparse(node), vars(module)))
+    except NameError:
+        raise AssertionError(f"{path}: name one like {ast.unparse(node)} in MADE") from None
+
+
+ALL = list(expressions())
+
+
+@pytest.mark.parametrize("one", [one for one in ALL if one.where not in BOUNDED], ids=str)
+def test_the_steps_of_every_expression_grow_with_its_input_and_no_faster(one: Found) -> None:
+    for method in sorted(one.methods):
+        worst = superlinear(one.pattern, method)
+        assert worst is None, f"{method} of {one.pattern.pattern!r}: more of {worst!r}"
+
+
+def test_no_expression_is_made_where_nobody_looks() -> None:
+    assert len(ALL) > 60
+    for path in SOURCES:
+        assert "from re import" not in path.read_text("utf-8"), path
+    assert {*MADE, *BOUNDED} <= {one.where for one in ALL}
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        (r'\s*(?:W/)?"([^"]{0,40})"\s*(?:,|$)', "sub"),  # of If-Match, as it was
+        (r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", "fullmatch"),  # of Range, as it was
+        (r"(a+)+$", "match"),
+        (r"(a|a)*b", "match"),
+        (r"(?:a*)*b", "match"),
+        (r"^\s+|\s+$", "sub"),
+        (r".*a.*b.*c", "match"),
+        (r"x(?=\s+y)\s*z|\s+q", "search"),
+    ],
+)
+def test_what_is_known_to_take_too_long_is_found(text: str, method: str) -> None:
+    assert superlinear(re.compile(text), method)
+
+
+@pytest.mark.parametrize("one", ALL, ids=str)
+def test_the_counting_matcher_finds_what_re_finds(one: Found) -> None:
+    matcher = Counting(one.pattern)
+    for grown in list(matcher.inputs())[::5]:
+        text = grown(3)
+        matcher.steps = 0
+        try:
+            whole = [found.span() for found in one.pattern.finditer(text)]
+            assert matcher.spans(text, "finditer") == whole, text
+            for method in ("match", "fullmatch"):
+                found = getattr(one.pattern, method)(text)
+                assert matcher.spans(text, method) == ([found.span()] if found else []), text
+        except TooManySteps:
+            continue

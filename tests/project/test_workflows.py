@@ -1,0 +1,68 @@
+"""The workflows: what they run on every push, and that nothing in them can move by itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'grpc'")
+
+
+def workflow(name: str) -> dict[str, Any]:
+    text = (ROOT / f".github/workflows/{name}.yml").read_text("utf-8")
+    found: dict[str, Any] = yaml.load(text, yaml.BaseLoader)  # 'on' is a key, no truth
+    return found
+
+
+def prerequisites(target: str) -> list[str]:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    (line,) = re.findall(rf"(?m)^{target}:([^#\n]*)", text)
+    return [word for word in line.split() if not word.startswith("$")]
+
+
+def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None:
+    check = workflow("check")
+    assert {"push", "pull_request"} <= set(check["on"])
+    assert not check["on"]["push"], "of every branch"
+    (job,) = check["jobs"].values()
+    rows = job["strategy"]["matrix"]["include"]
+    run = {row["target"] for row in rows}
+    here = re.findall(r"(?m)^make (\w+)$", (ROOT / ".ci/run").read_text("utf-8"))
+    wanted = {part for target in here for part in prerequisites(target) or [target]}
+    assert run == wanted == {"style", "types", "test", "audit"}
+    assert any(step.get("run") == "make ${{ matrix.target }}" for step in job["steps"])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.parametrize("target", ["run", "lint", "test", "audit", "locks", "bench", "exe-gpu"])
+def test_make_knows_what_to_do(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_action_is_named_by_its_commit_and_says_its_version(path: Path) -> None:
+    uses = re.findall(r"(?m)^\s*-?\s*uses:\s*(.+)$", path.read_text("utf-8"))
+    assert uses
+    for one in uses:
+        assert re.fullmatch(r"[\w-]+/[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", one), one
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_installs_by_hash_or_by_make(path: Path) -> None:
+    installs = re.findall(r"pip install (.+)", path.read_text("utf-8"))
+    for one in installs:
+        assert "--require-hashes" in one or "--no-deps --no-build-isolation" in one, one
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_only_read(path: Path) -> None:
+    assert workflow(path.stem)["permissions"] == {"contents": "read"}

@@ -1,0 +1,371 @@
+"""Live audio over gRPC, as a client that was made from its proto meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc_client import Client, Ended, chunks_of, ended, sound
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_in_process import Caller
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from yap_client import Streaming
+
+from sidecar import errors
+from sidecar.auth.issuing import Issuer
+from sidecar.config.settings import Settings
+from sidecar.protocols.grpc_stt import stt_pb2
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
+from sidecar.server.app import create_listeners
+
+TOKEN = "a token that nobody guesses"
+SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
+FORKS = "GRPC_ENABLE_FORK_SUPPORT"
+NO_ROOM = (4002, "server_at_capacity")
+"""How the streaming wire closes."""
+Status = grpc.StatusCode
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("grpc"), grpc_port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def client(heard: Server) -> Iterator[Client]:
+    with Client(heard.health()["grpc_port"]) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with a token."""
+    with Server(tmp_path_factory.mktemp("strict"), grpc_port=0, token=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture
+def known(strict: Server) -> Iterator[Client]:
+    with Client(strict.health()["grpc_port"], authorization=f"Bearer {TOKEN}") as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(strict: Server) -> Iterator[Client]:
+    with Client(strict.health()["grpc_port"]) as client:
+        yield client
+
+
+def test_grpc_leaves_alone_what_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its handlers one in fifty ffmpegs died that were started under calls (8 of 400)."""
+    monkeypatch.delenv(FORKS)
+    settings, nothing = Settings(grpc_port=0, grpc_client_ca=Path("ca.pem")), cast("Any", None)
+    with socket.socket() as grpc_socket, pytest.raises(errors.SettingsInvalid):
+        create_listeners(settings, nothing, nothing, nothing, grpc_socket)
+    assert os.environ[FORKS] == "0"
+
+
+# --- what a session says
+
+
+def test_each_utterance_is_told_once_as_final_behind_its_partials(client: Client) -> None:
+    answer = client.create("two", language_code="EN", attributes={"who": "me", "api_key": "k"})
+    assert dict(answer.attributes) == {
+        "who": "me", "decode_profile": "realtime", "language_code": "en"
+    }  # fmt: skip
+    assert (answer.token, answer.token_required) == ("", False)
+    assert (answer.vad_silence, answer.vad_threshold) == (0.5, 0.5)
+    assert (answer.task, answer.decode_profile) == (1, 1)
+    begins = threading.Event()
+
+    def speak() -> Iterator[bytes]:
+        chunks = [one.SerializeToString() for one in chunks_of("two", SPEECH)]
+        yield from chunks[:10]
+        begins.wait(PATIENCE_S)  # the first words, before the rest is said
+        yield from chunks[10:]
+
+    call = client.open(speak(), "two")
+    results = [next(call)]
+    begins.set()
+    said = ended(call)
+    assert (said.status, said.details) == (Status.OK, "")
+    said.results[:0] = results
+    assert not said.results[0].is_final
+    assert len(said.finals) == 2
+    first, second = said.finals
+    assert first.text.startswith("w")
+    assert 0 <= first.start_sec < first.end_sec <= second.start_sec < second.end_sec <= 4
+    assert {(one.language_code, one.language, one.probability) for one in said.finals} == {
+        ("en", "English", 1.0)
+    }
+    partials = [result for result in said.results if not result.is_final]
+    for one in partials:
+        assert one.text.startswith(one.committed_text)
+        assert one.text.endswith(one.unstable_text)
+
+
+def test_the_first_pause_ends_a_stream_that_asks_for_that(client: Client) -> None:
+    client.create("one", vad_mode=1)
+    over = threading.Event()
+    chunks = chunks_of("one", sound((0.3, 10.0)), then=lambda: not over.is_set())
+    said = client.stream(chunks, "one")
+    over.set()
+    assert said.status is Status.OK
+    assert len(said.finals) == 1
+    assert said.results[-1].is_final
+    assert said.finals[0].end_sec > 9  # more than an engine hears at once, and still one
+
+
+def test_half_of_a_connection_closed_is_as_good_as_a_last_chunk(client: Client) -> None:
+    client.create("half")
+    chunks = [AudioChunk(pcm16=sound((0.3, 0.5)), session_id="half")]
+    said = client.stream(chunks)  # the id is in the chunks alone
+    assert said.status is Status.OK
+    assert len(said.finals) == 1
+
+
+def test_a_whole_file_in_one_last_chunk_is_taken_up_to_a_message(client: Client) -> None:
+    client.create("file", decode_profile=2)
+    rate = 96_000
+    raw = sound((0.3, 2.0), (0, 38.0), (0.3, 2.0), rate=rate)
+    assert len(raw) > 7 << 20
+    chunk = AudioChunk(pcm16=raw, sample_rate=rate, is_final=True, session_id="file")
+    said = client.stream([chunk])
+    assert said.status is Status.OK
+    assert said.finals[-1].end_sec == pytest.approx(42, abs=0.5)
+
+
+def test_another_rate_and_chunks_of_others_are_taken_for_what_they_are(client: Client) -> None:
+    client.create("slow")
+    raw = sound((0.3, 1.0), rate=8000)
+    said = client.stream(
+        [
+            AudioChunk(pcm16=raw, sample_rate=8000, session_id="slow"),
+            AudioChunk(pcm16=raw, sample_rate=8000, session_id="another"),
+            AudioChunk(is_final=True),
+        ],
+        "slow",
+    )
+    assert said.finals[-1].end_sec == pytest.approx(1.0, abs=0.1)
+
+
+def test_detection_turned_off_is_not_the_same_as_left_as_it_is(client: Client) -> None:
+    assert client.create("off", vad_threshold_override=0.0).vad_threshold == 0
+    assert client.create("usual", vad_threshold=0.0).vad_threshold == 0.5
+    assert client.create("own", vad_threshold=0.9, vad_silence=2.0).vad_silence == 2.0
+    said = client.say("off", sound((0.002, 1.0)))  # nobody would call that speech
+    assert said.status is Status.OK
+    assert "stt-decode-count" in said.trailing
+    for name in ("usual", "own"):
+        assert client.say(name, b"").status is Status.OK
+
+
+def test_how_long_it_took_is_told_at_the_end_of_every_stream(client: Client) -> None:
+    client.create("timed", require_token=True)
+    failed = client.say("timed", SPEECH)
+    client.create("timed")
+    said = client.say("timed", SPEECH)
+    names = ("buffer-wait", "queue-wait", "inference", "response-emit")
+    for one in (failed, said):
+        parts = [float(one.trailing[f"stt-decode-{name}-sec"]) for name in names]
+        assert float(one.trailing["stt-decode-total-sec"]) == pytest.approx(sum(parts), abs=1e-5)
+    assert failed.number == "ERR1005"
+    assert int(said.trailing["stt-decode-count"]) == 2
+
+
+def test_who_cancels_leaves_no_session(client: Client, heard: Server) -> None:
+    client.create("gone")
+    call = client.open((one.SerializeToString() for one in chunks_of("gone", SPEECH, 0.05)), "gone")
+    next(call)
+    call.cancel()
+    wait_until(lambda: _creates(client, "gone"), PATIENCE_S, "the id is free again")
+    assert client.say("gone", b"").status is Status.OK
+    assert "Traceback" not in heard.log()
+
+
+def _creates(client: Client, session_id: str) -> bool:
+    try:
+        client.create(session_id)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+# --- who may come in
+
+
+def test_a_key_is_sent_once_and_its_token_is_enough_for_the_stream(stranger: Client) -> None:
+    answer = stranger.create("mine", attributes={"api_key": TOKEN})
+    assert answer.token_required
+    assert len(answer.token) == 32
+    assert stranger.say("mine", b"", session_token="0" * 32).number == "ERR1005"
+    said = stranger.say("mine", SPEECH, session_token=answer.token)
+    assert (said.status, len(said.finals)) == (Status.OK, 2)
+
+
+def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> None:
+    known.create("named")
+    assert known.say("named", b"").status is Status.OK
+    known.create("named", require_token=True)
+    assert known.say("named", b"").number == "ERR1005"
+    assert known.say("named", b"").number == "ERR1004"  # a wrong one of its own ends it
+
+
+async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
+    settings = {"live_sessions": 4, "live_sessions_per_owner": 3, "grpc_unused": PATIENCE_S}
+    with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:
+        port = server.health()["grpc_port"]
+        header = {"additional_headers": {"Authorization": anna}}
+        async with (
+            Caller(port, authorization=anna) as hers,
+            Caller(port, authorization=ben) as his,
+            Streaming(server, options=header) as first,
+            Streaming(server, options=header) as second,
+        ):
+            await first.ready()
+            await second.ready()
+            assert (await hers.create("third")).status is Status.OK
+            assert await refused(hers) == "live_limited"
+            async with Streaming(server, options=header) as fourth:
+                assert (await fourth.refused())["message"] == errors.LiveLimited.default_detail
+                assert await fourth.closed() == NO_ROOM
+
+            assert (await his.create("the fourth of all")).status is Status.OK
+            assert await refused(his) == "live_full"
+            theirs = {"additional_headers": {"Authorization": ben}}
+            async with Streaming(server, options=theirs) as fifth:
+                assert (await fifth.refused())["message"] == errors.LiveFull.default_detail
+                assert await fifth.closed() == NO_ROOM
+
+            last = AudioChunk(is_final=True)
+            for caller, name in ((his, "the fourth of all"), (hers, "third")):
+                assert (await caller.stream(last, session_id=name)).status is Status.OK
+            async with Streaming(server, options=header) as instead:
+                await instead.ready()
+                assert await refused(hers) == "live_limited"
+            async with asyncio.timeout(PATIENCE_S):
+                while (await hers.create("instead")).status is not Status.OK:
+                    pass  # until the other wire has noticed who went
+            assert await refused(hers) == "live_limited"
+
+
+async def refused(caller: Caller) -> str:
+    """The stable code of what one more session is refused with."""
+    found = await caller.create("one more")
+    assert (found.number, found.status) == ("ERR1008", Status.RESOURCE_EXHAUSTED), found
+    return found.trailing["error-code"]
+
+
+# --- what is beside it
+
+
+def test_health_and_reflection_answer_without_a_token(stranger: Client) -> None:
+    stub = health_pb2_grpc.HealthStub(stranger.channel)
+    for name in ("", "stt.STTBackend"):
+        request = health_pb2.HealthCheckRequest(service=name)
+        answer = stub.Check(request, timeout=PATIENCE_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    described = ProtoReflectionDescriptorDatabase(stranger.channel)
+    assert set(described.get_services()) == {
+        "stt.STTBackend", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
+    }  # fmt: skip
+    file = described.FindFileContainingSymbol("stt.STTBackend")
+    assert file.SerializeToString() == stt_pb2.DESCRIPTOR.serialized_pb
+
+
+def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_path: Path) -> None:
+    port = str(heard.health()["grpc_port"])
+    words = ("--port", str(free_port()), "--grpc-port", port, "--data-dir", str(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+    line = json.loads(result.stdout)
+    assert (result.returncode, line["event"], line["code"]) == (75, "fatal", "port_in_use")
+    assert "--grpc-port" in line["hint"]
+
+
+def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = ("--port", port, "--data-dir", str(tmp_path), "--reuse", "--grpc-port", "0")
+    command = [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as first:
+        try:
+            assert first.stdout is not None
+            ready = json.loads(first.stdout.readline())
+            second = subprocess.run(
+                command, cwd=REPOSITORY, capture_output=True, timeout=PATIENCE_S
+            )
+            with Client(ready["grpc_port"]) as client:
+                assert client.say("nobody", b"").number == "ERR1004"
+        finally:
+            first.terminate()
+    again = json.loads(second.stdout)
+    assert again["reused"]
+    assert again["grpc_port"] == ready["grpc_port"] > 0
+
+
+def test_who_talks_when_the_service_ends_hears_all_of_it_told(tmp_path: Path) -> None:
+    heard = [threading.Event() for _ in range(20)]
+    with (
+        Server(tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S) as server,
+        ThreadPoolExecutor(len(heard)) as threads,
+        Client(server.health()["grpc_port"]) as client,
+    ):
+        talks = [threads.submit(talk, client, f"t-{n}", one) for n, one in enumerate(heard)]
+        client.create("late")
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        watched = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        assert all(one.wait(PATIENCE_S) for one in heard)
+        server.process.terminate()
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        refused = [client.refused("later"), client.stream([], "late")]
+        found = [one.result(PATIENCE_S) for one in talks]
+        assert server.process.wait(PATIENCE_S) == 0
+        ends = {(one.status, one.number, one.details) for one in (*refused, *found)}
+        assert [end[:2] for end in ends] == [(Status.UNAVAILABLE, "ERR1013")], ends
+        for one in found:
+            assert one.results[-1].is_final
+            assert one.finals[-1].end_sec >= max(result.end_sec for result in one.results)
+        assert "fault of ours" not in server.log()
+
+
+def talk(client: Client, name: str, heard: threading.Event) -> Ended:
+    """Without a pause, for as long as anybody listens; ``heard`` once something is told.
+
+    By gRPC's classic client: where a call ends while its asyncio one writes, that may forget the
+    status that it was told (https://github.com/grpc/grpc/issues/36066).
+    """
+    client.create(name)
+    tenth = AudioChunk(pcm16=sound((0.3, 0.1)), session_id=name).SerializeToString()
+    over = threading.Event()
+
+    def speak() -> Iterator[bytes]:
+        while not over.wait(0.1):
+            yield tenth
+
+    call = client.open(speak(), name)
+    call.add_done_callback(lambda _: over.set())
+    return ended(call, heard.set)

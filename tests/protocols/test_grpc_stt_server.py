@@ -1,0 +1,409 @@
+"""The gRPC listener in this process: its port, certificate, counts, and who is sent away."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+import socket
+import time
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf import descriptor_pb2
+from grpc_client import sound
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_in_process import Caller, Named, create, entrance, recognize, reserved
+from grpc_tools import protoc
+from service_process import PATIENCE_S, REPOSITORY, until
+
+from sidecar import errors
+from sidecar.auth import self_signed_certificate
+from sidecar.auth.entrance import Entrance
+from sidecar.auth.self_signed_certificate import Pair
+from sidecar.config.settings import load_settings
+from sidecar.errors import all_errors
+from sidecar.protocols.grpc_stt import codes, stt_pb2
+from sidecar.protocols.grpc_stt.callers import address_of, approach_of
+from sidecar.protocols.grpc_stt.encryption import credentials_of
+from sidecar.protocols.grpc_stt.listener import LiveGrpc
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
+from sidecar.server.app import create_listeners, create_service
+from sidecar.service import Service
+from sidecar.watched import Watch
+
+Start = Callable[..., Awaitable[int]]
+HEALTH = health_pb2.HealthCheckRequest()
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+async def start(service: Service) -> AsyncIterator[Start]:
+    """Begins to listen, and says at which port."""
+    begun: list[LiveGrpc] = []
+
+    async def start(entrance: Entrance, sock: socket.socket | None = None, *more: Any) -> int:
+        begun.append(LiveGrpc(service, entrance, sock or reserved(), *more))
+        return int((await begun[-1].start())["grpc_port"])
+
+    yield start
+    for one in begun:
+        await one.close()
+
+
+async def test_a_port_that_somebody_else_was_quicker_at_is_not_shared(start: Start) -> None:
+    mine = reserved()
+    also = reserved(mine.getsockname()[1])  # nobody listens yet
+    await start(entrance(), mine)
+    with pytest.raises(errors.PortInUse):
+        await start(entrance(), also)
+
+
+async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
+    start: Start, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    first, second = (
+        self_signed_certificate.self_signed(folder, frozenset({"localhost"}), [])
+        for folder in folders
+    )
+    shown = Pair(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    watch = Watch(every_s=0.02)
+    looking: asyncio.Task[None] | None = None
+
+    def show(pair: Pair) -> None:
+        shown.certificate.write_bytes(pair.certificate.read_bytes())
+        shown.key.write_bytes(pair.key.read_bytes())
+
+    async def is_believed(pair: Pair, port: int) -> bool:
+        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes())
+        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
+            call = health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S)
+            status = await call.code()
+            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+            return status is grpc.StatusCode.OK
+
+    show(first)
+    port = await start(entrance(), None, credentials_of(shown, watch))
+    looking = asyncio.create_task(watch.run())
+    try:
+        assert await is_believed(first, port)
+        assert not await is_believed(second, port)
+        show(second)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_believed(second, port):
+                pass
+    finally:
+        looking.cancel()
+
+
+class Authority:
+    """Vouches for clients, with a certificate in a file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self._signed(self._name, self._key, 3650, ca=True))
+
+    def client(self, days: int = 30) -> tuple[bytes, bytes]:
+        """Key and certificate of one, as PEM; with days below 0 they are over."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "client")])
+        pem = serialization.Encoding.PEM
+        plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return key.private_bytes(pem, *plain), self._signed(who, key, days)
+
+    def _signed(
+        self, who: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, *, ca: bool = False
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(who)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=60))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        return made.public_bytes(serialization.Encoding.PEM)
+
+
+async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
+    service: Service, tmp_path: Path
+) -> None:
+    pair = self_signed_certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
+    vouching = tmp_path / "vouching.pem"
+    vouching.write_bytes(ours.file.read_bytes())
+    watch = Watch(every_s=0.02)
+    settings = load_settings(grpc_client_ca=vouching)
+    [listener] = create_listeners(settings, service, entrance(), watch, reserved(), pair)
+    port = (await listener.start())["grpc_port"]
+
+    async def is_let_in(key: bytes | None, shown: bytes | None) -> bool:
+        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes(), key, shown)
+        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
+            status = (
+                await health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S).code()
+            )
+            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+            return status is grpc.StatusCode.OK
+
+    another = others.client()
+    looking = asyncio.create_task(watch.run())
+    try:
+        assert await is_let_in(*ours.client())
+        assert not await is_let_in(None, None)
+        assert not await is_let_in(*another)
+        assert not await is_let_in(*ours.client(days=-1))
+        vouching.write_bytes(ours.file.read_bytes() + others.file.read_bytes())
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_let_in(*another):
+                pass
+    finally:
+        looking.cancel()
+        await listener.close()
+
+
+def test_who_vouches_for_clients_is_known_before_anybody_comes(
+    service: Service, tmp_path: Path
+) -> None:
+    pair = self_signed_certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no certificate")):
+        with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
+            credentials_of(pair, Watch(), file)
+    settings = load_settings(grpc_client_ca=pair.certificate)
+    with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="nothing is encrypted"):
+        create_listeners(settings, service, entrance(), Watch(), sock)
+
+
+async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> None:
+    port = await start(entrance(Named(), per_minute=1))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        me = [("authorization", "Bearer me")]
+        request = SessionRequest(session_id="often")
+        await create(channel)(request, metadata=me)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await create(channel)(request, metadata=me)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details().startswith("ERR1012 ")
+    assert int(dict(tuple(refused.value.trailing_metadata()))["retry-after"]) > 0
+
+
+async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> None:
+    port = await start(entrance(Named()))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answers = [
+            await create(channel)(
+                SessionRequest(session_id="same"), metadata=[("authorization", f"Bearer {who}")]
+            )
+            for who in ("me", "you")
+        ]
+        listen = recognize(channel)
+        for answer in reversed(answers):  # known by the tokens alone
+            chunk = AudioChunk(
+                session_id="same",
+                session_token=answer.token,
+                pcm16=sound((0.3, 0.5)),
+                is_final=True,
+            )
+            assert [one.is_final async for one in listen(iter([chunk]))][-1]
+
+
+async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> None:
+    named = Named()
+    way_in = entrance(named)
+    port = await start(way_in)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        me = [("authorization", "Bearer me"), ("session-id", "mine")]
+        await create(channel)(SessionRequest(session_id="mine"), metadata=me)
+        call = recognize(channel)(metadata=me)
+        await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+        assert (await call.read()).text
+        named.gone = "was revoked"
+        way_in.visits.look()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert (await call.details()).startswith("ERR1014 ")
+
+
+async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path) -> None:
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_sessions=2)
+    service = create_service(settings)
+    listener = LiveGrpc(service, entrance(), reserved())
+    try:
+        async with Caller((await listener.start())["grpc_port"]) as caller:
+            for name in ("one", "two"):
+                assert (await caller.create(name)).status is grpc.StatusCode.OK
+            refused = await caller.create("three")
+            assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert refused.trailing["error-code"] == "live_full"
+            later_s = settings.grpc_unused
+            with pytest.MonkeyPatch.context() as patch:  # the loop's clock is set forward
+                now = lambda: time.monotonic() + later_s  # noqa: E731
+                patch.setattr(asyncio.get_running_loop(), "time", now)
+                await until(lambda: not len(service.live))
+            assert (await caller.create("three")).status is grpc.StatusCode.OK
+            last = await caller.stream(AudioChunk(is_final=True), session_id="three")
+            assert last.status is grpc.StatusCode.OK
+    finally:
+        await listener.close()
+        await service.close()
+
+
+async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
+    start: Start, service: Service
+) -> None:
+    over = asyncio.Event()
+
+    async def speak() -> AsyncIterator[AudioChunk]:
+        yield AudioChunk(pcm16=sound((0.3, 0.1)))
+        await over.wait()  # who writes when it is over may be told anything
+
+    async with Caller(await start(entrance())) as caller:
+        await caller.create("late")
+        call = recognize(caller.channel)(speak(), metadata=[("session-id", "late")], timeout=0.5)
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
+        await until(lambda: not len(service.live))
+
+
+async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(tmp_path: Path) -> None:
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_ping=1, live_idle=3600)
+    service = create_service(settings)
+    listener = LiveGrpc(service, entrance(), reserved())
+    cable = Cable((await listener.start())["grpc_port"])
+    try:
+        async with Caller(await cable.plug_in()) as caller:
+            await caller.create("gone")
+            call = recognize(caller.channel)(metadata=[("session-id", "gone")])
+            await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+            assert (await call.read()).text
+            assert len(service.live) == 1
+            cable.cut()
+            async with asyncio.timeout(30):  # two seconds are promised; gRPC by itself has a minute
+                await until(lambda: not len(service.live))
+            call.cancel()
+    finally:
+        await cable.pull_out()
+        await listener.close()
+        await service.close()
+
+
+class Cable:
+    """Between a client and a port: one that is cut brings nothing more, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._whole = True
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    async def plug_in(self) -> int:
+        """The port at the client's end."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def cut(self) -> None:
+        """From now on nothing passes."""
+        self._whole = False
+
+    async def pull_out(self) -> None:
+        """Both ends are free."""
+        self._server.close()
+        for one in self._carrying:
+            one.cancel()
+        await asyncio.wait(self._carrying)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        for each in (self._carry(reader, back), self._carry(there, writer)):
+            self._carrying.add(asyncio.create_task(each))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if self._whole:
+                    writer.write(data)
+        finally:
+            writer.close()
+
+
+async def test_metadata_have_an_end(start: Start) -> None:
+    async with Caller(await start(entrance()), long="x" * (40 << 10)) as caller:
+        assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_one_of_the_metadata_has_an_end_too(start: Start) -> None:
+    async with Caller(port := await start(entrance()), long="x" * 1024) as caller:
+        refused = await caller.create()
+    assert refused.status is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'long' has 1028 bytes" in refused.details
+    async with Caller(port, tracestate="x" * 4096) as caller:
+        assert (await caller.create()).status is grpc.StatusCode.OK
+
+
+def test_an_address_is_read_as_grpc_writes_it() -> None:
+    assert address_of("ipv4:127.0.0.1:50000") == "127.0.0.1"
+    assert address_of("ipv6:%5B::1%5D:50000") == "::1"
+    assert address_of("ipv6:[::ffff:127.0.0.1]:5") == "::ffff:127.0.0.1"
+    assert address_of("ipv6:[fe80::1%25eth0]:5") == "fe80::1"
+    assert address_of("unix:/run/socket") is None
+    assert address_of("") is None
+
+
+def test_a_call_that_a_proxy_sent_on_is_a_strangers() -> None:
+    approach = approach_of([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
+    assert not approach.is_local
+    assert approach_of([], "ipv4:127.0.0.1:5", encrypted=False).is_local
+
+
+@pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: error.code)
+def test_every_error_has_a_number_and_says_what_is_wrong(error: type[errors.SidecarError]) -> None:
+    said = codes.said_of(error())
+    assert said.number.startswith("ERR")
+    assert said.status is not grpc.StatusCode.OK
+    assert said.message
+
+
+def test_what_is_generated_is_of_the_proto_that_is_there(tmp_path: Path) -> None:
+    """Whatever the compiler's version: the same file described."""
+    folder = REPOSITORY / "sidecar" / "transports" / "live_grpc"
+    out = tmp_path / "descriptors"
+    assert protoc.main(["", f"-I{folder}", f"--descriptor_set_out={out}", "stt.proto"]) == 0
+    written = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+    for message in written.message_type:
+        for one in (message, *message.nested_type):
+            for each in one.field:
+                each.ClearField("json_name")  # which only this way of writing has
+    there = descriptor_pb2.FileDescriptorProto.FromString(stt_pb2.DESCRIPTOR.serialized_pb)
+    assert written == there, "run 'make stubs'"
+
+
+def test_what_is_generated_runs_with_the_oldest_packages_that_are_asked_for() -> None:
+    """A runtime takes what its own version generated, and older ones."""
+    generated = Path(str(stt_pb2.__file__)).read_text("utf-8")
+    of = re.search(r"# Protobuf Python Version: (\d+)\.(\d+)", generated)
+    extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = extra["optional-dependencies"]["grpc"]
+    least = re.search(r"protobuf>=(\d+)\.(\d+),<8", " ".join(wanted))
+    assert of is not None
+    assert least is not None
+    assert of.groups() == least.groups()

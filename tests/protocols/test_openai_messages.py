@@ -1,0 +1,364 @@
+"""OpenAI's API, as far as it is decided without a service: forms, labels, streams, names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from fastapi import Request
+from hypothesis import given
+from hypothesis import strategies as st
+from service_process import PATIENCE_S
+
+from sidecar import errors
+from sidecar.api.http.unsaid import Unsaid, covered
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.ref import Named
+from sidecar.audio.source import Spool
+from sidecar.engines import moonshine, scripted_engine, whisper
+from sidecar.interfaces.engine import Precision, TranscribeOptions
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.protocols import languages
+from sidecar.protocols.aliases import names, precision_of
+from sidecar.protocols.dialect import again, error_body, param_of, status_of
+from sidecar.protocols.labels import letters
+from sidecar.protocols.openai import retries
+from sidecar.protocols.openai.answers import answer, diarized_body, verbose_body
+from sidecar.protocols.openai.request import Form, Format, Granularity, Wish, fields_of, wish_of
+from sidecar.protocols.openai.retries import OwnRetries, Sent, timed_out
+from sidecar.protocols.openai.speakers import known_speakers
+from sidecar.protocols.openai.stream import Told
+from sidecar.transcripts.transcript import NON_SPEECH, Segment, Transcript, Word
+
+
+def segment(start: float, text: str, speaker: int = 0, **more: object) -> Segment:
+    return Segment(start, start + 1, text, speaker, **more)  # type: ignore[arg-type]
+
+
+def transcript(*segments: Segment) -> Transcript:
+    return Transcript(segments, "en-GB", 9.0, "scripted", "fp32", diarized=True)
+
+
+def record(*segments: Segment, done: bool = False, attempts: int = 0) -> JobRecord:
+    facts = AudioFacts("wav", "libsndfile", 9.0)
+    begun = JobRecord.submitted(0.0, Named("/a.wav", 1, 1), facts, TranscribeOptions())
+    return replace(
+        begun,
+        segments=segments,
+        attempts=attempts,
+        state=JobState.DONE if done else JobState.RUNNING,
+        transcript=transcript(*segments) if done else None,
+    )
+
+
+def test_speakers_are_labelled_as_columns_of_a_table() -> None:
+    assert [letters(number) for number in (0, 1, 25, 26, 27, 51, 52, 702)] == [
+        *("A", "B", "Z", "AA", "AB", "AZ", "BA", "AAA")
+    ]
+
+
+texts = st.lists(st.text(st.sampled_from("ab,;. "), max_size=6), max_size=6)
+
+
+@given(texts)
+def test_deltas_in_a_row_are_the_text(said: list[str]) -> None:
+    told, segments = Told(diarized=False), []
+    deltas = []
+    for at, text in enumerate(said):
+        segments.append(segment(at, text))
+        deltas += [event["delta"] for event in told.more(record(*segments))]
+    end = record(*segments, done=True)
+    deltas += [event["delta"] for event in told.more(end)]
+    assert end.transcript is not None
+    (done,) = told.end(end.transcript)
+    assert "".join(deltas) == done["text"] == end.transcript.text
+
+
+def test_who_was_revised_is_told_again_by_the_same_id_and_nobody_else() -> None:
+    told = Told(diarized=True)
+    heard = [segment(0, "One."), segment(1, "[Music]", flags=(NON_SPEECH,)), segment(2, "Two.", 0)]
+    events = [*told.more(record(*heard))]
+    end = record(*heard[:2], replace(heard[2], speaker=1), done=True)
+    events += told.more(end)
+    assert end.transcript is not None
+    events += told.end(end.transcript)
+    assert [
+        (one["type"].rpartition(".")[2], one.get("id"), one.get("speaker")) for one in events
+    ] == [
+        ("delta", None, None),
+        ("segment", "seg_000", "A"),
+        ("delta", None, None),
+        ("segment", "seg_001", "A"),
+        ("segment", "seg_001", "B"),
+        ("done", None, None),
+    ]
+    assert events[-1]["segments"] == diarized_body(end.transcript)["segments"]
+    assert events[-1]["text"] == "One. Two."
+
+
+def test_what_is_heard_again_after_a_crash_is_not_said_again() -> None:
+    told = Told(diarized=False)
+    heard = [segment(0, "One."), segment(1, "Two.")]
+    first = [*told.more(record(*heard))]
+    assert [*told.more(record(heard[0], attempts=1))] == []
+    more = [*told.more(record(*heard, segment(2, "Three."), attempts=1))]
+    assert [one["delta"] for one in (*first, *more)] == ["One.", " Two.", " Three."]
+
+
+def test_what_nobody_says_is_in_no_json_and_words_are_all_words() -> None:
+    words = (Word(0.0, 0.4, " One"), Word(0.4, 0.9, "more."))
+    said = transcript(
+        segment(0, "One more.", words=words), segment(2, "[Music]", flags=(NON_SPEECH,))
+    )
+    wish = Wish(Format.VERBOSE, granularities=frozenset(Granularity))
+    body = verbose_body(said, wish, 0.0)
+    assert body["text"] == "One more."
+    assert body["language"] == "english"
+    assert [one["text"] for one in body["segments"]] == ["One more."]
+    assert [(one["word"], one["start"], one["end"]) for one in body["words"]] == [
+        ("One", 0.0, 0.4),
+        ("more.", 0.4, 0.9),
+    ]
+    only = verbose_body(said, replace(wish, granularities=frozenset({Granularity.WORD})), 0.0)
+    assert "segments" not in only
+    assert b"[Music]" in answer(said, Wish(Format.SRT), 0.0)[0], "a subtitle has it"
+
+
+def test_silence_has_no_words_and_that_is_no_error() -> None:
+    wish = Wish(Format.VERBOSE, granularities=frozenset({Granularity.WORD}))
+    assert verbose_body(transcript(), wish, 0.0)["words"] == []
+    with pytest.raises(errors.WordsUnavailable, match="scripted"):
+        verbose_body(transcript(segment(0, "One.")), wish, 0.0)
+
+
+def test_lists_are_taken_with_brackets_and_without() -> None:
+    form = Form({"keywords[]": ["Nagg"], "keywords": ["Nell"], "model": ["a", "b"]})
+    assert form.all("keywords") == ["Nagg", "Nell"]
+    assert form.one("model") == "b"
+    assert form.one("no") == ""
+    by_hand = {"chunking_strategy[type]": ["server_vad"], "chunking_strategy[threshold]": ["1"]}
+    as_json = {"chunking_strategy": ['{"type": "server_vad", "threshold": 1}']}
+    for lists in (by_hand, as_json):
+        assert [
+            notice.code
+            for notice in wish_of(Form(lists), scripted_engine.SPEC, translate=False).notices
+        ]
+    for broken in (
+        "{",
+        "[]",
+        '{"type": 1}',
+        '{"threshold": NaN}',
+        '{"type": "server_vad", "a": 1}',
+    ):
+        with pytest.raises(errors.FieldInvalid):
+            wish_of(Form({"chunking_strategy": [broken]}), scripted_engine.SPEC, translate=False)
+
+
+def test_the_fields_become_the_options_of_every_wire() -> None:
+    form = Form(
+        {
+            "hotwords": ["Clov"],
+            "keywords[]": ["Nagg", " Nell  and ", " "],
+            "language": ["German"],
+            "precision": ["fp32"],
+        }
+    )
+    fields = fields_of(form, scripted_engine.SPEC, Wish(), Precision.INT8)
+    assert fields["hotwords"] == "Clov, Nagg, Nell and"
+    assert fields["language"] == "de"
+    assert fields["precision"] == "int8", "that of the model counts"
+    assert fields["diarize"] is False
+    assert (
+        fields_of(form, scripted_engine.SPEC, Wish(Format.DIARIZED), Precision.AUTO)["diarize"]
+        is True
+    )
+    assert fields_of(Form({}), scripted_engine.SPEC, Wish(), Precision.AUTO)["language"] == ""
+    with pytest.raises(errors.FieldInvalid):
+        fields_of(
+            Form({"language": ["en"], "languages[]": ["de"]}),
+            scripted_engine.SPEC,
+            Wish(),
+            Precision.AUTO,
+        )
+
+
+def test_of_several_languages_the_one_that_the_engine_knows_is_meant() -> None:
+    assert languages.only(moonshine.SPEC, ["de", "en"]) == "en"
+    assert languages.only(whisper.SPEC, ["de", "en"]) == "auto"
+    assert languages.only(whisper.SPEC, ["de", "German"]) == "de"
+    with pytest.raises(errors.LanguageUnsupported):
+        languages.only(moonshine.SPEC, ["de", "fr"])
+
+
+def test_every_language_of_whisper_s_has_a_name_that_leads_back() -> None:
+    assert set(languages.NAMES) == set(whisper.SPEC.languages)
+    assert len(set(languages.NAMES.values())) == len(languages.NAMES)
+    for code, name in languages.NAMES.items():
+        assert languages.name_of(f"{code}-XX") == name
+        assert languages.tag_of(f" {name.title()} ") == code
+    assert languages.name_of("auto") == "unknown"
+    assert languages.name_of("tlh") == "tlh"
+
+
+def test_only_who_translates_takes_a_translation() -> None:
+    assert wish_of(Form({}), whisper.SPEC, translate=True).translate
+    with pytest.raises(errors.TranslationUnavailable, match="moonshine"):
+        wish_of(Form({}), moonshine.SPEC, translate=True)
+    with pytest.raises(errors.FieldInvalid, match="diarized_json"):
+        wish_of(Form({"response_format": ["diarized_json"]}), whisper.SPEC, translate=True)
+
+
+def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
+    assert precision_of(whisper.SPEC, "whisper:fp16") is Precision.FP16
+    assert precision_of(whisper.SPEC, "whisper-1") is Precision.AUTO
+    assert f"{moonshine.SPEC.name}:auto" not in names(moonshine.SPEC)
+    for name in ("scripted", "whisper:int4", "WHISPER", "whisper:", "gpt-4o"):
+        with pytest.raises(errors.ModelNotFound):
+            precision_of(whisper.SPEC, name)
+
+
+@pytest.mark.parametrize("kind", list(errors.all_errors()), ids=lambda kind: kind.code)
+def test_every_error_has_openai_s_shape_and_says_whether_to_come_again(
+    kind: type[errors.SidecarError],
+) -> None:
+    error = kind()
+    body = error_body(error)["error"]
+    assert body["code"] == kind.code
+    assert body["message"].startswith(error.detail)
+    status = status_of(error)
+    assert 400 <= status < 600
+    if again(error):
+        assert status in (408, 409, 429) or status >= 500, "the package would not ask again"
+        assert error.retry_after or kind is errors.UploadStalled
+    if kind in (errors.JobCancelled, errors.WontFit, errors.EngineCrashed, errors.EngineFailed):
+        assert not again(error)
+
+
+def test_the_parameter_to_blame_is_named() -> None:
+    assert param_of(errors.FieldInvalid("'known_speaker_names[]' has a name.")) == (
+        "known_speaker_names"
+    )
+    assert param_of(errors.FieldInvalid("The field is wrong.")) is None
+    assert param_of(errors.AudioTooLong()) == "file"
+    assert param_of(errors.QueueFull()) is None
+
+
+def request(**headers: str) -> Request:
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "headers": named})
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "headers", "expected"),
+    [
+        (600.0, {"x_stainless_retry_count": "0"}, True),
+        (500.0, {"x_stainless_retry_count": "0"}, False),
+        (600.0, {}, False),
+        (600.0, {"x_stainless_retry_count": "2"}, False),
+        (600.0, {"x_stainless_retry_count": "-1"}, False),
+        (2.0, {"x_stainless_retry_count": "1", "x_stainless_read_timeout": "2.0"}, True),
+        (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "3"}, False),
+        (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "none"}, False),
+    ],
+)
+def test_who_hung_up_when_its_patience_was_over_will_ask_again(
+    waited_s: float, headers: dict[str, str], expected: bool
+) -> None:
+    assert timed_out(request(**headers), waited_s) is expected
+
+
+def held(recording: os.stat_result) -> int:
+    """How many descriptors of it are open here; those of other files come and go."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found += os.path.samestat(os.fstat(int(name)), recording)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retries, "GRACE_S", 0.01)
+    spool = Spool(None)
+    spool.add(b"a recording")
+    ended, job = asyncio.Event(), Job(spool.finish(), record())
+    own, recording = OwnRetries(), os.fstat(job.source.fd)
+    assert held(recording) == 1
+    own.leave(Sent("me", {}), job, ended.set)
+    assert held(recording) == 2
+    assert await own.take(Sent("somebody else", {}), job.source) is None
+    assert await own.take(Sent("me", {"fields": 1}), job.source) is None
+    await asyncio.wait_for(ended.wait(), PATIENCE_S)
+    assert held(recording) == 1
+    assert await own.take(Sent("me", {}), job.source) is None
+    job.source.close()
+    own.leave(Sent("me", {}), job, ended.set)  # it has ended meanwhile: there is nothing to keep
+
+
+def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
+    """Each segment is compared with those beside it, and not with all."""
+    looked = [0, 0]
+
+    class Counted(float):
+        def __lt__(self, other: float) -> bool:
+            looked[-1] += 1
+            return float(self) < float(other)
+
+    for number, count in enumerate((200, 800)):
+        heard = [Segment(Counted(2 * at), Counted(2 * at + 1), "a") for at in range(count)]
+        unsaid = Unsaid()
+        looked[-1] = 0
+        assert len([*unsaid.more(record(*heard))]) == count
+        assert [*unsaid.more(record(*heard, done=True))] == []
+        looked[number] = looked[-1]
+    assert 0 < looked[1] < 8 * looked[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))
+def test_time_that_was_told_of_is_counted_once(spans: list[tuple[int, int]]) -> None:
+    found = covered(Segment(start, start + length, "a") for start, length in spans)
+    assert all(one[1] < other[0] for one, other in pairwise(found))
+    half_seconds = {
+        half for start, length in spans for half in range(2 * start, 2 * (start + length))
+    }
+    told = {half for start, end in found for half in range(int(2 * start), int(2 * end))}
+    assert told == half_seconds
+
+
+words = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["{", '{"type": "server_vad"}', '{"type": []}', "word", "en", "auto", "true"]),
+)
+vad = ("chunking_strategy", "chunking_strategy[type]", "chunking_strategy[")
+lists = ("languages[]", "include[]", "timestamp_granularities[]", "keywords")
+fields = st.sampled_from([*vad, *lists, "language", "response_format", "stream", "model"])
+
+
+@given(st.dictionaries(fields, st.lists(words, min_size=1, max_size=3)))
+def test_whatever_a_form_says_is_understood_or_refused(lists: dict[str, list[str]]) -> None:
+    try:
+        wish = wish_of(Form(lists), scripted_engine.SPEC, translate=False)
+        said = fields_of(Form(lists), scripted_engine.SPEC, wish, Precision.AUTO)
+    except errors.BadRequest:
+        return
+    assert wish.format in Format
+    assert said.keys() >= {"language", "prompt", "temperature", "diarize"}
+
+
+@given(st.lists(st.text(max_size=70), max_size=5), st.lists(st.text(max_size=40), max_size=5))
+def test_whoever_is_said_to_be_known_is_understood_or_refused(
+    names: list[str], voices: list[str]
+) -> None:
+    try:
+        known = known_speakers(names, [f"data:audio/wav;base64,{voice}" for voice in voices])
+    except errors.FieldInvalid:
+        return
+    assert len(known) == len(names) <= 4

@@ -1,0 +1,581 @@
+"""OpenAI's API: its official package for Python works here as it is, and so do what it goes by."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import moonshine_voice
+import openai
+import pytest
+import soundfile
+from openai.types.audio import (
+    Transcription,
+    TranscriptionDiarized,
+    TranscriptionStreamEvent,
+    TranscriptionVerbose,
+)
+from openai.types.audio_model import AudioModel
+from openai.types.model import Model
+from pydantic import TypeAdapter
+from recordings import long, wav
+from service_process import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
+
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.protocols.aliases import ALIASES
+
+SECOND = b"\1\0" * 16_000
+CLIP = ("clip.wav", wav(SECOND * 3))
+ANY_KEY = "sk-whatever-these-packages-insist-on"
+GOLDEN = json.loads((REPOSITORY / "tests/golden/openai.json").read_text("utf-8"))
+PLAY = Path(moonshine_voice.get_assets_path()) / "endgame_nagg_nell.wav"
+TYPES: dict[str, Any] = {
+    "json": Transcription,
+    "verbose_json": TranscriptionVerbose,
+    "diarized_json": TranscriptionDiarized,
+}
+Asking = Callable[..., Any]
+
+
+def sdk(server: Server, **settings: Any) -> openai.OpenAI:
+    """OpenAI's client, which would send thrice what fails."""
+    return openai.OpenAI(
+        base_url=f"http://127.0.0.1:{server.port}/v1",
+        **{"api_key": ANY_KEY, "max_retries": 0, **settings},
+    )
+
+
+def checked(kind: Any, body: str) -> Any:
+    """A body as the package's own type, which it makes of anything; here nothing may be amiss."""
+    return TypeAdapter(kind).validate_json(body, strict=True)
+
+
+def busy(server: Server) -> bool:
+    return bool(server.health()["engine_state"] == "busy")
+
+
+def begun(server: Server, seconds: int) -> bool:
+    """Whether a recording of so many seconds is heard, or was; not one of a test before."""
+    found = server.jobs()
+    return any(one["duration"] == seconds and one["state"] != "queued" for one in found)
+
+
+def submitted(server: Server) -> int:
+    """How many jobs there ever were."""
+    page = server.client.get("/metrics").text
+    return int(float(re.findall(r"^vibevoice_jobs_submitted_total (\S+)", page, re.M)[0]))
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service at four times real time, of which one that waits makes a full house."""
+    home = tmp_path_factory.mktemp("openai")
+    with Server(home, scripted_speed=4, queue_limit=1, max_upload_mb=4, batch=1) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(server: Server) -> Asking:
+    """Asks the shared service for a transcription."""
+    client = sdk(server)
+
+    def create(**fields: Any) -> Any:
+        return client.audio.transcriptions.create(**{"file": CLIP, "model": "whisper-1", **fields})
+
+    return create
+
+
+@pytest.mark.parametrize("fmt", ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"])
+@pytest.mark.anywhere
+def test_every_format_is_the_golden_one_and_of_the_package_s_own_type(
+    fmt: str, server: Server
+) -> None:
+    raw = sdk(server).audio.transcriptions.with_raw_response.create(
+        file=CLIP, model="gpt-4o-transcribe-diarize", response_format=fmt, language="en"
+    )
+    assert re.fullmatch("[0-9a-f]{32}", raw.headers["x-request-id"])
+    if fmt in TYPES:
+        assert raw.headers["content-type"] == "application/json"
+        assert checked(TYPES[fmt], raw.text) == raw.parse()
+        assert json.loads(raw.text) == GOLDEN[fmt]
+    else:
+        assert raw.headers["content-type"] == "text/plain; charset=utf-8"
+        assert raw.text == raw.parse() == GOLDEN[fmt]
+
+
+@pytest.mark.anywhere
+def test_a_stream_is_the_golden_one_and_each_event_of_the_package_s_own_type(
+    server: Server,
+) -> None:
+    fields = {"model": "whisper-1", "stream": "true", "response_format": "diarized_json"}
+    files = {"file": CLIP}
+    response = server.client.post("/v1/audio/transcriptions", files=files, data=fields)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *sent, end = response.text.strip().split("\n\n")
+    assert end == "data: [DONE]"
+    for line in sent:
+        checked(TranscriptionStreamEvent, line.removeprefix("data: "))
+    assert [json.loads(line.removeprefix("data: ")) for line in sent] == GOLDEN["stream"]
+    assert response.headers["x-request-id"]
+
+
+def test_a_stream_speaks_while_it_is_heard_and_says_what_the_whole_does(slow: Server) -> None:
+    client = sdk(slow)
+    clip = ("clip.wav", wav(SECOND * 12))
+    deltas, done = [], None
+    with client.audio.transcriptions.create(file=clip, model="whisper-1", stream=True) as stream:
+        for event in stream:
+            if event.type == "transcript.text.delta":
+                deltas.append(event.delta)
+                if len(deltas) == 1:
+                    assert busy(slow)
+            else:
+                assert done is None
+                done = event
+    assert done is not None
+    assert done.type == "transcript.text.done"
+    assert "".join(deltas) == done.text
+    assert len(deltas) == 12
+    assert done.usage is not None
+    assert done.usage.total_tokens == 0
+
+
+@pytest.mark.anywhere
+def test_speakers_have_letters_only_where_they_are_asked_for(ask: Asking) -> None:
+    answer = ask(response_format="diarized_json", chunking_strategy="auto")
+    assert [segment.speaker for segment in answer.segments] == ["A", "B", "A"]
+    assert "Speaker_" not in ask(response_format="srt")
+    assert "<v Speaker_1>" in ask(response_format="vtt", extra_body={"diarize": "true"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"file": ("a.wav", b"")}, 400, "audio_empty", "file"),
+        ({"file": ("a.wav", b"no recording at all " * 9)}, 415, "audio_format_unsupported", "file"),
+        ({"model": "whisper-9"}, 404, "model_not_found", "model"),
+        ({"model": "moonshine"}, 404, "model_not_found", "model"),
+        ({"model": "scripted:int4"}, 404, "model_not_found", "model"),
+        ({"model": ""}, 422, "field_missing", "model"),
+        ({"response_format": "docx"}, 422, "field_invalid", "response_format"),
+        ({"language": "no such language"}, 422, "language_invalid", "language"),
+        ({"temperature": 7}, 422, "field_invalid", "temperature"),
+        ({"prompt": "a" * 5000}, 422, "field_invalid", "prompt"),
+        ({"include": ["logprobs"]}, 422, "logprobs_unavailable", "include"),
+        ({"include": ["item"]}, 422, "field_invalid", "include"),
+        ({"timestamp_granularities": ["word"]}, 422, "field_invalid", "timestamp_granularities"),
+        ({"stream": True, "response_format": "srt"}, 422, "field_invalid", "stream"),
+        ({"chunking_strategy": "manual"}, 422, "field_invalid", "chunking_strategy"),
+        (
+            {"chunking_strategy": {"type": "server_vad", "threshold": 2}},
+            422,
+            "field_invalid",
+            "chunking_strategy",
+        ),
+        ({"known_speaker_names": ["Ann"]}, 422, "field_invalid", "known_speaker_names"),
+    ],
+)
+def test_what_is_wrong_is_said_in_openai_s_shape(
+    fields: dict[str, Any], status: int, code: str, param: str, ask: Asking
+) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(**fields)
+    check_error(caught.value, status, code, param)
+
+
+def check_error(error: openai.APIStatusError, status: int, code: str, param: str | None) -> None:
+    assert (error.status_code, error.code, error.param) == (status, code, param)
+    assert error.request_id == error.response.headers["x-request-id"]
+    body = json.loads(error.response.text)
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert error.type == ("invalid_request_error" if status < 429 else "rate_limit_error")
+    check_discreet(error.response.text)
+
+
+def uploads_in(server: Server) -> list[str]:
+    """The uploads that a service has open, where the system tells (Linux)."""
+    found = []
+    for one in Path(f"/proc/{server.process.pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.append(os.readlink(one))
+    return [one for one in found if "memfd:upload" in one]
+
+
+def data_url(recording: bytes) -> str:
+    return f"data:audio/wav;base64,{base64.b64encode(recording).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("names", "voices", "said"),
+    [
+        (["Ann"], [data_url(wav(SECOND))], "has 1.0 s"),
+        (["Ann"], [data_url(wav(SECOND * 11))], "has 11.0 s"),
+        (["Ann"], [data_url(b"no recording")], "cannot be used"),
+        (["Ann"], ["data:audio/wav;base64,$$$$"], "is not valid base64"),
+        (["Ann"], ["https://example.org/ann.wav"], "is no data URL"),
+        (["Ann"], [data_url(b"")], "is empty"),
+        (["Ann", "Ann"], [data_url(wav(SECOND * 3))] * 2, "there twice"),
+        (["Ann", "Bob"], [data_url(wav(SECOND * 3))], "has 2 names"),
+        (list("ABCDE"), [data_url(wav(SECOND * 3))] * 5, "more than 4"),
+    ],
+)
+def test_known_speakers_are_looked_at_before_any_work(
+    names: list[str], voices: list[str], said: str, ask: Asking, server: Server
+) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match=said):
+        ask(known_speaker_names=names, known_speaker_references=voices)
+    wait_until(lambda: not uploads_in(server), PATIENCE_S, "nothing of them stays open")
+
+
+def test_four_known_speakers_of_ten_seconds_in_stereo_fit_and_are_listened_to(ask: Asking) -> None:
+    """1.92 MB each; more than four of them are too long for any form."""
+    voice = data_url(wav(b"\1\0" * 48_000 * 2 * 10, rate=48_000, channels=2))
+    with pytest.raises(openai.UnprocessableEntityError, match="Nobody speaks") as caught:
+        ask(known_speaker_names=list("ABCD"), known_speaker_references=[voice] * 4)
+    check_error(caught.value, 422, "field_invalid", "known_speaker_references")
+    with pytest.raises(openai.BadRequestError) as caught_too:
+        ask(known_speaker_names=["A"], known_speaker_references=["data:" + "A" * (13 << 20)])
+    check_error(caught_too.value, 400, "field_too_long", None)
+
+
+@pytest.mark.anywhere
+def test_what_has_no_effect_is_said(ask: Asking) -> None:
+    answer = ask(
+        prompt="Beckett",
+        chunking_strategy={"type": "server_vad", "silence_duration_ms": 500},
+        languages=["en", "de"],
+        keywords=["Nagg", "Nell"],
+    )
+    codes = [warning["code"] for warning in answer.warnings]
+    assert codes == ["option_ignored"] * 3
+    assert "prompt/hotwords" in answer.warnings[0]["message"]
+
+
+def test_a_model_of_ours_may_name_a_precision(slow: Server) -> None:
+    client = sdk(slow)
+    client.audio.transcriptions.create(file=CLIP, model="scripted:int8")
+    assert slow.health()["precision"] == "int8"
+    client.audio.transcriptions.create(file=CLIP, model="scripted:fp32")
+    assert slow.health()["precision"] == "fp32"
+
+
+@pytest.mark.anywhere
+def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
+    client = sdk(server)
+    assert set(ALIASES) == set(get_args(AudioModel))
+    raw = client.models.with_raw_response.list()
+    checked(list[Model], json.dumps(json.loads(raw.text)["data"]))
+    listed = [model.id for model in client.models.list()]
+    assert listed[0] == "scripted"
+    assert set(listed) > set(ALIASES)
+    assert client.models.retrieve("whisper-1").alias_of == "scripted"  # type: ignore[attr-defined]
+    for name in listed:
+        assert client.models.retrieve(name).id == name
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("whisper-9")
+    check_error(caught.value, 404, "model_not_found", "model")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_translation_is_refused_by_an_engine_that_cannot(server: Server) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="Whisper translates") as caught:
+        sdk(server).audio.translations.create(file=CLIP, model="whisper-1")
+    check_error(caught.value, 422, "translation_unavailable", None)
+
+
+def test_other_addresses_and_methods_are_refused_in_the_same_shape(server: Server) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        sdk(server).audio.speech.create(model="tts-1", voice="alloy", input="Hello")
+    check_error(caught.value, 404, "not_found", None)
+    response = server.client.get("/v1/audio/transcriptions")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert response.json()["error"]["code"] == "method_not_allowed"
+    foreign = server.client.get("/v1/models", headers={"Host": "evil.example"})
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "host_not_allowed")
+    assert foreign.headers["x-request-id"]
+
+
+def test_a_page_that_may_ask_may_use_the_package(server: Server) -> None:
+    """Whose headers a browser asks about first."""
+    asked = {
+        "Origin": "tauri://localhost",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,x-stainless-arch,x-stainless-lang,"
+        "x-stainless-os,x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,"
+        "x-stainless-runtime-version,x-stainless-timeout",
+    }
+    answer = server.client.options("/v1/audio/transcriptions", headers=asked)
+    assert answer.status_code == 200, answer.text
+    listed = server.client.get("/v1/models", headers={"Origin": "tauri://localhost"})
+    assert "X-Request-Id" in listed.headers["access-control-expose-headers"]
+
+
+def test_with_a_token_only_that_key_counts(start_server: Callable[..., Server]) -> None:
+    token = "a token of sixteen bytes or more"
+    closed = start_server(token=token)
+    sdk(closed, api_key=token).models.list()
+    with pytest.raises(openai.AuthenticationError) as caught:
+        sdk(closed).audio.transcriptions.create(file=CLIP, model="whisper-1")
+    assert caught.value.code == "token_invalid"
+    assert caught.value.type == "authentication_error"
+    assert caught.value.request_id
+
+
+def test_a_form_without_a_file_or_with_two_or_none_at_all(server: Server) -> None:
+    post = server.client.post
+    address = "/v1/audio/transcriptions"
+    fields = {"model": "whisper-1"}
+    audio = ("a.wav", CLIP[1])
+    for response, status, code in (
+        (post(address, json=fields), 415, "content_type_unsupported"),
+        (post(address, data=fields, files={"audio": audio}), 400, "file_missing"),
+        (post(address, data=fields, files={"model": (None, "whisper-1")}), 400, "file_missing"),
+        (post(address, data=fields, files=[("file", audio)] * 2), 400, "multiple_files"),
+    ):
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+        assert "audio=@" not in response.text
+    nameless = {"file": (None, CLIP[1]), "model": (None, "whisper-1")}
+    assert post(address, files=nameless).status_code == 200
+
+
+def test_a_full_house_is_a_429_that_says_when_to_come_back(slow: Server) -> None:
+    client = sdk(slow)
+    ids = [slow.submit(long(100))]
+    slow.wait_state(ids[0], "running")
+    ids.append(slow.submit(long(100)))
+    try:
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.audio.transcriptions.create(file=CLIP, model="whisper-1")
+    finally:
+        for job in ids:
+            slow.client.delete(f"/jobs/{job}")
+    check_error(caught.value, 429, "queue_full", None)
+    assert caught.value.response.headers["retry-after"] == "5"
+    assert caught.value.response.headers["x-should-retry"] == "true"
+    with pytest.raises(openai.APIStatusError) as too_large:
+        client.audio.transcriptions.create(file=b"\1" * (5 << 20), model="whisper-1")
+    check_error(too_large.value, 413, "upload_too_large", "file")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills processes with POSIX signals")
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_crashed_twice_is_not_sent_again_by_the_package(stream: bool, slow: Server) -> None:
+    """It would be, by its status: six crashes instead of two."""
+    client = sdk(slow, max_retries=2)
+    sent: list[str] = []
+    client._client.event_hooks["request"] = [
+        lambda request: sent.append(request.headers["x-stainless-retry-count"])
+    ]
+    clip = ("clip.wav", long(600))
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(
+            lambda: list(
+                client.audio.transcriptions.create(file=clip, model="whisper-1", stream=stream)
+            )
+        )
+        killed: set[int] = set()
+        while not asking.done():  # one that is killed while it loads is no crash of the job's
+            worker = slow.health()["worker_pid"]
+            time.sleep(0.3)
+            now = slow.health()
+            if worker not in killed and (now["worker_pid"], now["engine_state"]) == (
+                worker,
+                "busy",
+            ):
+                killed.add(worker)
+                os.kill(worker, signal.SIGKILL)
+        with pytest.raises(openai.APIError) as caught:
+            asking.result(PATIENCE_S)
+    assert caught.value.code == "engine_crashed"
+    assert isinstance(caught.value, openai.InternalServerError) is not stream
+    assert sent == ["0"]
+
+
+def test_a_job_whose_client_timed_out_is_taken_over_by_the_retry(slow: Server) -> None:
+    """Four seconds of work, three of patience: begun anew each time it would never be done."""
+    clip, before = ("clip.wav", wav(SECOND * 16)), submitted(slow)
+    client = sdk(slow, max_retries=20, timeout=3.0)
+    raw = client.audio.transcriptions.with_raw_response.create(file=clip, model="whisper-1")
+    assert len(checked(Transcription, raw.text).text.split()) == 16
+    assert raw.retries_taken >= 1
+    assert submitted(slow) == before + 1
+
+
+def test_another_recording_or_another_wish_is_no_retry(slow: Server) -> None:
+    """The count alone takes nothing over."""
+    clips = [("clip.wav", wav(bytes([seed, 0]) * 16_000 * 6)) for seed in (1, 2)]
+    with pytest.raises(openai.APITimeoutError):
+        sdk(slow, timeout=1.0).audio.transcriptions.create(file=clips[0], model="whisper-1")
+    answers = [
+        sdk(slow).audio.transcriptions.with_raw_response.create(
+            file=clip, model="whisper-1", extra_headers={"x-stainless-retry-count": "1"}, **more
+        )
+        for clip, more in ((clips[1], {}), (clips[0], {"language": "de"}), (clips[0], {}))
+    ]
+    texts = [json.loads(one.text)["text"] for one in answers]
+    assert texts[0] != texts[1] == texts[2]
+    assert len({one.headers["x-request-id"] for one in answers}) == 3
+
+
+def test_a_key_makes_one_job_of_a_request_that_is_sent_again(slow: Server) -> None:
+    """Even where its client hung up long before it would have timed out."""
+    clip = ("clip.wav", wav(SECOND * 11))
+    keyed = {"extra_headers": {"Idempotency-Key": "talk-1"}}
+
+    async def leave() -> None:
+        async with openai.AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{slow.port}/v1", api_key=ANY_KEY
+        ) as client:
+            asking = asyncio.create_task(
+                client.audio.transcriptions.create(file=clip, model="whisper-1", **keyed)
+            )
+            await asyncio.to_thread(wait_until, lambda: begun(slow, 11), PATIENCE_S, "it runs")
+            asking.cancel()
+
+    asyncio.run(leave())
+    job = slow.client.get("/v1/jobs").json()["jobs"][-1]
+    create = sdk(slow).audio.transcriptions.with_raw_response.create
+    raw = create(file=clip, model="whisper-1", **keyed)
+    assert raw.headers["x-request-id"] == job["id"]
+    assert raw.headers["idempotent-replayed"] == "true"
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        create(file=CLIP, model="whisper-1", **keyed)
+    check_error(caught.value, 422, "idempotency_key_reused", None)
+    slow.client.delete(f"/v1/jobs/{job['id']}")
+
+
+def test_who_hangs_up_ends_the_job(slow: Server) -> None:
+    """Streaming, and waiting; minutes of work each."""
+    clip = ("clip.wav", long(600))
+    wait_until(lambda: not busy(slow), PATIENCE_S, "nothing runs any more")
+    stream = sdk(slow).audio.transcriptions.create(file=clip, model="whisper-1", stream=True)
+    next(iter(stream))
+    assert busy(slow)
+    stream.close()
+    wait_until(lambda: not busy(slow), PATIENCE_S, "the stream's job is ended")
+
+    async def leave() -> None:
+        async with openai.AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{slow.port}/v1", api_key=ANY_KEY
+        ) as client:
+            asking = asyncio.create_task(
+                client.audio.transcriptions.create(file=clip, model="whisper-1")
+            )
+            await asyncio.to_thread(wait_until, lambda: busy(slow), PATIENCE_S, "it runs")
+            asking.cancel()
+
+    asyncio.run(leave())
+    wait_until(lambda: not busy(slow), PATIENCE_S, "the waiting one's job is ended")
+
+
+def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_speakers(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """What the wheel's clip says, by two voices, to the package and to our own dialect."""
+    clip = tmp_path / "play.wav"  # as it goes to another service, which sends no less
+    soundfile.write(clip, decode_file(PLAY, 16_000)[: 12 * 16_000], 16_000, subtype="PCM_16")
+    there = start_server(engine="moonshine")
+    model = "gpt-4o-transcribe-diarize"
+    raw = sdk(there).audio.transcriptions.with_raw_response.create(
+        file=clip, model=model, response_format="diarized_json", chunking_strategy="auto"
+    )
+    answer = checked(TranscriptionDiarized, raw.text)
+    assert {segment.speaker for segment in answer.segments} == {"A", "B"}
+    assert answer.text == " ".join(segment.text for segment in answer.segments)
+    last, final = {}, None
+    for event in sdk(there).audio.transcriptions.create(
+        file=clip, model=model, response_format="diarized_json", stream=True
+    ):
+        if event.type == "transcript.text.segment":
+            last[event.id] = event
+        final = event
+    said = [(one.id, one.speaker, one.text) for one in answer.segments]
+    assert [(one.id, one.speaker, one.text) for one in last.values()] == said
+    assert final is not None
+    assert final.text == answer.text  # type: ignore[union-attr]
+    man = tmp_path / "man.wav"
+    soundfile.write(man, decode_file(PLAY, 16_000)[: 8 * 16_000], 16_000, subtype="PCM_16")
+    named, done = {}, None
+    for event in sdk(there).audio.transcriptions.create(
+        file=clip,
+        model=model,
+        response_format="diarized_json",
+        stream=True,
+        known_speaker_names=["Nagg"],
+        known_speaker_references=[data_url(man.read_bytes())],
+    ):
+        if event.type == "transcript.text.segment":
+            named[event.id] = event.speaker
+        done = event
+    assert list(named.values()) == [{"A": "Nagg", "B": "B"}[speaker] for _, speaker, _ in said]
+    assert [one["speaker"] for one in done.segments] == list(named.values())  # type: ignore[union-attr]
+    here = start_server(
+        engine="upstream",
+        upstream=f"http://127.0.0.1:{there.port}",
+        upstream_dialect="openai",
+        upstream_model=model,
+    )
+    body = here.post(clip.read_bytes()).json()
+    assert body["metadata"]["engine"].startswith("upstream")
+    assert [(one["speaker"], one["text"]) for one in body["segments"]] == [
+        (f"Speaker_{'AB'.index(one.speaker)}", one.text) for one in answer.segments
+    ]
+
+
+def test_the_examples_of_the_documents_run(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    page = (REPOSITORY / "docs/openai.md").read_text("utf-8")
+    (tmp_path / "meeting.wav").write_bytes(CLIP[1])
+    monkeypatch.chdir(tmp_path)
+    here = "http://127.0.0.1:8765", f"http://127.0.0.1:{server.port}"
+    (example,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    assert here[0] in example
+    exec(compile(example.replace(*here), "openai.md", "exec"), {})
+    said = capfd.readouterr().out
+    assert re.match(r"A 0\.0-1\.0: \w{8}\nB 1\.0-2\.0: \w{8}\nA 2\.0-3\.0: \w{8}\n", said)
+    assert said.endswith(GOLDEN["json"]["text"])
+    (commands,) = re.findall(r"```sh\n(.+?)```", page, re.DOTALL)
+    subprocess.run(["sh", "-euc", commands.replace(*here)], check=True)
+    said = capfd.readouterr().out
+    assert said.startswith(GOLDEN["srt"])
+    assert "transcript.text.done" in said
+    assert '"whisper-1"' in said
+
+
+@pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is the client of whisper.cpp's server"
+)
+@pytest.mark.anywhere
+def test_clients_of_whisper_cpp_s_server_are_answered(server: Server, tmp_path: Path) -> None:
+    """The command of its README, another format, and a refusal."""
+    (tmp_path / "clip.wav").write_bytes(CLIP[1])
+    url = f"http://127.0.0.1:{server.port}/inference"
+
+    def curl(*more: str) -> str:
+        usual = ["-H", "Content-Type: multipart/form-data", "-F", "file=@clip.wav"]
+        usual += ["-F", "temperature=0.0", "-F", "temperature_inc=0.2", "-F", "language=en"]
+        command = ["curl", "-s", url, *usual, *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    assert json.loads(curl("-F", "response_format=json")) == GOLDEN["json"]
+    assert curl("-F", "response_format=srt") == GOLDEN["srt"]
+    refused = json.loads(curl("-F", "translate=true"))
+    assert refused["error"]["code"] == "translation_unavailable"

@@ -1,0 +1,546 @@
+"""A conversation over OpenAI's Realtime API, by its own package for Python, against a real service:
+who speaks is answered, and the history is what was heard."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import random
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from llm_server import completions
+from openai import AsyncOpenAI
+from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from openai.types.realtime import RealtimeServerEvent
+from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
+from pydantic import TypeAdapter
+from service_process import PATIENCE_S, Server, free_port
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.api.http.sockets import MALFORMED_PER_MINUTE
+
+EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+RATE = 24_000
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+SOUND = "response.output_audio.delta"
+LONG = (
+    "So many words that it takes a while to say all of them, one behind the other, until the end."
+)
+LONGER = " ".join([LONG] * 9)
+"""Most of it is not said yet, however late somebody looks."""
+ITEM = ["conversation.item.added", "conversation.item.done"]
+WORDS = "conversation.item.input_audio_transcription.delta"
+HEARD = [
+    "input_audio_buffer.speech_started",
+    "input_audio_buffer.speech_stopped",
+    "input_audio_buffer.committed",
+    *ITEM,
+    TRANSCRIBED,
+]
+BEGUN = [
+    "response.created",
+    "response.output_item.added",
+    "conversation.item.added",
+    "response.content_part.added",
+]
+ENDED = [
+    "response.content_part.done",
+    "conversation.item.done",
+    "response.output_item.done",
+    "response.done",
+]
+ALOUD = [
+    *BEGUN,
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    *ENDED,
+]
+READ = [*BEGUN, "response.output_text.done", *ENDED]
+MANUAL = {"audio": {"input": {"turn_detection": None}}}
+
+
+def sound(level: float, seconds: float) -> bytes:
+    """So loud, 16-bit at 24 kHz: what is loud is speech to the scripted engine."""
+    return struct.pack("<h", round(level * 32767)) * round(seconds * RATE)
+
+
+def heard_of(text: str, seconds: float) -> str:
+    """What of ``text`` was heard, as the scripted voice says it: the words whose middle was."""
+    at, words = 0.0, text.split()
+    for count, word in enumerate(words):
+        lasts = 0.05 * len(word) + 0.05
+        if at + lasts / 2 > seconds:
+            said = " ".join(words[:count]).rstrip(",.:")
+            return f"{said}…" if said else ""
+        at += lasts
+    return text
+
+
+class Caller:
+    """Somebody at the other end, by the package. Every event that comes is one of its own."""
+
+    def __init__(self, connection: AsyncRealtimeConnection) -> None:
+        self.connection = connection
+        self.events: list[dict[str, Any]] = []
+        self.spoken_s = 0.0
+
+    async def send(self, type: str, **fields: Any) -> None:
+        await self.connection.send({"type": type, **fields})  # type: ignore[misc, arg-type]
+
+    async def next(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            event: dict[str, Any] = json.loads(await self.connection.recv_bytes())
+        EVENTS.validate_python(event, strict=True)
+        self.events.append(event)
+        return event
+
+    async def until(self, type: str) -> dict[str, Any]:
+        """The next event of this type."""
+        while (event := await self.next())["type"] != type:
+            assert event["type"] != "error", event
+        return event
+
+    async def update(self, **session: Any) -> dict[str, Any]:
+        await self.send("session.update", session={"type": "realtime", **session})
+        found: dict[str, Any] = (await self.until("session.updated"))["session"]
+        return found
+
+    async def speak(self, raw: bytes, *, pace: bool = True) -> None:
+        """As a microphone: as fast as time goes."""
+        for at in range(0, len(raw), 4800):
+            chunk = base64.b64encode(raw[at : at + 4800]).decode()
+            self.spoken_s += len(raw[at : at + 4800]) / 2 / RATE
+            await self.connection.input_audio_buffer.append(audio=chunk)
+            await asyncio.sleep(0.1 if pace else 0)
+
+    async def say(self, text: str) -> None:
+        """By keys."""
+        part: Any = {"type": "input_text", "text": text}
+        item: Any = {"type": "message", "role": "user", "content": [part]}
+        await self.connection.conversation.item.create(item=item)
+
+    async def answered(self, text: str, **wish: Any) -> dict[str, Any]:
+        """What is said to ``text``: the response."""
+        await self.say(text)
+        await self.send("response.create", response=wish)
+        found: dict[str, Any] = (await self.until("response.done"))["response"]
+        return found
+
+    async def retrieved(self, item: str) -> str:
+        """How an item stands there."""
+        await self.send("conversation.item.retrieve", item_id=item)
+        content = (await self.until("conversation.item.retrieved"))["item"]["content"][0]
+        return str(content.get("transcript") or content.get("text") or "")
+
+    async def refused(self, type: str, **fields: Any) -> tuple[str, str | None]:
+        """The code of the error that this comes to, and what is to blame."""
+        await self.send(type, event_id="mine", **fields)
+        while (event := await self.next())["type"] != "error":
+            pass
+        assert event["error"]["event_id"] == "mine"
+        assert event["error"]["message"]
+        return event["error"]["code"], event["error"]["param"]
+
+    def kinds(self) -> list[str]:
+        """What came, in order, but for the deltas, of which there are as many as it likes."""
+        types = [event["type"] for event in self.events]
+        return [type for type in types if not type.endswith(".delta")]
+
+    def joined(self, type: str) -> str:
+        return "".join(event["delta"] for event in self.events if event["type"] == type)
+
+
+@contextlib.asynccontextmanager
+async def calling(
+    server: Server, model: str = "gpt-realtime", **query: str
+) -> AsyncIterator[Caller]:
+    base = f"http://127.0.0.1:{server.port}/v1"
+    named: Any = {"model": model} if model else {}
+    async with (
+        AsyncOpenAI(base_url=base, api_key="x") as client,
+        client.realtime.connect(**named, extra_query=query) as connection,
+    ):
+        yield Caller(connection)
+
+
+@contextlib.asynccontextmanager
+async def alone(server: Server) -> AsyncIterator[Caller]:
+    """The one who may talk, once whoever was there before is gone."""
+    async with asyncio.timeout(PATIENCE_S), contextlib.AsyncExitStack() as stack:
+        while True:
+            caller = await stack.enter_async_context(calling(server))
+            if (await caller.next())["type"] == "session.created":
+                break
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its voice takes as long for a word as that sounds, and more; one conversation at a time."""
+    home = tmp_path_factory.mktemp("slow")
+    with Server(home, voice_engine="scripted", scripted_say="0.3") as running:
+        yield running
+
+
+async def test_who_speaks_is_heard_and_answered_aloud_event_by_event(talks: Server) -> None:
+    async with calling(talks) as caller:
+        speaking = asyncio.create_task(caller.speak(sound(0, 0.3) + sound(0.3, 60)))
+        await caller.until(WORDS)
+        speaking.cancel()
+        await asyncio.wait({speaking})
+        spoken_s = caller.spoken_s - 0.3
+        await caller.speak(sound(0, 0.8))
+        done = (await caller.until("response.done"))["response"]
+    assert caller.kinds() == ["session.created", "conversation.created", *HEARD, *ALOUD]
+    said = next(one for one in caller.events if one["type"] == TRANSCRIBED)
+    assert len(said["transcript"].split()) == pytest.approx(spoken_s / 0.25, abs=2)
+    words = caller.joined(WORDS).split()
+    assert words == said["transcript"].split()[: len(words)] != []
+    assert said["usage"]["seconds"] == pytest.approx(0.3 + spoken_s, abs=0.3)
+    (item,) = done["output"]
+    transcript = item["content"][0]["transcript"]
+    assert transcript.strip() == f"You said: {said['transcript']}"
+    assert caller.joined("response.output_audio_transcript.delta") == transcript
+    types = [one["type"] for one in caller.events]
+    assert types.index("response.content_part.added") < types.index(SOUND)
+    assert types.index(SOUND) < types.index("response.output_audio.done")
+    assert types.count(SOUND) > 2, "as it is made"
+    deltas = [one["delta"] for one in caller.events if one["type"] == SOUND]
+    seconds = sum(len(base64.b64decode(one)) for one in deltas) / 2 / RATE
+    assert seconds == pytest.approx(sum(0.05 * len(w) + 0.05 for w in transcript.split()), abs=0.01)
+    started, stopped = (one for one in caller.events if "_buffer.speech_" in one["type"])
+    assert started["audio_start_ms"] == pytest.approx(200, abs=150)
+    assert stopped["audio_end_ms"] == pytest.approx(350 + 1000 * spoken_s, abs=150)
+    ids = [one["event_id"] for one in caller.events]
+    assert len(set(ids)) == len(ids)
+    places = [
+        (one["previous_item_id"], one["item"]["id"])
+        for one in caller.events
+        if one["type"] == "conversation.item.done"
+    ]
+    assert places == [(None, said["item_id"]), (said["item_id"], item["id"])]
+
+
+async def test_what_is_typed_is_answered_when_that_is_asked_for_and_in_text_if_so_wished(
+    talks: Server,
+) -> None:
+    async with calling(talks) as caller:
+        done = await caller.answered("Hello.", output_modalities=["text"], metadata={"a": "b"})
+        assert caller.kinds()[2:] == [*ITEM, *READ]
+        assert (done["status"], done["metadata"]) == ("completed", {"a": "b"})
+        assert (
+            caller.joined("response.output_text.delta") == done["output"][0]["content"][0]["text"]
+        )
+        await caller.update(output_modalities=["text"])
+        assert (await caller.answered("Again."))["output_modalities"] == ["text"]
+        assert (await caller.answered("Aloud.", output_modalities=["audio"]))["output_modalities"]
+        assert caller.kinds()[-len(ALOUD) :] == ALOUD
+
+
+async def test_whatever_was_heard_of_an_answer_is_what_stands_there(talks: Server) -> None:
+    chance = random.Random(15)
+    async with calling(talks) as caller:
+        for _ in range(12):
+            done = await caller.answered(LONG)
+            (item,) = done["output"]
+            whole = item["content"][0]["transcript"].strip()
+            longest = sum(0.05 * len(word) + 0.05 for word in whole.split())
+            first, second = (round(chance.uniform(0, longest), 3) for _ in range(2))
+            for seconds in (first, min(first, second)):
+                await caller.send(
+                    "conversation.item.truncate",
+                    item_id=item["id"],
+                    content_index=0,
+                    audio_end_ms=round(1000 * seconds),
+                )
+                cut = await caller.until("conversation.item.truncated")
+                assert cut["audio_end_ms"] == round(1000 * seconds)
+                assert await caller.retrieved(item["id"]) == heard_of(whole, seconds)
+            if second < first - 0.2:
+                again = {"item_id": item["id"], "audio_end_ms": round(1000 * first)}
+                refused = await caller.refused(
+                    "conversation.item.truncate", content_index=0, **again
+                )
+                assert refused == ("field_invalid", "audio_end_ms")
+
+
+async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
+    start_server: Callable[..., Server],
+) -> None:
+    async with completions("torn", "plain") as llm:
+        server = start_server(voice_engine="scripted", llm=llm.url)
+        async with calling(server, model="plain") as caller:
+            assert (await caller.until("session.created"))["session"]["model"] == "plain"
+            await caller.update(instructions="Be brief.")
+            first = (await caller.answered("Hello."))["output"][0]["id"]
+            await caller.answered("I did not stop you.")
+            second = caller.events[-1]["response"]["output"][0]["id"]
+            await caller.send(
+                "conversation.item.truncate", item_id=second, content_index=0, audio_end_ms=300
+            )
+            await caller.until("conversation.item.truncated")
+            await caller.say("What?")
+            await caller.send("conversation.item.delete", item_id=first)
+            await caller.until("conversation.item.deleted")
+            assert await caller.refused("conversation.item.retrieve", item_id=first) == (
+                "item_unknown",
+                "item_id",
+            )
+            await caller.send("response.create", response={"instructions": "Be long."})
+            await caller.until("response.done")
+    assert {body["model"] for body in llm.replies[-2:]} == {"plain"}
+    told = [[(m["role"], m["content"]) for m in body["messages"]] for body in llm.replies[-2:]]
+    assert told[0] == [
+        ("system", "Be brief."),
+        ("user", "Hello."),
+        ("assistant", "Good morning, Ada."),
+        ("user", "I did not stop you."),
+    ]
+    assert told[1] == [
+        ("system", "Be long."),
+        ("user", "Hello. I did not stop you."),
+        ("assistant", "Good…"),
+        ("user", "What?"),
+    ]
+
+
+async def test_who_speaks_over_an_answer_that_is_being_made_ends_it(slow: Server) -> None:
+    async with alone(slow) as caller:
+        await caller.say(LONGER)
+        await caller.send("response.create")
+        await caller.until(SOUND)
+        speaking = asyncio.create_task(caller.speak(sound(0.3, 1.2) + sound(0, 0.8)))
+        done = (await caller.until("response.done"))["response"]
+        assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+        assert done["output"][0]["status"] == "incomplete"
+        await caller.until("input_audio_buffer.speech_started")
+        item = done["output"][0]["id"]
+        await caller.send(
+            "conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=150
+        )
+        await caller.until("conversation.item.truncated")
+        assert await caller.retrieved(item) == "You…"
+        await caller.until(TRANSCRIBED)
+        assert (await caller.until("response.created"))["response"]["id"] != done["id"]
+        await speaking
+
+
+async def test_an_answer_is_cancelled_by_its_client_and_there_is_one_at_a_time(
+    slow: Server,
+) -> None:
+    async with alone(slow) as caller:
+        async with calling(slow) as other:
+            assert (await other.next())["error"]["code"] == "talk_full"
+            with pytest.raises(ConnectionClosed) as closed:
+                await other.next()
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "talk_full")
+        await caller.say(LONGER)
+        await caller.send("response.create")
+        await caller.until(SOUND)
+        active = ("conversation_already_has_active_response", None)
+        assert await caller.refused("response.create") == active
+        await caller.send("response.cancel")
+        done = (await caller.until("response.done"))["response"]
+        assert done["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
+        assert await caller.refused("response.cancel") == ("response_cancel_not_active", None)
+        await caller.send("response.create")
+        await caller.until(SOUND)
+        await caller.send("output_audio_buffer.clear")
+        await caller.until("output_audio_buffer.cleared")
+        await caller.until("response.done")
+
+
+async def test_a_client_ends_its_turns_itself_and_asks_for_answers(talks: Server) -> None:
+    async with calling(talks) as caller:
+        assert (await caller.update(**MANUAL))["audio"]["input"]["turn_detection"] is None
+        empty = ("input_audio_buffer_commit_empty", None)
+        assert await caller.refused("input_audio_buffer.commit") == empty
+        for level in (0.2, 0.4):
+            begun = len(caller.events)
+            await caller.speak(sound(level, 0.8) + sound(0, 0.7) + sound(level, 0.8), pace=False)
+            await caller.send("input_audio_buffer.commit")
+            await caller.send("response.create")
+            done = (await caller.until("response.done"))["response"]
+            kinds = [event["type"] for event in caller.events[begun:]]
+            assert kinds[:3] == ["input_audio_buffer.committed", *ITEM]
+            assert kinds.index(TRANSCRIBED) < kinds.index("response.created")
+            assert not [kind for kind in kinds if "speech" in kind]
+            (said,) = [one for one in caller.events[begun:] if one["type"] == TRANSCRIBED]
+            assert f"w{round(1000 * level) - 1}" in said["transcript"]
+            assert done["output"][0]["content"][0]["transcript"].endswith(f"{said['transcript']} ")
+        await caller.speak(sound(0, 0.5), pace=False)
+        await caller.send("input_audio_buffer.commit")
+        assert (await caller.until(TRANSCRIBED))["transcript"] == ""
+        await caller.speak(sound(0.3, 1.0), pace=False)
+        await caller.send("input_audio_buffer.clear")
+        await caller.until("input_audio_buffer.cleared")
+        assert await caller.refused("input_audio_buffer.commit") == empty
+
+
+async def test_what_is_said_is_answered_only_where_that_is_wished(talks: Server) -> None:
+    silent = {"type": "server_vad", "silence_duration_ms": 300, "create_response": False}
+    async with calling(talks) as caller:
+        session = await caller.update(audio={"input": {"turn_detection": silent}})
+        assert session["audio"]["input"]["turn_detection"] == {
+            **silent,
+            "threshold": 0.5,
+            "prefix_padding_ms": 300,
+            "idle_timeout_ms": None,
+            "interrupt_response": True,
+        }
+        await caller.speak(sound(0.3, 0.6) + sound(0, 0.8))
+        await caller.until(TRANSCRIBED)
+        await caller.send("response.create")
+        done = (await caller.until("response.done"))["response"]
+        assert "w299" in done["output"][0]["content"][0]["transcript"]
+        assert caller.kinds().count("response.created") == 1
+
+
+async def test_telephones_get_their_own_sound(talks: Server) -> None:
+    law = {"type": "audio/pcmu"}
+    async with calling(talks) as caller:
+        session = await caller.update(audio={"output": {"format": law, "voice": "high"}})
+        assert session["audio"]["output"] == {"format": law, "voice": "high", "speed": 1.0}
+        done = await caller.answered("Hello there.")
+        assert done["audio"]["output"]["format"] == law
+        said = b"".join(base64.b64decode(e["delta"]) for e in caller.events if e["type"] == SOUND)
+        words = done["output"][0]["content"][0]["transcript"].split()
+        seconds = sum(0.05 * len(word) + 0.05 for word in words)
+        assert len(said) / 8000 == pytest.approx(seconds, abs=0.05)
+
+
+async def test_a_voice_of_a_server_that_lists_none_is_passed_on_by_its_name(
+    start_server: Callable[..., Server],
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    server = start_server(voice_engine="speech", speech_url=nobody)
+    async with calling(server) as caller:
+        for voice in ("af_heart", "nova"):
+            session = await caller.update(audio={"output": {"voice": voice}})
+            assert session["audio"]["output"]["voice"] == voice
+
+
+async def test_errors_say_what_was_wrong_and_leave_the_connection_open(talks: Server) -> None:
+    def message(**item: Any) -> dict[str, Any]:
+        return {"item": {"type": "message", "role": "user", **item}}
+
+    text = [{"type": "input_text", "text": "x"}]
+    wrong: list[tuple[str, dict[str, Any], str, str | None]] = [
+        ("dance", {}, "event_unsupported", None),
+        ("input_audio_buffer.append", {"audio": "*"}, "sound_invalid", "audio"),
+        ("input_audio_buffer.append", {"audio": "AAAA"}, "sound_invalid", "audio"),
+        ("input_audio_buffer.append", {}, "field_missing", "audio"),
+        ("session.update", {"session": {"type": "transcription"}}, "field_invalid", "session.type"),
+        ("session.update", {"session": {"tools": [{}]}}, "field_invalid", "session.tools"),
+        ("session.update", {"session": {"audio": {"output": {"voice": "x"}}}}, *VOICE),
+        ("session.update", {"session": {"audio": {"output": {"speed": 9}}}}, *SPEED),
+        ("conversation.item.create", {}, "field_invalid", "item"),
+        ("conversation.item.create", {"item": {"type": "function_call"}}, *FIELD, "item.type"),
+        ("conversation.item.create", message(content=[]), *FIELD, "item.content"),
+        ("conversation.item.create", message(role="x", content=text), *FIELD, "item.role"),
+        (
+            "conversation.item.create",
+            {**message(content=text), "previous_item_id": "item_0"},
+            "item_unknown",
+            "item_id",
+        ),
+        ("conversation.item.retrieve", {}, "field_missing", "item_id"),
+        ("conversation.item.delete", {"item_id": "item_0"}, "item_unknown", "item_id"),
+        (
+            "conversation.item.truncate",
+            {"item_id": "item_0", "audio_end_ms": -1},
+            "field_invalid",
+            "audio_end_ms",
+        ),
+        (
+            "response.create",
+            {"response": {"conversation": "none"}},
+            *FIELD,
+            "response.conversation",
+        ),
+        ("response.create", {"response": {"input": []}}, *FIELD, "response.input"),
+        ("output_audio_buffer.clear", {}, "response_cancel_not_active", None),
+    ]
+    async with calling(talks) as caller:
+        for type, fields, code, param in wrong:
+            assert await caller.refused(type, **fields) == (code, param), (type, fields)
+        await caller.connection.send_raw("no json")
+        assert (await caller.next())["error"]["code"] == "json_invalid"
+        await caller.update(instructions="")
+        await caller.send("response.create")
+        assert (await caller.next())["error"]["code"] == "reply_empty"
+        assert (await caller.answered("Still here?"))["status"] == "completed"
+        await caller.send("input_audio_buffer.append", audio="A" * (4 << 20))
+        with pytest.raises(ConnectionClosed) as closed:
+            await caller.next()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+
+
+FIELD = ("field_invalid",)
+VOICE = ("voice_unknown", "voice")
+SPEED = ("field_invalid", "session.audio.output.speed")
+
+
+async def test_who_says_nothing_but_nonsense_is_sent_away(talks: Server) -> None:
+    async with calling(talks) as caller:
+        said = [await caller.next() for _ in range(2)]
+        for _ in range(MALFORMED_PER_MINUTE + 1):
+            await caller.connection.send_raw("no json")
+            said.append(await caller.next())
+        assert said[-1]["error"]["code"] == "rate_limited"
+        with pytest.raises(ConnectionClosed):
+            await caller.next()
+
+
+async def test_what_goes_wrong_in_an_answer_is_its_status_and_the_next_is_tried(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(voice_engine="none", llm="http://127.0.0.1:9")
+    async with calling(server) as caller:
+        for text in ("Hello?", "Anybody?"):
+            await caller.say(text)
+            await caller.send("response.create")
+            while (event := await caller.next())["type"] != "response.done":
+                pass
+            assert event["response"]["status_details"]["error"]["code"] == "llm_unreachable"
+            assert event["response"]["output_modalities"] == ["text"]
+
+
+async def test_a_connection_that_names_no_model_becomes_a_conversation_before_it_is_heard(
+    talks: Server,
+) -> None:
+    async with calling(talks, model="") as caller:
+        assert (await caller.next())["session"]["type"] == "transcription"
+        assert (await caller.update(instructions="Be brief."))["instructions"] == "Be brief."
+        assert (await caller.answered("Hello."))["status"] == "completed"
+    async with calling(talks, model="") as caller:
+        await caller.speak(sound(0, 0.2), pace=False)
+        talk = {"type": "realtime"}
+        assert await caller.refused("session.update", session=talk) == (*FIELD, "session.type")
+    async with calling(talks, intent="transcription") as caller:
+        assert (await caller.next())["session"]["type"] == "transcription"
+        assert await caller.refused("session.update", session=talk) == (*FIELD, "session.type")
+
+
+async def test_a_key_for_a_page_opens_a_conversation_as_it_was_agreed(talks: Server) -> None:
+    base = f"http://127.0.0.1:{talks.port}/v1"
+    agreed: Any = {"type": "realtime", "model": "gpt-realtime", "instructions": "Be brief."}
+    async with AsyncOpenAI(base_url=base, api_key="x") as client:
+        given = await client.realtime.client_secrets.create(session=agreed)
+        ClientSecretCreateResponse.model_validate(given.model_dump(), strict=True)
+        unknown = {"session": {"type": "realtime", "model": "gpt-9"}}
+        refused = talks.client.post("/v1/realtime/client_secrets", json=unknown)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+    async with (
+        AsyncOpenAI(base_url=base, api_key=given.value) as client,
+        client.realtime.connect(extra_query={}) as connection,
+    ):
+        caller = Caller(connection)
+        assert (await caller.next())["session"]["instructions"] == "Be brief."

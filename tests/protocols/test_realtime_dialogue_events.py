@@ -1,0 +1,368 @@
+"""The events of a conversation over OpenAI's Realtime API, without a wire: orders read, what is
+told in which order, and what a session means."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from openai.types.realtime import RealtimeServerEvent, RealtimeSessionCreateRequest
+from pydantic import TypeAdapter
+
+from sidecar import errors
+from sidecar.audio import g711
+from sidecar.conversation.llm.dialogue import Role
+from sidecar.conversation.options import Patience, TalkOptions
+from sidecar.conversation.outgoing import Clear, Out, Sent, TurnDropped, TurnTaken
+from sidecar.conversation.pacing import Frame
+from sidecar.conversation.told import (
+    Ending,
+    Failed,
+    NothingSaid,
+    PersonSaid,
+    PersonSaying,
+    PersonStarted,
+    PersonStopped,
+    Recorded,
+    ReplyEnded,
+    ReplyStarted,
+    ReplyTruncated,
+    ReplyWritten,
+)
+from sidecar.engines import scripted_engine
+from sidecar.interfaces.live import LiveOptions
+from sidecar.interfaces.voice import SayOptions
+from sidecar.protocols.openai_realtime.configuration import Sound
+from sidecar.protocols.openai_realtime.dialogue_configuration import Manners, updated
+from sidecar.protocols.openai_realtime.dialogue_items import Item
+from sidecar.protocols.openai_realtime.orders import Create, Truncate, read
+from sidecar.protocols.openai_realtime.realtime_orders import OrderInvalid
+from sidecar.protocols.openai_realtime.telling import Telling
+
+SPEC = scripted_engine.SPEC
+EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+USUAL = Manners("gpt-realtime")
+
+
+@pytest.mark.parametrize(
+    ("voice", "listed", "passed_on"),
+    [("default", "", ""), ("nova", "", "nova"), ("af_heart", "af_heart", "af_heart")],
+)
+def test_names_of_voices_are_passed_on_where_whoever_speaks_lists_none(
+    voice: str, listed: str, passed_on: str
+) -> None:
+    session = {"audio": {"output": {"voice": voice}}}
+    for any_voice, said in ((False, listed), (True, passed_on)):
+        before = dataclasses.replace(USUAL, any_voice=any_voice)
+        found = updated(before, session, scripted_engine.SPEC)
+        assert found.manner(SayOptions("mine")).voice == (said or "mine")
+
+
+MANUAL = dataclasses.replace(USUAL, turning=None)
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+FAILED = "conversation.item.input_audio_transcription.failed"
+
+
+class Told:
+    """A conversation that is told by hand; utterance n lies from n to n + 0.5 s."""
+
+    def __init__(self, manners: Manners = USUAL, most: int = 40) -> None:
+        self.telling = Telling("x", most, lambda number: (number, number + 0.5))
+        self.telling.use(manners)
+        self.said: list[dict[str, Any]] = []
+
+    def hear(self, *outs: Out) -> None:
+        for out in outs:
+            self.say(list(self.telling.of(out)))
+
+    def commit(self, received_s: float) -> None:
+        self.say(list(self.telling.person.commit(received_s)))
+
+    def say(self, said: list[dict[str, Any]]) -> None:
+        for one in said:
+            EVENTS.validate_python({"event_id": "event_1", **one}, strict=True)
+        self.said += said
+
+    def of(self, type: str) -> list[dict[str, Any]]:
+        return [one for one in self.said if one["type"] == type]
+
+    def kinds(self) -> list[str]:
+        return [one["type"].removeprefix("conversation.item.") for one in self.said]
+
+
+def spoken(utterance: int, text: str, *, entry: int = 1) -> list[Out]:
+    """A turn of the person's, as it is told."""
+    return [
+        PersonStarted(utterance, 0.0),
+        PersonStopped(1.0, utterance),
+        PersonSaid(text, entry=entry),
+    ]
+
+
+def test_commits_have_the_words_that_were_said_before_them_however_late_those_are_told() -> None:
+    told = Told(MANUAL)
+    told.commit(1.0)
+    told.hear(PersonStarted(0, 0.0))
+    told.commit(2.0)
+    told.commit(3.0)
+    told.hear(*spoken(0, "One.")[1:], TurnTaken(), TurnTaken(), *spoken(2, "Three."), TurnTaken())
+    committed = [one["item_id"] for one in told.of("input_audio_buffer.committed")]
+    assert len(set(committed)) == 3
+    words = {one["item_id"]: one["transcript"] for one in told.of(TRANSCRIBED)}
+    assert words == dict(zip(committed, ("One.", "", "Three."), strict=True))
+    assert [one for one in told.kinds() if "speech" in one] == []
+
+
+def test_a_turn_that_began_before_its_commit_is_the_item_of_that_commit() -> None:
+    told = Told(MANUAL)
+    told.hear(PersonStarted(0, 0.0), PersonSaying("One"), PersonSaying("One two"))
+    assert told.said == []
+    told.commit(1.0)
+    told.hear(PersonStopped(1.0, 0), PersonSaid("One two.", entry=7), TurnTaken())
+    assert len(told.of("input_audio_buffer.committed")) == 1
+    (done,) = told.of(TRANSCRIBED)
+    assert told.telling.items.find(done["item_id"]).entry == 7
+    with pytest.raises(errors.CommitEmpty):
+        told.telling.person.commit(1.05)
+    told.telling.person.clear(9.0)
+    with pytest.raises(errors.CommitEmpty):
+        told.telling.person.commit(9.05)
+
+
+def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> None:
+    told = Told()
+    looks = ["I", "I scream", "I scream for", "Ice cream for all."]
+    told.hear(PersonStarted(3, 0.0), *(PersonSaying(look) for look in looks))
+    told.hear(PersonStopped(1.0, 3), PersonSaid("Ice cream for all."))
+    deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
+    assert deltas == ["I", " scream"]
+    assert told.of(TRANSCRIBED)[0]["transcript"] == "Ice cream for all."
+    assert told.of(TRANSCRIBED)[0]["usage"] == {"type": "duration", "seconds": 0.5}
+    assert told.of("input_audio_buffer.speech_started")[0]["audio_start_ms"] == 3000
+    assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
+
+
+def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
+    told = Told()
+    told.hear(*spoken(3, "What now?"))
+    told.hear(PersonStarted(4, 0.0), PersonSaying("yes or"), PersonSaying("yes or"), NothingSaid())
+    told.hear(PersonSaid("yeah", entry=2, backchannel=(7.0, 7.25)))
+    deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
+    assert deltas == ["What now?", "yes or", "yeah"]
+    assert [one["usage"]["seconds"] for one in told.of(TRANSCRIBED)] == [0.5, 0.25]
+
+
+def test_a_noise_stops_and_is_no_item() -> None:
+    told = Told()
+    told.hear(PersonStarted(0, 0.0), NothingSaid(), TurnDropped())
+    assert told.kinds() == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.cleared",
+    ]
+    assert told.telling.items.last is None
+
+
+def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -> None:
+    told = Told()
+    told.hear(*spoken(0, "")[:2], ReplyStarted(1))
+    assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
+    told = Told(dataclasses.replace(USUAL, transcribes=False))
+    told.hear(PersonStarted(0, 0.0), PersonSaying("A"), PersonSaying("A b"), *spoken(0, "A b.")[1:])
+    assert [one for one in told.kinds() if "transcription" in one] == []
+    assert told.said[-1]["item"]["content"] == [{"type": "input_audio", "transcript": None}]
+    assert told.telling.items.find(told.said[-1]["item"]["id"]).text == "A b."
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "details", "item"),
+    [
+        (Ending.COMPLETED, "completed", {"type": "completed"}, "completed"),
+        (
+            Ending.INTERRUPTED,
+            "cancelled",
+            {"type": "cancelled", "reason": "turn_detected"},
+            "incomplete",
+        ),
+        (
+            Ending.LIMITED,
+            "incomplete",
+            {"type": "incomplete", "reason": "max_output_tokens"},
+            "incomplete",
+        ),
+        (Ending.FAILED, "failed", "engine_failed", "incomplete"),
+    ],
+)
+@pytest.mark.parametrize("sent_first", [True, False])
+def test_a_response_is_done_once_in_the_words_of_its_ending(
+    ending: Ending, status: str, details: Any, item: str, sent_first: bool
+) -> None:
+    told = Told()
+    told.hear(ReplyStarted(1, entry=4), ReplyWritten(1, "One two."))
+    told.hear(Frame(1, bytes(480), 24_000, 0.0))
+    if ending is Ending.FAILED:
+        told.hear(Failed(1, errors.EngineFailed()))
+    if sent_first:
+        told.hear(Sent(1, ending))
+    told.hear(Clear(1), ReplyEnded(1, ending, "One…", 0.2, 0.4), ReplyWritten(2, "late"))
+    (done,) = told.of("response.done")
+    assert done["response"]["status"] == status
+    found = done["response"]["status_details"]
+    assert details in (found, found.get("error", {}).get("code"))
+    assert done["response"]["output"][0]["status"] == item
+    assert done["response"]["output"][0]["content"][0]["transcript"] == "One two."
+    stands = told.telling.items.find(done["response"]["output"][0]["id"])
+    assert (stands.text, stands.entry) == ("One…", 4)
+    told.hear(ReplyTruncated(1, 0.01, "One…"), ReplyTruncated(9, 0.01, ""))
+    assert [one["audio_end_ms"] for one in told.of("conversation.item.truncated")] == [10]
+    assert stands.sent_s == 0.01
+
+
+def test_an_answer_of_which_nothing_came_has_no_item() -> None:
+    told = Told()
+    told.hear(ReplyStarted(1), Failed(1, errors.EngineFailed()))
+    told.hear(ReplyEnded(1, Ending.FAILED, "", 0, 0))
+    assert told.kinds() == ["response.created", "response.done"]
+    assert told.said[-1]["response"]["output"] == []
+
+
+def test_items_have_one_name_each_and_the_oldest_are_let_go_of() -> None:
+    told = Told(most=3)
+    for number in range(5):
+        told.telling.create(Item(f"mine_{number}", Role.USER))
+        with pytest.raises(errors.FieldInvalid, match="taken"):
+            told.telling.create(Item(f"mine_{number}", Role.USER))
+        told.hear(Recorded(number + 1, Role.USER, "Hello.", f"mine_{number}"))
+        with pytest.raises(errors.FieldInvalid, match="taken"):
+            told.telling.create(Item(f"mine_{number}", Role.USER))
+    with pytest.raises(errors.ItemUnknown):
+        told.telling.items.find("mine_1")
+    newest = told.telling.items.find("mine_4")
+    assert newest.entry == 5
+    told.telling.items.drop(newest)
+    assert told.telling.items.last == "mine_3"
+
+
+def test_a_session_means_what_its_client_says() -> None:
+    wish = {
+        "type": "realtime",
+        "instructions": "Be brief.",
+        "output_modalities": ["audio"],
+        "tools": [],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcma"},
+                "transcription": {"model": "whisper-1", "language": "de"},
+                "turn_detection": {
+                    "type": "server_vad",
+                    "threshold": 0.7,
+                    "prefix_padding_ms": 200,
+                    "silence_duration_ms": 50,
+                    "interrupt_response": False,
+                },
+            },
+            "output": {"format": {"type": "audio/pcmu"}, "voice": {"id": "low"}, "speed": 1.5},
+        },
+    }
+    found = updated(USUAL, wish, SPEC)
+    options = found.options(TalkOptions())
+    assert options == TalkOptions(
+        instructions="Be brief.", patience=Patience(0.2, 0.2, 0.2), interruptible=False
+    )
+    hearing = found.hearing(LiveOptions())
+    assert (hearing.language, hearing.endpointing.threshold) == ("de", 0.7)
+    assert hearing.endpointing.pre_roll_s == 0.2
+    manner = found.manner(SayOptions("usual"))
+    assert manner == SayOptions("low", speed=1.5, rate=8000)
+    assert found.manner(SayOptions("usual")).voice == "low"
+    assert updated(found, {"audio": {"output": {"voice": "ash"}}}, SPEC).manner(
+        SayOptions("usual")
+    ) == SayOptions("usual", speed=1.5, rate=8000)
+    view = found.view("sess_1", 9)
+    RealtimeSessionCreateRequest.model_validate(view, strict=True)
+    assert view["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 200
+    off = updated(
+        found, {"audio": {"input": {"turn_detection": None, "transcription": None}}}, SPEC
+    )
+    manual = off.options(TalkOptions())
+    assert not any((manual.ends_turns, manual.answers, manual.interruptible))
+    assert off.view("sess_1", 9)["audio"]["input"]["transcription"] is None
+    semantic = {"type": "semantic_vad", "eagerness": "low", "create_response": False}
+    slow = updated(USUAL, {"audio": {"input": {"turn_detection": semantic}}}, SPEC)
+    assert slow.options(TalkOptions()).patience == Patience(scale=2.0)
+    assert slow.view("sess_1", 9)["audio"]["input"]["turn_detection"]["create_response"] is False
+
+
+def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
+    mute = dataclasses.replace(USUAL, speaks=False)
+    found = updated(mute, {"output_modalities": ["audio"]}, SPEC)
+    assert found.modalities == ["text"]
+    assert not found.options(TalkOptions()).voiced
+
+
+@pytest.mark.parametrize(
+    ("session", "name"),
+    [
+        (7, "session"),
+        ({"type": "transcription"}, "session.type"),
+        ({"instructions": 7}, "session.instructions"),
+        ({"instructions": "x" * 20_000}, "session.instructions"),
+        ({"output_modalities": ["audio", "text"]}, "session.output_modalities"),
+        ({"tools": [{"type": "function"}]}, "session.tools"),
+        ({"audio": 7}, "session.audio"),
+        ({"audio": {"input": {"turn_detection": {"type": "x"}}}}, "turn_detection.type"),
+        ({"audio": {"input": {"turn_detection": {"threshold": 2}}}}, "turn_detection.threshold"),
+        ({"audio": {"output": {"format": {"rate": 8000}}}}, "session.audio.output.format.rate"),
+        ({"audio": {"output": {"voice": 7}}}, "session.audio.output.voice"),
+        ({"audio": {"output": {"speed": 0.1}}}, "session.audio.output.speed"),
+    ],
+)
+def test_a_session_that_means_nothing_is_refused_by_the_name_of_the_field(
+    session: Any, name: str
+) -> None:
+    with pytest.raises(errors.FieldInvalid, match=name):
+        updated(USUAL, session, SPEC)
+
+
+def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
+    part = {"type": "output_text", "text": " Hello. "}
+    item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
+    event = {"type": "conversation.item.create", "event_id": "e", "item": item}
+    asked = read(json.dumps(event))
+    assert (asked.order, asked.event_id) == (
+        Create(Role.ASSISTANT, "Hello.   Hello.", "mine"),
+        "e",
+    )
+    cut = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}
+    assert read(json.dumps(cut)).order == Truncate("mine", 20)
+    for wrong in (
+        {**cut, "content_index": 1},
+        {**cut, "audio_end_ms": None},
+        {**cut, "item_id": 7},
+        {**cut, "item_id": "x" * 99},
+        {**event, "item": {**item, "role": "user"}},
+        {**event, "item": {**item, "content": [{**part, "text": " "}]}},
+        {"type": "response.create", "response": 7},
+        {"type": 7},
+    ):
+        with pytest.raises(OrderInvalid) as refused:
+            read(json.dumps({**wrong, "event_id": "e"}))
+        assert refused.value.event_id == "e"
+
+
+@pytest.mark.parametrize("law", [Sound.MU_LAW, Sound.A_LAW])
+def test_sound_for_telephones_is_the_nearest_that_there_is(law: Sound) -> None:
+    to, back = {
+        Sound.MU_LAW: (g711.to_mu_law, g711.from_mu_law),
+        Sound.A_LAW: (g711.to_a_law, g711.from_a_law),
+    }[law]
+    there = sorted(
+        int.from_bytes(back(bytes([byte])), "little", signed=True) for byte in range(256)
+    )
+    for sample in range(-32768, 32768, 97):
+        found = int.from_bytes(
+            back(to(sample.to_bytes(2, "little", signed=True))), "little", signed=True
+        )
+        assert abs(found - sample) == min(abs(one - sample) for one in there)

@@ -1,0 +1,431 @@
+"""OpenAI's Realtime events, read and written: every form of theirs, without a wire."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.beta.realtime import (
+    ConversationItemCreatedEvent,
+    TranscriptionSessionUpdatedEvent,
+)
+from openai.types.realtime import RealtimeServerEvent, RealtimeTranscriptionSessionCreateResponse
+from pydantic import BaseModel, TypeAdapter
+
+from sidecar import errors
+from sidecar.audio import g711
+from sidecar.engines import scripted_engine
+from sidecar.engines.moonshine import SPEC as MOONSHINE
+from sidecar.interfaces.live import LiveOptions, Turns
+from sidecar.interfaces.live_events import (
+    NOT_UNDERSTOOD,
+    Final,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeakersRevised,
+    SpeechStarted,
+    SpeechStopped,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.protocols.openai_realtime import realtime_vocabulary
+from sidecar.protocols.openai_realtime.configuration import Configuration, Pauses
+from sidecar.protocols.openai_realtime.items import Items
+from sidecar.protocols.openai_realtime.realtime_orders import (
+    Append,
+    Clear,
+    Commit,
+    OrderInvalid,
+    Update,
+    read,
+)
+from sidecar.protocols.openai_realtime.updates import check_model, updated
+from sidecar.transcripts.transcript import Notice, Segment, joined
+
+SPEC = scripted_engine.SPEC
+EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+
+
+def check(said: dict[str, Any]) -> None:
+    """An event is one of the SDK's own, and every field of it is known there."""
+    found = EVENTS.validate_python({"event_id": "event_1", **said}, strict=True)
+    assert found.type == said["type"]
+    if "session" not in said:
+        assert not strange(found), said
+
+
+def strange(model: object) -> list[str]:
+    """Fields that the SDK's types do not have."""
+    if isinstance(model, list):
+        return [name for one in model for name in strange(one)]
+    if not isinstance(model, BaseModel):
+        return []
+    fields = [getattr(model, name) for name in type(model).model_fields]
+    return [*(model.model_extra or {}), *strange(fields)]
+
+
+def final(turn: int, piece: int, text: str, speaker: int | None = None) -> Final:
+    return Final(turn, piece, Segment(piece, piece + 1.0, text, speaker), "en")
+
+
+def tell(items: Items, *events: LiveEvent) -> list[dict[str, Any]]:
+    said = [one for event in events for one in items.told(event)]
+    for one in said:
+        check(one)
+    return said
+
+
+def types(said: Iterable[dict[str, Any]]) -> list[str]:
+    short = {"input_audio_buffer.": "", "conversation.item.input_audio_transcription.": ""}
+    names = [one["type"] for one in said]
+    for long, new in short.items():
+        names = [name.replace(long, new) for name in names]
+    return names
+
+
+def deltas(said: Iterable[dict[str, Any]]) -> str:
+    return "".join(one.get("delta", "") for one in said)
+
+
+@pytest.mark.parametrize(
+    ("event", "order"),
+    [
+        ({"type": "input_audio_buffer.commit"}, Commit()),
+        ({"type": "input_audio_buffer.clear", "event_id": 5}, Clear()),
+        ({"type": "input_audio_buffer.append", "audio": "AAE="}, Append(b"\0\1")),
+        ({"type": "session.update", "session": {}}, Update({})),
+        ({"type": "transcription_session.update", "session": 1}, Update(1, beta=True)),
+    ],
+)
+def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> None:
+    assert read(json.dumps(event)).order == order
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("", "json_invalid"),
+        ("[]", "json_invalid"),
+        (b"\xff\0", "json_invalid"),
+        ("[" * 100_000, "json_invalid"),
+        (r'{"type": "session.update", "event_id": "\ud800"}', "json_invalid"),
+        ('{"event_id": "mine"}', "field_missing"),
+        ('{"type": "response.create"}', "event_unsupported"),
+        ('{"type": ["session.update"]}', "field_missing"),
+        ('{"type": "input_audio_buffer.append"}', "field_missing"),
+        ('{"type": "input_audio_buffer.append", "audio": "A"}', "sound_invalid"),
+        ('{"type": "input_audio_buffer.append", "audio": "ÄÄÄÄ"}', "sound_invalid"),
+    ],
+)
+def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: str) -> None:
+    with pytest.raises(OrderInvalid) as refused:
+        read(message)
+    assert refused.value.error.code == code
+    assert refused.value.event_id == ("mine" if b"mine" in str(message).encode() else None)
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40))
+def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
+    try:
+        read(message)
+    except OrderInvalid as refused:
+        check(realtime_vocabulary.error_event(refused.error, refused.event_id))
+
+
+def test_both_shapes_say_the_same_of_a_session() -> None:
+    vad = {
+        "type": "server_vad",
+        "threshold": 0.4,
+        "prefix_padding_ms": 100,
+        "silence_duration_ms": 700,
+    }
+    transcription = {"model": "whisper-1", "language": "en", "prompt": "names"}
+    today = {
+        "type": "transcription",
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcmu"},
+                "transcription": transcription,
+                "turn_detection": vad,
+                "noise_reduction": {"type": "near_field"},
+            }
+        },
+        "include": ["item.input_audio_transcription.logprobs"],
+    }
+    beta = {
+        "input_audio_format": "g711_ulaw",
+        "input_audio_transcription": transcription,
+        "turn_detection": vad,
+        "input_audio_noise_reduction": {"type": "far_field"},
+    }
+    found = updated(Configuration(), today, SPEC)
+    assert found == updated(Configuration(), beta, SPEC)
+    assert found.view("sess_1", 9)["audio"]["input"] == {
+        "format": {"type": "audio/pcmu"},
+        "transcription": transcription,
+        "noise_reduction": None,
+        "turn_detection": vad,
+    }
+    assert found.beta_view("sess_1", 9)["input_audio_format"] == "g711_ulaw"
+    options = found.options(LiveOptions(client="me"))
+    assert (options.client, options.language, options.prompt) == ("me", "en", "names")
+    assert (options.turns, options.endpointing.silence_s) == (Turns.SILENCE, 0.7)
+    assert (options.endpointing.pre_roll_s, options.endpointing.threshold) == (0.1, 0.4)
+
+
+def test_only_what_is_said_changes() -> None:
+    before = Configuration(model="whisper-1", prompt="names", pauses=Pauses(0.3, 50, 90))
+    assert updated(before, {}, SPEC) == before
+    given = {"audio": {"input": {"turn_detection": {"threshold": 0.6}}}}
+    assert updated(before, given, SPEC) == dataclasses.replace(before, pauses=Pauses(0.6, 50, 90))
+    off = updated(before, {"audio": {"input": {"turn_detection": None}}}, SPEC)
+    assert off == dataclasses.replace(before, pauses=None)
+    assert off.options(LiveOptions()).turns is Turns.CLIENT
+    on = {"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}}}
+    assert updated(off, on, SPEC).pauses == Pauses(silence_ms=300)
+
+
+def test_the_model_that_tells_speakers_apart_does() -> None:
+    given = {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe-diarize"}}}}
+    assert updated(Configuration(), given, SPEC).options(LiveOptions()).diarize
+    assert not Configuration().options(LiveOptions()).diarize
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "param"),
+    [
+        (None, "field_invalid", "session"),
+        ({"type": "realtime"}, "field_invalid", "session.type"),
+        ({"audio": []}, None, None),
+        ({"audio": 1}, "field_invalid", "session.audio"),
+        ({"audio": {"input": "x"}}, "field_invalid", "session.audio.input"),
+        ({"input_audio_format": ["pcm16"]}, "field_invalid", "session.input_audio_format"),
+        ({"input_audio_format": "mp3"}, "field_invalid", "session.input_audio_format"),
+        ({"input_audio_transcription": {"model": "gpt-9"}}, "model_not_found", "model"),
+        ({"input_audio_transcription": {"language": "e"}}, "language_invalid", "language"),
+        (
+            {"input_audio_transcription": {"keywords": "x"}},
+            "field_invalid",
+            "session.audio.input.transcription.keywords",
+        ),
+        (
+            {"turn_detection": {"threshold": 2}},
+            "field_invalid",
+            "session.audio.input.turn_detection.threshold",
+        ),
+        (
+            {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 100}}}},
+            "field_invalid",
+            "session.audio.input.format.rate",
+        ),
+        (
+            {"turn_detection": {"type": "none"}},
+            "field_invalid",
+            "session.audio.input.turn_detection.type",
+        ),
+    ],
+)
+def test_a_session_that_cannot_be_is_refused(
+    given: object, code: str | None, param: str | None
+) -> None:
+    if code is None:
+        assert updated(Configuration(), given, SPEC) == Configuration()
+        return
+    with pytest.raises(errors.SidecarError) as refused:
+        updated(Configuration(), given, SPEC)
+    assert refused.value.code == code
+    said = realtime_vocabulary.error_event(refused.value, "mine")
+    check(said)
+    assert (said["error"]["param"], said["error"]["event_id"]) == (param, "mine")
+
+
+def test_a_language_that_the_engine_does_not_know_is_refused() -> None:
+    with pytest.raises(errors.LanguageUnsupported):
+        updated(Configuration(), {"input_audio_transcription": {"language": "de"}}, MOONSHINE)
+    several = {"audio": {"input": {"transcription": {"languages": ["de", "english"]}}}}
+    assert updated(Configuration(), several, MOONSHINE).language == "en"
+
+
+def test_models_are_known_by_the_names_that_transcribe() -> None:
+    for name in ("", "scripted", "gpt-realtime-whisper", "gpt-4o-transcribe"):
+        assert check_model(name, SPEC) == name
+    with pytest.raises(errors.ModelNotFound):
+        check_model("gpt-realtime", SPEC)
+
+
+@given(
+    st.sampled_from([None, 0, 0.01, 0.5, 1.0]),
+    st.sampled_from([None, 0, 3_000]),
+    st.sampled_from([None, 1, 200, 60_000]),
+)
+def test_all_turn_detection_that_is_taken_can_be_had(
+    threshold: float | None, padding: int | None, silence: int | None
+) -> None:
+    detection = {
+        "threshold": threshold,
+        "prefix_padding_ms": padding,
+        "silence_duration_ms": silence,
+    }
+    found = updated(Configuration(), {"turn_detection": detection}, SPEC)
+    assert found.options(LiveOptions()).turns is Turns.SILENCE
+    view = found.view("sess_1", 1)
+    RealtimeTranscriptionSessionCreateResponse.model_validate(view, strict=True)
+    check(realtime_vocabulary.session_event("session.updated", view))
+    beta = found.beta_view("sess_1", 1) | {"client_secret": {"value": "", "expires_at": 0}}
+    TranscriptionSessionUpdatedEvent.model_validate(
+        {"type": "transcription_session.updated", "event_id": "event_1", "session": beta},
+        strict=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("expand", "subtype"), [(g711.from_mu_law, "ULAW"), (g711.from_a_law, "ALAW")]
+)
+def test_telephone_sound_is_what_libsndfile_makes_of_it(expand: Any, subtype: str) -> None:
+    every = bytes(range(256))
+    options = {"channels": 1, "samplerate": 8000, "format": "RAW", "subtype": subtype}
+    theirs, _ = soundfile.read(io.BytesIO(every), dtype="int16", **options)
+    assert expand(every) == theirs.astype("<i2").tobytes()
+
+
+def test_a_turn_that_a_pause_ends_is_an_item() -> None:
+    items = Items("x")
+    said = tell(
+        items,
+        SpeechStarted(0, 0.5),
+        Partial(0, 0, 0.5, 1.5, "one two", ""),
+        Partial(0, 0, 0.5, 2.5, "one two", "one two", "thr"),
+        SpeechStopped(0, 3.25),
+        final(0, 0, "one two three."),
+        TurnEnded(0, 0.5, 3.25, "one two three."),
+    )
+    assert types(said) == [
+        *("speech_started", "delta", "speech_stopped", "committed"),
+        *("conversation.item.added", "conversation.item.done", "delta", "completed"),
+    ]
+    assert {one["item_id"] for one in said if "item_id" in one} == {"item_x_0"}
+    assert deltas(said) == said[-1]["transcript"] == "one two three."
+    assert (said[0]["audio_start_ms"], said[2]["audio_end_ms"]) == (500, 3250)
+    assert said[-1]["usage"] == {"type": "duration", "seconds": 2.75}
+    assert said[-1]["languages"] == [{"code": "en"}]
+    (second,) = tell(items, SpeechStarted(1, 5.0))
+    assert second["item_id"] == "item_x_1"
+    stopped = tell(items, SpeechStopped(1, 6.0))
+    assert stopped[1]["previous_item_id"] == "item_x_0"
+    assert items.waiting
+
+
+def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
+    """Two commits before an engine has heard of either."""
+    items = Items("x")
+    items.detects = False
+    with pytest.raises(errors.CommitEmpty):
+        items.commit(0.05)
+    first, second = list(items.commit(1.0)), list(items.commit(2.0))
+    assert [first[0]["item_id"], second[0]["item_id"]] == ["item_x_0", "item_x_1"]
+    with pytest.raises(errors.CommitEmpty):
+        items.commit(2.05)
+    said = tell(
+        items,
+        *(SpeechStarted(4, 0.1), SpeechStopped(4, 0.4), final(4, 0, "one")),
+        *(TurnEnded(4, 0.1, 0.9, "one"), TurnEnded(5, 1, 2, "")),
+    )
+    assert types(said) == ["delta", "completed", "completed"]
+    assert [one["item_id"] for one in said] == ["item_x_0", "item_x_0", "item_x_1"]
+    assert not items.waiting
+
+
+def test_a_commit_takes_the_turn_that_goes_on() -> None:
+    items = Items("x")
+    tell(items, SpeechStarted(0, 0.1))
+    said = [*items.commit(1.0), *tell(items, SpeechStopped(0, 0.9), TurnEnded(0, 0.1, 1, "a"))]
+    assert types(said)[-2:] == ["speech_stopped", "completed"]
+    assert sum(one["type"] == "input_audio_buffer.committed" for one in said) == 1
+
+
+def test_what_is_cleared_is_said_no_more() -> None:
+    items = Items("x")
+    tell(items, SpeechStarted(0, 0.1), Partial(0, 0, 0.1, 1, "a b", "a"))
+    items.clear(5.0)
+    assert tell(items, TurnDropped(0, 5.0)) == [{"type": "input_audio_buffer.cleared"}]
+    with pytest.raises(errors.CommitEmpty):
+        items.commit(5.0)
+    assert next(iter(items.commit(6.0)))["item_id"] == "item_x_1"
+
+
+def test_a_turn_that_nobody_understood_has_failed() -> None:
+    items = Items("x")
+    wrong = Noticed(Notice(NOT_UNDERSTOOD, "A stretch was not understood."))
+    said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))
+    assert types(said)[-2] == "failed"
+    assert types(tell(items, TurnEnded(1, 2, 3, "")))[-1] == "completed"
+    list(items.commit(4.0))
+    (last,) = items.give_up(errors.EngineCrashed())
+    check(last)
+    assert last["error"]["code"] == "engine_crashed"
+
+
+def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None:
+    items = Items("x")
+    items.diarizes = True
+    said = tell(items, final(0, 0, "one", 0), final(0, 1, "two"), SpeakersRevised({0: 0, 1: 1}))
+    found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
+    assert found == [("seg_x_0", "A"), ("seg_x_0", "A"), ("seg_x_1", "B")]
+
+
+def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
+    items = Items("x")
+    items.diarizes = True
+    known = replace(final(0, 1, "two", 1), name="Nell")
+    said = tell(items, final(0, 0, "one", 0), known, SpeakersRevised({}, {0: "Nagg", 1: None}))
+    found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
+    assert found == [
+        ("seg_x_0", "A"),
+        ("seg_x_1", "Nell"),
+        ("seg_x_0", "Nagg"),
+        ("seg_x_1", "B"),
+    ]
+
+
+def test_clients_of_the_beta_see_items_created() -> None:
+    items = Items("x", beta=True)
+    created = list(items.commit(1.0))[1]
+    assert created["type"] == "conversation.item.created"
+    ConversationItemCreatedEvent.model_validate({"event_id": "1", **created}, strict=True)
+
+
+WORDS = st.lists(st.sampled_from(["So,", "so", "we", "We", "go", "home.", ","]), max_size=6)
+
+
+@given(st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), max_size=4))
+def test_deltas_are_never_taken_back_and_have_a_word_for_a_word(
+    pieces: list[tuple[list[str], list[list[str]]]],
+) -> None:
+    """Whatever partials said, the deltas of a turn have at least as many words as its text, and
+    are its text where the partials did not say otherwise."""
+    items, true = Items("x"), True
+    said: list[dict[str, Any]] = []
+    texts: list[str] = []
+    for piece, (last, drafts) in enumerate(pieces):
+        stable: list[str] = []
+        for draft in drafts:
+            stable = [*stable, *draft[len(stable) :]]
+            said += tell(items, Partial(0, piece, 0, 1, "", " ".join(stable)))
+        true = true and last[: len(stable)] == stable
+        if last:
+            said += tell(items, final(0, piece, " ".join(last)))
+            texts.append(" ".join(last))
+        true = true and bool(last or not stable)
+    whole = joined(texts)
+    if true:
+        assert deltas(said) == whole
+    assert len(deltas(said).split()) >= len(whole.split()) - len(texts)

@@ -1,0 +1,402 @@
+"""OpenAI's Realtime transcription: its own package for Python, and plain WebSockets, against a real
+service."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import struct
+import wave
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import moonshine_voice
+import pytest
+import websockets
+from openai import AsyncOpenAI, OpenAI
+from openai.types.realtime import RealtimeServerEvent
+from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
+from pydantic import TypeAdapter
+from service_process import PATIENCE_S, REPOSITORY, Server
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.api.http.sockets import MALFORMED_PER_MINUTE
+
+GOLDEN = json.loads((REPOSITORY / "tests/golden/realtime.json").read_text("utf-8"))
+EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+TOKEN = "correct-horse-battery-staple"
+RATE = 24_000
+COMPLETED = "conversation.item.input_audio_transcription.completed"
+DELTA = "conversation.item.input_audio_transcription.delta"
+NULL_VAD = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
+
+
+def sound(level: float, seconds: float) -> bytes:
+    """So loud, 16-bit at 24 kHz."""
+    return struct.pack("<h", round(level * 32767)) * round(seconds * RATE)
+
+
+SPEECH = sound(0, 0.5) + sound(0.3, 1) + sound(0, 1) + sound(0.2, 1) + sound(0, 1)
+"""Two turns, as the scripted engine hears it: what is loud is speech."""
+FIRST = len(sound(0, 2.5))
+"""Bytes of the first, and the pause behind it."""
+
+
+def loudest(text: str) -> int:
+    """The tenths that the loudest of the engine's words stands for."""
+    return max(round(int(word[1:]) / 100) for word in text.split())
+
+
+def appended(raw: bytes) -> dict[str, Any]:
+    return {"type": "input_audio_buffer.append", "audio": base64.b64encode(raw).decode()}
+
+
+def pieces(raw: bytes, seconds: float = 0.1) -> Iterator[dict[str, Any]]:
+    size = round(seconds * RATE) * 2
+    return (appended(raw[at : at + size]) for at in range(0, len(raw), size))
+
+
+class Client:
+    """Somebody who speaks the protocol without a package."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def send(self, *events: dict[str, Any]) -> None:
+        for event in events:
+            await self.connection.send(json.dumps(event))
+
+    async def next(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            return dict(json.loads(await self.connection.recv()))
+
+    async def until(self, name: str, count: int = 1) -> list[dict[str, Any]]:
+        """Everything up to the ``count``-th event of this type."""
+        found = []
+        while count:
+            found.append(await self.next())
+            count -= found[-1]["type"] == name
+        return found
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    server: Server, query: str = "?intent=transcription", **options: Any
+) -> AsyncIterator[Client]:
+    url = f"ws://127.0.0.1:{server.port}/v1/realtime{query}"
+    async with connect(url, max_size=None, ping_interval=None, **options) as connection:
+        yield Client(connection)
+
+
+def canonical(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what differs from run to run: ids, dates, and how words fall into deltas."""
+    names: dict[str, str] = {}
+    for prefix, event in itertools.product(("sess", "item"), events):
+        for found in (event.get("session", {}).get("id"), event.get("item_id")):
+            if found and found.startswith(prefix) and found not in names:
+                names[found] = f"{prefix}_{sum(one.startswith(prefix) for one in names.values())}"
+    text = json.dumps([event for event in events if event["type"] != DELTA])
+    for found, name in names.items():
+        text = text.replace(f'"{found}"', f'"{name}"')
+    plain = json.loads(text)
+    for event in plain:
+        del event["event_id"]
+        event.get("session", {}).pop("expires_at", None)
+    return list(plain)
+
+
+async def test_a_conversation_is_the_golden_one_and_each_event_of_the_package_s_own_type(
+    server: Server,
+) -> None:
+    async with connected(server) as client:
+        await client.send({"type": "session.update", "session": GOLDEN["session"]})
+        events = []
+        for turn in (SPEECH[:FIRST], SPEECH[FIRST:]):  # a turn is told before the next begins
+            await client.send(*pieces(turn))
+            events += await client.until(COMPLETED)
+    assert canonical(events) == GOLDEN["events"]
+    assert len({event["event_id"] for event in events}) == len(events)
+    for event in events:
+        EVENTS.validate_python(event, strict=True)
+    for done in (event for event in events if event["type"] == COMPLETED):
+        words = [one["delta"] for one in events if one["type"] == DELTA]
+        said = [one for one in events if one["type"] == DELTA and one["item_id"] == done["item_id"]]
+        assert words
+        assert "".join(one["delta"] for one in said) == done["transcript"]
+
+
+@pytest.mark.filterwarnings("ignore:connect.. must be used")  # which the package does not
+def test_turns_that_a_client_ends_are_heard_by_the_package(server: Server) -> None:
+    client = OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="sk-whatever")
+    with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+        connection.session.update(session=NULL_VAD)  # type: ignore[arg-type]
+        for turn in range(2):
+            connection.input_audio_buffer.append(
+                audio=base64.b64encode(sound(0.1 * (turn + 1), 0.5) + sound(0, 1)).decode()
+            )
+            connection.input_audio_buffer.commit()
+        connection.input_audio_buffer.commit()
+        kinds, texts = [], []
+        for event in connection:
+            kinds.append(event.type)
+            if event.type == COMPLETED:
+                texts.append(event.transcript)
+            if event.type == "error":
+                assert event.error.code == "input_audio_buffer_commit_empty"
+            if len(texts) == 2 and "error" in kinds:
+                break
+    assert [loudest(text) for text in texts] == [1, 2]
+    assert not [kind for kind in kinds if "speech" in kind]
+    assert kinds.count("input_audio_buffer.committed") == 2
+
+
+async def test_errors_leave_the_connection_open(server: Server) -> None:
+    wrong: list[tuple[Any, str, str | None]] = [
+        ("no json", "json_invalid", None),
+        ({"type": "response.create", "event_id": "mine"}, "event_unsupported", None),
+        ({"type": "conversation.item.create", "item": {}}, "event_unsupported", None),
+        ({"type": "input_audio_buffer.append", "audio": "*"}, "sound_invalid", "audio"),
+        (appended(b"\0\0\0"), "sound_invalid", "audio"),
+        ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
+        ({"type": "session.update"}, "field_invalid", "session"),
+        (
+            {"type": "session.update", "session": {"type": "realtime"}},
+            "field_invalid",
+            "session.type",
+        ),
+        (
+            {
+                "type": "transcription_session.update",
+                "session": {"input_audio_transcription": {"model": "gpt-9"}},
+            },
+            "model_not_found",
+            "model",
+        ),
+    ]
+    async with connected(server) as client:
+        await client.next()
+        for event, code, param in wrong:
+            message = event if isinstance(event, str) else json.dumps(event)
+            await client.connection.send(message)
+            said = await client.next()
+            EVENTS.validate_python(said, strict=True)
+            assert (said["error"]["code"], said["error"]["param"]) == (code, param)
+            assert said["error"]["message"]
+        await client.send(*pieces(SPEECH))
+        await client.until(COMPLETED, 2)
+
+
+@pytest.mark.parametrize("message", ["no json", json.dumps(appended(b"\0\0\0"))])
+async def test_who_sends_nothing_but_nonsense_is_sent_away(message: str, server: Server) -> None:
+    async with connected(server) as client:
+        await client.next()
+        for _ in range(MALFORMED_PER_MINUTE + 1):
+            await client.connection.send(message)
+            said = await client.next()
+        assert said["error"]["code"] == "rate_limited"
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.next()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "rate_limited")
+
+
+async def test_who_asks_for_what_is_not_here_is_told_and_sent_away(server: Server) -> None:
+    async with connected(server, "?model=gpt-9") as client:
+        assert (await client.next())["error"]["code"] == "model_not_found"
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await client.next()
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "model_not_found")
+    query = "?model=gpt-realtime&intent=transcription"
+    async with connected(server, query) as client:
+        assert (await client.next())["type"] == "session.created"
+    async with connected(server, "?model=gpt-4o-transcribe") as client:
+        heard = (await client.next())["session"]["audio"]["input"]
+        assert heard["transcription"] == {"model": "gpt-4o-transcribe"}
+
+
+async def test_clients_of_the_beta_speak_as_they_did(server: Server) -> None:
+    beta = {
+        "input_audio_format": "g711_ulaw",
+        "input_audio_transcription": {"model": "whisper-1"},
+        "turn_detection": {"type": "server_vad", "silence_duration_ms": 300},
+    }
+    headers = {"OpenAI-Beta": "realtime=v1"}
+    async with connected(server, additional_headers=headers) as client:
+        assert (await client.next())["type"] == "transcription_session.created"
+        await client.send({"type": "transcription_session.update", "session": beta})
+        updated = await client.next()
+        assert updated["type"] == "transcription_session.updated"
+        assert updated["session"]["input_audio_format"] == "g711_ulaw"
+        await client.send(appended(b"\x90" * 4000 + b"\xff" * 8000))
+        events = await client.until(COMPLETED)
+    assert "conversation.item.created" in [event["type"] for event in events]
+    assert len(events[-1]["transcript"].split()) == 2
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with a token, one place for who speaks, and little room and patience."""
+    with Server(
+        tmp_path_factory.mktemp("strict"),
+        token=TOKEN,
+        live_sessions="1",
+        live_buffer="20",
+        live_ping="1",
+        scripted_hear="0.1",
+    ) as running:
+        running.client.headers["authorization"] = f"Bearer {TOKEN}"
+        yield running
+
+
+async def admitted(server: Server, full: bool = False, **options: Any) -> dict[str, Any]:
+    """The first event that a connection sees, and its close code if it is an error. Unless it is
+    ``full``, whoever was there before may be on the way out."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            async with connected(server, **options) as client:
+                first = await client.next()
+                if first["type"] != "error":
+                    return first
+                with pytest.raises(websockets.ConnectionClosed) as closed:
+                    await client.next()
+            assert closed.value.rcvd is not None
+            code = first["error"]["code"]
+            if full or code != "live_full":
+                return {"code": code, "closed": closed.value.rcvd.code}
+
+
+async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
+    header = {"additional_headers": {"Authorization": f"Bearer {TOKEN}"}}
+    assert (await admitted(strict, **header))["type"] == "session.created"
+    offered = ["realtime", f"openai-insecure-api-key.{TOKEN}"]
+    async with connected(strict, subprotocols=offered) as client:
+        assert client.connection.subprotocol == "realtime"
+        assert (await client.next())["type"] == "session.created"
+        full = await admitted(strict, full=True, **header)
+        assert full == {"code": "live_full", "closed": 1013}
+    wrong = ["realtime", "openai-insecure-api-key.wrong"]
+    assert await admitted(strict, subprotocols=wrong) == {"code": "token_invalid", "closed": 3000}
+    missing = await admitted(strict, subprotocols=["realtime"])
+    assert missing["closed"] == 3000
+
+
+async def check_that_a_key_opens_nothing_else(server: Server) -> None:
+    """No other wire, no route, no session but the one that was agreed, and no scope."""
+
+    def key() -> str:
+        asked = {"session": {"type": "transcription"}}
+        given = server.client.post("/v1/realtime/client_secrets", json=asked).json()["value"]
+        return str(given)
+
+    for path in ("/v1/live", "/stream", "/api/asr-streaming"):
+        for query, headers in (
+            ("", {"Authorization": f"Bearer {key()}"}),
+            (f"?ticket={key().removeprefix('ek_')}", {}),
+        ):
+            url = f"ws://127.0.0.1:{server.port}{path}{query}"
+            said: list[str | bytes] = []
+            async with connect(url, additional_headers=headers, proxy=None) as other:
+                with contextlib.suppress(ConnectionClosed):
+                    while True:
+                        said.append(await asyncio.wait_for(other.recv(), PATIENCE_S))
+            refusals = ("ticket_invalid", "authentication_failed")
+            assert any(one in str(said) for one in refusals)
+    bearer = {"Authorization": f"Bearer {key()}"}
+    assert server.client.get("/jobs", headers=bearer).status_code == 401
+    other = "?model=gpt-realtime"
+    async with connected(
+        server, other, additional_headers={"Authorization": f"Bearer {key()}"}
+    ) as one:
+        assert (await one.next())["session"]["type"] == "transcription"
+        await one.send({"type": "session.update", "session": {"type": "realtime"}})
+        assert (await one.next())["error"]["param"] == "session.type"
+
+
+async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
+    strict: Server,
+) -> None:
+    base = f"http://127.0.0.1:{strict.port}/v1"
+    async with AsyncOpenAI(base_url=base, api_key=TOKEN) as client:
+        given = await client.realtime.client_secrets.create(session=NULL_VAD)  # type: ignore[arg-type]
+        ClientSecretCreateResponse.model_validate(given.model_dump(), strict=True)
+    offered = ["realtime", f"openai-insecure-api-key.{given.value}"]
+    first = await admitted(strict, subprotocols=offered)
+    assert first["session"]["audio"]["input"]["turn_detection"] is None
+    again = await admitted(strict, subprotocols=offered)
+    assert again == {"code": "token_invalid", "closed": 3000}
+    beta = strict.client.post(
+        "/v1/realtime/transcription_sessions", json={"input_audio_format": "g711_alaw"}
+    ).json()
+    key = {"Authorization": f"Bearer {beta['client_secret']['value']}"}
+    agreed = await admitted(strict, additional_headers=key)
+    assert agreed["session"]["audio"]["input"]["format"] == {"type": "audio/pcma"}
+    await check_that_a_key_opens_nothing_else(strict)
+    wrong = strict.client.post("/v1/realtime/client_secrets", json={"session": {"type": "x"}})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
+
+
+async def test_a_whole_recording_at_once_waits_for_the_engine_and_loses_nothing(
+    strict: Server,
+) -> None:
+    """Forty seconds where twenty have room, in events of eight; each look takes a while, and the
+    peer is asked meanwhile whether it is there."""
+    key = {"Authorization": f"Bearer {TOKEN}"}
+    await admitted(strict, additional_headers=key)
+    turns = sound(0.2, 1.0) + sound(0, 1.0)
+    async with connected(strict, additional_headers=key) as client:
+        sending = asyncio.create_task(client.send(*pieces(turns * 20, 8.0)))
+        events = await client.until(COMPLETED, 20)
+        await sending
+    texts = [event["transcript"] for event in events if event["type"] == COMPLETED]
+    assert [len(text.split()) for text in texts] == [4] * 20
+
+
+async def test_what_is_cleared_is_not_heard_and_what_was_committed_before_is(
+    strict: Server,
+) -> None:
+    key = {"Authorization": f"Bearer {TOKEN}"}
+    await admitted(strict, additional_headers=key)
+    async with connected(strict, additional_headers=key) as client:
+        await client.send({"type": "session.update", "session": NULL_VAD})
+        await client.send(appended(sound(0.1, 1)), {"type": "input_audio_buffer.commit"})
+        await client.send(appended(sound(0.2, 1)), {"type": "input_audio_buffer.clear"})
+        await client.send(appended(sound(0.3, 1)), {"type": "input_audio_buffer.commit"})
+        events = await client.until(COMPLETED, 2)
+    texts = [event["transcript"] for event in events if event["type"] == COMPLETED]
+    assert [loudest(text) for text in texts] == [1, 3]
+    names = [event["type"] for event in events]
+    assert names.index(COMPLETED) < names.index("input_audio_buffer.cleared")
+
+
+async def test_a_clip_is_heard_by_the_embedded_engine(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(engine="moonshine")
+    with wave.open(str(Path(moonshine_voice.get_assets_path()) / "beckett.wav")) as clip:
+        rate, raw = clip.getframerate(), clip.readframes(clip.getframerate() * 8)
+        assert (clip.getnchannels(), clip.getsampwidth()) == (1, 2)
+    base = f"http://127.0.0.1:{server.port}/v1"
+    async with (
+        AsyncOpenAI(base_url=base, api_key="x") as client,
+        client.realtime.connect(extra_query={"intent": "transcription"}) as connection,
+    ):
+        wish = {
+            "format": {"type": "audio/pcm", "rate": rate},
+            "transcription": {"model": "gpt-4o-transcribe", "language": "en"},
+            "turn_detection": None,
+        }
+        session: Any = {"type": "transcription", "audio": {"input": wish}}
+        await connection.session.update(session=session)
+        await connection.input_audio_buffer.append(audio=base64.b64encode(raw).decode())
+        await connection.input_audio_buffer.commit()
+        async with asyncio.timeout(PATIENCE_S):
+            async for event in connection:
+                assert event.type != "error", event
+                if event.type == COMPLETED:
+                    break
+    assert "ever tried" in event.transcript.lower()

@@ -1,0 +1,314 @@
+"""A spoken conversation over a real socket: who speaks is answered, and who interrupts is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+
+import numpy as np
+import pytest
+from recordings import Studio
+from s2s_client import IN_RATE, Page, tone
+from service_process import PATIENCE_S, Server
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.conversation.pacing import LEAD_S, LONGEST_S
+from sidecar.conversation.words import bare
+from sidecar.engines import missing
+from sidecar.tts import spec_of
+
+TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
+LONG = (
+    "This is a long answer that goes on and on, so that somebody can say something before it ends."
+)
+LONGER = " ".join([LONG] * 20)
+"""Most of it is not said yet, however late somebody looks."""
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Made-up words and tones; two may talk at once."""
+    home = tmp_path_factory.mktemp("talks")
+    with Server(home, voice_engine="scripted", conversations=2) as running:
+        yield running
+
+
+async def test_who_speaks_is_heard_and_answered_aloud(talks: Server) -> None:
+    async with Page(talks) as page:
+        assert await page.next() == {
+            "type": "status",
+            "state": "ready",
+            "input_sample_rate": 16_000,
+            "output_sample_rate": 24_000,
+        }
+        await page.speak(tone(1.0) + tone(0.8, 0))
+        transcript = await page.until("transcript")
+        await page.until("status", state="ready")
+        assert page.kinds()[1:] == TURN
+        assert len(transcript["user"].split()) >= 4
+        assert transcript["assistant"] == f"You said: {transcript['user']}"
+        texts = [one for one in page.messages if isinstance(one, dict)]
+        (metrics,) = [one for one in texts if one["type"] == "metrics"]
+        assert metrics["audio_duration_ms"] == pytest.approx(1000 * page.heard_s, abs=10)
+        parts = ("vad_latency_ms", "asr_latency_ms", "llm_latency_ms", "tts_first_chunk_ms")
+        assert all(metrics[part] >= 0 for part in parts)
+        assert metrics["total_latency_ms"] >= metrics["vad_latency_ms"] > 0
+        assert metrics["tokens_generated"] >= 6
+
+
+async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: Server) -> None:
+    async with Page(talks) as page:
+        for rubbish in ("{", "[]", '"text"', '{"type": "dance"}', '{"type": "text", "text": 7}'):
+            await page.live.send(rubbish)
+        await page.live.send(r'{"type": "text", "text": "half of a pair: \ud800"}')
+        await page.send(type="text", text="   ")
+        await page.send(type="text", text="Hello there.")
+        transcript = await page.until("transcript")
+        assert (transcript["user"], transcript["assistant"]) == (
+            "Hello there.",
+            "You said: Hello there.",
+        )
+        assert page.kinds()[1:-1] == ["error", "error", "status processing", "sound", "metrics"]
+
+
+async def test_nothing_is_sent_far_ahead_of_the_ear(talks: Server) -> None:
+    async with Page(talks) as page:
+        asked, ahead_s, message = time.monotonic(), 0.0, None
+        await page.send(type="text", text=LONG)
+        while not isinstance(message, dict) or message["type"] != "transcript":
+            message = await page.next()  # which may be there for a while: that is no lead
+            ahead_s = max(ahead_s, page.heard_s - (time.monotonic() - asked))
+        assert page.heard_s > 3
+        assert ahead_s <= LEAD_S + LONGEST_S
+
+
+async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_said(
+    talks: Server,
+) -> None:
+    async with Page(talks) as page:
+        await page.send(type="text", text=LONGER)
+        await page.sound()
+        speaking = asyncio.create_task(page.speak(tone(1.0) + tone(0.8, 0)))
+        await page.until("interrupted")
+        before = page.heard_s
+        first = await page.until("transcript")
+        assert page.heard_s == before, "no sound of it after that"
+        assert first["interrupted"]
+        said, marked = first["assistant"].rstrip("… "), first["assistant"].endswith("…")
+        assert marked
+        assert f"You said: {LONGER}".startswith(said)
+        assert len(said) < len(LONGER)
+        second = await page.until("transcript")
+        assert len(second["user"].split()) >= 4
+        assert not second["interrupted"]
+        await speaking
+
+
+async def test_a_microphone_that_is_switched_off_ends_what_was_being_said(talks: Server) -> None:
+    async with Page(talks) as page:
+        await page.speak(tone(1.0))
+        assert len((await page.until("transcript"))["user"].split()) >= 4
+
+
+async def test_a_conversation_is_begun_again_at_will(talks: Server) -> None:
+    async with Page(talks) as page:
+        await page.send(type="text", text=LONGER)
+        await page.sound()
+        await page.send(type="reset")
+        await page.until("status", state="reset")
+        await page.send(type="text", text="Again.")
+        assert (await page.until("transcript", user="Again."))["assistant"] == "You said: Again."
+
+
+async def test_who_has_no_room_is_told_and_has_it_once_somebody_leaves(talks: Server) -> None:
+    async with Page(talks) as first:
+        await first.next()
+        async with Page(talks) as second, Page(talks) as third:
+            await second.next()
+            assert "talk_full" in (await third.until("error"))["message"]
+            with pytest.raises(ConnectionClosed):
+                await third.next()
+            assert third.live.close_code == 1013
+    await _answers(talks)
+
+
+async def test_who_loads_a_page_anew_finds_the_place_that_it_had(talks: Server) -> None:
+    async with Page(talks) as other:
+        await other.next()
+        for _ in range(5):
+            async with Page(talks) as page:
+                assert (await page.next())["state"] == "ready"
+                await page.send(type="text", text=LONG)
+                await page.sound()
+
+
+async def test_sound_that_is_none_is_refused_and_the_conversation_goes_on(talks: Server) -> None:
+    async with Page(talks) as page:
+        await page.live.send(b"\x01\x02\x03")
+        assert "sound_invalid" in (await page.until("error"))["message"]
+        await page.live.send(bytes(32_000 * 11))
+        assert "chunk_too_long" in (await page.until("error"))["message"]
+        await page.send(type="text", text="Still here.")
+        await page.until("transcript", assistant="You said: Still here.")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+async def test_a_voice_that_dies_in_the_middle_is_told_of_and_is_back_for_the_next_turn(
+    talks: Server,
+) -> None:
+    async with Page(talks) as page:
+        await page.send(type="text", text=LONGER)
+        await page.sound()
+        for child in talks.process.children():
+            child.send_signal(signal.SIGKILL)
+        await page.until("error")
+        await page.until("status", state="ready")
+    await _answers(talks)
+
+
+async def test_a_model_that_nobody_serves_is_named_and_the_turn_ends(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(voice_engine="scripted", llm="http://127.0.0.1:9")
+    async with Page(server) as page:
+        assert "llm_unreachable" in (await page.until("error"))["message"], "as it begins"
+        await page.send(type="text", text="Hello?")
+        assert "llm_unreachable" in (await page.until("error"))["message"]
+        await page.until("status", state="ready")
+
+
+async def test_where_nothing_speaks_answers_are_read(start_server: Callable[..., Server]) -> None:
+    server = start_server(voice_engine="none")
+    async with Page(server) as page:
+        await page.send(type="text", text="Hello.")
+        assert (await page.until("transcript"))["assistant"] == "You said: Hello."
+        await page.until("status", state="ready")
+        assert "sound" not in page.kinds()
+    assert server.client.get("/config").json()["tts_model"] == "none"
+
+
+@pytest.mark.skipif(bool(missing(spec_of("espeak"))), reason="espeakng-loader is not installed")
+async def test_a_real_voice_is_understood_and_answered_by_another(
+    start_server: Callable[..., Server], studio: Studio
+) -> None:
+    """The embedded engine hears; who answers is heard by it again."""
+    server = start_server(engine="auto", voice_engine="espeak")
+    samples = decode_file(studio.voice, IN_RATE)
+    spoken = (samples * 32767).astype("<i2").tobytes()
+    async with Page(server) as page:
+        await page.speak(spoken + bytes(2 * IN_RATE))
+        transcript = await page.until("transcript", interrupted=False)
+    assert transcript["user"]
+    assert transcript["assistant"] == f"You said: {transcript['user']}"
+    assert page.heard_s > 1
+
+
+async def test_who_says_an_answers_words_right_behind_it_is_answered(
+    start_server: Callable[..., Server], studio: Studio
+) -> None:
+    """The words are those of what was just said, and the sound is not."""
+    server = start_server(engine="auto", voice_engine="espeak")
+    samples = decode_file(studio.voice, IN_RATE)
+    spoken = (samples * 32767).astype("<i2").tobytes()
+    async with Page(server) as page:
+        await page.speak(spoken + bytes(2 * IN_RATE))
+        words = bare((await page.until("transcript", interrupted=False))["user"])
+        await page.send(type="text", text=" ".join(words))
+        while (await page.until("transcript"))["user"] != " ".join(words):
+            pass
+        await page.speak(spoken + bytes(2 * IN_RATE))
+        again = await page.until("transcript", interrupted=False)
+    assert set(bare(again["user"])) & set(words)
+
+
+async def test_what_a_microphone_hears_of_the_loudspeaker_is_no_turn(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(engine="auto", voice_engine="espeak")
+    async with Page(server) as page:
+        await page.send(type="begin", rate=IN_RATE, clears=True, holds=False)  # all at once
+        await page.until("began")
+        await page.send(type="text", text="There is a train at nine in the morning.")
+        around = asyncio.create_task(_loudspeaker(page))
+        await page.until("reply_ended", ending="completed")
+        await asyncio.sleep(2.0)  # what comes of its last words
+        around.cancel()
+        await page.send(type="end")
+        ended = await page.until("ended")
+    texts = [one for one in page.messages if isinstance(one, dict)]
+    said = [one for one in texts if one["type"] == "person_said"]
+    assert [one["typed"] for one in said] == [True], said
+    assert len(ended["transcript"]["segments"]) == 2
+
+
+async def _loudspeaker(page: Page) -> None:
+    """Send what comes, 0.2 s late and softer, and silence where nothing does."""
+    frame, seen, waiting = IN_RATE // 10, 0, bytearray(bytes(2 * IN_RATE // 5))
+    begun = time.monotonic()
+    for number in count(1):
+        await asyncio.sleep(max(0.0, begun + number / 10 - time.monotonic()))
+        for message in page.messages[seen:]:
+            waiting += message if isinstance(message, bytes) else b""
+        seen = len(page.messages)
+        heard = np.frombuffer(bytes(waiting[: 2 * frame]).ljust(2 * frame, b"\0"), "<i2")
+        del waiting[: 2 * frame]
+        await page.live.send((heard * 0.4).astype("<i2").tobytes())
+
+
+async def test_how_it_goes_and_who_takes_part_can_be_asked(talks: Server) -> None:
+    before = talks.client.get("/status").json()
+    assert before["initialized"] is True
+    async with Page(talks) as page:
+        await page.send(type="text", text="Hello there.")
+        await page.until("transcript")
+        await page.until("status", state="ready")
+        state = talks.client.get("/status").json()
+    assert state["state"] == "idle"
+    assert state["total_requests"] == before["total_requests"] + 1
+    assert set(state["last_metrics"]) == {
+        "vad_ms",
+        "asr_ms",
+        "llm_ms",
+        "tts_first_chunk_ms",
+        "total_ms",
+    }
+    assert talks.client.get("/config").json() == {
+        "asr_model": "scripted",
+        "llm_model": "repeat",
+        "tts_model": "scripted",
+        "input_sample_rate": 16_000,
+        "output_sample_rate": 24_000,
+    }
+
+
+async def _answers(server: Server) -> None:
+    """Somebody who comes now is answered: room is given back as soon as a connection is known to
+    have ended."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with suppress(ConnectionClosed):
+                async with Page(server) as page:
+                    await page.send(type="text", text="Hello.")
+                    await page.until("transcript", assistant="You said: Hello.")
+                    return
+
+
+async def test_a_microphone_s_packets_are_no_commands_and_empty_ones_are(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(live_messages_per_minute=40)
+    async with Page(server) as page:
+        for _ in range(200):
+            await page.live.send(bytes(480))  # 10 ms
+        await page.send(type="end")
+        await page.until("ended")
+    async with Page(server) as page:
+        for _ in range(41):
+            await page.live.send(b"")
+        assert (await page.until("error"))["code"] == "rate_limited"

@@ -1,0 +1,459 @@
+"""Wyoming: the official package's client is answered, and nothing that is sent stays or breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import select
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_in_process import Named, entrance, reserved
+from hypothesis import example, given
+from hypothesis import strategies as st
+from recordings import wav
+from service_process import PATIENCE_S, Server, check_discreet, wait_until
+from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
+from wyoming.audio import AudioChunk, AudioStart, AudioStop, wav_to_chunks
+from wyoming.client import AsyncTcpClient
+from wyoming.error import Error
+from wyoming.event import Event, async_read_event, async_write_event
+from wyoming.info import Describe, Info, SelectProgram
+from wyoming.ping import Ping, Pong
+
+from sidecar import errors
+from sidecar.auth.entrance import Entrance
+from sidecar.auth.identity import Proof
+from sidecar.config.settings import load_settings
+from sidecar.protocols.wyoming.door import Door
+from sidecar.protocols.wyoming.frames import (
+    LARGEST_DATA,
+    LARGEST_LENGTH,
+    LONGEST_LINE,
+    frame,
+    head_of,
+)
+from sidecar.protocols.wyoming.server import MOST_CONNECTIONS
+from sidecar.protocols.wyoming.wishes import HEAD, Form
+
+PCM = {"rate": 16_000, "width": 2, "channels": 1}
+SECOND = b"\1\0" * 16_000
+SOUND = [AudioStart(**PCM), AudioChunk(audio=SECOND * 3, **PCM), AudioStop()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("wyoming")
+    with Server(home, wyoming_port=0, upload_stall="2s", max_upload_mb=1) as one:
+        yield one
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[AsyncTcpClient]:
+    async with connected(server) as one:
+        yield one
+
+
+def connected(server: Server) -> AsyncTcpClient:
+    port = int(server.health()["wyoming_port"])
+    return AsyncTcpClient("127.0.0.1", port, read_timeout=PATIENCE_S)
+
+
+def text_of(server: Server, recording: bytes) -> str:
+    """What HTTP says to it."""
+    form = {"model": "whisper-1", "response_format": "json"}
+    answer = server.client.post("/v1/audio/transcriptions", files={"file": recording}, data=form)
+    return str(answer.raise_for_status().json()["text"])
+
+
+async def say(client: AsyncTcpClient, *events: Any) -> None:
+    for event in events:
+        await client.write_event(event if isinstance(event, Event) else event.event())
+
+
+async def all_said(client: AsyncTcpClient) -> list[Event]:
+    """What comes until the transcript is over, or the connection is."""
+    found: list[Event] = []
+    while (event := await client.read_event()) is not None:
+        found.append(event)
+        if TranscriptStop.is_type(event.type):
+            break
+    return found
+
+
+async def heard(server: Server, *, busy: bool = True) -> None:
+    """Wait until something is being heard, or nothing."""
+
+    def reached() -> bool:
+        return (server.health()["engine_state"] == "busy") is busy
+
+    await asyncio.to_thread(wait_until, reached, PATIENCE_S, f"busy: {busy}")
+
+
+async def refused(client: AsyncTcpClient) -> str:
+    """The code of the error that ends the connection."""
+    event = await client.read_event()
+    assert event is not None
+    error = Error.from_event(event)
+    check_discreet(error.text)
+    assert await client.read_event() is None
+    return str(error.code)
+
+
+async def test_who_describes_is_told_what_is_loaded(client: AsyncTcpClient) -> None:
+    await say(client, Describe())
+    event = await client.read_event()
+    assert event is not None
+    (program,) = Info.from_event(event).asr
+    (model,) = program.models
+    assert model.name == "scripted"
+    assert model.installed
+    assert program.supports_transcript_streaming
+    assert {"en", "de"} <= set(model.languages)
+    assert model.attribution.name
+
+
+async def test_a_transcript_comes_whole_and_before_that_in_pieces(
+    client: AsyncTcpClient, server: Server
+) -> None:
+    """The same as over HTTP, and the connection goes on."""
+    text = text_of(server, wav(SECOND * 3))
+    for _ in range(2):
+        await say(client, Transcribe(language="en", transcript_names=["Ada  Byron"]), *SOUND)
+        first, *chunks, whole, last = await all_said(client)
+        assert TranscriptStart.is_type(first.type)
+        assert TranscriptStop.is_type(last.type)
+        assert len(chunks) == 3
+        assert "".join(TranscriptChunk.from_event(one).text for one in chunks) == text
+        assert Transcript.from_event(whole).text == text
+    assert server.leftovers() == []
+
+
+async def test_sound_of_another_form_is_heard_without_being_announced(
+    client: AsyncTcpClient, tmp_path: Path, server: Server
+) -> None:
+    """As a file is sent by those who have one: chunks say themselves what they are."""
+    stereo = {"rate": 8_000, "width": 4, "channels": 2}
+    await say(client, AudioChunk(audio=bytes(8) * 8_000, **stereo), AudioStop())
+    assert Transcript.from_event((await all_said(client))[-2]).text
+    file = tmp_path / "sound.wav"
+    file.write_bytes(wav(SECOND * 2))
+    import wave
+
+    with wave.open(str(file)) as reader:
+        await say(client, *wav_to_chunks(reader, 1024, start_event=True, stop_event=True))
+    whole = Transcript.from_event((await all_said(client))[-2])
+    assert whole.text == text_of(server, wav(SECOND * 2))
+
+
+async def test_what_is_of_other_services_is_overlooked_and_a_ping_answered(
+    client: AsyncTcpClient,
+) -> None:
+    later = Event("voice-started", {"timestamp": 1}, b"payload of a later version")
+    await say(client, later, SelectProgram("scripted"), Ping("there?"))
+    event = await client.read_event()
+    assert event is not None
+    assert Pong.from_event(event).text == "there?"
+
+
+async def test_a_ping_is_answered_while_something_is_heard(tmp_path: Path) -> None:
+    with Server(tmp_path, wyoming_port=0, scripted_speed=3) as slow:
+        async with connected(slow) as client:
+            await say(client, *SOUND, Ping())
+            kinds = [event.type for event in await all_said(client)]
+            assert kinds.index("pong") < kinds.index("transcript")
+            # who hangs up takes the job with it
+            await say(client, *SOUND[:1], AudioChunk(audio=SECOND * 99, **PCM), AudioStop())
+            await heard(slow)
+        await heard(slow, busy=False)
+        counted = 'vibevoice_jobs_ended_total{outcome="cancelled"} 1.0'
+
+        def cancelled() -> bool:
+            return counted in slow.client.get("/metrics").text
+
+        await asyncio.to_thread(wait_until, cancelled, PATIENCE_S, "the job went with its client")
+
+
+async def test_a_client_that_closes_its_half_behind_the_sound_gets_the_transcript(
+    tmp_path: Path,
+) -> None:
+    with Server(tmp_path, wyoming_port=0, scripted_speed=8) as slow:
+        port = int(slow.health()["wyoming_port"])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for event in SOUND:
+            await async_write_event(event.event(), writer)
+        writer.write_eof()
+        kinds = []
+        async with asyncio.timeout(PATIENCE_S):
+            while (event := await async_read_event(reader)) is not None:
+                kinds.append(event.type)
+        assert kinds[-2:] == ["transcript", "transcript-stop"]
+        writer.close()
+
+
+ODD = AudioChunk(audio=b"\0" * 3, **PCM)
+WRONG: list[tuple[list[Any], str]] = [
+    ([Transcribe(name="large")], "model_not_found"),
+    ([SelectProgram("piper")], "model_not_found"),
+    ([Transcribe(language="no language")], "language_invalid"),
+    ([Event("transcribe", {"transcript_names": "Ada"})], "field_invalid"),
+    ([Event("audio-start", {"rate": "16000", "width": 2, "channels": 1})], "sound_invalid"),
+    ([AudioStart(rate=16_000, width=1, channels=1)], "sound_invalid"),
+    ([AudioStart(**PCM), ODD], "sound_invalid"),
+    ([AudioStart(**PCM), AudioChunk(audio=b"", rate=8000, width=2, channels=1)], "sound_invalid"),
+    ([AudioStop()], "message_invalid"),
+    ([AudioStart(**PCM), AudioStop()], "audio_undecodable"),
+    ([AudioStart(**PCM), AudioChunk(audio=SECOND * 40, **PCM)], "upload_too_large"),
+    ([AudioStart(**PCM)], "upload_stalled"),
+]
+
+
+@pytest.mark.parametrize(("events", "code"), WRONG)
+async def test_what_is_wrong_is_told_and_ends_the_connection(
+    events: list[Any], code: str, client: AsyncTcpClient, server: Server
+) -> None:
+    await say(client, *events)
+    assert await refused(client) == code
+    assert server.leftovers() == []
+
+
+RAW = [
+    (b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\n\r\n", "message_invalid"),
+    (b'["describe"]\n', "message_invalid"),
+    (b'{"data": {}}\n', "message_invalid"),
+    (b'{"type": "describe", "data": 3}\n', "message_invalid"),
+    (b'{"type": "describe", "data_length": -1}\n', "message_invalid"),
+    (b'{"type": "describe", "data_length": true}\n', "message_invalid"),
+    (b'{"type": "describe", "data_length": 2}\n[]', "message_invalid"),
+    (b"[" * 60_000 + b"\n", "message_invalid"),
+    (b'{"type": "describe", "data_length": 70000}\n', "message_too_big"),
+    (b'{"type": "describe", "payload_length": 9000000000}\n', "message_too_big"),
+    (b'{"type": "' + b"x" * 2 * LONGEST_LINE, "message_too_big"),
+]
+
+
+@pytest.mark.parametrize(("sent", "code"), RAW)
+def test_what_is_no_event_is_told_so(sent: bytes, code: str, server: Server) -> None:
+    address = "127.0.0.1", int(server.health()["wyoming_port"])
+    with socket.create_connection(address, PATIENCE_S) as sock, sock.makefile("rb") as stream:
+        sock.sendall(sent)
+        said = json.loads(stream.readline())
+        assert said["type"] == "error"
+        assert said["data"]["code"] == code
+        assert stream.read() == b""
+
+
+def test_connections_that_break_off_anywhere_leave_nothing(server: Server) -> None:
+    """All that a client says, cut off at every event and in the middle of each."""
+    whole = b"".join(
+        json.dumps({"type": kind, "data": data, "payload_length": len(load)}).encode()
+        + b"\n"
+        + load
+        for kind, data, load in (
+            ("transcribe", {"language": "en"}, b""),
+            ("audio-start", PCM, b""),
+            ("audio-chunk", PCM, SECOND),
+            ("audio-stop", {}, b""),
+        )
+    )
+    address = "127.0.0.1", int(server.health()["wyoming_port"])
+    service = server.process
+    descriptors = service.num_fds()
+    for cut in (*range(1, 400, 20), len(whole) // 2, len(whole) - 5, len(whole)):
+        with socket.create_connection(address, PATIENCE_S) as sock:
+            sock.sendall(whole[:cut])
+    wait_until(lambda: service.num_fds() <= descriptors, PATIENCE_S, "all are closed")
+    wait_until(lambda: not server.health()["jobs_waiting"], PATIENCE_S, "nothing waits")
+    assert server.leftovers() == []
+
+
+def test_no_more_connections_are_held_than_may_be(server: Server) -> None:
+    address = "127.0.0.1", int(server.health()["wyoming_port"])
+    many = MOST_CONNECTIONS + 20
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(address)) for _ in range(many)]
+
+        def told() -> list[socket.socket]:
+            return select.select(held, [], [], 0)[0]
+
+        wait_until(lambda: len(told()) >= 20, PATIENCE_S, "the rest are told")
+        with told()[0].makefile("rb") as stream:
+            assert json.loads(stream.readline())["data"]["code"] == "queue_full"
+            assert stream.read() == b""
+
+
+async def test_who_waits_when_the_service_ends_is_told(tmp_path: Path) -> None:
+    """Within the grace the transcript; who is idle finds the connection closed."""
+    with Server(tmp_path, wyoming_port=0, scripted_speed=3, shutdown_grace="20s") as slow:
+        async with connected(slow) as client, connected(slow) as idle:
+            await say(idle, Ping())
+            assert await idle.read_event() is not None
+            await say(client, *SOUND)
+            await heard(slow)
+            slow.process.terminate()
+            assert await idle.read_event() is None
+            assert Transcript.from_event((await all_said(client))[-2]).text
+
+
+# Who may come in
+
+
+def door(clients: str = "", host: str = "127.0.0.1", known: Entrance | None = None) -> Door:
+    settings = load_settings(wyoming_clients=clients, host=host)
+    return Door.of(settings, known or entrance())
+
+
+async def test_without_a_token_this_machine_may_come_and_nobody_else() -> None:
+    assert (await door().enter("127.0.0.1")).owner == "place:everybody"
+    for stranger in ("192.168.1.5", None):
+        with pytest.raises(errors.PeerNotAllowed):
+            await door().enter(stranger)
+
+
+async def test_where_tokens_are_asked_for_only_who_is_named_needs_none() -> None:
+    with pytest.raises(errors.SettingsInvalid, match="wyoming-port"):
+        door(known=entrance(Named()))
+    named = door("192.168.1.0/24, 127.0.0.1", "0.0.0.0", entrance(Named(), per_minute=2))
+    guest = await named.enter("192.168.1.77")
+    assert (guest.owner, guest.proof, guest.scopes) == ("place:wyoming", Proof.PLACE, frozenset())
+    assert (await named.enter("::ffff:127.0.0.1")).owner == guest.owner
+    with pytest.raises(errors.PeerNotAllowed):
+        await named.enter("192.168.2.77")
+    with pytest.raises(errors.RateLimited):
+        await named.enter("192.168.1.78")
+
+
+@pytest.mark.parametrize(
+    ("clients", "host"), [("home-assistant", "0.0.0.0"), ("192.168.1.5", "127.0.0.1")]
+)
+def test_clients_that_cannot_be_meant_are_said(clients: str, host: str) -> None:
+    with pytest.raises(errors.SettingsInvalid, match="wyoming-clients"):
+        door(clients, host, entrance(Named()))
+
+
+def test_a_port_that_is_taken_is_said(start_server: Callable[..., Server]) -> None:
+    with reserved() as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(AssertionError, match=f"Port {port} on 127.0.0.1 is in use"):
+            start_server(wyoming_port=port)
+
+
+# Pure
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda one: st.lists(one), max_leaves=5
+)
+
+
+@given(st.text(min_size=1), st.dictionaries(st.text(), JSON, max_size=4), st.binary(max_size=9))
+def test_what_the_package_writes_is_read_here_and_the_other_way(
+    kind: str, data: dict[str, Any], payload: bytes
+) -> None:
+    async def both() -> None:
+        written = _Written()
+        await async_write_event(Event(kind, data, payload), written)  # type: ignore[arg-type]
+        line, _, rest = bytes(written.all).partition(b"\n")
+        head = head_of(line)
+        event = head.whole(rest[: head.more])
+        assert (event.type, event.data, event.payload) == (kind, data, len(payload))
+        reader = asyncio.StreamReader()
+        reader.feed_data(frame(kind, data))
+        assert await async_read_event(reader) == Event(kind, data)
+
+    asyncio.run(both())
+
+
+class _Written:
+    def __init__(self) -> None:
+        self.all = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.all += data
+
+    def writelines(self, data: Any) -> None:
+        self.all += b"".join(data)
+
+    async def drain(self) -> None:
+        pass
+
+
+LENGTHS = st.one_of(
+    st.none(),
+    st.integers(-2, 2),
+    st.sampled_from([LARGEST_DATA, LARGEST_DATA + 1, LARGEST_LENGTH - 1, LARGEST_LENGTH, 10**400]),
+    st.sampled_from([True, 1.0, 1e308, "1", [], {}]),
+)
+EVENTS = st.fixed_dictionaries(
+    {"type": st.one_of(st.text(), st.text(), st.text(), st.none())},
+    optional={
+        "data": st.one_of(st.none(), st.dictionaries(st.text(), JSON, max_size=4), JSON),
+        "data_length": LENGTHS,
+        "payload_length": LENGTHS,
+    },
+)
+
+
+def _is_event(said: dict[str, Any]) -> bool:
+    """Whether a line is one, by the protocol's own words and the limits of its page."""
+
+    def length(name: str, most: int) -> bool:
+        value = said.get(name)
+        return value is None or (type(value) is int and 0 <= value <= most)
+
+    kinds = isinstance(said["type"], str) and isinstance(said.get("data"), dict | None)
+    return kinds and length("data_length", LARGEST_DATA) and length(
+        "payload_length", LARGEST_LENGTH - 1
+    )  # fmt: skip
+
+
+def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried() -> None:
+    taken, refused = [], []
+
+    @given(EVENTS)
+    @example({"type": "audio-chunk", "data_length": LARGEST_DATA + 1})
+    @example({"type": "audio-chunk", "payload_length": LARGEST_LENGTH})
+    def tried(said: dict[str, Any]) -> None:
+        try:
+            head = head_of(json.dumps(said).encode())
+        except errors.SidecarError as error:
+            refused.append(error.code)
+            assert not _is_event(said)
+        else:
+            taken.append(head)
+            assert _is_event(said)
+            assert (head.event.type, head.event.data) == (said["type"], said.get("data") or {})
+            assert (head.more, head.event.payload) == tuple(
+                said.get(f"{name}_length") or 0 for name in ("data", "payload")
+            )
+
+    tried()
+    assert set(refused) == {"message_invalid", "message_too_big"}
+    assert len(taken) > 10
+
+
+@given(st.data(), st.binary(max_size=3))
+def test_a_line_that_was_garbled_raises_nothing_but_an_error_of_ours(
+    data: st.DataObject, noise: bytes
+) -> None:
+    line = bytearray(frame("audio-chunk", {"rate": 16_000, "text": "é"})[:-1])
+    at = data.draw(st.integers(0, len(line)))
+    line[at : at + data.draw(st.integers(0, 3))] = noise
+    try:
+        head_of(bytes(line)).whole(bytes(line))
+    except errors.SidecarError as error:
+        assert error.code in ("message_invalid", "message_too_big")  # noqa: PT017
+
+
+def test_the_head_of_a_recording_is_that_of_a_wav() -> None:
+    import io
+    import wave
+
+    form = Form(22_050, 3, 2)
+    with wave.open(io.BytesIO(form.head(6 * 100) + bytes(600))) as read:
+        assert read.getparams()[:4] == (2, 3, 22_050, 100)
+    assert len(form.head(1 << 40)) == HEAD

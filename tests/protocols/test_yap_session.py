@@ -1,0 +1,220 @@
+"""The pure part of the streaming wire: words are never taken back, every request has one final."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.interfaces.live_events import (
+    Final,
+    LiveEvent,
+    Partial,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.protocols.yap.codes import ending
+from sidecar.protocols.yap.deltas import Deltas
+from sidecar.protocols.yap.envelope import Ids, Refused
+from sidecar.protocols.yap.utterances import Do, Utterances
+from sidecar.transcripts.transcript import Segment
+
+WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
+
+
+@given(st.lists(st.tuples(WORDS, st.lists(st.integers(0, 6), max_size=4), st.booleans())))
+def test_deltas_put_together_are_the_transcript(
+    pieces: list[tuple[list[str], list[int], bool]],
+) -> None:
+    deltas, told, said = Deltas(), "", []
+    deltas.begins(0.0)
+    for number, (words, lengths, early) in enumerate(pieces):
+        for length in sorted(lengths):
+            told += deltas.partial(number, " ".join(words[:length]), float(number))
+        if early:  # the next piece begins before this one's final is there
+            assert deltas.partial(number + 1, "soon", number + 1.0) == ""
+        told += deltas.final(number, " ".join(words))
+        said += words
+    assert told == " ".join(said)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=5))
+def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
+    pieces: list[tuple[list[str], list[str]]],
+) -> None:
+    deltas, told, count = Deltas(), "", 0
+    for number, (stable, final) in enumerate(pieces):
+        told += deltas.partial(number, " ".join(stable))
+        told += deltas.final(number, " ".join(final))
+        count += max(len(stable), len(final))
+    assert len(told.split()) == count
+
+
+def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next() -> None:
+    utterances = Utterances()
+    utterances.begin(Ids("s", "r"))
+    utterances.append(2)
+    told = ""
+    for event in (
+        SpeechStarted(0, 0.3),
+        Partial(0, 1, 1.2, 2.0, "and more", "and more"),
+        Final(0, 0, Segment(0.3, 0.7, "No", None)),
+        Partial(0, 1, 1.2, 2.4, "and more of", "and more of"),
+        Final(0, 1, Segment(1.2, 2.6, "and more of it", None)),
+    ):
+        frames = [json.loads(raw) for raw in utterances.heard(event)]
+        told += "".join(one["payload"].get("delta", "") for one in frames)
+    assert told == "No and more of it"
+
+
+class Engine:
+    """What a session does with what it is told, and events that come as late as they like."""
+
+    def __init__(self) -> None:
+        self.asked: deque[Any] = deque()
+        self.events: deque[LiveEvent] = deque()
+        self.turn, self.piece, self.said = 0, 0, list[str]()
+
+    def ask(self, what: Any) -> None:
+        if what is not Do.NOTHING:
+            self.asked.append(what)
+
+    def step(self) -> None:
+        what = self.asked.popleft()
+        if what is Do.FORGET:  # behind all that was asked before
+            self.events.append(TurnDropped(self.turn, 0.0))
+        elif what is Do.COMMIT:
+            self.events.append(TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
+        else:
+            self.said.append(what)
+            self.events.append(Partial(self.turn, self.piece, 0.0, 0.0, what, what))
+            self.events.append(Final(self.turn, self.piece, Segment(0.0, 0.0, what, None)))
+            self.piece += 1
+            return
+        self.turn, self.said = self.turn + 1, []
+
+
+STORIES = (
+    "begin sound sound end",
+    "begin sound engine begin sound engine end engine engine",
+    "engine event engine event",
+    "begin sound end begin sound begin sound end",
+)
+"""What steps often are in a row."""
+
+
+@given(
+    st.lists(
+        st.sampled_from(("begin", "sound", "end", "cancel", "undo", "engine", "event")).flatmap(
+            lambda step: st.just(step) | st.sampled_from(STORIES)
+        ),
+        max_size=12,
+    )
+)
+def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]) -> None:
+    utterances, engine = Utterances(), Engine()
+    frames: list[dict[str, Any]] = []
+    sent: dict[str, list[str]] = {}
+    ended: list[str] = []
+    silent: set[str] = set()
+    active: str | None = None
+
+    def hear() -> None:
+        for raw in utterances.heard(engine.events.popleft()):
+            frame = json.loads(raw)
+            assert frame["request_id"] not in silent
+            frames.append(frame)
+
+    for step in " ".join(steps).split():
+        if step == "begin":
+            if active is not None:
+                silent.add(active)
+            active = f"r{len(sent)}"
+            sent[active] = []
+            engine.ask(utterances.begin(Ids("s", active)))
+        elif step == "sound" and active is not None:
+            utterances.check(Ids("s", active))
+            utterances.append(2)
+            sent[active].append(f"{active}-{len(sent[active])}")
+            engine.ask(sent[active][-1])
+        elif step == "end" and active is not None:
+            engine.ask(utterances.end(Ids("s", active)))
+            ended.append(active)
+            active = None
+        elif step in ("cancel", "undo"):
+            # "undo" names the last that has ended, and what has no final of it yet has none
+            named = ended[-1] if step == "undo" and ended else ""
+            finals = {one["request_id"] for one in frames if one["type"] == "transcription.done"}
+            silent |= {one for one in (active, named) if one} - finals
+            engine.ask(utterances.cancel(Ids("s", named or active or "nobody")))
+            active = None
+        elif step == "engine" and engine.asked:
+            engine.step()
+        elif step == "event" and engine.events:
+            hear()
+    while engine.asked:
+        engine.step()
+    while engine.events:
+        hear()
+    done = [one for one in frames if one["type"] == "transcription.done"]
+    assert [one["request_id"] for one in done] == [one for one in ended if one not in silent]
+    for one in done:
+        request = one["request_id"]
+        assert one["payload"]["text"] == " ".join(sent[request])
+        told = [frame for frame in frames if frame["request_id"] == request]
+        deltas = [each["payload"]["delta"] for each in told if "delta" in each["payload"]]
+        assert "".join(deltas) == one["payload"]["text"]
+        assert [each["type"] for each in told[-3:]] == ["final", "done", "transcription.done"]
+
+
+def test_sound_and_ends_count_for_the_active_request_alone() -> None:
+    utterances = Utterances()
+    for act in (utterances.check, utterances.end):
+        with pytest.raises(Refused) as refused:
+            act(Ids("s", "r1"))
+        assert refused.value.reason == "no_active_request"
+    assert utterances.begin(Ids("s", "r1")) is Do.NOTHING
+    assert utterances.begin(Ids("s", "r1")) is Do.NOTHING
+    with pytest.raises(Refused) as refused:
+        utterances.end(Ids("s", "r2"))
+    assert refused.value.details == {"active_request_id": "r1"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (errors.TokenMissing(), 4001, "authentication_failed"),
+        (errors.OriginNotAllowed(), 4001, "authentication_failed"),
+        (errors.LiveFull(), 4002, "server_at_capacity"),
+        (errors.LiveLimited(), 4002, "server_at_capacity"),
+        (errors.RateLimited(), 4002, "message_rate_limited"),
+        (errors.InboundFull(), 4002, "inbound_queue_full"),
+        (errors.SessionIdle(), 4000, "idle timeout"),
+        (errors.SessionTooLong(), 4003, "max connection duration reached"),
+        (errors.ShuttingDown(), 1001, "shutting_down"),
+        (errors.LiveUnavailable(), 1003, "live_unavailable"),
+        (errors.SidecarError(), 1011, "internal"),
+    ],
+)
+def test_each_error_ends_a_connection_with_its_code(
+    error: errors.SidecarError, code: int, reason: str
+) -> None:
+    last = ending(error, Settings())
+    assert (last.code, last.reason) == (code, reason)
+    newer = ending(
+        error,
+        Settings(
+            live_close_unauthorized=1008,
+            live_close_busy=1013,
+            live_close_idle_reason="idle_timeout",
+        ),
+    )
+    assert newer.code == {4001: 1008, 4002: 1013}.get(code, code)
+    assert newer.reason == {"idle timeout": "idle_timeout"}.get(reason, reason)

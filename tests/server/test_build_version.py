@@ -1,0 +1,20 @@
+"""Which build this is, and how it runs another of itself."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from sidecar.version import is_frozen, own_command
+from sidecar.workers.worker import worker_command
+
+
+def test_another_of_us_is_a_module_or_the_same_executable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_frozen()
+    assert own_command("sidecar.main") == [sys.executable, "-m", "sidecar.main"]
+    assert worker_command() == [sys.executable, "-P", "-m", "sidecar.workers.worker_main"]
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert is_frozen()
+    assert own_command("sidecar.main") == [sys.executable]
+    assert worker_command() == [sys.executable, "worker"]

@@ -1,0 +1,219 @@
+"""What hosts rely on at the start and at /health, held against tests/golden/contract.json.
+
+A key that goes, or changes its type, is a new version of the contract; a new key is written into
+the golden file, so that it is a promise from then on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until, web
+
+from sidecar.server.service_process import EXIT_CODES
+from sidecar.version import CONTRACT
+
+GOLDEN = json.loads((REPOSITORY / "tests/golden/contract.json").read_text("utf-8"))
+CLASSIC_HEALTH_S = 3.0  # the old host gives up at a /health that takes longer
+SLOW_IMPORT_S = 4.0
+
+
+def type_of(value: object) -> str:
+    """The JSON type, as the golden file names it."""
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+def differences(body: dict[str, Any], golden: dict[str, str]) -> list[str]:
+    """Keys that are missing, new, or of another type."""
+    found = [f"{key} is missing" for key in golden.keys() - body.keys()]
+    found += [f"{key} is not in the golden file" for key in body.keys() - golden.keys()]
+    for key in golden.keys() & body.keys():
+        if type_of(body[key]) not in golden[key].split("|"):
+            found.append(f"{key} is {type_of(body[key])}, not {golden[key]}")
+    return sorted(found)
+
+
+class Started:
+    """A start as a host makes one: all three streams are pipes."""
+
+    def __init__(self, home: Path, *words: str, **environment: str) -> None:
+        outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sidecar.main", *words],
+            cwd=REPOSITORY,
+            env={
+                **outer,
+                "HF_HOME": str(home / "hub"),
+                "VIBEVOICE_CONFIG": str(home / "none.toml"),
+                "VIBEVOICE_DATA_DIR": str(home / "data"),
+                "VIBEVOICE_ENGINE": "scripted",
+                **environment,
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def line(self) -> dict[str, Any]:
+        """Its one line."""
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text.endswith(b"\n"), self.process.communicate()[1].decode()
+        assert text.isascii()
+        return dict(json.loads(text))
+
+    def ended(self) -> tuple[int, bytes]:
+        """Its exit code, and what else it said on standard output."""
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, out
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    running: list[Started] = []
+
+    def start(*words: str, **environment: str) -> Started:
+        running.append(Started(tmp_path, *words, **environment))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.process.kill()
+        one.process.communicate()
+
+
+def test_the_golden_file_is_of_this_contract() -> None:
+    assert GOLDEN["contract"] == CONTRACT
+    assert GOLDEN["exit_codes"] == EXIT_CODES
+
+
+def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has_a_token(
+    start: Any,
+) -> None:
+    made, plain = start("--port", "0", "--generate-token"), start("--port", "0")
+    for started, golden in ((made, GOLDEN["ready_with_token"]), (plain, GOLDEN["ready"])):
+        line = started.line()
+        assert differences(line, golden) == []
+        assert line["event"] == "ready"
+        assert line["contract"] == CONTRACT
+        assert line["pid"] == started.process.pid
+        assert line["url"] == f"http://127.0.0.1:{line['port']}"
+        assert web.get(f"{line['url']}/health").json()["version"] == line["version"]
+
+
+def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(start: Any) -> None:
+    first = start("--port", "0")
+    ready = first.line()
+    second = start("--port", str(ready["port"]), "--reuse")
+    line = second.line()
+    assert differences(line, GOLDEN["ready_of_another"]) == []
+    assert line == {**ready, "reused": True}
+    assert second.ended() == (0, b"")
+    assert first.process.poll() is None
+
+
+@pytest.mark.parametrize("cause", GOLDEN["fatal_causes"])
+def test_a_start_that_fails_says_so_in_one_line_and_by_its_exit_code(
+    start: Any, cause: str
+) -> None:
+    expected = GOLDEN["fatal_causes"][cause]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        words, environment = {
+            "the port is in use": (["--port", str(other.getsockname()[1])], {}),
+            "a setting is not possible": (["--port", "0"], {"VIBEVOICE_KEEP_ALIVE": "soon"}),
+            "the checkpoint is missing": (["--port", "0"], {"VIBEVOICE_ENGINE": "vibevoice"}),
+            "a checkpoint was named that is not there": (
+                ["--port", "0"],
+                {"VIBEVOICE_ENGINE": "auto", "VIBEVOICE_MODEL_PATH": "/no/such/folder"},
+            ),
+            "a network address without a token": (["--host", "0.0.0.0", "--port", "0"], {}),
+        }[cause]
+        started = start(*words, **environment)
+        line = started.line()
+        assert differences(line, GOLDEN["fatal"]) == []
+        assert (line["event"], line["contract"]) == ("fatal", CONTRACT)
+        assert line["code"] == expected["code"]
+        assert line["message"]
+        assert line["hint"]
+        assert started.ended() == (expected["exit_code"], b"")
+
+
+def test_a_command_line_that_is_not_understood_ends_with_2(start: Any) -> None:
+    assert start("--no-such-flag").ended()[0] == GOLDEN["exit_code_of_usage"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+@pytest.mark.parametrize("end", GOLDEN["ends"])
+def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Any, end: str) -> None:
+    started = start("--port", "0", "--exit-with-stdin")
+    started.line()
+    if end == "stdin":
+        started.process.stdin.close()
+        started.process.stdin = None
+    else:
+        started.process.send_signal(getattr(signal, end))
+    assert started.ended() == (GOLDEN["ends"][end], b"")
+
+
+def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(
+    start: Any, voice: bytes
+) -> None:
+    url = start("--port", "0").line()["url"]
+    assert differences(web.get(f"{url}/health").json(), GOLDEN["health"]) == []
+    sent = httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=PATIENCE_S)
+    assert sent.status_code == 200
+    loaded = web.get(f"{url}/health").json()
+    assert loaded["model_loaded"] is True
+    assert differences(loaded, GOLDEN["health"]) == []
+
+
+def test_the_golden_health_holds_what_the_old_host_s_parser_demands() -> None:
+    demanded = {
+        "status": "string",
+        "model_loaded": "boolean",
+        "gpu_available": "boolean",
+        "vram_used_mb": "integer|null",
+        "vram_total_mb": "integer|null",
+    }
+    assert demanded.items() <= GOLDEN["health"].items()
+
+
+def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
+    start: Any, tmp_path: Path
+) -> None:
+    """It tries a refused connection again for 30 s, and gives up at a /health of more than 3 s."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'fastapi':\n"
+        f"            time.sleep({SLOW_IMPORT_S})\n"
+        "sys.meta_path.insert(0, Slow())\n",
+        "utf-8",
+    )
+    port = free_port()
+    begin = time.monotonic()
+    start(VIBEVOICE_PORT=str(port), PYTHONPATH=str(slow), TRISPR_DEV_BUILD="0")
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=CLASSIC_HEALTH_S).is_success
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, PATIENCE_S, "it answers")
+    assert time.monotonic() - begin > SLOW_IMPORT_S

@@ -1,0 +1,85 @@
+"""What serves beside HTTP: begun together, ended together."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import uvicorn
+
+from sidecar import errors
+from sidecar.server.besides import Besides
+from sidecar.server.listeners import Listeners
+from sidecar.server.ports import bind
+
+
+class Noted:
+    """Writes down what it is told, and fails where it is to."""
+
+    def __init__(self, name: str, notes: list[str], fails: str = "") -> None:
+        self._name, self._notes, self._fails = name, notes, fails
+
+    def _note(self, what: str) -> None:
+        self._notes.append(f"{self._name} {what}")
+        if what == self._fails:
+            raise errors.PortInUse()
+
+    async def start(self) -> dict[str, Any]:
+        self._note("starts")
+        return {self._name: 1}
+
+    def stop_accepting(self) -> None:
+        self._note("refuses")
+
+    async def drain(self, grace_s: float) -> None:
+        self._note(f"has {grace_s:g} s")
+
+    async def close(self) -> None:
+        self._note("closes")
+
+
+async def test_they_begin_in_order_refuse_together_and_end_in_reverse() -> None:
+    notes: list[str] = []
+    listeners = Listeners([Noted("a", notes), Noted("b", notes)])
+    assert await listeners.start() == {"a": 1, "b": 1}
+    listeners.stop_accepting()
+    await listeners.close(3)
+    assert notes == [
+        *("a starts", "b starts", "a refuses", "b refuses"),
+        *("b has 3 s", "b closes", "a has 3 s", "a closes"),
+    ]
+    await listeners.close(3)
+    assert len(notes) == 8
+
+
+async def test_where_one_cannot_serve_none_does() -> None:
+    notes: list[str] = []
+    listeners = Listeners([Noted("a", notes), Noted("b", notes, "starts"), Noted("c", notes)])
+    with pytest.raises(errors.PortInUse):
+        await listeners.start()
+    assert notes == ["a starts", "b starts", "b closes", "a closes"]
+
+
+@pytest.mark.parametrize("fails", ["refuses", "has 2 s", "closes"])
+async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) -> None:
+    notes: list[str] = []
+    listeners = Listeners([Noted("a", notes), Noted("b", notes, fails)])
+    await listeners.start()
+    listeners.stop_accepting()
+    await listeners.close(2)
+    assert {"a refuses", "a has 2 s", "a closes", "b closes"} <= set(notes)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="there a port is had by one alone")
+async def test_a_second_port_that_another_was_quicker_to_listen_at_is_said() -> None:
+    """Two that do not listen yet may have the same."""
+    with socket.socket() as quicker, bind("127.0.0.1", 0) as ours:
+        quicker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        quicker.bind(ours.getsockname())
+        quicker.listen()
+        besides = Besides("talk_port", uvicorn.Config("nothing:app"), ours, "Stop it.")
+        with pytest.raises(errors.PortInUse) as caught:
+            await Listeners([besides]).start()
+        assert caught.value.hint == "Stop it."
+        assert ours.fileno() == -1, "nothing is left"

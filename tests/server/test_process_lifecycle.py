@@ -1,0 +1,860 @@
+"""Life as a child process: the start, the neighbours, the end, and who notices what."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from recordings import silence
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, halted, wait_until, web
+
+from sidecar.config.settings import Settings
+from sidecar.observability.logs import SPARED_S
+from sidecar.server import port_owner
+from sidecar.server.service_process import take_place
+
+posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+SERVE = [sys.executable, "-m", "sidecar.main"]
+TOKEN = "correct-horse-battery-staple"
+GONE_S = 30.0
+"""The promise is two seconds; a starved machine takes longer, and a job that is waited for longer
+still."""
+
+
+class Child:
+    """The service as a host has it: pipes to all of its standard streams."""
+
+    def __init__(
+        self, home: Path, *words: object, given: bytes | None = None, **settings: object
+    ) -> None:
+        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+        self.env = {
+            **outer,
+            "VIBEVOICE_CONFIG": str(home / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(home / "data"),
+            "VIBEVOICE_ENGINE": "scripted",
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        self.process = subprocess.Popen(
+            [*SERVE, *map(str, words)],
+            cwd=REPOSITORY,
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stdin is not None
+        if given is not None:
+            self.process.stdin.write(given)
+            self.process.stdin.flush()
+
+    def line(self) -> dict[str, Any]:
+        """The line that it says on standard output."""
+        assert self.process.stdout is not None
+        raw = self.process.stdout.readline()
+        assert raw.isascii()
+        return dict(json.loads(raw))
+
+    def rest(self) -> tuple[bytes, str]:
+        """What else came on standard output, and all of standard error, up to its end."""
+        out, wrong = self.process.communicate(timeout=PATIENCE_S)
+        return out, wrong.decode()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Any]:
+    """Starts services; none outlives the test."""
+    children: list[Child] = []
+
+    def start(*words: object, **settings: Any) -> Child:
+        children.append(Child(tmp_path, *words, **settings))
+        return children[-1]
+
+    yield start
+    for one in children:
+        one.process.kill()
+        one.process.communicate()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def all_gone(processes: list[psutil.Process], timeout_s: float = GONE_S) -> bool:
+    return not psutil.wait_procs(processes, timeout_s)[1]
+
+
+def busy(url: str, tmp_path: Path, jobs: int = 1) -> list[str]:
+    """Give a slow service work; the ids of its jobs, the first of which runs."""
+    ids = []
+    for _ in range(jobs):
+        response = web.post(
+            f"{url}/transcribe",
+            files={"audio": silence(600)},
+            headers={"Prefer": "respond-async"},
+        )
+        assert response.status_code == 202, response.text
+        ids.append(response.json()["id"])
+    wait_until(
+        lambda: web.get(f"{url}/jobs/{ids[0]}").json()["state"] == "running",
+        PATIENCE_S,
+        "a job runs",
+    )
+    return ids
+
+
+# --- the start
+
+
+def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
+    service = child("--port", 0)
+    ready = service.line()
+    assert ready.keys() == {"event", "contract", "port", "url", "version", "pid"}
+    assert (ready["event"], ready["pid"]) == ("ready", service.process.pid)
+    health = web.get(f"{ready['url']}/health").json()
+    assert (health["pid"], health["contract"]) == (ready["pid"], ready["contract"])
+    web.get(f"{ready['url']}/nothing-here")
+    service.process.terminate()
+    out, log = service.rest()
+    assert out == b""
+    assert " - INFO - serving on " in log
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "code", "exit_code"),
+    [
+        (["--port", 99999], {}, "settings_invalid", 78),
+        (["--host", "0.0.0.0", "--port", 0], {}, "settings_invalid", 78),
+        (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
+        (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
+        (["--port", 0, "--token-file", "/no/such/file"], {}, "settings_invalid", 78),
+        (["--port", 0, "--llm", "ollama"], {}, "settings_invalid", 78),
+        (
+            ["--engine", "auto", "--model-path", "/no/such", "--port", 0],
+            {},
+            "checkpoint_not_found",
+            66,
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_start_says_why_in_one_line_and_by_its_exit_code(
+    words: list[Any], settings: dict[str, str], code: str, exit_code: int, child: Any
+) -> None:
+    service = child(*words, **settings)
+    fatal = service.line()
+    out, log = service.rest()
+    assert fatal.keys() == {"event", "contract", "code", "message", "hint"}
+    assert fatal["event"] == "fatal"
+    assert fatal["code"] == code
+    assert service.process.returncode == exit_code
+    assert out == b""
+    assert fatal["message"] in log
+    assert "Traceback" not in log
+
+
+def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
+    ready = child("--port", 0, "--generate-token").line()
+    assert len(ready["token"]) > 32
+    assert web.get(f"{ready['url']}/jobs").status_code == 401
+    bearer = {"Authorization": f"Bearer {ready['token']}"}
+    assert web.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
+
+
+def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
+    child: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
+    for service in (
+        child("--port", 0, "--token-stdin", given=TOKEN.encode() + b"\n"),
+        child("--port", 0, "--token-file", file),
+        child("--port", 0, vibevoice_token=TOKEN),
+    ):
+        ready = service.line()
+        assert "token" not in ready
+        assert web.get(f"{ready['url']}/jobs").status_code == 401
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert web.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
+        service.process.terminate()
+        assert TOKEN not in service.rest()[1]
+
+
+@posix
+def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o644)
+    fatal = child("--port", 0, "--token-file", file).line()
+    assert "chmod 600" in fatal["hint"]
+
+
+def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice: bytes) -> None:
+    service = child("--port", 0, vibevoice_token=TOKEN)
+    url = service.line()["url"]
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(voice)
+    for token, code in ((TOKEN, 0), ("x" * 20, 1)):
+        run = subprocess.run(
+            [*SERVE, "transcribe", clip, "--server", url],
+            env={**service.env, "VIBEVOICE_TOKEN": token},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == code, run.stderr
+
+
+def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None:
+    service = child("--port", 0, "--log-format", "json")
+    url = service.line()["url"]
+    assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+    service.process.terminate()
+    lines = [json.loads(line) for line in service.rest()[1].splitlines()]
+    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
+    files = list(Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log"))
+    assert [json.loads(line) for line in files[0].read_text().splitlines()] == lines
+
+
+# --- neighbours
+
+
+def test_a_second_start_says_who_has_the_port(child: Any) -> None:
+    first = child("--port", 0).line()
+    second = child("--port", first["port"])
+    fatal = second.line()
+    assert fatal["code"] == "port_in_use"
+    assert f"pid {first['pid']}" in fatal["message"]
+    assert second.process.wait(PATIENCE_S) == 75
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        stranger = child("--port", other.getsockname()[1])
+        fatal = stranger.line()
+        assert fatal["code"] == "port_in_use"
+        assert "not vibevoice-asr" in fatal["message"]
+        assert stranger.process.wait(PATIENCE_S) == 75
+
+
+def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
+    first = child("--port", 0).line()
+    second = child("--port", first["port"], "--reuse")
+    assert second.line() == {**first, "reused": True}
+    assert second.process.wait(PATIENCE_S) == 0
+    assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
+
+
+def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
+    first = child("--port", 0, "--generate-token").line()
+    assert "token" in first
+    second = child("--port", first["port"], "--reuse", "--generate-token").line()
+    assert second == {**{key: first[key] for key in first if key != "token"}, "reused": True}
+
+
+def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        def asked(*_: object) -> None:
+            other.close()
+
+        monkeypatch.setattr(port_owner, "at", asked)
+        with take_place(Settings(engine="scripted", port=port)) as place:
+            assert place.getsockname()[1] == port
+
+
+@posix
+def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
+    old = child("--port", 0)
+    first = old.line()
+    second = child("--port", first["port"], "--takeover").line()
+    assert second["pid"] != first["pid"]
+    assert old.process.wait(PATIENCE_S) is not None
+    assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
+    liar = subprocess.Popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert liar.stdout is not None
+        port = int(liar.stdout.readline())
+        web.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
+        assert child("--port", port, "--takeover").line()["code"] == "port_in_use"
+        assert victim.poll() is None
+        assert liar.poll() is None
+    finally:
+        for process in (liar, victim):
+            process.kill()
+            process.communicate()
+
+
+PRETENDER = textwrap.dedent(
+    """
+    import http.server, json
+    class Answer(http.server.BaseHTTPRequestHandler):
+        pid = 0
+        def do_GET(self):
+            if self.path.startswith("/be/"):
+                Answer.pid = int(self.path[4:])
+            body = json.dumps({"instance": "x", "pid": Answer.pid, "version": "0.1.0"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+    """
+)
+
+
+# --- the end
+
+HOST = textwrap.dedent(
+    """
+    import subprocess, sys, threading, time
+    def spawn():
+        child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+        print(child.stdout.readline().decode(), end="", flush=True)
+        time.sleep(0.2)
+    pool = threading.Thread(target=spawn)  # the thread that spawns ends; the host lives on
+    pool.start()
+    pool.join()
+    time.sleep(600)
+    """
+)
+
+
+@posix
+@pytest.mark.parametrize(
+    "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
+)
+def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_path: Path) -> None:
+    words = {"--exit-with-stdin": ["--exit-with-stdin"]}.get(way, [])
+    env = {
+        **os.environ,
+        "VIBEVOICE_ENGINE": "scripted",
+        "VIBEVOICE_DATA_DIR": str(tmp_path),
+        "VIBEVOICE_SCRIPTED_SPEED": "10",
+    }
+    if way == "a known host":
+        env["TRISPR_DEV_BUILD"] = "0"
+    shell = [*SERVE, "--port", "0", *words]
+    if way == "--parent-pid":  # the host puts its own number there
+        shell = [
+            sys.executable,
+            "-c",
+            "import os, sys; host = str(os.getppid());"
+            "os.execv(sys.argv[1], [*sys.argv[1:], '--parent-pid', host])",
+            *shell,
+        ]
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, *shell], stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
+    )
+    assert host.stdout is not None
+    ready = json.loads(host.stdout.readline())
+    try:
+        busy(ready["url"], tmp_path)
+        time.sleep(0.5)  # the thread that spawned is gone by now, and nothing else happened
+        processes = family(ready["pid"])
+        assert len(processes) >= 2
+        host.kill()
+        host.wait()
+        if way == "nobody asked":
+            assert not all_gone(processes, 2.0)
+            assert web.get(f"{ready['url']}/health").status_code == 200
+        else:
+            assert all_gone(processes)
+            assert not reachable(ready["port"])
+    finally:
+        host.kill()
+        host.communicate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in family(ready["pid"]):
+                process.kill()
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@posix
+@pytest.mark.parametrize("told", ["it", "its group"])
+def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
+    child: Any, tmp_path: Path, voice: bytes, told: str
+) -> None:
+    service = child("--port", 0, "--shutdown-grace", "10m", "--preload")
+    url = service.line()["url"]
+    engine = wait_until(lambda: health_of(url)["worker_pid"], PATIENCE_S, "it is loaded")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    # It says of itself how long it is, and is predicted to take a while: nothing waits inside.
+    long = {"audio": silence(60)}
+    with httpx.Client(timeout=PATIENCE_S) as one, httpx.Client(timeout=PATIENCE_S) as two:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(2) as pool:
+            with halted(engine):
+                running = pool.submit(one.post, f"{url}/transcribe", files=long)
+                wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one runs")
+                waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
+                wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one waits")
+                for process in family(service.process.pid)[: 1 if told == "it" else None]:
+                    process.send_signal(signal.SIGTERM)
+                wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it is told")
+            answers = running.result(), waiting.result()
+    assert answers[0].status_code == 200
+    assert answers[1].status_code == 503
+    assert answers[1].json()["code"] == "shutting_down"
+    service.rest()
+    assert service.process.returncode == 0
+    assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
+
+
+@posix
+def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
+    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=5)
+    busy(service.line()["url"], tmp_path)
+    processes = family(service.process.pid)
+    service.process.send_signal(signal.SIGTERM)
+    assert not all_gone(processes, 1.0), "the running job has its grace"
+    service.process.send_signal(signal.SIGTERM)
+    assert all_gone(processes)
+    assert service.process.wait(PATIENCE_S) == 0
+
+
+@posix
+def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path) -> None:
+    service = child("--port", 0, "--shutdown-grace", "200ms", vibevoice_scripted_speed=5)
+    url = service.line()["url"]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(web.post, f"{url}/transcribe", files={"audio": silence(600)})
+        wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "it runs")
+        processes = family(service.process.pid)
+        service.process.terminate()
+        assert running.result().json()["code"] == "shutting_down"
+    assert all_gone(processes)
+    assert "Traceback" not in service.rest()[1]
+    assert service.process.returncode == 0
+
+
+def health_of(url: str) -> dict[str, Any]:
+    return dict(web.get(f"{url}/health").json())
+
+
+PATIENT = """
+import sys
+from sidecar.cli import main
+from sidecar.jobs import retention
+assert retention.FETCH_S >= 2, "clients look once a second"
+retention.FETCH_S = 1000.0
+sys.argv = ["vibevoice-asr", *sys.argv[1:]]
+main()
+"""
+"""A service whose results can be fetched for longer than any machine is busy."""
+
+
+@posix
+def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
+    child: Any, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a client that connects anew for each of its questions, and asks for the last one late."""
+    monkeypatch.setattr(sys.modules[__name__], "SERVE", [sys.executable, "-c", PATIENT])
+    service = child("--port", 0, "--shutdown-grace", "10m", "--preload")
+    url = service.line()["url"]
+    later = {"Prefer": "respond-async"}
+    engine = wait_until(lambda: health_of(url)["worker_pid"], PATIENCE_S, "it is loaded")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    with halted(engine):
+        job = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
+        address = f"{url}/jobs/{job}"
+        wait_until(lambda: web.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
+        processes = family(service.process.pid)
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+        refused = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+        assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "the job has ended")
+    time.sleep(0.5)
+    assert web.get(address).json()["result"]["segments"]
+    assert all_gone(processes), "nothing is left to be fetched"
+
+
+@posix
+def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voice: bytes) -> None:
+    service = child("--port", 0, "--shutdown-grace", "10m")
+    url = service.line()["url"]
+    later = {"Prefer": "respond-async"}
+    web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+    processes = family(service.process.pid)
+    service.process.send_signal(signal.SIGTERM)
+    assert all_gone(processes, PATIENCE_S), "its grace is twice that"
+
+
+@posix
+def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_path: Path) -> None:
+    port = free_port()
+    first = child("--port", port, "--shutdown-grace", "1s", vibevoice_scripted_speed=5)
+    busy(first.line()["url"], tmp_path)
+    first.process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+    second = child("--port", port, "--reuse").line()
+    assert second["event"] == "ready"
+    assert "reused" not in second
+    first.process.wait(PATIENCE_S)
+
+
+@posix
+def test_a_service_that_works_on_no_job_any_more_ends_and_says_why(
+    tmp_path: Path, voice: bytes
+) -> None:
+    """The host starts it again; what nobody would ever work on is no service."""
+    fault = """
+import asyncio, sys
+from sidecar.cli import main
+from sidecar.jobs.provision import Provision
+def company(*_): raise asyncio.CancelledError
+Provision.company = company
+sys.argv = ["vibevoice-asr"]
+main()
+"""
+    with Server(tmp_path, command=[sys.executable, "-c", fault]) as server:
+        response = server.post(voice)
+        assert response.status_code == 500
+        assert server.process.wait(PATIENCE_S) == 1
+        assert "no job is worked on any more" in server.log()
+
+
+@posix
+def test_after_sigkill_of_the_service_nothing_of_it_is_left(child: Any, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    service = child("--port", 0, vibevoice_scripted_speed=5, vibevoice_spool_dir=spool)
+    ready = service.line()
+    busy(ready["url"], tmp_path, jobs=3)
+    processes = family(ready["pid"])
+    assert len(processes) >= 2
+    service.process.kill()
+    assert all_gone(processes)
+    assert not reachable(ready["port"])
+    assert list(spool.iterdir()) == []
+
+
+# --- rude hosts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fills the pipe from outside")
+def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: bytes) -> None:
+    service = child("--port", 0, "--log-level", "debug")
+    url = service.line()["url"]
+    pipe = os.open(f"/proc/{service.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(pipe, b"."):
+            pass
+    os.close(pipe)
+    for _ in range(3):
+        assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+        assert web.get(f"{url}/health").status_code == 200
+    (file,) = Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log")
+    loaded = "engine scripted loaded"
+    wait_until(lambda: loaded in file.read_text(), PATIENCE_S, "lines for the full pipe, too")
+    service.process.terminate()
+    assert service.process.wait(PATIENCE_S) == 0, "nor does its end wait for a reader"
+    assert service.rest()[0] == b""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
+def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voice: bytes) -> None:
+    port = free_port()
+    service = child("--port", port, "--log-level", "debug")
+    if stream != "stderr":
+        service.process.stdout.close()
+    if stream != "stdout":
+        service.process.stderr.close()
+    wait_until(lambda: reachable(port), PATIENCE_S, "it listens")
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(20):
+        assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+    assert service.process.poll() is None
+
+
+def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
+    with (
+        Server(tmp_path, request_deadline="1s") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(50)
+        ]
+        for number, sock in enumerate(socks):
+            sock.settimeout(PATIENCE_S)
+            if number % 2:
+                with contextlib.suppress(ConnectionError):  # we were late ourselves
+                    sock.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        quiet = server.health()
+        assert quiet["jobs_waiting"] == 0
+        assert [rest_of(sock) for sock in socks] == [b""] * 50
+        assert server.client.get("/health").status_code == 200
+
+
+def rest_of(sock: socket.socket) -> bytes:
+    """What comes before the end, which who wrote into it is told in another way."""
+    with contextlib.suppress(ConnectionError):
+        return sock.recv(100)
+    return b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
+def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
+    tmp_path: Path,
+) -> None:
+    with Server(tmp_path, request_deadline="1s") as server, contextlib.ExitStack() as stack:
+        process = psutil.Process(server.process.pid)
+        before, begin = process.num_fds(), time.monotonic()
+        process.rlimit(psutil.RLIMIT_NOFILE, (before + 4, before + 4))
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        said = "out of system resource"
+        wait_until(lambda: said in server.log(), PATIENCE_S, "there are no more")
+        health = web.get(f"http://127.0.0.1:{server.port}/health")
+        assert health.status_code == 200, "once the others were given up"
+        periods = int((time.monotonic() - begin) // SPARED_S)
+        assert 1 <= server.log().count(said) <= 1 + periods
+        assert "Traceback" not in server.log()
+
+
+def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        Server(tmp_path, request_deadline="1s") as server,
+        socket.create_connection(("127.0.0.1", server.port)) as sock,
+    ):
+        sock.settimeout(PATIENCE_S)
+        for _ in range(2):
+            sock.sendall(ask)
+            answer = b""
+            while b"jobs_waiting" not in answer:
+                answer += sock.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 200")
+            time.sleep(1.5)
+        sock.sendall(ask[:20])
+        assert rest_of(sock) == b""
+
+
+@posix
+def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
+    tmp_path: Path, voice: bytes
+) -> None:
+    with Server(tmp_path, scripted_speed="5") as server:
+        job = server.submit(silence(60))
+        segments = wait_until(lambda: server.job(job)["segments"], PATIENCE_S, "something was said")
+        os.kill(server.health()["worker_pid"], signal.SIGKILL)
+        folder = tmp_path / "data" / "crash"
+        wait_until(lambda: list(folder.glob("*.json")), PATIENCE_S, "the note is there")
+    said = {segment["text"] for segment in segments}
+    assert said
+    (file,) = folder.glob("*.json")
+    note = json.loads(file.read_text())
+    assert note["exit_code"] == -signal.SIGKILL
+    assert note.keys() >= {"time", "who", "version", "system", "engine", "memory_plan", "gpu"}
+    assert not any(text in file.read_text() for text in said)
+
+
+# --- what is left behind, and what is not
+
+
+@posix
+def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(tmp_path: Path) -> None:
+    port, moments = free_port(), random.Random(4)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    for number in range(20):
+        service = Child(
+            tmp_path,
+            "--port",
+            port,
+            vibevoice_scripted_speed=20,
+            vibevoice_spool_dir=spool,
+            tmpdir=spool,
+        )
+        try:
+            moment = moments.random()
+            if moment < 0.3:
+                time.sleep(moment)  # before it serves
+            else:
+                url = service.line()["url"]
+                for _ in range(number % 4):
+                    web.post(
+                        f"{url}/transcribe",
+                        files={"audio": silence(60)},
+                        headers={"Prefer": "respond-async"},
+                    )
+                time.sleep(moment / 2)
+            processes = family(service.process.pid)
+        finally:
+            service.process.kill()
+            service.process.communicate()
+        assert all_gone(processes), number
+        assert not reachable(port), number
+        assert list(spool.iterdir()) == [], number
+
+
+def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
+    """The scripted engine's words are fingerprints: they stand for what a person said."""
+    marks = set()
+    with Server(tmp_path, log_level="debug") as server:
+        for number in range(20):
+            name = f"secret-name-{number}.wav"
+            body = server.post(silence(1 + number), name=name, prompt="secret-context").json()
+            marks |= {segment["text"] for segment in body["segments"]}
+        server.post(b"RIFF-secret-garbage", name="secret-name.wav")
+        folders = [tmp_path, Path(server._env["VIBEVOICE_DATA_DIR"])]
+    marks |= {"secret-name", "secret-context", "secret-garbage"}
+    assert len(marks) > 20
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in files)
+    for path in files:
+        text = path.read_bytes().decode("utf-8", "replace")
+        assert not [mark for mark in marks if mark in text], path
+
+
+@posix
+def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
+    settings = {"scripted_speed": "4", "request_deadline": "1500ms", "preload": True}
+    with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
+        engine = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "it is there")
+        with halted(engine):
+            job = server.submit(silence(12))
+            server.wait_state(job, "running")
+        processes = family(server.process.pid)
+        for process in processes:
+            process.suspend()
+        time.sleep(2.0)
+        for process in reversed(processes):
+            process.resume()
+        assert server.wait_state(job, "done", "failed")["state"] == "done"
+        assert server.job(job)["attempts"] == 1
+
+
+def test_a_report_has_log_notes_and_findings_and_names_no_home(
+    tmp_path: Path, voice: bytes
+) -> None:
+    with Server(tmp_path) as server:
+        server.post(voice)
+        (tmp_path / "data" / "crash").mkdir()
+        (tmp_path / "data" / "crash" / "1.json").write_text(f'{{"folder": "{Path.home()}"}}')
+        report = tmp_path / "report.zip"
+        run = subprocess.run(
+            [*SERVE, "doctor", "--report", "-o", report],
+            env=server._env,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(report)
+    with zipfile.ZipFile(report) as content:
+        names = content.namelist()
+        texts = [content.read(name).decode() for name in names]
+    assert names[:2] == ["doctor.txt", "crash/1.json"]
+    assert [name for name in names if name.startswith("log/")]
+    assert not any(str(Path.home()) in text for text in texts if str(Path.home()) != "/")
+
+
+@posix
+def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: bytes) -> None:
+    port = free_port()
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(voice)
+    env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_DATA_DIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        [*SERVE, "demo", clip, "--port", str(port)],
+        env=env,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert demo.stderr is not None
+        wait_until(
+            lambda: "Still serving" in (demo.stderr.readline() or ""), PATIENCE_S, "it serves"
+        )
+        processes = family(demo.pid)
+        assert len(processes) >= 3
+    finally:
+        demo.kill()
+        demo.communicate()
+    assert all_gone(processes)
+    assert not reachable(port)
+
+
+@posix
+@pytest.mark.parametrize("words", [["--port", "0"], []], ids=["flag", "variable"])
+def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
+    words: list[str], tmp_path: Path, voice: bytes
+) -> None:
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(voice)
+    env = {
+        **os.environ,
+        "VIBEVOICE_ENGINE": "scripted",
+        "VIBEVOICE_DATA_DIR": str(tmp_path),
+        "VIBEVOICE_PORT": "0",
+        "VIBEVOICE_GENERATE_TOKEN": "true",
+    }
+    with (tmp_path / "said").open("w") as said:
+        demo = subprocess.Popen(
+            [*SERVE, "demo", clip, *words],
+            env=env,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    try:
+        wait_until(
+            lambda: "Still serving" in (tmp_path / "said").read_text(), PATIENCE_S, "it serves"
+        )
+        processes = family(demo.pid)
+        demo.send_signal(signal.SIGINT)
+        out, _ = demo.communicate(timeout=PATIENCE_S)
+    finally:
+        demo.kill()
+    assert demo.returncode == 130
+    assert "Speaker_0" in out
+    assert all_gone(processes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
+def test_a_service_may_have_as_many_connections_as_the_system_allows(
+    child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"]
+    monkeypatch.setattr(sys.modules[__name__], "SERVE", [*few, *SERVE])
+    service = child("--port", 0)
+    service.line()
+    soft, most = psutil.Process(service.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == most > 256

@@ -1,0 +1,86 @@
+"""What clients of every kind hear of a service that is told to stop while they speak or send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from s2s_client import Page, tone
+from service_process import PATIENCE_S, Server, read_answer, until
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+KEY = "0123456789abcdef0123456789abcdef"
+HALF = (
+    b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
+    b"Content-Type: multipart/form-data; boundary=X\r\n\r\n--X\r\nContent-Disposition: form-data; "
+)
+
+
+async def speak_on(live: ClientConnection, heard: list[dict[str, Any]]) -> None:
+    """Like a microphone, which knows of no end; ``heard`` is what came meanwhile."""
+
+    async def read() -> None:
+        with suppress(ConnectionClosed):
+            async for message in live:
+                if isinstance(message, str):
+                    heard.append(json.loads(message))
+
+    reading = asyncio.ensure_future(read())
+    while not reading.done():
+        try:
+            await live.send(tone(0.1))
+        except ConnectionClosed:
+            break
+        await asyncio.sleep(0.1)
+    await asyncio.wait({reading}, timeout=PATIENCE_S)
+
+
+async def follow(server: Server, job: str) -> int:
+    """The events of a job to the end of the stream; how many lines there were."""
+    url = f"{server.client.base_url}/v1/jobs/{job}/events"
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client, client.stream("GET", url) as answer:
+        return len([line async for line in answer.aiter_lines()])
+
+
+async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
+    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+) -> None:
+    folders = {"jobs_dir": tmp_path / "jobs", "journal_key": KEY, "keep_jobs": "true"}
+    server = start_server(
+        voice_engine="scripted", shutdown_grace=6, scripted_speed=0.1, engine="scripted", **folders
+    )
+    job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
+    url = f"ws://127.0.0.1:{server.port}"
+    with server.raw() as upload, server.raw() as openai:
+        upload.sendall(HALF % b"/v1/jobs")
+        openai.sendall(HALF % b"/v1/audio/transcriptions")
+        async with connect(f"{url}/v1/live") as live, Page(server) as page:
+            await live.send(json.dumps({"type": "begin"}))
+            await page.until("status", state="ready")
+            said: list[dict[str, Any]] = []
+            listening = asyncio.gather(
+                speak_on(live, said),
+                speak_on(page.live, []),
+                follow(server, job),
+                return_exceptions=True,
+            )
+            await until(lambda: any(one["type"] == "partial" for one in said))
+            await asyncio.to_thread(server.process.terminate)
+            *_, lines = await listening
+            assert said[-1]["type"] == "summary", said[-1]
+            assert said[-1]["transcript"]["segments"]
+            assert (page.live.close_code, page.live.close_reason) == (1001, "shutting_down")
+            assert isinstance(lines, int), lines
+        status, _, body = await asyncio.to_thread(read_answer, upload)
+        assert (status, json.loads(body)["code"]) == (503, "shutting_down")
+        status, _, body = await asyncio.to_thread(read_answer, openai)
+        assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
+    await asyncio.to_thread(server.process.wait, PATIENCE_S)
+    assert "Traceback" not in server.log()
+    assert "ASGI" not in server.log()

@@ -1,0 +1,288 @@
+"""HTTPS: a certificate of our own that clients pin, and one that is exchanged while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import moonshine_voice
+import pytest
+from cryptography import x509
+from service_process import PATIENCE_S, REPOSITORY, free_port
+from vibevoice_asr_client import Trust
+
+from sidecar import errors, private
+from sidecar.auth import self_signed_certificate
+from sidecar.cli.remote import service_at
+from sidecar.cli.trust import of_flags
+from sidecar.config.settings import Settings
+from sidecar.server import port_owner
+from sidecar.server.tls import tls_of
+from sidecar.watched import Watch
+
+NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+VOICE = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
+
+
+class Home:
+    """A machine with a service that shows a certificate of its own."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.port = free_port()
+        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+        self.env = {
+            **outer,
+            "VIBEVOICE_CONFIG": str(folder / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(folder / "data"),
+            "VIBEVOICE_ENGINE": "scripted",
+            "VIBEVOICE_PORT": str(self.port),
+            "VIBEVOICE_SHUTDOWN_GRACE": "0",
+            **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self.log = folder / "stderr.log"
+        self.pair = self_signed_certificate.pair_in(
+            folder / "data" / self_signed_certificate.FOLDER
+        )
+        self.url = f"https://127.0.0.1:{self.port}"
+
+    def serve(self) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar.main"],
+                cwd=REPOSITORY, env=self.env, stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        assert process.stdout is not None
+        return process, json.loads(process.stdout.readline())
+
+    def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sidecar.main", *map(str, words)],
+            cwd=REPOSITORY, env={**self.env, **env}, capture_output=True, text=True,
+            timeout=PATIENCE_S,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, dict[str, Any]]]:
+    home = Home(tmp_path_factory.mktemp("home"), tls="self-signed", allowed_hosts="my-box.lan")
+    process, ready = home.serve()
+    with process:
+        yield home, ready
+        process.terminate()
+
+
+def test_the_ready_line_and_the_log_have_the_fingerprint_of_what_is_shown(
+    home: tuple[Home, dict[str, Any]],
+) -> None:
+    at, ready = home
+    assert ready["url"] == at.url
+    shown = ssl.get_server_certificate(("127.0.0.1", at.port))
+    assert ready["fingerprint"] == self_signed_certificate.fingerprint(shown)
+    assert ready["fingerprint"] in at.log.read_text("utf-8")
+    said = x509.load_pem_x509_certificate(shown.encode())
+    names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"localhost", "my-box.lan"} <= set(names.get_values_for_type(x509.DNSName))
+    assert {"127.0.0.1", "::1"} <= {
+        str(address) for address in names.get_values_for_type(x509.IPAddress)
+    }
+    if os.name == "posix":
+        assert stat.S_IMODE(at.pair.key.stat().st_mode) == 0o600
+
+
+async def health(url: str, trust: Trust) -> dict[str, Any]:
+    async with service_at(url, trust=trust) as client:
+        return await client.health()
+
+
+async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothing_else(
+    home: tuple[Home, dict[str, Any]], tmp_path: Path
+) -> None:
+    at, ready = home
+    shown = ready["fingerprint"]
+    for trust in (
+        Trust(ca_cert=at.pair.certificate),
+        Trust(fingerprint=shown),
+        Trust(fingerprint=shown.replace(":", "").lower()),
+    ):
+        assert (await health(at.url, trust))["pid"] == ready["pid"]
+    other = self_signed_certificate.self_signed(tmp_path / "other", NAMES)
+    strange = self_signed_certificate.fingerprint(other.certificate.read_text())
+    plain = at.url.replace("https", "http")
+    for url, trust, why in (
+        (at.url, Trust(), "not believed"),
+        (at.url, Trust(ca_cert=other.certificate), "not believed"),
+        (at.url, Trust(fingerprint=strange), "another certificate"),
+        (at.url, Trust(ca_cert=at.log), "cannot be used"),
+        (plain, Trust(fingerprint=shown), "Nothing is encrypted"),
+        (plain, Trust(insecure=True), "Nothing is encrypted"),
+        (f"https://127.0.0.1:{free_port()}", Trust(fingerprint=shown), "does not answer"),
+    ):
+        with pytest.raises(errors.SidecarError, match=why):
+            await health(url, trust)
+
+
+def test_the_command_line_warns_of_what_is_insecure_and_knows_its_own_machine(
+    home: tuple[Home, dict[str, Any]],
+) -> None:
+    at, ready = home
+    answer = at.run("status", "--server", at.url, "--insecure", VIBEVOICE_TLS="off")
+    assert answer.returncode == 0
+    assert "--insecure" in answer.stderr
+    answer = at.run("status", "--server", at.url, "--insecure", "--ca-cert", at.pair.certificate)
+    assert (answer.returncode, answer.stdout) == (78, "")
+    assert "Only one" in answer.stderr
+    answer = at.run("status")
+    assert (answer.returncode, answer.stderr) == (0, ""), "the settings tell where, and which"
+    assert str(ready["pid"]) in answer.stdout
+
+
+def test_a_recording_goes_through_and_a_neighbour_is_known(
+    home: tuple[Home, dict[str, Any]],
+) -> None:
+    at, ready = home
+    trust = ("--fingerprint", ready["fingerprint"])
+    answer = at.run("transcribe", VOICE, "--server", at.url, *trust)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip()
+    found = port_owner.at("127.0.0.1", at.port)
+    assert found is not None
+    assert found.pid == ready["pid"]
+    again = at.run("serve", "--reuse")
+    assert json.loads(again.stdout)["reused"] is True
+
+
+def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
+    home: tuple[Home, dict[str, Any]], tmp_path: Path
+) -> None:
+    def headers(port: int, pair: self_signed_certificate.Pair) -> http.client.HTTPMessage:
+        trusted = ssl.create_default_context(cafile=pair.certificate)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted)
+        connection.request("GET", "/health", headers={"Origin": f"https://127.0.0.1:{port}"})
+        answer = connection.getresponse()
+        assert answer.status == 200, "our own page, by HTTPS"
+        connection.close()
+        return answer.headers
+
+    at, _ = home
+    assert "strict-transport-security" not in headers(at.port, at.pair)
+    named = Home(tmp_path, tls_cert=at.pair.certificate, tls_key=at.pair.key)
+    process, ready = named.serve()
+    with process:
+        assert ready["url"] == named.url
+        assert "fingerprint" not in ready
+        assert headers(named.port, at.pair)["strict-transport-security"] == "max-age=31536000"
+        assert named.run("status").returncode == 0
+        process.terminate()
+
+
+def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = self_signed_certificate.self_signed(tmp_path, NAMES).certificate.read_bytes()
+    pair = self_signed_certificate.self_signed(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
+    assert pair.certificate.read_bytes() == first
+    pair = self_signed_certificate.self_signed(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
+    second = pair.certificate.read_bytes()
+    assert second != first
+    monkeypatch.setattr(
+        self_signed_certificate, "TOO_LATE_DAYS", 2 * self_signed_certificate.LASTS_DAYS
+    )
+    assert self_signed_certificate.self_signed(tmp_path, NAMES).certificate.read_bytes() != second
+    pair.key.chmod(0o644)
+    with pytest.raises(errors.SettingsInvalid, match="Others may read"):
+        self_signed_certificate.self_signed(tmp_path, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ({"tls_key": "key.pem"}, "without a certificate"),
+        ({"tls": "self-signed", "tls_cert": "certificate.pem"}, "one of our own"),
+        ({"tls_cert": "absent.pem"}, "cannot be used"),
+        ({"tls_cert": "certificate.pem", "tls_key": "other.pem"}, "key values mismatch"),
+        ({"tls_cert": "certificate.pem", "tls_key": "locked.pem"}, "has a password"),
+    ],
+)
+def test_settings_that_cannot_be_are_no_start(
+    tmp_path: Path, named: dict[str, str], why: str
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    pair = self_signed_certificate.self_signed(tmp_path, NAMES)
+    other = self_signed_certificate.self_signed(tmp_path / "more", NAMES).key.read_bytes()
+    (tmp_path / "other.pem").write_bytes(other)
+    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+    (tmp_path / "locked.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    given: dict[str, Any] = {
+        name: value if name == "tls" else tmp_path / value for name, value in named.items()
+    }
+    with pytest.raises(errors.SettingsInvalid, match=why):
+        tls_of(Settings(data_dir=tmp_path, **given), Watch())
+
+
+async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
+    tmp_path: Path,
+) -> None:
+    pair = self_signed_certificate.self_signed(tmp_path / "first", NAMES)
+    old = self_signed_certificate.fingerprint(pair.certificate.read_text())
+    new = self_signed_certificate.self_signed(tmp_path / "second", NAMES)
+    watch = Watch(every_s=0.01)
+    tls = tls_of(Settings(tls_cert=pair.certificate, tls_key=pair.key), watch)
+    assert tls is not None
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=tls.context)
+    port = server.sockets[0].getsockname()[1]
+    looking = asyncio.create_task(watch.run())
+
+    async def shown() -> str:
+        pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+        return self_signed_certificate.fingerprint(pem)
+
+    async def until(true: Callable[[str], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not true(await shown()):  # noqa: ASYNC110 - files are waited for
+                await asyncio.sleep(0.01)
+
+    trusted = ssl.create_default_context(cafile=pair.certificate)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted)
+    assert await shown() == old
+    private.write(pair.certificate, b"broken")
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        assert await shown() == old, "the last good one counts"
+    private.write(pair.certificate, new.certificate.read_bytes())
+    private.write(pair.key, new.key.read_bytes())
+    await until(lambda found: found != old)
+    writer.write(b"still here\n")
+    assert await reader.readline() == b"still here\n"
+    writer.close()
+    looking.cancel()
+    server.close()
+
+
+def test_a_pin_of_both_kinds_is_none() -> None:
+    with pytest.raises(errors.SettingsInvalid, match="--ca-cert"):
+        of_flags(None, "0" * 64, insecure=True)
+    with pytest.raises(errors.SettingsInvalid, match="no SHA-256"):
+        of_flags(None, "abc", insecure=False)
+    assert not of_flags(None, None, insecure=False).given

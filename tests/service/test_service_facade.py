@@ -1,0 +1,117 @@
+"""What every wire calls, without a wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from recordings import silence
+from service_process import Server
+
+from sidecar import errors
+from sidecar.audio.source import open_path
+from sidecar.auth.identity import EVERYBODY
+from sidecar.config.settings import load_settings
+from sidecar.gpu_memory.placement import LoadPlan
+from sidecar.interfaces.engine import Precision, TranscribeOptions
+from sidecar.jobs.pace_file import NAME
+from sidecar.jobs.record import JobState
+from sidecar.jobs.recovery import jobs_folder
+from sidecar.live.sessions.capture import captures_folder
+from sidecar.observability import crash
+from sidecar.server.app import create_service
+from sidecar.service import Service
+from sidecar.storage.people_file import people_folder
+
+
+@pytest.fixture
+async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
+    await service.open()
+    yield service
+    await service.close()
+
+
+@pytest.mark.parametrize("wrong", ["it has no such precision", "there is no room"])
+async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
+    wrong: str, service: Service, voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    async for _ in job.changes():
+        if job.record.segments:
+            break
+    expected: type[errors.SidecarError] = errors.PrecisionUnavailable
+    if wrong == "there is no room":
+
+        def full(precision: Precision) -> LoadPlan:
+            raise errors.WontFit()
+
+        service._slot._place, expected = full, errors.WontFit
+    for _ in range(3):
+        heard = len(job.record.segments)
+        with pytest.raises(expected):
+            await service.reload(
+                EVERYBODY, "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
+            )
+        await asyncio.sleep(0.02)
+        assert len(job.record.segments) >= heard > 0
+        assert job.record.attempts == 1
+    await job.result()
+    assert (job.state, job.record.attempts) == (JobState.DONE, 1)
+
+
+async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.wav"
+    path.write_bytes(silence(600))
+    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    async for _ in job.changes():
+        if job.record.segments:
+            break
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")  # the next one takes no time
+    assert await service.reload(EVERYBODY, "int8", now=True) is Precision.INT8
+    assert (await job.result()).precision == "int8"
+
+
+async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was_heard(
+    service: Service, voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    await job.result()
+    await service.close()
+    (known,) = json.loads((tmp_path / NAME).read_text())["paces"]
+    assert (known["engine"], known["precision"]) == ("scripted", "fp32")
+    assert known["per_s"] > 0.0
+    again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
+    seconds = again._backend._engine.pace.seconds("fp32", 1000.0, 7.0)
+    assert seconds == pytest.approx(1000.0 * known["per_s"])
+
+
+def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folder: Path) -> None:
+    """Who runs the tests has a service perhaps, with its own pace and logs."""
+    asked = "from sidecar.observability.crash import data_folder; print(data_folder(None))"
+    started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    settings = load_settings(engine="scripted")
+    kept = [jobs_folder(settings), people_folder(settings), captures_folder(settings)]
+    for folder in [*kept, Path(started.stdout.strip()), crash.data_folder(None)]:
+        assert folder is not None
+        assert folder.is_relative_to(users_folder)
+
+
+def test_what_a_service_of_a_test_keeps_is_in_the_folder_of_that_test(
+    start_server: Callable[..., Server],
+) -> None:
+    """Not with the people of another test; nor, outside of tests, with the user's own."""
+    server = start_server(people=True, keep_jobs=True, journal_key="0" * 64)
+    assert {path.name for path in server.home.glob("user/vibevoice-asr/*")} >= {"jobs", "people"}

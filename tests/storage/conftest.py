@@ -1,0 +1,41 @@
+"""People in a file of one service, and in a database that several share: the same to a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from job_fixtures import new_job as new_job
+from job_fixtures import recording as recording
+from postgres import Cluster
+from service_process import PATIENCE_S
+from speaker_stores import DATABASE, FILE, InDatabase, InFile, Place
+
+from sidecar.storage import shared
+
+
+@pytest.fixture
+async def in_file(tmp_path: Path) -> AsyncIterator[InFile]:
+    """People in the file of one service."""
+    place = InFile(tmp_path / "people")
+    yield place
+    await place.close()
+
+
+@pytest.fixture
+async def in_database(
+    postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[InDatabase]:
+    """People in a database; whoever may still see who was deleted is waited for."""
+    monkeypatch.setattr(shared, "OLDER_S", PATIENCE_S)
+    place = InDatabase(postgres_cluster, journal)
+    yield place
+    await place.close()
+
+
+@pytest.fixture(params=[FILE, DATABASE])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each of them."""
+    found: Place = request.getfixturevalue(f"in_{request.param}")
+    return found

@@ -1,0 +1,226 @@
+"""Kept jobs in a file and back: of one moment, whole or not at all, nothing overwritten."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import sqlite3
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from job_event_histories import submitted
+
+from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import Spool
+from sidecar.cli.command_table import build_command
+from sidecar.config.settings import Settings
+from sidecar.jobs.events import Begun, Cancelled
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.recovery import Keeping
+from sidecar.server.service_process import EXIT_CODES
+from sidecar.storage import job_journal
+from sidecar.storage.job_backup import LIST, back_up, restore
+from sidecar.storage.job_journal import FILE, LOCK, UPLOADS, locked
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+
+
+def keeping_in(folder: Path) -> Keeping:
+    return Keeping(Settings(keep_jobs=True, jobs_dir=folder, journal_key=KEY))
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Iterator[Keeping]:
+    keeping = keeping_in(tmp_path / "jobs")
+    with closing(keeping.store):
+        yield keeping
+
+
+def heard(number: int) -> bytes:
+    return random.Random(number).randbytes(5000)
+
+
+def added(keeping: Keeping, number: int) -> JobRecord:
+    """A job with a recording, as a submission makes it."""
+    with closing(Spool(None)) as spool:
+        spool.add(heard(number))
+        with spool.finish() as source:
+            record = submitted(durable=True)
+            audio = keeping.keep(source, record.id)
+            assert isinstance(audio, Kept)
+            keeping.store.add(record := replace(record, audio=audio))
+    return record
+
+
+def left(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {LOCK}
+
+
+async def test_a_backup_while_it_works_has_jobs_and_recordings_and_no_word_of_them(
+    keeping: Keeping, tmp_path: Path
+) -> None:
+    file, new = tmp_path / "backup.tar", tmp_path / "new"
+    waiting, running, over = (added(keeping, number) for number in range(3))
+    keeping.store.append(running.id, Begun())
+    keeping.store.append(over.id, Cancelled())
+    await keeping.store.written()
+    made = back_up(tmp_path / "jobs", file)
+    assert (made.jobs, made.recordings, made.size) == (3, 2, file.stat().st_size)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert heard(0)[:32] not in file.read_bytes()
+    assert {name.split("/")[0] for name in left(tmp_path)} == {"jobs", "backup.tar"}
+
+    assert restore(file, new) == made
+    assert {path.stat().st_mode & 0o777 for path in new.rglob("*") if path.is_file()} == {0o600}
+    with closing((again := keeping_in(new)).store) as store:
+        states = {one.id: one.state for one in store.all()}
+        assert states == {
+            waiting.id: JobState.QUEUED,
+            running.id: JobState.RUNNING,
+            over.id: JobState.CANCELLED,
+        }
+        with again.open(store.get(running.id)) as audio:
+            assert os.pread(audio.fd, 6000, 0) == heard(1)
+
+
+async def test_every_backup_is_of_one_moment_however_much_is_going_on(
+    keeping: Keeping, tmp_path: Path
+) -> None:
+    async def come_and_go() -> None:
+        number = 0
+        while True:
+            number += 1
+            record = await asyncio.to_thread(added, keeping, number)
+            await keeping.store.written(record.id)
+            keeping.store.append(record.id, Cancelled())
+
+    busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
+    seen = 0
+    for number in range(14):
+        file, new = tmp_path / f"{number}.tar", tmp_path / str(number)
+        await asyncio.to_thread(back_up, tmp_path / "jobs", file)
+        await asyncio.to_thread(restore, file, new)
+        with closing((again := keeping_in(new)).store) as store:
+            for record in store.all():
+                if not record.over:
+                    again.open(record).close()
+                    seen += 1
+    for one in busy:
+        one.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
+    assert seen, "no backup met a job on its way"
+
+
+Harm = Callable[[bytes], bytes]
+
+
+def with_member(name: str, kind: bytes = tarfile.REGTYPE) -> Harm:
+    def harmed(data: bytes) -> bytes:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member, io.BytesIO())
+        return file.getvalue()[:512] + data
+
+    return harmed
+
+
+def changed(data: bytes) -> bytes:
+    at = data.index(b"SQLite format") + 200
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(lambda data: b"no tar at all" * 100, id="something else"),
+        pytest.param(lambda data: data[: len(data) // 3], id="cut in a recording"),
+        pytest.param(lambda data: data[: data.index(LIST.encode())], id="cut before the list"),
+        pytest.param(changed, id="a bit"),
+        pytest.param(with_member("../evil"), id="a name that leads elsewhere"),
+        pytest.param(with_member("uploads/..", tarfile.SYMTYPE), id="a link"),
+        pytest.param(with_member("uploads/more"), id="a file that is not listed"),
+    ],
+)
+async def test_what_is_not_a_whole_backup_is_refused_and_nothing_is_left(
+    harm: Harm, keeping: Keeping, tmp_path: Path
+) -> None:
+    file, new = tmp_path / "backup.tar", tmp_path / "deep" / "new"
+    added(keeping, 1)
+    await keeping.store.written()
+    back_up(tmp_path / "jobs", file)
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(errors.SettingsInvalid, match="no backup"):
+        restore(file, new)
+    assert left(new) == set()
+    assert not (tmp_path / "deep" / "evil").exists()
+
+
+async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_journal, "ANOTHER_S", 0.1)
+    jobs, file, new = tmp_path / "jobs", tmp_path / "backup.tar", tmp_path / "new"
+    with pytest.raises(errors.SettingsInvalid, match="no kept jobs"):
+        back_up(tmp_path / "nowhere", file)
+    added(keeping, 1)
+    await keeping.store.written()
+    back_up(jobs, file)
+    with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
+        back_up(jobs, file)
+    with pytest.raises(errors.SettingsInvalid, match="cannot be written"):
+        back_up(jobs, tmp_path / "no folder" / "backup.tar")
+    with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+        restore(file, jobs)
+    new.mkdir()
+    with closing(locked(new)), pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+        restore(file, new)
+    restore(file, new)
+    before = {path: path.read_bytes() for path in new.rglob("*") if path.is_file()}
+    with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
+        restore(file, new)
+    assert {path: path.read_bytes() for path in new.rglob("*") if path.is_file()} == before
+    (new / FILE).unlink()
+    with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
+        restore(file, new)
+    assert left(new) == {UPLOADS, *(str(one.relative_to(new)) for one in (new / UPLOADS).iterdir())}
+    with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
+        restore(tmp_path / "none", tmp_path / "other")
+
+
+def test_the_command_line_says_what_it_did_and_what_it_would_not(
+    keeping: Keeping, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "backup.tar"), str(tmp_path / "new")
+    keeping.store.close()
+
+    def said(word: str, folder: str) -> tuple[object, str]:
+        words = ["jobs", word, file, "--jobs-dir", folder]
+        code = build_command().main(words, standalone_mode=False)
+        return code, capsys.readouterr().err
+
+    assert said("backup", str(tmp_path / "jobs"))[1].startswith(
+        "vibevoice-asr: backed up: 0 jobs, 0 recordings, 0.0 MB"
+    )
+    assert "restored: 0 jobs" in said("restore", new)[1]
+    code, wrong = said("restore", new)
+    assert code == EXIT_CODES["settings_invalid"]
+    assert "nothing is overwritten" in wrong
+
+
+def test_a_backup_of_a_later_version_is_left_to_that(keeping: Keeping, tmp_path: Path) -> None:
+    keeping.store.close()
+    with closing(sqlite3.connect(tmp_path / "jobs" / FILE)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(errors.SettingsInvalid, match="later version"):
+        back_up(tmp_path / "jobs", tmp_path / "backup.tar")
+    assert not (tmp_path / "backup.tar").exists()

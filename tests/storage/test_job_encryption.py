@@ -1,0 +1,333 @@
+"""What is kept is sealed: whose key it is, and what becomes of what was altered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from instrumented_slot import OverheardSlot, queue_on
+from service_process import PATIENCE_S, REPOSITORY
+
+from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import Spool
+from sidecar.auth.identity import EVERYBODY
+from sidecar.config.settings import Settings
+from sidecar.jobs.job import Job
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.owned import OwnedJobs
+from sidecar.jobs.record import JobState
+from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.storage import sealing
+from sidecar.storage.reading import OpenFile, SealedFile
+from sidecar.storage.sealing import Seal, SealBroken
+
+KEY = "0123456789abcdef0123456789abcdef"
+SEAL = Seal(KEY, b"salt")
+HEAD = len(sealing.MARK) + sealing.PREFIX
+OLD = bytes.fromhex(
+    "9591bfc24c92784262e3e25e528137c90652b58f8ef7ce4908253910bfb5d924c657dee202e3446b496ef8a84fcfcd"
+    "db435c174805ddfe15de0e3577b670d83d365f1e65884729b3545624313ed15294d058e59d6ee2d2c98cb8b830e062"
+    "18be968ecc97885e0ff3"
+)
+"""A recording as it was written before each had a key of its own: of `KEY`, `OLD_SALT`, "name"."""
+OLD_SALT, OLD_SAID = b"salt of 16 bytes", b"sound of an older version, " * 3
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8), st.integers(0, 8))
+def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size: int) -> None:
+    sealed = b"".join(SEAL.seal_recording(parts, "name"))
+    cuts = [sealed[at : at + size + 1] for at in range(0, len(sealed), size + 1)]
+    assert b"".join(SEAL.opened_recording(cuts, "name")) == b"".join(parts)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "PIECE", 10)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("harm", ["cut", "piece less", "swapped", "bit", "more", "name", "key"])
+def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
+    sealed = b"".join(SEAL.seal_recording([b"0123456789" * 3], "name"))
+    head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
+    assert len(pieces) == 3
+    altered = {
+        "cut": sealed[:-1],
+        "piece less": sealed[:-26],
+        "swapped": head + pieces[1] + pieces[0] + pieces[2],
+        "bit": sealed[:-1] + bytes([sealed[-1] ^ 1]),
+        "more": sealed + pieces[0],
+    }.get(harm, sealed)
+    seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(SealBroken):
+        b"".join(seal.opened_recording([altered], "other" if harm == "name" else "name"))
+
+
+def test_a_recording_of_the_first_version_is_read_as_before(tmp_path: Path) -> None:
+    seal, path = Seal(KEY, OLD_SALT), tmp_path / "sealed"
+    path.write_bytes(OLD)
+    for size in range(1, 30):
+        cuts = [OLD[at : at + size] for at in range(0, len(OLD), size)]
+        assert b"".join(seal.opened_recording(cuts, "name")) == OLD_SAID
+    assert read_all(seal, path, "name") == OLD_SAID
+    with pytest.raises(SealBroken):
+        b"".join(seal.opened_recording([OLD], "another"))
+
+
+def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)  # chance gives all of them the same nonces
+    sound = [b"0123456789" * 3]
+    one, other = (b"".join(SEAL.seal_recording(sound, name)) for name in ("one", "other"))
+    assert one[:HEAD] == other[:HEAD]
+    assert not {one[at : at + 8] for at in range(HEAD, len(one) - 7)} & {
+        other[at : at + 8] for at in range(HEAD, len(other) - 7)
+    }
+    inner = one[len(sealing.MARK) :]
+    assert b"".join(SEAL.of_recording("one").opened_pieces([inner], "one")) == sound[0]
+    for seal in (SEAL, SEAL.of_recording("other"), Seal(KEY, b"another")):
+        with pytest.raises(SealBroken):
+            b"".join(seal.opened_pieces([inner], "one"))
+
+
+def opened(path: Path) -> OpenFile:
+    return OpenFile(os.open(path, os.O_RDONLY))
+
+
+def read_all(seal: Seal, path: Path, about: str) -> bytes:
+    """The whole of a sealed file, a piece at a time from its end."""
+    with closing(SealedFile(seal, opened(path), about)) as file:
+        begins = range(0, max(file.size, 1), sealing.PIECE)
+        return b"".join([file.read(at) for at in reversed(begins)][::-1])
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 35])
+def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None:
+    data, path = os.urandom(size), tmp_path / "sealed"
+    path.write_bytes(b"".join(SEAL.seal_recording([data], "name")))
+    assert read_all(SEAL, path, "name") == data
+    with closing(SealedFile(SEAL, opened(path), "name")) as file:
+        assert file.size == size
+        for at in range(size + 2):
+            assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    "harm", ["empty", "head", "cut", "piece less", "swapped", "bit", "more", "name", "key"]
+)
+def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
+    sealed = b"".join(SEAL.seal_recording([b"0123456789" * 3], "name"))
+    head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
+    altered = {
+        "empty": b"",
+        "head": head,
+        "cut": sealed[:-1],
+        "piece less": sealed[:-26],
+        "swapped": head + pieces[1] + pieces[0] + pieces[2],
+        "bit": sealed[:HEAD] + bytes([sealed[HEAD] ^ 1]) + sealed[HEAD + 1 :],
+        "more": sealed + pieces[0],
+    }.get(harm, sealed)
+    path = tmp_path / "sealed"
+    path.write_bytes(altered)
+    seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(SealBroken):
+        read_all(seal, path, "other" if harm == "name" else "name")
+    if harm not in ("swapped", "bit"):  # before anything of it is given out
+        with pytest.raises(SealBroken):
+            SealedFile(seal, opened(path), "other" if harm == "name" else "name")
+
+
+def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:
+    from job_event_histories import submitted
+
+    data = os.urandom(3 << 20)
+    with closing(Spool(None)) as spool:
+        spool.add(data)
+        source = spool.finish()
+    settings = Settings(keep_jobs=True, jobs_dir=tmp_path / "jobs", journal_key=KEY)
+    keeping = Keeping(settings)
+    with source, closing(keeping.store):
+        kept = keeping.keep(source, "name")
+        assert isinstance(kept, Kept)
+        path = tmp_path / "jobs" / "uploads" / kept.name
+        assert data[:64] not in path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+        record = submitted(durable=True)
+        object.__setattr__(record, "audio", kept)
+        with keeping.open(record) as found:
+            assert os.pread(found.fd, len(data) + 1, 0) == data
+        sealed = bytearray(path.read_bytes())
+        sealed[100] ^= 1
+        path.write_bytes(sealed)
+        with pytest.raises(errors.AudioLost):
+            keeping.open(record)
+        path.unlink()
+        with pytest.raises(errors.AudioLost):
+            keeping.open(record)
+
+
+@pytest.mark.parametrize("how", ["none", "open file", "short", "both"])
+def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("short" if how == "short" else KEY)
+    file.chmod(0o644 if how == "open file" else 0o600)
+    outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
+    given = {"VIBEVOICE_JOURNAL_KEY_FILE": str(file)} if how != "none" else {}
+    if how == "both":
+        given["VIBEVOICE_JOURNAL_KEY"] = KEY
+    ended = subprocess.run(
+        [sys.executable, "-m", "sidecar.main", "serve", "--keep-jobs", "--port", "0"],
+        cwd=REPOSITORY,
+        env={
+            **outer,
+            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
+            "VIBEVOICE_JOBS_DIR": str(tmp_path / "jobs"),
+            "VIBEVOICE_ENGINE": "scripted",
+            **given,
+        },
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+    (line,) = ended.stdout.splitlines()
+    said = json.loads(line)
+    assert ended.returncode == 78
+    assert "settings_invalid" in line.decode()
+    assert {"none": "openssl", "open file": "chmod", "short": "openssl", "both": "Keep one"}[
+        how
+    ] in json.dumps(said)
+    assert not (tmp_path / "jobs" / "jobs.db").exists()
+
+
+KEYRING = """
+import os, time
+from pathlib import Path
+folder = Path(os.environ["KEYRING_OF_A_TEST"])
+asked = False
+
+def get_password(service, name):
+    global asked
+    found = folder / "password"
+    password = found.read_text() if found.exists() else None
+    if not asked:  # both services ask before either has made a key
+        asked = True
+        (folder / f"asked-{os.getpid()}").touch()
+        while len(list(folder.glob("asked-*"))) < 2:
+            time.sleep(0.01)
+    return password
+
+def set_password(service, name, password):
+    if os.environ["KEYRING_OF_A_TEST_KEEPS"] == "yes":
+        (folder / "password").write_text(password)
+"""
+
+
+@pytest.mark.parametrize("keeps", ["yes", "no"])
+def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
+    keeps: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "path" / "keyring"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(KEYRING)
+    (package / "errors.py").write_text("class KeyringError(Exception): pass")
+    given = {"KEYRING_OF_A_TEST": str(tmp_path), "KEYRING_OF_A_TEST_KEEPS": keeps}
+    given |= {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    code = (
+        "from sidecar.config.settings import Settings\n"
+        "from sidecar.storage.key import journal_key\n"
+        "from sidecar.errors import SettingsInvalid\n"
+        "try: print(journal_key(Settings()))\n"
+        "except SettingsInvalid as refused: print(refused.detail)\n"
+    )
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **given, "PYTHONPATH": f"{package.parent}{os.pathsep}{REPOSITORY}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    one, other = (start.communicate(timeout=PATIENCE_S)[0].strip() for start in starts)
+    assert one == other
+    if keeps == "yes":
+        assert one == (tmp_path / "password").read_text()
+    else:
+        assert "keeps no key" in one
+
+
+async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
+    new_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    store = SqliteLog(tmp_path / "jobs", KEY)
+    async with queue_on(OverheardSlot(), store=store) as queue:
+        full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
+        await queue.submit(full)
+        database = store._journal.database
+        filler = new_job(durable=True)
+        filler.enter(store)
+        await filler.written()
+        database.execute("PRAGMA max_page_count = 1")  # as many as there are
+        with suppress(errors.DiskFull):
+            for _ in range(200):  # what room there is in those is taken up
+                filler.begin()
+                await filler.written()
+            pytest.fail("there is room without end")
+        queue.open()
+        await queue.submit(passing)
+        with pytest.raises(errors.DiskFull):
+            await full.result()
+        assert (await passing.result()).segments
+        database.execute("PRAGMA max_page_count = 100000")
+        await queue.submit(later)
+        assert (await later.result()).segments
+    store.close()
+    with closing(SqliteLog(tmp_path / "jobs", KEY)) as again:
+        error = again.get(full.id).error
+        assert error is not None, "the end was owed"
+        assert error.code == "disk_full"
+        assert again.get(later.id).state is JobState.DONE
+
+
+async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_next_that_can(
+    new_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    store = SqliteLog(tmp_path / "jobs", KEY)
+    results = Retention(store, 3600, 1 << 20)
+    async with queue_on(OverheardSlot(), store=store) as queue:
+        owned = OwnedJobs(LocalJobs(store, queue, results))
+        ended, deleted = new_job(durable=True), new_job(durable=True)
+        for job in (ended, deleted):
+            job.record = replace(job.record, owner=EVERYBODY.owner)
+            await queue.submit(job)
+        database = store._journal.database
+        database.execute("PRAGMA query_only = ON")
+        with pytest.raises(errors.SpoolUnwritable):
+            await owned.cancel(EVERYBODY, ended.record)
+        with pytest.raises(errors.SpoolUnwritable):
+            await owned.delete(EVERYBODY, deleted.record)
+        with pytest.raises(errors.JobNotFound):
+            await owned.job(EVERYBODY, deleted.id)
+        database.execute("PRAGMA query_only = OFF")
+        await owned.cancel(EVERYBODY, ended.record)
+        kept = database.execute("SELECT id FROM jobs").fetchall()
+    results.close()
+    store.close()
+    assert kept == [(ended.id,)]
+    with closing(SqliteLog(tmp_path / "jobs", KEY)) as reopened:
+        assert [job.state for job in reopened.all()] == [JobState.CANCELLED]

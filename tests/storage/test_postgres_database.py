@@ -1,0 +1,413 @@
+"""Calls to a real PostgreSQL that is stopped, frozen and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from postgres import Cluster
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.storage import database, timing
+from sidecar.storage.database import Database
+from sidecar.storage.retrying import patiently
+
+SIZE = 3
+SHORT_S = 1.0
+"""Limit of a call, in tests of one that does not come back."""
+LATE_S = 4.0
+"""Beyond the limit of a call, on a machine that is busy; psycopg by itself takes ten more."""
+
+
+@pytest.fixture
+async def shared(journal: str) -> AsyncIterator[Database]:
+    """A database with a table of numbers."""
+    opened = Database(journal, SIZE)
+    await opened.open()
+    await opened.fetch("CREATE TABLE numbers (number integer)")
+    yield opened
+    await opened.close()
+
+
+async def numbers(shared: Database) -> list[int]:
+    return [number for (number,) in await shared.fetch("SELECT number FROM numbers ORDER BY 1")]
+
+
+async def fill(shared: Database) -> set[int]:
+    """Have the pool make all its connections; the processes of the server behind them."""
+    asked = "SELECT pg_backend_pid(), pg_sleep(0.1)"
+    rows = await asyncio.gather(*(shared.fetch(asked) for _ in range(3 * SIZE)))
+    return {row[0][0] for row in rows}
+
+
+def connections(cluster: Cluster, journal: str) -> int:
+    """How many the server has to a database."""
+    with cluster.connected() as look:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        return int(look.execute(query, (journal.rsplit("/", 1)[1],)).fetchone()[0])
+
+
+async def restarted(cluster: Cluster, mode: str = "fast") -> None:
+    await asyncio.to_thread(cluster.stop, mode)
+    await asyncio.to_thread(cluster.start)
+
+
+async def test_a_statement_has_its_rows_and_a_transaction_all_or_nothing(shared: Database) -> None:
+    assert await shared.fetch("INSERT INTO numbers VALUES (%(one)s)", {"one": 1}) == []
+    assert await shared.fetch("SELECT number, '100 %' FROM numbers") == [(1, "100 %")]
+
+    async def two(cursor: Any) -> str:
+        await cursor.execute("INSERT INTO numbers VALUES (2), (3)")
+        return "done"
+
+    async def half(cursor: Any) -> None:
+        await cursor.execute("INSERT INTO numbers VALUES (4)")
+        raise errors.JobNotFound()
+
+    assert await shared.transaction(two) == "done"
+    with pytest.raises(errors.JobNotFound):
+        await shared.transaction(half)
+    assert await numbers(shared) == [1, 2, 3]
+
+
+async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
+    shared: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = await fill(shared)
+    for _ in range(2 * SIZE):
+        with pytest.raises(errors.JournalUnreachable, match="refuses"):
+            await shared.fetch("SELECT nothing FROM numbers")
+    assert 'column "nothing" does not exist' in caplog.text
+    assert shared.up
+    assert await fill(shared) == before
+
+
+async def test_every_connection_has_the_limits_of_time(shared: Database, journal: str) -> None:
+    rows = await shared.fetch(
+        """SELECT current_setting('statement_timeout')::interval, current_setting('lock_timeout')
+            ::interval, current_setting('application_name')"""
+    )
+    ((statement, lock, name),) = rows
+    assert (statement.total_seconds(), lock.total_seconds()) == (timing.STATEMENT_S, timing.LOCK_S)
+    assert name == "vibevoice-asr"
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_server_that_restarts_between_two_calls_costs_the_caller_nothing(
+    shared: Database, postgres_cluster: Cluster, mode: str
+) -> None:
+    await fill(shared)
+    await restarted(postgres_cluster, mode)
+    await asyncio.gather(*(shared.fetch("SELECT 1") for _ in range(2 * SIZE)))
+    assert shared.up
+
+
+async def test_a_call_waits_for_a_server_that_restarts(
+    shared: Database, postgres_cluster: Cluster
+) -> None:
+    await asyncio.to_thread(postgres_cluster.stop)
+    call = asyncio.create_task(shared.fetch("SELECT 1"))
+    await until(lambda: not shared.up)
+    await asyncio.to_thread(postgres_cluster.start)
+    assert await call == [(1,)]
+
+
+async def test_connections_that_are_terminated_cost_the_caller_nothing(
+    shared: Database, postgres_cluster: Cluster
+) -> None:
+    before = await fill(shared)
+    with postgres_cluster.connected() as other:
+        for pid in before:
+            other.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+        assert await shared.fetch("SELECT 1") == [(1,)]
+        after = await fill(shared)
+        assert not before & after
+        sleeping = asyncio.create_task(
+            shared.fetch("INSERT INTO numbers SELECT 1 FROM pg_sleep(0.5)")
+        )
+        query = """SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
+            WHERE query LIKE 'INSERT INTO numbers%' AND state = 'active'"""
+        await until(lambda: other.execute(query).fetchone()[0])
+        await sleeping
+    assert await numbers(shared) == [1]
+
+
+async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
+    shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(shared)
+
+    async def in_the_middle(cursor: Any) -> None:
+        await cursor.execute("INSERT INTO numbers VALUES (1)")
+        with postgres_cluster.frozen():
+            await cursor.execute("INSERT INTO numbers VALUES (2)")
+
+    with monkeypatch.context() as soon:
+        soon.setattr(database, "CALL_S", SHORT_S)
+        with postgres_cluster.frozen():
+            calls = [shared.fetch("SELECT 1") for _ in range(3 * SIZE)]  # some wait their turn
+            async with asyncio.timeout(SHORT_S + LATE_S):
+                results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(one) for one in results] == [errors.JournalUnreachable] * 3 * SIZE
+        assert not shared.up
+        async with asyncio.timeout(SHORT_S + LATE_S):
+            with pytest.raises(errors.JournalUnreachable):
+                await shared.transaction(in_the_middle)
+    assert await numbers(shared) == []
+    assert shared.up
+
+
+async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_is_there(
+    journal: str, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Database(journal)
+    with monkeypatch.context() as soon, postgres_cluster.frozen():
+        soon.setattr(database, "CALL_S", SHORT_S)
+        await shared.open()
+        with pytest.raises(errors.JournalUnreachable):
+            await shared.fetch("SELECT 1")
+    assert await shared.fetch("SELECT 1") == [(1,)]
+    await shared.close()
+
+
+async def test_a_call_that_is_repeated_outlasts_an_outage(
+    shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "CALL_S", 0.2)
+    tried = 0
+
+    async def insert() -> Any:
+        nonlocal tried
+        tried += 1
+        return await shared.fetch("INSERT INTO numbers VALUES (1) RETURNING number")
+
+    await asyncio.to_thread(postgres_cluster.stop, "immediate")
+    inserting = asyncio.create_task(patiently(insert))
+    await until(lambda: tried > 3)
+    assert not inserting.done()
+    await asyncio.to_thread(postgres_cluster.start)
+    assert await inserting == [(1,)]
+
+
+async def test_a_caller_that_is_cancelled_waits_for_nothing_and_leaves_its_connection_whole(
+    journal: str, postgres_cluster: Cluster
+) -> None:
+    shared = Database(journal, 1)
+    await shared.open()
+    before = await shared.fetch("SELECT pg_backend_pid()")
+    called = asyncio.create_task(shared.fetch("SELECT pg_sleep(0.3)"))
+    await until(lambda: _active(postgres_cluster))
+    called.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert called.cancelled()
+    assert await shared.fetch("SELECT pg_backend_pid()") == before
+    waiting = [asyncio.create_task(shared.fetch("SELECT 1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    for one in waiting:
+        one.cancel()
+    assert await shared.fetch("SELECT pg_backend_pid()") == before
+    await shared.close()
+
+
+def _active(cluster: Cluster) -> bool:
+    with cluster.connected() as look:
+        query = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+        return bool(look.execute(query + " AND state = 'active'").rowcount)
+
+
+async def test_a_connection_to_a_server_that_only_reads_is_replaced(
+    shared: Database, journal: str, postgres_cluster: Cluster
+) -> None:
+    name = journal.rsplit("/", 1)[1]
+    with postgres_cluster.connected() as other:
+        other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await restarted_connections(shared, postgres_cluster)
+        with pytest.raises(errors.JournalUnreachable):
+            await shared.fetch("INSERT INTO numbers VALUES (1)")
+        await fill(shared)
+    with postgres_cluster.connected() as other:
+        other.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await shared.fetch("INSERT INTO numbers VALUES (1)")
+    assert await numbers(shared) == [1]
+
+
+async def restarted_connections(shared: Database, cluster: Cluster) -> None:
+    """Have all connections of the pool made anew."""
+    with cluster.connected() as other:
+        for pid in await fill(shared):
+            other.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+    await fill(shared)
+
+
+async def test_one_of_two_that_block_each_other_is_repeated(shared: Database) -> None:
+    both = asyncio.Barrier(2)
+    met = 0
+
+    async def lock(cursor: Any, first: int, second: int) -> None:
+        nonlocal met
+        await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (first,))
+        if met < 2:
+            met += 1
+            await both.wait()
+        await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (second,))
+        await cursor.execute("INSERT INTO numbers VALUES (%s)", (first,))
+
+    await asyncio.gather(
+        shared.transaction(lambda cursor: lock(cursor, 1, 2)),
+        shared.transaction(lambda cursor: lock(cursor, 2, 1)),
+    )
+    assert await numbers(shared) == [1, 2]
+
+
+async def test_messages_are_heard_and_a_channel_that_is_new_as_well(
+    shared: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LISTEN_CHECK_S", 0.05)
+    first, second = list[str](), list[str]()
+    shared.listen("first", first.append)
+    await until(lambda: first == [""])
+    await shared.fetch("SELECT pg_notify('first', 'a'), pg_notify('Second', 'b')")
+    await until(lambda: first == ["", "a"])
+    shared.listen("Second", _failing)
+    shared.listen("Second", second.append)
+    await until(lambda: second == [""])
+    await shared.fetch("SELECT pg_notify('first', 'c'), pg_notify('Second', 'd')")
+    await until(lambda: first == ["", "a", "c"] and second == ["", "d"])
+
+
+def _failing(payload: str) -> None:
+    raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_listener_is_told_of_a_restart_and_hears_what_comes_then(
+    shared: Database, postgres_cluster: Cluster, mode: str
+) -> None:
+    heard = list[str]()
+    shared.listen("news", heard.append)
+    await until(lambda: heard == [""])
+    await restarted(postgres_cluster, mode)
+    await until(lambda: heard == ["", ""])
+    await shared.fetch("NOTIFY news, 'again'")
+    await until(lambda: heard == ["", "", "again"])
+
+
+async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
+    shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LISTEN_CHECK_S", 0.05)
+    monkeypatch.setattr(database, "CALL_S", 0.5)
+    heard = list[str]()
+    shared.listen("news", heard.append)
+    await until(lambda: heard == [""])
+    with postgres_cluster.frozen():
+        await until(lambda: not shared.up)
+    await until(lambda: heard == ["", ""])
+    assert shared.up
+
+
+async def test_maintenance_has_a_limit_of_its_own(shared: Database) -> None:
+    await shared.maintain("VACUUM (FULL) numbers", 60.0)
+    with pytest.raises(errors.JournalUnreachable):
+        await shared.maintain("SELECT pg_sleep(60)", 0.2)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_nothing_is_left_after_the_close(
+    journal: str, postgres_cluster: Cluster, frozen: bool
+) -> None:
+    before = asyncio.all_tasks()
+    shared = Database(journal, SIZE)
+    heard = list[str]()
+    shared.listen("news", heard.append)
+    await shared.open()
+    await fill(shared)
+    await until(lambda: heard == [""])
+    if frozen:
+        with postgres_cluster.frozen():
+            calls = [asyncio.create_task(shared.fetch("SELECT 1")) for _ in range(2 * SIZE)]
+            await asyncio.sleep(0.05)
+            calls[0].cancel()
+            async with asyncio.timeout(LATE_S):
+                await shared.close()
+            assert asyncio.all_tasks() - {*calls} == before
+            for result in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(result, errors.JournalUnreachable | asyncio.CancelledError)
+    else:
+        await shared.close()
+    assert asyncio.all_tasks() == before
+    await until(lambda: not connections(postgres_cluster, journal), "they are gone")
+    with pytest.raises(errors.JournalUnreachable):
+        await shared.fetch("SELECT 1")
+
+
+async def test_an_outage_is_logged_once(
+    shared: Database, postgres_cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await asyncio.to_thread(postgres_cluster.stop)
+    call = asyncio.create_task(patiently(lambda: shared.fetch("SELECT 1")))
+    await asyncio.wait({call}, timeout=1.0)
+    await asyncio.to_thread(postgres_cluster.start)
+    await asyncio.wait_for(call, PATIENCE_S)
+    said = [one.getMessage() for one in caplog.records if one.levelname != "DEBUG"]
+    assert len([one for one in said if "does not answer" in one]) == 1
+    assert said[-1] == "the database answers again"
+    assert "not-for-logs" not in caplog.text
+
+
+def test_a_service_on_windows_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(errors.SettingsInvalid, match="Windows"):
+        Database("postgresql://vibevoice@db.example/vibevoice")
+
+
+async def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_connection(
+    shared: Database, postgres_cluster: Cluster
+) -> None:
+    pids: list[int] = []
+
+    async def work(cursor: Any) -> list[int]:
+        await cursor.execute("SELECT pg_backend_pid()")
+        pids.append((await cursor.fetchone())[0])
+        await cursor.execute("INSERT INTO numbers VALUES (1)")
+        if len(pids) == 1:
+            await cursor.execute("SET idle_in_transaction_session_timeout = 50")
+            with postgres_cluster.connected() as look:
+                there = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+                while look.execute(there, pids).fetchone() != (0,):
+                    pass
+        await cursor.execute("SELECT 1")
+        return pids
+
+    assert len({*await shared.transaction(work)}) == 2
+    assert await numbers(shared) == [1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+async def test_a_service_that_has_a_thousand_files_open_asks_and_hears(journal: str) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 3000 if hard == resource.RLIM_INFINITY else min(3000, hard)
+    if most < 1500:
+        pytest.skip("THIS PROCESS MAY NOT OPEN A THOUSAND FILES: not tested")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    opened, heard = Database(journal, SIZE), list[str]()
+    try:
+        opened.listen("here", heard.append)
+        await opened.open()
+        await until(lambda: heard == [""])
+        await opened.fetch("NOTIFY here, 'said'")
+        await until(lambda: heard == ["", "said"])
+    finally:
+        await opened.close()
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,234 @@
+"""Migrations of the tables: from every version before, of every service, and in the wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres import KEY, Cluster
+from shared_job_services import DONE, SAID, SEGMENT, kept, service, submitted
+
+from sidecar.errors import SettingsInvalid
+from sidecar.jobs.events import Begun, Change, JobEvent, Reported
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.written import change_text, record_text
+from sidecar.storage import schema
+from sidecar.storage.folder import Folder
+from sidecar.storage.sealing import Seal
+from sidecar.transcripts.transcript import Checkpoint
+
+ROOT = Path(__file__).parents[2]
+FOLDER = files("sidecar.storage") / "migrations"
+NAMES = sorted(one.name for one in FOLDER.iterdir())
+TABLES = """SELECT 'column', table_name || '.' || column_name, data_type || ' ' || is_nullable
+        || coalesce(' ' || column_default, '')
+    FROM information_schema.columns WHERE table_schema = 'vibevoice'
+    UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'vibevoice'
+    UNION ALL SELECT 'function', proname, pg_get_functiondef(oid) FROM pg_proc
+        WHERE pronamespace = 'vibevoice'::regnamespace
+    ORDER BY 1, 2"""
+
+
+def tables(address: str) -> list[tuple[str, ...]]:
+    with psycopg.connect(address) as look:
+        return look.execute(TABLES).fetchall()
+
+
+def version(address: str) -> int:
+    with psycopg.connect(address) as look:
+        row = look.execute("SELECT version FROM vibevoice.version").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.mark.parametrize("before", range(len(NAMES)))
+def test_tables_of_every_version_become_the_newest(
+    postgres_cluster: Cluster, journal: str, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = schema.migrations()
+    if before:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(schema, "migrations", lambda: steps[:before])
+            schema.migrate(journal, KEY)
+        assert version(journal) == before
+    schema.migrate(journal, KEY)
+    fresh = postgres_cluster.new_database()
+    schema.migrate(fresh, KEY)
+    assert version(journal) == version(fresh) == len(steps)
+    assert tables(journal) == tables(fresh) != []
+    postgres_cluster.drop(fresh)
+
+
+RELEASED = 9
+"""Version of the tables of release 0.1."""
+
+
+def insert_as_released(
+    journal: str, seal: Seal, record: JobRecord, state: str, *changes: Change
+) -> None:
+    """Have a job in the tables as release 0.1 wrote it."""
+    events = [JobEvent(seq, 100.0 + seq, change) for seq, change in enumerate(changes, 1)]
+    claim = "a service of then" if state == "running" else None
+    with psycopg.connect(journal) as database:
+        database.execute(
+            """INSERT INTO vibevoice.jobs (id, owner, submitted, idempotency_key, urgent, work_s,
+                    charged_s, state, seq, claim, leased_until)
+                VALUES (%s, %s, %s, NULL, true, 3, %s, %s, %s, %s, now() + interval '1 hour')""",
+            (
+                record.id,
+                record.owner,
+                seal.seal(record_text(record), record.id),
+                3 if claim else 0,
+                state,
+                len(events),
+                claim,
+            ),
+        )
+        database.execute("INSERT INTO vibevoice.shares VALUES (%s, 3)", (record.owner,))
+        for one in events:
+            database.execute(
+                """INSERT INTO vibevoice.events (job, seq, at, fleeting, mark, change)
+                    VALUES (%s, %s, %s, false, 'a mark', %s)""",
+                (record.id, one.seq, one.at, _sealed(seal, record, one)),
+            )
+
+
+def _sealed(seal: Seal, record: JobRecord, event: JobEvent) -> bytes:
+    return seal.seal(change_text(event.change), f"{record.id}/{event.seq}")
+
+
+async def test_jobs_of_the_release_before_are_read_claimed_and_done(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        steps: Sequence[str] = schema.migrations()[:RELEASED]
+        earlier.setattr(schema, "migrations", lambda: steps)
+        seal = schema.migrate(journal, KEY)
+    storage = Folder(tmp_path / "uploads")
+    waiting, running, done = (
+        replace(submitted(name), audio=kept(f"recording of {name}"))
+        for name in ("waiting", "running", "done")
+    )
+    settled = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+    insert_as_released(journal, seal, waiting, "queued")
+    insert_as_released(journal, seal, running, "running", Begun(), settled)
+    insert_as_released(journal, seal, done, "done", Begun(), SEGMENT, DONE)
+    for record in (waiting, running, done):
+        storage.put(f"recording of {record.owner}", [b"sound"])
+    async with service(journal, tmp_path) as one:
+        assert await one.jobs.get(waiting.id) == waiting
+        (listed,) = await one.jobs.list("done")
+        assert listed.state is JobState.DONE
+        assert list((await one.jobs.get(done.id)).segments) == [SAID]
+        again = await one.jobs.get(running.id)
+        assert (again.state, again.interruptions) == (JobState.QUEUED, 1)
+        assert len(again.settled) == 1
+        had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
+        assert had == [("done", 3.0), ("running", 0.0), ("waiting", 3.0)]
+        await one.housekeeping._adopt()
+        await one.housekeeping._sweep()
+        assert {*storage.ages()} == {"recording of waiting", "recording of running"}
+        for job in (running, waiting):
+            claim = await one.claim()
+            assert claim is not None
+            assert claim.record.id == job.id
+            assert claim.record.audio == job.audio
+            await one.run(claim)
+            assert list((await one.jobs.get(job.id)).segments) == [SAID]
+        assert not storage.ages()
+
+
+async def test_services_that_start_at_once_migrate_one_after_the_other(journal: str) -> None:
+    starts = (asyncio.to_thread(schema.migrate, journal, KEY) for _ in range(4))
+    await asyncio.gather(*starts)
+    assert version(journal) == len(NAMES)
+
+
+def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> None:
+    schema.migrate(journal, KEY)
+    with pytest.raises(SettingsInvalid, match="key"):
+        schema.migrate(journal, KEY[::-1])
+    with psycopg.connect(journal) as other:
+        other.execute("UPDATE vibevoice.version SET version = version + 1")
+    with pytest.raises(SettingsInvalid, match="later version"):
+        schema.migrate(journal, KEY)
+
+
+def test_a_step_that_fails_leaves_the_version_before(
+    journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.migrate(journal, KEY)
+    steps = schema.migrations()
+    broken = [*steps, "CREATE TABLE vibevoice.half (); SELECT nothing"]
+    with monkeypatch.context() as later:
+        later.setattr(schema, "migrations", lambda: broken)
+        with pytest.raises(SettingsInvalid, match="cannot be used"):
+            schema.migrate(journal, KEY)
+    assert version(journal) == len(steps)
+    assert not [row for row in tables(journal) if "half" in row[1]]
+
+
+def test_a_database_that_comes_up_beside_the_service_is_waited_for_and_another_not(
+    postgres_cluster: Cluster, journal: str
+) -> None:
+    postgres_cluster.stop()
+    try:
+        with pytest.raises(SettingsInvalid, match="does not answer"):
+            schema.migrate(journal, KEY, patience_s=0.0)
+        with pytest.raises(SettingsInvalid, match="does not answer"):
+            schema.look(journal)
+    finally:
+        postgres_cluster.start()
+    assert "PostgreSQL" in schema.look(journal)
+
+
+def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
+    assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
+    assert all(re.fullmatch(r"\d{4}_[a-z_]+\.sql", name) for name in NAMES)
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["sidecar"]
+    packed = {path.name for pattern in patterns for path in (ROOT / "sidecar").glob(pattern)}
+    assert packed >= {*NAMES}
+
+
+def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
+    schema.migrate(journal, KEY)
+    page = (ROOT / "docs/journal.md").read_text()
+    queries = [
+        query
+        for block in re.findall(r"```sql\n(.+?)```", page, re.DOTALL)
+        for query in block.split(";")
+        if "SELECT" in query and "FROM" in query
+    ]
+    assert len(queries) == 5
+    with psycopg.connect(journal) as asks:
+        for query in queries:
+            asks.execute(query)
+
+
+def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(journal: str) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+    scaled = ROOT / "deploy/k8s/overlays/cluster/scaledobject.yaml"
+    (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
+    submit = """SELECT vibevoice.submit_1(
+        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, 9)"""
+    schema.migrate(journal, KEY)
+    with psycopg.connect(journal, autocommit=True) as asks:
+        counts = []
+        for change, values in (
+            (submit, ("first",)),
+            (submit, ("second",)),
+            ("SELECT vibevoice.beat_1('node', true, false)", ()),
+            ("SELECT vibevoice.claim_1('node', 'token', '{}', 0, 60)", ()),
+            ("SELECT vibevoice.cancel_1(%s)", ("first",)),
+        ):
+            asks.execute(change, values)
+            counts.append(asks.execute(trigger["metadata"]["query"]).fetchone())
+    assert counts == [(1,), (2,), (2,), (2,), (1,)]

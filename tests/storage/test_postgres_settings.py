@@ -1,0 +1,65 @@
+"""Address of the database: where it is taken from, and that nobody else is told of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from postgres import KEY, Cluster
+
+from sidecar import errors
+from sidecar.config.settings import load_settings
+from sidecar.storage.address import journal_address
+from sidecar.storage.database import Database
+from sidecar.storage.schema import look, migrate
+
+ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
+
+
+@pytest.mark.parametrize("way", ["flag", "both", "open file", "empty file"])
+def test_an_address_that_others_could_read_is_refused_and_not_repeated(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", KEY)
+    file = tmp_path / "address"
+    file.write_text("" if way == "empty file" else ADDRESS)
+    file.chmod(0o644 if way == "open file" else 0o600)
+    if way == "both":
+        monkeypatch.setenv("VIBEVOICE_JOURNAL", ADDRESS)
+    given = {"journal": ADDRESS} if way == "flag" else {"journal_file": file}
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        journal_address(load_settings(**given))
+    assert "not-for-logs" not in str(refused.value.to_wire())
+
+
+def test_an_address_is_that_of_the_environment_or_of_a_file_of_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "address"
+    file.write_text(f"{ADDRESS}\n")
+    file.chmod(0o600)
+    assert journal_address(load_settings(journal_file=file)) == ADDRESS
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", ADDRESS)
+    settings = load_settings()
+    assert journal_address(settings) == ADDRESS
+    assert "not-for-logs" not in f"{settings!r}"
+
+
+@pytest.mark.parametrize(
+    "address", ["mysql://u:not-for-logs@h/d", "postgresql://u:not-for-logs@h:port/d?nonsense=1"]
+)
+def test_what_is_no_address_is_refused_and_not_repeated(address: str) -> None:
+    for asks in (look, lambda address: migrate(address, KEY), Database):
+        with pytest.raises(errors.SettingsInvalid, match="no address") as refused:
+            asks(address)
+        assert "not-for-logs" not in str(refused.value.to_wire())
+
+
+def test_a_database_that_does_not_let_in_is_said_without_the_password(
+    postgres_cluster: Cluster,
+) -> None:
+    nowhere = postgres_cluster.address("nowhere")
+    for asks in (look, lambda address: migrate(address, KEY, patience_s=0.0)):
+        with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:
+            asks(nowhere)
+        assert "not-for-logs" not in str(refused.value.to_wire())

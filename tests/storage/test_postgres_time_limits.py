@@ -1,0 +1,29 @@
+"""Time limits of shared jobs against each other."""
+
+from __future__ import annotations
+
+from sidecar.storage import timing
+
+HEARD_OF_S = 5.0
+"""Within so many seconds a client hears that the database does not answer (docs/contract.md)."""
+
+
+def test_the_server_gives_up_before_the_caller_and_the_caller_before_the_client() -> None:
+    assert timing.LOCK_S < timing.STATEMENT_S < timing.CALL_S < HEARD_OF_S
+
+
+def test_a_call_has_time_for_a_second_attempt_to_connect() -> None:
+    assert 2 * timing.CONNECT_S + timing.FIRST_PAUSE_S < timing.CALL_S
+
+
+def test_a_heartbeat_that_meets_a_dead_connection_and_is_repeated_does_not_expire() -> None:
+    late_s = timing.HEARTBEAT_S + timing.UNACKNOWLEDGED_S + timing.FIRST_PAUSE_S
+    assert late_s < timing.HEARTBEAT_S * timing.EXPIRY_LOOKS
+
+
+def test_a_dead_connection_is_found_out_within_the_call_that_meets_it() -> None:
+    assert timing.UNACKNOWLEDGED_S + timing.CONNECT_S < timing.CALL_S
+
+
+def test_an_outage_costs_at_most_one_attempt_for_each_heartbeat() -> None:
+    assert timing.FIRST_PAUSE_S < timing.LONGEST_PAUSE_S <= timing.HEARTBEAT_S

@@ -1,0 +1,291 @@
+"""Where recordings lie: what is there is there whole, and what was kept is opened as that or not at
+all, in a folder and in a bucket of a real server."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from job_event_histories import submitted
+from object_storage import Given
+from service_process import PATIENCE_S, wait_until
+
+from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.record import JobState
+from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.written import record_of, record_text
+from sidecar.service.talks import Talks
+from sidecar.storage.bucket import Bucket
+from sidecar.storage.folder import Folder
+from sidecar.storage.protocol import Storage
+from sidecar.storage.storage_selection import storage_of
+from sidecar.threads import Threads
+from sidecar.transcripts.transcript import Segment, Transcript
+
+KEY = "0123456789abcdef0123456789abcdef"
+posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
+LARGE = Spool.MEMORY_BYTES + (3 << 20)
+
+
+def upload(data: bytes) -> AudioSource:
+    with closing(Spool(None)) as spool:
+        spool.add(data)
+        return spool.finish()
+
+
+def read(source: AudioSource) -> bytes:
+    with source:
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        data = b""
+        while piece := os.read(source.fd, 1 << 20):
+            data += piece
+        return data
+
+
+@contextmanager
+def nothing_left_open() -> Iterator[None]:
+    """Of this process's descriptors; what others had left may go meanwhile."""
+    before = descriptors()
+    yield
+    assert descriptors() - before == set()
+
+
+def descriptors() -> set[tuple[str, str]]:
+    """Each, and what it leads to."""
+    found = set()
+    for path in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):  # that of the folder itself
+            found.add((path.name, os.readlink(path)))
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "uploads"
+
+
+FOLDER, BUCKET = "folder", "bucket"
+
+
+@pytest.fixture(params=[FOLDER, BUCKET])
+def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[Storage]:
+    if request.param == FOLDER:
+        made: Storage = Folder(path)
+    else:
+        made = bucket_at(
+            request.getfixturevalue("any_storage_server"), request.getfixturevalue("bucket")
+        )
+    with closing(made):
+        yield made
+
+
+def bucket_at(server: Given, address: str) -> Bucket:
+    settings = Settings(
+        journal="postgresql://nowhere", uploads=address, uploads_endpoint=server.endpoint
+    )
+    made = storage_of(settings, Path("nowhere"))
+    assert isinstance(made, Bucket)
+    return made
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, LARGE])
+def test_what_is_put_comes_back_whole_and_from_any_place(size: int, storage: Storage) -> None:
+    data = os.urandom(size)
+    storage.put("a-job", [data[:1000], b"", data[1000:]])
+    assert b"".join(storage.read("a-job")) == data
+    assert storage.size("a-job") == size
+    with closing(storage.open("a-job")) as stored:
+        assert stored.size == size
+        assert stored.at(0, 10) == data[:10]
+        assert stored.at(size // 2, size) == data[size // 2 :]
+        assert stored.at(size, 1) == b""
+    assert [*storage.ages()] == ["a-job"]
+    storage.delete("a-job")
+    storage.delete("a-job")
+    wait_until(lambda: not storage.ages(), PATIENCE_S, "it is gone")
+    for look in (storage.size, storage.open, lambda name: [*storage.read(name)]):
+        with pytest.raises(FileNotFoundError):
+            look("a-job")
+
+
+def test_a_name_that_is_taken_is_not_written_over(storage: Storage) -> None:
+    storage.put("a-job", [b"one"])
+    with pytest.raises(errors.SpoolUnwritable):
+        storage.put("a-job", [b"another"])
+    assert [*storage.read("a-job")] == [b"one"]
+    assert [*storage.ages()] == ["a-job"]
+
+
+@pytest.mark.parametrize("sent", [0, 1, 20 << 20])
+def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: Storage) -> None:
+    def broken() -> Iterator[bytes]:
+        yield bytes(sent)
+        raise RuntimeError("the disk that it comes from")
+
+    with pytest.raises(RuntimeError):
+        storage.put("a-job", broken())
+    assert not storage.ages()
+    storage.put("a-job", [b"again"])
+    assert [*storage.read("a-job")] == [b"again"]
+
+
+@posix
+def test_what_is_kept_is_for_nobody_else_s_eyes(path: Path) -> None:
+    path.mkdir(mode=0o755)
+    old = os.umask(0)
+    try:
+        Folder(path).put("a-job", [b"voice"])
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((path / "a-job").stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
+def test_a_disk_that_is_full_leaves_nothing_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        written.append(len(data))
+        if len(written) > 1:  # /dev/full says it as a disk would
+            with open("/dev/full", "wb", buffering=0) as disk:
+                return write(disk.fileno(), data)
+        return write(fd, bytes(data)[:1000])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(errors.DiskFull):
+        Folder(path).put("a-job", [bytes(5000)])
+    assert os.listdir(path) == []
+
+
+@posix
+def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(path)
+    folder.put("a-job", [b"a recording"])
+
+    def away(*_: object) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", away)
+        for ask in (
+            lambda: folder.open("a-job"),
+            lambda: [*folder.read("a-job")],
+            lambda: folder.put("another", [b"a recording"]),
+        ):
+            with pytest.raises(errors.StorageUnreachable):
+                ask()
+    assert [*folder.read("a-job")] == [b"a recording"]
+
+
+@pytest.fixture
+async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
+    """Of one service, with what is kept in a folder."""
+    made = Keeping(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
+    yield made
+    made.close()
+
+
+def truncated(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+def altered(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes([file.read(1)[0] ^ 1]))
+
+
+def longer(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_link(path: Path) -> None:
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def another_of_that_name(path: Path) -> None:
+    """Sealed by us, and not what the job was given."""
+    path.write_bytes(path.with_name("other").read_bytes())
+
+
+@posix
+@pytest.mark.parametrize(
+    "harm",
+    [truncated, altered, longer, gone, a_folder, a_link, a_pipe, another_of_that_name],
+)
+def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
+    harm: Callable[[Path], None], keeping: Keeping, path: Path, voice: bytes
+) -> None:
+    with upload(voice) as source:
+        kept = keeping.keep(source, "name")
+        (path / "name").rename(path / "first")
+        assert isinstance(keeping.keep(source, "name"), Kept), "the same sound, sealed anew"
+        (path / "name").rename(path / "other")
+        (path / "first").rename(path / "name")
+    record = replace(submitted(durable=True), audio=kept)
+    assert read(keeping.open(record)) == voice
+    harm(path / "name")
+    with nothing_left_open(), pytest.raises(errors.AudioLost):
+        keeping.open(record)
+
+
+def test_a_recording_that_an_older_version_kept_is_known_by_its_name() -> None:
+    kept = Kept("a-job", "0" * 64, 1000, BUCKET)
+    record = replace(submitted(durable=True), audio=kept)
+    assert record_of(record_text(record)).audio == kept
+    values = json.loads(record_text(record))
+    assert values["audio"]["path"] == "a-job", "as older versions read it"
+    values["audio"] = {"ref": "Kept", "path": "/mnt/jobs/uploads/a-job", "sha256": "0" * 64}
+    assert record_of(json.dumps(values).encode()).audio == Kept("a-job", "0" * 64)
+
+
+async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
+    keeping: Keeping, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise errors.StorageUnreachable()
+
+    monkeypatch.setattr(keeping._storage, "put", away)
+    talks = Talks(LocalJobs(keeping.store, None, None), keeping, Threads("disk", 1), lambda: 0.0)
+    said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
+    with nothing_left_open():
+        job = await talks.keep("somebody", TranscribeOptions(), said, upload(voice))
+    assert job.state is JobState.DONE
+    assert job.transcript == said
+    assert not keeping.shelf.has(job)

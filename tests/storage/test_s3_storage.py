@@ -1,0 +1,347 @@
+"""Recordings in a bucket of a real server: what it refuses, what it loses, and what is left in it
+when it or we are gone."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_event_histories import submitted
+from object_storage import BUCKET, READER, SECRET, Given, ObjectStorage, keys
+from postgres import KEY
+from proxies import RoundRobin
+from service_process import MB, PATIENCE_S, REPOSITORY, wait_until
+from shared_job_services import service
+
+from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import Spool
+from sidecar.auth.self_signed_certificate import self_signed
+from sidecar.cluster import shared_retention
+from sidecar.config.settings import Settings, load_settings
+from sidecar.jobs.recovery import KeptRecordings
+from sidecar.service.system_checks import State, kept
+from sidecar.storage import removal, s3, storage_selection
+from sidecar.storage.bucket import PART, Bucket
+from sidecar.storage.folder import Folder
+from sidecar.storage.storage_selection import check, storage_of
+
+
+def settings_of(server: Given, address: str, **more: Any) -> Settings:
+    given = {"journal": "postgresql://nowhere", "uploads": address, "journal_key": KEY}
+    return Settings(**(given | {"uploads_endpoint": server.endpoint} | more))
+
+
+@pytest.fixture
+def opened(any_storage_server: Given, bucket: str) -> Iterator[Bucket]:
+    made = storage_of(settings_of(any_storage_server, bucket), Path("nowhere"))
+    assert isinstance(made, Bucket)
+    with closing(made):
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("environment", "more", "said", "todo"),
+    [
+        (keys("nobody"), {}, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+        (keys(secret="wrong" * 5), {}, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
+        (keys(READER), {}, "AccessDenied", "read, write and delete"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, {}, "wants keys", "AWS_PROFILE"),
+        ({}, {"uploads": "s3://no-such-bucket-here"}, "NoSuchBucket", "Make the bucket"),
+        ({}, {"uploads_endpoint": "http://[::1]:9"}, "EndpointConnectionError", "Start it"),
+        ({}, {"uploads": "recordings/asr"}, "names no bucket", "s3://recordings/asr"),
+        ({}, {"uploads_endpoint": "http://me:pw@127.0.0.1"}, "no address", "AWS_SECRET"),
+        ({}, {"uploads_endpoint": "127.0.0.1:9000"}, "no address", "http://10.0.0.5:9000"),
+        ({}, {"journal": None}, "share their jobs", "VIBEVOICE_JOURNAL"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
+    environment: dict[str, str],
+    more: dict[str, Any],
+    said: str,
+    todo: str,
+    storage_server: ObjectStorage,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+        if not value:
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(storage_selection, "START_S", 0.0)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        check(storage_of(settings_of(storage_server, bucket, **more), Path("nowhere")), 0.0)
+    told = refused.value.to_wire()
+    assert said in told["detail"]
+    assert todo in told["hint"]
+    assert SECRET not in str(told)
+    assert "me:pw" not in str(told)
+
+
+def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
+    any_storage_server: Given, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = self_signed(tmp_path / "tls", frozenset({"127.0.0.1"}))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    proxy = RoundRobin(int(any_storage_server.endpoint.rpartition(":")[2]), tls=context)
+    settings = settings_of(
+        any_storage_server, bucket, uploads_endpoint=f"https://127.0.0.1:{proxy.port}"
+    )
+    try:
+        with pytest.raises(errors.SettingsInvalid, match="SSLError") as refused:
+            check(storage_of(settings, Path("nowhere")))
+        assert "AWS_CA_BUNDLE" in refused.value.hint
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(pair.certificate))
+        with closing(storage_of(settings, Path("nowhere"))) as believed:
+            check(believed)
+            believed.put("a-job", [b"a recording"])
+            assert [*believed.read("a-job")] == [b"a recording"]
+    finally:
+        proxy.close()
+
+
+def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("botocore", "botocore.session"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        storage_of(settings_of(Given("http://127.0.0.1:9"), "s3://recordings"), Path("nowhere"))
+    assert "vibevoice-asr[s3]" in refused.value.hint
+
+
+def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
+    any_storage_server: Given, bucket: str, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = kept(settings_of(any_storage_server, bucket, journal=journal))
+    assert found.state is State.GOOD
+    assert f"{bucket} at 127.0.0.1:" in found.text
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    found = kept(settings_of(any_storage_server, bucket, journal=journal))
+    assert found.state is State.BAD
+    assert "refuses us" in found.text
+
+
+def test_what_others_have_in_the_bucket_is_no_recording(
+    any_storage_server: Given, bucket: str, opened: Bucket
+) -> None:
+    client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
+    for key in (f"{prefix}/a-file", f"{prefix}/deeper/of-others.sealed", f"{prefix}.sealed"):
+        client.put_object(Bucket=BUCKET, Key=key, Body=b"theirs")
+    opened.put("ours", [b"a recording"])
+    assert [*opened.ages()] == ["ours"]
+
+
+def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
+    any_storage_server: Given, bucket: str, opened: Bucket
+) -> None:
+    client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
+    of = {"Bucket": BUCKET, "Key": f"{prefix}/left.sealed"}
+    of["UploadId"] = client.create_multipart_upload(**of)["UploadId"]
+    client.upload_part(**of, PartNumber=1, Body=bytes(PART))
+    ages = opened.ages()
+    assert [*ages] == ["left.part"]
+    assert -5 < ages["left.part"] < PATIENCE_S, "by the clock of the server"
+    with pytest.raises(FileNotFoundError):
+        opened.size("left")
+    opened.delete("left.part")
+    wait_until(lambda: not opened.ages(), PATIENCE_S, "it is gone")
+    assert not client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads")
+
+
+def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_whole(
+    storage_server: ObjectStorage, opened: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "FIRST_S", 0.2)
+    data = os.urandom(2 * PART)
+    opened.put("whole", [data])
+
+    def dying() -> Iterator[bytes]:
+        yield bytes(2 * PART)
+        storage_server.kill()
+        yield bytes(2 * PART)
+
+    reading = opened.read("whole")
+    assert next(reading) == data[: len(data) // 4]
+    with pytest.raises(errors.StorageUnreachable) as away:
+        opened.put("half", dying())
+    assert away.value.retry_after
+    with pytest.raises(errors.StorageUnreachable):
+        next(reading)
+    with ThreadPoolExecutor() as beside:
+        starting = beside.submit(check, opened, PATIENCE_S)
+        storage_server.start()
+        starting.result()
+    assert b"".join(opened.read("whole")) == data
+    wait_until(lambda: [*opened.ages()] == ["whole"], PATIENCE_S, "nothing of the other is left")
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_without_end(
+    storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    patient.put("whole", [b"a recording"])
+    monkeypatch.setattr(s3, "READ_S", 0.3)
+    monkeypatch.setattr(removal, "CLOSE_S", 0.1)
+    quick = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    with storage_server.halted():
+        with pytest.raises(errors.StorageUnreachable):
+            quick.put("another", [b"a recording"])
+        with pytest.raises(errors.StorageUnreachable):
+            next(iter(quick.read("whole")))
+        quick.close()
+    with closing(patient):
+        assert [*patient.read("whole")] == [b"a recording"]
+
+
+LARGE_MB, MOST_MB = 128, 80
+SENDS = f"""
+import hashlib
+from pathlib import Path
+from sidecar.storage.storage_selection import storage_of
+from sidecar.config.settings import load_settings
+def most_mb():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+def pieces():
+    for number in range({LARGE_MB}):
+        yield bytes([number]) * {MB}
+bucket = storage_of(load_settings(), Path("nowhere"))
+bucket.put("first", [b"what is imported is"])
+before = most_mb()
+bucket.put("large", pieces())
+there = hashlib.sha256()
+for piece in bucket.read("large"):
+    there.update(piece)
+sent = hashlib.sha256()
+for piece in pieces():
+    sent.update(piece)
+assert there.digest() == sent.digest()
+print(most_mb() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the most that a process had")
+def test_a_large_recording_goes_and_comes_in_parts_and_is_never_in_memory(
+    any_storage_server: Given, bucket: str
+) -> None:
+    environment = os.environ | {
+        "VIBEVOICE_JOURNAL": "postgresql://nowhere",
+        "VIBEVOICE_UPLOADS": bucket,
+        "VIBEVOICE_UPLOADS_ENDPOINT": any_storage_server.endpoint,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SENDS],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < MOST_MB, "MB beside what is there without it"
+
+
+Harm = Callable[[Any, str], None]
+
+
+def halved(client: Any, key: str) -> None:
+    data = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    client.put_object(Bucket=BUCKET, Key=key, Body=data[: len(data) // 2])
+
+
+def altered(client: Any, key: str) -> None:
+    data = bytearray(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    data[1000] ^= 1
+    client.put_object(Bucket=BUCKET, Key=key, Body=bytes(data))
+
+
+def gone(client: Any, key: str) -> None:
+    client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def another(client: Any, key: str) -> None:
+    """Sealed by us about the same, and not what the job was given."""
+    client.copy_object(Bucket=BUCKET, Key=key, CopySource=f"{BUCKET}/{key}-other")
+
+
+async def test_half_an_object_and_another_one_are_no_recording(
+    any_storage_server: Given,
+    bucket: str,
+    journal: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What no job needs goes with a later start, once it is old enough."""
+    client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
+    given = {"uploads": bucket, "uploads_endpoint": any_storage_server.endpoint}
+    settings = load_settings(**given, journal_key=KEY, jobs_dir=tmp_path / "none")
+    storage = storage_of(settings, tmp_path / "none")
+    async with service(journal, tmp_path / "none", storage=storage) as shared:
+        seal = shared.rows._seal
+        one, spool = KeptRecordings(settings, storage, seal, shared=True), Spool(None)
+        spool.add(data := os.urandom(100_000))
+        with spool.finish() as source:
+            audio = one.keep(source, "a-job")
+            key = f"{prefix}/a-job.sealed"
+            first = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            assert data[:64] not in first, "it is sealed"
+            gone(client, key)
+            one.keep(source, "a-job")
+            client.copy_object(Bucket=BUCKET, Key=f"{key}-other", CopySource=f"{BUCKET}/{key}")
+            one.keep(source, "of-no-job")
+        assert isinstance(audio, Kept)
+        record = replace(submitted(durable=True), audio=audio)
+        for harm in (halved, altered, another, gone, None):
+            client.put_object(Bucket=BUCKET, Key=key, Body=first)
+            if harm is None:
+                with one.open(record) as found:
+                    assert os.pread(found.fd, len(data) + 1, 0) == data
+                continue
+            harm(client, key)
+            with pytest.raises(errors.AudioLost):
+                one.open(record)
+        await shared.jobs.submit(record)
+        await shared.housekeeping._sweep_storage()
+        assert {*storage.ages()} == {"a-job", "of-no-job"}
+        monkeypatch.setattr(shared_retention, "UNCLAIMED_S", -60.0)
+        await shared.housekeeping._sweep_storage()
+        assert {*storage.ages()} == {"a-job"}
+        of_folders = load_settings(journal_key=KEY)
+        astray = KeptRecordings(of_folders, Folder(tmp_path / "folder"), seal, shared=True)
+        with pytest.raises(errors.StorageUnreachable):
+            astray.open(await shared.jobs.get(record.id))
+        await shared.jobs.cancel(record.id)
+        await shared.housekeeping.settled()
+        assert not storage.ages(), "its recording goes with it"
+    assert not (tmp_path / "none").exists()
+
+
+def test_no_line_of_the_log_has_a_key(
+    storage_server: ObjectStorage,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody-knows")
+    made = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    with pytest.raises(errors.StorageUnreachable) as refused:
+        made.put("a-job", io.BytesIO(b"a recording"))
+    assert "refuses" in refused.value.detail
+    assert (
+        "AccessDenied" in caplog.text or "InvalidAccessKeyId" in caplog.text or "403" in caplog.text
+    )
+    assert SECRET not in caplog.text
+    assert "nobody-knows" not in caplog.text

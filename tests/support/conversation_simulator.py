@@ -1,0 +1,166 @@
+"""A conversation at a table: a machine, a thinker and a voice that do what they are told when they
+are let, and an ear that writes down what it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from sidecar.conversation import commands as wanted
+from sidecar.conversation import told
+from sidecar.conversation.commands import Command
+from sidecar.conversation.events import (
+    Alike,
+    Played,
+    SpeechStarted,
+    SpeechStopped,
+    Stage,
+    StageEnded,
+    TalkEvent,
+    Tick,
+    Token,
+    Voiced,
+    Words,
+)
+from sidecar.conversation.options import TalkOptions
+from sidecar.conversation.state_machine import Conversation
+from sidecar.interfaces.voice import Mark, Sound
+
+T = TypeVar("T")
+RATE = 1000
+WORD_S = 0.3
+"""Every word of the made-up voice takes as long."""
+
+
+def marks(text: str) -> tuple[Mark, ...]:
+    """Where each word of ``text`` is heard."""
+    found, at = [], 0
+    for number, word in enumerate(text.split()):
+        at = text.index(word, at)
+        found.append(Mark(at, number * WORD_S))
+        at += len(word)
+    return tuple(found)
+
+
+def silence(seconds: float, given: tuple[Mark, ...] = ()) -> Sound:
+    """A sound of that length."""
+    return Sound(bytes(2 * round(seconds * RATE)), RATE, given)
+
+
+def voiced(text: str) -> list[Sound]:
+    """``text`` as the made-up voice says it: a word, then the rest."""
+    words = text.split()
+    first = silence(WORD_S, marks(text))
+    return [first, silence(WORD_S * (len(words) - 1))] if len(words) > 1 else [first]
+
+
+class Table:
+    """A machine and a record of all it wanted. Times are the caller's."""
+
+    def __init__(self, options: TalkOptions | None = None) -> None:
+        self.talk = Conversation(options or TalkOptions())
+        self.now = 0.0
+        self.all: list[Command] = []
+        self.last: list[Command] = []
+        self.utterance = 0
+        self.due: float | None = None
+
+    def take(self, event: TalkEvent) -> list[Command]:
+        self.now = max(self.now, event.at)
+        self.last = self.talk.take(event)
+        self.all += self.last
+        for command in self.last:
+            if isinstance(command, wanted.WakeAt):
+                self.due = command.at
+        return self.last
+
+    def until(self, at: float) -> list[Command]:
+        """Nothing happens until then; what is wanted meanwhile."""
+        found: list[Command] = []
+        while self.due is not None and self.due <= at:
+            found += self.take(Tick(max(self.now, self.due)))
+        self.now = at
+        return found + self.take(Tick(at))
+
+    # What people do
+
+    def starts(self, began: float | None = None) -> list[Command]:
+        self.utterance += 1
+        return self.goes_on(began)
+
+    def goes_on(self, began: float | None = None) -> list[Command]:
+        return self.take(
+            SpeechStarted(self.now, self.utterance, self.now if began is None else began)
+        )
+
+    def stops(self) -> list[Command]:
+        return self.take(SpeechStopped(self.now, self.utterance, self.now))
+
+    def words(self, text: str, upto: float | None = None) -> list[Command]:
+        upto = self.now if upto is None else upto
+        return self.take(Words(self.now, self.utterance, text, upto))
+
+    def sounds(self, likeness: float) -> list[Command]:
+        """So like what was played is what is said."""
+        return self.take(Alike(self.now, self.utterance, likeness))
+
+    def says(self, text: str, seconds: float = 1.0, likeness: float = 0.0) -> None:
+        """All of a turn, recognised at once, and until it is certainly over."""
+        self.starts()
+        self.until(self.now + seconds)
+        self.stops()
+        self.sounds(likeness)
+        self.words(text)
+        self.until(self.now + 1.6)
+
+    # What stages do
+
+    def thinks(self, text: str, *, ended: bool = True) -> list[Command]:
+        turn = self.talk.turn
+        found = self.take(Token(self.now, turn, text))
+        if ended:
+            found = found + self.take(StageEnded(self.now, turn, Stage.THINKER))
+        return found
+
+    def voices(self, *, ended: bool = True) -> None:
+        """All that is to be said is, at once, however much follows."""
+        turn, done = self.talk.turn, set[int]()
+        while True:
+            todo = [
+                one for one in self.of(wanted.Say) if one.turn == turn and one.piece not in done
+            ]
+            if not todo:
+                return
+            say = todo[0]
+            done.add(say.piece)
+            for sound in voiced(say.text):
+                self.take(Voiced(self.now, turn, say.piece, sound))
+            if ended:
+                self.take(StageEnded(self.now, turn, Stage.VOICE, say.piece))
+
+    def plays(self, seconds: float) -> list[Command]:
+        return self.take(Played(self.now, self.talk.turn, seconds))
+
+    def replies(self, text: str) -> None:
+        """A reply that is thought and said, and not heard yet."""
+        self.thinks(text)
+        self.voices()
+
+    # What came of it
+
+    def of(self, kind: type[T], commands: Iterable[Command] | None = None) -> list[T]:
+        return [
+            one for one in (self.all if commands is None else commands) if isinstance(one, kind)
+        ]
+
+    def told(self, kind: type[T], commands: Iterable[Command] | None = None) -> list[T]:
+        tells = self.of(wanted.Tell, commands)
+        return [one.told for one in tells if isinstance(one.told, kind)]
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        return [(entry.role.value, entry.text) for entry in self.talk.history.entries]
+
+    @property
+    def phase(self) -> told.Phase:
+        return self.talk.phase

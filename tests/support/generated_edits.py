@@ -1,0 +1,25 @@
+"""Anything that somebody may do to a transcript, possible or not."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from sidecar.transcripts.edits import Merge, Move, Rename, Rewrite, Split
+from sidecar.transcripts.history import Redo, Step, Undo
+
+words = st.sampled_from(["do", "you", "hear", "me", "Nagg", "now?", "你好", "-->", "[Music]"])
+lines = st.lists(words, min_size=1, max_size=8).map(" ".join)
+names = st.none() | st.sampled_from(["Nell", "Old Nagg", "a & b <c>", "你" * 60, "--> x"])
+places = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True).map(
+    lambda given: tuple(sorted(given))
+)
+speakers = st.integers(0, 3)
+operations = st.one_of(
+    st.builds(Rename, speakers, names),
+    st.builds(Merge, speakers, speakers),
+    st.builds(Split, places, names),
+    st.builds(Move, places, speakers),
+    st.builds(Rewrite, st.integers(0, 5), lines),
+)
+lists = st.lists(operations, min_size=1, max_size=3).map(tuple)
+steps: st.SearchStrategy[Step] = st.one_of(lists, lists, st.just(Undo()), st.just(Redo()))

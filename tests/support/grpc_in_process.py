@@ -1,0 +1,121 @@
+"""The gRPC listener in the tests' own process, and a client for it in the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from grpc_client import CREATE, RECOGNIZE, Ended
+from service_process import PATIENCE_S
+
+from sidecar.auth.approach import Approach
+from sidecar.auth.auth import Access
+from sidecar.auth.entrance import Entrance
+from sidecar.auth.identity import Authenticator, Credential, Identity, Nobody, Proof, bearer
+from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.turnstile import Turnstile
+from sidecar.protocols.grpc_stt.stt_pb2 import (
+    AudioChunk,
+    SessionRequest,
+    SessionResponse,
+    STTResult,
+)
+
+
+class Named:
+    """Everybody is who the token says."""
+
+    local_only = False
+
+    def __init__(self) -> None:
+        self.gone: str | None = None
+
+    def identify(self, approach: Approach) -> Identity:
+        return Identity(bearer(approach), Proof.JWT, credential=Credential("id", "key"))
+
+    def refusal(self, credential: Credential) -> str | None:
+        return self.gone
+
+
+def entrance(authenticator: Authenticator | None = None, per_minute: int | None = None) -> Entrance:
+    """Who may come in: whoever is on this machine, or whom an authenticator knows."""
+    access = Access(authenticator=authenticator or Nobody())
+    turnstile = Turnstile(per_minute) if per_minute else None
+    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
+
+
+def reserved(port: int = 0) -> socket.socket:
+    """A socket that has a port and does not listen."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+def create(channel: Any) -> Any:
+    """CreateSession on a channel."""
+    return channel.unary_unary(CREATE, SessionRequest.SerializeToString, SessionResponse.FromString)
+
+
+def recognize(channel: Any) -> Any:
+    """StreamingRecognize on a channel."""
+    return channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)
+
+
+class Caller:
+    """Calls on a connection of its own, and how they end; ``metadata`` goes with each."""
+
+    def __init__(self, port: int, *options: tuple[str, int], **metadata: str) -> None:
+        own = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*own, *options])
+        self.metadata = [(name.replace("_", "-"), text) for name, text in metadata.items()]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.channel.close()
+
+    async def create(self, session_id: str = "one", **fields: Any) -> Ended:
+        """CreateSession to its end."""
+        request = SessionRequest(session_id=session_id, **fields)
+        call = create(self.channel)(request, metadata=self.metadata, timeout=PATIENCE_S)
+        return await _ended(call, [])
+
+    def open(
+        self, chunks: AsyncIterator[AudioChunk] | Iterable[AudioChunk], session_id: str = ""
+    ) -> Any:
+        """StreamingRecognize; a call that goes on."""
+        given = [*self.metadata, *([("session-id", session_id)] if session_id else [])]
+        return recognize(self.channel)(chunks, metadata=given, timeout=PATIENCE_S)
+
+    async def stream(self, *chunks: AudioChunk, session_id: str = "") -> Ended:
+        """StreamingRecognize to its end."""
+        return await ended(self.open(chunks, session_id))
+
+
+async def ended(call: Any) -> Ended:
+    """Read a call to its end."""
+    results: list[STTResult] = []
+    try:
+        async for result in call:
+            results.append(result)
+    except (grpc.aio.AioRpcError, asyncio.CancelledError):
+        pass
+    return await _ended(call, results)
+
+
+async def _ended(call: Any, results: list[STTResult]) -> Ended:
+    status, details = await call.code(), await call.details()
+    trailing = dict(tuple(await call.trailing_metadata() or ()))
+    return Ended(results, status, details or "", trailing)

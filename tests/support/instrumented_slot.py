@@ -1,0 +1,153 @@
+"""A slot whose leases can be listened to and meddled with; the engine in it is a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+from service_process import PATIENCE_S
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.ref import ref_to
+from sidecar.audio.source import AudioSource, open_path
+from sidecar.engines import spec_of
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.jobs.job import Job
+from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord
+from sidecar.transcripts.transcript import Checkpoint, Event
+from sidecar.workers.joint import JointSlot
+from sidecar.workers.lease import LeasedEngine
+from sidecar.workers.slot import EngineSlot
+from sidecar.workers.slot_interface import Wanted
+
+FACTS = AudioFacts("wav", "sndfile", 3.0)
+
+
+def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) -> Job:
+    """A job that nobody has submitted yet."""
+    source = open_path(str(path))
+    made = JobRecord.submitted(0.0, ref_to(source), FACTS, options or TranscribeOptions(), **more)
+    return Job(source, made)
+
+
+async def as_asked(job: Job, precision: Precision) -> TranscribeOptions:
+    """The plan of a job that gets what it asks for."""
+    return job.options
+
+
+class Companies:
+    """Four at a time; notes how many ran together."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
+        jobs = [*islice(waiting, 4)]
+        self.sizes.append(len(jobs))
+        return jobs
+
+
+class OverheardSlot(EngineSlot):
+    """The scripted engine.
+
+    ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
+    numbers of a company for which the GPU's memory does not suffice. ``release``: a lease does not
+    end before it is set.
+    """
+
+    def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
+        super().__init__(spec_of("scripted"), LoadOptions(precision), keep_alive_s)
+        self.asked = 0
+        self.poison: int | None = None
+        self.too_large: set[int] = set()
+        self.deaths = 0
+        self.left: list[int] = []
+        self.heard: list[tuple[int, Event | errors.SidecarError]] = []
+        self.release = asyncio.Event()
+        self.release.set()
+
+    @asynccontextmanager
+    async def lease(self, *wanted: Any) -> AsyncIterator[LeasedEngine]:
+        self.asked += 1
+        async with super().lease(*wanted) as engine:
+            yield Overheard(engine, self)
+        await self.release.wait()
+
+    def sip(self, sources: Sequence[AudioSource]) -> None:
+        if self.poison in [os.fstat(source.fd).st_ino for source in sources]:
+            self.kill()
+
+    def kill(self) -> None:
+        assert self.worker_pid is not None
+        self.deaths += 1
+        process = psutil.Process(self.worker_pid)
+        os.kill(self.worker_pid, signal.SIGKILL)
+        process.wait(PATIENCE_S)
+
+
+class OverheardJoint(OverheardSlot, JointSlot):
+    """The same, which several jobs have at once."""
+
+
+class Overheard(LeasedEngine):
+    """A leased engine, and its slot listens."""
+
+    def __init__(self, engine: LeasedEngine, slot: OverheardSlot) -> None:
+        beside = "beside" in engine._manner
+        super().__init__(engine._worker, engine.precision, engine._begins, beside=beside)
+        self._slot = slot
+
+    async def transcribe(
+        self,
+        source: AudioSource,
+        facts: AudioFacts,
+        options: TranscribeOptions,
+        max_s: float,
+        settled: Sequence[Checkpoint] | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        self._slot.sip([source])
+        async with aclosing(super().transcribe(source, facts, options, max_s, settled)) as events:
+            async for event in events:
+                yield event
+
+    async def transcribe_together(
+        self, requests: Sequence[Wanted], max_s: float
+    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
+        self._slot.sip([source for source, _, _ in requests])
+        for number in self._slot.too_large:
+            yield number, errors.GpuOutOfMemory()
+        async with aclosing(super().transcribe_together(requests, max_s)) as events:
+            async for number, event in events:
+                self._slot.heard.append((number, event))
+                if number not in self._slot.too_large:
+                    yield number, event
+
+    def leave(self, number: int) -> None:
+        self._slot.left.append(number)
+        super().leave(number)
+
+
+@asynccontextmanager
+async def queue_on(
+    slot: Any, store: MemoryLog | None = None, **rest: Any
+) -> AsyncIterator[JobQueue]:
+    """A queue that is closed until the test opens it."""
+    own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
+    terms = Terms(**{"plan": as_asked, "max_s": 60, **rest})
+    queue = JobQueue(slot, store or MemoryLog(), terms, **{"limit": 64, **own})
+    try:
+        yield queue
+    finally:
+        await queue.close()
+        await slot.close()

@@ -1,0 +1,94 @@
+"""Anything that can happen to a job, likely or not."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from instrumented_slot import FACTS
+
+from sidecar import errors
+from sidecar.audio.ref import Named
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Edited,
+    Failed,
+    Failure,
+    Interrupted,
+    PutBack,
+    Refused,
+    Reported,
+)
+from sidecar.jobs.record import JobRecord
+from sidecar.transcripts.edits import Merge, Move, Rename, Rewrite, Split
+from sidecar.transcripts.history import Redo, Undo
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Peaks,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+
+texts = st.text(max_size=8)
+seconds = st.floats(0, 1e6)
+segments = st.builds(Segment, seconds, seconds, texts, st.none() | st.integers(0, 9))
+reports = st.one_of(
+    st.builds(Progress, seconds, st.none() | seconds),
+    st.builds(Peaks, st.integers(0, 9), st.binary(max_size=9)),
+    st.builds(SegmentReady, st.integers(0, 6), segments),
+    st.builds(
+        Checkpoint,
+        seconds,
+        texts,
+        st.lists(segments, max_size=3).map(tuple),
+        st.dictionaries(texts, st.integers(), max_size=1),
+    ),
+)
+transcripts = st.builds(
+    Transcript, st.lists(segments, max_size=4).map(tuple), texts, seconds, texts, texts
+)
+ends: st.SearchStrategy[Change] = st.one_of(
+    st.builds(Reported, st.builds(Finished, transcripts), seconds),
+    st.builds(Failed, st.sampled_from([*errors.all_errors()]).map(lambda kind: Failure.of(kind()))),
+    st.just(Cancelled()),
+)
+on_the_way: st.SearchStrategy[Change] = st.one_of(
+    st.just(Begun()),
+    st.builds(Begun, st.booleans(), st.just("another")),
+    st.builds(Interrupted, st.booleans()),
+    st.builds(Reported, reports, seconds),
+    st.builds(Reported, reports, seconds),
+    st.just(Crashed()),
+    st.builds(Refused, st.none() | st.just(Failure.of(errors.Unschedulable()))),
+    st.builds(PutBack, st.booleans(), st.booleans(), st.booleans()),
+)
+places = st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(
+    lambda given: tuple(sorted(given))
+)
+speakers = st.integers(0, 9)
+operations = st.one_of(
+    st.builds(Rename, speakers, st.none() | st.just("Nell")),
+    st.builds(Merge, speakers, speakers),
+    st.builds(Split, places),
+    st.builds(Move, places, speakers),
+    st.builds(Rewrite, st.integers(0, 3), st.sampled_from(["said", "other words"])),
+)
+edits: st.SearchStrategy[Change] = st.builds(
+    Edited,
+    st.lists(operations, min_size=1, max_size=2).map(tuple) | st.just(Undo()) | st.just(Redo()),
+)
+histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends, edits), max_size=30)
+"""Mostly ones that go on for a while, some with events behind their end."""
+
+
+NAMED = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
+
+
+def submitted(**more: object) -> JobRecord:
+    """A job as it comes."""
+    return JobRecord.submitted(1_700_000_000.0, NAMED, FACTS, TranscribeOptions(), **more)  # type: ignore[arg-type]

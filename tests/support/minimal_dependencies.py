@@ -1,0 +1,54 @@
+"""What tokens, certificates and kept jobs do with no more of their libraries than a packager finds:
+run by test_executable.py, with the names of those modules on standard input."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+TOPS = ("cryptography", "jwt", "_cffi_backend")
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+class Packed:
+    """Finds nothing of `TOPS` but what was packed."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.split(".")[0] in TOPS and name not in self._names:
+            raise ModuleNotFoundError(f"{name} was not packed", name=name)
+        return None
+
+
+def main() -> None:
+    sys.meta_path.insert(0, Packed(frozenset(sys.stdin.read().split())))  # type: ignore[arg-type]
+    from sidecar.auth import keys, self_signed_certificate, signed
+    from sidecar.auth.issuing import Issuer
+    from sidecar.storage.sealing import Seal
+
+    folder = Path(tempfile.mkdtemp())
+    issuer = Issuer(folder / "tokens")
+    token, _ = issuer.create("anna", lasts_s=1000)
+    public = keys.read_public(issuer.keys.public)
+    assert signed.Verifier(lambda: public, issuer.revoked).verify(token)
+    for _ in range(2):  # made, then read again
+        pair = self_signed_certificate.self_signed(
+            folder / "tls", frozenset({"localhost", "127.0.0.1"})
+        )
+    assert self_signed_certificate.fingerprint(pair.certificate.read_text("ascii"))
+    seal = Seal(KEY, b"salt")
+    assert seal.opened(seal.seal(b"said", "name"), "name") == b"said"
+    sealed = b"".join(seal.seal_recording([b"heard"], "name"))
+    assert b"".join(seal.opened_recording([sealed], "name")) == b"heard"
+
+
+if __name__ == "__main__":
+    main()

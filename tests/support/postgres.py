@@ -1,0 +1,188 @@
+"""A real PostgreSQL for tests: a cluster in a folder of its own, a fresh database for each test.
+
+Debian's package `postgresql` has it. It refuses to be root's, and then is `postgres`'s or nobody's.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from service_process import PATIENCE_S, free_port, wait_until
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+"""What the services of a test seal with."""
+_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_QUICK = ("fsync=off", "full_page_writes=off", "autovacuum=off")
+
+
+class Cluster:
+    """A server that is started, stopped and killed as the test wants."""
+
+    def __init__(
+        self,
+        binaries: Path,
+        folder: Path,
+        *,
+        quick: bool = True,
+        follows: Cluster | None = None,
+        at: str = "127.0.0.1",
+    ) -> None:
+        """``quick``: it need not survive its machine. ``follows``: another, of which it has all
+        that is committed, a moment later. ``at``: an address that it has beside the loopback's."""
+        self._binaries, self._folder, self._at = binaries, folder, at
+        self._more = _QUICK if quick else ()
+        self._as: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder}
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            self._as |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        stops = 'read _; "$0" -D data -m immediate -s stop; cd /; rm -rf "$1"'
+        self._guard = subprocess.Popen(
+            ["sh", "-c", stops, binaries / "pg_ctl", folder],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            **self._as,
+        )
+        self.port = free_port()
+        if follows is None:
+            self._run("initdb", "-D", "data", "-U", "vibevoice", "-A", "trust", "-E", "UTF8", "-N")
+        else:
+            source = f"host=127.0.0.1 port={follows.port} user=vibevoice"
+            self._run("pg_basebackup", "-D", "data", "-R", "-N", "-c", "fast", "-d", source)
+        with (folder / "data/pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
+        self.start()
+
+    def close(self) -> None:
+        """Leave nothing; the same happens when the tests are killed."""
+        self._guard.communicate()
+
+    @property
+    def files(self) -> Path:
+        """What it has on the disk."""
+        return self._folder / "data"
+
+    def start(self) -> None:
+        """Have it answer."""
+        settings = [f"-c {one}" for one in (*self._more, f"port={self.port}")]
+        listens = f"-c listen_addresses=127.0.0.1,{self._at}"
+        options = " ".join([*settings, listens, f"-k {self._folder}"])
+        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Have it answer nobody; ``immediate``: as if its machine had failed."""
+        self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all of its processes meanwhile: connections stay open, and nothing answers."""
+        postmaster = psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
+        postmaster.suspend()  # first, so that it starts no more of them
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        try:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    @contextmanager
+    def standby(self) -> Iterator[Cluster]:
+        """Another server that has what this one has."""
+        with _folder() as folder:
+            server = Cluster(self._binaries, folder, follows=self)
+            try:
+                yield server
+            finally:
+                server.close()
+
+    def promote(self) -> None:
+        """Have a standby be the one that is written to."""
+        self._run("pg_ctl", "-D", "data", "-w", "promote")
+
+    def address(self, database: str, at: str = "127.0.0.1") -> str:
+        """Where services find a database; the password is there to be kept to themselves."""
+        return f"postgresql://vibevoice:not-for-logs@{at}:{self.port}/{database}"
+
+    @contextmanager
+    def connected(self, database: str = "postgres") -> Iterator[Any]:
+        """A connection of the test's own."""
+        import psycopg
+
+        with psycopg.connect(self.address(database), autocommit=True) as connection:
+            yield connection
+
+    def new_database(self) -> str:
+        """The address of one that is empty."""
+        name = f"t{uuid.uuid4().hex}"
+        with self.connected() as connection:
+            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        return self.address(name)
+
+    def drop(self, address: str) -> None:
+        """One that is needed no more, whoever is still connected; PostgreSQL itself waits five
+        seconds for who is told to go."""
+        import psycopg
+
+        with self.connected() as connection:
+
+            def dropped() -> bool:
+                with suppress(psycopg.errors.ObjectInUse):
+                    connection.execute(f"DROP DATABASE {address.rsplit('/', 1)[1]} WITH (FORCE)")
+                    return True
+                return False
+
+            wait_until(dropped, PATIENCE_S, "everybody has gone")
+
+    def _run(self, program: str, *words: str) -> None:
+        patience = {"PGCTLTIMEOUT": str(round(PATIENCE_S))}
+        command, env = [self._binaries / program, *words], {**os.environ, **patience}
+        subprocess.run(command, check=True, env=env, **self._as)
+
+
+@contextmanager
+def cluster(*, quick: bool = True, at: str = "127.0.0.1") -> Iterator[Cluster]:
+    """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
+    found = shutil.which("initdb")
+    binaries = next(iter(_BINARIES), Path(found).resolve().parent if found else None)
+    if binaries is None:
+        pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
+    with _folder() as folder:
+        server = Cluster(binaries, folder, quick=quick, at=at)
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """With a short name, for sockets have no long ones."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")

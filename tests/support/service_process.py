@@ -1,0 +1,360 @@
+"""A real service in a child process, and what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from bench.serving import free_port
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
+"""How long a test waits for what is no promise: a busy machine is nobody's fault."""
+REFUSED_S = 5.0
+"""The service's promise: so long a bad request waits for its answer, at most."""
+HOST_PATIENCE_S = 3.0
+"""How long the desktop host waits for /health."""
+MB = 1 << 20
+USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA")
+"""What says where a user's data is: there are jobs, people and captures that got no folder."""
+web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
+"""Connects anew for each request, as `httpx.get`, which waits for 5 s at most, and reads all of the
+system's certificates each time."""
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """Poll until ``condition`` is true, less often the longer it takes; its value.
+
+    Whoever is asked fifty times a second does little else.
+    """
+    deadline, pause_s = time.monotonic() + timeout_s, 0.01
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(pause_s)
+        pause_s = min(0.1, 1.2 * pause_s)
+    return value
+
+
+async def until(condition: Callable[[], Any], what: str = "it came to that") -> Any:
+    """Look again and again, on the loop, until ``condition`` is true; its value."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not (value := condition()):
+        assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
+        await asyncio.sleep(0.002)
+    return value
+
+
+def stand_still(seconds: float) -> None:
+    """Hold up the event loop, as a long collection does, or a machine that swaps."""
+    time.sleep(seconds)
+
+
+def runs(pid: int | None) -> bool:
+    """Whether a process is there, and is no zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+class Server:
+    """The service as its host sees it: a process, a port, a log, and a folder of its own."""
+
+    def __init__(
+        self,
+        home: Path,
+        command: list[str] | None = None,
+        cwd: Path = REPOSITORY,
+        port: int | None = None,
+        **settings: object,
+    ) -> None:
+        self.home = home
+        self.spool = home / "spool"
+        self.temp = home / "tmp"
+        self.log_file = home / "stderr.log"
+        for folder in (home, self.spool, self.temp):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.port = port or free_port()
+        ours = "VIBEVOICE", "GRPC"  # what is said to tests is not said to services
+        outer = {key: os.environ[key] for key in os.environ if not any(one in key for one in ours)}
+        self._env = {
+            **outer,
+            **dict.fromkeys(USERS_FOLDERS, str(home / "user")),
+            "TMPDIR": str(self.temp),
+            "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
+            "VIBEVOICE_DATA_DIR": str(home / "data"),
+            "VIBEVOICE_ENGINE": "scripted",
+            "VIBEVOICE_SHUTDOWN_GRACE": "0",
+            "VIBEVOICE_LIVE_DELAY": "0",  # on a busy machine finals are late
+            "VIBEVOICE_PORT": str(self.port),
+            "VIBEVOICE_SPOOL_DIR": str(self.spool),
+            **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self._command = command or [sys.executable, "-m", "sidecar.main"]
+        self._cwd = cwd
+        self.client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            timeout=PATIENCE_S,
+            limits=httpx.Limits(max_connections=100),
+        )
+
+    def __enter__(self) -> Self:
+        with self.log_file.open("wb") as log:
+            self.process = psutil.Popen(
+                self._command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        wait_until(self._answers, PATIENCE_S, f"the service is up\n{self.log()}")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        if error is not None:
+            print(f"{self.home.name}:\n{self.log()[-4000:]}", file=sys.stderr)
+        family = self.family()
+        if family:  # it may have ended by itself
+            self.process.terminate()
+        _, alive = psutil.wait_procs(family[:1], 15.0)
+        for process in alive + [child for child in family[1:] if child.is_running()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the service ended at its start\n{self.log()}"
+        try:
+            response = self.client.get("/health")
+        except httpx.TransportError:
+            return False
+        # Another test's may have the port that was free a moment ago: then ours ends.
+        return response.status_code == 200 and response.json().get("pid") in (
+            None,
+            *(one.pid for one in self.family()),
+        )
+
+    def health(self) -> dict[str, Any]:
+        """GET /health."""
+        return dict(self.client.get("/health").raise_for_status().json())
+
+    def post(self, audio: bytes, name: str = "recording.wav", **fields: str) -> httpx.Response:
+        """POST /transcribe with an upload."""
+        return self.client.post("/transcribe", files={"audio": (name, audio)}, data=fields)
+
+    def post_path(self, path: object, **fields: object) -> httpx.Response:
+        """POST /transcribe with the path of a file."""
+        return self.client.post("/transcribe", json={"audio_path": path, **fields})
+
+    def submit(self, audio: bytes) -> str:
+        """Post without waiting for the result; the job's id."""
+        response = self.client.post(
+            "/transcribe", files={"audio": audio}, headers={"Prefer": "respond-async"}
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """GET /jobs/{id}."""
+        return dict(self.client.get(f"/jobs/{job_id}").raise_for_status().json())
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """GET /jobs."""
+        return list(self.client.get("/jobs").raise_for_status().json()["jobs"])
+
+    def wait_state(
+        self, job_id: str, *states: str, timeout_s: float = PATIENCE_S
+    ) -> dict[str, Any]:
+        """The job, once it is in one of these states."""
+
+        def reached() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            return job if job["state"] in states else None
+
+        return dict(wait_until(reached, timeout_s, f"job {states}"))
+
+    def raw(self, timeout_s: float = PATIENCE_S) -> socket.socket:
+        """A connection for requests that no library would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout_s)
+
+    def log(self) -> str:
+        """All that it wrote to stderr."""
+        return self.log_file.read_text("utf-8") if self.log_file.exists() else ""
+
+    def family(self) -> list[psutil.Process]:
+        """The service and its children."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [self.process, *self.process.children(recursive=True)]
+        return []
+
+    def rss(self) -> int:
+        """Resident bytes of the whole family."""
+        total = 0
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
+
+    def leftovers(self) -> list[str]:
+        """Names in the spool and the temporary folder."""
+        folders = (self.spool, self.temp)
+        return [str(path) for folder in folders for path in folder.rglob("*")]
+
+    def disk(self) -> int:
+        """Bytes on disk in its folders, those of nameless files that it holds open included."""
+        seen: dict[int, int] = {}
+        device = self.spool.stat().st_dev
+        for process in self.family():
+            descriptors = Path(f"/proc/{process.pid}/fd")
+            with contextlib.suppress(OSError):
+                for descriptor in descriptors.iterdir():
+                    with contextlib.suppress(OSError):
+                        status = descriptor.stat()
+                        if status.st_dev == device and not status.st_nlink:
+                            seen[status.st_ino] = status.st_blocks * 512
+        for name in self.leftovers():
+            with contextlib.suppress(OSError):
+                seen[Path(name).stat().st_ino] = Path(name).stat().st_blocks * 512
+        return sum(seen.values())
+
+
+@contextlib.contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """A process does nothing meanwhile. An engine that has a job may be like that for half a
+    minute: so long the job runs, whatever the machine does, and then it ends as it would have."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+class Peak:
+    """The most memory and disk that a service had, above what it had at the start."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self.rss = self.disk = self.samples = 0
+
+    def __enter__(self) -> Self:
+        self._rss, self._disk = self._server.rss(), self._server.disk()
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+        self._look()
+
+    def _look(self) -> None:
+        self.rss = max(self.rss, self._server.rss() - self._rss)
+        self.disk = max(self.disk, self._server.disk() - self._disk)
+        self.samples += 1
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self._look()
+
+
+def shown_on(terminal: int) -> bytes:
+    """What is written on a terminal until its other end is closed; then this one is, too."""
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end has closed
+        while part := os.read(terminal, 1 << 16):
+            shown += part
+    os.close(terminal)
+    return shown
+
+
+@contextlib.contextmanager
+def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
+    """A TCP port, and the list of all that connected to it (what they sent first); each is let go
+    once it has said something."""
+    visits: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        done = threading.Event()
+
+        def accept() -> None:
+            while not done.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = listener.accept()
+                    visits.append(b"")
+                    with connection:
+                        visits[-1] = first_of(connection)
+
+        def first_of(connection: socket.socket) -> bytes:
+            connection.settimeout(0.05)
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):
+                    return connection.recv(200)
+            return b""
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1]), visits
+        finally:
+            done.set()
+            thread.join()
+
+
+def read_answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """One HTTP response off a raw socket: status, headers in lower case, body."""
+    with sock.makefile("rb") as stream:
+        status = stream.readline()
+        assert status, "the connection was closed without an answer"
+        headers: dict[str, str] = {}
+        while line := stream.readline().strip():
+            name, _, value = line.partition(b":")
+            headers[name.decode().lower()] = value.strip().decode()
+        body = stream.read(int(headers.get("content-length", "0")))
+    return int(status.split()[1]), headers, body
+
+
+def check_problem(response: httpx.Response, status: int | set[int], code: str | set[str]) -> None:
+    """The response is a problem (RFC 9457) with this status and code, and gives nothing away."""
+    statuses = status if isinstance(status, set) else {status}
+    codes = code if isinstance(code, set) else {code}
+    assert response.status_code in statuses, response.text[:500]
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["code"] in codes, body
+    assert body["status"] == response.status_code
+    assert isinstance(body["detail"], str)
+    assert body["detail"]
+    assert isinstance(body["hint"], str)
+    assert body["hint"]
+    assert body["title"]
+    assert body["type"]
+    check_discreet(response.text)
+
+
+def check_discreet(text: str) -> None:
+    """No path of ours and no traceback in what a client gets to read."""
+    assert len(text) <= 8 << 10
+    for secret in ("Traceback", "/tmp/", "/proc/", "/home/", "/dev/fd", sys.prefix):
+        assert secret not in text
+    assert str(REPOSITORY) not in text

@@ -1,0 +1,197 @@
+"""Services that share jobs over a real database, as far as tests of their parts need them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from postgres import KEY
+from service_process import PATIENCE_S
+
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.ref import Held, Kept
+from sidecar.cluster.claims import Claim, Claims, Offer
+from sidecar.cluster.job_follower import Follower
+from sidecar.cluster.job_rows import Rows, fold
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.postgres_jobs import PostgresJobs
+from sidecar.cluster.shared_retention import Housekeeping, Limits
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.jobs.events import Begun, Change, JobEvent, Reported
+from sidecar.jobs.record import JobRecord
+from sidecar.observability.outcomes import Outcomes
+from sidecar.observability.tally import JobTally
+from sidecar.storage.database import Database
+from sidecar.storage.folder import Folder
+from sidecar.storage.protocol import Storage
+from sidecar.storage.schema import migrate
+from sidecar.threads import Threads
+from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
+
+LIMITS = Limits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)
+SAID = Segment(0.0, 1.0, "hello", 0)
+DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
+SEGMENT = Reported(SegmentReady(0, SAID))
+
+
+def submitted(owner: str = "owner", seconds: float = 3.0, **more: object) -> JobRecord:
+    """A job that an owner sends."""
+    facts = AudioFacts("wav", "soundfile", seconds)
+    return JobRecord.submitted(
+        time.time(),
+        Held(-1, 0, 0),
+        facts,
+        TranscribeOptions(),
+        owner=owner,
+        durable=True,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def kept(name: str, size: int = 4) -> Kept:
+    """A recording in the storage."""
+    return Kept(name, "0" * 64, size)
+
+
+@dataclass
+class Service:
+    """One service of several."""
+
+    database: Database
+    rows: Rows
+    storage: Storage
+    follower: Follower
+    housekeeping: Housekeeping
+    membership: Membership
+    jobs: PostgresJobs
+    claims: Claims
+    tally: JobTally
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _next: int = 0
+
+    async def submit(self, *owners: str, seconds: float = 3.0) -> list[JobRecord]:
+        """Submit a job for each of the owners."""
+        records = [submitted(owner, seconds) for owner in owners]
+        for record in records:
+            await self.jobs.submit(record)
+        return records
+
+    async def claim(self, offer: Offer = Offer()) -> Claim | None:  # noqa: B008
+        """Claim the next job with a token of its own."""
+        self._next += 1
+        return await self.claims.claim(f"{self.membership.id}-{self._next}", offer)
+
+    async def report(self, claim: Claim, base: JobRecord, *changes: Change) -> JobRecord | None:
+        """Report what happens to a job; the record after it, None where the claim is lost."""
+        first = base.seq + 1
+        events = [JobEvent(first + at, time.time(), one) for at, one in enumerate(changes)]
+        after = fold(base, events)
+        persisted = await self.claims.report(claim.token, base.seq, after, events)
+        return after if persisted else None
+
+    async def events(self, job_id: str) -> list[JobEvent]:
+        """All events of a job as they are persisted."""
+        found = await self.database.fetch(
+            """SELECT job, seq, at, kind, change FROM vibevoice.events
+                WHERE job = %s ORDER BY seq""",
+            (job_id,),
+        )
+        return [self.rows.event(*row) for row in found]
+
+    async def run(self, claim: Claim) -> JobRecord:
+        """Do a claimed job to its end, and delete what its owner has too much of then."""
+        done = await self.report(claim, claim.record, Begun(), SEGMENT, DONE)
+        assert done is not None
+        await self.housekeeping.settled()
+        return done
+
+
+@asynccontextmanager
+async def service(
+    journal: str,
+    folder: Path,
+    name: str = "one",
+    *,
+    works: bool = True,
+    limits: Limits = LIMITS,
+    queue_limit: int = 10_000,
+    storage: Storage | None = None,
+) -> AsyncIterator[Service]:
+    """A service of this name, registered, whose follower runs; it beats when the test says so."""
+    seal = await asyncio.to_thread(migrate, journal, KEY)
+    database, rows = Database(journal), Rows(seal)
+    storage = storage or Folder(folder / "uploads")
+    disk = Threads("disk", 1)
+    tally = JobTally(Outcomes(60.0, time.monotonic))
+    follower = Follower(database, rows, name)
+    housekeeping = Housekeeping(database, storage, disk, limits, rows)
+    jobs = PostgresJobs(
+        database, rows, name, follower, housekeeping, lambda s: s / 10, queue_limit, tally
+    )
+    claims = Claims(database, rows, name, housekeeping, tally)
+    membership = Membership(database, name, works=works)
+    await database.open()
+    await membership.register()
+    made = Service(database, rows, storage, follower, housekeeping, membership, jobs, claims, tally)
+    made.tasks.append(asyncio.create_task(follower.run()))
+    try:
+        async with asyncio.timeout(10 * PATIENCE_S):
+            yield made
+    finally:
+        await stop(made.tasks)
+        await jobs.close()
+        await database.close()
+
+
+class Services:
+    """Services over one database; the first is ``one``."""
+
+    def __init__(self, journal: str, folder: Path, opened: AsyncExitStack) -> None:
+        self._journal, self._folder, self._opened = journal, folder, opened
+        self.all: list[Service] = []
+
+    @property
+    def one(self) -> Service:
+        """The first of them."""
+        return self.all[0]
+
+    async def more(self, *, works: bool = True) -> Service:
+        """Start one more."""
+        name = f"service {len(self.all)}"
+        made = service(self._journal, self._folder, name, works=works)
+        self.all.append(await self._opened.enter_async_context(made))
+        return self.all[-1]
+
+
+@asynccontextmanager
+async def services(
+    journal: str, folder: Path, count: int = 1, *, works: bool = True
+) -> AsyncIterator[Services]:
+    """So many services, and more when the test wants them."""
+    async with AsyncExitStack() as opened:
+        made = Services(journal, folder, opened)
+        for _ in range(count):
+            await made.more(works=works)
+        yield made
+
+
+async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again, until the answer is yes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if await ask():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """End tasks that run for ever."""
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)

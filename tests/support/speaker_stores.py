@@ -1,0 +1,133 @@
+"""People in a file of one service, and in a database that several share: the same to a test."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from postgres import Cluster
+
+from sidecar.config.settings import Settings
+from sidecar.service.known import store_of
+from sidecar.service.owned import OwnedPeople
+from sidecar.storage.kept import KeptPeople
+from sidecar.storage.shared import SharedPeople
+from sidecar.storage.store import PeopleStore
+from sidecar.transcripts.people import VoicePrint
+
+SECRET = "0123456789abcdef" * 4
+FILE, DATABASE = "file", "database"
+
+
+def heard(number: int, seconds: float = 5.0) -> VoicePrint:
+    """A voice like nobody else's."""
+    return VoicePrint(base64.b64encode(number.to_bytes(2, "big") * 256).decode(), seconds)
+
+
+class Closes(Protocol):
+    """What is closed on the event loop."""
+
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closes)
+
+
+@contextlib.asynccontextmanager
+async def closing(thing: C) -> AsyncIterator[C]:
+    """Close it at the end."""
+    try:
+        yield thing
+    finally:
+        await thing.close()
+
+
+class Place(Protocol):
+    """Where people are, for as long as the test lasts."""
+
+    def open(self, secret: str = SECRET) -> OwnedPeople:
+        """Those who are there; of a file only once it is closed by who had it."""
+
+    def written(self) -> bytes:
+        """Every byte of the files that have them."""
+
+    def sealed(self, person: str) -> list[bytes]:
+        """What lies there of somebody, as it lies there."""
+
+
+class _Place:
+    def __init__(self, settings: dict[str, object], kind: type[PeopleStore]) -> None:
+        self._settings, self._kind = settings, kind
+        self._opened: list[OwnedPeople] = []
+
+    def open(self, secret: str = SECRET) -> OwnedPeople:
+        settings = Settings(people=True, journal_key=secret, **self._settings)  # type: ignore[arg-type]
+        store = store_of(settings)
+        assert isinstance(store, self._kind)
+        self._opened.append(OwnedPeople(store))
+        return self._opened[-1]
+
+    async def close(self) -> None:
+        for one in self._opened:
+            await one.close()
+
+
+class InFile(_Place):
+    """A folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__({"people_dir": folder}, KeptPeople)
+        self.folder = folder
+
+    def written(self) -> bytes:
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return b"".join(path.read_bytes() for path in files)
+
+    def sealed(self, person: str) -> list[bytes]:
+        path = next(self.folder.glob("*.db"))
+        look = sqlite3.connect(f"file:{path}?immutable=1", uri=True)
+        try:
+            rows = look.execute("SELECT sealed FROM samples WHERE person = ?", (person,)).fetchall()
+            rows += look.execute("SELECT name FROM people WHERE id = ?", (person,)).fetchall()
+        finally:
+            look.close()
+        return [row[0] for row in rows]
+
+
+class InDatabase(_Place):
+    """A database, and its files."""
+
+    def __init__(self, cluster: Cluster, journal: str) -> None:
+        super().__init__({"journal": journal}, SharedPeople)
+        self.cluster, self.journal = cluster, journal
+        with self.connected() as look:
+            row = look.execute(
+                "SELECT oid FROM pg_database WHERE datname = %s", (urlsplit(journal).path[1:],)
+            ).fetchone()
+            assert row is not None
+            self._folder = cluster.files / "base" / str(row[0])
+
+    def connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.journal, autocommit=True)
+
+    def written(self) -> bytes:
+        with self.connected() as look:
+            look.execute("CHECKPOINT")
+        found = b""
+        for path in sorted(self._folder.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # PostgreSQL has some for a moment only
+                found += path.read_bytes()
+        return found
+
+    def sealed(self, person: str) -> list[bytes]:
+        with self.connected() as look:
+            rows = look.execute(
+                "SELECT sealed FROM vibevoice.people WHERE id = %s", (person,)
+            ).fetchall()
+        return [bytes(row[0]) for row in rows]  # type: ignore[call-overload]

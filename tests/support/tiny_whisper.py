@@ -1,0 +1,108 @@
+"""A tiny real Whisper in CTranslate2's layout, trained here once and kept.
+
+`model` answers its folder, `SAID` what it knows: of each clip the language, and who says what
+when. Nothing here imports torch: `whisper_training` runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tiny_vibevoice import ROOT, clip, kept
+
+PLAY, PROSE = "endgame_nagg_nell", "beckett"
+LANGUAGES = {PLAY: "en", PROSE: "de"}
+Said = tuple[float, float, str]
+SAID: dict[str, list[Said]] = {
+    PLAY: [
+        (0.0, 0.95, "My pet?"),
+        (2.45, 3.35, "What is it?"),
+        (4.82, 8.07, "Can you hear me?"),
+        (8.7, 11.36, "Yes. And you?"),
+        (11.95, 14.05, "Yes. Our hearing is good."),
+        (14.62, 16.97, "Our what?"),
+        (17.57, 18.84, "Our hearing."),
+        (23.72, 27.46, "Have you anything else to say?"),
+    ],
+    PROSE: [
+        (0.3, 4.4, "Immer versucht, immer gescheitert."),
+        (4.6, 8.8, "Wieder scheitern, besser scheitern."),
+    ],
+}
+"""Times are where the clips are loud; the words need not be those that are spoken."""
+
+
+def text(name: str) -> str:
+    """All that is said in a clip."""
+    return " ".join(words for _, _, words in SAID[name])
+
+
+def needed() -> None:
+    """Skip, loudly, where the extra is not installed."""
+    for package in ("faster_whisper", "ctranslate2"):
+        if find_spec(package) is None:
+            pytest.skip(f"the extra 'whisper' is not installed: {package} is missing")
+
+
+def write_like(folder: Path, words: int = 51_865, floats: int = 100_000) -> Path:
+    """A folder like that of a model, with one tensor that means nothing."""
+    folder.mkdir(parents=True)
+    data = random.Random(0).randbytes(4 * floats)
+    head = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + struct.pack("<II", 3, 1)
+    head += struct.pack("<H", 7) + b"weight\0" + struct.pack("<BIBI", 1, floats, 0, len(data))
+    (folder / "model.bin").write_bytes(head + data + struct.pack("<I", 0))
+    for name, content in {
+        "config.json": {"suppress_ids": [], "alignment_heads": []},
+        "vocabulary.json": [str(word) for word in range(words)],
+        "tokenizer.json": {"version": "1.0"},
+        "preprocessor_config.json": {"feature_size": 80},
+    }.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "README.md").write_text("not fetched")
+    return folder
+
+
+def model() -> Path:
+    """The folder of the model, trained when it is first asked for: about 45 s on one core.
+
+    Raises:
+        subprocess.CalledProcessError: no seed learned the clips; the training says why.
+    """
+    needed()
+    task = [
+        {"path": str(clip(name)), "language": LANGUAGES[name], "said": SAID[name]} for name in SAID
+    ]
+    facts = [
+        (ROOT / "tests/support/train_tiny_whisper.py").read_text(),
+        *(version(package) for package in ("torch", "transformers", "ctranslate2")),
+        json.dumps(task),
+    ]
+    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+
+    def train(folder: Path) -> None:
+        subprocess.run(
+            [sys.executable, ROOT / "tests" / "whisper_training.py", folder],
+            input=json.dumps([{**row, "path": str(row["path"])} for row in task]).encode(),
+            # Otherwise glibc gives pages back and fetches them again at every step.
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONPATH": str(ROOT),
+                "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+                "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
+            },
+            check=True,
+        )
+
+    return kept("models", f"whisper-{key}", train)

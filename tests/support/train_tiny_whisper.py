@@ -1,0 +1,220 @@
+"""Trains a tiny Whisper that knows two clips by heart, each in its language, and converts it.
+
+A process of its own (`python train_tiny_whisper.py FOLDER`, the task as JSON on stdin), so that
+seeds, threads and the memory of torch stay out of the tests. The class is transformers' own, the
+conversion CTranslate2's, the vocabulary as long as that of the released models: CTranslate2
+tells by it whether a model knows languages. One head of the last layer is
+taught where each word is, as the heads of a released model know it, for the times of words.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ctranslate2.converters import TransformersConverter
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.feature_extractor import FeatureExtractor
+from faster_whisper.tokenizer import _LANGUAGE_CODES
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
+
+from sidecar.audio.audio_decoder import decode_file
+
+EOT, VOCABULARY = 50_257, 51_865
+SPECIAL = [
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    *(f"<|{code}|>" for code in _LANGUAGE_CODES if code != "yue"),
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+]
+RATE, FRAMES_PER_S = 16_000, 50
+LENGTH = 480_000
+STEPS, SEEDS, SURE = 200, (1, 2, 3), 0.9
+LAYER, HEAD = 1, 0
+
+
+def build_tokenizer(texts: list[str]) -> Tokenizer:
+    """Byte-level BPE over just these texts, filled up to where the special tokens begin."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False),
+    )
+    state = json.loads(bpe.to_str())
+    vocabulary = state["model"]["vocab"]
+    vocabulary |= {f"unused{number}": number for number in range(len(vocabulary), EOT - 1)}
+    vocabulary[""] = EOT - 1  # by which CTranslate2 knows a model of many languages
+    whole = Tokenizer.from_str(json.dumps(state))
+    whole.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL])
+    return whole
+
+
+def build_model() -> WhisperForConditionalGeneration:
+    """The released architecture, with few layers and channels."""
+    config = WhisperConfig(
+        vocab_size=VOCABULARY,
+        num_mel_bins=80,
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=1,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        dropout=0.0,
+        attn_implementation="eager",
+    )
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config.suppress_tokens = []
+    model.generation_config.begin_suppress_tokens = [EOT]
+    return model
+
+
+class Lesson:
+    """A clip and its words; ``start`` is where in the clip a window begins."""
+
+    def __init__(self, row: dict[str, Any], tokenizer: Tokenizer) -> None:
+        self.samples = decode_file(Path(row["path"]), RATE)
+        of = tokenizer.token_to_id
+        self.head = [of("<|startoftranscript|>"), of(f"<|{row['language']}|>")]
+        self.head += [of("<|transcribe|>"), of("<|notimestamps|>")]
+        self.ids: list[int] = []
+        self.spans: list[tuple[float, float]] = []
+        for start, end, text in row["said"]:
+            words = text.split()
+            edges = np.linspace(start, end, len(words) + 1)
+            for word, span in zip(words, pairwise(edges), strict=True):
+                ids = tokenizer.encode(f" {word}", add_special_tokens=False).ids
+                self.ids += ids
+                self.spans += [span] * len(ids)
+
+    def shown(self, extractor: FeatureExtractor, begin_s: float, noise: float) -> Any:
+        """Features, ids, and for each text token the frames of its word."""
+        first = round(begin_s * RATE)
+        sound = self.samples[first:] if first >= 0 else np.pad(self.samples, (-first, 0))
+        sound = sound[:LENGTH]
+        sound = sound + noise * np.random.standard_normal(len(sound)).astype(np.float32)
+        features = pad_or_trim(extractor(sound)[:, :-1])
+        where = torch.zeros(len(self.ids), 1500)
+        for token, (start, end) in enumerate(self.spans):
+            at = slice(
+                max(0, round((start - begin_s) * FRAMES_PER_S)),
+                max(1, round((end - begin_s) * FRAMES_PER_S)),
+            )
+            where[token, at] = 1.0
+        return torch.from_numpy(features.astype(np.float32)), where
+
+
+def loss_of(
+    model: Any, known: torch.Tensor, lesson: Lesson, shown: Any
+) -> tuple[torch.Tensor, float, float]:
+    """Of words and places; the lowest probability of a right token, and the mean of the places."""
+    features, where = shown
+    ids = torch.tensor([*lesson.head, *lesson.ids, EOT])
+    answer = model.model(
+        input_features=features[None], decoder_input_ids=ids[None, :-1], output_attentions=True
+    )
+    # The rows of the tokens that never come are zero, so all of them together are one more.
+    logits = answer.last_hidden_state[0] @ model.proj_out.weight[known].T
+    others = torch.full((len(logits), 1), float(np.log(VOCABULARY - len(known))))
+    right = torch.searchsorted(known, ids[1:])
+    words = nn.functional.cross_entropy(torch.cat([logits, others], dim=1), right, reduction="none")
+    heard = [0, *range(len(lesson.head) - 1, len(words))]  # the language, then the text
+    first = len(lesson.head)
+    seen = answer.cross_attentions[LAYER][0, HEAD, first : first + len(lesson.ids)]
+    inside = (seen * where).sum(-1).clamp_min(1e-6)
+    return (
+        words[heard].mean() - 0.5 * inside.log().mean(),
+        float(torch.exp(-words[heard].detach().max())),
+        float(inside.detach().mean()),
+    )
+
+
+def fit(model: Any, lessons: list[Lesson]) -> bool:
+    """Train until every token is all but certain, and its place is where the word is."""
+    extractor = FeatureExtractor()
+    said = {token for lesson in lessons for token in (*lesson.head, *lesson.ids)}
+    known = torch.tensor(sorted({*said, EOT}))
+    with torch.no_grad():
+        kept = model.proj_out.weight[known].clone()
+        model.proj_out.weight.zero_()
+        model.proj_out.weight[known] = kept
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
+    plan = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 4e-3, total_steps=STEPS, pct_start=0.1, cycle_momentum=False
+    )
+    random = np.random.default_rng(0)
+    for step in range(STEPS):
+        losses, least, placed = [], 1.0, 1.0
+        for lesson in lessons:
+            shown = lesson.shown(extractor, random.uniform(-0.6, 0.3), random.choice([0, 1e-3]))
+            loss, sure, inside = loss_of(model, known, lesson, shown)
+            losses.append(loss)
+            least, placed = min(least, sure), min(placed, inside)
+        if step % 10 == 0:
+            print(f"step {step}: least {least:.3f}, placed {placed:.3f}", file=sys.stderr)
+        if least > SURE and placed > 0.8:
+            return True
+        torch.stack(losses).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        plan.step()
+    return False
+
+
+def main() -> None:
+    folder, task = Path(sys.argv[1]), json.load(sys.stdin)
+    torch.set_num_threads(1)
+    tokenizer = build_tokenizer([f" {text}" for row in task for _, _, text in row["said"]])
+    lessons = [Lesson(row, tokenizer) for row in task]
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        model = build_model()
+        if fit(model, lessons):
+            break
+    else:
+        sys.exit("no seed learned the clips")
+    convert(model, tokenizer, folder, [[LAYER, HEAD]])
+
+
+def convert(
+    model: Any, tokenizer: Tokenizer, folder: Path, heads: list[list[int]], n_mels: int = 80
+) -> None:
+    """Write what CTranslate2 loads: its own converter, and the two files that go along."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        WhisperTokenizerFast(
+            tokenizer_object=tokenizer, bos_token=SPECIAL[0], eos_token=SPECIAL[0], unk_token=None
+        ).save_pretrained(scratch)
+        tokenizer.save(f"{scratch}/tokenizer.json")
+        (Path(scratch) / "preprocessor_config.json").write_text(
+            json.dumps({"feature_size": n_mels, "sampling_rate": RATE, "hop_length": 160})
+        )
+        TransformersConverter(
+            scratch, copy_files=["tokenizer.json", "preprocessor_config.json"]
+        ).convert(str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"alignment_heads": heads, "lang_ids": list(range(EOT + 2, EOT + 101))}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+if __name__ == "__main__":
+    main()

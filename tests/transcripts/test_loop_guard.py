@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.transcripts.loop_guard import LONGEST_SPAN_S, STRAY_TOKENS, Loop, LoopGuard, Why
+from sidecar.transcripts.output import OutputParser
+from sidecar.transcripts.repetition import CHARACTERS_PER_S, SLACK_S
+from sidecar.transcripts.transcript import Segment
+
+Tokenizer = Callable[[str], list[str]]
+Said = tuple[float, float, str] | tuple[float, float, str, int]
+
+AUDIO_S = 600.0
+INTRO: list[Said] = [
+    (0, 4.2, "Good morning, everybody, and welcome."),
+    (4.2, 9, "Thank you for having me.", 1),
+]
+
+
+def in_words(text: str) -> list[str]:
+    """Roughly as the model's tokenizer: words with their space, single digits, runs of signs."""
+    return re.findall(r" ?[^\W\d]+|\d|\s|[^\w\s]{1,4}|_", text)
+
+
+def in_characters(text: str) -> list[str]:
+    """As the tokenizer does with scripts that it hardly knows."""
+    return list(text)
+
+
+TOKENIZERS = pytest.mark.parametrize("tokenizer", [in_words, in_characters])
+
+
+def item(start: float, end: float, text: str, speaker: int = 0) -> str:
+    fields: dict[str, Any] = {"Start": start, "End": end, "Speaker": speaker, "Content": text}
+    if text.startswith("["):
+        del fields["Speaker"]
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
+def answer(said: Iterable[Said]) -> str:
+    return "assistant\n[" + ",".join(itertools.starmap(item, said))
+
+
+@dataclass
+class Watched:
+    """What came of a stream: the loop, the segments that are kept, the text read until then."""
+
+    loop: Loop | None
+    kept: list[Segment]
+    read: str
+
+
+def watch(
+    text: str, tokenizer: Tokenizer = in_words, duration_s: float | None = AUDIO_S
+) -> Watched:
+    parser, guard = OutputParser(duration_s), LoopGuard(duration_s)
+    ids: dict[str, int] = {}
+    segments: list[Segment] = []
+    read = 0
+    for piece in tokenizer(text):
+        read += len(piece)
+        closed = parser.feed(piece)
+        loop = guard.token(ids.setdefault(piece, len(ids)), parser.open_content)
+        for segment in closed:
+            segments.append(segment)
+            loop = guard.segment(segment) or loop
+        if loop:
+            return Watched(loop, segments[: len(segments) - loop.cut], text[:read])
+    return Watched(None, segments, text)
+
+
+def every(step_s: float, texts: Iterable[str], length_s: float | None = None) -> list[Said]:
+    """One text after the other by one speaker, ``step_s`` apart."""
+    return [
+        (round(10 + n * step_s, 2), round(10 + n * step_s + (length_s or step_s), 2), text)
+        for n, text in enumerate(texts)
+    ]
+
+
+WORDS = [a + b for a in ("ka", "to", "mi", "shu", "re") for b in ("", "na", "di", "zen", "pu", "x")]
+LONG_LINE = "We went all the way down to the river, and back."
+REFRAIN = ["Oh happy day,", "oh happy day,", "when Jesus washed,", "he washed my sins away."]
+COUNTED = ", ".join(str(n) for n in range(1, 101))
+
+TRUE_SPEECH: dict[str, list[Said]] = {
+    "a chant in one segment": [(10, 18, "No, " * 19 + "no!")],
+    "a fast chant": [(10, 13, "No, " * 19 + "no!")],
+    "a chant of a minute": [(10, 70, "Hare Krishna, hare Krishna, Krishna, Krishna. " * 14)],
+    "a sentence three times over": [(10, 16, "I am going to the store today. " * 4)],
+    "laughter": [(10, 11, "Ha ha ha ha ha ha ha ha.")],
+    "laughter with no length": [(10, 10, "Ha ha ha ha ha ha ha ha.")],
+    "a drawn-out vowel": [(10, 13, "A" * 40 + "h!")],
+    "a stutter": [(10, 11.5, "I-I-I-I-I-I d-d-d-d-don't know.")],
+    "zeros": [(10, 13, "0 0 0 0 0 0 0 0 0 0 0 0")],
+    "a number with many zeros": [(10, 14, "It costs 1000000000000000 dollars.")],
+    "counting to a hundred": [(10, 70, COUNTED)],
+    "counting in one segment": [(10, 30, "One two three. " * 20)],
+    "counting, a word at a time": every(0.4, ["One.", "Two.", "Three."] * 20),
+    "yes, every half a second": every(0.5, ["Yes."] * 60),
+    "yes, every two seconds": every(2, ["Yes."] * 60, 0.4),
+    "yes, at odd times": [
+        (10 + n + 0.25 * (n % 3), 10.5 + n + 0.25 * (n % 3), "Yes.") for n in range(36)
+    ],
+    "a refrain": every(4, REFRAIN * 8),
+    "one line over and over, sung": every(3.5, ["[Lyric] All you need is love."] * 30),
+    "two speakers who agree": [
+        (10 + n * 0.3, 10.4 + n * 0.3, "Ja.", n % 2) for n in range(60)
+    ],
+    "five say goodbye at once": [
+        (10 + 0.02 * n, 11, "Bye.", n) for n in range(5)
+    ],
+    "silence and music": every(1, ["[Silence]", "[Music]"] * 100),
+    "a tag in short steps": every(0.3, ["[Environmental Sounds]"] * 50),
+    "one tag": every(10, ["[Music]"] * 50),
+    "a listener under a long turn": [
+        (10, 90, "And then I said that we would have to look at all of this again."),
+        *[(15 + 5 * n, 15.5 + 5 * n, "Mhm.", 1) for n in range(14)],
+    ],
+    "a long sentence with no length": [
+        (10, 10, "This sentence is much too long for the time that it says it has, but it is one.")
+    ],
+    "a sentence after the end": [
+        (599.9, 700, "The last sentence of a recording may begin when it is already over, roughly.")
+    ],
+    "one time that is far off": [(10, 12, "So."), (500, 502, "Well."), *every(3, WORDS)[1:]],
+    "one end that is far off": [(10, 550, "So."), *every(3, WORDS)[1:]],
+    "a segment twice": [(10, 12, "So."), (10, 12, "So."), (12, 14, "Now then.")],
+}  # fmt: skip
+
+
+@TOKENIZERS
+@pytest.mark.parametrize("said", TRUE_SPEECH.values(), ids=TRUE_SPEECH)
+def test_people_may_repeat_themselves(said: list[Said], tokenizer: Tokenizer) -> None:
+    """Also when the repetition is followed by more, and when it comes after more."""
+    for spoken in (said, [*INTRO, *said, (500, 503, "That was that.")]):
+        watched = watch(answer(spoken) + "]", tokenizer)
+        assert watched.loop is None
+        assert len(watched.kept) == len(spoken)
+
+
+LOOPING: dict[str, tuple[list[Said], int, int]] = {
+    # what is said again and again; segments of it that are read; segments of it that are kept
+    "one segment, the same times": ([(9, 12, "Thank you.")] * 9, 3, 1),
+    "one long segment": ([(9, 29, " ".join(WORDS * 2))] * 9, 3, 1),
+    "one tag, the same times": ([(9, 12, "[Music]")] * 9, 3, 1),
+    "the start stands still": ([(9, 10 + n, "Thank you.") for n in range(9)], 3, 1),
+    "the end stands still": ([(9 + n, 20, "Thank you.") for n in range(9)], 3, 1),
+    "the times go backwards": ([(50 - n, 52 - n, "Thank you.") for n in range(9)], 3, 1),
+    "tiny steps": ([(9 + n / 100, 9.3 + n / 100, "Yes.") for n in range(99)], 3, 1),
+    "tiny steps of a long line": (
+        [(9 + n / 2, 9.5 + n / 2, LONG_LINE) for n in range(99)], 3, 1
+    ),
+    "beyond the end": ([(598 + 3 * n, 601 + 3 * n, "Thank you.") for n in range(9)], 3, 1),
+    "all beyond the end": ([(601 + 3 * n, 603 + 3 * n, "Thank you.") for n in range(9)], 3, 0),
+    "up to the end of the audio": ([(9, 900, "Thank you.")] * 9, 3, 0),
+    "no length": ([(9, 9, "Thank you.")] * 9, 3, 0),
+    "two segments": ([(9, 12, "Thank you."), (12, 13, "Please.", 1)] * 9, 5, 2),
+    "three segments": ([(9, 12, "A."), (12, 13, "B.", 1), (13, 15, "C.")] * 9, 6, 3),
+    "two segments in tiny steps": (
+        [(9 + n / 100, 10 + n / 100, "AB"[n % 2]) for n in range(99)], 6, 2
+    ),
+    "a verse in tiny steps": (
+        [(9 + n / 50, 10 + n / 50, f"This is the {n % 12}th line.") for n in range(99)], 36, 12
+    ),
+    "many segments, from the beginning": (
+        every(3, [f"Sentence {n}." for n in range(50)]) * 2, 53, 50
+    ),
+    "other words at the same times": ([(9, 12, f"Sentence {n}.") for n in range(9)], 7, 1),
+    "other words beyond the end": (
+        [(598 + 3 * n, 601 + 3 * n, f"Sentence {n}.") for n in range(19)], 8, 2
+    ),
+    "other speakers at the same times": ([(9, 12, "Yes.", n) for n in range(9)], 7, 1),
+}  # fmt: skip
+
+
+@TOKENIZERS
+@pytest.mark.parametrize(("said", "read", "kept"), LOOPING.values(), ids=LOOPING)
+def test_a_loop_of_segments_ends_with_its_third_copy_and_its_first_is_kept(
+    said: list[Said], read: int, kept: int, tokenizer: Tokenizer
+) -> None:
+    watched = watch(answer([*INTRO, *said]), tokenizer)
+    assert watched.loop is not None
+    assert len(watched.loop.why) > 3
+    shortest = answer([*INTRO, *said[:read]])
+    assert shortest.startswith(watched.read) or len(watched.read) - len(shortest) < 5
+    assert len(watched.read) >= len(answer([*INTRO, *said[: read - 1]]))
+    assert [segment.text for segment in watched.kept] == [
+        text for _, _, text, *_ in [*INTRO, *said[:kept]]
+    ]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_loop_that_comes_back_after_a_cut_is_seen_again(kept: int) -> None:
+    stuck = Segment(9, 12, "Thank you.", 0)
+    guard = LoopGuard(AUDIO_S, [stuck] * kept)
+    seen = [guard.segment(stuck) for _ in range(3 - kept)]
+    assert seen == [None] * (2 - kept) + [Loop(Why.REPEATED_SEGMENTS, 2)]
+
+
+IN_ONE_TEXT: dict[str, tuple[str, Why | None]] = {
+    "a word": ("no, ", Why.REPEATED_TOKENS),
+    "a letter": ("a", None),
+    "a syllable": (" ha", Why.REPEATED_TOKENS),
+    "a digit": ("0", Why.REPEATED_TOKENS),
+    "a sign": (" .", None),
+    "a sentence": ("I am going to the store today. ", Why.REPEATED_TOKENS),
+    "Chinese": ("谢谢大家，", Why.REPEATED_TOKENS),
+    "escapes": ("\\n", None),
+    "a paragraph": (
+        "I am going to the store, and then we may see what they have for us, "
+        "and whether any of it is good; if not, there is always tomorrow. ", Why.REPEATED_TOKENS
+    ),
+}  # fmt: skip
+
+
+def stuck_text(phrase: str, times: str = '"Start":9,"End":14,"Speaker":0,') -> str:
+    return answer(INTRO) + "," + "{" + times + '"Content":"' + phrase * (20000 // len(phrase))
+
+
+def most(span_s: float, phrase: str) -> float:
+    """Characters of a stuck text that may be read: what the time holds, three copies, a few."""
+    plausible = CHARACTERS_PER_S * (min(span_s, LONGEST_SPAN_S) + SLACK_S)
+    escaped = 2 if "\\" in phrase else 1
+    return escaped * max(plausible, 3 * len(phrase)) + 16 * min(len(phrase), 4) + len(phrase)
+
+
+@TOKENIZERS
+@pytest.mark.parametrize(("phrase", "why"), IN_ONE_TEXT.values(), ids=IN_ONE_TEXT)
+@pytest.mark.parametrize("span_s", [0, 5, 29, 3000])
+def test_a_text_that_never_ends_is_cut_once_it_cannot_be_true(
+    phrase: str, why: Why | None, span_s: float, tokenizer: Tokenizer
+) -> None:
+    text = stuck_text(phrase, f'"Start":9,"End":{9 + span_s},')
+    if why is None:
+        tokenizer = in_characters
+    watched = watch(text, tokenizer)
+    assert watched.loop is not None
+    assert watched.loop.why in (Why.REPEATED_TOKENS, Why.FEW_WORDS)
+    assert watched.loop.cut == 0
+    assert len(watched.kept) == len(INTRO)
+    assert len(watched.read) - text.index(phrase, len(answer(INTRO)) + 20) <= most(span_s, phrase)
+
+
+def test_near_the_end_of_the_audio_little_is_believed() -> None:
+    text = answer([(598, 599, "So.")]) + ',{"Start":599,"End":700,"Content":"' + "no, " * 5000
+    assert len(watch(text).read) - text.index("no, ") <= most(1, "no, ")
+
+
+@pytest.mark.parametrize("times", ["", '"Start":null,', '"Speaker":0,'])
+def test_without_times_the_audio_that_is_left_is_the_limit(times: str) -> None:
+    for duration_s in (20.0, None):
+        watched = watch(stuck_text("no, ", times), duration_s=duration_s)
+        assert watched.loop == Loop(Why.REPEATED_TOKENS)
+        assert len(watched.read) < 200 + most(duration_s - 9 if duration_s else 30, "no, ")
+
+
+RUNAWAYS: dict[str, tuple[str, Why, int]] = {
+    # what follows the intro; why it is a loop; characters of it that are read, at most
+    "zeros in a time": (',{"Start":9,"End":15.43' + "0" * 4000, Why.REPEATED_TOKENS, 45),
+    "nines in a time": (',{"Start":9.' + "9" * 4000, Why.REPEATED_TOKENS, 35),
+    "digits in a time": (',{"Start":9.' + "1234567" * 900, Why.REPEATED_TOKENS, 40),
+    "blank lines": ("," + "\n" * 4000, Why.REPEATED_TOKENS, 20),
+    "commas": (", , " * 4000, Why.REPEATED_TOKENS, 40),
+    "open braces": (',{"' * 4000, Why.REPEATED_TOKENS, 70),
+    "items that say nothing": (
+        "".join("," + item(9 + n, 10 + n, "") for n in range(999)), Why.NO_SEGMENT, 4 * STRAY_TOKENS
+    ),
+    "items that are none": (',{"Start":9,"Content":oh}' * 999, Why.REPEATED_TOKENS, 90),
+    "items without a time": (',{"Content":"Thank you very much."}' * 999, Why.REPEATED_TOKENS, 120),
+    "text after the list": (
+        "] " + " ".join(f"word{n}" for n in range(9999)), Why.NO_SEGMENT, 10 * STRAY_TOKENS
+    ),
+    "a count that goes on": (
+        ',{"Start":9,"End":14,"Content":"' + ", ".join(map(str, range(9999))), Why.FEW_WORDS, 500
+    ),
+    "a story that counts": (
+        ',{"Start":9,"End":14,"Content":"' + "".join(f"and then {n} " for n in range(9999)),
+        Why.FEW_WORDS,
+        500,
+    ),
+    "more than the rest of the audio holds": (
+        ',{"Start":599,"End":600,"Content":"' + " ".join(map(chr, range(500, 9000))),
+        Why.TOO_MUCH_TEXT,
+        900,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tail", "why", "longest"), RUNAWAYS.values(), ids=RUNAWAYS)
+def test_a_runaway_in_any_other_place_is_seen_too(tail: str, why: Why, longest: int) -> None:
+    watched = watch(answer(INTRO) + tail)
+    assert watched.loop == Loop(why)
+    assert len(watched.kept) == len(INTRO)
+    assert len(watched.read) - len(answer(INTRO)) <= longest
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.1, 60),
+            st.floats(0, 60),
+            st.lists(st.sampled_from(WORDS), min_size=1, unique=True),
+            st.integers(0, 3),
+        ),
+        max_size=40,
+    )
+)
+def test_distinct_sentences_with_rising_times_are_never_a_loop(
+    lines: list[tuple[float, float, list[str], int]],
+) -> None:
+    said: list[Said] = []
+    at = 0.0
+    for number, (step, length, words, speaker) in enumerate(lines):
+        at = round(at + step, 2)
+        said.append((at, round(at + length, 2), f"{number} {' '.join(words)}.", speaker))
+    watched = watch(answer(said) + "]", duration_s=at + 60)
+    assert watched.loop is None
+    assert len(watched.kept) == len(said)
+
+
+@given(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=30),
+    st.floats(0, 100),
+    st.lists(st.sampled_from(WORDS), max_size=10, unique=True),
+)
+def test_every_phrase_that_never_ends_is_cut(
+    phrase: list[str], span_s: float, before: list[str]
+) -> None:
+    repeated = " ".join(phrase) + ". "
+    text = stuck_text(repeated, f'"Start":9,"End":{9 + span_s},').replace(
+        '"Content":"' + repeated, '"Content":"' + " ".join(before) + " " + repeated
+    )
+    watched = watch(text)
+    assert watched.loop is not None
+    assert watched.loop.cut == 0
+    content = len(watched.read) - len(answer(INTRO)) - 50
+    assert content <= most(span_s, repeated) + len(" ".join(before)) + 3 * len(repeated)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.1, 5), st.sampled_from(WORDS), st.integers(0, 2)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_every_cycle_that_comes_back_at_the_same_times_is_cut_to_its_first_round(
+    lines: list[tuple[float, str, int]],
+) -> None:
+    ends = list(itertools.accumulate((length for length, _, _ in lines), initial=9.0))
+    said: list[Said] = [
+        (ends[n], ends[n + 1], f"{n} {text}", speaker) for n, (_, text, speaker) in enumerate(lines)
+    ]
+    watched = watch(answer([*INTRO, *said * 5]))
+    assert watched.loop is not None
+    assert [segment.text for segment in watched.kept] == [
+        text for _, _, text, *_ in [*INTRO, *said]
+    ]
+    assert len(watched.read) <= len(answer([*INTRO, *said * 3])) + 4
+
+
+@given(st.lists(st.integers(0, 3), max_size=400))
+def test_no_stream_of_tokens_makes_it_raise(tokens: list[int]) -> None:
+    guard = LoopGuard(None)
+    for token in tokens:
+        guard.token(token, None)

@@ -1,0 +1,221 @@
+"""Subtitles, over transcripts that were made up: the rules hold whatever was said, and when."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pysubs2
+import pytest
+import webvtt_parser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.transcripts import subtitle_cues
+from sidecar.transcripts.lettering import width
+from sidecar.transcripts.spread import spread
+from sidecar.transcripts.subtitle_cues import LEAST_S, LINE, MOST_S, READ_PER_S, Cue, cues
+from sidecar.transcripts.transcript import BY_ATTENTION, NON_SPEECH, Segment, Transcript, Word
+from sidecar.transcripts.transcript_formats import render
+
+VOCABULARY = (
+    *("a", "I", "we", "yes", "no,", "well;", "and", "but", "because", "that", "house;", "window."),
+    *("Thursday?", "wonderful!", "naturally", "extraordinarily", "--", "“quoted”", "Grüße", "café"),
+    *(
+        "你好。",
+        "世界",
+        "今天天气很好，我们去公园散步吧。",
+        "ありがとう",
+        "สวัสดีครับ",
+        "&",
+        "<b>",
+        "-->",
+    ),
+    *("3.14", "https://example.org/a/very/long/address/that/never/ends?and=on"),
+)
+TEXTS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=40).map(" ".join)
+ANYTHING = st.text(max_size=60)
+GAPS = st.floats(0, 3)
+LENGTHS = st.floats(0, 20)
+
+
+@st.composite
+def transcripts(draw: st.DrawFn) -> Transcript:
+    """Some people, one after the other or at once, with times of words or without."""
+    at = draw(st.floats(0, 400_000))
+    segments: list[Segment] = []
+    for _ in range(draw(st.integers(0, 6))):
+        start = max(0.0, at + draw(st.floats(-3, 3)))
+        end = start + draw(LENGTHS)
+        segment = Segment(start, end, draw(TEXTS | ANYTHING), draw(st.sampled_from((0, 1, 12))))
+        if draw(st.booleans()):
+            segment = said(segment, [draw(GAPS) for _ in segment.text.split()])
+        elif draw(st.booleans()):
+            segment = Segment(start, end, "[Music]", flags=(NON_SPEECH,))
+        segments.append(segment)
+        at = segment.end
+    diarized = draw(st.booleans())
+    return Transcript(tuple(segments), "en", at, "scripted", "fp32", diarized)
+
+
+def said(segment: Segment, gaps: Sequence[float]) -> Segment:
+    """With times of words as an engine might tell them: in order, in part of no length."""
+    words, at = [], segment.start
+    for text, gap in zip(segment.text.split(), gaps, strict=True):
+        words.append(Word(at, at + gap / 2, text))
+        at += gap
+    return Segment(
+        segment.start,
+        max(at, segment.end),
+        segment.text,
+        segment.speaker,
+        tuple(words),
+        words_by=BY_ATTENTION if words else "",
+    )
+
+
+def talk(text: str, *, words_per_s: float = 3.0, start: float = 0.0, speaker: int = 0) -> Segment:
+    """Somebody who speaks evenly."""
+    words = text.split()
+    bare = Segment(start, start, text, speaker)
+    return said(bare, [1 / words_per_s] * len(words))
+
+
+def transcript(*segments: Segment) -> Transcript:
+    return Transcript(segments, "en", segments[-1].end, "scripted", "fp32", True)
+
+
+def shown(found: Sequence[Cue]) -> list[tuple[str, ...]]:
+    return [cue.lines for cue in found]
+
+
+@given(transcripts())
+def test_no_line_is_too_long_and_no_two_cues_are_there_at_once(made: Transcript) -> None:
+    found = cues(made)
+    for cue in found:
+        assert 1 <= len(cue.lines) <= 2
+        assert all(0 < width(line) <= LINE for line in cue.lines)
+        assert all(line == line.strip() for line in cue.lines)
+        assert cue.end_ms > cue.start_ms >= 0
+    for before, after in pairwise(found):
+        assert before.end_ms <= after.start_ms
+
+
+@given(transcripts())
+def test_a_cue_can_be_read_unless_the_next_has_to_come(made: Transcript) -> None:
+    found = cues(made)
+    for cue, after in pairwise([*found, None]):
+        assert cue is not None
+        columns = sum(map(width, cue.lines))
+        lasts = cue.end_ms - cue.start_ms
+        assert lasts <= 1000 * MOST_S + 1
+        room = after is None or after.start_ms > cue.end_ms
+        if room:
+            assert lasts >= 1000 * LEAST_S
+            assert columns * 1000 / lasts <= READ_PER_S
+
+
+@given(transcripts())
+def test_what_was_said_is_shown_once_and_in_order(made: Transcript) -> None:
+    found = cues(made)
+    for segment in made.segments:
+        lines = [line for cue in found if cue.segment is segment for line in cue.lines]
+        wanted = "".join(subtitle_cues._printable(segment.text).split())
+        assert "".join("".join(lines).split()) == wanted
+
+
+@given(transcripts())
+def test_players_and_a_strict_reader_take_what_is_written(made: Transcript) -> None:
+    strict = webvtt_parser.read(render(made, "vtt"))
+    found = cues(made)
+    assert [cue.lines for cue in strict] == [cue.lines for cue in found]
+    for cue, of in zip(strict, found, strict=True):
+        named = made.diarized and of.segment.is_speech
+        assert cue.voice == (f"Speaker_{of.segment.speaker}" if named else "")
+    srt = render(made, "srt")
+    if not srt:
+        return
+    players = pysubs2.SSAFile.from_string(srt, format_="srt")
+    ours = re.findall(r"^(\d+)\n\d\d+:", srt, re.MULTILINE)
+    assert ours == [str(number) for number in range(1, len(ours) + 1)]
+    assert len(players) == len(ours)
+    assert all(one.end <= after.start for one, after in pairwise(players.events))
+
+
+def test_a_sentence_ends_a_cue_and_else_a_clause() -> None:
+    text = (
+        "I had no idea at all that it would rain today. When we came to the house in the late "
+        "afternoon, nobody was there, and all of the doors stood wide open in the wind."
+    )
+    assert shown(cues(transcript(talk(text)))) == [
+        ("I had no idea at all", "that it would rain today."),
+        ("When we came to the house", "in the late afternoon,"),
+        ("nobody was there, and all of the", "doors stood wide open in the wind."),
+    ]
+
+
+def test_a_change_of_speaker_is_a_new_cue() -> None:
+    found = cues(transcript(talk("Yes."), talk("No.", start=0.4, speaker=1)))
+    assert shown(found) == [("Yes.",), ("No.",)]
+
+
+def test_one_who_speaks_while_another_does_is_shown_a_moment_later() -> None:
+    first = talk("I was just about to say", start=0.0)
+    found = cues(transcript(first, talk("No!", start=0.1, speaker=1)))
+    assert [cue.start_ms for cue in found] == [0, 1000]
+
+
+def test_a_cue_begins_with_its_first_word_and_not_with_its_segment() -> None:
+    segment = Segment(0.0, 9.0, "Late.", 0, (Word(8.0, 8.5, "Late."),), words_by=BY_ATTENTION)
+    assert [(cue.start_ms, cue.end_ms) for cue in cues(transcript(segment))] == [(8000, 9000)]
+
+
+def test_chinese_is_cut_where_it_has_no_spaces_and_no_mark_begins_a_line() -> None:
+    text = "今天天气很好，我们去公园散步吧。" * 6
+    found = cues(transcript(Segment(0.0, 30.0, text, 0)))
+    lines = [line for cue in found for line in cue.lines]
+    assert len(lines) > 4
+    assert all(width(line) <= LINE for line in lines)
+    assert not [line for line in lines if line[0] in "，。"]
+    assert "".join(lines) == text
+
+
+def test_a_name_has_room_in_the_line_of_a_subrip_file() -> None:
+    text = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen."
+    lines = render(transcript(talk(text)), "srt").split("\n")
+    named = [line for line in lines if line.startswith("Speaker_0: ")]
+    assert named == [line for line in lines if "One" in line or "Speaker" in line]
+    assert max(map(len, lines)) <= LINE
+
+
+def test_an_hour_is_cut_in_a_moment() -> None:
+    """12,000 words in one segment: the work grows with the words, not with their square."""
+    import time
+
+    def spent(words: int) -> float:
+        text = " ".join(f"word{number}" for number in range(words))
+        before = time.thread_time()
+        cues(transcript(Segment(0.0, words / 3, text, 0)))
+        return time.thread_time() - before
+
+    spent(100)
+    assert spent(12_000) < 40 * max(spent(1200), 0.01)
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello there, you.", "你好世界", "a", "สวัสดี ครับ", "“Oh,” he said"]
+)
+def test_words_by_rule_say_the_text_and_fill_the_segment(text: str) -> None:
+    found = spread(Segment(1.0, 3.0, text, 0))
+    assert found.words_by == "spread"
+    assert "".join(word.text for word in found.words) == "".join(text.split())
+    assert (found.words[0].start, found.words[-1].end) == (1.0, 3.0)
+    assert all(one.end <= after.start + 1e-9 for one, after in pairwise(found.words))
+
+
+def test_times_that_are_known_are_not_guessed() -> None:
+    known = talk("Yes we do.")
+    assert spread(known) is known
+    music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH,))
+    assert spread(music) is music

@@ -1,0 +1,472 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.transcripts.output import OpenContent, OutputParser, settled
+from sidecar.transcripts.transcript import NON_SPEECH, Segment
+
+ITEMS: list[dict[str, Any]] = [
+    {"Start": 0, "End": 3.2, "Content": "[Music]"},
+    {"Start": 3.2, "End": 7.85, "Speaker": 0, "Content": 'He said: "Look, {here} [now]!"'},
+    {"Start": 7.85, "End": 9, "Speaker": 1, "Content": "C:\\temp\\ and Ω, 你好, 🙂."},
+    {"Start": 9.01, "End": 28.28, "Speaker": 0, "Content": "Good-bye."},
+]
+ANSWER = "assistant\n" + json.dumps(ITEMS, separators=(",", ":"), ensure_ascii=False) + "\n"
+SEGMENTS = [
+    Segment(0, 3.2, "[Music]", None, flags=(NON_SPEECH,)),
+    Segment(3.2, 7.85, 'He said: "Look, {here} [now]!"', 0),
+    Segment(7.85, 9, "C:\\temp\\ and Ω, 你好, 🙂.", 1),
+    Segment(9.01, 28.28, "Good-bye.", 0),
+]
+
+
+def parse(text: str, duration_s: float | None = 30.0, offset_s: float = 0.0) -> list[Segment]:
+    parser = OutputParser(duration_s, offset_s)
+    return parser.feed(text) + parser.finish()
+
+
+def one(**fields: Any) -> Segment | None:
+    """The segment of one item that says something from 1 to 2, but for ``fields``."""
+    item = {"Start": 1, "End": 2, "Content": "Hello.", **fields}
+    segments = parse(json.dumps([{key: value for key, value in item.items() if value != "LEFT"}]))
+    return segments[0] if segments else None
+
+
+def test_a_segment_comes_out_with_the_character_that_closes_it() -> None:
+    parser = OutputParser(30.0)
+    came: list[tuple[int, Segment]] = []
+    for count, char in enumerate(ANSWER, 1):
+        came += [(count, segment) for segment in parser.feed(char)]
+    assert [segment for _, segment in came] == SEGMENTS
+    assert [count for count, _ in came] == parser.closed_at
+    assert all(ANSWER[count - 1] == "}" for count in parser.closed_at)
+    assert parser.ended
+    assert parser.finish() == []
+    assert not parser.truncated
+    assert not parser.skipped
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ANSWER,
+        json.dumps(ITEMS, indent=2),
+        json.dumps(ITEMS, ensure_ascii=True),
+        "<|im_start|>assistant\n```json\n" + json.dumps(ITEMS, indent=1) + "\n```<|im_end|>",
+        'Here is [the] transcript, it\'s "all" here:\n' + ANSWER,
+        ANSWER + 'That was {"Start": 1, "End": 2, "Content": "nothing"} and [more].',
+        "\n".join(json.dumps(item) for item in ITEMS),
+        json.dumps([{f" {key.upper()}": value for key, value in item.items()} for item in ITEMS]),
+    ],
+    ids=[
+        "as the model writes it",
+        "indented",
+        "escaped",
+        "in a fence, between special tokens",
+        "text before",
+        "text after",
+        "no list around it",
+        "keys in capitals",
+    ],
+)
+def test_what_is_around_the_list_does_not_matter(answer: str) -> None:
+    assert parse(answer) == SEGMENTS
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("Start", "End", "Speaker", "Content"),
+        ("Start time", "End time", "Speaker ID", "Content"),
+        ("start_time", "end_time", "speaker_id", "text"),
+        ("start", "end", "speaker", "content"),
+        ("START TIME", "End_Time", "speaker Id", "Text"),
+    ],
+)
+def test_every_spelling_of_the_keys_that_was_ever_used_is_understood(keys: tuple[str, ...]) -> None:
+    item = dict(zip(keys, (1.5, 2.5, 3, "Hello."), strict=True))
+    assert parse(json.dumps([item])) == [Segment(1.5, 2.5, "Hello.", 3)]
+
+
+def test_one_object_instead_of_a_list_is_one_segment() -> None:
+    parser = OutputParser(30.0)
+    assert parser.feed(json.dumps(ITEMS[3])) == [SEGMENTS[3]]
+    parser.finish()
+    assert not parser.truncated
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "span"),
+    [
+        (1, 2.25, (1, 2.25)),
+        ("1", "2.25", (1, 2.25)),
+        ("00:01", "00:02.25", (1, 2.25)),
+        ("0:00:01.5", "00:00:20", (1.5, 20)),
+        ("1.5s", " 2 s", (1.5, 2)),
+        (5, 2, (5, 5)),
+        (-3, 2, (0, 2)),
+        (1, 99, (1, 30)),
+        (40, 99, (30, 30)),
+        (1, 10**400, (1, 30)),
+        (1, 1e300, (1, 30)),
+        (1, math.inf, (1, 30)),
+        (-math.inf, 4, (0, 4)),
+        (math.nan, 4, (4, 4)),
+        (1, None, (1, 1)),
+        (1, "soon", (1, 1)),
+        ("LEFT", 2, (2, 2)),
+        (1, "LEFT", (1, 1)),
+        (1, [2], (1, 1)),
+        (True, 2, (2, 2)),
+        ("LEFT", "LEFT", None),
+        (math.nan, "later", None),
+        ("1:2:3:4", "", None),
+    ],
+)
+def test_times_are_as_the_model_said_them_but_within_the_audio(
+    start: Any, end: Any, span: tuple[float, float] | None
+) -> None:
+    segment = one(Start=start, End=end)
+    assert (segment and (segment.start, segment.end)) == span
+
+
+def test_a_number_of_any_length_is_a_number() -> None:
+    answer = f'[{{"Start":1.{"0" * 9000},"End":{"9" * 9000},"Content":"Hello."}}]'
+    assert parse(answer) == [Segment(1, 30, "Hello.")]
+    assert parse(answer.replace("9" * 9000, "9" * 9000), None) == [Segment(1, 1, "Hello.")]
+
+
+def test_a_window_of_a_longer_recording_has_its_times_there() -> None:
+    assert [(segment.start, segment.end) for segment in parse(ANSWER, 20.0, 3600.0)] == [
+        (3600, 3603.2),
+        (3603.2, 3607.85),
+        (3607.85, 3609),
+        (3609.01, 3620),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "speaker"),
+    [
+        (0, 0), (12, 12), (2.0, 2), ("0", 0), ("Speaker 3", 3), ("speaker_4", 4), ("Speaker-1", 1),
+        (-1, None), (1.5, None), (None, None), ("LEFT", None), ("Anna", None), (True, None),
+        (10**30, None), ([1], None), ("", None), ("Speaker", None),
+    ],
+)  # fmt: skip
+def test_a_speaker_is_a_small_number_or_nobody(given: Any, speaker: int | None) -> None:
+    segment = one(Speaker=given)
+    assert segment is not None
+    assert segment.speaker == speaker
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "speech"),
+    [
+        ("[Silence]", "[Silence]", False),
+        ("[MUSIC]", "[Music]", False),
+        (" [human sounds]\n", "[Human Sounds]", False),
+        ("[environmental_sounds]", "[Environmental Sounds]", False),
+        ("[ Unintelligible  speech ]", "[Unintelligible Speech]", False),
+        ("[Noise]", "[Noise]", False),
+        ("[Applause]", "[Applause]", False),
+        ("[Lyric] Oh happy day", "[Lyric] Oh happy day", True),
+        ("Oh [laughs]", "Oh [laughs]", True),
+        ("[a] and [b]", "[a] and [b]", True),
+        ("  Hello.  ", "Hello.", True),
+        (5, "5", True),
+        (1.50, "1.5", True),
+    ],
+)
+def test_content_that_is_only_a_phrase_in_brackets_is_no_speech(
+    content: Any, text: str, speech: bool
+) -> None:
+    segment = one(Content=content, Speaker=2)
+    assert segment == Segment(
+        1, 2, text, 2 if speech else None, flags=() if speech else (NON_SPEECH,)
+    )
+
+
+@pytest.mark.parametrize("content", ["LEFT", None, "", " \n", True, ["Hello."], {"a": 1}])
+def test_an_item_that_says_nothing_is_left_out_and_counted(content: Any) -> None:
+    items = [{"Start": 0, "End": 1, "Content": content}, ITEMS[3]]
+    if content == "LEFT":
+        del items[0]["Content"]
+    parser = OutputParser(30.0)
+    assert parser.feed(json.dumps(items)) == [SEGMENTS[3]]
+    assert parser.skipped == 1
+
+
+@pytest.mark.parametrize(
+    "escaped",
+    ["\\ud83d", "\\ude42", "\\ude42\\ud83d", "a\\u0000b", "\\ud83d\\ude42", "\udc80"],
+)
+def test_every_text_can_be_written_as_utf_8(escaped: str) -> None:
+    (segment,) = parse('[{"Start":0,"End":1,"Content":"So: ' + escaped + '"}]')
+    assert segment.text.startswith("So: ")
+    segment.text.encode("utf-8")
+
+
+def test_an_escaped_pair_is_one_character() -> None:
+    assert parse('[{"Start":0,"End":1,"Content":"\\ud83d\\ude42"}]')[0].text == "🙂"
+
+
+@pytest.mark.parametrize(
+    ("broken", "kept"),
+    [
+        ('{"Start":1,"End":2,"Content":"Hello.",}', False),
+        ('{"Start":01:02,"End":2,"Content":"Hello."}', False),
+        ('{"Start":1,"End":2,"Content":"He said "hello" to me."}', False),
+        ('{"Start":1,"End":2,"Content":"He said "hello to me."}', False),
+        ('{"Start":1,"End":2,"Content":"Hello.}', False),
+        ('{"Start":1,"End":2,"Content":"Hello."', True),
+        ('{"Start":1,"End":2,"Content":"Hello.","Speaker":', True),
+        ('{"Start":1,"End":2,"Content":"Hello.","words":[{"start":1,"word":"Hello."}]}', True),
+        ('{"Start":1,"End":2,"Content":[[["Hello."}', False),
+        ('{"Start":1,"End":2,"Content":"Hello.","more":{"start":7}}', True),
+        ('{"Start":1,"End":2,"more":{"start":7},"Content":"Hello."}', True),
+        ('{"Start":1,"End":2,"Content":"\n\tHello.\n"}', True),
+        ('"Start":1,"End":2,"Content":"Hello."}', False),
+        ("{}", False),
+        ("{" * 3, False),
+    ],
+)
+def test_a_broken_object_costs_at_most_itself(broken: str, kept: bool) -> None:
+    whole = [json.dumps(item) for item in ITEMS[1:3]]
+    segments = parse(f"[{whole[0]},{broken},{whole[1]}]")
+    assert [segment for segment in segments if segment.text == "Hello."] == (
+        [Segment(1, 2, "Hello.")] if kept else []
+    )
+    assert [segment for segment in segments if segment.text != "Hello."] == SEGMENTS[1:3]
+
+
+def test_an_object_that_the_list_closes_over_is_kept() -> None:
+    assert parse('[{"Start":1,"End":2,"Content":"Hello."]') == [Segment(1, 2, "Hello.")]
+
+
+def test_a_truncated_list_keeps_every_whole_segment() -> None:
+    for length in range(len(ANSWER)):
+        parser = OutputParser(30.0)
+        segments = parser.feed(ANSWER[:length])
+        tail = parser.finish()
+        assert segments + tail == SEGMENTS[: len(segments) + len(tail)]
+        assert parser.closed_at[: len(segments)] == [
+            end for end in parser.closed_at if ANSWER[:length][end - 1] == "}"
+        ]
+        assert len(segments) >= ANSWER[:length].count("},")
+        assert parser.truncated == (ANSWER.index("[") < length < ANSWER.rindex("]") + 1)
+        assert parser.skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("tail", "segments"),
+    [
+        ('{"Start":1,"End":2,"Content":"Hello."', [Segment(1, 2, "Hello.")]),
+        ('{"Start":1,"End":2,"Content":"Hello."  ', [Segment(1, 2, "Hello.")]),
+        ('{"Start":1,"End":2,"Content":"Hello.","Spea', [Segment(1, 2, "Hello.")]),
+        ('{"Content":"Hello.","Start":1,"End":2', [Segment(1, 1, "Hello.")]),
+        ('{"Start":1,"End":2,"Content":"Hello, wor', []),
+        ('{"Start":1,"End":2,"Content":"Hello \\"', []),
+        ('{"Start":1,"End":2,"Content":', []),
+        ('{"Start":1', []),
+        ("{", []),
+    ],
+)
+def test_a_tail_is_kept_if_its_text_is_whole(tail: str, segments: list[Segment]) -> None:
+    parser = OutputParser(30.0)
+    parser.feed("[" + tail)
+    assert parser.finish() == segments
+    assert parser.truncated
+    assert parser.finish() == []
+
+
+@pytest.mark.parametrize("answer", ["", "assistant\n", "assistant\n[]", "Nobody speaks.", "[] [{"])
+def test_an_answer_without_a_segment_is_not_truncated(answer: str) -> None:
+    parser = OutputParser(30.0)
+    assert parser.feed(answer) + parser.finish() == []
+    assert not parser.truncated
+
+
+def test_while_a_text_is_written_its_claimed_times_are_known() -> None:
+    parser = OutputParser(30.0, 60.0)
+    seen = []
+    for char in '[{"Start":1.5,"End":99,"Content":"a\\"\\u4f60b"},{"text":"x","start":3}]':
+        parser.feed(char)
+        if (content := parser.open_content) not in seen:
+            seen.append(content)
+    assert seen == [
+        None,
+        *(OpenContent(61.5, 90.0, count) for count in range(5)),
+        *(OpenContent(None, None, count) for count in range(2)),
+    ]
+
+
+def test_only_a_string_is_an_open_text() -> None:
+    parser = OutputParser(30.0)
+    for piece in ('[{"Content":', '{"x":"a', '"},"Content":["a'):
+        parser.feed(piece)
+        assert parser.open_content is None
+
+
+def test_an_object_may_be_nested_deeper_than_python_goes() -> None:
+    deep = '{"a":' + "[" * 200_000 + "]" * 200_000 + "}"
+    assert parse(f"[{deep},{json.dumps(ITEMS[3])}]") == [SEGMENTS[3]]
+
+
+def test_settled_segments_are_in_order_of_time() -> None:
+    late, early, same = Segment(5, 6, "a"), Segment(1, 9, "b"), Segment(1, 9, "c")
+    assert settled([late, early, same]) == [early, same, late]
+
+
+def split(text: str, cuts: list[int]) -> list[str]:
+    places = sorted(min(cut, len(text)) for cut in cuts)
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        [
+            *'{}[]",:\\ 0-9', "\n", '"Start":', '"End":', '"Content":"', '"Speaker":', "1.5",
+            '{"Start":', "},{", "assistant\n", "```json", "NaN", "1e999", "null", "[Music]", "\\u",
+            "\\ud800", "\ud800", "text", "é", json.dumps(ITEMS[1]), json.dumps(ITEMS[2]),
+        ]
+    ),
+    max_size=60,
+).map("".join)  # fmt: skip
+MUTATED = st.builds(
+    lambda at, length, new: ANSWER[:at] + new + ANSWER[at + length :],
+    st.integers(0, len(ANSWER)),
+    st.integers(0, 40),
+    FRAGMENTS,
+)
+
+
+@given(st.one_of(FRAGMENTS, MUTATED, st.just(ANSWER)), st.lists(st.integers(0, 400), max_size=30))
+def test_any_split_of_the_stream_gives_the_same_segments(text: str, cuts: list[int]) -> None:
+    whole, pieces = OutputParser(30.0), OutputParser(30.0)
+    expected = whole.feed(text) + whole.finish()
+    found = [segment for piece in split(text, cuts) for segment in pieces.feed(piece)]
+    found += pieces.finish()
+    assert found == expected
+    assert pieces.closed_at == whole.closed_at
+    assert (pieces.skipped, pieces.truncated) == (whole.skipped, whole.truncated)
+
+
+@given(
+    st.one_of(st.text(), FRAGMENTS, MUTATED),
+    st.one_of(st.none(), st.floats(0, 1e6)),
+    st.floats(0, 1e5),
+)
+def test_no_text_makes_it_raise_and_every_segment_is_sound(
+    text: str, duration_s: float | None, offset_s: float
+) -> None:
+    parser = OutputParser(duration_s, offset_s)
+    segments = []
+    for char in text:
+        segments += parser.feed(char)
+        assert parser.open_content is None or parser.open_content.characters >= 0
+    segments += parser.finish()
+    assert len(parser.closed_at) == len(segments)
+    assert parser.closed_at == sorted(parser.closed_at)
+    limit = math.inf if duration_s is None else duration_s + offset_s
+    for segment in segments:
+        assert offset_s <= segment.start <= segment.end <= limit
+        assert math.isfinite(segment.end)
+        assert segment.text
+        assert segment.text.encode("utf-8")
+        assert segment.speaker is None or segment.speaker >= 0
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "Start": st.floats(0, 30),
+                "End": st.floats(0, 30),
+                "Speaker": st.integers(0, 9),
+                "Content": st.text(min_size=1).map(lambda text: f"words {text} words"),
+            }
+        )
+    ),
+    st.booleans(),
+)
+def test_whatever_is_said_comes_out_as_it_was_said(
+    items: list[dict[str, Any]], escape: bool
+) -> None:
+    parser = OutputParser(30.0)
+    assert parser.feed(json.dumps(items, ensure_ascii=escape)) == [
+        Segment(item["Start"], max(item["Start"], item["End"]), item["Content"], item["Speaker"])
+        for item in items
+    ]
+    assert parser.skipped == 0
+
+
+@pytest.mark.parametrize("new", ["", *'{}[",:\\ x'])
+def test_one_wrong_character_costs_at_most_the_segment_it_is_in(new: str) -> None:
+    """A bracket that closes the list is the exception: what follows it does not count."""
+    for at in range(len(ANSWER) - 1):
+        for rest in (at, at + 1):
+            segments = parse(ANSWER[:at] + new + ANSWER[rest:])
+            assert sum(segment in segments for segment in SEGMENTS) >= len(SEGMENTS) - 1, at
+
+
+HOSTILE = {
+    "an unclosed string": '[{"Start":0,"End":1,"Content":"' + "a" * 4000,
+    "an unclosed string, with braces": '[{"Start":0,"Content":"' + '{"' * 2000,
+    "braces": "[" + "{" * 4000,
+    "brackets": "[" * 4000,
+    "brackets in an object": '{"a":' + "[" * 4000,
+    "colons after one brace": '[{"Start":0,"a{' + ":" * 4000,
+    "colons": '[{"Start":0,"a' + "{:" * 2000,
+    "contents": '[{"Start":0,' + '"text":"a",' * 400,
+    "heads": "[" + '{"Start":' * 400,
+    "a number": '[{"Start":' + "1" * 4000,
+    "commas": '[{"Start":0' + "," * 4000,
+    "backslashes": '[{"Start":0,"Content":"' + "\\" * 4000,
+}
+
+
+def work(text: str) -> int:
+    """Characters looked at: lines of the parser run, and the lengths that they copy or parse."""
+    count = 0
+
+    def line(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.endswith(("output.py", "items.py")):
+            return None
+        if event == "line":
+            count += 1
+        elif event == "call":
+            count += sum(len(v) for v in frame.f_locals.values() if isinstance(v, str | dict))
+        return line
+
+    parser = OutputParser(30.0)
+    sys.settrace(line)
+    try:
+        for char in text:
+            parser.feed(char)
+            assert parser.open_content is None or parser.open_content.end is not math.nan
+        parser.finish()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_the_work_grows_with_the_length_and_not_with_its_square(text: str) -> None:
+    assert work(text) / work(text[: len(text) // 4]) < 6
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_megabyte_of_nonsense_is_read_to_its_end(name: str) -> None:
+    repeated = HOSTILE[name]
+    parser = OutputParser(30.0)
+    parser.feed(repeated + repeated[-1000:] * 1000)
+    parser.finish()
+    assert len(parser.closed_at) <= 2000

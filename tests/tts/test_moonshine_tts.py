@@ -1,0 +1,194 @@
+"""The synthesizers of moonshine-voice, with a voice of a kilobyte that the library really runs."""
+
+from __future__ import annotations
+
+import array
+from pathlib import Path
+
+import pytest
+import tiny_piper_voice
+
+from sidecar import errors
+from sidecar.checkpoints.pulled import PulledVoice, speaking
+from sidecar.config.settings import Settings
+from sidecar.engines import missing
+from sidecar.interfaces.engine import LoadOptions
+from sidecar.interfaces.voice import SayOptions, Sound, VoiceEngine
+from sidecar.tts import catalogue, create_voice, moonshine, system_tts
+from sidecar.tts.voice_selection import choose_voice
+
+pytestmark = pytest.mark.skipif(bool(missing(moonshine.SPEC)), reason="moonshine-voice is missing")
+
+TEXT = "Günaydın, bugün hava çok güzel."
+KNOWN = {
+    "de-de": ["piper_de_DE-thorsten-medium"],
+    "en-gb": ["kokoro_bf_emma", "piper_en_GB-alan-medium"],
+    "en-us": ["kokoro_af_heart"],
+    "es-ar": ["kokoro_ef_dora"],
+    "es-es": ["kokoro_ef_dora"],
+}
+
+
+def never() -> bool:
+    return False
+
+
+def loaded(folder: Path) -> VoiceEngine:
+    engine = create_voice(moonshine.SPEC.name)
+    assert list(engine.load(LoadOptions(speaks=True, checkpoint=str(folder))))[-1] == 1.0
+    return engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_piper_voice.pulled(
+        tmp_path_factory.mktemp("voices"), tiny_piper_voice.VOICE, tiny_piper_voice.OTHER
+    )
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> VoiceEngine:
+    return loaded(folder)
+
+
+def sound_of(engine: VoiceEngine, text: str = TEXT, **options: object) -> Sound:
+    (sound,) = engine.say(text, SayOptions(**options), never)  # type: ignore[arg-type]
+    return sound
+
+
+def test_the_library_speaks_with_a_voice_of_the_folder_in_one_piece(engine: VoiceEngine) -> None:
+    sound = sound_of(engine)
+    samples = array.array("h", sound.pcm)
+    assert max(samples) > 3_000
+    assert len({*samples}) > 8  # a level for each kind of phoneme
+    assert sound.seconds > 0.1
+    assert sound_of(engine) == sound
+
+
+def test_more_text_sounds_longer_and_more_speed_shorter(engine: VoiceEngine) -> None:
+    once = len(sound_of(engine).pcm)
+    assert len(sound_of(engine, f"{TEXT} {TEXT}").pcm) > 1.7 * once
+    assert len(sound_of(engine, speed=2.0).pcm) == pytest.approx(once / 2, rel=0.2)
+
+
+def test_whoever_hears_no_more_and_what_has_no_words_get_no_sound(engine: VoiceEngine) -> None:
+    assert list(engine.say(TEXT, SayOptions(), lambda: True)) == []
+    for text in ("", "\0", " … —"):
+        assert list(engine.say(text, SayOptions(), never)) == []
+    assert sound_of(engine, f"\0{TEXT}").pcm
+
+
+def test_the_voices_are_those_of_the_folder_and_others_are_refused(engine: VoiceEngine) -> None:
+    assert engine.voices() == (tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
+    assert sound_of(engine, voice=tiny_piper_voice.OTHER) == sound_of(
+        engine, voice=tiny_piper_voice.VOICE
+    )
+    with pytest.raises(errors.VoiceUnknown) as refused:
+        list(engine.say(TEXT, SayOptions(voice="kokoro_af_heart"), never))
+    assert tiny_piper_voice.VOICE in (refused.value.hint or "")
+    assert "pull voice" in (refused.value.hint or "")
+
+
+def test_so_many_voices_are_in_memory_and_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moonshine, "MOST", 1)
+    one = moonshine.MoonshineVoice()
+    list(one.load(LoadOptions(speaks=True, checkpoint=str(folder))))
+    for name in (tiny_piper_voice.OTHER, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER):
+        sound_of(one, voice=name)
+        assert [voice.name for voice in one._loaded] == [name]
+
+
+def test_a_folder_without_a_voice_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelLoadFailed) as refused:
+        loaded(tmp_path)
+    assert "pull voice" in (refused.value.hint or "")
+
+
+def test_a_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) -> None:
+    """The library would speak with any voice of the folder, and say so only in its log."""
+    tiny_piper_voice.pulled(tmp_path, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
+    (lost, _), kept = tiny_piper_voice.files(), tiny_piper_voice.OTHER
+    (tmp_path / lost).unlink()
+    assert loaded(tmp_path).voices() == (kept,)
+    for key in tiny_piper_voice.files(kept):
+        (tmp_path / key).unlink()
+    with pytest.raises(errors.ModelLoadFailed, match=r"piper-voices/tr_TR-dfki-medium.onnx") as no:
+        loaded(tmp_path)
+    assert f"pull voice {tiny_piper_voice.VOICE} --language tr-tr" in (no.value.hint or "")
+
+
+def test_a_voice_that_is_damaged_does_not_load_and_is_named(tmp_path: Path) -> None:
+    tiny_piper_voice.pulled(tmp_path, tiny_piper_voice.VOICE)
+    path = tmp_path / next(iter(tiny_piper_voice.files()))
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(errors.ModelLoadFailed, match=tiny_piper_voice.VOICE) as refused:
+        loaded(tmp_path)
+    assert "pull voice" in (refused.value.hint or "")
+
+
+def test_a_voice_that_was_pulled_is_taken_before_the_systems(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_tts, "is_there", lambda: True)
+    chosen, _ = choose_voice(Settings(voices_dir=folder))
+    assert chosen is not None
+    assert (chosen.spec, chosen.folder) == (moonshine.SPEC, folder)
+    without, _ = choose_voice(Settings(voices_dir=tmp_path))
+    assert without is not None
+    assert without.spec is system_tts.SPEC
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_voice(Settings(voices_dir=tmp_path, voice_engine="moonshine"))
+    assert "pull voice" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "found"),
+    [
+        ("", "", ("", "en-us")),
+        ("", "DE", ("", "de-de")),
+        ("af_heart", "", ("kokoro_af_heart", "en-us")),
+        ("en_GB-alan-medium", "", ("piper_en_GB-alan-medium", "en-gb")),
+        ("kokoro_bf_emma", "en_GB", ("kokoro_bf_emma", "en-gb")),
+        ("ef_dora", "", ("kokoro_ef_dora", "es-es")),
+        ("EF_Dora", "es-ar", ("kokoro_ef_dora", "es-ar")),
+        ("alan", "", None),
+        ("af_heart", "de", None),
+        ("", "xx", None),
+    ],
+)
+def test_a_voice_is_meant_by_its_name_its_language_or_both(
+    name: str, language: str, found: tuple[str, str] | None
+) -> None:
+    if found is None:
+        with pytest.raises(errors.VoiceUnknown) as refused:
+            catalogue.choose(KNOWN, name, language)
+        assert refused.value.hint
+    else:
+        assert catalogue.choose(KNOWN, name, language) == catalogue.Named(*found)
+
+
+def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_its_own() -> None:
+    from sidecar.tts import moonshine_tts_library
+
+    there = moonshine_tts_library.catalogue()
+    assert len(there["en-us"]) > 50
+    for language, names in there.items():
+        assert catalogue.own_choice(moonshine_tts_library.needs(language)) in names
+    assert set(moonshine_tts_library.needs("tr-tr", tiny_piper_voice.VOICE)) == {
+        *tiny_piper_voice.files()
+    }
+    with pytest.raises(errors.VoiceUnknown):
+        moonshine_tts_library.needs("xx")
+
+
+@pytest.mark.parametrize(
+    ("language", "name"), [("de-DE", "b"), ("de-AT", "b"), ("en_gb", "c"), ("en", "a"), ("fr", "")]
+)
+def test_a_language_is_spoken_by_who_was_pulled_for_it(language: str, name: str) -> None:
+    voices = [
+        PulledVoice(name, tag, ()) for name, tag in (("a", "en-us"), ("b", "de-de"), ("c", "en-gb"))
+    ]
+    found = speaking(voices, language)
+    assert (found.name if found else "") == name

@@ -1,0 +1,287 @@
+"""The engines that speak: what each promises, and what each does in its own way."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import tiny_piper_voice
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.engines import missing
+from sidecar.interfaces.engine import LoadOptions, Upstream
+from sidecar.interfaces.voice import SayOptions, Sound, VoiceEngine, VoiceSpec
+from sidecar.tts import create_voice, espeak_tts, moonshine, openai_tts, scripted_tts, system_tts
+from sidecar.tts.voice_selection import choose_voice
+
+TEXT = "Good morning, Ada. It is half past three."
+REPLY = b"\x01\x02" * 5_000
+
+
+def never() -> bool:
+    return False
+
+
+class Speech(BaseHTTPRequestHandler):
+    """`/v1/audio/speech`, and servers that do it wrong, by the name of the model."""
+
+    asked: list[dict[str, object]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append({**body, "key": self.headers.get("authorization")})
+        model = body["model"]
+        if model == "locked":
+            return self._answer(401, b'{"error":{"message":"no key"}}', "application/json")
+        if model == "says":
+            return self._answer(200, b'{"error":"no such voice"}', "application/json")
+        if model == "gone":
+            return self.connection.close()
+        self._answer(200, REPLY + b"\x07", "audio/pcm")  # half a sample too many
+        return None
+
+    def _answer(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody wants to know."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    Speech.asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Speech) as one:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{one.server_port}"
+        one.shutdown()
+
+
+SAY = f"""#!{sys.executable}
+import sys, wave
+arguments = sys.argv[1:]
+if arguments == ["-v", "?"]:
+    print("Alex                en_US    # Most people recognise me.")
+    print("Anna                de_DE    # Hallo.")
+    raise SystemExit
+text = sys.stdin.read()
+if "hang" in text:
+    import time
+    time.sleep(600)
+if "fail" in text:
+    raise SystemExit(3)
+if "silent" in text:
+    raise SystemExit
+with wave.open(arguments[arguments.index("-o") + 1], "wb") as sound:
+    sound.setnchannels(1); sound.setsampwidth(2); sound.setframerate(22050)
+    sound.writeframes(bytes(200 * len(text)) if "-v" not in arguments else b"\\1\\1" * len(text))
+"""
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that takes what `say` of macOS takes; there is no other system here."""
+    program = tmp_path / "say"
+    program.write_text(SAY)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(system_tts, "_program", lambda: str(program))
+    return program
+
+
+def loaded(
+    spec: VoiceSpec, url: str = "", model: str | None = None, folder: Path | None = None
+) -> VoiceEngine:
+    engine = create_voice(spec.name)
+    server = Upstream((url,), ("secret",), model=model)
+    options = LoadOptions(speaks=True, upstream=server, checkpoint=str(folder) if folder else None)
+    assert list(engine.load(options))[-1] == 1.0
+    return engine
+
+
+@pytest.fixture(
+    params=[scripted_tts.SPEC, espeak_tts.SPEC, openai_tts.SPEC, system_tts.SPEC, moonshine.SPEC],
+    ids=lambda spec: spec.name,
+)
+def voice(
+    request: pytest.FixtureRequest, server: str, say: Path, tmp_path: Path
+) -> tuple[VoiceSpec, VoiceEngine]:
+    spec: VoiceSpec = request.param
+    if lacking := missing(spec):
+        pytest.skip(f"not installed: {lacking}")
+    folder = tiny_piper_voice.pulled(tmp_path) if spec is moonshine.SPEC else None
+    return spec, loaded(spec, server, folder=folder)
+
+
+Spoken = tuple[VoiceSpec, VoiceEngine]
+
+
+def test_whoever_speaks_gives_whole_samples_at_one_rate_and_as_many_marks_as_it_promises(
+    voice: Spoken,
+) -> None:
+    spec, engine = voice
+    sounds = list(engine.say(TEXT, SayOptions(), never))
+    assert sounds
+    assert len({sound.rate for sound in sounds}) == 1
+    assert not any(len(sound.pcm) % 2 for sound in sounds)
+    marks = [mark for sound in sounds for mark in sound.marks]
+    assert bool(marks) is spec.marks
+    at = characters(sounds)
+    assert at == sorted({*at})
+    words = {at for at, letter in enumerate(TEXT) if letter != " " and TEXT[:at][-1:] in ("", " ")}
+    assert {*at} <= words
+    seconds = sum(sound.seconds for sound in sounds)
+    assert all(0 <= mark.start <= seconds for mark in marks)
+
+
+def test_whoever_speaks_says_the_same_again_and_stops_for_who_hears_no_more(voice: Spoken) -> None:
+    _, engine = voice
+    first = list(engine.say(TEXT, SayOptions(), never))
+    assert list(engine.say(TEXT, SayOptions(), lambda: True)) == []
+    again = list(engine.say(TEXT, SayOptions(), never))  # a throat is never twice quite the same
+    assert characters(again) == characters(first)
+    assert len(pcm(iter(again))) == pytest.approx(len(pcm(iter(first))), rel=0.03)
+
+
+def test_whoever_lists_voices_has_them_and_no_others(voice: Spoken) -> None:
+    _, engine = voice
+    if engine.voices():
+        for name in engine.voices()[:2]:
+            assert list(engine.say(TEXT, SayOptions(voice=name), never))
+        with pytest.raises(errors.VoiceUnknown) as refused:
+            list(engine.say(TEXT, SayOptions(voice="nobody"), never))
+        assert engine.voices()[0] in (refused.value.hint or "")
+
+
+@pytest.mark.skipif(bool(missing(espeak_tts.SPEC)), reason="espeakng-loader is not installed")
+def test_espeak_is_heard_in_the_language_of_the_text_and_faster_if_wanted() -> None:
+    engine = loaded(espeak_tts.SPEC)
+    english = pcm(engine.say(TEXT, SayOptions(), never))
+    swiss, american = (
+        len(pcm(engine.say(TEXT, SayOptions(language=tag), never))) for tag in ("de-CH", "en-US")
+    )
+    assert american == pytest.approx(len(english), rel=0.03)
+    assert swiss != pytest.approx(len(english), rel=0.03)
+    quick = pcm(engine.say(TEXT, SayOptions(speed=1.5), never))
+    assert 0.5 < len(quick) / len(english) < 0.85
+    samples = array.array("h", english)
+    assert max(samples) > 3_000
+    assert pcm(engine.say("", SayOptions(), never)) == pcm(engine.say("\0", SayOptions(), never))
+
+
+@pytest.mark.skipif(bool(missing(espeak_tts.SPEC)), reason="espeakng-loader is not installed")
+def test_a_word_of_espeak_begins_where_its_mark_says() -> None:
+    """What is said up to a mark is what is said of the text up to there, give or take a pause."""
+    engine = loaded(espeak_tts.SPEC)
+    sounds = list(engine.say("One two three four. Ada", SayOptions(), never))
+    last = [mark for sound in sounds for mark in sound.marks][-1]
+    assert last.character == len("One two three four. ")
+    before = list(engine.say("One two three four.", SayOptions(), never))
+    assert last.start == pytest.approx(sum(sound.seconds for sound in before), abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("language", "voice"),
+    [("de", "de"), ("de-ch", "de"), ("en-gb", "en-gb"), ("en", "en-us"), ("xx", "en-us")],
+)
+def test_a_language_that_is_not_there_is_said_in_the_nearest_one(language: str, voice: str) -> None:
+    assert espeak_tts.voice_for(language, ("en-us", "de", "en-gb")) == voice
+
+
+def test_a_server_is_told_what_to_say_and_with_which_key(server: str) -> None:
+    engine = loaded(openai_tts.SPEC, server)
+    sounds = list(engine.say(TEXT, SayOptions(voice="nova", speed=1.25), never))
+    assert pcm(iter(sounds)) == REPLY
+    assert {sound.rate for sound in sounds} == {24_000}
+    assert Speech.asked[-1] == {
+        "model": "tts-1",
+        "input": TEXT,
+        "voice": "nova",
+        "speed": 1.25,
+        "response_format": "pcm",
+        "key": "Bearer secret",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("locked", "401: no key"), ("says", "no such voice"), ("gone", "connection")],
+)
+def test_a_server_that_does_not_speak_is_named_for_it(server: str, model: str, said: str) -> None:
+    with pytest.raises(errors.SpeechFailed) as failed:
+        list(loaded(openai_tts.SPEC, server, model).say(TEXT, SayOptions(), never))
+    assert said in failed.value.detail
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
+@pytest.mark.parametrize("text", ["fail", "silent"])
+def test_a_program_that_does_not_speak_is_told_and_leaves_nothing(
+    say: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(system_tts.tempfile, "tempdir", str(scratch))
+    engine = loaded(system_tts.SPEC)
+    with pytest.raises(errors.EngineFailed):
+        list(engine.say(text, SayOptions(), never))
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
+def test_a_program_that_hangs_is_ended_with_who_waited(say: Path) -> None:
+    engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
+    assert list(engine.say("hang", SayOptions(), lambda: next(looks))) == []
+
+
+def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
+    (sound,) = loaded(system_tts.SPEC).say("hello", SayOptions(), never)
+    assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_here_speaks_and_a_server_only_where_it_is_named(
+    there: bool, monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(system_tts, "is_there", lambda: there)
+    chosen, _ = choose_voice(Settings(speech_url=server, voices_dir=tmp_path))
+    found = chosen.spec if chosen else None
+    assert found is (
+        system_tts.SPEC if there else None if missing(espeak_tts.SPEC) else espeak_tts.SPEC
+    )
+    named, _ = choose_voice(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
+    assert named is not None
+    assert named.upstream == Upstream((server,), ("",))
+    with pytest.raises(errors.SettingsInvalid, match="speech_url"):
+        choose_voice(Settings(voice_engine="speech"))
+
+
+def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(system_tts, "is_there", lambda: False)
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_voice(Settings(voice_engine="system"))
+    assert "espeak" in (refused.value.hint or "")
+    monkeypatch.setattr("sidecar.engines.find_spec", lambda _: None)
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_voice(Settings(voice_engine="espeak"))
+    assert "pip install" in (refused.value.hint or "")
+
+
+def characters(sounds: Sequence[Sound]) -> list[int]:
+    return [mark.character for sound in sounds for mark in sound.marks]
+
+
+def pcm(sounds: Iterator[Sound]) -> bytes:
+    return b"".join(sound.pcm for sound in sounds)

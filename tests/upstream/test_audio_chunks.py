@@ -1,0 +1,148 @@
+"""Cut at pauses, within limits, nothing lost; addresses and keys as they may be written."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from upstream_engine_samples import Sound
+
+from sidecar.config.address import upstream_of
+from sidecar.config.servers import address, host_of
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
+from sidecar.interfaces.engine import LoadOptions, Upstream
+from sidecar.transcripts.speaker_turns import Turn
+from sidecar.upstream.pieces import Piece, pieces, to_16_bit, to_float
+from sidecar.upstream.stretches import LONGEST_S, stretches_of
+
+RATE = 1_000
+
+
+def beeps(seconds: float) -> Sound:
+    """Noise with a pause of half a second after each five."""
+    dice = np.random.default_rng(5)
+    samples = dice.integers(-3000, 3000, round(seconds * RATE)).astype(np.float32) / 32768
+    for at in range(5 * RATE, len(samples), 5 * RATE):
+        samples[at : at + RATE // 2] = 0
+    return Sound(samples, RATE)
+
+
+@given(seconds=st.floats(0.5, 90), longest_s=st.floats(12, 40))
+def test_pieces_are_all_of_it_in_order_and_none_is_too_long(
+    seconds: float, longest_s: float
+) -> None:
+    sound = beeps(seconds)
+    found = list(pieces(sound, RATE, longest_s))
+    assert (np.concatenate([one.samples for one in found]) == to_16_bit(sound.samples)).all()
+    assert [one.last for one in found] == [False] * (len(found) - 1) + [True]
+    assert all(one.duration_s <= longest_s + 0.01 for one in found)
+    for before, after in pairwise(found):
+        assert after.start_s == pytest.approx(before.end_s)
+
+
+def test_a_cut_lies_in_a_pause() -> None:
+    first, *_ = pieces(beeps(60), RATE, 24)
+    assert first.end_s == pytest.approx(20.25, abs=0.3)
+    one, other = first.halves()
+    assert one.end_s == other.start_s
+    assert one.end_s % 5 == pytest.approx(0.25, abs=0.3)
+
+
+@given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=99))
+def test_16_bit_samples_come_through_flac_as_they_were(values: list[int]) -> None:
+    given_samples = np.array(values, np.int16)
+    assert (to_16_bit(to_float(given_samples)) == given_samples).all()
+    read, _ = soundfile.read(
+        io.BytesIO(Piece(0.0, given_samples, 16_000, True).flac()), dtype="int16"
+    )
+    assert (read == given_samples).all()
+
+
+def test_the_lines_of_voices_are_stretches_and_what_nobody_knows_yet_goes_whole() -> None:
+    piece = Piece(100.0, to_16_bit(beeps(60).samples), RATE, False)
+    turns = [Turn(101, 104, 0), Turn(105, 140, 1), Turn(141, 143, 0)]
+    spans = [(one.start_s, one.end_s) for one in stretches_of(piece, turns, 145.0)]
+    assert spans[0] == (100.7, 104.3)
+    assert spans[-1] == (145.0, 160.0)
+    assert all(end - start <= LONGEST_S + 0.01 for start, end in spans)
+    assert len(spans) == 5
+    assert [one.end_s for one in stretches_of(piece, [], 0.0)][-1] == 160.0
+
+
+@pytest.mark.parametrize(
+    ("written", "url", "host"),
+    [
+        ("http://box:8000", "http://box:8000", "box:8000"),
+        (" http://box:8000/v1/ ", "http://box:8000", "box:8000"),
+        ("https://asr.example.org", "https://asr.example.org", "asr.example.org:443"),
+        ("http://[::1]:9", "http://[::1]:9", "[::1]:9"),
+        ("http://box/asr/v1", "http://box/asr", "box:80"),
+    ],
+)
+def test_an_address_is_taken_as_people_write_it(written: str, url: str, host: str) -> None:
+    assert address(written, "upstream") == url
+    assert host_of(url) == host
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "box:8000",
+        "ftp://box",
+        "http://",
+        "http://box?x=1",
+        "http://box:99999",
+        "http://\u202ebox",
+        "",
+        "http://me:pw@box",
+    ],
+)
+def test_what_is_no_address_or_has_a_password_in_it_is_refused_and_not_repeated(
+    written: str,
+) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        address(written, "upstream")
+    assert "pw" not in f"{caught.value.detail}{caught.value.hint}"
+
+
+def test_no_server_no_engine() -> None:
+    with pytest.raises(SettingsInvalid, match="no server"):
+        upstream_of(Settings(engine="upstream"))
+
+
+def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "keys"
+    urls = ("http://a", "http://b")
+
+    def keys(text: str, mode: int = 0o600) -> tuple[str, ...]:
+        file.write_text(text)
+        file.chmod(mode)
+        return upstream_of(Settings(upstream=urls, upstream_key_file=file)).keys
+
+    assert keys("one\n") == ("one", "one")
+    assert keys("one\n\ntwo\n") == ("one", "two")
+    for text, mode, wrong in (
+        ("one", 0o644, "Others may read"),
+        ("1\n2\n3", 0o600, "3 lines"),
+        ("\n", 0o600, "no key"),
+        ("schlüssel", 0o600, "ASCII"),
+    ):
+        with pytest.raises(SettingsInvalid, match=wrong):
+            keys(text, mode)
+
+
+def test_options_go_to_the_worker_whole_and_are_printed_without_keys() -> None:
+    options = LoadOptions(
+        upstream=Upstream(("http://a",), ("sesame",), "vllm", "m", None, 2.0, 9.0)
+    )
+    assert LoadOptions.from_wire(options.to_wire()) == options
+    assert "sesame" not in repr(options)

@@ -1,0 +1,282 @@
+"""What servers are sent, what they answer, what their refusals mean: pure, from bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.interfaces.engine import TranscribeOptions
+from sidecar.upstream import probing, trouble
+from sidecar.upstream.openai import OpenAi, answer_of
+from sidecar.upstream.sidecar_dialect import Sidecar
+from sidecar.upstream.trouble import Step, Trouble
+from sidecar.upstream.vllm import Vllm
+
+SOME = TranscribeOptions()
+
+
+def said(message: str) -> bytes:
+    return json.dumps({"error": {"message": message, "type": "x", "code": 400}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "after", "step"),
+    [
+        (400, "This model's maximum context length is 65536 tokens", None, Step.SMALLER),
+        (400, "item exceeds the pre-allocated encoder cache size 8192", None, Step.SMALLER),
+        (400, "Audio file is too large: 26 MB", None, Step.SMALLER),
+        (400, "Audio duration 700 s exceeds the limit of 600", None, Step.SMALLER),
+        (413, "", None, Step.SMALLER),
+        (400, "Invalid audio", None, Step.ELSEWHERE),
+        (401, "Incorrect API key", None, Step.ELSEWHERE),
+        (404, "The model `x` does not exist", None, Step.ELSEWHERE),
+        (429, "slow down", "7", Step.LATER),
+        (429, "slow down", None, Step.LATER),
+        (503, "overloaded", "2", Step.LATER),
+        (503, "overloaded", None, Step.AGAIN),
+        (500, "EngineCore encountered an issue", None, Step.AGAIN),
+        (502, "", None, Step.AGAIN),
+        (504, "", None, Step.AGAIN),
+        (307, "", None, Step.ELSEWHERE),
+    ],
+)
+def test_a_status_and_what_is_said_with_it_mean_one_step(
+    status: int, message: str, after: str | None, step: Step
+) -> None:
+    headers = {"retry-after": after} if after else {}
+    found = trouble.of_status(status, headers, said(message))
+    assert found.step is step
+    assert found.retry_after == (float(after or 1) if step is Step.LATER else None)
+
+
+def test_no_credit_is_no_reason_to_wait() -> None:
+    body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
+    assert trouble.of_status(429, {"retry-after": "1"}, body).step is Step.ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("1e9", 300.0), ("nan", None), ("Wed, 21 Oct", None)],
+)
+def test_retry_after_is_believed_within_reason(header: str, seconds: float | None) -> None:
+    assert trouble.retry_after({"retry-after": header}) == seconds
+
+
+@given(body=st.binary(max_size=300))
+def test_whatever_a_server_says_becomes_one_short_printable_line(body: bytes) -> None:
+    for words in (trouble.said_in(body), trouble.said_in(said(body.decode("latin-1")))):
+        assert len(words) <= 200
+        assert words.isprintable()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Sidecar(16_000), lambda: OpenAi("w"), lambda: Vllm("v")], ids=["s", "o", "v"]
+)
+@given(
+    body=st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        [
+                            "text",
+                            "segments",
+                            "words",
+                            "start",
+                            "end",
+                            "word",
+                            "metadata",
+                            "choices",
+                            "delta",
+                            "content",
+                            "error",
+                            "usage",
+                            "diarized",
+                        ]
+                    ),
+                    inner,
+                    max_size=4,
+                )
+            ),
+            max_leaves=9,
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_no_answer_makes_a_reader_raise_anything_but_a_trouble(make: Any, body: bytes) -> None:
+    for data in (body, b"data: " + body + b"\n\ndata: [DONE]\n\n"):
+        hearing = make().hearing(10.0, SOME)
+        hearing.call(b"fLaC")
+        try:
+            hearing.feed(data)
+            answer = hearing.finish()
+        except Trouble:
+            continue
+        assert all(0 <= one.start <= one.end for one in answer.segments) or make().name == "sidecar"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [3]},
+        {"choices": {"a": 1}},
+        {"usage": [1], "choices": []},
+        {"usage": {"prompt_tokens": float("inf")}},
+        {"error": [1]},
+        {"choices": [{"delta": "x"}]},
+    ],
+    ids=str,
+)
+def test_an_event_of_another_shape_is_a_trouble(event: dict[str, Any]) -> None:
+    with pytest.raises(Trouble):
+        Vllm("v").hearing(9.0, SOME).feed(b"data: " + json.dumps(event).encode() + b"\n")
+
+
+def test_words_go_to_the_segment_that_they_lie_in_and_times_stay_in_the_piece() -> None:
+    answer = answer_of(
+        {
+            "text": "a b c",
+            "language": "german",
+            "segments": [
+                {"start": 0, "end": 2, "text": " a b"},
+                {"start": 2.5, "end": 99, "text": " c"},
+                {"start": 3, "end": 3, "text": "  "},
+            ],
+            "words": [
+                {"word": "a", "start": -1, "end": 0.5},
+                {"word": " b", "start": 1, "end": 1.5},
+                {"word": "c", "start": 2.6, "end": 99},
+            ],
+        },
+        4.0,
+    )
+    assert [(one.start, one.end, one.text) for one in answer.segments] == [
+        (0, 2, "a b"),
+        (2.5, 4.0, "c"),
+    ]
+    assert [[word.text for word in one.words] for one in answer.segments] == [["a", "b"], ["c"]]
+    assert answer.language == "de"
+
+
+def test_a_model_that_tells_speakers_apart_is_asked_for_them() -> None:
+    dialect = OpenAi("gpt-4o-transcribe-diarize")
+    assert dialect.diarizes
+    call = dialect.hearing(5.0, SOME).call(b"")
+    assert call.fields["response_format"] == "diarized_json"
+    segments = [
+        {"id": "0", "start": 0.0, "end": 1.0, "text": "Yes.", "speaker": "B"},
+        {"id": "1", "start": 1.0, "end": 2.0, "text": "No.", "speaker": "A"},
+    ]
+    answer = answer_of({"text": "Yes. No.", "segments": segments}, 5.0)
+    assert (answer.diarized, [one.speaker for one in answer.segments]) == (True, [0, 1])
+
+
+def test_the_chat_is_what_the_plugin_was_made_for() -> None:
+    options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
+    call = Vllm("vibevoice").hearing(28.28, options).call(b"fLaC")
+    body = json.loads(call.body or b"")
+    assert call.path == "/v1/chat/completions"
+    audio, text = body["messages"][1]["content"]
+    assert audio["audio_url"]["url"] == "data:audio/flac;base64,ZkxhQw=="
+    assert text["text"] == (
+        "This is a 28.28 seconds audio, with extra info: Ada, Bob\n\nPlease transcribe it with "
+        "these keys: Start time, End time, Speaker ID, Content"
+    )
+    assert (body["max_tokens"], body["temperature"], body["top_p"]) == (99, 0.3, 0.95)
+    plain = json.loads(Vllm("v").hearing(1.0, SOME).call(b"").body or b"")
+    assert "max_tokens" not in plain  # more than there is room for would be refused
+    assert plain["messages"][1]["content"][1]["text"].startswith(
+        "This is a 1.00 seconds audio, please transcribe"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "step"),
+    [
+        ("queue_full", Step.LATER),
+        ("engine_crashed", Step.LATER),
+        ("model_load_failed", Step.AGAIN),
+        ("engine_failed", Step.AGAIN),
+        ("language_unsupported", Step.NEVER),
+        ("audio_too_long", Step.SMALLER),
+        ("wont_fit", Step.NEVER),
+        ("token_invalid", Step.ELSEWHERE),
+        ("peer_not_allowed", Step.ELSEWHERE),
+    ],
+)
+def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_would_help(
+    code: str, step: Step
+) -> None:
+    from sidecar.api.http.problems import STATUS, problem_body
+
+    known = {error.code: error for error in errors.all_errors()}[code]()
+    headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
+    body = json.dumps(problem_body(known)).encode()
+    found = Sidecar(16_000).hearing(9.0, SOME).refused(STATUS[known.kind], headers, body)
+    assert found.step is step
+    if step is Step.NEVER:
+        assert type(found.error) is type(known)
+
+
+def test_what_a_server_is_is_told_by_its_health_and_its_models() -> None:
+    health = {"contract": 1, "engine": "vibevoice", "engine_state": "ready"}
+    ours = probing.sidecar_of(json.dumps(health).encode())
+    assert ours is not None
+    assert ours.rate == 24_000
+    for other in (b"", b'{"status": "ok"}', b"[]"):
+        assert probing.sidecar_of(other) is None
+    with pytest.raises(Trouble, match="itself"):
+        probing.sidecar_of(json.dumps({**health, "engine": "upstream"}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "models", "wanted", "found"),
+    [
+        ("auto", [{"id": "whisper-1"}], None, ("openai", "whisper-1")),
+        ("auto", [{"id": "vibevoice"}], None, ("vllm", "vibevoice")),
+        ("auto", [{"id": "asr", "root": "/m/VibeVoice-ASR"}], None, ("vllm", "asr")),
+        ("auto", [{"id": "vibevoice"}, {"id": "whisper"}], "whisper", ("openai", "whisper")),
+        ("vllm", [{"id": "asr"}], None, ("vllm", "asr")),
+        ("openai", [], "large", ("openai", "large")),
+    ],
+)
+def test_the_model_and_the_dialect_come_from_the_list(
+    kind: str, models: list[dict[str, str]], wanted: str | None, found: tuple[str, str]
+) -> None:
+    dialect = probing.dialect_of(kind, json.dumps({"data": models}).encode(), wanted)
+    assert (dialect.name, getattr(dialect, "model", "")) == found
+
+
+def test_without_a_list_and_without_a_name_there_is_nothing_to_ask_for() -> None:
+    with pytest.raises(Trouble, match="no models"):
+        probing.dialect_of("auto", b"{}", None)
+
+
+def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end() -> None:
+    segment = {"speaker": "Speaker_1", "start_time": 1.0, "end_time": 2.0, "text": "Yes."}
+    whole = {"status": "success", "segments": [segment], "metadata": {"diarized": True}}
+    told = b"".join(
+        json.dumps(one).encode() + b"\n\n" for one in ({"segment": segment}, {"result": whole})
+    )
+    hearing = Sidecar(16_000).hearing(10.0, TranscribeOptions())
+    for body, early in ((told, [1]), (json.dumps(whole).encode(), [])):
+        assert "ndjson" in hearing.call(b"fLaC").accept
+        found = [one for at in range(len(body)) for one in hearing.feed(body[at : at + 1])]
+        assert [one.speaker for one in found] == early
+        assert [one.text for one in hearing.finish().segments] == ["Yes."]
+
+
+def test_what_goes_wrong_behind_the_first_line_means_what_a_status_would() -> None:
+    problem = {"status": 503, "code": "engine_crashed", "detail": "It died.", "retry_after": "7"}
+    for said, step in ((problem, Step.LATER), ({**problem, "retry_after": ""}, Step.AGAIN)):
+        hearing = Sidecar(16_000).hearing(10.0, TranscribeOptions())
+        with pytest.raises(Trouble) as met:
+            hearing.feed(json.dumps({"failed": said}).encode() + b"\n")
+        assert met.value.step is step

@@ -1,0 +1,436 @@
+"""The engine against servers that run here: our own service, faults in between, two stand-ins."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from faulty_proxy import FaultyProxy
+from service_process import PATIENCE_S, Server, free_port, wait_until
+from upstream_engine_samples import RATE, Engine, Sound
+from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
+
+from sidecar import errors
+from sidecar.diarization.enrolment import voice_print
+from sidecar.diarization.models import load_models
+from sidecar.transcripts.people import KnownVoice
+from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript_formats import transcript_body
+from sidecar.upstream import pieces, pool, upstream_pool
+from sidecar.upstream import server as wire
+from sidecar.upstream.dialect import Answer
+from sidecar.upstream.sidecar_dialect import Hearing, Sidecar
+
+Start = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module")
+def noise() -> Sound:
+    """Twelve seconds that are the same every time."""
+    dice = np.random.default_rng(7)
+    samples = dice.integers(-3000, 3000, 12 * RATE) / 32768
+    return Sound(samples.astype(np.float32))
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[FaultyProxy]:
+    with FaultyProxy(server.port) as running:
+        yield running
+
+
+def heard(transcript: object) -> list[tuple[float, str, int | None]]:
+    return [(one.start, one.text, one.speaker) for one in transcript.segments]  # type: ignore[attr-defined]
+
+
+def test_a_transcript_is_that_of_the_server_itself(
+    start: Start, server: Server, two_voices: Sound
+) -> None:
+    there = server.post(two_voices.wav(), language="en").json()
+    here = transcript_body(
+        start(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
+    )
+    assert here["segments"] == there["segments"]
+    assert len(here["segments"]) == 14
+    assert here["metadata"]["engine"] == f"upstream 127.0.0.1:{server.port}"
+    for name in ("duration", "language", "model_precision", "num_speakers", "diarized"):
+        assert here["metadata"][name] == there["metadata"][name], name
+
+
+def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
+    start: Start, server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    feed = Hearing.feed
+
+    def noted(hearing: Hearing, data: bytes) -> list[Segment]:
+        found = feed(hearing, data)
+        told.extend(one.text for one in found)
+        return found
+
+    monkeypatch.setattr(Hearing, "feed", noted)
+    transcript = start(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
+    assert told == [one.text for one in transcript.segments]
+
+
+def test_all_options_go_along(start: Start, proxy: FaultyProxy, noise: Sound) -> None:
+    start(proxy.url).transcript(
+        noise, prompt="Ada, Bob", num_speakers=3, max_tokens=500, diarize=False, temperature=0.2
+    )
+    (body,) = proxy.posts
+    for name, value in {
+        "prompt": "Ada, Bob",
+        "num_speakers": "3",
+        "max_tokens": "500",
+        "diarize": "false",
+        "temperature": "0.2",
+        "precision": "auto",
+    }.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body, name
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", "502", "503", "429", "gone", "half", "garbage", "no http"]
+)
+def test_what_goes_wrong_once_is_tried_again_and_comes_out_right(
+    start: Start, proxy: FaultyProxy, noise: Sound, fault: str
+) -> None:
+    engine = start(proxy.url)
+    right = heard(engine.transcript(noise))
+    proxy.posts.clear()
+    proxy.plan.append(fault)
+    assert heard(engine.transcript(noise)) == right
+    assert len(proxy.posts) == 2
+    assert len(set(map(len, proxy.posts))) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("500", errors.UpstreamFailed),
+        ("gone", errors.UpstreamFailed),
+        ("half", errors.UpstreamFailed),
+        ("garbage", errors.UpstreamGarbled),
+        ("403", errors.UpstreamRefused),
+        ("404", errors.UpstreamRefused),
+        ("302", errors.UpstreamRefused),
+    ],
+)
+def test_what_stays_wrong_is_an_error_that_names_the_server_after_three_tries_at_most(
+    start: Start, proxy: FaultyProxy, noise: Sound, fault: str, error: type[errors.SidecarError]
+) -> None:
+    proxy.plan.extend([fault] * 9)
+    with pytest.raises(error) as caught:
+        start(proxy.url).transcript(noise)
+    assert f"127.0.0.1:{proxy.port}" in caught.value.detail
+    assert len(proxy.posts) == (1 if error is errors.UpstreamRefused else 3)
+
+
+def test_a_busy_server_is_asked_again_when_it_said_and_costs_no_attempt(
+    start: Start, proxy: FaultyProxy, noise: Sound
+) -> None:
+    proxy.plan.extend(["429"] * 5)
+    assert start(proxy.url).transcript(noise).segments
+    assert len(proxy.posts) == 6
+
+
+def test_who_is_busy_is_not_waited_for_where_another_is_free(
+    start: Start, proxy: FaultyProxy, server: Server, noise: Sound
+) -> None:
+    proxy.retry_after = "60"
+    engine = start(proxy.url, f"http://127.0.0.1:{server.port}")
+    proxy.plan.extend(["429"] * 9)
+    names = {engine.transcript(noise).engine for _ in range(2)}
+    assert names == {f"upstream 127.0.0.1:{server.port}"}
+    assert len(proxy.posts) <= 1
+
+
+def test_a_server_that_is_too_slow_for_the_length_is_left(
+    start: Start, proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, limits = wire.Server.ask, set()
+
+    def hastily(
+        there: wire.Server, hearing: Hearing, sound: bytes, told: wire.Told, within_s: float
+    ) -> Coroutine[None, None, Answer]:
+        """With a moment for a request that is to be slow, and any time for the others."""
+        limits.add(within_s)
+        return ask(there, hearing, sound, told, 0.3 if proxy.plan else PATIENCE_S)
+
+    monkeypatch.setattr(wire.Server, "ask", hastily)
+    monkeypatch.setattr(pool, "MOST_BROKEN", 99)  # until the moment was long enough to send it
+    proxy.plan.append("slow")
+    assert start(proxy.url, timeout=0.5).transcript(noise).segments
+    assert proxy.hung_up.wait(PATIENCE_S)
+    assert limits == {upstream_pool.START_S + 0.5 * 12}
+    monkeypatch.setattr(pool, "MOST_BROKEN", 3)
+    proxy.plan.extend(["slow"] * 9)
+    with pytest.raises(errors.UpstreamTimeout):
+        start(proxy.url).transcript(noise)
+
+
+def test_cancelled_it_hangs_up_and_waits_for_nothing(
+    start: Start, proxy: FaultyProxy, noise: Sound
+) -> None:
+    engine, cancelled = start(proxy.url), threading.Event()
+    proxy.plan.append("slow")
+    came: list[object] = []
+    work = threading.Thread(target=lambda: came.extend(engine.events(noise, cancelled.is_set)))
+    work.start()
+    wait_until(lambda: proxy.posts, PATIENCE_S, "it is sent")
+    begin = time.monotonic()
+    cancelled.set()
+    assert proxy.hung_up.wait(PATIENCE_S)
+    work.join(PATIENCE_S)
+    # The promise is a second; who does not look hangs up when the server's time is over.
+    assert time.monotonic() - begin < PATIENCE_S / 4
+    assert not any(isinstance(event, Finished) for event in came)
+
+
+def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
+    start: Start,
+    start_server: Callable[..., Server],
+    server: Server,
+    noise: Sound,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its connection stays, and nothing ever comes: only its /health tells."""
+    stuck = start_server(scripted_speed=0.5)
+    engine = start(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
+    monkeypatch.setattr(upstream_pool, "WATCH_S", 0.1)
+    monkeypatch.setattr(wire, "LOOK_S", 1.0)
+    work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
+    came: list[Transcript] = []
+    work.start()
+    wait_until(lambda: stuck.health()["engine_state"] == "busy", PATIENCE_S, "it works")
+    stuck.process.suspend()
+    work.join(PATIENCE_S)
+    stuck.process.resume()
+    assert [one.engine for one in came] == [f"upstream 127.0.0.1:{server.port}"]
+
+
+def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> None:
+    port = free_port()
+    with pytest.raises(errors.UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
+        start(f"http://127.0.0.1:{port}").transcript(noise)
+    assert "VIBEVOICE_UPSTREAM" in caught.value.hint
+
+
+def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited_long_enough(
+    start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "LOOK_S", 0.3)
+    monkeypatch.setattr(pool, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.01)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    engine = start(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
+    with pytest.raises(errors.UpstreamUnreachable):
+        engine.transcript(noise)
+    asked = [0 for _ in silent]
+    for number, one in enumerate(silent):
+        with one, contextlib.suppress(BlockingIOError):
+            one.setblocking(False)
+            while True:
+                one.accept()[0].close()
+                asked[number] += 1
+    assert max(asked) <= 6  # when it begins, by who looks after all, and once for the piece
+
+
+def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
+    start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", pool.LONGEST_ASIDE_S)
+    port = free_port()
+    engine = start(f"http://127.0.0.1:{port}")
+    with pytest.raises(errors.UpstreamUnreachable):
+        engine.transcript(noise)
+    late = OpenAiStandIn()
+    late._server.config.port = port
+    with late:
+        assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"
+
+
+def test_pieces_are_heard_side_by_side_and_joined_in_order(
+    start: Start,
+    server: Server,
+    proxy: FaultyProxy,
+    two_voices: Sound,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each piece has the server's own speakers; who is who is told by their voices."""
+    monkeypatch.setattr(Sidecar, "waiting", lambda *_: 0)  # both are one, and count it twice
+    engine = start(f"http://127.0.0.1:{server.port}", proxy.url, piece_s=5.0)
+    events = engine.events(two_voices)
+    transcript = events[-1].transcript  # type: ignore[union-attr]
+    spans = [(one.start, one.end) for one in transcript.segments]
+    assert spans == sorted(spans)
+    assert all(a[1] <= b[0] + 1e-6 for a, b in pairwise(spans))
+    assert sum(end - begin for begin, end in spans) == pytest.approx(14.0, abs=0.01)
+    assert transcript.engine.count("127.0.0.1") == 2
+    ready = [event.index for event in events if isinstance(event, SegmentReady)]
+    assert ready == list(range(len(ready)))
+    done = [event.audio_s_done for event in events if isinstance(event, Progress)]
+    assert done == sorted(done)
+
+
+# OpenAI's dialect
+
+
+def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) -> None:
+    with OpenAiStandIn() as there:
+        engine = start(there.url)
+        plain = engine.transcript(two_voices, diarize=False)
+        spoken = engine.transcript(two_voices, prompt="Nagg", language="en-GB", max_tokens=9)
+    said, _ = words_of(pieces.Piece(0, pieces.to_16_bit(two_voices.samples), RATE, True).flac())
+    assert plain.text.split() == spoken.text.split() == said
+    assert {one.speaker for one in plain.segments} == {None}
+    assert plain.language == "en"
+    assert spoken.num_speakers == 2
+    assert [len(one.words) for one in spoken.segments if not one.words] == []
+    asked = there.asked[-1]
+    assert (asked["prompt"], asked["language"]) == (["Nagg"], ["en"])
+    assert asked["timestamp_granularities[]"] == ["word", "segment"]
+    assert [notice.code for notice in spoken.notices] == ["option_ignored"]
+
+
+def test_people_are_known_here_and_no_server_learns_of_them(
+    start: Start, two_voices: Sound
+) -> None:
+    """The man of the play speaks until 8.1 s, then the woman until 11.4 s."""
+    clip = [two_voices.samples[: 7 * RATE]]
+    nagg = KnownVoice("an-id", "Nagg", (voice_print(load_models(), clip),))
+    with OpenAiStandIn() as there:
+        engine = start(there.url)
+        transcript = engine.transcript(two_voices, known_voices=(nagg,))
+        asked = str(there.asked)
+        unasked = engine.transcript(two_voices)
+    named = {one.speaker: (one.name, one.person) for one in transcript.voices}
+    assert named == {0: ("Nagg", "an-id"), 1: (None, None)}
+    assert (transcript.segments, unasked.voices) == (unasked.segments, ())
+    assert "Nagg" not in asked
+    assert nagg.prints[0].vector not in asked
+
+
+def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(
+    start: Start, two_voices: Sound
+) -> None:
+    with OpenAiStandIn("json") as there:
+        engine = start(there.url)
+        first = engine.transcript(two_voices)
+        asked, there.asked = there.asked, []
+        plain = engine.transcript(two_voices, diarize=False)
+    assert first.num_speakers == 2
+    assert {one.speaker for one in plain.segments} == {None}
+    assert 4 <= len(first.segments) <= 10
+    assert all(one.end - one.start <= 28.1 for one in first.segments)
+    formats = [form["response_format"][0] for form in asked]
+    assert formats[:3] == ["verbose_json", "verbose_json", "json"]
+    assert set(formats[3:]) == {"json"}
+    assert len(formats) == 3 + len(first.segments)
+    assert len(there.asked) == len(plain.segments)  # by now it is known
+
+
+def test_an_answer_that_repeats_itself_is_asked_for_again_with_a_little_chance(
+    start: Start, two_voices: Sound
+) -> None:
+    with OpenAiStandIn() as there:
+        there.plan.append("loop")
+        once = start(there.url).transcript(two_voices, diarize=False)
+        assert [asked.get("temperature") for asked in there.asked] == [None, ["0.2"]]
+        assert "Thank you." not in once.text
+        there.plan.extend(["loop"] * 9)
+        stuck = start(there.url).transcript(two_voices, diarize=False)
+    assert [notice.code for notice in stuck.notices] == ["loop_skipped"]
+    assert stuck.text.count("Thank you.") <= 3
+
+
+# vLLM with VibeVoice-ASR
+
+
+def test_vllm_s_list_comes_as_segments_while_it_is_written(start: Start, noise: Sound) -> None:
+    with VllmStandIn() as there:
+        engine = start(there.url)
+        assert engine.engine.sample_rate == 24_000
+        transcript = engine.transcript(noise, prompt="Ada", num_speakers=2)
+    assert [one.speaker for one in transcript.segments] == [0, 1, 0, 1][: len(transcript.segments)]
+    assert there.asked[0]["text"].startswith(
+        "This is a 12.00 seconds audio, with extra info: Ada\n"
+    )
+    assert [notice.code for notice in transcript.notices] == ["option_ignored"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "error", "loop", "repeats all", "no prefix"])
+def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_segment(
+    start: Start, two_voices: Sound, fault: str
+) -> None:
+    with VllmStandIn() as there:
+        engine = start(there.url)
+        right = engine.transcript(two_voices)
+        there.asked.clear()
+        there.plan.extend(["cut", "no prefix"] if fault == "no prefix" else [fault])
+        again = engine.transcript(two_voices)
+    assert heard(again) == heard(right)
+    second = there.asked[1:2]
+    if fault == "repeats all":
+        assert not second
+    else:
+        assert second[0]["before"].startswith('[{"Start":0.0')
+        assert second[0]["temperature"] == (0.2 if fault == "loop" else 0.0)
+        codes = [notice.code for notice in again.notices]
+        assert codes == (["loop_recovered"] if fault == "loop" else [])
+
+
+def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(
+    start: Start, noise: Sound
+) -> None:
+    with VllmStandIn() as one, VllmStandIn() as other:
+        right = start(one.url).transcript(noise)
+        one.asked.clear()
+        engine = start(one.url, other.url)
+        one.plan.append("cut")
+        again = engine.transcript(noise)
+    assert heard(again) == heard(right)
+    assert again.engine == f"upstream 127.0.0.1:{other.port}"
+    assert other.asked[0]["before"].startswith('[{"Start":0.0')
+
+
+def test_a_model_that_stays_stuck_is_gone_on_with_behind_the_stretch(
+    start: Start, two_voices: Sound
+) -> None:
+    with VllmStandIn() as there:
+        there.plan.extend(["loop"] * 4)
+        transcript = start(there.url).transcript(two_voices)
+    assert [asked["temperature"] for asked in there.asked] == [0.0, 0.2, 0.3, 0.4, 0.0]
+    assert [notice.code for notice in transcript.notices] == ["loop_skipped"]
+    (lost,) = [one for one in transcript.segments if "loop" in one.flags]
+    assert 4 < lost.end - lost.start < 16
+
+
+def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(
+    start: Start, two_voices: Sound
+) -> None:
+    with VllmStandIn(most_s=8.0) as there:
+        engine = start(there.url)
+        transcript = engine.transcript(two_voices)
+        assert transcript.num_speakers == 2
+        first = len(there.asked)
+        engine.transcript(two_voices, diarize=False)
+    assert first > 2
+    assert len(there.asked) - first < first
+    assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
+
+
+@pytest.mark.parametrize("fault", ["inflated", "length"])
+def test_a_recording_that_was_taken_in_wrongly_is_heard_in_smaller_pieces(
+    start: Start, two_voices: Sound, fault: str
+) -> None:
+    with VllmStandIn() as there:
+        there.plan.append(fault)
+        transcript = start(there.url).transcript(two_voices, diarize=False)
+    assert len(there.asked) == 3
+    assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)

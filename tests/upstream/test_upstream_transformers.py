@@ -1,0 +1,73 @@
+"""A real server of another house: `transformers serve`, which knows words and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from faulty_proxy import FaultyProxy
+from service_process import PATIENCE_S, free_port, wait_until, web
+from upstream_engine_samples import Engine, Sound
+
+pytest.importorskip("openai")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
+    """The port of a running server, and the name of its model."""
+    home = tmp_path_factory.mktemp("whisper")
+    port, folder = free_port(), str(home / "checkpoint")
+    script = Path(__file__).parents[1] / "support/serve_transformers_whisper.py"
+    outer = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(port), folder], env=outer, stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: answers(process, port, home / "log"), PATIENCE_S, "transformers serves")
+        yield port, folder
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(process: subprocess.Popen[bytes], port: int, log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    try:
+        return web.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_every_line_is_what_the_server_itself_says_to_its_sound_plus_a_speaker(
+    whisper: tuple[int, str], two_voices: Sound
+) -> None:
+    port, model = whisper
+    with FaultyProxy(port) as proxy:
+        transcript = Engine(proxy.url, model=model).transcript(two_voices)
+    assert transcript.num_speakers == 2
+    plain = [body for body in proxy.posts if b"verbose_json" not in body]
+    assert len(proxy.posts) - len(plain) == 2  # one form was refused, one answered without times
+    said = [ask(port, body) for body in plain]
+    texts = [one.text for one in transcript.segments]
+    assert sorted(texts) == sorted(said), "they are asked for side by side, in any order"
+    assert len(set(said)) > 2
+
+
+def ask(port: int, body: bytes) -> str:
+    """What the server says to a form that it was sent."""
+    boundary = body[2 : body.index(b"\r\n")].decode()
+    answer = httpx.post(
+        f"http://127.0.0.1:{port}/v1/audio/transcriptions",
+        content=body,
+        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        timeout=PATIENCE_S,
+    )
+    return str(answer.raise_for_status().json()["text"]).strip()

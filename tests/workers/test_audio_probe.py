@@ -1,0 +1,139 @@
+"""The first look at a file, on a machine that has much else to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from open_descriptors import opened
+from recordings import Studio
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource
+from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
+from sidecar.workers import audio_probe
+from sidecar.workers.audio_probe import Intake
+from sidecar.workers.worker import Worker
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
+
+
+class Late(Intake):
+    """Its processes do not begin before they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__(3600.0)
+        self.late: list[Worker] = []
+
+    def _started(self) -> Worker:
+        worker = super()._started()
+        os.kill(worker.pid, signal.SIGSTOP)
+        self.late.append(worker)
+        return worker
+
+    def begin(self) -> None:
+        for worker in self.late:
+            os.kill(worker.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+async def late() -> AsyncIterator[Late]:
+    looks = Late()
+    yield looks
+    await looks.close()
+
+
+@pytest.fixture
+def source(studio: Studio) -> AudioSource:
+    """One that a process looks at."""
+    return AudioSource(os.open(studio.path("aiff"), os.O_RDONLY), spooled=True)
+
+
+async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of_a_process(
+    late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(audio_probe.LIMITS_S, "probe", 0.05)
+    with source:
+        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
+        await asyncio.wait({looking}, timeout=0.3)
+        assert not looking.done()
+        monkeypatch.setitem(audio_probe.LIMITS_S, "probe", PATIENCE_S)
+        late.begin()
+        assert (await looking).container == "aiff"
+
+
+async def test_another_owner_s_file_is_looked_at_while_one_has_all_the_lanes_it_may(
+    late: Late, source: AudioSource
+) -> None:
+    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    with source:
+        hers = [asyncio.ensure_future(late.probe(ada, source)) for _ in range(12)]
+        await until(lambda: len(late.late) == audio_probe.LANES - 1)
+        his = asyncio.ensure_future(late.probe(bob, source))
+        await until(lambda: len(late.late) == audio_probe.LANES)
+        os.kill(late.late[-1].pid, signal.SIGCONT)
+        assert (await his).container == "aiff"
+        assert not any(one.done() for one in hers)
+        for one in hers:
+            one.cancel()
+        await asyncio.gather(*hers, return_exceptions=True)
+
+
+async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_file_finds_another(
+    late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_probe, "START_TIMEOUT_S", 0.05)
+    with source:
+        with pytest.raises(errors.MachineBusy):
+            await late.probe(EVERYBODY, source)
+        assert not late.late.pop().alive
+        monkeypatch.setattr(audio_probe, "START_TIMEOUT_S", PATIENCE_S)
+        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
+        await asyncio.sleep(0.05)
+        late.begin()
+        assert (await looking).container == "aiff"
+
+
+async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording, hangs = studio.path("mov"), tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 600\n")
+    hangs.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(hangs))
+    monkeypatch.setitem(audio_probe.LIMITS_S, "probe", 0.2)
+    looks = Intake(3600.0)
+    try:
+        with (
+            AudioSource(os.open(recording, os.O_RDONLY), spooled=True) as source,
+            pytest.raises(errors.AudioDecodeTimeout),
+        ):
+            await looks.probe(EVERYBODY, source)
+    finally:
+        await looks.close()
+
+
+async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_given_up(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr(audio_probe, "glance", lambda fd, max_s: hangs.wait(PATIENCE_S))
+    monkeypatch.setattr(audio_probe, "PROBE_TIMEOUT_S", 0.02)
+    looks, before = Intake(3600.0), opened()
+    for _ in range(3 * audio_probe.LANES):
+        with (
+            AudioSource(os.open(studio.path("wav-s16"), os.O_RDONLY), spooled=False) as named,
+            pytest.raises(errors.AudioDecodeTimeout),
+        ):
+            await looks.probe(EVERYBODY, named)
+    hangs.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert opened() - before == set()

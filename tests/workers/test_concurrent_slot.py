@@ -1,0 +1,165 @@
+"""One process that several jobs have at once: side by side, and alone after a crash or a wish."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+from recordings import wav
+from service_process import PATIENCE_S
+
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.source import AudioSource, open_path
+from sidecar.engines import spec_of
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.transcripts.transcript import Finished, SegmentReady
+from sidecar.workers.joint import JointSlot
+from sidecar.workers.slot_interface import Lease, WorkerDied
+
+SECONDS = 30
+FACTS = AudioFacts("wav", "sndfile", SECONDS)
+"""So long that it goes on for whatever is done meanwhile, however busy the machine is."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(bytes(SECONDS * 32_000)))
+    return path
+
+
+@pytest.fixture
+async def slot() -> AsyncIterator[JointSlot]:
+    made = JointSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
+    yield made
+    await made.close()
+
+
+class Listener:
+    """Hears a recording in a lease of its own."""
+
+    def __init__(self, slot: JointSlot, path: Path, *, alone: bool = False) -> None:
+        self.words = ""
+        self._began = asyncio.Event()
+        self.may_leave = asyncio.Event()
+        """It has had its words, and may give back its lease."""
+        self.may_leave.set()
+        self._slot, self._path, self._alone = slot, path, alone
+        self.task = asyncio.ensure_future(self._hear())
+
+    async def _hear(self) -> None:
+        with open_path(str(self._path)) as source:
+            async with self._slot.lease(alone=self._alone) as engine:
+                await self._words(engine, source)
+                await self.may_leave.wait()
+
+    async def _words(self, engine: Lease, source: AudioSource) -> None:
+        events = engine.transcribe(source, FACTS, TranscribeOptions(), 60.0)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, SegmentReady):
+                    self._began.set()
+                if isinstance(event, Finished):
+                    self.words = event.transcript.text
+
+    async def began(self) -> None:
+        """Wait until it has heard something, which it may not live to see."""
+        began = asyncio.ensure_future(self._began.wait())
+        await asyncio.wait(
+            {began, self.task}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        began.cancel()
+        assert self._began.is_set()
+
+
+async def test_several_are_heard_at_the_same_time_in_one_process(
+    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    listeners = [Listener(slot, path) for _ in range(4)]
+    for one in listeners:
+        await one.began()
+    assert not any(one.task.done() for one in listeners), "each has said something, none is over"
+    assert slot.loads == 1
+    for one in listeners:
+        one.task.cancel()
+    await asyncio.wait({one.task for one in listeners})
+    assert not slot.in_use
+
+
+async def test_all_of_several_are_heard_to_the_end(slot: JointSlot, path: Path) -> None:
+    listeners = [Listener(slot, path) for _ in range(4)]
+    await asyncio.gather(*(one.task for one in listeners))
+    assert len({one.words for one in listeners}) == 1
+    assert listeners[0].words
+    assert slot.loads == 1
+
+
+async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
+    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "20")
+    one, other = Listener(slot, path), Listener(slot, path)
+    await asyncio.gather(one.began(), other.began())
+    pid = slot.worker_pid
+    one.task.cancel()
+    await other.task
+    assert other.words
+    assert slot.worker_pid == pid
+    await asyncio.wait({one.task})
+    assert not slot.in_use
+
+
+@pytest.mark.parametrize("who", ["reload", "alone"])
+async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
+    slot: JointSlot, path: Path, who: str
+) -> None:
+    first = Listener(slot, path)
+    first.may_leave.clear()
+    await first.began()
+    order: list[str] = []
+
+    def note(name: str) -> Callable[[object], None]:
+        return lambda task: order.append(name)
+
+    if who == "reload":
+        sole: asyncio.Future[object] = asyncio.ensure_future(slot.reload(Precision.INT8))
+    else:
+        sole = Listener(slot, path, alone=True).task
+    for _ in range(5):  # it takes its place in line
+        await asyncio.sleep(0)
+    assert slot.awaited
+    last = Listener(slot, path)
+    for name, task in (("first", first.task), ("sole", sole), ("last", last.task)):
+        task.add_done_callback(note(name))
+    first.may_leave.set()
+    await asyncio.gather(first.task, sole, last.task)
+    assert order == ["first", "sole", "last"]
+    assert slot.precision is (Precision.INT8 if who == "reload" else Precision.FP32)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills a process")
+async def test_a_process_that_dies_ends_all_calls_and_who_comes_then_has_a_fresh_one(
+    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as slow:
+        slow.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+        listeners = [Listener(slot, path) for _ in range(2)]
+        for one in listeners:
+            await one.began()
+    pid = slot.worker_pid
+    assert pid is not None
+    psutil.Process(pid).kill()
+    for one in listeners:
+        with pytest.raises(WorkerDied) as died:
+            await one.task
+        assert died.value.began
+    again = Listener(slot, path)
+    await again.task
+    assert again.words
+    assert slot.worker_pid not in (None, pid)

@@ -1,0 +1,73 @@
+"""An ear on a piece: it hears to the end, whatever the engine reads, and costs nobody a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from wheel_recordings import RATE, clip
+
+from sidecar.audio import Block
+from sidecar.diarization import models
+from sidecar.diarization.diarizer import STEP_S
+from sidecar.diarization.local import begins_of, read
+from sidecar.interfaces.engine import Diarization
+from sidecar.transcripts.local_voices import VoicesAsked
+from sidecar.transcripts.transcript import Finished, Progress, Transcript
+from sidecar.workers.diarization_tee import Overheard, completed
+
+ASKED = VoicesAsked(6.2, begins=True)
+
+
+class Clip:
+    """Twelve seconds of two people, a second at a time."""
+
+    total_s = 12.0
+
+    def __iter__(self) -> Iterator[Block]:
+        sound = clip("endgame_nagg_nell")[: 12 * RATE]
+        for at in range(0, len(sound), RATE):
+            yield sound[at : at + RATE]
+
+
+def finished() -> Finished:
+    return Finished(Transcript((), "en", 6.2, "none", "fp32"))
+
+
+def test_what_an_engine_leaves_unread_is_heard_and_it_gets_no_more_than_its_words() -> None:
+    ear = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: False)
+    assert ear.total_s == 6.2
+    first = next(iter(ear))
+    assert len(first) == RATE
+    assert ear.completed(Progress(1.0, 6.2)) == Progress(1.0, 6.2)
+    done = ear.completed(finished())
+    assert isinstance(done, Finished)
+    given = done.transcript.local_voices
+    assert given is not None
+    assert read(given, begins_of(ASKED, 12 * RATE, STEP_S))[0].heard.any()
+    assert given.windows not in repr(done)
+    ear.close()
+    whole = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: True)
+    assert sum(map(len, whole)) == round(6.2 * RATE)
+    whole.close()
+
+
+def test_where_no_voices_are_told_apart_and_where_nobody_waits_the_words_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(threads: int = 1) -> models.Models:
+        raise models.VoicesUnavailable("not here")
+
+    monkeypatch.setattr(models, "load_models", none)
+    ear = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: False)
+    left = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: True)
+    events = completed(
+        [(0, Progress(1.0, 6.2)), (0, finished()), (1, finished()), (2, finished())],
+        [ear, left, None],
+    )
+    told = list(events)
+    assert told[0] == (0, Progress(1.0, 6.2))
+    assert {at for at, event in told if event == finished()} == {0, 1, 2}
+    assert ear.completed(finished()) == finished()
+    for one in (ear, left):
+        one.close()

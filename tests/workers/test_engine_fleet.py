@@ -1,0 +1,79 @@
+"""The engines of a service: one for files and one for live audio, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.engines import spec_of
+from sidecar.engines.choice import Choice
+from sidecar.workers.fleet import Fleet, Role
+from sidecar.workers.lifecycle import SlotState
+
+SCRIPTED = Choice(replace(spec_of("scripted"), sessions=100), "")
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    one = Fleet(Settings(engine="scripted", data_dir=tmp_path, keep_alive=-1), SCRIPTED, SCRIPTED)
+    yield one
+    await one.close()
+
+
+async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: Fleet) -> None:
+    assert {one.state for one in fleet.standing().values()} == {SlotState.ABSENT}
+    async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.share():
+        standing = fleet.standing()
+    assert [standing[role].state for role in (Role.FILES, Role.LIVE)] == [SlotState.BUSY] * 2
+    assert len({standing[role].worker_pid for role in (Role.FILES, Role.LIVE)}) == 2
+    await fleet.files.slot.reload(fleet.files.slot.spec.precisions[1])
+    after = fleet.standing()
+    assert after[Role.LIVE].worker_pid == standing[Role.LIVE].worker_pid
+    await fleet.close()
+    assert {one.state for one in fleet.standing().values()} == {SlotState.ABSENT}
+    assert not [
+        one for one in psutil.Process().children() if one.pid == after[Role.LIVE].worker_pid
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+@pytest.mark.parametrize(
+    ("role", "way"),
+    [(Role.LIVE, "SIGKILL"), (Role.LIVE, "SIGSTOP"), (Role.FILES, "SIGSTOP")],
+)
+async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
+    fleet: Fleet, tmp_path: Path, role: Role, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = fleet.live if role is Role.LIVE else fleet.files.slot
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    async with fleet.live.share() if role is Role.LIVE else fleet.files.slot.lease():
+        pid = slot.worker_pid
+        assert pid is not None
+        os.kill(pid, getattr(signal, way))
+        monkeypatch.setattr(slot._pulse, "_deaf_s", 0.2)  # no sooner: a busy machine is no hang
+        await until(lambda: slot.worker_pid is None)
+    await fleet.close()
+    (note,) = (tmp_path / "crash").glob("*.json")
+    written = json.loads(note.read_text())
+    assert (written["role"], written["engine"], written["exit_code"]) == (role, "scripted", -9)
+    assert ("answered no ping" in str(written)) is (way == "SIGSTOP")
+    assert fleet.standing()[role].crashes == 1
+
+
+async def test_where_nothing_hears_live_whoever_wants_it_is_told(tmp_path: Path) -> None:
+    fleet = Fleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)
+    assert list(fleet.standing()) == [Role.FILES]
+    with pytest.raises(errors.EngineUnavailable, match="live"):
+        fleet.live.share()
+    await fleet.close()

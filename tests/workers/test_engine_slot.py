@@ -1,0 +1,612 @@
+"""One engine's life when precisions change: who stands, who goes, and what a failure leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import psutil
+import pytest
+from service_process import PATIENCE_S, runs, until
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.source import open_path
+from sidecar.engines import spec_of
+from sidecar.gpu_memory.placement import LoadPlan, Placement
+from sidecar.interfaces.engine import LoadOptions, MemoryPlan, Precision, TranscribeOptions
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.loading import Loading
+from sidecar.workers.slot import EngineSlot
+from sidecar.workers.worker import Worker
+
+FP32, INT8 = Precision.FP32, Precision.INT8
+
+
+class Looker:
+    """Decides like a planner, and notes what it was asked about."""
+
+    def __init__(self, placement: Placement = Placement.BESIDE) -> None:
+        self.placement: Placement | errors.SidecarError = placement
+        self.asked: list[Precision] = []
+
+    def __call__(self, precision: Precision) -> LoadPlan:
+        self.asked.append(precision)
+        if isinstance(self.placement, errors.SidecarError):
+            raise self.placement
+        return LoadPlan(self.placement)
+
+
+class Gate:
+    """Loads begin, and go on once they are let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._open, run = asyncio.Event(), Loading.run
+
+        async def held(loading: Loading) -> Worker:
+            await self._open.wait()
+            return await run(loading)
+
+        monkeypatch.setattr(Loading, "run", held)
+
+    def open_soon(self) -> None:
+        """Behind what the test does next."""
+        asyncio.get_running_loop().call_soon(self._open.set)
+
+
+Build = Callable[..., EngineSlot]
+
+
+@pytest.fixture
+async def build() -> AsyncIterator[Build]:
+    """Slots of the scripted engine, closed in the end."""
+    slots: list[EngineSlot] = []
+
+    def make(looker: Looker | None = None, keep_alive_s: float = -1) -> EngineSlot:
+        load, place = LoadOptions(FP32), looker or Looker()
+        slots.append(EngineSlot(spec_of("scripted"), load, keep_alive_s, place))
+        return slots[-1]
+
+    yield make
+    for slot in slots:
+        await slot.close()
+
+
+async def stood_while_loading(slot: EngineSlot, precision: Precision) -> bool:
+    """Whether the old engine lived while the new one was loaded."""
+    old = slot.worker_pid
+    reload = asyncio.ensure_future(slot.reload(precision))
+    await loading(slot)
+    stood = runs(old)
+    await reload
+    assert not runs(old)
+    return stood
+
+
+async def loading(slot: EngineSlot) -> None:
+    """Wait until it is. Looked at in each turn of the loop: none is missed, however late we are."""
+    async with asyncio.timeout(PATIENCE_S):
+        while slot.state is not SlotState.LOADING:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("placement", Placement)
+async def test_the_old_engine_stands_beside_the_new_one_only_where_there_is_room(
+    placement: Placement, build: Build
+) -> None:
+    looker = Looker(placement)
+    slot = build(looker)
+    await slot.preload()
+    assert await stood_while_loading(slot, INT8) is (placement is Placement.BESIDE)
+    assert (slot.precision, slot.state) == (INT8, SlotState.READY)
+    assert looker.asked == [FP32, INT8]
+
+
+@pytest.mark.parametrize("placement", Placement)
+async def test_after_a_load_that_fails_the_old_precision_serves(
+    placement: Placement, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    slot = build(Looker(placement))
+    await slot.preload()
+    old = slot.worker_pid
+    with pytest.raises(errors.ModelLoadFailed, match="told to fail in int8"):
+        await slot.reload(INT8)
+    assert (slot.precision, slot.state, slot.loading) == (FP32, SlotState.READY, None)
+    assert (slot.worker_pid == old) is (placement is Placement.BESIDE)
+    async with slot.lease() as engine:
+        assert engine.precision is FP32
+    with pytest.raises(errors.ModelLoadFailed):
+        async with slot.lease(INT8):
+            pytest.fail("it cannot be lent")
+    assert slot.loaded
+
+
+async def test_where_the_old_one_does_not_come_back_either_the_next_lease_tries_again(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = build(Looker(Placement.INSTEAD))
+    await slot.preload()
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "no number")
+    with pytest.raises(errors.ModelLoadFailed):
+        await slot.reload(INT8)
+    assert (slot.state, slot.worker_pid, slot.loading) == (SlotState.ABSENT, None, None)
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    async with slot.lease() as engine:
+        assert engine.precision is FP32
+
+
+async def test_a_precision_that_has_no_room_is_refused_before_the_old_engine_goes(
+    build: Build,
+) -> None:
+    looker = Looker()
+    slot = build(looker)
+    await slot.preload()
+    old = slot.worker_pid
+    looker.placement = errors.WontFit("there is no room")
+    with pytest.raises(errors.WontFit):
+        await slot.reload(INT8)
+    assert (slot.worker_pid, slot.precision, slot.state) == (old, FP32, SlotState.READY)
+
+
+async def test_an_engine_that_is_left_standing_by_a_failed_load_still_leaves_when_idle(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    slot = build(keep_alive_s=0.05)
+    await slot.preload()
+    with pytest.raises(errors.ModelLoadFailed):
+        await slot.reload(INT8)
+    await until(lambda: slot.state is SlotState.ABSENT)
+
+
+async def test_reloads_at_once_load_once_for_all(build: Build) -> None:
+    looker = Looker()
+    slot = build(looker)
+    await slot.preload()
+    await asyncio.gather(*(slot.reload(INT8) for _ in range(4)))
+    assert looker.asked == [FP32, INT8]
+    await slot.reload(INT8)
+    assert looker.asked[2:] == [INT8], "a reload that comes later is one"
+
+
+async def test_a_reload_waits_for_the_lease_and_goes_before_the_next(build: Build) -> None:
+    slot = build()
+    seen = []
+    async with slot.lease() as engine:
+        reload = asyncio.ensure_future(slot.reload(INT8))
+        await asyncio.sleep(0)
+        following = asyncio.ensure_future(precision_of_a_lease(slot))
+        await asyncio.sleep(0.05)
+        assert not reload.done()
+        seen.append(engine.precision)
+    await reload
+    assert [*seen, await following] == [FP32, INT8]
+
+
+async def precision_of_a_lease(slot: EngineSlot, wanted: Precision = Precision.AUTO) -> Precision:
+    async with slot.lease(wanted) as engine:
+        return engine.precision
+
+
+async def given_up_while_it_loads(slot: EngineSlot, precision: Precision) -> None:
+    """Somebody asks for the engine, and hangs up once it is being loaded."""
+    lease = asyncio.ensure_future(slot.lease(precision).__aenter__())
+    await loading(slot)
+    lease.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lease
+
+
+async def stopped(pid: int | None) -> None:
+    """A process that will not leave by itself."""
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children() if runs(child.pid)}
+
+
+@pytest.mark.parametrize("placement", Placement)
+async def test_a_load_is_finished_though_who_asked_for_it_hangs_up(
+    placement: Placement, build: Build
+) -> None:
+    looker, others = Looker(placement), children()
+    slot = build(looker)
+    await slot.preload()
+    await given_up_while_it_loads(slot, INT8)
+    await until(lambda: slot.state is SlotState.READY)
+    assert slot.precision is INT8
+    await until(lambda: children() - others == {slot.worker_pid})
+    assert await precision_of_a_lease(slot) is INT8
+    assert looker.asked == [FP32, INT8]
+
+
+async def test_of_those_who_come_while_it_loads_nobody_waits_for_a_second_load(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, looker = Gate(monkeypatch), Looker()
+    slot = build(looker)
+    for _ in range(4):
+        await given_up_while_it_loads(slot, FP32)
+    reload = asyncio.ensure_future(slot.reload(FP32))
+    gate.open_soon()
+    assert await precision_of_a_lease(slot) is FP32
+    await reload
+    assert looker.asked == [FP32]
+
+
+async def test_a_load_nobody_waits_for_gives_way_to_who_wants_another_precision(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, slot = children(), build()
+    await slot.preload()
+    old = slot.worker_pid
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
+    await given_up_while_it_loads(slot, INT8)
+    async with asyncio.timeout(PATIENCE_S), slot.lease(FP32) as engine:
+        assert (engine.precision, slot.precision, slot.worker_pid) == (FP32, FP32, old)
+        assert children() - others == {old}
+
+
+async def test_whom_any_precision_suits_waits_for_the_one_that_is_on_its_way(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looker = Looker(Placement.INSTEAD)
+    slot = build(looker)
+    await slot.preload()
+    gate = Gate(monkeypatch)
+    await given_up_while_it_loads(slot, INT8)
+    gate.open_soon()
+    assert await precision_of_a_lease(slot) is INT8
+    assert looker.asked == [FP32, INT8]
+
+
+@pytest.mark.parametrize("placement", Placement)
+async def test_a_load_that_somebody_left_behind_fails_for_nobody_else(
+    placement: Placement, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = build(Looker(placement))
+    await slot.preload()
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    gate = Gate(monkeypatch)
+    await given_up_while_it_loads(slot, INT8)
+    gate.open_soon()
+    assert await precision_of_a_lease(slot) is FP32
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_new_one(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", PATIENCE_S)
+    others, slot = children(), build()
+    await slot.preload()
+    old = slot.worker_pid
+    assert old is not None
+    await stopped(old)
+    lease = asyncio.ensure_future(slot.lease(INT8).__aenter__())
+    await loading(slot)
+    await until(lambda: slot.state is not SlotState.LOADING)
+    assert runs(old)
+    lease.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lease
+    assert (slot.state, slot.precision) == (SlotState.READY, INT8)
+    os.kill(old, signal.SIGCONT)  # then it leaves by itself
+    await until(lambda: children() - others == {slot.worker_pid})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", PATIENCE_S)
+    stood: list[bool] = []
+    old: int | None = None
+
+    async def look() -> None:
+        stood.append(old is not None and runs(old))
+
+    load = LoadOptions(FP32)
+    slot = EngineSlot(spec_of("scripted"), load, keep_alive_s=0, place=Looker(), look=look)
+    try:
+        async with slot.lease():
+            old = slot.worker_pid
+            await stopped(old)
+        await until(lambda: slot.state is SlotState.ABSENT)
+        assert runs(old), "who had it does not wait for its end"
+        lease = asyncio.ensure_future(precision_of_a_lease(slot))
+        await asyncio.wait({lease}, timeout=0.05)
+        assert old is not None
+        os.kill(old, signal.SIGCONT)  # now it leaves
+        assert await lease is FP32
+        assert stood == [False, False, False, False]
+    finally:
+        await slot.close()
+
+
+async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_its_job(
+    build: Build,
+) -> None:
+    slot = build(keep_alive_s=0)
+    for ahead in (slot.preload(), slot.reload(INT8)):
+        await ahead
+        await asyncio.sleep(0.1)
+        assert slot.state is SlotState.READY
+    async with slot.lease():
+        pass
+    await until(lambda: slot.state is SlotState.ABSENT)
+
+
+async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.workers.lifecycle.UNUSED_S", 0.05)
+    slot = build(keep_alive_s=0)
+    await slot.reload(INT8)
+    await until(lambda: slot.state is SlotState.ABSENT)
+    await given_up_while_it_loads(slot, INT8)
+    await until(lambda: slot._berth.loads == 2)
+    await until(lambda: slot.state is SlotState.ABSENT)
+
+
+async def test_of_many_reloads_to_and_fro_the_last_one_counts_and_a_job_gets_its_turn(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looker = Looker()
+    slot = build(looker)
+    await slot.preload()
+    gate, reloads = Gate(monkeypatch), []
+    for number in range(20):
+        reloads.append(asyncio.ensure_future(slot.reload((INT8, FP32)[number % 2])))
+        if not number:
+            await loading(slot)
+        await asyncio.sleep(0)
+    loads_before_its_turn = []
+    gate.open_soon()
+    async with slot.lease() as engine:
+        assert engine.precision is FP32
+        loads_before_its_turn = looker.asked[1:]
+    outcomes = await asyncio.gather(*reloads, return_exceptions=True)
+    assert loads_before_its_turn == [INT8, FP32]
+    assert (outcomes[0], outcomes[-1]) == (INT8, FP32)
+    assert {type(outcome) for outcome in outcomes[1:-1]} == {errors.ReloadSuperseded}
+
+
+async def test_a_reload_whose_client_hangs_up_is_done_all_the_same(build: Build) -> None:
+    slot = build()
+    async with slot.lease():
+        gone, patient = [asyncio.ensure_future(slot.reload(INT8)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+    assert await precision_of_a_lease(slot) is INT8
+    assert await patient is INT8
+
+
+@pytest.mark.parametrize("waits", ["reload", "lease", "the next", "nobody"])
+async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
+    waits: str, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, slot = children(), build()
+    await slot.preload()
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
+    waiting: list[asyncio.Future[Precision]] = []
+    if waits in ("the next", "nobody"):
+        await given_up_while_it_loads(slot, INT8)
+    if waits == "the next":
+        waiting.append(asyncio.ensure_future(precision_of_a_lease(slot)))
+        await asyncio.sleep(0)
+    if waits in ("reload", "lease"):
+        change = slot.reload(INT8) if waits == "reload" else precision_of_a_lease(slot, INT8)
+        waiting.append(asyncio.ensure_future(change))
+        await until(lambda: slot.state is SlotState.LOADING)
+        waiting += [asyncio.ensure_future(one) for one in (slot.reload(FP32), slot.reload(INT8))]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        await slot.close()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        for late in (slot.reload(FP32), precision_of_a_lease(slot), slot.preload()):
+            with pytest.raises(errors.ShuttingDown):
+                await late
+    assert not children() - others
+    assert slot.state is SlotState.ABSENT
+    expected = [errors.ShuttingDown, errors.ReloadSuperseded, errors.ShuttingDown]
+    assert [type(outcome) for outcome in outcomes] == expected[: len(waiting)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() -> None:
+    noted: list[int] = []
+    slot = EngineSlot(
+        spec_of("scripted"),
+        LoadOptions(FP32),
+        keep_alive_s=-1,
+        on_crash=lambda worker: noted.append(worker.pid),
+    )
+    try:
+        await slot.preload()
+        await slot.reload(INT8)
+        killed = await until(lambda: slot.worker_pid)
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: slot.state is SlotState.ABSENT)
+        assert await precision_of_a_lease(slot) is INT8
+        assert slot._berth.worker is not None
+        slot._berth.worker.kill()  # as one is that does not stop
+        assert await precision_of_a_lease(slot) is INT8
+    finally:
+        await slot.close()
+    assert noted == [killed]
+
+
+@pytest.mark.parametrize("stands", [False, True])
+async def test_a_process_that_cannot_be_started_is_a_failed_load(
+    stands: bool, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = build()
+    if stands:
+        await slot.preload()
+    expected = (slot.state, slot.worker_pid, None)
+
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as full:
+        full.setattr("subprocess.Popen", refused)
+        open_before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+        for _ in range(3):
+            with pytest.raises(errors.ModelLoadFailed, match="temporarily unavailable"):
+                await precision_of_a_lease(slot, INT8)
+        if sys.platform == "linux":
+            assert len(os.listdir("/proc/self/fd")) <= open_before
+        assert (slot.state, slot.worker_pid, slot.loading) == expected
+    assert await precision_of_a_lease(slot) is FP32
+
+
+async def test_what_a_reload_would_meet_is_known_before(build: Build) -> None:
+    looker = Looker()
+    slot = build(looker)
+    await slot.check_room(INT8)
+    with pytest.raises(errors.PrecisionUnavailable):
+        await slot.check_room(Precision.INT4)
+    looker.placement = errors.WontFit("there is no room")
+    with pytest.raises(errors.WontFit):
+        await slot.check_room(INT8)
+    assert slot.state is SlotState.ABSENT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what is open in /proc")
+async def test_engines_that_came_and_went_leave_nothing_in_the_service(build: Build) -> None:
+    slot, here = build(keep_alive_s=0), psutil.Process()
+
+    def held() -> tuple[int, int, int]:
+        return here.num_fds(), here.num_threads(), len(asyncio.all_tasks())
+
+    async def come_and_go() -> None:
+        async with slot.lease():
+            pid = slot.worker_pid
+        await until(lambda: not runs(pid) and slot.state is SlotState.ABSENT)
+
+    before = held()
+    for _ in range(6):
+        await come_and_go()
+        # Who relayed what it wrote has a thread, which hears of the end a moment later.
+        await until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
+
+
+async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -> None:
+    """`resolve`: asked for before the reload: what is there; after it: what was asked for."""
+    slot = build()
+    before = time.monotonic()
+    await slot.reload(INT8)
+    rows = [
+        (Precision.AUTO, before, INT8),
+        (FP32, before, INT8),
+        (FP32, time.monotonic(), FP32),
+        (INT8, time.monotonic(), INT8),
+    ]
+    for wanted, since, expected in rows:
+        assert slot.resolve(wanted, since) is expected
+
+
+async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append("look")
+
+    def place(precision: Precision) -> LoadPlan:
+        seen.append(precision)
+        return LoadPlan()
+
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1, place, look)
+    try:
+        async with slot.lease():
+            assert seen == ["look", "fp32", "look"]
+        async with slot.lease():
+            assert seen[3:] == ["look"]
+        await slot.reload(INT8)
+        assert seen[4:] == ["look", "int8"]
+    finally:
+        await slot.close()
+
+
+FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
+
+
+@pytest.mark.parametrize("placement", Placement)
+async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
+    placement: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, bool, bool]] = []
+    call = Worker.call
+
+    def watched(self: Worker, operation: str, *args: Any, **kwargs: Any) -> Any:
+        if operation == "load":
+            options = LoadOptions.from_wire(kwargs["options"])
+            told.append((options.precision, options.evict_encoders, options.host_token_table))
+        return call(self, operation, *args, **kwargs)
+
+    def place(precision: Precision) -> LoadPlan:
+        return LoadPlan(placement, FRUGAL if precision is FP32 else MemoryPlan())
+
+    monkeypatch.setattr(Worker, "call", watched)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1, place)
+    try:
+        await slot.preload()
+        assert slot.memory == FRUGAL
+        with pytest.raises(errors.ModelLoadFailed):
+            await slot.reload(INT8)
+        assert slot.memory == FRUGAL, "the old one is as it was"
+    finally:
+        await slot.close()
+    back = [("fp32", True, True)] if placement is Placement.INSTEAD else []
+    assert told == [("fp32", True, True), ("int8", False, False), *back]
+
+
+async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
+    voice: bytes, tmp_path: Any
+) -> None:
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), keep_alive_s=-1)
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    try:
+        with open_path(str(path)) as source:
+            async with slot.lease() as engine:
+                assert slot.memory == MemoryPlan()
+                options = TranscribeOptions(memory=FRUGAL)
+                facts = AudioFacts("wav", "sndfile", 3.0)
+                async with aclosing(engine.transcribe(source, facts, options, 60.0)) as events:
+                    async for _ in events:
+                        pass
+        assert slot.memory == FRUGAL
+    finally:
+        await slot.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+async def test_an_engine_that_dies_while_it_loads_is_a_failed_load(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = build()
+    await slot.preload()
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
+    old = slot.worker_pid
+    known = {child.pid for child in psutil.Process().children()}
+    reload = asyncio.ensure_future(slot.reload(INT8))
+    new = await until(lambda: {child.pid for child in psutil.Process().children()} - known)
+    os.kill(new.pop(), signal.SIGKILL)
+    with pytest.raises(errors.ModelLoadFailed):
+        await reload
+    assert (slot.worker_pid, slot.precision) == (old, FP32)

@@ -1,0 +1,344 @@
+"""Several calls on one line: each at its own pace, each with an end of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moonshine_voice import get_assets_path
+from service_process import PATIENCE_S, stand_still, until, wait_until
+
+from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
+from sidecar.workers import channel, worker
+from sidecar.workers.asked import Asked, Unwanted, Voice
+from sidecar.workers.calls import Call, CallOver, Calls
+from sidecar.workers.credit import WINDOW, Incoming, Outgoing, told_size
+from sidecar.workers.line import Line
+from sidecar.workers.worker import Worker
+
+CLIP = Path(get_assets_path()) / "beckett.wav"
+PIECE = b"s" * (1 << 16)
+
+
+class Peer:
+    """The other end of a line: what is asked there, for tests to answer."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.voice = Voice(sock)
+        self.asked: dict[int, Asked] = {}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(channel.ChannelClosed):
+            while True:
+                frame, _ = channel.receive(self.sock)
+                number = frame.message["call"]
+                if "operation" in frame.message:
+                    self.asked[number] = Asked(number, frame.message, [], self.voice)
+                else:
+                    self.asked[number].hear(frame)
+
+    def begun(self, number: int) -> Asked:
+        wait_until(lambda: number in self.asked, PATIENCE_S, "it is asked")
+        return self.asked[number]
+
+
+class Ends:
+    """Both ends of a line, and calls that were begun on it."""
+
+    def __init__(self, calls: Calls, line: Line, peer: Peer) -> None:
+        self.calls, self.line, self.peer = calls, line, peer
+
+    async def begun(self) -> tuple[Call, Asked]:
+        call = await self.calls.begin(self.line, "anything", (), {})
+        return call, await in_thread(self.peer.begun, call.number)
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    ours, theirs = socket.socketpair()
+    calls = Calls()
+    line = await Line.on(ours, os.getpid(), calls.heard, calls.end)
+    yield Ends(calls, line, Peer(theirs))
+    line.close()
+    theirs.close()
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.to_thread(work, *arguments)
+
+
+async def read(call: Call) -> list[Any]:
+    async with asyncio.timeout(PATIENCE_S):
+        return [answer["n"] async for answer, _ in call.answers()]
+
+
+def answer_all_but_the_end(asked: Asked, count: int) -> None:
+    for number in range(count):
+        asked.answer({"n": number}, PIECE)
+
+
+def answer_all(asked: Asked, count: int) -> None:
+    answer_all_but_the_end(asked, count)
+    asked.end(done=True)
+
+
+async def test_calls_that_go_on_at_once_have_their_own_answers_in_their_own_order(
+    ends: Ends,
+) -> None:
+    begun = [await ends.begun() for _ in range(3)]
+    for number in range(20):
+        for _, asked in begun:
+            asked.answer({"n": [asked.number, number]})
+    for call, asked in reversed(begun):
+        asked.end(done=True)
+        assert await read(call) == [[call.number, number] for number in range(20)]
+
+
+async def test_a_call_that_nobody_reads_has_to_wait_and_holds_up_no_other(ends: Ends) -> None:
+    (unread, much), (call, asked) = await ends.begun(), await ends.begun()
+    flood = asyncio.ensure_future(in_thread(answer_all, much, 100))
+    others = asyncio.ensure_future(in_thread(answer_all, asked, 100))
+    assert await read(call) == list(range(100)), "six windows of it"
+    await others
+    assert not flood.done()
+    assert unread._unread <= WINDOW
+    assert await read(unread) == list(range(100))
+    await flood
+
+
+async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
+    call, asked = await ends.begun()
+    sent = 0
+
+    async def speak() -> None:
+        nonlocal sent
+        for number in range(100):
+            await call.send({"n": number}, PIECE)
+            sent += 1
+
+    speaking = asyncio.ensure_future(speak())
+    window = WINDOW // told_size({"n": 10}, PIECE)
+    await until(lambda: sent == window)
+    await asyncio.sleep(0.05)
+    assert sent == window
+    heard: list[tuple[int, int]] = []
+
+    def takes_all() -> bool:
+        heard.extend((message["n"], len(raw)) for message, raw in asked.told())
+        return len(heard) == 100
+
+    await until(takes_all)
+    assert heard == [(number, len(PIECE)) for number in range(100)]
+    await speaking
+
+
+async def test_one_call_is_cancelled_and_the_others_go_on(ends: Ends) -> None:
+    (one, cancelled), (other, asked) = await ends.begun(), await ends.begun()
+    waits_for_a_reader = asyncio.ensure_future(in_thread(answer_all, cancelled, 100))
+    await asyncio.sleep(0.05)
+    one.cancel()
+    with pytest.raises(Unwanted):
+        await waits_for_a_reader
+    assert cancelled.unwanted()
+    assert not asked.unwanted()
+    answering = asyncio.ensure_future(in_thread(answer_all, asked, 40))
+    assert await read(other) == list(range(40))
+    await answering
+
+
+async def test_of_a_call_that_is_forgotten_the_rest_is_dropped(ends: Ends) -> None:
+    call, asked = await ends.begun()
+    ends.calls.forget(call)
+    asked.answer({"n": 1})
+    asked.end(done=True)
+    other, answering = await ends.begun()
+    answering.end(done=True)
+    assert await read(other) == []
+
+
+async def test_who_tells_more_after_the_end_is_told_so(ends: Ends) -> None:
+    call, asked = await ends.begun()
+    asked.end(done=True)
+    assert await read(call) == []
+    call.tell(leave=1)
+    call.cancel()
+    with pytest.raises(CallOver):
+        await call.send({}, PIECE)
+
+
+async def test_with_the_line_all_calls_end_after_what_has_come(ends: Ends) -> None:
+    (one, first), (_, _) = await ends.begun(), await ends.begun()
+    first.answer({"n": 1})
+    with suppress(OSError):
+        ends.peer.sock.shutdown(socket.SHUT_RDWR)
+    answers = one.answers()
+    assert (await anext(answers))[0] == {"n": 1}
+    with pytest.raises(channel.ChannelClosed):
+        await anext(answers)
+    with pytest.raises(channel.ChannelClosed):
+        await one.send({}, PIECE)
+    assert not await ends.calls.answers_ping(PATIENCE_S)
+
+
+async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.workers.calls.OVERDRAWN", 2 * WINDOW)
+    call, asked = await ends.begun()
+
+    def flood() -> None:
+        while True:
+            ends.peer.voice.send({"call": asked.number, "answer": {"n": 0}}, PIECE)
+
+    with pytest.raises(channel.ChannelClosed):
+        await in_thread(flood)
+    assert isinstance(ends.calls.lost, channel.ChannelClosed)
+    assert call._unread <= 2 * WINDOW + 2 * len(PIECE)
+
+
+def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -> None:
+    outgoing, incoming = Outgoing(100), Incoming(100)
+    assert outgoing.allows(1000)
+    outgoing.sent(1000)
+    assert not outgoing.allows(1)
+    assert incoming.read(49) == 0
+    assert incoming.read(951) == 1000
+    outgoing.granted(1000)
+    assert outgoing.allows(60)
+    outgoing.sent(60)
+    assert outgoing.allows(40)
+    assert not outgoing.allows(41)
+    outgoing.granted(10)
+    assert outgoing.allows(50)
+    assert not outgoing.allows(51)
+    outgoing.granted(1)
+    assert outgoing.allows(1000), "the other side may owe us all of the 49"
+
+
+async def slow_worker(monkeypatch: pytest.MonkeyPatch, looks_up_s: float) -> Worker:
+    """It looks up once in so long, as native code does that nobody can interrupt."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(1 / looks_up_s))
+    slow = Worker("scripted")
+    await slow.ask("load", engine="scripted", options=LoadOptions().to_wire())
+    return slow
+
+
+def transcribing(at: Worker, fd: int) -> Any:
+    facts = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
+    options = TranscribeOptions().to_wire()
+    return at.calling("transcribe", [fd], facts=facts, options=options, max_s=1e5)
+
+
+async def at_work(fd: int) -> None:
+    """It reads the file, whose position we share, and does not look up before long."""
+    await until(lambda: os.lseek(fd, 0, os.SEEK_CUR) > 0)
+
+
+@pytest.mark.parametrize(
+    ("looks_up_s", "patience_s", "grace_s", "survives"),
+    [(60.0, 0.0, 0.05, False), (2.0, PATIENCE_S, 1.0, True)],
+)
+async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_takes(
+    monkeypatch: pytest.MonkeyPatch,
+    looks_up_s: float,
+    patience_s: float,
+    grace_s: float,
+    survives: bool,
+) -> None:
+    slow = await slow_worker(monkeypatch, looks_up_s)
+    slow.patience_s = patience_s
+    monkeypatch.setattr(worker, "CANCEL_GRACE_S", grace_s)
+    if survives:  # it answers, however busy the machine is
+        answers_ping = slow._calls.answers_ping
+        monkeypatch.setattr(slow._calls, "answers_ping", lambda within_s: answers_ping(PATIENCE_S))
+    try:
+        with CLIP.open("rb") as file:
+            async with transcribing(slow, file.fileno()):
+                await at_work(file.fileno())
+        assert slow.alive == survives
+    finally:
+        await slow.close()
+
+
+async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = await slow_worker(monkeypatch, looks_up_s=60.0)
+    slow.patience_s = 0.0
+    monkeypatch.setattr(worker, "CANCEL_GRACE_S", 0.05)  # nobody waits for its next look
+    with CLIP.open("rb") as file:
+        async with transcribing(slow, file.fileno()) as call:
+            await at_work(file.fileno())
+            assert await slow._calls.answers_ping(PATIENCE_S)
+            assert not call._answers, "it did not look up for that"
+    await slow.close()
+    assert not await slow._calls.answers_ping(PATIENCE_S)
+
+
+async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_that_hangs() -> (
+    None
+):
+    quick = Worker("intake")
+    try:
+        with CLIP.open("rb") as file:
+            await quick.ask("probe", [file.fileno()], max_s=1e5)
+        asked = asyncio.ensure_future(quick.hears(0.05))
+        await asyncio.sleep(0)
+        assert select.select([quick._sock], [], [], PATIENCE_S)[0], "it has answered"
+        stand_still(0.1)
+        assert await asked
+    finally:
+        await quick.close()
+
+
+async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:
+    (first, asked), (second, _), (third, _) = [await ends.begun() for _ in range(3)]
+    assert [call.began for call in (first, second, third)] == [True, False, False]
+    asked.answer({"n": 0})
+    asked.end(done=True)
+    assert await read(first) == [0]
+    assert [call.began for call in (second, third)] == [True, False]
+    ends.peer.sock.close()
+    ends.line.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await third.reached.wait()
+    assert [call.over.is_set() for call in (second, third)] == [True, True]
+    assert not third.began, "it was never at work"
+
+
+async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> None:
+    call, asked = await ends.begun()
+    call.tell(leave=1)
+    await ends.begun()  # behind it on the line
+    assert [message for message, _ in asked.told()] == [{"leave": 1}]
+    asked.end(done=True)
+    assert await read(call) == []
+    call.tell(leave=2)
+    call.cancel()
+    await ends.begun()
+    assert [*asked.told()] == []
+    assert not asked.unwanted()
+
+
+async def test_a_frame_larger_than_the_window_comes_behind_some_that_were_read_and_not_granted(
+    ends: Ends,
+) -> None:
+    call, asked = await ends.begun()
+
+    def say() -> None:
+        answer_all_but_the_end(asked, 3)
+        asked.answer({"n": 3}, b"s" * (2 * WINDOW))
+        asked.end(done=True)
+
+    said = asyncio.ensure_future(in_thread(say))
+    assert await read(call) == [0, 1, 2, 3]
+    await said

@@ -1,0 +1,207 @@
+"""The service's end of the line as it runs: on a socket that does not block, either side slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from service_process import PATIENCE_S
+
+from sidecar.workers import channel
+from sidecar.workers.line import Line
+
+SMALL = 4096
+"""Of a socket's buffer; some systems give 8 KiB."""
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[IO[bytes]]:
+    path = tmp_path / "recording"
+    path.write_bytes(b"sound")
+    with path.open("rb") as file:
+        yield file
+
+
+class Heard:
+    """What a line brought, and how it ended."""
+
+    def __init__(self) -> None:
+        self.frames: asyncio.Queue[dict[str, Any] | channel.ChannelClosed] = asyncio.Queue()
+
+    def take(self, frame: channel.Frame) -> None:
+        self.frames.put_nowait(frame.message)
+
+    async def next(self) -> dict[str, Any] | channel.ChannelClosed:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.frames.get()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(params=[SMALL, None], ids=["small buffers", "usual buffers"])
+async def ends(
+    request: pytest.FixtureRequest, heard: Heard
+) -> AsyncIterator[tuple[Line, socket.socket]]:
+    """The service's end, and the worker's, which blocks."""
+    ours, theirs = socket.socketpair()
+    if request.param:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
+    line = await Line.on(ours, os.getpid(), heard.take, heard.frames.put_nowait)
+    yield line, theirs
+    line.close()
+    theirs.close()
+    ours.close()
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.to_thread(work, *arguments)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
+    ends: tuple[Line, socket.socket], recording: IO[bytes]
+) -> None:
+    line, theirs = ends
+    text = "😀" * 500_000
+    async with asyncio.timeout(PATIENCE_S):
+        await line.send({"text": text}, [recording.fileno()])
+        line.tell({"operation": "leave"})
+        following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
+        await asyncio.sleep(0.05)
+        assert not following.done(), "an open file does not go past what waits"
+    received = [await in_thread(channel.receive, theirs) for _ in range(3)]
+    await following
+    assert [frame.message for frame, _ in received] == [
+        {"text": text},
+        {"operation": "leave"},
+        {"text": "next"},
+    ]
+    files = [fds for _, fds in received]
+    assert [len(fds) for fds in files] == [1, 0, 1]
+    for fds in files:
+        for fd in fds:
+            assert os.pread(fd, 10, 0) == b"sound"
+            os.close(fd)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
+    ends: tuple[Line, socket.socket], recording: IO[bytes]
+) -> None:
+    line, theirs = ends
+    line.tell({"text": "x" * 1_000_000})
+    cancelled = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    await asyncio.sleep(0.02)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    line.tell({"number": 2})
+    numbers = [
+        (await in_thread(channel.receive, theirs))[0].message.get("number") for _ in range(2)
+    ]
+    assert numbers == [None, 2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_turn(
+    ends: tuple[Line, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, theirs = ends
+    came, resume = bytearray(), line.resume_writing
+
+    def somebody_is_quicker() -> None:
+        resume()
+        monkeypatch.undo()
+        line.tell({"text": "y" * 1_000_000})
+        came.extend(theirs.recv(1 << 20))  # the socket has room, and the rest of that waits
+
+    monkeypatch.setattr(line, "resume_writing", somebody_is_quicker)
+    line.tell({"text": "x" * 1_000_000})
+    sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    said: list[dict[str, Any]] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(said) < 3:
+            await asyncio.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                came += theirs.recv(1 << 20, socket.MSG_DONTWAIT)
+            while (frame := channel.take_frame(came)) is not None:
+                said.append(frame.message)
+        await sending
+    assert [one.get("text", "")[:1] for one in said] == ["x", "y", ""]
+    assert said[-1] == {"number": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+async def test_an_open_file_waits_until_a_full_socket_takes_it(
+    ends: tuple[Line, socket.socket], recording: IO[bytes]
+) -> None:
+    line, theirs = ends
+    held = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            held += line._sock.send(bytes(4096))
+    sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    await asyncio.sleep(0.02)
+    assert not sending.done()
+    while held:
+        held -= len(await in_thread(theirs.recv, held))
+    frame, (fd,) = await in_thread(channel.receive, theirs)
+    await sending
+    assert frame.message == {"number": 1}
+    assert os.pread(fd, 10, 0) == b"sound"
+    os.close(fd)
+
+
+async def test_large_frames_arrive_whole_and_in_order(
+    ends: tuple[Line, socket.socket], heard: Heard
+) -> None:
+    _, theirs = ends
+    text = "x" * (3 << 20)
+    sending = asyncio.ensure_future(
+        in_thread(lambda: [channel.send(theirs, {"n": n, "text": text}) for n in range(3)])
+    )
+    assert [await heard.next() for _ in range(3)] == [{"n": n, "text": text} for n in range(3)]
+    await sending
+
+
+async def test_what_was_said_before_the_end_is_heard_and_then_the_end(
+    ends: tuple[Line, socket.socket], heard: Heard
+) -> None:
+    _, theirs = ends
+    channel.send(theirs, {"number": 1})
+    theirs.close()
+    assert await heard.next() == {"number": 1}
+    assert isinstance(await heard.next(), channel.ChannelClosed)
+
+
+async def test_what_is_no_frame_ends_the_line(
+    ends: tuple[Line, socket.socket], heard: Heard
+) -> None:
+    _, theirs = ends
+    theirs.sendall(channel.HEADER.pack(3, 0) + b"abc" + channel.encode({"number": 1}))
+    assert isinstance(await heard.next(), channel.ChannelClosed)
+    assert heard.frames.empty()
+
+
+async def test_nobody_waits_for_a_worker_that_is_gone(
+    ends: tuple[Line, socket.socket], recording: IO[bytes]
+) -> None:
+    line, theirs = ends
+    line.tell({"text": "x" * 1_000_000})
+    waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
+    await asyncio.sleep(0.02)
+    theirs.close()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(channel.ChannelClosed):
+            await waiting

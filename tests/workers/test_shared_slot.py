@@ -1,0 +1,249 @@
+"""An engine that many hold at once: loaded for the first, kept for the last, renewed under all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from recordings import wav
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.engines import spec_of
+from sidecar.gpu_memory.placement import LoadPlan
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.shared import SharedSlot
+from sidecar.workers.slot import EngineSlot
+from sidecar.workers.slot_interface import WorkerDied
+
+FP32, INT8 = Precision.FP32, Precision.INT8
+SECONDS = 100
+
+
+class Loads:
+    """Notes at which precisions it was loaded, and which of its processes died."""
+
+    def __init__(self) -> None:
+        self.at: list[Precision] = []
+        self.died: list[int] = []
+
+    def place(self, precision: Precision) -> LoadPlan:
+        self.at.append(precision)
+        return LoadPlan()
+
+
+@pytest.fixture
+def loads() -> Loads:
+    return Loads()
+
+
+Build = Callable[..., SharedSlot]
+
+
+@pytest.fixture
+async def build(loads: Loads) -> AsyncIterator[Build]:
+    """Slots of the scripted engine, closed in the end."""
+    slots: list[SharedSlot] = []
+
+    def make(keep_alive_s: float = -1) -> SharedSlot:
+        spec, load = spec_of("scripted"), LoadOptions(FP32)
+        noted = loads.died
+        slot = SharedSlot(
+            spec, load, keep_alive_s, loads.place, on_crash=lambda one: noted.append(one.pid)
+        )
+        slots.append(slot)
+        return slot
+
+    yield make
+    for slot in slots:
+        await slot.close()
+
+
+class Speaking:
+    """A holder with a call that goes on for as long as the recording, or until it ends."""
+
+    def __init__(self, slot: SharedSlot, path: Path) -> None:
+        self._slot, self._path = slot, path
+        self.heard = 0
+        self.begun = False
+        self.task = asyncio.ensure_future(self._speak())
+
+    async def _speak(self) -> None:
+        arguments = {
+            "facts": AudioFacts("wav", "sndfile", SECONDS).to_wire(),
+            "options": TranscribeOptions().to_wire(),
+            "max_s": 1e5,
+        }
+        with self._path.open("rb") as file:
+            async with self._slot.share() as engine:
+                fds = [file.fileno()]
+                async with engine.calling("transcribe", fds, **arguments) as call:
+                    self.begun = True
+                    async for _ in call.answers():
+                        self.heard += 1
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """So long that it goes on for whatever is done meanwhile, however busy the machine is."""
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(bytes(SECONDS * 32_000)))
+    return path
+
+
+async def test_many_have_one_engine_at_once_and_it_was_loaded_once(
+    build: Build, loads: Loads, recording: Path
+) -> None:
+    slot = build()
+    speaking = [Speaking(slot, recording) for _ in range(8)]
+    await asyncio.gather(*(one.task for one in speaking))
+    assert all(one.heard > 1 for one in speaking)
+    assert loads.at == [FP32]
+    assert slot.state is SlotState.READY
+
+
+async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_the_last(
+    build: Build,
+) -> None:
+    slot = build(keep_alive_s=0)
+    async with slot.share():
+        pid = slot.worker_pid
+        async with slot.share():
+            assert slot.state is SlotState.BUSY
+        await slot.preload()  # a turn of somebody else's ends meanwhile
+        await asyncio.sleep(0.1)
+        assert (slot.state, slot.worker_pid) == (SlotState.BUSY, pid)
+    await until(lambda: slot.state is SlotState.ABSENT)
+
+
+async def test_an_engine_that_is_loaded_anew_ends_under_its_holders_who_go_on_with_the_new_one(
+    build: Build, loads: Loads, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    slot = build(keep_alive_s=0)
+    speaking = [Speaking(slot, recording) for _ in range(3)]
+    await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
+    old = slot.worker_pid
+    async with asyncio.timeout(PATIENCE_S):
+        assert await slot.reload(INT8) is INT8
+        outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 3
+    async with slot.share() as engine:
+        assert (engine.precision, engine.alive) == (INT8, True)
+        assert slot.worker_pid != old
+    assert (loads.at, loads.died) == ([FP32, INT8], [])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+async def test_an_engine_that_dies_is_noted_once_and_each_holder_gets_a_new_one(
+    build: Build, loads: Loads, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    slot = build(keep_alive_s=-1)
+    speaking = [Speaking(slot, recording) for _ in range(3)]
+    await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
+    killed = slot.worker_pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 3
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    again = [Speaking(slot, recording) for _ in range(3)]
+    await asyncio.gather(*(one.task for one in again))
+    assert (loads.at, loads.died) == ([FP32, FP32], [killed])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
+async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_leaves(
+    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    slot = build()
+    speaking = [Speaking(slot, recording) for _ in range(2)]
+    await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
+    assert slot.worker_pid is not None
+    os.kill(slot.worker_pid, signal.SIGSTOP)
+    with monkeypatch.context() as impatient:  # while it cannot answer, and no sooner
+        impatient.setattr(slot._pulse, "_deaf_s", 0.1)
+        outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 2
+    async with slot.share() as engine:
+        assert engine.alive
+
+
+async def test_who_stops_slowly_ends_no_engine_that_others_hold(
+    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    slot = build()
+    async with slot.share() as engine:
+        worker = slot._berth.worker
+        assert worker is not None
+        answers = worker._calls.answers_ping
+        monkeypatch.setattr(worker, "patience_s", 0.0)
+        monkeypatch.setattr(worker._calls, "answers_ping", lambda within_s: answers(PATIENCE_S))
+        monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 0.2)
+        for impatient in (False, True):  # who does not wait for the end of the call either
+            slow = Speaking(slot, recording)
+            await until(lambda slow=slow: slow.begun)
+            slow.task.cancel()
+            if impatient:
+                await asyncio.sleep(0.02)
+                slow.task.cancel()
+            await asyncio.gather(slow.task, return_exceptions=True)
+        assert engine.alive
+        assert slot.state is SlotState.BUSY
+
+
+async def test_a_slot_that_closes_ends_what_is_held_and_lends_nothing_more(
+    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    slot = build()
+    speaking = Speaking(slot, recording)
+    await until(lambda: speaking.heard)
+    await slot.close()
+    with pytest.raises(WorkerDied):
+        await speaking.task
+    with pytest.raises(errors.ShuttingDown):
+        async with slot.share():
+            pytest.fail("it cannot be lent")
+    assert slot.state is SlotState.ABSENT
+
+
+async def test_a_load_that_fails_is_told_to_each_who_waits_and_holds_nothing(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
+    slot = build(keep_alive_s=0)
+
+    async def hold() -> None:
+        async with slot.share():
+            pytest.fail("it cannot be lent")
+
+    outcomes = await asyncio.gather(hold(), hold(), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [errors.ModelLoadFailed] * 2
+    assert (slot.state, slot.in_use) == (SlotState.ABSENT, False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no niceness")
+async def test_who_hears_people_speak_does_not_stand_back_and_who_reads_files_does(
+    build: Build,
+) -> None:
+    ours = psutil.Process().nice()
+    alone = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1)
+    try:
+        together = build()
+        await asyncio.gather(alone.preload(), together.preload())
+        nice = [psutil.Process(slot.worker_pid).nice() - ours for slot in (together, alone)]
+    finally:
+        await alone.close()
+    assert nice == [0, min(5, 19 - ours)]

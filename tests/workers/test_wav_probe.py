@@ -1,0 +1,49 @@
+"""Plain wav is judged by its header alone; whatever is not plain goes to a decoder."""
+
+from __future__ import annotations
+
+import tempfile
+
+import pytest
+from recordings import Studio, wav
+
+from sidecar.audio.audio_decoder import AudioFacts, glance
+
+SECOND = bytes(32_000)
+
+
+def glanced(content: bytes, max_s: float = 10.0) -> AudioFacts | None:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return glance(file.fileno(), max_s)
+
+
+def test_a_plain_wav_is_known_at_a_glance() -> None:
+    assert glanced(wav(SECOND)) == AudioFacts("wav", "sndfile", 1.0)
+
+
+def test_a_wav_that_breaks_off_is_as_long_as_what_is_there() -> None:
+    assert glanced(wav(SECOND, claimed=1 << 30)) == AudioFacts("wav", "sndfile", 1.0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wav(b""),
+        wav(SECOND * 11),
+        wav(SECOND, claimed=0xFFFFFFFF),
+        wav(SECOND)[:40],
+        b"",
+        b"RIFF",
+        b"not audio at all",
+    ],
+    ids=["no samples", "too long", "streamed", "no data chunk", "empty", "four bytes", "text"],
+)
+def test_whatever_is_not_plain_is_left_to_a_decoder(content: bytes) -> None:
+    assert glanced(content) is None
+
+
+@pytest.mark.parametrize("name", ["flac", "ogg-opus", "m4a"])
+def test_other_formats_are_left_to_a_decoder(name: str, studio: Studio) -> None:
+    assert glanced(studio.bytes(name)) is None

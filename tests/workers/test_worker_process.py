@@ -1,0 +1,392 @@
+"""Real worker processes: they answer, they are cancelled, they die, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import aclosing
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import pytest
+from moonshine_voice import get_assets_path
+from recordings import wav
+from service_process import PATIENCE_S, runs, until, wait_until
+
+from sidecar import errors
+from sidecar.engines import spec_of
+from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.workers import channel, worker_main
+from sidecar.workers.asked import Asked, Voice
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.slot import EngineSlot
+from sidecar.workers.slot_interface import WorkerDied
+from sidecar.workers.worker import HUNG, Worker
+from sidecar.workers.worker_environment import Needs
+
+CLIP = Path(get_assets_path()) / "beckett.wav"
+OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
+FACTS = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
+
+
+def transcribe(worker: Worker, fd: int) -> Any:
+    return worker.call(
+        "transcribe", [fd], facts=FACTS, options=TranscribeOptions().to_wire(), max_s=1e5
+    )
+
+
+async def loaded(engine: str = "scripted") -> Worker:
+    worker = Worker(engine)
+    await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
+    return worker
+
+
+async def test_a_worker_probes_a_file_it_was_handed() -> None:
+    worker = Worker("intake")
+    try:
+        with CLIP.open("rb") as file:
+            facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
+    finally:
+        await worker.close()
+    assert facts["container"] == "wav"
+    assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
+
+
+async def test_a_worker_does_not_know_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VIBEVOICE_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "correct-horse-battery-staple")
+    monkeypatch.setenv("HF_HOME", "/models")
+    engine, intake = Worker("scripted"), Worker("intake", Needs.LEAST)
+    try:
+        for worker in (engine, intake):
+            environment = psutil.Process(worker.pid).environ()
+            assert not any("battery-staple" in value for value in environment.values())
+            assert environment.get("HF_HOME") == ("/models" if worker is engine else None)
+    finally:
+        await engine.close()
+        await intake.close()
+
+
+async def test_a_worker_outlives_the_thread_that_started_it() -> None:
+    started: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    over = threading.Event()
+    thread = threading.Thread(target=lambda: (started.put(Worker("intake")), over.wait()))
+    thread.start()
+    worker = started.get()
+    try:
+        with CLIP.open("rb") as file:
+            assert await worker.ask("probe", [file.fileno()], max_s=1e5)
+            over.set()
+            thread.join()
+            await asyncio.sleep(0.1)
+            assert await worker.ask("probe", [file.fileno()], max_s=1e5)
+    finally:
+        over.set()
+        await worker.close()
+
+
+async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_that_answers(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # all of them start at once
+
+    async def cancelled_after(turns: int) -> None:
+        worker = Worker("intake")
+        try:
+            with CLIP.open("rb") as file:
+                call = asyncio.ensure_future(worker.ask("probe", [file.fileno()], max_s=1e5))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                assert worker.alive
+            with OTHER_CLIP.open("rb") as file:
+                facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
+            assert facts["total_s"] > 20, "the answer to this call, not to the last"
+        finally:
+            await worker.close()
+
+    await asyncio.gather(*(cancelled_after(turns) for turns in range(0, 14, 2)))
+    assert "Traceback" not in caplog.text
+    assert not [one for one in caplog.records if one.name == "asyncio"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
+@pytest.mark.parametrize("buffer", [4096, None])
+async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
+    buffer: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = channel.spawn
+
+    def spawned(*arguments: Any) -> Any:
+        process, sock = spawn(*arguments)
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        return process, sock
+
+    monkeypatch.setattr(channel, "spawn", spawned)
+    worker = await loaded()
+    late = threading.Timer(0.2, os.kill, (worker.pid, signal.SIGCONT))
+    try:
+        with CLIP.open("rb") as file:
+            os.kill(worker.pid, signal.SIGSTOP)
+            late.start()
+            options = TranscribeOptions(prompt="😀" * 4096).to_wire()
+            one = {"facts": FACTS, "options": options, "max_s": 1e5}
+            frames = worker.call("transcribe_together", [file.fileno()] * 16, requests=[one] * 16)
+            ended = [frame async for frame in frames if frame["event"]["event"] == "Finished"]
+        assert len(ended) == 16
+        assert worker.alive
+    finally:
+        late.join()
+        await worker.close()
+
+
+def together(worker: Worker, files: list[IO[bytes]]) -> Any:
+    one = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
+    return worker.calling(
+        "transcribe_together", [file.fileno() for file in files], requests=[one] * len(files)
+    )
+
+
+async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_heard_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "40")
+    long = tmp_path / "80 s.wav"
+    long.write_bytes(wav(bytes(80 * 32_000)))
+    worker = await loaded()
+    try:
+        with long.open("rb") as first, long.open("rb") as second:
+            heard: list[tuple[int, str]] = []
+            async with together(worker, [first, second]) as call:
+                async for frame, _ in call.answers():
+                    heard.append((frame["number"], frame["event"]["event"]))
+                    if len(heard) == 2:
+                        call.tell(leave=0)
+            assert (0, "Finished") not in heard
+            assert heard[-1] == (1, "Finished")
+            segments = [number for number, event in heard if event == "SegmentReady"]
+            assert segments.count(0) < 70 < segments.count(1)
+        with CLIP.open("rb") as first, CLIP.open("rb") as second:
+            async with together(worker, [first, second]) as call:
+                again = [frame async for frame, _ in call.answers()]
+        ended = {frame["number"] for frame in again if frame["event"]["event"] == "Finished"}
+        assert ended == {0, 1}
+    finally:
+        await worker.close()
+
+
+async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path) -> None:
+    worker = Worker("intake")
+    (tmp_path / "text").write_text("not audio")
+    try:
+        with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
+            await worker.ask("probe", [file.fileno()], max_s=1e5)
+        with CLIP.open("rb") as file:
+            assert await worker.ask("probe", [file.fileno()], max_s=1e5)
+    finally:
+        await worker.close()
+
+
+async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # a busy machine is no hang
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    worker = await loaded()
+    try:
+        with CLIP.open("rb") as file:
+            async with aclosing(transcribe(worker, file.fileno())) as frames:
+                first = await anext(frames)
+            assert first["event"] == "SegmentReady"
+            assert worker.alive
+            again = [frame async for frame in transcribe(worker, file.fileno())]
+        assert again[-1]["event"] == "Finished"
+    finally:
+        await worker.close()
+
+
+async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has_crashed() -> None:
+    worker = await loaded()
+    with CLIP.open("rb") as file:
+        os.kill(worker.pid, signal.SIGSTOP)  # as deaf as native code can be
+        frames = transcribe(worker, file.fileno())
+        waiting = asyncio.ensure_future(anext(frames))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert not worker.alive
+    assert await worker.crashed()
+    assert worker.last_lines[-1] == HUNG
+    await worker.close()
+    assert not runs(worker.pid)
+
+
+async def test_a_killed_worker_is_reported_and_leaves_no_zombie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    worker = await loaded()
+    with CLIP.open("rb") as file:
+        frames = transcribe(worker, file.fileno())
+        await anext(frames)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            async for _ in frames:
+                pass
+    await worker.close()
+    assert not psutil.pid_exists(worker.pid)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
+    """Also while it still imports."""
+    answer = "    await worker.ask('load', engine='scripted', options=LoadOptions().to_wire())\n"
+    script = (
+        "import asyncio, os, signal\n"
+        "from sidecar.interfaces.engine import LoadOptions\n"
+        "from sidecar.workers.worker import Worker\n"
+        "async def main():\n"
+        "    worker = Worker('scripted')\n"
+        "    print(worker.pid, flush=True)\n"
+        + (answer if at_work else "")
+        + "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    # Not through pipes: the worker would have them too, and be waited for.
+    with tempfile.TemporaryFile("w+") as out:
+        subprocess.run([sys.executable, "-c", script], stdout=out)
+        out.seek(0)
+        pid = int(out.read())
+    wait_until(lambda: not runs(pid), PATIENCE_S, "the worker is gone")
+
+
+async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
+    assert slot.state is SlotState.ABSENT
+    try:
+        async with slot.lease() as engine:
+            assert slot.state is SlotState.BUSY
+            assert engine.precision is Precision.FP32
+        assert slot.loaded
+        old = slot.worker_pid
+        await slot.reload(Precision.INT8)
+        assert slot.precision is Precision.INT8
+        assert slot.worker_pid != old
+        assert not runs(old)
+        with pytest.raises(errors.PrecisionUnavailable) as refused:
+            await slot.reload(Precision.INT4)
+        assert "fp32, int8" in refused.value.hint
+        assert slot.loaded
+    finally:
+        await slot.close()
+    assert slot.state is SlotState.ABSENT
+
+
+@pytest.mark.parametrize("keep_alive_s", [0.0, 0.05])
+async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
+    async with slot.lease():
+        pid = slot.worker_pid
+    assert pid is not None
+    await until(lambda: not runs(pid))
+    assert not slot.loaded
+    await slot.close()
+
+
+async def test_unloading_gives_all_memory_back() -> None:
+    before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
+    slot = EngineSlot(spec_of("moonshine"), LoadOptions(), keep_alive_s=-1)
+    async with slot.lease():
+        assert slot.worker_pid is not None
+        assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
+    await slot.close()
+    assert set(psutil.Process().children()) <= others
+    assert psutil.Process().memory_info().rss - before < 20 << 20
+
+
+async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        async with slot.lease():
+            order.append(number)
+
+    await asyncio.gather(*(work(number) for number in range(8)))
+    await slot.close()
+    assert order == list(range(8))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
+    script = (
+        "import ctypes, socket, threading, time\n"
+        "import psutil\n"
+        "from sidecar.engines.vibevoice import heap\n"
+        "from sidecar.workers import worker_main as inside\n"
+        "def held(): return psutil.Process().memory_info().rss >> 20\n"
+        "if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'): raise SystemExit(77)\n"
+        "heap.keep(); inside.IDLE_S = 0.5\n"
+        "blocks = [bytearray(b'x') * (1 << 20) for _ in range(100)]\n"
+        "pin, full = bytearray(1 << 20), held()\n"
+        "del blocks\n"
+        "kept, end = held(), time.monotonic() + 300\n"
+        "ours, theirs = socket.socketpair()\n"
+        "threading.Thread(target=inside.serve, args=(theirs,), daemon=True).start()\n"
+        "while held() > full - 90 and time.monotonic() < end: time.sleep(0.05)\n"
+        "print(full - kept, full - held(), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    if done.returncode == 77:
+        pytest.skip("another C library")
+    at_once, when_idle = map(int, done.stdout.split())
+    assert at_once < 50
+    assert when_idle >= 90
+
+
+def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(worker_main, "give_back", lambda: given.append("back"))
+    voice = Voice(socket.socket())
+    waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+    first, late = (Asked(number, {}, [], voice) for number in range(2))
+    waiting.put(first)
+    assert worker_main._next(waiting) is first
+    assert given == []
+
+    monkeypatch.setattr(worker_main, "IDLE_S", 0.01)
+    monkeypatch.setattr(worker_main, "give_back", lambda: (given.append("back"), waiting.put(late)))
+    assert worker_main._next(waiting) is late
+    assert given == ["back"]
+
+
+def test_a_thread_of_an_engine_that_ends_by_a_fault_ends_the_process_which_tells_why() -> None:
+    code = (
+        "import threading, time; from sidecar.workers import worker_main as inside;"
+        "inside.serve = lambda sock: (threading.Thread(target=lambda: 1 / 0).start(),"
+        " time.sleep(600));"
+        "inside.main()"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            stdin=theirs,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert b"ZeroDivisionError" in ended.stderr
