@@ -3,7 +3,7 @@
 A reply is read aloud by one of the clips of the wheel or by espeak. What the microphone hears is
 that, late, through a loudspeaker and a room, with noise; or somebody else; or both at once. What is
 counted is how often the likeness (`conversation.acoustic_echo`) reaches the limits of
-`conversation.echo`.
+`conversation.barge_in`.
 
     python -m bench.acoustic_echo [--times 100]
 """
@@ -21,10 +21,9 @@ import numpy.typing as npt
 from bench.serving import clip
 from sidecar.audio.audio_decoder import decode_file
 from sidecar.conversation.acoustic_echo import Evidence
-from sidecar.conversation.echo import ALIKE, OWN_WORDS_ALIKE
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.interfaces.live import Encoding
-from sidecar.interfaces.voice import SayOptions, Sound
+from sidecar.conversation.barge_in import ALIKE, OWN_WORDS_ALIKE
+from sidecar.interfaces.engine_interface import LoadOptions, SayOptions, Sound
+from sidecar.interfaces.live_engine import Encoding
 from sidecar.tts.espeak_tts import EspeakVoice
 
 RATE = 16_000

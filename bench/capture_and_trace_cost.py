@@ -18,13 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live import LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import Final, Heard, Partial, SpeechStarted
-from sidecar.live.sessions.capture import Captures
-from sidecar.live.sessions.session import Bounds, Session
+from sidecar.live.sessions.capture_writer import Captures
+from sidecar.live.sessions.input_log import Held
+from sidecar.live.sessions.session import Bounds, Observer, Session
 from sidecar.live.sessions.session_traces import SessionTraces
-from sidecar.live.sessions.sound import Held
-from sidecar.live.sessions.witness import Observer
 from sidecar.observability.tracing import traces_of
 from sidecar.transcripts.transcript import Segment
 

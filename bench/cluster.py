@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.fairness import Arrival, Policy, Served
-from sidecar.interfaces.engine import Precision
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.scheduler import Moment, Priority, Shares, Waiting, next_job
 
 DAY_S = 86_400.0

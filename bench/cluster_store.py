@@ -33,11 +33,10 @@ from bench.deployment import Deployment
 from bench.fairness import Arrival, Served, jain, shared
 from bench.queue_clients import FORM, Recording
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import Named
+from sidecar.audio.audio_source import Named
 from sidecar.cluster.claims import Offer
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import Begun, JobEvent, Reported
-from sidecar.jobs.record import JobRecord, advance
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import Begun, JobEvent, JobRecord, Reported, advance
 from sidecar.transcripts.transcript import Finished, Transcript
 from tests.support.postgres import Cluster, cluster
 from tests.support.shared_job_services import Service, service

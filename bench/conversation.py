@@ -35,7 +35,7 @@ from bench.conversation_stages import (
 )
 from bench.serving import clip, machine, ours, workshop
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.conversation.ear import LISTENS
+from sidecar.conversation.speech_input import LISTENS
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sidecar.conversation.llm.thinker import REPEATS
-from sidecar.conversation.sentences import Piece, Sentences
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.interfaces.voice import SayOptions
+from sidecar.conversation.llm.chat_completions import REPEATS
+from sidecar.conversation.tts_text import Piece, Sentences
+from sidecar.interfaces.engine_interface import LoadOptions, SayOptions
 from sidecar.tts.scripted_tts import ScriptedVoice
 from sidecar.workers.worker_operations import at_rate
 

@@ -27,11 +27,11 @@ from job_event_histories import submitted
 from postgres import KEY, cluster
 from shared_job_services import Service, services
 
-from sidecar.jobs.events import Begun, Reported
-from sidecar.jobs.sqlite_log import SqliteLog
-from sidecar.storage.person import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
-from sidecar.storage.shared import SharedPeople
-from sidecar.transcripts.people import VoicePrint
+from sidecar.jobs.job_record import Begun, Reported
+from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.storage.postgres_speaker_store import SharedPeople
+from sidecar.storage.speaker_store import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.transcript import Segment, SegmentReady
 
 

@@ -2,10 +2,10 @@
 cuda]``.
 
 The clips of the tests' checkpoints, each twice, one thread: decoded one after the other a token at
-a time, with what the format forces proposed ahead (`engines.vibevoice.frame`), in step
-(`engines.vibevoice.lockstep`), and both. Passes of the decoder, and seconds of decoding, as shares
-of the first; all sides in turns in one run, the same text asserted. Hearing and prefill come in
-seconds beside it: they are the same for all.
+a time, with what the format forces proposed ahead (`engines.vibevoice.vibevoice_generation`), in
+step (`engines.vibevoice.vibevoice_generation`), and both. Passes of the decoder, and seconds of
+decoding, as shares of the first; all sides in turns in one run, the same text asserted. Hearing and
+prefill come in seconds beside it: they are the same for all.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ import torch
 
 from bench.serving import machine, median, table
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.answer import Answer
-from sidecar.engines.vibevoice.generation import advance
-from sidecar.engines.vibevoice.loading import load
-from sidecar.engines.vibevoice.lockstep import Pass, in_step
-from sidecar.engines.vibevoice.model import Model, frame_of
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice.vibevoice_generation import Answer, Pass, advance, in_step
+from sidecar.engines.vibevoice.vibevoice_model import Model, frame_of, load
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 import tiny_vibevoice

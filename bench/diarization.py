@@ -30,7 +30,7 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     from sidecar.audio.audio_decoder import open_audio, probe
     from sidecar.diarization import diarizer
     from sidecar.engines import moonshine
-    from sidecar.interfaces.engine import Diarization, LoadOptions, TranscribeOptions
+    from sidecar.interfaces.engine_interface import Diarization, LoadOptions, TranscribeOptions
     from sidecar.transcripts.transcript import Finished
 
     options = TranscribeOptions()

@@ -28,8 +28,7 @@ from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.features import RATE
-from sidecar.diarization.models import Models, load_models
+from sidecar.diarization.speaker_models import RATE, Models, load_models
 
 Talk = tuple[Clip, Block]
 GAP_S = 0.33

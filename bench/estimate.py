@@ -1,5 +1,6 @@
 """``python -m bench.estimate``: how well the wait of jobs is predicted, by what was measured
-(`jobs.pace`) and by the constant that counted before anything was, on the same jobs of one run.
+(`jobs.duration_prediction`) and by the constant that counted before anything was, on the same jobs
+of one run.
 
 A service works on a few recordings of mixed lengths, one after the other, and is started anew, so
 that what it knows is what it kept. Then recordings come at once. What each is told of its wait
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.serving import FORM_TYPE, Server, form, looped, ours, workshop
-from sidecar.jobs.pace import GUESS
+from sidecar.jobs.duration_prediction import GUESS
 
 LOOK_S = 0.02
 ENGINES: dict[str, dict[str, str]] = {

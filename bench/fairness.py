@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sidecar.interfaces.engine import Precision
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.scheduler import Moment, Priority, Shares, Waiting, next_job
 
 LOAD_S = 20.0

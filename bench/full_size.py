@@ -19,10 +19,8 @@ import torch
 
 from bench import vibevoice_random_weights
 from bench.serving import machine, table
-from sidecar.engines.vibevoice.listening import SAMPLE_RATE
-from sidecar.engines.vibevoice.loading import load
-from sidecar.engines.vibevoice.model import Model
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, Model, load
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 
 TOKENS = 8
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.vibevoice_decoder import Decoder
 
 
 def fused_attention(_: Decoder, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ import soundfile
 from websockets.sync.client import connect
 
 from bench.serving import machine, median, ours, table, workshop
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 PATIENCE_S = 300.0
 BODIES, SOCKETS, MOST = 4, 64, 4000

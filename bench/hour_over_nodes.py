@@ -43,11 +43,10 @@ from bench.metrics import Clip, Piece, score
 from bench.serving import Server
 from sidecar.audio.audio_decoder import open_audio, probe
 from sidecar.diarization.diarizer import STEP_S, Diarizer
-from sidecar.diarization.lines import floor_of
-from sidecar.diarization.listening import Window
-from sidecar.diarization.local import begins_of, hear, written
-from sidecar.diarization.models import load_models
-from sidecar.transcripts.local_voices import FIELD, FORM, VoicesAsked, asked_of
+from sidecar.diarization.speaker_models import load_models
+from sidecar.diarization.window_embeddings import Window, begins_of, hear, written
+from sidecar.diarization.word_attribution import floor_of
+from sidecar.transcripts.speaker_embeddings import FIELD, FORM, VoicesAsked, asked_of
 from sidecar.transcripts.speaker_turns import Turn
 
 RATE = 16_000

@@ -28,11 +28,14 @@ from torch.nn import functional
 from transformers import AutoProcessor, BitsAndBytesConfig, VibeVoiceAsrForConditionalGeneration
 
 from bench.int8_linear import Int8Linear, weight_only
-from sidecar.engines.vibevoice.decoder import Continuation, Decoder
-from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
-from sidecar.engines.vibevoice.loading import UNQUANTIZED
-from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.interfaces.engine import MemoryPlan
+from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoder
+from sidecar.engines.vibevoice.vibevoice_model import (
+    UNQUANTIZED,
+    AudioEncoder,
+    request_ids,
+    token_count,
+)
+from sidecar.interfaces.engine_interface import MemoryPlan
 
 SHAPES = {"q, o": (3584, 3584, 2), "k, v": (512, 3584, 2), "gate, up": (18944, 3584, 2)} | {
     "down": (3584, 18944, 1)

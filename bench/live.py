@@ -4,8 +4,9 @@ Each row: so many sessions in real time, each with clips one behind the other fr
 (the English ones of `bench.metrics`), with partials or finals only. Of every turn that a pause
 ended: how long after the end of speech its final was there, the pause that has to be waited for
 left out; of pieces that were cut because they grew long: how long after the cut. Of partials: how
-many of those due by `live.runtime.piece.STEP_S` came. First words: from the first sample of a turn.
-CPU: of the engine's process and of this one (the service, its sessions and those that feed them).
+many of those due by `live.runtime.speech_segments.STEP_S` came. First words: from the first sample
+of a turn. CPU: of the engine's process and of this one (the service, its sessions and those that
+feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that
 were shown and taken back. Then the engine's process is killed while somebody speaks, and how long
@@ -40,12 +41,12 @@ from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio.audio_decoder import decode_file
 from sidecar.auth.identity import EVERYBODY
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
-from sidecar.live.runtime.piece import FIRST_S, STEP_S
+from sidecar.live.runtime.speech_segments import FIRST_S, STEP_S
 from sidecar.live.sessions.session import Session
 from sidecar.server.app import create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 CHUNK_S = 0.1
 QUIET_S = 1.0
@@ -219,8 +220,8 @@ async def accuracy(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> tu
 
 async def file_path(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> Scores:
     """Errors of the same clips as files."""
-    from sidecar.audio.source import open_path
-    from sidecar.interfaces.engine import TranscribeOptions
+    from sidecar.audio.audio_source import open_path
+    from sidecar.interfaces.engine_interface import TranscribeOptions
 
     scores = Scores()
     for clip, _ in chosen:

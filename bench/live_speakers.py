@@ -25,16 +25,14 @@ from bench.diarization import engine_row
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.diarization.encoder import SIZE, SpeakerEncoder, Vector
-from sidecar.diarization.models import load_models
-from sidecar.engines.moonshine.recognizer import load_recognizer
-from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, LiveOptions
+from sidecar.diarization.speaker_models import SIZE, SpeakerEncoder, Vector, load_models
+from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer
+from sidecar.interfaces.live_engine import AT_THE_START, LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import Final, Heard, LiveEvent, SpeakersRevised, Summary
-from sidecar.live.runtime import live_speaker_labels, voicing
+from sidecar.live.runtime import live_speaker_labels, segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.hypothesis import Hypothesis
 from sidecar.live.runtime.live_speaker_labels import Question, decided
-from sidecar.live.runtime.piece import Listen
+from sidecar.live.runtime.speech_segments import Hypothesis, Listen
 from sidecar.live.runtime.stream_recognizer import Hearing
 from sidecar.live.runtime.vad import Detector, State, load_weights
 from sidecar.transcripts.transcript import Segment
@@ -209,8 +207,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     room = Room()
     if given.curve:
-        for voicing.ENOUGH_S, live_speaker_labels.FOUNDS_S in CURVE:
-            note = f"{voicing.ENOUGH_S:g} s of voice, {live_speaker_labels.FOUNDS_S:g} s found, "
+        for segment_embeddings.ENOUGH_S, live_speaker_labels.FOUNDS_S in CURVE:
+            note = (
+                f"{segment_embeddings.ENOUGH_S:g} s of voice, {live_speaker_labels.FOUNDS_S:g} "
+                "s found, "
+            )
             measured(room, heard, note)
         return
     measured(room, heard)

@@ -4,7 +4,7 @@ A clip has few words, and a word that is in doubt falls one way or the other by 
 two ways to cut is the better one cannot be told from one hearing. So each clip is heard several
 times: moved by up to a quarter of a second, up to half as loud, with a little noise. Sound is
 pushed as fast as the engine takes it; finals are the same as in real time. Beside it goes a live
-path whose pieces are each heard alone, without those before them (`live.runtime.context`).
+path whose pieces are each heard alone, without those before them (`live.runtime.speech_segments`).
 
     python -m bench.live_words [--copies 6] [--engine moonshine] [--differences]
 
@@ -28,10 +28,10 @@ import numpy as np
 from bench.metrics import Clip, Piece, _normalizer, clips, score
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
-from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, LiveEngine, LiveOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.live_engine import AT_THE_START, LIVE_RATE, LiveEngine, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, Summary
-from sidecar.live.runtime.context import Context
+from sidecar.live.runtime.speech_segments import Context
 from sidecar.transcripts.transcript import Finished
 
 MOVED_S, QUIETER, NOISE = 0.25, 0.5, 1e-4
@@ -40,7 +40,7 @@ LONG_S = 120.0
 
 
 class Sound:
-    """A recording for an engine (`interfaces.engine.AudioStream`)."""
+    """A recording for an engine (`interfaces.engine_interface.AudioStream`)."""
 
     def __init__(self, samples: Block) -> None:
         self._samples = samples

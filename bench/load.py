@@ -45,12 +45,12 @@ from bench.queue_clients import (
 )
 from bench.serving import ours, table, verdict
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.source import AudioSource
-from sidecar.auth.issuing import Issuer
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.audio.audio_source import AudioSource
+from sidecar.auth.token_issuing import Issuer
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
-from sidecar.workers.lease import LeasedEngine
-from sidecar.workers.worker import Worker
+from sidecar.workers.engine_slot import LeasedEngine
+from sidecar.workers.worker_process import Worker
 
 KEY = "0123456789abcdef0123456789abcdef"
 HOUR_S = 3600.0

@@ -29,11 +29,10 @@ from bench import memory_simulation
 from bench.memory_run import Row, Taken, taken
 from bench.serving import machine, table, workshop
 from sidecar import errors
-from sidecar.gpu_memory.admission import Admission, Memory
-from sidecar.gpu_memory.footprint import Work, peak_bytes, reserve_bytes
-from sidecar.gpu_memory.plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
-from sidecar.gpu_memory.shape import FULL, ModelShape
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.memory_admission import Admission, Memory
+from sidecar.gpu_memory.memory_footprint import FULL, ModelShape, Work, peak_bytes, reserve_bytes
+from sidecar.gpu_memory.memory_plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 GIB, MIB = 1 << 30, 1 << 20
 CARDS_GB = (24, 16, 12, 8)

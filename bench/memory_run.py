@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import serving
-from sidecar.gpu_memory.devices import gpu_memory
-from sidecar.gpu_memory.footprint import CONTEXT_BYTES, Work, reserve_bytes
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.gpu_devices import gpu_memory
+from sidecar.gpu_memory.memory_footprint import CONTEXT_BYTES, Work, reserve_bytes
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 PATIENCE_S = 540.0
 RATE = 24_000
@@ -204,7 +204,8 @@ def run(row: Row) -> Taken:
     import torch
 
     from bench import memory_simulation
-    from sidecar.engines.vibevoice import heap, loading
+    from sidecar.engines import vibevoice
+    from sidecar.engines.vibevoice import vibevoice_model
 
     phase = "load"
 
@@ -216,14 +217,14 @@ def run(row: Row) -> Taken:
     def move(part: torch.nn.Module, device: str) -> None:
         part.to(device)
 
-    heap.keep()
+    vibevoice.keep()
     begin(phase)
     as_on_a_gpu = contextlib.nullcontext() if on_gpu else memory_simulation.as_on_a_gpu()
     try:
-        loaded = loading.load(
+        loaded = vibevoice_model.load(
             Path(row.folder),
             row.precision,
-            loading.pick_device(row.device),
+            vibevoice_model.pick_device(row.device),
             evict_encoders=row.load.evict_encoders,
             host_token_table=row.load.host_token_table,
         )

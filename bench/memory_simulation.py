@@ -27,12 +27,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.gpu_kernel_stand_ins import Int4Linear, Int8Linear, fused_attention
 from bench.tensor_counting import Counter, Peaks
-from sidecar.engines.vibevoice.decoder import Continuation, Decoder
-from sidecar.engines.vibevoice.decoding import Decoding
-from sidecar.engines.vibevoice.graph import WIDTH
-from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder
-from sidecar.gpu_memory.footprint import WINDOW_S, Work
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.engines.vibevoice.vibevoice_decoder import WIDTH, Continuation, Decoder, Decoding
+from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, AudioEncoder
+from sidecar.gpu_memory.memory_footprint import WINDOW_S, Work
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 DEVICE = "meta"
 DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}

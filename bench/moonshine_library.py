@@ -14,8 +14,8 @@ from moonshine_voice.moonshine_api import TranscriptC
 from moonshine_voice.transcriber import Transcriber
 
 from sidecar.audio import Block
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import Hypothesis
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_recognizer import Hypothesis
 from sidecar.transcripts.transcript import joined, one_comma
 
 OPTIONS = {

@@ -25,9 +25,9 @@ from bench.metrics import Piece, Scores, clips, score
 from bench.moonshine_library import LibraryRecognizer
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.audio.quiet import quietest
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
+from sidecar.audio.loudness import quietest
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_recognizer import Recognizer, load_recognizer
 
 LENGTHS_S = (1, 2, 4, 8, 12)
 _PIECE_S = 8.0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio.audio_decoder import decode_file, open_audio, probe
 from sidecar.engines.moonshine import SPEC, MoonshineEngine
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ def wait(driver: Any, script: str) -> Any:
 
 def on_the_wire() -> dict[str, int]:
     """Bytes of all of it, compressed and plain."""
-    from sidecar.api.files import Files
+    from sidecar.api.page import Files
 
     files = Files()
     all_files = [files.front, *(files.get(files.digest, name) for name in files)]

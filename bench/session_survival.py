@@ -33,10 +33,10 @@ from bench.live import LIVE_RATE, QUIET_S, Measured, follow, pcm16, quantiles, t
 from bench.metrics import clips
 from sidecar.auth.identity import EVERYBODY
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live import LiveOptions
-from sidecar.live.sessions.elsewhere import Fate, Name, Saved
+from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.live.sessions.session_checkpoint import Fate, Name, Saved
 from sidecar.server.app import create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 
 class Writes:

@@ -8,7 +8,7 @@ Every accepted job has to end with its own words, once: one job for each key, on
 no number of an event twice. Some recordings are poison: an engine's process that hears one dies,
 and of every third the whole service with it; a node that is gone is started again. What is told:
 how many ended, how many were given up because too many died in them before anything was settled
-(`sidecar.jobs.poison`), how many attempts a poison cost, and how much of what a client had been
+(`sidecar.jobs.job_record`), how many attempts a poison cost, and how much of what a client had been
 told was heard again after each interruption, where a stretch of `SETTLES` seconds is settled.
 
 With ``--outage 5 40 120`` nothing is killed. For each of these a fresh deployment works on its

@@ -38,11 +38,9 @@ import numpy.typing as npt
 from bench.metrics import Clip, clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.diarization.encoder import SpeakerEncoder
-from sidecar.diarization.enrolment import voice_print
-from sidecar.diarization.features import RATE
-from sidecar.diarization.models import load_models
+from sidecar.diarization.diarizer import voice_print
 from sidecar.diarization.speaker_identification import SAME_PERSON
+from sidecar.diarization.speaker_models import RATE, SpeakerEncoder, load_models
 from sidecar.errors import SidecarError
 
 Floats = npt.NDArray[np.float64]

@@ -1,6 +1,6 @@
 """How long it takes to refuse a token, by what is wrong with it: ``python -m bench.token_timing``.
 
-Processor time of `auth.signed.Verifier.verify`, all kinds in turns of random order.
+Processor time of `auth.signed_tokens.Verifier.verify`, all kinds in turns of random order.
 *told apart* is how often a token of this kind takes longer than a good one with a bad signature
 (the area under the ROC curve): 0.5 where one measurement tells nothing.
 """
@@ -19,8 +19,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import serving
-from sidecar.auth.issuing import Issuer
-from sidecar.auth.signed import ALGORITHM, AUDIENCE, Verifier
+from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, Verifier
+from sidecar.auth.token_issuing import Issuer
 
 CLAIMS = {"sub": "anna", "jti": "0123456789abcdef0123456789abcdef", "aud": AUDIENCE}
 AGAINST = "another signature, first byte"

@@ -21,11 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bench.memory_simulation import DEVICE, DTYPES, place
 from bench.serving import table
 from bench.tensor_counting import Counter, Peaks
-from sidecar.gpu_memory.admission import USUAL_S
-from sidecar.gpu_memory.footprint import Work
-from sidecar.gpu_memory.plan import GB, best_precision
-from sidecar.gpu_memory.shape import FULL
-from sidecar.gpu_memory.speaking import (
+from sidecar.gpu_memory.memory_admission import USUAL_S
+from sidecar.gpu_memory.memory_footprint import FULL, Work
+from sidecar.gpu_memory.memory_plan import GB, best_precision
+from sidecar.gpu_memory.tts_memory import (
     LONGEST_SAMPLE_S,
     RATE,
     SAMPLES_KEPT,
@@ -35,11 +34,9 @@ from sidecar.gpu_memory.speaking import (
     phases,
     prompt_tokens,
 )
-from sidecar.interfaces.engine import Precision
-from sidecar.interfaces.voice import LONGEST_TEXT
-from sidecar.tts.vibevoice_language import Language
-from sidecar.tts.vibevoice_utterance import Manner, Prompt, Speaker
-from sidecar.tts.vibevoice_voices import embeddings
+from sidecar.interfaces.engine_interface import LONGEST_TEXT, Precision
+from sidecar.tts.vibevoice_tts_model import Language, Manner, Prompt, Speaker
+from sidecar.tts.vibevoice_tts_synthesis import embeddings
 
 FRAMES = 3
 """That stand for all: the others do the same in the same memory."""

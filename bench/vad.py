@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.checkpoints import inference
-from sidecar.checkpoints.embedded import find
-from sidecar.interfaces.live import Endpointing
+from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints.onnx_runtime import find
+from sidecar.interfaces.live_engine import Endpointing
 from sidecar.live.runtime.endpointing import Began, Ended, Endpointer
 from sidecar.live.runtime.vad import FRAME, MODEL, RATE, Detector, State, load_weights
 
@@ -204,7 +204,7 @@ def cost(detector: Detector) -> None:
     print("CPU-ms per second of a session's sound\n")
     print("| sessions | ours, in one batch | onnxruntime, in one batch | onnxruntime, one by one |")
     print("|---|---|---|---|")
-    model = inference.session(find((MODEL,))[MODEL], inference.session_options(1))
+    model = onnx_runtime.session(find((MODEL,))[MODEL], onnx_runtime.session_options(1))
     rate = np.array(RATE, np.int64)
 
     def run(sounds: Block, state: Block) -> Block:

@@ -61,8 +61,8 @@ class Watch:
 
 def watching(current: list[Watch]) -> None:
     """Have the engine's parts tell the last of ``current`` what they begin."""
-    from sidecar.engines.vibevoice.generation import Generation
-    from sidecar.engines.vibevoice.listening import AudioEncoder
+    from sidecar.engines.vibevoice.vibevoice_generation import Generation
+    from sidecar.engines.vibevoice.vibevoice_model import AudioEncoder
 
     encode, begin, token = AudioEncoder.encode, Generation.__init__, Generation.token
 
@@ -120,7 +120,7 @@ def measure(
     """Latencies (s) and tokens after the cancel for each phase, and the memory around it all."""
     from sidecar.audio.audio_decoder import decode_file
     from sidecar.engines.vibevoice import VibeVoiceEngine
-    from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+    from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
     from sidecar.transcripts.transcript import Finished
 
     engine = VibeVoiceEngine()

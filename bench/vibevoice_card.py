@@ -17,9 +17,9 @@ from bench.serving import median, table, verdict
 from bench.vibevoice_time_split import HOUR_TOKENS, Split, measure, settle, synthetic
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.graph import SPAN
-from sidecar.engines.vibevoice.loading import Loaded, load
-from sidecar.interfaces.engine import Precision
+from sidecar.engines.vibevoice.vibevoice_decoder import SPAN
+from sidecar.engines.vibevoice.vibevoice_model import Loaded, load
+from sidecar.interfaces.engine_interface import Precision
 
 LONG_MINUTES = 30.0
 """From here on the goal is that of 60 minutes."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from bench import serving
 
 if TYPE_CHECKING:
-    from sidecar.interfaces.engine import Precision, TranscribeOptions
+    from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 
 SIDES = ("engine", "plain")
 _MAX_S = 5 * 3600.0
@@ -99,7 +99,7 @@ class EngineSide:
     """Ours."""
 
     def __init__(self, checkpoint: str, precision: str, device: str) -> None:
-        from sidecar.interfaces.engine import LoadOptions, Precision
+        from sidecar.interfaces.engine_interface import LoadOptions, Precision
 
         self._options = LoadOptions(Precision(precision), checkpoint, device)
         self._planned = planning(Path(checkpoint), self._options.precision, device)
@@ -121,7 +121,7 @@ class EngineSide:
     def transcribe(self, path: str, limit: int | None) -> dict[str, Any]:
         """The events of one request, timed."""
         from sidecar.audio.audio_decoder import open_audio, probe
-        from sidecar.interfaces.engine import TranscribeOptions
+        from sidecar.interfaces.engine_interface import TranscribeOptions
         from sidecar.transcripts.transcript import Finished, SegmentReady
 
         begun, first_s, last = time.perf_counter(), None, None
@@ -147,7 +147,7 @@ class EngineSide:
         }
 
     def _count_tokens(self) -> None:
-        from sidecar.engines.vibevoice.generation import Generation
+        from sidecar.engines.vibevoice.vibevoice_generation import Generation
 
         choose = Generation.token
 
@@ -161,9 +161,9 @@ class EngineSide:
 def planning(checkpoint: Path, precision: Precision, device: str) -> Planned:
     """(seconds, options) -> options with the memory plan that the server would give them."""
     from sidecar.engines import spec_of
-    from sidecar.gpu_memory.admission import Admission, Memory
-    from sidecar.gpu_memory.devices import host_free_bytes
-    from sidecar.gpu_memory.shape import ModelShape
+    from sidecar.gpu_memory.gpu_devices import host_free_bytes
+    from sidecar.gpu_memory.memory_admission import Admission, Memory
+    from sidecar.gpu_memory.memory_footprint import ModelShape
 
     shape = ModelShape.from_config(json.loads((checkpoint / "config.json").read_text()))
     admission = Admission(shape, spec_of("vibevoice").precisions, None)

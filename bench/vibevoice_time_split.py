@@ -16,14 +16,16 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.decoder import Decoder
-from sidecar.engines.vibevoice.decoding import Decoding
-from sidecar.engines.vibevoice.generation import Generation
-from sidecar.engines.vibevoice.graph import SPAN
-from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
-from sidecar.engines.vibevoice.loading import Loaded
-from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.interfaces.engine import MemoryPlan
+from sidecar.engines.vibevoice.vibevoice_decoder import SPAN, Decoder, Decoding
+from sidecar.engines.vibevoice.vibevoice_generation import Generation
+from sidecar.engines.vibevoice.vibevoice_model import (
+    SAMPLE_RATE,
+    AudioEncoder,
+    Loaded,
+    request_ids,
+    token_count,
+)
+from sidecar.interfaces.engine_interface import MemoryPlan
 
 HOUR_TOKENS = 16_000
 """Of text in an hour of speech (4.5 a second)."""

@@ -25,8 +25,8 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from transformers.utils import logging as chatter
 
 from bench.serving import ROOT, machine, table, verdict
-from sidecar.tts.vibevoice_utterance import GUIDANCE, Manner, Prompt, Speaker
-from sidecar.tts.vibevoice_voices import request
+from sidecar.tts.vibevoice_tts_model import GUIDANCE, Manner, Prompt, Speaker
+from sidecar.tts.vibevoice_tts_synthesis import request
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 import tiny_vibevoice_tts

@@ -33,7 +33,7 @@ import numpy as np
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 
 RATE, LANGUAGE = 16_000, "en"
 SHAPES = {
@@ -176,10 +176,10 @@ def plain(name: str, folder: str, precision: str, tokens: int) -> Callable[[Bloc
 def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block], None]:
     """The engine, without its looks at loops: random words are nothing else."""
     from sidecar.engines import create_engine
-    from sidecar.engines.whisper import model
+    from sidecar.engines.whisper import whisper_model
 
-    model.POSITIONS = 2 * tokens
-    model.sound_tokens = lambda *_, **__: None  # type: ignore[assignment]
+    whisper_model.POSITIONS = 2 * tokens
+    whisper_model.sound_tokens = lambda *_, **__: None  # type: ignore[assignment]
     engine = create_engine("whisper")
     ours = {"float32": Precision.FP32}.get(precision, Precision.INT8)
     for _ in engine.load(LoadOptions(ours, folder, "cpu")):

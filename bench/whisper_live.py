@@ -4,7 +4,7 @@ What is written is noise, so each window is bounded to ``TOKENS_S`` tokens for e
 sound, and loops and silence are not looked for: it is about cost and nothing else. Each row is so
 many sessions in real time in this process, each with the clips of `bench.metrics` one behind the
 other from another place on. Finals: how long they lay and took once their piece had ended. Partials
-for each second of sound, and whether they were given up (`live.runtime.pace`).
+for each second of sound, and whether they were given up (`live.runtime.speech_segments`).
 
     python -m bench.whisper_live [--sizes tiny base] [--sessions 1 4 8 16] [--seconds 20] [--short]
 """
@@ -27,19 +27,21 @@ from bench.metrics import clips
 from bench.whisper import build
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.whisper import WhisperEngine, model
-from sidecar.interfaces.engine import LoadOptions, Precision
-from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.engines.whisper import WhisperEngine, whisper_model
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, Noticed, Partial, Summary
 
 TOKENS_S = 4
 CHUNK_S = 0.1
 
 
-class Bounded(model.Model):
+class Bounded(whisper_model.Model):
     """Writes as much as people say."""
 
-    def hear(self, samples: Block, wish: model.Wish, before: str | None = None) -> model.Heard:
+    def hear(
+        self, samples: Block, wish: whisper_model.Wish, before: str | None = None
+    ) -> whisper_model.Heard:
         """As long a text as the sound."""
         limit = max(4, round(TOKENS_S * len(samples) / LIVE_RATE))
         return super().hear(samples, dataclasses.replace(wish, max_tokens=limit), before)
@@ -112,9 +114,9 @@ def main() -> None:
     for size in given.sizes:
         with (
             tempfile.TemporaryDirectory() as scratch,
-            mock.patch.object(model, "Model", Bounded),
-            mock.patch.object(model, "is_silence", return_value=False),
-            mock.patch.object(model, "sound_tokens", return_value=None),
+            mock.patch.object(whisper_model, "Model", Bounded),
+            mock.patch.object(whisper_model, "is_silence", return_value=False),
+            mock.patch.object(whisper_model, "sound_tokens", return_value=None),
         ):
             folder = Path(scratch) / size
             build(size, folder)

@@ -35,10 +35,15 @@ import numpy as np
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
 from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
-from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching
-from sidecar.engines.vibevoice.voices import Voices, speech
-from sidecar.engines.vibevoice.windows import Window, Windows
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    SAME_VOICE,
+    Stitching,
+    Voices,
+    Window,
+    Windows,
+    speech,
+)
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.speaker_turns import Turn, dominant, shares
 from sidecar.transcripts.transcript import Finished, Segment
 

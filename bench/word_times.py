@@ -6,7 +6,7 @@ first word of each piece and the end of its last are known to the sample. *Turns
 words of each utterance in clips that come with utterances (VIBEVOICE_BENCH_AUDIO). What is heard
 is matched with what should be, and words that were not recognized, or whose neighbour was not, are
 left out. The rule beside it spreads the characters of each segment evenly over it
-(`sidecar.transcripts.spread`), over the same segments.
+(`sidecar.transcripts.word_timing`), over the same segments.
 
     python -m bench.word_times
 """
@@ -26,12 +26,11 @@ from bench.metrics import Clip, clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
 from sidecar.engines.moonshine import MoonshineEngine
-from sidecar.engines.moonshine.alignment import silence
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import Recognizer, model_folder
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
-from sidecar.transcripts.spread import spread
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_recognizer import Recognizer, model_folder, silence
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, Segment
+from sidecar.transcripts.word_timing import spread
 
 SILENCES_S = (0.0, 0.05, 0.12, 0.3, 0.6)
 BUTTED_S = 0.06

@@ -7,9 +7,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from sidecar.api.described import MESSAGES
-from sidecar.api.live_api import PATH, SPOKEN
-from sidecar.api.live_models import Begin, Change, Plain
+from sidecar.api.live_messages import MESSAGES, Begin, Change, Plain
+from sidecar.api.live_routes import PATH, SPOKEN
 
 ORDERS = (Begin, Change, Plain)
 SOUND = "Sound"

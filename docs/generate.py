@@ -13,9 +13,9 @@ from models import models_page, models_plot
 from rooms import architecture_page, rooms_page
 
 from sidecar import errors
-from sidecar.api.http.problems import STATUS
-from sidecar.cli.flags import NO_FLAG, Flag, describe, described
-from sidecar.config.group import LARGEST, SMALLEST
+from sidecar.api.http.responses import STATUS
+from sidecar.cli.common_options import NO_FLAG, Flag, describe, described
+from sidecar.config.setting_types import LARGEST, SMALLEST
 from sidecar.config.settings import Settings
 from sidecar.errors import Kind
 from sidecar.server.service_process import EXIT_CODES
@@ -42,7 +42,11 @@ ENV_HEAD = """\
 def settings_page() -> str:
     """Every setting with its flag, variable, values and default, by what it is about."""
     sections = "".join(
-        _section(_first_line(group), SETTINGS_HEAD, map(_setting_row, described(group)))
+        _section(
+            (group.__doc__ or "").partition("\n")[0],
+            SETTINGS_HEAD,
+            map(_setting_row, described(group)),
+        )
         for group in Settings.groups()
     )
     return f"""{MARK}

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
-from sidecar.checkpoints.voxtral import REPOSITORY as VOXTRAL_REPOSITORY
+from sidecar.checkpoints.installed_checkpoints import VOXTRAL_REPOSITORY
 from sidecar.checkpoints.whisper_checkpoints import BEST_FIRST, NAMES
 from sidecar.engines.voxtral import SPEC as VOXTRAL
-from sidecar.gpu_memory.footprint import (
+from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
+    FULL,
     TOKENS_PER_SECOND,
+    StreamShape,
     Work,
     peak_bytes,
     phases,
     weights_bytes,
 )
-from sidecar.gpu_memory.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
-from sidecar.gpu_memory.shape import FULL
-from sidecar.gpu_memory.streams import StreamShape
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.memory_plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -172,8 +172,8 @@ takes nothing back, in thirteen languages that it tells apart by itself:
 
 - **Delay**: how far its words are behind, 80 to 2400 ms in steps of 80, as the session asks; 480
   where it does not say. What more of it is worth is not known here.
-- **Sessions** share the model, and each has caches beside it (`sidecar/gpu_memory/streams.py`, 16
-bit):
+- **Sessions** share the model, and each has caches beside it
+(`sidecar/gpu_memory/memory_footprint.py`, 16 bit):
   at most {ten_s} MB for ten seconds of speech without a pause, {minute} MB for a minute, with which
   memory is counted. Each reserves it as long as it goes on, and there are {VOXTRAL.sessions}
   at most: for how many of them the card is quick enough is measured (`live_delay`).
@@ -221,9 +221,9 @@ safetensors are read; code and pickles inside a checkpoint are never run.
 
 ### Which card takes what
 
-The longest recording at once, by the planner (`sidecar/gpu_memory/plan.py`), on a card that does
-nothing else; in brackets, on one that draws a desktop as well ({DESKTOP_GB:g} GB). An hour is the
-model's own limit.
+The longest recording at once, by the planner (`sidecar/gpu_memory/memory_plan.py`), on a card that
+does nothing else; in brackets, on one that draws a desktop as well ({DESKTOP_GB:g} GB). An hour is
+the model's own limit.
 
 {table(("Card", "bf16, fp16", "int8", "int4", "A whole hour"), _rows())}
 ![Memory against length](models.svg)

@@ -1,4 +1,4 @@
-"""Speech to text with speakers, as a local sidecar."""
+"""Package of the speech-to-text service; its version."""
 
 from sidecar.version import build_version
 

@@ -1,10 +1,13 @@
-"""The clock on the wall: dates for people and for records that outlive the process.
+"""Wall clock and calendar dates: the only module that reads the time of day.
 
 Nothing is decided by it, for it may jump; waits are monotonic. Who needs it is handed it.
+
+Others compare these dates with clocks of their own.
 """
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable
 
@@ -20,3 +23,8 @@ def wall() -> float:
 def for_people(seconds: float) -> str:
     """A time of day as in `2026-11-20T21:10:00Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def today() -> datetime.datetime:
+    """Now, in UTC, to the second."""
+    return datetime.datetime.fromtimestamp(int(wall()), datetime.UTC)

@@ -1,4 +1,4 @@
-"""What a host runs (`python main.py` in this folder), and `main:app` for uvicorn."""
+"""Entry point of the executable and of `python -m sidecar.main`; `main:app` for uvicorn."""
 
 from __future__ import annotations
 

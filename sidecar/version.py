@@ -1,4 +1,4 @@
-"""Which contract with hosts is kept, and which build this is.
+"""Version of the contract with hosts and of this build; command of another process of ours.
 
 A build is its release, and in a packaged one the git revision it was made from.
 """

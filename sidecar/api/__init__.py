@@ -1,1 +1,1 @@
-"""What operators look at and administrators change (docs/operations.md)."""
+"""Native HTTP and WebSocket API."""

@@ -1,4 +1,4 @@
-"""A live place for another service: its session is heard here, and all that is known of it told.
+"""Live session on /v1/live for another service.
 
 To everything behind the wire it is a session like others, that begins where the front's is.
 """
@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.api import live_dialect
-from sidecar.api.http.sockets import Message, Socket
+from sidecar.api import live_messages
+from sidecar.api.http.websocket_connections import Message, Socket
 from sidecar.auth.identity import Identity, Scope
-from sidecar.interfaces.live import LIVE_RATE, Begin, Encoding, LiveOptions
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, Encoding, LiveOptions
 from sidecar.interfaces.live_events import (
     ContextKnown,
     Final,
@@ -28,10 +28,10 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
     VoicesKnown,
 )
-from sidecar.live.sessions.sent import Chunk, SoundState
+from sidecar.live.sessions.event_log import Numbered, ToldState
+from sidecar.live.sessions.input_log import Chunk, SoundState
 from sidecar.live.sessions.session import RATES, Session
-from sidecar.live.sessions.told import Numbered, ToldState
-from sidecar.service import Service
+from sidecar.service.facade import Service
 from sidecar.upstream.remote_live_messages import ALIVE_S, FORM, Lease, events_text, lease_of
 
 WIRE = "lease"
@@ -80,7 +80,7 @@ async def serve(socket: Socket, service: Service, asked: Mapping[str, Any]) -> N
     place = Place(socket, session, lease.begin)
     session.witnesses = [*session.witnesses, place]
     try:
-        began = live_dialect.message("began", session=session.id, form=FORM, **place.received())
+        began = live_messages.message("began", session=session.id, form=FORM, **place.received())
         await socket.send(began)
         await socket.side_by_side(socket.read(place.take), place.tell(), place.be_alive())
     finally:
@@ -125,7 +125,7 @@ def _told(begin: Begin) -> ToldState:
 
 
 class Place:
-    """Both directions of one connection; a witness of its session (`live.sessions.witness`)."""
+    """Both directions of one connection; a witness of its session (`live.sessions.session`)."""
 
     def __init__(self, socket: Socket, session: Session, begin: Begin) -> None:
         self._socket, self._session = socket, session
@@ -144,7 +144,9 @@ class Place:
     def received(self) -> dict[str, object]:
         """How much is here."""
         one = self._session
-        return live_dialect.received(one.received_samples, one.received_s, one.received_orders, 0.0)
+        return live_messages.received(
+            one.received_samples, one.received_s, one.received_orders, 0.0
+        )
 
     async def take(self, message: Message) -> bool:
         """A message of the front's, done with."""
@@ -193,7 +195,7 @@ class Place:
         """Say something, so that silence means that nobody is here."""
         while True:
             await asyncio.sleep(ALIVE_S)
-            await self._socket.send(live_dialect.message("received", **self.received()))
+            await self._socket.send(live_messages.message("received", **self.received()))
 
     def sound(self, raw: bytes, encoding: Encoding, rate: int) -> None:
         """It came from the front."""

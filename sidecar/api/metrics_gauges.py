@@ -1,4 +1,4 @@
-"""What the service is at the moment, beside what was counted: as gauges, and as JSON."""
+"""Gauges of the service for /metrics and /metrics.json."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.errors import JournalUnreachable
-from sidecar.observability import classic
-from sidecar.observability.counts import Counter, Gauge, Histogram, Labels, Measured
-from sidecar.observability.machine import resident_bytes
-from sidecar.observability.tally import Tally
-from sidecar.service import Health, Service
-from sidecar.workers.fleet import Role, Standing
-from sidecar.workers.lifecycle import SlotState
+from sidecar.observability import prometheus
+from sidecar.observability.metrics import Counter, Gauge, Histogram, Labels, Measured, Tally
+from sidecar.observability.prometheus import resident_bytes
+from sidecar.service.facade import Service
+from sidecar.service.health import Health
+from sidecar.workers.engine_fleet import Role, Standing
+from sidecar.workers.engine_lifecycle import SlotState
 
 
 def measured(service: Service, now: Health) -> list[Measured]:
@@ -65,7 +65,7 @@ def nested(service: Service) -> dict[str, Any]:
     by_owner = None
     if service.settings.metrics_owners:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
-    return classic.nested(service.tally, len(service.live), by_owner)
+    return prometheus.nested(service.tally, len(service.live), by_owner)
 
 
 def why_not_ready(now: Health) -> str:

@@ -1,4 +1,4 @@
-"""The sidecar's wire as schemas and examples, for OpenAPI. Nothing is validated with them."""
+"""Schemas of /transcribe."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.api.http.schemas import OPTIONS, JobSummary, submission
-from sidecar.interfaces.engine import Precision
-from sidecar.transcripts.local_voices import FIELD, FORM
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.transcripts.speaker_embeddings import FIELD, FORM
 
 
 class Root(BaseModel):

@@ -1,4 +1,4 @@
-"""Any file → bounded mono float32 blocks at an engine's rate."""
+"""Audio constants and sample types: mono float32 blocks at an engine's rate."""
 
 from __future__ import annotations
 

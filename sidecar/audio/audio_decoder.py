@@ -1,4 +1,4 @@
-"""Open files as streams of mono blocks: libsndfile and soxr in-process, ffmpeg for the rest.
+"""Streaming decoder of any file into mono blocks: libsndfile and soxr here, ffmpeg for the rest.
 
 Nothing is allocated because a header claims it: what a header says of the length is a claim until
 the samples have been counted.
@@ -16,10 +16,16 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.audio import Block, ffmpeg
-from sidecar.audio.complete import is_truncated
-from sidecar.audio.peaks import Peaks
-from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, WAV, Container, sniff
-from sidecar.audio.wav import read_header
+from sidecar.audio.audio_format import (
+    CONTAINERS,
+    HEAD_BYTES,
+    WAV,
+    Container,
+    is_truncated,
+    read_header,
+    sniff,
+)
+from sidecar.audio.loudness import Peaks
 
 MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""

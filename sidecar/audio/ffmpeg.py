@@ -1,4 +1,4 @@
-"""A hardened ffmpeg: one demuxer, one file, audio decoders only, bounded, and dead with us.
+"""Hardened ffmpeg subprocess: one demuxer, one file, bounded.
 
 Why each flag stands there is written in docs/architecture.md, "Decoding hostile files".
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.sniff import Container
+from sidecar.audio.audio_format import Container
 
 log = logging.getLogger(__name__)
 

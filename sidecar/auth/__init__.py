@@ -1,1 +1,1 @@
-"""Who may come in, and how much of it: what a request says of itself, tokens, limits."""
+"""Authentication, authorization, rate limits, tokens, certificates."""

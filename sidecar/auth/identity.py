@@ -1,4 +1,4 @@
-"""Who asks: an identity, what it may do, and how it is proved. Pure.
+"""Identity of a caller: owner, scopes, limits, proof. Pure.
 
 An identity comes out of the gate and goes with the request; the service takes it as the first
 argument of whatever touches a job, and decides there.
@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sidecar import errors
-from sidecar.auth.approach import Approach
+from sidecar.auth.request_origin import Approach
 
 
 class Scope(StrEnum):

@@ -1,4 +1,4 @@
-"""Answers that last, and whom they are for: ended where what let somebody in counts no more.
+"""Streams that end when their token is revoked.
 
 Who it is, is asked once, at the door; events of a job may be told for hours after that. All that is
 open is counted here, by owner: uploads, answers that are waited for, event streams, connections.
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 from sidecar import errors
 from sidecar.auth.identity import Credential, Identity, Scope
-from sidecar.auth.limits import leaves_room
-from sidecar.watched import LOOK_S
+from sidecar.auth.rate_limits import leaves_room
+from sidecar.files import LOOK_S
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A certificate of our own, for a service that nobody else vouches for: made once, and kept.
+"""Self-signed certificate: creation, fingerprint, loading.
 
 Clients know it by its fingerprint, or by the file itself; so it is made anew only when it is about
 to expire, or when a name that the settings have is not in it.
@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar import private
-from sidecar.dates import today
-from sidecar.errors.extra import needed_for
+from sidecar import files
+from sidecar.clock import today
+from sidecar.errors.access_errors import needed_for
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +77,11 @@ def self_signed(folder: Path, names: frozenset[str], beside: Iterable[str] = ())
     Raises:
         errors.SettingsInvalid: it cannot be made or read, or others may read its key.
     """
-    private.make_folder(folder)
+    files.make_folder(folder)
     pair = pair_in(folder)
-    with private.locked(folder):
+    with files.locked(folder):
         if pair.certificate.exists() and pair.key.exists():
-            private.read(pair.key, MOST_BYTES, private=True)
+            files.read(pair.key, MOST_BYTES, private=True)
             if (lacks := _lacks(pair, names)) is None:
                 return pair
             log.warning(
@@ -96,7 +96,7 @@ def _lacks(pair: Pair, names: frozenset[str]) -> str | None:
     with needed_for("Certificates of our own"):
         from cryptography import x509
     try:
-        found = x509.load_pem_x509_certificate(private.read(pair.certificate, MOST_BYTES))
+        found = x509.load_pem_x509_certificate(files.read(pair.certificate, MOST_BYTES))
         said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
         return "cannot be read"
@@ -142,7 +142,7 @@ def _make(pair: Pair, names: frozenset[str]) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
     )
-    private.write(
+    files.write(
         pair.key,
         key.private_bytes(
             serialization.Encoding.PEM,
@@ -150,7 +150,7 @@ def _make(pair: Pair, names: frozenset[str]) -> None:
             serialization.NoEncryption(),
         ),
     )
-    private.write(pair.certificate, made.public_bytes(serialization.Encoding.PEM), private.PUBLIC)
+    files.write(pair.certificate, made.public_bytes(serialization.Encoding.PEM), files.PUBLIC)
 
 
 def _is_address(name: str) -> bool:

@@ -1,1 +1,1 @@
-"""Where weights come from, and whether they are whole."""
+"""Model checkpoints: lookup, integrity, download."""

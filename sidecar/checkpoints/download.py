@@ -1,4 +1,4 @@
-"""Fetch a checkpoint from the model hub: files in parallel, each resumed, each checked.
+"""Checkpoint download: files in parallel, resumed, checked.
 
 The bytes are fetched here and not by huggingface_hub, because its download (2.4) begins a file
 anew after every interruption, and one file of these is gigabytes. What is written has the layout
@@ -17,18 +17,28 @@ from filelock import FileLock, Timeout
 
 from sidecar import errors
 from sidecar.checkpoints import hugging_face_hub
-from sidecar.checkpoints.cache import (
+from sidecar.checkpoints.checkpoint import (
     MAIN,
+    Checkpoint,
     cache_folder,
     cache_root,
     cached_commit,
     first_whole,
+    is_commit,
+    pulled_commit,
     snapshots,
 )
-from sidecar.checkpoints.checkpoint import Checkpoint, is_commit, pulled_commit
-from sidecar.checkpoints.destination import CacheFolder, Destination, PlainFolder, RemoteFile
-from sidecar.checkpoints.growing import Growing, Meter, receive, side_by_side
-from sidecar.checkpoints.layout import TRANSFORMERS, Layout
+from sidecar.checkpoints.download_files import (
+    CacheFolder,
+    Destination,
+    Growing,
+    Meter,
+    PlainFolder,
+    RemoteFile,
+    receive,
+    side_by_side,
+)
+from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS, Layout
 
 RESERVE_BYTES = 512 << 20
 """What stays free on the disk."""

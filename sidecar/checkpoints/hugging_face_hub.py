@@ -1,4 +1,4 @@
-"""The model hub, spoken to through huggingface_hub: names, tokens, mirrors and proxies are its."""
+"""Client of the model hub through huggingface_hub."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from sidecar import __version__, errors
 from sidecar.checkpoints.checkpoint import PICKLES, is_commit
-from sidecar.checkpoints.destination import RemoteFile, unwritable
-from sidecar.checkpoints.growing import Interrupted
-from sidecar.checkpoints.layout import Layout
+from sidecar.checkpoints.download_files import Interrupted, RemoteFile, unwritable
+from sidecar.checkpoints.installed_checkpoints import Layout
 
 TIMEOUT_S = 10.0
 """Longest silence of the hub; huggingface_hub has the same."""

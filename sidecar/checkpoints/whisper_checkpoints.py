@@ -1,4 +1,4 @@
-"""Whisper models on this machine, in CTranslate2's layout: names, where they are, are they whole.
+"""Whisper checkpoints in CTranslate2's layout.
 
 Looks at the header of the weights and at the list of words, and imports nothing heavy: the process
 that answers requests asks here.
@@ -15,8 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
-from sidecar.checkpoints.cache import cache_folder, first_whole, folders_of, looked_in
-from sidecar.checkpoints.checkpoint import Checkpoint, damaged, read_json, require, unreadable
+from sidecar.checkpoints.checkpoint import (
+    Checkpoint,
+    cache_folder,
+    damaged,
+    first_whole,
+    folders_of,
+    looked_in,
+    read_json,
+    require,
+    unreadable,
+)
 
 PREFIX = "whisper:"
 """`vibevoice-asr pull whisper:small`."""

@@ -1,4 +1,4 @@
-"""What people type: `vibevoice-asr`. Without words it serves, which is how a host starts it.
+"""Command line `vibevoice-asr`: dispatch without imports.
 
 Serving must begin at once, so nothing that only the other commands need is imported for it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sidecar.cli.said import COMPLETION, PROGRAM, USAGE, say
+from sidecar.cli.output import COMPLETION, PROGRAM, USAGE, say
 
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 """Options that are not of `serve`, the command that is meant when none is named."""

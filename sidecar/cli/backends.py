@@ -1,21 +1,29 @@
-"""Who transcribes for the command line: a service elsewhere, or one of this command's own."""
+"""Backends of commands: remote service, in-process engine, child service."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sidecar.cli.recordings import Opens, key_of, open_file
-from sidecar.cli.said import keep_quiet
+from sidecar.cli.audio_input import Opens, key_of, open_file
+from sidecar.cli.output import keep_quiet, say
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.live.sessions.event_log import Numbered
+from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Transcript
+from sidecar.version import own_command
 
 if TYPE_CHECKING:
-    from vibevoice_asr_client import AsyncClient, Trust
+    from vibevoice_asr_client import AsyncClient, AsyncLive, Trust
     from vibevoice_asr_client.models import Progress as Said
+
 
 Told = Callable[[str, float, float | None], None]
 """Told how far a recording is: the stage, how much of it is done, and of how much."""
@@ -46,16 +54,16 @@ def backend(
         errors.SidecarError: it does not answer, or cannot be.
     """
     if where.server is not None:
-        return _with_server(where, where.server, options, opens)
-    return _without_server(options, opens)
+        return _recordings_with_server(where, where.server, options, opens)
+    return _recordings_without_server(options, opens)
 
 
 @asynccontextmanager
-async def _with_server(
+async def _recordings_with_server(
     where: Where, url: str, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.auth.credentials import for_clients
-    from sidecar.cli.remote import in_our_words, service_at
+    from sidecar.auth.startup_token import for_clients
+    from sidecar.cli.remote_service import in_our_words, service_at
     from sidecar.config.settings import load_settings
 
     token = where.token or for_clients(load_settings())
@@ -85,7 +93,7 @@ async def _sent(
 async def _once(
     client: AsyncClient, fd: int, key: str | None, options: Mapping[str, str], told: Told
 ) -> Transcript:
-    from sidecar.cli.remote import transcript_of
+    from sidecar.cli.remote_service import transcript_of
 
     def on_progress(said: Said) -> None:
         told(said.stage, said.done, said.total)
@@ -113,12 +121,12 @@ async def _once(
 
 
 @asynccontextmanager
-async def _without_server(
+async def _recordings_without_server(
     options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
     from sidecar.auth.identity import EVERYBODY
     from sidecar.config.settings import load_settings
-    from sidecar.interfaces.options import parse_precision
+    from sidecar.interfaces.request_options import parse_precision
     from sidecar.server.app import create_service
 
     # The engine is loaded for this command alone, so at the precision that it asks for.
@@ -144,3 +152,193 @@ async def _without_server(
         yield transcribe
     finally:
         await service.close()
+
+
+class Ear(Protocol):
+    """One live session."""
+
+    async def send(self, sound: bytes) -> None:
+        """More of it: mono, in the form that was agreed."""
+
+    async def finish(self) -> None:
+        """No more comes."""
+
+    async def commit(self) -> None:
+        """The turn ends here."""
+
+    async def cancel(self) -> None:
+        """The turn is dropped."""
+
+    async def change(self, options: Mapping[str, Any]) -> None:
+        """It is heard on with these."""
+
+    def events(self) -> AsyncIterator[Numbered]:
+        """What is said, to the summary; a `SidecarError` where it ends otherwise."""
+
+
+def ear(
+    where: Where,
+    rate: int,
+    options: Mapping[str, Any],
+    encoding: Encoding = Encoding.PCM16,
+) -> AbstractAsyncContextManager[Ear]:
+    """By the service of ``where``, or without one; ``options`` are fields of `LiveOptions`.
+
+    Raises:
+        errors.SidecarError: it does not answer, or does not hear live.
+    """
+    if where.server is not None:
+        return _live_with_server(where, where.server, rate, options, encoding)
+    return _live_without_server(rate, options, encoding)
+
+
+class _Far:
+    def __init__(self, live: AsyncLive) -> None:
+        self._live = live
+
+    async def send(self, sound: bytes) -> None:
+        from sidecar.cli.remote_service import in_our_words
+
+        with in_our_words():
+            await self._live.send(sound)
+
+    async def finish(self) -> None:
+        from sidecar.cli.remote_service import in_our_words
+
+        with in_our_words():
+            await self._live.finish()
+
+    async def commit(self) -> None:
+        from sidecar.cli.remote_service import in_our_words
+
+        with in_our_words():
+            await self._live.commit()
+
+    async def cancel(self) -> None:
+        from sidecar.cli.remote_service import in_our_words
+
+        with in_our_words():
+            await self._live.cancel()
+
+    async def change(self, options: Mapping[str, Any]) -> None:
+        from sidecar.cli.remote_service import in_our_words
+
+        with in_our_words():
+            await self._live.change(**options)
+
+    async def events(self) -> AsyncIterator[Numbered]:
+        from sidecar.cli.remote_service import in_our_words, live_event_of
+
+        with in_our_words():
+            async for said in self._live:
+                yield Numbered(said.number, live_event_of(said))
+
+
+@asynccontextmanager
+async def _live_with_server(
+    where: Where, url: str, rate: int, options: Mapping[str, Any], encoding: Encoding
+) -> AsyncGenerator[Ear, None]:
+    from sidecar.auth.startup_token import for_clients
+    from sidecar.cli.remote_service import service_at
+    from sidecar.config.settings import load_settings
+
+    token = where.token or for_clients(load_settings())
+    async with service_at(url, token, where.trust) as client:
+        await client.health()  # nobody there is said now, not after all attempts
+        async with client.live(rate=rate, encoding=encoding.value, **options) as live:
+            if live.captured:
+                say("this service writes what is said to files, for debugging.")
+            yield _Far(live)
+
+
+def live_options(given: Mapping[str, Any]) -> LiveOptions:
+    """As plain values have them, those that are left out as usual."""
+    return LiveOptions.from_wire({**LiveOptions().to_wire(), **given})
+
+
+class _Near:
+    def __init__(self, session: Session, rate: int, encoding: Encoding) -> None:
+        self._session, self._rate, self._encoding = session, rate, encoding
+
+    async def send(self, sound: bytes) -> None:
+        await self._session.send(sound, self._encoding, self._rate)
+
+    async def finish(self) -> None:
+        self._session.finish()
+
+    async def commit(self) -> None:
+        self._session.commit()
+
+    async def cancel(self) -> None:
+        self._session.forget()
+
+    async def change(self, options: Mapping[str, Any]) -> None:
+        self._session.change(live_options({**self._session.options.to_wire(), **options}))
+
+    def events(self) -> AsyncIterator[Numbered]:
+        return self._session.events()
+
+
+@asynccontextmanager
+async def _live_without_server(
+    rate: int, options: Mapping[str, Any], encoding: Encoding
+) -> AsyncGenerator[Ear, None]:
+    from sidecar.auth.identity import EVERYBODY
+    from sidecar.config.settings import load_settings
+    from sidecar.server.app import create_service
+
+    # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
+    # be looked into.
+    settings = load_settings(live_grace=0.0, capture=False)
+    keep_quiet(settings)
+    service = create_service(settings)
+    await service.open()
+    try:
+        session = service.live.open(EVERYBODY, live_options(options))
+        try:
+            yield _Near(session, rate, encoding)
+        finally:
+            service.live.end(session)
+    finally:
+        await service.close()
+
+
+@contextmanager
+def started(
+    given: Mapping[str, Any],
+) -> Generator[tuple[subprocess.Popen[bytes], dict[str, Any] | None], None, None]:
+    """A service with the settings ``given``, and its ready line; None where it could not start,
+    which it has said why. It ends with the block, and with this process."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    service = subprocess.Popen(
+        [
+            *own_command("sidecar.main"),
+            "serve",
+            "--log-level=warning",
+            f"--parent-pid={os.getpid()}",  # whatever ends this command ends the service
+            *flags,
+        ],
+        stdout=subprocess.PIPE,
+        **_apart(),
+    )
+    try:
+        yield service, _ready_line(service)
+    finally:
+        service.terminate()
+        service.wait()
+
+
+def _apart() -> dict[str, Any]:
+    """Ctrl-C at a terminal is the command's alone: the service ends by the command, behind it."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"process_group": 0}
+
+
+def _ready_line(service: subprocess.Popen[bytes]) -> dict[str, Any] | None:
+    """What the service says once it can serve, which a download may come before; None when it
+    cannot."""
+    assert service.stdout is not None
+    line = service.stdout.readline()
+    ready: dict[str, Any] = json.loads(line) if line else {}
+    return ready if ready.get("event") == "ready" else None

@@ -1,4 +1,4 @@
-"""`vibevoice-asr bench`: load on a running service, and how it bears it."""
+"""Command `bench`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sidecar.cli.addressed import addressed
-from sidecar.cli.course import Mode
-from sidecar.cli.figures import WHAT
-from sidecar.cli.rendering import FORMATS
-from sidecar.cli.side import FileWire, LiveWire
+from sidecar.cli.common_options import addressed
+from sidecar.cli.load_statistics import FORMATS, WHAT
+from sidecar.cli.load_target import FileWire, LiveWire, Mode
 
 if TYPE_CHECKING:
     from sidecar.cli.backends import Where
-from sidecar.cli.said import PROGRAM
+from sidecar.cli.output import PROGRAM
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -153,8 +151,8 @@ def _live(
     most_logs: MostLogsOption = 0,
     fail_if: FailIfOption = None,
 ) -> None:
-    from sidecar.cli.talking import Tempo
-    from sidecar.cli.work import LiveWork
+    from sidecar.cli.load_run import LiveWork
+    from sidecar.cli.load_target import Tempo
 
     tempo = Tempo(chunk_ms / 1000, pace)
     _measure(
@@ -195,7 +193,7 @@ def _files(
     most_logs: MostLogsOption = 0,
     fail_if: FailIfOption = None,
 ) -> None:
-    from sidecar.cli.work import FileWork
+    from sidecar.cli.load_run import FileWork
 
     _measure(
         FileWork(files or (), repeat),

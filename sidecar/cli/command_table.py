@@ -1,4 +1,4 @@
-"""The words of the command line, their options and their help, for typer."""
+"""Commands, options and help, for typer."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import typer
 
 from sidecar import __version__
 from sidecar.cli import (
-    asking,
     bench,
     config,
-    conversing,
     jobs,
-    monitoring,
+    live,
+    monitor,
     people,
     replay,
     serve,
-    speaking,
+    talk,
     token,
+    transcribe,
 )
-from sidecar.cli.addressed import ELSE_OURS, addressed
-from sidecar.cli.asking import PrecisionOption
-from sidecar.cli.flags import serve_with
-from sidecar.cli.said import PROGRAM
+from sidecar.cli.common_options import ELSE_OURS, addressed, serve_with
+from sidecar.cli.output import PROGRAM
+from sidecar.cli.transcribe import PrecisionOption
 
 if TYPE_CHECKING:
     from sidecar.cli.backends import Where
@@ -146,14 +145,14 @@ def build_command() -> Any:
     app.command("node", help=NODE_HELP)(
         serve_with(lambda given: _exit(serve.run(given | {"role": NODE})))
     )
-    app.command("transcribe", help=asking.HELP)(addressed(asking.transcribe))
-    app.command("live", help=speaking.HELP)(addressed(speaking.live))
-    app.command("talk", help=conversing.HELP)(addressed(conversing.talk))
+    app.command("transcribe", help=transcribe.HELP)(addressed(transcribe.transcribe))
+    app.command("live", help=live.HELP)(addressed(live.live))
+    app.command("talk", help=talk.HELP)(addressed(talk.talk))
     app.command("replay", help=replay.HELP)(addressed(replay.replay))
     app.command("estimate", help=ESTIMATE_HELP)(addressed(_estimate))
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(addressed(_status, ELSE_OURS))
-    app.command("monitor", help=monitoring.HELP)(addressed(monitoring.monitor, ELSE_OURS))
+    app.command("monitor", help=monitor.HELP)(addressed(monitor.monitor, ELSE_OURS))
     app.command("open", help=OPEN_HELP)(addressed(_open, ELSE_OURS))
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
@@ -256,12 +255,12 @@ def _pull(
         bool, typer.Option("--list", help="Of 'voice': say which there are, and bring none.")
     ] = False,
 ) -> None:
-    from sidecar.cli import pull, pull_voice
+    from sidecar.cli import pull
 
-    if name == pull_voice.VOICE:
-        _exit(pull_voice.run(voice, language, to, listed=listed))
+    if name == pull.VOICE:
+        _exit(pull.run_voice(voice, language, to, listed=listed))
     if voice or language or listed:
-        raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {pull_voice.VOICE}'.")
+        raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {pull.VOICE}'.")
     name, _, named = name.partition("@")
     if named and revision:
         raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")

@@ -1,4 +1,4 @@
-"""`vibevoice-asr config`: files with settings, those of another server made into ours."""
+"""Command `config`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli.said import PROGRAM, complain, say
+from sidecar.cli.output import PROGRAM, complain, say
 
 HELP = f"""
 Read the YAML files of another gRPC server, whose clients this one serves as well.
@@ -50,9 +50,8 @@ def _convert(
 
 def convert(file: Path, model: Path | None, output: Path | None) -> int:
     """Do it; the exit code."""
-    from sidecar import private
-    from sidecar.config.as_toml import text_of
-    from sidecar.config.files import is_yaml, read_settings
+    from sidecar import files
+    from sidecar.config.config_files import is_yaml, read_settings, text_of
     from sidecar.config.settings import load_settings
 
     try:
@@ -64,7 +63,7 @@ def convert(file: Path, model: Path | None, output: Path | None) -> int:
         if output is None:
             print(written, end="")
         else:
-            private.write(output, written.encode(), private.PUBLIC)
+            files.write(output, written.encode(), files.PUBLIC)
     except errors.SidecarError as error:
         return complain(error)
     for key in meant.unheeded:

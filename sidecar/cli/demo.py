@@ -1,4 +1,4 @@
-"""`vibevoice-asr demo`: start the service, send it a recording, show the transcript, go on."""
+"""Command `demo`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.cli import transcribe
-from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.cli.started import started
+from sidecar.cli.backends import started
+from sidecar.cli.output import INTERRUPTED, complain, say
 from sidecar.config.settings import load_settings
 
 SAMPLE = "assets/endgame_nagg_nell.wav"

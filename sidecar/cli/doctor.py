@@ -1,16 +1,23 @@
-"""`vibevoice-asr doctor`: what is here, what is missing, and the one thing to do next."""
+"""Command `doctor` and its report.
+
+What the doctor finds, the notes of crashes, the end of the log. None of it holds audio or text of a
+recording; folders of the user are named by '~'.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import platform
+import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sidecar import __version__, errors
-from sidecar.cli.said import INTERRUPTED
+from sidecar.cli.output import INTERRUPTED, PROGRAM, say
 from sidecar.config.settings import Settings, config_file, load_settings
-from sidecar.interfaces.engine import AUTO, EngineSpec, LoadOptions, few
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, few
+from sidecar.observability.logs import CrashNotes, data_folder
 from sidecar.server import port_owner
 from sidecar.service import system_checks
 from sidecar.service.system_checks import Finding, State
@@ -31,10 +38,8 @@ def run(report: bool = False, file: Path | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     if report:
-        from sidecar.cli import report as reports
-
         words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in found]
-        return reports.write(file, "\n".join(words) + "\n", _settings()[0])
+        return write(file, "\n".join(words) + "\n", _settings()[0])
     _print(found, next_step(found))
     return int(any(finding.state is State.BAD for finding in found))
 
@@ -82,12 +87,12 @@ def _settings() -> tuple[Settings, Finding]:
 
 def _engines(settings: Settings) -> Iterator[Finding]:
     from sidecar import engines
-    from sidecar.engines import choice
-    from sidecar.engines.facts import VIBEVOICE, WHISPER, look, without_whisper
+    from sidecar.engines import engine_selection
+    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, look, without_whisper
 
     facts = look(settings.model_copy(update={"engine": AUTO}))
     try:
-        serves, reason = choice.decide(settings.engine, facts)
+        serves, reason = engine_selection.decide(settings.engine, facts)
     except (errors.EngineUnavailable, errors.BadCheckpoint) as error:
         serves = ""
         yield Finding("engine", State.BAD, error.detail, error.hint)
@@ -103,7 +108,7 @@ def _engines(settings: Settings) -> Iterator[Finding]:
                 "engine",
                 bad,
                 f"{title}; not usable, without {packages}",
-                choice.remedy(spec.name),
+                engine_selection.remedy(spec.name),
             )
         elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
             wrong = facts.checkpoint
@@ -120,11 +125,11 @@ def _engines(settings: Settings) -> Iterator[Finding]:
 
 def _upstreams(settings: Settings) -> Iterator[Finding]:
     """Who hears for the engine 'upstream'; nobody is asked where that is not set."""
-    from sidecar.engines.facts import UPSTREAM
+    from sidecar.engines.engine_selection import UPSTREAM
 
     if settings.engine != UPSTREAM:
         return
-    from sidecar.config.address import upstream_of
+    from sidecar.config.remote_server import upstream_of
     from sidecar.upstream.upstream_pool import Upstreams
 
     try:
@@ -145,7 +150,7 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     """Load an engine in a process of its own, and let it go; why it does not load."""
     from sidecar.workers.slot_interface import WorkerDied
-    from sidecar.workers.worker import Worker
+    from sidecar.workers.worker_process import Worker
 
     worker = Worker(spec.name)
     try:
@@ -194,3 +199,35 @@ def _print(findings: Sequence[Finding], step: str) -> None:
         mark, style = marks[finding.state]
         console.print(Text.assemble((mark, style), f"  {finding.topic:<11}{finding.text}"))
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))
+
+
+LOG_BYTES = 200_000
+"""Of the end of each log file."""
+
+
+def write(file: Path | None, findings: str, settings: Settings) -> int:
+    """Write the report to ``file`` (else into this folder); the exit code."""
+    target = file or Path(f"{PROGRAM}-report-{time.strftime('%Y%m%d-%H%M%S')}.zip")
+    data = data_folder(settings.data_dir)
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as report:
+            report.writestr("doctor.txt", _homeless(findings))
+            for note in CrashNotes(data).notes():
+                report.writestr(f"crash/{note.name}", _homeless(note.read_text("utf-8")))
+            for log in sorted((data / "log").glob("*.log")) if data else ():
+                report.writestr(f"log/{log.name}", _homeless(_end_of(log)))
+    except OSError as error:
+        say(f"{target}: cannot be written: {error.strerror}.")
+        return 1
+    print(target)
+    return 0
+
+
+def _end_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        return file.read().decode("utf-8", "replace")
+
+
+def _homeless(text: str) -> str:
+    return text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text

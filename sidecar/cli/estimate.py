@@ -1,4 +1,4 @@
-"""`vibevoice-asr estimate`: whether a recording fits before anybody waits for it."""
+"""Command `estimate`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.audio.source import AudioSource
+from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import EVERYBODY
+from sidecar.cli.audio_input import open_file
 from sidecar.cli.backends import Where
-from sidecar.cli.recordings import open_file
-from sidecar.cli.said import complain, keep_quiet, shown
+from sidecar.cli.output import complain, keep_quiet, shown
 
 
 def run(file: Path, precision: str | None, where: Where) -> int:
@@ -30,8 +30,8 @@ def run(file: Path, precision: str | None, where: Where) -> int:
 async def _from_server(
     where: Where, source: AudioSource, options: dict[str, str]
 ) -> tuple[bool, str]:
-    from sidecar.auth.credentials import for_clients
-    from sidecar.cli.remote import service_at
+    from sidecar.auth.startup_token import for_clients
+    from sidecar.cli.remote_service import service_at
     from sidecar.config.settings import load_settings
 
     token = where.token or for_clients(load_settings())

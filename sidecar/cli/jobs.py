@@ -1,4 +1,4 @@
-"""`vibevoice-asr jobs`: the jobs that a service keeps, into a file and back."""
+"""Command `jobs`: backup and restore."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli.said import PROGRAM, complain, say
+from sidecar.cli.output import PROGRAM, complain, say
 
 if TYPE_CHECKING:
     from sidecar.storage.job_backup import Backup

@@ -1,28 +1,241 @@
-"""`vibevoice-asr live`: words while people speak, from a microphone, a recording, or a pipe."""
+"""Command `live`, and live captions."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
 
 from sidecar import errors
-from sidecar.cli.backends import Where
-from sidecar.cli.captions import Show, captions
-from sidecar.cli.ctrl_c import interrupts
-from sidecar.cli.ears import Ear, ear
-from sidecar.cli.recordings import write
-from sidecar.cli.said import INTERRUPTED, complain, print_text, say
-from sidecar.cli.sounds import Microphone, devices, look_at, loudness, of_file, of_pipe
-from sidecar.interfaces.live import LIVE_RATE
-from sidecar.interfaces.live_events import Summary
+from sidecar.cli.audio_input import Microphone, devices, look_at, loudness, of_file, of_pipe, write
+from sidecar.cli.backends import Ear, Where, ear
+from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, interrupts, print_text, say
+from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_events import Final, Heard, Noticed, Partial, Summary
+from sidecar.live.sessions.event_log import Numbered
 from sidecar.transcripts import transcript_formats
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.speaker_embeddings import SpeakerVoice
+from sidecar.transcripts.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+
+HELP = f"""
+Show what is said while it is said: into a microphone, or in a recording played in real time.
+
+On a terminal speakers have colours, and what may still change is grey on the last line. Ctrl-C ends
+the session with all that was said; once more ends it at once. Microphones need the extra
+`microphone`: pip install 'vibevoice-asr[microphone]'.
+
+Examples:
+
+* `{PROGRAM} live`
+* `{PROGRAM} live --devices`
+* `{PROGRAM} live --device 3 --language en --format srt --output talk.srt`
+* `{PROGRAM} live recording.wav --format jsonl --server http://127.0.0.1:8765`
+* `arecord -q -t raw -f S16_LE -r 16000 -c 1 | {PROGRAM} live -`
+"""
+_FORMATS = (*transcript_formats.FORMATS, "jsonl")
+
+
+def live(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="A recording, played in real time; '-': raw pcm16 on standard input; the "
+            "microphone without it.",
+        ),
+    ] = None,
+    fmt: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help=f"What to write: {', '.join(_FORMATS)} (every event as it comes).",
+            autocompletion=lambda: list(_FORMATS),
+        ),
+    ] = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Microphone, by number or a part of its name."),
+    ] = None,
+    devices: Annotated[bool, typer.Option("--devices", help="List the microphones.")] = False,
+    rate: Annotated[
+        int,
+        typer.Option(
+            metavar="HZ", min=8_000, max=192_000, help="Samples a second on standard input."
+        ),
+    ] = 16_000,
+    pace: Annotated[
+        float,
+        typer.Option(
+            metavar="N", min=0.0, help="Seconds of a recording in a second; 0: as fast as it goes."
+        ),
+    ] = 1.0,
+    language: Annotated[
+        str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
+    ] = None,
+    diarize: Annotated[
+        bool | None,
+        typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
+    ] = None,
+    partials: Annotated[
+        bool | None,
+        typer.Option("--partials/--no-partials", help="Words while somebody speaks (it does)."),
+    ] = None,
+    words: Annotated[
+        bool | None,
+        typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What it is about: names, terms.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
+    ] = False,
+    *,
+    where: Where,
+) -> None:
+    """What was asked for, done."""
+
+    if devices:
+        raise typer.Exit(list_devices())
+    if source is not None and device is not None:
+        raise typer.BadParameter("--device goes without FILE.")
+    order = Order(
+        where,
+        source=source,
+        device=device,
+        rate=rate,
+        pace=pace,
+        format=fmt,
+        output=output,
+        language=language,
+        diarize=diarize,
+        partials=partials,
+        words=words,
+        prompt=prompt,
+        keep=keep,
+    )
+    raise typer.Exit(run(order))
+
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+"""Of speakers, in the order in which they come."""
+METER = 10
+"""Characters of the level meter."""
+
+
+class Show(Protocol):
+    """Somewhere to look."""
+
+    def event(self, numbered: Numbered) -> None:
+        """Something was said."""
+
+    def level(self, loud: float) -> None:
+        """How loud it is now, 0 to 1."""
+
+
+def line_of(segment: Segment, name: str | None = None) -> str:
+    """A line of text, as the format `text` has it; ``name``: who its speaker is."""
+    speaker = segment.speaker
+    one = Transcript((segment,), "", segment.end, "", "", diarized=speaker is not None)
+    if speaker is not None and name is not None:
+        one = replace(one, voices=(SpeakerVoice(speaker, 0.0, name=name),))
+    return transcript_formats.render(one, "text")
+
+
+@contextmanager
+def captions(fmt: str, write: Callable[[str], None], *, shown: bool) -> Iterator[Show]:
+    """Tell ``write`` what a program reads as it comes: lines of `text`, events of `jsonl`.
+
+    On a terminal people see it there, in colours, and not twice.
+    """
+    as_text = fmt == "text"
+    terminal = sys.stdout if as_text and shown else sys.stderr
+    lines = _Lines(fmt, write)
+    if terminal is None or not terminal.isatty():
+        yield lines
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=terminal)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield _Screen(live, None if as_text and shown else lines)
+
+
+class _Lines:
+    """For programs: whole lines, each when it stands."""
+
+    def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
+        self._fmt, self._write = fmt, write
+
+    def event(self, numbered: Numbered) -> None:
+        from sidecar.api.live_messages import event_message
+
+        event = numbered.event
+        if self._fmt == "jsonl" and not isinstance(event, Heard):
+            self._write(event_message(numbered) + "\n")
+        elif self._fmt == "text" and isinstance(event, Final):
+            self._write(line_of(event.segment, event.name))
+
+    def level(self, loud: float) -> None:
+        pass
+
+
+class _Screen:
+    """For people: lines that stay, below them how loud it is and what seems to be said."""
+
+    def __init__(self, live: Live, lines: _Lines | None) -> None:
+        self._live, self._lines = live, lines
+        self._partial = ""
+        self._loud = 0.0
+
+    def event(self, numbered: Numbered) -> None:
+        from rich.text import Text
+
+        match numbered.event:
+            case Partial() as partial:
+                self._partial = f"{partial.text} {partial.tail}".strip()
+            case Final(segment=segment, name=name):
+                self._partial = ""
+                colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
+                style = colour if segment.speaker is not None else ""
+                self._live.console.print(Text(line_of(segment, name).rstrip("\n"), style=style))
+            case Noticed(notice):
+                self._live.console.print(Text(notice.message, style="dim italic"))
+        if self._lines is not None:
+            self._lines.event(numbered)
+        self._draw()
+
+    def level(self, loud: float) -> None:
+        self._loud = max(loud, self._loud * 0.7)
+        self._draw()
+
+    def _draw(self) -> None:
+        from rich.text import Text
+
+        filled = round(min(1.0, self._loud**0.5) * METER)
+        room = max(0, self._live.console.width - METER - 2)
+        seen = self._partial[-room:] if room else ""
+        meter = Text("█" * filled + "·" * (METER - filled), style="green")
+        self._live.update(Text.assemble(meter, " ", (seen, "dim")), refresh=True)
+
 
 FORMATS = (*transcript_formats.FORMATS, "jsonl")
 """Those of transcripts, and every event as it comes."""

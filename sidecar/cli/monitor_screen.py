@@ -1,4 +1,4 @@
-"""The monitor as an application on the terminal, by textual."""
+"""Textual application of `monitor`. Imports textual."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import Footer, Header, Sparkline, Static
 
-from sidecar.cli.picture import Camera, Picture
-from sidecar.cli.view import Section, sections
+from sidecar.cli.monitor_view import Camera, Picture, Section, sections
 
 REMEMBERED = 120
 """Pictures whose sessions and jobs are drawn."""

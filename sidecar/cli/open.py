@@ -1,4 +1,4 @@
-"""`vibevoice-asr open`: the page of a running service, in the browser."""
+"""Command `open`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import webbrowser
 
 from sidecar import errors
 from sidecar.cli.backends import Where
-from sidecar.cli.said import INTERRUPTED, complain, say
+from sidecar.cli.output import INTERRUPTED, complain, say
 from sidecar.cli.status import configured_service
 
 
@@ -29,8 +29,8 @@ def run(where: Where, *, show: bool = False) -> int:
 
 
 async def _link(where: Where) -> str:
-    from sidecar.auth.credentials import for_clients
-    from sidecar.cli.remote import service_at
+    from sidecar.auth.startup_token import for_clients
+    from sidecar.cli.remote_service import service_at
     from sidecar.config.settings import load_settings
 
     server, trust = where.server, where.trust

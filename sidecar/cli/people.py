@@ -1,4 +1,4 @@
-"""`vibevoice-asr people`: whose voices a running service knows."""
+"""Command `people`: enrolled speakers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.addressed import addressed
 from sidecar.cli.backends import Where
-from sidecar.cli.said import PROGRAM, complain, say, shown
+from sidecar.cli.common_options import addressed
+from sidecar.cli.output import PROGRAM, complain, say, shown
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
@@ -69,7 +69,7 @@ def _add(
     where: Where,
 ) -> None:
     async def ask(client: AsyncClient) -> None:
-        from sidecar.cli.recordings import open_file
+        from sidecar.cli.audio_input import open_file
 
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
@@ -116,11 +116,10 @@ def _carry_over(
     ] = None,
 ) -> None:
     from sidecar.config.settings import load_settings
-    from sidecar.storage.address import journal_address
-    from sidecar.storage.carrying import carry_over
-    from sidecar.storage.key import journal_key
-    from sidecar.storage.people_file import people_folder
-    from sidecar.storage.shared import SharedPeople
+    from sidecar.storage.encryption import journal_key
+    from sidecar.storage.postgres_settings import journal_address
+    from sidecar.storage.postgres_speaker_store import SharedPeople, carry_over
+    from sidecar.storage.speaker_store import people_folder
 
     try:
         settings = load_settings()
@@ -161,8 +160,8 @@ def _run(where: Where, ask: Ask) -> None:
 
 
 async def _asked(where: Where, ask: Ask) -> None:
-    from sidecar.auth.credentials import for_clients
-    from sidecar.cli.remote import service_at
+    from sidecar.auth.startup_token import for_clients
+    from sidecar.cli.remote_service import service_at
     from sidecar.cli.status import configured_service
     from sidecar.config.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""`vibevoice-asr pull`: download a checkpoint; and what `serve` does where one is missing."""
+"""Command `pull`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,44 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import engines, errors
-from sidecar.checkpoints import weights
+from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, VOXTRAL, Layout, wanted
-from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.config.settings import Settings
-from sidecar.engines import facts
-from sidecar.engines.choice import remedy
-from sidecar.engines.facts import VIBEVOICE
+from sidecar.checkpoints.installed_checkpoints import (
+    CTRANSLATE2,
+    TRANSFORMERS,
+    VOXTRAL,
+    Layout,
+    Pulled,
+    PulledVoice,
+)
+from sidecar.cli.output import INTERRUPTED, complain, say
+from sidecar.config.settings import Settings, load_settings
+from sidecar.engines import engine_selection
+from sidecar.engines.engine_selection import VIBEVOICE, remedy
+from sidecar.tts import moonshine_tts
+from sidecar.tts.voice_selection import voices_folder
 
 if TYPE_CHECKING:
-    from sidecar.checkpoints.growing import Meter
+    from sidecar.checkpoints.download_files import Meter
 
 
-_ENGINE_OF = {CTRANSLATE2.weights: facts.WHISPER, VOXTRAL.weights: facts.VOXTRAL}
+_ENGINE_OF = {
+    CTRANSLATE2.weights: engine_selection.WHISPER,
+    VOXTRAL.weights: engine_selection.VOXTRAL,
+}
 """Whose extra downloads a layout; VibeVoice's the others."""
 
 
 def run(name: str, revision: str | None, to: Path | None) -> int:
     """Download it and print its folder; the exit code."""
     try:
-        repository, layout = wanted(name)
+        repository, layout = installed_checkpoints.wanted(name)
         checkpoint = fetch(repository, revision, to, layout)
     except errors.SidecarError as error:
         return complain(error)
@@ -79,14 +91,17 @@ def provide(settings: Settings) -> None:
     if settings.model_path is not None or lacking:
         return
     try:
-        weights.find_checkpoint(None)
+        installed_checkpoints.find_checkpoint(None)
     except (errors.CheckpointNotFound, errors.CheckpointIncomplete):
-        what = f"{weights.REPOSITORY_GB} GB from {weights.REPOSITORY}"
+        what = (
+            f"{installed_checkpoints.VIBEVOICE_REPOSITORY_GB} GB from "
+            f"{installed_checkpoints.VIBEVOICE_REPOSITORY}"
+        )
         if settings.allow_download:
             say(f"Downloading {what} first, as --allow-download says.")
-            fetch(weights.REPOSITORY)
+            fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
         elif _agrees(f"Download {what}? [y/N] "):
-            fetch(weights.REPOSITORY)
+            fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
     except errors.BadCheckpoint:
         return
 
@@ -102,7 +117,7 @@ def _agrees(question: str) -> bool:
 @contextmanager
 def shown() -> Iterator[Meter]:
     """A bar on a terminal; in a pipe only what is worth a line."""
-    from sidecar.checkpoints.growing import Meter
+    from sidecar.checkpoints.download_files import Meter
 
     class Plain(Meter):
         def notice(self, message: str) -> None:
@@ -133,3 +148,71 @@ def shown() -> Iterator[Meter]:
                 bar.advance(task, count)
 
         yield Shown()
+
+
+VOICE = "voice"
+
+
+def run_voice(name: str, language: str, to: Path | None, *, listed: bool) -> int:
+    """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices.
+
+    The exit code.
+    """
+    try:
+        settings = load_settings()
+        folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
+        if engines.missing(moonshine_tts.SPEC):
+            raise errors.EngineUnavailable("moonshine-voice, which speaks, is not installed.")
+        if listed:
+            _list(folder, language)
+        else:
+            print(_bring(name, language, folder, settings))
+    except errors.SidecarError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        say("Stopped. The same command goes on where it was.")
+        return INTERRUPTED
+    return 0
+
+
+def wanted(name: str, language: str) -> PulledVoice:
+    """The voice that is meant by a name and a language, of which either may be '', and its files.
+
+    Raises:
+        errors.VoiceUnknown: there is none.
+        errors.ModelLoadFailed: the library that knows does not load.
+    """
+    from sidecar.tts import moonshine_tts, moonshine_tts_library
+
+    named = moonshine_tts.choose(moonshine_tts_library.catalogue(), name, language)
+    if not named.name:
+        named = replace(
+            named, name=moonshine_tts.own_choice(moonshine_tts_library.needs(named.language))
+        )
+    files = moonshine_tts_library.needs(named.language, named.name)
+    return PulledVoice(named.name, named.language, tuple(files))
+
+
+def _bring(name: str, language: str, folder: Path, settings: Settings) -> Path:
+    from sidecar.checkpoints.voice_download import pull
+    from sidecar.tts import moonshine_tts_library
+
+    voice = wanted(name, language)
+    with shown() as meter:
+        pulled = pull(folder, settings.voices_url or moonshine_tts_library.server(), voice, meter)
+    unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
+    checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
+    say(f"{voice.name} speaks {voice.language} ({checked}).")
+    return folder
+
+
+def _list(folder: Path, language: str) -> None:
+    """Language and voice, a line each; those that are here are marked."""
+    from sidecar.tts import moonshine_tts, moonshine_tts_library
+
+    there = moonshine_tts_library.catalogue()
+    here = {(voice.language, voice.name) for voice in Pulled.read(folder).whole()}
+    tags = [moonshine_tts.choose(there, "", language).language] if language else sorted(there)
+    for tag in tags:
+        for name in there[tag]:
+            print(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}")

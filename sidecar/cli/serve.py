@@ -1,4 +1,4 @@
-"""`vibevoice-asr serve`, and what no words at all mean."""
+"""Command `serve`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from sidecar import errors
-from sidecar.cli.said import INTERRUPTED, complain
+from sidecar.cli.output import INTERRUPTED, complain
 from sidecar.config.settings import load_settings
-from sidecar.server.announcement import announce, fatal_line
+from sidecar.server.parent_process import announce, fatal_line
 from sidecar.server.service_process import serve
 
 log = logging.getLogger(__name__)

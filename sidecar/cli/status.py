@@ -1,4 +1,4 @@
-"""`vibevoice-asr status`: how a running service is."""
+"""Command `status`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli.backends import Where
-from sidecar.cli.said import INTERRUPTED, complain
+from sidecar.cli.output import INTERRUPTED, complain
 from sidecar.server.port_owner import address
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def configured_service() -> tuple[str, Trust]:
     Raises:
         errors.SettingsInvalid: they are not possible, or leave the port open.
     """
-    from sidecar.cli.trust import of_settings
+    from sidecar.cli.remote_service import of_settings
     from sidecar.config.settings import load_settings
 
     settings = load_settings()
@@ -50,7 +50,7 @@ def configured_service() -> tuple[str, Trust]:
 
 
 async def _ask(server: str, token: str | None, trust: Trust | None) -> dict[str, Any]:
-    from sidecar.cli.remote import service_at
+    from sidecar.cli.remote_service import service_at
 
     async with service_at(server, token, trust) as client:
         return {"address": client.url, **await client.health()}

@@ -1,4 +1,4 @@
-"""`vibevoice-asr token`: signed tokens for those who may use a service from elsewhere."""
+"""Command `token`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 
 from sidecar import errors
 from sidecar.auth.identity import Scope
-from sidecar.cli.said import PROGRAM, complain, say
+from sidecar.cli.output import PROGRAM, complain, say
 
 if TYPE_CHECKING:
-    from sidecar.auth.issuing import Issued, Issuer
+    from sidecar.auth.token_issuing import Issued, Issuer
 
 HELP = f"""
 Make, list and revoke the tokens by which a service knows who asks (JWT, ES256).
@@ -76,7 +76,7 @@ def _create(
 
 def _list(folder: FolderOption = None) -> None:
     def show(issuer: Issuer) -> None:
-        from sidecar.dates import today
+        from sidecar.clock import today
 
         revoked, now = issuer.revoked(), today()
         for issue in issuer.issued():
@@ -113,9 +113,9 @@ def _keys(
 
 
 def _with(folder: Path | None, act: Callable[[Issuer], None]) -> None:
-    from sidecar.auth.issuing import FOLDER, Issuer
+    from sidecar.auth.token_issuing import FOLDER, Issuer
     from sidecar.config.settings import load_settings
-    from sidecar.observability.crash import data_folder
+    from sidecar.observability.logs import data_folder
 
     try:
         if folder is None:

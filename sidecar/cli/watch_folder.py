@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import errors
+from sidecar.cli.audio_input import check_name, in_folder, is_written, write
 from sidecar.cli.backends import Transcribe
-from sidecar.cli.recordings import check_name, in_folder, is_written, write
-from sidecar.cli.said import complain, say
+from sidecar.cli.output import complain, say
 from sidecar.errors import Kind
 from sidecar.transcripts import transcript_formats
 

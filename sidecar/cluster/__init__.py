@@ -1,1 +1,1 @@
-"""Jobs that several services share: fronts accept them, nodes run them."""
+"""Shared jobs: fronts accept them, nodes run them."""

@@ -1,4 +1,4 @@
-"""Claims on shared jobs, as a node makes them: each call is one function of the database.
+"""Claims on shared jobs: protocol, claimed jobs, renewal, reports.
 
 A claim is the right of one node to run one job and to append to its events. It holds until the job
 has ended, the node releases it, or the node is taken for dead. No other service appends to a
@@ -9,21 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable
 from sidecar.cluster.job_rows import Rows, fold, kind_of, worn
 from sidecar.cluster.shared_retention import Housekeeping
-from sidecar.jobs.events import Failed, Failure, JobEvent, Refused
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import (
+    Cancelled,
+    Change,
+    Failed,
+    Failure,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Refused,
+    advance,
+)
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
 from sidecar.jobs.scheduler import PASSED_OVER_S
-from sidecar.jobs.written import Unreadable
-from sidecar.observability.outcomes import outcome_of
-from sidecar.observability.tally import JobTally
-from sidecar.storage.database import Database
+from sidecar.jobs.sqlite_job_log import Unreadable
+from sidecar.observability.metrics import JobTally, outcome_of
+from sidecar.storage.postgres_database import Database, at_most, patiently
 
 log = logging.getLogger(__name__)
 
@@ -212,3 +226,302 @@ class Claims:
         """Leave a job to nodes that can read it, such as those of a later release."""
         log.error("job %s in the database cannot be read: %s", job_id, error)
         await self.judge({job_id: Failure.of(errors.AudioLost("Its record is damaged."))})
+
+
+HERE = (
+    errors.ModelLoadFailed,
+    errors.BadCheckpoint,
+    errors.EngineUnavailable,
+    errors.GpuOutOfMemory,
+    errors.WontFit,
+    errors.DiskFull,
+    errors.SpoolUnwritable,
+)
+"""Errors that may be the fault of this machine and not of the recording: another node may try."""
+
+
+class ClaimedJob(Job):
+    """A job that writes to the log of its node as long as it is claimed; then it stops untold: it
+    ends in this process, and no log hears of it."""
+
+    def __init__(
+        self,
+        source: AudioSource,
+        record: JobRecord,
+        reported: Callable[[], Awaitable[None]],
+        passes_on: Callable[[ClaimedJob, errors.SidecarError], bool],
+    ) -> None:
+        """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
+        another node will try the job after an error of this machine."""
+        super().__init__(source, record)
+        self._reported = reported
+        self._passes_on = passes_on
+        self.claimed = True
+        """Whether its events are reported."""
+
+    def let_go(self) -> None:
+        """Write to the log no more."""
+        self.claimed = False
+
+    def fail(self, error: errors.SidecarError) -> None:
+        """End without a transcript, or stop untold if another node will try."""
+        passes = self.claimed and isinstance(error, HERE) and not self.ended
+        if passes and self._passes_on(self, error):
+            self.wait_again(counted=True, passed=True)
+            self.let_go()
+            self.cancel()
+        else:
+            super().fail(error)
+
+    async def written(self) -> None:
+        """Wait until its events so far are persisted, however long the database is away, or the
+        claim is lost."""
+        if self.claimed:
+            await self._reported()
+
+    def _append(self, change: Change) -> None:
+        if self.claimed:
+            super()._append(change)
+        elif isinstance(change, Cancelled) and not self.ended:
+            self._end_untold(change)
+
+    def _end_untold(self, change: Cancelled) -> None:
+        event = JobEvent(self.record.seq + 1, self.record.created, change)
+        self._heard(advance(self.record, event), event)
+        self.source.close()
+
+
+GATHER_S = 0.005
+"""Seconds in which events come together: of the last segment and the end of a recording that is
+done, each would be a commit, and the end waits for that of the segment."""
+
+
+class Reporter:
+    """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
+    `close`."""
+
+    def __init__(self, claims: Claims, log: MemoryLog, claim: Claim) -> None:
+        """``log`` has the job, as it was claimed."""
+        self._claims, self._log, self._claim = claims, log, claim
+        self._base = claim.record.seq
+        """Number of the last event that the database has."""
+        self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
+        """Set when somebody waits for a report, or the job has ended."""
+        self._moved = asyncio.Event()
+        """Set, and replaced, each time that the database has more."""
+        self._over = False
+        self._task: asyncio.Task[bool] | None = None
+        log.listen(self._heard, claim.record.id)
+
+    def open(self, ended: Callable[[bool], None]) -> None:
+        """Start to report. ``ended`` is called with True once the end of the job is persisted, with
+        False once the claim is lost."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="reports")
+
+        def done(task: asyncio.Task[bool]) -> None:
+            if not task.cancelled():
+                ended(task.result())
+
+        self._task.add_done_callback(done)
+
+    def close(self) -> None:
+        """Stop to report; what is not reported by then is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+        self._finish()
+
+    async def flushed(self) -> None:
+        """Wait until all events of the job so far are persisted, or will never be."""
+        if self._over:
+            return
+        last = self._log.get(self._claim.record.id).seq
+        self._urgent.set()
+        while self._base < last and not self._over:
+            await self._moved.wait()
+
+    async def _run(self) -> bool:
+        try:
+            while True:
+                await self._news.wait()
+                await at_most(GATHER_S, self._urgent.wait())
+                self._news.clear()
+                self._urgent.clear()
+                record = self._log.get(self._claim.record.id)
+                if not await self._reported(record):
+                    return False
+                if record.over:
+                    return True
+        finally:
+            self._finish()
+
+    async def _reported(self, record: JobRecord) -> bool:
+        """Report the events that made the job what it is; False if the claim is lost."""
+        events = tuple(self._log.events(record.id, self._base))
+        lost = self._worn() if record.over else ()
+        token, base = self._claim.token, self._base
+        if not await patiently(partial(self._claims.report, token, base, record, events, lost)):
+            return False
+        self._base = record.seq
+        self._move()
+        return True
+
+    def _worn(self) -> Sequence[JobEvent]:
+        """Return the checkpoints that the database has, without their state: no attempt goes on
+        from them any more."""
+        events = self._log.events(self._claim.record.id)
+        return (*self._claim.worn, *worn([one for one in events if one.seq <= self._base]))
+
+    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+        self._news.set()
+        if record.over:
+            self._urgent.set()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._move()
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A claim, and what this node has made of it. ``job``: once its recording is open."""
+
+    claim: Claim
+    reporter: Reporter
+    job: ClaimedJob | None = None
+
+    @property
+    def record(self) -> JobRecord:
+        """The job as it was claimed."""
+        return self.claim.record
+
+    @property
+    def id(self) -> str:
+        """The id of the job."""
+        return self.claim.record.id
+
+
+class HeldClaims:
+    """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
+    claim is lost."""
+
+    def __init__(self, claims: Claims, log: MemoryLog, queue: JobQueue) -> None:
+        """``log``: that of ``queue``, with the claimed jobs only."""
+        self._claims, self._log, self._queue = claims, log, queue
+        self._held: dict[str, Held] = {}
+        self._unknown: frozenset[str] = frozenset()
+        """Claims that the last check did not know of."""
+        self.freed = asyncio.Event()
+        """Set when a job has ended here, or a claim is gone."""
+        log.listen(self._heard)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, held: Held) -> bool:
+        return self._held.get(held.id) is held
+
+    @property
+    def busy(self) -> int:
+        """Number of claimed jobs that have not ended here."""
+        return sum(not self._record(held).over for held in self._held.values())
+
+    def add(self, claim: Claim) -> Held:
+        """Hold a claim. If this node had lost the job before without noticing, that ends first."""
+        if (lost := self._held.get(claim.record.id)) is not None:
+            self._lose(lost)
+        self._log.enter(claim.record)
+        held = Held(claim, Reporter(self._claims, self._log, claim))
+        self._held[held.id] = held
+        held.reporter.open(partial(self._reports_ended, held))
+        return held
+
+    def append(self, held: Held, change: Change) -> None:
+        """Note what happened to a job, to be reported."""
+        self._log.append(held.id, change)
+
+    async def release(self, held: Held) -> None:
+        """Give a claim back, however long the database is away."""
+        await patiently(partial(self._claims.release, held.claim.token))
+        self._drop(held)
+
+    async def release_all(self, within_s: float, asking: str) -> None:
+        """Report what is left to report and release all claims, also one with the token ``asking``
+        that may have been made. What takes longer is left to the expiry of this service."""
+        work = [self._give_back(held) for held in self._held.values()]
+        if asking:
+            work.append(patiently(partial(self._claims.release, asking)))
+        await at_most(within_s, asyncio.gather(*work))
+        for held in [*self._held.values()]:
+            log.warning("job %s is not given back: the database is away", held.id)
+            self._drop(held)
+
+    async def check(self, asking: str = "") -> None:
+        """Stop jobs whose claim is lost, and give back claims that nothing here knows of. A job
+        that has ended here is left to its reporter. ``asking``: a token whose claim may be made.
+
+        Raises:
+            errors.JournalUnreachable: the database is away.
+        """
+        held_now = [*self._held.values()]
+        mine = await self._claims.mine()
+        for held in held_now:
+            if held.claim.token not in mine and self._runs(held):
+                self._lose(held)
+        known = {held.claim.token for held in (*held_now, *self._held.values())} | {asking}
+        unknown = mine - known
+        for token in unknown & self._unknown:  # also a moment ago: no claim is being answered
+            log.warning("a claim that this node does not know of is given back")
+            await self._claims.release(token)
+        self._unknown = unknown
+
+    def end(self, job_id: str) -> None:
+        """Stop a job that another service has ended."""
+        held = self._held.get(job_id)
+        if held is not None and self._runs(held):
+            self._drop(held)
+
+    async def _give_back(self, held: Held) -> None:
+        if held not in self:
+            return
+        if held.job is not None:
+            held.job.let_go()
+        if self._record(held).state is JobState.RUNNING:
+            self.append(held, PutBack())
+        await held.reporter.flushed()
+        if held in self:
+            await self.release(held)
+
+    def _reports_ended(self, held: Held, persisted: bool) -> None:
+        if held in self:
+            (self._drop if persisted else self._lose)(held)
+
+    def _lose(self, held: Held) -> None:
+        log.warning("job %s stops here: its claim is lost", held.id)
+        self._drop(held)
+
+    def _drop(self, held: Held) -> None:
+        """Forget a claim; if the job has not ended it stops untold."""
+        if held not in self:
+            return
+        del self._held[held.id]
+        held.reporter.close()
+        if held.job is not None:
+            held.job.let_go()
+            self._queue.cancel(held.job)
+        self._log.forget(held.id)
+        self.freed.set()
+
+    def _record(self, held: Held) -> JobRecord:
+        return self._log.get(held.id)
+
+    def _runs(self, held: Held) -> bool:
+        return held in self and not self._record(held).over
+
+    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+        if record.over:
+            self.freed.set()

@@ -1,4 +1,4 @@
-"""Why a node cannot do a job, and what a job is told that no node can do."""
+"""Eligibility of nodes for jobs, and unschedulable jobs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from sidecar import errors
-from sidecar.jobs.events import Failure
-from sidecar.jobs.provision import Provision
-from sidecar.jobs.record import JobRecord
-from sidecar.workers.lifecycle import SlotState
+from sidecar.jobs.job_backend import Provision
+from sidecar.jobs.job_record import Failure, JobRecord
+from sidecar.workers.engine_lifecycle import SlotState
 
 HEARD_LIVE = "live"
 """Decoder of a recording that was transcribed in a live session: it cannot be opened again."""

@@ -1,4 +1,4 @@
-"""Follower of shared jobs: reads the events of those that somebody streams here, as they come."""
+"""Follower of shared jobs for clients that stream them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from functools import partial
 
 from sidecar import clock, errors
 from sidecar.cluster.job_rows import Rows, fold
-from sidecar.jobs.events import Cancelled, JobEvent
-from sidecar.jobs.feed import Feed, Subscription
-from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord, advance
-from sidecar.jobs.written import Unreadable
-from sidecar.storage.database import Database, Row
-from sidecar.storage.retrying import patiently
-from sidecar.storage.timing import FIRST_PAUSE_S
+from sidecar.jobs.job_log import Feed, Subscription
+from sidecar.jobs.job_record import Cancelled, JobEvent, JobRecord, advance
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.sqlite_job_log import Unreadable
+from sidecar.storage.postgres_database import Database, Row, patiently
+from sidecar.storage.postgres_settings import FIRST_PAUSE_S
 
 CHANNEL = "vibevoice_events_"
 """Channel of a service, with its id: a notification names a job that it follows and that has new

@@ -1,4 +1,4 @@
-"""Serialization and encryption of jobs for the database: one key for each job."""
+"""Serialization and encryption of jobs for the database."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from functools import lru_cache
 from itertools import starmap
 from typing import Any
 
-from sidecar.audio.ref import AudioRef, Kept, nowhere
-from sidecar.jobs.events import Cancelled, Change, Failure, Interrupted, JobEvent, Refused, Reported
-from sidecar.jobs.record import JobRecord, JobState, advance
-from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
-from sidecar.storage.database import Row
-from sidecar.storage.sealing import Seal, SealBroken
-from sidecar.transcripts.history import History
+from sidecar.audio.audio_source import AudioRef, Kept, nowhere
+from sidecar.jobs.job_record import (
+    Cancelled,
+    Change,
+    Failure,
+    Interrupted,
+    JobEvent,
+    JobRecord,
+    JobState,
+    Refused,
+    Reported,
+    advance,
+)
+from sidecar.jobs.sqlite_job_log import Unreadable, change_of, change_text, record_of, record_text
+from sidecar.storage.encryption import Seal, SealBroken
+from sidecar.storage.postgres_database import Row
 from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript_edits import History
 
 log = logging.getLogger(__name__)
 

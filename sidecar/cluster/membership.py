@@ -1,4 +1,4 @@
-"""Heartbeat of this service among those that share jobs, and expiry of those that died.
+"""Heartbeats and expiry of services that share jobs.
 
 Each service counts its own beat up; the others see by their own clocks whether it stands still. No
 clock of the database or of another machine counts.
@@ -13,9 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.storage.database import Database
-from sidecar.storage.retrying import at_most, repeatedly
-from sidecar.storage.timing import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.storage.postgres_database import Database, at_most, repeatedly
+from sidecar.storage.postgres_settings import EXPIRY_LOOKS, HEARTBEAT_S
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Jobs of all services in PostgreSQL, as owners and wires use them.
+"""Job store in PostgreSQL.
 
 No job is kept in memory: each call asks the database, each change is one call of a function
 (`database/migrations`), and a job that is followed is read behind its last number.
@@ -13,21 +13,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from sidecar import clock, errors
-from sidecar.background import Background
 from sidecar.cluster.job_follower import Follower
 from sidecar.cluster.job_rows import Rows, fold, kind_of, recording_of, worn
 from sidecar.cluster.shared_retention import Housekeeping
-from sidecar.jobs.allowance import UNSAID_S
-from sidecar.jobs.events import Change, Edited, JobEvent
-from sidecar.jobs.feed import Subscription
-from sidecar.jobs.log import KeyTaken
-from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.concurrency import Background
+from sidecar.jobs.job_log import KeyTaken, Subscription
+from sidecar.jobs.job_record import Change, Edited, JobEvent, JobRecord, JobState, advance
+from sidecar.jobs.job_store import OwnerLoad, Turn
+from sidecar.jobs.reservations import UNSAID_S
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
 from sidecar.jobs.scheduler import Priority
-from sidecar.jobs.store import OwnerLoad, Turn
-from sidecar.observability.tally import JobTally
-from sidecar.storage.database import Database, Row
-from sidecar.storage.retrying import patiently
+from sidecar.observability.metrics import JobTally
+from sidecar.storage.postgres_database import Database, Row, patiently
 
 LONG_BYTES = 100_000
 """Encrypted events that are decrypted in a thread: some milliseconds of the event loop."""

@@ -1,4 +1,4 @@
-"""Live sessions in the database: as they were at the last event, for other services to take.
+"""Live session store in PostgreSQL.
 
 A service whose heartbeat stands still is dead (`cluster.membership`), and its sessions are taken by
 the services that their clients come to. All is encrypted. A session without a service is deleted
@@ -15,11 +15,10 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.cluster.membership import Membership
-from sidecar.live.sessions.elsewhere import ASKED_S, Fate, Found, Name, Saved
-from sidecar.storage.database import Database
-from sidecar.storage.schema import SESSIONS_CHANNEL
-from sidecar.storage.sealing import Seal, SealBroken
-from sidecar.storage.timing import HEARTBEAT_S
+from sidecar.live.sessions.session_checkpoint import ASKED_S, Fate, Found, Name, Saved
+from sidecar.storage.encryption import Seal, SealBroken
+from sidecar.storage.postgres_database import SESSIONS_CHANNEL, Database
+from sidecar.storage.postgres_settings import HEARTBEAT_S
 
 SWEEP_S = 30.0
 """Interval of looks for sessions whose time is over; taking and leaving one looks as well."""
@@ -39,7 +38,7 @@ _TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %
 
 
 class SharedSessions:
-    """`live.sessions.elsewhere.Elsewhere` in the database of all services."""
+    """`live.sessions.session_checkpoint.Elsewhere` in the database of all services."""
 
     def __init__(self, database: Database, seal: Seal, member: Membership) -> None:
         """``member``: this service among the others."""

@@ -1,4 +1,4 @@
-"""Backend of a service that shares its jobs with others: a front, a node, or both."""
+"""Job backend of a service that shares its jobs."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ from collections.abc import Callable
 from functools import partial
 
 from sidecar import clock, errors
-from sidecar.background import Background
+from sidecar.cluster.claim_loop import Judging, Node
 from sidecar.cluster.claims import Claims, Offer
-from sidecar.cluster.client_timeouts import ClientTimeouts
 from sidecar.cluster.eligibility import refusal
-from sidecar.cluster.front import SharedQueue
+from sidecar.cluster.front_queue import ClientTimeouts, SharedQueue
 from sidecar.cluster.job_follower import Follower
 from sidecar.cluster.job_rows import Rows
-from sidecar.cluster.judging import Judging
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.node import Node
 from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.cluster.postgres_live_sessions import SharedSessions
 from sidecar.cluster.shared_retention import Housekeeping, Limits
+from sidecar.concurrency import Background, Threads
 from sidecar.config.settings import ALL, FRONT, NODE, Settings
-from sidecar.interfaces.engine import Precision
-from sidecar.jobs.backend import EngineSetup
-from sidecar.jobs.counted import Counted
-from sidecar.jobs.feed import Listener
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.provision import Provision
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.job_backend import EngineSetup, Provision
+from sidecar.jobs.job_log import Listener, MemoryLog
+from sidecar.jobs.job_telemetry import Counted
 from sidecar.jobs.recovery import KeptRecordings, jobs_folder
-from sidecar.observability.tally import JobTally
-from sidecar.storage.address import journal_address
-from sidecar.storage.database import Database
+from sidecar.observability.metrics import JobTally
+from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS
-from sidecar.storage.key import journal_key
-from sidecar.storage.schema import migrate
+from sidecar.storage.postgres_database import Database, migrate
+from sidecar.storage.postgres_settings import journal_address
 from sidecar.storage.storage_selection import check, storage_of
-from sidecar.threads import Threads
 
 OPENING = 2
 """Recordings that are opened side by side."""

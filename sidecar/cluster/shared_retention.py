@@ -1,4 +1,4 @@
-"""Retention of shared jobs: results and recordings that are kept no longer go."""
+"""Retention of shared jobs and recordings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.cluster.job_rows import Rows, recording_of
-from sidecar.jobs.written import Unreadable
-from sidecar.storage.database import Database
-from sidecar.storage.protocol import Storage
-from sidecar.storage.retrying import at_most, patiently, repeatedly
-from sidecar.threads import Threads
+from sidecar.concurrency import Threads
+from sidecar.jobs.sqlite_job_log import Unreadable
+from sidecar.storage.postgres_database import Database, at_most, patiently, repeatedly
+from sidecar.storage.recording_storage import Storage
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Files with settings: ours (TOML), and those of another live server (YAML)."""
+"""Settings: flags, environment, files, defaults."""

@@ -1,4 +1,4 @@
-"""Every setting, said once: flags, environment, a file, and the defaults.
+"""Settings of the service, assembled from their groups.
 
 They lie by what they are about, a file each, and `Settings` is all of them together.
 `vibevoice-asr serve --help` and `docs/settings.md` are written from it.
@@ -12,19 +12,13 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar import errors
-from sidecar.config.access import Access
-from sidecar.config.captures import Captures
-from sidecar.config.engines import Engines
-from sidecar.config.files import is_yaml
-from sidecar.config.group import Group
-from sidecar.config.grpc import Grpc
-from sidecar.config.jobs import Jobs
-from sidecar.config.live import Live
-from sidecar.config.operations import Operations
-from sidecar.config.people import People
-from sidecar.config.process import Process
-from sidecar.config.recordings import Recordings
-from sidecar.config.settings_values import (
+from sidecar.config.config_files import AsElsewhere, Files, config_file, is_yaml, read
+from sidecar.config.conversation_settings import Talk, Voices
+from sidecar.config.engine_settings import Engines, People, Upstream
+from sidecar.config.job_settings import Jobs, Recordings
+from sidecar.config.live_settings import Captures, Grpc, Live
+from sidecar.config.server_settings import Access, Operations, Process, Wyoming
+from sidecar.config.setting_types import (
     ALL,
     ENV_PREFIX,
     FRONT,
@@ -32,13 +26,9 @@ from sidecar.config.settings_values import (
     SHORTEST_JOURNAL_KEY,
     SHORTEST_TOKEN,
     Address,
+    Group,
     parse_duration,
 )
-from sidecar.config.sources import AsElsewhere, Files, config_file, read
-from sidecar.config.talk import Talk
-from sidecar.config.upstream import Upstream
-from sidecar.config.voices import Voices
-from sidecar.config.wyoming import Wyoming
 
 
 class Settings(

@@ -1,1 +1,1 @@
-"""A spoken conversation: hear, think, say, and fall silent when interrupted."""
+"""Spoken conversations: recognition, LLM, TTS, interruption."""

@@ -1,4 +1,4 @@
-"""How like a person's sound is what was played meanwhile: acoustic evidence for an echo.
+"""Acoustic echo detection. Imports numpy.
 
 Both sounds are kept for some seconds on one clock. They are compared by the envelopes of narrow
 bands, which a room, a loudspeaker and a browser's filters leave alone more than the samples.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.conversation.echo import LONGEST_LAG_S
-from sidecar.interfaces.live import Encoding
-from sidecar.interfaces.voice import Sound
+from sidecar.conversation.barge_in import LONGEST_LAG_S
+from sidecar.interfaces.engine_interface import Sound
+from sidecar.interfaces.live_engine import Encoding
 
 KEPT_S = 12.0
 """Of either sound, and what is compared of an utterance at most: one without a pause never ends."""

@@ -1,18 +1,27 @@
-"""The machine's side of a conversation: a turn at a time, and what becomes history of it. Pure."""
+"""Assistant's side of a conversation. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from sidecar.conversation.commands import Command, Hush, Tell
-from sidecar.conversation.echo import LONGEST_LAG_S
-from sidecar.conversation.events import Calling, Played, StageEnded, StageFailed, Token, Voiced
-from sidecar.conversation.history import History
-from sidecar.conversation.llm.dialogue import Message
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.told import CallEnded, Ending, Failed, Latency, ReplyEnded
-from sidecar.conversation.turns import Turn
+from sidecar.conversation.assistant_turn import Turn
+from sidecar.conversation.barge_in import LONGEST_LAG_S
+from sidecar.conversation.chat_history import History
+from sidecar.conversation.conversation_events import (
+    Calling,
+    Command,
+    Hush,
+    Played,
+    StageEnded,
+    StageFailed,
+    TalkOptions,
+    Tell,
+    Token,
+    Voiced,
+)
+from sidecar.conversation.llm.chat_completions import Message
+from sidecar.conversation.output_queue import CallEnded, Ending, Failed, Latency, ReplyEnded
 from sidecar.errors import ReplyEmpty, SidecarError
 
 

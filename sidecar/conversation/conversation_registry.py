@@ -1,4 +1,4 @@
-"""All conversations: who may begin one, with whom, and how they went."""
+"""Registry of conversations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from contextlib import asynccontextmanager, suppress
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.conversation import ear
-from sidecar.conversation.llm.choice import meant_by, thinker_of
-from sidecar.conversation.llm.thinker import REPEAT, Repeat, Thinker
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.pacing import Client
-from sidecar.conversation.talk import Talk
-from sidecar.conversation.told import Latency, Phase, ReplyStarted, Told
-from sidecar.interfaces.voice import SayOptions
+from sidecar.conversation import speech_input
+from sidecar.conversation.conversation_events import TalkOptions
+from sidecar.conversation.conversation_loop import Talk
+from sidecar.conversation.llm.chat_completions import REPEAT, Repeat, Thinker
+from sidecar.conversation.llm.llm_client import meant_by, thinker_of
+from sidecar.conversation.output_queue import Client, Latency, Phase, ReplyStarted, Told
+from sidecar.interfaces.engine_interface import SayOptions
 from sidecar.live.sessions.session_registry import Sessions
-from sidecar.workers.spoken import Spoken
+from sidecar.workers.engine_slot import Spoken
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class Conversations:
         self._opening += 1
         try:
             thinker = await self._found()
-            hears = ear.options(self._settings.language)
+            hears = speech_input.options(self._settings.language)
             idle_s = self._settings.talk_idle
             live = self._sessions.open(
                 caller, hears, session, wire="talk", forgiving=True, idle_s=idle_s

@@ -1,4 +1,4 @@
-"""What both said in a conversation, and when, as a transcript of two speakers. Pure."""
+"""Transcript of a conversation. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from dataclasses import dataclass
 
-from sidecar.conversation.told import (
+from sidecar.conversation.output_queue import (
     Began,
     NothingSaid,
     PersonSaid,
@@ -19,7 +19,7 @@ from sidecar.conversation.told import (
     ReplyTruncated,
     Told,
 )
-from sidecar.transcripts.people import SpeakerVoice
+from sidecar.transcripts.speaker_embeddings import SpeakerVoice
 from sidecar.transcripts.transcript import Segment, Transcript
 
 PERSON, MACHINE = 0, 1

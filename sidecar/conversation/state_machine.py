@@ -1,4 +1,4 @@
-"""A spoken conversation as a machine: events in, commands out. Pure: no clock, no thread, no stage.
+"""State machine of a conversation: events in, commands out. Pure.
 
 Whatever comes of an old turn is dropped, so that nothing hangs on how fast a stage stops. At an
 interruption the order is: hush, the next turn's number, stop (the voice before the thought), the
@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.conversation import events
+from sidecar.conversation import conversation_events
 from sidecar.conversation.assistant import Answering
-from sidecar.conversation.commands import Attend, Command, Tell, WakeAt
-from sidecar.conversation.events import Stage, TalkEvent
-from sidecar.conversation.history import History
-from sidecar.conversation.interruption import GUARDED_THRESHOLD, PAUSE_AFTER_S
-from sidecar.conversation.llm.dialogue import Role
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.told import (
+from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
+from sidecar.conversation.chat_history import History
+from sidecar.conversation.conversation_events import (
+    Attend,
+    Command,
+    Stage,
+    TalkEvent,
+    TalkOptions,
+    Tell,
+    WakeAt,
+)
+from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.output_queue import (
     Began,
     Ending,
     Entered,
@@ -95,23 +101,23 @@ class Conversation:
 
     def _happened(self, event: TalkEvent) -> None:
         match event:
-            case events.SpeechStarted():
+            case conversation_events.SpeechStarted():
                 self._floor.started(event.utterance, min(event.began, self._floor.at))
-            case events.SpeechStopped():
+            case conversation_events.SpeechStopped():
                 self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
-            case events.Words():
+            case conversation_events.Words():
                 self._floor.words(event.utterance, event.text, event.upto)
-            case events.Alike():
+            case conversation_events.Alike():
                 self._floor.alike(event.utterance, event.likeness)
-            case events.StageFailed(stage=Stage.RECOGNISER):
+            case conversation_events.StageFailed(stage=Stage.RECOGNISER):
                 self._floor.recogniser_failed(event.turn, event.error)
             case (
-                events.Token()
-                | events.Calling()
-                | events.Voiced()
-                | events.StageEnded()
-                | events.StageFailed()
-                | events.Played()
+                conversation_events.Token()
+                | conversation_events.Calling()
+                | conversation_events.Voiced()
+                | conversation_events.StageEnded()
+                | conversation_events.StageFailed()
+                | conversation_events.Played()
             ):
                 self._answering.report(event, self._floor.at)
                 self._floor.leave_if_done()
@@ -121,27 +127,27 @@ class Conversation:
     def _wished(self, event: TalkEvent) -> None:
         """Something of the client's."""
         match event:
-            case events.Typed():
+            case conversation_events.Typed():
                 self._typed(event.text)
-            case events.Noted():
+            case conversation_events.Noted():
                 self._noted(event)
-            case events.Returned():
+            case conversation_events.Returned():
                 self._returned(event)
-            case events.Dropped():
+            case conversation_events.Dropped():
                 self.history.drop(event.entry)
-            case events.Asked():
+            case conversation_events.Asked():
                 self._asked(event.options)
-            case events.Committed():
+            case conversation_events.Committed():
                 self._floor.commit()
-            case events.Forgotten():
+            case conversation_events.Forgotten():
                 self._floor.forget()
-            case events.Cancelled():
+            case conversation_events.Cancelled():
                 self._cancel()
-            case events.Truncated():
+            case conversation_events.Truncated():
                 self._truncated(event.turn, event.seconds)
-            case events.Reset():
+            case conversation_events.Reset():
                 self._reset()
-            case events.Configured():
+            case conversation_events.Configured():
                 self._answering.use(event.options)
 
     # What clients wish
@@ -156,11 +162,11 @@ class Conversation:
         self._do(Tell(PersonSaid(entry.text, typed=True, entry=entry.number)))
         self._answering.give_any(self._floor.at)
 
-    def _noted(self, noted: events.Noted) -> None:
+    def _noted(self, noted: conversation_events.Noted) -> None:
         entry = self.history.add(noted.role, noted.text)
         self._do(Tell(Recorded(entry.number, entry.role, entry.text, noted.name)))
 
-    def _returned(self, returned: events.Returned) -> None:
+    def _returned(self, returned: conversation_events.Returned) -> None:
         entry = self.history.returned(returned.call, returned.output)
         if entry is None:
             self._do(Tell(Failed(0, CallUnknown())))

@@ -1,27 +1,27 @@
-"""The person's side of a conversation: is a turn over, and whose is the floor. Pure."""
+"""Turn-taking: the user's side of a conversation. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from sidecar.conversation.assistant import Answering
-from sidecar.conversation.commands import Command, Recognise, Tell
-from sidecar.conversation.echo import ALIKE, is_echo
-from sidecar.conversation.events import UNKNOWN
-from sidecar.conversation.history import MOST_SAID, bounded
-from sidecar.conversation.interruption import (
+from sidecar.conversation.assistant_turn import Turn
+from sidecar.conversation.barge_in import (
+    ALIKE,
     ANSWERS_WITHIN_S,
     GUARDED_PAUSE_AFTER_S,
     HELD_S,
     PAUSE_AFTER_S,
     RESUME_AFTER_S,
     Verdict,
+    is_echo,
     verdict,
 )
-from sidecar.conversation.llm.dialogue import Role
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.person import Person
-from sidecar.conversation.told import (
+from sidecar.conversation.chat_history import MOST_SAID, bounded
+from sidecar.conversation.conversation_events import UNKNOWN, Command, Recognise, TalkOptions, Tell
+from sidecar.conversation.end_of_turn import Person
+from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.output_queue import (
     Ending,
     Failed,
     Latency,
@@ -31,7 +31,6 @@ from sidecar.conversation.told import (
     PersonStarted,
     PersonStopped,
 )
-from sidecar.conversation.turns import Turn
 from sidecar.errors import SidecarError, StageSilent
 
 

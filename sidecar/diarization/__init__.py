@@ -1,1 +1,1 @@
-"""Who speaks when, for every engine: sound in, turns out, and words given to turns."""
+"""Diarization and speaker identification."""

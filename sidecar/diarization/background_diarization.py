@@ -1,4 +1,4 @@
-"""A recording followed while it goes by, on a thread of its own."""
+"""Diarization thread that follows a recording while it is decoded."""
 
 from __future__ import annotations
 

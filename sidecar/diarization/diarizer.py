@@ -1,50 +1,93 @@
-"""Who speaks when, while a recording goes by.
-
-    diarizer = Diarizer(load_models())
-    for block in blocks:
-        diarizer.feed(block)
-        diarizer.turns, diarizer.speech, diarizer.heard_s  # so far
-    diarizer.finish()
-    diarizer.turns  # now they stay
+"""Streaming diarizer, its snapshot, and speaker enrolment from a clip.
 
 Windows of ten seconds follow each other by ``step_s``. Where somebody speaks is final up to
-`heard_s`; who it is may be revised until `finish`, because a voice is told from another by all
-that is heard of both: labels that are given once and kept go wrong for minutes. A label that is
-revised stays the same number for the same voice, as far as two decisions agree what that is.
+`heard_s`; who it is may be revised until `finish`, because a voice is told from another by all that
+is heard of both: labels that are given once and kept go wrong for minutes. A label that is revised
+stays the same number for the same voice, as far as two decisions agree what that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from sidecar import errors
 from sidecar.audio import Block
-from sidecar.diarization.clustering import clustered, directions
-from sidecar.diarization.encoder import OneVoice, SpeakerEncoder, Vector
-from sidecar.diarization.listening import Listening, Window
-from sidecar.diarization.models import Models
-from sidecar.diarization.passages import voices_in
-from sidecar.diarization.segmentation import STEP_S as FRAME_STEP_S
-from sidecar.diarization.segmentation import VOICES
-from sidecar.diarization.snapshot import known_persons, persons_values, window_of, window_values
-from sidecar.diarization.speaker_identification import Speakers, Voice
-from sidecar.diarization.timeline import (
+from sidecar.diarization import speaker_identification
+from sidecar.diarization.clustering import (
     LEAST_GAP_S,
     NOBODY,
     Labels,
     Matrix,
     activity,
+    clustered,
+    directions,
     persons_of,
     renumbered,
     stretches,
     turns_of,
 )
-from sidecar.interfaces.engine import Diarization, TranscribeOptions
+from sidecar.diarization.speaker_identification import Speakers, Voice, print_of
+from sidecar.diarization.speaker_models import SIZE, Models, OneVoice, SpeakerEncoder, Vector
+from sidecar.diarization.window_embeddings import STEP_S as FRAME_STEP_S
+from sidecar.diarization.window_embeddings import VOICES, Listening, Window, voices_in
+from sidecar.interfaces.engine_interface import Diarization, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.speaker_turns import Turn
+
+
+def window_values(window: Window) -> dict[str, Any]:
+    """A window as plain values."""
+    return {
+        "start": window.start,
+        "packed": _text(window.packed),
+        "vectors": _text(window.vectors),
+        "alone_s": window.alone_s.tolist(),
+        "heard": window.heard.tolist(),
+    }
+
+
+def window_of(values: Mapping[str, Any]) -> Window:
+    """The window that `window_values` wrote."""
+    return Window(
+        values["start"],
+        _bytes(values["packed"], np.uint8),
+        _bytes(values["vectors"], np.float16).reshape(VOICES, SIZE),
+        np.array(values["alone_s"], np.float32),
+        np.array(values["heard"], np.bool_),
+    )
+
+
+def persons_values(
+    persons: npt.NDArray[np.int64], known: Mapping[int, npt.NDArray[np.float32]]
+) -> dict[str, Any]:
+    """Who the voices of all windows are, and the direction of each person's."""
+    return {
+        "persons": _text(persons.astype(np.int16)),
+        "known": [[number, _text(vector)] for number, vector in known.items()],
+    }
+
+
+def known_persons(
+    values: Mapping[str, Any],
+) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.float32]]]:
+    """What `persons_values` wrote."""
+    persons = _bytes(values["persons"], np.int16).astype(np.int64).reshape(-1, VOICES)
+    return persons, {number: _bytes(text, np.float32) for number, text in values["known"]}
+
+
+def _text(array: npt.NDArray[Any]) -> str:
+    return b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _bytes(text: str, kind: type[Any]) -> npt.NDArray[Any]:
+    return np.frombuffer(b64decode(text), kind).copy()
+
 
 STEP_S = 2.5
 STEPS_S = {Diarization.BALANCED: STEP_S, Diarization.ACCURATE: 1.25}
@@ -103,8 +146,8 @@ class Diarizer:
         self._take(self._listening.windows())
 
     def take(self, windows: Sequence[Window], next_window: int, end: int) -> None:
-        """More windows, which were made elsewhere (`diarization.local`), and no sound: up to
-        ``end`` the recording is known, and the next one begins at ``next_window``; both in
+        """More windows, which were made elsewhere (`diarization.window_embeddings`), and no sound:
+        up to ``end`` the recording is known, and the next one begins at ``next_window``; both in
         samples."""
         self._listening.leap(next_window, end)
         self._take(list(windows))
@@ -266,3 +309,42 @@ class Diarizer:
 def _assigned(windows: list[Window], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
     return persons_of(alike, np.stack([window.heard for window in windows]))
+
+
+STRANGER_S = 1.0
+"""So much of another voice and the clip is nobody's. One that is heard for less is not compared."""
+KIN = 0.3
+"""The cosine between what one person says in a second or two and all that is said in the clip; of
+the recordings in docs/performance.md ("People") one second in a hundred is under it."""
+
+
+def voice_print(models: Models, blocks: Iterable[Block]) -> VoicePrint:
+    """The voice of the one person who speaks in a recording at 16 kHz.
+
+    Raises:
+        errors.VoiceAbsent: nobody speaks.
+        errors.VoiceTooShort: there are less than two seconds of voice.
+        errors.SeveralVoices: more than one person speaks.
+    """
+    diarizer = Diarizer(models)
+    for block in blocks:
+        diarizer.feed(block)
+    diarizer.finish()
+    speakers = diarizer.speakers()
+    if not speakers.voices:
+        raise errors.VoiceAbsent()
+    person = max(speakers.voices, key=lambda one: speakers.voices[one].seconds)
+    voice = speakers.voices[person]
+    others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
+    strange = any(
+        seconds >= STRANGER_S and float(vector @ voice.vector) < KIN
+        for seconds, vector in diarizer.local_voices()
+    )
+    if strange or others >= STRANGER_S:
+        raise errors.SeveralVoices()
+    if voice.seconds < speaker_identification.LEAST_S:
+        raise errors.VoiceTooShort(
+            f"There are {voice.seconds:.1f} s of voice in the clip; "
+            f"{speaker_identification.LEAST_S:g} s are needed."
+        )
+    return print_of(voice)

@@ -1,4 +1,4 @@
-"""Who of the people known by voice speaks in a recording: vectors against vectors.
+"""Identification of enrolled speakers by embeddings.
 
 All engines that hear voices come here with their finished transcript. Two speakers of a recording
 are never the same person: the likelier one is.
@@ -14,8 +14,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.transcripts.people import KnownVoice, SpeakerVoice, VoicePrint
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import KnownVoice, SpeakerVoice, VoicePrint
 from sidecar.transcripts.speaker_turns import Turn, matched
 from sidecar.transcripts.transcript import Notice, Transcript
 

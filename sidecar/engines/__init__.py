@@ -1,11 +1,11 @@
-"""The engines there are. A new one is a file here and a line in `ENGINES`."""
+"""Registry of ASR engines."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
 from sidecar.engines import moonshine, scripted_engine, vibevoice, voxtral, whisper
-from sidecar.interfaces.engine import Engine, EngineSpec, ModelSpec
+from sidecar.interfaces.engine_interface import Engine, EngineSpec, ModelSpec
 from sidecar.upstream import upstream_engine
 
 ENGINES: tuple[EngineSpec, ...] = (

@@ -1,4 +1,4 @@
-"""An engine without a model: instant, made-up text, for tests and for the developers of hosts.
+"""Scripted ASR engine for tests: no model, made-up text.
 
 Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
 transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -36,9 +36,9 @@ from sidecar.interfaces.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import Tell
-from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.transcript import (
     BY_ATTENTION,
     Checkpoint,
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.live.runtime.hall import Hall
-    from sidecar.live.runtime.hypothesis import Hypothesis
+    from sidecar.live.runtime.live_scheduler import Hall
+    from sidecar.live.runtime.speech_segments import Hypothesis
 
 SPEC = EngineSpec(
     name="scripted",
@@ -197,8 +197,7 @@ class ScriptedEngine:
         """A session in which each quarter of a second is a word."""
         import numpy as np
 
-        from sidecar.live.runtime.ears import Ears
-        from sidecar.live.runtime.hall import Hall
+        from sidecar.live.runtime.live_scheduler import Ears, Hall
 
         if self._hall is None:
             assert self._precision is not None
@@ -214,7 +213,7 @@ class ScriptedEngine:
     def _hear(
         self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
-        from sidecar.live.runtime.hypothesis import Hypothesis
+        from sidecar.live.runtime.speech_segments import Hypothesis
 
         due = time.monotonic() + self._hear_s
         while time.monotonic() < due and not cancelled():

@@ -1,4 +1,4 @@
-"""In general: what every error has, and the families that several fields share."""
+"""In general: base class of all errors, their kinds, and errors of no special subject."""
 
 from __future__ import annotations
 

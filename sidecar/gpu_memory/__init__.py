@@ -1,1 +1,1 @@
-"""What fits on a device, and where it goes."""
+"""GPU memory: what fits on a device and where it goes."""

@@ -1,6 +1,6 @@
-"""What a live session tells, event by event, and how that goes from one process to another.
+"""Events of a live session and their serialization.
 
-Turns, pieces and times are those of `interfaces.live`.
+Turns, pieces and times are those of `interfaces.live_engine`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces.engine import AUTO
-from sidecar.transcripts.people import VoicePrint
+from sidecar.interfaces.engine_interface import AUTO
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.transcript import (
     Notice,
     Segment,

@@ -1,1 +1,1 @@
-"""A recording on its way: taken in, waiting in a fair order, running, kept, fetched, edited."""
+"""Jobs: recordings submitted, queued, run, stored."""

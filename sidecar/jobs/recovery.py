@@ -1,4 +1,4 @@
-"""Jobs that outlive the service: their recordings, and recovery at the start.
+"""Recovery of persisted jobs and recordings at start.
 
 Recordings lie in a folder or a bucket; records of jobs in a file of this service, or in a database
 that several share (`sidecar.cluster`). Nothing here runs without `--keep-jobs` or `--journal`.
@@ -12,24 +12,27 @@ import uuid
 from pathlib import Path
 
 from sidecar import clock, errors
-from sidecar.audio import ref
-from sidecar.audio.ref import AudioRef, Kept, Measured, Named
-from sidecar.audio.source import AudioSource, Spool, storage_error
+from sidecar.audio import audio_source
+from sidecar.audio.audio_source import (
+    AudioRef,
+    AudioSource,
+    Kept,
+    Measured,
+    Named,
+    Spool,
+    storage_error,
+)
+from sidecar.concurrency import Threads
 from sidecar.config.settings import Settings
-from sidecar.jobs import poison
-from sidecar.jobs.events import Failed, Failure, Interrupted
-from sidecar.jobs.job import Job
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord
-from sidecar.jobs.shelf import Shelf
-from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.jobs import job_record
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import Failed, Failure, Interrupted, JobRecord
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.sqlite_job_log import Shelf, SqliteLog
+from sidecar.storage.encryption import Seal, SealBroken, SealedFile, journal_key
 from sidecar.storage.job_journal import UPLOADS
-from sidecar.storage.key import journal_key
-from sidecar.storage.protocol import Storage
-from sidecar.storage.reading import SealedFile
-from sidecar.storage.sealing import Seal, SealBroken
+from sidecar.storage.recording_storage import Storage
 from sidecar.storage.storage_selection import storage_of
-from sidecar.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +87,10 @@ class KeptRecordings:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
             errors.StorageUnreachable: it cannot be written now.
         """
-        known = ref.ref_to(source)
+        known = audio_source.ref_to(source)
         if isinstance(known, Named) and not self._shared:
             return known  # other services may not see it
-        sealed = Measured(self._seal.seal_recording(ref.pieces(source.fd), name))
+        sealed = Measured(self._seal.seal_recording(audio_source.pieces(source.fd), name))
         self._storage.put(name, sealed)
         return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
 
@@ -211,7 +214,7 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
     for record in unfinished:
         try:
             after = store.get(record.id)
-            if (error := poison.given_up(after.crashes, after.interruptions)) is not None:
+            if (error := job_record.given_up(after.crashes, after.interruptions)) is not None:
                 raise error
             source = await threads.run(keeping.open, record)
         except Exception as error:  # those behind it go on, whatever is the matter with this one

@@ -1,4 +1,4 @@
-"""How long jobs that have ended are kept, in whatever store: results until they are fetched.
+"""Retention of finished jobs.
 
 A result stays for a time, from its end or from the last edit of its transcript, and as long as
 those of its owner do not take more than their share.
@@ -16,12 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.jobs.events import JobEvent, Reported
-from sidecar.jobs.log import JobLog
-from sidecar.jobs.record import JobRecord, JobState
-from sidecar.transcripts.edits import Rewrite
-from sidecar.transcripts.history import History
+from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, Reported
 from sidecar.transcripts.transcript import Segment, SegmentReady
+from sidecar.transcripts.transcript_edits import History, Rewrite
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and a line of every list."""

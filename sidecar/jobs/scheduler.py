@@ -1,4 +1,4 @@
-"""Who is next of the jobs that wait: pure. Positions and waits come from the same function.
+"""Scheduler: fair order of waiting jobs by owner and priority. Pure.
 
 Between owners it is fair by predicted seconds of work, not by the number of files: weighted fair
 queueing (Demers, Keshav, Shenker 1989) with equal weights. Each owner has a tag, the work it has
@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.interfaces.engine import Precision
+from sidecar.interfaces.engine_interface import Precision
 
 PASSED_OVER_S = 60.0
 """Longest time that jobs of the loaded precision go before one that is due."""

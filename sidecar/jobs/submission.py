@@ -1,30 +1,77 @@
-"""How a recording becomes a job: a place for it, a look at it, the queue; once for a request."""
+"""Submission of a recording as a job, idempotent by key.
+
+A key is its owner's, and counts as long as its job is remembered.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
-from sidecar import clock
+from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import AudioRef, ref_to
-from sidecar.audio.source import AudioSource
+from sidecar.audio.audio_source import AudioRef, AudioSource, ref_to
 from sidecar.auth.identity import Identity, Scope
+from sidecar.concurrency import Threads
 from sidecar.config.settings import FRONT, Settings
 from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.allowance import Uploads, check_audio, check_jobs, check_queue
-from sidecar.jobs.backend import Backend
-from sidecar.jobs.job import Job
-from sidecar.jobs.log import KeyTaken
-from sidecar.jobs.once import Once
-from sidecar.jobs.provision import Provision
-from sidecar.jobs.record import JobRecord, RequestKey
-from sidecar.jobs.room import Body, Place, Room
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_backend import Backend, Provision
+from sidecar.jobs.job_log import KeyTaken
+from sidecar.jobs.job_record import JobRecord, RequestKey
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import JobStore
+from sidecar.jobs.job_telemetry import JobTraces, Way
+from sidecar.jobs.reservations import (
+    Body,
+    Place,
+    Room,
+    Uploads,
+    check_audio,
+    check_jobs,
+    check_queue,
+)
 from sidecar.jobs.scheduler import Priority
-from sidecar.jobs.traced import JobTraces, Way
-from sidecar.observability.tally import JobTally
-from sidecar.threads import Threads
+from sidecar.observability.metrics import JobTally
 from sidecar.workers.audio_probe import Intake
+
+
+class Once:
+    """Looks jobs up by the key that they came with."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """Those of keys that somebody is submitting with."""
+
+    async def knows(self, owner: str, name: str) -> bool:
+        """Whether there is a job of this key."""
+        return await self._store.by_key(owner, name) is not None
+
+    @asynccontextmanager
+    async def turn(self, owner: str, key: RequestKey) -> AsyncGenerator[JobRecord | None, None]:
+        """While this lasts nobody else submits with the same key; the job that there is already.
+
+        Raises:
+            errors.IdempotencyKeyReused: it is that of another request.
+        """
+        lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
+        async with lock:
+            yield await self.known(owner, key)
+
+    async def known(self, owner: str, key: RequestKey) -> JobRecord | None:
+        """The job of a request that came before.
+
+        Raises:
+            errors.IdempotencyKeyReused: it is that of another request.
+        """
+        known = await self._store.by_key(owner, key.name)
+        if known is not None and known.key != key:
+            raise errors.IdempotencyKeyReused()
+        return known
 
 
 class Submissions:

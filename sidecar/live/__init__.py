@@ -1,1 +1,1 @@
-"""Live sessions written to files, sealed, to be looked at and sent again (docs/capture.md)."""
+"""Live speech recognition: the runtime inside an engine, and sessions of clients."""

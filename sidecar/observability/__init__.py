@@ -1,1 +1,1 @@
-"""What the service leaves for whoever looks for a fault: its log, notes of crashes, traces."""
+"""Metrics, health of outcomes, logs, crash notes and traces."""

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry's SDK, sent by OTLP over HTTP. Imported only where somebody traces."""
+"""OpenTelemetry export over OTLP/HTTP. Imported only if tracing is configured."""
 
 from __future__ import annotations
 

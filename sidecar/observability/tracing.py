@@ -1,4 +1,4 @@
-"""Traces: which stages a request went through, and when, for who collects that of many services.
+"""Trace spans of requests, jobs and live sessions.
 
 Stages are told once they are over, of what is known anyway. There is nothing in them of what was
 said, nor a path or a name: seconds, counts, codes, and what engines are called. Off, this is an

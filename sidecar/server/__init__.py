@@ -1,1 +1,1 @@
-"""Life as a child process: from the ready line to the end of the host."""
+"""Server process: ports, TLS, ready line, shutdown."""

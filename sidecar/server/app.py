@@ -1,4 +1,4 @@
-"""The composition root: the only place that builds everything, and closes it in reverse."""
+"""Composition root: builds the service and its routes, closes them in reverse."""
 
 from __future__ import annotations
 
@@ -14,55 +14,42 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, FastAPI
 
 from sidecar import __version__
-from sidecar.api import admin, front, standing
-from sidecar.api import api as control_api
-from sidecar.api import dialect as control_dialect
-from sidecar.api import erasure_api as erasure_api
-from sidecar.api import estimate_api as estimate_api
-from sidecar.api import jobs_api as jobs_api
-from sidecar.api import live_api as live_api
-from sidecar.api import page_api as page_api
-from sidecar.api import people_api as people_api
-from sidecar.api import sidecar_api as sidecar_api
-from sidecar.api.http import (
-    arrivals,
-    auth_gate,
-    counted,
-    cut_off,
-    docs_page,
-    head,
-    lingering,
-    problems,
+from sidecar.api import (
+    admin_routes,
+    enrolled_speaker_routes,
+    estimate_routes,
+    job_routes,
+    live_routes,
+    operations_routes,
+    transcribe_routes,
 )
-from sidecar.api.http import tickets as tickets_api
-from sidecar.api.http.handshake import Grant
-from sidecar.auth.approach import is_loopback
-from sidecar.auth.auth import Access
-from sidecar.auth.entrance import Entrance
-from sidecar.auth.handover import Handover
-from sidecar.auth.known import authenticator_of, limits_of
+from sidecar.api import page as api_page
+from sidecar.api.http import auth_gate, middleware, responses, websocket_connections
+from sidecar.api.http.request_headers import Grant
+from sidecar.auth.authentication import Access, Entrance, authenticator_of, limits_of
+from sidecar.auth.rate_limits import Turnstile
+from sidecar.auth.request_origin import is_loopback
 from sidecar.auth.revocable_streams import OPEN, Visits
 from sidecar.auth.self_signed_certificate import Pair
-from sidecar.auth.turnstile import Turnstile
+from sidecar.auth.startup_token import Handover
 from sidecar.config.settings import FRONT, NODE, Settings, load_settings
-from sidecar.engines.choice import choose, choose_for_others, choose_live
+from sidecar.engines.engine_selection import choose, choose_for_others, choose_live
 from sidecar.errors import SettingsInvalid
-from sidecar.errors.extra import needed_for
-from sidecar.protocols import dialect as openai_dialect
+from sidecar.errors.access_errors import needed_for
+from sidecar.files import Watch
+from sidecar.protocols import openai_common
 from sidecar.protocols.grpc_stt import without_forks
-from sidecar.protocols.openai import routes
-from sidecar.protocols.openai_realtime import api as realtime_api
-from sidecar.protocols.s2s import api as talk_api
-from sidecar.protocols.s2s import original
-from sidecar.protocols.vvv import api as queue_api
-from sidecar.protocols.vvv import dialect as queue_dialect
-from sidecar.protocols.yap import api as streaming_api
-from sidecar.service import Service
+from sidecar.protocols.openai import routes as openai_routes
+from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
+from sidecar.protocols.s2s import routes as s2s_routes
+from sidecar.protocols.vvv import messages as vvv_messages
+from sidecar.protocols.vvv import routes as vvv_routes
+from sidecar.protocols.yap import routes as yap_routes
+from sidecar.service.facade import Service
 from sidecar.tts.voice_selection import choose_voice
-from sidecar.watched import Watch
 
 if TYPE_CHECKING:
-    from sidecar.protocols.grpc_stt.listener import LiveGrpc
+    from sidecar.protocols.grpc_stt.server import LiveGrpc
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +150,7 @@ def create_listeners(
         return []
     without_forks()
     with needed_for("Calls over gRPC", "grpc"):
-        from sidecar.protocols.grpc_stt.encryption import credentials_of
-        from sidecar.protocols.grpc_stt.listener import LiveGrpc
+        from sidecar.protocols.grpc_stt.server import LiveGrpc, credentials_of
     clients = settings.grpc_client_ca
     if clients is not None and tls is None:
         raise SettingsInvalid(
@@ -207,8 +193,8 @@ def create_app(
     routers = _routers(service, tickets)
     for router in routers:
         app.include_router(router)
-    app.add_middleware(counted.Route)
-    app.add_middleware(head.Head)
+    app.add_middleware(middleware.Route)
+    app.add_middleware(middleware.Head)
     dialects = _dialects(settings)
     app.add_middleware(
         auth_gate.Gate,
@@ -216,24 +202,24 @@ def create_app(
         turnstile=entrance.turnstile,
         dialects=dialects,
         visits=entrance.visits,
-        opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
+        opens=lambda asked: api_page.is_open(asked) or operations_routes.is_open(settings, asked),
         refusals={
-            live_api.PATH: live_api.refuse,
-            realtime_api.REALTIME: realtime_api.refuse,
-            streaming_api.PATH: streaming_api.refuse(settings),
-            talk_api.PATH: talk_api.refuse,
+            live_routes.PATH: live_routes.refuse,
+            openai_realtime_routes.REALTIME: openai_realtime_routes.refuse,
+            yap_routes.PATH: yap_routes.refuse(settings),
+            s2s_routes.PATH: s2s_routes.refuse,
         },
         tickets=tickets,
     )
-    app.add_middleware(lingering.Lingering)
-    app.add_middleware(cut_off.CutOff, dialects=dialects)
-    app.add_middleware(counted.Counted, tally=service.tally.wires)
+    app.add_middleware(middleware.Lingering)
+    app.add_middleware(middleware.CutOff, dialects=dialects)
+    app.add_middleware(middleware.Counted, tally=service.tally.wires)
     if service.traces.on:
-        app.add_middleware(arrivals.Arrivals)
+        app.add_middleware(middleware.Arrivals)
     if settings.role != NODE:
-        docs_page.install(app)
-        front.install(app)
-    problems.install(app, *routers, dialects=dialects)
+        middleware.install(app)
+        api_page.install(app)
+    responses.install(app, *routers, dialects=dialects)
     return app
 
 
@@ -262,24 +248,39 @@ def _lifespan(
 def _routers(service: Service, tickets: Handover[Grant]) -> list[APIRouter]:
     """Every wire over HTTP that this service has."""
     if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
-        return [standing.build_router(service), control_api.build_router(service)]
-    wires = (
-        *(standing, sidecar_api, estimate_api, jobs_api, people_api, erasure_api, queue_api),
-        *(routes, page_api, live_api, streaming_api, talk_api, control_api, admin),
+        return [
+            operations_routes.build_health_router(service),
+            operations_routes.build_router(service),
+        ]
+    builders = (
+        operations_routes.build_health_router,
+        transcribe_routes.build_router,
+        estimate_routes.build_router,
+        job_routes.build_router,
+        enrolled_speaker_routes.build_router,
+        enrolled_speaker_routes.build_erasure_router,
+        vvv_routes.build_router,
+        openai_routes.build_router,
+        api_page.build_router,
+        live_routes.build_router,
+        yap_routes.build_router,
+        s2s_routes.build_router,
+        operations_routes.build_router,
+        admin_routes.build_router,
     )
     return [
-        tickets_api.build_router(tickets),
-        realtime_api.build_router(service, tickets),
-        *(wire.build_router(service) for wire in wires),
+        websocket_connections.build_router(tickets),
+        openai_realtime_routes.build_router(service, tickets),
+        *(build(service) for build in builders),
     ]
 
 
-def _dialects(settings: Settings) -> dict[str, problems.Say]:
+def _dialects(settings: Settings) -> dict[str, responses.Say]:
     """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
     return {
-        **dict.fromkeys(queue_api.PATHS, queue_dialect.say),
-        **dict.fromkeys((*routes.PATHS, *realtime_api.PATHS), openai_dialect.say),
-        admin.PATH: control_dialect.say_where(on=settings.admin),
+        **dict.fromkeys(vvv_routes.PATHS, vvv_messages.say),
+        **dict.fromkeys((*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.say),
+        admin_routes.PATH: admin_routes.say_where(on=settings.admin),
     }
 
 
@@ -300,20 +301,20 @@ def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
         redirect_slashes=False,
         telemetry=QUIET,  # type: ignore[arg-type]  # as above
     )
-    routers = [talk_api.build_router(service), original.build_router(service)]
+    routers = [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)]
     for router in routers:
         app.include_router(router)
-    app.add_middleware(counted.Route)
-    app.add_middleware(head.Head)
+    app.add_middleware(middleware.Route)
+    app.add_middleware(middleware.Head)
     app.add_middleware(
         auth_gate.Gate,
-        access=replace(entrance.access, origins=original.origins(page)),
+        access=replace(entrance.access, origins=s2s_routes.origins(page)),
         turnstile=entrance.turnstile,
         visits=entrance.visits,
-        refusals={talk_api.PATH: talk_api.refuse},
+        refusals={s2s_routes.PATH: s2s_routes.refuse},
     )
-    app.add_middleware(lingering.Lingering)
-    app.add_middleware(cut_off.CutOff)
-    app.add_middleware(counted.Counted, tally=service.tally.wires)
-    problems.install(app, *routers)
+    app.add_middleware(middleware.Lingering)
+    app.add_middleware(middleware.CutOff)
+    app.add_middleware(middleware.Counted, tally=service.tally.wires)
+    responses.install(app, *routers)
     return app

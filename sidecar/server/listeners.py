@@ -1,10 +1,18 @@
-"""Ways in beside HTTP, each at a port of its own, in one event loop: begun and ended together."""
+"""Listeners beside HTTP, socket activation, limit of file descriptors.
+
+Who connects before the service is up, or while it starts again, waits and is not refused.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Sequence
+import os
+import socket
+import sys
+from collections.abc import Awaitable, MutableMapping, Sequence
 from typing import Any, Protocol
+
+from sidecar.errors import SettingsInvalid
 
 log = logging.getLogger(__name__)
 
@@ -79,3 +87,74 @@ async def _ended(work: Awaitable[None]) -> None:
         await work
     except Exception:
         log.exception("a fault of ours while a listener ended")
+
+
+_FIRST = 3
+"""The descriptor; the protocol says so."""
+_HINT = "One TCP socket (ListenStream=127.0.0.1:8765) is what it takes: deploy/systemd."
+
+
+def take(environment: MutableMapping[str, str]) -> socket.socket | None:
+    """The socket that was handed to this process, if one was. It is asked for once: what tells of
+    it leaves the environment, and no child of ours gets either.
+
+    Raises:
+        errors.SettingsInvalid: there are several, or it is not TCP that is listened on.
+    """
+    whose, count, _ = (environment.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
+    if whose != str(os.getpid()) or count in ("", "0"):
+        return None
+    if count != "1":
+        raise SettingsInvalid(f"{count} sockets were handed over.", hint=_HINT)
+    try:
+        sock = socket.socket(fileno=_FIRST)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"What was handed over is no socket: {error.strerror}.", hint=_HINT
+        ) from None
+    sock.set_inheritable(False)
+    tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise SettingsInvalid(
+            "The socket that was handed over is not TCP that listens.", hint=_HINT
+        )
+    return sock
+
+
+def address(sock: socket.socket) -> dict[str, str | int]:
+    """Where it listens, as settings: what is asked of a client goes by that."""
+    host, port, *_ = sock.getsockname()
+    return {"host": str(host), "port": int(port)}
+
+
+MACOS_MOST = 10_240
+"""OPEN_MAX: there a limit that says "infinite" is none that can be set."""
+
+
+def raise_limit() -> None:
+    """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
+    every client that follows a job is one. Children inherit it. On Windows there is none."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (most, MACOS_MOST):
+        if soft in (limit, resource.RLIM_INFINITY) or soft > limit > 0:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        except (ValueError, OSError):
+            continue
+        return
+
+
+def limit() -> int | None:
+    """How many that are; None where there is no limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

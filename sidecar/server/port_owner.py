@@ -1,4 +1,4 @@
-"""Who holds the port: another of us, to be reused or replaced, or some other program."""
+"""Owner of the port: another service of ours, or a foreign program."""
 
 from __future__ import annotations
 

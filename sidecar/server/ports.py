@@ -1,4 +1,4 @@
-"""The ports that a service has: taken before anything is imported that takes time, served later."""
+"""Ports bound before heavy imports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sidecar.config.settings import NODE, Settings
 from sidecar.server.listeners import Listener
 
 if TYPE_CHECKING:
-    from sidecar.auth.entrance import Entrance
+    from sidecar.auth.authentication import Entrance
+    from sidecar.files import Watch
     from sidecar.server.tls import Tls
-    from sidecar.service import Service
-    from sidecar.watched import Watch
+    from sidecar.service.facade import Service
 
 OF_WIRES = ("grpc_port", "wyoming_port", "talk_ports")
 """Settings of ports at which something is heard."""
@@ -69,15 +69,14 @@ class Ports:
             errors.SettingsInvalid: settings contradict each other.
         """
         from sidecar.server.app import create_listeners, create_talk_app
-        from sidecar.server.besides import Besides
-        from sidecar.server.lifetime import config_of
+        from sidecar.server.http_server import Besides, config_of
 
         pair = tls.pair if tls else None
         found: list[Listener] = []
         found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
         if self.wyoming is not None:
-            from sidecar.protocols.wyoming.door import Door
             from sidecar.protocols.wyoming.server import Wyoming
+            from sidecar.protocols.wyoming.session import Door
 
             found.append(Wyoming(service, Door.of(settings, entrance), self.wyoming))
         if settings.talk_ports is not None and self.talk is not None:

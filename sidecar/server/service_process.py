@@ -1,4 +1,4 @@
-"""Life as a child process: the port, the ready line, the order to stop, the end of the host."""
+"""Service process: start, ready line, signals, exit codes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from sidecar import __version__, errors
-from sidecar.auth.credentials import with_token
+from sidecar.auth.startup_token import with_token
 from sidecar.config.settings import Settings, unheeded
-from sidecar.observability.crash import data_folder
-from sidecar.observability.logs import Logs
-from sidecar.server import inherited, port_owner
-from sidecar.server.announcement import announce, ready_line
-from sidecar.server.descriptors import raise_limit
+from sidecar.observability.logs import Logs, data_folder
+from sidecar.server import listeners as server_listeners
+from sidecar.server import port_owner
+from sidecar.server.listeners import raise_limit
+from sidecar.server.parent_process import announce, ready_line
 from sidecar.server.ports import Ports, bind
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ def serve(settings: Settings) -> None:
         errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
     """
     raise_limit()
-    given = inherited.take(os.environ)
+    given = server_listeners.take(os.environ)
     if given is not None:
-        settings = settings.model_copy(update=inherited.address(given))
+        settings = settings.model_copy(update=server_listeners.address(given))
     logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
     try:
         if keys := unheeded(settings):
@@ -60,10 +60,10 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
     if isinstance(place, socket.socket):
         # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
         # and gives up when it is kept waiting.
+        from sidecar.files import Watch
         from sidecar.server.app import create_app, create_service, entrance_of
-        from sidecar.server.lifetime import serve_until_told
+        from sidecar.server.http_server import serve_until_told
         from sidecar.server.tls import tls_of
-        from sidecar.watched import Watch
 
         watch = Watch()
         tls = tls_of(settings, watch)

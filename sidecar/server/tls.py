@@ -1,4 +1,4 @@
-"""TLS: which certificate the service shows, read again when its files change.
+"""TLS certificates, reloaded when files change.
 
 A handshake takes the certificate as it is at that moment; connections that are open stay.
 """
@@ -10,14 +10,14 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar import private
+from sidecar import files as sidecar_files
 from sidecar.auth import self_signed_certificate
-from sidecar.auth.approach import is_loopback
+from sidecar.auth.request_origin import is_loopback
 from sidecar.auth.self_signed_certificate import Pair
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.observability.crash import data_folder
-from sidecar.watched import Watch
+from sidecar.files import Watch
+from sidecar.observability.logs import data_folder
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _read(pair: Pair) -> ssl.SSLContext:
         errors.SettingsInvalid: it cannot be used; the text says why.
     """
     for file in (pair.certificate, pair.key):
-        private.check_regular(file)  # OpenSSL would wait for a pipe
+        sidecar_files.check_regular(file)  # OpenSSL would wait for a pipe
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

@@ -1,4 +1,4 @@
-"""What transports call: the parts behind every wire, and what concerns all of them.
+"""Service facade: what protocols call; erasure, observers.
 
 No wire is known here. Who asks comes first in every call.
 """
@@ -8,43 +8,132 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar import __version__, clock
 from sidecar.auth.identity import Identity, Scope
-from sidecar.background import Background
 from sidecar.cluster.shared_backend import SharedBackend, shared_address
+from sidecar.concurrency import Background, Threads
 from sidecar.config.settings import FRONT, Settings
 from sidecar.conversation.conversation_registry import Conversations
-from sidecar.engines.choice import Choice, way_to
+from sidecar.engines.engine_selection import Choice, way_to
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
-from sidecar.gpu_memory.forecast import Forecast
-from sidecar.interfaces.engine import EngineSpec, Precision, TranscribeOptions, few
-from sidecar.interfaces.options import noted, parse_options, parse_precision
-from sidecar.interfaces.voice import VoiceSpec
-from sidecar.jobs.backend import Backend, EngineSetup, LocalBackend
-from sidecar.jobs.job import Job
-from sidecar.jobs.owned import OwnedJobs
-from sidecar.jobs.parting import Edits
-from sidecar.jobs.provision import Provision
-from sidecar.jobs.recordings import Recordings
+from sidecar.gpu_memory.memory_plan import Forecast
+from sidecar.interfaces.engine_interface import (
+    EngineSpec,
+    Precision,
+    TranscribeOptions,
+    VoiceSpec,
+    few,
+)
+from sidecar.interfaces.request_options import noted, parse_options, parse_precision
+from sidecar.jobs.job_backend import Backend, EngineSetup, LocalBackend, Provision
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_telemetry import JobTraces, Listens
+from sidecar.jobs.owned_jobs import Edits, OwnedJobs, Recordings
 from sidecar.jobs.submission import Submissions
+from sidecar.live.sessions.capture_writer import Captures
+from sidecar.live.sessions.session import Observer
 from sidecar.live.sessions.session_registry import Sessions
-from sidecar.observability.outcomes import trouble
-from sidecar.observability.tally import Tally
-from sidecar.service.afterwards import Afterwards
-from sidecar.service.erasure import Erasure
+from sidecar.live.sessions.session_traces import SessionTraces
+from sidecar.observability.metrics import Tally, trouble
+from sidecar.observability.tracing import traces_of
+from sidecar.service.enrolled_speakers import KnownVoices
 from sidecar.service.health import Health, hangs, thresholds_of
-from sidecar.service.known import KnownVoices
-from sidecar.service.observed import Observed
-from sidecar.service.talks import Talks
-from sidecar.threads import Threads
+from sidecar.service.live_session_archive import Afterwards, Talks
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers.audio_probe import Intake
-from sidecar.workers.fleet import Fleet, Role
-from sidecar.workers.models import Models
+from sidecar.workers.engine_fleet import Fleet, Models, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many jobs and people are gone, and how many live sessions of the owner go on here."""
+
+    jobs: int
+    people: int
+    live_sessions: int
+
+
+class Erasure:
+    """``captured``: forgets what was captured of an owner's sessions."""
+
+    def __init__(
+        self,
+        jobs: OwnedJobs,
+        voices: KnownVoices,
+        live: Sessions,
+        captured: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._jobs, self._voices, self._live = jobs, voices, live
+        self._captured = captured
+
+    async def erase(self, caller: Identity) -> Erased:
+        """Forget the caller's people, then its jobs, of which those that wait or run end, then what
+        was said in live sessions that are over. Asking again does no harm, and does the rest where
+        it went wrong.
+
+        Raises:
+            errors.JournalUnreachable: it may be done or not.
+            errors.DiskFull, errors.SidecarError: it cannot be written; what was done stays done.
+        """
+        people = await self._voices.forget(caller)
+        jobs = await self._jobs.delete_all(caller)
+        self._live.forget_over(caller.owner)
+        await self._captured(caller.owner)
+        going = sum(one.owner == caller.owner for one in self._live.going_on())
+        return Erased(jobs, people, going)
+
+
+class Observed:
+    """Owns them. ``jobs``: tells of jobs that are traced; ``live``: the engine for live audio, None
+    without."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        jobs: Listens,
+        live: EngineSpec | None,
+        now: clock.Clock,
+    ) -> None:
+        self.traces = traces_of(settings.traces, __version__)
+        """Where is told what took how long: nowhere, mostly."""
+        self.jobs: JobTraces | None = None
+        """The stages of jobs, where they are told."""
+        self.sessions: list[Observer] = []
+        """Who looks at live sessions."""
+        self._captures: Captures | None = None
+        if self.traces.on:
+            name, hears = fleet.files.spec.name, live.name if live is not None else ""
+            self.jobs = JobTraces(
+                self.traces, jobs, name, lambda: fleet.files.slot.last_load(now()), now
+            )
+            self.sessions.append(
+                SessionTraces(self.traces, hears, lambda: fleet.live.last_load(now()), now)
+            )
+        if settings.capture and live is not None:
+            self._captures = Captures(settings, live.name, now)
+            self.sessions.append(self._captures)
+
+    async def forget(self, owner: str) -> None:
+        """Delete what was captured of an owner's sessions that are over.
+
+        Raises:
+            errors.SidecarError: it cannot be deleted.
+        """
+        if self._captures is not None:
+            await self._captures.forget(owner)
+
+    async def close(self) -> None:
+        """Write what is still to be written."""
+        if self._captures is not None:
+            await asyncio.to_thread(self._captures.close)
+        if self.traces.on:
+            await asyncio.to_thread(self.traces.close)
+
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How the service is, in one look that waits for nothing."""
+"""Health of the service."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.gpu_memory.devices import GpuMemory
-from sidecar.observability.outcomes import Thresholds
-from sidecar.workers.fleet import Role, Standing
-from sidecar.workers.lifecycle import SlotState
+from sidecar.gpu_memory.gpu_devices import GpuMemory
+from sidecar.observability.metrics import Thresholds
+from sidecar.workers.engine_fleet import Role, Standing
+from sidecar.workers.engine_lifecycle import SlotState
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is here of what the service may use, what is missing, and what to do about it.
+"""Checks of this machine behind `doctor` and the page.
 
 For the doctor, who prints it, and for the page, which shows it.
 """
@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.config import servers
+from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -44,8 +44,7 @@ class Finding:
 
 def gpu() -> Finding:
     """What there is of a GPU."""
-    from sidecar.gpu_memory.devices import gpu_memory
-    from sidecar.gpu_memory.visible import VISIBLE
+    from sidecar.gpu_memory.gpu_devices import VISIBLE, gpu_memory
 
     gpu = gpu_memory()
     if gpu is None and (named := os.environ.get(VISIBLE)) is not None:
@@ -59,10 +58,10 @@ def gpu() -> Finding:
 
 def ffmpeg() -> Finding:
     """What reads the formats that libsndfile does not."""
-    from sidecar.audio import ffmpeg as program
+    from sidecar.audio import ffmpeg as audio_ffmpeg
 
     try:
-        path = program.executable()
+        path = audio_ffmpeg.executable()
         banner = subprocess.run(
             [path, "-version"], capture_output=True, text=True, timeout=20, check=True
         ).stdout.split("\n")[0]
@@ -80,7 +79,7 @@ def ffmpeg() -> Finding:
 
 def live(settings: Settings) -> Finding:
     """Which engine hears live audio, and why that one."""
-    from sidecar.engines.choice import choose, choose_live
+    from sidecar.engines.engine_selection import choose, choose_live
 
     try:
         files = choose(settings)
@@ -97,7 +96,7 @@ def live(settings: Settings) -> Finding:
 
 def voice(settings: Settings) -> Finding:
     """Which engine speaks in conversations, and why that one; what a better one lacks."""
-    from sidecar.engines.choice import choose
+    from sidecar.engines.engine_selection import choose
     from sidecar.tts.voice_selection import choose_voice, way_to_better
 
     files = None
@@ -118,7 +117,7 @@ def voice(settings: Settings) -> Finding:
 
 def thinker(settings: Settings) -> Finding:
     """Who finds the answers in conversations; nobody is asked."""
-    from sidecar.conversation.llm.choice import KNOWN, meant_by
+    from sidecar.conversation.llm.llm_client import KNOWN, meant_by
 
     try:
         meant = meant_by(settings)
@@ -128,18 +127,21 @@ def thinker(settings: Settings) -> Finding:
         return Finding("answers", State.ABSENT, "no language model (llm): what is said is repeated")
     if meant.looked_for:
         return Finding("answers", State.GOOD, f"by whichever answers here: {', '.join(KNOWN)}")
-    return Finding("answers", State.GOOD, f"by the model at {servers.host_of(meant.address.url)}")
+    return Finding(
+        "answers", State.GOOD, f"by the model at {remote_server.host_of(meant.address.url)}"
+    )
 
 
 def checkpoint(settings: Settings) -> Finding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
-    from sidecar.checkpoints import cache, weights
+    from sidecar.checkpoints import checkpoint as checkpoints_checkpoint
+    from sidecar.checkpoints import installed_checkpoints
 
     try:
-        found = weights.find_checkpoint(settings.model_path)
+        found = installed_checkpoints.find_checkpoint(settings.model_path)
     except errors.CheckpointNotFound as error:
         if settings.model_path is None:
-            text = f"none in {cache.cache_root()}; the embedded engine needs none"
+            text = f"none in {checkpoints_checkpoint.cache_root()}; the embedded engine needs none"
             return Finding("checkpoint", State.ABSENT, text)
         return Finding("checkpoint", State.WARNING, error.detail, error.hint)
     except errors.BadCheckpoint as error:
@@ -166,10 +168,10 @@ def spool(settings: Settings) -> Finding:
 def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
     from sidecar.jobs.recovery import jobs_folder
-    from sidecar.storage.address import journal_address
+    from sidecar.storage.encryption import journal_key
     from sidecar.storage.job_journal import broken_files
-    from sidecar.storage.key import journal_key
-    from sidecar.storage.schema import look
+    from sidecar.storage.postgres_database import look
+    from sidecar.storage.postgres_settings import journal_address
     from sidecar.storage.storage_selection import check, described, storage_of
 
     folder = jobs_folder(settings)

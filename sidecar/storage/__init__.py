@@ -1,1 +1,1 @@
-"""The PostgreSQL that services share: where it is, connections to it, its tables and their key."""
+"""Storage: recordings, encryption, SQLite, PostgreSQL, enrolled speakers."""

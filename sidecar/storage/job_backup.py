@@ -1,4 +1,4 @@
-"""Kept jobs in one file, and back into a folder; what is sealed stays so, and no key is needed.
+"""Backup of kept jobs into one file, and restore.
 
 The file is a tar: recordings, `jobs.db`, and at its end a list of both with their digests. Without
 the list it is not whole.
@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from sidecar import clock
-from sidecar.audio.source import storage_error
+from sidecar.audio.audio_source import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
-from sidecar.storage.folder import settle
 from sidecar.storage.job_journal import FILE, UPLOADS, check_version, locked
-from sidecar.storage.protocol import PARTIAL
+from sidecar.storage.recording_storage import PARTIAL, settle
 
 LIST = "backup.json"
 _LONGEST_LIST = 64 << 20

@@ -1,4 +1,4 @@
-"""The file in which jobs are kept: opened by one service at a time, looked at before it is used.
+"""Journal file of jobs: locking, migration, damaged files.
 
 A file that is broken is set aside under a name with the time, and said; nothing deletes it.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import SettingsInvalid
-from sidecar.storage import file
-from sidecar.storage.sealing import Seal
+from sidecar.storage import encrypted_sqlite
+from sidecar.storage.encryption import Seal
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ error" where it cannot make the 32 KiB of its log's index."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
 """What SQLite says of a file that is not what was written: its tables have other columns (`ERROR`),
 or its text is none (Python gives that no code). All else is said of the disk."""
-WORDS = file.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
+WORDS = encrypted_sqlite.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        file.KEY_TABLE,
+        encrypted_sqlite.KEY_TABLE,
         "CREATE TABLE jobs (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, "
         "owner TEXT NOT NULL, submitted BLOB NOT NULL)",
         "CREATE TABLE events (job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, "
@@ -183,7 +183,7 @@ def _opened(
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         migrate(database)
-        journal = Journal(database, file.seal_of(database, secret, WORDS), lock)
+        journal = Journal(database, encrypted_sqlite.seal_of(database, secret, WORDS), lock)
         read(journal)
     except BaseException:
         database.close()
@@ -197,7 +197,7 @@ def migrate(database: sqlite3.Connection) -> None:
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
-    file.migrate(database, MIGRATIONS, WORDS)
+    encrypted_sqlite.migrate(database, MIGRATIONS, WORDS)
 
 
 def check_version(database: sqlite3.Connection) -> int:
@@ -206,4 +206,4 @@ def check_version(database: sqlite3.Connection) -> int:
     Raises:
         errors.SettingsInvalid: it is later than this program.
     """
-    return file.check_version(database, MIGRATIONS, WORDS)
+    return encrypted_sqlite.check_version(database, MIGRATIONS, WORDS)

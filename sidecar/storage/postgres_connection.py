@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL with time limits. Imported where there is a database only."""
+"""PostgreSQL connection pool. Imported only with a database."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from sidecar.storage.address import said
-from sidecar.storage.timing import (
+from sidecar.storage.postgres_settings import (
     CALL_S,
     CONNECT_S,
     FIRST_PAUSE_S,
@@ -26,6 +25,7 @@ from sidecar.storage.timing import (
     SEND_S,
     STATEMENT_S,
     UNACKNOWLEDGED_S,
+    said,
 )
 
 OPTIONS: dict[str, Any] = {

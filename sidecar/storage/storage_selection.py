@@ -1,4 +1,4 @@
-"""Which storage the settings name, and whether it can be used."""
+"""Selection of the recording storage from settings."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sidecar.config import servers
+from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.storage.bucket import Bucket
-from sidecar.storage.folder import Folder
-from sidecar.storage.protocol import Storage
-from sidecar.storage.s3 import Away, Refused, Server
+from sidecar.storage.recording_storage import Folder, Storage
+from sidecar.storage.s3_storage import Away, Bucket, Refused, Server
 
 START_S = 30.0
 """So long a server may take to come up beside a service."""
@@ -93,7 +91,7 @@ def described(settings: Settings, folder: Path) -> str:
     if settings.uploads is None:
         return str(folder)
     endpoint = settings.uploads_endpoint
-    return f"{settings.uploads} at {servers.host_of(endpoint) if endpoint else 'AWS'}"
+    return f"{settings.uploads} at {remote_server.host_of(endpoint) if endpoint else 'AWS'}"
 
 
 def _checked(endpoint: str) -> str:

@@ -1,1 +1,1 @@
-"""The words that everybody speaks: what an engine is, options, transcripts and their edits."""
+"""Transcripts: words, segments, speakers, formats and edits."""

@@ -1,4 +1,4 @@
-"""Edits as plain values, as clients send them and the journal has them; and back. Pure."""
+"""Serialization of edits for clients and the journal. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.errors import FieldInvalid, FieldMissing
-from sidecar.transcripts.edits import (
+from sidecar.transcripts.speaker_embeddings import LONGEST_NAME
+from sidecar.transcripts.transcript_edits import (
     Merge,
     Move,
     Operation,
+    Redo,
     Rename,
     Rewrite,
     Split,
     SplitSpeaker,
+    Step,
+    Undo,
     Wish,
 )
-from sidecar.transcripts.history import Redo, Step, Undo
-from sidecar.transcripts.lettering import one_line
-from sidecar.transcripts.people import LONGEST_NAME
 from sidecar.transcripts.transcript_formats import speaker_label
+from sidecar.transcripts.word_timing import one_line
 
 MOST_OPERATIONS = 500
 """That are done together."""

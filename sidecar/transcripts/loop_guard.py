@@ -1,28 +1,94 @@
-"""Whether the model is stuck: the same words, or the same times, over and over. Pure.
+"""Detection of repetition loops in generated text, and recovery from them. Pure.
 
-On music and long noise the model may repeat itself until its token limit. The guard sees each
-token and each segment as it comes and says when it is stuck, and how many of the last segments
-belong to the loop. People repeat themselves too, so repeated words alone are never enough: the
-words must be more than the time claimed for them can hold, or the times must stand still.
+On music and long noise the model may repeat itself until its token limit. The guard sees each token
+and each segment as it comes and says when it is stuck, and how many of the last segments belong to
+the loop. People repeat themselves too, so repeated words alone are never enough: the words must be
+more than the time claimed for them can hold, or the times must stand still.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.transcripts.output import OpenContent
-from sidecar.transcripts.repetition import (
-    CHARACTERS_PER_S,
-    COPIES,
-    FEW_TOKENS,
-    MIN_REPEATED_TOKENS,
-    RepeatedTokens,
-    overfull,
-)
-from sidecar.transcripts.transcript import NON_SPEECH, Segment
+from sidecar.transcripts.transcript import LOOP, NON_SPEECH, UNINTELLIGIBLE, Segment
+from sidecar.transcripts.vibevoice_output import OpenContent
+
+COPIES = 3
+"""So often something must have come before it is a repetition: the first time and two more."""
+
+CHARACTERS_PER_S = 25.0
+"""More is not said in a second: 300 English words a minute; conversation has 12 to 16."""
+
+SLACK_S = 2.0
+"""So far times may be off before a text counts as too long for them."""
+
+WINDOW = 128
+"""Tokens looked back upon; no longer period is seen inside a text."""
+
+MIN_REPEATED_TOKENS = 16
+"""A shorter repetition is none: `No, no, no, no.`, or the zeros of a number."""
+
+FEW_TOKENS = 24
+"""Different tokens in a window of stuck text, at most. Plain speech has 70 and more."""
+
+
+def overfull(characters: int, seconds: float) -> bool:
+    """Whether a text is more than is said in so many seconds."""
+    return characters > CHARACTERS_PER_S * (seconds + SLACK_S)
+
+
+class RepeatedTokens:
+    """How long the last tokens have been repeating themselves, for every period in a window.
+
+    A token costs as many steps as it has come in the window: few in speech, the window in a loop.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._window: deque[int] = deque()
+        self._places: dict[int, deque[int]] = {}
+        self._runs: dict[int, int] = {}
+
+    def add(self, token_id: int) -> None:
+        """Take one token."""
+        if len(self._window) == WINDOW:
+            oldest = self._window.popleft()
+            self._places[oldest].popleft()
+            if not self._places[oldest]:
+                del self._places[oldest]
+        places = self._places.setdefault(token_id, deque())
+        periods = (self._count - place for place in places)
+        self._runs = {period: self._runs.get(period, 0) + 1 for period in periods}
+        places.append(self._count)
+        self._window.append(token_id)
+        self._count += 1
+
+    @property
+    def repeated(self) -> int:
+        """Tokens at the end that are `COPIES` or more of the same; 0 if they are not."""
+        return max(
+            (run + period for period, run in self._runs.items() if run >= (COPIES - 1) * period),
+            default=0,
+        )
+
+    @property
+    def period(self) -> int:
+        """How many tokens it is that come again; 0 if none do."""
+        return min(
+            (period for period, run in self._runs.items() if run >= (COPIES - 1) * period),
+            default=0,
+        )
+
+    @property
+    def different(self) -> int:
+        """Different tokens in a full window; before it is full, the whole window."""
+        return len(self._places) if len(self._window) == WINDOW else WINDOW
+
 
 LONGEST_SPAN_S = 30.0
 """A claimed span beyond this is not taken at its word; segments last seconds, seldom half of it."""
@@ -171,3 +237,78 @@ def _shortest_s(segment: Segment) -> float:
     if NON_SPEECH in segment.flags:
         return MIN_STEP_S
     return max(MIN_STEP_S, len(segment.text) / CHARACTERS_PER_S / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen: ``temperature`` above 0, among the likeliest that make ``top_p``."""
+
+    temperature: float
+    top_p: float
+
+
+RETRIES = (Sampling(0.2, 0.95), Sampling(0.3, 0.95), Sampling(0.4, 0.95))
+"""What upstream's own recovery test tries, in its order (protocols: the model, known fault)."""
+
+SHORTEST_SKIP_S = 5.0
+FIRST_SKIP_S = 15.0
+LONGEST_SKIP_S = 60.0
+"""Four first skips are a minute: a bad minute costs that minute. Longer stretches take longer
+strides, a quarter of what was already lost, so that what is lost behind the end stays small."""
+
+WORTH_DECODING_S = 1.0
+"""A rest of the audio shorter than this is not worth another attempt."""
+
+
+def next_attempt(tried: int, lost_s: float = 0.0) -> Sampling | None:
+    """How to decode after ``tried`` retries at this place; None: skip.
+
+    ``lost_s``: seconds skipped directly before this place. Where the stretch before was already
+    given up, its rest is not tried again: a long song costs one attempt a skip.
+    """
+    return RETRIES[tried] if tried < len(RETRIES) and not lost_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A stretch that is given up, in seconds of the audio that the model hears."""
+
+    start: float
+    end: float
+
+    @property
+    def text(self) -> str:
+        """The item to write into the answer, as the model would write it, in centiseconds."""
+        start, end = (_number(seconds) for seconds in (self.start, self.end))
+        return json.dumps(
+            {"Start": start, "End": end, "Content": UNINTELLIGIBLE},
+            separators=(",", ":"),
+        )
+
+    def segment(self, offset_s: float = 0.0) -> Segment:
+        """The same as a segment of the recording, flagged."""
+        start, end = self.start + offset_s, self.end + offset_s
+        return Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH, LOOP))
+
+
+def next_skip(
+    stuck_s: float, duration_s: float, lost_s: float = 0.0, claimed_end_s: float | None = None
+) -> Skip | None:
+    """The stretch to leave out from ``stuck_s``, the end of the last sound segment.
+
+    ``lost_s``: seconds skipped directly before. ``claimed_end_s``: where the stuck segment said
+    that it ends, if it did; the first skip believes it. None: too little audio is left to go on.
+    """
+    if duration_s - stuck_s < WORTH_DECODING_S:
+        return None
+    length = FIRST_SKIP_S
+    if lost_s:
+        length = min(max(FIRST_SKIP_S, lost_s / 4), LONGEST_SKIP_S)
+    elif claimed_end_s is not None and claimed_end_s > stuck_s:
+        length = min(max(SHORTEST_SKIP_S, claimed_end_s - stuck_s), LONGEST_SKIP_S)
+    return Skip(stuck_s, min(stuck_s + length, duration_s))
+
+
+def _number(seconds: float) -> int | float:
+    rounded = round(seconds, 2)
+    return int(rounded) if rounded.is_integer() else rounded

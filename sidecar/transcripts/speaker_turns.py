@@ -1,4 +1,4 @@
-"""One speaker, one name: which voice a stretch belongs to, and who is who across windows.
+"""Speaker turns and speaker labels across windows.
 
 Pure functions over turns. A turn's label is the diarizer's own and means nothing beyond one
 window; a speaker is a number that stands for the same person throughout a recording.

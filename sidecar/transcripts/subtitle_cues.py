@@ -1,4 +1,4 @@
-"""A transcript as the cues of subtitles, by the rules of the trade. Pure.
+"""Subtitle cues of a transcript. Pure.
 
 A cue has at most two lines of 42 columns (full-width characters take two) and stands for as long
 as it takes to read it at 17 columns a second, but gives way to the next: no two overlap. It is cut
@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
-from sidecar.transcripts.lettering import atoms, chunks, pieces_of, placed, width
-from sidecar.transcripts.spread import spread
 from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.word_timing import atoms, chunks, pieces_of, placed, spread, width
 
 LINE = 42
 """Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""

@@ -1,4 +1,4 @@
-"""What was said: words, segments, transcripts, and the events of a running transcription.
+"""Words, segments, transcripts and the events of a running transcription.
 
 Inside the house speakers are small integers from 0 in order of appearance, times are seconds from
 the start of the recording. The wires choose their own names for both.
@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
-from sidecar.transcripts.local_voices import LocalVoices
-from sidecar.transcripts.people import SpeakerVoice, VoicePrint
+from sidecar.transcripts.speaker_embeddings import LocalVoices, SpeakerVoice, VoicePrint
 
 NON_SPEECH = "non_speech"
 """The flag of a segment in which nobody says words: music, silence, noise."""

@@ -1,4 +1,4 @@
-"""A transcript as text, in the formats that people and programs read. Pure functions.
+"""Transcript formats: text, SRT, WebVTT, JSON and others. Pure.
 
 Outside the house a speaker is ``Speaker_0``, and who that is stands beside it; subtitles, which
 are for viewers, show the name alone. Times are written as each format wants them, all of
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.transcripts.lettering import chunks, width
 from sidecar.transcripts.subtitle_cues import LEAD, cues
 from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.word_timing import chunks, width
 
 Format = Callable[[Transcript, str], str]
 

@@ -1,13 +1,20 @@
-"""The engines that speak. A new one is a file here and a line in `VOICES`."""
+"""Registry of TTS engines."""
 
 from __future__ import annotations
 
-from sidecar.interfaces.voice import VoiceEngine, VoiceSpec
-from sidecar.tts import espeak_tts, moonshine, openai_tts, scripted_tts, system_tts, vibevoice_tts
+from sidecar.interfaces.engine_interface import VoiceEngine, VoiceSpec
+from sidecar.tts import (
+    espeak_tts,
+    moonshine_tts,
+    openai_tts,
+    scripted_tts,
+    system_tts,
+    vibevoice_tts,
+)
 
 VOICES: tuple[VoiceSpec, ...] = (
     vibevoice_tts.SPEC,
-    moonshine.SPEC,
+    moonshine_tts.SPEC,
     system_tts.SPEC,
     espeak_tts.SPEC,
     openai_tts.SPEC,
@@ -20,7 +27,7 @@ def create_voice(name: str) -> VoiceEngine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[VoiceEngine]] = {
         vibevoice_tts.SPEC.name: vibevoice_tts.VibeVoiceVoice,
-        moonshine.SPEC.name: moonshine.MoonshineVoice,
+        moonshine_tts.SPEC.name: moonshine_tts.MoonshineVoice,
         system_tts.SPEC.name: system_tts.SystemVoice,
         espeak_tts.SPEC.name: espeak_tts.EspeakVoice,
         openai_tts.SPEC.name: openai_tts.EndpointVoice,

@@ -1,4 +1,4 @@
-"""The C library espeak-ng by ctypes (`speak_lib.h`, API revision 12). One of it in a process."""
+"""espeak-ng's C library by ctypes. Imported when the engine loads."""
 
 from __future__ import annotations
 

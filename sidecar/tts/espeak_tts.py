@@ -1,4 +1,4 @@
-"""espeak-ng: more than a hundred languages, at once and on anything, with a robot's voice.
+"""espeak-ng TTS engine.
 
 It is under the GPL, version 3: an extra, in a process of its own, and in no executable of ours. The
 library and its data come with the package `espeakng-loader`.
@@ -10,8 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine import AUTO, Cancelled, LoadOptions, Precision, few
-from sidecar.interfaces.voice import Mark, SayOptions, Sound, VoiceSpec
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    Cancelled,
+    LoadOptions,
+    Mark,
+    Precision,
+    SayOptions,
+    Sound,
+    VoiceSpec,
+    few,
+)
 
 if TYPE_CHECKING:
     from sidecar.tts.espeak_library import Library

@@ -1,4 +1,4 @@
-"""The synthesizers inside the library of moonshine-voice, by its C API: no network, no loudspeaker.
+"""moonshine-voice's TTS library by its C API. Imported when the engine loads.
 
 Its Python side would download what is missing, and hands out samples as a list of numbers. The
 exact version in pyproject.toml makes it safe to reach past it.

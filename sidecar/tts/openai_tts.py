@@ -1,4 +1,4 @@
-"""A voice behind an address: OpenAI's `/v1/audio/speech`, which other servers have too.
+"""TTS by a server with OpenAI's `/v1/audio/speech`.
 
 What is said goes there. The sound comes as it is made, where the server does so: raw samples at
 24 kHz are what that API calls 'pcm'.
@@ -11,8 +11,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision
-from sidecar.interfaces.voice import PCM16_BYTES, SayOptions, Sound, VoiceSpec
+from sidecar.interfaces.engine_interface import (
+    PCM16_BYTES,
+    Cancelled,
+    LoadOptions,
+    Precision,
+    SayOptions,
+    Sound,
+    VoiceSpec,
+)
 
 if TYPE_CHECKING:
     import httpx

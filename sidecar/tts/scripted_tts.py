@@ -1,4 +1,4 @@
-"""A voice without a model: a tone for each word, for tests and for the developers of pages.
+"""Scripted TTS engine for tests: a tone for each word.
 
 A word sounds as long as it is written, and higher the more letters it has, so that a recording
 shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each word takes to make;
@@ -16,8 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 
 from sidecar import errors
-from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision
-from sidecar.interfaces.voice import Mark, SayOptions, Sound, VoiceSpec
+from sidecar.interfaces.engine_interface import (
+    Cancelled,
+    LoadOptions,
+    Mark,
+    Precision,
+    SayOptions,
+    Sound,
+    VoiceSpec,
+)
 
 SPEC = VoiceSpec(
     name="scripted",

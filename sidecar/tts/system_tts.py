@@ -1,4 +1,4 @@
-"""The voices of the operating system: `say` of macOS, `System.Speech` of Windows. Nothing to ship.
+"""TTS of the operating system: macOS, Windows.
 
 Each text is a child process that writes a wav file; who hears no more has it killed.
 """
@@ -14,8 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision, few
-from sidecar.interfaces.voice import SayOptions, Sound, VoiceSpec
+from sidecar.interfaces.engine_interface import (
+    Cancelled,
+    LoadOptions,
+    Precision,
+    SayOptions,
+    Sound,
+    VoiceSpec,
+    few,
+)
 
 SPEC = VoiceSpec(
     name="system",

@@ -1,4 +1,4 @@
-"""VibeVoice: speech out of a language model, a frame of sound at a time.
+"""VibeVoice TTS engine.
 
 `utterance` steps the model of transformers: `language` is its language model, `denoiser` its
 diffusion head by the numbers of `solver`. `loading` brings a checkpoint into memory, `voices` has
@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine import Cancelled, LoadOptions, Precision
-from sidecar.interfaces.voice import SayOptions, Sound, VoiceSpec
+from sidecar.interfaces.engine_interface import (
+    Cancelled,
+    LoadOptions,
+    Precision,
+    SayOptions,
+    Sound,
+    VoiceSpec,
+)
 
 if TYPE_CHECKING:
-    from sidecar.tts.vibevoice_speech import Speech
+    from sidecar.tts.vibevoice_tts_synthesis import Speech
 
 SPEC = VoiceSpec(
     name="vibevoice",
@@ -56,15 +62,15 @@ class VibeVoiceVoice:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
         # torch makes itself a folder for what it compiles as it is imported; we compile nothing.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
-        from sidecar.tts import vibevoice_loading, vibevoice_speech
+        from sidecar.tts import vibevoice_tts_synthesis
 
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
                 "No checkpoint of VibeVoice is set.", hint="vibevoice-asr pull vibevoice-1.5b"
             )
-        loaded = vibevoice_loading.load(options)
+        loaded = vibevoice_tts_synthesis.load(options)
         yield 0.8
-        self._speech = vibevoice_speech.begin(loaded, options.steps)
+        self._speech = vibevoice_tts_synthesis.begin(loaded, options.steps)
         yield 1.0
 
     def voices(self) -> Sequence[str]:

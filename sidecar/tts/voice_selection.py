@@ -1,4 +1,4 @@
-"""Which engine speaks, and why: what is here, the best first, and never a server unasked."""
+"""Selection of the TTS engine and voice."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import contextlib
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.checkpoints import speaking
+from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.pulled import Pulled
-from sidecar.config import servers
+from sidecar.checkpoints.installed_checkpoints import Pulled
+from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.engines import missing
-from sidecar.engines.choice import Choice, remedy
-from sidecar.engines.facts import VIBEVOICE, torch_has_cuda
-from sidecar.gpu_memory.devices import gpu_memory
-from sidecar.gpu_memory.shape import ModelShape
-from sidecar.gpu_memory.speaking import VoiceShape
-from sidecar.gpu_memory.voice_admission import fits_beside
-from sidecar.interfaces.engine import AUTO, EngineSpec, Upstream
-from sidecar.interfaces.voice import VoiceSpec
-from sidecar.tts import espeak_tts, moonshine, openai_tts, spec_of, system_tts, vibevoice_tts
+from sidecar.engines.engine_selection import VIBEVOICE, Choice, remedy, torch_has_cuda
+from sidecar.gpu_memory.gpu_devices import gpu_memory
+from sidecar.gpu_memory.memory_footprint import ModelShape
+from sidecar.gpu_memory.tts_memory import VoiceShape, fits_beside
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Upstream, VoiceSpec
+from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, spec_of, system_tts, vibevoice_tts
 from sidecar.version import is_frozen
 
 NONE = "none"
@@ -55,13 +52,15 @@ def choose_voice(
         )
     if spec is vibevoice_tts.SPEC:
         slow = "" if _quick(settings) else "; slow, without a GPU that torch can use"
-        return _vibevoice(speaking.find_model(settings.voice_path), f"as set{slow}")
+        return _vibevoice(
+            installed_checkpoints.find_vibevoice_tts(settings.voice_path), f"as set{slow}"
+        )
     if spec is system_tts.SPEC and not system_tts.is_there():
         raise errors.EngineUnavailable(
             "This system has no voices of its own; macOS and Windows have.",
             hint=_way_to_espeak(),
         )
-    if spec is moonshine.SPEC:
+    if spec is moonshine_tts.SPEC:
         return _pulled(settings, "as set"), "as set"
     server = _server(settings) if spec is openai_tts.SPEC else None
     return Choice(spec, "as set", upstream=server), "as set"
@@ -87,8 +86,8 @@ def _pulled(settings: Settings, reason: str) -> Choice[VoiceSpec]:
         raise errors.EngineUnavailable(
             f"There is no voice for 'moonshine' in {pulled.folder}.", hint=f"Run: {PULL}"
         )
-    size = pulled.largest_bytes(moonshine.MOST)
-    return Choice(moonshine.SPEC, reason, folder=pulled.folder, folder_bytes=size)
+    size = pulled.largest_bytes(moonshine_tts.MOST)
+    return Choice(moonshine_tts.SPEC, reason, folder=pulled.folder, folder_bytes=size)
 
 
 def _by_itself(
@@ -115,7 +114,7 @@ def _vibevoice(checkpoint: Checkpoint, reason: str) -> tuple[Choice[VoiceSpec], 
 
 def _light(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
     """The best of those that need no GPU."""
-    if not missing(moonshine.SPEC):
+    if not missing(moonshine_tts.SPEC):
         with contextlib.suppress(errors.EngineUnavailable):
             reason = "a voice was pulled"
             return _pulled(settings, reason), reason
@@ -133,11 +132,11 @@ def way_to_better(settings: Settings, chosen: Choice[VoiceSpec] | None) -> str:
         return ""
     if not missing(vibevoice_tts.SPEC) and _quick(settings):
         try:
-            speaking.find_model(settings.voice_path)
+            installed_checkpoints.find_vibevoice_tts(settings.voice_path)
         except errors.BadCheckpoint:
-            return speaking.COMMAND
+            return installed_checkpoints.VIBEVOICE_TTS_COMMAND
     robot = chosen is not None and chosen.spec is espeak_tts.SPEC
-    return PULL if robot and not missing(moonshine.SPEC) else ""
+    return PULL if robot and not missing(moonshine_tts.SPEC) else ""
 
 
 def _keeps_up(settings: Settings) -> Checkpoint | None:
@@ -149,7 +148,7 @@ def _keeps_up(settings: Settings) -> Checkpoint | None:
     if settings.voice_path is None and (missing(vibevoice_tts.SPEC) or not _quick(settings)):
         return None
     try:
-        checkpoint = speaking.find_model(settings.voice_path)
+        checkpoint = installed_checkpoints.find_vibevoice_tts(settings.voice_path)
     except errors.BadCheckpoint:
         if settings.voice_path is not None:
             raise
@@ -179,6 +178,6 @@ def _way_to_espeak() -> str:
 
 
 def _server(settings: Settings) -> Upstream:
-    key = servers.key(settings.speech_key, settings.speech_key_file, "speech")
-    url = servers.address(settings.speech_url, "speech_url")
+    key = remote_server.key(settings.speech_key, settings.speech_key_file, "speech")
+    url = remote_server.address(settings.speech_url, "speech_url")
     return Upstream((url,), (key,), model=settings.speech_model)

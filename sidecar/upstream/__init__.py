@@ -1,1 +1,1 @@
-"""A module for each kind of server."""
+"""Upstreams: other servers that recognize for this one."""

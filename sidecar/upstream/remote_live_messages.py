@@ -1,4 +1,4 @@
-"""A live place that another service has: what goes to it and comes from it. Pure.
+"""Messages of a live session that runs on another service. Pure.
 
 It is the call that `live.sessions.engine_relay` makes in an engine's process, in messages of
 `/v1/live` (docs/live-wire.md, "A place for another service").
@@ -17,8 +17,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.interfaces.limits import limits_of
-from sidecar.interfaces.live import Begin, Encoding, LiveOptions
+from sidecar.interfaces.live_engine import Begin, Encoding, LiveOptions, limits_of
 from sidecar.interfaces.live_events import (
     Final,
     Heard,
@@ -29,7 +28,7 @@ from sidecar.interfaces.live_events import (
     VoicesKnown,
     to_wire,
 )
-from sidecar.transcripts.people import is_print
+from sidecar.transcripts.speaker_embeddings import is_print
 from sidecar.transcripts.transcript import Segment, Word
 
 FORM = 1
@@ -171,7 +170,7 @@ class Believed:
         self._end += len(raw) / Encoding(encoding).width / rate
 
     def events(self, values: Any) -> list[dict[str, Any]]:
-        """The events of one message, as `interfaces.live.from_wire` reads them.
+        """The events of one message, as `interfaces.live_engine.from_wire` reads them.
 
         Raises:
             ValueError: these are none, or cannot be.

@@ -1,4 +1,4 @@
-"""Another vibevoice-asr: `POST /transcribe`, whose answer has all that ours has."""
+"""Dialect of another vibevoice-asr. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.errors import Kind
-from sidecar.interfaces.engine import AUTO, TranscribeOptions
-from sidecar.transcripts.local_voices import FIELD, given_in
+from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import FIELD, given_in
 from sidecar.transcripts.transcript import (
     BY_ATTENTION,
     BY_RULE,
@@ -20,9 +20,8 @@ from sidecar.transcripts.transcript import (
     Segment,
     Word,
 )
-from sidecar.upstream import trouble
-from sidecar.upstream.dialect import Answer, Call, Limits
-from sidecar.upstream.trouble import Step, Trouble
+from sidecar.upstream import upstream_dialect
+from sidecar.upstream.upstream_dialect import Answer, Call, Limits, Step, Trouble
 
 PATH = "/transcribe"
 LINES = "application/x-ndjson"
@@ -60,7 +59,7 @@ class Sidecar:
         try:
             now = json.loads(health)
             return int(now["jobs_waiting"]) + int(now["engine_state"] == "busy")
-        except trouble.UNREADABLE:
+        except upstream_dialect.UNREADABLE:
             return 0
 
 
@@ -113,12 +112,12 @@ class Hearing:
             body: Any = self._body
             answer = answer_of(body)
             heard_s = float(body["metadata"].get("duration", 0.0))
-        except trouble.UNREADABLE:
-            raise trouble.garbled("is no transcript") from None
+        except upstream_dialect.UNREADABLE:
+            raise upstream_dialect.garbled("is no transcript") from None
         asked = self._options.local_voices
         if asked is not None and heard_s > asked.words_s + OFF_S:
             self._dialect.voices = False  # another build by now, which took all of it for words
-            raise trouble.garbled("is about more than was asked for")
+            raise upstream_dialect.garbled("is about more than was asked for")
         return answer
 
     def _told(self, line: bytes | bytearray) -> list[Segment]:
@@ -134,13 +133,13 @@ class Hearing:
                     raise self.refused(int(said["status"]), headers, json.dumps(said).encode())
                 case {"result": whole} | whole:
                     self._body = whole
-        except trouble.UNREADABLE:
-            raise trouble.garbled("is no transcript") from None
+        except upstream_dialect.UNREADABLE:
+            raise upstream_dialect.garbled("is no transcript") from None
         return []
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
         """Its problems are ours: the same code, to be told as it is where no server would help."""
-        general = trouble.of_status(status, headers, body)
+        general = upstream_dialect.of_status(status, headers, body)
         if general.step is Step.LATER:
             return general
         error = problem_of(body)
@@ -178,7 +177,7 @@ def problem_of(body: bytes) -> errors.SidecarError | None:
         if values["code"] not in known:
             return None
         return errors.from_wire({"detail": str(values["detail"]), "code": values["code"]})
-    except trouble.UNREADABLE:
+    except upstream_dialect.UNREADABLE:
         return None
 
 

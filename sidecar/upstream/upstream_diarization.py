@@ -1,4 +1,4 @@
-"""Who speaks when in the pieces that are sent away: `diarization/`, on a thread of its own."""
+"""Diarization of a recording whose chunks are sent to upstreams."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sidecar.audio import Block
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.transcripts.local_voices import LocalVoices
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import LocalVoices
 from sidecar.transcripts.speaker_turns import Turn
-from sidecar.upstream.pieces import Piece, to_float
+from sidecar.upstream.audio_chunks import Piece, to_float
 
 if TYPE_CHECKING:
-    from sidecar.diarization.models import Models
     from sidecar.diarization.speaker_identification import Speakers, Voice
+    from sidecar.diarization.speaker_models import Models
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ STEP_S = 5.0
 @cache
 def models() -> Models | None:
     """What tells voices apart, once for the process; None where it cannot be had here."""
-    from sidecar.diarization.models import VoicesUnavailable, load_models
+    from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
 
     try:
         return load_models()
@@ -95,7 +95,7 @@ class Turns:
             self._finished = True
 
     def _take(self, piece: Piece, given: LocalVoices | None) -> None:
-        from sidecar.diarization.local import Unusable, begins_of, hear, placed, read
+        from sidecar.diarization.window_embeddings import Unusable, begins_of, hear, placed, read
 
         asked, step_s = piece.voices, self._step_s
         assert asked is not None

@@ -1,4 +1,4 @@
-"""Another server does the hearing: recordings go there, transcripts come back.
+"""ASR engine backed by upstream servers.
 
 For who has a GPU box in the next room. Nothing leaves this machine unless this engine is chosen by
 name. What a server lacks is done here: cutting, speakers, a guard against repetition.
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
     AudioStream,
     Cancelled,
     EngineSpec,

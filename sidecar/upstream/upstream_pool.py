@@ -1,4 +1,4 @@
-"""All upstreams together: a piece goes in, what was heard in it comes out, whoever heard it."""
+"""Pool of upstreams: chunks out, transcripts in, retries elsewhere."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sidecar import errors
-from sidecar.interfaces.engine import TranscribeOptions, Upstream
+from sidecar.interfaces.engine_interface import TranscribeOptions, Upstream
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import trouble
-from sidecar.upstream.dialect import Answer, Hearing
-from sidecar.upstream.pieces import Piece
-from sidecar.upstream.pool import Patience, Pool
-from sidecar.upstream.probing import USUAL_RATE
-from sidecar.upstream.server import START_S, Server, Told, client_of
-from sidecar.upstream.trouble import Step, Trouble
-from sidecar.upstream.whole import Heard, shifted
+from sidecar.upstream import upstream_dialect
+from sidecar.upstream.audio_chunks import Heard, Piece, shifted
+from sidecar.upstream.load_balancer import Patience, Pool
+from sidecar.upstream.upstream_client import START_S, USUAL_RATE, Server, Told, client_of
+from sidecar.upstream.upstream_dialect import Answer, Hearing, Step, Trouble
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -75,7 +72,7 @@ class Upstreams:
             try:
                 await server.look()
             except Trouble as found:
-                return server, trouble.named(found.error, server.name)
+                return server, upstream_dialect.named(found.error, server.name)
             return server, None
 
         return list(await asyncio.gather(*map(one, self.servers)))
@@ -143,7 +140,7 @@ class Upstreams:
                 answer = await self._ask(index, sounds, options, hearings, told, within_s)
             except Trouble as found:
                 step = patience.after(index, found)
-                patience.last = trouble.named(found.error, server.name)
+                patience.last = upstream_dialect.named(found.error, server.name)
                 log.info("upstream %s: %s, %s", server.name, found.error.code, step.name.lower())
                 if step in (Step.AGAIN, Step.LATER, Step.NEVER) and found.step is not Step.NEVER:
                     after = found.retry_after if found.step is Step.LATER else None
@@ -265,7 +262,7 @@ class Upstreams:
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            raise trouble.gone("fell silent")
+            raise upstream_dialect.gone("fell silent")
         finally:
             answer.cancel()
             lost.cancel()

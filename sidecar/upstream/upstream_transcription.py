@@ -1,4 +1,4 @@
-"""One recording through the upstreams: piece by piece, in order, with what they lack added."""
+"""Transcription of one recording through upstreams."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from sidecar.interfaces.engine import AudioStream, Cancelled, TranscribeOptions, Watched
-from sidecar.transcripts.local_voices import LocalVoices
+from sidecar.interfaces.engine_interface import AudioStream, Cancelled, TranscribeOptions, Watched
+from sidecar.transcripts.speaker_embeddings import LocalVoices
 from sidecar.transcripts.speaker_turns import Turn
 from sidecar.transcripts.transcript import (
     Event,
@@ -22,11 +22,19 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.upstream.pieces import SHORTEST_WITH_MARGIN_S, Piece, even_s, pieces
-from sidecar.upstream.stretches import stretches_of
+from sidecar.upstream.audio_chunks import (
+    SHORTEST_WITH_MARGIN_S,
+    Heard,
+    Piece,
+    even_s,
+    pieces,
+    shifted,
+    stretches_of,
+    transcript_of,
+    with_speakers,
+)
 from sidecar.upstream.upstream_diarization import Turns, models
 from sidecar.upstream.upstream_pool import Upstreams
-from sidecar.upstream.whole import Heard, shifted, transcript_of, with_speakers
 
 Result = TypeVar("Result")
 

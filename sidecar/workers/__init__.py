@@ -1,1 +1,1 @@
-"""Processes that engines live in: who has one, what is asked of it, how it comes and goes."""
+"""Worker processes of engines and the RPC to them."""

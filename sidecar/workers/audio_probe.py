@@ -1,4 +1,4 @@
-"""The first look at a recording, before it takes a place in the queue.
+"""Probe of a recording in a process of its own, before it is queued.
 
 A hostile file is opened in a process of its own: not in the service, which must live, and not in
 the engine's, whose running job is somebody else's. So a bad file gets its answer at once, however
@@ -17,16 +17,16 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioFacts, glance
-from sidecar.audio.source import AudioSource, open_path
-from sidecar.auth.fair_semaphore import FairSemaphore
+from sidecar.audio.audio_source import AudioSource, open_path
 from sidecar.auth.identity import Identity
-from sidecar.threads import Threads
-from sidecar.transcripts.people import VoicePrint
-from sidecar.workers.asked import BEGUN
-from sidecar.workers.loading import Leaving
+from sidecar.auth.rate_limits import FairSemaphore
+from sidecar.concurrency import Threads
+from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.workers.engine_supervisor import Leaving
+from sidecar.workers.rpc_server import BEGUN
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker import Worker
 from sidecar.workers.worker_environment import Needs
+from sidecar.workers.worker_process import Worker
 
 LANES = 3
 """Files that are looked at side by side; plain wav needs no lane. Owners who are told apart take
@@ -108,8 +108,9 @@ class Intake:
     async def parted(
         self, caller: Identity, prints: Sequence[VoicePrint | None], into: int | None
     ) -> tuple[list[int], float] | None:
-        """Which segments of one speaker are whose, by what they sound like (`diarization.parting`),
-        and how alike those people are; None where they cannot be told apart. ``into``: how many.
+        """Which segments of one speaker are whose, by what they sound like
+        (`diarization.clustering`), and how alike those people are; None where they cannot be told
+        apart. ``into``: how many.
 
         Raises:
             errors.EngineFailed, errors.MachineBusy: nobody answers that.

@@ -1,4 +1,4 @@
-"""A piece of a recording on its way to an engine, with an ear on its voices beside.
+"""Tee of a chunk's audio to diarization beside recognition.
 
 Whoever has the whole of the recording tells them apart (`TranscribeOptions.local_voices`); the
 engine gets the sound that words are wanted of, and need not know.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine import AudioStream, Diarization, TranscribeOptions
-from sidecar.transcripts.local_voices import LocalVoices, VoicesAsked
+from sidecar.interfaces.engine_interface import AudioStream, Diarization, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import LocalVoices, VoicesAsked
 from sidecar.transcripts.transcript import Event, Finished
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class Overheard:
 
     def _listen(self) -> LocalVoices | None:
         from sidecar.diarization.diarizer import STEPS_S
-        from sidecar.diarization.local import hear, written
-        from sidecar.diarization.models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
+        from sidecar.diarization.window_embeddings import hear, written
 
         try:
             windows = hear(
@@ -135,7 +135,7 @@ class Overheard:
         """What was put, as it is at 16 kHz."""
         import numpy as np
 
-        from sidecar.diarization.features import RATE
+        from sidecar.diarization.speaker_models import RATE
 
         resample: Any = None
         if self._rate != RATE:

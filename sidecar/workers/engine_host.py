@@ -1,7 +1,7 @@
-"""Where an engine lives on this machine: what it is here, its slot, and its share of a device.
+"""Host of an engine on this machine: spec, slot, share of a device.
 
 What it has and what it will take stands in its device's ledger, as for every engine of ours.
-`gpu_memory.admission` decides on snapshots; here they are taken.
+`gpu_memory.memory_admission` decides on snapshots; here they are taken.
 """
 
 from __future__ import annotations
@@ -12,19 +12,15 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import Choice, Spec
-from sidecar.engines.facts import WHISPER
-from sidecar.gpu_memory.admission import Admission, Memory, Room
-from sidecar.gpu_memory.devices import GpuMemory, GpuWatch, HostWatch
-from sidecar.gpu_memory.ledger import Holding
-from sidecar.gpu_memory.placement import LoadPlan, Placement
-from sidecar.gpu_memory.shape import ModelShape
-from sidecar.gpu_memory.speaking import VoiceShape
-from sidecar.gpu_memory.voice_admission import VoiceAdmission
-from sidecar.interfaces.engine import LoadOptions, MemoryPlan, Precision
-from sidecar.observability.crash import CrashNotes, data_folder
-from sidecar.workers.lifecycle import EngineLife
-from sidecar.workers.worker import Worker
+from sidecar.engines.engine_selection import WHISPER, Choice, Spec
+from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuWatch, Holding, HostWatch
+from sidecar.gpu_memory.memory_admission import Admission, LoadPlan, Memory, Placement, Room
+from sidecar.gpu_memory.memory_footprint import ModelShape
+from sidecar.gpu_memory.tts_memory import VoiceAdmission, VoiceShape
+from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
+from sidecar.observability.logs import CrashNotes, data_folder
+from sidecar.workers.engine_lifecycle import EngineLife
+from sidecar.workers.worker_process import Worker
 
 Slot = TypeVar("Slot", bound=EngineLife)
 

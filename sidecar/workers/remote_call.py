@@ -1,4 +1,4 @@
-"""A call over the network: what `line.Line` is to a process of ours, to one session elsewhere.
+"""RPC call to a remote live engine over a WebSocket.
 
 What `calls.Call` says goes out as messages of `/v1/live`, and what comes is handed to it once it
 has been looked at: another machine may say anything.
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.errors import Kind
-from sidecar.upstream import trouble
+from sidecar.upstream import upstream_dialect
 from sidecar.upstream.remote_live_messages import ALIVE_S, Believed, Lease, order_text, parsed
-from sidecar.upstream.trouble import Step, Trouble
+from sidecar.upstream.upstream_dialect import Step, Trouble
 from sidecar.workers import channel
-from sidecar.workers.calls import Call
-from sidecar.workers.credit import told_size
+from sidecar.workers.channel import told_size
+from sidecar.workers.rpc_client import Call
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -70,7 +70,7 @@ async def reach(
                 socket.transport.abort()
                 raise
     except ssl.SSLCertVerificationError:
-        raise Trouble(Step.AGAIN, trouble.untrusted(), sent=False) from None
+        raise Trouble(Step.AGAIN, upstream_dialect.untrusted(), sent=False) from None
     except TimeoutError:
         said = errors.UpstreamUnreachable("The upstream takes too long to answer.")
         raise Trouble(Step.AGAIN, said, sent=False) from None
@@ -80,9 +80,9 @@ async def reach(
         status = refused.response.status_code
         raise _of_status(status) from None
     except (InvalidHandshake, ValueError):
-        raise trouble.garbled("is none of a service that hears live") from None
+        raise upstream_dialect.garbled("is none of a service that hears live") from None
     except WebSocketException:
-        raise trouble.gone("went away at once") from None
+        raise upstream_dialect.gone("went away at once") from None
     return DistantLine(socket, lease)
 
 
@@ -249,13 +249,13 @@ class DistantLine:
                     message = await self._socket.recv()
                 self._heard(parsed(message), len(message))
         except TimeoutError:
-            self.trouble = trouble.gone("fell silent")
+            self.trouble = upstream_dialect.gone("fell silent")
             self.close("silence")
         except (WebSocketException, OSError):
-            self.trouble = self.trouble or trouble.gone("went away in the middle")
+            self.trouble = self.trouble or upstream_dialect.gone("went away in the middle")
             self._broken("the connection is gone")
         except (KeyError, TypeError, ValueError):  # a ValidationError is one
-            self.trouble = trouble.garbled("is no story of a session")
+            self.trouble = upstream_dialect.garbled("is no story of a session")
             self.close("nonsense")
         finally:
             self._broken("nobody listens")

@@ -1,4 +1,4 @@
-"""Live audio that is heard on other machines: each session has a place at one of them.
+"""Remote live engine: sessions on other services.
 
 To `live.sessions.engine_relay` this is an engine that many share (`shared.SharedSlot`). Where the
 one who has a session goes, its call ends as with a process that dies, and the next goes to somebody
@@ -20,20 +20,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar import errors
-from sidecar.background import Background
-from sidecar.config.servers import host_of
-from sidecar.interfaces.engine import EngineSpec, Upstream
-from sidecar.interfaces.live import Begin, LiveOptions
-from sidecar.threads import Threads
-from sidecar.upstream import trouble
-from sidecar.upstream.addresses import Address, Addresses
-from sidecar.upstream.pool import PATIENCE_S
+from sidecar.concurrency import Background, Threads
+from sidecar.config.remote_server import host_of
+from sidecar.interfaces.engine_interface import EngineSpec, Upstream
+from sidecar.interfaces.live_engine import Begin, LiveOptions
+from sidecar.upstream import upstream_dialect
+from sidecar.upstream.load_balancer import PATIENCE_S, Address, Addresses
 from sidecar.upstream.remote_live_messages import FORM, Lease
-from sidecar.upstream.trouble import Step, Trouble
+from sidecar.upstream.upstream_dialect import Step, Trouble
 from sidecar.workers import channel
-from sidecar.workers.calls import Call
-from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.engine_lifecycle import SlotState
 from sidecar.workers.remote_call import DistantLine, reach
+from sidecar.workers.rpc_client import Call
 from sidecar.workers.slot_interface import HandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
@@ -188,7 +186,7 @@ class DistantSlot:
             self._addresses.rests(address, now, ENDING_S)
         elif found.step is not Step.ELSEWHERE:
             self._addresses.failed(address, now)
-        error = trouble.named(found.error, name)
+        error = upstream_dialect.named(found.error, name)
         if found.step is not Step.ELSEWHERE:
             self._why = error
         return error
@@ -210,7 +208,7 @@ class DistantSlot:
         if not url.startswith("https:"):
             return None
         if self._context is None:
-            from sidecar.upstream.server import trusted
+            from sidecar.upstream.upstream_client import trusted
 
             try:
                 self._context = await asyncio.to_thread(trusted, self._others)

@@ -1,4 +1,4 @@
-"""What the queue asks of an engine's place, whoever gives it.
+"""Interface of an engine slot and its lease.
 
 A child process (`slot.EngineSlot`), or one that several jobs have at once (`joint.JointSlot`).
 """
@@ -11,8 +11,8 @@ from typing import Protocol
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.source import AudioSource
-from sidecar.interfaces.engine import EngineSpec, Precision, TranscribeOptions
+from sidecar.audio.audio_source import AudioSource
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Checkpoint, Event
 
 Wanted = tuple[AudioSource, AudioFacts, TranscribeOptions]

@@ -1,4 +1,4 @@
-"""What of the service's environment a worker is given.
+"""Environment variables and resource manners of a worker process.
 
 A worker reads files that strangers made. It needs no token, no key and no password of anybody's;
 the process that looks at files needs hardly anything.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from sidecar.checkpoints import inference
-from sidecar.gpu_memory import visible
+from sidecar.checkpoints import onnx_runtime
+from sidecar.gpu_memory import gpu_devices
 
 NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
@@ -112,8 +112,8 @@ def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS)
         **{name: value for name, value in ours.items() if _passes(name, value, needs)},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
-        **inference.TELLS_NOBODY,
-        **visible.ORDER,  # so that a number means the GPU whose memory was planned with
+        **onnx_runtime.TELLS_NOBODY,
+        **gpu_devices.ORDER,  # so that a number means the GPU whose memory was planned with
         NICE: str(niceness),
         LOG_LEVEL: logging.getLevelName(logging.getLogger().level),
     }

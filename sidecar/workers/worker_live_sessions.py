@@ -1,4 +1,4 @@
-"""Live sessions inside a worker: their sound goes into the engine, what it says goes out.
+"""Live sessions inside a worker.
 
 Each is a call that goes on for as long as the session does. One thread serves all of them and
 waits for none: what a session's reader has not read lies in `_Seated.outbox`, and of sound that
@@ -17,12 +17,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces.live import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
+from sidecar.interfaces.live_engine import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import Final, Heard, LiveEvent, Partial, Summary, to_wire
-from sidecar.live.runtime.intake import Intake
+from sidecar.live.runtime.input_samples import Intake
 from sidecar.workers import channel
-from sidecar.workers.asked import Asked
-from sidecar.workers.executing import Executing
+from sidecar.workers.rpc_server import Asked, Executing
 
 log = logging.getLogger(__name__)
 

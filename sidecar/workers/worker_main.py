@@ -1,9 +1,9 @@
-"""A worker's process: it listens, and does what it is asked, one call after the other.
+"""Worker main: process entry point, listener thread.
 
 Those that are to go on beside others (`joint.JointSlot`) have a thread of their own each.
 
-Started by `workers.worker`. The thread that listens answers pings, hands on what belongs to a call,
-and ends the process with the service.
+Started by `workers.worker_process`. The thread that listens answers pings, hands on what belongs to
+a call, and ends the process with the service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 from sidecar import errors
 from sidecar.observability.logs import JsonFormatter
 from sidecar.workers import channel
-from sidecar.workers.asked import Asked, Unwanted, Voice
+from sidecar.workers.rpc_server import Asked, Unwanted, Voice
 from sidecar.workers.worker_environment import ENDS_WITH_PARENT, LOG_LEVEL, NICE, NICENESS
 from sidecar.workers.worker_operations import Operations
 

@@ -1,4 +1,4 @@
-"""What a worker can be asked to do, and what it answers."""
+"""Operations that a worker executes: load, transcribe, enrol, synthesize."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from typing import TYPE_CHECKING, Any, cast
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioFacts, DecodedAudio, open_audio, prepare, probe
 from sidecar.engines import create_engine, spec_of
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
+    PCM16_BYTES,
     Engine,
     LoadOptions,
     Request,
     ResumableEngine,
+    SayOptions,
     SociableEngine,
+    Sound,
     TranscribeOptions,
     TunedEngine,
+    VoiceEngine,
 )
-from sidecar.interfaces.live import LiveEngine
-from sidecar.interfaces.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
+from sidecar.interfaces.live_engine import LiveEngine
 from sidecar.transcripts import transcript
-from sidecar.transcripts.people import VoicePrint
-from sidecar.transcripts.spread import with_words
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
+from sidecar.transcripts.word_timing import with_words
 from sidecar.tts import create_voice
-from sidecar.workers.asked import BEGUN, Asked
 from sidecar.workers.diarization_tee import Overheard, completed, overheard
-from sidecar.workers.executing import Executing
+from sidecar.workers.rpc_server import BEGUN, Asked, Executing
 
 if TYPE_CHECKING:
     from sidecar.workers.worker_live_sessions import Seated
@@ -106,7 +108,7 @@ class Operations:
     def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine; how much of it is there is told meanwhile."""
         if options.speaks:
-            from sidecar.live.runtime import pcm  # noqa: F401 - the first thing that is said needs it
+            from sidecar.live.runtime import input_samples  # noqa: F401 - the first thing that is said needs it
 
             voice = create_voice(name)
             yield from ({"loaded": part} for part in voice.load(options))
@@ -208,9 +210,8 @@ class Operations:
 
 def _voice(fd: int, max_s: float) -> dict[str, Any]:
     """What the one person in a clip sounds like, as plain values."""
-    from sidecar.diarization.enrolment import voice_print
-    from sidecar.diarization.features import RATE
-    from sidecar.diarization.models import VoicesUnavailable, load_models
+    from sidecar.diarization.diarizer import voice_print
+    from sidecar.diarization.speaker_models import RATE, VoicesUnavailable, load_models
 
     try:
         models = load_models()
@@ -226,7 +227,7 @@ def _voice(fd: int, max_s: float) -> dict[str, Any]:
 
 def at_rate(sounds: Iterable[Sound], rate: int) -> Iterator[Sound]:
     """The same sound at ``rate`` samples a second; marks stay with the sound they came with."""
-    from sidecar.live.runtime.pcm import Resampler
+    from sidecar.live.runtime.input_samples import Resampler
 
     resampler: Resampler | None = None
     for sound in sounds:
@@ -242,7 +243,7 @@ def at_rate(sounds: Iterable[Sound], rate: int) -> Iterator[Sound]:
 
 def _parted(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
     """Which of the segments of one speaker are whose; nothing where they cannot be told apart."""
-    from sidecar.diarization.parting import parted
+    from sidecar.diarization.clustering import parted
 
     found = parted([None if one is None else VoicePrint(**one) for one in prints], into)
     return {} if found is None else asdict(found)

@@ -16,12 +16,12 @@ from service_process import PATIENCE_S, Server, check_discreet, check_problem
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
-from sidecar.auth.approach import Approach, is_loopback
-from sidecar.auth.auth import Access
+from sidecar.auth.authentication import Access
 from sidecar.auth.identity import SharedToken
+from sidecar.auth.request_origin import Approach, is_loopback
 from sidecar.config.settings import Settings
+from sidecar.files import Watch
 from sidecar.server.app import access_of, create_app
-from sidecar.watched import Watch
 
 HOSTILE = (
     "evil.example",

@@ -12,7 +12,7 @@ import pytest
 from service_process import MB, PATIENCE_S, Server, wait_until
 
 from bench.greedy_owner import Greedy, Operation, Owner, operations, settings, wav
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 SLOWER = 20
 """Times as long as without the other owner, at most, on a machine with much else to do."""

@@ -11,9 +11,9 @@ from regex_steps import superlinear
 from service_process import Server, check_discreet
 
 from sidecar import errors
-from sidecar.api.http.deadlines import with_deadline
-from sidecar.api.http.problems import problem_body
-from sidecar.auth.headers import HEAD_BYTES, LIMIT_BYTES, check
+from sidecar.api.http.responses import problem_body
+from sidecar.api.http.uvicorn_protocols import with_deadline
+from sidecar.auth.request_origin import HEAD_BYTES, LIMIT_BYTES, check
 
 BRANDS = ", ".join(f'"Not a Brand {number}";v="{number}.0.0.0"' for number in range(20))
 JWT = ".".join("eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9" * many for many in (1, 200, 3))

@@ -25,7 +25,7 @@ from service_process import (
     wait_until,
 )
 
-from sidecar.api.http import problems
+from sidecar.api.http import responses
 
 JSON_TYPE = {"Content-Type": "application/json"}
 FORM_TYPE = {"Content-Type": "multipart/form-data; boundary=frontier"}
@@ -479,7 +479,7 @@ async def test_what_the_framework_refuses_is_said_in_our_words(
     status: int, answered: int, code: str
 ) -> None:
     app = FastAPI()
-    problems.install(app)
+    responses.install(app)
 
     @app.get("/")
     async def refused() -> None:

@@ -13,7 +13,7 @@ from recordings import wav
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from vibevoice_asr_client import Client
 
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 KEY = "0123456789abcdef" * 4
 MIB = 1 << 20

@@ -20,7 +20,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, wait_
 from sse_reader import Event, events_of, follow, read_until
 from two_fronts_and_node import WAYS, started
 
-from sidecar.api.jobs_api import MEDIA_TYPES
+from sidecar.api.job_routes import MEDIA_TYPES
 from sidecar.transcripts.transcript_formats import FORMATS
 
 SECOND = b"\1\0" * 16_000

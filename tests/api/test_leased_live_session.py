@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sidecar import errors
 from sidecar.api.leased_live_session import Place
-from sidecar.interfaces.live import Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_engine import Begin, Endpointing, LiveOptions, Turns
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
@@ -27,9 +27,9 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
     to_wire,
 )
+from sidecar.live.sessions.input_log import Held
 from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.sound import Held
-from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.transcript import Notice, Segment
 from sidecar.upstream.remote_live_messages import FORM, Believed, Lease, order_text
 

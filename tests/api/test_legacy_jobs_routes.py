@@ -11,17 +11,16 @@ from typing import Any
 import httpx
 import pytest
 
-from sidecar.api import answers
+from sidecar.api import transcribe_routes
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import ref_to
-from sidecar.audio.source import open_path
+from sidecar.audio.audio_source import open_path, ref_to
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import choose
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord
+from sidecar.engines.engine_selection import choose
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_runner import Job
 from sidecar.server.app import create_app, create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Finished, Segment, Transcript, Word
 
 HOUR_S = 3600.0
@@ -73,13 +72,13 @@ async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The threads in which transcripts were written out."""
     threads: list[int] = []
-    original = answers.transcript_body
+    original = transcribe_routes.transcript_body
 
     def transcript_body(transcript: Transcript) -> dict[str, Any]:
         threads.append(threading.get_ident())
         return original(transcript)
 
-    monkeypatch.setattr(answers, "transcript_body", transcript_body)
+    monkeypatch.setattr(transcribe_routes, "transcript_body", transcript_body)
     return threads
 
 

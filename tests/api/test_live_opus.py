@@ -12,20 +12,20 @@ from service_process import Server
 from test_live_messages import next_of, rest, say, wire
 
 from sidecar import errors
-from sidecar.audio.opus import RATE, OpusDecoder
+from sidecar.audio.codecs import OPUS_RATE, OpusDecoder
 
 
 def packets(pcm16: bytes) -> list[bytes]:
     """Sound at 16 kHz in packets of 20 ms."""
     av: Any = pytest.importorskip("av")
     encoder = av.CodecContext.create("libopus", "w")
-    encoder.sample_rate, encoder.layout, encoder.format = RATE, "mono", "s16"
+    encoder.sample_rate, encoder.layout, encoder.format = OPUS_RATE, "mono", "s16"
     samples = np.repeat(np.frombuffer(pcm16, "<i2"), 3)
     found = []
     for at in range(0, len(samples), 960):
         part = samples[at : at + 960]
         frame = av.AudioFrame.from_ndarray(np.pad(part, (0, 960 - len(part)))[None], "s16", "mono")
-        frame.sample_rate, frame.pts = RATE, at
+        frame.sample_rate, frame.pts = OPUS_RATE, at
         found += [bytes(one) for one in encoder.encode(frame)]
     return found
 
@@ -49,7 +49,7 @@ async def test_opus_packets_become_the_words_that_samples_would(server: Server) 
             await socket.send(one)
         before: list[dict[str, Any]] = []
         received = await next_of(socket, "received", before)
-        assert received["received_samples"] == round(received["received_s"] * RATE)
+        assert received["received_samples"] == round(received["received_s"] * OPUS_RATE)
         await say(socket, "finish")
         told, code = await rest(socket)
     assert code == 1000

@@ -13,9 +13,9 @@ from service_process import PATIENCE_S, Server
 from wheel_recordings import RATE, clip
 
 from sidecar.diarization.diarizer import STEP_S
-from sidecar.diarization.local import begins_of, hear, read
-from sidecar.diarization.models import load_models
-from sidecar.transcripts.local_voices import FIELD, FORM, LocalVoices, VoicesAsked
+from sidecar.diarization.speaker_models import load_models
+from sidecar.diarization.window_embeddings import begins_of, hear, read
+from sidecar.transcripts.speaker_embeddings import FIELD, FORM, LocalVoices, VoicesAsked
 
 LENGTH_S = 20.0
 ASKED = VoicesAsked(words_s=12.5, until_s=10.0, begins=True)

@@ -22,7 +22,7 @@ from tiny_vibevoice import clip
 from websockets.asyncio.client import connect
 
 from sidecar.auth.identity import Scope
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 TOKEN = "a token that nobody guesses"
 MINE = {"Authorization": f"Bearer {TOKEN}"}

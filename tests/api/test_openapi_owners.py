@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from recordings import long
 from service_process import PATIENCE_S, Server, wait_until
 
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 

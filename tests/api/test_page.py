@@ -15,9 +15,9 @@ from service_process import REPOSITORY, Server, check_problem
 from vibevoice_asr_client import Client
 
 from sidecar import errors
-from sidecar.api.files import FOLDER, Files
-from sidecar.auth.handover import LASTS_S, MOST, MOST_OF_ALL, Handover
-from sidecar.auth.issuing import Issuer
+from sidecar.api.page import FOLDER, Files
+from sidecar.auth.startup_token import LASTS_S, MOST, MOST_OF_ALL, Handover
+from sidecar.auth.token_issuing import Issuer
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 MOST_BYTES = 120_000

@@ -25,7 +25,7 @@ from test_browser_access import CHROMIUM
 from test_page import TOKEN, opened
 
 from bench.page import LONG, made_up
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 CHROMEDRIVER = shutil.which("chromedriver")
 AXE = os.environ.get("VIBEVOICE_AXE")

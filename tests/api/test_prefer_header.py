@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sidecar.api.http.prefer import preferences, wants_async
+from sidecar.api.http.request_headers import preferences, wants_async
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,14 @@ from service_process import PATIENCE_S, Server, until
 from sse_reader import parse
 
 from bench.subscribers import many
-from sidecar.api.events import Frames
-from sidecar.api.http import sse
-from sidecar.api.http.deadlines import with_deadline
+from sidecar.api.http import responses
+from sidecar.api.http.uvicorn_protocols import with_deadline
+from sidecar.api.job_routes import Frames
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import Named
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import Begun, Cancelled, Reported
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.record import JobRecord
+from sidecar.audio.audio_source import Named
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_record import Begun, Cancelled, JobRecord, Reported
 from sidecar.transcripts.transcript import Segment, SegmentReady
 
 BUFFER = 4
@@ -48,10 +47,10 @@ class Reader:
 
 
 def test_a_frame_is_one_line_of_json_after_its_id_and_name() -> None:
-    assert sse.frame({"text": "a\nb\u2028"}, "data", 7) == (
+    assert responses.frame({"text": "a\nb\u2028"}, "data", 7) == (
         b'id: 7\nevent: data\ndata: {"text":"a\\nb\\u2028"}\n\n'
     )
-    assert sse.frame({}) == b"data: {}\n\n"
+    assert responses.frame({}) == b"data: {}\n\n"
 
 
 def submitted() -> JobRecord:
@@ -62,7 +61,7 @@ async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
     store, job, reader = MemoryLog(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
-    answer = sse.EventStream(Frames().following(job.id, subscription), subscription.close)
+    answer = responses.EventStream(Frames().following(job.id, subscription), subscription.close)
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await asyncio.sleep(0)
     store.append(job.id, Begun())
@@ -90,14 +89,14 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
     async def endless() -> AsyncGenerator[bytes, None]:
         try:
             while True:
-                yield sse.KEEP_ALIVE
+                yield responses.KEEP_ALIVE
                 await asyncio.sleep(0)
         finally:
             ended.append(True)
 
     if reads:
         reader.reads.set()
-    answer = sse.EventStream(endless(), lambda: closed.append(True))
+    answer = responses.EventStream(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
     reader.gone.set()
@@ -113,10 +112,10 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
 
     async def endless() -> AsyncGenerator[bytes, None]:
         while True:
-            yield sse.KEEP_ALIVE
+            yield responses.KEEP_ALIVE
             await asyncio.sleep(0)
 
-    answer = sse.EventStream(endless(), lambda: closed.append(True))
+    answer = responses.EventStream(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({"head": True}, reader.receive, reader.send))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -140,7 +139,7 @@ async def test_an_event_is_written_once_for_all_who_follow_it(
 ) -> None:
     store, job, frames, written = MemoryLog(), submitted(), Frames(), []
     store.add(job)
-    monkeypatch.setattr(sse, "to_json", lambda data: written.append(data) or b"{}")
+    monkeypatch.setattr(responses, "to_json", lambda data: written.append(data) or b"{}")
     followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]
     store.append(job.id, Begun())
     store.append(job.id, Cancelled())
@@ -164,7 +163,7 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             yield b":" + b"x" * (16 << 10) + b"\n\n"
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await sse.EventStream(much(), closed)(scope, receive, send)
+        await responses.EventStream(much(), closed)(scope, receive, send)
 
     config = uvicorn.Config(app, http=with_deadline(15, 2.0), lifespan="off", log_config=None)
     server = uvicorn.Server(config)

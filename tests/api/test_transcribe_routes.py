@@ -13,7 +13,7 @@ from recordings import wav
 from service_process import PATIENCE_S, Server, check_problem
 
 from sidecar import errors
-from sidecar.api import lines
+from sidecar.api import transcribe_routes
 
 ENDGAME = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 BECKETT = Path(get_assets_path()) / "beckett.wav"
@@ -176,5 +176,5 @@ def test_who_asks_for_lines_has_each_as_it_is_heard_and_the_whole_answer_last(
     assert last["result"]["metadata"].keys() == whole["metadata"].keys()
     empty = server.client.post("/transcribe", files={"audio": b""}, headers=headers)
     check_problem(empty, 400, "audio_empty")
-    failed = json.loads(lines.failed(errors.EngineCrashed()))["failed"]
+    failed = json.loads(transcribe_routes.failed(errors.EngineCrashed()))["failed"]
     assert (failed["status"], failed["code"], failed["retry_after"]) == (503, "engine_crashed", "1")

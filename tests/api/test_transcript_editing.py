@@ -18,7 +18,7 @@ from sse_reader import events_of
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TranscriptChanged
 
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 KEY = "0123456789abcdef" * 4
 

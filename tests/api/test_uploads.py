@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from recordings import Studio
 from service_process import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
 
-from sidecar.audio import source
-from sidecar.auth.issuing import Issuer
+from sidecar.audio import audio_source
+from sidecar.auth.token_issuing import Issuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 from sidecar.workers import audio_probe
@@ -203,7 +203,7 @@ async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
             release.wait()
         return really_open(path, *rest)
 
-    monkeypatch.setattr(source.os, "open", hang)
+    monkeypatch.setattr(audio_source.os, "open", hang)
     monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)  # none is given up meanwhile
     app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
     large = FORM + studio.voice.read_bytes() + bytes(4 * MB) + END
@@ -241,13 +241,13 @@ async def test_no_piece_of_a_large_upload_is_written_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:
     writers = []
-    really_write = source._write_all
+    really_write = audio_source._write_all
 
     def write(file: Any, data: bytearray) -> None:
         writers.append((threading.current_thread() is threading.main_thread(), len(data)))
         really_write(file, data)
 
-    monkeypatch.setattr(source, "_write_all", write)
+    monkeypatch.setattr(audio_source, "_write_all", write)
     app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
     async with app.router.lifespan_context(app):
         for more in (0, 5 * MB):  # in memory, and on the disk

@@ -25,17 +25,16 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import handshake
+from sidecar.api.http import request_headers
 from sidecar.api.http.auth_gate import Gate
-from sidecar.api.http.deadlines import with_deadline
-from sidecar.api.http.handshake import EPHEMERAL, Grant, authorizations, chosen
-from sidecar.api.http.sockets import Gone, Inbound, Socket, close_code
-from sidecar.api.http.upgraded import upgraded
-from sidecar.auth.auth import Access
-from sidecar.auth.handover import Handover
+from sidecar.api.http.request_headers import EPHEMERAL, Grant, authorizations, chosen
+from sidecar.api.http.uvicorn_protocols import upgraded, with_deadline
+from sidecar.api.http.websocket_connections import Gone, Inbound, Socket, close_code
+from sidecar.auth.authentication import Access
 from sidecar.auth.identity import Credential, Identity, Proof, SharedToken
-from sidecar.auth.limits import Rate, Window
+from sidecar.auth.rate_limits import Rate, Window
 from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.startup_token import Handover
 from sidecar.config.settings import Settings
 
 TOKEN = "correct-horse-battery-staple"
@@ -118,7 +117,7 @@ class Papers:
 async def serving(
     authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0, **settings: Any
 ) -> AsyncIterator[Running]:
-    """The wire behind the gate, served as `server.lifetime` does."""
+    """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(Settings(**settings), asyncio.Queue(), asyncio.Event())
     known = authenticator or SharedToken(TOKEN)
     visits, tickets = Visits(known.refusal), Handover[Grant]()
@@ -261,7 +260,7 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
         scope = {"type": "websocket", "path": path, "headers": headers}
         scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
         await gate(scope, receive, send)
-    assert [handshake.agreed({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
+    assert [request_headers.agreed({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
     assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
     assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
 

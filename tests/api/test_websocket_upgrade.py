@@ -11,7 +11,7 @@ import uvicorn
 from service_process import PATIENCE_S
 from websockets.asyncio.client import connect
 
-from sidecar.api.http.deadlines import with_deadline
+from sidecar.api.http.uvicorn_protocols import with_deadline
 
 DEADLINE_S = 1.0
 

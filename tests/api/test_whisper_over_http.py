@@ -21,8 +21,8 @@ from tiny_whisper import LANGUAGES, PLAY, PROSE
 from websockets.asyncio.client import connect
 
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.whisper.model import Model, Wish, load
-from sidecar.interfaces.engine import LoadOptions
+from sidecar.engines.whisper.whisper_model import Model, Wish, load
+from sidecar.interfaces.engine_interface import LoadOptions
 
 RATE = 16_000
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")

@@ -16,10 +16,10 @@ from open_descriptors import opened
 from recordings import Studio, wav
 
 from sidecar import errors
-from sidecar.audio import ffmpeg, source
+from sidecar.audio import audio_source, ffmpeg
 from sidecar.audio.audio_decoder import AudioFacts, decode_file, open_audio, probe
-from sidecar.audio.sniff import CONTAINERS, MP4, Container
-from sidecar.audio.source import Spool, open_path
+from sidecar.audio.audio_format import CONTAINERS, MP4, Container
+from sidecar.audio.audio_source import Spool, open_path
 
 RATE = 16_000
 
@@ -262,7 +262,7 @@ def test_a_file_that_is_deleted_while_it_is_opened_is_refused(
         os.unlink(name)
         return fd
 
-    monkeypatch.setattr(source.os, "open", open_and_unlink)
+    monkeypatch.setattr(audio_source.os, "open", open_and_unlink)
     with pytest.raises(errors.AudioPathNotAFile):
         open_path(str(path))
     monkeypatch.undo()

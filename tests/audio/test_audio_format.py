@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import FORMATS, Studio
 
-from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, adts_frame_length, mpeg_frame_length, sniff
+from sidecar.audio.audio_format import (
+    CONTAINERS,
+    HEAD_BYTES,
+    adts_frame_length,
+    mpeg_frame_length,
+    sniff,
+)
 
 CONTAINER_OF = {"w64": "w64", "rf64": "rf64", "mov": "mp4", "aac": "aac", "wma": "asf"}
 BY_SUFFIX = {"m4a": "mp4", "mkv": "matroska", "webm": "matroska"}

@@ -10,8 +10,7 @@ import pytest
 from open_descriptors import opened
 
 from sidecar import errors
-from sidecar.audio.ref import Held, Named, ref_to
-from sidecar.audio.source import AudioSource, Spool, open_path
+from sidecar.audio.audio_source import AudioSource, Held, Named, Spool, open_path, ref_to
 
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 

@@ -8,8 +8,7 @@ import tempfile
 import pytest
 from recordings import Studio, mp4_join, wav
 
-from sidecar.audio.complete import is_truncated
-from sidecar.audio.sniff import FLAC, MP4, OGG, WAV, Container
+from sidecar.audio.audio_format import FLAC, MP4, OGG, WAV, Container, is_truncated
 
 
 def truncated(content: bytes, container: Container) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.audio.quiet import quietest
+from sidecar.audio.loudness import quietest
 
 RATE = 16_000
 

@@ -8,9 +8,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.auth.fair_semaphore import FairSemaphore
 from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
-from sidecar.auth.limits import leaves_room
+from sidecar.auth.rate_limits import FairSemaphore, leaves_room
 
 STEPS = 8
 

@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from sidecar import errors
-from sidecar.audio.source import open_path
-from sidecar.auth.approach import Approach
-from sidecar.auth.auth import Access
+from sidecar.audio.audio_source import open_path
+from sidecar.auth.authentication import Access
 from sidecar.auth.identity import (
     EVERYBODY,
     EVERYTHING,
@@ -25,13 +24,14 @@ from sidecar.auth.identity import (
     SharedToken,
     bearer,
 )
+from sidecar.auth.request_origin import Approach
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import Cancelled
-from sidecar.jobs.job import Job
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import Cancelled
+from sidecar.jobs.job_runner import Job
 from sidecar.server import app
 from sidecar.server.app import create_app, create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
 ALICE, MALLORY = (Identity(name, Proof.JWT) for name in ("alice", "mallory"))

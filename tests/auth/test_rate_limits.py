@@ -16,15 +16,14 @@ from service_process import Server, check_problem
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import Gate
-from sidecar.auth import known, limits
-from sidecar.auth.approach import Approach
-from sidecar.auth.auth import Access
+from sidecar.auth import authentication, rate_limits
+from sidecar.auth.authentication import Access
 from sidecar.auth.identity import EVERYBODY, UNLIMITED, Identity, Limits, Proof, Scope, SharedToken
-from sidecar.auth.limits import Buckets, Failures, Rate, address_key
+from sidecar.auth.rate_limits import MOST_HELD, Buckets, Failures, Rate, Turnstile, address_key
+from sidecar.auth.request_origin import Approach
 from sidecar.auth.revocable_streams import Visits
-from sidecar.auth.turnstile import MOST_HELD, Turnstile
 from sidecar.config.settings import Settings
-from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+from sidecar.jobs.reservations import Uploads, check_audio, check_jobs
 
 TOKEN = "correct-horse-battery-staple"
 ANNA, BEN = (Identity(name, Proof.JWT) for name in ("anna", "ben"))
@@ -46,7 +45,7 @@ def test_a_bucket_gives_what_is_there_and_says_when_there_is_more() -> None:
     assert buckets.take("b", 0) == 0, "another's is another"
     assert buckets.take("a", 19) == pytest.approx(1)
     assert buckets.take("a", 20) == 0
-    assert buckets.standing("a", 20) == limits.Standing(Rate(3, 60), 0, 60)
+    assert buckets.standing("a", 20) == rate_limits.Standing(Rate(3, 60), 0, 60)
     assert buckets.standing("a", 1000).left == 3, "never more than fits"
     assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
 
@@ -98,8 +97,8 @@ def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
     delays = [failures.note("a", 0) for _ in range(15)]
     assert delays == [0.0] * 5 + [0.25, 0.5, 1, 2, 4, 8, 8, 8, 8, 8]
     assert failures.note("b", 0) == 0
-    assert failures.note("a", limits.FORGIVEN_S) == 8
-    assert failures.note("a", 2 * limits.FORGIVEN_S + 1) == 0
+    assert failures.note("a", rate_limits.FORGIVEN_S) == 8
+    assert failures.note("a", 2 * rate_limits.FORGIVEN_S + 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -125,13 +124,13 @@ def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
         assert refused.value.retry_after == 6
     clock.now += 6
     turnstile.enter(ANNA)
-    for _ in range(10 * limits.ADDRESS_SHARE):
+    for _ in range(10 * rate_limits.ADDRESS_SHARE):
         turnstile.arrive(here)
     with pytest.raises(errors.RateLimited):
         turnstile.arrive(here)
     turnstile.arrive(Approach(["x"], [], [], peer="203.0.113.8"))
     turnstile.held = MOST_HELD
-    for _ in range(limits.FREE_FAILURES):
+    for _ in range(rate_limits.FREE_FAILURES):
         assert turnstile.fail(here) == 0
     with pytest.raises(errors.RateLimited):
         turnstile.fail(here)
@@ -165,13 +164,16 @@ def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
-    assert known.limits_of(Settings()) == UNLIMITED
-    assert known.limits_of(Settings(host="0.0.0.0")) == known.USUAL
-    assert known.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",))) == known.USUAL
+    assert authentication.limits_of(Settings()) == UNLIMITED
+    assert authentication.limits_of(Settings(host="0.0.0.0")) == authentication.USUAL
+    assert (
+        authentication.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
+        == authentication.USUAL
+    )
     none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
     none |= {"live_sessions_per_owner": 0}
-    assert known.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
-    assert known.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
+    assert authentication.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
+    assert authentication.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
     check_jobs(EVERYBODY, 10**6)
 
 

@@ -13,10 +13,10 @@ import pytest
 from token_attacks import CLAIMS, Attacker
 
 from sidecar import errors
-from sidecar.auth import keys, signed
+from sidecar.auth import signed_tokens, token_issuing
 from sidecar.auth.identity import Credential
-from sidecar.auth.issuing import Issuer
-from sidecar.auth.signed import LEEWAY_S
+from sidecar.auth.signed_tokens import LEEWAY_S
+from sidecar.auth.token_issuing import Issuer
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +24,20 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
     return Attacker(Issuer(tmp_path_factory.mktemp("tokens")))
 
 
-def verifier_of(issuer: Issuer) -> signed.Verifier:
-    public = keys.read_public(issuer.keys.public)
-    return signed.Verifier(lambda: public, issuer.revoked)
+def verifier_of(issuer: Issuer) -> signed_tokens.Verifier:
+    public = token_issuing.read_public(issuer.keys.public)
+    return signed_tokens.Verifier(lambda: public, issuer.revoked)
 
 
 def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> None:
     verifier = verifier_of(attacker.issuer)
     let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
     assert let_in == []
-    assert verifier.verify(attacker.good) == signed.Claims(
+    assert verifier.verify(attacker.good) == signed_tokens.Claims(
         "anna", Credential(attacker.good_id, attacker.kid)
     )
     # What the attacks are made of would do, but for what is wrong with each.
-    assert verifier.verify(attacker.signed({})) == signed.Claims(
+    assert verifier.verify(attacker.signed({})) == signed_tokens.Claims(
         "anna", Credential(CLAIMS["jti"], attacker.kid)
     )
     assert verifier.verify(attacker._with_kid(attacker.kid))
@@ -47,8 +47,8 @@ def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
     attacker: Attacker,
 ) -> None:
     now = 1_800_000_000.0
-    known, revoked = keys.read_public(attacker.issuer.keys.public), set[str]()
-    verifier = signed.Verifier(lambda: known, lambda: frozenset(revoked), lambda: now)
+    known, revoked = token_issuing.read_public(attacker.issuer.keys.public), set[str]()
+    verifier = signed_tokens.Verifier(lambda: known, lambda: frozenset(revoked), lambda: now)
     claims = verifier.verify(attacker.signed({"exp": int(now)}))
     assert claims is not None
     assert claims.credential == Credential(CLAIMS["jti"], attacker.kid, int(now))
@@ -83,7 +83,7 @@ def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(
         checked.clear()
         verifier.verify(token)
         counts[len(checked)] += 1
-        assert all(size <= signed.LONGEST for size in checked)
+        assert all(size <= signed_tokens.LONGEST for size in checked)
     assert set(counts) == {1}
 
 
@@ -115,7 +115,7 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "jwt", None)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        signed.Verifier(dict, frozenset)
+        signed_tokens.Verifier(dict, frozenset)
     assert "pip install 'vibevoice-asr[auth]'" in refused.value.hint
     with pytest.raises(errors.SettingsInvalid, match="not installed"):
         Issuer(tmp_path).create("anna")

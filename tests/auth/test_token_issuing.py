@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from service_process import PATIENCE_S
 
-from sidecar import errors, watched
-from sidecar.auth import keys, revocations
-from sidecar.auth.approach import Approach
-from sidecar.auth.issuing import Issuer
-from sidecar.auth.known import authenticator_of
+from sidecar import errors
+from sidecar import files as sidecar_files
+from sidecar.auth import signed_tokens, token_issuing
+from sidecar.auth.authentication import authenticator_of
+from sidecar.auth.request_origin import Approach
+from sidecar.auth.token_issuing import Issuer
 from sidecar.config.settings import Settings
 
 BEGIN = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
@@ -72,9 +73,9 @@ def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Pa
 def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path: Path) -> None:
     issuer = Issuer(tmp_path / "tokens")
     issuer.rotate()
-    assert list(keys.read_public(issuer.keys.public)) == issuer.keys.names()
+    assert list(token_issuing.read_public(issuer.keys.public)) == issuer.keys.names()
     with pytest.raises(errors.SettingsInvalid, match="private key"):
-        keys.read_public(issuer.keys.private)
+        token_issuing.read_public(issuer.keys.private)
     other = tmp_path / "other.pem"
     other.write_bytes(
         ec.generate_private_key(ec.SECP384R1())
@@ -82,15 +83,15 @@ def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     with pytest.raises(errors.SettingsInvalid, match="P-256"):
-        keys.read_public(other)
+        token_issuing.read_public(other)
     for broken in (b"", b"-----BEGIN PUBLIC KEY-----\n", b"x" * 20_000):
         other.write_bytes(broken)
         with pytest.raises(errors.SettingsInvalid):
-            keys.read_public(other)
+            token_issuing.read_public(other)
     (tmp_path / "empty").mkdir()
     for nothing in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(errors.SettingsInvalid):
-            keys.read_public(nothing)
+            token_issuing.read_public(nothing)
 
 
 def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
@@ -98,7 +99,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
 ) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("# who lost a laptop\n\n  abc  \n")
-    seen = watched.Watched("revoked tokens", [file], revocations.Revocations(file))
+    seen = sidecar_files.Watched("revoked tokens", [file], signed_tokens.Revocations(file))
     assert seen.value == {"abc"}
     for broken in (b"", b"abc\n\xff\n", b"abc\nnot an id\n", b"x" * 100, b"y" * (9 << 20), None):
         caplog.clear()
@@ -121,7 +122,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
 def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
     issuer = Issuer(tmp_path / "tokens")
     issuer.rotate()
-    watch = watched.Watch()
+    watch = sidecar_files.Watch()
     known = authenticator_of(Settings(token_keys=issuer.keys.public), watch)
     token, issued = issuer.create("anna")
     asked = Approach(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
@@ -139,7 +140,7 @@ def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
 def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
-        watched.Watched("revoked tokens", [file], revocations.Revocations(file))
+        sidecar_files.Watched("revoked tokens", [file], signed_tokens.Revocations(file))
 
 
 def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
@@ -154,7 +155,7 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
         thread.start()
     before: frozenset[str] = frozenset()
     while any(thread.is_alive() for thread in halves):
-        now = revocations.read(issuer.revoked_file)
+        now = signed_tokens.read(issuer.revoked_file)
         assert before <= now
         before = now
     assert issuer.revoked() == set(ids)
@@ -163,8 +164,8 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
 async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("abc\n")
-    watch = watched.Watch(every_s=0.01)
-    seen = watch.add("revoked tokens", [file], revocations.Revocations(file))
+    watch = sidecar_files.Watch(every_s=0.01)
+    seen = watch.add("revoked tokens", [file], signed_tokens.Revocations(file))
     looking = asyncio.create_task(watch.run())
     file.write_text("abc\ndef\n")
     async with asyncio.timeout(PATIENCE_S):

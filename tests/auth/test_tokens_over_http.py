@@ -23,10 +23,10 @@ from vibevoice_asr_client.codes import TokenInvalid
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.auth.issuing import Issuer
-from sidecar.auth.signed import LEEWAY_S
+from sidecar.auth.signed_tokens import LEEWAY_S
+from sidecar.auth.token_issuing import Issuer
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.interfaces.live_engine import Begin, LiveOptions
 from sidecar.server.app import create_app
 from sidecar.upstream.remote_live_messages import FORM, Lease
 

@@ -10,12 +10,12 @@ from service_process import until
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import choose
-from sidecar.gpu_memory import devices
-from sidecar.gpu_memory.devices import GpuMemory
-from sidecar.gpu_memory.placement import LoadPlan
-from sidecar.interfaces.engine import Precision
-from sidecar.service import Service
+from sidecar.engines.engine_selection import choose
+from sidecar.gpu_memory import gpu_devices
+from sidecar.gpu_memory.gpu_devices import GpuMemory
+from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.service.facade import Service
 from sidecar.workers.engine_host import Lodging
 
 TOO_LARGE = "CUDA out of memory: the model takes 16.5 GB, 3.0 GB are free."
@@ -58,7 +58,7 @@ async def test_background_work_that_fails_is_in_the_log_with_its_cause(
     async def go_on(self: object) -> None:
         raise RuntimeError("nobody thought of this")
 
-    monkeypatch.setattr(devices.GpuWatch, "go_on", go_on)
+    monkeypatch.setattr(gpu_devices.GpuWatch, "go_on", go_on)
     settings = Settings(engine="scripted")
     service = Service(settings, choose(settings))
     await service.open()
@@ -84,9 +84,9 @@ async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answe
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name that is none")
         return gpu
 
-    monkeypatch.setattr(devices, "gpu_memory", driver)
-    monkeypatch.setattr(devices, "LOOK_S", 0.001)
-    monkeypatch.setattr(devices, "SILENT_LOOK_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "gpu_memory", driver)
+    monkeypatch.setattr(gpu_devices, "LOOK_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "SILENT_LOOK_S", 0.001)
     settings = Settings(engine="scripted")
     service = Service(settings, choose(settings))
     service.fleet._devices.gpu.begin()

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import errors, private
-from sidecar.auth.credentials import with_token
+from sidecar import errors, files
 from sidecar.auth.self_signed_certificate import Pair
-from sidecar.config import servers
-from sidecar.config.address import upstream_of
+from sidecar.auth.startup_token import with_token
+from sidecar.config import remote_server
+from sidecar.config.remote_server import upstream_of
 from sidecar.config.settings import Settings, load_settings
+from sidecar.files import Watched
 from sidecar.server import tls
-from sidecar.storage.key import journal_key
-from sidecar.watched import Watched
+from sidecar.storage.encryption import journal_key
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
 LONG_S = 20.0
@@ -28,7 +28,7 @@ SECRET = "a-token-of-enough-letters-for-anybody"
 READERS: dict[str, Callable[[Path], object]] = {
     "a token": lambda path: with_token(load_settings(token_file=path)),
     "a journal's key": lambda path: journal_key(load_settings(journal_key_file=path)),
-    "another server's key": lambda path: servers.key(None, path, "llm"),
+    "another server's key": lambda path: remote_server.key(None, path, "llm"),
     "settings": lambda path: load_settings(config=path),
 }
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
@@ -59,7 +59,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 def test_a_pipe_that_nobody_writes_to_is_refused_after_a_while(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private, "PIPE_S", 0.05)
+    monkeypatch.setattr(files, "PIPE_S", 0.05)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     assert "said nothing to its end" in refused(READERS[what], pipe)
@@ -80,7 +80,7 @@ def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read()
             0.05, lambda: (os.write(start, SECRET[9:].encode()), os.close(start))
         )
         rest.start()
-        found = [private.read(Path(f"/dev/fd/{end}"), 100, private=True) for _ in range(2)]
+        found = [files.read(Path(f"/dev/fd/{end}"), 100, private=True) for _ in range(2)]
         assert found == [SECRET.encode()] * 2
     finally:
         os.close(end)
@@ -96,7 +96,7 @@ def test_a_pipe_that_others_may_read_or_that_says_too_much_is_refused_as_a_file_
         writer = threading.Thread(target=pipe.write_text, args=(SECRET,))
         writer.start()
         with pytest.raises(errors.SettingsInvalid, match=said):
-            private.read(pipe, most, private=True)
+            files.read(pipe, most, private=True)
         writer.join(LONG_S)
 
 
@@ -109,7 +109,7 @@ def test_a_pipe_is_not_looked_at_again_and_a_folder_is_no_secret(tmp_path: Path)
     assert not watched.look()
     assert reads == [pipe]
     with pytest.raises(errors.SettingsInvalid, match="directory"):
-        private.read(tmp_path, 100)
+        files.read(tmp_path, 100)
 
 
 def test_a_secret_is_what_its_file_holds(tmp_path: Path) -> None:

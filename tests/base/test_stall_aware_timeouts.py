@@ -7,7 +7,7 @@ import socket
 
 from service_process import PATIENCE_S, stand_still, until
 
-from sidecar.waiting import Alarm, comes
+from sidecar.concurrency import Alarm, comes
 
 
 async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:

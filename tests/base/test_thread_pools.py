@@ -14,7 +14,7 @@ import pytest
 from open_descriptors import opened
 from service_process import PATIENCE_S
 
-from sidecar.threads import Threads
+from sidecar.concurrency import Threads
 
 
 class Thing:
@@ -116,7 +116,7 @@ async def test_whoever_gives_up_before_there_is_a_thread_leaves_no_descriptor(
 def test_the_end_of_the_process_waits_for_no_disk() -> None:
     code = """
 import asyncio, threading
-from sidecar.threads import Threads
+from sidecar.concurrency import Threads
 
 async def main():
     asyncio.ensure_future(Threads("hangs", 1).run(threading.Event().wait))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from vibevoice_asr_client import transport
 
-from sidecar.api import connection
-from sidecar.api.http import sse
+from sidecar.api import live_routes
+from sidecar.api.http import responses
 from sidecar.audio import ffmpeg
 from sidecar.config.settings import Settings
 from sidecar.server import port_owner
-from sidecar.upstream import server
-from sidecar.workers import audio_probe, worker
+from sidecar.upstream import upstream_client
+from sidecar.workers import audio_probe, worker_process
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.service"
 
@@ -23,7 +23,7 @@ def default(name: str) -> float:
 
 
 def test_two_keep_alives_come_before_a_reader_gives_up_a_silent_answer() -> None:
-    assert min(transport.SILENCE_S, server.SILENCE_S) > 2 * sse.KEEP_ALIVE_S
+    assert min(transport.SILENCE_S, upstream_client.SILENCE_S) > 2 * responses.KEEP_ALIVE_S
 
 
 def test_a_decoder_that_hangs_is_named_before_its_process_is_taken_for_hung() -> None:
@@ -31,7 +31,7 @@ def test_a_decoder_that_hangs_is_named_before_its_process_is_taken_for_hung() ->
 
 
 def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
-    takes_s = default("shutdown_grace") + worker.EXIT_GRACE_S + connection.FAREWELL_S
+    takes_s = default("shutdown_grace") + worker_process.EXIT_GRACE_S + live_routes.FAREWELL_S
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
     assert takes_s < port_owner.STOP_S
     assert takes_s < int(patience)

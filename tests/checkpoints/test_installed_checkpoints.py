@@ -17,9 +17,17 @@ from hypothesis import strategies as st
 from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
 
 from sidecar import errors
-from sidecar.checkpoints.cache import cache_folder, cache_root
-from sidecar.checkpoints.checkpoint import check_safetensors, read_checkpoint
-from sidecar.checkpoints.weights import REPOSITORY, find_checkpoint, repository
+from sidecar.checkpoints.checkpoint import (
+    cache_folder,
+    cache_root,
+    check_safetensors,
+    read_checkpoint,
+)
+from sidecar.checkpoints.installed_checkpoints import (
+    VIBEVOICE_REPOSITORY,
+    find_checkpoint,
+    vibevoice_repository,
+)
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -29,7 +37,9 @@ def folder(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "checkpoint")
 
 
-def cached(root: Path, commit: str = NEW, repo: str = REPOSITORY, main: bool = False) -> Path:
+def cached(
+    root: Path, commit: str = NEW, repo: str = VIBEVOICE_REPOSITORY, main: bool = False
+) -> Path:
     """A checkpoint in a cache, at a commit."""
     store = cache_folder(repo, root)
     if main:
@@ -52,12 +62,12 @@ def cached(root: Path, commit: str = NEW, repo: str = REPOSITORY, main: bool = F
     ],
 )
 def test_the_names_people_use_lead_to_the_right_repository(name):
-    assert repository(name) == "microsoft/VibeVoice-ASR-HF"
+    assert vibevoice_repository(name) == "microsoft/VibeVoice-ASR-HF"
 
 
 @pytest.mark.parametrize("name", ["someone/vibevoice-asr", "microsoft/phi-4", "A-1.b/c_D"])
 def test_another_repository_keeps_its_name(name):
-    assert repository(name) == name
+    assert vibevoice_repository(name) == name
 
 
 @pytest.mark.parametrize(
@@ -65,7 +75,7 @@ def test_another_repository_keeps_its_name(name):
 )
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(errors.RepositoryNotFound, match="not the name"):
-        repository(name)
+        vibevoice_repository(name)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +179,7 @@ def test_where_none_is_whole_the_first_s_trouble_is_told(tmp_path):
     (cached(tmp_path, OLD) / "config.json").write_text("{")
     with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]) as caught:
         find_checkpoint(tmp_path)
-    assert caught.value.hint.endswith(f"vibevoice-asr pull {REPOSITORY}")
+    assert caught.value.hint.endswith(f"vibevoice-asr pull {VIBEVOICE_REPOSITORY}")
 
 
 def test_models_that_speak_do_not_count_when_a_cache_is_searched(tmp_path):
@@ -302,8 +312,9 @@ def test_a_link_to_a_blob_that_is_gone_is_a_missing_file(folder):
 
 def test_looking_for_a_checkpoint_imports_nothing_heavy(folder):
     code = (
-        "import sys; from pathlib import Path; from sidecar.engines import choice\n"
-        "from sidecar.checkpoints import weights\n"
+        "import sys; from pathlib import Path; from sidecar.engines import engine_selection as "
+        "choice\n"
+        "from sidecar.checkpoints import installed_checkpoints as weights\n"
         f"weights.find_checkpoint(Path({str(folder)!r}))\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )

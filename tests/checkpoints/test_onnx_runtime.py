@@ -17,7 +17,7 @@ def test_what_runs_the_models_leaves_no_trace_of_the_machine(tmp_path: Path) -> 
     """Its telemetry begins with a file that numbers the machine."""
     code = (
         "import numpy, time\n"
-        "from sidecar.diarization.models import load_models\n"
+        "from sidecar.diarization.speaker_models import load_models\n"
         "models = load_models()\n"
         "models.trunk.run(None, {'fbank': numpy.zeros((1, 200, 80), numpy.float32)})\n"
         "time.sleep(0.5)\n"
@@ -37,7 +37,7 @@ def test_it_is_imported_in_one_place_only() -> None:
         for name in node.names
         if name.name.partition(".")[0] == "onnxruntime"
     }
-    assert importers == {"checkpoints/inference.py"}
+    assert importers == {"checkpoints/onnx_runtime.py"}
 
 
 def in_type_checking(path: Path, node: ast.Import) -> bool:

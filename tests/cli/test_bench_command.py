@@ -17,13 +17,19 @@ from service_process import Server
 from websockets.sync.server import ServerConnection, serve
 
 from sidecar import errors
-from sidecar.cli import run, streaming, sweep, talking
-from sidecar.cli.bounds import bound_of
-from sidecar.cli.course import Mode, course_of, starts
-from sidecar.cli.figures import NAMES, centile, figures_of, ratios
-from sidecar.cli.rendering import format_of, render
-from sidecar.cli.sample import utterances
-from sidecar.cli.visit import Turn, Visit
+from sidecar.cli import load_clients, load_run, load_target, talk
+from sidecar.cli.load_statistics import (
+    NAMES,
+    Turn,
+    Visit,
+    bound_of,
+    centile,
+    figures_of,
+    format_of,
+    ratios,
+    render,
+)
+from sidecar.cli.load_target import Mode, course_of, starts, utterances
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -47,7 +53,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
-    monkeypatch.setattr(sweep, "SETTLE_S", 0.2)
+    monkeypatch.setattr(load_run, "SETTLE_S", 0.2)
 
 
 def url(server: Server) -> str:
@@ -77,7 +83,7 @@ def test_a_sweep_tells_what_so_many_sessions_got(
     log = tmp_path / "sessions.csv"
     words = ["--sessions", "2,4", "--mode", mode, "--pause", "0.8", "--format", "csv", *QUICK]
     logging = ["--session-log-path", str(log), "--max-session-logs", "4"]
-    code = run(["bench", "live", "--server", url(slow), "--wire", wire, *words, *logging])
+    code = talk(["bench", "live", "--server", url(slow), "--wire", wire, *words, *logging])
     said = capsys.readouterr()
     assert code == 0, said.err
     two, four = rows(said.out)
@@ -109,7 +115,7 @@ def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     words = ["--sessions", "1,2", "--against", url(server), *QUICK]
     # It takes at least half a second longer: more than a tenth of the other's time on any machine.
     bounds = ["--fail-if", "final_p50>0.1x", "--fail-if", "errors>0"]
-    code = run(["bench", "live", "--server", url(slow), *words, *bounds])
+    code = talk(["bench", "live", "--server", url(slow), *words, *bounds])
     said = capsys.readouterr()
     assert code == 1
     order = [line.split(": ")[1] for line in said.err.splitlines() if " x " in line]
@@ -134,7 +140,7 @@ def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFix
         "--format",
         "jsonl",
     ]
-    code = run(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
+    code = talk(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
     said = capsys.readouterr()
     assert code == 0, said.err
     one, other = (json.loads(line) for line in said.out.splitlines())
@@ -148,7 +154,7 @@ def test_who_says_nothing_is_held_and_no_more(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
-    assert run(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
+    assert talk(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["held"], row["turns"], row["final_p50"], row["audio_per_s"]) == (2, 0, None, 0)
 
@@ -157,8 +163,8 @@ def test_who_says_nothing_is_held_and_no_more(
 def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(streaming, "READY_S", 0.1)
-    monkeypatch.setattr(talking, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(load_clients, "READY_S", 0.1)
+    monkeypatch.setattr(load_target, "PATIENCE_S", 0.3)
 
     def listen(socket: ServerConnection) -> None:
         for _ in socket:
@@ -168,7 +174,7 @@ def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
         threading.Thread(target=mute.serve_forever, daemon=True).start()
         where = f"http://127.0.0.1:{mute.socket.getsockname()[1]}"
         words = ["--sessions", "2", "--warm-up", "0", "--format", "jsonl", *QUICK]
-        assert run(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
+        assert talk(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
         mute.shutdown()
     said = capsys.readouterr()
     assert json.loads(said.out)["errors"] == 2
@@ -183,7 +189,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     for wire, other in (("jobs", "openai"), ("transcribe", "jobs")):
         words = ["--sessions", "2", "--wire", wire, "--against", other, "--format", "jsonl"]
         assert (
-            run(["bench", "files", str(tmp_path / "voice.wav"), "--server", url(server), *words])
+            talk(["bench", "files", str(tmp_path / "voice.wav"), "--server", url(server), *words])
             == 0
         )
         for line in capsys.readouterr().out.splitlines():
@@ -192,7 +198,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
             assert row["audio_per_s"] > 0
             assert 0 < row["rtf_p50"] <= row["rtf_p99"]
             assert (row["first_p50"] is None) == (not row["side"].startswith("jobs"))
-    assert run(["bench", "files", str(tmp_path / "not.wav"), "--server", url(server)]) == 1
+    assert talk(["bench", "files", str(tmp_path / "not.wav"), "--server", url(server)]) == 1
     assert "not.wav: The content is not audio" in capsys.readouterr().err
 
 
@@ -215,7 +221,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
 def test_what_is_wrong_is_said_in_a_line(
     words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["bench", *words]) == code
+    assert talk(["bench", *words]) == code
     written = capsys.readouterr()
     assert said in written.err
     assert (written.out, len(written.err.splitlines())) == ("", 1)
@@ -227,10 +233,10 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(["bench", "live", "--server", url(server), "--wire", "grpc"]) == 1
+    assert talk(["bench", "live", "--server", url(server), "--wire", "grpc"]) == 1
     assert "--grpc-port" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "grpc", None)
-    assert run(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
+    assert talk(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
     assert "pip install 'vibevoice-asr[grpc]'" in capsys.readouterr().err
 
 

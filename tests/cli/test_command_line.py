@@ -21,13 +21,13 @@ import tiny_vibevoice
 from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import __version__, errors
+from sidecar.cli.audio_input import output_names
+from sidecar.cli.common_options import SPELLED
 from sidecar.cli.doctor import READY, Finding, State, next_step
-from sidecar.cli.flags import SPELLED
-from sidecar.cli.recordings import output_names
 from sidecar.cli.transcribe import Order
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.workers import worker
+from sidecar.interfaces.engine_interface import LoadOptions
+from sidecar.workers import worker_process
 
 BECKETT = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
 SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
@@ -600,8 +600,8 @@ def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
 
 
 async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
-    monkeypatch.setattr(worker, "worker_command", lambda: [command(), "worker"])
-    child = worker.Worker("frozen")
+    monkeypatch.setattr(worker_process, "worker_command", lambda: [command(), "worker"])
+    child = worker_process.Worker("frozen")
     try:
         assert await child.ask("load", engine="scripted", options=LoadOptions().to_wire()) == {
             "loaded": 1.0

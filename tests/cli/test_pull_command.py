@@ -29,7 +29,7 @@ from service_process import PATIENCE_S, shown_on, wait_until
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import PULLED, read_checkpoint
-from sidecar.checkpoints.weights import REPOSITORY
+from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY
 from sidecar.cli import pull
 from sidecar.config.settings import Settings
 
@@ -49,7 +49,7 @@ class Shell:
             if not key.startswith(("VIBEVOICE", "HF_", "HUGGING", "XDG_CACHE"))
         }
         self.cache = home / "huggingface" / "hub"
-        self.repository = self.cache / f"models--{REPOSITORY.replace('/', '--')}"
+        self.repository = self.cache / f"models--{VIBEVOICE_REPOSITORY.replace('/', '--')}"
         self.folder = self.repository / "snapshots" / COMMIT
         self.env = {
             **outer,
@@ -92,7 +92,7 @@ class Shell:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    with Hub({REPOSITORY: write_checkpoint(tmp_path / "published")}) as hub:
+    with Hub({VIBEVOICE_REPOSITORY: write_checkpoint(tmp_path / "published")}) as hub:
         yield hub
 
 
@@ -117,11 +117,11 @@ def check_one_line(run: subprocess.CompletedProcess[str], *parts: str) -> None:
 
 
 def said_at(commit: str) -> str:
-    return f"vibevoice-asr: {REPOSITORY} at commit {commit}\n"
+    return f"vibevoice-asr: {VIBEVOICE_REPOSITORY} at commit {commit}\n"
 
 
 def size_of(hub: Hub, name: str) -> int:
-    return (hub.repos[REPOSITORY] / name).stat().st_size
+    return (hub.repos[VIBEVOICE_REPOSITORY] / name).stat().st_size
 
 
 def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that_is_said(
@@ -130,7 +130,7 @@ def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that
     run = shell.pull()
     assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
     assert run.stdout == f"{shell.folder}\n"
-    check_same(shell.folder, hub.repos[REPOSITORY])
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
     assert read_checkpoint(shell.folder).revision == COMMIT
     assert shell.left("blobs/*.incomplete") == []
 
@@ -140,7 +140,7 @@ def test_other_tools_find_what_was_pulled(shell, hub):
     asked = dict(hub.sent)
     code = (
         "import sys; from huggingface_hub import hf_hub_download as get\n"
-        f"for name in {SHARDS!r}: print(get({REPOSITORY!r}, name, revision='v1'))"
+        f"for name in {SHARDS!r}: print(get({VIBEVOICE_REPOSITORY!r}, name, revision='v1'))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -162,7 +162,7 @@ def test_a_second_pull_downloads_nothing(shell, hub):
 
 
 def test_only_files_of_a_checkpoint_are_fetched(shell, hub, tmp_path):
-    published = hub.repos[REPOSITORY]
+    published = hub.repos[VIBEVOICE_REPOSITORY]
     extra = ["pytorch_model.bin", "weights.pt", "model.pkl", "modeling_evil.py", "README.md"]
     for name in extra:
         (published / name).write_bytes(b"not wanted")
@@ -185,14 +185,14 @@ def test_a_connection_that_breaks_off_goes_on_where_it_was(shell, hub):
     for name in SHARDS:
         assert hub.sent[name] == size_of(hub, name)
         assert hub.begins[name][1] in (200_000, 300_000)
-    check_same(shell.folder, hub.repos[REPOSITORY])
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
 def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
     hub.cut, hub.ranges = {SHARDS[0]: 200_000}, False
     assert shell.pull().returncode == 0
     assert hub.begins[SHARDS[0]] == [0, 0]
-    check_same(shell.folder, hub.repos[REPOSITORY])
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
 @posix
@@ -227,13 +227,13 @@ def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, h
     assert hub.begins[SHARDS[0]][-1] == here
     assert hub.sent[SHARDS[0]] - before == size_of(hub, SHARDS[0]) - here
     assert hub.sent[SHARDS[1]] == size_of(hub, SHARDS[1])
-    check_same(shell.folder, hub.repos[REPOSITORY])
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
 def test_a_file_that_came_altered_is_deleted_and_named(shell, hub):
     hub.alter = {SHARDS[1]}
     check_one_line(shell.pull(), SHARDS[1], "checksum", "deleted")
-    digest = hashlib.sha256((hub.repos[REPOSITORY] / SHARDS[1]).read_bytes()).hexdigest()
+    digest = hashlib.sha256((hub.repos[VIBEVOICE_REPOSITORY] / SHARDS[1]).read_bytes()).hexdigest()
     assert shell.left(f"blobs/{digest}*") == []
     assert shell.left(f"snapshots/*/{SHARDS[1]}") == []
     hub.alter = set()
@@ -258,7 +258,7 @@ def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(shell, hub):
     assert f"{SHARDS[0]} is damaged" in run.stderr
     changed = {name for name in hub.sent if hub.sent[name] != sent[name]}
     assert changed == {SHARDS[0]}
-    check_same(shell.folder, hub.repos[REPOSITORY])
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
 def test_a_download_that_does_not_fit_is_refused_before_it_begins(shell, hub):
@@ -271,10 +271,10 @@ def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_el
     run = shell.pull("--to", "models/new")
     folder = shell.home / "models" / "new"
     assert (run.returncode, run.stdout) == (0, f"{folder}\n")
-    check_same(folder, hub.repos[REPOSITORY])
-    published = {path.name for path in hub.repos[REPOSITORY].iterdir()}
+    check_same(folder, hub.repos[VIBEVOICE_REPOSITORY])
+    published = {path.name for path in hub.repos[VIBEVOICE_REPOSITORY].iterdir()}
     assert {path.name for path in folder.iterdir()} == {*published, PULLED}
-    note = {"repository": REPOSITORY, "revision": "main", "commit": COMMIT}
+    note = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": COMMIT}
     assert json.loads((folder / PULLED).read_text("utf-8")) == note
     assert read_checkpoint(folder).revision == COMMIT
     sent = dict(hub.sent)
@@ -324,7 +324,7 @@ def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hu
 def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     hub.commit, hub.alter = NEWER, {SHARDS[1]}
-    weights = hub.repos[REPOSITORY] / SHARDS[1]
+    weights = hub.repos[VIBEVOICE_REPOSITORY] / SHARDS[1]
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert shell.pull("--to", "models", "--revision", "main").returncode != 0
     assert not (shell.home / "models" / PULLED).exists()
@@ -334,7 +334,7 @@ def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
 
 def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
-    gone = {"repository": REPOSITORY, "revision": "main", "commit": "c" * 40}
+    gone = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": "c" * 40}
     (shell.home / "models" / PULLED).write_text(json.dumps(gone))
     run = shell.pull("--to", "models")
     assert run.returncode == 1
@@ -343,7 +343,7 @@ def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub)
 
 
 def test_a_hub_that_answers_with_another_commit_is_refused(shell, hub):
-    hub.body = json.dumps({"id": REPOSITORY, "sha": NEWER, "siblings": []}).encode()
+    hub.body = json.dumps({"id": VIBEVOICE_REPOSITORY, "sha": NEWER, "siblings": []}).encode()
     check_one_line(shell.pull("--revision", COMMIT), "no model hub")
 
 
@@ -445,7 +445,7 @@ def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
         hub.go_on.set()
         first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 0
-    check_same(shell.folder, hub.repos[REPOSITORY])
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
 @posix
@@ -465,7 +465,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
     shown = shown_on(ours)
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out.decode()) == (0, f"{shell.folder}\n")
-    for part in (REPOSITORY.encode(), b"1.0/1.0 MB", b"B/s", b"0:00:0"):
+    for part in (VIBEVOICE_REPOSITORY.encode(), b"1.0/1.0 MB", b"B/s", b"0:00:0"):
         assert part in shown
 
 
@@ -490,7 +490,7 @@ def test_serve_downloads_what_was_allowed_or_agreed_to(
     monkeypatch.setattr(sys, "stdin", _Keyboard(answer))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     pull.provide(Settings(engine="vibevoice", allow_download=allowed))
-    assert asked == ([REPOSITORY] if fetched else [])
+    assert asked == ([VIBEVOICE_REPOSITORY] if fetched else [])
     said = capsys.readouterr()
     assert said.out == ""
     assert ("16.7 GB" in said.err) is (allowed or answer is not None)
@@ -519,7 +519,7 @@ def test_a_checkpoint_that_was_named_is_never_replaced_by_a_download(tmp_path, m
 def test_without_the_package_that_downloads_the_command_for_it_is_said(monkeypatch):
     monkeypatch.setattr(pull, "find_spec", lambda name: None)
     with pytest.raises(errors.EngineUnavailable) as caught:
-        pull.fetch(REPOSITORY)
+        pull.fetch(VIBEVOICE_REPOSITORY)
     assert "pip install" in caught.value.hint
 
 

@@ -14,13 +14,11 @@ from service_process import PATIENCE_S, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
-from sidecar.checkpoints import growing, voice_download
-from sidecar.checkpoints.file_server import ServedFile
-from sidecar.checkpoints.growing import Meter
-from sidecar.checkpoints.pulled import LIST, Pulled, PulledFile, PulledVoice
-from sidecar.checkpoints.voice_download import pull
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.interfaces.voice import SayOptions
+from sidecar.checkpoints import download_files, voice_download
+from sidecar.checkpoints.download_files import Meter
+from sidecar.checkpoints.installed_checkpoints import LIST, Pulled, PulledFile, PulledVoice
+from sidecar.checkpoints.voice_download import ServedFile, pull
+from sidecar.interfaces.engine_interface import LoadOptions, SayOptions
 from sidecar.tts import create_voice
 
 MODEL, CONFIG = "kokoro/model.onnx", "kokoro/config.json"
@@ -45,7 +43,7 @@ class Told(Meter):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VoiceServer]:
-    monkeypatch.setattr(growing, "RETRY_S", 0.0)
+    monkeypatch.setattr(download_files, "RETRY_S", 0.0)
     with VoiceServer(dict(FILES)) as one:
         yield one
 

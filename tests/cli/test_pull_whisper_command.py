@@ -12,8 +12,8 @@ from model_hub import COMMIT, Hub
 from test_pull_command import Shell, check_one_line, check_same
 
 from sidecar import errors
-from sidecar.checkpoints.cache import cache_folder
-from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, wanted
+from sidecar.checkpoints.checkpoint import cache_folder
+from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2, TRANSFORMERS, wanted
 from sidecar.checkpoints.whisper_checkpoints import (
     BEST_FIRST,
     NAMES,

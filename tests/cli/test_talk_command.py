@@ -20,7 +20,8 @@ from scripted_speech import RATE, talk
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 
 from sidecar import errors
-from sidecar.cli import player, run
+from sidecar.cli import talk as cli_talk
+from sidecar.cli import talk_screen
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 LONG = "This is a long answer that goes on and on, so that somebody can say something before."
@@ -224,7 +225,7 @@ def test_what_is_wrong_is_said_in_a_line(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    assert run(["talk", *words]) == code
+    assert cli_talk(["talk", *words]) == code
     written = capsys.readouterr()
     assert said in written.err
     assert written.out == ""
@@ -280,8 +281,8 @@ def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
-    monkeypatch.setattr(player, "library", lambda: device)
-    loud = player.Loudspeaker(None, 1000)
+    monkeypatch.setattr(talk_screen, "library", lambda: device)
+    loud = talk_screen.Loudspeaker(None, 1000)
     loud.begin(3)
     loud.add(b"\1\1" * 1000)
     assert device.asks(700) == b"\1\1" * 700
@@ -300,7 +301,7 @@ def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
 
 
 def test_a_refusal_is_understood_before_and_behind_the_beginning() -> None:
-    from sidecar.cli.wire import error_of
+    from sidecar.cli.talk_client import error_of
 
     old = error_of({"type": "error", "message": "There are enough. (talk_full)"})
     assert (type(old), old.detail) == (errors.TalkFull, "There are enough.")

@@ -18,8 +18,8 @@ from vibevoice_asr_client.vvv import EventType, VibevoiceClient
 
 from sidecar import errors
 from sidecar.cli import watch_folder
+from sidecar.cli.audio_input import in_folder, key_of, open_file, spread, write
 from sidecar.cli.backends import Where, backend
-from sidecar.cli.recordings import in_folder, key_of, open_file, spread, write
 from sidecar.cli.transcribe import Order, run
 from sidecar.cli.watch_folder import Look, Settling
 

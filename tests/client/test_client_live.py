@@ -36,10 +36,10 @@ from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import live_event_of
 from vibevoice_asr_client.live_stream import Stream
 
-from sidecar.api.live_dialect import event_message
-from sidecar.cli import remote
+from sidecar.api.live_messages import event_message
+from sidecar.cli import remote_service
 from sidecar.interfaces import live_events
-from sidecar.live.sessions.told import Numbered
+from sidecar.live.sessions.event_log import Numbered
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
 
 SOON = Retry(attempts=20, first_s=0.01, longest_s=0.05)
@@ -288,7 +288,7 @@ def test_an_event_comes_out_as_it_went_in(event: live_events.LiveEvent) -> None:
     said = live_event_of(json.loads(event_message(Numbered(7, event))))
     assert said is not None
     assert said.number == 7
-    assert remote.live_event_of(said) == event
+    assert remote_service.live_event_of(said) == event
 
 
 def test_there_is_no_other_event() -> None:

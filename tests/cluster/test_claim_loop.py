@@ -22,25 +22,30 @@ from instrumented_slot import Companies, OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.source import AudioSource
-from sidecar.cluster import node
+from sidecar.audio.audio_source import AudioSource
+from sidecar.cluster import claim_loop
+from sidecar.cluster.claim_loop import AT_ONCE, Judging, Node
 from sidecar.cluster.claims import JUDGED_S, Offer
-from sidecar.cluster.judging import AT_ONCE, Judging
-from sidecar.cluster.node import Node
-from sidecar.interfaces.engine import Precision, TranscribeOptions
-from sidecar.jobs.counted import Counted
-from sidecar.jobs.events import Begun, Cancelled, Crashed, Interrupted, PutBack, Reported
-from sidecar.jobs.job import Job
-from sidecar.jobs.lane import Terms
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord, JobState
-from sidecar.observability.outcomes import Outcomes
-from sidecar.observability.tally import JobTally
-from sidecar.storage import retrying
-from sidecar.threads import Threads
+from sidecar.concurrency import Threads
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_record import (
+    Begun,
+    Cancelled,
+    Crashed,
+    Interrupted,
+    JobRecord,
+    JobState,
+    PutBack,
+    Reported,
+)
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_telemetry import Counted
+from sidecar.observability.metrics import JobTally, Outcomes
+from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
-from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.engine_lifecycle import SlotState
 
 NEVER_S = 1e6
 
@@ -112,11 +117,11 @@ async def services(count: int, shared: SharedJobs) -> AsyncIterator[list[Service
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that come often; an engine at half a second a recording, with a checkpoint for each
     second."""
-    monkeypatch.setattr(node, "CHECK_S", 0.05)
-    monkeypatch.setattr(node, "LOOK_S", 0.1)
-    monkeypatch.setattr(node, "REST_S", 0.05)
-    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(retrying, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(claim_loop, "CHECK_S", 0.05)
+    monkeypatch.setattr(claim_loop, "LOOK_S", 0.1)
+    monkeypatch.setattr(claim_loop, "REST_S", 0.05)
+    monkeypatch.setattr(postgres_database, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(postgres_database, "LONGEST_PAUSE_S", 0.05)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
 
@@ -173,7 +178,7 @@ async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
 async def test_an_idle_node_that_is_told_of_a_job_claims_it_at_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "LOOK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "LOOK_S", NEVER_S)
     async with services(1, shared) as (one,):
         await until(lambda: "claim" in one.claims.calls)
         await ended(shared, sent(shared, recording))
@@ -194,7 +199,7 @@ async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_re
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
-    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
     async with services(1, shared) as (first,):
         job_id = sent(shared, recording)
         await until(lambda: changes(shared, job_id, Reported) and shared.get(job_id).settled)
@@ -230,7 +235,7 @@ async def test_a_job_that_is_cancelled_elsewhere_stops_at_once_where_it_runs(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
     async with services(1, shared) as (one,):
         job_id, next_id = sent(shared, recording), sent(shared, recording)
         await until(lambda: shared.get(job_id).state is JobState.RUNNING)
@@ -257,7 +262,7 @@ async def test_claims_are_checked_at_once_after_notices_may_have_been_missed(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.claims.deaf = True
         job_id = sent(shared, recording)
@@ -306,7 +311,7 @@ async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
-    monkeypatch.setattr(node, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.beside = lambda record: 2
         monkeypatch.setattr(one.companies.__class__, "__call__", lambda self, jobs, _: [next(jobs)])
@@ -474,7 +479,7 @@ async def test_a_node_that_closes_without_a_drain_gives_its_jobs_back(
 async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_than_it_must(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "GIVING_S", 0.1)
+    monkeypatch.setattr(claim_loop, "GIVING_S", 0.1)
     async with services(1, shared) as (one,):
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
@@ -492,7 +497,7 @@ async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_tha
 async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_back_in_time(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "GIVING_S", 0.0)
+    monkeypatch.setattr(claim_loop, "GIVING_S", 0.0)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
     async with services(1, shared) as (one,):
         job_id = sent(shared, recording)
@@ -511,7 +516,7 @@ async def test_a_claim_that_is_not_answered_before_the_drain_is_given_back(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with services(1, shared) as (one,):
-        monkeypatch.setattr(retrying, "FIRST_PAUSE_S", NEVER_S)
+        monkeypatch.setattr(postgres_database, "FIRST_PAUSE_S", NEVER_S)
         one.claims.unanswered = 1
         sent(shared, recording)
         await until(lambda: shared.claimed)
@@ -614,7 +619,7 @@ async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_atte
 async def test_a_node_that_cannot_reach_the_storage_rests(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "REST_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "REST_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.fault = errors.StorageUnreachable()
         job_id = sent(shared, recording)
@@ -725,9 +730,9 @@ async def test_checkpoints_of_a_job_that_has_ended_have_no_state(
 async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", 0.1)
-    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
-    monkeypatch.setattr("sidecar.workers.pulse.CANCEL_GRACE_S", 4.0)
+    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
+    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     manner = replace(OverheardSlot.manner, deaf_s=0.5)
     monkeypatch.setattr(OverheardSlot, "manner", manner)

@@ -10,12 +10,10 @@ from fake_claims import FakeClaims, SharedJobs
 from job_event_histories import submitted
 from service_process import until
 
-from sidecar.cluster.claims import Claim, Offer
-from sidecar.cluster.reporting import Reporter
-from sidecar.jobs.events import Begun, Change, Failed, Failure, JobEvent, Reported
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.record import JobState
-from sidecar.storage import retrying
+from sidecar.cluster.claims import Claim, Offer, Reporter
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_record import Begun, Change, Failed, Failure, JobEvent, JobState, Reported
+from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
 DONE = Reported(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
@@ -51,8 +49,8 @@ class Work:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(retrying, "FAULT_PAUSE_S", 0.01)
+    monkeypatch.setattr(postgres_database, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(postgres_database, "FAULT_PAUSE_S", 0.01)
 
 
 @pytest.fixture

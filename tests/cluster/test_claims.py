@@ -15,14 +15,12 @@ from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
 from sidecar.cluster import claims
-from sidecar.cluster.claims import Claim, Offer
-from sidecar.cluster.held import HeldClaims
-from sidecar.interfaces.engine import Precision, TranscribeOptions
-from sidecar.jobs import poison
-from sidecar.jobs.events import Begun, Crashed, Failure, Reported
-from sidecar.jobs.job import Job
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.record import JobRecord, JobState
+from sidecar.cluster.claims import Claim, HeldClaims, Offer
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs import job_record
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_record import Begun, Crashed, Failure, JobRecord, JobState, Reported
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.scheduler import AGED_S, PASSED_OVER_S, Moment, Priority, Shares, Waiting, turns
 from sidecar.transcripts.transcript import Checkpoint
 
@@ -188,7 +186,7 @@ async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
     for attempt in range(6):
         node = await shared.more()
         claim = await claimed(node)
-        assert poison.given_up(claim.record.crashes, claim.record.interruptions) is None
+        assert job_record.given_up(claim.record.crashes, claim.record.interruptions) is None
         changes = [Begun()]
         if attempt == 1:  # what died before that counts no more
             changes += [SETTLED, Crashed(), Begun()]  # type: ignore[list-item]
@@ -196,7 +194,7 @@ async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
         await die(node)
     record = (await claimed(shared.one)).record
     assert (record.id, record.crashes, record.interruptions) == (job.id, 1, 5)
-    error = poison.given_up(record.crashes, record.interruptions)
+    error = job_record.given_up(record.crashes, record.interruptions)
     assert error is not None
     assert "5 services" in error.detail
 

@@ -17,17 +17,19 @@ from shared_job_services import Services, services
 
 from sidecar import errors
 from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
-from sidecar.jobs.events import (
+from sidecar.jobs.job_record import (
     Begun,
     Change,
     Failed,
     Failure,
     Interrupted,
     JobEvent,
+    JobRecord,
+    JobState,
     PutBack,
     Reported,
+    advance,
 )
-from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))

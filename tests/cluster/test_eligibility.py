@@ -12,13 +12,13 @@ from job_event_histories import submitted
 from sidecar import errors
 from sidecar.cluster.eligibility import refusal, unschedulable
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import choose
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import Failure
-from sidecar.jobs.provision import Provision
+from sidecar.engines.engine_selection import choose
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_backend import Provision
+from sidecar.jobs.job_record import Failure
 from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.slot import EngineSlot
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import EngineSlot
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))

@@ -13,16 +13,14 @@ from instrumented_slot import OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.front import SharedQueue
-from sidecar.cluster.judging import Judging
-from sidecar.cluster.node import Node
-from sidecar.jobs.job import Job
-from sidecar.jobs.lane import Terms
-from sidecar.jobs.log import KeyTaken, MemoryLog
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord, JobState, RequestKey
-from sidecar.jobs.room import Hold
-from sidecar.threads import Threads
+from sidecar.cluster.claim_loop import Judging, Node
+from sidecar.cluster.front_queue import SharedQueue
+from sidecar.concurrency import Threads
+from sidecar.jobs.job_log import KeyTaken, MemoryLog
+from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_record import JobRecord, JobState, RequestKey
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Hold
 
 LIMIT = 3
 

@@ -11,10 +11,10 @@ from service_process import until
 from shared_job_services import DONE, SEGMENT, Service, service
 
 from sidecar import errors
-from sidecar.audio.source import Spool
-from sidecar.jobs.events import Begun, Cancelled
-from sidecar.jobs.job import Job
-from sidecar.storage.retrying import FAULT_PAUSE_S
+from sidecar.audio.audio_source import Spool
+from sidecar.jobs.job_record import Begun, Cancelled
+from sidecar.jobs.job_runner import Job
+from sidecar.storage.postgres_database import FAULT_PAUSE_S
 
 
 def job_of(record: object) -> Job:

@@ -15,7 +15,7 @@ from bench.deployment import deployment, postgres_is_here
 from bench.queue_clients import FORM, Recording
 from bench.serving import Server
 from bench.shared_kills import SETTLES, tried
-from sidecar.storage.timing import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.storage.postgres_settings import EXPIRY_LOOKS, HEARTBEAT_S
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 

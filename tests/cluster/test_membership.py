@@ -9,9 +9,8 @@ import pytest
 from shared_job_services import SEGMENT, service
 
 from sidecar.cluster.membership import Looks
-from sidecar.jobs.events import Begun, Interrupted
-from sidecar.jobs.record import JobState
-from sidecar.storage.timing import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.jobs.job_record import Begun, Interrupted, JobState
+from sidecar.storage.postgres_settings import EXPIRY_LOOKS, HEARTBEAT_S
 
 
 def looked(*looks: tuple[float, float, dict[str, int]]) -> list[str]:

@@ -24,7 +24,7 @@ from service_process import PATIENCE_S, wait_until
 from bench.deployment import COMMAND, NODE, Deployment, deployment, postgres_is_here
 from bench.queue_clients import FORM, Recording
 from bench.serving import ROOT
-from sidecar.storage.timing import HEARTBEAT_S
+from sidecar.storage.postgres_settings import HEARTBEAT_S
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 HERE, THERE = "10.251.7.1", "10.251.7.2"

@@ -16,19 +16,25 @@ from service_process import PATIENCE_S, until
 from shared_job_services import DONE, SAID, Service, Services, service, services, submitted
 
 from sidecar import errors
-from sidecar.audio.ref import Named
-from sidecar.audio.source import Spool
+from sidecar.audio.audio_source import Named, Spool
 from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import Begun, Edited, Failure, Reported
-from sidecar.jobs.log import KeyTaken
-from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_log import KeyTaken
+from sidecar.jobs.job_record import (
+    Begun,
+    Edited,
+    Failure,
+    JobRecord,
+    JobState,
+    Reported,
+    RequestKey,
+)
 from sidecar.jobs.recovery import KeptRecordings
-from sidecar.storage.retrying import patiently
-from sidecar.transcripts.edits import Rename
+from sidecar.storage.postgres_database import patiently
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript_edits import Rename
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
 """What is said, asked for, written by hand, and the name of a file."""

@@ -9,11 +9,10 @@ import pytest
 from shared_job_services import LIMITS, Service, kept, service, submitted
 
 from sidecar import errors
-from sidecar.audio.ref import nowhere
+from sidecar.audio.audio_source import nowhere
 from sidecar.cluster import shared_retention
-from sidecar.jobs.events import Edited
-from sidecar.jobs.record import JobRecord
-from sidecar.transcripts.edits import Rewrite
+from sidecar.jobs.job_record import Edited, JobRecord
+from sidecar.transcripts.transcript_edits import Rewrite
 
 
 async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:

@@ -15,7 +15,7 @@ from service_process import REPOSITORY
 
 from sidecar import errors
 from sidecar.cli import config
-from sidecar.config import original, values
+from sidecar.config import grpc_yaml_config
 from sidecar.config.settings import Settings, load_settings, unheeded
 
 SERVER = """
@@ -142,7 +142,7 @@ def test_flags_win_over_the_environment_over_the_yaml(
 
 
 def test_every_key_means_a_setting_that_there_is_or_none() -> None:
-    named = [key.setting for keys in original.SECTIONS.values() for key in keys.values()]
+    named = [key.setting for keys in grpc_yaml_config.SECTIONS.values() for key in keys.values()]
     assert {one for one in named if one} - {"language_fix"} <= set(Settings.model_fields)
 
 
@@ -191,10 +191,10 @@ def test_a_setting_that_our_own_file_misspells_is_an_error(tmp_path: Path) -> No
 
 def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing() -> None:
     content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
-    meant = original.meant([("model.yaml", content)])
+    meant = grpc_yaml_config.meant([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
-    timeless = original.meant([("server.yaml", {"server": {"decode_timeout_sec": 0}})])
-    assert timeless.settings == {"live_timeout": values.FOREVER_S}
+    timeless = grpc_yaml_config.meant([("server.yaml", {"server": {"decode_timeout_sec": 0}})])
+    assert timeless.settings == {"live_timeout": grpc_yaml_config.FOREVER_S}
 
 
 def test_a_converted_file_starts_the_service_with_the_same_settings(

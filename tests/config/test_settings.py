@@ -8,7 +8,7 @@ import pytest
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.cli.flags import describe
+from sidecar.cli.common_options import describe
 from sidecar.config.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ import pytest
 from bench import acoustic_echo
 from bench.acoustic_echo import RATE, Samples, pcm16
 from sidecar.conversation.acoustic_echo import EARLY_S, KEPT_S, MERGED_S, Evidence, alike, envelopes
-from sidecar.conversation.echo import ALIKE, OWN_WORDS_ALIKE
-from sidecar.interfaces.live import Encoding
-from sidecar.interfaces.voice import Sound
+from sidecar.conversation.barge_in import ALIKE, OWN_WORDS_ALIKE
+from sidecar.interfaces.engine_interface import Sound
+from sidecar.interfaces.live_engine import Encoding
 
 TIMES = 24
 

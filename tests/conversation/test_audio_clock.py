@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.conversation.clock import KEPT_S, SoundClock
+from sidecar.conversation.speech_input import KEPT_S, SoundClock
 
 
 def test_what_lies_before_the_end_of_a_chunk_was_said_that_much_before_it_came() -> None:

@@ -14,28 +14,37 @@ from conversation_simulator import voiced
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.conversation import ear
-from sidecar.conversation.events import Asked, Configured, Noted, Truncated, Typed
-from sidecar.conversation.llm.dialogue import Role
-from sidecar.conversation.llm.thinker import Repeat
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.outgoing import Out, Sent, TurnDropped, TurnTaken
-from sidecar.conversation.pacing import Client, Frame
-from sidecar.conversation.talk import MOST_UNREAD, Talk
-from sidecar.conversation.told import (
+from sidecar.conversation import speech_input
+from sidecar.conversation.conversation_events import (
+    Asked,
+    Configured,
+    Noted,
+    TalkOptions,
+    Truncated,
+    Typed,
+)
+from sidecar.conversation.conversation_loop import MOST_UNREAD, Talk
+from sidecar.conversation.llm.chat_completions import Repeat, Role
+from sidecar.conversation.output_queue import (
+    Client,
     Ending,
+    Frame,
     NothingSaid,
+    Out,
     PersonSaid,
     PersonStarted,
     PersonStopped,
     ReplyEnded,
     ReplyStarted,
     ReplyTruncated,
+    Sent,
+    TurnDropped,
+    TurnTaken,
 )
 from sidecar.interfaces import live_events
-from sidecar.interfaces.voice import SayOptions, Sound
+from sidecar.interfaces.engine_interface import SayOptions, Sound
+from sidecar.live.sessions.input_log import Held
 from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.sound import Held
 
 T = TypeVar("T")
 MANUAL = TalkOptions(ends_turns=False, answers=False, interruptible=False)
@@ -69,7 +78,7 @@ class Call:
     """A conversation, and its client."""
 
     def __init__(self, options: TalkOptions) -> None:
-        self.session = Session("n", "o", ear.options(), Bounds(), Held(1 << 20))
+        self.session = Session("n", "o", speech_input.options(), Bounds(), Held(1 << 20))
         self.voice = Voice()
         self.talk = Talk(
             self.session, Repeat(), self.voice, options, SayOptions(), client=Client(clears=True)

@@ -20,8 +20,7 @@ from s2s_client import Page, tone
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar import errors
-from sidecar.interfaces.engine import LoadOptions, Upstream
-from sidecar.interfaces.voice import SayOptions
+from sidecar.interfaces.engine_interface import LoadOptions, SayOptions, Upstream
 from sidecar.tts import openai_tts
 
 SHORT = "This is an answer."

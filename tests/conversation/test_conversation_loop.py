@@ -8,10 +8,20 @@ from conversation_simulator import RATE, Table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.commands import Command, Emit, Hush, Pause, Resume
-from sidecar.conversation.events import Cancelled, Played, Tick, Truncated, Typed, Voiced
-from sidecar.conversation.pacing import Client, Frame, Pacer
-from sidecar.conversation.told import ReplyEnded
+from sidecar.conversation.conversation_events import (
+    Cancelled,
+    Command,
+    Emit,
+    Hush,
+    Pause,
+    Played,
+    Resume,
+    Tick,
+    Truncated,
+    Typed,
+    Voiced,
+)
+from sidecar.conversation.output_queue import Client, Frame, Pacer, ReplyEnded
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve."
 

@@ -10,20 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation import echo
-from sidecar.conversation.commands import Think
-from sidecar.conversation.events import Stage
-from sidecar.conversation.history import History, bounded
-from sidecar.conversation.interruption import Verdict, goes_on, meaning, verdict
-from sidecar.conversation.llm.dialogue import Message, Role
-from sidecar.conversation.llm.thinker import Repeat
-from sidecar.conversation.options import Patience
-from sidecar.conversation.patience import patience
-from sidecar.conversation.reply import Reply
-from sidecar.conversation.sentences import Piece
-from sidecar.conversation.stages import Stages
-from sidecar.conversation.words import bare
-from sidecar.interfaces.voice import Mark, SayOptions, Sound
+from sidecar.conversation import barge_in
+from sidecar.conversation.barge_in import Verdict, goes_on, meaning, verdict
+from sidecar.conversation.chat_history import History, Reply, bounded
+from sidecar.conversation.conversation_events import Patience, Stage, Think
+from sidecar.conversation.conversation_loop import Stages
+from sidecar.conversation.end_of_turn import patience
+from sidecar.conversation.llm.chat_completions import Message, Repeat, Role
+from sidecar.conversation.tts_text import Piece, bare
+from sidecar.interfaces.engine_interface import Mark, SayOptions, Sound
 
 RATE = 1000
 
@@ -146,9 +141,9 @@ SAYING = "The capital of France is Paris, and it lies on the river Seine."
     ],
 )
 def test_own_words_are_words_of_what_is_said_in_their_order(text: str, own: bool) -> None:
-    assert echo.own_words(text, SAYING) is own
-    assert not echo.own_words("stop", "Please stop here.")
-    assert echo.own_words("stop here", "Please stop here.")
+    assert barge_in.own_words(text, SAYING) is own
+    assert not barge_in.own_words("stop", "Please stop here.")
+    assert barge_in.own_words("stop here", "Please stop here.")
 
 
 @pytest.mark.parametrize(
@@ -158,9 +153,9 @@ def test_own_words_are_words_of_what_is_said_in_their_order(text: str, own: bool
 def test_words_are_an_echo_by_the_sound_alone_and_their_own_need_less_of_it(
     likeness: float, own: bool, other: bool
 ) -> None:
-    assert echo.is_echo("Paris", likeness, SAYING) is own
-    assert echo.is_echo("pair is", likeness, SAYING) is other
-    assert not echo.is_echo("", likeness, SAYING)
+    assert barge_in.is_echo("Paris", likeness, SAYING) is own
+    assert barge_in.is_echo("pair is", likeness, SAYING) is other
+    assert not barge_in.is_echo("", likeness, SAYING)
 
 
 def sounded(text: str, seconds: float, *, whole: bool = True, marks: bool = False) -> Reply:

@@ -14,8 +14,9 @@ from conversation_simulator import silence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation import events as happened
-from sidecar.conversation.commands import (
+from sidecar.conversation import conversation_events
+from sidecar.conversation.barge_in import ALIKE
+from sidecar.conversation.conversation_events import (
     Command,
     Emit,
     Hush,
@@ -23,18 +24,17 @@ from sidecar.conversation.commands import (
     Recognise,
     Resume,
     Say,
+    Stage,
     Stop,
+    TalkEvent,
+    TalkOptions,
     Tell,
     Think,
     WakeAt,
 )
-from sidecar.conversation.echo import ALIKE
-from sidecar.conversation.events import Stage, TalkEvent
-from sidecar.conversation.llm.dialogue import Fragment, Role
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.person import RECOGNISER_S
-from sidecar.conversation.state_machine import Conversation
-from sidecar.conversation.told import (
+from sidecar.conversation.end_of_turn import RECOGNISER_S
+from sidecar.conversation.llm.chat_completions import Fragment, Role
+from sidecar.conversation.output_queue import (
     CallEnded,
     CallStarted,
     CallWritten,
@@ -48,9 +48,10 @@ from sidecar.conversation.told import (
     ReplyStarted,
     ReplyTruncated,
 )
-from sidecar.conversation.words import bare
+from sidecar.conversation.state_machine import Conversation
+from sidecar.conversation.tts_text import bare
 from sidecar.errors import EngineFailed
-from sidecar.interfaces.voice import Mark
+from sidecar.interfaces.engine_interface import Mark
 
 WORD_S = 0.3
 BROKEN = EngineFailed("It broke.")
@@ -222,7 +223,7 @@ class World:
         until = self.now + seconds
         while self.due is not None and self.due <= until:
             self.play_until(max(self.now, self.due))
-            self.take(happened.Tick(self.now))
+            self.take(conversation_events.Tick(self.now))
         self.play_until(until)
 
     def play_until(self, at: float) -> None:
@@ -231,19 +232,23 @@ class World:
             return
         ear = self.ears[self.playing]
         ear.at = min(ear.made, ear.at + passed)
-        self.take(happened.Played(self.now, self.playing, ear.at))
+        self.take(conversation_events.Played(self.now, self.playing, ear.at))
 
     def speak(self, number: int) -> None:
         if not self.speaking:
             self.utterance += number % 2 or not self.utterance
             self.stopped_at.pop(self.utterance, None)
             self.final.pop(self.utterance, None)
-            self.take(happened.SpeechStarted(self.now, self.utterance, max(0, self.now - 0.1)))
+            self.take(
+                conversation_events.SpeechStarted(self.now, self.utterance, max(0, self.now - 0.1))
+            )
         else:
             self.stopped_at[self.utterance] = max(0, self.now - 0.05)
             self.settle(self.utterance)
             self.take(
-                happened.SpeechStopped(self.now, self.utterance, self.stopped_at[self.utterance])
+                conversation_events.SpeechStopped(
+                    self.now, self.utterance, self.stopped_at[self.utterance]
+                )
             )
         self.speaking = not self.speaking
 
@@ -264,7 +269,7 @@ class World:
             return  # a recogniser has said it all, or more
         self.words_of[utterance] = text, upto
         self.settle(utterance)
-        self.take(happened.Words(self.now, utterance, text, upto))
+        self.take(conversation_events.Words(self.now, utterance, text, upto))
 
     def settle(self, utterance: int) -> None:
         """Words of all of an utterance that has stopped are final, unless they came too late."""
@@ -279,7 +284,7 @@ class World:
         likeness = (0.0, 0.3, 0.59, 0.9)[number % 4]
         if self.utterance not in self.final:
             self.sounds[self.utterance] = likeness
-            self.take(happened.Alike(self.now, self.utterance, likeness))
+            self.take(conversation_events.Alike(self.now, self.utterance, likeness))
 
     def think(self, number: int) -> None:
         """The thinker of this or of an earlier turn, which has not noticed yet, says more."""
@@ -289,10 +294,10 @@ class World:
         script, count = self.scripts[turn], self.thought[turn]
         counts = turn == self.talk.turn and turn not in self.over
         if number % 7 == 6:
-            self.take(happened.StageEnded(self.now, turn, Stage.THINKER))
+            self.take(conversation_events.StageEnded(self.now, turn, Stage.THINKER))
             self.thought[turn] = 99
         elif number % 23 == 22:
-            self.take(happened.StageFailed(self.now, turn, Stage.THINKER, BROKEN))
+            self.take(conversation_events.StageFailed(self.now, turn, Stage.THINKER, BROKEN))
             self.thought[turn] = 99
         else:
             letters = (chr(ord("a") + one % 26) for one in (turn // 26, turn, count))
@@ -300,7 +305,7 @@ class World:
             if counts and count < 99:
                 script.append(word)
                 self.thought[turn] += 1
-            self.take(happened.Token(self.now, turn, f"{word} "))
+            self.take(conversation_events.Token(self.now, turn, f"{word} "))
 
     def call(self, number: int) -> None:
         """A thinker, who may be late, calls something, or goes on with that."""
@@ -308,9 +313,9 @@ class World:
         if turn is not None:
             arguments = ("", "", "{}", "{", "")[number % 5]
             fragment = Fragment(number % 2, f"call_{turn}", "tool", arguments)
-            self.take(happened.Calling(self.now, turn, fragment))
+            self.take(conversation_events.Calling(self.now, turn, fragment))
             if number % 4 == 3:
-                self.take(happened.StageEnded(self.now, turn, Stage.THINKER))
+                self.take(conversation_events.StageEnded(self.now, turn, Stage.THINKER))
                 self.thought[turn] = 99
 
     def say(self, number: int) -> None:
@@ -332,15 +337,15 @@ class World:
         key = (say.turn, say.piece)
         words, done = say.text.split(), self.voiced.get(key, 0)
         if number % 31 == 30:
-            self.take(happened.StageFailed(self.now, say.turn, Stage.VOICE, BROKEN))
+            self.take(conversation_events.StageFailed(self.now, say.turn, Stage.VOICE, BROKEN))
         elif done < 0 or done >= len(words):
             self.voiced[key] = -1
-            self.take(happened.StageEnded(self.now, say.turn, Stage.VOICE, say.piece))
+            self.take(conversation_events.StageEnded(self.now, say.turn, Stage.VOICE, say.piece))
         else:
             self.voiced[key] = done + 1
             character = sum(len(word) + 1 for word in words[:done])
             sound = silence(WORD_S, (Mark(character, done * WORD_S),))
-            self.take(happened.Voiced(self.now, say.turn, say.piece, sound))
+            self.take(conversation_events.Voiced(self.now, say.turn, say.piece, sound))
 
     def some_turn(self, number: int, known: dict[int, list[str]]) -> int | None:
         if not known:
@@ -352,28 +357,28 @@ class World:
         turn = max(1, self.talk.turn - number % 2)
         ear = self.ears.get(turn, Ear())
         events: list[TalkEvent] = [
-            happened.Typed(self.now, "typed text"),
-            happened.Cancelled(self.now),
-            happened.Committed(self.now),
-            happened.Forgotten(self.now),
-            happened.Asked(self.now),
-            happened.Truncated(self.now, turn, round(ear.at * (number % 10) / 10, 3)),
-            happened.Typed(self.now, " "),
-            happened.Reset(self.now),
-            happened.Noted(self.now, Role.USER, "noted"),
-            happened.StageFailed(self.now, self.utterance, Stage.RECOGNISER, BROKEN),
-            happened.Returned(
+            conversation_events.Typed(self.now, "typed text"),
+            conversation_events.Cancelled(self.now),
+            conversation_events.Committed(self.now),
+            conversation_events.Forgotten(self.now),
+            conversation_events.Asked(self.now),
+            conversation_events.Truncated(self.now, turn, round(ear.at * (number % 10) / 10, 3)),
+            conversation_events.Typed(self.now, " "),
+            conversation_events.Reset(self.now),
+            conversation_events.Noted(self.now, Role.USER, "noted"),
+            conversation_events.StageFailed(self.now, self.utterance, Stage.RECOGNISER, BROKEN),
+            conversation_events.Returned(
                 self.now, [*self.calls, "none"][number // 20 % (len(self.calls) + 1)], "a"
             ),
         ]
         event = events[number % len(events)]
-        if isinstance(event, happened.Truncated) and turn in self.ears:
+        if isinstance(event, conversation_events.Truncated) and turn in self.ears:
             ear.at = min(ear.at, event.seconds)
-        if isinstance(event, happened.Forgotten | happened.Reset):
+        if isinstance(event, conversation_events.Forgotten | conversation_events.Reset):
             self.excused |= set(range(self.utterance + 1))
-        if isinstance(event, happened.Reset):
+        if isinstance(event, conversation_events.Reset):
             self.odd |= set(self.ears)  # nothing stands of them that could be cut
-        if isinstance(event, happened.StageFailed):
+        if isinstance(event, conversation_events.StageFailed):
             self.excused.add(self.utterance)
         self.take(event)
 
@@ -412,7 +417,7 @@ class World:
         if turn is None or self.speaking or not self.ears[turn].words:
             return
         self.thought[turn] = 99
-        self.take(happened.StageEnded(self.now, turn, Stage.THINKER))
+        self.take(conversation_events.StageEnded(self.now, turn, Stage.THINKER))
         for say in [one for one in self.says if one.turn == turn]:
             while self.voiced.get((turn, say.piece), 0) >= 0:
                 self.say_more(say, 0)

@@ -14,24 +14,24 @@ from llm_server import STATUSES, STREAMS, WORDS, Completions, completions
 from service_process import PATIENCE_S, free_port
 
 from sidecar import errors
-from sidecar.config import servers
+from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation import conversation_registry
 from sidecar.conversation.conversation_registry import Conversations
-from sidecar.conversation.llm import chat, choice
-from sidecar.conversation.llm.choice import meant_by, thinker_of
-from sidecar.conversation.llm.dialogue import (
+from sidecar.conversation.llm import chat_completions, llm_client
+from sidecar.conversation.llm.chat_completions import (
     Call,
     Choice,
     Fragment,
     Message,
     Piece,
+    Repeat,
     Role,
+    Thinker,
     Tool,
     Tools,
 )
-from sidecar.conversation.llm.endpoint import Address, Endpoint
-from sidecar.conversation.llm.thinker import Repeat, Thinker
+from sidecar.conversation.llm.llm_client import Address, Endpoint, meant_by, thinker_of
 from sidecar.live.sessions.session_registry import Sessions
 from sidecar.service import system_checks
 from sidecar.service.system_checks import State
@@ -123,15 +123,15 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
     server: Completions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
-    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
+    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody})
     monkeypatch.setattr(conversation_registry, "AT_ONCE_S", PATIENCE_S)
     caplog.set_level("INFO")
     talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
     for _ in range(3):
         assert isinstance(await talks.thinker(), Repeat)
     assert caplog.text.count("none of Nobody answers") == 1
-    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
     assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
     asked = len(server.headers)
     await talks.thinker()
@@ -142,14 +142,14 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
 async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
     server: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
-    monkeypatch.setattr(choice, "KNOWN", {"Nobody": f"http://127.0.0.1:{free_port()}"})
+    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": f"http://127.0.0.1:{free_port()}"})
     monkeypatch.setattr(conversation_registry, "AT_ONCE_S", PATIENCE_S)
     talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
     models = talks.models
 
     async def started() -> tuple[str, ...]:
-        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url})
+        monkeypatch.setattr(llm_client, "KNOWN", {"Somebody": server.url})
         return await models()
 
     monkeypatch.setattr(talks, "models", started)
@@ -168,8 +168,8 @@ async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
         await asyncio.sleep(0.02)
         return ""
 
-    monkeypatch.setattr(choice, "KNOWN", {"Mute": "http://127.0.0.1:9"})
-    monkeypatch.setattr(choice, "_looked", looked)
+    monkeypatch.setattr(llm_client, "KNOWN", {"Mute": "http://127.0.0.1:9"})
+    monkeypatch.setattr(llm_client, "_looked", looked)
     monkeypatch.setattr(conversation_registry, "AT_ONCE_S", 0.0)
     monkeypatch.setattr(conversation_registry, "LOOK_RESTS", 1e6)
     talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
@@ -254,15 +254,15 @@ async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
     server: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
-    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
     assert isinstance(await thinker_of(meant_by(Settings())), Repeat)
     assert server.headers == []
     found = await thinker_of(meant_by(Settings(llm="auto")))
     assert found.name == f"plain at 127.0.0.1:{server.port}"
     wanted = await thinker_of(meant_by(Settings(llm="auto", llm_model="other")))
     assert wanted.name.startswith("other at ")
-    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
+    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody})
     assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
     for one in (found, wanted):
         await one.close()
@@ -273,14 +273,14 @@ async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_befor
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
-        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url, "Mute": mute})
+        monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
+        monkeypatch.setattr(llm_client, "KNOWN", {"Somebody": server.url, "Mute": mute})
         async with asyncio.timeout(PATIENCE_S / 2):
             found = await thinker_of(meant_by(Settings(llm="auto")))
         assert found.name.startswith("plain at ")
         await found.close()
-        monkeypatch.setattr(choice, "LOOK_S", 0.05)
-        monkeypatch.setattr(choice, "KNOWN", {"Mute": mute})
+        monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(llm_client, "KNOWN", {"Mute": mute})
         assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
 
 
@@ -302,7 +302,7 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
 )
 def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
     with pytest.raises(errors.SettingsInvalid) as refused:
-        servers.address(wrong, "llm")
+        remote_server.address(wrong, "llm")
     assert not wrong or wrong not in str(refused.value)
 
 
@@ -406,11 +406,11 @@ async def test_who_repeats_says_that_it_calls_no_tools() -> None:
 
 def test_a_line_without_end_is_given_up() -> None:
     with pytest.raises(errors.LlmGarbled):
-        chat.Words().feed(b"data: " + bytes(chat.LONGEST_LINE))
+        chat_completions.Words().feed(b"data: " + bytes(chat_completions.LONGEST_LINE))
 
 
 def test_what_only_looks_like_a_thought_is_said() -> None:
-    aloud = chat.Aloud()
+    aloud = chat_completions.Aloud()
     pieces = [aloud.feed(piece) for piece in ("a <", "b> and <thin", "g> <thi")]
     assert "".join(pieces) + aloud.end() == "a <b> and <thing> <thi"
 

@@ -13,11 +13,10 @@ from bench.conversation_stages import model
 from bench.many_conversations import Counts, converse
 from sidecar.auth.identity import EVERYBODY
 from sidecar.config.settings import load_settings
-from sidecar.conversation.events import Typed
-from sidecar.conversation.pacing import Client
-from sidecar.conversation.talk import Talk
-from sidecar.conversation.told import ReplyEnded
-from sidecar.interfaces.voice import SayOptions
+from sidecar.conversation.conversation_events import Typed
+from sidecar.conversation.conversation_loop import Talk
+from sidecar.conversation.output_queue import Client, ReplyEnded
+from sidecar.interfaces.engine_interface import SayOptions
 from sidecar.server.app import create_service
 
 MANY = 10

@@ -7,8 +7,8 @@ from conversation_simulator import RATE, silence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.pacing import LEAD_S, LONGEST_S, SHORTEST_S, Client, Frame, Pacer
-from sidecar.interfaces.voice import Mark, Sound
+from sidecar.conversation.output_queue import LEAD_S, LONGEST_S, SHORTEST_S, Client, Frame, Pacer
+from sidecar.interfaces.engine_interface import Mark, Sound
 
 
 def run(pacer: Pacer, now: float, until: float) -> list[tuple[float, Frame]]:

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 from service_process import stand_still, until
 
-from sidecar.conversation import ear
-from sidecar.conversation.ear import Ear
-from sidecar.conversation.events import SpeechStarted, SpeechStopped, TalkEvent, Words
+from sidecar.conversation import speech_input
+from sidecar.conversation.conversation_events import SpeechStarted, SpeechStopped, TalkEvent, Words
+from sidecar.conversation.speech_input import Ear
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live import Encoding
+from sidecar.interfaces.live_engine import Encoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Segment
 
@@ -25,7 +25,7 @@ class Told:
     """A session that says what the test has it say, and notes how often its sound was ended."""
 
     def __init__(self) -> None:
-        self.options, self.received_s, self.commits = ear.options(), 0.0, 0
+        self.options, self.received_s, self.commits = speech_input.options(), 0.0, 0
         self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
         self.room = asyncio.Event()
         self.room.set()
@@ -51,8 +51,8 @@ class Told:
 async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_later(
     late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ear, "STARVED_S", 0.0)
-    monkeypatch.setattr(ear, "CHUNKS", 0.0)
+    monkeypatch.setattr(speech_input, "STARVED_S", 0.0)
+    monkeypatch.setattr(speech_input, "CHUNKS", 0.0)
     session, happened = Told(), list[TalkEvent]()
     hears = Ear(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
     listening = asyncio.ensure_future(hears.listen())
@@ -76,7 +76,7 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
 async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ear, "STARVED_S", 0.06)
+    monkeypatch.setattr(speech_input, "STARVED_S", 0.06)
     session = Told()
     hears = Ear(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
     listening = asyncio.ensure_future(hears.listen())
@@ -145,8 +145,8 @@ async def test_partial_and_final_words_are_told_with_the_utterance_that_said_the
 async def test_the_late_end_of_one_turn_does_not_end_the_next(
     end: live_events.LiveEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ear, "STARVED_S", 0.0)
-    monkeypatch.setattr(ear, "CHUNKS", 0.0)
+    monkeypatch.setattr(speech_input, "STARVED_S", 0.0)
+    monkeypatch.setattr(speech_input, "CHUNKS", 0.0)
     session = Told()
     hears, happened, listening = await heard_by(session)
     await session.tell(live_events.SpeechStarted(0, 0.0))

@@ -5,43 +5,41 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table, silence
 
-from sidecar.conversation.commands import (
-    Attend,
-    Emit,
-    Hush,
-    Pause,
-    Recognise,
-    Resume,
-    Say,
-    Stop,
-    Tell,
-    Think,
-)
-from sidecar.conversation.echo import ALIKE, OWN_WORDS_ALIKE
-from sidecar.conversation.events import (
+from sidecar.conversation.barge_in import ALIKE, OWN_WORDS_ALIKE
+from sidecar.conversation.chat_history import MOST_SAID
+from sidecar.conversation.conversation_events import (
     UNKNOWN,
     Asked,
+    Attend,
     Cancelled,
     Committed,
     Configured,
     Dropped,
+    Emit,
     Forgotten,
+    Hush,
     Noted,
+    Pause,
     Played,
+    Recognise,
     Reset,
+    Resume,
+    Say,
     Stage,
     StageEnded,
     StageFailed,
+    Stop,
+    TalkOptions,
+    Tell,
+    Think,
     Token,
     Truncated,
     Typed,
     Voiced,
     Words,
 )
-from sidecar.conversation.history import MOST_SAID
-from sidecar.conversation.llm.dialogue import Message, Role
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.told import (
+from sidecar.conversation.llm.chat_completions import Message, Role
+from sidecar.conversation.output_queue import (
     Began,
     Ending,
     Failed,
@@ -60,7 +58,7 @@ from sidecar.conversation.told import (
     ReplyWritten,
 )
 from sidecar.errors import EngineFailed
-from sidecar.interfaces.voice import Sound
+from sidecar.interfaces.engine_interface import Sound
 
 ANSWER = "One two three four five six."
 BROKEN = EngineFailed("It broke.")

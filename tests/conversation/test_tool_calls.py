@@ -6,23 +6,25 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table
 
-from sidecar.conversation.calls import MOST, MOST_CHARACTERS
-from sidecar.conversation.commands import Say, Stop, Think
-from sidecar.conversation.events import (
+from sidecar.conversation.assistant_turn import MOST, MOST_CHARACTERS
+from sidecar.conversation.conversation_events import (
     Asked,
     Calling,
     Cancelled,
     Dropped,
     Returned,
+    Say,
     Stage,
     StageEnded,
     StageFailed,
+    Stop,
+    TalkOptions,
+    Think,
     Token,
     Typed,
 )
-from sidecar.conversation.llm.dialogue import Call, Fragment, Message, Role, Tool, Tools
-from sidecar.conversation.options import TalkOptions
-from sidecar.conversation.told import (
+from sidecar.conversation.llm.chat_completions import Call, Fragment, Message, Role, Tool, Tools
+from sidecar.conversation.output_queue import (
     CallEnded,
     CallStarted,
     CallWritten,

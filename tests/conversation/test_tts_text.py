@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.markup import spoken
-from sidecar.conversation.sentences import LONGEST, Piece, Sentences
-from sidecar.conversation.words import bare
+from sidecar.conversation.tts_text import LONGEST, Piece, Sentences, bare, spoken
 
 
 def cut(text: str, size: int = 1) -> list[Piece]:

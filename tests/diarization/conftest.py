@@ -6,7 +6,7 @@ import pytest
 from wheel_recordings import clip
 
 from sidecar.audio import Block
-from sidecar.diarization.models import Models, load_models
+from sidecar.diarization.speaker_models import Models, load_models
 
 
 @pytest.fixture(scope="session")

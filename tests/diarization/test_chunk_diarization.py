@@ -11,12 +11,19 @@ import pytest
 from wheel_recordings import RATE
 
 from sidecar.audio import Block
-from sidecar.diarization.diarizer import STEP_S, Diarizer
-from sidecar.diarization.listening import BLOCK, Window
-from sidecar.diarization.local import Unusable, begins_of, hear, placed, read, written
-from sidecar.diarization.models import ENCODER, SEGMENTATION, Models
-from sidecar.diarization.snapshot import window_of
-from sidecar.transcripts.local_voices import BEYOND_S, BLOCK_S, FORM, LocalVoices, VoicesAsked
+from sidecar.diarization.diarizer import STEP_S, Diarizer, window_of
+from sidecar.diarization.speaker_models import ENCODER, SEGMENTATION, Models
+from sidecar.diarization.window_embeddings import (
+    BLOCK,
+    Unusable,
+    Window,
+    begins_of,
+    hear,
+    placed,
+    read,
+    written,
+)
+from sidecar.transcripts.speaker_embeddings import BEYOND_S, BLOCK_S, FORM, LocalVoices, VoicesAsked
 
 CUTS_S = (13.37, 41.52)
 """Where words are cut."""

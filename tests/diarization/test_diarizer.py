@@ -10,9 +10,9 @@ from wheel_recordings import RATE, clip
 
 from sidecar.audio import Block
 from sidecar.diarization import diarizer
+from sidecar.diarization.clustering import speech
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.models import Models
-from sidecar.diarization.speech import speech
+from sidecar.diarization.speaker_models import Models
 from sidecar.transcripts.speaker_turns import Turn
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.diarization.lines import Floor, heard_with, lines_of
+from sidecar.diarization.word_attribution import Floor, heard_with, lines_of
 from sidecar.transcripts.speaker_turns import Turn
 
 Span = tuple[float, float, int]

@@ -10,9 +10,7 @@ from wheel_recordings import RATE
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.enrolment import voice_print
-from sidecar.diarization.models import Models
+from sidecar.diarization.diarizer import Diarizer, voice_print
 from sidecar.diarization.speaker_identification import (
     MARGIN,
     SAME_PERSON,
@@ -26,8 +24,9 @@ from sidecar.diarization.speaker_identification import (
     vector_of,
     who_is_who,
 )
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.transcripts.people import KnownVoice, VoicePrint
+from sidecar.diarization.speaker_models import Models
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
 from sidecar.transcripts.speaker_turns import Turn
 from sidecar.transcripts.transcript import Finished, Segment, Transcript, from_wire, to_wire
 

@@ -12,10 +12,16 @@ import onnxruntime
 import pytest
 
 from sidecar.audio import Block
-from sidecar.diarization import models as loading
-from sidecar.diarization.encoder import SpeakerEncoder
-from sidecar.diarization.features import fbank
-from sidecar.diarization.models import ENCODER, Models, VoicesUnavailable, embedded, load_models
+from sidecar.diarization import speaker_models
+from sidecar.diarization.speaker_models import (
+    ENCODER,
+    Models,
+    SpeakerEncoder,
+    VoicesUnavailable,
+    embedded,
+    fbank,
+    load_models,
+)
 
 
 def test_the_features_are_those_of_kaldi(play: Block) -> None:
@@ -77,7 +83,7 @@ def test_without_the_models_there_is_one_error_that_says_why(
 ) -> None:
     if missing == "the models":
         other = dataclasses.replace(ENCODER, digest="of another release")
-        monkeypatch.setattr(loading, "ENCODER", other)
+        monkeypatch.setattr(speaker_models, "ENCODER", other)
     elif missing == "moonshine_voice":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     elif missing == "onnxruntime":

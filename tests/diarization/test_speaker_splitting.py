@@ -9,12 +9,12 @@ import pytest
 from wheel_recordings import RATE
 
 from sidecar.audio import Block
+from sidecar.diarization.clustering import parted
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.lines import lines_of
-from sidecar.diarization.models import Models
-from sidecar.diarization.parting import parted
 from sidecar.diarization.speaker_identification import Voice, print_of
-from sidecar.transcripts.people import VoicePrint
+from sidecar.diarization.speaker_models import Models
+from sidecar.diarization.word_attribution import lines_of
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 
 
 def voice_of(who: int, at: int, seconds: float = 3.0) -> VoicePrint:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.diarization.segmentation import FRAMES, STEP_S, VOICES
-from sidecar.diarization.timeline import (
+from sidecar.diarization.clustering import (
     NOBODY,
     activity,
     persons_of,
@@ -14,6 +13,7 @@ from sidecar.diarization.timeline import (
     stretches,
     turns_of,
 )
+from sidecar.diarization.window_embeddings import FRAMES, STEP_S, VOICES
 from sidecar.transcripts.speaker_turns import Turn
 
 STEP = 148  # frames between two windows

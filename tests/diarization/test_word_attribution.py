@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.diarization.attribution import attributed, pieces_of
+from sidecar.diarization.word_attribution import attributed, pieces_of
 from sidecar.transcripts.speaker_turns import Turn
 from sidecar.transcripts.transcript import NON_SPEECH, Segment, Word
 

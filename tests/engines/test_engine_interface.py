@@ -13,9 +13,15 @@ from service_process import PATIENCE_S, Server
 
 from sidecar.audio.audio_decoder import AudioFacts, open_audio, probe
 from sidecar.engines import ENGINES, create_engine, missing, spec_of
-from sidecar.interfaces.engine import Engine, LoadOptions, Precision, TranscribeOptions, Upstream
+from sidecar.interfaces.engine_interface import (
+    Engine,
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+    Upstream,
+)
 from sidecar.transcripts.transcript import Event, Finished, Progress, SegmentReady
-from sidecar.upstream import server as upstream
+from sidecar.upstream import upstream_client
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
@@ -32,7 +38,7 @@ VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", 
 def loading(request: pytest.FixtureRequest) -> Iterator[tuple[str, LoadOptions]]:
     """An engine's name, and how it is loaded."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upstream, "LOOK_S", PATIENCE_S)  # a busy machine is not taken for gone
+        patch.setattr(upstream_client, "LOOK_S", PATIENCE_S)  # a busy machine is not taken for gone
         yield named(request)
 
 

@@ -9,17 +9,17 @@ import pytest
 import tiny_whisper
 
 from sidecar import engines, errors
-from sidecar.checkpoints.cache import cache_folder
-from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.checkpoints.checkpoint import Checkpoint, cache_folder
 from sidecar.checkpoints.whisper_checkpoints import NAMES
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import (
+from sidecar.engines.engine_selection import (
+    Facts,
     choose,
     choose_live,
     decide,
+    torch_has_cuda,
     way_to,
 )
-from sidecar.engines.facts import Facts, torch_has_cuda
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
 FOUND = Checkpoint(Path("checkpoint"), {}, (), 0, None)

@@ -20,8 +20,8 @@ from service_process import PATIENCE_S, wait_until
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
 from sidecar.engines import ENGINES, create_engine, missing
-from sidecar.interfaces.engine import LoadOptions, Precision
-from sidecar.interfaces.live import LIVE_RATE, Begin, LiveEngine, LiveOptions, LiveSession
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveEngine, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import (
     Final,
     Heard,

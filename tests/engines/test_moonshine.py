@@ -17,12 +17,12 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.audio.recent import RecentAudio
-from sidecar.diarization import models
+from sidecar.audio.loudness import RecentAudio
+from sidecar.diarization import speaker_models
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
-from sidecar.interfaces.live import AT_THE_START, LiveOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.live_engine import AT_THE_START, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, Summary
 from sidecar.transcripts.transcript import (
     BY_ATTENTION,
@@ -207,9 +207,9 @@ def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unavailable() -> None:
-        raise models.VoicesUnavailable("another wheel")
+        raise speaker_models.VoicesUnavailable("another wheel")
 
-    monkeypatch.setattr(models, "load_models", unavailable)
+    monkeypatch.setattr(speaker_models, "load_models", unavailable)
     with pytest.raises(errors.ModelLoadFailed, match="another wheel") as refused:
         list(moonshine.MoonshineEngine().load(LoadOptions()))
     assert "moonshine-voice==" in refused.value.hint

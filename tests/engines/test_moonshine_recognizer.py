@@ -18,16 +18,15 @@ from bench.moonshine_library import LibraryRecognizer
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.audio.quiet import quietest
-from sidecar.engines.moonshine import decoder
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import (
+from sidecar.audio.loudness import quietest
+from sidecar.engines.moonshine import moonshine_decoder
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE, Tokenizer
+from sidecar.engines.moonshine.moonshine_recognizer import (
     Hypothesis,
     Recognizer,
     load_recognizer,
     model_folder,
 )
-from sidecar.engines.moonshine.tokenizer import Tokenizer
 
 ASSETS = Path(get_assets_path())
 ROOT = Path(__file__).parents[2]
@@ -122,8 +121,8 @@ def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
     passes: Passes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert decoder.TOKENS_PER_S == 6.5
-    monkeypatch.setattr(decoder, "TOKENS_PER_S", 1.5)
+    assert moonshine_decoder.TOKENS_PER_S == 6.5
+    monkeypatch.setattr(moonshine_decoder, "TOKENS_PER_S", 1.5)
     audio = stretches[0][: 3 * SAMPLE_RATE]
     tokens = heard(recognizer, audio).tokens
     assert len(tokens) == passes.count == 5
@@ -201,7 +200,7 @@ def test_where_onnxruntime_is_not_no_recognizer_loads_and_it_says_so(
 
 def test_the_wheels_own_library_is_not_loaded_to_recognize() -> None:
     code = (
-        "import sys; from sidecar.engines.moonshine.recognizer import load_recognizer;"
+        "import sys; from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer;"
         "load_recognizer(); print('moonshine_voice' in sys.modules)"
     )
     done = subprocess.run(
@@ -214,7 +213,7 @@ def test_the_wheels_own_library_is_not_loaded_to_recognize() -> None:
 def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage: str) -> None:
     for file in model_folder().iterdir():
         shutil.copy(file, tmp_path)
-    model = tmp_path / decoder.DECODER
+    model = tmp_path / moonshine_decoder.DECODER
     whole = model.read_bytes()
     match damage:
         case "missing":
@@ -224,7 +223,7 @@ def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage:
         case "cut short":
             model.write_bytes(whole[: len(whole) // 2])
         case "another model":
-            shutil.copy(tmp_path / decoder.ENCODER, model)
+            shutil.copy(tmp_path / moonshine_decoder.ENCODER, model)
     with pytest.raises(errors.ModelLoadFailed):
         Recognizer(tmp_path)
 

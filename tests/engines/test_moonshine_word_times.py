@@ -14,15 +14,10 @@ from moonshine_voice import get_assets_path
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.moonshine.alignment import spans
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import (
-    Recognizer,
-    model_folder,
-    words_of,
-)
-from sidecar.transcripts.spread import spread
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_recognizer import Recognizer, model_folder, spans, words_of
 from sidecar.transcripts.transcript import Segment, Word, one_comma
+from sidecar.transcripts.word_timing import spread
 
 ASSETS = Path(get_assets_path())
 SENTENCES = {

@@ -17,12 +17,12 @@ from tiny_vibevoice import clip
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.voxtral import VoxtralEngine, delay_of, loading, tekken
-from sidecar.engines.voxtral.stream import Stream, Voxtral
-from sidecar.interfaces.engine import LoadOptions, Precision
-from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.engines.voxtral import VoxtralEngine, delay_of, voxtral_stream
+from sidecar.engines.voxtral.voxtral_stream import Stream, Voxtral
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.live_engine import Begin, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
-from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.speech_segments import Hypothesis
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""
@@ -30,7 +30,7 @@ USUAL, LONGEST = 6, 30
 
 @pytest.fixture(scope="module")
 def voxtral() -> Voxtral:
-    return loading.load(tiny_voxtral.model(), "cpu", "float32")
+    return voxtral_stream.load(tiny_voxtral.model(), "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_text_is_that_of_mistrals_own_library(voxtral: Voxtral) -> None:
         pytest.skip("mistral-common is not installed: its texts are not compared")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    theirs = Tekkenizer.from_file(tiny_voxtral.model() / tekken.FILE)
+    theirs = Tekkenizer.from_file(tiny_voxtral.model() / voxtral_stream.FILE)
     ids = [32, 33, *(64 + byte for byte in "Ça va, naïf?".encode()), 33, 64 + 0xC3, 2]
     ours = voxtral.tekken.text(ids)
     assert ours == "Ça va, naïf?"
@@ -168,10 +168,10 @@ def test_text_is_that_of_mistrals_own_library(voxtral: Voxtral) -> None:
 
 def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed, match="tekken"):
-        tekken.read(tmp_path)
-    (tmp_path / tekken.FILE).write_text(json.dumps({"config": {}}))
+        voxtral_stream.read(tmp_path)
+    (tmp_path / voxtral_stream.FILE).write_text(json.dumps({"config": {}}))
     with pytest.raises(errors.ModelLoadFailed, match="KeyError"):
-        tekken.read(tmp_path)
+        voxtral_stream.read(tmp_path)
 
 
 def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(

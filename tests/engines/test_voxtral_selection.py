@@ -9,11 +9,11 @@ import pytest
 import tiny_voxtral
 
 from sidecar import errors
-from sidecar.checkpoints import voxtral
-from sidecar.checkpoints.cache import cache_folder
-from sidecar.checkpoints.layout import VOXTRAL, wanted
+from sidecar.checkpoints import installed_checkpoints
+from sidecar.checkpoints.checkpoint import cache_folder
+from sidecar.checkpoints.installed_checkpoints import VOXTRAL, wanted
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import choose, choose_live
+from sidecar.engines.engine_selection import choose, choose_live
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
     with pytest.raises(errors.CheckpointNotFound) as missing:
         choose_live(settings, files)
     assert "pull voxtral" in missing.value.hint
-    folder = cache_folder(voxtral.REPOSITORY, cache) / "snapshots" / "abc"
+    folder = cache_folder(installed_checkpoints.VOXTRAL_REPOSITORY, cache) / "snapshots" / "abc"
     shutil.copytree(tiny_voxtral.model(), folder)
     found, reason = choose_live(settings, files)
     assert found is not None
@@ -40,22 +40,25 @@ def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
 def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_voxtral.model(), folder)
-    assert voxtral.read_model(folder).bytes > 500_000
+    assert installed_checkpoints.read_voxtral(folder).bytes > 500_000
     (folder / "tekken.json").rename(folder / "aside")
     with pytest.raises(errors.CheckpointIncomplete, match="tekken"):
-        voxtral.find_model(folder)
+        installed_checkpoints.find_voxtral(folder)
     (folder / "aside").rename(folder / "tekken.json")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(errors.CheckpointDamaged, match="cut short"):
-        voxtral.find_model(folder)
+        installed_checkpoints.find_voxtral(folder)
     (folder / "config.json").write_text('{"model_type": "voxtral"}')
     with pytest.raises(errors.CheckpointUnsupported, match="'voxtral'"):
-        voxtral.find_model(folder)
+        installed_checkpoints.find_voxtral(folder)
 
 
 def test_pull_fetches_one_of_two_layouts_of_the_weights() -> None:
-    assert wanted("voxtral") == (voxtral.REPOSITORY, VOXTRAL)
-    assert wanted(voxtral.REPOSITORY) == (voxtral.REPOSITORY, VOXTRAL)
+    assert wanted("voxtral") == (installed_checkpoints.VOXTRAL_REPOSITORY, VOXTRAL)
+    assert wanted(installed_checkpoints.VOXTRAL_REPOSITORY) == (
+        installed_checkpoints.VOXTRAL_REPOSITORY,
+        VOXTRAL,
+    )
     names = ["model.safetensors", "consolidated.safetensors", "tekken.json", "params.json"]
     assert [name for name in names if VOXTRAL.fetched(name)] == ["model.safetensors", "tekken.json"]

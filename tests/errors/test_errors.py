@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from sidecar import errors
-from sidecar.api.http.problems import STATUS
+from sidecar.api.http.responses import STATUS
 
 ALL = list(errors.all_errors())
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.gpu_memory.ledger import DeviceLedger, Holding
+from sidecar.gpu_memory.gpu_devices import DeviceLedger, Holding
 
 FILES, LIVE = "files", "live"
 CARD = 24

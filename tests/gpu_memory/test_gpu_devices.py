@@ -16,17 +16,16 @@ import pytest
 from released_vibevoice_config import TEXT
 from service_process import PATIENCE_S, until
 
-from sidecar.audio.source import open_path
+from sidecar.audio.audio_source import open_path
 from sidecar.auth.identity import EVERYBODY
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import spec_of
-from sidecar.engines.choice import Choice
-from sidecar.gpu_memory import devices
-from sidecar.gpu_memory.devices import GpuMemory, GpuWatch, gpu_memory
-from sidecar.gpu_memory.ledger import Holding
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.service import Service
+from sidecar.engines.engine_selection import Choice
+from sidecar.gpu_memory import gpu_devices
+from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuWatch, Holding, gpu_memory
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.service.facade import Service
 
 GIB = 1 << 30
 WHO = "files"
@@ -62,8 +61,8 @@ def watch(driver: Callable[[], GpuMemory | None], engine: Holding | None = None)
 async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(devices, "LOOK_S", 0.001)
-    monkeypatch.setattr(devices, "SILENT_LOOK_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "LOOK_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "SILENT_LOOK_S", 0.001)
     driver = Driver(card(1), None, None, None, card(5))
     believed: list[GpuMemory | None] = []
 
@@ -72,7 +71,7 @@ async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
         return driver()
 
     gpu = watch(asked, Holding())
-    with caplog.at_level(logging.INFO, devices.__name__):
+    with caplog.at_level(logging.INFO, gpu_devices.__name__):
         going_on = asyncio.ensure_future(gpu.go_on())
         await until(lambda: gpu.seen == card(5))
         going_on.cancel()
@@ -95,7 +94,7 @@ async def test_where_there_is_no_gpu_nobody_goes_on_looking(
 async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(devices, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(gpu_devices, "PATIENCE_S", 0.01)
     answers = threading.Event()
     asked: list[int] = []
 
@@ -223,8 +222,8 @@ async def test_each_job_is_planned_by_what_others_leave_when_it_begins(
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
 
-    monkeypatch.setattr(devices, "gpu_memory", driver)
-    monkeypatch.setattr(devices, "LOOK_S", 3600.0)
+    monkeypatch.setattr(gpu_devices, "gpu_memory", driver)
+    monkeypatch.setattr(gpu_devices, "LOOK_S", 3600.0)
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
     checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)

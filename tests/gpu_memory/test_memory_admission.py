@@ -5,14 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sidecar import errors
-from sidecar.gpu_memory.admission import USUAL_S, Admission, Memory
-from sidecar.gpu_memory.devices import GpuMemory
-from sidecar.gpu_memory.footprint import Work
-from sidecar.gpu_memory.ledger import Holding, strangers_bytes
-from sidecar.gpu_memory.placement import LoadPlan, Placement
-from sidecar.gpu_memory.plan import LOADS, ladder, longest_audio_s
-from sidecar.gpu_memory.shape import FULL
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions, Windowing
+from sidecar.gpu_memory.gpu_devices import GpuMemory, Holding, strangers_bytes
+from sidecar.gpu_memory.memory_admission import USUAL_S, Admission, LoadPlan, Memory, Placement
+from sidecar.gpu_memory.memory_footprint import FULL, Work
+from sidecar.gpu_memory.memory_plan import LOADS, ladder, longest_audio_s
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions, Windowing
 
 GIB = 1 << 30
 BF16, FP16, INT8, INT4, FP32 = (

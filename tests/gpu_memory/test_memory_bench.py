@@ -12,10 +12,15 @@ pytest.importorskip("transformers")
 import tiny_vibevoice
 
 from bench.memory_run import Row, taken
-from sidecar.gpu_memory.footprint import CONTEXT_BYTES, Breakdown, Work, peak_bytes
-from sidecar.gpu_memory.plan import ladder
-from sidecar.gpu_memory.shape import ModelShape
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.gpu_memory.memory_footprint import (
+    CONTEXT_BYTES,
+    Breakdown,
+    ModelShape,
+    Work,
+    peak_bytes,
+)
+from sidecar.gpu_memory.memory_plan import ladder
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 
 def row(folder: Path, *, enough: bool = True) -> tuple[Row, Breakdown]:

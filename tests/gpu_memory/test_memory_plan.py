@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.gpu_memory.footprint import (
+from sidecar.gpu_memory.memory_footprint import (
     DRAFT_TOKENS,
+    FULL,
     WINDOW_S,
+    ModelShape,
     Work,
     loading,
     peak_bytes,
     phases,
     weights_bytes,
 )
-from sidecar.gpu_memory.plan import (
+from sidecar.gpu_memory.memory_plan import (
     LOADS,
     PREFERRED,
     Estimate,
@@ -31,8 +33,7 @@ from sidecar.gpu_memory.plan import (
     sentence,
     smaller,
 )
-from sidecar.gpu_memory.shape import FULL, ModelShape
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 GIB = 1 << 30
 FP32, BF16, FP16, INT8, INT4 = (
@@ -224,7 +225,7 @@ def test_a_load_takes_no_more_than_its_job_where_its_parts_stay_on_the_host(
 
 def test_a_draft_is_as_long_in_the_plan_as_in_the_engine() -> None:
     pytest.importorskip("transformers")
-    from sidecar.engines.vibevoice.graph import WIDTH
+    from sidecar.engines.vibevoice.vibevoice_decoder import WIDTH
 
     assert DRAFT_TOKENS == WIDTH
 

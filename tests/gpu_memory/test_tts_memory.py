@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors
-from sidecar.gpu_memory.admission import Memory
-from sidecar.gpu_memory.placement import Placement
-from sidecar.gpu_memory.shape import FULL, ModelShape
-from sidecar.gpu_memory.speaking import VoiceShape, peak_bytes, phases
-from sidecar.gpu_memory.voice_admission import VoiceAdmission, fits_beside
-from sidecar.interfaces.engine import Precision
-from sidecar.interfaces.voice import LONGEST_TEXT
+from sidecar.gpu_memory.memory_admission import Memory, Placement
+from sidecar.gpu_memory.memory_footprint import FULL, ModelShape
+from sidecar.gpu_memory.tts_memory import (
+    VoiceAdmission,
+    VoiceShape,
+    fits_beside,
+    peak_bytes,
+    phases,
+)
+from sidecar.interfaces.engine_interface import LONGEST_TEXT, Precision
 
 GB = float(1 << 30)
 FP32, BF16 = Precision.FP32, Precision.BF16
@@ -107,8 +110,8 @@ def test_the_engine_itself_takes_what_is_planned_for_it(tmp_path: Path) -> None:
     import tiny_vibevoice_tts
 
     from bench.tensor_counting import Counter, Peaks
-    from sidecar.interfaces.engine import LoadOptions
-    from sidecar.tts import vibevoice_loading, vibevoice_speech
+    from sidecar.interfaces.engine_interface import LoadOptions
+    from sidecar.tts import vibevoice_tts_synthesis
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_vibevoice_tts.model(), folder)
@@ -118,14 +121,14 @@ def test_the_engine_itself_takes_what_is_planned_for_it(tmp_path: Path) -> None:
         with wave.open(str(folder / "voices" / "sam.wav"), "wb") as sample:
             sample.setparams(clip.getparams())
             sample.writeframes(sound)
-    loaded = vibevoice_loading.load(LoadOptions(FP32, str(folder), "cpu", speaks=True))
+    loaded = vibevoice_tts_synthesis.load(LoadOptions(FP32, str(folder), "cpu", speaks=True))
     peaks = Peaks()
     text = tiny_vibevoice_tts.TEXTS[0]
     with Counter(peaks, "cpu") as counter:
         for tensor in (*loaded.model.parameters(), *loaded.model.buffers()):
             counter.count(tensor)
         peaks.begin("work")
-        frames = list(vibevoice_speech.Speech(loaded).say(text, "sam", lambda: False))
+        frames = list(vibevoice_tts_synthesis.Speech(loaded).say(text, "sam", lambda: False))
     assert len(frames) > 3
     shape = VoiceShape.from_config(json.loads((folder / "config.json").read_text()))
     planned = max(one.tensors for one in phases(shape, FP32, len(text), 2.0))

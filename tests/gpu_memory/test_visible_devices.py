@@ -10,10 +10,9 @@ import psutil
 import pytest
 
 from sidecar.config.settings import Settings
-from sidecar.engines.facts import look
-from sidecar.gpu_memory.devices import gpu_memory
-from sidecar.gpu_memory.visible import Device, first_visible
-from sidecar.workers.worker import Worker
+from sidecar.engines.engine_selection import look
+from sidecar.gpu_memory.gpu_devices import Device, first_visible, gpu_memory
+from sidecar.workers.worker_process import Worker
 
 GIB = 1 << 30
 WHOLE, OTHER = Device(("GPU-8932f937-1",)), Device(("GPU-8931aaaa-2",))

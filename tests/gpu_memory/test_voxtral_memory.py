@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_voxtral
 
-from sidecar.gpu_memory.streams import StreamShape
+from sidecar.gpu_memory.memory_footprint import StreamShape
 
 
 def test_a_stream_of_the_released_model_takes_what_its_windows_let_it() -> None:
@@ -22,12 +22,12 @@ def test_a_stream_of_the_released_model_takes_what_its_windows_let_it() -> None:
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 12.0])
 def test_that_is_what_the_caches_hold(seconds: float) -> None:
-    from sidecar.engines.voxtral import loading
-    from sidecar.engines.voxtral.stream import Stream
+    from sidecar.engines.voxtral import voxtral_stream
+    from sidecar.engines.voxtral.voxtral_stream import Stream
 
     folder = tiny_voxtral.model()
     shape = StreamShape.from_config(json.loads((folder / "config.json").read_text()))
-    stream = Stream(loading.load(folder, "cpu", "float32"), 6)
+    stream = Stream(voxtral_stream.load(folder, "cpu", "float32"), 6)
     stream.feed(np.zeros(round(seconds * 16_000), np.float32))
     stream.end()
     held = sum(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.engines.vibevoice import windows
-from sidecar.gpu_memory.admission import Admission, Memory
-from sidecar.gpu_memory.footprint import Work, cache_bytes, peak_bytes, weights_bytes
-from sidecar.gpu_memory.parallel import BORDER_S, SHORTEST_S, windows_in_step
-from sidecar.gpu_memory.plan import plan_job
-from sidecar.gpu_memory.shape import FULL
-from sidecar.interfaces.engine import Precision, TranscribeOptions, Windowing
+from sidecar.engines.vibevoice import vibevoice_windows
+from sidecar.gpu_memory.memory_admission import Admission, Memory
+from sidecar.gpu_memory.memory_footprint import FULL, Work, cache_bytes, peak_bytes, weights_bytes
+from sidecar.gpu_memory.memory_plan import BORDER_S, SHORTEST_S, plan_job, windows_in_step
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions, Windowing
 
 GB = 1 << 30
 HOUR = 3600.0
@@ -51,7 +49,7 @@ def test_a_small_card_and_a_short_recording_have_one_window() -> None:
 
 
 def test_the_price_of_a_border_is_the_engines() -> None:
-    assert BORDER_S == windows.SEARCH_S + windows.OVERLAP_S
+    assert BORDER_S == vibevoice_windows.SEARCH_S + vibevoice_windows.OVERLAP_S
 
 
 @pytest.mark.parametrize("audio_s", [1800.0, None])

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.engines import moonshine, vibevoice
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
     Diarization,
     EngineSpec,
     Precision,
     TranscribeOptions,
     Windowing,
 )
-from sidecar.interfaces.options import LONGEST_PROMPT, ignored, parse_options
+from sidecar.interfaces.request_options import LONGEST_PROMPT, ignored, parse_options
 
 
 def parsed(**given: object) -> TranscribeOptions:

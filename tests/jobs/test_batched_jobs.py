@@ -17,14 +17,14 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.choice import choose
-from sidecar.interfaces.engine import Precision, TranscribeOptions
-from sidecar.jobs.job import Job
-from sidecar.jobs.provision import Provision
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobState
+from sidecar.engines.engine_selection import choose
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.job_backend import Provision
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.slot import EngineSlot
+from sidecar.workers.engine_slot import EngineSlot
 
 posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 

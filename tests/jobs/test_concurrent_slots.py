@@ -13,10 +13,10 @@ from instrumented_slot import OverheardJoint, queue_on
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.interfaces.engine import Precision
-from sidecar.jobs.job import Job
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobState
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_runner import Job
 
 NewJob = Callable[..., Job]
 

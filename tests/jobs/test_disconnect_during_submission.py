@@ -17,19 +17,19 @@ from open_descriptors import opened
 from service_process import PATIENCE_S
 
 from sidecar import clock, errors
-from sidecar.audio import ref
-from sidecar.audio.source import AudioSource, Spool
+from sidecar.audio import audio_source
+from sidecar.audio.audio_source import AudioSource, Spool
 from sidecar.auth.identity import EVERYBODY
+from sidecar.concurrency import Threads
 from sidecar.config.settings import Settings, load_settings
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.record import RequestKey
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import RequestKey
+from sidecar.jobs.job_store import LocalJobs
 from sidecar.jobs.recovery import Keeping
 from sidecar.server.app import create_service
-from sidecar.service import Service
-from sidecar.service.talks import Talks
-from sidecar.storage import sealing
-from sidecar.threads import Threads
+from sidecar.service.facade import Service
+from sidecar.service.live_session_archive import Talks
+from sidecar.storage import encryption
 from sidecar.transcripts.transcript import Segment, Transcript
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
@@ -197,7 +197,7 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
 ) -> None:
     """The disk is slow; the number of the descriptor that was closed is soon another upload's."""
     go_on, reads = threading.Event(), list[bytes]()
-    read_at = ref._read_at
+    read_at = audio_source._read_at
 
     def slow(fd: int, at: int) -> bytes:
         if at:
@@ -205,7 +205,7 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
         reads.append(read_at(fd, at))
         return reads[-1]
 
-    monkeypatch.setattr(ref, "_read_at", slow)
+    monkeypatch.setattr(audio_source, "_read_at", slow)
     source = await uploaded(service, long)
     number = source.fd
     work = service.submissions.submit(EVERYBODY, source, TranscribeOptions())
@@ -269,5 +269,5 @@ async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothi
         assert at > 2, "it was never cancelled"
         (record,) = keeping.store.all()
         with closing(keeping.recording(record)) as recording:
-            begins = range(0, len(long), sealing.PIECE)
+            begins = range(0, len(long), encryption.PIECE)
             assert b"".join(recording.read(begin) for begin in begins) == long

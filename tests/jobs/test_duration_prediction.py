@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.jobs.pace import (
+from sidecar.jobs.duration_prediction import (
     FEW,
     GUESS,
     LEAST_S,
+    MOST,
+    NAME,
     REMEMBERED,
     USUAL_S,
     Line,
     Means,
     Pace,
+    PaceFile,
     remaining_s,
 )
-from sidecar.jobs.pace_file import MOST, NAME, PaceFile
 
 
 def test_before_anything_was_measured_it_is_a_guess_and_then_what_was_measured() -> None:

@@ -17,11 +17,11 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.cluster.eligibility import refusal
-from sidecar.jobs.job import Job
+from sidecar.jobs.job_runner import Job
 from sidecar.service.health import hangs
-from sidecar.workers.fleet import Standing
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.worker import Worker
+from sidecar.workers.engine_fleet import Standing
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.worker_process import Worker
 
 NewJob = Callable[..., Job]
 
@@ -31,8 +31,10 @@ DEAF_S = 0.5
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
-    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
-    monkeypatch.setattr("sidecar.workers.pulse.CANCEL_GRACE_S", 4.0)  # a busy machine is not deaf
+    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
+    monkeypatch.setattr(
+        "sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0
+    )  # a busy machine is not deaf
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
     def make(kind: type[OverheardSlot]) -> OverheardSlot:
@@ -76,7 +78,7 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.pulse.REST_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.REST_S", 0.05)
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         await slot.preload()
@@ -101,7 +103,7 @@ async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_un
 ) -> None:
     """A process that SIGKILL does not end cannot be had on purpose: it takes a driver that hangs,
     or a hard mount whose server is gone. Here one is stopped, and killing it does nothing."""
-    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", 0.1)
+    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         queue.open()

@@ -16,14 +16,22 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
-from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutBack, Reported
-from sidecar.jobs.feed import Behind
-from sidecar.jobs.log import JobLog, KeyTaken, MemoryLog
-from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
-from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.jobs.job_log import Behind, JobLog, KeyTaken, MemoryLog
+from sidecar.jobs.job_record import (
+    Begun,
+    Cancelled,
+    Change,
+    Edited,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Reported,
+    RequestKey,
+    advance,
+)
+from sidecar.jobs.sqlite_job_log import SqliteLog
 from sidecar.storage.job_journal import FILE
-from sidecar.transcripts.edits import Rename, Rewrite
-from sidecar.transcripts.history import Undo
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -32,6 +40,7 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
+from sidecar.transcripts.transcript_edits import Rename, Rewrite, Undo
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]

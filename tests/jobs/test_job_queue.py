@@ -15,17 +15,16 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines import spec_of
-from sidecar.gpu_memory.placement import LoadPlan
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs import lane
-from sidecar.jobs.job import Job
-from sidecar.jobs.lane import Terms
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobState
+from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.jobs import job_queue
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts.transcript import Progress, Segment, SegmentReady
-from sidecar.workers.slot import EngineSlot
+from sidecar.workers.engine_slot import EngineSlot
 
 NewJob = Callable[..., Job]
 
@@ -72,7 +71,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "LINGER_S", 30.0)
+    monkeypatch.setattr(job_queue, "LINGER_S", 30.0)
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(slot, MemoryLog(), Terms(as_asked, max_s=60), limit=8)

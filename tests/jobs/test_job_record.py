@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from job_event_histories import histories, submitted
 
 from sidecar import errors
-from sidecar.jobs.counted import Counted
-from sidecar.jobs.events import (
+from sidecar.jobs.job_record import (
     Begun,
     Cancelled,
     Change,
@@ -22,15 +21,17 @@ from sidecar.jobs.events import (
     Failure,
     Interrupted,
     JobEvent,
+    JobRecord,
+    JobState,
     PutBack,
     Refused,
     Reported,
+    advance,
 )
-from sidecar.jobs.record import JobRecord, JobState, advance
-from sidecar.observability.tally import Tally
-from sidecar.transcripts.edits import Rename
-from sidecar.transcripts.history import History, Undo
+from sidecar.jobs.job_telemetry import Counted
+from sidecar.observability.metrics import Tally
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript_edits import History, Rename, Undo
 
 SEGMENT = Segment(0.0, 1.0, "said")
 TRANSCRIPT = Transcript((SEGMENT,), "en", 3.0, "scripted", "fp32")

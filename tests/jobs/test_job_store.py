@@ -25,10 +25,11 @@ from service_process import PATIENCE_S
 from shared_job_services import Service, service, until_told
 
 from sidecar import errors
-from sidecar.audio.source import AudioSource, Spool
+from sidecar.audio.audio_source import AudioSource, Spool
 from sidecar.cluster.claims import Claim, Offer
-from sidecar.jobs.allowance import UNSAID_S
-from sidecar.jobs.events import (
+from sidecar.jobs.job_log import JobLog, MemoryLog
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import (
     Begun,
     Cancelled,
     Change,
@@ -36,21 +37,20 @@ from sidecar.jobs.events import (
     Failed,
     Failure,
     JobEvent,
+    JobRecord,
+    JobState,
     Reported,
+    RequestKey,
 )
-from sidecar.jobs.job import Job
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.log import JobLog, MemoryLog
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import JobStore, LocalJobs, OwnerLoad
+from sidecar.jobs.reservations import UNSAID_S
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_log import SqliteLog
-from sidecar.jobs.store import JobStore, OwnerLoad
-from sidecar.storage import database
-from sidecar.storage.writer import Writer
-from sidecar.transcripts.edits import Rename, Rewrite
-from sidecar.transcripts.history import Undo
+from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.storage import postgres_database
+from sidecar.storage.encrypted_sqlite import Writer
 from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript_edits import Rename, Rewrite, Undo
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 FINISHED = Reported(Finished(SAID))
@@ -155,7 +155,7 @@ class Shared:
     @contextmanager
     def broken(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(database, "CALL_S", 0.3)
+            patch.setattr(postgres_database, "CALL_S", 0.3)
             self._server.stop()
             try:
                 yield

@@ -13,15 +13,14 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, REPOSITORY
 
 from bench.kills import KEY, SECONDS, SETTLES, killed, older
-from sidecar.jobs.events import Begun
-from sidecar.jobs.record import RequestKey
-from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.jobs.job_record import Begun, RequestKey
+from sidecar.jobs.sqlite_job_log import SqliteLog
 from sidecar.storage.job_journal import FILE
 
 MIGRATE = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.jobs.sqlite_job_log import SqliteLog
 
 folder, key = Path(sys.argv[1]), sys.argv[2]
 

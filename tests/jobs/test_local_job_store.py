@@ -14,13 +14,12 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs.events import Begun, Reported
-from sidecar.jobs.job import Job
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.record import JobState, RequestKey
+from sidecar.jobs.job_record import Begun, JobState, Reported, RequestKey
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import LocalJobs
+from sidecar.jobs.reservations import Room
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.room import Room
-from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.jobs.sqlite_job_log import SqliteLog
 from sidecar.transcripts.transcript import Finished, Transcript
 
 DONE = Reported(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))

@@ -13,16 +13,13 @@ import pytest
 from instrumented_slot import OverheardSlot, job_of, queue_on
 from service_process import PATIENCE_S, until
 
+from sidecar.concurrency import Threads
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import Precision, TranscribeOptions
-from sidecar.jobs.events import Begun, Cancelled, JobEvent, Reported
-from sidecar.jobs.job import Job
-from sidecar.jobs.lane import Lane
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord, JobState
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.job_queue import JobQueue, Lane
+from sidecar.jobs.job_record import Begun, Cancelled, JobEvent, JobRecord, JobState, Reported
+from sidecar.jobs.job_runner import Job, Run
 from sidecar.jobs.recovery import Keeping, go_on
-from sidecar.jobs.runner import Run
-from sidecar.threads import Threads
 
 NewJob = Callable[..., Job]
 ALWAYS_S = 1e9

@@ -11,15 +11,13 @@ from job_event_histories import submitted
 from service_process import until
 
 from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
-from sidecar.jobs.events import Begun, Edited, Reported
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.owned import OwnedJobs
-from sidecar.jobs.record import JobRecord
-from sidecar.transcripts import history
-from sidecar.transcripts.edits import Rename, Rewrite, edited
-from sidecar.transcripts.history import Redo, Undo
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_record import Begun, Edited, JobRecord, Reported
+from sidecar.jobs.job_store import LocalJobs
+from sidecar.jobs.owned_jobs import OwnedJobs
+from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
+from sidecar.transcripts.transcript_edits import Redo, Rename, Rewrite, Undo, edited
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
@@ -43,7 +41,7 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
         on_the_loop.append(threading.current_thread() is threading.main_thread())
         return edited(*given)
 
-    monkeypatch.setattr(history, "edited", watched)
+    monkeypatch.setattr(transcript_edits, "edited", watched)
     for step in ((Rewrite(0, "other"),), Undo(), Redo()):
         before, after = await owned.edit(EVERYBODY, job.id, step)
         assert before is not after.transcript
@@ -71,7 +69,7 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
             go_on.wait()
         return edited(*given)
 
-    monkeypatch.setattr(history, "edited", slow)
+    monkeypatch.setattr(transcript_edits, "edited", slow)
     editing = asyncio.ensure_future(owned.edit(EVERYBODY, job.id, (Rewrite(0, "other"),)))
     await until(begun.is_set)
     store.append(job.id, Edited((Rename(0, "Nell"),)))  # as another service does
@@ -95,7 +93,7 @@ async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
             go_on.wait()
         return edited(transcript, step)
 
-    monkeypatch.setattr(history, "edited", slow)
+    monkeypatch.setattr(transcript_edits, "edited", slow)
     try:
         hers = [
             asyncio.ensure_future(owned.edit(ada, her_job, (Rewrite(0, "slow"),))) for _ in range(9)

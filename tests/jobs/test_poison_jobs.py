@@ -9,9 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_event_histories import submitted
 
-from sidecar.jobs.events import Begun, Change, Crashed, Interrupted, JobEvent, PutBack, Reported
-from sidecar.jobs.poison import ENOUGH, given_up
-from sidecar.jobs.record import JobRecord, advance
+from sidecar.jobs.job_record import (
+    ENOUGH,
+    Begun,
+    Change,
+    Crashed,
+    Interrupted,
+    JobEvent,
+    JobRecord,
+    PutBack,
+    Reported,
+    advance,
+    given_up,
+)
 from sidecar.transcripts.transcript import Checkpoint
 
 few = st.integers(0, 2 * ENOUGH)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
-from sidecar.jobs.allowance import check_queue
-from sidecar.jobs.room import Body, Room
+from sidecar.jobs.reservations import Body, Room, check_queue
 
 
 def owner(name: str) -> Identity:

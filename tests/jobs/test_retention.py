@@ -13,14 +13,12 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs import retention
-from sidecar.jobs.events import Edited
-from sidecar.jobs.job import Job
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_record import Edited, JobRecord
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import JOB_BYTES, Retention, weight
-from sidecar.transcripts.edits import Rewrite
-from sidecar.transcripts.history import Undo
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript, Word
+from sidecar.transcripts.transcript_edits import Rewrite, Undo
 
 NewJob = Callable[..., Job]
 DAY_S = 86400.0

@@ -23,7 +23,7 @@ from bench.fairness import (
     shared,
     two_precisions,
 )
-from sidecar.interfaces.engine import Precision
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.scheduler import (
     AGED_S,
     PASSED_OVER_S,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.engine import Precision
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.scheduler import Moment, Shares, Waiting, turns
 
 A, B = Precision.BF16, Precision.INT8

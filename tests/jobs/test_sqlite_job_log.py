@@ -19,20 +19,26 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.source import Spool
+from sidecar.audio.audio_source import Spool
 from sidecar.auth.identity import EVERYBODY
 from sidecar.config.settings import Settings
-from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.owned import OwnedJobs
-from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.job_record import (
+    Begun,
+    Cancelled,
+    Edited,
+    Interrupted,
+    JobRecord,
+    JobState,
+    Reported,
+    RequestKey,
+)
+from sidecar.jobs.job_store import LocalJobs
+from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.recovery import Keeping
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_log import TOLD, SqliteLog
-from sidecar.storage import job_journal, writer
+from sidecar.jobs.sqlite_job_log import TOLD, SqliteLog
+from sidecar.storage import encrypted_sqlite, job_journal
 from sidecar.storage.job_journal import FILE, UPLOADS, broken_files, migrate
-from sidecar.transcripts.edits import Rename, Rewrite
-from sidecar.transcripts.history import Redo, Undo
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -41,6 +47,7 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
+from sidecar.transcripts.transcript_edits import Redo, Rename, Rewrite, Undo
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 SAID = Segment(0.0, 1.0, "the quick brown fox")
@@ -394,7 +401,7 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
         assert not deleting.done()
     await asyncio.wait_for(deleting, PATIENCE_S)
     assert jobs[0].id.encode() not in _bytes_in(folder)
-    monkeypatch.setattr(writer, "READERS_S", 0.0)
+    monkeypatch.setattr(encrypted_sqlite, "READERS_S", 0.0)
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM jobs").fetchall()
@@ -409,8 +416,8 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
 async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
     hindrance: str, folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "READERS_S", 0.0)
-    monkeypatch.setattr(writer, "LATER_S", 0.1)
+    monkeypatch.setattr(encrypted_sqlite, "READERS_S", 0.0)
+    monkeypatch.setattr(encrypted_sqlite, "LATER_S", 0.1)
     job = added(store, owner=EVERYBODY.owner)
     await store.written()
     store._journal.database.execute("PRAGMA busy_timeout = 0")

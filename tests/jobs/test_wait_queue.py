@@ -10,13 +10,13 @@ import pytest
 from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
 from service_process import until
 
-from sidecar.interfaces.engine import Precision
-from sidecar.jobs.job import Job
-from sidecar.jobs.lineup import Lineup
-from sidecar.jobs.pace import Pace
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobState
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.duration_prediction import Pace
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.scheduler import Priority
+from sidecar.jobs.wait_queue import Lineup
 
 NewJob = Callable[..., Job]
 

@@ -21,16 +21,24 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, Identity, Proof
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live import Encoding, LiveOptions
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
 from sidecar.interfaces.live_events import Final
-from sidecar.live.sessions import capture
-from sidecar.live.sessions.names import EVENTS, SOUND, Limits, Stored, excess, stem_of
-from sidecar.live.sessions.reading import CaptureReader
-from sidecar.live.sessions.recording import Line, Recording
+from sidecar.live.sessions import capture_writer
+from sidecar.live.sessions.capture_files import (
+    EVENTS,
+    SOUND,
+    CaptureReader,
+    Limits,
+    Line,
+    Recording,
+    Stored,
+    excess,
+    stem_of,
+)
+from sidecar.live.sessions.capture_writer import Entry, Writer, stored_in
 from sidecar.live.sessions.session import Session
-from sidecar.live.sessions.writer import Entry, Writer, stored_in
 from sidecar.server.app import create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 KEY = "0123456789abcdef" * 4
 Capture = Callable[..., Awaitable[Service]]
@@ -70,7 +78,9 @@ def test_the_oldest_go_until_what_is_left_is_within_all_limits(
 
 @pytest.fixture
 async def capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Capture]:
-    monkeypatch.setattr(capture, "PATIENCE_S", PATIENCE_S)  # with a disk that others keep busy
+    monkeypatch.setattr(
+        capture_writer, "PATIENCE_S", PATIENCE_S
+    )  # with a disk that others keep busy
     opened: list[Service] = []
 
     async def start(**settings: Any) -> Service:
@@ -251,7 +261,9 @@ def test_a_deletion_comes_although_others_always_have_something_to_be_written(
 async def test_two_sessions_of_one_name_have_files_of_their_own(
     capturing: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.live.sessions.capture.stem_of", lambda session, at: "now_same")
+    monkeypatch.setattr(
+        "sidecar.live.sessions.capture_writer.stem_of", lambda session, at: "now_same"
+    )
     service = await capturing()
     await talked(service, sound((0.2, 0.0)), "same")
     await talked(service, sound((0.4, 0.0)), "same")

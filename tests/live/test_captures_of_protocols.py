@@ -18,10 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 from sidecar import errors
 from sidecar.cli import replay
 from sidecar.cli.backends import Where
-from sidecar.cli.likeness import likeness
+from sidecar.cli.replay import likeness
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial
-from sidecar.live.sessions.names import EVENTS, SOUND
-from sidecar.live.sessions.reading import CaptureReader
+from sidecar.live.sessions.capture_files import EVENTS, SOUND, CaptureReader
 from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse
 from sidecar.transcripts.transcript import Segment
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sidecar.interfaces.live import LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import TurnDropped, TurnEnded
-from sidecar.live.sessions.sent import Chunk, Commit
+from sidecar.live.sessions.input_log import Chunk, Commit, Held
 from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.sound import Held
 
 
 def dropped(session: Session) -> list[int]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live import LIVE_RATE as RATE
-from sidecar.interfaces.live import Endpointing
+from sidecar.interfaces.live_engine import LIVE_RATE as RATE
+from sidecar.interfaces.live_engine import Endpointing
 from sidecar.live.runtime.endpointing import (
     FRAME,
     Began,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sidecar import errors
-from sidecar.interfaces.live import Begin
+from sidecar.interfaces.live_engine import Begin
 from sidecar.interfaces.live_events import (
     Final,
     Heard,
@@ -19,7 +19,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.live.sessions.told import Told
+from sidecar.live.sessions.event_log import Told
 from sidecar.transcripts.transcript import Segment
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sidecar.interfaces.live_events import Final, SpeakersRevised, VoicesKnown, from_wire, to_wire
-from sidecar.live.sessions.told import Told
-from sidecar.transcripts.people import VoicePrint
+from sidecar.live.sessions.event_log import Told
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 from sidecar.transcripts.transcript import Segment
 
 

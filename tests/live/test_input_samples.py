@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live import LIVE_RATE, Encoding
-from sidecar.live.runtime.intake import Intake
-from sidecar.live.runtime.ring import Ring
+from sidecar.interfaces.live_engine import LIVE_RATE, Encoding
+from sidecar.live.runtime.input_samples import Intake, Ring
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:

@@ -19,14 +19,14 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.auth.identity import Identity, Proof
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live import Begin, Encoding, LiveOptions
+from sidecar.interfaces.live_engine import Begin, Encoding, LiveOptions
 from sidecar.interfaces.live_events import Final, Heard, LiveEvent, Noticed, Summary
 from sidecar.live.sessions.engine_relay import SOLE, UNEXPLAINED, Deaths, carry
+from sidecar.live.sessions.input_log import Held
 from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.sound import Held
 from sidecar.server.app import create_service
-from sidecar.service import Service
-from sidecar.workers.executing import Executing, Page
+from sidecar.service.facade import Service
+from sidecar.workers.rpc_server import Executing, Page
 from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker_live_sessions import _Seated
 

@@ -19,18 +19,17 @@ from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from sidecar.api.http import from_clients
+from sidecar.api.http import request_headers
 from sidecar.api.http.schemas import OPTIONS
-from sidecar.api.live_models import Begin, Change, Ends
-from sidecar.interfaces.live import Begin as PlaceToBegin
-from sidecar.interfaces.live import LiveOptions
+from sidecar.api.live_messages import Begin, Change, Ends
+from sidecar.interfaces.live_engine import Begin as PlaceToBegin
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import Understood
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
-from sidecar.protocols.openai_realtime.configuration import Configuration, Delay, Detection
-from sidecar.protocols.openai_realtime.detection import Turning
-from sidecar.protocols.openai_realtime.dialogue_configuration import Manners
-from sidecar.protocols.s2s import orders
-from sidecar.protocols.wyoming.wishes import Form
+from sidecar.protocols.openai_realtime.dialogue_config import Manners, Turning
+from sidecar.protocols.openai_realtime.session_config import Configuration, Delay, Detection
+from sidecar.protocols.s2s import messages as s2s_messages
+from sidecar.protocols.wyoming.messages import Form
 from sidecar.transcripts.transcript import Segment, Word
 from sidecar.upstream.remote_live_messages import FORM, Lease
 
@@ -401,7 +400,7 @@ async def of_talks(server: Server) -> None:
     await at_once(
         [
             attack(order.model_fields["type"].annotation.__args__[0], name)  # type: ignore[union-attr]
-            for order in get_args(orders.Order)
+            for order in get_args(s2s_messages.Order)
             for name in order.model_fields
             if name != "type"
         ]
@@ -487,7 +486,7 @@ async def test_values_that_nobody_means_are_refused_and_no_other_session_notices
 
 @pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", '{"a": 1.5}'])
 def test_a_message_of_more_values_than_anybody_means_is_refused(item: str) -> None:
-    most = from_clients.MOST_VALUES // 3
-    assert len(from_clients.read(f"[{', '.join([item] * most)}]")) == most
+    most = request_headers.MOST_VALUES // 3
+    assert len(request_headers.read(f"[{', '.join([item] * most)}]")) == most
     with pytest.raises(ValueError, match="100,000 values"):
-        from_clients.read(f"[{', '.join([item] * 3 * most)}, 0, 0]")
+        request_headers.read(f"[{', '.join([item] * 3 * most)}, 0, 0]")

@@ -14,13 +14,12 @@ from service_process import PATIENCE_S, wait_until
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.scripted_engine import Loudness, LoudnessOfOne
-from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, Begin, LiveOptions
+from sidecar.interfaces.live_engine import AT_THE_START, LIVE_RATE, Begin, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, Summary, TurnedAway, TurnEnded
-from sidecar.live.runtime.ears import Ears
 from sidecar.live.runtime.engine_session import Seat
-from sidecar.live.runtime.hall import Hall
-from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.live_scheduler import Ears, Hall
 from sidecar.live.runtime.load_shedding import Verdict
+from sidecar.live.runtime.speech_segments import Hypothesis
 from sidecar.live.runtime.stream_recognizer import Hearing
 
 SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")

@@ -20,7 +20,7 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof, Scope
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_engine import Encoding, Endpointing, LiveOptions, Turns
 from sidecar.interfaces.live_events import (
     NOT_UNDERSTOOD,
     Final,
@@ -32,10 +32,10 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.live.sessions.input_log import Held
 from sidecar.live.sessions.session import LOST, Bounds, Session
-from sidecar.live.sessions.sound import Held
 from sidecar.server.app import create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment
 
 RATE = 16_000
@@ -417,7 +417,7 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
-    monkeypatch.setattr("sidecar.live.sessions.sound.TURN_S", PATIENCE_S)  # nobody falls silent
+    monkeypatch.setattr("sidecar.live.sessions.input_log.TURN_S", PATIENCE_S)  # nobody falls silent
     service = await open_service(live_buffer_mb=1, live_buffer=20.0)
     sessions = [service.live.open(EVERYBODY, LiveOptions(partials=False)) for _ in range(4)]
     most = 0

@@ -13,14 +13,14 @@ from service_process import until
 from sidecar.api.leased_live_session import seat
 from sidecar.auth.identity import EVERYBODY
 from sidecar.engines import spec_of
-from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.interfaces.live_engine import Begin, LiveOptions
 from sidecar.live.sessions.session import Bounds
 from sidecar.live.sessions.session_registry import Room, Sessions
-from sidecar.transcripts.people import KnownVoice
+from sidecar.transcripts.speaker_embeddings import KnownVoice
 from sidecar.upstream.remote_live_messages import FORM, Lease
 
 if TYPE_CHECKING:
-    from sidecar.service import Service
+    from sidecar.service.facade import Service
 
 ANNA = KnownVoice("a", "Anna", ())
 

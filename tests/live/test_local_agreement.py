@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.live.runtime.agreement import Agreement, Shown
-from sidecar.live.runtime.schedule import Urgency, Wish, next_of
+from sidecar.live.runtime.speech_segments import Agreement, Shown, Urgency, Wish, next_of
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "A,", "c."]), max_size=6).map(" ".join))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.live.runtime.pace import AGAIN_S, MOST_S, Pace
-from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.speech_segments import AGAIN_S, MOST_S, Pace, Urgency
 
 FINAL, EARLY, PARTIAL = Urgency.FINAL, Urgency.SPECULATIVE, Urgency.PARTIAL
 

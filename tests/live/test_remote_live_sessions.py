@@ -42,15 +42,15 @@ from sidecar.auth import self_signed_certificate
 from sidecar.auth.identity import EVERYBODY
 from sidecar.engines import spec_of
 from sidecar.errors import LiveFull, UpstreamUnreachable
-from sidecar.interfaces.engine import Upstream
-from sidecar.interfaces.live import Begin, LiveOptions
+from sidecar.interfaces.engine_interface import Upstream
+from sidecar.interfaces.live_engine import Begin, LiveOptions
 from sidecar.live.sessions import session_registry
-from sidecar.live.sessions.admission import Room
 from sidecar.live.sessions.engine_relay import Shared
 from sidecar.live.sessions.session import Bounds
-from sidecar.upstream import pool
+from sidecar.live.sessions.session_limits import Room
+from sidecar.upstream import load_balancer
 from sidecar.workers import remote_call, remote_engine
-from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.engine_lifecycle import SlotState
 from sidecar.workers.remote_engine import DistantSlot
 
 ONCE = Retry(attempts=0)
@@ -274,7 +274,7 @@ def test_where_nobody_is_a_session_waits_for_a_moment_and_ends(
 async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "FIRST_ASIDE_S", pool.LONGEST_ASIDE_S)
+    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", load_balancer.LONGEST_ASIDE_S)
     port = free_port()
     slot = DistantSlot(spec_of("upstream"), Upstream((f"http://127.0.0.1:{port}",)))
     begin = {"options": LiveOptions().to_wire(), "begin": Begin().to_wire()}
@@ -297,7 +297,7 @@ async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_wai
 ) -> None:
     monkeypatch.setattr(remote_call, "LOOK_S", 0.2)
     monkeypatch.setattr(remote_engine, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.01)
+    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     urls = tuple(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent)
     slot = DistantSlot(spec_of("upstream"), Upstream(urls))

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live import Encoding
-from sidecar.live.sessions.sent import Chunk, Commit, Forget
-from sidecar.live.sessions.sound import Held, KeptSound
+from sidecar.interfaces.live_engine import Encoding
+from sidecar.live.sessions.input_log import Chunk, Commit, Forget, Held, KeptSound
 
 SECOND = bytes(range(250)) * 128
 """Of pcm16 at 16 kHz."""

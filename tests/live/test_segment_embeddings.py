@@ -16,8 +16,15 @@ from service_process import PATIENCE_S, wait_until
 from sidecar.audio import Block
 from sidecar.diarization.speaker_identification import Voice, print_of
 from sidecar.engines.scripted_engine import Loudness, LoudnessOfOne, ScriptedEngine
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.engine_interface import LoadOptions
+from sidecar.interfaces.live_engine import (
+    AT_THE_START,
+    LIVE_RATE,
+    Begin,
+    Endpointing,
+    LiveOptions,
+    Turns,
+)
 from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
@@ -26,17 +33,14 @@ from sidecar.interfaces.live_events import (
     Summary,
     VoicesKnown,
 )
-from sidecar.live.runtime import voicing
-from sidecar.live.runtime.ears import Ears
+from sidecar.live.runtime import segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.hall import Hall
-from sidecar.live.runtime.hypothesis import Hypothesis
+from sidecar.live.runtime.live_scheduler import Ears, Hall
 from sidecar.live.runtime.live_speaker_labels import Vector, decided
-from sidecar.live.runtime.piece import Listen
-from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.segment_embeddings import ENOUGH_S, WAITING, Voiced
+from sidecar.live.runtime.speech_segments import Hypothesis, Listen, Urgency
 from sidecar.live.runtime.stream_recognizer import Hearing
-from sidecar.live.runtime.voicing import ENOUGH_S, WAITING, Voiced
-from sidecar.transcripts.people import KnownVoice
+from sidecar.transcripts.speaker_embeddings import KnownVoice
 from sidecar.transcripts.transcript import Segment
 
 ANNE, BERT, CLEO = 0.2, 0.3, 0.4
@@ -246,7 +250,7 @@ def test_of_many_that_wait_the_oldest_go_and_the_summary_has_labels_all_the_same
 
 def test_many_that_wait_take_turns_with_partials() -> None:
     table = Table(LiveOptions())
-    for _ in range(voicing.PRESSING + 1):
+    for _ in range(segment_embeddings.PRESSING + 1):
         table.say(ANNE, voices=False)
     dues = []
     table.speak(BERT, 0.8)

@@ -19,9 +19,9 @@ from vibevoice_asr_client.live_events import TurnEnded as TurnEndedTold
 from vibevoice_asr_client.live_stream import Stream
 
 from sidecar import errors
-from sidecar.api import live_dialect
-from sidecar.api.resent import Resent
-from sidecar.interfaces.live import LiveOptions
+from sidecar.api import live_messages
+from sidecar.api.live_routes import Resent
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import (
     Final,
     Heard,
@@ -31,13 +31,11 @@ from sidecar.interfaces.live_events import (
     SpeechStopped,
     TurnEnded,
 )
-from sidecar.live.sessions.carried import packed, packed_story, unpacked
-from sidecar.live.sessions.durable import LAG_S, Durable
-from sidecar.live.sessions.sent import Chunk, Commit
+from sidecar.live.sessions.event_log import LOOSE, Numbered
+from sidecar.live.sessions.input_log import Chunk, Commit, Held
 from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.sound import Held
-from sidecar.live.sessions.told import LOOSE, Numbered
-from sidecar.transcripts.people import KnownVoice, VoicePrint
+from sidecar.live.sessions.session_checkpoint import LAG_S, Durable, packed, packed_story, unpacked
+from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
 from sidecar.transcripts.transcript import Segment
 
 RATE = 16_000
@@ -85,8 +83,8 @@ class Front:
 
     def counts(self, kind: str) -> str:
         samples, orders = self.resent.acknowledged
-        return live_dialect.message(
-            kind, **live_dialect.received(samples, samples / RATE, orders, 0)
+        return live_messages.message(
+            kind, **live_messages.received(samples, samples / RATE, orders, 0)
         )
 
     async def take(self, message: bytes | str) -> None:
@@ -190,7 +188,7 @@ class World:
         told = self.front.session.told
         for one in told.since(self.last):
             if told._until is None or one.number <= told._until:
-                self.told += self.stream.took(live_dialect.event_message(one))
+                self.told += self.stream.took(live_messages.event_message(one))
                 self.last = one.number
 
     async def rest(self) -> None:
@@ -278,7 +276,7 @@ async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_no
 async def test_while_the_service_itself_stands_still_the_database_is_not_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.live.sessions.durable.HOLD_S", 0.06)
+    monkeypatch.setattr("sidecar.live.sessions.session_checkpoint.HOLD_S", 0.06)
     session = durable([])
     assert session.durable is not None
     session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))

@@ -12,19 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.conversation.clock import KEPT_S, STEP_S, SoundClock
 from sidecar.conversation.conversation_transcript import LETTERS, Account
-from sidecar.conversation.told import PersonSaid
-from sidecar.interfaces.live import Encoding, LiveOptions
+from sidecar.conversation.output_queue import PersonSaid
+from sidecar.conversation.speech_input import KEPT_S, STEP_S, SoundClock
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
 from sidecar.interfaces.live_events import Noticed, SpeechStopped
-from sidecar.live.sessions import session as sessions
-from sidecar.live.sessions.sent import JOINED_BYTES, SMALL_BYTES, Chunk
+from sidecar.live.sessions import session as sessions_session
+from sidecar.live.sessions.input_log import JOINED_BYTES, SMALL_BYTES, Chunk, Held, KeptSound
 from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.sound import Held, KeptSound
-from sidecar.protocols.s2s import orders
-from sidecar.protocols.yap import envelope
+from sidecar.protocols.s2s import messages as s2s_messages
+from sidecar.protocols.yap import messages as yap_messages
 from sidecar.transcripts.transcript import Notice
-from sidecar.workers.credit import WINDOW, Outgoing, told_size
+from sidecar.workers.channel import WINDOW, Outgoing, told_size
 
 RATE = 16_000
 
@@ -118,7 +117,7 @@ async def test_of_options_that_no_engine_has_been_told_the_last_are_kept() -> No
 async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "ORDERS", 100)
+    monkeypatch.setattr(sessions_session, "ORDERS", 100)
     session = a_session()
     for _ in range(50):
         session.commit()
@@ -134,7 +133,7 @@ async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
 async def test_a_session_ends_when_more_events_are_kept_than_one_may_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "EVENTS", 100)
+    monkeypatch.setattr(sessions_session, "EVENTS", 100)
     session = a_session()
     for number in range(101):
         session.heard(SpeechStopped(number, float(number)))
@@ -172,16 +171,16 @@ def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() 
 def test_the_transcript_of_a_conversation_keeps_so_many_characters() -> None:
     account = Account(0.0)
     for number in range(100):
-        account.take(PersonSaid("x" * orders.LONGEST_TEXT, typed=True), float(number))
+        account.take(PersonSaid("x" * s2s_messages.LONGEST_TEXT, typed=True), float(number))
     assert sum(len(one.text) for one in account._lines) <= LETTERS
 
 
 def test_a_turn_that_is_typed_and_an_id_of_a_client_have_a_longest() -> None:
     with pytest.raises(errors.FieldInvalid):
-        orders.order_of({"type": "text", "text": "x" * (orders.LONGEST_TEXT + 1)})
-    ids = {"type": "ping", "session_id": "s", "request_id": "x" * (envelope.LONGEST_ID + 1)}
-    with pytest.raises(envelope.Refused):
-        envelope.opened(json.dumps({**ids, "payload": {}}))
+        s2s_messages.order_of({"type": "text", "text": "x" * (s2s_messages.LONGEST_TEXT + 1)})
+    ids = {"type": "ping", "session_id": "s", "request_id": "x" * (yap_messages.LONGEST_ID + 1)}
+    with pytest.raises(yap_messages.Refused):
+        yap_messages.opened(json.dumps({**ids, "payload": {}}))
 
 
 async def test_nothing_is_kept_of_a_session_that_is_over() -> None:

@@ -10,10 +10,10 @@ import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.source import Spool
-from sidecar.interfaces.live import Encoding
+from sidecar.audio.audio_source import Spool
+from sidecar.concurrency import Threads
+from sidecar.interfaces.live_engine import Encoding
 from sidecar.live.sessions.session_recording import HEAD, Tape
-from sidecar.threads import Threads
 
 PIECE = bytes(range(256)) * (Spool.MEMORY_BYTES // 256)
 """After as much as this the disk is asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar import errors
-from sidecar.interfaces.live import Encoding, LiveOptions, Turns
+from sidecar.interfaces.live_engine import Encoding, LiveOptions, Turns
 from sidecar.interfaces.live_events import (
     Final,
     Noticed,
@@ -14,10 +14,10 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
     Understood,
 )
-from sidecar.live.sessions.carried import Carried, packed, packed_story, unpacked
-from sidecar.live.sessions.sent import Chunk, Commit, Forget, SoundState
-from sidecar.live.sessions.told import Numbered, ToldState
-from sidecar.transcripts.people import KnownVoice, VoicePrint
+from sidecar.live.sessions.event_log import Numbered, ToldState
+from sidecar.live.sessions.input_log import Chunk, Commit, Forget, SoundState
+from sidecar.live.sessions.session_checkpoint import Carried, packed, packed_story, unpacked
+from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
 from sidecar.transcripts.transcript import Notice, Segment, Word
 
 VOICE = VoicePrint("AAAA", 2.5)

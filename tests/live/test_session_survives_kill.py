@@ -35,7 +35,7 @@ from vibevoice_asr_client import (
 )
 from websockets.asyncio.client import ClientConnection, connect
 
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 
 SOON = Retry(attempts=1000, first_s=0.01, longest_s=0.2)
 PARTS = (

@@ -21,15 +21,13 @@ from sidecar.auth.identity import EVERYBODY
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_live_sessions import SharedSessions
 from sidecar.engines import spec_of
-from sidecar.interfaces.live import LiveOptions
-from sidecar.live.sessions import moving
-from sidecar.live.sessions.admission import Room
-from sidecar.live.sessions.carried import Carried
-from sidecar.live.sessions.elsewhere import Found, Name
+from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.live.sessions import session_persistence
 from sidecar.live.sessions.session import Bounds
+from sidecar.live.sessions.session_checkpoint import Carried, Found, Name
+from sidecar.live.sessions.session_limits import Room
 from sidecar.live.sessions.session_registry import Sessions
-from sidecar.storage.database import Database
-from sidecar.storage.schema import migrate
+from sidecar.storage.postgres_database import Database, migrate
 
 
 class Front:
@@ -80,13 +78,13 @@ async def test_two_connections_that_take_up_one_session_have_the_same(
 ) -> None:
     _, front = fronts
     goes_on = threading.Event()
-    read = moving.unpacked
+    read = session_persistence.unpacked
 
     def slowly(data: bytes, story: Sequence[bytes]) -> Carried:
         goes_on.wait(PATIENCE_S)
         return read(data, story)
 
-    monkeypatch.setattr(moving, "unpacked", slowly)
+    monkeypatch.setattr(session_persistence, "unpacked", slowly)
     both = [asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk")) for _ in range(2)]
     await asyncio.wait(both, timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
     goes_on.set()

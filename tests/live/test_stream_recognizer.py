@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_engine import (
+    AT_THE_START,
+    LIVE_RATE,
+    Begin,
+    Endpointing,
+    LiveOptions,
+    Turns,
+)
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
@@ -27,12 +34,9 @@ from sidecar.interfaces.live_events import (
     TurnedAway,
     TurnEnded,
 )
-from sidecar.live.runtime.context import Before
 from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.hypothesis import Hypothesis
 from sidecar.live.runtime.load_shedding import Verdict
-from sidecar.live.runtime.piece import USUAL, Listen, Manner
-from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.speech_segments import USUAL, Before, Hypothesis, Listen, Manner, Urgency
 from sidecar.live.runtime.stream_recognizer import UNHEARD, Hearing
 from sidecar.transcripts.transcript import Segment, Word, joined
 

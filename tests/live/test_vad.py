@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_info
 from wheel_recordings import clip
 
 from sidecar.audio import Block
-from sidecar.checkpoints import inference
-from sidecar.checkpoints.embedded import find
-from sidecar.interfaces.live import LIVE_RATE
+from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints.onnx_runtime import find
+from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.live.runtime import endpointing, vad
 from sidecar.live.runtime.vad import (
     FRAME,
@@ -42,7 +42,7 @@ def streams() -> Block:
 @pytest.fixture(scope="module")
 def expected(streams: Block) -> npt.NDArray[np.float32]:
     """What the model itself says of them, in onnxruntime: (3, 125)."""
-    session = inference.session(find((MODEL,))[MODEL], inference.session_options(1))
+    session = onnx_runtime.session(find((MODEL,))[MODEL], onnx_runtime.session_options(1))
     state, before = np.zeros((2, 3, 128), np.float32), np.zeros((3, 64), np.float32)
     said, rate = [], np.array(RATE, np.int64)
     for frames in streams.swapaxes(0, 1):

@@ -9,19 +9,24 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from sidecar import errors
 from sidecar.auth.identity import Identity, Proof
 from sidecar.interfaces.live_events import UNHEARD, Final, SpeechStarted, TurnEnded
-from sidecar.live.sessions.counted import Counted
-from sidecar.observability import classic
-from sidecar.observability.counts import MOST, OTHER, Counter, Histogram, Spread
-from sidecar.observability.exposition import exposition
-from sidecar.observability.outcomes import (
+from sidecar.live.sessions.event_log import Counted
+from sidecar.observability import prometheus
+from sidecar.observability.metrics import (
+    MOST,
+    OTHER,
+    PREFIX,
+    Counter,
+    Histogram,
     Lately,
     Outcome,
     Outcomes,
+    Spread,
+    Tally,
     Thresholds,
     outcome_of,
     trouble,
 )
-from sidecar.observability.tally import PREFIX, Tally
+from sidecar.observability.prometheus import exposition
 from sidecar.transcripts.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -93,9 +98,9 @@ def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
             counted.ended(None, finished=True)
             tally.wires.requests.add("GET", "/jobs/{job_id}", "200")
             tally.jobs.done(3, 1, 2)
-        return exposition(tally.measured(), classic.gauges(classic.nested(tally, 0)), PREFIX, "")[
-            0
-        ].decode()
+        return exposition(
+            tally.measured(), prometheus.gauges(prometheus.nested(tally, 0)), PREFIX, ""
+        )[0].decode()
 
     one, many = page(1), page(10_000)
     assert len(one.splitlines()) == len(many.splitlines())
@@ -122,7 +127,7 @@ def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
     tally.jobs.done(3, 1, 2)
     tally.wires.calls.add("/stt.STTBackend/CreateSession", "UNAUTHENTICATED")
     by_owner = {"jwt:a-b": 1, "jwt:a_b": 2}  # of which the names are the same by then
-    other = classic.gauges(classic.nested(tally, 3, by_owner))
+    other = prometheus.gauges(prometheus.nested(tally, 3, by_owner))
 
     def numbers(accept: str, read: object) -> dict[tuple[str, str], float]:
         page, kind = exposition(tally.measured(), other, PREFIX, accept)

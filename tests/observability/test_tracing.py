@@ -24,9 +24,8 @@ from websockets.sync.client import connect
 from sidecar import errors
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import Final
-from sidecar.jobs.events import Begun, Change, Crashed, JobEvent, PutBack
-from sidecar.jobs.record import JobRecord
-from sidecar.jobs.traced import Way, stages
+from sidecar.jobs.job_record import Begun, Change, Crashed, JobEvent, JobRecord, PutBack
+from sidecar.jobs.job_telemetry import Way, stages
 from sidecar.live.sessions.session_traces import utterance
 from sidecar.observability import tracing
 from sidecar.observability.tracing import Arrival, NoTraces, Stage, configured

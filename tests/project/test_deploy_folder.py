@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from service_process import PATIENCE_S, Server, wait_until
 
-from sidecar.cli.flags import describe
+from sidecar.cli.common_options import describe
 from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
 from sidecar.server.service_process import EXIT_CODES
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.settings import Settings
-from sidecar.interfaces.limits import limits_of
-from sidecar.interfaces.live import Endpointing
-from sidecar.protocols.openai_realtime.updates import LONGEST_PADDING_MS
+from sidecar.interfaces.live_engine import Endpointing, limits_of
+from sidecar.protocols.openai_realtime.session_config import LONGEST_PADDING_MS
 from sidecar.server.app import create_app
 
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from service_process import PATIENCE_S, Server
 
-from sidecar.cli.flags import describe
+from sidecar.cli.common_options import describe
 from sidecar.config.settings import SHORTEST_TOKEN, Settings, load_settings
 from sidecar.engines import ENGINES
-from sidecar.engines.choice import choose_for_others, choose_live
-from sidecar.storage.bucket import Bucket
+from sidecar.engines.engine_selection import choose_for_others, choose_live
+from sidecar.storage.s3_storage import Bucket
 from sidecar.storage.storage_selection import storage_of
 
 ROOT = Path(__file__).parents[2]

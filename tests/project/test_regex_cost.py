@@ -22,13 +22,13 @@ CLIENT = ROOT / "clients/python/src"
 SOURCES = [*(ROOT / "sidecar").rglob("*.py"), *CLIENT.rglob("*.py")]
 METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
 MADE: Mapping[str, str] = {
-    "sidecar/conversation/sentences.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
-    "sidecar/tts/vibevoice_voices.py:marks": r"<\|im_start\|>|<\|im_end\|>",
-    "sidecar/checkpoints/file_server.py:pattern": r"sha-256=:([^:]+):|md5=([^,\s]+)|(\S+)",
+    "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
+    "sidecar/tts/vibevoice_tts_synthesis.py:marks": r"<\|im_start\|>|<\|im_end\|>",
+    "sidecar/checkpoints/voice_download.py:pattern": r"sha-256=:([^:]+):|md5=([^,\s]+)|(\S+)",
 }
 """For expressions that are made while the service runs: one that is like them."""
 BOUNDED: Mapping[str, str] = {
-    "sidecar/tts/catalogue.py:_OWN_CHOICE": "paths of the library's own",
+    "sidecar/tts/moonshine_tts.py:_OWN_CHOICE": "paths of the library's own",
 }
 """Those that may take longer, and what they look at that no client sends."""
 

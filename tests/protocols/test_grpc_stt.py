@@ -26,7 +26,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_unti
 from yap_client import Streaming
 
 from sidecar import errors
-from sidecar.auth.issuing import Issuer
+from sidecar.auth.token_issuing import Issuer
 from sidecar.config.settings import Settings
 from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk

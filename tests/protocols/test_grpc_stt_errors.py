@@ -17,15 +17,15 @@ from grpc_in_process import Caller, Named, ended, entrance, reserved
 from service_process import REPOSITORY
 
 from sidecar import errors
-from sidecar.auth.entrance import Entrance
+from sidecar.auth.authentication import Entrance
 from sidecar.auth.identity import SharedToken
 from sidecar.config.settings import load_settings
 from sidecar.errors import Kind, all_errors
-from sidecar.protocols.grpc_stt import codes
-from sidecar.protocols.grpc_stt.listener import LiveGrpc
+from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt.server import LiveGrpc
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 Status = grpc.StatusCode
 Case = tuple[str, Status, Ended]
@@ -148,11 +148,11 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
         yield "ERR3001", Status.UNKNOWN, await caller.create()
     await caller.create("broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sidecar.protocols.grpc_stt.stream.Stream.run", broken)
+        patch.setattr("sidecar.protocols.grpc_stt.session.Stream.run", broken)
         yield "ERR3002", Status.UNKNOWN, await caller.stream(AudioChunk(), session_id="broken")
     await caller.create("failed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sidecar.protocols.grpc_stt.stream.Stream.run", failed)
+        patch.setattr("sidecar.protocols.grpc_stt.session.Stream.run", failed)
         yield "ERR2002", Status.INTERNAL, await caller.stream(AudioChunk(), session_id="failed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.live._admission, "spec", None)
@@ -206,15 +206,15 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
     async with Inside(tmp_path / "two", live_sessions=1) as inside:
         await check(of_little_room(await inside.caller()))
     assert seen == set(documented())
-    said = [codes.said_of(error()) for error in all_errors()]
+    said = [grpc_stt_errors.said_of(error()) for error in all_errors()]
     assert {(one.number, one.status.name) for one in said} - seen == NOT_HERE
 
 
 def test_every_kind_of_error_has_a_status_and_what_passes_has_one_that_clients_retry() -> None:
-    assert set(codes.KINDS) == set(Kind)
+    assert set(grpc_stt_errors.KINDS) == set(Kind)
     may_pass = Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED
     for error in all_errors():
-        status = codes.said_of(error()).status
+        status = grpc_stt_errors.said_of(error()).status
         if error.kind in (Kind.BUSY, Kind.LIMITED, Kind.STORAGE_FULL, Kind.WONT_FIT):
             assert status in may_pass, error.code
         else:

@@ -19,10 +19,10 @@ from grpc_in_process import entrance, reserved
 from service_process import MB, PATIENCE_S
 
 from sidecar.config.settings import load_settings
-from sidecar.protocols.grpc_stt.listener import LiveGrpc
+from sidecar.protocols.grpc_stt.server import LiveGrpc
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_service
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 MESSAGES = int(os.environ.get("VIBEVOICE_FUZZ", "600"))
 """How many are made up; CONTRIBUTING.md says when more of them are."""

@@ -27,18 +27,18 @@ from service_process import PATIENCE_S, REPOSITORY, until
 
 from sidecar import errors
 from sidecar.auth import self_signed_certificate
-from sidecar.auth.entrance import Entrance
+from sidecar.auth.authentication import Entrance
 from sidecar.auth.self_signed_certificate import Pair
 from sidecar.config.settings import load_settings
 from sidecar.errors import all_errors
-from sidecar.protocols.grpc_stt import codes, stt_pb2
-from sidecar.protocols.grpc_stt.callers import address_of, approach_of
-from sidecar.protocols.grpc_stt.encryption import credentials_of
-from sidecar.protocols.grpc_stt.listener import LiveGrpc
+from sidecar.files import Watch
+from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt import stt_pb2
+from sidecar.protocols.grpc_stt.interceptor import address_of, approach_of
+from sidecar.protocols.grpc_stt.server import LiveGrpc, credentials_of
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_listeners, create_service
-from sidecar.service import Service
-from sidecar.watched import Watch
+from sidecar.service.facade import Service
 
 Start = Callable[..., Awaitable[int]]
 HEALTH = health_pb2.HealthCheckRequest()
@@ -377,7 +377,7 @@ def test_a_call_that_a_proxy_sent_on_is_a_strangers() -> None:
 
 @pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: error.code)
 def test_every_error_has_a_number_and_says_what_is_wrong(error: type[errors.SidecarError]) -> None:
-    said = codes.said_of(error())
+    said = grpc_stt_errors.said_of(error())
     assert said.number.startswith("ERR")
     assert said.status is not grpc.StatusCode.OK
     assert said.message

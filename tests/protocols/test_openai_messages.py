@@ -16,24 +16,35 @@ from hypothesis import strategies as st
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.api.http.unsaid import Unsaid, covered
+from sidecar.api.http.responses import Unsaid, covered
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import Named
-from sidecar.audio.source import Spool
+from sidecar.audio.audio_source import Named, Spool
 from sidecar.engines import moonshine, scripted_engine, whisper
-from sidecar.interfaces.engine import Precision, TranscribeOptions
-from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord, JobState
-from sidecar.protocols import languages
-from sidecar.protocols.aliases import names, precision_of
-from sidecar.protocols.dialect import again, error_body, param_of, status_of
-from sidecar.protocols.labels import letters
-from sidecar.protocols.openai import retries
-from sidecar.protocols.openai.answers import answer, diarized_body, verbose_body
-from sidecar.protocols.openai.request import Form, Format, Granularity, Wish, fields_of, wish_of
-from sidecar.protocols.openai.retries import OwnRetries, Sent, timed_out
-from sidecar.protocols.openai.speakers import known_speakers
-from sidecar.protocols.openai.stream import Told
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_runner import Job
+from sidecar.protocols import openai_common
+from sidecar.protocols.openai import session as openai_session
+from sidecar.protocols.openai.messages import answer, diarized_body, verbose_body
+from sidecar.protocols.openai.request import (
+    Form,
+    Format,
+    Granularity,
+    Wish,
+    fields_of,
+    known_speakers,
+    wish_of,
+)
+from sidecar.protocols.openai.session import OwnRetries, Sent, Told, timed_out
+from sidecar.protocols.openai_common import (
+    again,
+    error_body,
+    letters,
+    names,
+    param_of,
+    precision_of,
+    status_of,
+)
 from sidecar.transcripts.transcript import NON_SPEECH, Segment, Transcript, Word
 
 
@@ -189,21 +200,21 @@ def test_the_fields_become_the_options_of_every_wire() -> None:
 
 
 def test_of_several_languages_the_one_that_the_engine_knows_is_meant() -> None:
-    assert languages.only(moonshine.SPEC, ["de", "en"]) == "en"
-    assert languages.only(whisper.SPEC, ["de", "en"]) == "auto"
-    assert languages.only(whisper.SPEC, ["de", "German"]) == "de"
+    assert openai_common.only(moonshine.SPEC, ["de", "en"]) == "en"
+    assert openai_common.only(whisper.SPEC, ["de", "en"]) == "auto"
+    assert openai_common.only(whisper.SPEC, ["de", "German"]) == "de"
     with pytest.raises(errors.LanguageUnsupported):
-        languages.only(moonshine.SPEC, ["de", "fr"])
+        openai_common.only(moonshine.SPEC, ["de", "fr"])
 
 
 def test_every_language_of_whisper_s_has_a_name_that_leads_back() -> None:
-    assert set(languages.NAMES) == set(whisper.SPEC.languages)
-    assert len(set(languages.NAMES.values())) == len(languages.NAMES)
-    for code, name in languages.NAMES.items():
-        assert languages.name_of(f"{code}-XX") == name
-        assert languages.tag_of(f" {name.title()} ") == code
-    assert languages.name_of("auto") == "unknown"
-    assert languages.name_of("tlh") == "tlh"
+    assert set(openai_common.NAMES) == set(whisper.SPEC.languages)
+    assert len(set(openai_common.NAMES.values())) == len(openai_common.NAMES)
+    for code, name in openai_common.NAMES.items():
+        assert openai_common.name_of(f"{code}-XX") == name
+        assert openai_common.tag_of(f" {name.title()} ") == code
+    assert openai_common.name_of("auto") == "unknown"
+    assert openai_common.name_of("tlh") == "tlh"
 
 
 def test_only_who_translates_takes_a_translation() -> None:
@@ -286,7 +297,7 @@ def held(recording: os.stat_result) -> int:
 async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retries, "GRACE_S", 0.01)
+    monkeypatch.setattr(openai_session, "GRACE_S", 0.01)
     spool = Spool(None)
     spool.add(b"a recording")
     ended, job = asyncio.Event(), Job(spool.finish(), record())

@@ -34,7 +34,7 @@ from recordings import long, wav
 from service_process import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
 
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.protocols.aliases import ALIASES
+from sidecar.protocols.openai_common import ALIASES
 
 SECOND = b"\1\0" * 16_000
 CLIP = ("clip.wav", wav(SECOND * 3))

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from service_process import PATIENCE_S, Server, free_port
 from websockets.exceptions import ConnectionClosed
 
-from sidecar.api.http.sockets import MALFORMED_PER_MINUTE
+from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 RATE = 24_000

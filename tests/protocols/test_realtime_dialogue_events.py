@@ -12,15 +12,16 @@ from openai.types.realtime import RealtimeServerEvent, RealtimeSessionCreateRequ
 from pydantic import TypeAdapter
 
 from sidecar import errors
-from sidecar.audio import g711
-from sidecar.conversation.llm.dialogue import Role
-from sidecar.conversation.options import Patience, TalkOptions
-from sidecar.conversation.outgoing import Clear, Out, Sent, TurnDropped, TurnTaken
-from sidecar.conversation.pacing import Frame
-from sidecar.conversation.told import (
+from sidecar.audio import codecs
+from sidecar.conversation.conversation_events import Patience, TalkOptions
+from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.output_queue import (
+    Clear,
     Ending,
     Failed,
+    Frame,
     NothingSaid,
+    Out,
     PersonSaid,
     PersonSaying,
     PersonStarted,
@@ -30,16 +31,23 @@ from sidecar.conversation.told import (
     ReplyStarted,
     ReplyTruncated,
     ReplyWritten,
+    Sent,
+    TurnDropped,
+    TurnTaken,
 )
 from sidecar.engines import scripted_engine
-from sidecar.interfaces.live import LiveOptions
-from sidecar.interfaces.voice import SayOptions
-from sidecar.protocols.openai_realtime.configuration import Sound
-from sidecar.protocols.openai_realtime.dialogue_configuration import Manners, updated
-from sidecar.protocols.openai_realtime.dialogue_items import Item
-from sidecar.protocols.openai_realtime.orders import Create, Truncate, read
-from sidecar.protocols.openai_realtime.realtime_orders import OrderInvalid
-from sidecar.protocols.openai_realtime.telling import Telling
+from sidecar.interfaces.engine_interface import SayOptions
+from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.protocols.openai_realtime.client_events import (
+    Create,
+    OrderInvalid,
+    Truncate,
+    read_dialogue_event,
+)
+from sidecar.protocols.openai_realtime.dialogue_config import Manners, updated
+from sidecar.protocols.openai_realtime.dialogue_events import Telling
+from sidecar.protocols.openai_realtime.server_events import Item
+from sidecar.protocols.openai_realtime.session_config import Sound
 
 SPEC = scripted_engine.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -330,13 +338,13 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
     part = {"type": "output_text", "text": " Hello. "}
     item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}
-    asked = read(json.dumps(event))
+    asked = read_dialogue_event(json.dumps(event))
     assert (asked.order, asked.event_id) == (
         Create(Role.ASSISTANT, "Hello.   Hello.", "mine"),
         "e",
     )
     cut = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}
-    assert read(json.dumps(cut)).order == Truncate("mine", 20)
+    assert read_dialogue_event(json.dumps(cut)).order == Truncate("mine", 20)
     for wrong in (
         {**cut, "content_index": 1},
         {**cut, "audio_end_ms": None},
@@ -348,15 +356,15 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
         {"type": 7},
     ):
         with pytest.raises(OrderInvalid) as refused:
-            read(json.dumps({**wrong, "event_id": "e"}))
+            read_dialogue_event(json.dumps({**wrong, "event_id": "e"}))
         assert refused.value.event_id == "e"
 
 
 @pytest.mark.parametrize("law", [Sound.MU_LAW, Sound.A_LAW])
 def test_sound_for_telephones_is_the_nearest_that_there_is(law: Sound) -> None:
     to, back = {
-        Sound.MU_LAW: (g711.to_mu_law, g711.from_mu_law),
-        Sound.A_LAW: (g711.to_a_law, g711.from_a_law),
+        Sound.MU_LAW: (codecs.to_mu_law, codecs.from_mu_law),
+        Sound.A_LAW: (codecs.to_a_law, codecs.from_a_law),
     }[law]
     there = sorted(
         int.from_bytes(back(bytes([byte])), "little", signed=True) for byte in range(256)

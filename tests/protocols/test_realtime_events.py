@@ -21,10 +21,10 @@ from openai.types.realtime import RealtimeServerEvent, RealtimeTranscriptionSess
 from pydantic import BaseModel, TypeAdapter
 
 from sidecar import errors
-from sidecar.audio import g711
+from sidecar.audio import codecs
 from sidecar.engines import scripted_engine
 from sidecar.engines.moonshine import SPEC as MOONSHINE
-from sidecar.interfaces.live import LiveOptions, Turns
+from sidecar.interfaces.live_engine import LiveOptions, Turns
 from sidecar.interfaces.live_events import (
     NOT_UNDERSTOOD,
     Final,
@@ -37,18 +37,22 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.protocols.openai_realtime import realtime_vocabulary
-from sidecar.protocols.openai_realtime.configuration import Configuration, Pauses
-from sidecar.protocols.openai_realtime.items import Items
-from sidecar.protocols.openai_realtime.realtime_orders import (
+from sidecar.protocols.openai_realtime import server_events
+from sidecar.protocols.openai_realtime.client_events import (
     Append,
     Clear,
     Commit,
     OrderInvalid,
     Update,
-    read,
+    read_transcription_event,
 )
-from sidecar.protocols.openai_realtime.updates import check_model, updated
+from sidecar.protocols.openai_realtime.session_config import (
+    Configuration,
+    Pauses,
+    check_model,
+    updated,
+)
+from sidecar.protocols.openai_realtime.transcription_session import Items
 from sidecar.transcripts.transcript import Notice, Segment, joined
 
 SPEC = scripted_engine.SPEC
@@ -107,7 +111,7 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
     ],
 )
 def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> None:
-    assert read(json.dumps(event)).order == order
+    assert read_transcription_event(json.dumps(event)).order == order
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> N
 )
 def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: str) -> None:
     with pytest.raises(OrderInvalid) as refused:
-        read(message)
+        read_transcription_event(message)
     assert refused.value.error.code == code
     assert refused.value.event_id == ("mine" if b"mine" in str(message).encode() else None)
 
@@ -136,9 +140,9 @@ def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: s
 @given(st.binary(max_size=40) | st.text(max_size=40))
 def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
     try:
-        read(message)
+        read_transcription_event(message)
     except OrderInvalid as refused:
-        check(realtime_vocabulary.error_event(refused.error, refused.event_id))
+        check(server_events.error_event(refused.error, refused.event_id))
 
 
 def test_both_shapes_say_the_same_of_a_session() -> None:
@@ -243,7 +247,7 @@ def test_a_session_that_cannot_be_is_refused(
     with pytest.raises(errors.SidecarError) as refused:
         updated(Configuration(), given, SPEC)
     assert refused.value.code == code
-    said = realtime_vocabulary.error_event(refused.value, "mine")
+    said = server_events.error_event(refused.value, "mine")
     check(said)
     assert (said["error"]["param"], said["error"]["event_id"]) == (param, "mine")
 
@@ -279,7 +283,7 @@ def test_all_turn_detection_that_is_taken_can_be_had(
     assert found.options(LiveOptions()).turns is Turns.SILENCE
     view = found.view("sess_1", 1)
     RealtimeTranscriptionSessionCreateResponse.model_validate(view, strict=True)
-    check(realtime_vocabulary.session_event("session.updated", view))
+    check(server_events.session_event("session.updated", view))
     beta = found.beta_view("sess_1", 1) | {"client_secret": {"value": "", "expires_at": 0}}
     TranscriptionSessionUpdatedEvent.model_validate(
         {"type": "transcription_session.updated", "event_id": "event_1", "session": beta},
@@ -288,7 +292,7 @@ def test_all_turn_detection_that_is_taken_can_be_had(
 
 
 @pytest.mark.parametrize(
-    ("expand", "subtype"), [(g711.from_mu_law, "ULAW"), (g711.from_a_law, "ALAW")]
+    ("expand", "subtype"), [(codecs.from_mu_law, "ULAW"), (codecs.from_a_law, "ALAW")]
 )
 def test_telephone_sound_is_what_libsndfile_makes_of_it(expand: Any, subtype: str) -> None:
     every = bytes(range(256))

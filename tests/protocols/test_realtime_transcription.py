@@ -25,7 +25,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from sidecar.api.http.sockets import MALFORMED_PER_MINUTE
+from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/realtime.json").read_text("utf-8"))
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)

@@ -23,8 +23,8 @@ from websockets.exceptions import ConnectionClosed
 from bench import conversation, page_barge_in
 from sidecar import errors
 from sidecar.config.settings import load_settings
+from sidecar.files import Watch
 from sidecar.server.app import create_service, create_talk_app, entrance_of
-from sidecar.watched import Watch
 
 PAGE_PORT = 3000
 

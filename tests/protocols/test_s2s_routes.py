@@ -18,8 +18,8 @@ from service_process import PATIENCE_S, Server
 from websockets.exceptions import ConnectionClosed
 
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.conversation.pacing import LEAD_S, LONGEST_S
-from sidecar.conversation.words import bare
+from sidecar.conversation.output_queue import LEAD_S, LONGEST_S
+from sidecar.conversation.tts_text import bare
 from sidecar.engines import missing
 from sidecar.tts import spec_of
 

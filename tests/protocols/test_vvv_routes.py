@@ -19,11 +19,11 @@ from service_process import PATIENCE_S, REPOSITORY, Server, wait_until, web
 from two_fronts_and_node import WAYS, Fronts, started
 
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import Named
+from sidecar.audio.audio_source import Named
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.record import JobRecord
-from sidecar.protocols.vvv.fragments import Fragments, segment_text
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import JobRecord
+from sidecar.protocols.vvv.messages import Fragments, segment_text
 from sidecar.server.app import create_app, create_service
 from sidecar.transcripts.transcript import Segment, Transcript
 

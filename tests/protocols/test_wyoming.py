@@ -26,19 +26,20 @@ from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from sidecar import errors
-from sidecar.auth.entrance import Entrance
+from sidecar.auth.authentication import Entrance
 from sidecar.auth.identity import Proof
 from sidecar.config.settings import load_settings
-from sidecar.protocols.wyoming.door import Door
-from sidecar.protocols.wyoming.frames import (
+from sidecar.protocols.wyoming.messages import (
+    HEAD,
     LARGEST_DATA,
     LARGEST_LENGTH,
     LONGEST_LINE,
+    Form,
     frame,
     head_of,
 )
 from sidecar.protocols.wyoming.server import MOST_CONNECTIONS
-from sidecar.protocols.wyoming.wishes import HEAD, Form
+from sidecar.protocols.wyoming.session import Door
 
 PCM = {"rate": 16_000, "width": 2, "channels": 1}
 SECOND = b"\1\0" * 16_000

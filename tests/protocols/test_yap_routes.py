@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from yap_client import RATE, Streaming, base64_of, tone
 
-from sidecar.api.http.sockets import MALFORMED_PER_MINUTE
+from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 
 TOKEN = "correct-horse-battery-staple"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/streaming.json").read_text())

@@ -20,10 +20,8 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.protocols.yap.codes import ending
-from sidecar.protocols.yap.deltas import Deltas
-from sidecar.protocols.yap.envelope import Ids, Refused
-from sidecar.protocols.yap.utterances import Do, Utterances
+from sidecar.protocols.yap.messages import Ids, Refused, ending
+from sidecar.protocols.yap.session import Deltas, Do, Utterances
 from sidecar.transcripts.transcript import Segment
 
 WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sidecar.version import is_frozen, own_command
-from sidecar.workers.worker import worker_command
+from sidecar.workers.worker_process import worker_command
 
 
 def test_another_of_us_is_a_module_or_the_same_executable(monkeypatch: pytest.MonkeyPatch) -> None:

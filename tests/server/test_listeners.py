@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from sidecar import errors
-from sidecar.server.besides import Besides
+from sidecar.server.http_server import Besides
 from sidecar.server.listeners import Listeners
 from sidecar.server.ports import bind
 

@@ -20,14 +20,13 @@ from cryptography import x509
 from service_process import PATIENCE_S, REPOSITORY, free_port
 from vibevoice_asr_client import Trust
 
-from sidecar import errors, private
+from sidecar import errors, files
 from sidecar.auth import self_signed_certificate
-from sidecar.cli.remote import service_at
-from sidecar.cli.trust import of_flags
+from sidecar.cli.remote_service import of_flags, service_at
 from sidecar.config.settings import Settings
+from sidecar.files import Watch
 from sidecar.server import port_owner
 from sidecar.server.tls import tls_of
-from sidecar.watched import Watch
 
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 VOICE = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
@@ -266,12 +265,12 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
     trusted = ssl.create_default_context(cafile=pair.certificate)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted)
     assert await shown() == old
-    private.write(pair.certificate, b"broken")
+    files.write(pair.certificate, b"broken")
     for _ in range(20):
         await asyncio.sleep(0.01)
         assert await shown() == old, "the last good one counts"
-    private.write(pair.certificate, new.certificate.read_bytes())
-    private.write(pair.key, new.key.read_bytes())
+    files.write(pair.certificate, new.certificate.read_bytes())
+    files.write(pair.key, new.key.read_bytes())
     await until(lambda found: found != old)
     writer.write(b"still here\n")
     assert await reader.readline() == b"still here\n"

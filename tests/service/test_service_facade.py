@@ -14,19 +14,19 @@ from recordings import silence
 from service_process import Server
 
 from sidecar import errors
-from sidecar.audio.source import open_path
+from sidecar.audio.audio_source import open_path
 from sidecar.auth.identity import EVERYBODY
 from sidecar.config.settings import load_settings
-from sidecar.gpu_memory.placement import LoadPlan
-from sidecar.interfaces.engine import Precision, TranscribeOptions
-from sidecar.jobs.pace_file import NAME
-from sidecar.jobs.record import JobState
+from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.duration_prediction import NAME
+from sidecar.jobs.job_record import JobState
 from sidecar.jobs.recovery import jobs_folder
-from sidecar.live.sessions.capture import captures_folder
-from sidecar.observability import crash
+from sidecar.live.sessions.capture_writer import captures_folder
+from sidecar.observability import logs
 from sidecar.server.app import create_service
-from sidecar.service import Service
-from sidecar.storage.people_file import people_folder
+from sidecar.service.facade import Service
+from sidecar.storage.speaker_store import people_folder
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
 
 def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folder: Path) -> None:
     """Who runs the tests has a service perhaps, with its own pace and logs."""
-    asked = "from sidecar.observability.crash import data_folder; print(data_folder(None))"
+    asked = "from sidecar.observability.logs import data_folder; print(data_folder(None))"
     started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     settings = load_settings(engine="scripted")
     kept = [jobs_folder(settings), people_folder(settings), captures_folder(settings)]
-    for folder in [*kept, Path(started.stdout.strip()), crash.data_folder(None)]:
+    for folder in [*kept, Path(started.stdout.strip()), logs.data_folder(None)]:
         assert folder is not None
         assert folder.is_relative_to(users_folder)
 

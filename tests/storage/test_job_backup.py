@@ -17,12 +17,10 @@ import pytest
 from job_event_histories import submitted
 
 from sidecar import errors
-from sidecar.audio.ref import Kept
-from sidecar.audio.source import Spool
+from sidecar.audio.audio_source import Kept, Spool
 from sidecar.cli.command_table import build_command
 from sidecar.config.settings import Settings
-from sidecar.jobs.events import Begun, Cancelled
-from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.job_record import Begun, Cancelled, JobRecord, JobState
 from sidecar.jobs.recovery import Keeping
 from sidecar.server.service_process import EXIT_CODES
 from sidecar.storage import job_journal

@@ -18,24 +18,22 @@ from instrumented_slot import OverheardSlot, queue_on
 from service_process import PATIENCE_S, REPOSITORY
 
 from sidecar import errors
-from sidecar.audio.ref import Kept
-from sidecar.audio.source import Spool
+from sidecar.audio.audio_source import Kept, Spool
 from sidecar.auth.identity import EVERYBODY
 from sidecar.config.settings import Settings
-from sidecar.jobs.job import Job
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.owned import OwnedJobs
-from sidecar.jobs.record import JobState
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import LocalJobs
+from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.recovery import Keeping
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_log import SqliteLog
-from sidecar.storage import sealing
-from sidecar.storage.reading import OpenFile, SealedFile
-from sidecar.storage.sealing import Seal, SealBroken
+from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.storage import encryption
+from sidecar.storage.encryption import OpenFile, Seal, SealBroken, SealedFile
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = Seal(KEY, b"salt")
-HEAD = len(sealing.MARK) + sealing.PREFIX
+HEAD = len(encryption.MARK) + encryption.PREFIX
 OLD = bytes.fromhex(
     "9591bfc24c92784262e3e25e528137c90652b58f8ef7ce4908253910bfb5d924c657dee202e3446b496ef8a84fcfcd"
     "db435c174805ddfe15de0e3577b670d83d365f1e65884729b3545624313ed15294d058e59d6ee2d2c98cb8b830e062"
@@ -54,7 +52,7 @@ def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealing, "PIECE", 10)
+    monkeypatch.setattr(encryption, "PIECE", 10)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -96,7 +94,7 @@ def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
     assert not {one[at : at + 8] for at in range(HEAD, len(one) - 7)} & {
         other[at : at + 8] for at in range(HEAD, len(other) - 7)
     }
-    inner = one[len(sealing.MARK) :]
+    inner = one[len(encryption.MARK) :]
     assert b"".join(SEAL.of_recording("one").opened_pieces([inner], "one")) == sound[0]
     for seal in (SEAL, SEAL.of_recording("other"), Seal(KEY, b"another")):
         with pytest.raises(SealBroken):
@@ -110,7 +108,7 @@ def opened(path: Path) -> OpenFile:
 def read_all(seal: Seal, path: Path, about: str) -> bytes:
     """The whole of a sealed file, a piece at a time from its end."""
     with closing(SealedFile(seal, opened(path), about)) as file:
-        begins = range(0, max(file.size, 1), sealing.PIECE)
+        begins = range(0, max(file.size, 1), encryption.PIECE)
         return b"".join([file.read(at) for at in reversed(begins)][::-1])
 
 
@@ -249,7 +247,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
     given |= {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
     code = (
         "from sidecar.config.settings import Settings\n"
-        "from sidecar.storage.key import journal_key\n"
+        "from sidecar.storage.encryption import journal_key\n"
         "from sidecar.errors import SettingsInvalid\n"
         "try: print(journal_key(Settings()))\n"
         "except SettingsInvalid as refused: print(refused.detail)\n"

@@ -12,9 +12,8 @@ from postgres import Cluster
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.storage import database, timing
-from sidecar.storage.database import Database
-from sidecar.storage.retrying import patiently
+from sidecar.storage import postgres_database, postgres_settings
+from sidecar.storage.postgres_database import Database, patiently
 
 SIZE = 3
 SHORT_S = 1.0
@@ -92,7 +91,10 @@ async def test_every_connection_has_the_limits_of_time(shared: Database, journal
             ::interval, current_setting('application_name')"""
     )
     ((statement, lock, name),) = rows
-    assert (statement.total_seconds(), lock.total_seconds()) == (timing.STATEMENT_S, timing.LOCK_S)
+    assert (statement.total_seconds(), lock.total_seconds()) == (
+        postgres_settings.STATEMENT_S,
+        postgres_settings.LOCK_S,
+    )
     assert name == "vibevoice-asr"
 
 
@@ -147,7 +149,7 @@ async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
             await cursor.execute("INSERT INTO numbers VALUES (2)")
 
     with monkeypatch.context() as soon:
-        soon.setattr(database, "CALL_S", SHORT_S)
+        soon.setattr(postgres_database, "CALL_S", SHORT_S)
         with postgres_cluster.frozen():
             calls = [shared.fetch("SELECT 1") for _ in range(3 * SIZE)]  # some wait their turn
             async with asyncio.timeout(SHORT_S + LATE_S):
@@ -166,7 +168,7 @@ async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_
 ) -> None:
     shared = Database(journal)
     with monkeypatch.context() as soon, postgres_cluster.frozen():
-        soon.setattr(database, "CALL_S", SHORT_S)
+        soon.setattr(postgres_database, "CALL_S", SHORT_S)
         await shared.open()
         with pytest.raises(errors.JournalUnreachable):
             await shared.fetch("SELECT 1")
@@ -177,7 +179,7 @@ async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_
 async def test_a_call_that_is_repeated_outlasts_an_outage(
     shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "CALL_S", 0.2)
+    monkeypatch.setattr(postgres_database, "CALL_S", 0.2)
     tried = 0
 
     async def insert() -> Any:
@@ -267,7 +269,7 @@ async def test_one_of_two_that_block_each_other_is_repeated(shared: Database) ->
 async def test_messages_are_heard_and_a_channel_that_is_new_as_well(
     shared: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LISTEN_CHECK_S", 0.05)
+    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_S", 0.05)
     first, second = list[str](), list[str]()
     shared.listen("first", first.append)
     await until(lambda: first == [""])
@@ -300,8 +302,8 @@ async def test_a_listener_is_told_of_a_restart_and_hears_what_comes_then(
 async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
     shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LISTEN_CHECK_S", 0.05)
-    monkeypatch.setattr(database, "CALL_S", 0.5)
+    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_S", 0.05)
+    monkeypatch.setattr(postgres_database, "CALL_S", 0.5)
     heard = list[str]()
     shared.listen("news", heard.append)
     await until(lambda: heard == [""])

@@ -16,12 +16,11 @@ from postgres import KEY, Cluster
 from shared_job_services import DONE, SAID, SEGMENT, kept, service, submitted
 
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.events import Begun, Change, JobEvent, Reported
-from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.written import change_text, record_text
-from sidecar.storage import schema
-from sidecar.storage.folder import Folder
-from sidecar.storage.sealing import Seal
+from sidecar.jobs.job_record import Begun, Change, JobEvent, JobRecord, JobState, Reported
+from sidecar.jobs.sqlite_job_log import change_text, record_text
+from sidecar.storage import postgres_database
+from sidecar.storage.encryption import Seal
+from sidecar.storage.recording_storage import Folder
 from sidecar.transcripts.transcript import Checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -52,15 +51,15 @@ def version(address: str) -> int:
 def test_tables_of_every_version_become_the_newest(
     postgres_cluster: Cluster, journal: str, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = schema.migrations()
+    steps = postgres_database.migrations()
     if before:
         with monkeypatch.context() as earlier:
-            earlier.setattr(schema, "migrations", lambda: steps[:before])
-            schema.migrate(journal, KEY)
+            earlier.setattr(postgres_database, "migrations", lambda: steps[:before])
+            postgres_database.migrate(journal, KEY)
         assert version(journal) == before
-    schema.migrate(journal, KEY)
+    postgres_database.migrate(journal, KEY)
     fresh = postgres_cluster.new_database()
-    schema.migrate(fresh, KEY)
+    postgres_database.migrate(fresh, KEY)
     assert version(journal) == version(fresh) == len(steps)
     assert tables(journal) == tables(fresh) != []
     postgres_cluster.drop(fresh)
@@ -108,9 +107,9 @@ async def test_jobs_of_the_release_before_are_read_claimed_and_done(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:
-        steps: Sequence[str] = schema.migrations()[:RELEASED]
-        earlier.setattr(schema, "migrations", lambda: steps)
-        seal = schema.migrate(journal, KEY)
+        steps: Sequence[str] = postgres_database.migrations()[:RELEASED]
+        earlier.setattr(postgres_database, "migrations", lambda: steps)
+        seal = postgres_database.migrate(journal, KEY)
     storage = Folder(tmp_path / "uploads")
     waiting, running, done = (
         replace(submitted(name), audio=kept(f"recording of {name}"))
@@ -146,31 +145,31 @@ async def test_jobs_of_the_release_before_are_read_claimed_and_done(
 
 
 async def test_services_that_start_at_once_migrate_one_after_the_other(journal: str) -> None:
-    starts = (asyncio.to_thread(schema.migrate, journal, KEY) for _ in range(4))
+    starts = (asyncio.to_thread(postgres_database.migrate, journal, KEY) for _ in range(4))
     await asyncio.gather(*starts)
     assert version(journal) == len(NAMES)
 
 
 def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> None:
-    schema.migrate(journal, KEY)
+    postgres_database.migrate(journal, KEY)
     with pytest.raises(SettingsInvalid, match="key"):
-        schema.migrate(journal, KEY[::-1])
+        postgres_database.migrate(journal, KEY[::-1])
     with psycopg.connect(journal) as other:
         other.execute("UPDATE vibevoice.version SET version = version + 1")
     with pytest.raises(SettingsInvalid, match="later version"):
-        schema.migrate(journal, KEY)
+        postgres_database.migrate(journal, KEY)
 
 
 def test_a_step_that_fails_leaves_the_version_before(
     journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schema.migrate(journal, KEY)
-    steps = schema.migrations()
+    postgres_database.migrate(journal, KEY)
+    steps = postgres_database.migrations()
     broken = [*steps, "CREATE TABLE vibevoice.half (); SELECT nothing"]
     with monkeypatch.context() as later:
-        later.setattr(schema, "migrations", lambda: broken)
+        later.setattr(postgres_database, "migrations", lambda: broken)
         with pytest.raises(SettingsInvalid, match="cannot be used"):
-            schema.migrate(journal, KEY)
+            postgres_database.migrate(journal, KEY)
     assert version(journal) == len(steps)
     assert not [row for row in tables(journal) if "half" in row[1]]
 
@@ -181,12 +180,12 @@ def test_a_database_that_comes_up_beside_the_service_is_waited_for_and_another_n
     postgres_cluster.stop()
     try:
         with pytest.raises(SettingsInvalid, match="does not answer"):
-            schema.migrate(journal, KEY, patience_s=0.0)
+            postgres_database.migrate(journal, KEY, patience_s=0.0)
         with pytest.raises(SettingsInvalid, match="does not answer"):
-            schema.look(journal)
+            postgres_database.look(journal)
     finally:
         postgres_cluster.start()
-    assert "PostgreSQL" in schema.look(journal)
+    assert "PostgreSQL" in postgres_database.look(journal)
 
 
 def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
@@ -199,7 +198,7 @@ def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
 
 
 def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
-    schema.migrate(journal, KEY)
+    postgres_database.migrate(journal, KEY)
     page = (ROOT / "docs/journal.md").read_text()
     queries = [
         query
@@ -219,7 +218,7 @@ def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(jour
     (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
     submit = """SELECT vibevoice.submit_1(
         %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, 9)"""
-    schema.migrate(journal, KEY)
+    postgres_database.migrate(journal, KEY)
     with psycopg.connect(journal, autocommit=True) as asks:
         counts = []
         for change, values in (

@@ -9,9 +9,8 @@ from postgres import KEY, Cluster
 
 from sidecar import errors
 from sidecar.config.settings import load_settings
-from sidecar.storage.address import journal_address
-from sidecar.storage.database import Database
-from sidecar.storage.schema import look, migrate
+from sidecar.storage.postgres_database import Database, look, migrate
+from sidecar.storage.postgres_settings import journal_address
 
 ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
 

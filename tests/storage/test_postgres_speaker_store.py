@@ -11,16 +11,16 @@ from speaker_stores import SECRET, InDatabase, InFile, closing, heard
 
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, Identity, Proof
-from sidecar.cli import run
+from sidecar.cli import talk
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.interfaces.live import LiveOptions
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.server.service_process import EXIT_CODES
-from sidecar.service import known
-from sidecar.service.known import KnownVoices
-from sidecar.storage import database, people_file, shared
-from sidecar.storage.person import Person
-from sidecar.transcripts.people import KnownVoice
+from sidecar.service import enrolled_speakers
+from sidecar.service.enrolled_speakers import KnownVoices
+from sidecar.storage import postgres_database, postgres_speaker_store, speaker_store
+from sidecar.storage.speaker_store import Person
+from sidecar.transcripts.speaker_embeddings import KnownVoice
 from sidecar.workers.audio_probe import Intake
 
 OTHER = Identity("other", Proof.TOKEN)
@@ -54,14 +54,16 @@ async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
     one, another = in_database.open(), in_database.open()
     anna = await one.add(EVERYBODY, "Anna", heard(0))
     deleting = []
-    write = shared.SharedPeople._write
+    write = postgres_speaker_store.SharedPeople._write
 
-    async def meanwhile(self: shared.SharedPeople, cursor: object, person: Person) -> None:
+    async def meanwhile(
+        self: postgres_speaker_store.SharedPeople, cursor: object, person: Person
+    ) -> None:
         deleting.append(asyncio.create_task(one.delete(EVERYBODY, anna.id)))
         await asyncio.wait(deleting, timeout=0.3)  # it waits for what is changed here
         await write(self, cursor, person)
 
-    monkeypatch.setattr(shared.SharedPeople, "_write", meanwhile)
+    monkeypatch.setattr(postgres_speaker_store.SharedPeople, "_write", meanwhile)
     await another.change(EVERYBODY, anna.id, heard=heard(1))
     await deleting[0]
     assert await another.all(EVERYBODY) == []
@@ -87,7 +89,7 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
         assert traces[anna.id] not in in_database.written()
         other.execute("SELECT 1")
         with monkeypatch.context() as impatient:
-            impatient.setattr(shared, "OLDER_S", 0.0)
+            impatient.setattr(postgres_speaker_store, "OLDER_S", 0.0)
             await people.delete(EVERYBODY, ben.id)
     assert "until it is vacuumed" in caplog.text
     assert await people.all(EVERYBODY) == []
@@ -124,15 +126,15 @@ async def test_a_change_whose_answer_is_lost_is_done_once(
     people = in_database.open()
     await people.all(EVERYBODY)
     lost: list[str] = []
-    read = shared.SharedPeople._read
+    read = postgres_speaker_store.SharedPeople._read
 
-    async def cut_off(self: shared.SharedPeople, cursor: Any, owner: str) -> object:
+    async def cut_off(self: postgres_speaker_store.SharedPeople, cursor: Any, owner: str) -> object:
         if not lost:
             lost.append(owner)
             await cursor.connection.close()
         return await read(self, cursor, owner)
 
-    monkeypatch.setattr(shared.SharedPeople, "_read", cut_off)
+    monkeypatch.setattr(postgres_speaker_store.SharedPeople, "_read", cut_off)
     anna = await people.add(EVERYBODY, "Anna", heard(1))
     assert lost
     assert await people.all(EVERYBODY) == [anna]
@@ -158,14 +160,14 @@ async def test_the_job_says_whether_people_are_kept_and_not_who_works_on_it(
 async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_not(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(enrolled_speakers, "ASK_AGAIN_S", 0.05)
     people = in_database.open()
     anna = await people.add(EVERYBODY, "Anna", heard(1))
     async with closing(voices_of(in_database, people=True)) as voices:
         in_database.cluster.stop()
         try:
             with monkeypatch.context() as soon:
-                soon.setattr(database, "CALL_S", 0.5)
+                soon.setattr(postgres_database, "CALL_S", 0.5)
                 for asked in (
                     people.all(EVERYBODY),
                     people.add(EVERYBODY, "Ben", heard(2)),
@@ -192,7 +194,7 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
 async def test_a_live_session_knows_nobody_where_the_database_hangs(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "LIVE_S", 0.2)
+    monkeypatch.setattr(enrolled_speakers, "LIVE_S", 0.2)
     await in_database.open().add(EVERYBODY, "Anna", heard(1))
     async with closing(voices_of(in_database, people=True)) as front:
         other = in_database.connected()
@@ -226,7 +228,7 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
             return [*await people.all(EVERYBODY), *await people.all(OTHER)]
 
     def refused(why: str) -> None:
-        assert run(carry) == EXIT_CODES[errors.SettingsInvalid.code]
+        assert talk(carry) == EXIT_CODES[errors.SettingsInvalid.code]
         assert why in capsys.readouterr().err
 
     refused("No database is named")
@@ -236,10 +238,10 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
     people = in_file.open()
     everybody = asyncio.run(fill())
     monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
-    monkeypatch.setattr(people_file, "ANOTHER_S", 0.1)
+    monkeypatch.setattr(speaker_store, "ANOTHER_S", 0.1)
     refused("Stop the other service that has it")
     asyncio.run(people.close())
-    assert run(carry) == 0
+    assert talk(carry) == 0
     assert asyncio.run(in_it()) == everybody
     assert "carried over: 2; there already: 0" in capsys.readouterr().err
 
@@ -248,6 +250,6 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
             await people.change(OTHER, everybody[1].id, "Benjamin")
 
     asyncio.run(rename())
-    assert run(carry) == 0
+    assert talk(carry) == 0
     assert [one.name for one in asyncio.run(in_it())] == ["Anna", "Benjamin"]
     assert "carried over: 0; there already: 2" in capsys.readouterr().err

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from sidecar.storage import timing
+from sidecar.storage import postgres_settings
 
 HEARD_OF_S = 5.0
 """Within so many seconds a client hears that the database does not answer (docs/contract.md)."""
 
 
 def test_the_server_gives_up_before_the_caller_and_the_caller_before_the_client() -> None:
-    assert timing.LOCK_S < timing.STATEMENT_S < timing.CALL_S < HEARD_OF_S
+    assert (
+        postgres_settings.LOCK_S
+        < postgres_settings.STATEMENT_S
+        < postgres_settings.CALL_S
+        < HEARD_OF_S
+    )
 
 
 def test_a_call_has_time_for_a_second_attempt_to_connect() -> None:
-    assert 2 * timing.CONNECT_S + timing.FIRST_PAUSE_S < timing.CALL_S
+    assert (
+        2 * postgres_settings.CONNECT_S + postgres_settings.FIRST_PAUSE_S < postgres_settings.CALL_S
+    )
 
 
 def test_a_heartbeat_that_meets_a_dead_connection_and_is_repeated_does_not_expire() -> None:
-    late_s = timing.HEARTBEAT_S + timing.UNACKNOWLEDGED_S + timing.FIRST_PAUSE_S
-    assert late_s < timing.HEARTBEAT_S * timing.EXPIRY_LOOKS
+    late_s = (
+        postgres_settings.HEARTBEAT_S
+        + postgres_settings.UNACKNOWLEDGED_S
+        + postgres_settings.FIRST_PAUSE_S
+    )
+    assert late_s < postgres_settings.HEARTBEAT_S * postgres_settings.EXPIRY_LOOKS
 
 
 def test_a_dead_connection_is_found_out_within_the_call_that_meets_it() -> None:
-    assert timing.UNACKNOWLEDGED_S + timing.CONNECT_S < timing.CALL_S
+    assert (
+        postgres_settings.UNACKNOWLEDGED_S + postgres_settings.CONNECT_S < postgres_settings.CALL_S
+    )
 
 
 def test_an_outage_costs_at_most_one_attempt_for_each_heartbeat() -> None:
-    assert timing.FIRST_PAUSE_S < timing.LONGEST_PAUSE_S <= timing.HEARTBEAT_S
+    assert (
+        postgres_settings.FIRST_PAUSE_S
+        < postgres_settings.LONGEST_PAUSE_S
+        <= postgres_settings.HEARTBEAT_S
+    )

@@ -18,20 +18,18 @@ from object_storage import Given
 from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
-from sidecar.audio.ref import Kept
-from sidecar.audio.source import AudioSource, Spool
+from sidecar.audio.audio_source import AudioSource, Kept, Spool
+from sidecar.concurrency import Threads
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.local import LocalJobs
-from sidecar.jobs.record import JobState
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_store import LocalJobs
 from sidecar.jobs.recovery import Keeping
-from sidecar.jobs.written import record_of, record_text
-from sidecar.service.talks import Talks
-from sidecar.storage.bucket import Bucket
-from sidecar.storage.folder import Folder
-from sidecar.storage.protocol import Storage
+from sidecar.jobs.sqlite_job_log import record_of, record_text
+from sidecar.service.live_session_archive import Talks
+from sidecar.storage.recording_storage import Folder, Storage
+from sidecar.storage.s3_storage import Bucket
 from sidecar.storage.storage_selection import storage_of
-from sidecar.threads import Threads
 from sidecar.transcripts.transcript import Segment, Transcript
 
 KEY = "0123456789abcdef0123456789abcdef"

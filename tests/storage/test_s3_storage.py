@@ -25,16 +25,15 @@ from service_process import MB, PATIENCE_S, REPOSITORY, wait_until
 from shared_job_services import service
 
 from sidecar import errors
-from sidecar.audio.ref import Kept
-from sidecar.audio.source import Spool
+from sidecar.audio.audio_source import Kept, Spool
 from sidecar.auth.self_signed_certificate import self_signed
 from sidecar.cluster import shared_retention
 from sidecar.config.settings import Settings, load_settings
 from sidecar.jobs.recovery import KeptRecordings
 from sidecar.service.system_checks import State, kept
-from sidecar.storage import removal, s3, storage_selection
-from sidecar.storage.bucket import PART, Bucket
-from sidecar.storage.folder import Folder
+from sidecar.storage import s3_storage, storage_selection
+from sidecar.storage.recording_storage import Folder
+from sidecar.storage.s3_storage import PART, Bucket
 from sidecar.storage.storage_selection import check, storage_of
 
 
@@ -162,7 +161,7 @@ def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
 def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_whole(
     storage_server: ObjectStorage, opened: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "FIRST_S", 0.2)
+    monkeypatch.setattr(s3_storage, "FIRST_S", 0.2)
     data = os.urandom(2 * PART)
     opened.put("whole", [data])
 
@@ -191,8 +190,8 @@ def test_a_server_that_says_nothing_is_not_waited_for_without_end(
 ) -> None:
     patient = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
     patient.put("whole", [b"a recording"])
-    monkeypatch.setattr(s3, "READ_S", 0.3)
-    monkeypatch.setattr(removal, "CLOSE_S", 0.1)
+    monkeypatch.setattr(s3_storage, "READ_S", 0.3)
+    monkeypatch.setattr(s3_storage, "CLOSE_S", 0.1)
     quick = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
     with storage_server.halted():
         with pytest.raises(errors.StorageUnreachable):

@@ -10,8 +10,8 @@ from speaker_stores import SECRET, Place, heard
 
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, EVERYTHING, Identity, Proof
-from sidecar.service import owned
-from sidecar.storage.person import MOST_SAMPLES, Person, Sample, parse_name
+from sidecar.service import enrolled_speakers
+from sidecar.storage.speaker_store import MOST_SAMPLES, Person, Sample, parse_name
 
 OTHER = Identity("other", Proof.TOKEN, EVERYTHING)
 
@@ -96,7 +96,7 @@ async def test_another_key_does_not_get_them(place: Place) -> None:
 async def test_there_is_an_end_to_people_also_where_many_come_at_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owned, "MOST_PEOPLE", 2)
+    monkeypatch.setattr(enrolled_speakers, "MOST_PEOPLE", 2)
     people = place.open()
     adding = (people.add(EVERYBODY, f"Anna {number}", heard(number)) for number in range(4))
     came = await asyncio.gather(*adding, return_exceptions=True)

@@ -10,7 +10,7 @@ from speaker_stores import SECRET, InFile, heard
 
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY
-from sidecar.storage.people_file import FILE, PeopleFile
+from sidecar.storage.speaker_store import FILE, PeopleFile
 
 
 async def test_the_file_is_ours_alone(in_file: InFile) -> None:
@@ -25,7 +25,7 @@ async def test_neither_another_service_nor_what_is_no_file_of_people_is_a_start(
 ) -> None:
     people = in_file.open()
     await people.add(EVERYBODY, "Anna", heard(1))
-    monkeypatch.setattr("sidecar.storage.people_file.ANOTHER_S", 0.1)
+    monkeypatch.setattr("sidecar.storage.speaker_store.ANOTHER_S", 0.1)
     with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
         PeopleFile(in_file.folder, SECRET)
     await people.close()

@@ -6,25 +6,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from sidecar.conversation import commands as wanted
-from sidecar.conversation import told
-from sidecar.conversation.commands import Command
-from sidecar.conversation.events import (
+from sidecar.conversation import conversation_events, output_queue
+from sidecar.conversation.conversation_events import (
     Alike,
+    Command,
     Played,
     SpeechStarted,
     SpeechStopped,
     Stage,
     StageEnded,
     TalkEvent,
+    TalkOptions,
     Tick,
     Token,
     Voiced,
     Words,
 )
-from sidecar.conversation.options import TalkOptions
 from sidecar.conversation.state_machine import Conversation
-from sidecar.interfaces.voice import Mark, Sound
+from sidecar.interfaces.engine_interface import Mark, Sound
 
 T = TypeVar("T")
 RATE = 1000
@@ -70,7 +69,7 @@ class Table:
         self.last = self.talk.take(event)
         self.all += self.last
         for command in self.last:
-            if isinstance(command, wanted.WakeAt):
+            if isinstance(command, conversation_events.WakeAt):
                 self.due = command.at
         return self.last
 
@@ -127,7 +126,9 @@ class Table:
         turn, done = self.talk.turn, set[int]()
         while True:
             todo = [
-                one for one in self.of(wanted.Say) if one.turn == turn and one.piece not in done
+                one
+                for one in self.of(conversation_events.Say)
+                if one.turn == turn and one.piece not in done
             ]
             if not todo:
                 return
@@ -154,7 +155,7 @@ class Table:
         ]
 
     def told(self, kind: type[T], commands: Iterable[Command] | None = None) -> list[T]:
-        tells = self.of(wanted.Tell, commands)
+        tells = self.of(conversation_events.Tell, commands)
         return [one.told for one in tells if isinstance(one.told, kind)]
 
     @property
@@ -162,5 +163,5 @@ class Table:
         return [(entry.role.value, entry.text) for entry in self.talk.history.entries]
 
     @property
-    def phase(self) -> told.Phase:
+    def phase(self) -> output_queue.Phase:
         return self.talk.phase

@@ -13,9 +13,18 @@ from functools import reduce
 from sidecar import clock, errors
 from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
 from sidecar.cluster.eligibility import unschedulable
-from sidecar.jobs.events import Cancelled, Change, Failed, Failure, Interrupted, JobEvent
-from sidecar.jobs.events import Refused as Told
-from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.jobs.job_record import (
+    Cancelled,
+    Change,
+    Failed,
+    Failure,
+    Interrupted,
+    JobEvent,
+    JobRecord,
+    JobState,
+    advance,
+)
+from sidecar.jobs.job_record import Refused as Told
 
 Verdict = tuple[Failure | None, float]
 """What a node said of a job, and when."""

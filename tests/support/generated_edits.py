@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from sidecar.transcripts.edits import Merge, Move, Rename, Rewrite, Split
-from sidecar.transcripts.history import Redo, Step, Undo
+from sidecar.transcripts.transcript_edits import (
+    Merge,
+    Move,
+    Redo,
+    Rename,
+    Rewrite,
+    Split,
+    Step,
+    Undo,
+)
 
 words = st.sampled_from(["do", "you", "hear", "me", "Nagg", "now?", "你好", "-->", "[Music]"])
 lines = st.lists(words, min_size=1, max_size=8).map(" ".join)

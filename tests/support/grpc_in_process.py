@@ -13,12 +13,11 @@ import grpc.aio
 from grpc_client import CREATE, RECOGNIZE, Ended
 from service_process import PATIENCE_S
 
-from sidecar.auth.approach import Approach
-from sidecar.auth.auth import Access
-from sidecar.auth.entrance import Entrance
+from sidecar.auth.authentication import Access, Entrance
 from sidecar.auth.identity import Authenticator, Credential, Identity, Nobody, Proof, bearer
+from sidecar.auth.rate_limits import Turnstile
+from sidecar.auth.request_origin import Approach
 from sidecar.auth.revocable_streams import Visits
-from sidecar.auth.turnstile import Turnstile
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,

@@ -16,19 +16,15 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import ref_to
-from sidecar.audio.source import AudioSource, open_path
+from sidecar.audio.audio_source import AudioSource, open_path, ref_to
 from sidecar.engines import spec_of
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs.job import Job
-from sidecar.jobs.lane import Terms
-from sidecar.jobs.log import MemoryLog
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import Checkpoint, Event
-from sidecar.workers.joint import JointSlot
-from sidecar.workers.lease import LeasedEngine
-from sidecar.workers.slot import EngineSlot
+from sidecar.workers.engine_slot import EngineSlot, JointSlot, LeasedEngine
 from sidecar.workers.slot_interface import Wanted
 
 FACTS = AudioFacts("wav", "sndfile", 3.0)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from instrumented_slot import FACTS
 
 from sidecar import errors
-from sidecar.audio.ref import Named
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import (
+from sidecar.audio.audio_source import Named
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import (
     Begun,
     Cancelled,
     Change,
@@ -17,13 +17,11 @@ from sidecar.jobs.events import (
     Failed,
     Failure,
     Interrupted,
+    JobRecord,
     PutBack,
     Refused,
     Reported,
 )
-from sidecar.jobs.record import JobRecord
-from sidecar.transcripts.edits import Merge, Move, Rename, Rewrite, Split
-from sidecar.transcripts.history import Redo, Undo
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -33,6 +31,7 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
+from sidecar.transcripts.transcript_edits import Merge, Move, Redo, Rename, Rewrite, Split, Undo
 
 texts = st.text(max_size=8)
 seconds = st.floats(0, 1e6)

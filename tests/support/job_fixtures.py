@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from instrumented_slot import job_of
 
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.job import Job
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_runner import Job
 
 
 @pytest.fixture

@@ -30,15 +30,15 @@ class Packed:
 
 def main() -> None:
     sys.meta_path.insert(0, Packed(frozenset(sys.stdin.read().split())))  # type: ignore[arg-type]
-    from sidecar.auth import keys, self_signed_certificate, signed
-    from sidecar.auth.issuing import Issuer
-    from sidecar.storage.sealing import Seal
+    from sidecar.auth import self_signed_certificate, signed_tokens, token_issuing
+    from sidecar.auth.token_issuing import Issuer
+    from sidecar.storage.encryption import Seal
 
     folder = Path(tempfile.mkdtemp())
     issuer = Issuer(folder / "tokens")
     token, _ = issuer.create("anna", lasts_s=1000)
-    public = keys.read_public(issuer.keys.public)
-    assert signed.Verifier(lambda: public, issuer.revoked).verify(token)
+    public = token_issuing.read_public(issuer.keys.public)
+    assert signed_tokens.Verifier(lambda: public, issuer.revoked).verify(token)
     for _ in range(2):  # made, then read again
         pair = self_signed_certificate.self_signed(
             folder / "tls", frozenset({"localhost", "127.0.0.1"})

@@ -18,73 +18,69 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "-x -q -p no:cacheprovider"
 TESTS = {
-    "auth/auth": "tests/api/test_auth_gate.py",
+    "auth/authentication": "tests/api/test_auth_gate.py",
     "auth/identity": "tests/auth/test_identity.py",
-    "cluster/claimed_job": "tests/cluster/test_claim_loop.py tests/cluster/test_claim_reports.py",
-    "cluster/claims": "tests/cluster/test_claims_contract.py tests/cluster/test_claims.py",
+    "cluster/claim_loop": "tests/cluster/test_claim_loop.py",
+    "cluster/claims": "tests/cluster/test_claim_loop.py "
+    "tests/cluster/test_claim_reports.py "
+    "tests/cluster/test_claims_contract.py "
+    "tests/cluster/test_claims.py",
     "cluster/eligibility": "tests/cluster/test_eligibility.py",
-    "cluster/front": "tests/cluster/test_front_queue.py",
-    "cluster/held": "tests/cluster/test_claim_loop.py",
+    "cluster/front_queue": "tests/cluster/test_front_queue.py",
     "cluster/job_follower": "tests/cluster/test_job_follower.py",
-    "cluster/judging": "tests/cluster/test_claim_loop.py",
     "cluster/membership": "tests/cluster/test_membership.py",
-    "cluster/node": "tests/cluster/test_claim_loop.py",
     "cluster/postgres_jobs": "tests/jobs/test_job_store.py tests/cluster/test_postgres_jobs.py",
-    "cluster/reporting": "tests/cluster/test_claim_reports.py",
     "cluster/shared_retention": "tests/cluster/test_shared_retention.py",
     "conversation/assistant": "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
-    "conversation/echo": "tests/conversation/test_conversation_rules.py",
-    "conversation/history": "tests/conversation/test_conversation_rules.py "
-    "tests/conversation/test_state_machine.py",
-    "conversation/interruption": "tests/conversation/test_conversation_rules.py "
-    "tests/conversation/test_state_machine.py",
-    "conversation/markup": "tests/conversation/test_tts_text.py",
-    "conversation/pacing": "tests/conversation/test_output_pacing.py",
-    "conversation/patience": "tests/conversation/test_conversation_rules.py",
-    "conversation/person": "tests/conversation/test_state_machine.py "
+    "conversation/assistant_turn": "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
-    "conversation/reply": "tests/conversation/test_conversation_rules.py "
+    "conversation/barge_in": "tests/conversation/test_conversation_rules.py "
+    "tests/conversation/test_state_machine.py",
+    "conversation/chat_history": "tests/conversation/test_conversation_rules.py "
+    "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
-    "conversation/sentences": "tests/conversation/test_tts_text.py",
+    "conversation/end_of_turn": "tests/conversation/test_conversation_rules.py "
+    "tests/conversation/test_state_machine.py "
+    "tests/conversation/test_generated_conversations.py",
+    "conversation/output_queue": "tests/conversation/test_output_pacing.py",
     "conversation/state_machine": "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
+    "conversation/tts_text": "tests/conversation/test_tts_text.py",
     "conversation/turn_taking": "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
-    "conversation/turns": "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "jobs/feed": "tests/jobs/test_job_log.py",
-    "jobs/job": "tests/jobs/test_job_queue.py tests/jobs/test_batched_jobs.py",
-    "jobs/lineup": "tests/jobs/test_wait_queue.py",
-    "jobs/local": "tests/jobs/test_job_store.py",
-    "jobs/log": "tests/jobs/test_job_log.py",
-    "jobs/pace": "tests/jobs/test_duration_prediction.py",
-    "jobs/queue": "tests/jobs/test_next_call_queued_in_worker.py "
+    "jobs/duration_prediction": "tests/jobs/test_duration_prediction.py",
+    "jobs/job_log": "tests/jobs/test_job_log.py",
+    "jobs/job_queue": "tests/jobs/test_next_call_queued_in_worker.py "
     "tests/jobs/test_job_queue.py "
     "tests/jobs/test_batched_jobs.py",
-    "jobs/record": "tests/jobs/test_job_record.py",
+    "jobs/job_record": "tests/jobs/test_job_record.py",
+    "jobs/job_runner": "tests/jobs/test_job_queue.py "
+    "tests/jobs/test_batched_jobs.py "
+    "tests/jobs/test_next_call_queued_in_worker.py",
+    "jobs/job_store": "tests/jobs/test_job_store.py",
     "jobs/retention": "tests/jobs/test_retention.py",
-    "jobs/runner": "tests/jobs/test_next_call_queued_in_worker.py "
-    "tests/jobs/test_job_queue.py "
-    "tests/jobs/test_batched_jobs.py",
     "jobs/scheduler": "tests/jobs/test_scheduler.py",
-    "live/runtime/agreement": "tests/live/test_local_agreement.py",
+    "jobs/wait_queue": "tests/jobs/test_wait_queue.py",
     "live/runtime/endpointing": "tests/live/test_endpointing.py",
-    "live/runtime/listening": "tests/live/test_stream_recognizer.py "
+    "live/runtime/speech_segments": "tests/live/test_local_agreement.py "
+    "tests/live/test_stream_recognizer.py "
     "tests/live/test_segment_embeddings.py",
-    "live/runtime/schedule": "tests/live/test_local_agreement.py",
     "live/runtime/stream_recognizer": "tests/live/test_stream_recognizer.py "
     "tests/live/test_segment_embeddings.py",
     "live/runtime/vad": "tests/live/test_vad.py",
-    "live/sessions/sound": "tests/live/test_replay_buffer.py",
-    "live/sessions/told": "tests/live/test_event_log.py tests/live/test_event_log_embeddings.py",
-    "workers/calls": "tests/workers/test_rpc_calls.py",
-    "workers/channel": "tests/workers/test_channel.py",
-    "workers/credit": "tests/workers/test_rpc_calls.py",
-    "workers/lifecycle": "tests/workers/test_engine_slot.py tests/workers/test_shared_slot.py",
-    "workers/pulse": "tests/jobs/test_hung_engine.py tests/workers/test_shared_slot.py",
-    "workers/slot": "tests/workers/test_engine_slot.py",
-    "workers/worker": "tests/workers/test_rpc_calls.py tests/workers/test_worker_process.py",
+    "live/sessions/event_log": "tests/live/test_event_log.py "
+    "tests/live/test_event_log_embeddings.py",
+    "live/sessions/input_log": "tests/live/test_replay_buffer.py",
+    "workers/channel": "tests/workers/test_channel.py tests/workers/test_rpc_calls.py",
+    "workers/engine_lifecycle": "tests/workers/test_engine_slot.py "
+    "tests/workers/test_shared_slot.py",
+    "workers/engine_slot": "tests/workers/test_engine_slot.py",
+    "workers/rpc_client": "tests/workers/test_rpc_calls.py",
+    "workers/worker_process": "tests/jobs/test_hung_engine.py "
+    "tests/workers/test_shared_slot.py "
+    "tests/workers/test_rpc_calls.py "
+    "tests/workers/test_worker_process.py",
 }
 LONGEST_S = 150.0
 """A fault that makes the tests run for so long was noticed."""

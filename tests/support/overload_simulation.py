@@ -18,7 +18,7 @@ from sidecar.live.runtime.load_shedding import (
     SpeakingShare,
     Verdict,
 )
-from sidecar.live.runtime.schedule import Urgency, Wish, next_of
+from sidecar.live.runtime.speech_segments import Urgency, Wish, next_of
 
 TICK_S = 0.1
 PAUSE_S = 0.5

@@ -14,23 +14,19 @@ from postgres import KEY
 from service_process import PATIENCE_S
 
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.ref import Held, Kept
+from sidecar.audio.audio_source import Held, Kept
 from sidecar.cluster.claims import Claim, Claims, Offer
 from sidecar.cluster.job_follower import Follower
 from sidecar.cluster.job_rows import Rows, fold
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.cluster.shared_retention import Housekeeping, Limits
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.jobs.events import Begun, Change, JobEvent, Reported
-from sidecar.jobs.record import JobRecord
-from sidecar.observability.outcomes import Outcomes
-from sidecar.observability.tally import JobTally
-from sidecar.storage.database import Database
-from sidecar.storage.folder import Folder
-from sidecar.storage.protocol import Storage
-from sidecar.storage.schema import migrate
-from sidecar.threads import Threads
+from sidecar.concurrency import Threads
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import Begun, Change, JobEvent, JobRecord, Reported
+from sidecar.observability.metrics import JobTally, Outcomes
+from sidecar.storage.postgres_database import Database, migrate
+from sidecar.storage.recording_storage import Folder, Storage
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
 
 LIMITS = Limits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)

@@ -14,12 +14,10 @@ import psycopg
 from postgres import Cluster
 
 from sidecar.config.settings import Settings
-from sidecar.service.known import store_of
-from sidecar.service.owned import OwnedPeople
-from sidecar.storage.kept import KeptPeople
-from sidecar.storage.shared import SharedPeople
-from sidecar.storage.store import PeopleStore
-from sidecar.transcripts.people import VoicePrint
+from sidecar.service.enrolled_speakers import OwnedPeople, store_of
+from sidecar.storage.postgres_speaker_store import SharedPeople
+from sidecar.storage.speaker_store import KeptPeople, PeopleStore
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 
 SECRET = "0123456789abcdef" * 4
 FILE, DATABASE = "file", "database"

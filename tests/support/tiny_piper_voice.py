@@ -12,7 +12,7 @@ import json
 import struct
 from pathlib import Path
 
-from sidecar.checkpoints.pulled import Pulled, PulledFile, PulledVoice
+from sidecar.checkpoints.installed_checkpoints import Pulled, PulledFile, PulledVoice
 
 LANGUAGE = "tr-tr"
 VOICE = "piper_tr_TR-dfki-medium"

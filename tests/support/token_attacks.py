@@ -13,8 +13,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.auth.issuing import Issuer
-from sidecar.auth.keys import thumbprint
+from sidecar.auth.token_issuing import Issuer, thumbprint
 
 HOUR = datetime.timedelta(hours=1)
 CLAIMS = {"sub": "anna", "jti": "0123456789abcdef0123456789abcdef", "aud": "vibevoice-asr"}

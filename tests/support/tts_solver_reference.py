@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sidecar.tts import vibevoice_solver
+from sidecar.tts import vibevoice_tts_model
 
 
 class OwnScheduler:
@@ -17,7 +17,9 @@ class OwnScheduler:
 
     def set_timesteps(self, num_inference_steps: int) -> None:
         """Begin a latent."""
-        self._steps = {step.timestep: step for step in vibevoice_solver.steps(num_inference_steps)}
+        self._steps = {
+            step.timestep: step for step in vibevoice_tts_model.steps(num_inference_steps)
+        }
         self.timesteps = torch.tensor(list(self._steps))
         self._before: Any = 0.0
 

@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 from sidecar.audio import Block
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions, Upstream
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, Upstream
 from sidecar.transcripts.transcript import Event, Finished, Transcript
 from sidecar.upstream.upstream_engine import UpstreamEngine
 

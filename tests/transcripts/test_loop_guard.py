@@ -11,10 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.transcripts.loop_guard import LONGEST_SPAN_S, STRAY_TOKENS, Loop, LoopGuard, Why
-from sidecar.transcripts.output import OutputParser
-from sidecar.transcripts.repetition import CHARACTERS_PER_S, SLACK_S
+from sidecar.transcripts.loop_guard import (
+    CHARACTERS_PER_S,
+    LONGEST_SPAN_S,
+    SLACK_S,
+    STRAY_TOKENS,
+    Loop,
+    LoopGuard,
+    Why,
+)
 from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.vibevoice_output import OutputParser
 
 Tokenizer = Callable[[str], list[str]]
 Said = tuple[float, float, str] | tuple[float, float, str, int]

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from sidecar.transcripts.output import OutputParser
-from sidecar.transcripts.recovery import Sampling, Skip, next_attempt, next_skip
+from sidecar.transcripts.loop_guard import Sampling, Skip, next_attempt, next_skip
 from sidecar.transcripts.transcript import LOOP, NON_SPEECH, Segment
+from sidecar.transcripts.vibevoice_output import OutputParser
 
 
 def test_there_are_three_retries_and_each_is_less_strict() -> None:

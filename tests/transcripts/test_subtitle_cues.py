@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.transcripts import subtitle_cues
-from sidecar.transcripts.lettering import width
-from sidecar.transcripts.spread import spread
 from sidecar.transcripts.subtitle_cues import LEAST_S, LINE, MOST_S, READ_PER_S, Cue, cues
 from sidecar.transcripts.transcript import BY_ATTENTION, NON_SPEECH, Segment, Transcript, Word
 from sidecar.transcripts.transcript_formats import render
+from sidecar.transcripts.word_timing import spread, width
 
 VOCABULARY = (
     *("a", "I", "we", "yes", "no,", "well;", "and", "but", "because", "that", "house;", "window."),

@@ -15,14 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import BadRequest, EditImpossible, EditsFull, FieldInvalid, FieldMissing
-from sidecar.transcripts import history as module
+from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.edit_serialization import step_of, step_values
-from sidecar.transcripts.edits import Merge, Move, Operation, Rename, Rewrite, Split, edited
-from sidecar.transcripts.history import History, Redo, Step, Undo
-from sidecar.transcripts.lettering import width
-from sidecar.transcripts.people import SpeakerVoice, VoicePrint
-from sidecar.transcripts.retiming import reworded
-from sidecar.transcripts.spread import spread
+from sidecar.transcripts.speaker_embeddings import SpeakerVoice, VoicePrint
 from sidecar.transcripts.subtitle_cues import LINE
 from sidecar.transcripts.transcript import (
     BY_ATTENTION,
@@ -33,7 +28,21 @@ from sidecar.transcripts.transcript import (
     Transcript,
     Word,
 )
+from sidecar.transcripts.transcript_edits import (
+    History,
+    Merge,
+    Move,
+    Operation,
+    Redo,
+    Rename,
+    Rewrite,
+    Split,
+    Step,
+    Undo,
+    edited,
+)
 from sidecar.transcripts.transcript_formats import FORMATS, render
+from sidecar.transcripts.word_timing import reworded, spread, width
 
 PRINT = VoicePrint("AAAA", 9.0)
 TALK = Transcript(
@@ -254,7 +263,7 @@ def test_what_means_nothing_says_why(given: Any, error: type[BadRequest], said: 
 def test_a_transcript_is_edited_so_often_and_no_more_but_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MOST_EDITS", 2)
+    monkeypatch.setattr(transcript_edits, "MOST_EDITS", 2)
     history, transcript = History(), TALK
     for name in ("one", "two"):
         after = history.after(transcript, (Rename(1, name),), 0.0)
@@ -269,7 +278,7 @@ def test_a_transcript_is_edited_so_often_and_no_more_but_undone(
     assert transcript == TALK
     with pytest.raises(EditsFull):
         history.after(transcript, Redo(), 0.0)
-    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(transcript_edits, "MOST_BYTES", 1000)
     with pytest.raises(EditsFull, match="MB"):
         History().after(TALK, (Rewrite(0, "x" * 2000),), 0.0)
 

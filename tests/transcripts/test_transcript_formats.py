@@ -4,7 +4,7 @@ import pytest
 from vibevoice_asr_client import models
 
 from sidecar import errors
-from sidecar.cli.remote import transcript_of
+from sidecar.cli.remote_service import transcript_of
 from sidecar.transcripts.transcript import (
     NON_SPEECH,
     Notice,

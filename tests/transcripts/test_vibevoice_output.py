@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.transcripts.output import OpenContent, OutputParser, settled
 from sidecar.transcripts.transcript import NON_SPEECH, Segment
+from sidecar.transcripts.vibevoice_output import OpenContent, OutputParser, settled
 
 ITEMS: list[dict[str, Any]] = [
     {"Start": 0, "End": 3.2, "Content": "[Music]"},

@@ -9,15 +9,16 @@ import pytest
 import tiny_piper_voice
 
 from sidecar import errors
-from sidecar.checkpoints.pulled import PulledVoice, speaking
+from sidecar.checkpoints.installed_checkpoints import PulledVoice, speaking
 from sidecar.config.settings import Settings
 from sidecar.engines import missing
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.interfaces.voice import SayOptions, Sound, VoiceEngine
-from sidecar.tts import catalogue, create_voice, moonshine, system_tts
+from sidecar.interfaces.engine_interface import LoadOptions, SayOptions, Sound, VoiceEngine
+from sidecar.tts import create_voice, moonshine_tts, system_tts
 from sidecar.tts.voice_selection import choose_voice
 
-pytestmark = pytest.mark.skipif(bool(missing(moonshine.SPEC)), reason="moonshine-voice is missing")
+pytestmark = pytest.mark.skipif(
+    bool(missing(moonshine_tts.SPEC)), reason="moonshine-voice is missing"
+)
 
 TEXT = "Günaydın, bugün hava çok güzel."
 KNOWN = {
@@ -34,7 +35,7 @@ def never() -> bool:
 
 
 def loaded(folder: Path) -> VoiceEngine:
-    engine = create_voice(moonshine.SPEC.name)
+    engine = create_voice(moonshine_tts.SPEC.name)
     assert list(engine.load(LoadOptions(speaks=True, checkpoint=str(folder))))[-1] == 1.0
     return engine
 
@@ -92,8 +93,8 @@ def test_the_voices_are_those_of_the_folder_and_others_are_refused(engine: Voice
 def test_so_many_voices_are_in_memory_and_no_more(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moonshine, "MOST", 1)
-    one = moonshine.MoonshineVoice()
+    monkeypatch.setattr(moonshine_tts, "MOST", 1)
+    one = moonshine_tts.MoonshineVoice()
     list(one.load(LoadOptions(speaks=True, checkpoint=str(folder))))
     for name in (tiny_piper_voice.OTHER, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER):
         sound_of(one, voice=name)
@@ -134,7 +135,7 @@ def test_a_voice_that_was_pulled_is_taken_before_the_systems(
     monkeypatch.setattr(system_tts, "is_there", lambda: True)
     chosen, _ = choose_voice(Settings(voices_dir=folder))
     assert chosen is not None
-    assert (chosen.spec, chosen.folder) == (moonshine.SPEC, folder)
+    assert (chosen.spec, chosen.folder) == (moonshine_tts.SPEC, folder)
     without, _ = choose_voice(Settings(voices_dir=tmp_path))
     assert without is not None
     assert without.spec is system_tts.SPEC
@@ -163,10 +164,10 @@ def test_a_voice_is_meant_by_its_name_its_language_or_both(
 ) -> None:
     if found is None:
         with pytest.raises(errors.VoiceUnknown) as refused:
-            catalogue.choose(KNOWN, name, language)
+            moonshine_tts.choose(KNOWN, name, language)
         assert refused.value.hint
     else:
-        assert catalogue.choose(KNOWN, name, language) == catalogue.Named(*found)
+        assert moonshine_tts.choose(KNOWN, name, language) == moonshine_tts.Named(*found)
 
 
 def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_its_own() -> None:
@@ -175,7 +176,7 @@ def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_
     there = moonshine_tts_library.catalogue()
     assert len(there["en-us"]) > 50
     for language, names in there.items():
-        assert catalogue.own_choice(moonshine_tts_library.needs(language)) in names
+        assert moonshine_tts.own_choice(moonshine_tts_library.needs(language)) in names
     assert set(moonshine_tts_library.needs("tr-tr", tiny_piper_voice.VOICE)) == {
         *tiny_piper_voice.files()
     }

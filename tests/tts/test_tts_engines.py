@@ -18,9 +18,22 @@ import tiny_piper_voice
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import missing
-from sidecar.interfaces.engine import LoadOptions, Upstream
-from sidecar.interfaces.voice import SayOptions, Sound, VoiceEngine, VoiceSpec
-from sidecar.tts import create_voice, espeak_tts, moonshine, openai_tts, scripted_tts, system_tts
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    SayOptions,
+    Sound,
+    Upstream,
+    VoiceEngine,
+    VoiceSpec,
+)
+from sidecar.tts import (
+    create_voice,
+    espeak_tts,
+    moonshine_tts,
+    openai_tts,
+    scripted_tts,
+    system_tts,
+)
 from sidecar.tts.voice_selection import choose_voice
 
 TEXT = "Good morning, Ada. It is half past three."
@@ -111,7 +124,13 @@ def loaded(
 
 
 @pytest.fixture(
-    params=[scripted_tts.SPEC, espeak_tts.SPEC, openai_tts.SPEC, system_tts.SPEC, moonshine.SPEC],
+    params=[
+        scripted_tts.SPEC,
+        espeak_tts.SPEC,
+        openai_tts.SPEC,
+        system_tts.SPEC,
+        moonshine_tts.SPEC,
+    ],
     ids=lambda spec: spec.name,
 )
 def voice(
@@ -120,7 +139,7 @@ def voice(
     spec: VoiceSpec = request.param
     if lacking := missing(spec):
         pytest.skip(f"not installed: {lacking}")
-    folder = tiny_piper_voice.pulled(tmp_path) if spec is moonshine.SPEC else None
+    folder = tiny_piper_voice.pulled(tmp_path) if spec is moonshine_tts.SPEC else None
     return spec, loaded(spec, server, folder=folder)
 
 

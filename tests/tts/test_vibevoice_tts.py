@@ -27,18 +27,16 @@ from tts_solver_reference import OwnScheduler
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_file
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.layout import SPEAKING, wanted
-from sidecar.checkpoints.speaking import find_model
+from sidecar.checkpoints.installed_checkpoints import SPEAKING, find_vibevoice_tts, wanted
 from sidecar.config.settings import Settings
 from sidecar.engines import spec_of as engine_of
-from sidecar.engines.choice import Choice
-from sidecar.gpu_memory.devices import GpuMemory
-from sidecar.gpu_memory.speaking import most_frames
-from sidecar.interfaces.engine import LoadOptions, Precision
-from sidecar.interfaces.voice import SayOptions, VoiceEngine
+from sidecar.engines.engine_selection import Choice
+from sidecar.gpu_memory.gpu_devices import GpuMemory
+from sidecar.gpu_memory.tts_memory import most_frames
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, SayOptions, VoiceEngine
 from sidecar.service import system_checks
-from sidecar.tts import create_voice, spec_of, vibevoice_loading, vibevoice_speech, voice_selection
-from sidecar.tts.vibevoice_utterance import STEPS, Manner, Prompt, Speaker
+from sidecar.tts import create_voice, spec_of, vibevoice_tts_synthesis, voice_selection
+from sidecar.tts.vibevoice_tts_model import STEPS, Manner, Prompt, Speaker
 
 LONG, SHORT = tiny_vibevoice_tts.TEXTS
 """By how long they sound."""
@@ -231,8 +229,8 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
             noise_scheduler=scheduler(),
             sample=False,
         )
-    loaded = vibevoice_loading.Loaded(plain_model, processor, folder)
-    said = list(vibevoice_speech.Speech(loaded).say(LONG, "sam", lambda: False))
+    loaded = vibevoice_tts_synthesis.Loaded(plain_model, processor, folder)
+    said = list(vibevoice_tts_synthesis.Speech(loaded).say(LONG, "sam", lambda: False))
     ours = torch.tensor(array.array("h", b"".join(sound.pcm for sound in said))) / 32_767
     plain = plain.view(-1)
     assert plain.abs().max() > 0.1
@@ -247,11 +245,11 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
 def test_a_frame_has_the_steps_that_are_set_or_that_there_is_time_for(
     model: Model, monkeypatch: pytest.MonkeyPatch, asked: int, enough: bool, steps: int
 ) -> None:
-    monkeypatch.setattr(vibevoice_speech, "TOO_SLOW", 1e9 if enough else 0)
-    loaded = vibevoice_loading.Loaded(model[1], model[0], tiny_vibevoice_tts.model())
-    said = next(vibevoice_speech.begin(loaded, asked).say(LONG, "", lambda: False))
+    monkeypatch.setattr(vibevoice_tts_synthesis, "TOO_SLOW", 1e9 if enough else 0)
+    loaded = vibevoice_tts_synthesis.Loaded(model[1], model[0], tiny_vibevoice_tts.model())
+    said = next(vibevoice_tts_synthesis.begin(loaded, asked).say(LONG, "", lambda: False))
     manner = Manner(most_frames(len(LONG)))
-    assert said.pcm == vibevoice_speech.pcm16(next(frames(model, LONG, manner, steps)))
+    assert said.pcm == vibevoice_tts_synthesis.pcm16(next(frames(model, LONG, manner, steps)))
 
 
 def test_a_voice_is_a_recording_beside_the_checkpoint_and_nothing_else(
@@ -294,7 +292,7 @@ def test_a_text_is_words_and_neither_begins_sound_nor_lets_another_speak(
 def test_what_is_no_checkpoint_that_speaks_is_refused_with_what_to_do(
     folder: Path, tmp_path: Path
 ) -> None:
-    found = find_model(folder)
+    found = find_vibevoice_tts(folder)
     assert found.bytes == (folder / "model.safetensors").stat().st_size
     copy = tmp_path / "copy"
 
@@ -303,7 +301,7 @@ def test_what_is_no_checkpoint_that_speaks_is_refused_with_what_to_do(
         shutil.copytree(folder, copy)
         change(copy / name)
         with pytest.raises(errors.BadCheckpoint) as refused:
-            find_model(copy)
+            find_vibevoice_tts(copy)
         assert "pull vibevoice-1.5b" in (refused.value.hint or "")
         return refused.value
 

@@ -12,7 +12,7 @@ from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S
 from upstream_engine_samples import RATE, Engine, Sound
 
-from sidecar.upstream import pool, server, upstream_pool
+from sidecar.upstream import load_balancer, upstream_client, upstream_pool
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +30,10 @@ def two_voices() -> Sound:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a server that is gone, waits for a moment; one that is there and has no
     processor for a while is not taken for gone, nor for too slow."""
-    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.05)
-    monkeypatch.setattr(pool, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(server, "LOOK_S", PATIENCE_S)
-    monkeypatch.setattr(server, "SILENCE_S", PATIENCE_S)
+    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.05)
+    monkeypatch.setattr(load_balancer, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(upstream_client, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(upstream_client, "SILENCE_S", PATIENCE_S)
     monkeypatch.setattr(upstream_pool, "START_S", PATIENCE_S)
 
 

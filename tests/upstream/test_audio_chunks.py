@@ -13,14 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upstream_engine_samples import Sound
 
-from sidecar.config.address import upstream_of
-from sidecar.config.servers import address, host_of
+from sidecar.config.remote_server import address, host_of, upstream_of
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.interfaces.engine import LoadOptions, Upstream
+from sidecar.interfaces.engine_interface import LoadOptions, Upstream
 from sidecar.transcripts.speaker_turns import Turn
-from sidecar.upstream.pieces import Piece, pieces, to_16_bit, to_float
-from sidecar.upstream.stretches import LONGEST_S, stretches_of
+from sidecar.upstream.audio_chunks import (
+    LONGEST_S,
+    Piece,
+    pieces,
+    stretches_of,
+    to_16_bit,
+    to_float,
+)
 
 RATE = 1_000
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.upstream.pool import MOST_BROKEN, Patience, Pool
-from sidecar.upstream.trouble import Step, Trouble
+from sidecar.upstream.load_balancer import MOST_BROKEN, Patience, Pool
+from sidecar.upstream.upstream_dialect import Step, Trouble
 
 
 @pytest.fixture(autouse=True)

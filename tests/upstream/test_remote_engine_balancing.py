@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.upstream.addresses import Address, Addresses
+from sidecar.upstream.load_balancer import Address, Addresses
 
 
 def of(*servers: int) -> tuple[Addresses, list[Address]]:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.upstream import probing, trouble
-from sidecar.upstream.openai import OpenAi, answer_of
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.upstream import upstream_client, upstream_dialect
+from sidecar.upstream.openai_dialect import OpenAi, answer_of
 from sidecar.upstream.sidecar_dialect import Sidecar
-from sidecar.upstream.trouble import Step, Trouble
-from sidecar.upstream.vllm import Vllm
+from sidecar.upstream.upstream_dialect import Step, Trouble
+from sidecar.upstream.vllm_dialect import Vllm
 
 SOME = TranscribeOptions()
 
@@ -49,14 +49,14 @@ def test_a_status_and_what_is_said_with_it_mean_one_step(
     status: int, message: str, after: str | None, step: Step
 ) -> None:
     headers = {"retry-after": after} if after else {}
-    found = trouble.of_status(status, headers, said(message))
+    found = upstream_dialect.of_status(status, headers, said(message))
     assert found.step is step
     assert found.retry_after == (float(after or 1) if step is Step.LATER else None)
 
 
 def test_no_credit_is_no_reason_to_wait() -> None:
     body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
-    assert trouble.of_status(429, {"retry-after": "1"}, body).step is Step.ELSEWHERE
+    assert upstream_dialect.of_status(429, {"retry-after": "1"}, body).step is Step.ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,15 @@ def test_no_credit_is_no_reason_to_wait() -> None:
     [("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("1e9", 300.0), ("nan", None), ("Wed, 21 Oct", None)],
 )
 def test_retry_after_is_believed_within_reason(header: str, seconds: float | None) -> None:
-    assert trouble.retry_after({"retry-after": header}) == seconds
+    assert upstream_dialect.retry_after({"retry-after": header}) == seconds
 
 
 @given(body=st.binary(max_size=300))
 def test_whatever_a_server_says_becomes_one_short_printable_line(body: bytes) -> None:
-    for words in (trouble.said_in(body), trouble.said_in(said(body.decode("latin-1")))):
+    for words in (
+        upstream_dialect.said_in(body),
+        upstream_dialect.said_in(said(body.decode("latin-1"))),
+    ):
         assert len(words) <= 200
         assert words.isprintable()
 
@@ -214,7 +217,7 @@ def test_the_chat_is_what_the_plugin_was_made_for() -> None:
 def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_would_help(
     code: str, step: Step
 ) -> None:
-    from sidecar.api.http.problems import STATUS, problem_body
+    from sidecar.api.http.responses import STATUS, problem_body
 
     known = {error.code: error for error in errors.all_errors()}[code]()
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
@@ -227,13 +230,13 @@ def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_wou
 
 def test_what_a_server_is_is_told_by_its_health_and_its_models() -> None:
     health = {"contract": 1, "engine": "vibevoice", "engine_state": "ready"}
-    ours = probing.sidecar_of(json.dumps(health).encode())
+    ours = upstream_client.sidecar_of(json.dumps(health).encode())
     assert ours is not None
     assert ours.rate == 24_000
     for other in (b"", b'{"status": "ok"}', b"[]"):
-        assert probing.sidecar_of(other) is None
+        assert upstream_client.sidecar_of(other) is None
     with pytest.raises(Trouble, match="itself"):
-        probing.sidecar_of(json.dumps({**health, "engine": "upstream"}).encode())
+        upstream_client.sidecar_of(json.dumps({**health, "engine": "upstream"}).encode())
 
 
 @pytest.mark.parametrize(
@@ -250,13 +253,13 @@ def test_what_a_server_is_is_told_by_its_health_and_its_models() -> None:
 def test_the_model_and_the_dialect_come_from_the_list(
     kind: str, models: list[dict[str, str]], wanted: str | None, found: tuple[str, str]
 ) -> None:
-    dialect = probing.dialect_of(kind, json.dumps({"data": models}).encode(), wanted)
+    dialect = upstream_client.dialect_of(kind, json.dumps({"data": models}).encode(), wanted)
     assert (dialect.name, getattr(dialect, "model", "")) == found
 
 
 def test_without_a_list_and_without_a_name_there_is_nothing_to_ask_for() -> None:
     with pytest.raises(Trouble, match="no models"):
-        probing.dialect_of("auto", b"{}", None)
+        upstream_client.dialect_of("auto", b"{}", None)
 
 
 def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end() -> None:

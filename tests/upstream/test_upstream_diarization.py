@@ -18,17 +18,29 @@ from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn
 from wheel_recordings import clip
 
-from sidecar.diarization import local
+from sidecar.diarization import window_embeddings
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.models import load_models
-from sidecar.transcripts.local_voices import BEYOND_S, BLOCK_S, FIELD, LEAST_LAST_S, LocalVoices
+from sidecar.diarization.speaker_models import load_models
+from sidecar.transcripts.speaker_embeddings import (
+    BEYOND_S,
+    BLOCK_S,
+    FIELD,
+    LEAST_LAST_S,
+    LocalVoices,
+)
 from sidecar.transcripts.speaker_turns import Turn
 from sidecar.transcripts.transcript import Segment, Transcript, Word
-from sidecar.upstream import pieces, probing, sidecar_dialect, upstream_transcription
-from sidecar.upstream.dialect import Answer
-from sidecar.upstream.pieces import MARGIN_S, SHORTEST_WITH_MARGIN_S, Piece, even_s
+from sidecar.upstream import audio_chunks, sidecar_dialect, upstream_client, upstream_transcription
+from sidecar.upstream.audio_chunks import (
+    MARGIN_S,
+    SHORTEST_WITH_MARGIN_S,
+    Heard,
+    Piece,
+    even_s,
+    with_speakers,
+)
+from sidecar.upstream.upstream_dialect import Answer
 from sidecar.upstream.upstream_diarization import Turns
-from sidecar.upstream.whole import Heard, with_speakers
 
 PIECE_S = 60.0
 Lines = list[tuple[float, float, str, int | None]]
@@ -84,14 +96,14 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Turns]:
 def here(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds of each piece whose voices the front hears itself."""
     found: list[float] = []
-    hear = local.hear
+    hear = window_embeddings.hear
 
     def counted(models: Any, blocks: Any, *more: Any) -> Any:
         blocks = list(blocks)
         found.append(sum(map(len, blocks)) / RATE)
         return hear(models, blocks, *more)
 
-    monkeypatch.setattr(local, "hear", counted)
+    monkeypatch.setattr(window_embeddings, "hear", counted)
     return found
 
 
@@ -147,7 +159,7 @@ def test_nobody_is_asked_who_does_not_offer_it_or_where_nobody_wants_speakers(
 ) -> None:
     start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk, diarize=False)
     start(proxy.url, proxy.url).transcript(Sound(talk.samples[: 5 * RATE]))  # its own will do
-    monkeypatch.setattr(probing, "FORM", "0-another-build")
+    monkeypatch.setattr(upstream_client, "FORM", "0-another-build")
     monkeypatch.setattr(Turns, "feed", lambda self, piece: None)
     monkeypatch.setattr(upstream_transcription, "models", lambda: None)
     start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
@@ -226,9 +238,9 @@ def test_what_is_asked_of_pieces_is_the_whole_recording_once_and_each_has_the_so
     sound = quiet(seconds, rate)
     if even is not None:
         longest_s = max(longest_s, even + 20 + MARGIN_S)
-    found = list(pieces.pieces(sound, rate, longest_s, even=even, margin=True))
+    found = list(audio_chunks.pieces(sound, rate, longest_s, even=even, margin=True))
     samples = np.concatenate([one.samples for one in found])
-    assert (samples == pieces.to_16_bit(sound.samples)).all()
+    assert (samples == audio_chunks.to_16_bit(sound.samples)).all()
     border_s = 0.0
     for piece in found:
         asked, sent_s = piece.voices, len(piece.with_margin) / rate
@@ -272,13 +284,15 @@ def test_an_hour_over_four_is_twelve_pieces_and_ten_minutes_are_three() -> None:
     assert even_s(100.0, 4, 3600.0) is None
     assert even_s(None, 4, 3600.0) is None
     assert even_s(3600.0, 1, 3600.0) is None
-    lengths = [one.duration_s for one in pieces.pieces(quiet(1799.5, 100), 100, 3600.0, even=300.0)]
+    lengths = [
+        one.duration_s for one in audio_chunks.pieces(quiet(1799.5, 100), 100, 3600.0, even=300.0)
+    ]
     assert len(lengths) == 6
     assert all(abs(one - 300) <= 20 for one in lengths)
 
 
 def test_what_is_sent_for_words_alone_has_no_margin(talk: Sound) -> None:
-    first, _ = pieces.pieces(talk, RATE, PIECE_S, margin=True)
+    first, _ = audio_chunks.pieces(talk, RATE, PIECE_S, margin=True)
     read, _ = soundfile.read(io.BytesIO(first.flac()), dtype="int16")
     more, _ = soundfile.read(io.BytesIO(first.flac(margin=True)), dtype="int16")
     assert len(read) == len(first.samples) < len(more)

@@ -17,15 +17,14 @@ from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
 from sidecar import errors
-from sidecar.diarization.enrolment import voice_print
-from sidecar.diarization.models import load_models
-from sidecar.transcripts.people import KnownVoice
+from sidecar.diarization.diarizer import voice_print
+from sidecar.diarization.speaker_models import load_models
+from sidecar.transcripts.speaker_embeddings import KnownVoice
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_formats import transcript_body
-from sidecar.upstream import pieces, pool, upstream_pool
-from sidecar.upstream import server as wire
-from sidecar.upstream.dialect import Answer
+from sidecar.upstream import audio_chunks, load_balancer, upstream_client, upstream_pool
 from sidecar.upstream.sidecar_dialect import Hearing, Sidecar
+from sidecar.upstream.upstream_dialect import Answer
 
 Start = Callable[..., Engine]
 
@@ -153,22 +152,28 @@ def test_who_is_busy_is_not_waited_for_where_another_is_free(
 def test_a_server_that_is_too_slow_for_the_length_is_left(
     start: Start, proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask, limits = wire.Server.ask, set()
+    ask, limits = upstream_client.Server.ask, set()
 
     def hastily(
-        there: wire.Server, hearing: Hearing, sound: bytes, told: wire.Told, within_s: float
+        there: upstream_client.Server,
+        hearing: Hearing,
+        sound: bytes,
+        told: upstream_client.Told,
+        within_s: float,
     ) -> Coroutine[None, None, Answer]:
         """With a moment for a request that is to be slow, and any time for the others."""
         limits.add(within_s)
         return ask(there, hearing, sound, told, 0.3 if proxy.plan else PATIENCE_S)
 
-    monkeypatch.setattr(wire.Server, "ask", hastily)
-    monkeypatch.setattr(pool, "MOST_BROKEN", 99)  # until the moment was long enough to send it
+    monkeypatch.setattr(upstream_client.Server, "ask", hastily)
+    monkeypatch.setattr(
+        load_balancer, "MOST_BROKEN", 99
+    )  # until the moment was long enough to send it
     proxy.plan.append("slow")
     assert start(proxy.url, timeout=0.5).transcript(noise).segments
     assert proxy.hung_up.wait(PATIENCE_S)
     assert limits == {upstream_pool.START_S + 0.5 * 12}
-    monkeypatch.setattr(pool, "MOST_BROKEN", 3)
+    monkeypatch.setattr(load_balancer, "MOST_BROKEN", 3)
     proxy.plan.extend(["slow"] * 9)
     with pytest.raises(errors.UpstreamTimeout):
         start(proxy.url).transcript(noise)
@@ -203,7 +208,7 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     stuck = start_server(scripted_speed=0.5)
     engine = start(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
     monkeypatch.setattr(upstream_pool, "WATCH_S", 0.1)
-    monkeypatch.setattr(wire, "LOOK_S", 1.0)
+    monkeypatch.setattr(upstream_client, "LOOK_S", 1.0)
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []
     work.start()
@@ -224,9 +229,9 @@ def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> Non
 def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited_long_enough(
     start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "LOOK_S", 0.3)
-    monkeypatch.setattr(pool, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.01)
+    monkeypatch.setattr(upstream_client, "LOOK_S", 0.3)
+    monkeypatch.setattr(load_balancer, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     engine = start(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
     with pytest.raises(errors.UpstreamUnreachable):
@@ -244,7 +249,7 @@ def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited
 def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
     start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "FIRST_ASIDE_S", pool.LONGEST_ASIDE_S)
+    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", load_balancer.LONGEST_ASIDE_S)
     port = free_port()
     engine = start(f"http://127.0.0.1:{port}")
     with pytest.raises(errors.UpstreamUnreachable):
@@ -286,7 +291,9 @@ def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) 
         engine = start(there.url)
         plain = engine.transcript(two_voices, diarize=False)
         spoken = engine.transcript(two_voices, prompt="Nagg", language="en-GB", max_tokens=9)
-    said, _ = words_of(pieces.Piece(0, pieces.to_16_bit(two_voices.samples), RATE, True).flac())
+    said, _ = words_of(
+        audio_chunks.Piece(0, audio_chunks.to_16_bit(two_voices.samples), RATE, True).flac()
+    )
     assert plain.text.split() == spoken.text.split() == said
     assert {one.speaker for one in plain.segments} == {None}
     assert plain.language == "en"

@@ -21,10 +21,10 @@ from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn
 
 from sidecar import errors
-from sidecar.cli import report as reports
+from sidecar.cli import doctor
 from sidecar.config.settings import Settings
 from sidecar.engines import create_engine
-from sidecar.engines.choice import choose
+from sidecar.engines.engine_selection import choose
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
 Started = Callable[..., Server]
@@ -111,7 +111,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> N
         wait_until(lambda: list(notes.glob("*.json")), PATIENCE_S, "the crash is noted")
         refused = here.post(b"no audio").text
     report = here.home / "report.zip"
-    assert reports.write(report, "", Settings(data_dir=here.home / "data")) == 0
+    assert doctor.write(report, "", Settings(data_dir=here.home / "data")) == 0
     texts = [health, answer.text, refused, here.log()]
     texts += [path.read_text("utf-8") for path in (here.home / "data").rglob("*.*")]
     with zipfile.ZipFile(report) as packed:

@@ -15,11 +15,11 @@ from recordings import Studio
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.source import AudioSource
+from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
 from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import Intake
-from sidecar.workers.worker import Worker
+from sidecar.workers.worker_process import Worker
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 

@@ -14,11 +14,11 @@ from recordings import wav
 from service_process import PATIENCE_S
 
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.source import AudioSource, open_path
+from sidecar.audio.audio_source import AudioSource, open_path
 from sidecar.engines import spec_of
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
-from sidecar.workers.joint import JointSlot
+from sidecar.workers.engine_slot import JointSlot
 from sidecar.workers.slot_interface import Lease, WorkerDied
 
 SECONDS = 30

@@ -8,11 +8,11 @@ import pytest
 from wheel_recordings import RATE, clip
 
 from sidecar.audio import Block
-from sidecar.diarization import models
+from sidecar.diarization import speaker_models
 from sidecar.diarization.diarizer import STEP_S
-from sidecar.diarization.local import begins_of, read
-from sidecar.interfaces.engine import Diarization
-from sidecar.transcripts.local_voices import VoicesAsked
+from sidecar.diarization.window_embeddings import begins_of, read
+from sidecar.interfaces.engine_interface import Diarization
+from sidecar.transcripts.speaker_embeddings import VoicesAsked
 from sidecar.transcripts.transcript import Finished, Progress, Transcript
 from sidecar.workers.diarization_tee import Overheard, completed
 
@@ -55,10 +55,10 @@ def test_what_an_engine_leaves_unread_is_heard_and_it_gets_no_more_than_its_word
 def test_where_no_voices_are_told_apart_and_where_nobody_waits_the_words_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def none(threads: int = 1) -> models.Models:
-        raise models.VoicesUnavailable("not here")
+    def none(threads: int = 1) -> speaker_models.Models:
+        raise speaker_models.VoicesUnavailable("not here")
 
-    monkeypatch.setattr(models, "load_models", none)
+    monkeypatch.setattr(speaker_models, "load_models", none)
     ear = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: False)
     left = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: True)
     events = completed(

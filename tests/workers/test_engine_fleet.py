@@ -17,9 +17,9 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import spec_of
-from sidecar.engines.choice import Choice
-from sidecar.workers.fleet import Fleet, Role
-from sidecar.workers.lifecycle import SlotState
+from sidecar.engines.engine_selection import Choice
+from sidecar.workers.engine_fleet import Fleet, Role
+from sidecar.workers.engine_lifecycle import SlotState
 
 SCRIPTED = Choice(replace(spec_of("scripted"), sessions=100), "")
 
@@ -56,7 +56,7 @@ async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
     fleet: Fleet, tmp_path: Path, role: Role, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = fleet.live if role is Role.LIVE else fleet.files.slot
-    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
     async with fleet.live.share() if role is Role.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None

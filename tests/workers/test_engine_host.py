@@ -16,15 +16,14 @@ from sidecar import errors
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import spec_of
-from sidecar.engines.choice import Choice
-from sidecar.gpu_memory.devices import GpuMemory, GpuWatch
-from sidecar.interfaces.engine import Precision
+from sidecar.engines.engine_selection import Choice
+from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuWatch
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.tts import spec_of as voice_of
-from sidecar.workers import fleet
+from sidecar.workers import engine_fleet
 from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.shared import SharedSlot
-from sidecar.workers.slot import EngineSlot
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import EngineSlot, SharedSlot
 
 GIB = 1 << 30
 WEIGHTS = 33
@@ -220,7 +219,7 @@ def test_the_first_precision_leaves_room_for_the_voice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = Card(tells=True, gigabytes=32)
-    monkeypatch.setattr(fleet, "Devices", lambda: Devices(GpuWatch(card)))
+    monkeypatch.setattr(engine_fleet, "Devices", lambda: Devices(GpuWatch(card)))
     settings = Settings(data_dir=tmp_path)
     checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     precisions = (Precision.BF16, Precision.INT8, Precision.INT4)
@@ -228,7 +227,7 @@ def test_the_first_precision_leaves_room_for_the_voice(
     files = Choice(spec, "", checkpoint)
 
     def first(voice: Choice[Any] | None) -> Precision:
-        return fleet.Fleet(settings, files, None, voice).files.slot.precision
+        return engine_fleet.Fleet(settings, files, None, voice).files.slot.precision
 
     assert first(None) is Precision.BF16
     assert first(speaking(tmp_path)) is Precision.INT8

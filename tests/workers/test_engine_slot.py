@@ -17,14 +17,19 @@ from service_process import PATIENCE_S, runs, until
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.source import open_path
+from sidecar.audio.audio_source import open_path
 from sidecar.engines import spec_of
-from sidecar.gpu_memory.placement import LoadPlan, Placement
-from sidecar.interfaces.engine import LoadOptions, MemoryPlan, Precision, TranscribeOptions
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.loading import Loading
-from sidecar.workers.slot import EngineSlot
-from sidecar.workers.worker import Worker
+from sidecar.gpu_memory.memory_admission import LoadPlan, Placement
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+)
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine_supervisor import Loading
+from sidecar.workers.worker_process import Worker
 
 FP32, INT8 = Precision.FP32, Precision.INT8
 
@@ -287,7 +292,7 @@ async def test_a_load_that_somebody_left_behind_fails_for_nobody_else(
 async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_new_one(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", PATIENCE_S)
+    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
     others, slot = children(), build()
     await slot.preload()
     old = slot.worker_pid
@@ -309,7 +314,7 @@ async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_ne
 async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker.EXIT_GRACE_S", PATIENCE_S)
+    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
     stood: list[bool] = []
     old: int | None = None
 
@@ -350,7 +355,7 @@ async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_i
 async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.lifecycle.UNUSED_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.engine_lifecycle.UNUSED_S", 0.05)
     slot = build(keep_alive_s=0)
     await slot.reload(INT8)
     await until(lambda: slot.state is SlotState.ABSENT)

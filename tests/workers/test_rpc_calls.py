@@ -16,13 +16,12 @@ import pytest
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, stand_still, until, wait_until
 
-from sidecar.interfaces.engine import LoadOptions, TranscribeOptions
-from sidecar.workers import channel, worker
-from sidecar.workers.asked import Asked, Unwanted, Voice
-from sidecar.workers.calls import Call, CallOver, Calls
-from sidecar.workers.credit import WINDOW, Incoming, Outgoing, told_size
-from sidecar.workers.line import Line
-from sidecar.workers.worker import Worker
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.workers import channel, worker_process
+from sidecar.workers.channel import WINDOW, Incoming, Outgoing, told_size
+from sidecar.workers.rpc_client import Call, CallOver, Calls, Line
+from sidecar.workers.rpc_server import Asked, Unwanted, Voice
+from sidecar.workers.worker_process import Worker
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 PIECE = b"s" * (1 << 16)
@@ -194,7 +193,7 @@ async def test_with_the_line_all_calls_end_after_what_has_come(ends: Ends) -> No
 async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.calls.OVERDRAWN", 2 * WINDOW)
+    monkeypatch.setattr("sidecar.workers.rpc_client.OVERDRAWN", 2 * WINDOW)
     call, asked = await ends.begun()
 
     def flood() -> None:
@@ -258,7 +257,7 @@ async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_t
 ) -> None:
     slow = await slow_worker(monkeypatch, looks_up_s)
     slow.patience_s = patience_s
-    monkeypatch.setattr(worker, "CANCEL_GRACE_S", grace_s)
+    monkeypatch.setattr(worker_process, "CANCEL_GRACE_S", grace_s)
     if survives:  # it answers, however busy the machine is
         answers_ping = slow._calls.answers_ping
         monkeypatch.setattr(slow._calls, "answers_ping", lambda within_s: answers_ping(PATIENCE_S))
@@ -274,7 +273,7 @@ async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_t
 async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = await slow_worker(monkeypatch, looks_up_s=60.0)
     slow.patience_s = 0.0
-    monkeypatch.setattr(worker, "CANCEL_GRACE_S", 0.05)  # nobody waits for its next look
+    monkeypatch.setattr(worker_process, "CANCEL_GRACE_S", 0.05)  # nobody waits for its next look
     with CLIP.open("rb") as file:
         async with transcribing(slow, file.fileno()) as call:
             await at_work(file.fileno())

@@ -14,7 +14,7 @@ import pytest
 from service_process import PATIENCE_S
 
 from sidecar.workers import channel
-from sidecar.workers.line import Line
+from sidecar.workers.rpc_client import Line
 
 SMALL = 4096
 """Of a socket's buffer; some systems give 8 KiB."""

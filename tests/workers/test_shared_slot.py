@@ -16,11 +16,10 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioFacts
 from sidecar.engines import spec_of
-from sidecar.gpu_memory.placement import LoadPlan
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.shared import SharedSlot
-from sidecar.workers.slot import EngineSlot
+from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import EngineSlot, SharedSlot
 from sidecar.workers.slot_interface import WorkerDied
 
 FP32, INT8 = Precision.FP32, Precision.INT8
@@ -165,7 +164,7 @@ async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_l
     build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
     slot = build()
     speaking = [Speaking(slot, recording) for _ in range(2)]
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
@@ -190,7 +189,7 @@ async def test_who_stops_slowly_ends_no_engine_that_others_hold(
         answers = worker._calls.answers_ping
         monkeypatch.setattr(worker, "patience_s", 0.0)
         monkeypatch.setattr(worker._calls, "answers_ping", lambda within_s: answers(PATIENCE_S))
-        monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 0.2)
+        monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 0.2)
         for impatient in (False, True):  # who does not wait for the end of the call either
             slow = Speaking(slot, recording)
             await until(lambda slow=slow: slow.begun)

@@ -17,15 +17,13 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import spec_of as engine_of
-from sidecar.engines.choice import Choice
-from sidecar.interfaces.engine import LoadOptions
-from sidecar.interfaces.voice import Mark, SayOptions, Sound
+from sidecar.engines.engine_selection import Choice
+from sidecar.interfaces.engine_interface import LoadOptions, Mark, SayOptions, Sound
 from sidecar.tts import VOICES, create_voice, spec_of
 from sidecar.tts.voice_selection import choose_voice
-from sidecar.workers.fleet import Fleet, Role
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.shared import SerialSlot
-from sidecar.workers.spoken import Spoken
+from sidecar.workers.engine_fleet import Fleet, Role
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import SerialSlot, Spoken
 from sidecar.workers.worker_environment import Manner
 
 TEXT = "Good morning, who is there?"
@@ -94,7 +92,9 @@ async def test_who_leaves_early_hears_no_more_and_the_next_is_heard_whole(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.02")
-    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # a busy machine is no hang
+    monkeypatch.setattr(
+        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
+    )  # a busy machine is no hang
     async with asyncio.timeout(PATIENCE_S), aclosing(fleet.voice.say("word " * 300)) as sounds:
         async for _ in sounds:
             break

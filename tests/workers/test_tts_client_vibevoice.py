@@ -18,10 +18,10 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import spec_of as engine_of
-from sidecar.engines.choice import Choice
-from sidecar.interfaces.voice import SayOptions
+from sidecar.engines.engine_selection import Choice
+from sidecar.interfaces.engine_interface import SayOptions
 from sidecar.tts.voice_selection import choose_voice
-from sidecar.workers.fleet import Fleet, Role
+from sidecar.workers.engine_fleet import Fleet, Role
 
 LONG, _ = tiny_vibevoice_tts.TEXTS
 
@@ -29,7 +29,9 @@ LONG, _ = tiny_vibevoice_tts.TEXTS
 async def test_it_is_heard_frame_by_frame_and_falls_silent_for_who_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # a busy machine is no hang
+    monkeypatch.setattr(
+        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
+    )  # a busy machine is no hang
     settings = Settings(
         engine="scripted",
         voice_engine="vibevoice",

@@ -23,14 +23,14 @@ from service_process import PATIENCE_S, runs, until, wait_until
 
 from sidecar import errors
 from sidecar.engines import spec_of
-from sidecar.interfaces.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers import channel, worker_main
-from sidecar.workers.asked import Asked, Voice
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.slot import EngineSlot
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.rpc_server import Asked, Voice
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker import HUNG, Worker
 from sidecar.workers.worker_environment import Needs
+from sidecar.workers.worker_process import HUNG, Worker
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
@@ -96,7 +96,9 @@ async def test_a_worker_outlives_the_thread_that_started_it() -> None:
 async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_that_answers(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # all of them start at once
+    monkeypatch.setattr(
+        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
+    )  # all of them start at once
 
     async def cancelled_after(turns: int) -> None:
         worker = Worker("intake")
@@ -201,7 +203,9 @@ async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path)
 async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # a busy machine is no hang
+    monkeypatch.setattr(
+        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
+    )  # a busy machine is no hang
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
     worker = await loaded()
     try:
@@ -255,8 +259,8 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
     answer = "    await worker.ask('load', engine='scripted', options=LoadOptions().to_wire())\n"
     script = (
         "import asyncio, os, signal\n"
-        "from sidecar.interfaces.engine import LoadOptions\n"
-        "from sidecar.workers.worker import Worker\n"
+        "from sidecar.interfaces.engine_interface import LoadOptions\n"
+        "from sidecar.workers.worker_process import Worker\n"
         "async def main():\n"
         "    worker = Worker('scripted')\n"
         "    print(worker.pid, flush=True)\n"
@@ -334,7 +338,7 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
     script = (
         "import ctypes, socket, threading, time\n"
         "import psutil\n"
-        "from sidecar.engines.vibevoice import heap\n"
+        "from sidecar.engines import vibevoice as heap\n"
         "from sidecar.workers import worker_main as inside\n"
         "def held(): return psutil.Process().memory_info().rss >> 20\n"
         "if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'): raise SystemExit(77)\n"

@@ -1,1 +1,1 @@
-"""What the wires over HTTP share; no wire itself."""
+"""HTTP kit of all protocols."""

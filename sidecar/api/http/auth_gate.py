@@ -1,4 +1,4 @@
-"""The wall before every route and WebSocket: `auth` decides, and here is what a browser gets.
+"""Auth gate before every route and WebSocket; CORS and browser headers.
 
 Behind it every request has a caller, but for those at open addresses.
 """
@@ -15,17 +15,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import handshake, ratelimit
-from sidecar.api.http.caller import with_caller
-from sidecar.api.http.problems import Dialects, say_at
-from sidecar.auth.approach import Approach
-from sidecar.auth.auth import Access
-from sidecar.auth.entrance import Pause, identified
-from sidecar.auth.handover import Handover
-from sidecar.auth.headers import check as check_headers
+from sidecar.api.http import request_headers
+from sidecar.api.http.request_headers import with_caller
+from sidecar.api.http.responses import Dialects, say_at
+from sidecar.auth.authentication import Access, Pause, identified
 from sidecar.auth.identity import Identity
+from sidecar.auth.rate_limits import Turnstile
+from sidecar.auth.request_origin import Approach
+from sidecar.auth.request_origin import check as check_headers
 from sidecar.auth.revocable_streams import Visits
-from sidecar.auth.turnstile import Turnstile
+from sidecar.auth.startup_token import Handover
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
@@ -61,7 +60,7 @@ class Gate:
         visits: Visits | None = None,
         opens: Opens = lambda scope: False,
         refusals: Refusals = _NO_REFUSALS,
-        tickets: Handover[handshake.Grant] | None = None,
+        tickets: Handover[request_headers.Grant] | None = None,
     ) -> None:
         """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
         ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
@@ -83,7 +82,7 @@ class Gate:
             expose_headers=(
                 *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
                 *("X-Request-Id", "X-Should-Retry"),
-                *ratelimit.NAMES,
+                *request_headers.NAMES,
             ),
             allow_private_network=True,
             max_age=PREFLIGHT_KEPT_S,
@@ -128,7 +127,7 @@ class _Callers:
         visits: Visits,
         opens: Opens,
         refusals: Refusals,
-        tickets: Handover[handshake.Grant] | None,
+        tickets: Handover[request_headers.Grant] | None,
     ) -> None:
         self._dialects = dialects
         self._visits = visits
@@ -164,12 +163,12 @@ class _Callers:
                 if session is not None:
                     caller = dataclasses.replace(caller, scopes=frozenset())
                 scope = with_caller(scope, caller, self._visits)
-                scope["state"][handshake.SESSION] = session
+                scope["state"][request_headers.SESSION] = session
                 if self._turnstile is not None:
                     try:
                         self._turnstile.enter(caller)
                     finally:
-                        send = ratelimit.saying(send, self._turnstile.standing(caller))
+                        send = request_headers.saying(send, self._turnstile.standing(caller))
                 opened.enter_context(self._visits.opened(caller))
         except errors.SidecarError as error:
             say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
@@ -185,8 +184,8 @@ class _Callers:
         session that it opens, None for any."""
         if scope["type"] != "websocket" or self._tickets is None:
             return approach, None
-        key = handshake.ephemeral(approach.authorizations)
-        word = key or (None if approach.authorizations else handshake.ticket(scope))
+        key = request_headers.ephemeral(approach.authorizations)
+        word = key or (None if approach.authorizations else request_headers.ticket(scope))
         if word is None:
             return approach, None
         try:
@@ -212,7 +211,7 @@ def approach_of(scope: Scope) -> Approach:
     return Approach(
         hosts=headers.getlist("host"),
         origins=headers.getlist("origin"),
-        authorizations=handshake.authorizations(scope)
+        authorizations=request_headers.authorizations(scope)
         if live
         else headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),

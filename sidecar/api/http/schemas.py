@@ -1,4 +1,4 @@
-"""What the wires over HTTP have in common, as schemas for OpenAPI."""
+"""Schemas that several protocols share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sidecar.interfaces.engine import Diarization, Precision, Windowing
-from sidecar.interfaces.options import LONGEST_PROMPT, MOST_SPEAKERS, MOST_TOKENS
+from sidecar.interfaces.engine_interface import Diarization, Precision, Windowing
+from sidecar.interfaces.request_options import LONGEST_PROMPT, MOST_SPEAKERS, MOST_TOKENS
 
 
 class Problem(BaseModel):

@@ -1,4 +1,4 @@
-"""Bodies of requests, read with limits: size, parts, fields, and patience.
+"""Uploads: multipart parser with limits and stall timeout.
 
 Starlette's form parser puts no limit on a file part and cannot be told apart in its errors, so
 the parts are taken from python-multipart's push parser and go straight into the spool.
@@ -18,12 +18,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from sidecar import errors
-from sidecar.api.http import from_clients
-from sidecar.api.http.caller import caller_of
-from sidecar.audio.source import AudioSource, Spool
+from sidecar.api.http import request_headers
+from sidecar.api.http.request_headers import caller_of
+from sidecar.audio.audio_source import AudioSource, Spool
+from sidecar.concurrency import Threads
 from sidecar.config.settings import Settings
-from sidecar.service import Service
-from sidecar.threads import Threads
+from sidecar.service.facade import Service
 
 JSON_LIMIT = 64 << 10
 HEADER_LIMIT = 4 << 10
@@ -74,7 +74,7 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
 
     await _read(request, settings, take)
     try:
-        values = from_clients.read(bytes(body))
+        values = request_headers.read(bytes(body))
     except ValueError:
         raise errors.JsonInvalid() from None
     if not isinstance(values, dict):

@@ -1,1 +1,1 @@
-"""Who finds the answers in a conversation: a language model somewhere, or nobody but an echo."""
+"""Language models of conversations."""

@@ -1,4 +1,4 @@
-"""The embedded engine: moonshine-voice, recognition and speaker identification, weights inside.
+"""Moonshine ASR engine: the embedded engine of moonshine-voice.
 
 Runs on any CPU, English only. Voices are told apart over the whole recording while its last two
 minutes are kept, so that memory is flat at any length; a line is recognized as soon as it ends.
@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_transcription import FORM, Transcription
-from sidecar.engines.moonshine.recognizer import (
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_recognizer import (
     REINSTALL,
     Recognizer,
     load_recognizer,
     model_folder,
 )
-from sidecar.engines.moonshine.recognizer import Hypothesis as Heard
-from sidecar.interfaces.engine import (
+from sidecar.engines.moonshine.moonshine_recognizer import Hypothesis as Heard
+from sidecar.engines.moonshine.moonshine_transcription import FORM, Transcription
+from sidecar.interfaces.engine_interface import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -28,16 +28,15 @@ from sidecar.interfaces.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.interfaces.live import Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_engine import Begin, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import Tell
 from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Transcript
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
-    from sidecar.diarization.models import Models
-    from sidecar.live.runtime.context import Before
-    from sidecar.live.runtime.hall import Hall
-    from sidecar.live.runtime.hypothesis import Hypothesis
+    from sidecar.diarization.speaker_models import Models
+    from sidecar.live.runtime.live_scheduler import Hall
+    from sidecar.live.runtime.speech_segments import Before, Hypothesis
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class MoonshineEngine:
         """
         self._recognizer = load_recognizer()
         yield 0.5
-        from sidecar.diarization.models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
 
         try:
             self._voices = load_models()
@@ -109,9 +108,8 @@ class MoonshineEngine:
             errors.LiveUnavailable: the detector is not to be had here.
         """
         if self._hall is None:
-            from sidecar.diarization.encoder import SpeakerEncoder
-            from sidecar.live.runtime.ears import Ears
-            from sidecar.live.runtime.hall import Hall
+            from sidecar.diarization.speaker_models import SpeakerEncoder
+            from sidecar.live.runtime.live_scheduler import Ears, Hall
             from sidecar.live.runtime.vad import load_detector
 
             detector = load_detector()
@@ -179,7 +177,7 @@ class MoonshineEngine:
 
 def _live(found: Heard | None) -> Hypothesis | None:
     """What the recognizer heard, for the hall."""
-    from sidecar.live.runtime.hypothesis import Hypothesis
+    from sidecar.live.runtime.speech_segments import Hypothesis
 
     if found is None:
         return None

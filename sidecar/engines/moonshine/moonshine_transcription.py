@@ -1,4 +1,4 @@
-"""One recording on its way to a transcript: turns into lines, lines into segments.
+"""Transcription of one recording by Moonshine.
 
 Who speaks is decided over the whole recording, so it may be revised to the end; where a line begins
 and ends is decided anew for `REVISED_S`, while its sound is still there. A line is recognized once,
@@ -13,13 +13,12 @@ from math import inf
 from typing import Any
 
 from sidecar.audio import Block
-from sidecar.audio.quiet import quietest
-from sidecar.audio.recent import RecentAudio
+from sidecar.audio.loudness import RecentAudio, quietest
 from sidecar.diarization.background_diarization import Follower, Heard, Resumable, followed
-from sidecar.diarization.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
-from sidecar.engines.moonshine.decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import Hypothesis, Recognizer
-from sidecar.interfaces.engine import AudioStream, Cancelled
+from sidecar.diarization.word_attribution import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.moonshine_recognizer import Hypothesis, Recognizer
+from sidecar.interfaces.engine_interface import AudioStream, Cancelled
 from sidecar.transcripts.speaker_turns import Turn, in_order_of_appearance
 from sidecar.transcripts.transcript import (
     BY_ATTENTION,

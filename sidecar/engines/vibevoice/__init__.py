@@ -1,4 +1,4 @@
-"""VibeVoice-ASR: recognition, speakers and times out of one language model, an hour at once.
+"""VibeVoice-ASR engine; malloc settings of its process.
 
 The model writes a JSON list of who said what and when. `decoder` runs it, `answer` reads it,
 `loop_guard` and `recovery` help where it is stuck; how much memory it may take comes with each
@@ -8,12 +8,13 @@ request.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -25,7 +26,8 @@ from sidecar.interfaces.engine import (
 from sidecar.transcripts.transcript import Event
 
 if TYPE_CHECKING:
-    from sidecar.engines.vibevoice.model import Model
+    from sidecar.engines.vibevoice.vibevoice_model import Model
+
 
 SPEC = EngineSpec(
     name="vibevoice",
@@ -63,21 +65,21 @@ class VibeVoiceEngine:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
         # torch makes itself a folder for what it compiles as it is imported; we compile nothing.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
-        from sidecar.engines.vibevoice import heap, loading, model
+        from sidecar.engines.vibevoice import vibevoice_model
 
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
                 "No checkpoint is set.", hint="vibevoice-asr pull vibevoice"
             )
-        heap.keep()
-        loaded = yield from loading.load_in_view(options)
-        self._model = model.Model(loaded)
+        keep()
+        loaded = yield from vibevoice_model.load_in_view(options)
+        self._model = vibevoice_model.Model(loaded)
 
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Segments as the model closes them."""
-        from sidecar.engines.vibevoice.transcription import Transcription
+        from sidecar.engines.vibevoice.vibevoice_transcription import Transcription
 
         assert self._model is not None
         yield from Transcription(self._model, audio, options, cancelled).events()
@@ -86,7 +88,7 @@ class VibeVoiceEngine:
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
         """Several recordings in step."""
-        from sidecar.engines.vibevoice.transcription import Transcription, in_company
+        from sidecar.engines.vibevoice.vibevoice_transcription import Transcription, in_company
 
         model = self._model
         assert model is not None
@@ -97,3 +99,25 @@ class VibeVoiceEngine:
                 for one in requests
             ]
         )
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 256 << 20
+_LARGEST_BYTES = 32 << 20
+"""The most that glibc takes for a block of the heap on 64 bits (mallopt(3))."""
+
+
+def keep() -> None:
+    """Hold on to freed memory; nothing where the C library is another one."""
+    if library := _glibc():
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def _glibc() -> Any:
+    import ctypes
+
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

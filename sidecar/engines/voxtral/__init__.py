@@ -1,8 +1,8 @@
-"""Voxtral Realtime by `transformers`: words while they are said, at a delay that is chosen.
+"""Voxtral Realtime live engine.
 
 It hears live audio and nothing else: thirteen languages, a token each 80 ms. Every stretch of
 speech is a stream of its own (`stream`), so that silence costs nothing and caches stay small.
-Turns, voices and sessions are those of all live engines (`live.runtime.hall`).
+Turns, voices and sessions are those of all live engines (`live.runtime.live_scheduler`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -21,16 +21,16 @@ from sidecar.interfaces.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import Tell
 from sidecar.transcripts.transcript import Event
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
-    from sidecar.diarization.models import Models
-    from sidecar.engines.voxtral.stream import Voxtral
-    from sidecar.live.runtime.hall import Hall
-    from sidecar.live.runtime.hypothesis import Hypothesis
+    from sidecar.diarization.speaker_models import Models
+    from sidecar.engines.voxtral.voxtral_stream import Voxtral
+    from sidecar.live.runtime.live_scheduler import Hall
+    from sidecar.live.runtime.speech_segments import Hypothesis
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ SPEC = EngineSpec(
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
-    # of which `gpu_memory.streams` leaves as many as there is room for, and those who
+    # of which `gpu_memory.memory_footprint` leaves as many as there is room for, and those who
     sessions=100,
     # are there let in as many as they do not have to wait for (`live.runtime.load_shedding`)
 )
@@ -71,14 +71,14 @@ class VoxtralEngine:
         if options.checkpoint is None:
             raise errors.ModelLoadFailed("No Voxtral Realtime checkpoint is set.")
         yield 0.0
-        from sidecar.engines.voxtral import loading
+        from sidecar.engines.voxtral import voxtral_stream
 
         wanted = options.precision
         self._precision = wanted if wanted in DTYPES else Precision.BF16
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
-        self._voxtral = loading.load(folder, options.device, dtype)
+        self._voxtral = voxtral_stream.load(folder, options.device, dtype)
         yield 0.9
-        from sidecar.diarization.models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
 
         try:
             self._voices = load_models()
@@ -107,10 +107,9 @@ class VoxtralEngine:
         return self._hall.open(options, begin, tell)
 
     def _opened(self) -> Hall:
-        from sidecar.diarization.encoder import SpeakerEncoder
-        from sidecar.live.runtime.ears import Ears
-        from sidecar.live.runtime.hall import Hall
-        from sidecar.live.runtime.piece import Manner
+        from sidecar.diarization.speaker_models import SpeakerEncoder
+        from sidecar.live.runtime.live_scheduler import Ears, Hall
+        from sidecar.live.runtime.speech_segments import Manner
         from sidecar.live.runtime.vad import load_detector
 
         encoder = None if self._voices is None else SpeakerEncoder(self._voices)
@@ -137,7 +136,7 @@ class VoxtralEngine:
     def _glimpse(
         self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis:
-        from sidecar.engines.voxtral.stream import Stream
+        from sidecar.engines.voxtral.voxtral_stream import Stream
 
         assert self._voxtral is not None
         delay = delay_of(options.delay_s, self._voxtral.tekken.delay)
@@ -159,6 +158,6 @@ def delay_of(wanted_s: float | None, usual: int) -> int:
 
 
 def _hypothesis(stream: Any) -> Hypothesis:
-    from sidecar.live.runtime.hypothesis import Hypothesis
+    from sidecar.live.runtime.speech_segments import Hypothesis
 
     return Hypothesis(stream.text.strip(), draft=stream)

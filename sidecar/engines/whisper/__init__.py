@@ -1,4 +1,4 @@
-"""Whisper by faster-whisper (CTranslate2): a hundred languages on a laptop.
+"""Whisper engine (faster-whisper) and its languages.
 
 The model hears words and no speakers: whose they are is told by `voices`, which follows the
 recording on another core, and says where there is speech, so that silence is not heard at all.
@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.engines.whisper.languages import LANGUAGES
-from sidecar.interfaces.engine import (
+from sidecar.interfaces.engine_interface import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -21,15 +20,27 @@ from sidecar.interfaces.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.interfaces.live import Begin, LiveOptions, LiveSession
+from sidecar.interfaces.live_engine import Begin, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import Tell
 from sidecar.transcripts.transcript import Event
 
 if TYPE_CHECKING:
     from sidecar.diarization.background_diarization import Follower
-    from sidecar.diarization.models import Models
-    from sidecar.engines.whisper.model import Model
+    from sidecar.diarization.speaker_models import Models
     from sidecar.engines.whisper.whisper_live import Ear
+    from sidecar.engines.whisper.whisper_model import Model
+
+
+LANGUAGES = (
+    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy",
+    "da", "de", "el", "en", "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw",
+    "he", "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "jw", "ka", "kk", "km", "kn",
+    "ko", "la", "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt",
+    "my", "ne", "nl", "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si",
+    "sk", "sl", "sn", "so", "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl",
+    "tr", "tt", "uk", "ur", "uz", "vi", "yi", "yo", "zh", "yue",
+)  # fmt: skip
+
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +83,12 @@ class WhisperEngine:
                 "No Whisper model is set.", hint="vibevoice-asr pull whisper:small"
             )
         yield 0.0
-        from sidecar.engines.whisper import model
+        from sidecar.engines.whisper import whisper_model
 
-        self._model = model.load(options)
+        self._model = whisper_model.load(options)
         self._short_windows = options.short_windows
         yield 0.8
-        from sidecar.diarization.models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
 
         try:
             self._voices = load_models()
@@ -89,7 +100,7 @@ class WhisperEngine:
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Segments as windows are heard; whose they are is settled at the end."""
-        from sidecar.engines.whisper.transcription import Transcription
+        from sidecar.engines.whisper.whisper_transcription import Transcription
 
         assert self._model is not None
         follower = self._follower(options)
@@ -115,7 +126,7 @@ class WhisperEngine:
 
     def _follower(self, options: TranscribeOptions) -> Follower:
         if self._voices is None:
-            from sidecar.engines.whisper.transcription import Everything
+            from sidecar.engines.whisper.whisper_transcription import Everything
 
             return Everything()
         from sidecar.diarization.diarizer import Diarizer

@@ -1,9 +1,9 @@
-"""Whisper live: a stretch of speech is a window, many sessions share the model.
+"""Live recognition by Whisper.
 
 CTranslate2 cannot be stopped inside a window, so windows are heard on threads of their own: who is
 cancelled is answered at once and leaves the window to end by itself. What that costs the others is
 kept small: a piece of speech has some seconds, nothing is tried again, and where a window takes
-long only finals are heard (`live.runtime.pace`).
+long only finals are heard (`live.runtime.speech_segments`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.quiet import quietest
-from sidecar.diarization.encoder import SpeakerEncoder
-from sidecar.diarization.models import Models
-from sidecar.engines.whisper.loading import workers
-from sidecar.engines.whisper.model import BEAMS, SAMPLE_RATE, Heard, Model, Wish
-from sidecar.engines.whisper.windows import SEARCH_S, WINDOW_S
-from sidecar.interfaces.engine import AUTO, Cancelled
-from sidecar.interfaces.live import Begin, LiveOptions, LiveSession
+from sidecar.audio.loudness import quietest
+from sidecar.diarization.speaker_models import Models, SpeakerEncoder
+from sidecar.engines.whisper.whisper_model import BEAMS, SAMPLE_RATE, Heard, Model, Wish, workers
+from sidecar.engines.whisper.whisper_transcription import SEARCH_S, WINDOW_S
+from sidecar.interfaces.engine_interface import AUTO, Cancelled
+from sidecar.interfaces.live_engine import Begin, LiveOptions, LiveSession
 from sidecar.interfaces.live_events import Tell
-from sidecar.live.runtime.ears import Ears
-from sidecar.live.runtime.hall import Hall
-from sidecar.live.runtime.hypothesis import Hypothesis
-from sidecar.live.runtime.pace import Pace
+from sidecar.live.runtime.live_scheduler import Ears, Hall
+from sidecar.live.runtime.speech_segments import Hypothesis, Pace
 from sidecar.live.runtime.vad import load_detector
 from sidecar.transcripts.transcript import Word, joined
 
@@ -33,8 +29,8 @@ _PAUSE_S = 0.1
 
 
 class Ear:
-    """Owns the threads of the windows, and the hall (`live.runtime.hall.Hall`) that the sessions
-    sit in."""
+    """Owns the threads of the windows, and the hall (`live.runtime.live_scheduler.Hall`) that the
+    sessions sit in."""
 
     def __init__(
         self, model: Model, name: str, voices: Models | None, *, short_windows: bool = False
@@ -68,7 +64,7 @@ class Ear:
     def hear(
         self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
-        """What has ended (`live.runtime.ears.Hear`): `BEAMS` hypotheses where it is to be
+        """What has ended (`live.runtime.live_scheduler.Hear`): `BEAMS` hypotheses where it is to be
         accurate."""
         found: list[Heard] = []
         for window in _windows(audio):

@@ -1,1 +1,1 @@
-"""Sound as it comes, and what is said in it."""
+"""Live recognition inside the engine's process."""

@@ -1,4 +1,4 @@
-"""Where an utterance begins and where it ends, decided from how likely speech is (pure).
+"""Endpointing of utterances from speech probabilities. Pure.
 
 There is no clock in here: time is samples at 16 kHz since the session's beginning, and goes on by
 what is fed. What is told is for whoever recognises: an utterance begins; it may be over, so it is
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sidecar.interfaces.live import LIVE_RATE, Endpointing
+from sidecar.interfaces.live_engine import LIVE_RATE, Endpointing
 
 FRAME = 512
 """Samples that one probability stands for."""

@@ -1,4 +1,4 @@
-"""A session among those that share an engine: what came for it, in order, until somebody looks."""
+"""Session inside a live engine: its input in order, its output events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.live import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, Tell
 from sidecar.live.runtime.endpointing import FRAME
 from sidecar.live.runtime.load_shedding import Newcomer, Speaker, SpeakingShare
@@ -38,9 +38,9 @@ class Keeper(Protocol):
 
 
 class Seat:
-    """A session with others (`interfaces.live.LiveSession`). ``state``: what the detector remembers
-    of its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that all
-    share."""
+    """A session with others (`interfaces.live_engine.LiveSession`). ``state``: what the detector
+    remembers of its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that
+    all share."""
 
     def __init__(
         self, keeper: Keeper, hearing: Hearing, tell: Tell, client: str, state: Any

@@ -1,4 +1,4 @@
-"""Who says the pieces of a session: provisional while it goes on, settled at its end. Pure.
+"""Speaker labels of a live session: provisional, then final. Pure.
 
 A voice is told from another by all that is heard of both, so labels that are given once and kept go
 wrong for minutes. Every vector counts until the end; all are clustered anew as they come, ever more
@@ -14,10 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.diarization.clustering import SAME_VOICE, Labels, Matrix, clustered, directions
+from sidecar.diarization.clustering import (
+    NOBODY,
+    SAME_VOICE,
+    Labels,
+    Matrix,
+    clustered,
+    directions,
+    renumbered,
+)
 from sidecar.diarization.speaker_identification import Voice, print_of, vector_of
-from sidecar.diarization.timeline import NOBODY, renumbered
-from sidecar.transcripts.people import VoicePrint
+from sidecar.transcripts.speaker_embeddings import VoicePrint
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""

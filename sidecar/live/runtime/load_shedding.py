@@ -1,4 +1,4 @@
-"""Load model of a live engine: cost of speech, predicted delay, admission, load shedding. Pure.
+"""Load model of a live engine: admission, predicted delay, load shedding. Pure.
 
 A final is what must be recognised of speech; partials and labels are extra. The model measures what
 a second of speech costs the threads that recognise, and predicts from those who speak how long a

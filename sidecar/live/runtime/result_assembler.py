@@ -1,4 +1,4 @@
-"""What is told of a session, in its order. Pure.
+"""Assembler of partials, finals and utterance events in order. Pure.
 
 Pieces as they stand, turns behind their pieces, and the summary behind everything.
 """
@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sidecar.diarization.speaker_identification import worth_keeping
-from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, TurnDropped, TurnEnded
-from sidecar.live.runtime.hypothesis import Hypothesis
-from sidecar.live.runtime.piece import Piece
-from sidecar.live.runtime.voicing import Voicing
+from sidecar.live.runtime.segment_embeddings import Voicing
+from sidecar.live.runtime.speech_segments import Hypothesis, Piece
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, joined
 
 NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")

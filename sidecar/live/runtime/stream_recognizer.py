@@ -1,8 +1,8 @@
-"""One stream of sound on its way to words: what is asked of an engine, and what is told. Pure.
+"""State of one audio stream on its way to partial and final text. Pure.
 
 `Hearing` is fed with sound, with what a detector says of it and with what an engine made of it, and
-gives events. It has no thread, no clock and no engine; who calls it (`live.runtime.hall`) has them,
-for many at once.
+gives events. It has no thread, no clock and no engine; who calls it (`live.runtime.live_scheduler`)
+has them, for many at once.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from sidecar.audio import Block
-from sidecar.interfaces.engine import AUTO
-from sidecar.interfaces.live import LIVE_RATE, Begin, LiveOptions, Turns
+from sidecar.interfaces.engine_interface import AUTO
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions, Turns
 from sidecar.interfaces.live_events import (
     NOT_UNDERSTOOD,
     UNHEARD,
@@ -28,8 +28,6 @@ from sidecar.interfaces.live_events import (
     TurnedAway,
     Understood,
 )
-from sidecar.live.runtime.agreement import Shown
-from sidecar.live.runtime.context import Before, Context
 from sidecar.live.runtime.endpointing import (
     FRAME,
     Began,
@@ -40,15 +38,24 @@ from sidecar.live.runtime.endpointing import (
     Resumed,
     Spoken,
 )
-from sidecar.live.runtime.hypothesis import Hypothesis
-from sidecar.live.runtime.listening import Listening
+from sidecar.live.runtime.input_samples import Ring
 from sidecar.live.runtime.live_speaker_labels import Decision, Question, Vector
 from sidecar.live.runtime.load_shedding import ENTRY_S, Verdict
-from sidecar.live.runtime.piece import STEP_S, USUAL, Listen, Manner, Piece
 from sidecar.live.runtime.result_assembler import Story
-from sidecar.live.runtime.ring import Ring
-from sidecar.live.runtime.schedule import Urgency
-from sidecar.live.runtime.voicing import Voiced, Voicing
+from sidecar.live.runtime.segment_embeddings import Voiced, Voicing
+from sidecar.live.runtime.speech_segments import (
+    STEP_S,
+    USUAL,
+    Before,
+    Context,
+    Hypothesis,
+    Listen,
+    Listening,
+    Manner,
+    Piece,
+    Shown,
+    Urgency,
+)
 from sidecar.transcripts.transcript import Notice
 
 LATE_TOLD_S = 30.0

@@ -1,4 +1,4 @@
-"""How likely it is that somebody speaks: Silero VAD 6.2, for many sessions at once, in numpy.
+"""Voice activity detection: Silero VAD 6.2 in numpy, batched over sessions.
 
 Its weights (MIT, see THIRD_PARTY_LICENSES.md) are inside moonshine-voice's library, which has one
 detector for the whole process: two streams would run through one memory. Here each has its own, 320
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints import ort_file
-from sidecar.checkpoints.embedded import Embedded, find
+from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints.onnx_runtime import Embedded, find
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ def load_weights() -> Weights:
         DetectorUnavailable: without the library or onnxruntime, or beside one that carries another.
     """
     try:
-        model = ort_file.parse(find((MODEL,))[MODEL], MODEL.what)
+        model = onnx_runtime.parse(find((MODEL,))[MODEL], MODEL.what)
     except KeyError:
         raise DetectorUnavailable(f"this moonshine-voice does not carry the {MODEL.what}") from None
     except (ImportError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Between a session and the engine's process: sound there, events back.
+"""Relay between a session and the engine's process.
 
 Where a process dies it begins anew in a fresh one. Only a session that was being recognized counts
 that as an attempt, and is recognized alone the next time: so the second attempt leaves no doubt.
@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.interfaces.live_events import Noticed, Summary, TurnedAway, from_wire
-from sidecar.live.sessions.sent import Chunk, Commit, Forget
+from sidecar.live.sessions.input_log import Chunk, Commit, Forget
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
-from sidecar.workers.calls import Call, CallOver
+from sidecar.workers.rpc_client import Call, CallOver
 from sidecar.workers.slot_interface import HandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Shared(Protocol):
     """An engine that several use at once."""
 
     def calling(self, operation: str, **arguments: Any) -> AbstractAsyncContextManager[Call]:
-        """As `workers.worker.Worker.calling`."""
+        """As `workers.worker_process.Worker.calling`."""
 
 
 ATTEMPTS = 2

@@ -1,4 +1,4 @@
-"""One live session, as whoever holds it sees it: sound in, numbered events out.
+"""Live session: input in, numbered events out; its observer protocol.
 
 It outlives the connection it came by (`live.sessions.session_registry` ends it when nobody comes
 back) and the process its engine lives in (`live.sessions.engine_relay` begins anew from what is not
@@ -15,11 +15,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sidecar import errors
+from sidecar.concurrency import comes
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live import Encoding, LiveOptions
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
 from sidecar.interfaces.live_events import (
     Final,
     Heard,
@@ -29,18 +30,41 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.interfaces.options import parse_language
-from sidecar.live.sessions.carried import Carried
-from sidecar.live.sessions.counted import Counted
-from sidecar.live.sessions.durable import Durable
-from sidecar.live.sessions.sent import Commit
+from sidecar.interfaces.request_options import parse_language
+from sidecar.live.sessions.event_log import Counted, Numbered, Told
+from sidecar.live.sessions.input_log import Commit, Held, KeptSound
+from sidecar.live.sessions.session_checkpoint import Carried, Durable
 from sidecar.live.sessions.session_recording import Tape
-from sidecar.live.sessions.sound import Held, KeptSound
-from sidecar.live.sessions.told import Numbered, Told
-from sidecar.live.sessions.witness import Witness
-from sidecar.observability.tally import Tally
+from sidecar.observability.metrics import Tally
 from sidecar.transcripts.transcript import Notice, Transcript
-from sidecar.waiting import comes
+
+
+class Witness(Protocol):
+    """Of one session. It is told in the event loop, so it never waits."""
+
+    def sound(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        """The client sent it, and it was taken."""
+
+    def ordered(self, order: Mapping[str, Any]) -> None:
+        """The client wants something, as plain values: `commit`, `forget`, `change`, `finish`."""
+
+    def told(self, numbered: Numbered) -> None:
+        """This was said, to whoever listens."""
+
+    def over(self, wrong: errors.SidecarError | None) -> None:
+        """Nothing more is; told once."""
+
+
+class Observer(Protocol):
+    """Has a witness in every session."""
+
+    @property
+    def greeting(self) -> Mapping[str, Any]:
+        """What each client is told of it when its session begins; by each wire in its own way."""
+
+    def begin(self, session: Session) -> Witness:
+        """A session begins."""
+
 
 log = logging.getLogger(__name__)
 

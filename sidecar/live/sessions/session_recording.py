@@ -1,4 +1,4 @@
-"""The sound of a session that is kept, as the wav that it is in the end, and how loud it was.
+"""WAV recording of a session that is kept.
 
 Only where recordings are kept: what nobody can listen to later is not written.
 """
@@ -12,9 +12,9 @@ import sys
 from array import array
 
 from sidecar import errors
-from sidecar.audio.source import AudioSource, Spool
-from sidecar.interfaces.live import Encoding
-from sidecar.threads import Threads
+from sidecar.audio.audio_source import AudioSource, Spool
+from sidecar.concurrency import Threads
+from sidecar.interfaces.live_engine import Encoding
 
 PEAKS_PER_SECOND = 10
 LOUDEST = 255

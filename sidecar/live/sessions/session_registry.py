@@ -1,4 +1,4 @@
-"""All live sessions: who may have how many, who finds which, and when one ends by the clock."""
+"""Registry of live sessions: creation, lookup, resumption, timeouts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,17 @@ from typing import Self
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine import EngineSpec
-from sidecar.interfaces.live import LiveOptions
-from sidecar.live.sessions.admission import Admission, Room
-from sidecar.live.sessions.carried import Carried
-from sidecar.live.sessions.counted import Counted
-from sidecar.live.sessions.elsewhere import Elsewhere, Name
-from sidecar.live.sessions.ending import abandoned, overdue
+from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.live.sessions.engine_relay import Share, carry
-from sidecar.live.sessions.moving import Moving
-from sidecar.live.sessions.saver import Saver
-from sidecar.live.sessions.session import Bounds, Keeper, Session
+from sidecar.live.sessions.event_log import Counted
+from sidecar.live.sessions.input_log import Held
+from sidecar.live.sessions.session import Bounds, Keeper, Observer, Session
+from sidecar.live.sessions.session_checkpoint import Carried, Elsewhere, Name
+from sidecar.live.sessions.session_limits import Admission, Room, abandoned, overdue
+from sidecar.live.sessions.session_persistence import Moving, Saver
 from sidecar.live.sessions.session_recording import Tape
-from sidecar.live.sessions.sound import Held
-from sidecar.live.sessions.witness import Observer
-from sidecar.observability.tally import LiveTally, Tally
+from sidecar.observability.metrics import LiveTally, Tally
 
 log = logging.getLogger(__name__)
 

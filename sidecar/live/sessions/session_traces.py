@@ -1,4 +1,4 @@
-"""The stages of live sessions, for who traces them: an utterance is told when its final is."""
+"""Traces of live sessions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar import clock, errors
-from sidecar.interfaces.live import Encoding
+from sidecar.interfaces.live_engine import Encoding
 from sidecar.interfaces.live_events import Final, SpeechStarted
+from sidecar.live.sessions.event_log import Numbered
 from sidecar.live.sessions.session import Session
-from sidecar.live.sessions.told import Numbered
 from sidecar.observability.tracing import ARRIVED, Stage, Trace, Traces, Value
 
 NAME = "live session"
 
 
 class SessionTraces:
-    """Observes all live sessions (`live.sessions.witness.Observer`)."""
+    """Observes all live sessions (`live.sessions.session.Observer`)."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Live audio over gRPC, as clients of such servers have it: package `stt`."""
+"""gRPC live protocol `stt`."""
 
 import os
 

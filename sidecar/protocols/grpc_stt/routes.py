@@ -1,4 +1,4 @@
-"""The two calls: a session is created, and a stream is heard in it."""
+"""gRPC calls CreateSession and StreamingRecognize."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sidecar import errors
-from sidecar.auth.entrance import Entrance, wait_for_a_wrong_one
+from sidecar.auth.authentication import Entrance, wait_for_a_wrong_one
 from sidecar.auth.identity import Identity, Proof
 from sidecar.live.sessions.session import Session
-from sidecar.protocols.grpc_stt import callers, codes, wishes
-from sidecar.protocols.grpc_stt.created import Created, Waiting
-from sidecar.protocols.grpc_stt.ending import end
-from sidecar.protocols.grpc_stt.stream import Stream, read
+from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt import interceptor, messages
+from sidecar.protocols.grpc_stt.errors import end
+from sidecar.protocols.grpc_stt.session import Created, Stream, Times, Waiting, read
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
     SessionResponse,
     STTResult,
 )
-from sidecar.protocols.grpc_stt.times import Times
-from sidecar.service import Service
+from sidecar.service.facade import Service
 
 NAME = "stt.STTBackend"
 
@@ -40,7 +39,7 @@ class Backend:
         self._entrance = entrance
         self._encrypted = encrypted
         self._waiting = Waiting(service.settings.grpc_unused, service.live.end)
-        self._usual = wishes.Usual.of(service.settings)
+        self._usual = messages.Usual.of(service.settings)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -65,10 +64,12 @@ class Backend:
         """CreateSession."""
         try:
             if request is None:
-                raise codes.Refused(codes.OPTION_WRONG, "the message cannot be read")
+                raise grpc_stt_errors.Refused(
+                    grpc_stt_errors.OPTION_WRONG, "the message cannot be read"
+                )
             return await self._create(request, context)
         except Exception as wrong:
-            await end(context, wrong, fault=codes.CREATE_FAULT)
+            await end(context, wrong, fault=grpc_stt_errors.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
@@ -84,7 +85,7 @@ class Backend:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = wishes.wishes_of(request, live.spec, self._usual)
+        asked = messages.wishes_of(request, live.spec, self._usual)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without a word of who it is: clients send a key once, and this.
@@ -95,16 +96,16 @@ class Backend:
         return asked.answer(token)
 
     async def _recognize(self, context: Any, times: Times) -> None:
-        number = callers.first(_metadata(context), "session-id", "session_id")
+        number = interceptor.first(_metadata(context), "session-id", "session_id")
         caller = await self._caller_if_said(context)
         owner = caller.owner if caller else None
         if number and not self._waiting.of(number, owner):
-            raise codes.Refused(codes.UNKNOWN_SESSION)
+            raise grpc_stt_errors.Refused(grpc_stt_errors.UNKNOWN_SESSION)
         try:
             async with asyncio.timeout(self._service.settings.grpc_unused):
                 first = await read(context)
         except TimeoutError:
-            raise codes.Refused(codes.IDLE) from None
+            raise grpc_stt_errors.Refused(grpc_stt_errors.IDLE) from None
         number = number or (first.session_id if first else "")
         created = await self._claimed(context, number, caller, first.session_token if first else "")
         session = created.session
@@ -130,7 +131,7 @@ class Backend:
         """
         found = self._waiting.of(number, caller.owner if caller else None)
         if not found:
-            raise codes.Refused(codes.UNKNOWN_SESSION)
+            raise grpc_stt_errors.Refused(grpc_stt_errors.UNKNOWN_SESSION)
         if caller is not None:
             created = found[0]
             self._waiting.take(created)
@@ -141,7 +142,7 @@ class Backend:
                 return created
         if self._entrance.turnstile is not None:
             await wait_for_a_wrong_one(self._entrance.turnstile, self._approach(context))
-        raise codes.Refused(codes.WRONG_TOKEN)
+        raise grpc_stt_errors.Refused(grpc_stt_errors.WRONG_TOKEN)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
         """Who calls, by the metadata or by a key among the attributes."""
@@ -157,11 +158,13 @@ class Backend:
             return None
 
     def _approach(self, context: Any) -> Any:
-        return callers.approach_of(_metadata(context), context.peer(), encrypted=self._encrypted)
+        return interceptor.approach_of(
+            _metadata(context), context.peer(), encrypted=self._encrypted
+        )
 
 
-def _metadata(context: Any) -> callers.Metadata:
-    found: callers.Metadata = context.invocation_metadata() or ()
+def _metadata(context: Any) -> interceptor.Metadata:
+    found: interceptor.Metadata = context.invocation_metadata() or ()
     return found
 
 

@@ -1,7 +1,9 @@
-"""What a request of this wire says: its recording, its options, and the form of its answer."""
+"""Request of a transcription: options, known speakers."""
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,19 +12,113 @@ from typing import Any
 from fastapi import Request
 
 from sidecar import errors
-from sidecar.api.http import from_clients
-from sidecar.api.http.bodies import media_type
-from sidecar.api.http.caller import caller_of
+from sidecar.api.http import request_headers
+from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.responses import media_type
 from sidecar.api.http.upload import Upload, read_form
-from sidecar.audio.source import AudioSource
+from sidecar.audio.audio_source import AudioSource, Spool
 from sidecar.auth.identity import Identity
-from sidecar.interfaces.engine import AUTO, EngineSpec, Precision, TranscribeOptions
-from sidecar.interfaces.options import parse_choice, parse_flag, parse_number, parse_whole
-from sidecar.protocols import languages
-from sidecar.protocols.aliases import precision_of
-from sidecar.protocols.openai import speakers
-from sidecar.service import Service
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
+from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_number, parse_whole
+from sidecar.protocols import openai_common
+from sidecar.protocols.openai_common import precision_of
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
+
+NAMES, REFERENCES = "known_speaker_names", "known_speaker_references"
+MOST = 4
+SHORTEST_S, LONGEST_S = 2.0, 10.0
+"""As OpenAI takes them."""
+LONGEST_NAME = 64
+LONGEST_REFERENCE = 3 << 20
+"""Characters of a data URL: ten seconds of stereo, 16 bit, at 48 kHz are 2.6 million."""
+ROOM = MOST * LONGEST_REFERENCE
+_URL = re.compile(r"data:(?P<type>[\w.+/;=-]*?);base64,", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSpeaker:
+    """A name, and the bytes of a recording of the voice."""
+
+    name: str
+    voice: bytes
+
+
+def known_speakers(names: Sequence[str], references: Sequence[str]) -> tuple[KnownSpeaker, ...]:
+    """Those that a client sent. Pure.
+
+    Raises:
+        errors.FieldInvalid: there are too many, or not as many voices as names, or one is wrong.
+    """
+    names = [" ".join(name.split()) for name in names]
+    if len(names) != len(references):
+        raise errors.FieldInvalid(
+            f"'{NAMES}[]' has {len(names)} names and '{REFERENCES}[]' {len(references)} voices.",
+            hint="Send a voice for each name, in the same order.",
+        )
+    if len(names) > MOST:
+        raise errors.FieldInvalid(f"'{NAMES}[]' has more than {MOST} names.")
+    if any(not 1 <= len(name) <= LONGEST_NAME for name in names) or len(set(names)) < len(names):
+        raise errors.FieldInvalid(
+            f"'{NAMES}[]' has a name that is empty, too long, or there twice.",
+            hint=f"Send short names of up to {LONGEST_NAME} characters, each once.",
+        )
+    return tuple(
+        KnownSpeaker(name, _bytes_of(name, url))
+        for name, url in zip(names, references, strict=True)
+    )
+
+
+def _bytes_of(name: str, url: str) -> bytes:
+    """What is in a data URL."""
+    said = _URL.match(url.strip())
+    if said is None or len(url) > LONGEST_REFERENCE:
+        raise _wrong(name, "is no data URL in base64, or too long")
+    try:
+        voice = base64.b64decode(url.strip()[said.end() :], validate=True)
+    except ValueError:  # binascii.Error is one, and what is not ASCII another
+        raise _wrong(name, "is not valid base64") from None
+    if not voice:
+        raise _wrong(name, "is empty")
+    return voice
+
+
+async def recognised(
+    service: Service, caller: Identity, options: TranscribeOptions, known: Sequence[KnownSpeaker]
+) -> TranscribeOptions:
+    """The options with the voices to recognise, each of which was listened to.
+
+    Raises:
+        errors.FieldInvalid: one is no recording, too short or too long, or not one voice.
+        errors.VoicesUnavailable: voices cannot be compared on this machine.
+    """
+    for one in known:
+        try:
+            with await service.spooling.run(_source, one.voice) as source:
+                length_s = await service.submissions.measure(caller, source)
+                if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
+                    raise _wrong(one.name, f"has {length_s:.1f} s")
+                options = await service.voices.with_clips(
+                    caller, options, [(one.name, source)], LONGEST_S
+                )
+        except errors.BadAudio as error:
+            raise _wrong(one.name, f"cannot be used: {error.detail}") from None
+    return options
+
+
+def _source(voice: bytes) -> AudioSource:
+    spool = Spool(None)
+    spool.add(voice)
+    return spool.finish()
+
+
+def _wrong(name: str, what: str) -> errors.FieldInvalid:
+    return errors.FieldInvalid(
+        f"'{REFERENCES}[]': the voice of {name!r} {what}.",
+        hint=f"Send {SHORTEST_S:.0f} to {LONGEST_S:.0f} s of one voice as a data URL: "
+        "data:audio/wav;base64,…",
+    )
+
 
 FILE = "file"
 _HINT = (
@@ -102,7 +198,7 @@ class Form:
         word = self.one(name).strip()
         if word.startswith("{"):
             try:
-                return dict(from_clients.read(word)) | found
+                return dict(request_headers.read(word)) | found
             except ValueError:
                 raise errors.FieldInvalid(f"'{name}' is not valid JSON.") from None
         return ({"type": word} if word else {}) | found
@@ -119,7 +215,7 @@ async def read_request(
     """
     if media_type(request) != "multipart/form-data":
         raise errors.ContentTypeUnsupported(hint=f"Send multipart/form-data: {_HINT}")
-    room = {f"{speakers.REFERENCES}{end}": speakers.ROOM for end in ("", "[]")}
+    room = {f"{REFERENCES}{end}": ROOM for end in ("", "[]")}
     try:
         upload = await read_form(request, service, file=FILE, long=room)
     except errors.FileMissing:
@@ -143,9 +239,9 @@ async def _understood(
     )
     wish = wish_of(form, service.spec, translate=translate)
     options = service.options(fields_of(form, service.spec, wish, precision))
-    known = speakers.known_speakers(form.all(speakers.NAMES), form.all(speakers.REFERENCES))
+    known = known_speakers(form.all(NAMES), form.all(REFERENCES))
     options = replace(options, translate=translate)
-    options = await speakers.recognised(service, caller, options, known)
+    options = await recognised(service, caller, options, known)
     return Asked(upload.source, options, wish, {"translate": translate, "fields": upload.lists})
 
 
@@ -198,9 +294,9 @@ def fields_of(
     fields: dict[str, object] = {name: form.one(name) for name in OWN}
     if form.one("language").strip() and form.all("languages"):
         raise errors.FieldInvalid("'language' and 'languages[]' are both there; send one of them.")
-    language = languages.tag_of(form.one("language"))
+    language = openai_common.tag_of(form.one("language"))
     if possible := form.all("languages"):
-        language = languages.only(spec, possible)
+        language = openai_common.only(spec, possible)
     fields |= {
         # '' is the language that the service is set to
         "language": "" if language == AUTO and not possible else language,
@@ -243,7 +339,7 @@ def _chunking(form: Form) -> Notice | None:
 
 def _languages(form: Form, spec: EngineSpec) -> Notice | None:
     possible = form.all("languages")
-    if len(possible) < 2 or languages.only(spec, possible) != AUTO:
+    if len(possible) < 2 or openai_common.only(spec, possible) != AUTO:
         return None
     return Notice("option_ignored", "The language was found out among all that the engine knows.")
 

@@ -1,4 +1,4 @@
-"""OpenAI's transcription API: POST /v1/audio/transcriptions and /translations, GET /v1/models.
+"""Routes of /v1/audio/transcriptions, /translations, /v1/models.
 
 For clients that are made for it, unchanged. A client that hangs up takes its job with it. Those of
 whisper.cpp's server (POST /inference) send the same form, without a model.
@@ -13,31 +13,30 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
-from sidecar.api.http import hanging_up, sse
-from sidecar.api.http.bodies import json_response
-from sidecar.api.http.caller import caller_of
-from sidecar.api.http.idempotency import digest, key_name
+from sidecar.api.http import middleware, responses
+from sidecar.api.http.request_headers import caller_of, digest, key_name
+from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Identity
-from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord, RequestKey
-from sidecar.jobs.room import Place
-from sidecar.protocols.aliases import model_body, names
-from sidecar.protocols.dialect import REQUEST_ID
-from sidecar.protocols.openai import models
-from sidecar.protocols.openai.answers import answer
-from sidecar.protocols.openai.following import Kept, Running
+from sidecar.jobs.job_record import JobRecord, RequestKey
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Place
+from sidecar.protocols.openai import messages
+from sidecar.protocols.openai.messages import answer
 from sidecar.protocols.openai.request import Asked, read_request
-from sidecar.protocols.openai.retries import (
+from sidecar.protocols.openai.session import (
+    Kept,
     OwnRetries,
     Retries,
+    Running,
     Sent,
     SharedRetries,
+    farewell,
+    frames,
     retries_of,
     timed_out,
 )
-from sidecar.protocols.openai.stream import farewell, frames
-from sidecar.protocols.schemas import ERRORS
-from sidecar.service import Service
+from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_body, names
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
@@ -58,8 +57,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         TRANSCRIPTIONS,
         summary="What was said (OpenAI's API)",
         response_class=Response,
-        responses=models.TRANSCRIPTION,
-        openapi_extra=models.TRANSCRIBE,
+        responses=messages.TRANSCRIPTION,
+        openapi_extra=messages.TRANSCRIBE,
     )
     async def transcribe(request: Request) -> Response:
         return await _answered(request, service, retries, translate=False)
@@ -68,8 +67,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         TRANSLATIONS,
         summary="What was said, in English (OpenAI's API)",
         response_class=Response,
-        responses=models.TRANSLATION,
-        openapi_extra=models.TRANSLATE,
+        responses=messages.TRANSLATION,
+        openapi_extra=messages.TRANSLATE,
     )
     async def translate(request: Request) -> Response:
         return await _answered(request, service, retries, translate=True)
@@ -78,8 +77,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         INFERENCE,
         summary="What was said (whisper.cpp's server)",
         response_class=Response,
-        responses=models.TRANSCRIPTION,
-        openapi_extra=models.INFER,
+        responses=messages.TRANSCRIPTION,
+        openapi_extra=messages.INFER,
     )
     async def infer(request: Request) -> Response:
         usual = service.spec.name
@@ -88,7 +87,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
     @router.get(
         MODELS,
         summary="What is loaded, by all its names (OpenAI's API)",
-        response_model=models.ModelList,
+        response_model=messages.ModelList,
         responses=ERRORS,
     )
     async def listed() -> Response:
@@ -98,7 +97,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
     @router.get(
         f"{MODELS}/{{model}}",
         summary="A model (OpenAI's API)",
-        response_model=models.Model,
+        response_model=messages.Model,
         responses=ERRORS,
     )
     async def model(model: str) -> Response:
@@ -155,9 +154,9 @@ async def _answered(
     if asked.wish.stream:
         sent = frames(running, asked.wish.format, noted)
         closed = cancel if begun.live else _nothing
-        return sse.EventStream(sent, closed, farewell(), headers)
-    async with hanging_up.noticed(request, gone, cancel):
-        async for _ in running.watched(sse.KEEP_ALIVE_S):
+        return responses.EventStream(sent, closed, farewell(), headers)
+    async with middleware.noticed(request, gone, cancel):
+        async for _ in running.watched(responses.KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
     body, kind = await asyncio.to_thread(answer, transcript, asked.wish, temperature)

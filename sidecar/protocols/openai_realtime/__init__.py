@@ -1,1 +1,1 @@
-"""OpenAI's Realtime API: what people say, transcribed while they say it."""
+"""OpenAI's Realtime API."""

@@ -1,4 +1,4 @@
-"""The machine's replies as responses: what is told of them, and when. Pure.
+"""Responses of a conversation. Pure.
 
 A response is done when all of it was sent; how much of it was heard its client says later, or a
 clock.
@@ -12,24 +12,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
-from sidecar.audio import g711
-from sidecar.conversation.llm.dialogue import Role
-from sidecar.conversation.outgoing import Clear, Out, Sent
-from sidecar.conversation.pacing import Frame
-from sidecar.conversation.told import (
+from sidecar.audio import codecs
+from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.output_queue import (
     CallEnded,
     CallStarted,
     CallWritten,
+    Clear,
     Ending,
     Failed,
+    Frame,
+    Out,
     ReplyEnded,
     ReplyStarted,
     ReplyTruncated,
     ReplyWritten,
+    Sent,
 )
-from sidecar.protocols.openai_realtime import vocabulary
-from sidecar.protocols.openai_realtime.configuration import Sound
-from sidecar.protocols.openai_realtime.dialogue_items import Item, Items, Said
+from sidecar.protocols.openai_realtime import server_events
+from sidecar.protocols.openai_realtime.server_events import EventBody, Item, Items
+from sidecar.protocols.openai_realtime.session_config import Sound
 
 Parts = ReplyWritten | Frame | CallStarted | CallWritten | CallEnded | Sent | ReplyEnded | Failed
 
@@ -47,7 +49,7 @@ class Response:
     id: str
     item: Item
     wish: Mapping[str, Any]
-    output: Said
+    output: EventBody
     begun: bool = False
     before: str | None = None
     done: bool = False
@@ -68,7 +70,7 @@ class Replies:
     """Those of one conversation. ``output`` says how they sound now, as clients read it."""
 
     def __init__(self, items: Items, prefix: str, conversation: str) -> None:
-        self.output: Said = {}
+        self.output: EventBody = {}
         self.law = Sound.MU_LAW
         """How sound for telephones goes out."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
@@ -86,7 +88,7 @@ class Replies:
         if len(self._wishes) > WISHES:
             del self._wishes[next(iter(self._wishes))]
 
-    def told(self, out: Out) -> Iterator[Said]:
+    def told(self, out: Out) -> Iterator[EventBody]:
         """What is to be said of that."""
         match out:
             case ReplyStarted():
@@ -94,7 +96,7 @@ class Replies:
             case ReplyTruncated():
                 yield from self._truncated(out)
             case Clear() if self._now is not None and self._now.turn == out.turn:
-                yield vocabulary.output_cleared(self._now.id)
+                yield server_events.output_cleared(self._now.id)
             case (
                 ReplyWritten()
                 | Frame()
@@ -108,7 +110,7 @@ class Replies:
                 if self._now is not None and out.turn == self._now.turn:
                     yield from self._of(self._now, out)
 
-    def _started(self, reply: ReplyStarted) -> Iterator[Said]:
+    def _started(self, reply: ReplyStarted) -> Iterator[EventBody]:
         item = Item(
             self._items.new_id(),
             Role.ASSISTANT,
@@ -120,21 +122,21 @@ class Replies:
         name = f"resp_{self._prefix}_{reply.turn}"
         wish = self._wishes.pop(reply.turn, {})
         self._now = Response(reply.turn, name, item, wish, self.output)
-        yield vocabulary.response_event("created", self._view(self._now, None))
+        yield server_events.response_event("created", self._view(self._now, None))
 
-    def _of(self, response: Response, out: Parts) -> Iterator[Said]:
+    def _of(self, response: Response, out: Parts) -> Iterator[EventBody]:
         item = response.item
         match out:
             case ReplyWritten():
                 yield from self._begin(response)
                 response.written += out.text
                 item.text = response.written
-                yield vocabulary.words_delta(response.id, item, out.text)
+                yield server_events.words_delta(response.id, item, out.text)
             case Frame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
-                yield vocabulary.sound_delta(response.id, item, sound)
+                yield server_events.sound_delta(response.id, item, sound)
             case CallStarted() | CallWritten() | CallEnded():
                 yield from self._called(response, out)
             case Failed():
@@ -145,20 +147,20 @@ class Replies:
                 yield from self._finish(response, out.ending)
                 item.text = out.text
 
-    def _begin(self, response: Response) -> Iterator[Said]:
+    def _begin(self, response: Response) -> Iterator[EventBody]:
         """There is something of it."""
         if response.begun:
             return
         response.item.index = len(response.items)
         response.begun, item = True, response.item
         response.before = self._items.add(item)
-        yield vocabulary.output_item("added", response.id, item, empty=True)
-        yield vocabulary.item_event("added", item, response.before, empty=True)
-        yield vocabulary.part_event("added", response.id, item, "")
+        yield server_events.output_item("added", response.id, item, empty=True)
+        yield server_events.dialogue_item_event("added", item, response.before, empty=True)
+        yield server_events.part_event("added", response.id, item, "")
 
     def _called(
         self, response: Response, out: CallStarted | CallWritten | CallEnded
-    ) -> Iterator[Said]:
+    ) -> Iterator[EventBody]:
         """A tool is called, or more of that is there, or all."""
         if isinstance(out, CallStarted):
             item = Item(
@@ -171,24 +173,24 @@ class Replies:
             )
             before = self._items.add(item)
             response.calls[out.call] = item, before
-            yield vocabulary.output_item("added", response.id, item, empty=True)
-            yield vocabulary.item_event("added", item, before, empty=True)
+            yield server_events.output_item("added", response.id, item, empty=True)
+            yield server_events.dialogue_item_event("added", item, before, empty=True)
         elif isinstance(out, CallWritten):
             item, _ = response.calls[out.call]
             item.text += out.text
-            yield vocabulary.arguments_delta(response.id, item, out.text)
+            yield server_events.arguments_delta(response.id, item, out.text)
         else:
             item, before = response.calls[out.call.id]
             item.status, item.entry = "completed", out.entry
-            yield vocabulary.arguments_done(response.id, item)
+            yield server_events.arguments_done(response.id, item)
             yield from self._call_done(response, item, before)
 
     @staticmethod
-    def _call_done(response: Response, item: Item, before: str | None) -> Iterator[Said]:
-        yield vocabulary.item_event("done", item, before)
-        yield vocabulary.output_item("done", response.id, item)
+    def _call_done(response: Response, item: Item, before: str | None) -> Iterator[EventBody]:
+        yield server_events.dialogue_item_event("done", item, before)
+        yield server_events.output_item("done", response.id, item)
 
-    def _finish(self, response: Response, ending: Ending) -> Iterator[Said]:
+    def _finish(self, response: Response, ending: Ending) -> Iterator[EventBody]:
         """Nothing more comes of it."""
         if response.done:
             return
@@ -197,38 +199,38 @@ class Replies:
         item.status = "completed" if ending is Ending.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield vocabulary.sound_done(response.id, item)
-            yield vocabulary.words_done(response.id, item, response.written)
-            yield vocabulary.part_event("done", response.id, item, response.written)
-            yield vocabulary.item_event("done", item, response.before)
-            yield vocabulary.output_item("done", response.id, item)
+                yield server_events.sound_done(response.id, item)
+            yield server_events.words_done(response.id, item, response.written)
+            yield server_events.part_event("done", response.id, item, response.written)
+            yield server_events.dialogue_item_event("done", item, response.before)
+            yield server_events.output_item("done", response.id, item)
         for call, before in response.calls.values():
             if call.status == "in_progress":  # nobody carries it out
                 call.status = "incomplete"
                 yield from self._call_done(response, call, before)
-        yield vocabulary.response_event("done", self._view(response, ending))
+        yield server_events.response_event("done", self._view(response, ending))
 
-    def _truncated(self, cut: ReplyTruncated) -> Iterator[Said]:
+    def _truncated(self, cut: ReplyTruncated) -> Iterator[EventBody]:
         item = self._items.reply(cut.turn)
         if item is not None:
             item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
-            yield vocabulary.truncated(item, cut.seconds)
+            yield server_events.truncated(item, cut.seconds)
 
     def _encoded(self, frame: Frame) -> bytes:
         """As its rate says that it was wanted when it was made."""
-        if frame.rate != g711.RATE:
+        if frame.rate != codecs.G711_RATE:
             return frame.pcm
-        encode = g711.to_a_law if self.law is Sound.A_LAW else g711.to_mu_law
+        encode = codecs.to_a_law if self.law is Sound.A_LAW else codecs.to_mu_law
         return encode(frame.pcm)
 
-    def _view(self, response: Response, ending: Ending | None) -> Said:
+    def _view(self, response: Response, ending: Ending | None) -> EventBody:
         return {
             "id": response.id,
             "object": "realtime.response",
-            "status": "in_progress" if ending is None else vocabulary.STATUSES[ending],
+            "status": "in_progress" if ending is None else server_events.STATUSES[ending],
             "status_details": None
             if ending is None
-            else vocabulary.details(ending, response.error),
+            else server_events.details(ending, response.error),
             "output": [item.view() for item in response.items],
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],

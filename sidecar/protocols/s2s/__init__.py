@@ -1,1 +1,1 @@
-"""A spoken conversation as the page of the speech-to-speech demo of VibeVoice has it."""
+"""Speech-to-speech protocol of the VibeVoice demo."""

@@ -1,4 +1,4 @@
-"""One connection of `/stream`: what is read, heard and told, each in a task of its own."""
+"""Conversation over one connection."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import dataclasses
 import time
 
 from sidecar import errors
-from sidecar.api.http import from_clients
-from sidecar.api.http.sockets import Message, Socket
+from sidecar.api.http import request_headers
+from sidecar.api.http.websocket_connections import Message, Socket
+from sidecar.conversation.conversation_events import Cancelled, Reset, Truncated, Typed
+from sidecar.conversation.conversation_loop import Talk
 from sidecar.conversation.conversation_transcript import Account
-from sidecar.conversation.events import Cancelled, Reset, Truncated, Typed
-from sidecar.conversation.outgoing import Out, Over
-from sidecar.conversation.pacing import Client
-from sidecar.conversation.talk import Talk
-from sidecar.conversation.told import Noticed, Told
-from sidecar.interfaces.voice import SayOptions
+from sidecar.conversation.output_queue import Client, Noticed, Out, Over, Told
+from sidecar.interfaces.engine_interface import SayOptions
 from sidecar.live.sessions.session import NOT_KEPT
-from sidecar.protocols.s2s import dialect, orders, ours
-from sidecar.protocols.s2s.dialect import Dialect
-from sidecar.protocols.s2s.ours import Words
-from sidecar.service import Service
+from sidecar.protocols.s2s import messages
+from sidecar.protocols.s2s.messages import Dialect, Words
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import render, transcript_body
 
@@ -32,10 +29,10 @@ async def converse(service: Service, socket: Socket) -> None:
         errors.SidecarError: what ended it.
     """
     settings, options = service.settings, service.conversations.options()
-    manner = SayOptions(settings.talk_voice, settings.language, rate=dialect.OUT_RATE)
+    manner = SayOptions(settings.talk_voice, settings.language, rate=messages.OUT_RATE)
     async with service.conversations.open(socket.caller, options, manner) as talk:
         connection = _Connection(service, socket, talk, manner)
-        await socket.send(dialect.greeting(talk.greeting))
+        await socket.send(messages.greeting(talk.greeting))
         await socket.side_by_side(
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )
@@ -50,7 +47,7 @@ class _Connection:
     def __init__(self, service: Service, socket: Socket, talk: Talk, manner: SayOptions) -> None:
         self._service, self._socket, self._talk = service, socket, talk
         self._manner, self._model = manner, ""
-        self._rate = dialect.IN_RATE
+        self._rate = messages.IN_RATE
         self._words: Dialect | Words = Dialect()
         self._account = Account(time.monotonic())
         self._keep = False
@@ -67,12 +64,12 @@ class _Connection:
             return True
         order = None
         try:
-            order = orders.order_of(from_clients.read(message))
+            order = messages.order_of(request_headers.read(message))
             await self._ordered(order)
         except ValueError:
             await self._warn(errors.RequestInvalid("This is no JSON."))
         except (errors.FieldInvalid, errors.ModelNotFound) as error:
-            await self._warn(error, ours_known=isinstance(order, orders.Begin))
+            await self._warn(error, ours_known=isinstance(order, messages.Begin))
         return True
 
     async def hear(self) -> None:
@@ -98,30 +95,30 @@ class _Connection:
             self._noted(out)
             await self._socket.send(*self._words.of(out))
 
-    async def _ordered(self, order: orders.Order | None) -> None:
+    async def _ordered(self, order: messages.Order | None) -> None:
         match order:
-            case orders.Begin():
+            case messages.Begin():
                 await self._begin(order)
-            case orders.Change(voice=voice, model=model):
+            case messages.Change(voice=voice, model=model):
                 await self._change(voice, model)
-            case orders.Played(turn=turn, seconds=seconds, cleared=True):
+            case messages.Played(turn=turn, seconds=seconds, cleared=True):
                 self._talk.wish(Truncated, turn, seconds)
-            case orders.Played(turn=turn, seconds=seconds):
+            case messages.Played(turn=turn, seconds=seconds):
                 self._talk.played(turn, seconds)
-            case orders.Interrupt(turn=turn, seconds=seconds):
+            case messages.Interrupt(turn=turn, seconds=seconds):
                 if turn is not None:
                     self._talk.wish(Truncated, turn, seconds)
                 self._talk.wish(Cancelled)
-            case orders.Text(text=text):
+            case messages.Text(text=text):
                 self._talk.wish(Typed, text)
-            case orders.Reset():
+            case messages.Reset():
                 self._socket.inbound.clear()
                 self._talk.wish(Reset)
-            case orders.End(keep=keep):
+            case messages.End(keep=keep):
                 self._keep = keep
                 self._talk.end()
 
-    async def _begin(self, begin: orders.Begin) -> None:
+    async def _begin(self, begin: messages.Begin) -> None:
         """From here on all is told, and sound goes out as the client can take it; unless it asks
         for a model that is not there, and nothing begins."""
         await self._service.conversations.thinker(begin.model or self._model)
@@ -148,12 +145,12 @@ class _Connection:
             "rate": self._rate,
             "synthetic": speaks is not None,
         }
-        await self._socket.send(dialect.message("began", **said))
+        await self._socket.send(messages.message("began", **said))
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
         """``ours_known``: the client knows our words, though nothing has begun in them."""
         known = ours_known or isinstance(self._words, Words)
-        told = ours.trouble if known else dialect.trouble
+        told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
 
     def _noted(self, out: Out) -> None:
@@ -179,4 +176,4 @@ class _Connection:
                 self._unkept = Notice(NOT_KEPT, f"It could not be kept: {error.detail}")
         written = {form: render(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
-        return dialect.message("ended", transcript=body, written=written, job=job)
+        return messages.message("ended", transcript=body, written=written, job=job)

@@ -1,1 +1,1 @@
-"""The queue, as clients of a vvv server know it."""
+"""Queue protocol of the vvv server."""

@@ -1,1 +1,1 @@
-"""Recordings over Wyoming, the protocol by which Home Assistant speaks to voice services."""
+"""Wyoming protocol of Home Assistant."""

@@ -1,4 +1,4 @@
-"""The Wyoming server as a way in beside HTTP: its port, and who is on the line."""
+"""Wyoming server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import socket
 from typing import Any
 
 from sidecar import errors
-from sidecar.protocols.wyoming.connection import Connection
-from sidecar.protocols.wyoming.door import Door
-from sidecar.protocols.wyoming.frames import LONGEST_LINE, refusal
-from sidecar.service import Service
+from sidecar.protocols.wyoming.messages import LONGEST_LINE, refusal
+from sidecar.protocols.wyoming.session import Connection, Door
+from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Live audio by the envelope of the yap WebSocket server, at `/api/asr-streaming`."""
+"""Live protocol of the yap server."""

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sidecar.engines.vibevoice.frame import LONGEST, Frame, Proposals
-from sidecar.engines.vibevoice.graph import WIDTH
+from sidecar.engines.vibevoice.vibevoice_decoder import WIDTH
+from sidecar.engines.vibevoice.vibevoice_generation import LONGEST, Frame, Proposals
 
 TALK = [
     {"Start": 0, "End": 4.25, "Speaker": 0, "Content": "Who is there?"},

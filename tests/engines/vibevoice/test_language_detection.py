@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.engines.vibevoice.language import language_of
+from sidecar.engines.vibevoice.vibevoice_transcription import language_of
 from sidecar.transcripts.transcript import NON_SPEECH, Segment
 
 SENTENCES = {

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice import transcription
-from sidecar.engines.vibevoice.transcription import Transcription
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice import vibevoice_transcription
+from sidecar.engines.vibevoice.vibevoice_transcription import Transcription
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import (
     Event,
     Finished,
@@ -132,8 +132,8 @@ class Unheard:
 
 @pytest.fixture(autouse=True)
 def listening(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcription, "speech", pauses)
-    monkeypatch.setattr(transcription, "Voices", Unheard)
+    monkeypatch.setattr(vibevoice_transcription, "speech", pauses)
+    monkeypatch.setattr(vibevoice_transcription, "Voices", Unheard)
 
 
 def plan(window_s: float) -> TranscribeOptions:

@@ -15,9 +15,8 @@ import pytest
 import tiny_vibevoice
 from tokenizers import Tokenizer
 
-from sidecar.engines.vibevoice.answer import Answer
-from sidecar.engines.vibevoice.generation import Generation
-from sidecar.transcripts.recovery import RETRIES, Sampling
+from sidecar.engines.vibevoice.vibevoice_generation import Answer, Generation
+from sidecar.transcripts.loop_guard import RETRIES, Sampling
 from sidecar.transcripts.transcript import LOOP
 
 Writes = Callable[[str, Sampling | None], str]

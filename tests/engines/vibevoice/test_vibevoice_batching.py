@@ -11,14 +11,12 @@ import tiny_vibevoice
 import torch
 
 from sidecar import errors
-from sidecar.engines.vibevoice import lockstep
-from sidecar.engines.vibevoice.cache import KeyValueCache
-from sidecar.engines.vibevoice.decoder import Decoder
-from sidecar.engines.vibevoice.generation import Generation, advance
-from sidecar.engines.vibevoice.loading import load
-from sidecar.engines.vibevoice.model import Model
-from sidecar.engines.vibevoice.transcription import Transcription, in_company
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice import vibevoice_generation
+from sidecar.engines.vibevoice.vibevoice_decoder import Decoder, KeyValueCache
+from sidecar.engines.vibevoice.vibevoice_generation import Generation, advance
+from sidecar.engines.vibevoice.vibevoice_model import Model, load
+from sidecar.engines.vibevoice.vibevoice_transcription import Transcription, in_company
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Event, Finished, SegmentReady, Transcript
 
 CPU = torch.device("cpu")
@@ -98,7 +96,7 @@ def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         advance(generations)
 
-    monkeypatch.setattr(lockstep, "advance", tight)
+    monkeypatch.setattr(vibevoice_generation, "advance", tight)
     options = TranscribeOptions(memory_fallback=SMALL)
     names = ("beckett", "two_cities")
     for name, events in zip(
@@ -129,7 +127,7 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
         advance(generations)
 
     monkeypatch.setattr(Decoder, "new_cache", counted)
-    monkeypatch.setattr(lockstep, "advance", tight)
+    monkeypatch.setattr(vibevoice_generation, "advance", tight)
     assert transcript(
         list(begun(model, "two_cities", TranscribeOptions(memory_fallback=SMALL)).events())
     )
@@ -142,7 +140,7 @@ def test_memory_that_runs_out_twice_is_the_error_of_each(
     def full(generations: Sequence[Generation]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(lockstep, "advance", full)
+    monkeypatch.setattr(vibevoice_generation, "advance", full)
     options = TranscribeOptions(memory_fallback=SMALL)
     for events in all_events([begun(model, "beckett", options) for _ in range(2)]):
         assert [type(event) for event in events] == [errors.GpuOutOfMemory]

@@ -8,13 +8,16 @@ import pytest
 import tiny_vibevoice
 import torch
 
-from sidecar.engines.vibevoice import graph
-from sidecar.engines.vibevoice.decoder import Continuation, Decoder
-from sidecar.engines.vibevoice.graph import GraphedDecoding
-from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
-from sidecar.engines.vibevoice.loading import Loaded, load
-from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.interfaces.engine import MemoryPlan, Precision
+from sidecar.engines.vibevoice import vibevoice_decoder
+from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoder, GraphedDecoding
+from sidecar.engines.vibevoice.vibevoice_model import (
+    AudioEncoder,
+    Loaded,
+    load,
+    request_ids,
+    token_count,
+)
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 CPU = torch.device("cpu")
 LIMIT = 400
@@ -113,7 +116,7 @@ def test_the_step_that_a_gpu_captures_needs_no_growing_cache(
 
 
 def check_captured(loaded: Loaded, growth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
     static = by_our_loop(loaded, "endgame_nagg_nell", None, MemoryPlan(), growth, static=True)
     assert static == by_generate(loaded, "endgame_nagg_nell", None)
 

@@ -14,13 +14,21 @@ import tiny_vibevoice
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.diarization import models
+from sidecar.diarization import speaker_models
 from sidecar.diarization.speaker_identification import Speakers, print_of, recognised
-from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching, turns
-from sidecar.engines.vibevoice.voices import LEAST_S, Voice, Voices, agreed, speech
-from sidecar.engines.vibevoice.windows import Window
-from sidecar.interfaces.engine import TranscribeOptions
-from sidecar.transcripts.people import KnownVoice
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    LEAST_S,
+    SAME_VOICE,
+    Stitching,
+    Voice,
+    Voices,
+    Window,
+    agreed,
+    speech,
+    turns,
+)
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import KnownVoice
 from sidecar.transcripts.speaker_turns import Turn, matched, stretches_alone
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -161,8 +169,8 @@ def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
     if missing == "onnxruntime":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     else:
-        other = dataclasses.replace(models.ENCODER, digest="of another release")
-        monkeypatch.setattr(models, "ENCODER", other)
+        other = dataclasses.replace(speaker_models.ENCODER, digest="of another release")
+        monkeypatch.setattr(speaker_models, "ENCODER", other)
     voices = Voices(RATE)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -207,9 +215,9 @@ def test_nothing_is_loaded_before_two_windows_are_compared() -> None:
     code = """
 import sys
 import numpy as np
-from sidecar.engines.vibevoice.stitching import Stitching
-from sidecar.engines.vibevoice.voices import Voices
-from sidecar.engines.vibevoice.windows import Window
+from sidecar.engines.vibevoice.vibevoice_windows import Stitching
+from sidecar.engines.vibevoice.vibevoice_windows import Voices
+from sidecar.engines.vibevoice.vibevoice_windows import Window
 from sidecar.transcripts.transcript import Segment
 stitching = Stitching(Voices(16_000))
 window = Window(0.0, np.zeros(160_000, np.float32), None)

@@ -12,17 +12,19 @@ import pytest
 import tiny_vibevoice
 import torch
 
-from sidecar.engines.vibevoice import graph
-from sidecar.engines.vibevoice.decoder import Continuation, Decoder
-from sidecar.engines.vibevoice.decoding import Decoding
-from sidecar.engines.vibevoice.frame import Frame
-from sidecar.engines.vibevoice.generation import Generation, advance
-from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
-from sidecar.engines.vibevoice.loading import Loaded, load
-from sidecar.engines.vibevoice.model import context
-from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
-from sidecar.transcripts.recovery import Sampling
+from sidecar.engines.vibevoice import vibevoice_decoder
+from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoder, Decoding
+from sidecar.engines.vibevoice.vibevoice_generation import Frame, Generation, advance
+from sidecar.engines.vibevoice.vibevoice_model import (
+    AudioEncoder,
+    Loaded,
+    context,
+    load,
+    request_ids,
+    token_count,
+)
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.transcripts.loop_guard import Sampling
 
 CPU = torch.device("cpu")
 LIMIT = 400
@@ -46,7 +48,7 @@ class Counted(Decoding):
     def __init__(self, loaded: Loaded, *, static: bool = False) -> None:
         super().__init__(Decoder(loaded.model), SHORT)
         if static:
-            self._graphed = graph.GraphedDecoding(self.decoder)
+            self._graphed = vibevoice_decoder.GraphedDecoding(self.decoder)
         self.passes = 0
 
     def step(self, continuations: Any) -> list[torch.Tensor]:
@@ -104,7 +106,7 @@ def written(
 def test_proposals_save_passes_and_change_no_token(
     loaded: Loaded, name: str, static: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
     helped = Counted(loaded, static=static)
     with torch.inference_mode():
         expected = [*expected_of(loaded, name)]
@@ -156,7 +158,7 @@ def test_an_answer_is_gone_on_with_from_within_a_proposal() -> None:
 def test_answers_decoded_in_step_are_those_decoded_alone(
     loaded: Loaded, static: bool, helped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
     rule = frame(loaded) if helped else None
     names = list(tiny_vibevoice.CLIPS)
     end = loaded.model.generation_config.eos_token_id
@@ -181,7 +183,7 @@ def test_the_step_that_a_gpu_captures_has_the_logits_of_the_plain_one(
 ) -> None:
     """What is no position yet is not heard: a model that knows its clips by heart says nothing of
     that in its words."""
-    monkeypatch.setattr(graph, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
     loaded = in_fp32()
     with torch.inference_mode():
         logits = []
@@ -189,7 +191,7 @@ def test_the_step_that_a_gpu_captures_has_the_logits_of_the_plain_one(
             by = Counted(loaded, static=static)
             cache = begun(loaded, "beckett", by)._cache
             for ids in ([5], [6, 7, 8], [9]):
-                cache.reserve(cache.length + graph.WIDTH, 64)
+                cache.reserve(cache.length + vibevoice_decoder.WIDTH, 64)
                 logits.append(by.step([Continuation(ids, cache)])[0].clone())
     for plain, captured in zip(logits[:3], logits[3:], strict=True):
         torch.testing.assert_close(captured, plain, rtol=1e-3, atol=1e-3)

@@ -16,13 +16,12 @@ from safetensors.torch import load_file, save_file
 from tiny_vibevoice import Checkpoint
 
 from sidecar import errors
-from sidecar.engines.vibevoice import SPEC, VibeVoiceEngine, loading
-from sidecar.engines.vibevoice.loading import EMBEDDING, ENCODERS, device_map, load
-from sidecar.engines.vibevoice.model import Model
-from sidecar.gpu_memory.placement import LoadPlan, Placement
-from sidecar.interfaces.engine import LoadOptions, MemoryPlan, Precision
-from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.slot import EngineSlot
+from sidecar.engines.vibevoice import SPEC, VibeVoiceEngine, vibevoice_model
+from sidecar.engines.vibevoice.vibevoice_model import EMBEDDING, ENCODERS, Model, device_map, load
+from sidecar.gpu_memory.memory_admission import LoadPlan, Placement
+from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
+from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_slot import EngineSlot
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
@@ -52,7 +51,7 @@ def test_what_stays_on_the_host_is_named_and_a_cpu_has_no_other_place(
 
 def parted(size: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A checkpoint of which encoders and token table are on the host, the rest elsewhere."""
-    monkeypatch.setattr(loading, "run_once", lambda *_: None)
+    monkeypatch.setattr(vibevoice_model, "run_once", lambda *_: None)
     folder = tiny_vibevoice.checkpoint(size)
     return load(folder, precision, ELSEWHERE, evict_encoders=True, host_token_table=True)
 
@@ -108,14 +107,14 @@ def test_a_load_ends_with_a_token_through_all_layers(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Any] = []
-    run_once = loading.run_once
+    run_once = vibevoice_model.run_once
 
     def watched(model: Any, at: Precision) -> None:
         for layer in model.model.language_model.layers:
             layer.register_forward_hook(lambda *_: ran.append(torch.is_inference_mode_enabled()))
         run_once(model, at)
 
-    monkeypatch.setattr(loading, "run_once", watched)
+    monkeypatch.setattr(vibevoice_model, "run_once", watched)
     model = load(tiny_vibevoice.checkpoint("tiny"), precision, CPU).model
     assert ran == [True] * len(model.model.language_model.layers)
 
@@ -146,7 +145,7 @@ def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.M
     head = model.lm_head
     monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))
     with pytest.raises(errors.ModelLoadFailed, match="here: mat1 and mat2") as failed:
-        loading.run_once(model, FP32)
+        vibevoice_model.run_once(model, FP32)
     assert failed.value.hint == "Use another precision."
 
 
@@ -159,7 +158,7 @@ def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
     model = load(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
     monkeypatch.setattr(model.lm_head, "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
-        loading.run_once(model, FP32)
+        vibevoice_model.run_once(model, FP32)
 
 
 async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(

@@ -12,13 +12,11 @@ import torch
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.decoding import Decoding
-from sidecar.engines.vibevoice.generation import advance
-from sidecar.engines.vibevoice.loading import load
-from sidecar.engines.vibevoice.lockstep import Pass, in_step
-from sidecar.engines.vibevoice.model import Model
-from sidecar.engines.vibevoice.transcription import Transcription
-from sidecar.interfaces.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice.vibevoice_decoder import Decoding
+from sidecar.engines.vibevoice.vibevoice_generation import Pass, advance, in_step
+from sidecar.engines.vibevoice.vibevoice_model import Model, load
+from sidecar.engines.vibevoice.vibevoice_transcription import Transcription
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.windows import Window, Windows, longest_pause
+from sidecar.engines.vibevoice.vibevoice_windows import Window, Windows, longest_pause
 
 RATE = 100
 

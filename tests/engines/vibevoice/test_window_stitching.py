@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.stitching import Stitching, covered
-from sidecar.engines.vibevoice.windows import Window
+from sidecar.engines.vibevoice.vibevoice_windows import Stitching, Window, covered
 from sidecar.transcripts.speaker_turns import Turn
 from sidecar.transcripts.transcript import NON_SPEECH, Segment
 

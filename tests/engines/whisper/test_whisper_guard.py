@@ -7,9 +7,14 @@ from random import Random
 import pytest
 
 from sidecar import errors
-from sidecar.engines.whisper.guard import is_silence, sound_tokens
-from sidecar.engines.whisper.loading import arithmetic, device_of, threads
-from sidecar.interfaces.engine import Precision
+from sidecar.engines.whisper.whisper_model import (
+    arithmetic,
+    device_of,
+    is_silence,
+    sound_tokens,
+    threads,
+)
+from sidecar.interfaces.engine_interface import Precision
 
 PLAIN = list(range(100, 160))
 LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]

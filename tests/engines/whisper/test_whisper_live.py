@@ -19,14 +19,12 @@ from tiny_whisper import PLAY, PROSE
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.whisper import WhisperEngine, model
+from sidecar.engines.whisper import WhisperEngine, whisper_model
 from sidecar.engines.whisper.whisper_live import Ear
-from sidecar.interfaces.engine import LoadOptions, Precision
-from sidecar.interfaces.live import Begin, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.live_engine import Begin, Endpointing, LiveOptions, Turns
 from sidecar.interfaces.live_events import Final, LiveEvent, Noticed, Partial, Summary
-from sidecar.live.runtime.hypothesis import Hypothesis
-from sidecar.live.runtime.pace import MOST_S, Pace
-from sidecar.live.runtime.schedule import Urgency
+from sidecar.live.runtime.speech_segments import MOST_S, Hypothesis, Pace, Urgency
 
 WHOLE = Endpointing(threshold=0, neg_threshold=0, longest_s=30.0)
 """Everything is one piece, as the model has learned it."""
@@ -89,13 +87,15 @@ def test_longer_pieces_than_a_window_are_heard_in_several(
 class Watched:
     """A model that tells how it was asked."""
 
-    def __init__(self, real: model.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.wishes: list[model.Wish] = []
+    def __init__(self, real: whisper_model.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wishes: list[whisper_model.Wish] = []
         self.free = threading.Event()
         self.free.set()
         hear = real.hear
 
-        def watched(samples: Block, wish: model.Wish, before: str | None = None) -> model.Heard:
+        def watched(
+            samples: Block, wish: whisper_model.Wish, before: str | None = None
+        ) -> whisper_model.Heard:
             self.wishes.append(wish)
             self.free.wait(PATIENCE_S)
             return hear(samples, wish, before)
@@ -132,7 +132,7 @@ def test_finals_are_as_accurate_as_asked_and_partials_quick(
 
 def test_a_shorter_window_is_heard_too(ear: Ear, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
-        wish = model.Wish("de", retries=False, timed=False, padded=False)
+        wish = whisper_model.Wish("de", retries=False, timed=False, padded=False)
         assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 

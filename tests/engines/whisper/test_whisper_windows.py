@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.engines.whisper.segments import LONGEST_S, placed, segments_of
-from sidecar.engines.whisper.windows import WINDOW_S, Packing, Window
+from sidecar.engines.whisper.whisper_transcription import (
+    LONGEST_S,
+    WINDOW_S,
+    Packing,
+    Window,
+    placed,
+    segments_of,
+)
 from sidecar.transcripts.speaker_turns import Turn
 from sidecar.transcripts.transcript import Word
 

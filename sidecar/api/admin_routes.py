@@ -1,0 +1,224 @@
+"""Routes of /admin: load and unload models.
+
+The service has one engine for recordings and one for live audio, each with one model at a time:
+what is loaded takes the place of the one that was there (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import errors
+from sidecar.api import operations_routes
+from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.responses import STATUS, Say, headers_of, json_response, problem_body, to_json
+from sidecar.api.http.upload import read_json
+from sidecar.auth.identity import Proof, Scope
+from sidecar.errors import Kind
+from sidecar.interfaces.engine_interface import AUTO, Precision
+from sidecar.service.facade import Service
+from sidecar.workers.engine_fleet import LONGEST_NAME, Wish
+
+OFF = ("ERR4001", 501, "Admin API not enabled")
+LOADED = ("ERR4002", 409, "Model is already loaded")
+NOT_FOUND = ("ERR4003", 400, "Model not found or is default")
+WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
+WRONG_PATH = ("ERR4005", 403, "model_path is not allowed")
+SAID: Mapping[str, tuple[str, int, str]] = {
+    errors.AdminOff.code: OFF,
+    errors.ModelLoaded.code: LOADED,
+    errors.ModelNotFound.code: NOT_FOUND,
+    errors.ModelUnsuited.code: ("ERR4003", 400, ""),
+    errors.TokenMissing.code: WRONG_TOKEN,
+    errors.TokenInvalid.code: WRONG_TOKEN,
+    errors.ScopeMissing.code: WRONG_TOKEN,
+    errors.ModelPathForbidden.code: WRONG_PATH,
+    errors.RateLimited.code: ("ERR4007", 429, ""),
+    errors.PeerNotAllowed.code: ("ERR4008", 403, ""),
+    errors.HostNotAllowed.code: ("ERR4008", 403, ""),
+    errors.OriginNotAllowed.code: ("ERR4008", 403, ""),
+}
+"""By the code of an error: number, status and message, "" for that of the error."""
+_UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
+
+
+def say_where(*, on: bool) -> Say:
+    """How errors are said here. Where it is not ``on`` that comes before who asks."""
+
+    def say(error: errors.SidecarError) -> Response:
+        return _said(errors.AdminOff() if not on and isinstance(error, _UNKNOWN) else error)
+
+    return say
+
+
+def _said(error: errors.SidecarError) -> Response:
+    number, status, message = number_of(error)
+    body: dict[str, Any] = problem_body(error)
+    body |= {"status": status, "error": error.code, "code": number}
+    body |= {"message": message or error.detail}
+    return Response(
+        to_json(body),
+        status_code=status,
+        media_type="application/json",
+        headers=headers_of(error),
+    )
+
+
+def number_of(error: errors.SidecarError) -> tuple[str, int, str]:
+    """Number, status and message of an error."""
+    if error.code in SAID:
+        return SAID[error.code]
+    malformed = error.kind in (Kind.MALFORMED, Kind.UNPROCESSABLE, Kind.UNSUPPORTED)
+    return ("ERR1010", 400, "") if malformed else ("ERR3001", STATUS[error.kind], "")
+
+
+PATH = "/admin/"
+DRAIN_S = 30.0
+"""How long who lets a model go waits for that, unless it says something else."""
+PRECISIONS: Mapping[str, Precision] = {
+    "default": Precision.AUTO,
+    "auto": Precision.AUTO,
+    "int8": Precision.INT8,
+    "int8_float16": Precision.INT8,
+    "int8_bfloat16": Precision.INT8,
+    "int8_float32": Precision.INT8,
+    "float16": Precision.FP16,
+    "bfloat16": Precision.BF16,
+    "float32": Precision.FP32,
+    **{one.value: one for one in Precision},
+}
+"""By the names of CTranslate2, and ours."""
+REFUSED: dict[int | str, dict[str, Any]] = {
+    status: {"model": operations_routes.Refused} for status in (400, 401, 403, 409, OFF[1])
+}
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes."""
+    router = APIRouter()
+
+    @router.post(
+        f"{PATH}load_model",
+        summary="Begin to load a model",
+        response_model=operations_routes.Loading,
+        responses=REFUSED,
+        openapi_extra=operations_routes.LOAD,
+    )
+    async def load_model(request: Request) -> Response:
+        _admit(request, service)
+        values = await read_json(request, service.settings)
+        wish = wish_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
+        await service.models.load(wish)
+        message = f"Model '{wish.model_id}' is being loaded."
+        ignored = [name for name in ("language",) if values.get(name)]
+        return json_response({"status": "loading_started", "message": message, "ignored": ignored})
+
+    @router.post(
+        f"{PATH}unload_model",
+        summary="Go back to the model of the start",
+        response_model=operations_routes.Unloaded,
+        responses={202: {"model": operations_routes.Unloaded}, **REFUSED},
+        openapi_extra=operations_routes.UNLOAD,
+    )
+    async def unload_model(request: Request) -> Response:
+        _admit(request, service)
+        model_id = request.query_params.get("model_id", "")
+        timeout_s = _seconds(request.query_params.get("drain_timeout_sec"))
+        going = service.models.unload(model_id)
+        done, _ = await asyncio.wait({going}, timeout=timeout_s)
+        gone = bool(done) and model_id not in service.models.names
+        if done and not gone:
+            raise errors.ModelLoadFailed("The model of the start does not load any more.")
+        status = "unloaded" if gone else "unloading"
+        return json_response({"status": status, "model_id": model_id}, 200 if gone else 202)
+
+    @router.get(
+        f"{PATH}list_models",
+        summary="The models that are there",
+        response_model=operations_routes.Models,
+        responses=REFUSED,
+    )
+    async def list_models(request: Request) -> Response:
+        _admit(request, service)
+        return json_response(_listed(service))
+
+    return router
+
+
+def wish_of(values: Mapping[str, Any], device: str) -> Wish:
+    """What a client wants loaded, where engines run on a ``device``. Pure.
+
+    Raises:
+        errors.FieldMissing, errors.FieldInvalid: it means nothing, or nothing here.
+    """
+    model_id = _text(values, "model_id")
+    if not model_id:
+        raise errors.FieldMissing("The field 'model_id' is missing.")
+    if len(model_id) > LONGEST_NAME:
+        raise errors.FieldInvalid(f"A 'model_id' has {LONGEST_NAME} characters at most.")
+    if (_text(values, "device") or AUTO) not in (AUTO, device):
+        raise errors.FieldInvalid(
+            f"Engines run on '{device}' here, and the field 'device' cannot change that.",
+            hint="Leave 'device' out; the setting of that name says where they run.",
+        )
+    kind = _text(values, "compute_type").lower() or AUTO
+    if kind not in PRECISIONS:
+        raise errors.FieldInvalid(
+            f"The field 'compute_type' is not possible: '{kind[:40]}'.",
+            hint=f"It is one of {', '.join(PRECISIONS)}.",
+        )
+    path = _text(values, "model_path")
+    size = "" if path else _text(values, "model_size")
+    return Wish(model_id, Path(path) if path else None, size, PRECISIONS[kind])
+
+
+def _admit(request: Request, service: Service) -> None:
+    caller = caller_of(request)
+    if not service.settings.admin or caller.proof is Proof.PLACE:
+        raise errors.AdminOff()
+    caller.demand(Scope.ADMIN)
+
+
+def _listed(service: Service) -> dict[str, Any]:
+    by_role, engines = service.models.by_role, service.fleet.standing()
+    return {
+        "models": service.models.names,
+        "details": [
+            {
+                "id": by_role[role],
+                "role": role.value,
+                "engine": one.engine,
+                "precision": one.precision,
+                "state": one.state.value,
+            }
+            for role, one in engines.items()
+            if role in by_role  # a voice has none that could be told to change
+        ],
+        "loading": service.models.coming,
+        "failed": service.models.failed,
+    }
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or "\0" in value:
+        raise errors.FieldInvalid(f"The field '{name}' is not a text.")
+    return value.strip()
+
+
+def _seconds(given: str | None) -> float:
+    try:
+        seconds = DRAIN_S if given is None else float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= 3600:
+        raise errors.FieldInvalid("The field 'drain_timeout_sec' is not possible: 0 to 3600.")
+    return seconds

@@ -1,0 +1,265 @@
+"""Routes of /v1/people (enrolled speakers) and /v1/data (erasure)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from sidecar import clock, errors
+from sidecar.api.http import schemas
+from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
+from sidecar.api.http.schemas import PROBLEMS
+from sidecar.service.facade import Service
+from sidecar.storage import speaker_store
+from sidecar.storage.speaker_store import exported, parse_name
+from sidecar.transcripts.speaker_embeddings import LONGEST_NAME, VoicePrint
+
+
+class PersonVoice(BaseModel):
+    """A recording that a person is known by."""
+
+    added: str = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    seconds: float = Field(examples=[8.4], description="Of voice.")
+
+
+class Person(BaseModel):
+    """Somebody who is recognised."""
+
+    id: str
+    name: str = Field(examples=["Nell"])
+    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    voices: list[PersonVoice]
+
+
+class PersonList(BaseModel):
+    """Your people, the oldest first."""
+
+    people: list[Person]
+
+
+class ExportedVoice(PersonVoice):
+    """The same, with its vector."""
+
+    vector: str = Field(description="Base64 of 256 little-endian float16.")
+
+
+class ExportedPerson(Person):
+    """All that is stored of a person."""
+
+    voices: list[ExportedVoice]  # type: ignore[assignment]
+
+
+class Export(BaseModel):
+    """All that is stored of your people."""
+
+    people: list[ExportedPerson]
+
+
+_NAME: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST_NAME,
+    "examples": ["Nell"],
+}
+_JOB: dict[str, Any] = {"type": "string", "description": "A job of yours that has ended."}
+_SPEAKER: dict[str, Any] = {
+    "type": "string",
+    "examples": ["Speaker_0"],
+    "description": "One of that job's.",
+}
+
+
+def person_form(required: list[str]) -> dict[str, Any]:
+    """The body of a request about a person, in its two forms."""
+    form: dict[str, Any] = {
+        "type": "object",
+        "required": [*required, "audio"],
+        "properties": {
+            "name": _NAME,
+            "audio": {
+                "type": "string",
+                "format": "binary",
+                "description": "Some seconds of one person speaking.",
+            },
+        },
+    }
+    plain: dict[str, Any] = {
+        "type": "object",
+        "required": required,
+        "properties": {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": schemas.PATH},
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {"schema": plain},
+            },
+        }
+    }
+
+
+ADD = person_form(["name"])
+CHANGE = person_form([])
+
+
+PATH = "/v1/people"
+
+
+def person_body(person: speaker_store.Person) -> dict[str, Any]:
+    """A person as JSON has it, without vectors."""
+    return {
+        "id": person.id,
+        "name": person.name,
+        "created": clock.for_people(person.created),
+        "voices": [
+            {"added": clock.for_people(one.added), "seconds": one.print.seconds}
+            for one in person.samples
+        ],
+    }
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter(prefix=PATH)
+
+    @router.post(
+        "",
+        summary="Make somebody known, by a clip or by a job's speaker",
+        status_code=201,
+        response_model=Person,
+        responses=PROBLEMS,
+        openapi_extra=ADD,
+    )
+    async def add(request: Request) -> Response:
+        caller, people = caller_of(request), service.voices.people
+        await people.check_room(caller)
+        name, heard = await _read(request, service)
+        if name is None:
+            raise errors.FieldMissing("The field 'name' is missing.")
+        if heard is None:
+            raise errors.FieldMissing(
+                "Neither a clip nor a job's speaker was sent.",
+                hint="Send a file part 'audio', or 'job' and 'speaker'.",
+            )
+        person = await people.add(caller, name, heard)
+        return json_response(person_body(person), 201, {"Location": f"{PATH}/{person.id}"})
+
+    @router.get("", summary="Your people", response_model=PersonList, responses=PROBLEMS)
+    async def listed(request: Request) -> Response:
+        everybody = await service.voices.people.all(caller_of(request))
+        return json_response({"people": [person_body(one) for one in everybody]})
+
+    @router.get(
+        "/export",
+        summary="All that is stored of your people, vectors too",
+        response_model=Export,
+        responses=PROBLEMS,
+    )
+    async def export(request: Request) -> Response:
+        everybody = await service.voices.people.all(caller_of(request))
+        return json_response({"people": [exported(one) for one in everybody]})
+
+    @router.get(
+        "/{person_id}",
+        summary="One of them",
+        response_model=Person,
+        responses=PROBLEMS,
+    )
+    async def one(request: Request, person_id: str) -> Response:
+        person = await service.voices.people.person(caller_of(request), person_id)
+        return json_response(person_body(person))
+
+    @router.patch(
+        "/{person_id}",
+        summary="Rename somebody, or confirm that a job's speaker is them",
+        response_model=Person,
+        responses=PROBLEMS,
+        openapi_extra=CHANGE,
+    )
+    async def change(request: Request, person_id: str) -> Response:
+        caller, people = caller_of(request), service.voices.people
+        await people.person(caller, person_id)
+        name, heard = await _read(request, service)
+        if name is None and heard is None:
+            raise errors.FieldMissing(
+                "Nothing was sent that could be changed.",
+                hint="Send 'name', a file part 'audio', or 'job' and 'speaker'.",
+            )
+        return json_response(person_body(await people.change(caller, person_id, name, heard)))
+
+    @router.delete(
+        "/{person_id}",
+        summary="Forget somebody, for good",
+        status_code=204,
+        responses=PROBLEMS,
+    )
+    async def delete(request: Request, person_id: str) -> Response:
+        await service.voices.people.delete(caller_of(request), person_id)
+        return Response(status_code=204)
+
+    return router
+
+
+async def _read(request: Request, service: Service) -> tuple[str | None, VoicePrint | None]:
+    """The name and the voice of a request, as far as it has them; what is wrong with the name is
+    said before anybody listens.
+
+    Raises:
+        errors.BadRequest, errors.BadAudio: one of them is no good.
+        errors.JobNotFound, errors.JobNotDone, errors.SpeakerNotFound: there is no such speaker.
+    """
+    fields, source = await read_fields(request, service)
+    try:
+        name = parse_name(fields["name"]) if "name" in fields else None
+        if source is None and "audio_path" in fields:
+            source = await open_local(request, fields, service)
+        if source is not None:
+            return name, await service.voices.of(caller_of(request), source)
+        if "job" in fields or "speaker" in fields:
+            job, speaker = _text(fields, "job"), _text(fields, "speaker")
+            return name, await service.owned.voice(caller_of(request), job, speaker)
+        return name, None
+    finally:
+        if source is not None:
+            source.close()
+
+
+def _text(fields: Fields, name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        raise errors.FieldMissing(f"The field '{name}' is missing.")
+    if not isinstance(value, str):
+        raise errors.FieldInvalid(f"The field '{name}' is not a string.")
+    return value
+
+
+class Erased(BaseModel):
+    """What was deleted, and what goes on."""
+
+    jobs: int = Field(description="With their recordings and transcripts; those that ran ended.")
+    people: int = Field(description="Who was known by voice.")
+    live_sessions: int = Field(
+        description="Yours that go on at this service: they are not ended. One with 'keep' will be "
+        "a job."
+    )
+
+
+def build_erasure_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+
+    @router.delete(
+        "/v1/data",
+        summary="Delete all that is kept of you: jobs, recordings, transcripts, people",
+        response_model=Erased,
+        responses=PROBLEMS,
+    )
+    async def erase(request: Request) -> Response:
+        return json_response(asdict(await service.erasure.erase(caller_of(request))))
+
+    return router

@@ -1,0 +1,449 @@
+"""Responses: problem details, JSON bodies, server-sent events, incremental text.
+
+A reader holds nothing but its own connection: what it has not read waits in its buffer or not at
+all, and the job goes on at its own pace.
+
+Pure. Each segment goes out once, as soon as it is closed; a stretch that is heard again after a
+crash, or whose borders the whole transcript has a little elsewhere, is not told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import logging
+import re
+import uuid
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, suppress
+from itertools import islice
+from math import inf
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from sidecar import clock, errors
+from sidecar.api.http.request_headers import caller_of, lasting
+from sidecar.api.http.upload import read_form, read_json
+from sidecar.audio.audio_source import AudioSource
+from sidecar.auth import identity
+from sidecar.errors import Kind
+from sidecar.jobs.job_record import Failure, JobRecord, JobState
+from sidecar.jobs.job_store import Turn
+from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Progress, Segment, joined
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[Kind, int] = {
+    Kind.MALFORMED: 400,
+    Kind.UNPROCESSABLE: 422,
+    Kind.UNSUPPORTED: 415,
+    Kind.TOO_LARGE: 413,
+    Kind.HEADERS_TOO_LARGE: 431,
+    Kind.TIMEOUT: 408,
+    Kind.NOT_FOUND: 404,
+    Kind.METHOD: 405,
+    Kind.FORBIDDEN: 403,
+    Kind.UNAUTHORIZED: 401,
+    Kind.CONFLICT: 409,
+    Kind.PRECONDITION: 412,
+    Kind.RANGE: 416,
+    Kind.CANCELLED: 409,
+    Kind.LIMITED: 429,
+    Kind.BUSY: 503,
+    Kind.STORAGE_FULL: 507,
+    Kind.WONT_FIT: 507,
+    Kind.FAILED: 500,
+}
+_FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
+    404: errors.NotFound,
+    408: errors.UploadStalled,
+    413: errors.UploadTooLarge,
+    415: errors.ContentTypeUnsupported,
+}
+"""What the framework says no with, in our words; the method is a case of its own."""
+Say = Callable[[errors.SidecarError], Response]
+"""Writes an error in the language of a wire."""
+Dialects = Mapping[str, Say]
+"""How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
+all below it."""
+_NO_DIALECTS: Dialects = {}
+
+
+def problem_body(error: errors.SidecarError) -> dict[str, Any]:
+    """The body of a problem response."""
+    status = STATUS[error.kind]
+    return {
+        "type": f"urn:vibevoice-asr:error:{error.code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": error.code,
+        "detail": error.detail,
+        "hint": error.hint,
+        "request_id": uuid.uuid4().hex,
+    }
+
+
+def problem(error: errors.SidecarError) -> Response:
+    """The response that says ``error``; the log has its id."""
+    body = problem_body(error)
+    note(error, body["request_id"])
+    return Response(
+        json.dumps(body),
+        status_code=body["status"],
+        media_type="application/problem+json",
+        headers=headers_of(error),
+    )
+
+
+def note(error: errors.SidecarError, request_id: str) -> None:
+    """A line in the log, as a warning where it is our fault."""
+    ours = STATUS[error.kind] >= 500 and error.kind is not Kind.BUSY
+    level = logging.WARNING if ours else logging.INFO
+    log.log(level, "answered %s, request %s", error.code, request_id)
+
+
+def say_at(path: str, dialects: Dialects) -> Say:
+    """How errors are said at an address."""
+    if path in dialects:
+        return dialects[path]
+    above = (say for begin, say in dialects.items() if begin[-1] == "/" and path.startswith(begin))
+    return next(above, problem)
+
+
+def headers_of(error: errors.SidecarError) -> dict[str, str]:
+    """What an error says in headers, however its body is written."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.kind is Kind.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def install(app: FastAPI, *routers: APIRouter, dialects: Dialects = _NO_DIALECTS) -> None:
+    """Make ``app``, which has these ``routers``, answer every error in the language of its address:
+    as a problem, unless ``dialects`` has another."""
+    own = [route for router in routers for route in router.routes]
+
+    def said(
+        request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        response = say_at(request.scope["path"], dialects)(error)
+        response.headers.update(headers or {})
+        return response
+
+    @app.exception_handler(errors.SidecarError)
+    async def known(request: Request, error: errors.SidecarError) -> Response:
+        return said(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        if first["type"] == "missing":
+            return said(request, errors.FieldMissing(f"The field '{field}' is missing."))
+        wrong = f"The field '{field}' is not possible: {first['msg']}."
+        return said(request, errors.FieldInvalid(wrong))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            methods = _methods(request.scope, [*app.routes, *own])
+            return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
+        if (known := _FROM_STATUS.get(error.status_code)) is not None:
+            return said(request, known())
+        if 400 <= error.status_code < 500:
+            return said(request, errors.RequestInvalid())
+        return said(request, errors.SidecarError())
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> Response:
+        # Answered from outside of everything else, which would have seen what is left unread.
+        return said(request, errors.SidecarError(), {"Connection": "close"})
+
+
+def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
+    """What an address takes, by all the routes that it matches; a mount has files to be read."""
+    methods: set[str] = set()
+    for route in routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+        elif isinstance(route, Mount) and _lies_in(route, scope):
+            methods.add("GET")
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
+def _lies_in(mount: Mount, scope: Scope) -> bool:
+    """Whether an address is one of the mount's, which by then may have made it its own."""
+    return f"{scope['path']}/".startswith(f"{mount.path}/")
+
+
+Fields = Mapping[str, object]
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """Strict JSON: a NaN is a fault here, not something to send."""
+    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+
+
+def json_response(
+    body: Mapping[str, Any] | bytes, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer in JSON, from values or from what `to_json` made of them."""
+    return Response(
+        body if isinstance(body, bytes) else to_json(body),
+        status_code=status,
+        media_type="application/json",
+        headers=dict(headers or {}),
+    )
+
+
+def media_type(request: Request) -> str:
+    """The Content-Type without its parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
+    """The fields of a request in either form, and the recording if it came along.
+
+    Raises:
+        errors.BadRequest: the body is not what it says it is.
+    """
+    match media_type(request):
+        case "multipart/form-data":
+            upload = await read_form(request, service)
+            return upload.fields, upload.source
+        case "application/json":
+            return await read_json(request, service.settings), None
+    raise errors.ContentTypeUnsupported()
+
+
+async def open_local(request: Request, fields: Fields, service: Service) -> AudioSource:
+    """The file that the field 'audio_path' names, for a client that may do so.
+
+    Raises:
+        errors.BadRequest: it is missing, not allowed, or no recording's.
+    """
+    caller = caller_of(request)
+    caller.demand(identity.Scope.AUDIO_PATH)
+    if "audio_path" not in fields:
+        raise errors.FieldMissing("The field 'audio_path' is missing.")
+    path = fields["audio_path"]
+    if not isinstance(path, str):
+        raise errors.AudioPathInvalid("'audio_path' is not a string.")
+    return await service.submissions.open_path(caller, path)
+
+
+def job_summary(job: JobRecord, turn: Turn | None) -> dict[str, Any]:
+    """Return a job's body in a list; times in seconds, dates in UTC."""
+    done = job.state is JobState.DONE and job.transcript is not None
+    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
+    body: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state.value,
+        "position": turn and turn.position,
+        "attempts": job.attempts,
+        "created": clock.for_people(job.created),
+        "duration": duration and round(duration, 3),
+        "progress": progress_body(job.progress),
+    }
+    if job.error is not None:
+        body["error"] = error_body(job.error)
+    if job.refused is not None:
+        body["refused"] = error_body(job.refused)
+    return body
+
+
+def progress_body(progress: Progress) -> dict[str, Any]:
+    """How far a job is."""
+    total = progress.audio_s_total
+    return {
+        "audio_seconds_done": round(progress.audio_s_done, 3),
+        "audio_seconds_total": total and round(total, 3),
+        "fraction": progress.fraction,
+    }
+
+
+def error_body(error: Failure) -> dict[str, Any]:
+    """Why a job has no transcript."""
+    return {"code": error.code, "detail": error.detail, "hint": error.hint}
+
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which every reader passes over."""
+KEEP_ALIVE_S = 15.0
+"""As the standard advises against proxies that close what is silent."""
+FAREWELL_S = 5.0
+"""How long a reader is given to take the last frame of a stream that is ended."""
+MEDIA_TYPE = "text/event-stream"
+_ID = re.compile(r"\d{1,15}", re.ASCII)
+
+
+def frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
+    """One event with a JSON document on one line; without a name it is the default event."""
+    head = f"event: {event}\n" if event is not None else ""
+    number = f"id: {id}\n" if id is not None else ""
+    return f"{number}{head}data: ".encode() + to_json(data) + b"\n\n"
+
+
+def last_event_id(request: Request) -> int:
+    """The number of the last event that the client has had (`Last-Event-ID`), 0 for none.
+
+    Raises:
+        errors.FieldInvalid: it is no number of ours.
+    """
+    given = request.headers.get("last-event-id", "").strip()
+    if given and not _ID.fullmatch(given):
+        raise errors.FieldInvalid(
+            "'Last-Event-ID' is not the id of an event.",
+            hint="Send the last id that was read, or leave the header out to begin anew.",
+        )
+    return int(given or 0)
+
+
+class EventStream(Response):
+    """An answer that goes on as long as there are ``frames``.
+
+    ``closed`` is called once it is over, whatever came of it, also where the client left before the
+    first frame. ``farewell`` is the last frame where the token of who asked counts no more.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        closed: Callable[[], None] = lambda: None,
+        farewell: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        usual = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=usual | dict(headers or {}))
+        del self.headers["content-length"]
+        self._frames = frames
+        self._closed = closed
+        self._farewell = farewell
+        self._begun = self._sent_away = self._cut_off = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope.get("head"):  # the headers are all of the answer
+            self._closed()
+            await self._frames.aclose()
+            await self._begin(send)
+            await send(_body(b"", more=False))
+            return
+        spawn = asyncio.get_running_loop().create_task
+        sending, leaving = spawn(self._send_all(send)), spawn(_disconnected(receive))
+
+        def sent_away() -> None:
+            self._sent_away = True
+            leaving.cancel()
+
+        try:
+            with lasting(scope, sent_away):
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the service ends, and what is followed outlives it
+            self._cut_off = True
+            if not self._begun:
+                raise
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            self._closed()
+            await asyncio.wait({sending, leaving})
+        if not sending.cancelled():
+            sending.result()
+        elif (self._sent_away or self._cut_off) and self._begun:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    last = self._farewell if self._sent_away else b""
+                    await send(_body(last, more=False))
+
+    async def _begin(self, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        self._begun = True
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._frames) as frames:
+            await self._begin(send)
+            async for each in frames:
+                await send(_body(each, more=True))
+            await send(_body(b"", more=False))
+
+
+def _body(part: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": part, "more_body": more}
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Unsaid:
+    """What is still to be said of one job."""
+
+    def __init__(self) -> None:
+        self._said: list[Segment] = []
+        self._before: list[tuple[float, float]] = []
+        """When it was spoken, what was said in an attempt that came to nothing; apart, in order."""
+        self._next = 0
+        self._attempt = 0
+
+    def more(self, job: JobRecord) -> Iterator[tuple[int, Segment]]:
+        """The segments that are new in a job, each with its index there."""
+        again = job.attempts != self._attempt or len(job.segments) < self._next
+        if again or job.transcript is not None:
+            self._attempt, self._next, self._before = job.attempts, 0, covered(self._said)
+        for index in range(self._next, len(job.segments)):
+            self._next = index + 1
+            segment = job.segments[index]
+            if not self._was_said(segment):
+                self._said.append(segment)
+                yield index, segment
+
+    def _was_said(self, segment: Segment) -> bool:
+        """Whether most of its time was told of before; an attempt begins anew, and at its end some
+        borders may lie a little elsewhere."""
+        first = max(0, bisect_right(self._before, (segment.start, inf)) - 1)
+        overlap = 0.0
+        for start, end in islice(self._before, first, None):
+            if start >= segment.end:
+                break
+            overlap += max(0.0, min(segment.end, end) - max(segment.start, start))
+        return bool(self._before) and overlap >= (segment.end - segment.start) / 2
+
+
+class Saying:
+    """A text that goes out in pieces, which in a row are the whole of it."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        """Where it stands: its last character."""
+
+    def add(self, piece: str) -> str:
+        """What to say for one more piece; "" where nothing is."""
+        text = joined((self._last, piece))
+        said, self._last = text[len(self._last) :], text[-1:]
+        return said
+
+
+def covered(segments: Iterable[Segment]) -> list[tuple[float, float]]:
+    """The time that segments take, as stretches that do not touch, in order."""
+    found: list[tuple[float, float]] = []
+    for start, end in sorted((one.start, one.end) for one in segments):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found

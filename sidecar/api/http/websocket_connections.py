@@ -1,0 +1,310 @@
+"""WebSocket connections: timeouts, limits, close codes, tickets.
+
+`upgraded` ends connections whose peer is gone or takes nothing, and those with messages that are
+too big; a task then meets `Gone`. Nothing of a peer's address, headers or words is logged.
+
+Unlike a key in an address, a ticket that ends up in somebody's log is worth nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from sidecar import errors
+from sidecar.api.http import request_headers
+from sidecar.api.http.request_headers import NOBODY, Grant, caller_of, lasting
+from sidecar.api.http.responses import json_response
+from sidecar.api.http.schemas import PROBLEMS
+from sidecar.auth.identity import Identity
+from sidecar.auth.rate_limits import MINUTE_S, Rate, Window
+from sidecar.auth.startup_token import LASTS_S, Handover
+from sidecar.config.settings import Settings
+from sidecar.errors import Kind
+
+INBOUND_BYTES = 16 << 20
+"""Most that waits of one connection, however few messages it is."""
+REASON_BYTES = 123
+"""Of a close frame (RFC 6455, 5.5)."""
+CODES: Mapping[Kind | str, int] = {
+    Kind.MALFORMED: 1007,
+    Kind.UNPROCESSABLE: 1007,
+    Kind.UNSUPPORTED: 1003,
+    Kind.TOO_LARGE: 1009,
+    Kind.FAILED: 1011,
+    Kind.BUSY: 1013,
+    Kind.STORAGE_FULL: 1013,
+    Kind.WONT_FIT: 1013,
+    Kind.CANCELLED: 1000,
+    errors.ShuttingDown.code: 1001,
+}
+"""Close codes (RFC 6455, 7.4.1, and IANA's list) by an error's code, or else by its kind; of all
+others it is 1008, "policy violation". 1011 is for faults of ours alone."""
+_POLICY = 1008
+
+MALFORMED_PER_MINUTE = 100
+"""Messages that are none, each of which is answered: whoever sends more does not listen."""
+
+Message = str | bytes
+"""A text message, or a binary one."""
+
+
+class Gone(Exception):
+    """The peer is not there any more: nothing can be said to it. ``code``: it closed with that."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__()
+        self.code = code
+
+
+def close_code(error: errors.SidecarError, own: Mapping[Kind | str, int] | None = None) -> int:
+    """The code that ``error`` closes with; a wire's ``own`` table comes before that of all."""
+    for codes in (own or {}, CODES):
+        for key in (error.code, error.kind):
+            if key in codes:
+                return codes[key]
+    return _POLICY
+
+
+class Inbound:
+    """Messages that were read and wait for their turn, with an end to how many."""
+
+    def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
+        self.most = most
+        self._most_bytes = most_bytes
+        self._waiting: deque[Any] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._bell = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, message: Any, size: int = 0) -> None:
+        """One more: a message as it came, or what the wire made of one of ``size`` bytes.
+
+        Raises:
+            errors.InboundFull: that is more than may wait.
+        """
+        if len(self) >= self.most or (self._waiting and self._bytes + size > self._most_bytes):
+            raise errors.InboundFull()
+        self._waiting.append(message)
+        self._sizes.append(size)
+        self._bytes += size
+        self._bell.set()
+
+    def clear(self) -> None:
+        """What waits is not wanted any more."""
+        self._waiting.clear()
+        self._sizes.clear()
+        self._bytes = 0
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Each in its turn, for ever."""
+        while True:
+            while self._waiting:
+                self._bytes -= self._sizes.popleft()
+                yield self._waiting.popleft()
+            self._bell.clear()
+            await self._bell.wait()
+
+
+class Socket:
+    """One WebSocket that was accepted, and who is at its other end."""
+
+    def __init__(
+        self, websocket: WebSocket, settings: Settings, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.websocket = websocket
+        self.caller: Identity = caller_of(websocket)
+        self.inbound = Inbound(settings.live_inbound)
+        self._messages = Window(Rate(settings.live_messages_per_minute, MINUTE_S))
+        self._cancels = Window(Rate(settings.live_cancels_per_minute, MINUTE_S))
+        self._malformed = Window(Rate(MALFORMED_PER_MINUTE, MINUTE_S))
+        self._now = now
+        self._sending = asyncio.Lock()
+
+    @classmethod
+    async def accept(
+        cls, websocket: WebSocket, settings: Settings, spoken: Sequence[str] = ()
+    ) -> Self:
+        """Answer the handshake, with the first of the offered subprotocols that is ``spoken``."""
+        await greet(websocket, spoken)
+        return cls(websocket, settings)
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            Gone: there will be none.
+        """
+        found = await self.websocket.receive()
+        if found["type"] != "websocket.receive":
+            raise Gone(found.get("code"))
+        text: str | None = found.get("text")
+        return text if text is not None else bytes(found["bytes"])
+
+    async def read(self, at_once: Callable[[Message], Awaitable[bool]]) -> None:
+        """Read until the peer goes. ``at_once`` sees each message first and says whether that was
+        all; else it waits in `inbound`. A wire that puts there what it made of it says True.
+
+        Raises:
+            Gone: the peer went.
+            errors.InboundFull: it sends more than is taken.
+        """
+        while True:
+            message = await self.receive()
+            if not await at_once(message):
+                self.inbound.put(message, len(message))
+
+    async def send(self, *messages: Message) -> None:
+        """Send them one behind the other, after what is being sent and with nothing in between;
+        waits for a peer that reads slowly.
+
+        Raises:
+            Gone: nobody is there, or nobody that reads.
+        """
+        try:
+            async with self._sending:
+                for message in messages:
+                    if isinstance(message, str):
+                        await self.websocket.send_text(message)
+                    else:
+                        await self.websocket.send_bytes(message)
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
+            raise Gone() from error
+
+    async def say(self, *messages: Message) -> None:
+        """`send` the last words to somebody who may be gone already."""
+        with suppress(Gone):
+            await self.send(*messages)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End it; once more, or after the peer did, does nothing."""
+        await close(self.websocket, code, reason)
+
+    async def side_by_side(self, *tasks: Coroutine[Any, Any, None]) -> None:
+        """Run them until one ends, then end the others.
+
+        Raises:
+            Gone: the peer went.
+            errors.TokenInvalid: what let the peer in counts no more.
+            errors.SidecarError: what ended it.
+        """
+        running = {asyncio.ensure_future(task) for task in tasks}
+        revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def sent_away() -> None:
+            if not revoked.done():
+                revoked.set_exception(errors.TokenInvalid())
+
+        try:
+            with lasting(self.websocket.scope, sent_away):
+                done, _ = await asyncio.wait(
+                    {*running, revoked}, return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            for task in (*running, revoked):
+                task.cancel()
+            await asyncio.wait(running)
+        wrong = [
+            fault
+            for task in running | done
+            if not task.cancelled() and (fault := task.exception()) is not None
+        ]
+        for fault in sorted(wrong, key=lambda one: isinstance(one, Gone)):
+            raise fault  # what there is to say comes before that nobody is there
+
+    def count(self) -> None:
+        """One more message of those that are counted.
+
+        Raises:
+            errors.RateLimited: too many in a minute; ``retry_after`` says when there may be more.
+        """
+        _refuse(self._messages.take(self._now()))
+
+    def count_malformed(self) -> None:
+        """One more message that means nothing, on a wire where the connection goes on after it;
+        what comes of too many ends the connection.
+
+        Raises:
+            errors.RateLimited: as `count`.
+        """
+        _refuse(self._malformed.take(self._now()))
+
+    def count_cancel(self) -> None:
+        """One more cancel.
+
+        Raises:
+            errors.RateLimited: as `count`.
+        """
+        _refuse(self._cancels.take(self._now()))
+
+
+async def greet(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
+    """Answer the handshake; also where it is to be refused, by a wire that does so in a frame."""
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):  # whoever is gone is met as `Gone`
+        await websocket.accept(subprotocol=request_headers.chosen(websocket.scope, spoken))
+
+
+async def turn_away(
+    websocket: WebSocket, said: str | None, code: int, reason: str, spoken: Sequence[str] = ()
+) -> None:
+    """Refuse somebody where their client looks: accept, say why (or nothing), and close."""
+    await greet(websocket, spoken)
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):
+        if said is not None:
+            await websocket.send_text(said)
+    await close(websocket, code, reason)
+
+
+async def close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:
+    """Send a close frame, if there is anybody to."""
+    if websocket.application_state is not WebSocketState.CONNECTED:
+        return
+    short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):
+        await websocket.close(code, short)
+
+
+def _refuse(wait_s: float) -> None:
+    if wait_s > 0:
+        raise errors.RateLimited(
+            "Too many messages in a short time.", retry_after=max(1, math.ceil(wait_s))
+        )
+
+
+class Ticket(BaseModel):
+    """One ticket."""
+
+    ticket: str = Field(description="For the address of a WebSocket: `?ticket=`. Counts once.")
+    expires_in: float = Field(description="Seconds.")
+
+
+def build_router(tickets: Handover[Grant]) -> APIRouter:
+    """The one route."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/live/ticket",
+        summary="A ticket that opens one live connection with the token of this request",
+        status_code=201,
+        response_model=Ticket,
+        responses=PROBLEMS,
+    )
+    async def ticket(request: Request) -> Response:
+        _, _, token = request.headers.get("authorization", "").partition(" ")
+        word = tickets.give(Grant(token.strip() or NOBODY), caller_of(request).owner)
+        body = {"ticket": word, "expires_in": LASTS_S}
+        return json_response(body, 201, {"Cache-Control": "no-store"})
+
+    return router

@@ -1,0 +1,339 @@
+"""Routes of /v1/jobs: submission, listing, event stream."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import clock, errors
+from sidecar.api import job_schemas
+from sidecar.api.http import responses
+from sidecar.api.http.request_headers import caller_of, digest, key_name
+from sidecar.api.http.responses import (
+    error_body,
+    job_summary,
+    json_response,
+    open_local,
+    progress_body,
+    read_fields,
+)
+from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.job_schemas import Page, no_such_after, page_of
+from sidecar.api.transcript_routes import add_editing, add_listening, etag_of, unchanged
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.loudness import PER_SECOND
+from sidecar.auth.identity import Identity
+from sidecar.errors import JobCancelled, TokenInvalid
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.request_options import parse_choice
+from sidecar.jobs.job_log import TOGETHER, Behind, Subscription
+from sidecar.jobs.job_record import (
+    Begun,
+    Cancelled,
+    Crashed,
+    Edited,
+    Failed,
+    Failure,
+    Interrupted,
+    JobEvent,
+    JobRecord,
+    PutBack,
+    Refused,
+    Reported,
+    RequestKey,
+)
+from sidecar.jobs.job_store import Turn
+from sidecar.jobs.scheduler import Priority
+from sidecar.service.facade import Service
+from sidecar.transcripts.edit_serialization import step_values
+from sidecar.transcripts.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
+from sidecar.transcripts.transcript_formats import format_of, render, segment_body
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """All of it; ``source`` is open, and whoever has this sees to its end."""
+
+    source: AudioSource
+    options: TranscribeOptions
+    priority: Priority
+    key: RequestKey | None
+
+
+async def read_request(request: Request, service: Service) -> JobRequest:
+    """Read the body, in either of its forms.
+
+    Raises:
+        errors.BadRequest: it is not what it says it is, or means nothing.
+    """
+    name = key_name(request)
+    fields, source = await read_fields(request, service)
+    uploaded = source is not None
+    try:
+        options = service.options(fields)
+        priority = parse_choice("priority", fields.get("priority"), Priority.INTERACTIVE)
+        source = source or await open_local(request, fields, service)
+        key = None
+        if name is not None:
+            fd = source.fd if uploaded else None
+            key = RequestKey(name, await asyncio.to_thread(digest, fields, fd))
+        return JobRequest(source, options, priority, key)
+    except BaseException:
+        if source is not None:
+            source.close()
+        raise
+
+
+RETRY = b"retry: 1000\n\n"
+"""Milliseconds until a browser asks again by itself."""
+
+
+def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
+    """The name and the data of an event; None of one that says nothing to a client."""
+    match event.change:
+        case Begun():
+            return "begun", {}
+        case Crashed():
+            return "crashed", {}
+        case PutBack() | Interrupted():
+            return "put_back", {}
+        case Refused(refused):
+            return "refused", {"error": error_body(refused) if refused is not None else None}
+        case Failed(failure):
+            return "failed", {"error": error_body(failure)}
+        case Cancelled():
+            return "cancelled", {"error": error_body(Failure.of(JobCancelled()))}
+        case Reported(Progress() as progress):
+            return "progress", progress_body(progress)
+        case Reported(SegmentReady(index, segment)):
+            return "segment", {"index": index, "segment": segment_body(segment)}
+        case Reported(Checkpoint() | Peaks()):  # between us and the engine; for another address
+            return None
+        case Reported(Finished(transcript), processing_s):
+            return "done", {
+                "duration": round(transcript.duration, 3),
+                "processing_time": round(processing_s, 3),
+                "segments": len(transcript.segments),
+                "transcript": f"/v1/jobs/{job_id}/transcript",
+            }
+        case Edited(step):
+            return "edited", {"operations": step_values(step)}
+    raise AssertionError(event)
+
+
+def farewell() -> bytes:
+    """The last frame of a stream whose reader's token counts no more."""
+    return responses.frame({"error": error_body(Failure.of(TokenInvalid()))}, "unauthorized")
+
+
+class Frames:
+    """Events as they go out, each written once for all who follow it."""
+
+    def __init__(self, most: int = TOGETHER) -> None:
+        """``most``: so many of the last are kept, for those who take them a moment later."""
+        self._most = most
+        self._written: dict[tuple[str, int], bytes] = {}
+
+    def of(self, job_id: str, event: JobEvent) -> bytes:
+        """One event; nothing of what is none of a client's."""
+        frame = self._written.get((job_id, event.seq))
+        if frame is None:
+            told = event_body(job_id, event)
+            frame = b"" if told is None else responses.frame(told[1], told[0], event.seq)
+            while len(self._written) >= self._most:
+                del self._written[next(iter(self._written))]
+            self._written[job_id, event.seq] = frame
+        return frame
+
+    async def following(
+        self, job_id: str, subscription: Subscription
+    ) -> AsyncGenerator[bytes, None]:
+        """Every event of a subscription, until the job has ended. A reader that is too slow is told
+        after which one to resume, and that is the last it gets."""
+        yield RETRY
+        try:
+            async with aclosing(subscription.batches(responses.KEEP_ALIVE_S)) as batches:
+                async for events in batches:
+                    if not events:
+                        yield responses.KEEP_ALIVE
+                    elif frames := b"".join(self.of(job_id, event) for event in events):
+                        yield frames
+        except Behind as behind:
+            yield responses.frame({"resume_after": behind.seq}, "behind")
+
+
+PATH = "/v1/jobs"
+MEDIA_TYPES = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+    "tsv": "text/tab-separated-values; charset=utf-8",
+    "rttm": "text/plain; charset=utf-8",
+}
+
+
+def job_body(service: Service, job: JobRecord, turn: Turn | None) -> dict[str, Any]:
+    """Return a job as it stands, without what was said; times in seconds."""
+    return {
+        **job_summary(job, turn),
+        "priority": job.priority.value,
+        "estimated_wait_seconds": turn and round(turn.wait_s, 1),
+        "ended": job.ended and clock.for_people(job.ended),
+        "last_event": job.seq,
+        "revision": job.history.revision,
+        "recording": service.recordings.has(job),
+    }
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter(prefix=PATH)
+    _add_coming_and_going(router, service)
+    _add_looking(router, service)
+    _add_results(router, service)
+    add_editing(router, service)
+    add_listening(router, service)
+    return router
+
+
+def _add_coming_and_going(router: APIRouter, service: Service) -> None:
+    """Submit a job, end it."""
+
+    @router.post(
+        "",
+        summary="Submit a recording as a job",
+        status_code=202,
+        response_model=job_schemas.Job,
+        responses=PROBLEMS,
+        openapi_extra=job_schemas.SUBMIT,
+    )
+    async def submit(request: Request) -> Response:
+        caller = caller_of(request)
+        replayed = False
+        with await service.submissions.place(caller, key_name(request)) as place:
+            asked = await read_request(request, service)
+            if asked.key is None:
+                job = await service.submissions.submit(
+                    caller, asked.source, asked.options, place, priority=asked.priority
+                )
+                record = job.record
+            else:
+                record, replayed = await service.submissions.submit_once(
+                    caller, asked.source, asked.options, place, asked.key, priority=asked.priority
+                )
+        headers = {"Location": f"{PATH}/{record.id}"}
+        if replayed:
+            headers["Idempotent-Replayed"] = "true"
+        turn = await service.owned.turn(caller, record)
+        return json_response(job_body(service, record, turn), 202, headers)
+
+    @router.delete(
+        "/{job_id}",
+        summary="End a job, and forget it and its transcript",
+        status_code=204,
+        responses=PROBLEMS,
+    )
+    async def delete(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        await service.owned.delete(caller, await service.owned.job(caller, job_id))
+        return Response(status_code=204)
+
+
+def _add_looking(router: APIRouter, service: Service) -> None:
+    """How jobs are."""
+
+    @router.get(
+        "",
+        summary="Your jobs, oldest first",
+        response_model=job_schemas.JobPage,
+        responses=PROBLEMS,
+        openapi_extra=job_schemas.LIST,
+    )
+    async def listed(request: Request) -> Response:
+        caller = caller_of(request)
+        page, more = await _page(service, caller, page_of(request.query_params))
+        turns = await service.owned.turns(caller, page)
+        bodies = [job_body(service, job, turns.get(job.id)) for job in page]
+        return json_response({"jobs": bodies, "next": page[-1].id if more else None})
+
+    @router.get(
+        "/{job_id}", summary="How far a job is", response_model=job_schemas.Job, responses=PROBLEMS
+    )
+    async def state(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        job = await service.owned.job(caller, job_id)
+        return json_response(job_body(service, job, await service.owned.turn(caller, job)))
+
+
+async def _page(service: Service, caller: Identity, asked: Page) -> tuple[list[JobRecord], bool]:
+    """Return the jobs of a page, and whether more follow it."""
+    try:
+        found = await service.owned.jobs(
+            caller, states=asked.states, after=asked.after, limit=asked.limit + 1
+        )
+    except errors.JobNotFound:
+        raise no_such_after() from None
+    return [*found[: asked.limit]], len(found) > asked.limit
+
+
+def _add_results(router: APIRouter, service: Service) -> None:
+    """What happens to a job, and what was said."""
+    frames = Frames()
+
+    @router.get(
+        "/{job_id}/events",
+        summary="What happens to a job, as server-sent events",
+        response_class=Response,
+        responses=job_schemas.EVENTS,
+        openapi_extra=job_schemas.RESUME,
+    )
+    async def events(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        job, after = await service.owned.job(caller, job_id), responses.last_event_id(request)
+        if after > job.seq:
+            raise errors.FieldInvalid(
+                f"The job has no event {after} yet; its last is {job.seq}.",
+                hint="Send the last id that was read, or leave the header out to begin anew.",
+            )
+        if job.over and after == job.seq:
+            return Response(status_code=204)  # which tells a browser to ask no more
+        subscription = await service.owned.events(caller, job, after)
+        stream = frames.following(job.id, subscription)
+        return responses.EventStream(stream, subscription.close, farewell())
+
+    @router.get(
+        "/{job_id}/transcript",
+        summary="What was said, in one of many formats",
+        response_class=Response,
+        responses=job_schemas.TRANSCRIPT,
+        openapi_extra=job_schemas.FORMAT,
+    )
+    async def transcript(request: Request, job_id: str) -> Response:
+        caller, fmt = caller_of(request), request.query_params.get("format", "json")
+        await service.owned.job(caller, job_id)
+        format_of(fmt)
+        job, said = await service.owned.transcript(caller, job_id)
+        headers = {"ETag": etag_of(job)}
+        if unchanged(request, job):
+            return Response(status_code=304, headers=headers)
+        noted = service.noted(said, job.options)
+        body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
+        return Response(body, media_type=MEDIA_TYPES[fmt], headers=headers)
+
+    @router.get(
+        "/{job_id}/peaks",
+        summary="How loud it is, tenth of a second by tenth, as far as it was heard",
+        response_model=job_schemas.Peaks,
+        responses=PROBLEMS,
+    )
+    async def peaks(request: Request, job_id: str) -> Response:
+        job = await service.owned.job(caller_of(request), job_id)
+        levels = base64.b64encode(job.peaks).decode()
+        return json_response({"per_second": PER_SECOND, "peaks": levels})

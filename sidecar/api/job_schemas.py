@@ -1,0 +1,346 @@
+"""Schemas and pagination of /v1/jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from sidecar import errors
+from sidecar.api.http.schemas import OPTIONS, PROBLEMS, JobSummary, submission
+from sidecar.interfaces.request_options import parse_whole
+from sidecar.jobs.job_record import JobState
+from sidecar.jobs.scheduler import Priority
+from sidecar.transcripts.edit_serialization import LONGEST_TEXT, MOST_OPERATIONS, MOST_PARTS
+from sidecar.transcripts.speaker_embeddings import LONGEST_NAME
+from sidecar.transcripts.transcript_formats import FORMATS
+
+USUAL, MOST = 50, 500
+"""Jobs on a page: some 400 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a client asks for: at most ``limit`` jobs in some ``states`` (empty: in any), behind the
+    job with the id ``after``."""
+
+    states: frozenset[JobState]
+    limit: int
+    after: str | None
+
+
+def page_of(query: Mapping[str, str]) -> Page:
+    """Return the page of a query: ``state`` (one, or several with commas), ``limit``, ``after``.
+
+    Raises:
+        errors.FieldInvalid: one of them means nothing.
+    """
+    states = _states(query.get("state", ""))
+    limit = parse_whole("limit", query.get("limit"), 1, MOST) or USUAL
+    return Page(states, limit, query.get("after") or None)
+
+
+def no_such_after() -> errors.FieldInvalid:
+    """Return the error of a page behind a job that is not there."""
+    return errors.FieldInvalid(
+        "'after' is no job of yours, or one that was forgotten.",
+        hint="Begin anew, without 'after'.",
+    )
+
+
+def _states(given: str) -> frozenset[JobState]:
+    try:
+        return frozenset(
+            JobState(word.strip().lower()) for word in given.split(",") if word.strip()
+        )
+    except ValueError:
+        raise errors.FieldInvalid(
+            "'state' is none that a job can be in.", hint=f"Use some of: {', '.join(JobState)}."
+        ) from None
+
+
+class Job(JobSummary):
+    """A job as it stands, without what was said."""
+
+    priority: Literal["interactive", "batch"]
+    estimated_wait_seconds: float | None = Field(
+        description="For about how long others go first; null once it runs."
+    )
+    ended: str | None = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
+    last_event: int = Field(description="The number of its last event.")
+    revision: int = Field(description="How often its transcript was edited; the ETag of that.")
+    recording: bool = Field(description="Whether its recording is kept: /audio gives it out.")
+
+
+class JobPage(BaseModel):
+    """A page of the list."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="What to send as 'after' for the next page.")
+
+
+class Peaks(BaseModel):
+    """What a picture of a recording's sound is drawn from."""
+
+    per_second: int = Field(examples=[10])
+    peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
+
+
+def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
+    """One that may be left out."""
+    return {"name": name, "in": where, "required": False, "schema": schema, "description": said}
+
+
+SUBMIT: dict[str, Any] = {
+    "requestBody": submission(
+        OPTIONS
+        | {
+            "priority": {
+                "type": "string",
+                "enum": [*Priority],
+                "default": Priority.INTERACTIVE.value,
+                "description": "Of your own jobs, those of a batch go last.",
+            }
+        }
+    ),
+    "parameters": [
+        parameter(
+            "Idempotency-Key",
+            "header",
+            {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]+$"},
+            "A name of your own for this request: sent again, it gives the same job.",
+        )
+    ],
+}
+
+LIST: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "state", "query", {"type": "string", "enum": [*JobState]}, "Or several, with commas."
+        ),
+        parameter(
+            "limit",
+            "query",
+            {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL},
+            "Jobs on a page.",
+        ),
+        parameter("after", "query", {"type": "string"}, "'next' of the page before."),
+    ]
+}
+
+RESUME: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "Last-Event-ID",
+            "header",
+            {"type": "string", "pattern": "^[0-9]{1,15}$"},
+            "The last id that was read: what comes after it is sent.",
+        )
+    ]
+}
+
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": (
+            "refused, begun, progress, segment, crashed, put_back; then done, failed or cancelled, "
+            "what was edited since, and the end. 'behind': you read too slowly; resume after the "
+            "id that it names."
+        ),
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    204: {"description": "The job has ended, and you have had all."},
+    **PROBLEMS,
+}
+
+_ETAG: dict[str, Any] = {"type": "string", "pattern": r'^("[0-9]{1,9}"|\*)$'}
+
+FORMAT: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "format", "query", {"type": "string", "enum": [*FORMATS], "default": "json"}, "Which."
+        ),
+        parameter(
+            "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
+        ),
+    ]
+}
+
+_TEXT = {"schema": {"type": "string"}}
+TRANSCRIPT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "What was said; as JSON, the 'segments' and 'metadata' of /transcribe",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/plain": _TEXT,
+            "application/x-subrip": _TEXT,
+            "text/vtt": _TEXT,
+            "text/tab-separated-values": _TEXT,
+        },
+    },
+    304: {"description": "Nothing was edited since the revision that you have."},
+    **PROBLEMS,
+}
+
+RANGE: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "Range",
+            "header",
+            {"type": "string", "pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"},
+            "One stretch of it; of several the whole is sent.",
+        ),
+        parameter("If-Range", "header", {"type": "string"}, "An ETag of before."),
+    ]
+}
+_BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+AUDIO: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The recording as it was sent", "content": _BYTES},
+    206: {"description": "The bytes that were asked for", "content": _BYTES},
+    416: {**PROBLEMS["4XX"], "description": "It has no such bytes"},
+    **PROBLEMS,
+}
+
+
+class NamedSpeaker(BaseModel):
+    """A speaker of a transcript."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    name: str | None = Field(examples=["Nell"])
+
+
+class ChangedSegment(BaseModel):
+    """A segment that is not as it was."""
+
+    index: int
+    segment: dict[str, Any] = Field(description="As the transcript has it.")
+
+
+class Revision(BaseModel):
+    """How a transcript stands."""
+
+    revision: int
+    undo: int = Field(description="Steps that can be undone.")
+    redo: int = Field(description="Steps that can be done again.")
+
+
+class Group(BaseModel):
+    """Who says some of what one speaker was taken to have said."""
+
+    speaker: str = Field(examples=["Speaker_1"])
+    segments: list[int] = Field(description="Their places, from 0.")
+
+
+class Part(BaseModel):
+    """A speaker that was split by voice."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    likeness: float = Field(
+        description="The cosine between the two groups that are most alike; from 0.55 on they may "
+        "well be one person."
+    )
+    groups: list[Group] = Field(description="Who it turned out to be, the speaker itself first.")
+
+
+class Edited(Revision):
+    """What an edit came to."""
+
+    speakers: list[NamedSpeaker]
+    segments: list[ChangedSegment]
+    parts: list[Part] | None = Field(None, description="Who was split by voice, if anybody was.")
+
+
+class HistoryEntry(BaseModel):
+    """Operations that were done together."""
+
+    at: str = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
+    operations: list[dict[str, Any]]
+    undone: bool
+
+
+class History(Revision):
+    """What was done to a transcript."""
+
+    first: int = Field(description="How many entries came before these.")
+    entries: list[HistoryEntry]
+
+
+_SPEAKER: dict[str, Any] = {
+    "type": "string",
+    "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$",
+    "examples": ["Speaker_0"],
+}
+_PLACE: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "From 0."}
+_PLACES: dict[str, Any] = {"type": "array", "items": _PLACE, "minItems": 1}
+_NAME: dict[str, Any] = {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST_NAME}
+_PARTS: dict[str, Any] = {
+    "type": ["integer", "null"],
+    "minimum": 2,
+    "maximum": MOST_PARTS,
+    "description": "How many people it is; as many as it sounds like, if it is left out.",
+}
+_LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
+
+
+def operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    """One operation of an edit: the fields that it needs, and those that it takes besides."""
+    return {
+        "type": "object",
+        "required": ["op", *needed],
+        "properties": {"op": {"const": op}, **needed, **more},
+        "additionalProperties": False,
+    }
+
+
+EDIT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["operations"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "operations": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MOST_OPERATIONS,
+                            "description": "All of them are done, in order, or none.",
+                            "items": {
+                                "oneOf": [
+                                    operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
+                                    operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
+                                    operation("split", {"segments": _PLACES}, name=_NAME),
+                                    operation("split_speaker", {"speaker": _SPEAKER}, into=_PARTS),
+                                    operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
+                                    operation("text", {"segment": _PLACE, "text": _LINE}),
+                                    operation("undo", {}),
+                                    operation("redo", {}),
+                                ]
+                            },
+                        }
+                    },
+                },
+                "example": {
+                    "operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]
+                },
+            }
+        },
+    },
+    "parameters": [
+        parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
+    ],
+}
+
+HISTORY: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "limit",
+            "query",
+            {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            "So many of the last entries.",
+        )
+    ]
+}

@@ -1,0 +1,261 @@
+"""WebSocket /v1/live: connection and resumption."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from sidecar import errors
+from sidecar.api import leased_live_session, live_messages
+from sidecar.api.http import websocket_connections
+from sidecar.api.http.websocket_connections import Gone, Message, Socket
+from sidecar.api.live_messages import OPUS, Begin, Change, order_of
+from sidecar.audio.codecs import OpusDecoder
+from sidecar.concurrency import Threads
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_events import Heard, Summary
+from sidecar.live.sessions.session import Session
+from sidecar.service.facade import Service
+
+
+class Resent:
+    """Of one connection: from where its client goes on, at ``rate`` samples a second, and what of
+    that is here already."""
+
+    def __init__(self, session: Session, rate: int) -> None:
+        self._session, self._rate = session, rate
+        seconds, self._orders = session.acknowledged  # sums of samples: off by a millionth of one
+        self._samples = round(seconds * rate)
+
+    @property
+    def acknowledged(self) -> tuple[int, int]:
+        """Samples and orders that need not be sent again. Of what is being sent again no more than
+        has come again: else the client would leave out what it has not sent yet."""
+        seconds, orders = self._session.acknowledged
+        return min(round(seconds * self._rate), self._samples), min(orders, self._orders)
+
+    def sound(self, raw: bytes, width: int) -> bytes:
+        """What of the next sound did not come before; ``width``: bytes of a sample."""
+        there = round(self._session.received_s * self._rate) - self._samples
+        self._samples += len(raw) // width
+        return raw[there * width :] if there > 0 else raw
+
+    def order(self) -> bool:
+        """Whether the next order came before."""
+        self._orders += 1
+        return self._orders <= self._session.received_orders
+
+
+GREETING_S = 10.0
+"""So long a connection may take to say what it wants."""
+RECEIVED_S = 0.5
+"""How often a client is told how much of its sound is here."""
+FAREWELL_S = 5.0
+"""After its last event a session waits so long for its client to close. One that does has heard it,
+one that does not comes again, perhaps."""
+DONE = 1000
+"""The close code of a client that needs its session no more."""
+
+
+async def converse(socket: Socket, service: Service) -> None:
+    """From the first message to the end of the connection.
+
+    Raises:
+        Gone: the client went.
+        errors.SidecarError: what ended it.
+    """
+    begin = await _greeting(socket)
+    if begin.lease is not None:
+        return await leased_live_session.serve(socket, service, begin.lease)
+    rate = begin.counted_rate
+    decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
+    session = await _session(socket, service, begin)
+    taken, done = session.taken, False
+    talk = _Talk(socket, session, begin, rate, decoder)
+    try:
+        await socket.send(talk.began(service))
+        await socket.side_by_side(
+            socket.read(talk.take), talk.tell(), talk.acknowledge(), _ends_with(taken)
+        )
+    except Gone as gone:
+        done = gone.code == DONE
+        raise
+    except errors.SidecarError:
+        done = session.over  # it is said below us, and nothing else is left to hear
+        raise
+    finally:
+        if taken.is_set():
+            pass  # it is another connection's
+        elif done:
+            service.live.end(session)
+        else:
+            service.live.leave(session, unheard=True)
+
+
+async def _greeting(socket: Socket) -> Begin:
+    try:
+        async with asyncio.timeout(GREETING_S):
+            said = await socket.receive()
+    except TimeoutError:
+        raise errors.SessionIdle("The connection was opened, and then nothing was said.") from None
+    order = order_of(said) if isinstance(said, str) else None
+    if not isinstance(order, Begin):
+        raise errors.MessageInvalid("The first message of a connection is 'begin'.")
+    return order
+
+
+async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+    if begin.after is None:
+        session = service.live.open(
+            socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
+        )
+        if begin.moves:
+            await service.live.move(session)
+        await service.live.placed(session)
+        return session
+    if begin.session is None:
+        raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
+    return await service.live.take_up(socket.caller, begin.session, begin.after)
+
+
+async def _ends_with(taken: asyncio.Event) -> None:
+    await taken.wait()
+    raise errors.SessionMoved()
+
+
+class _Talk:
+    """The tasks of a connection that holds a session."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        session: Session,
+        begin: Begin,
+        rate: int,
+        decoder: OpusDecoder | None,
+    ) -> None:
+        self._socket, self._session, self._begin = socket, session, begin
+        self._rate, self._decoder = rate, decoder
+        self._heard_s, self._finished = 0.0, False
+        self._resent = Resent(session, rate)
+        self._summed_up = False
+        """Whether the summary went out: nothing comes behind it."""
+
+    def began(self, service: Service) -> str:
+        """The first message to the client."""
+        spec = service.live.spec
+        return live_messages.message(
+            "began",
+            session=self._session.id,
+            engine=spec.name if spec else "",
+            grace_s=service.live.grace_s,
+            **self._session.greeting,
+            **self._received(),
+        )
+
+    async def take(self, message: Message) -> bool:
+        """A message of the client's, done with. Who sends faster than is heard is not read.
+
+        A session that others end than its client, or its own first pause, has last words; the sound
+        that still comes from a microphone does not cut them off.
+        """
+        if not (isinstance(message, bytes) and message):  # how much sound is taken has other bounds
+            self._socket.count()
+        await self._session.stays()
+        try:
+            await self._do(message)
+        except errors.SessionOver:
+            if self._finished:
+                raise
+        return True
+
+    async def _do(self, message: Message) -> None:
+        if isinstance(message, bytes):
+            encoding = self._begin.encoding
+            if self._decoder is not None:
+                message, encoding = self._decoder.samples(message), Encoding.PCM16
+            message = self._resent.sound(message, Encoding(encoding).width)
+            await self._session.send(message, Encoding(encoding), self._rate)
+            return
+        order = order_of(message)
+        match order:
+            case Begin():
+                raise errors.MessageInvalid("This connection has begun already.")
+            case _ if self._resent.order():
+                self._finished = self._finished or order.type == "finish"
+            case Change():
+                self._session.change(order.upon(self._session.options))
+            case _ if order.type == "commit":
+                self._session.commit()
+            case _ if order.type == "cancel":
+                self._socket.count_cancel()
+                self._session.forget()
+            case _:
+                self._finished = True
+                self._session.finish()
+
+    async def tell(self) -> None:
+        """Everything that is said behind what the client has, to the end."""
+        async for numbered in self._session.events(self._begin.after or 0):
+            if isinstance(numbered.event, Heard):
+                self._heard_s = numbered.event.at
+            else:
+                self._summed_up = isinstance(numbered.event, Summary)
+                await self._socket.send(live_messages.event_message(numbered))
+        await asyncio.sleep(FAREWELL_S)
+
+    async def acknowledge(self) -> None:
+        """How much is here, whenever that has changed."""
+        told = self._standing()
+        while True:
+            await asyncio.sleep(RECEIVED_S)
+            if not self._summed_up and (now := self._standing()) != told:
+                told = now  # that sound came is told, too, where it is acknowledged later
+                await self._socket.send(live_messages.message("received", **self._received()))
+
+    def _standing(self) -> tuple[object, ...]:
+        return self._session.received_s, self._session.received_orders, self._received()
+
+    def _received(self) -> dict[str, object]:
+        samples, orders = self._resent.acknowledged
+        return live_messages.received(samples, samples / self._rate, orders, self._heard_s)
+
+
+PATH = "/v1/live"
+SPOKEN = ("vibevoice-live",)
+"""The subprotocol that is answered where a client offers it, beside its key."""
+
+
+def build_router(service: Service) -> APIRouter:
+    """The one route."""
+    router = APIRouter()
+
+    @router.websocket(PATH)
+    async def live(websocket: WebSocket) -> None:
+        socket = await Socket.accept(websocket, service.settings, SPOKEN)
+        try:
+            await converse(socket, service)
+            await socket.close()
+        except Gone:
+            pass
+        except errors.SidecarError as error:
+            await socket.say(live_messages.error_message(error))
+            await socket.close(
+                websocket_connections.close_code(error, live_messages.CODES), error.code
+            )
+
+    return router
+
+
+async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Say no to somebody who was not let in, where a browser hears it too: in a frame."""
+    websocket = WebSocket(scope, receive, send)
+    await websocket.receive()
+    await websocket_connections.greet(websocket, SPOKEN)
+    await websocket.send_text(live_messages.error_message(error))
+    await websocket_connections.close(
+        websocket, websocket_connections.close_code(error, live_messages.CODES), error.code
+    )

@@ -1,0 +1,367 @@
+"""Routes of /health, probes, /metrics and /system, with schemas.
+
+What the desktop host looks at, and whoever looks after a service that only works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from starlette.types import Scope as Asked
+
+from sidecar import __version__
+from sidecar.api import metrics_gauges, transcribe_schemas
+from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.responses import json_response
+from sidecar.api.http.schemas import PROBLEMS
+from sidecar.auth.identity import Scope
+from sidecar.config.settings import Settings
+from sidecar.observability import prometheus
+from sidecar.observability.metrics import PREFIX
+from sidecar.observability.prometheus import Machine, exposition, import_library, library_is_here
+from sidecar.service.facade import Service
+from sidecar.service.health import Health
+from sidecar.transcripts.speaker_embeddings import FIELD, FORM
+from sidecar.version import CONTRACT
+
+VLLM = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
+"""How the queue server's clients are told of an engine: by what they look at, its backend."""
+
+
+def build_health_router(service: Service) -> APIRouter:
+    """The routes that say it."""
+    router = APIRouter()
+
+    @router.get("/", summary="Who answers here", response_model=transcribe_schemas.Root)
+    async def root() -> Response:
+        return json_response(
+            {"service": "vibevoice-asr", "version": __version__, "status": "running"},
+            headers={"Vary": "Accept"},  # who asks for HTML gets the page (transports/page)
+        )
+
+    @router.get("/health", summary="How the service is", response_model=transcribe_schemas.Health)
+    async def health() -> Response:
+        now = await service.looked()
+        failing = now.trouble is not None and _says_so(service.settings)
+        return json_response(
+            {
+                "status": "error" if failing else _status(now),
+                "model_loaded": now.model_loaded,
+                "gpu_available": now.gpu is not None,
+                "vram_used_mb": now.gpu.used_mb if now.gpu else None,
+                "vram_total_mb": now.gpu.total_mb if now.gpu else None,
+                "contract": CONTRACT,
+                "version": now.version,
+                "pid": os.getpid(),
+                "instance": now.instance,
+                "engine": now.engine,
+                "precision": now.precision,
+                "engine_state": now.state.value,
+                "load_percent": None if now.loading is None else round(100 * now.loading),
+                "worker_pid": now.worker_pid,
+                "live_engine": now.live and now.live.engine,
+                "live_engine_state": now.live and now.live.state.value,
+                "jobs_waiting": now.jobs_waiting,
+                "vllm": VLLM[_status(now)],
+                "pipeline_state": service.conversations.phase.value,
+                "initialized": service.live.spec is not None,
+                **({FIELD: FORM} if service.offers_voices else {}),
+                **now.also,
+                **_classic(service, now),
+            },
+            status=500 if failing else 200,
+        )
+
+    return router
+
+
+def _says_so(settings: Settings) -> bool:
+    """Whether 500 tells that it is not healthy."""
+    return (
+        settings.grpc_port is not None
+        if settings.health_errors is None
+        else (settings.health_errors)
+    )
+
+
+def _classic(service: Service, now: Health) -> dict[str, Any]:
+    """What those read who had the server whose wire gRPC is."""
+    pids = sum(one.worker_pid is not None for one in now.engines.values())
+    crashes = sum(one.crashes for one in now.engines.values())
+    return {
+        "grpc_running": "grpc_port" in now.also,
+        "model_pool_healthy": now.trouble is None,
+        **prometheus.health(service.tally, now.live_sessions, now.jobs_waiting, pids, crashes),
+    }
+
+
+def _status(now: Health) -> str:
+    if now.stopping:
+        return "stopping"
+    return "ok" if now.loading is None else "loading"
+
+
+class Probe(BaseModel):
+    """Whether it is so, and why not."""
+
+    status: str = Field(examples=["ok"])
+    reason: str | None = Field(
+        None,
+        examples=["stopping"],
+        description="starting, stopping, engine_stuck, too_many_timeouts or too_many_failures.",
+    )
+
+
+class Metrics(BaseModel):
+    """What was counted: at the top by the names of the server whose dashboards read them."""
+
+    active_sessions: int
+    active_vad_utterances: int
+    vad_triggers_total: int
+    decode_cancelled: int
+    decode_orphaned: int
+    error_counts: dict[str, int]
+    decode_latency_total: float
+    decode_latency_count: int
+    decode_latency_max: float
+    decode_buffer_wait_total: float
+    decode_buffer_wait_count: int
+    decode_buffer_wait_max: float
+    decode_queue_wait_total: float
+    decode_queue_wait_count: int
+    decode_queue_wait_max: float
+    decode_response_emit_total: float
+    decode_response_emit_count: int
+    decode_response_emit_max: float
+    rtf_total: float
+    rtf_count: int
+    rtf_max: float
+    active_sessions_by_api: dict[str, int] | None = Field(
+        None, description="By owner; there with the setting 'metrics_owners'."
+    )
+    vibevoice: dict[str, Any] = Field(
+        description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
+    )
+
+
+class Process(BaseModel):
+    """The service's own process, without those of engines."""
+
+    pid: int
+    cpu_percent: float = Field(description="Of one processor, since the last question.")
+    rss_bytes: int
+    vms_bytes: int
+    threads: int
+
+
+class Memory(BaseModel):
+    """The host's memory."""
+
+    memory_total_bytes: int
+    memory_available_bytes: int
+    memory_percent: float
+
+
+class Gpu(BaseModel):
+    """The GPU that is used, as it was seen last; null where the driver does not say."""
+
+    index: int
+    name: str
+    utilization_gpu: int | None
+    utilization_memory: int | None
+    memory_total_mib: int
+    memory_used_mib: int
+    temperature_gpu: int | None
+
+
+class System(BaseModel):
+    """The machine."""
+
+    timestamp: float = Field(description="Seconds since 1970.")
+    platform: str
+    python: str
+    cpu_count: int
+    load_avg: list[float]
+    process: Process
+    system: Memory
+    gpus: list[Gpu]
+
+
+class Refused(BaseModel):
+    """Why not, by the numbers of the original; `error` is the code that every wire knows."""
+
+    code: str = Field(examples=["ERR4003"])
+    message: str = Field(examples=["Model not found or is default"])
+    error: str = Field(examples=["model_not_found"])
+    detail: str
+    hint: str
+
+
+class Loading(BaseModel):
+    """It is being loaded; `/admin/list_models` tells what came of it."""
+
+    status: str = Field(examples=["loading_started"])
+    message: str
+    ignored: list[str] = Field(description="Fields that mean nothing here.")
+
+
+class Unloaded(BaseModel):
+    """It is gone, or (202) goes once the job that runs has ended."""
+
+    status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
+    model_id: str
+
+
+class Model(BaseModel):
+    """A model and the engine that works with it."""
+
+    id: str = Field(examples=["default"])
+    role: str = Field(examples=["files"], description="files or live.")
+    engine: str
+    precision: str
+    state: str = Field(examples=["ready"])
+
+
+class Models(BaseModel):
+    """Those that are there."""
+
+    models: list[str] = Field(examples=[["default"]])
+    details: list[Model]
+    loading: list[str] = Field(description="Those that are on their way.")
+    failed: dict[str, str] = Field(
+        description="The last one that did not load: the code of its error by its name."
+    )
+
+
+LOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model_id"],
+                    "properties": {
+                        "model_id": {"type": "string", "maxLength": 100},
+                        "model_path": {"type": "string"},
+                        "model_size": {"type": "string"},
+                        "device": {"type": "string"},
+                        "compute_type": {"type": "string"},
+                        "language": {"type": "string"},
+                    },
+                },
+                "example": {"model_id": "other", "model_path": "/models/whisper-small"},
+            }
+        },
+    }
+}
+UNLOAD: dict[str, Any] = {
+    "parameters": [
+        {"name": "model_id", "in": "query", "required": True, "schema": {"type": "string"}},
+        {
+            "name": "drain_timeout_sec",
+            "in": "query",
+            "schema": {"type": "number", "minimum": 0, "maximum": 3600},
+        },
+    ]
+}
+
+
+METRICS = ("/metrics", "/metrics.json", "/system")
+UNKEPT = {"Cache-Control": "no-store"}
+TEXT: dict[str, Any] = {
+    "content": {
+        form: {"schema": {"type": "string"}}
+        for form in ("text/plain", "application/openmetrics-text")
+    }
+}
+
+
+def is_open(settings: Settings, asked: Asked) -> bool:
+    """Whether a request is for numbers that everybody gets who may come at all."""
+    return settings.metrics_open and asked["type"] == "http" and asked["path"] in METRICS
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    machine = Machine()
+
+    def admit(request: Request) -> None:
+        if not is_open(service.settings, request.scope):
+            caller_of(request).demand(Scope.METRICS)
+
+    @router.get(
+        "/metrics",
+        summary="What was counted, for Prometheus",
+        response_class=Response,
+        responses={200: TEXT, **PROBLEMS},
+    )
+    async def metrics(request: Request) -> Response:
+        admit(request)
+        if not library_is_here():
+            await asyncio.to_thread(import_library)
+        own = [*metrics_gauges.measured(service, service.health()), *service.tally.measured()]
+        other = prometheus.gauges(metrics_gauges.nested(service))
+        accept = ", ".join(request.headers.getlist("accept"))
+        page, media_type = exposition(own, other, PREFIX, accept)
+        return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **UNKEPT})
+
+    @router.get(
+        "/metrics.json",
+        summary="The same as JSON",
+        response_model=Metrics,
+        responses=PROBLEMS,
+    )
+    async def metrics_json(request: Request) -> Response:
+        admit(request)
+        return json_response(metrics_gauges.as_json(service, service.health()), headers=UNKEPT)
+
+    @router.get(
+        "/system",
+        summary="The machine, our process on it, and the GPU",
+        response_model=System,
+        responses=PROBLEMS,
+    )
+    async def system(request: Request) -> Response:
+        admit(request)
+        facts = machine.facts()
+        return json_response(
+            {**facts, "gpus": metrics_gauges.gpus(service.health())}, headers=UNKEPT
+        )
+
+    _add_probes(router, service)
+    return router
+
+
+def _add_probes(router: APIRouter, service: Service) -> None:
+    @router.get("/healthz/live", summary="Whether the service runs", response_model=Probe)
+    async def live() -> Response:
+        return _probe("")
+
+    @router.get(
+        "/healthz/startup",
+        summary="Whether the service has started",
+        response_model=Probe,
+        responses={503: {"model": Probe}},
+    )
+    async def startup() -> Response:
+        return _probe("starting" if service.health().starting else "")
+
+    @router.get(
+        "/healthz/ready",
+        summary="Whether the service takes work",
+        response_model=Probe,
+        responses={503: {"model": Probe}},
+    )
+    async def ready() -> Response:
+        return _probe(metrics_gauges.why_not_ready(service.health()))
+
+
+def _probe(why_not: str) -> Response:
+    body = {"status": "unavailable", "reason": why_not} if why_not else {"status": "ok"}
+    return json_response(body, status=503 if why_not else 200, headers=UNKEPT)

@@ -1,0 +1,359 @@
+"""Page at / and its API /v1/page.
+
+All else the page asks for at the addresses that everybody has.
+
+The page is the same for everybody and holds nothing of anybody, so it is given to whoever may come
+at all; what it shows it asks for with a token, where one is wanted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel, Field
+from starlette import types
+from starlette.datastructures import Headers
+from starlette.routing import Match, Route
+
+from sidecar import __version__, errors
+from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.responses import json_response, media_type
+from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http.upload import read_json
+from sidecar.auth.identity import Identity, Proof, Scope
+from sidecar.auth.startup_token import LASTS_S, Handover
+from sidecar.concurrency import Threads
+from sidecar.service import system_checks
+from sidecar.service.facade import Service
+
+FOLDER = Path(__file__).parent / "static"
+ASSETS = "/page"
+"""Below it all files lie, under a digest of them all: what has a name never changes."""
+FRONT = "index.html"
+LATE = "conversation/"
+"""What few visitors want is fetched when they do."""
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_BASE, _MODULES = b"{{base}}", b"{{modules}}"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file: plainly, and by gzip."""
+
+    body: bytes
+    compressed: bytes
+    media_type: str
+
+    @classmethod
+    def of(cls, name: str, body: bytes) -> File:
+        """A file with what is in it."""
+        return cls(body, gzip.compress(body, 9, mtime=0), MEDIA_TYPES[Path(name).suffix])
+
+
+class Files:
+    """All of them, read when the first is asked for: who looks at no page pays for none."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all is read: then nothing here waits for a disk."""
+        return {"front", "digest"} <= self.__dict__.keys()
+
+    def get(self, digest: str, name: str) -> File | None:
+        """A file by its name under a digest; None if there is none, or it is of another build."""
+        return self._all.get(name) if digest == self.digest else None
+
+    @cached_property
+    def front(self) -> File:
+        """The page itself, which knows the digest of the rest, and has its modules fetched at
+        once instead of one after the other."""
+        base = f"{ASSETS}/{self.digest}"
+        names = [name for name in self._all if name.endswith(".js") and not name.startswith(LATE)]
+        links = "\n".join(f'    <link rel="modulepreload" href="{base}/{name}">' for name in names)
+        body = (self._folder / FRONT).read_bytes()
+        return File.of(FRONT, body.replace(_BASE, base.encode()).replace(_MODULES, links.encode()))
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all files with their names."""
+        said = hashlib.sha256((self._folder / FRONT).read_bytes())
+        for name, file in self._all.items():
+            said.update(f"{name}\0{len(file.body)}\0".encode() + file.body)
+        return said.hexdigest()[:16]
+
+    @cached_property
+    def _all(self) -> Mapping[str, File]:
+        paths = sorted(
+            path
+            for path in self._folder.rglob("*")
+            if path.suffix in MEDIA_TYPES and path.name != FRONT
+        )
+        names = [path.relative_to(self._folder).as_posix() for path in paths]
+        return {
+            name: File.of(name, path.read_bytes()) for name, path in zip(names, paths, strict=True)
+        }
+
+
+T = TypeVar("T")
+PATH = "/"
+SESSIONS = "/v1/page/sessions"
+"""Where the word of a link is exchanged for its token."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""Nothing from elsewhere, nothing inline, no text that becomes markup, and no page around it."""
+STRICT: Mapping[str, str] = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+LASTING = "public, max-age=31536000, immutable"
+
+
+def is_open(scope: types.Scope) -> bool:
+    """Whether a request is for what everybody gets: the page, its files, or a token for a word."""
+    if scope["type"] != "http":
+        return False
+    path = scope["path"]
+    if path == SESSIONS:
+        return bool(scope["method"] == "POST")
+    reads = scope["method"] in ("GET", "HEAD")
+    return reads and (path.startswith(f"{ASSETS}/") or (path == PATH and wants_page(scope)))
+
+
+def wants_page(scope: types.Scope) -> bool:
+    """Whether a request asks for HTML by name, as browsers do; `*/*` is a program's."""
+    accepts = ",".join(Headers(scope=scope).getlist("accept")).lower()
+    kinds = [part.partition(";")[0].strip() for part in accepts.split(",")]
+    return "text/html" in kinds
+
+
+class _Front(Route):
+    """A route that is there for who wants a page; for others it is not."""
+
+    def matches(self, scope: types.Scope) -> tuple[Match, types.Scope]:
+        if scope["type"] == "http" and not wants_page(scope):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page and its files; after this no route is in front of it."""
+    files, reading = Files(), Threads("page", 1)
+
+    async def have(which: Callable[[], T]) -> T:
+        return which() if files.ready else await reading.run(which)
+
+    async def front(request: Request) -> Response:
+        page = await have(lambda: files.front)
+        said = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", **STRICT}
+        return _answer(request, page, said, f'"{files.digest}"')
+
+    async def asset(request: Request) -> Response:
+        digest, name = request.path_params["digest"], request.path_params["name"]
+        file = await have(lambda: files.get(digest, name))
+        if file is None:
+            raise errors.NotFound()
+        said = {"Cache-Control": LASTING, "Vary": "Accept-Encoding", **STRICT}
+        return _answer(request, file, said)
+
+    app.router.routes.insert(0, _Front(PATH, front, methods=["GET"]))
+    app.router.routes.append(Route(ASSETS + "/{digest}/{name:path}", asset, methods=["GET"]))
+
+
+def _answer(request: Request, file: File, said: Mapping[str, str], tag: str = "") -> Response:
+    headers = dict(said) | ({"ETag": tag} if tag else {})
+    if tag and tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    coded = "gzip" in request.headers.get("accept-encoding", "")
+    if coded:
+        headers["Content-Encoding"] = "gzip"
+    body = file.compressed if coded else file.body
+    return Response(body, media_type=file.media_type, headers=headers)
+
+
+class Link(BaseModel):
+    """A link that opens the page with the token that asked for it, once."""
+
+    path: str = Field(examples=["/#open=9s2…"], description="To be put behind the address.")
+    expires_in: float = Field(examples=[120.0], description="Seconds.")
+
+
+_SIGNED_IN_AS = Field(
+    None, description="The name in a signed token; missing for every other.", examples=["anna"]
+)
+
+
+class Session(BaseModel):
+    """What the word of a link stood for."""
+
+    token: str
+    signed_in_as: str | None = _SIGNED_IN_AS
+
+
+class Finding(BaseModel):
+    """Something that is missing or wrong, and what to do."""
+
+    topic: str = Field(examples=["uploads"])
+    state: Literal["absent", "warning", "bad"]
+    text: str
+    remedy: str
+
+
+class Engine(BaseModel):
+    """What hears."""
+
+    name: str = Field(examples=["moonshine"])
+    title: str
+    precisions: list[str] = Field(description="The first is its own choice.")
+    languages: list[str] = Field(description="Empty where it takes any.")
+    diarizes: bool
+    planned: bool = Field(description="Whether its memory is planned: /v1/estimate says how.")
+
+
+class About(BaseModel):
+    """What the page has to know, beside what the other wires say."""
+
+    version: str
+    engine: Engine
+    may_reload: bool
+    keeps_seconds: float = Field(description="How long a result waits to be fetched.")
+    keeps_jobs: bool = Field(description="Whether jobs outlive the service.")
+    keeps_recordings: bool = Field(description="Whether recordings of jobs that are done stay.")
+    people: bool = Field(description="Whether voices of people may be stored: /v1/people.")
+    longest_audio_seconds: float
+    findings: list[Finding] = Field(
+        description="Only for who asks from this machine: they name folders of it."
+    )
+    signed_in_as: str | None = _SIGNED_IN_AS
+
+
+SESSION: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["word"],
+                "properties": {"word": {"type": "string", "description": "Of the link."}},
+            },
+            "example": {"word": "9s2…"},
+        }
+    },
+}
+
+
+OPENS = "/#open="
+"""Before the word of a link: what stands behind a '#' is sent to nobody and is in no log."""
+UNREAD = {"Cache-Control": "no-store"}
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    handover, looking = Handover[dict[str, str]](), Threads("findings", 1)
+
+    @router.post(
+        "/v1/page/links",
+        summary="A link that opens the page, once, with the token of this request",
+        status_code=201,
+        response_model=Link,
+        responses=PROBLEMS,
+    )
+    async def link(request: Request) -> Response:
+        _, _, token = request.headers.get("authorization", "").partition(" ")
+        caller, path = caller_of(request), "/"
+        if token := token.strip():
+            opened = {"token": token, **_signed_in_as(caller)}
+            path = f"{OPENS}{handover.give(opened, caller.owner)}"
+        return json_response({"path": path, "expires_in": LASTS_S}, 201, UNREAD)
+
+    @router.post(
+        SESSIONS,
+        summary="The token that a link stands for; the link is used up",
+        response_model=Session,
+        responses=PROBLEMS,
+        openapi_extra={"requestBody": SESSION},
+    )
+    async def session(request: Request) -> Response:
+        if media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported(hint="Send application/json.")
+        word = (await read_json(request, service.settings)).get("word")
+        if not isinstance(word, str):
+            raise errors.FieldMissing("The field 'word' is missing.")
+        return json_response(handover.take(word), headers=UNREAD)
+
+    @router.get(
+        "/v1/page/about",
+        summary="What the engine can do, and what is missing",
+        response_model=About,
+        responses=PROBLEMS,
+    )
+    async def about(request: Request) -> Response:
+        caller = caller_of(request)
+        found: list[dict[str, str]] = []
+        if Scope.AUDIO_PATH in caller.scopes:
+            found = await looking.run(lambda: list(_amiss(service)))
+        settings, spec = service.settings, service.spec
+        body: dict[str, Any] = {
+            "version": __version__,
+            "engine": {
+                "name": spec.name,
+                "title": spec.title,
+                "precisions": [one.value for one in spec.precisions],
+                "languages": list(spec.languages),
+                "diarizes": spec.diarizes,
+                "planned": spec.planned,
+            },
+            "may_reload": Scope.RELOAD in caller.scopes,
+            "keeps_seconds": settings.job_retention,
+            "keeps_jobs": settings.keeps_jobs,
+            "keeps_recordings": settings.keeps_jobs and settings.keep_recordings_mb > 0,
+            "people": settings.people,
+            "longest_audio_seconds": settings.max_audio_hours * 3600,
+            "findings": found,
+            **_signed_in_as(caller),
+        }
+        return json_response(body, headers=UNREAD)
+
+    return router
+
+
+def _signed_in_as(caller: Identity) -> dict[str, str]:
+    """Return the name in the caller's signed token, for the page to show; nothing without one."""
+    return {"signed_in_as": caller.subject} if caller.proof is Proof.JWT else {}
+
+
+def _amiss(service: Service) -> Iterator[dict[str, str]]:
+    """What is not as it might be; what is good needs no words."""
+    for finding in system_checks.around(service.settings):
+        if finding.state is not system_checks.State.GOOD:
+            yield {
+                "topic": finding.topic,
+                "state": finding.state.name.lower(),
+                "text": finding.text,
+                "remedy": finding.remedy,
+            }

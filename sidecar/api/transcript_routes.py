@@ -1,0 +1,302 @@
+"""Routes of a job's transcript (edits) and recording (audio, ranges)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from itertools import islice
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from sidecar import clock, errors
+from sidecar.api import job_schemas
+from sidecar.api.http.request_headers import caller_of, lasting, range_of
+from sidecar.api.http.responses import json_response, media_type, problem
+from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http.upload import read_json
+from sidecar.audio.audio_format import HEAD_BYTES, sniff
+from sidecar.interfaces.request_options import parse_whole
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.owned_jobs import Part
+from sidecar.service.facade import Service
+from sidecar.storage.encryption import SealedFile
+from sidecar.transcripts.edit_serialization import step_values, wished_of
+from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript_edits import History, speakers_in
+from sidecar.transcripts.transcript_formats import segment_body, speaker_label
+
+USUAL, MOST = 100, 1000
+"""Entries of a history that are told at once: of 100 bytes at the least, of 64 KiB at the most."""
+_ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
+
+
+def etag_of(job: JobRecord) -> str:
+    """The revision of a job's transcript, as `ETag` has it."""
+    return f'"{job.history.revision}"'
+
+
+def revisions_in(request: Request, header: str) -> set[int] | None:
+    """Those that a header names; None without one, or if any will do.
+
+    Raises:
+        errors.FieldInvalid: it names none that could be ours.
+    """
+    given = ",".join(request.headers.getlist(header)).strip()
+    if given in ("", "*"):
+        return None
+    found = [_ETAG.fullmatch(one.strip()) for one in given.split(",") if one.strip()]
+    tags = [one[1] for one in found if one is not None]
+    if not tags or len(tags) < len(found):
+        raise errors.FieldInvalid(
+            f"'{header}' has no ETag in it.",
+            hint="Send the ETag of the transcript as it came, with its quotes.",
+        )
+    return {int(one) for one in tags if one.isascii() and one.isdigit()}
+
+
+def unchanged(request: Request, job: JobRecord) -> bool:
+    """Whether the client has this revision already (`If-None-Match`)."""
+    revisions = revisions_in(request, "If-None-Match")
+    return revisions is not None and job.history.revision in revisions
+
+
+def add_editing(router: APIRouter, service: Service) -> None:
+    """The routes."""
+
+    @router.patch(
+        "/{job_id}/transcript",
+        summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
+        response_model=job_schemas.Edited,
+        responses=PROBLEMS,
+        openapi_extra=job_schemas.EDIT,
+    )
+    async def edit(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        await service.owned.transcript(caller, job_id)  # before anything of the body is read
+        revisions = revisions_in(request, "If-Match")
+        if media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported("An edit is sent as JSON.")
+        fields = await read_json(request, service.settings)
+        if "operations" not in fields:
+            raise errors.FieldMissing("The field 'operations' is missing.")
+        if more := [name for name in fields if name != "operations"]:
+            raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
+        wished = wished_of(fields["operations"])
+        done = await service.edits.edit(caller, job_id, wished, revisions)
+        body = edited_body(done.before, done.job)
+        if done.parts:
+            body["parts"] = [part_body(one) for one in done.parts]
+        return json_response(body, headers={"ETag": etag_of(done.job)})
+
+    @router.get(
+        "/{job_id}/transcript/history",
+        summary="What was done to a transcript, the oldest first",
+        response_model=job_schemas.History,
+        responses=PROBLEMS,
+        openapi_extra=job_schemas.HISTORY,
+    )
+    async def history(request: Request, job_id: str) -> Response:
+        job, _ = await service.owned.transcript(caller_of(request), job_id)
+        limit = parse_whole("limit", request.query_params.get("limit"), 1, MOST) or USUAL
+        history = job.history
+        first = max(0, len(history.entries) - limit)
+        entries = [
+            {
+                "at": clock.for_people(entry.at),
+                "operations": step_values(entry.operations),
+                "undone": number >= history.applied,
+            }
+            for number, entry in islice(enumerate(history.entries), first, None)
+        ]
+        body = {**counts_body(history), "first": first, "entries": entries}
+        return json_response(body, headers={"ETag": etag_of(job)})
+
+
+def counts_body(history: History) -> dict[str, Any]:
+    """Which revision there is, and how many steps there are in both directions."""
+    return {
+        "revision": history.revision,
+        "undo": history.applied,
+        "redo": len(history.entries) - history.applied,
+    }
+
+
+def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
+    """What an edit came to: the segments that are not as they were, and who there is now."""
+    assert job.transcript is not None
+    after = job.transcript
+    return {
+        **counts_body(job.history),
+        "speakers": [
+            {"speaker": speaker_label(one), "name": after.name_of(one)}
+            for one in speakers_in(after)
+        ],
+        "segments": list(_changed(before, after)),
+    }
+
+
+def part_body(part: Part) -> dict[str, Any]:
+    """A speaker that was split by voice, and which segments went where."""
+    return {
+        "speaker": speaker_label(part.speaker),
+        "likeness": part.likeness,
+        "groups": [
+            {"speaker": speaker_label(speaker), "segments": [*segments]}
+            for speaker, segments in part.segments
+        ],
+    }
+
+
+def _changed(before: Transcript, after: Transcript) -> Iterator[dict[str, Any]]:
+    names: list[dict[int | None, str | None]] = [
+        {one.speaker: one.name for one in each.voices} for each in (before, after)
+    ]
+    pairs = zip(before.segments, after.segments, strict=True)
+    for index, (old, new) in enumerate(pairs):
+        was, name = (each.get(new.speaker) for each in names)
+        if old != new or was != name:
+            yield {"index": index, "segment": segment_body(new, after.name_of(new.speaker))}
+
+
+log = logging.getLogger(__name__)
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "wav": ("audio/wav", "wav"),
+    "rf64": ("audio/wav", "wav"),
+    "w64": ("audio/x-w64", "w64"),
+    "flac": ("audio/flac", "flac"),
+    "ogg": ("audio/ogg", "ogg"),
+    "mp3": ("audio/mpeg", "mp3"),
+    "aiff": ("audio/aiff", "aiff"),
+    "au": ("audio/basic", "au"),
+    "caf": ("audio/x-caf", "caf"),
+    "mp4": ("video/mp4", "mp4"),
+    "matroska": ("video/x-matroska", "mkv"),
+    "asf": ("video/x-ms-asf", "wma"),
+    "aac": ("audio/aac", "aac"),
+    "amr": ("audio/amr", "amr"),
+}
+"""Of each container (`audio.audio_format`): its media type, and how names of its files end."""
+_UNKNOWN = ("application/octet-stream", "bin")
+SAFE: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""It came from somebody, and is nothing but bytes to be played: no page, and in no cache."""
+
+
+def kind_of(head: bytes) -> tuple[str, str]:
+    """The media type of a recording by its first bytes, and how its name may end."""
+    container = sniff(head)
+    name = container.name if container is not None else ""
+    if name == "matroska" and b"webm" in head[:64]:
+        return "audio/webm", "webm"
+    if name == "mp4" and head[4:11] in (b"ftypM4A", b"ftypM4B"):
+        return "audio/mp4", "m4a"
+    return KINDS.get(name, _UNKNOWN)
+
+
+class _Played(Response):
+    """Bytes of a recording, opened as they are taken. What is found broken in the middle ends the
+    connection before its announced end, which tells whoever listens."""
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        file: SealedFile,
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(status_code=status, headers=dict(headers))
+        self._pieces, self._file = pieces, file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        sending = asyncio.ensure_future(self._send_all(send))
+        leaving = asyncio.ensure_future(_left(receive))
+
+        def sent_away() -> None:
+            leaving.cancel()
+
+        try:
+            with lasting(scope, sent_away):
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.wait({sending, leaving})
+            self._file.close()
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send_all(self, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        try:
+            async with aclosing(self._pieces) as pieces:
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except (errors.AudioLost, errors.StorageUnreachable) as error:
+            log.warning("a recording broke off while it was played: %s", error.detail)
+            return
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def add_listening(router: APIRouter, service: Service) -> None:
+    """The route."""
+
+    @router.get(
+        "/{job_id}/audio",
+        summary="The recording itself, where it is kept",
+        response_class=Response,
+        responses=job_schemas.AUDIO,
+        openapi_extra=job_schemas.RANGE,
+    )
+    async def audio(request: Request, job_id: str) -> Response:
+        file = await service.recordings.open(caller_of(request), job_id)
+        try:
+            return await _answer(request, service, job_id, file)
+        except BaseException:
+            file.close()
+            raise
+
+
+async def _answer(request: Request, service: Service, job_id: str, file: SealedFile) -> Response:
+    media_type, ending = kind_of(await service.recordings.read(file, 0, HEAD_BYTES))
+    tag = f'"{job_id}"'  # a recording never changes
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f'attachment; filename="recording-{job_id[:8]}.{ending}"',
+        "Content-Type": media_type,
+        "ETag": tag,
+        **SAFE,
+    }
+    begin, end, status = 0, file.size, 200
+    asked, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
+    if asked and same:
+        try:
+            span = range_of(asked, file.size)
+        except errors.RangeUnsatisfiable as error:
+            file.close()
+            refused = problem(error)
+            refused.headers["Content-Range"] = f"bytes */{file.size}"
+            return refused
+        if span is not None:
+            (begin, end), status = span, 206
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
+    headers["Content-Length"] = str(end - begin)
+    if request.scope.get("head"):  # nobody reads on
+        end = begin
+    return _Played(service.recordings.pieces(file, begin, end), file, status, headers)

@@ -1,0 +1,245 @@
+"""Container detection by first bytes, WAV header parser, completeness of files.
+
+Pure Python, so the service itself may look: plain PCM, which is what most hosts send, needs no
+process of its own to be judged.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container format.
+
+    ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``in_process`` whether
+    libsndfile is tried first.
+    """
+
+    name: str
+    demuxer: str
+    in_process: bool = False
+
+
+WAV = Container("wav", "wav", in_process=True)
+RF64 = Container("rf64", "wav", in_process=True)
+W64 = Container("w64", "w64", in_process=True)
+FLAC = Container("flac", "flac", in_process=True)
+OGG = Container("ogg", "ogg", in_process=True)
+MP3 = Container("mp3", "mp3", in_process=True)
+AIFF = Container("aiff", "aiff", in_process=True)
+AU = Container("au", "au", in_process=True)
+CAF = Container("caf", "caf", in_process=True)
+MP4 = Container("mp4", "mov")
+MATROSKA = Container("matroska", "matroska")
+ASF = Container("asf", "asf")
+ADTS = Container("aac", "aac")
+AMR = Container("amr", "amr")
+
+CONTAINERS = (
+    *(WAV, RF64, W64, FLAC, OGG, MP3, AIFF, AU, CAF),
+    *(MP4, MATROSKA, ASF, ADTS, AMR),
+)
+
+_MAGIC: tuple[tuple[bytes, Container], ...] = (
+    (b"fLaC", FLAC),
+    (b"OggS", OGG),
+    (b".snd", AU),
+    (b"caff", CAF),
+    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", W64),
+    (b"\x1aE\xdf\xa3", MATROSKA),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", ASF),
+    (b"#!AMR", AMR),
+)
+_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
+
+
+def sniff(head: bytes) -> Container | None:
+    """The container that ``head`` (the first `HEAD_BYTES` of a file) begins, None for none."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return WAV
+    if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return RF64
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return AIFF
+    if head[4:8] in _MP4_BOXES:
+        return MP4
+    for magic, container in _MAGIC:
+        if head.startswith(magic):
+            return container
+    return _sniff_frames(head)
+
+
+def _sniff_frames(head: bytes) -> Container | None:
+    """Formats without a magic number: a tag, or two frames in a row that agree."""
+    if head[:3] == b"ID3" and len(head) >= 10:
+        size = 0
+        for byte in head[6:10]:
+            size = size << 7 | byte & 0x7F
+        behind = head[10 + size :]
+        if behind[:4] == b"fLaC":
+            return FLAC
+        return (_sniff_frames(behind) if len(behind) >= 4 else None) or MP3
+    if length := adts_frame_length(head):
+        return ADTS if len(head) <= length or adts_frame_length(head[length:]) else None
+    if length := mpeg_frame_length(head):
+        return MP3 if len(head) <= length + 3 or mpeg_frame_length(head[length:]) else None
+    return None
+
+
+def adts_frame_length(head: bytes) -> int:
+    """Bytes of the ADTS frame (ISO 13818-7) that begins here, 0 for none."""
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 0xF > 12:
+        return 0
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return length if length >= 7 else 0
+
+
+_BITRATES = {  # kbit/s by (MPEG-1?, layer), ISO 11172-3 / 13818-3
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+def mpeg_frame_length(head: bytes) -> int:
+    """Bytes of the MPEG audio frame that begins here, 0 for none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    bitrate_index, rate_index, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if version == 1 or layer == 4 or bitrate_index in (0, 15) or rate_index == 3:
+        return 0
+    bitrate = _BITRATES[version == 3, layer][bitrate_index] * 1000
+    rate = _RATES[version][rate_index]
+    if layer == 1:
+        return (12 * bitrate // rate + padding) * 4
+    samples_per_byte = 72 if layer == 3 and version != 3 else 144
+    return samples_per_byte * bitrate // rate + padding
+
+
+UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
+"""Data sizes that recorders write when they cannot go back to correct the header."""
+_PCM = 1
+_FORMAT = struct.Struct("<HHIIHH")
+_MOST_CHUNKS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class WavHeader:
+    """What a wav file says of itself, and what is there."""
+
+    encoding: int
+    channels: int
+    rate: int
+    frame_bytes: int
+    bits: int
+    claimed_bytes: int
+    present_bytes: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether samples are missing at the end."""
+        return self.claimed_bytes not in UNKNOWN_SIZES and self.claimed_bytes > self.present_bytes
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is 16-bit PCM whose numbers agree with each other."""
+        return (
+            self.encoding == _PCM
+            and self.bits == 16
+            and self.channels > 0
+            and self.frame_bytes == 2 * self.channels
+            and self.claimed_bytes not in UNKNOWN_SIZES
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Length of what is there; only of a file that `is_plain`."""
+        frames = min(self.claimed_bytes, self.present_bytes) // self.frame_bytes
+        return frames / self.rate
+
+
+def read_at(fd: int, position: int, count: int) -> bytes:
+    """Bytes of an open file, without moving its position where the system can."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, count, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.read(fd, count)
+
+
+def read_header(fd: int) -> WavHeader | None:
+    """The header of an open file, None where it has none."""
+    size = os.fstat(fd).st_size
+    head = read_at(fd, 0, 12)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return None
+    position, layout = 12, (0, 0, 0, 0, 0, 0)
+    for _ in range(_MOST_CHUNKS):
+        chunk = read_at(fd, position, 8 + _FORMAT.size)
+        if len(chunk) < 8:
+            return None
+        length = int.from_bytes(chunk[4:8], "little")
+        if chunk[:4] == b"fmt " and len(chunk) == 8 + _FORMAT.size:
+            layout = _FORMAT.unpack_from(chunk, 8)
+        if chunk[:4] == b"data":
+            encoding, channels, rate, _, frame_bytes, bits = layout
+            return WavHeader(
+                encoding, channels, rate, frame_bytes, bits, length, size - position - 8
+            )
+        position += 8 + length + length % 2
+    return None
+
+
+_TAIL_BYTES = 65_536
+_MAX_BOXES = 4096
+
+
+def is_truncated(fd: int, container: Container) -> bool:
+    """Whether an open file broke off; False where the format does not tell."""
+    if container is WAV:
+        header = read_header(fd)
+        return header is not None and header.is_short
+    if container is OGG:
+        return _ogg_has_no_end(fd)
+    if container is MP4:
+        return _mp4_is_short(fd)
+    return False
+
+
+def _ogg_has_no_end(fd: int) -> bool:
+    """Whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section 6)."""
+    size = os.fstat(fd).st_size
+    tail = read_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    last = tail.rfind(b"OggS")
+    if last < 0 or last + 27 > len(tail):
+        return True
+    lengths = tail[last + 27 : last + 27 + tail[last + 26]]
+    whole = last + 27 + tail[last + 26] + sum(lengths) <= len(tail)
+    return not whole or not tail[last + 5] & 0x04
+
+
+def _mp4_is_short(fd: int) -> bool:
+    """Whether a top-level box claims more bytes than there are (ISO 14496-12, section 4.2)."""
+    size = os.fstat(fd).st_size
+    position = 0
+    for _ in range(_MAX_BOXES):
+        header = read_at(fd, position, 16)
+        length = int.from_bytes(header[:4])
+        if length == 1:
+            length = int.from_bytes(header[8:])
+        if len(header) < 8 or length < 8:  # the end, a box up to the end, or no box at all
+            return False
+        position += length
+        if position > size:
+            return True
+    return False

@@ -1,0 +1,396 @@
+"""Audio sources: uploads in a spool file, files named by a client, persistent references.
+
+Both end as one open descriptor with no name that matters any more. The descriptor is what travels
+to the workers; whoever holds the source closes it.
+
+All that is here waits for a disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from sidecar import errors
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MANY = {errno.EMFILE, errno.ENFILE}
+_DESCRIPTORS = ("/proc/", "/dev/fd/")
+_MOST_LINKS = 40
+"""What Linux follows; it refuses the next."""
+OUTSIDE = "'audio_path' lies outside of the folders that are allowed."
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class AudioSource:
+    """An open recording; closing it is the last that is heard of an upload."""
+
+    def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
+        self._fd: int | None = fd
+        self.path = path
+        """What a client called it, of a file of the client's."""
+        self.spooled = spooled
+        """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
+        self._settled: Callable[[], None] | None = None
+
+    def when_settled(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called once this has become a job, or nothing."""
+        self._settled = tell
+
+    def settle(self) -> None:
+        """Say that it has; a second time does nothing."""
+        tell, self._settled = self._settled, None
+        if tell is not None:
+            tell()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, readable and seekable."""
+        if self._fd is None:
+            raise ValueError("this source is closed")
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor; an upload's bytes are gone with it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        self.settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Spool:
+    """An upload on its way in: memory at first, then a file without a name.
+
+    Whoever adds to it calls `spill` once `pending` has grown to `MEMORY_BYTES`; it may wait for a
+    disk, as `finish` may. A small recording never sees one where the system has files in memory.
+    """
+
+    MEMORY_BYTES = 2 << 20
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._pending = bytearray()
+        self._turn, self._over = threading.Lock(), False
+        self.size = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are still in our own memory."""
+        return len(self._pending)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `finish` will need no disk, and so not wait for one."""
+        small = self._file is None and self.pending <= self.MEMORY_BYTES
+        return small and sys.platform == "linux"
+
+    def add(self, data: bytes | memoryview[int]) -> None:
+        """Append ``data``."""
+        self._pending += data
+        self.size += len(data)
+
+    def spill(self) -> None:
+        """Write what is pending to a file in the folder (the system's own if there is none).
+
+        Raises:
+            errors.DiskFull: there is no room.
+            errors.SpoolUnwritable: the folder cannot be written.
+            errors.UploadsFull: as many files are open as may be.
+        """
+        with self._at_work():
+            self._spill()
+
+    def finish(self) -> AudioSource:
+        """Hand everything over as a source; the spool is closed.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
+        """
+        with self._at_work():
+            if self.in_memory:
+                self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
+            self._spill()
+            assert self._file is not None
+            source = AudioSource(os.dup(self._file.fileno()), spooled=True)
+            self._over = True
+        return source
+
+    def close(self) -> None:
+        """Let go of everything; without `finish` the bytes are gone. A thread that writes them just
+        now closes the file itself."""
+        self._over = True
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._file is not None:
+                    self._file.close()
+                self._pending = bytearray()
+            finally:
+                self._turn.release()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        _write_all(self._file, self._pending)
+        self._pending = bytearray()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """While this lasts nobody else closes the file."""
+        try:
+            with self._turn:
+                yield
+        except OSError as error:
+            raise storage_error(error) from None
+        finally:
+            if self._over:
+                self.close()
+
+
+def _write_all(file: BinaryIO, data: bytearray) -> None:
+    with memoryview(data) as rest:
+        written = 0
+        while written < len(rest):
+            written += file.write(rest[written:])
+
+
+def storage_error(error: OSError) -> errors.SidecarError:
+    """What it means for a client that something cannot be written."""
+    if error.errno in _FULL:
+        return errors.DiskFull()
+    if error.errno in _MANY:
+        return errors.UploadsFull("As many files are open as this service may have.")
+    return errors.SpoolUnwritable(f"The folder for uploads cannot be written: {error.strerror}.")
+
+
+def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
+    """Open the file that a client named, once, without waiting for whatever it is.
+
+    ``roots``: the folders in which it must lie, links followed; none: anywhere.
+
+    Raises:
+        errors.BadRequest: no absolute path, not there, not readable, or not a regular file; one
+            outside of the roots is forbidden, there or not.
+    """
+    if not path or "\0" in path or not os.path.isabs(path):
+        raise errors.AudioPathInvalid()
+    if os.name == "nt" and path.startswith("\\\\") and not path.startswith("\\\\?\\"):
+        raise errors.AudioPathInvalid("'audio_path' names another machine.")
+    try:
+        if roots and not _lies_in(os.path.realpath(path), roots):
+            raise errors.AudioPathForbidden(OUTSIDE)
+        if _is_descriptor(path):
+            raise errors.AudioPathNotAFile()
+        fd = os.open(path, _OPEN_FLAGS)
+    except (FileNotFoundError, NotADirectoryError):
+        raise errors.AudioPathNotFound() from None
+    except PermissionError:
+        raise errors.AudioPathForbidden() from None
+    except (OSError, ValueError, UnicodeEncodeError) as error:
+        if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
+            raise errors.AudioPathNotAFile() from None
+        raise errors.AudioPathInvalid() from None
+    if not _is_plain_file(fd):
+        os.close(fd)
+        raise errors.AudioPathNotAFile()
+    if roots and not _lies_in(_path_of(fd, path), roots):  # it was another a moment ago
+        os.close(fd)
+        raise errors.AudioPathForbidden(OUTSIDE)
+    return AudioSource(fd, spooled=False, path=path)
+
+
+def _is_descriptor(path: str) -> bool:
+    """Whether the path, or a link on its way, is in a folder of open files: the ones there are
+    those of a process, ours with other clients' uploads among them."""
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(os.path.dirname(path))
+        path = os.path.join(folder, os.path.basename(path))
+        if f"{path}/".startswith(_DESCRIPTORS):
+            return True
+        try:
+            path = os.path.join(folder, os.readlink(path))
+        except OSError:  # no link: the end of the way
+            return False
+    return False
+
+
+def _lies_in(path: str, roots: Sequence[Path]) -> bool:
+    return any(Path(path).is_relative_to(os.path.realpath(root)) for root in roots)
+
+
+def _path_of(fd: int, path: str) -> str:
+    """Where the open file lies; where the system does not tell, by its name once more."""
+    if sys.platform == "linux":
+        return os.readlink(f"/proc/self/fd/{fd}")
+    return os.path.realpath(path)
+
+
+def _is_plain_file(fd: int) -> bool:
+    """Whether it is a regular file that lives on a disk, not in the kernel's imagination.
+
+    One that has no name (any more) is somebody's upload or scratch file, and not for others.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and status.st_nlink == 0):
+        return False
+    return status.st_dev not in _kernel_devices()
+
+
+def _kernel_devices() -> set[int]:
+    if sys.platform != "linux":
+        return set()
+    mounts = [Path("/proc"), Path("/sys")]
+    return {mount.stat().st_dev for mount in mounts if mount.is_mount()}
+
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An upload that this process holds open, for as long as it does. ``device`` and ``inode`` say
+    which file it is: the number of a closed descriptor is soon another's."""
+
+    fd: int
+    device: int
+    inode: int
+
+    def open(self, roots: Sequence[Path] = ()) -> AudioSource:
+        """A descriptor of its own, for as long as the caller wants; they share one position.
+
+        Raises:
+            errors.AudioLost: it is held no longer.
+        """
+        try:
+            fd = os.dup(self.fd)
+        except OSError:
+            raise errors.AudioLost() from None
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != (self.device, self.inode):
+            os.close(fd)
+            raise errors.AudioLost()
+        return AudioSource(fd, spooled=True)
+
+
+def nowhere() -> Held:
+    """Return the reference of a recording that is not kept: no descriptor has that number."""
+    return Held(-1, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An upload that was written down, by its name in the storage of recordings, and what it was
+    then: the SHA-256 of what is there, in hexadecimal digits, and how many bytes that are (None:
+    an older version wrote it). ``storage``: of which kind that is."""
+
+    name: str
+    sha256: str
+    size: int | None = None
+    storage: str = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A file that a client named, as it was then: the same file (``inode``), unchanged since
+    (``mtime``, nanoseconds since 1970)."""
+
+    path: str
+    inode: int
+    mtime: int
+
+    def open(self, roots: Sequence[Path] = ()) -> AudioSource:
+        """Open it again, by the same rules as at first (`source.open_path`).
+
+        Raises:
+            errors.BadRequest: it is not there any more, or may not be read.
+            errors.AudioLost: it is another, or was changed.
+        """
+        source = open_path(self.path, roots)
+        status = os.fstat(source.fd)
+        if (status.st_ino, status.st_mtime_ns) != (self.inode, self.mtime):
+            source.close()
+            raise errors.AudioLost("The file that was named has been changed since.")
+        return source
+
+
+AudioRef = Held | Kept | Named
+
+
+def ref_to(source: AudioSource) -> Held | Named:
+    """What an open recording is known by."""
+    status = os.fstat(source.fd)
+    if source.path is not None:
+        return Named(source.path, status.st_ino, status.st_mtime_ns)
+    return Held(source.fd, status.st_dev, status.st_ino)
+
+
+class Measured:
+    """A stream that is counted while somebody takes it."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = pieces
+        self._digest = hashlib.sha256()
+        self.size = 0
+        """Bytes that went by."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._digest.update(piece)
+            self.size += len(piece)
+            yield piece
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what went by, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+def digest_of(fd: int) -> str:
+    """The SHA-256 of a whole file, in hexadecimal digits."""
+    read = Measured(pieces(fd))
+    for _ in read:
+        pass
+    return read.sha256
+
+
+def pieces(fd: int) -> Iterator[bytes]:
+    """The whole file; where the system lets us, whoever else reads it keeps its position."""
+    at = 0
+    while piece := _read_at(fd, at):
+        at += len(piece)
+        yield piece
+
+
+def _read_at(fd: int, at: int) -> bytes:
+    if sys.platform == "win32":
+        os.lseek(fd, at, os.SEEK_SET)
+        return os.read(fd, _PIECE)
+    return os.pread(fd, _PIECE, at)

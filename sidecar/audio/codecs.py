@@ -1,0 +1,124 @@
+"""G.711 and Opus codecs.
+
+libopus does it (by PyAV, the extra `opus`), to which every browser gives packets of strangers all
+day. FFmpeg's own decoder, which PyAV has too, is not used.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+
+if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
+
+
+G711_RATE = 8_000
+"""Samples a second."""
+
+
+def _mu(byte: int) -> int:
+    byte ^= 0xFF
+    size = (((byte & 0x0F) << 3) + 0x84 << ((byte & 0x70) >> 4)) - 0x84
+    return -size if byte & 0x80 else size
+
+
+def _a(byte: int) -> int:
+    byte ^= 0x55
+    size, segment = ((byte & 0x0F) << 4) + 8, (byte & 0x70) >> 4
+    if segment:
+        size = size + 0x100 << segment - 1
+    return size if byte & 0x80 else -size
+
+
+@cache
+def _samples(expand: Callable[[int], int]) -> tuple[bytes, ...]:
+    return tuple(expand(byte).to_bytes(2, "little", signed=True) for byte in range(256))
+
+
+def from_mu_law(raw: bytes) -> bytes:
+    """16-bit samples, little-endian, twice as many bytes."""
+    return b"".join(map(_samples(_mu).__getitem__, raw))
+
+
+def from_a_law(raw: bytes) -> bytes:
+    """The same of the other law."""
+    return b"".join(map(_samples(_a).__getitem__, raw))
+
+
+def to_mu_law(pcm: bytes) -> bytes:
+    """Half as many bytes: of each 16-bit sample the nearest that there is."""
+    return _nearest(_mu, pcm)
+
+
+def to_a_law(pcm: bytes) -> bytes:
+    """The same by the other law."""
+    return _nearest(_a, pcm)
+
+
+@cache
+def _bytes(expand: Callable[[int], int]) -> bytes:
+    """The nearest byte to each sample, from the least on."""
+    sizes = sorted((expand(byte), byte) for byte in range(256))
+    found, at = bytearray(), 0
+    for sample in range(-32768, 32768):
+        while at < 255 and abs(sizes[at + 1][0] - sample) <= abs(sizes[at][0] - sample):
+            at += 1
+        found.append(sizes[at][1])
+    return bytes(found)
+
+
+def _nearest(expand: Callable[[int], int], pcm: bytes) -> bytes:
+    table = _bytes(expand)
+    samples = array("h", pcm)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return bytes(table[sample + 32768] for sample in samples)
+
+
+OPUS_RATE = 48_000
+"""Samples a second of what comes out, whatever the packets were made from."""
+LONGEST = 61_298
+"""Bytes of a packet: 48 frames of 1,275 (RFC 6716), and what stands before them."""
+
+
+class OpusDecoder:
+    """One stream, packet by packet. The first import takes a moment: not for the event loop.
+
+    Raises:
+        errors.EncodingUnavailable: the package is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import av
+            from av.audio.codeccontext import AudioCodecContext
+        except ImportError:
+            raise errors.EncodingUnavailable() from None
+        self._av: Any = av
+        self._context: AudioCodecContext = AudioCodecContext.create("libopus", "r")
+        self._context.sample_rate = OPUS_RATE
+        self._context.layout = "mono"
+
+    def samples(self, packet: bytes) -> bytes:
+        """What one packet sounds like: pcm16, mono, at `RATE`.
+
+        Raises:
+            errors.SoundInvalid: it is no packet.
+        """
+        if not 0 < len(packet) <= LONGEST:
+            raise errors.SoundInvalid(f"{len(packet)} bytes are no Opus packet.", hint=_HINT)
+        try:
+            frames = self._context.decode(self._av.Packet(packet))
+        except self._av.error.FFmpegError:
+            raise errors.SoundInvalid("A message is no Opus packet.", hint=_HINT) from None
+        return b"".join(bytes(one.planes[0])[: 2 * one.samples] for one in frames)
+
+
+_HINT = "Send one whole Opus packet in each binary message, without Ogg or WebM around it."
+"""Anything else would be decoded to noise, or not at all."""

@@ -1,0 +1,101 @@
+"""Loudness of audio: waveform peaks, quietest cut points, window of recent minutes."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sidecar.audio import Block
+
+PER_SECOND = 10
+LOUDEST = 255
+
+
+class Peaks:
+    """The loudest sample of each tenth of a second, 0 to 255, as the blocks come."""
+
+    def __init__(self, rate: int) -> None:
+        """``rate``: samples in a second."""
+        self._each = max(1, rate // PER_SECOND)
+        self._rest: Block | None = None
+        self._levels = bytearray()
+
+    def hear(self, block: Block) -> None:
+        """The next samples, in [-1, 1]."""
+        import numpy as np
+
+        if self._rest is not None:
+            block = np.concatenate([self._rest, block])
+        whole = len(block) // self._each
+        parts = block[: whole * self._each].reshape(whole, self._each)
+        loudest = np.maximum(parts.max(axis=1, initial=0.0), -parts.min(axis=1, initial=0.0))
+        self._levels += np.rint(loudest * LOUDEST).astype(np.uint8).tobytes()
+        self._rest = block[whole * self._each :].copy()
+
+    def end(self) -> None:
+        """No more comes: what is left is a tenth of a second, too."""
+        if self._rest is not None and len(self._rest):
+            loudest = float(abs(self._rest).max())
+            self._levels.append(round(loudest * LOUDEST))
+            self._rest = None
+
+    def since(self, first: int) -> bytes:
+        """Those from number ``first`` on."""
+        return bytes(self._levels[first:])
+
+
+_FRAME_S = 0.02
+
+
+def quietest(samples: Block, rate: int, over_s: float) -> int:
+    """The sample in the middle of the ``over_s`` seconds with the least energy.
+
+    ``samples``: shape (samples,). The middle of all where there are fewer.
+    """
+    import numpy as np
+
+    frame = max(1, round(_FRAME_S * rate))
+    frames, over = len(samples) // frame, round(over_s / _FRAME_S)
+    if frames < over:
+        return len(samples) // 2
+    energy = np.square(samples[: frames * frame].reshape(frames, frame)).mean(axis=1)
+    smooth = np.convolve(energy, np.ones(over), mode="valid")
+    return (int(smooth.argmin()) * 2 + over) * frame // 2
+
+
+class RecentAudio:
+    """Blocks in order; what lies behind `forget` is gone. Times in seconds from the start."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self._blocks: deque[tuple[int, Block]] = deque()
+        self._samples = 0
+
+    @property
+    def end_s(self) -> float:
+        """Where the recording stands."""
+        return self._samples / self._rate
+
+    def append(self, block: Block) -> None:
+        """More audio, shape (samples,)."""
+        self._blocks.append((self._samples, block))
+        self._samples += len(block)
+
+    def between(self, start_s: float, end_s: float) -> Block:
+        """The samples from ``start_s`` to ``end_s``, as far as they are here: a copy."""
+        import numpy as np
+
+        start, end = round(start_s * self._rate), round(end_s * self._rate)
+        parts = [
+            block[max(0, start - first) : max(0, end - first)]
+            for first, block in self._blocks
+            if first < end and first + len(block) > start
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def forget(self, before_s: float) -> None:
+        """Let go of what ended before ``before_s``."""
+        while self._blocks:
+            first, block = self._blocks[0]
+            if first + len(block) > before_s * self._rate:
+                return
+            self._blocks.popleft()

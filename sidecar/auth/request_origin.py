@@ -1,0 +1,85 @@
+"""Origin of a request: peer, host, proxy headers; header size limits. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sidecar.errors import HeaderTooLarge
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """What a request says of where it comes from; headers as often as they were there."""
+
+    hosts: Sequence[str]
+    origins: Sequence[str]
+    authorizations: Sequence[str]
+    fetch_site: str = ""
+    """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
+    navigates: bool = False
+    """Whether it is a page that somebody opens (`Sec-Fetch-Mode`), not one that a page asks for."""
+    scheme: str = "http"
+    """How it came: by HTTPS, to us or to a proxy that is believed, or plainly."""
+    peer: str | None = None
+    """Address at the other end of the connection; None where the server does not tell."""
+    forwarded: bool = False
+    """Whether it says that somebody sent it on (`Forwarded` and its like), from who knows where."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it was sent on this machine; who is not known to be here is a stranger."""
+        return self.peer is not None and is_loopback(self.peer) and not self.forwarded
+
+
+def is_loopback(address: str) -> bool:
+    """Whether nobody beyond this machine reaches what listens there."""
+    if address.lower() == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+LIMIT_BYTES = 1 << 10
+"""Of one header, name and value: no client of ours and no browser needs more."""
+HEAD_BYTES = 128 << 10
+"""Of all headers together. The HTTP parser refuses only what is longer and comes in pieces."""
+LONG = (
+    *("authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"),
+    "sec-websocket-protocol",  # tokens of pages, whose WebSockets have no headers
+    "cookie",  # browsers send those of every program on localhost
+    "referer",
+    *("tracestate", "baggage"),
+    *("x-forwarded-client-cert", "x-forwarded-tls-client-cert", "client-cert", "x-client-cert"),
+    *("ssl-client-", "x-ssl-client-", "x-arr-clientcert"),
+    *("x-forwarded-access-token", "x-id-token", "x-access-token", "x-serverless-authorization"),
+    *("x-auth-request-", "x-authentik-", "x-pomerium-"),
+    *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
+    *("x-original-ur", "x-forwarded-uri"),
+)
+"""How the names begin of headers that only `HEAD_BYTES` limits: tokens, whose check is linear, and
+what browsers and proxies add that is never parsed here."""
+
+
+def check(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a request with a header, or a head, beyond its limit.
+
+    Raises:
+        errors.HeaderTooLarge: the text names the header.
+    """
+    total = 0
+    for name, value in headers:
+        size = len(name) + len(value)
+        total += size
+        known = name[:64].decode("latin-1").lower()
+        if size > LIMIT_BYTES and not known.startswith(LONG):
+            raise HeaderTooLarge(
+                f"The header '{known}' has {size} bytes, of {LIMIT_BYTES} at most."
+            )
+    if total > HEAD_BYTES:
+        raise HeaderTooLarge(f"The headers have {total} bytes, of {HEAD_BYTES} at most.")

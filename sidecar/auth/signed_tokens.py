@@ -1,0 +1,218 @@
+"""Signed tokens (JWT, ES256): verification, revocation list.
+
+A token that is refused says not why: of every token one signature is checked, and what is not even
+a token is replaced by one of ours that fails, so that a wrong one costs what a right one does.
+
+Blank lines and those that begin with `#` say nothing. A file that cannot be understood is not taken
+in parts: what was revoked before stays revoked, and nobody else is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import clock, files
+from sidecar.auth.identity import Credential
+from sidecar.errors import SettingsInvalid
+from sidecar.errors.access_errors import needed_for
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 8 << 20
+TOKEN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+HEADER = "# Tokens that count no more, by their ids. 'vibevoice-asr token revoke' writes it.\n"
+
+
+def parse(text: str) -> frozenset[str]:
+    """The ids in the text of such a file.
+
+    Raises:
+        ValueError: a line is no id; the text says which line.
+    """
+    ids = set()
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        if TOKEN_ID.fullmatch(entry) is None:
+            raise ValueError(f"line {number} is no id of a token")
+        ids.add(entry)
+    return frozenset(ids)
+
+
+def render(ids: frozenset[str]) -> str:
+    """The text of a file with these ids."""
+    return HEADER + "".join(f"{each}\n" for each in sorted(ids))
+
+
+def read(path: Path) -> frozenset[str]:
+    """The ids in a file.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be read or understood, or it is empty: a list without
+            revocations has a comment, a file that is being written has nothing.
+    """
+    data = files.read(path, MOST_BYTES)
+    try:
+        if not data:
+            raise ValueError("it is empty, which a file is while it is written")
+        return parse(data.decode())
+    except ValueError as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise SettingsInvalid(
+            f"The file of revoked tokens {path} cannot be used: {why}.",
+            hint="A line for each id ('jti'); a file that revokes nothing has a line with '#'.",
+        ) from None
+
+
+class Revocations:
+    """Reads a file for `Watched`, and tells when somebody is let in again."""
+
+    def __init__(self, path: Path, *, optional: bool = False) -> None:
+        """``optional``: if the file is not there yet, no token is revoked."""
+        self._path = path
+        self._optional = optional
+        self._before: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        """The ids in the file; `read` says what it raises."""
+        if self._optional and not os.path.lexists(self._path):
+            log.warning("no list of revoked tokens yet; it counts once it is there: %s", self._path)
+            return self._before
+        self._optional = False
+        ids = read(self._path)
+        if gone := self._before - ids:
+            log.warning("%d tokens are revoked no longer: the file has them no more", len(gone))
+        self._before = ids
+        return ids
+
+
+ALGORITHM = "ES256"
+AUDIENCE = "vibevoice-asr"
+SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+"""Names without look-alikes, spaces or signs that a log or a path might read in its own way."""
+LONGEST = 2048
+"""Characters; ours have about 350."""
+LEEWAY_S = 30
+"""How far two clocks may differ."""
+LATEST = 253_402_300_800
+"""The year 10000, in seconds since 1970: no date of a token is so late."""
+_HEADER = frozenset({"alg", "kid", "typ"})
+"""No key, address of a key, or extension is taken from a token."""
+_SIGNATURE_BYTES = 64
+_CLAIMS_OF_ANOTHER_KIND = (TypeError, ValueError, OverflowError, RecursionError)
+"""What PyJWT lets through: of an expiry that is null, for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says that counts."""
+
+    subject: str
+    credential: Credential
+    scopes: frozenset[str] = frozenset()
+    """Words of `scope` (RFC 8693), as they are."""
+
+
+class Verifier:
+    """Checks tokens by the ``keys`` and ``revoked`` ids as they are at that moment."""
+
+    def __init__(
+        self,
+        keys: Callable[[], Mapping[str, EllipticCurvePublicKey]],
+        revoked: Callable[[], frozenset[str]],
+        now: clock.Clock = clock.wall,
+    ) -> None:
+        with needed_for("Signed tokens"):
+            import jwt
+            from cryptography.hazmat.primitives.asymmetric import ec
+        self._keys = keys
+        self._revoked = revoked
+        self._now = now
+        self._jwt = jwt
+        signer, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
+        self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
+
+    def verify(self, token: str) -> Claims | None:
+        """What the token says; None if it does not count, for whatever reason."""
+        key_id = self._key_named(token)
+        key = self._keys().get(key_id)
+        known = key is not None
+        if key is None:
+            token, key = self._decoy
+        try:
+            said = self._jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                leeway=LEEWAY_S,
+                options={"require": ["sub", "jti"], "strict_aud": True},
+            )
+        except (self._jwt.InvalidTokenError, *_CLAIMS_OF_ANOTHER_KIND) as error:
+            log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
+            return None
+        return self._counting(said, key_id)
+
+    def refusal(self, credential: Credential) -> str | None:
+        """Why a token that counted does so no more, by the same rules; None while it does."""
+        if credential.token_id in self._revoked():
+            return "was revoked"
+        if credential.key_id not in self._keys():
+            return "was signed with a key that is known no more"
+        if credential.until is not None and credential.until <= self._now() - LEEWAY_S:
+            return "has expired"
+        return None
+
+    def _counting(self, said: Mapping[str, Any], key_id: str) -> Claims | None:
+        subject, token_id, scope = said["sub"], said["jti"], said.get("scope", "")
+        if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
+            return None
+        if not TOKEN_ID.fullmatch(token_id) or token_id in self._revoked():
+            return None
+        if not all(_is_date(said[name]) for name in ("exp", "nbf", "iat") if name in said):
+            return None
+        until = int(said["exp"]) if "exp" in said else None
+        return Claims(subject, Credential(token_id, key_id, until), frozenset(scope.split()))
+
+    def _key_named(self, token: str) -> str:
+        """The name of its key in a well-formed token; of every other, and without one, none."""
+        if len(token) > LONGEST:
+            return ""
+        try:
+            header = self._jwt.get_unverified_header(token)
+            signature = _decoded(token.rpartition(".")[2])
+        except (self._jwt.InvalidTokenError, ValueError, RecursionError):
+            return ""
+        if len(signature) != _SIGNATURE_BYTES or not _HEADER.issuperset(header):
+            return ""
+        if header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
+            return ""
+        return str(header.get("kid", ""))
+
+
+def _is_date(value: object) -> bool:
+    """Whether it is a number (RFC 7519) that a calendar has; PyJWT takes digits in a text, too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < LATEST  # neither is what is no number
+
+
+def _decoded(part: str) -> bytes:
+    try:
+        return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise ValueError("not base64url") from None

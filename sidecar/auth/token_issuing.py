@@ -1,0 +1,325 @@
+"""Token issuing and signing keys.
+
+`private/` and `public/` are keys (`keys`), `issued.jsonl` says what was made (never a token
+itself), `revoked.txt` which of them count no more.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import files
+from sidecar import files as sidecar_files
+from sidecar.auth import signed_tokens
+from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, SUBJECT
+from sidecar.clock import today
+from sidecar.errors import SettingsInvalid
+from sidecar.errors.access_errors import needed_for
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+
+
+MOST_KEY_BYTES = 16 << 10
+MOST_KEYS = 64
+_COORDINATE_BYTES = 32
+_WHAT = "Signed tokens"
+
+
+def thumbprint(key: EllipticCurvePublicKey) -> str:
+    """The name of a key, 43 characters of base64url: RFC 7638 with SHA-256."""
+    numbers = key.public_numbers()
+    x, y = (_base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (numbers.x, numbers.y))
+    members = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    return _base64url(hashlib.sha256(canonical.encode()).digest())
+
+
+def read_public(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
+    """The public keys in a file or in the files `*.pem` of a folder, by their thumbprints.
+
+    Raises:
+        errors.SettingsInvalid: there are none, or a file is no public key on P-256.
+    """
+    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    if not files:
+        raise SettingsInvalid(
+            f"The folder {path} has no public key (*.pem).",
+            hint="'vibevoice-asr token keys' makes a pair and says where the public one is.",
+        )
+    if len(files) > MOST_KEYS:
+        raise SettingsInvalid(f"The folder {path} has more than {MOST_KEYS} keys.")
+    keys = [_public(file) for file in files]
+    return {thumbprint(key): key for key in keys}
+
+
+class KeyPairs:
+    """The pairs of a folder: `private/` for who makes tokens, `public/` for servers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.private = folder / "private"
+        self.public = folder / "public"
+
+    def names(self) -> list[str]:
+        """The thumbprints of all private keys, oldest first; the last one signs."""
+        return [thumbprint(_private(file).public_key()) for file in self._files()]
+
+    def signer(self) -> tuple[str, EllipticCurvePrivateKey]:
+        """The newest private key and its thumbprint; made if there is none.
+
+        Raises:
+            errors.SettingsInvalid: its file cannot be used, or others may read it.
+        """
+        if not self._files():
+            self.make()
+        key = _private(self._files()[-1])
+        return thumbprint(key.public_key()), key
+
+    def make(self) -> str:
+        """A new pair, which signs from now on; its thumbprint."""
+        with needed_for(_WHAT):
+            from cryptography.hazmat.primitives import serialization
+            from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = thumbprint(key.public_key())
+        for folder in (self.private, self.public):
+            sidecar_files.make_folder(folder)
+        number = 1 + max((int(file.name.split("-")[0]) for file in self._files()), default=0)
+        file = f"{number:04}-{today():%Y%m%d}-{name[:8]}.pem"
+        sidecar_files.write(
+            self.public / file,
+            key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            ),
+            sidecar_files.PUBLIC,
+        )
+        # Last: a key that signs is one that servers can be given.
+        sidecar_files.write(
+            self.private / file,
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+        return name
+
+    def _files(self) -> list[Path]:
+        return sorted(self.private.glob("[0-9]*-*.pem"))
+
+
+def _public(file: Path) -> EllipticCurvePublicKey:
+    with needed_for(_WHAT):
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    data = sidecar_files.read(file, MOST_KEY_BYTES)
+    if b"PRIVATE KEY" in data:
+        raise SettingsInvalid(
+            f"The file {file} holds a private key, and servers need the public one only.",
+            hint="Name the folder 'public'; private keys stay where tokens are made.",
+        )
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise SettingsInvalid(f"The file {file} is no public key in PEM.") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
+    return key
+
+
+def _private(file: Path) -> EllipticCurvePrivateKey:
+    with needed_for(_WHAT):
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(sidecar_files.read(file, MOST_KEY_BYTES, private=True), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise SettingsInvalid(f"The file {file} is no private key in PEM.") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
+    return key
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+FOLDER = "tokens"
+"""In the data folder."""
+MOST_ISSUED_BYTES = 64 << 20
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token that was made, but for the token."""
+
+    token_id: str
+    subject: str
+    key: str
+    issued: datetime.datetime
+    expires: datetime.datetime | None
+    scopes: tuple[str, ...] = ()
+
+
+class Issuer:
+    """Makes tokens with what is in ``folder``; ``now`` tells the date."""
+
+    def __init__(self, folder: Path, now: Callable[[], datetime.datetime] = today) -> None:
+        self.folder = folder
+        self.keys = KeyPairs(folder)
+        self.revoked_file = folder / "revoked.txt"
+        self._issued_file = folder / "issued.jsonl"
+        self._now = now
+
+    def create(
+        self, subject: str, lasts_s: float | None = None, scopes: Iterable[str] = ()
+    ) -> tuple[str, Issued]:
+        """A new token for ``subject``, which expires after ``lasts_s`` seconds or never.
+
+        Raises:
+            errors.SettingsInvalid: the name or the time is not possible, or the folder of no use.
+        """
+        if SUBJECT.fullmatch(subject) is None:
+            raise SettingsInvalid(
+                f"'{subject}' cannot be the name in a token.",
+                hint="Up to 64 letters, digits and . _ @ + - without accents.",
+            )
+        with needed_for("Signed tokens"):
+            import jwt
+        with self._alone():
+            name, key = self.keys.signer()
+            issued = self._now()
+            issue = Issued(
+                uuid.uuid4().hex, subject, name, issued, _later(issued, lasts_s), tuple(scopes)
+            )
+            claims: dict[str, object] = {
+                "sub": subject,
+                "jti": issue.token_id,
+                "aud": AUDIENCE,
+                "iat": issued,
+            }
+            if issue.expires is not None:
+                claims["exp"] = issue.expires
+            if issue.scopes:
+                claims["scope"] = " ".join(issue.scopes)
+            token = jwt.encode(claims, key, ALGORITHM, headers={"kid": name})
+            self._note(issue)
+            self._begin_list()
+        return token, issue
+
+    def rotate(self) -> str:
+        """A new key that signs from now on; its name."""
+        with self._alone():
+            self._begin_list()
+            return self.keys.make()
+
+    def issued(self) -> list[Issued]:
+        """All tokens that were made here, oldest first.
+
+        Raises:
+            errors.SettingsInvalid: the list of them is damaged.
+        """
+        if not self._issued_file.exists():
+            return []
+        try:
+            lines = (
+                files.read(self._issued_file, MOST_ISSUED_BYTES, private=True).decode().splitlines()
+            )
+            return [_parsed(line) for line in lines]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise SettingsInvalid(f"The file {self._issued_file} is damaged.") from None
+
+    def revoked(self) -> frozenset[str]:
+        """Ids of the tokens that count no more.
+
+        Raises:
+            errors.SettingsInvalid: the list of them is damaged.
+        """
+        return signed_tokens.read(self.revoked_file) if self.revoked_file.exists() else frozenset()
+
+    def revoke(self, who: str) -> list[str]:
+        """Have all tokens of a name, or the one with an id, count no more; their ids.
+
+        An id that was not made here is taken too: its token may come from elsewhere.
+
+        Raises:
+            errors.SettingsInvalid: no such token, or a list is damaged.
+        """
+        with self._alone():
+            ids = [each.token_id for each in self.issued() if who in (each.subject, each.token_id)]
+            if not ids and _ID.fullmatch(who):
+                ids = [who]
+            if not ids:
+                raise SettingsInvalid(
+                    f"No token was made here for '{who}'.",
+                    hint="'vibevoice-asr token list' shows names and ids.",
+                )
+            self._write_revoked(self.revoked() | set(ids))
+        return ids
+
+    def _alone(self) -> files.Alone:
+        files.make_folder(self.folder)
+        return files.locked(self.folder)
+
+    def _begin_list(self) -> None:
+        """Write an empty list of revoked tokens: a service watches only one that it finds."""
+        if not self.revoked_file.exists():
+            self._write_revoked(frozenset())
+
+    def _write_revoked(self, ids: frozenset[str]) -> None:
+        files.write(self.revoked_file, signed_tokens.render(ids).encode(), files.PUBLIC)
+
+    def _note(self, issue: Issued) -> None:
+        line = {
+            "jti": issue.token_id,
+            "sub": issue.subject,
+            "kid": issue.key,
+            "iat": issue.issued.isoformat(),
+            "exp": issue.expires and issue.expires.isoformat(),
+            "scope": list(issue.scopes),
+        }
+        before = b""
+        if self._issued_file.exists():
+            before = files.read(self._issued_file, MOST_ISSUED_BYTES, private=True)
+        files.write(self._issued_file, before + json.dumps(line).encode() + b"\n")
+
+
+def _later(begin: datetime.datetime, lasts_s: float | None) -> datetime.datetime | None:
+    if lasts_s is None:
+        return None
+    try:
+        if lasts_s > 0:
+            return begin + datetime.timedelta(seconds=lasts_s)
+    except OverflowError:
+        pass
+    raise SettingsInvalid("So long a time is not possible for a token.", hint="Such as '90d'.")
+
+
+def _parsed(line: str) -> Issued:
+    said = json.loads(line)
+    return Issued(
+        token_id=said["jti"],
+        subject=said["sub"],
+        key=said["kid"],
+        issued=datetime.datetime.fromisoformat(said["iat"]),
+        expires=said["exp"] and datetime.datetime.fromisoformat(said["exp"]),
+        scopes=tuple(said["scope"]),
+    )

@@ -1,0 +1,457 @@
+"""Checkpoints and TTS voices on this machine by name and kind: VibeVoice, VibeVoice TTS, Voxtral.
+
+The list is a file beside them, so that a folder can be copied to a machine without a network, and
+damage is noticed later.
+
+Looks at `config.json` and the headers of the weights, and imports nothing heavy.
+
+Looks at `config.json` and the headers of the weights, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar import files as sidecar_files
+from sidecar.checkpoints import checkpoint, whisper_checkpoints
+from sidecar.checkpoints.checkpoint import (
+    INDEX,
+    ORIGINAL_MODEL_TYPE,
+    WEIGHTS,
+    Checkpoint,
+    cache_folder,
+    check_safetensors,
+    damaged,
+    first_whole,
+    folders_of,
+    looked_in,
+    read_checkpoint,
+    read_json,
+    require,
+    snapshots,
+    unreadable,
+)
+
+VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
+"""VibeVoice-ASR in the layout of transformers."""
+VIBEVOICE_REPOSITORY_GB = 16.7
+"""Size of its weights: 8.33 billion parameters of two bytes."""
+
+_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
+
+
+def vibevoice_repository(name: str) -> str:
+    """The repository that people mean by ``name``; OWNER/NAME of another one stays as it is.
+
+    Raises:
+        errors.RepositoryNotFound: it is no name.
+    """
+    word = name.strip()
+    owner, _, model = word.rpartition("/")
+    if owner.lower() in ("", "microsoft") and model.lower() in _NAMES:
+        return VIBEVOICE_REPOSITORY
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
+        raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
+    return word
+
+
+def find_checkpoint(model_path: Path | None) -> Checkpoint:
+    """The checkpoint in ``model_path`` (its folder, or a cache that has it), or in the cache.
+
+    Of several, the canonical repository's comes first, and of that the revision ``main``; one that
+    is not whole gives way to the next.
+
+    Raises:
+        errors.BadCheckpoint: there is none, or what is wrong with the first.
+    """
+    path = looked_in(model_path)
+    try:
+        if model_path is not None and not path.is_dir():
+            raise errors.CheckpointNotFound(f"{path} is no folder.")
+        folders = list(_candidates(path))
+    except OSError as error:
+        raise errors.CheckpointNotFound(
+            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from None
+    found = first_whole(folders)
+    if found is None and model_path is not None:
+        return read_checkpoint(path)  # says what it lacks
+    if found is None:
+        raise errors.CheckpointNotFound()
+    return found
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """The folders that may be checkpoints, in a folder, a repository's cache or a whole cache."""
+    if (path / "config.json").is_file():
+        yield path
+    elif (path / "snapshots").is_dir():
+        yield from snapshots(path)
+    elif path.name == "snapshots":
+        yield from snapshots(path.parent)
+    else:
+        canonical = cache_folder(VIBEVOICE_REPOSITORY, path).name
+        for root in (path, path / "hub"):
+            cached = [folder for folder in root.glob("models--*") if _sounds_right(folder.name)]
+            for folder in sorted(cached, key=lambda each: (each.name != canonical, each.name)):
+                yield from snapshots(folder)
+
+
+def _sounds_right(name: str) -> bool:
+    return "vibevoice" in name.lower() and "asr" in name.lower()
+
+
+VIBEVOICE_TTS_REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
+"""As the configuration of transformers names it."""
+VIBEVOICE_TTS_NAMES = frozenset(
+    {"vibevoice-1.5b", "vibevoice-1.5b-hf", "vibevoice/vibevoice-1.5b-hf"}
+)
+VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
+VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
+"""What `config.json` says in both layouts; they differ in what its parts are called."""
+_PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
+_ORIGINAL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
+
+
+def find_vibevoice_tts(voice_path: Path | None) -> Checkpoint:
+    """The one in ``voice_path`` (its folder, or a cache that has it), or in the cache.
+
+    Raises:
+        errors.BadCheckpoint: there is none, or what is wrong with the first.
+    """
+    path = looked_in(voice_path)
+    try:
+        found = first_whole(folders_of(path, [VIBEVOICE_TTS_REPOSITORY]), read_vibevoice_tts)
+    except OSError as error:
+        raise errors.CheckpointNotFound(
+            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from None
+    if found is None:
+        raise errors.CheckpointNotFound(
+            f"There is no VibeVoice that speaks in {path}.",
+            hint=f"Get it: {VIBEVOICE_TTS_COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
+        )
+    return found
+
+
+def read_vibevoice_tts(folder: Path) -> Checkpoint:
+    """Look at everything that can be seen without loading it.
+
+    Raises:
+        errors.BadCheckpoint: there is none, it is not whole, or of another kind.
+    """
+    try:
+        return read_checkpoint(folder, check_vibevoice_tts_config)
+    except (errors.CheckpointIncomplete, errors.CheckpointDamaged, errors.CheckpointUnsafe) as bad:
+        raise type(bad)(
+            bad.detail, hint=f"Copy the folder anew, or get the whole: {VIBEVOICE_TTS_COMMAND}"
+        ) from None
+
+
+def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
+    """`config.json`, which must be that of VibeVoice as transformers has it."""
+    if not (folder / "config.json").is_file():
+        raise errors.CheckpointNotFound(
+            f"{folder} has no config.json.", hint=f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}"
+        )
+    config = read_json(folder / "config.json")
+    if "auto_map" in config:
+        raise errors.CheckpointUnsafe(
+            f"{folder} brings code of its own (auto_map), which is never run."
+        )
+    kind = config.get("model_type")
+    if kind == VIBEVOICE_TTS_MODEL_TYPE and config.keys() >= _PARTS:
+        _check_parts(folder, config)
+        return config
+    if kind == ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_PARTS:
+        raise errors.CheckpointNotConverted(
+            f"{folder} has the original layout of VibeVoice, not the one of transformers.",
+            hint=f"Get the converted one: {VIBEVOICE_TTS_COMMAND}",
+        )
+    raise errors.CheckpointUnsupported(
+        f"{folder} is no VibeVoice that speaks: its model_type is {str(kind)[:60]!r}.",
+        hint=f"Get one: {VIBEVOICE_TTS_COMMAND}",
+    )
+
+
+def _check_parts(folder: Path, config: dict[str, Any]) -> None:
+    whole = all(isinstance(config[part], dict) for part in _PARTS)
+    if not whole or "hidden_size" not in config["text_config"]:
+        raise damaged(folder / "config.json", "does not say how large the model is")
+
+
+VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
+VOXTRAL_NAMES = frozenset(
+    {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
+)
+VOXTRAL_COMMAND = "vibevoice-asr pull voxtral"
+VOXTRAL_MODEL_TYPE = "voxtral_realtime"
+TOKENS = "tekken.json"
+FILES = frozenset(
+    {
+        *("config.json", "generation_config.json", "processor_config.json"),
+        *("preprocessor_config.json", TOKENS, WEIGHTS, INDEX),
+    }
+)
+
+
+def is_voxtral_fetched(name: str) -> bool:
+    """Whether a file of the repository is for us: it may have the weights in Mistral's own layout
+    besides."""
+    return name in FILES or (name.startswith("model-") and name.endswith(".safetensors"))
+
+
+def find_voxtral(model_path: Path | None) -> Checkpoint:
+    """The one in ``model_path`` (its folder, or a cache that has it), or in the cache.
+
+    Raises:
+        errors.BadCheckpoint: there is none, or what is wrong with the first.
+    """
+    path = looked_in(model_path)
+    found = first_whole(folders_of(path, [VOXTRAL_REPOSITORY]), read_voxtral)
+    if found is None:
+        raise errors.CheckpointNotFound(
+            f"There is no Voxtral Realtime in {path}.", hint=f"Get it: {VOXTRAL_COMMAND}."
+        )
+    return found
+
+
+def read_voxtral(folder: Path) -> Checkpoint:
+    """Look at everything that can be seen without loading it.
+
+    Raises:
+        errors.BadCheckpoint: there is none, it is not whole, or of another kind.
+    """
+    with unreadable():
+        config = check_voxtral_config(folder)
+        files = _weight_files(folder)
+        require(folder, [] if (folder / TOKENS).is_file() else [TOKENS], 1)
+        return Checkpoint.of(folder, config, files)
+
+
+def check_voxtral_config(folder: Path) -> dict[str, Any]:
+    """`config.json`, which must be that of Voxtral Realtime as transformers has it."""
+    if not (folder / "config.json").is_file():
+        raise errors.CheckpointNotFound(
+            f"{folder} has no config.json.", hint=f"Get Voxtral Realtime: {VOXTRAL_COMMAND}."
+        )
+    config = read_json(folder / "config.json")
+    if "auto_map" in config:
+        raise errors.CheckpointUnsafe(
+            f"{folder} brings code of its own (auto_map), which is never run."
+        )
+    if config.get("model_type") != VOXTRAL_MODEL_TYPE:
+        raise errors.CheckpointUnsupported(
+            f"{folder} is not Voxtral Realtime: its model_type is "
+            f"{str(config.get('model_type'))[:60]!r}.",
+            hint=f"Get it: {VOXTRAL_COMMAND}.",
+        )
+    return config
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    names = {WEIGHTS}
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        listed = read_json(folder / INDEX).get("weight_map")
+        names = {Path(str(name)).name for name in (listed or {}).values()} or names
+    require(folder, [name for name in names if not (folder / name).is_file()], len(names))
+    files = tuple(folder / name for name in sorted(names))
+    for file in files:
+        check_safetensors(file)
+    return files
+
+
+SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+"""What a checkpoint of transformers consists of; nothing else is fetched, pickles least of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``fetched``: whether a file of the repository is; ``is_large``: whether it is of the weights,
+    which come last; ``check_config``: raises where they are not worth it."""
+
+    weights: str
+    fetched: Callable[[str], bool]
+    is_large: Callable[[str], bool]
+    check_config: Callable[[Path], dict[str, Any]]
+    read: Callable[[Path], Checkpoint]
+    find: Callable[[Path], Checkpoint]
+
+
+TRANSFORMERS = Layout(
+    "*.safetensors",
+    lambda name: Path(name).suffix in SUFFIXES,
+    lambda name: name.endswith(".safetensors"),
+    checkpoint.check_config,
+    checkpoint.read_checkpoint,
+    find_checkpoint,
+)
+CTRANSLATE2 = Layout(
+    whisper_checkpoints.WEIGHTS,
+    lambda name: name in whisper_checkpoints.FILES,
+    lambda name: name == whisper_checkpoints.WEIGHTS,
+    whisper_checkpoints.check_config,
+    whisper_checkpoints.read_model,
+    whisper_checkpoints.find_model,
+)
+VOXTRAL = Layout(
+    "model*.safetensors",
+    is_voxtral_fetched,
+    lambda name: name.endswith(".safetensors"),
+    check_voxtral_config,
+    read_voxtral,
+    find_voxtral,
+)
+SPEAKING = Layout(
+    TRANSFORMERS.weights,
+    TRANSFORMERS.fetched,
+    TRANSFORMERS.is_large,
+    check_vibevoice_tts_config,
+    read_vibevoice_tts,
+    find_vibevoice_tts,
+)
+
+
+def wanted(name: str) -> tuple[str, Layout]:
+    """The repository that people mean by ``name``, and what is in it.
+
+    Raises:
+        errors.RepositoryNotFound: it is no name.
+    """
+    if name.startswith(whisper_checkpoints.PREFIX):
+        return whisper_checkpoints.named(
+            name.removeprefix(whisper_checkpoints.PREFIX)
+        ).repository, CTRANSLATE2
+    if name.strip().lower() in VOXTRAL_NAMES:
+        return VOXTRAL_REPOSITORY, VOXTRAL
+    if name.strip().lower() in VIBEVOICE_TTS_NAMES:
+        return VIBEVOICE_TTS_REPOSITORY, SPEAKING
+    known = {one.repository for one in whisper_checkpoints.NAMES.values()}
+    repository = vibevoice_repository(name)
+    return repository, CTRANSLATE2 if repository in known else TRANSFORMERS
+
+
+LIST = "manifest.json"
+LONGEST_LIST = 4 << 20
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFile:
+    """``sha256`` is of what came; ``checked`` is what its server said of it that was compared:
+    'sha256', 'md5', or 'size' where it said no more."""
+
+    size: int
+    sha256: str
+    checked: str
+
+
+@dataclass(frozen=True, slots=True)
+class PulledVoice:
+    """A voice that speaks a language, and the files it takes: paths in the folder, with '/'."""
+
+    name: str
+    language: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What is in ``folder``, by its list."""
+
+    folder: Path
+    files: Mapping[str, PulledFile] = field(default_factory=dict)
+    voices: tuple[PulledVoice, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Pulled:
+        """The list of a folder; nothing where there is none, or none that can be understood."""
+        try:
+            with (folder / LIST).open("rb") as file:
+                values: Any = json.loads(file.read(LONGEST_LIST))
+            files = {str(key): PulledFile(**one) for key, one in values["files"].items()}
+            voices = tuple(
+                PulledVoice(one["name"], one["language"], tuple(map(str, one["files"])))
+                for one in values["voices"]
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return cls(folder)
+        return cls(folder, files, voices)
+
+    def write(self) -> None:
+        """Put the list in its place, whole.
+
+        Raises:
+            errors.SettingsInvalid: it cannot be written.
+        """
+        values = {
+            "files": {key: asdict(file) for key, file in sorted(self.files.items())},
+            "voices": [asdict(voice) for voice in self.voices],
+        }
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        sidecar_files.write(self.folder / LIST, text.encode(), sidecar_files.PUBLIC)
+
+    def with_file(self, key: str, file: PulledFile) -> Pulled:
+        """The same, and a file."""
+        return replace(self, files={**self.files, key: file})
+
+    def with_voice(self, voice: PulledVoice) -> Pulled:
+        """The same, and a voice, behind those that are there."""
+        others = (one for one in self.voices if not _same(one, voice))
+        return replace(self, voices=(*others, voice))
+
+    def lacking(self, voice: PulledVoice) -> list[str]:
+        """The files of a voice that are not here, or not as long as they were."""
+        return [key for key in voice.files if not self._is_here(key)]
+
+    def whole(self) -> tuple[PulledVoice, ...]:
+        """The voices that lack nothing; contents are not looked at."""
+        return tuple(voice for voice in self.voices if not self.lacking(voice))
+
+    def largest_bytes(self, count: int) -> int:
+        """The files of so many of the voices, those that have the most; what they share is there
+        once."""
+
+        def size(keys: Iterable[str]) -> int:
+            return sum(self.files[key].size for key in keys)
+
+        voices = sorted((set(voice.files) for voice in self.whole()), key=size, reverse=True)
+        return size(set[str]().union(*voices[:count]))
+
+    def sound(self, key: str) -> bool:
+        """Whether a file is here and has not changed since it came; reads it."""
+        if not self._is_here(key):
+            return False
+        sums = hashlib.sha256()
+        with self.path(key).open("rb") as content:
+            while data := content.read(READ_BYTES):
+                sums.update(data)
+        return sums.hexdigest() == self.files[key].sha256
+
+    def path(self, key: str) -> Path:
+        """Where a file is."""
+        return self.folder.joinpath(*key.split("/"))
+
+    def _is_here(self, key: str) -> bool:
+        known, path = self.files.get(key), self.path(key)
+        return known is not None and path.is_file() and path.stat().st_size == known.size
+
+
+def _same(one: PulledVoice, other: PulledVoice) -> bool:
+    return (one.name, one.language) == (other.name, other.language)
+
+
+def speaking(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:
+    """The first of ``voices`` for a tag: of its own region, else of its language."""
+    wanted = language.lower().replace("_", "-")
+    general = wanted.split("-")[0]
+    exact = (voice for voice in voices if voice.language == wanted)
+    near = (voice for voice in voices if voice.language.split("-")[0] == general)
+    return next(exact, None) or next(near, None)

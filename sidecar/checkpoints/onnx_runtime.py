@@ -1,0 +1,205 @@
+"""ONNX Runtime sessions, and the ONNX models embedded in moonshine-voice's library.
+
+The format is a FlatBuffer (onnxruntime/core/flatbuffers/schema/ort.fbs); onnxruntime's package
+brings the library that reads those. A field's number is its place in its table of the schema.
+
+Every wheel of the pinned release, for Linux, Windows and macOS, carries the same ones, in ONNX
+Runtime's own format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnxruntime
+
+
+TELLS_NOBODY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""From 1.29 on its official builds report to Microsoft what is run, and keep a number that stands
+for this machine, unless this is set before it is imported (its Privacy.md)."""
+
+
+def load_runtime() -> Any:
+    """The package. Raises ImportError or OSError where it does not load."""
+    os.environ.update(TELLS_NOBODY)
+    import onnxruntime
+
+    return onnxruntime
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Options of a session on ``threads`` threads, which sleep between calls."""
+    options = load_runtime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that wait for the next call would burn a core each.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def session(
+    model: str | bytes, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    """A model, by its path or itself, ready to run on the CPU.
+
+    Raises:
+        Exception: the runtime does not take it; its errors have no base of their own.
+    """
+    runtime = load_runtime()
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+MARK, BEFORE_MARK = b"ORTM", 4
+"""What such a model has near its beginning, and how many bytes before that."""
+_MODEL, _GRAPH = 1, 7
+_INITIALIZERS, _NODES = 0, 2
+_NAME = 0
+_NODE_INPUTS, _NODE_ATTRIBUTES = 8, 10
+_ATTRIBUTE_GRAPH = 7
+_DIMS, _DATA_TYPE, _RAW = 2, 3, 4
+_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8"}
+
+
+@dataclass(frozen=True, slots=True)
+class OrtModel:
+    """Names of nodes (of branches too) with their inputs' names, and weights by name."""
+
+    inputs: dict[str, list[str]]
+    weights: dict[str, npt.NDArray[Any]]
+
+
+def read(file: Path) -> OrtModel:
+    """The model in ``file``; the weights are views of it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such model.
+    """
+    with file.open("rb") as opened:
+        return parse(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), file.name)
+
+
+def parse(data: bytes | mmap.mmap, name: str) -> OrtModel:
+    """The model in ``data``, which is called ``name`` where it is none; the weights are views.
+
+    Raises:
+        ValueError: it is no such model.
+    """
+    from flatbuffers.table import Table
+
+    if data[4:8] != MARK:
+        raise ValueError(f"{name} is not in ONNX Runtime's format")
+    model = OrtModel({}, {})
+    root = Table(data, int.from_bytes(data[:4], "little"))
+    _collect(_table(_table(root, _MODEL), _GRAPH), model)
+    return model
+
+
+def _collect(graph: Any, model: OrtModel) -> None:
+    for tensor in _tables(graph, _INITIALIZERS):
+        values = _weights(tensor)
+        if values is not None:
+            model.weights[_text(tensor, _NAME)] = values
+    for node in _tables(graph, _NODES):
+        model.inputs[_text(node, _NAME)] = _texts(node, _NODE_INPUTS)
+        for attribute in _tables(node, _NODE_ATTRIBUTES):
+            if (branch := _table(attribute, _ATTRIBUTE_GRAPH)) is not None:
+                _collect(branch, model)
+
+
+def _weights(tensor: Any) -> npt.NDArray[Any] | None:
+    import numpy as np
+
+    at = tensor.Offset(4 + 2 * _DATA_TYPE)
+    kind = int.from_bytes(tensor.Bytes[tensor.Pos + at : tensor.Pos + at + 4], "little")
+    raw = _vector(tensor, _RAW)
+    if kind not in _DTYPES or raw is None:
+        return None
+    dims = (
+        []
+        if (sizes := _vector(tensor, _DIMS)) is None
+        else np.frombuffer(tensor.Bytes, "<i8", sizes[1], sizes[0]).tolist()
+    )
+    dtype = np.dtype(_DTYPES[kind])
+    start, size = raw
+    return np.frombuffer(tensor.Bytes, dtype, size // dtype.itemsize, start).reshape(dims)
+
+
+def _vector(table: Any, field: int) -> tuple[int, int] | None:
+    """Where a field's elements begin, and how many there are."""
+    at = table.Offset(4 + 2 * field)
+    return (table.Vector(at), table.VectorLen(at)) if at else None
+
+
+def _table(table: Any, field: int) -> Any:
+    from flatbuffers.table import Table
+
+    at = table.Offset(4 + 2 * field)
+    return Table(table.Bytes, table.Indirect(table.Pos + at)) if at else None
+
+
+def _tables(table: Any, field: int) -> Iterator[Any]:
+    from flatbuffers.table import Table
+
+    start, length = _vector(table, field) or (0, 0)
+    for number in range(length):
+        yield Table(table.Bytes, table.Indirect(start + 4 * number))
+
+
+def _text(table: Any, field: int) -> str:
+    at = table.Offset(4 + 2 * field)
+    return table.String(table.Pos + at).decode() if at else ""
+
+
+def _texts(table: Any, field: int) -> list[str]:
+    start, length = _vector(table, field) or (0, 0)
+    return [table.String(start + 4 * number).decode() for number in range(length)]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A model inside the library's file: what it is for, its bytes and its SHA-256."""
+
+    what: str
+    size: int
+    digest: str
+
+
+def find(models: Sequence[Embedded]) -> Mapping[Embedded, bytes]:
+    """Those of ``models`` that the library carries; none where it is not installed.
+
+    Raises:
+        OSError: its file cannot be read.
+    """
+    spec = importlib.util.find_spec("moonshine_voice")
+    found: dict[Embedded, bytes] = {}
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in sorted(Path(folder).glob("*moonshine*")):
+            if path.suffix in (".so", ".dll", ".dylib"):
+                found |= _within(path, models)
+    return found
+
+
+def _within(path: Path, models: Sequence[Embedded]) -> dict[Embedded, bytes]:
+    """What of the models a file holds."""
+    found: dict[Embedded, bytes] = {}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+        at = held.find(MARK)
+        while at >= 0:
+            begin = max(0, at - BEFORE_MARK)
+            for model in models:
+                content = held[begin : begin + model.size]
+                if hashlib.sha256(content).hexdigest() == model.digest:
+                    found[model] = content
+            at = held.find(MARK, at + 1)
+    return found

@@ -1,0 +1,419 @@
+"""Audio inputs: files, folders, standard input, microphone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource, Spool, open_path
+from sidecar.interfaces.live_engine import LIVE_RATE
+
+if TYPE_CHECKING:
+    from sidecar.audio import Block
+
+
+ENDINGS = (
+    ".aac", ".aif", ".aiff", ".amr", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp3",
+    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma",
+)  # fmt: skip
+"""What a recording in a folder is known by; a file that is named is judged by its content."""
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
+Opens = Callable[[Path], AudioSource]
+"""Opens a recording that somebody named, as `open_file` does."""
+
+
+def spread(named: Iterable[Path]) -> list[Path]:
+    """Files as they were named; for a folder the recordings in it and below, by name. One that has
+    none stays as it is, to be complained of like any other that is no recording."""
+    files: list[Path] = []
+    for path in named:
+        files += (path.is_dir() and in_folder(path)) or [path]
+    return files
+
+
+def in_folder(folder: Path, *, below: bool = True) -> list[Path]:
+    """The recordings in a folder, hidden ones left out."""
+    found = folder.rglob("*") if below else folder.glob("*")
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def open_file(path: Path) -> AudioSource:
+    """Open a recording that somebody named.
+
+    The errors of a path speak of the wire's field; here they speak of a file.
+
+    Raises:
+        errors.BadRequest: it is not there, not readable, or no regular file.
+    """
+    try:
+        return open_path(os.path.abspath(path))
+    except errors.AudioPathNotFound:
+        raise errors.AudioPathNotFound("There is no such file.", hint="Check the path.") from None
+    except errors.AudioPathNotAFile:
+        raise errors.AudioPathNotAFile(
+            "This is not a regular file.", hint="Give recordings, or folders that have some."
+        ) from None
+    except errors.AudioPathForbidden:
+        raise errors.AudioPathForbidden(
+            "This file may not be read.", hint="Check its permissions."
+        ) from None
+    except errors.AudioPathInvalid:
+        raise errors.AudioPathInvalid(
+            "This is not the path of a file.", hint="Check the path."
+        ) from None
+
+
+def key_of(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
+    """By what a service knows that this was sent before: same file, same size and date, same
+    options. Who knows it learns nothing of the path."""
+    status = os.fstat(source.fd)
+    said = [os.path.abspath(path), status.st_size, status.st_mtime_ns, sorted(options.items())]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def output_names(files: Sequence[Path], ending: str) -> list[str]:
+    """A file name for each input: its stem and ``ending``; a number where that would be a second.
+
+    Case does not tell names apart: on some disks it does not either.
+    """
+    taken: set[str] = set()
+    names = []
+    for path in files:
+        name, number = f"{path.stem}.{ending}", 2
+        while name.casefold() in taken:
+            name, number = f"{path.stem}-{number}.{ending}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def is_written(output: Path, recording: Path) -> bool:
+    """Whether an output is there that is no older than its recording."""
+    try:
+        return output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def check_name(path: Path) -> None:
+    """Whether a file can have this name, before work is done for it.
+
+    Raises:
+        OSError: it cannot (`is_of_its_name`).
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        if is_of_its_name(error):
+            raise
+
+
+def is_of_its_name(error: OSError) -> bool:
+    """Whether a file could not be written for its name alone: another can be."""
+    return error.errno in _OF_NAMES
+
+
+def write(path: Path, text: str) -> None:
+    """All of it or nothing: a file that is there is whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    half = path.with_name(f".{secrets.token_hex(4)}.part")  # a name that is long has no room left
+    try:
+        with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
+
+
+PIECE_S = 0.1
+"""Seconds of sound in one piece."""
+LONGEST_S = 24 * 3600.0
+"""Of a recording; a session ends before that."""
+INSTALL = "pip install 'vibevoice-asr[microphone]'"
+
+
+def look_at(path: Path) -> None:
+    """See that it is a recording, before anything is done for it.
+
+    Raises:
+        errors.SidecarError: it is none, or not there.
+    """
+    from sidecar.audio.audio_decoder import probe
+
+    with open_file(path) as source:
+        probe(source.fd, LONGEST_S)
+
+
+async def of_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
+    """A recording at `LIVE_RATE` as pcm16, ``pace`` seconds of it in a second; 0: without a pause.
+
+    Raises:
+        errors.SidecarError: it is none, or not there.
+    """
+    loop = asyncio.get_running_loop()
+    pieces = _decoded(path)
+    sent, began = 0, loop.time()
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+            sent += len(piece) // 2
+            if pace:
+                await asyncio.sleep(began + sent / LIVE_RATE / pace - loop.time())
+    finally:
+        with suppress(ValueError):  # it is at work in its thread, and ends there
+            pieces.close()
+
+
+async def of_pipe(rate: int) -> AsyncIterator[bytes]:
+    """Raw pcm16 on standard input, as it comes."""
+    # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
+    pipe, rest, most = sys.stdin.fileno(), b"", round(PIECE_S * rate) * 2
+    # A thread of its own, that nobody waits for: Ctrl-C comes while it reads.
+    while raw := await in_a_thread(lambda: os.read(pipe, most)):
+        whole = rest + raw
+        rest = whole[len(whole) & ~1 :]
+        if whole[: len(whole) & ~1]:
+            yield whole[: len(whole) & ~1]
+
+
+class Microphone:
+    """An input of this machine, by its number or a part of its name; the system's own if None.
+
+    Raises:
+        errors.MicrophoneUnavailable: there is none, or what it takes to use it is missing.
+    """
+
+    def __init__(self, device: str | None) -> None:
+        self._library = library()
+        self._device = int(device) if device is not None and device.isdecimal() else device
+        try:
+            found = self._library.query_devices(self._device, "input")
+        except (ValueError, self._library.PortAudioError) as error:
+            raise errors.MicrophoneUnavailable(
+                f"There is no such microphone: {error}.",
+                hint="'vibevoice-asr live --devices' lists those that there are.",
+            ) from None
+        self.rate = round(found["default_samplerate"])
+
+    async def sound(self) -> AsyncGenerator[bytes, None]:
+        """What it hears, for ever, as pcm16 at `rate`."""
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+        def take(block: Any, *_: Any) -> None:
+            loop.call_soon_threadsafe(heard.put_nowait, bytes(block))
+
+        try:
+            stream = self._library.RawInputStream(
+                samplerate=self.rate,
+                blocksize=round(PIECE_S * self.rate),
+                device=self._device,
+                channels=1,
+                dtype="int16",
+                callback=take,
+            )
+        except self._library.PortAudioError as error:
+            raise errors.MicrophoneUnavailable(
+                f"The microphone cannot be used: {error}.",
+                hint="See whether another program has it, and whether this one may use it.",
+            ) from None
+        with stream:
+            while True:
+                yield await heard.get()
+
+
+def library() -> Any:
+    """sounddevice, with PortAudio below it.
+
+    Raises:
+        errors.MicrophoneUnavailable: one of them is not here.
+    """
+    try:
+        import sounddevice
+    except ImportError:
+        raise errors.MicrophoneUnavailable(
+            "The library for microphones is not installed.", hint=f"Install it: {INSTALL}"
+        ) from None
+    except OSError:
+        raise errors.MicrophoneUnavailable(
+            "PortAudio, which speaks to microphones, is not on this machine.",
+            hint="Install it: 'apt install libportaudio2', 'dnf install portaudio' or "
+            f"'brew install portaudio'; for Windows and macOS it comes along: {INSTALL}",
+        ) from None
+    return sounddevice
+
+
+def devices(way: str = "input") -> list[str]:
+    """A line for each input that there is, or each ``"output"``, the system's own marked.
+
+    Raises:
+        errors.MicrophoneUnavailable: nobody can say.
+    """
+    sound = library()
+    chosen = sound.default.device[way == "output"]
+    return [
+        f"{'*' if number == chosen else ' '} {number}: {one['name']} "
+        f"({round(one['default_samplerate'])} Hz)"
+        for number, one in enumerate(sound.query_devices())
+        if one[f"max_{way}_channels"] > 0
+    ]
+
+
+def loudness(piece: bytes) -> float:
+    """How loud a piece of pcm16 is at its loudest, 0 to 1."""
+    samples = memoryview(piece).cast("h")
+    return max(max(samples), -min(samples)) / 32768 if samples else 0.0
+
+
+def _decoded(path: Path) -> Generator[bytes, None, None]:
+    """Pieces of a recording."""
+    import numpy as np
+
+    from sidecar.audio.audio_decoder import open_audio, probe
+
+    size = round(PIECE_S * LIVE_RATE)
+    with open_file(path) as source:
+        facts = probe(source.fd, LONGEST_S)
+        with open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S) as audio:
+            rest: Block = np.zeros(0, np.float32)
+            for block in audio:
+                rest = np.concatenate([rest, block])
+                whole = len(rest) // size * size
+                for at in range(0, whole, size):
+                    yield _pcm16(rest[at : at + size])
+                rest = rest[whole:]
+            if len(rest):
+                yield _pcm16(rest)
+
+
+def _pcm16(block: Block) -> bytes:
+    found: bytes = (block.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
+    return found
+
+
+async def in_a_thread(work: Callable[[], bytes]) -> bytes:
+    """What ``work`` gives, b"" where it fails; nobody waits for it who has to go."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes] = loop.create_future()
+
+    def finish(found: bytes) -> None:
+        if not done.done():
+            done.set_result(found)
+
+    def run() -> None:
+        found = b""
+        with suppress(OSError, ValueError):
+            found = work()
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(finish, found)
+
+    threading.Thread(target=run, name="standard input", daemon=True).start()
+    return await done
+
+
+STANDARD_INPUT = Path("/dev/stdin")
+"""What it is called, whatever it was named by, on every system."""
+NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+CHUNK = 1 << 20
+MB = 1 << 20
+
+
+def named(files: Sequence[Path]) -> list[Path]:
+    """The same files, with one name for standard input.
+
+    Raises:
+        errors.SettingsInvalid: it is named twice; it can be read once.
+    """
+    files = [STANDARD_INPUT if path.as_posix() in NAMES else path for path in files]
+    if files.count(STANDARD_INPUT) > 1:
+        raise errors.SettingsInvalid(
+            "Standard input is named twice.", hint="It is one recording: name it once."
+        )
+    return files
+
+
+@contextlib.contextmanager
+def kept(files: Sequence[Path]) -> Iterator[Opens]:
+    """What opens ``files``. If standard input is among them it is read to its end here, into a file
+    without a name: a recording is looked at before it is heard, and a pipe can be read once.
+
+    Raises:
+        errors.BadRequest: it is a terminal, a folder, or larger than an upload may be.
+        errors.DiskFull, errors.SpoolUnwritable: there is no room for it.
+    """
+    if STANDARD_INPUT not in files:
+        yield open_file
+        return
+    with spooled() as source:
+
+        def opens(path: Path) -> AudioSource:
+            if path != STANDARD_INPUT:
+                return open_file(path)
+            return AudioSource(os.dup(source.fd), spooled=True)
+
+        yield opens
+
+
+def spooled() -> AudioSource:
+    """All of standard input."""
+    from sidecar.config.settings import load_settings
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise errors.AudioPathNotAFile(
+            "There is no recording on standard input.",
+            hint="Send one through a pipe, or name a file.",
+        )
+    settings = load_settings()
+    spool = Spool(settings.spool_dir)
+    try:
+        while data := _more():
+            spool.add(data)
+            if spool.size > settings.max_upload_mb * MB:
+                raise errors.UploadTooLarge("What comes on standard input is beyond the limit.")
+            if spool.pending >= Spool.MEMORY_BYTES:
+                spool.spill()
+        return spool.finish()
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _more() -> bytes:
+    try:
+        return os.read(sys.stdin.fileno(), CHUNK)
+    except OSError as error:
+        raise errors.AudioPathNotAFile(
+            f"Standard input cannot be read: {error.strerror}.",
+            hint="Send a recording through a pipe, or name a file.",
+        ) from None

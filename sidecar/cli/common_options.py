@@ -1,0 +1,228 @@
+"""Settings as flags, and options of commands that ask a service."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from sidecar.cli.output import complain
+from sidecar.config.settings import ENV_PREFIX, Group, Settings, parse_duration
+
+NO_FLAG = "not a flag"
+"""A value that is not for the command line."""
+SPELLED = {"config_model": "--model-config"}
+"""Flags that are not spelled as their settings: as where they come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One setting, in words. ``choices`` is empty where a value is free."""
+
+    name: str
+    value: str
+    choices: tuple[str, ...]
+    default: str
+    description: str
+
+    @property
+    def option(self) -> str:
+        """How it is written on the command line; '' where it is not for that."""
+        if self.value == NO_FLAG:
+            return ""
+        option = SPELLED.get(self.name) or f"--{self.name.replace('_', '-')}"
+        return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
+
+    @property
+    def env(self) -> str:
+        """The environment variable."""
+        return f"{ENV_PREFIX}{self.name.upper()}"
+
+    @property
+    def help(self) -> str:
+        """Everything in one line."""
+        unsaid = [choice for choice in self.choices if f"'{choice}'" not in self.description]
+        choices = f" One of {', '.join(self.choices)}." if unsaid else ""
+        return f"{self.description}{choices} Default: {self.default}. Env: {self.env}."
+
+    def complete(self, incomplete: str) -> list[str]:
+        """The choices that begin so, for the shell."""
+        return [choice for choice in self.choices if choice.startswith(incomplete)]
+
+
+def describe(settings: type[Settings] = Settings) -> list[Flag]:
+    """Every setting, group by group."""
+    return [flag for group in settings.groups() for flag in described(group)]
+
+
+def described(group: type[Group]) -> list[Flag]:
+    """The settings of one group."""
+    return [_flag(name, field) for name, field in group.model_fields.items()]
+
+
+def serve_with(run: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+    """A function for typer that has an option for every setting and calls ``run`` with the given.
+
+    Values stay text: the settings parse them, as they parse the environment.
+    """
+    import typer
+
+    def serve(**given: Any) -> None:
+        run({name: value for name, value in given.items() if value is not None})
+
+    parameters = []
+    for flag in describe():
+        if not flag.option:
+            continue
+        kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
+        option = typer.Option(
+            None,
+            flag.option,
+            help=flag.help,
+            show_default=False,
+            metavar=None if kind is bool else "choice" if flag.choices else flag.value,
+            autocompletion=flag.complete if flag.choices else None,
+        )
+        parameters.append(
+            inspect.Parameter(
+                flag.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
+            )
+        )
+    serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return serve
+
+
+def _flag(name: str, field: FieldInfo) -> Flag:
+    choices = _choices(field.annotation)
+    return Flag(
+        name=name,
+        value="|".join(choices) or _value(field),
+        choices=choices,
+        default=_text(field.default, duration=_is_duration(field)),
+        description=field.description or "",
+    )
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return tuple(str(member.value) for member in annotation)
+    return ()
+
+
+def _value(field: FieldInfo) -> str:
+    if _is_duration(field):
+        return "duration"
+    kinds: Mapping[Any, str] = {
+        bool: "yes/no",
+        int: "integer",
+        float: "number",
+        str: "text",
+        SecretStr: NO_FLAG,
+    }
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if kind is Path:
+            return "path"
+        if kind in kinds:
+            return kinds[kind]
+    return "text"
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    return any(getattr(item, "func", None) is parse_duration for item in field.metadata)
+
+
+def _text(value: Any, *, duration: bool) -> str:
+    """A default as somebody would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    if duration and value > 0:
+        for unit, seconds in (("h", 3600), ("m", 60)):
+            if value % seconds == 0:
+                return f"{value // seconds:g}{unit}"
+        return f"{value:g}s"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
+ELSE_OURS = f"{SERVER_HELP} Without it: where the settings say."
+_OPTIONS = {
+    "token": Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="What the service wants to see. Others may read command lines: VIBEVOICE_TOKEN or "
+            "VIBEVOICE_TOKEN_FILE keep it to yourself.",
+        ),
+    ],
+    "ca_cert": Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate of the service, or of its signer."),
+    ],
+    "fingerprint": Annotated[
+        str | None, typer.Option(metavar="SHA256", help="Fingerprint of the service's certificate.")
+    ],
+    "insecure": Annotated[
+        bool,
+        typer.Option("--insecure", help="Believe any certificate, of anybody in between too."),
+    ],
+}
+
+
+def addressed(command: Callable[..., None], help: str = SERVER_HELP) -> Callable[..., None]:
+    """A command for typer that has these options instead of its keyword ``where``, which says what
+    came of them; ``help`` is that of --server. It ends where that cannot be."""
+
+    def run(**given: Any) -> None:
+        said = {name: given.pop(name) for name in ("server", *_OPTIONS)}
+        command(where=_where(**said), **given)
+
+    server = Annotated[str | None, typer.Option(metavar="URL", help=help)]
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if name == "insecure" else None,
+            annotation=annotation,
+        )
+        for name, annotation in {"server": server, **_OPTIONS}.items()
+    ]
+    parameters: list[inspect.Parameter] = []
+    own = inspect.signature(command, eval_str=True, locals={"Where": object})
+    for parameter in own.parameters.values():
+        keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += options if parameter.name == "where" else [keyword]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _where(
+    server: str | None,
+    token: str | None,
+    ca_cert: Path | None,
+    fingerprint: str | None,
+    insecure: bool,
+) -> Any:
+    from sidecar import errors
+    from sidecar.cli.backends import Where
+    from sidecar.cli.remote_service import of_flags
+
+    try:
+        return Where(server, token, of_flags(ca_cert, fingerprint, insecure))
+    except errors.SidecarError as error:
+        raise typer.Exit(complain(error)) from None

@@ -1,0 +1,332 @@
+"""Load test statistics, bounds and tables. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from sidecar import errors
+
+Value: TypeAlias = str | float | None
+"""Of a cell: text, a number, or nothing that could be told."""
+SUCCESS = "OK"
+DECODE = ("buffer_wait", "queue_wait", "inference", "response_emit", "total")
+"""Where the service says that time went, as far as a wire tells: the trailing metadata of gRPC."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One utterance; when it was sent and answered, by a clock that only goes on.
+
+    ``at_s`` and ``end_s``: where it lies in the session's sound.
+    """
+
+    at_s: float
+    began: float
+    end_s: float = 0.0
+    ended: float | None = None
+    first: float | None = None
+    final: float | None = None
+
+
+@dataclass(slots=True)
+class Visit:
+    """One session; times in seconds of one clock."""
+
+    session_id: str
+    error_code: str = ""
+    """Stable code of an error, or what the wire says instead; "" where all went well."""
+    begun: float = 0.0
+    sent: float | None = None
+    """When the last sound was sent."""
+    ended: float = 0.0
+    responses: int = 0
+    turns: list[Turn] = field(default_factory=list)
+    decode: dict[str, float] = field(default_factory=dict)
+    """Of `DECODE`."""
+    pace: list[float] = field(default_factory=list)
+    """Seconds that it took for each second of sound: of the session, or of each recording."""
+    sound_s: float = 0.0
+    """Of what was sent and answered."""
+    late_s: float = 0.0
+    """How far behind its own clock it sent: what this machine, not the service, was slow by."""
+
+    @property
+    def first_s(self) -> list[float]:
+        """From the beginning of each utterance to the first words of it."""
+        return [one.first - one.began for one in self.turns if one.first is not None]
+
+    @property
+    def final_s(self) -> list[float]:
+        """From the end of each utterance to the last of its final words.
+
+        Those that came while it was still being sent count 0.
+        """
+        return [
+            max(0.0, one.final - one.ended)
+            for one in self.turns
+            if one.final is not None and one.ended is not None
+        ]
+
+    @property
+    def lost(self) -> int:
+        """Utterances of which nothing final was told."""
+        return sum(one.final is None for one in self.turns)
+
+    def turn_at(self, position_s: float) -> Turn | None:
+        """The utterance at a place of the session's sound: the last that begins before it."""
+        found = None
+        for one in self.turns:
+            if found is None or one.at_s <= position_s:
+                found = one
+        return found
+
+    def heard(self, turn: Turn | None, now: float, *, final: bool) -> None:
+        """Words of an utterance have come."""
+        self.responses += 1
+        if turn is None:
+            return
+        if turn.first is None:
+            turn.first = now
+        if final:
+            turn.final = now
+
+    def row(self, side: str, sessions: int) -> Mapping[str, Value]:
+        """It as a line of a log; the first thirteen columns are those of the load test that
+        operators of gRPC servers know."""
+        sent = self.sent if self.sent is not None else self.ended
+        firsts = [one.first for one in self.turns if one.first is not None]
+        finals = self.final_s
+        decode = {f"decode_{name}_seconds": self.decode.get(name) for name in DECODE}
+        return {
+            "session_id": self.session_id,
+            "responses": self.responses,
+            "success": "false" if self.error_code else "true",
+            "error_code": self.error_code or SUCCESS,
+            "send_duration_seconds": sent - self.begun,
+            "first_response_seconds": min(firsts) - self.begun if firsts else None,
+            "tail_duration_seconds": self.ended - sent,
+            "total_duration_seconds": self.ended - self.begun,
+            **decode,
+            "side": side,
+            "sessions": sessions,
+            "turns": len(self.turns),
+            "lost": self.lost,
+            "slowest_final_seconds": max(finals) if finals else None,
+        }
+
+
+Figures: TypeAlias = Mapping[str, float | None]
+"""By name, in the order of `NAMES`; None where nothing could be told."""
+CENTILES = (50, 95, 99)
+SPREAD = ("first", "final", "rtf")
+"""Seconds to the first words; seconds to the final ones from the end of an utterance, or from the
+beginning of a recording; seconds that it took for each second of sound."""
+NAMES = (
+    "sessions",
+    "held",
+    "errors",
+    "turns",
+    "lost",
+    *(f"{name}_p{centile}" for name in SPREAD for centile in CENTILES),
+    "audio_per_s",
+    "service_cpu",
+    "engine_cpu",
+    "late_p95",
+)
+WHAT = {
+    "sessions": "sessions, or clients, at once",
+    "held": "those that ended well",
+    "errors": "those that did not",
+    "turns": "utterances, or recordings",
+    "lost": "those of which nothing final came",
+    "first": "seconds from the beginning of an utterance to its first words",
+    "final": "seconds from its end to its final words; of a recording, from its sending",
+    "rtf": "seconds that it took for each second of sound",
+    "audio_per_s": "seconds of sound that were heard in one",
+    "service_cpu": "share of a core that the service's own process took",
+    "engine_cpu": "share of a core that its engines took",
+    "late": "seconds that this machine sent too late: what the service is not to blame for",
+}
+
+
+def centile(values: Sequence[float], which: int) -> float | None:
+    """The value below which so many percent of ``values`` lie; None of none."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[which - 1]
+
+
+def figures_of(
+    visits: Sequence[Visit], lasted_s: float, cpu: tuple[float, float] | None
+) -> Figures:
+    """What ``visits`` come to, which took ``lasted_s`` together.
+
+    ``cpu``: shares of a core that the service and its engines took, None where they are not of this
+    machine.
+    """
+    kinds = {
+        "first": [value for one in visits for value in one.first_s],
+        "final": [value for one in visits for value in one.final_s],
+        "rtf": [value for one in visits for value in one.pace],
+    }
+    spread = {
+        f"{name}_p{which}": centile(values, which)
+        for name, values in kinds.items()
+        for which in CENTILES
+    }
+    sound_s = sum(one.sound_s for one in visits)
+    failed = sum(bool(one.error_code) for one in visits)
+    return {
+        "sessions": len(visits),
+        "held": len(visits) - failed,
+        "errors": failed,
+        "turns": sum(len(one.turns) for one in visits),
+        "lost": sum(one.lost for one in visits),
+        **spread,
+        "audio_per_s": sound_s / lasted_s if lasted_s else None,
+        "service_cpu": cpu[0] if cpu else None,
+        "engine_cpu": cpu[1] if cpu else None,
+        "late_p95": centile([one.late_s for one in visits], 95),
+    }
+
+
+def ratios(these: Figures, those: Figures) -> Figures:
+    """Each of ``these`` by what it is among ``those``; None where that says nothing."""
+    found: dict[str, float | None] = {}
+    for name, value in these.items():
+        other = those.get(name)
+        found[name] = value / other if value is not None and other else None
+    return found
+
+
+_SAID = re.compile(r"\s*(\w+)\s*([<>])\s*(\d+(?:\.\d+)?|\.\d+)\s*+(x?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A figure that fails above, or below, a limit; ``times``: of the other side's."""
+
+    figure: str
+    above: bool
+    limit: float
+    times: bool
+
+    def broken(self, figures: Figures, other: Figures | None) -> str | None:
+        """In words how it is broken; None if it is kept. What cannot be told keeps no bound."""
+        value = figures[self.figure]
+        against = other[self.figure] if self.times and other is not None else None
+        if value is None or (self.times and against is None):
+            return f"{self} cannot be told"
+        limit = self.limit * (against if against is not None else 1.0)
+        if not (value > limit if self.above else value < limit):
+            return None
+        beside = f", {against:.3f} on the other side" if against is not None else ""
+        return f"{self}: {value:.3f}{beside}"
+
+    def __str__(self) -> str:
+        return f"{self.figure}{'>' if self.above else '<'}{self.limit:g}{'x' * self.times}"
+
+
+def bound_of(text: str, *, compared: bool) -> Bound:
+    """The bound that ``text`` says; ``compared``: whether there is another side.
+
+    Raises:
+        errors.FieldInvalid: it says none, names a figure that there is not, or the other side of
+            none.
+    """
+    said = _SAID.fullmatch(text)
+    if said is None:
+        raise errors.FieldInvalid(
+            f"'{text}' is no bound.", hint="Such as 'final_p95>0.8' (seconds) or 'final_p95>1.2x'."
+        )
+    figure, sign, limit, times = said.groups()
+    if figure not in NAMES:
+        raise errors.FieldInvalid(
+            f"There is no figure '{figure}'.", hint=f"Use one of: {', '.join(NAMES)}."
+        )
+    if times and not compared:
+        raise errors.FieldInvalid(
+            f"'{text}' compares with another side, and there is none.",
+            hint="Name it with --against, or give the limit without 'x'.",
+        )
+    return Bound(figure, sign == ">", float(limit), bool(times))
+
+
+FORMATS = ("jsonl", "csv", "tsv", "markdown")
+ENDINGS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".md": "markdown"}
+DIGITS = 3
+
+
+def format_of(given: str | None, path: Path | None) -> str:
+    """The format that was named, or else the one that a file's ending means; `jsonl` of others.
+
+    Raises:
+        errors.FieldInvalid: there is none of that name.
+    """
+    if given is None:
+        return ENDINGS.get(path.suffix.lower(), FORMATS[0]) if path is not None else FORMATS[0]
+    if given not in FORMATS:
+        raise errors.FieldInvalid(
+            f"There is no format '{given}'.", hint=f"Use one of: {', '.join(FORMATS)}."
+        )
+    return given
+
+
+def render(rows: Sequence[Mapping[str, Value]], format: str) -> str:
+    """``rows``, which all have the same columns, with a line feed behind the last."""
+    if format == "jsonl":
+        return "".join(f"{json.dumps(_rounded(row))}\n" for row in rows)
+    if not rows:
+        return ""
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    if format == "markdown":
+        return _markdown(lines)
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t" if format == "tsv" else ",", lineterminator="\n")
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    drawn = [
+        _line(cell.ljust(width) for cell, width in zip(one, widths, strict=True)) for one in lines
+    ]
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|\n"
+    return "".join([drawn[0], rule, *drawn[1:]])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}f}"
+    return str(value)
+
+
+def _rounded(row: Mapping[str, Value]) -> dict[str, object]:
+    """As JSON has it: success is no text there, and a number has as many digits as elsewhere."""
+    said = {"true": True, "false": False}
+    return {
+        name: round(value, DIGITS)
+        if isinstance(value, float)
+        else said.get(value, value)
+        if isinstance(value, str)
+        else value
+        for name, value in row.items()
+    }

@@ -1,0 +1,453 @@
+"""Load test target and workload: service, samples, schedule, session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from sidecar import errors
+from sidecar.cli.audio_input import LONGEST_S, look_at
+from sidecar.cli.backends import Where
+from sidecar.cli.load_statistics import Turn, Visit
+from sidecar.interfaces.live_engine import LIVE_RATE
+
+if TYPE_CHECKING:
+    import psutil
+    from vibevoice_asr_client import Trust
+
+    from sidecar.audio import Block
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Share:
+    """The share of a core that a service's own process took since this was made, and its children.
+
+    ``process``: None of a service elsewhere.
+    """
+
+    def __init__(self, process: psutil.Process | None) -> None:
+        self._process = process
+        self._begun = time.monotonic()
+        self._before = self._taken()
+
+    def so_far(self) -> tuple[float, float] | None:
+        """Of the service, and of its engines; None where it cannot be told.
+
+        Children that have ended meanwhile count nothing.
+        """
+        after, lasted = self._taken(), time.monotonic() - self._begun
+        if after is None or self._before is None or not lasted:
+            return None
+        return (after[0] - self._before[0]) / lasted, max(0.0, after[1] - self._before[1]) / lasted
+
+    def _taken(self) -> tuple[float, float] | None:
+        import psutil
+
+        if self._process is None:
+            return None
+        try:
+            own = sum(self._process.cpu_times()[:2])
+            below = self._process.children(recursive=True)
+        except psutil.Error:
+            return None
+        others = 0.0
+        for child in below:
+            with contextlib.suppress(psutil.Error):
+                others += sum(child.cpu_times()[:2])
+        return own, others
+
+
+def process_of(url: str, pid: object) -> psutil.Process | None:
+    """The process that serves at ``url`` if it is one of this machine; ``pid`` is what it says.
+
+    Believed only where that process does listen there: a container's numbers are its own.
+    """
+    import psutil
+
+    from sidecar.server.port_owner import listens
+
+    parts = urlsplit(url)
+    if not isinstance(pid, int) or parts.hostname not in LOOPBACK or not parts.port:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return process if listens(process, parts.port) else None
+    except psutil.Error:
+        return None
+
+
+GRPC = "grpc"
+ENCRYPTED = "grpcs"
+
+
+class LiveWire(StrEnum):
+    """How live audio goes to a service."""
+
+    LIVE = "live"
+    """`/v1/live`."""
+    STREAMING = "streaming"
+    """`/api/asr-streaming`, of yap servers."""
+    GRPC = GRPC
+    """The package `stt`."""
+
+
+class FileWire(StrEnum):
+    """How recordings go to a service."""
+
+    TRANSCRIBE = "transcribe"
+    """`POST /transcribe`, which waits for the answer."""
+    JOBS = "jobs"
+    """`/v1/jobs`, followed by its events."""
+    OPENAI = "openai"
+    """`POST /v1/audio/transcriptions`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of those that are compared. ``target``: host and port of its gRPC, "" without."""
+
+    name: str
+    wire: LiveWire | FileWire
+    url: str
+    token: str | None = None
+    trust: Trust | None = None
+    target: str = ""
+    process: psutil.Process | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the way there is."""
+        return urlsplit(self.url).scheme in ("https", ENCRYPTED)
+
+
+async def look(where: Where, wire: LiveWire | FileWire) -> Side:
+    """The service of ``where``, as it says it is; one that is not ours may say nothing.
+
+    Raises:
+        errors.SidecarError: nothing answers there, or it has no gRPC where that is asked for.
+    """
+    from vibevoice_asr_client import AnswerNotUnderstood, AsyncClient, ServiceError
+
+    from sidecar.cli.remote_service import in_our_words
+
+    url = where.server or ""
+    parts = urlsplit(url)
+    if parts.scheme in (GRPC, ENCRYPTED):
+        if wire is not LiveWire.GRPC:
+            raise errors.FieldInvalid(f"{url} speaks gRPC alone.", hint="Add --wire grpc.")
+        return Side(f"{wire} {url}", wire, url, where.token, where.trust, target=parts.netloc)
+    with in_our_words():
+        async with AsyncClient(url, where.token, trust=where.trust) as client:
+            url = client.url
+            try:
+                health = await client.health()
+            except (ServiceError, AnswerNotUnderstood):
+                health = {}
+    target = ""
+    if wire is LiveWire.GRPC:
+        if not health.get("grpc_port"):
+            raise errors.FieldInvalid(
+                f"The service at {url} has no gRPC.",
+                hint="Start it with --grpc-port, or give an address such as grpc://localhost:50051.",
+            )
+        host = urlsplit(url).hostname or ""
+        target = (
+            f"[{host}]:{health['grpc_port']}" if ":" in host else f"{host}:{health['grpc_port']}"
+        )
+    process = process_of(url, health.get("pid"))
+    return Side(f"{wire} {url}", wire, url, where.token, where.trust, target, process)
+
+
+SAMPLE_BYTES = 2
+BREATH_S = 1.0
+"""Between two utterances of who talks all the time: longer than a pause that ends one."""
+
+
+class Mode(StrEnum):
+    """How sessions behave."""
+
+    TALK = "talk"
+    """Utterance after utterance, with a breath between them."""
+    CONVERSATION = "conversation"
+    """By turns: each session is silent for as long as the one beside it talks."""
+    IDLE = "idle"
+    """Connected, and nothing is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of sound: pcm16 at `LIVE_RATE`."""
+
+    sound: bytes
+    speech: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.sound) / SAMPLE_BYTES / LIVE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What one session sends; ``idle_s``: for how long it only stays, where it sends nothing."""
+
+    parts: tuple[Part, ...] = ()
+    idle_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.idle_s or sum(part.seconds for part in self.parts)
+
+
+def silence(seconds: float) -> bytes:
+    """So much of it."""
+    return bytes(round(seconds * LIVE_RATE) * SAMPLE_BYTES)
+
+
+def course_of(
+    mode: Mode, clips: Sequence[bytes], seconds: float, pause_s: float, number: int
+) -> Course:
+    """What session ``number`` sends for some ``seconds``: whole utterances and pauses.
+
+    ``clips``: one utterance each, taken from another place on by every session. ``pause_s``: of a
+    conversation, in which every second session begins by listening.
+    """
+    if mode is Mode.IDLE:
+        return Course(idle_s=seconds)
+    pause = Part(silence(pause_s if mode is Mode.CONVERSATION else BREATH_S), speech=False)
+    listens_first = mode is Mode.CONVERSATION and number % 2
+    parts = [pause] if listens_first else []
+    turn, lasts = number, sum(part.seconds for part in parts)
+    while lasts < seconds or not any(part.speech for part in parts):
+        said = Part(clips[turn % len(clips)], speech=True)
+        parts += [said, pause]
+        lasts += said.seconds + pause.seconds
+        turn += 1
+    return Course(tuple(parts))
+
+
+def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[float]:
+    """When each of ``count`` sessions begins: in ``steps`` groups that are ``interval_s`` apart.
+
+    Those of a group begin within ``spread_s``, so that not all of them send in the same instant.
+    """
+    size = -(-count // max(1, min(steps, count)))
+    return [
+        number // size * interval_s + number % size / size * spread_s for number in range(count)
+    ]
+
+
+FRAME = LIVE_RATE // 50
+"""Samples that are looked at together."""
+QUIET = 0.05
+"""Of the loudest frame: whoever speaks is louder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A file, and how long it is."""
+
+    path: Path
+    seconds: float
+
+
+def recordings_of(files: Sequence[Path]) -> list[Recording]:
+    """The files with their lengths.
+
+    Raises:
+        errors.SidecarError: one is no recording, or not there.
+    """
+    return [Recording(path, len(_decoded(path)) / LIVE_RATE) for path in files]
+
+
+def clips_of(path: Path, talk_s: float) -> list[bytes]:
+    """Utterances of about ``talk_s`` out of a recording, each from its first sound to its last.
+
+    Raises:
+        errors.SidecarError: it is no recording, not there, or has nothing to be heard in it.
+    """
+    clips = utterances(_decoded(path), talk_s)
+    if not clips:
+        raise errors.FieldInvalid(
+            f"{path} has no utterance of {talk_s:g} s.",
+            hint="Give a recording in which somebody speaks, or a shorter --talk.",
+        )
+    return clips
+
+
+def utterances(samples: Block, talk_s: float) -> list[bytes]:
+    """Stretches of ``samples`` (mono, `LIVE_RATE`) as pcm16 that begin and end with a sound.
+
+    One that is quiet for half of its time or more is left out.
+    """
+    import numpy as np
+
+    count = len(samples) // FRAME
+    frames = samples[: count * FRAME].reshape(count, FRAME)
+    loudness = np.sqrt((frames**2).mean(axis=1)) if count else np.zeros(0)
+    loud = np.flatnonzero(loudness > QUIET * loudness.max(initial=0.0))
+    size, found, at = max(1, round(talk_s * LIVE_RATE / FRAME)), [], 0
+    while len(later := loud[loud >= at]):
+        begin = int(later[0])
+        end = int(later[later < begin + size][-1]) + 1
+        if 2 * (end - begin) > size:
+            block = samples[begin * FRAME : end * FRAME]
+            found.append((block.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
+        at = begin + size
+    return found
+
+
+def _decoded(path: Path) -> Block:
+    from sidecar.audio.audio_decoder import decode_file
+
+    try:
+        look_at(path)
+        return decode_file(path, LIVE_RATE, LONGEST_S)
+    except errors.SidecarError as error:  # there may be many of them: which one it is
+        raise type(error)(f"{path}: {error.detail}", hint=error.hint) from None
+
+
+PATIENCE_S = 60.0
+"""For the end of a session, once all was sent."""
+
+
+class EndedEarly(Exception):
+    """The service ended a session that its client had not."""
+
+
+class Refusal(Exception):
+    """The service said no; ``code`` is its word for why."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+class Carrier(Protocol):
+    """What takes sound to the service."""
+
+    async def begin(self, turn: int) -> None:
+        """An utterance begins."""
+
+    async def send(self, sound: bytes) -> None:
+        """A piece of it, or of a pause."""
+
+    async def end(self, turn: int) -> None:
+        """It is over."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is sent in a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """Pieces of ``chunk_s``, ``pace`` seconds of sound in a second; 0: as fast as they go."""
+
+    chunk_s: float = 0.1
+    pace: float = 1.0
+
+
+async def play(course: Course, tempo: Tempo, carrier: Carrier, visit: Visit) -> None:
+    """Send all of ``course``, and keep in ``visit`` when which utterance began and ended."""
+    begun, position = time.monotonic(), 0.0
+    for part in course.parts:
+        turn = Turn(position, time.monotonic())
+        number = len(visit.turns)
+        if part.speech:
+            visit.turns.append(turn)
+            await carrier.begin(number)
+        for piece in pieces(part, tempo.chunk_s):
+            position += len(piece) / SAMPLE_BYTES / LIVE_RATE
+            await _until(begun, position, tempo.pace, visit)
+            if part.speech or not carrier.silent:
+                await carrier.send(piece)
+        if part.speech:
+            turn.end_s, turn.ended = position, time.monotonic()
+            await carrier.end(number)
+    if course.idle_s:
+        await asyncio.sleep(course.idle_s)
+    visit.sent = time.monotonic()
+
+
+async def _until(begun: float, position: float, pace: float, visit: Visit) -> None:
+    """Wait until that place of the sound has been spoken."""
+    if not pace:
+        return
+    wait = begun + position / pace - time.monotonic()
+    if wait > 0:
+        await asyncio.sleep(wait)
+    visit.late_s = max(visit.late_s, time.monotonic() - begun - position / pace)
+
+
+def pieces(part: Part, chunk_s: float) -> list[bytes]:
+    """A part in pieces of ``chunk_s``, the last as long as it is."""
+    size = max(1, round(chunk_s * LIVE_RATE)) * SAMPLE_BYTES
+    return [part.sound[at : at + size] for at in range(0, len(part.sound), size)]
+
+
+async def together(sending: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, None]) -> None:
+    """Both, until the service has told the end.
+
+    Raises:
+        EndedEarly: it did while there was more to be sent.
+        TimeoutError: it did not, for `PATIENCE_S`.
+        Exception: whatever either raises; that of ``reading`` where both do.
+    """
+    spawn = asyncio.get_running_loop().create_task
+    sender, reader = spawn(sending), spawn(reading)
+    try:
+        await asyncio.wait({sender, reader}, return_when=asyncio.FIRST_COMPLETED)
+        if sender.done():
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.wait({reader})
+        await reader
+        if not sender.done():
+            raise EndedEarly
+        await sender
+    finally:
+        for task in (sender, reader):
+            task.cancel()
+        await asyncio.gather(sender, reader, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def visiting(visit: Visit, course: Course) -> Iterator[None]:
+    """Around a session: when it began and ended, and as what code it failed, if it did."""
+    visit.begun = time.monotonic()
+    try:
+        yield
+    except Exception as error:  # whatever becomes of one session, the others are measured
+        visit.error_code = code_of(error)
+    visit.ended = time.monotonic()
+    if course.seconds and course.parts and not visit.error_code:
+        visit.sound_s = course.seconds
+        visit.pace.append((visit.ended - visit.begun) / course.seconds)
+
+
+def code_of(error: Exception) -> str:
+    """What a session failed with, in a word: the service's own code where it told one."""
+    from vibevoice_asr_client import ServiceError, ServiceUnreachable
+
+    match error:
+        case Refusal() | errors.SidecarError():
+            return error.code
+        case ServiceError():
+            return error.code or f"status_{error.status}"
+        case EndedEarly():
+            return "ended_early"
+        case TimeoutError():
+            return "timeout"
+        case ServiceUnreachable() | OSError():
+            return "connection_lost"
+    return type(error).__name__

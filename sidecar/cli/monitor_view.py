@@ -1,0 +1,379 @@
+"""Snapshot of a service and its sections. Pure but for the fetch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from sidecar import errors
+from sidecar.cli.backends import Where
+
+if TYPE_CHECKING:
+    import httpx
+
+
+JOBS = 10
+"""How many of the latest are shown."""
+Answer = Mapping[str, Any]
+NOTHING: Answer = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The answers of one moment; ``at`` by a clock that only goes on. What did not answer is empty,
+    and ``wrong`` says why, by its name."""
+
+    address: str = ""
+    at: float = 0.0
+    health: Answer = field(default_factory=dict)
+    metrics: Answer = field(default_factory=dict)
+    system: Answer = field(default_factory=dict)
+    jobs: Answer = field(default_factory=dict)
+    wrong: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> bool:
+        """Whether anybody is there."""
+        return bool(self.health or self.metrics or self.system)
+
+
+class Camera:
+    """Asks one service; ``addresses``: of each answer, by its name in `Picture`."""
+
+    def __init__(self, http: httpx.AsyncClient, address: str, addresses: Mapping[str, str]) -> None:
+        self._http, self._address, self._addresses = http, address, addresses
+
+    async def picture(self) -> Picture:
+        """The answers of now; never an exception because of the service."""
+        names = list(self._addresses)
+        found = await asyncio.gather(*(self._ask(self._addresses[name]) for name in names))
+        answers = dict(zip(names, found, strict=True))
+        return Picture(
+            address=self._address,
+            at=time.monotonic(),
+            wrong={name: body for name, body in answers.items() if isinstance(body, str)},
+            **{name: body for name, body in answers.items() if not isinstance(body, str)},
+        )
+
+    async def _ask(self, url: str) -> Answer | str:
+        """The JSON object there, or why there is none."""
+        import httpx
+
+        try:
+            answer = await self._http.get(url)
+        except httpx.TimeoutException:
+            return "no answer in time"
+        except httpx.HTTPError as error:
+            return f"no answer ({type(error).__name__})"
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            return f"no JSON ({answer.status_code})"
+        if answer.is_success or body.get("status") in (
+            "error",
+            "unavailable",
+        ):  # not well, but there
+            return body
+        return str(body.get("code") or answer.status_code)
+
+
+@asynccontextmanager
+async def camera(
+    where: Where, metrics_url: str | None, system_url: str | None, timeout_s: float
+) -> AsyncGenerator[Camera, None]:
+    """For the service of ``where``; metrics and system may be asked for elsewhere.
+
+    Raises:
+        errors.SidecarError: an address is none, or its certificate is not believed.
+    """
+    import httpx
+
+    from sidecar.cli.remote_service import in_our_words, warn_of
+
+    base = (where.server or "").rstrip("/")
+    addresses = {
+        "health": f"{base}/health",
+        "metrics": metrics_url or f"{base}/metrics.json",
+        "system": system_url or f"{base}/system",
+        "jobs": f"{base}/v1/jobs?limit={JOBS}",
+    }
+    for address in addresses.values():
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise errors.FieldInvalid(
+                f"'{address}' is no address.", hint="One begins http:// or https://."
+            )
+    context = None
+    warn_of(where.trust)
+    if where.trust is not None and where.trust.given:
+        with in_our_words():
+            context = await asyncio.to_thread(where.trust.context, base)
+    token = where.token
+
+    async def authorize(request: httpx.Request) -> None:
+        # Nobody else is to see it.
+        if token and str(request.url).startswith(f"{base}/"):
+            request.headers["Authorization"] = f"Bearer {token}"
+
+    async with httpx.AsyncClient(
+        timeout=timeout_s,
+        trust_env=False,
+        verify=True if context is None else context,
+        event_hooks={"request": [authorize]},
+    ) as http:
+        yield Camera(http, base, addresses)
+
+
+Rows: TypeAlias = list[tuple[str, str]]
+ENDED_WELL = frozenset({"done", "left"})
+"""How live sessions end that nothing was wrong with."""
+GB, MB = 1 << 30, 1 << 20
+BAR = 10
+"""Characters."""
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A title, and what is below it. ``warns``: whether somebody should look."""
+
+    title: str
+    rows: Rows = field(default_factory=list)
+    warns: bool = False
+
+
+def sections(now: Picture, before: Picture | None = None) -> list[Section]:
+    """All that is known; ``before``: an earlier picture, for what comes in a second."""
+    found = [_service(now)]
+    own = now.metrics.get("vibevoice")
+    if isinstance(own, dict):
+        earlier = before.metrics.get("vibevoice", NOTHING) if before is not None else NOTHING
+        passed = now.at - before.at if before is not None else 0.0
+        found += [
+            _live(_part(own, "live"), _part(earlier, "live"), passed),
+            _queue(_part(own, "jobs"), _part(earlier, "jobs"), passed),
+            *(_engine(one) for one in own.get("engines", ()) if isinstance(one, dict)),
+        ]
+    elif now.metrics:
+        found.append(_decoding(now.metrics))
+    found.append(_memory(now))
+    found.append(_errors(now, before))
+    if now.jobs.get("jobs"):
+        found.append(Section("jobs", [_job(one) for one in now.jobs["jobs"]]))
+    return [section for section in found if section.rows]
+
+
+def table(found: Sequence[Section]) -> str:
+    """All of it in plain columns: section, name, value; a line each."""
+    lines = [(one.title, name, value) for one in found for name, value in one.rows]
+    if not lines:
+        return ""
+    first, second = (max(len(line[column]) for line in lines) for column in (0, 1))
+    return "".join(f"{a:<{first}}  {b:<{second}}  {c}\n" for a, b, c in lines)
+
+
+def _service(now: Picture) -> Section:
+    health, service = now.health, _part(_part(now.metrics, "vibevoice"), "service")
+    state = str(health.get("status") or ("ok" if now.answers else "no answer"))
+    trouble = service.get("trouble") or service.get("stopping") or not now.answers
+    rows = [("address", now.address), ("state", state)]
+    for name in ("version", "engine", "precision", "engine_state", "live_engine_state"):
+        if health.get(name) is not None:
+            rows.append((name.replace("_", " "), str(health[name])))
+    if "ready" in service:
+        rows.append(("ready", "yes" if service["ready"] else "no"))
+    if service.get("trouble"):
+        rows.append(("trouble", str(service["trouble"])))
+    rows += [(f"/{name}", why) for name, why in now.wrong.items()]
+    return Section("service", rows, bool(trouble or health.get("status") == "error"))
+
+
+def _live(live: Answer, before: Answer, passed: float) -> Section:
+    wires = _counts(live.get("by_wire"))
+    rows = [("sessions", _of(live.get("sessions"), live.get("limit")))]
+    rows += [(f"by {wire}", f"{count:g}") for wire, count in wires]
+    rows += [
+        ("speaking", _number(live.get("speaking"))),
+        ("utterances", _number(live.get("utterances"))),
+        ("finals", _number(live.get("finals"))),
+        ("sound in a second", _rate(live, before, "audio_seconds", passed)),
+        ("sound that waits", _bytes(live.get("sound_bytes"))),
+        ("rtf", _spread(live.get("realtime_ratio"))),
+        ("decoding s", _spread(live.get("decode_seconds"))),
+        ("waiting s", _spread(live.get("queue_wait_seconds"))),
+    ]
+    full = bool(live.get("limit")) and live.get("sessions", 0) >= live["limit"]
+    return Section("live", rows, full)
+
+
+def _queue(jobs: Answer, before: Answer, passed: float) -> Section:
+    rows = [("waiting", _of(jobs.get("waiting"), jobs.get("limit")))]
+    rows += [(name, _number(jobs.get(name))) for name in ("running", "done", "failed", "cancelled")]
+    rows += [
+        ("sound in a second", _rate(jobs, before, "audio_seconds", passed)),
+        ("rtf", _spread(jobs.get("realtime_ratio"))),
+        ("waiting s", _spread(jobs.get("wait_seconds"))),
+    ]
+    full = bool(jobs.get("limit")) and jobs.get("waiting", 0) >= jobs["limit"]
+    return Section("queue", rows, full)
+
+
+def _engine(engine: Answer) -> Section:
+    loading = engine.get("load_percent")
+    state = f"{engine.get('state')}{f' {loading}%' if loading is not None else ''}"
+    planned = _bytes(engine.get("reserved_bytes"))
+    return Section(
+        f"engine {engine.get('role', '')}".strip(),
+        [
+            ("engine", f"{engine.get('engine')} {engine.get('precision')}"),
+            ("state", state),
+            ("memory planned", f"{planned} on the {'GPU' if engine.get('on_gpu') else 'host'}"),
+            ("memory resident", _bytes(engine.get("resident_bytes"))),
+            ("loads", f"{_number(engine.get('loads'))}, {engine.get('load_seconds') or 0:.1f} s"),
+            ("crashes", _number(engine.get("crashes"))),
+        ],
+        bool(engine.get("crashes")),
+    )
+
+
+def _decoding(metrics: Answer) -> Section:
+    """By the names of another server, that has no part of ours."""
+    rows = [
+        (name.replace("_", " "), _number(value) if float(value).is_integer() else f"{value:.3f}")
+        for name, value in metrics.items()
+        if isinstance(value, int | float)
+    ]
+    return Section("decoding", rows)
+
+
+def _memory(now: Picture) -> Section:
+    rows: Rows = []
+    own = _part(now.metrics, "vibevoice")
+    planned = sum(
+        one.get("reserved_bytes") or 0 for one in own.get("engines", ()) if one.get("on_gpu")
+    )
+    tight = False
+    for gpu in now.system.get("gpus") or ():
+        used, total = (
+            (gpu.get("memory_used_mib") or 0) * MB,
+            (gpu.get("memory_total_mib") or 0) * MB,
+        )
+        name = f"GPU {gpu.get('index', 0)}"
+        rows += [(name, str(gpu.get("name"))), (f"{name} used", _bar(used, total))]
+        rows.append((f"{name} planned", _bar(planned, total)))
+        tight = tight or planned > total > 0
+        for what, unit in (("utilization_gpu", "%"), ("temperature_gpu", " °C")):
+            if gpu.get(what) is not None:
+                rows.append((f"{name} {what.partition('_')[0]}", f"{gpu[what]}{unit}"))
+    host, process = _part(now.system, "system"), _part(now.system, "process")
+    if host.get("memory_total_bytes"):
+        total = host["memory_total_bytes"]
+        used = total - (host.get("memory_available_bytes") or 0)
+        rows.append(("host used", _bar(used, total)))
+        tight = tight or used > 0.95 * total
+    if process:
+        rows.append(("service resident", _bytes(process.get("rss_bytes"))))
+        rows.append(("service cpu", f"{process.get('cpu_percent', 0):.0f}%"))
+    if now.system.get("load_avg"):
+        load = " ".join(f"{one:.2f}" for one in now.system["load_avg"])
+        rows.append(("load", f"{load} on {now.system.get('cpu_count')}"))
+    return Section("machine", rows, tight)
+
+
+def _errors(now: Picture, before: Picture | None) -> Section:
+    """All since the service began; it warns where there are more than a moment ago."""
+    rows = _wrong(now)
+    return Section("errors", rows, before is not None and rows != _wrong(before))
+
+
+def _wrong(now: Picture) -> Rows:
+    own = _part(now.metrics, "vibevoice")
+    live, http, grpc = (_part(own, name) for name in ("live", "http", "grpc"))
+    found = {
+        "job": _part(own, "jobs").get("failed_by_code"),
+        "live refused": live.get("refused_by_code"),
+        "live ended": {
+            name: count
+            for name, count in _counts(live.get("ended_by_reason"))
+            if name not in ENDED_WELL
+        },
+        "http": {n: count for n, count in _counts(http.get("by_status")) if n[:1] in "45"},
+        "grpc": {n: count for n, count in _counts(grpc.get("by_status")) if n != "OK"},
+    }
+    if not own:
+        found["grpc"] = now.metrics.get("error_counts")
+    return [
+        (f"{kind} {name}", f"{count:g}")
+        for kind, counts in found.items()
+        for name, count in _counts(counts)
+    ]
+
+
+def _job(job: Answer) -> tuple[str, str]:
+    progress = _part(job, "progress").get("fraction")
+    parts = [
+        str(job.get("state")),
+        f"{100 * progress:.0f}%" if progress and job.get("state") == "running" else "",
+        f"{job['duration']:.0f} s" if job.get("duration") else "",
+        f"place {job['position']}" if job.get("position") is not None else "",
+    ]
+    return str(job.get("id", ""))[:8], ", ".join(part for part in parts if part)
+
+
+def _part(answer: Answer, name: str) -> Answer:
+    value = answer.get(name)
+    return value if isinstance(value, dict) else NOTHING
+
+
+def _counts(value: object) -> list[tuple[str, float]]:
+    """What happened at all, the most frequent first."""
+    return sorted(_counted(value), key=lambda one: (-one[1], one[0]))
+
+
+def _counted(value: object) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for name, count in value.items():
+            if isinstance(count, int | float) and count:
+                yield str(name), count
+
+
+def _number(value: Any) -> str:
+    return UNKNOWN if value is None else f"{value:g}" if value < 1e6 else f"{value:.0f}"
+
+
+def _of(value: Any, limit: Any) -> str:
+    return f"{_number(value)} of {_number(limit)}" if limit else _number(value)
+
+
+def _spread(value: object) -> str:
+    """A mean and the most; nothing where there was nothing."""
+    if not isinstance(value, Mapping) or not value.get("count"):
+        return UNKNOWN
+    return f"{value['mean']:.3f} (most {value['max']:.3f})"
+
+
+def _rate(now: Answer, before: Answer, name: str, passed: float) -> str:
+    """Of what grows, how much in a second; nothing where it began anew meanwhile."""
+    if name not in now or name not in before or passed <= 0 or now[name] < before[name]:
+        return UNKNOWN
+    return f"{(now[name] - before[name]) / passed:.2f} s"
+
+
+def _bytes(value: Any) -> str:
+    if value is None:
+        return UNKNOWN
+    return f"{value / GB:.2f} GB" if value >= GB else f"{value / MB:.0f} MB"
+
+
+def _bar(used: float, total: float) -> str:
+    if not total:
+        return _bytes(used)
+    filled = min(BAR, round(BAR * used / total))
+    return f"{'█' * filled}{'░' * (BAR - filled)} {_bytes(used)} of {_bytes(total)}"

@@ -1,0 +1,88 @@
+"""Messages, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sidecar.config.settings import Settings
+
+
+PROGRAM = "vibevoice-asr"
+COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
+"""What a shell sets to ask for completions."""
+USAGE = 2
+"""Exit code of a command line that is not understood."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+_STEERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of Unicode: control characters, halves of letters, ends of lines."""
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Characters that change the direction of those behind them (UAX 9)."""
+
+
+def shown(name: str) -> str:
+    """A name, or other words of strangers, as a terminal may have it: what would move its cursor,
+    colour it or turn its letters round is written as Python does (``\\x1b``). Pure."""
+    return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
+
+
+def print_text(text: str) -> None:
+    """To stdout, in UTF-8 whatever the console's habits are, and now."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    if sys.stderr is not None:  # a windowed executable has none
+        print(f"{PROGRAM}: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
+
+
+def keep_quiet(settings: Settings) -> None:
+    """A log level that was set holds; otherwise a command says what it has to say by itself."""
+    from sidecar.observability.logs import to_stderr
+
+    asked = "log_level" in settings.model_fields_set
+    to_stderr(settings.log_level if asked else "critical")
+
+
+def complain(error: errors.SidecarError, about: str = "") -> int:
+    """Say in one line what was wrong, with what, and what to do; the exit code."""
+    from sidecar.server.service_process import EXIT_CODES
+
+    say(f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}")
+    return EXIT_CODES.get(error.code, 1)
+
+
+def _steers(one: str) -> bool:
+    return unicodedata.category(one) in _STEERS or unicodedata.bidirectional(one) in _TURNS
+
+
+@contextmanager
+def interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C sets ``ended``, and once more cancels this task; gives whether there was one."""
+    import asyncio
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def interrupt(*_: object) -> None:
+        loop.call_soon_threadsafe(task.cancel if ended.is_set() else ended.set)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield ended.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,182 @@
+"""Remote service by the Python client, and its certificate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vibevoice_asr_client as client
+from vibevoice_asr_client import (
+    AsyncClient,
+    CertificateRefused,
+    ClientError,
+    InsecureWarning,
+    Retry,
+    ServiceError,
+    Trust,
+    TrustInvalid,
+    models,
+)
+from vibevoice_asr_client.problems import wire_of
+
+from sidecar import errors
+from sidecar.cli.output import say
+from sidecar.interfaces import live_events
+from sidecar.transcripts.speaker_embeddings import SpeakerVoice
+from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from sidecar.config.settings import Settings
+
+
+HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line and log have it."
+
+
+def of_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
+    """As the command line says.
+
+    Raises:
+        errors.SettingsInvalid: it says two things at once, or what is no fingerprint.
+    """
+    if sum(map(bool, (ca_cert, fingerprint, insecure))) > 1:
+        raise errors.SettingsInvalid(
+            "Only one of --ca-cert, --fingerprint and --insecure can hold.",
+            hint="Keep the one that is meant.",
+        )
+    try:
+        return Trust(ca_cert, fingerprint, insecure)
+    except TrustInvalid as error:
+        raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
+
+
+def of_settings(settings: Settings) -> Trust:
+    """For the service of this machine, that the settings tell of: by any name, its certificate."""
+    from sidecar.server.tls import fingerprint_here
+
+    return Trust(fingerprint=fingerprint_here(settings))
+
+
+ATTEMPTS = 12
+"""Some three minutes without a service, or with one that is full: the time of a restart."""
+
+
+@asynccontextmanager
+async def service_at(
+    url: str, token: str | None = None, trust: Trust | None = None
+) -> AsyncGenerator[AsyncClient, None]:
+    """A client of the service at ``url``, which may want a token.
+
+    Raises:
+        errors.SidecarError: in the body too, whatever the client raises there.
+    """
+    warn_of(trust)
+    with in_our_words():
+        async with AsyncClient(url, token, trust=trust, retry=Retry(ATTEMPTS)) as client:
+            yield client
+
+
+def warn_of(trust: Trust | None) -> None:
+    """Say once that whoever answers is believed, where that is so."""
+    if trust is not None and trust.insecure:
+        say("warning: --insecure: whoever answers is believed, and gets the recordings.")
+        warnings.simplefilter("ignore", InsecureWarning)  # it is said
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """What the client raises, as the service raised it.
+
+    Raises:
+        errors.SidecarError: always one of these.
+    """
+    try:
+        yield
+    except ServiceError as error:
+        raise errors.from_wire(wire_of(error)) from None
+    except TrustInvalid as error:
+        raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
+    except CertificateRefused as error:
+        raise errors.ServiceUnreachable(error.detail, hint=HINT) from None
+    except ClientError as error:
+        raise errors.ServiceUnreachable(error.detail, hint=error.hint) from None
+
+
+def transcript_of(said: models.Transcript) -> Transcript:
+    """A transcript of the client's as the engine's, to be written in any format."""
+    return Transcript(
+        segments=tuple(_segment(segment, diarized=said.diarized) for segment in said.segments),
+        language=said.language,
+        duration=said.duration,
+        engine=said.engine,
+        precision=said.precision,
+        diarized=said.diarized,
+        notices=tuple(Notice(item.code, item.message) for item in said.warnings),
+        voices=_named(said.segments) if said.diarized else (),
+        model=said.model,
+    )
+
+
+def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerVoice, ...]:
+    """The speakers who have names."""
+    names = {_number(one.speaker): one.name for one in segments if one.name is not None}
+    return tuple(
+        SpeakerVoice(number, 0.0, name=name)
+        for number, name in sorted(names.items(), key=lambda one: one[0] or 0)
+        if number is not None
+    )
+
+
+def live_event_of(said: client.LiveEvent) -> live_events.LiveEvent:
+    """A live event of the client's as the engine's."""
+    match said:
+        case client.SpeechStarted(_, turn, at):
+            return live_events.SpeechStarted(turn, at)
+        case client.SpeechStopped(_, turn, at):
+            return live_events.SpeechStopped(turn, at)
+        case client.Partial():
+            return live_events.Partial(
+                said.turn, said.piece, said.start, said.end, said.text, said.stable, said.tail
+            )
+        case client.Final():
+            segment = _segment(said.segment, diarized=said.diarized)
+            return live_events.Final(
+                said.turn,
+                said.piece,
+                segment,
+                said.language,
+                said.wait_s,
+                said.work_s,
+                said.segment.name,
+            )
+        case client.TurnEnded(_, turn, start, end, text):
+            return live_events.TurnEnded(turn, start, end, text)
+        case client.TurnDropped(_, turn, at):
+            return live_events.TurnDropped(turn, at)
+        case client.SpeakersRevised(_, speakers, names):
+            numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
+            called = {_number(who) or 0: name for who, name in names.items()}
+            return live_events.SpeakersRevised(numbers, called)
+        case client.Noticed(_, code, message):
+            return live_events.Noticed(Notice(code, message))
+        case client.Summary(_, transcript, job):
+            return live_events.Summary(transcript_of(transcript), job)
+
+
+def _number(speaker: str) -> int | None:
+    number = speaker.removeprefix("Speaker_")
+    return int(number) if number.isdecimal() else None
+
+
+def _segment(said: models.Segment, *, diarized: bool) -> Segment:
+    return Segment(
+        start=said.start,
+        end=said.end,
+        text=said.text,
+        speaker=_number(said.speaker) if diarized else None,
+        words=tuple(Word(word.start, word.end, word.text) for word in said.words),
+        flags=said.flags,
+        words_by=said.words_by,
+    )

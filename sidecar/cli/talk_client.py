@@ -1,0 +1,295 @@
+"""Client of a spoken conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.cli.audio_input import PIECE_S, loudness
+from sidecar.cli.output import say
+from sidecar.cli.talk_screen import Player, Show, lines
+
+if TYPE_CHECKING:
+    from vibevoice_asr_client import Trust
+    from websockets.asyncio.client import ClientConnection
+
+
+PATH = "/stream"
+LONGEST_MESSAGE = 64 << 20
+"""Bytes: the end of a long conversation is one message."""
+CONNECT_S = 10.0
+PING_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
+Message = bytes | dict[str, Any]
+"""Sound of the reply that was started last, or what is told."""
+
+
+class Wire:
+    """What goes out, and what comes of it. Who sends to a service that has gone is not told so:
+    who reads is."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._over = False
+
+    async def say(self, type: str, **fields: Any) -> None:
+        """A message."""
+        await self._send(json.dumps({"type": type, **fields}))
+
+    async def sound(self, pcm: bytes) -> None:
+        """What the person says: 16-bit mono at the rate of `begin`."""
+        await self._send(pcm)
+
+    async def end(self) -> None:
+        """No more; `ended` is the last that comes, or nothing is where the service ends, too."""
+        self._over = True
+        await self.say("end")
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """All that is told, to the end that was asked for.
+
+        Raises:
+            errors.SidecarError: it ended otherwise, and why.
+        """
+        from websockets.exceptions import ConnectionClosed
+
+        last: Message = {}
+        with suppress(ConnectionClosed):
+            async for raw in self._socket:
+                last = raw if isinstance(raw, bytes) else json.loads(raw)
+                yield last
+                if isinstance(last, dict) and last.get("type") == "ended":
+                    return
+        if self._over:
+            return
+        if isinstance(last, dict) and last.get("type") == "error":
+            raise error_of(last)
+        raise errors.ServiceUnreachable("The service broke off the conversation.")
+
+    async def _send(self, message: str | bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        with suppress(ConnectionClosed):
+            await self._socket.send(message)
+
+
+@asynccontextmanager
+async def connected(url: str, token: str | None, trust: Trust | None) -> AsyncGenerator[Wire, None]:
+    """A conversation with the service at ``url``, which answers.
+
+    Raises:
+        errors.ServiceUnreachable: it does not any more.
+    """
+    from vibevoice_asr_client import Trust, calls
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidHandshake
+
+    from sidecar.cli.remote_service import in_our_words
+
+    with in_our_words():
+        context = (trust or Trust()).context(url)
+    tls: dict[str, Any] = {} if context is None else {"ssl": context}
+    try:
+        socket = await connect(
+            f"ws{url.removeprefix('http')}{PATH}",
+            additional_headers=calls.authorization(token),
+            proxy=None,
+            compression=None,
+            max_size=LONGEST_MESSAGE,
+            open_timeout=CONNECT_S,
+            ping_interval=PING_S,
+            ping_timeout=2 * PING_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            **tls,
+        )
+    except InvalidHandshake as error:
+        raise errors.ServiceUnreachable(f"{url} has no conversations: {error}.") from None
+    except (OSError, TimeoutError):
+        raise errors.ServiceUnreachable(f"No service answers at {url}.") from None
+    async with socket:
+        yield Wire(socket)
+
+
+def error_of(message: dict[str, Any]) -> errors.SidecarError:
+    """The error that a message tells of; before `begin` was heard the code stands behind the
+    words."""
+    text = str(message.get("message", ""))
+    if "hint" not in message and (found := re.fullmatch(r"(.*) \((\w+)\)", text, re.DOTALL)):
+        return errors.from_wire({"detail": found[1], "code": found[2]})
+    return errors.from_wire({**message, "detail": text})
+
+
+REPORTS_S = 0.1
+"""Between two reports of what was heard."""
+IDLE = "idle"
+SETTLED_S = 2.0
+"""Behind the end of a recording somebody is silent for so long, and nobody says anything."""
+STAYS_S = 20.0
+"""Who only types sends a little silence so often: a service lets go of who sends no sound."""
+FAREWELL_S = 3.0
+"""For the last words of a service that was told of the end."""
+
+
+class Party:
+    """The tasks around one `Wire`; ``rate``: samples a second of what the person says."""
+
+    def __init__(self, wire: Wire, player: Player, show: Show, *, rate: int) -> None:
+        self._wire, self._player, self._show = wire, player, show
+        self._silence = bytes(2 * round(PIECE_S * rate))
+        self._phase, self._since = IDLE, asyncio.get_running_loop().time()
+        self._replies = 0
+        self._begun = asyncio.Event()
+        self._news = asyncio.Condition()
+
+    async def go_on(self, sound: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
+        """Until ``ended``, or until there is no more ``sound``, or no more is typed where there is
+        none.
+
+        Raises:
+            errors.SidecarError: what ended it otherwise.
+        """
+        spawn = asyncio.get_running_loop().create_task
+        reading = spawn(self._read())
+        stop = spawn(ended.wait())
+        bringing = spawn(self._typing(alone=True) if sound is None else self._bring(sound))
+        others = [spawn(self._report())]
+        others.append(spawn(self._stay() if sound is None else self._typing(alone=False)))
+        try:
+            await asyncio.wait({reading, stop, bringing}, return_when=asyncio.FIRST_COMPLETED)
+            if bringing.done():
+                bringing.result()
+            if not reading.done():
+                await self._wire.end()
+                await asyncio.wait({reading}, timeout=FAREWELL_S)
+            if reading.done():
+                reading.result()
+        finally:
+            tasks = [reading, stop, bringing, *others]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _read(self) -> None:
+        async for message in self._wire.messages():
+            if isinstance(message, bytes):
+                self._player.add(message)
+            else:
+                await self._told(message)
+
+    async def _told(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"type": "person_saying", "text": text}:
+                self._show.saying(text)
+            case {"type": "person_said", "text": text, "typed": typed}:
+                self._show.said(text, typed=typed)
+            case {"type": "nothing_said"}:
+                self._show.saying("")
+            case {"type": "reply_started", "turn": turn}:
+                self._player.begin(turn)
+            case {"type": "reply_written", "text": text}:
+                self._show.writing(text)
+            case {"type": "hold" | "release" as what}:
+                self._player.hold(held=what == "hold")
+            case {"type": "clear"}:
+                await self._cleared()
+            case {"type": "reply_ended", "text": text}:
+                self._show.answered(text or "…")
+                await self._note(replies=self._replies + 1)
+            case {"type": "phase", "phase": phase}:
+                await self._note(phase=phase)
+            case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
+                raise error_of(message)
+            case {"type": "error", "hint": _}:  # without one it is the end, and raised
+                say(f"{message.get('message', '')} {message.get('hint', '')}")
+            case {"type": "began"}:
+                self._began(message)
+
+    def _began(self, message: Message) -> None:
+        assert isinstance(message, dict)
+        if sys.stderr is not None and sys.stderr.isatty():
+            speaks = message["speaks"]
+            aloud = f"a machine's voice ({speaks}) says it" if speaks else "nobody says it aloud"
+            how = "Enter interrupts, Ctrl-C ends."
+            say(f"{message['model']} answers, {aloud}. {how}")
+        self._show.ready()
+        self._begun.set()
+
+    async def _note(self, *, phase: str | None = None, replies: int | None = None) -> None:
+        async with self._news:
+            if phase is not None:
+                self._phase, self._since = phase, asyncio.get_running_loop().time()
+            if replies is not None:
+                self._replies = replies
+                self._show.ready()
+            self._news.notify_all()
+
+    async def _cleared(self) -> None:
+        turn, seconds = self._player.heard()
+        self._player.clear()
+        if turn:
+            await self._wire.say("played", turn=turn, seconds=round(seconds, 3), cleared=True)
+
+    async def _report(self) -> None:
+        before = (0, 0.0)
+        while True:
+            await asyncio.sleep(REPORTS_S)
+            if (heard := self._player.heard()) != before and heard[0]:
+                before = heard
+                await self._wire.say("played", turn=heard[0], seconds=round(heard[1], 3))
+
+    async def _bring(self, sound: AsyncGenerator[bytes, None]) -> None:
+        """All of it, and silence behind it until nothing more comes of it."""
+        await self._begun.wait()
+        async with aclosing(sound):
+            async for piece in sound:
+                self._show.level(loudness(piece))
+                await self._wire.sound(piece)
+        loop = asyncio.get_running_loop()
+        ended = loop.time()
+        while self._phase != IDLE or loop.time() - max(ended, self._since) < SETTLED_S:
+            await self._wire.sound(self._silence)
+            await asyncio.sleep(PIECE_S)
+
+    async def _stay(self) -> None:
+        await self._begun.wait()
+        while True:
+            await self._wire.sound(self._silence)
+            await asyncio.sleep(STAYS_S)
+
+    async def _typing(self, *, alone: bool) -> None:
+        """Each line is a turn, an empty one interrupts. Where nobody sits at a terminal each waits
+        for the answer to the one before."""
+        await self._begun.wait()
+        at_once = sys.stdin is not None and sys.stdin.isatty()
+        async for line in lines():
+            if not line:
+                await self._interrupt()
+                continue
+            await self._wire.say("text", text=line)
+            if not at_once:
+                await self._answered(self._replies)
+        if alone:
+            await self._until(lambda: self._phase == IDLE)
+
+    async def _interrupt(self) -> None:
+        turn, seconds = self._player.heard()
+        self._player.clear()
+        if self._phase == IDLE:
+            self._show.ready()
+        elif turn:
+            await self._wire.say("interrupt", turn=turn, seconds=round(seconds, 3))
+        else:
+            await self._wire.say("interrupt")
+
+    async def _answered(self, before: int) -> None:
+        await self._until(lambda: self._replies > before)
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        async with self._news:
+            await self._news.wait_for(reached)

@@ -1,0 +1,291 @@
+"""Screen, loudspeaker and keyboard of a conversation.
+
+The latter on a terminal only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sidecar import errors
+from sidecar.cli import output
+from sidecar.cli.audio_input import in_a_thread, library
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+
+YOU, MACHINE = "You", "Machine"
+METER = 10
+"""Characters of the level meter."""
+
+
+class Show(Protocol):
+    """Somewhere to look."""
+
+    def ready(self) -> None:
+        """It is the person's turn."""
+
+    def level(self, loud: float) -> None:
+        """How loud the person is, 0 to 1."""
+
+    def saying(self, text: str) -> None:
+        """What the person seems to have said so far."""
+
+    def said(self, text: str, *, typed: bool) -> None:
+        """What the person said."""
+
+    def writing(self, text: str) -> None:
+        """More of the answer."""
+
+    def answered(self, text: str) -> None:
+        """The answer as it was heard."""
+
+    def close(self) -> None:
+        """Nothing more is shown."""
+
+
+@contextmanager
+def shown(*, spoken: bool) -> Iterator[Show]:
+    """On standard output; ``spoken``: there is a level to be seen, else people type."""
+    if not sys.stdout.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    live = Live(console=Console(), auto_refresh=False, transient=True)
+    screen = _Screen(live, spoken=spoken)
+    try:
+        yield screen
+    finally:
+        screen.close()
+
+
+class _Lines:
+    """For programs: whole lines, each when it stands."""
+
+    def ready(self) -> None:
+        pass
+
+    def level(self, loud: float) -> None:
+        pass
+
+    def saying(self, text: str) -> None:
+        pass
+
+    def said(self, text: str, *, typed: bool) -> None:
+        self._write(YOU, text)
+
+    def writing(self, text: str) -> None:
+        pass
+
+    def answered(self, text: str) -> None:
+        self._write(MACHINE, text)
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, who: str, text: str) -> None:
+        output.print_text(f"{who}: {output.shown(' '.join(text.split()))}\n")
+
+
+class _Screen:
+    """For people: below the lines what either side is saying, and how loud it is."""
+
+    def __init__(self, live: Live, *, spoken: bool) -> None:
+        self._live, self._spoken = live, spoken
+        self._loud, self._saying, self._writing = 0.0, "", ""
+
+    def ready(self) -> None:
+        if not self._spoken:
+            self.close()
+            self._live.console.print("> ", end="")
+
+    def level(self, loud: float) -> None:
+        self._loud = max(loud, self._loud * 0.7)
+        self._draw()
+
+    def saying(self, text: str) -> None:
+        self._saying = text
+        self._draw()
+
+    def said(self, text: str, *, typed: bool) -> None:
+        self._saying = ""
+        if not typed:  # that stands there already
+            self._print(YOU, text, "cyan")
+
+    def writing(self, text: str) -> None:
+        self._writing += text
+        self._draw()
+
+    def answered(self, text: str) -> None:
+        self._writing = ""
+        self._print(MACHINE, text, "magenta")
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _print(self, who: str, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self._draw()  # what was still being said is gone before it stands
+        self._live.console.print(Text.assemble((f"{who}: ", "bold"), (output.shown(text), style)))
+
+    def _draw(self) -> None:
+        from rich.text import Text
+
+        if not self._live.is_started:
+            self._live.start()
+        parts = []
+        if self._spoken:
+            filled = round(min(1.0, self._loud**0.5) * METER)
+            parts.append(Text("█" * filled + "·" * (METER - filled) + " ", style="green"))
+        parts.append(Text(output.shown(self._writing or self._saying), style="dim"))
+        self._live.update(Text.assemble(*parts), refresh=True)
+
+
+class Player(Protocol):
+    """Has the sound of one turn at a time."""
+
+    def playing(self) -> AbstractContextManager[object]:
+        """For as long as it is held."""
+
+    def begin(self, turn: int) -> None:
+        """What comes now is that turn's; of another's is nothing left."""
+
+    def add(self, pcm: bytes) -> None:
+        """More of it: 16-bit mono."""
+
+    def hold(self, *, held: bool) -> None:
+        """Stop where it is and keep the rest, or go on."""
+
+    def clear(self) -> None:
+        """Drop the rest."""
+
+    def heard(self) -> tuple[int, float]:
+        """Whose sound it is, and how many seconds of it were heard."""
+
+
+class Reader:
+    """Reads instead of listening, so all that was said was heard."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._turn = self._samples = 0
+
+    def playing(self) -> AbstractContextManager[object]:
+        """It needs nothing."""
+        return nullcontext()
+
+    def begin(self, turn: int) -> None:
+        """The next."""
+        self._turn, self._samples = turn, 0
+
+    def add(self, pcm: bytes) -> None:
+        """Read at once."""
+        self._samples += len(pcm) // 2
+
+    def hold(self, *, held: bool) -> None:
+        """There is nothing to be stopped."""
+
+    def clear(self) -> None:
+        """There is no rest."""
+
+    def heard(self) -> tuple[int, float]:
+        """All of it."""
+        return self._turn, self._samples / self._rate
+
+
+class Loudspeaker:
+    """An output of this machine, by its number or a part of its name; the system's own if None.
+    Its own thread asks for sound; what it was given and is not out yet does not count as heard.
+
+    Raises:
+        errors.LoudspeakerUnavailable: there is none, or it does not take sound of that rate.
+        errors.MicrophoneUnavailable: the library for both is missing.
+    """
+
+    def __init__(self, device: str | None, rate: int) -> None:
+        sound = library()
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._waiting = bytearray()
+        self._turn = self._given = 0
+        self._held = False
+        try:
+            self._stream = sound.RawOutputStream(
+                samplerate=rate,
+                device=int(device) if device is not None and device.isdecimal() else device,
+                channels=1,
+                dtype="int16",
+                latency="low",
+                callback=self._fill,
+            )
+        except (ValueError, sound.PortAudioError) as error:
+            raise errors.LoudspeakerUnavailable(
+                f"The loudspeaker cannot be used: {error}."
+            ) from None
+
+    def playing(self) -> AbstractContextManager[object]:
+        """The device is ours meanwhile."""
+        stream: AbstractContextManager[object] = self._stream
+        return stream
+
+    def begin(self, turn: int) -> None:
+        """The next; what is left of the last one is dropped."""
+        with self._lock:
+            self._waiting.clear()
+            self._turn, self._given, self._held = turn, 0, False
+
+    def add(self, pcm: bytes) -> None:
+        """Behind what waits."""
+        with self._lock:
+            self._waiting += pcm
+
+    def hold(self, *, held: bool) -> None:
+        """Silence meanwhile."""
+        with self._lock:
+            self._held = held
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        with self._lock:
+            self._waiting.clear()
+            self._held = False
+
+    def heard(self) -> tuple[int, float]:
+        """What the device has had for as long as it takes to be heard."""
+        with self._lock:
+            late = self._stream.latency if self._waiting else 0.0
+            return self._turn, max(0.0, self._given / self._rate - late)
+
+    def _fill(self, out: Any, frames: int, *_: Any) -> None:
+        with self._lock:
+            size = 0 if self._held else min(2 * frames, len(self._waiting))
+            out[:size] = bytes(self._waiting[:size])
+            out[size : 2 * frames] = bytes(2 * frames - size)
+            del self._waiting[:size]
+            self._given += size // 2
+
+
+LONGEST = 1 << 16
+
+
+async def lines() -> AsyncIterator[str]:
+    """Each line of standard input, as it comes, without its end."""
+    if sys.stdin is None:
+        return
+    # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
+    source, rest = sys.stdin.fileno(), b""
+    while raw := await in_a_thread(lambda: os.read(source, LONGEST)):
+        *whole, rest = (rest + raw).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace").strip()
+    if rest:
+        yield rest.decode("utf-8", "replace").strip()

@@ -1,0 +1,254 @@
+"""Queue of a front, and takeover of jobs whose clients timed out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from functools import partial
+from weakref import WeakKeyDictionary
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
+from sidecar.cluster.claim_loop import Node
+from sidecar.cluster.job_follower import Follower
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.postgres_jobs import PostgresJobs
+from sidecar.concurrency import Background
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Hold
+from sidecar.storage.encryption import Seal
+from sidecar.storage.postgres_database import Database, patiently, repeatedly
+
+
+class SharedQueue:
+    """Accepts jobs for all services; runs some if there is a ``node`` with its ``queue``."""
+
+    def __init__(
+        self,
+        store: PostgresJobs,
+        follower: Follower,
+        limit: int,
+        members: Membership,
+        node: Node | None = None,
+        queue: JobQueue | None = None,
+    ) -> None:
+        """``limit``: jobs that may wait, of all services together."""
+        self._store, self._follower, self._limit = store, follower, limit
+        self._members, self._node, self._queue = members, node, queue
+        self._awaited: dict[str, Job] = {}
+        """Jobs whose clients wait here, and which nobody asks for later."""
+        self.follows_all = False
+        """Whether jobs are followed that no client waits for."""
+        self._draining = False
+        self._parted = False
+        """Whether clients that wait here were told that the service ends."""
+
+    def open(self) -> None:
+        """Start to work."""
+        if self._queue is not None and self._node is not None:
+            self._queue.open()
+            self._node.open()
+
+    async def close(self) -> None:
+        """Stop. Accepted jobs are run by other services, or at the next start."""
+        self._draining = True
+        if self._node is not None:
+            await self._node.close()
+        if self._queue is not None:
+            await self._queue.close()
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept no more jobs and start none. After ``grace_s`` those that run here are released,
+        and those whose clients wait here end with `errors.ShuttingDown`."""
+        self._draining = True
+        await self._members.drain()
+        node = self._node.drain(grace_s) if self._node is not None else asyncio.sleep(0)
+        await asyncio.gather(self._part(grace_s), node)
+
+    async def broken(self) -> None:
+        """Wait for a fault that ends all work here."""
+        if self._queue is None:
+            await asyncio.Event().wait()
+        else:
+            await self._queue.broken()
+
+    @property
+    def draining(self) -> bool:
+        """Whether no job is accepted any more."""
+        return self._draining
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait, of all services, as of a second ago."""
+        return self._members.waiting
+
+    @property
+    def running(self) -> int:
+        """Jobs that run, in all services, as of a second ago."""
+        return self._members.running
+
+    def check_open(self) -> None:
+        """Raise `errors.ShuttingDown` if no job is accepted any more."""
+        if self._draining:
+            raise errors.ShuttingDown()
+
+    def check_room(self, promised: int = 0) -> None:
+        """Raise `errors.QueueFull` if no more job is accepted, `errors.ShuttingDown` for ever.
+
+        ``promised``: places that are kept here for others; the database has the last word.
+        """
+        self.check_open()
+        taken = self.depth + promised
+        if taken >= self._limit:
+            raise errors.QueueFull(
+                f"{taken} jobs are waiting or on their way, and the queue takes no more."
+            )
+
+    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+        """Accept a job, as `JobQueue.submit`.
+
+        Raises:
+            errors.QueueFull: there is no place.
+            errors.JournalUnreachable: it cannot be persisted; there is no job.
+            KeyTaken: its owner has a job with its key.
+        """
+        self.check_room() if promised is None else self.check_open()
+        with self._follower.submitting(job.id):
+            await self._store.submit(job.record)
+            if promised is not None:
+                promised.release()
+            job.source.settle()
+            job.source.close()  # it was kept where the nodes find it
+            if not job.record.kept:
+                self.expect(job)
+            elif self.follows_all:
+                self._follower.follow(job)
+
+    def expect(self, job: Job) -> None:
+        """Note that a client waits here for a job, which nobody asks for later: it is followed,
+        and deleted once it has ended."""
+        if self._parted and not job.ended:
+            job.part(errors.ShuttingDown())
+        if job.ended:
+            self._store.delete_soon(job.id)
+            return
+        self._awaited[job.id] = job
+        self._follower.follow(job)
+        job.when_over(lambda: self._over(job))
+
+    def give_up(self, job: Job) -> None:
+        """Note that no client waits here for a job any more; it goes on. Whatever still follows it
+        here hears that it has ended."""
+        if self._awaited.get(job.id) is job:  # and not that of the client's next request
+            del self._awaited[job.id]
+            if not self.follows_all:
+                self._follower.unfollow(job)
+                job.part(errors.JobCancelled())
+
+    def interrupt(self) -> None:
+        """Put back what runs here."""
+        if self._queue is not None:
+            self._queue.interrupt()
+
+    def _over(self, job: Job) -> None:
+        if self._awaited.get(job.id) is job:
+            del self._awaited[job.id]
+            self._store.delete_soon(job.id)
+
+    async def _part(self, grace_s: float) -> None:
+        """Let clients that wait here have their answers, as long as there is time."""
+        left = [*self._awaited.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                for job in left:
+                    await job.over()
+        self._parted = True
+        for job in [*self._awaited.values()]:
+            del self._awaited[job.id]
+            self._follower.unfollow(job)  # its end elsewhere is not told over this one
+            self._store.delete_soon(job.id)
+            job.part(errors.ShuttingDown())
+
+
+AGAIN_S = 30.0
+"""Time for a client to come once more after an answer was lost."""
+LOOK_S = 5.0
+"""Interval of looks for jobs whose clients did not come back; they may run so much longer."""
+_OVERDUE = """
+    SELECT id FROM vibevoice.jobs
+    WHERE left_until IS NOT NULL AND left_until < clock_timestamp() LIMIT 100"""
+
+
+class ClientTimeouts:
+    """Jobs between two requests of the same client."""
+
+    def __init__(
+        self,
+        database: Database,
+        seal: Seal,
+        service_id: str,
+        store: PostgresJobs,
+        queue: SharedQueue,
+    ) -> None:
+        self._database, self._seal, self._service_id = database, seal, service_id
+        self._store, self._queue, self._leaving = store, queue, Background()
+        self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
+        """By which call this service took jobs over."""
+
+    async def leave(self, job: Job, digest: str, for_s: float) -> None:
+        """Leave a job for the same request (``digest``) within so many seconds; where the database
+        cannot be told, the job ends."""
+        try:
+            code = self._seal.code(f"request {digest}")
+            await self._left(job.id, code, for_s, self._takers.pop(job, None))
+        except errors.JournalUnreachable:
+            self._store.cancel_soon(job.id)
+        else:
+            self._queue.give_up(job)
+
+    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
+        """Return the job that the same request left, followed here from now on; its recording is
+        not that in ``source``, which is closed then. None if there is none.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        code = self._seal.code(f"request {digest}")
+        taker = secrets.token_hex(8)
+        for (job_id,) in await self._database.call("take_1", owner, code, taker):
+            try:
+                return await self._awaited(job_id, taker, source)
+            except errors.JobNotFound:
+                break
+            except BaseException:  # it may be awaited here, and its client comes once more
+                again = partial(self._left, job_id, code, AGAIN_S, taker)
+                self._leaving.spawn("leave a job again", patiently(again))
+                raise
+        return None
+
+    async def _left(self, job_id: str, code: str, for_s: float, taker: str | None) -> None:
+        await self._database.call("leave_1", job_id, code, for_s, taker)
+
+    async def _awaited(self, job_id: str, taker: str, source: AudioSource) -> Job:
+        record = await self._store.get(job_id)
+        if not await self._database.call("await_1", job_id, self._service_id, taker):
+            raise errors.JobNotFound()  # another call has it by now
+        source.close()
+        job = Job(source, record)
+        self._takers[job] = taker
+        self._queue.expect(job)
+        return job
+
+    async def close(self) -> None:
+        """Give up what is done in the background."""
+        await self._leaving.close()
+
+    async def end_in_time(self) -> None:
+        """End jobs whose clients did not come back in time, for ever."""
+        await repeatedly(self._end_overdue, LOOK_S)
+
+    async def _end_overdue(self) -> None:
+        for (job_id,) in await self._database.fetch(_OVERDUE):
+            await self._store.delete_overdue(job_id)

@@ -1,0 +1,123 @@
+"""Settings of conversations and TTS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from sidecar.config.setting_types import Duration, Group, TalkPorts, parse_talk_ports
+from sidecar.interfaces.engine_interface import MOST_STEPS
+
+
+class Talk(Group):
+    """Conversations: how many there are, who answers in them, and with which words."""
+
+    conversations: int = Field(
+        1, ge=0, description="Most spoken conversations at once; each is a live session, too."
+    )
+    talk_idle: Duration = Field(
+        600.0,
+        gt=0,
+        description=(
+            "How long a conversation waits for sound, for typed text or for another wish of its "
+            "client's, once nothing is said any more, before it ends."
+        ),
+    )
+    talk_ports: Annotated[TalkPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = Field(
+        None,
+        description=(
+            "'original': conversations are had at port 8005 of the loopback, too, as the page of "
+            "the speech-to-speech demo, served at port 3000, expects it; or other ports for the "
+            "two, such as '8006:3001' (docs/talk.md)."
+        ),
+    )
+    talk_instructions: str = Field(
+        "You are spoken with. Answer in one or two short sentences, without lists or markup.",
+        description="What a language model is told before a conversation.",
+    )
+    talk_voice: str = Field("", description="Voice that answers are said in; the engine's own.")
+    llm: str = Field(
+        "repeat",
+        description=(
+            "Who answers in conversations: 'repeat' says what it heard; 'auto' takes a language "
+            "model that listens on this machine (Ollama, LM Studio, llama.cpp, vLLM), and repeats "
+            "where there is none; an address such as 'http://127.0.0.1:11434' has OpenAI's chat "
+            "completions."
+        ),
+    )
+    llm_model: str = Field("", description="Its model; the server's first if unset.")
+    llm_key: SecretStr | None = Field(
+        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
+    )
+    llm_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )
+    llm_max_tokens: int = Field(200, ge=1, description="Most tokens of one of its answers.")
+    llm_first_token: Duration = Field(
+        20.0, gt=0, description="How long it may take to its first word: it may have to load."
+    )
+    llm_next_token: Duration = Field(
+        10.0, gt=0, description="How long it may take from one word to the next."
+    )
+
+
+class Voices(Group):
+    """Voices: who speaks in conversations, and with what."""
+
+    voice_engine: Literal[
+        "auto", "none", "vibevoice", "moonshine", "system", "espeak", "speech", "scripted"
+    ] = Field(
+        "auto",
+        description=(
+            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
+            "here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, and a "
+            "checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'moonshine' has the voices that "
+            "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
+            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'speech' has a server speak, to which the answers go ('auto' never does that); "
+            "'scripted' says tones (for the developers of pages)."
+        ),
+    )
+    voice_path: Path | None = Field(
+        None,
+        description=(
+            "Folder of a checkpoint of VibeVoice that speaks, or of a Hugging Face cache that has "
+            "one; if unset, the cache that 'vibevoice-asr pull' fills."
+        ),
+    )
+    voice_steps: int = Field(
+        0,
+        ge=0,
+        le=MOST_STEPS,
+        description=(
+            "Steps of diffusion in which VibeVoice makes each 133 ms of what it says: fewer are "
+            "quicker and rougher. 0 takes ten, and five where a machine is too slow for ten."
+        ),
+    )
+    voices_dir: Path | None = Field(
+        None,
+        description=(
+            "Folder of the voices that 'pull voice' brings; in the user's data folder if unset."
+        ),
+    )
+    voices_url: str = Field(
+        "",
+        description=(
+            "Server that 'pull voice' brings them from; that of the makers of moonshine-voice if "
+            "unset."
+        ),
+    )
+    speech_url: str = Field(
+        "",
+        description="Server with OpenAI's /v1/audio/speech, for the voice_engine 'speech'.",
+    )
+    speech_model: str | None = Field(None, description="Its model; 'tts-1' if unset.")
+    speech_key: SecretStr | None = Field(
+        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
+    )
+    speech_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )

@@ -1,0 +1,151 @@
+"""Settings of jobs and recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from sidecar.config.setting_types import (
+    ALL,
+    SHORTEST_JOURNAL_KEY,
+    Address,
+    Duration,
+    Folders,
+    Group,
+)
+
+
+class Jobs(Group):
+    """Jobs: how many wait, and what is kept of them, where and for how long."""
+
+    queue_limit: int = Field(
+        64,
+        ge=1,
+        description=(
+            "Jobs that may wait, with those whose recordings are on their way; beyond it the "
+            "answer is 503 with Retry-After, before the recording is read."
+        ),
+    )
+    job_retention: Duration = Field(
+        600.0, ge=0, description="How long the result of a finished job can be fetched."
+    )
+    job_retention_mb: int = Field(
+        64,
+        ge=1,
+        description=(
+            "Memory in MB for results that can be fetched; where they need more, the oldest go "
+            "before their time. Without 'Prefer: respond-async' nothing is kept."
+        ),
+    )
+    job_retention_count: int = Field(
+        1000, ge=1, description="Most results of one owner that can be fetched."
+    )
+    keep_jobs: bool = Field(
+        False,
+        description=(
+            "Whether jobs outlive a crash and a restart: those that are fetched later, with their "
+            "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
+        ),
+    )
+    keep_recordings_mb: int = Field(
+        0,
+        ge=0,
+        description=(
+            "With 'keep_jobs': disk in MB for recordings of jobs that are done, encrypted, so that "
+            "they can be listened to as long as their transcripts are there; where those of one "
+            "owner need more, the oldest go. With 0 a recording goes when its job ends."
+        ),
+    )
+    jobs_dir: Path | None = Field(
+        None, description="Folder of the jobs that are kept; in the user's data folder if unset."
+    )
+    role: Literal["all", "front", "node"] = Field(
+        ALL,
+        description=(
+            "What this service is of those that share a journal: 'front' takes requests in and "
+            "works on none of them, 'node' works and takes none in, 'all' does both. Live audio is "
+            "heard by the service that is asked (docs/scale.md)."
+        ),
+    )
+    journal: Address | None = Field(
+        None,
+        description=(
+            "Address of a PostgreSQL database in which several services share their jobs, such as "
+            "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
+            "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
+            "from a command line, which other programs can read."
+        ),
+    )
+    journal_file: Path | None = Field(
+        None, description="File with that address, which nobody else may read (0600)."
+    )
+    uploads: str | None = Field(
+        None,
+        description=(
+            "With 'journal': bucket of an S3-compatible object storage for recordings of jobs, "
+            "such as s3://recordings/asr, instead of a folder that all services see "
+            "(docs/journal.md). Keys as AWS' libraries find them: AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, a profile, or a role."
+        ),
+    )
+    uploads_endpoint: str | None = Field(
+        None,
+        description=(
+            "Address of that object storage, such as https://s3.example.org; AWS if unset. Plain "
+            "HTTP only where it says http://."
+        ),
+    )
+    uploads_region: str | None = Field(
+        None, description="Its region; that of AWS' own settings, else us-east-1, if unset."
+    )
+    unschedulable_after: Duration = Field(
+        600.0,
+        gt=0,
+        description=(
+            "How long a job that every node refuses which is there (its language, its length, its "
+            "memory) waits for one that can do it, before it ends with 'unschedulable'; the time "
+            "in which there is no node does not count. The same for all that share a journal."
+        ),
+    )
+    journal_key: SecretStr | None = Field(
+        None,
+        min_length=SHORTEST_JOURNAL_KEY,
+        description=(
+            "Key that kept jobs, people and captures are encrypted with; the system's keyring has "
+            "one if unset and the package 'keyring' is installed."
+        ),
+    )
+    journal_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )
+
+
+class Recordings(Group):
+    """Recordings: how large, how slow and how long they may be, and where they lie meanwhile."""
+
+    max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
+    upload_room_mb: int = Field(
+        4096,
+        ge=1,
+        description=(
+            "Most MB of uploads on their way at once; beyond it the answer is 503 with "
+            "Retry-After, for owners with more than an equal share. One upload alone may have more."
+        ),
+    )
+    max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
+    upload_stall: Duration = Field(
+        20.0,
+        gt=0,
+        description=(
+            "Longest silence of a client that is sending. For all of it, it has three times that "
+            "and what it takes at 8 KiB a second."
+        ),
+    )
+    audio_roots: Folders = Field(
+        (), description="Folders in which 'audio_path' must lie; anywhere if unset."
+    )
+    spool_dir: Path | None = Field(
+        None, description="Folder for uploads in transit; the system's temporary folder if unset."
+    )

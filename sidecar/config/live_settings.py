@@ -1,0 +1,198 @@
+"""Settings of live sessions, captures and gRPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sidecar.config.setting_types import Duration, Group, parse_duration
+from sidecar.interfaces.live_engine import Probability, Silence
+
+
+class Live(Group):
+    """Live sessions: how many there are, how long they last, and how much of them waits."""
+
+    live_engine: Literal[
+        "auto", "vibevoice", "whisper", "voxtral", "moonshine", "upstream", "scripted"
+    ] = Field(
+        "auto",
+        description=(
+            "Engine for live audio, in a process of its own: 'auto' takes the one that "
+            "transcribes files where it can hear live, the embedded one otherwise; 'voxtral' "
+            "hears nothing else; with 'upstream' others of this program hear it, those of the "
+            "setting upstream."
+        ),
+    )
+    live_sessions: int = Field(
+        100, ge=0, description="Most live sessions at once; fewer where the engine hears fewer."
+    )
+    live_sessions_per_owner: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Most live sessions of one owner; 0 is no limit of its own. If unset: any number, or "
+            "32 where others can reach the service, except for tokens with the scope 'lease'."
+        ),
+    )
+    live_delay: Duration = Field(
+        1.0,
+        ge=0,
+        description=(
+            "How long a final may wait because of others. Where that is predicted to take longer, "
+            "live sessions that begin to speak are refused, partials, labels and then utterances "
+            "left out; 0 counts sessions only."
+        ),
+    )
+    live_idle: Duration = Field(
+        150.0, gt=0, description="How long a live session waits for sound before it ends."
+    )
+    live_longest: Duration = Field(5400.0, gt=0, description="How long a live session lasts.")
+    live_grace: Duration = Field(
+        15.0, ge=0, description="How long a live session waits for a client whose connection broke."
+    )
+    live_chunk: Duration = Field(
+        10.0, gt=0, description="Most sound that one message of a live session may bring."
+    )
+    live_buffer: Duration = Field(
+        60.0,
+        ge=20,
+        description="Sound of a live session that may wait for the engine; then its client waits.",
+    )
+    live_buffer_mb: int = Field(
+        256,
+        ge=1,
+        description=(
+            "MB of sound that all live sessions keep; beyond it clients wait, all but one, whose "
+            "sentence is heard first."
+        ),
+    )
+    live_ping: Duration = Field(
+        20.0,
+        gt=0,
+        description=(
+            "How often a live connection is asked whether somebody is there; who does not answer "
+            "within the same time is not."
+        ),
+    )
+    live_inbound: int = Field(
+        256, ge=1, description="Messages of a live client that wait before its connection ends."
+    )
+    live_messages_per_minute: int = Field(
+        5000, ge=0, description="Most messages of a live connection in a minute; 0 is no limit."
+    )
+    live_cancels_per_minute: int = Field(50, ge=0, description="Of these, cancels; 0 is no limit.")
+    live_close_unauthorized: int = Field(
+        4001,
+        ge=1000,
+        le=4999,
+        description="Close code of '/api/asr-streaming' for who is not known (newer: 1008).",
+    )
+    live_close_busy: int = Field(
+        4002,
+        ge=1000,
+        le=4999,
+        description="Close code of '/api/asr-streaming' where there is no room (newer: 1013).",
+    )
+    live_close_idle_reason: str = Field(
+        "idle timeout",
+        max_length=100,
+        description="Reason '/api/asr-streaming' closes what is idle with (newer: idle_timeout).",
+    )
+    live_timeout: Duration = Field(
+        20.0, gt=0, description="How long one stretch of live speech may take to recognise."
+    )
+    live_short_windows: bool = Field(
+        False,
+        description=(
+            "Whisper, live: words while somebody speaks are recognised in windows as long as what "
+            "was said, several times cheaper than of half a minute. Nobody has trained the models "
+            "for that, and what it does to the words is not known here; finals never are."
+        ),
+    )
+
+
+class Captures(Group):
+    """Captures: live sessions written to files, for debugging."""
+
+    capture: bool = Field(
+        False,
+        description=(
+            "Whether sound and events of live sessions are written to files for debugging, "
+            "encrypted; every client is told (docs/capture.md)."
+        ),
+    )
+    capture_dir: Path | None = Field(
+        None, description="Folder of these files; in the user's data folder if unset."
+    )
+    capture_mb: int = Field(
+        1024, ge=0, description="Most MB of captures; then the oldest go. 0: any number."
+    )
+    capture_files: int = Field(
+        1000, ge=0, description="Most captured sessions; then the oldest go. 0: any number."
+    )
+    capture_age: Duration = Field(
+        7 * 86_400, ge=0, description="How old a capture becomes before it goes; 0: any age."
+    )
+    capture_queue: int = Field(
+        256,
+        ge=1,
+        description=(
+            "Chunks of all captured sessions that wait for the disk; then the oldest are left out."
+        ),
+    )
+
+
+class Grpc(Group):
+    """gRPC: live audio by it, and what holds where a session says nothing."""
+
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description=(
+            "Port for live audio over gRPC, on the same address as HTTP (docs/grpc.md); 0 takes a "
+            "free one, which the ready line tells. There is no gRPC if unset."
+        ),
+    )
+    grpc_message_mb: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description=(
+            "Largest gRPC message that is taken, in MB: the longest recording in one piece."
+        ),
+    )
+    grpc_client_ca: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificates of those who vouch for clients over gRPC: who shows "
+            "no certificate of theirs gets no connection (mTLS). Asks for --tls-cert or --tls "
+            "self-signed; read again when it changes."
+        ),
+    )
+    grpc_unused: Duration = Field(
+        30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
+    )
+    grpc_silence: Annotated[Silence, BeforeValidator(parse_duration)] = Field(
+        0.5,
+        description="Silence that ends an utterance of a gRPC session which names none.",
+    )
+    grpc_threshold: Probability = Field(
+        0.5,
+        description=(
+            "Probability of speech from which on somebody speaks in a gRPC session which names "
+            "none; with 0 all is speech."
+        ),
+    )
+    grpc_profile: Literal["realtime", "accurate"] = Field(
+        "realtime", description="Decode profile of a gRPC session which names none."
+    )
+    grpc_task: Literal["transcribe", "translate"] = Field(
+        "transcribe",
+        description=(
+            "Task of a gRPC session which names none; 'translate' (into English) where the "
+            "engine can."
+        ),
+    )

@@ -1,0 +1,119 @@
+"""Addresses, keys and certificates of remote servers that settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from sidecar import files
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
+from sidecar.interfaces.engine_interface import Upstream
+
+LONGEST_FILE = 1 << 16
+
+
+def address(text: str, setting: str) -> str:
+    """A server's address without what is no part of it: a slash at the end, '/v1'.
+
+    Raises:
+        errors.SettingsInvalid: it is none, or has a password in it. What it was is not repeated.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+        (parts.hostname or "").encode("idna")  # as whoever connects does
+    except ValueError:  # a UnicodeError is one
+        parts, port = urlsplit(""), None
+    if parts.username is not None or parts.password is not None:
+        raise SettingsInvalid(
+            f"An address in '{setting}' has a name or password in it.",
+            hint=f"Put the key into VIBEVOICE_{setting.upper()}_KEY or a file.",
+        )
+    whole = parts.scheme in ("http", "https") and parts.hostname and port != 0
+    if not whole or parts.query or parts.fragment:
+        raise SettingsInvalid(
+            f"What '{setting}' says is no address.",
+            hint="Write it like http://192.168.1.20:8765 or https://asr.example.org.",
+        )
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def host_of(url: str) -> str:
+    """Who that is, for people: host and port."""
+    parts = urlsplit(url)
+    default = 443 if parts.scheme == "https" else 80
+    host = parts.hostname or ""
+    return f"{f'[{host}]' if ':' in host else host}:{parts.port or default}"
+
+
+def parse_keys(secret: SecretStr | None, file: Path | None, setting: str) -> list[str]:
+    """The keys that the settings ``setting``_key or ``setting``_key_file give, a line each; one
+    that is empty where they give none.
+
+    Raises:
+        errors.SettingsInvalid: both give one, or the file is no secret, or a key is none.
+    """
+    if secret is not None and file is not None:
+        raise SettingsInvalid(
+            f"The settings {setting}_key and {setting}_key_file each give a key.",
+            hint="Keep one of them.",
+        )
+    found = [""]
+    if secret is not None:
+        found = [secret.get_secret_value().strip()]
+    elif file is not None:
+        text = files.read(file, LONGEST_FILE, private=True).decode("utf-8", "replace")
+        found = [line for part in text.splitlines() if (line := part.strip())]
+        if not found:
+            raise SettingsInvalid(f"The file of keys {file} has no key.")
+    if not all(key.isascii() and key.isprintable() for key in found):
+        raise SettingsInvalid(f"A key of '{setting}' is not printable ASCII.")
+    return found
+
+
+def key(secret: SecretStr | None, file: Path | None, setting: str) -> str:
+    """As `keys`, the first of them."""
+    return parse_keys(secret, file, setting)[0]
+
+
+def upstream_of(settings: Settings) -> Upstream:
+    """The upstreams that the settings name.
+
+    Raises:
+        errors.SettingsInvalid: there are none, or one is no address, or a key is no secret.
+    """
+    urls = tuple(address(url, "upstream") for url in settings.upstream)
+    if not urls:
+        raise SettingsInvalid(
+            "The engine 'upstream' has no server to send recordings to.",
+            hint="Name one: VIBEVOICE_UPSTREAM=http://192.168.1.20:8765 (docs/upstream.md).",
+        )
+    ca = settings.upstream_ca
+    if ca is not None:
+        files.check_regular(ca)  # the engine's process has it opened, and would wait for a pipe
+        if not ca.is_file():
+            raise SettingsInvalid(f"The file of certificates {ca} is not there.")
+    return Upstream(
+        urls,
+        _keys(settings, len(urls)),
+        settings.upstream_dialect,
+        settings.upstream_model,
+        None if ca is None else str(ca.resolve()),
+        settings.upstream_timeout,
+        settings.upstream_piece,
+    )
+
+
+def _keys(settings: Settings, count: int) -> tuple[str, ...]:
+    """A key for each of ``count`` upstreams; '' where there is none."""
+    keys = parse_keys(settings.upstream_key, settings.upstream_key_file, "upstream")
+    if len(keys) not in (1, count):
+        raise SettingsInvalid(
+            f"The file of keys has {len(keys)} lines, for {count} upstreams.",
+            hint="Write one line for all of them, or one for each.",
+        )
+    return tuple(keys * count if len(keys) == 1 else keys)

@@ -1,0 +1,260 @@
+"""Settings of the process, operations, access and Wyoming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from sidecar.config.setting_types import SHORTEST_TOKEN, Duration, Folders, Group, Words
+
+
+class Process(Group):
+    """The process: where it listens, with whom it lives and ends, where it leaves its log."""
+
+    config: Path | None = Field(
+        None,
+        description=(
+            "File with settings: TOML with these names, or YAML of another gRPC server "
+            "(docs/grpc.md)."
+        ),
+    )
+    config_model: Path | None = Field(
+        None, description="File (YAML) of that server with its 'model' and 'decode_profiles'."
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description=(
+            "Address to listen on; one beyond this machine's loopback needs a token or keys."
+        ),
+    )
+    port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    takeover: bool = Field(
+        False,
+        description="Where another vibevoice-asr has the port: stop it, and take its place.",
+    )
+    reuse: bool = Field(
+        False,
+        description=(
+            "Where another vibevoice-asr of this version has the port: say so in the ready line, "
+            "and leave it to it."
+        ),
+    )
+    parent_pid: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Process to go with: the service ends when it does. Hosts that are known by their "
+            "environment are watched without it."
+        ),
+    )
+    exit_with_stdin: bool = Field(
+        False, description="End when standard input is closed, as it is when the host ends."
+    )
+    request_deadline: Duration = Field(
+        15.0, gt=0, description="How long a client may take to send the head of a request."
+    )
+    shutdown_grace: Duration = Field(
+        10.0, ge=0, description="How long the running job may go on after the order to stop."
+    )
+    data_dir: Path | None = Field(
+        None,
+        description=(
+            "Folder for the log file and notes of crashes; the user's state folder if unset. No "
+            "audio and no transcript is ever written there, with 'keep_jobs' neither."
+        ),
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged (to stderr and the log file)."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines of text, or of JSON, on stderr and in the log file."
+    )
+    traces: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description=(
+            "Address of an OpenTelemetry collector (OTLP over HTTP), such as "
+            "'http://127.0.0.1:4318': stages of jobs and of live sessions go there, nothing of "
+            "what was said (docs/tracing.md). If unset: as the variables OTEL_… say, or nowhere."
+        ),
+    )
+
+
+class Operations(Group):
+    """Operations: when the service is healthy, who looks at it, and who changes it."""
+
+    health_window: Duration = Field(
+        60.0,
+        gt=0,
+        description=(
+            "Of how much time the outcomes count that say whether the service is healthy "
+            "(docs/operations.md)."
+        ),
+    )
+    health_min_events: int = Field(
+        5, ge=1, description="Fewer outcomes than these within that time say nothing."
+    )
+    health_max_timeout_ratio: float = Field(
+        0.5, ge=0, le=1, description="Where more of them than this came too late, it is not."
+    )
+    health_min_success_ratio: float = Field(
+        0.5, ge=0, le=1, description="Where fewer of them than this went well, it is not."
+    )
+    health_errors: bool | None = Field(
+        None,
+        description=(
+            "Whether '/health' answers 500 while the service is not healthy. If unset: where gRPC "
+            "is served; hosts of the sidecar take anything but 200 for its end."
+        ),
+    )
+    admin: bool = Field(
+        False,
+        description=(
+            "Whether models can be loaded and exchanged at '/admin/…' by who has a token with the "
+            "scope 'admin' (docs/operations.md)."
+        ),
+    )
+    admin_model_roots: Folders = Field(
+        (), description="Folders from which models may be loaded there; none if unset."
+    )
+    metrics_open: bool = Field(
+        False,
+        description=(
+            "Whether '/metrics', '/metrics.json' and '/system' are answered without a token where "
+            "one is asked for elsewhere."
+        ),
+    )
+    metrics_owners: bool = Field(
+        False,
+        description=(
+            "Whether the metrics have the live sessions of each owner, by name: personal data, and "
+            "a label for each."
+        ),
+    )
+
+
+class Access(Group):
+    """Access: who may come in, by what they are known, and how much one owner may have."""
+
+    token: SecretStr | None = Field(
+        None,
+        min_length=SHORTEST_TOKEN,
+        description=(
+            "What a client must send as 'Authorization: Bearer'; none is asked for if unset. No "
+            "flag: other programs can read command lines."
+        ),
+    )
+    token_file: Path | None = Field(
+        None, description="File with the token, which nobody else may read (0600)."
+    )
+    token_stdin: bool = Field(
+        False, description="Read the token from the first line of standard input."
+    )
+    generate_token: bool = Field(
+        False, description="Make a token at the start and tell it in the ready line."
+    )
+    token_keys: Path | None = Field(
+        None,
+        description=(
+            "Public keys of signed tokens (JWT, ES256), a folder or a file of PEM; such tokens "
+            "count then, and everybody else is refused. If unset: those of 'token create' where "
+            "the service listens beyond the loopback, else none."
+        ),
+    )
+    revoked_tokens: Path | None = Field(
+        None,
+        description=(
+            "File with the ids of signed tokens that count no more, read again within 30 s of a "
+            "change; 'revoked.txt' beside the folder of keys if unset."
+        ),
+    )
+    allowed_hosts: Words = Field(
+        (), description="Names that clients may use for this machine, beside those of the loopback."
+    )
+    allowed_origins: Words = Field(
+        ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
+        description="Web pages that may use the service: the hosts' own.",
+    )
+    allow_localhost_origins: bool = Field(
+        False, description="Whether pages of any server on this machine may (for development)."
+    )
+    tls: Literal["off", "self-signed"] = Field(
+        "off",
+        description=(
+            "'self-signed' makes a certificate once, keeps it in the data folder, and tells its "
+            "SHA-256 fingerprint in the ready line and the log."
+        ),
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificate and its chain: the service speaks HTTPS. Read again "
+            "when it changes; open connections stay."
+        ),
+    )
+    tls_key: Path | None = Field(
+        None, description="File (PEM) with its key; in the certificate's file if unset."
+    )
+    forwarded_allow_ips: Words = Field(
+        (),
+        description=(
+            "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' "
+            "are believed. What they send on stays a stranger's: it needs a token."
+        ),
+    )
+    limit_requests: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Requests a minute of one owner, and four times that of one address before it is "
+            "known who asks; 0: any number. If unset: any number on the loopback, and 1200 where "
+            "others can reach the service."
+        ),
+    )
+    limit_jobs: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Jobs of one owner at once; 0: any number. If unset: any number, or 32 where others "
+            "can reach the service."
+        ),
+    )
+    limit_queued_hours: float | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Hours of audio that one owner may have waiting, one recording always; 0: any number. "
+            "If unset: any number, or 24 where others can reach the service."
+        ),
+    )
+    limit_upload_mb: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "MB that one owner may upload in an hour; the last upload may go beyond it. 0: any "
+            "number. If unset: any number, or 16384 where others can reach the service."
+        ),
+    )
+
+
+class Wyoming(Group):
+    """Wyoming: Home Assistant's protocol, and who may speak it here."""
+
+    wyoming_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description=(
+            "Port for Wyoming, on the same address as HTTP (docs/wyoming.md); 0 takes a free one, "
+            "which the ready line tells. There is none if unset."
+        ),
+    )
+    wyoming_clients: Words = Field(
+        (),
+        description=(
+            "Addresses or networks whose Wyoming clients need no token, as that protocol has none. "
+            "If unset: this machine, where nobody needs one."
+        ),
+    )

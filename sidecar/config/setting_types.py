@@ -1,0 +1,120 @@
+"""Types of settings (durations, lists, ports, languages) and the base of a group."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SecretStr,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_settings import NoDecode
+
+from sidecar import errors
+from sidecar.interfaces.request_options import parse_language
+
+ENV_PREFIX = "VIBEVOICE_"
+SHORTEST_TOKEN = 16
+"""Characters; shorter ones are guessed."""
+SHORTEST_JOURNAL_KEY = 32
+"""Characters: 128 bits in hexadecimal digits."""
+ALL: Final = "all"
+FRONT: Final = "front"
+NODE: Final = "node"
+"""What a service is of those that share a journal."""
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Seconds from ``90``, ``"90s"``, ``"10m"``, ``"1.5h"`` or ``"2d"``; -1 stands for 'never'."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip().lower())
+    if match is None:
+        raise ValueError("not a duration such as 90, '90s', '10m', '1.5h' or '2d'")
+    return float(match[1]) * _UNITS[match[2] or ""]
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+
+
+def parse_list(value: object) -> object:
+    """Words from a list, or from text in which commas part them."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word for part in value.split(",") if (word := part.strip()))
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
+Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(parse_list)]
+
+
+def parse_tag(value: object) -> object:
+    """A language tag, or 'auto'."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_language(value)
+    except errors.LanguageInvalid as error:
+        raise ValueError(f"{error.detail} {error.hint}") from None
+
+
+Language = Annotated[str, BeforeValidator(parse_tag)]
+
+
+class TalkPorts(NamedTuple):
+    """Where the page of the speech-to-speech demo finds who answers it, and where it comes from;
+    as it has them, if nobody says otherwise."""
+
+    wire: int = 8005
+    page: int = 3000
+
+
+def parse_talk_ports(value: object) -> object:
+    """``"original"``, ``"8005"`` (the wire's) or ``"8005:3000"`` (the page's behind it)."""
+    if value is None or isinstance(value, TalkPorts):
+        return value
+    if value == "original":
+        return TalkPorts()
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value).strip())
+    ports = TalkPorts(*(int(port) for port in match.groups() if port)) if match else None
+    if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
+        raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
+    return ports
+
+
+class Address(SecretStr):
+    """An address that may have a password in it: it has a flag, and is shown nowhere."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether it has."""
+        before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
+        return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
+
+
+SMALLEST, LARGEST = 0.000_001, 1_000_000_000
+"""Of any number that is not 0: a microsecond; thirty years in seconds, a petabyte in MB."""
+
+
+class Group(BaseModel):
+    """Some settings. Nobody makes one: `Settings` is all of them, and the one that is checked."""
+
+    model_config = ConfigDict(defer_build=True, frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _reasonable(cls, given: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """Refuse numbers that nobody means, whatever limits a setting has of its own."""
+        value = read(given)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return value
+        if isinstance(given, bool) or (value and not SMALLEST <= abs(value) <= LARGEST):
+            raise ValueError(f"not 0, nor a number from {SMALLEST:f} to {LARGEST:,}")
+        return value

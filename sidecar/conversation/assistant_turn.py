@@ -1,0 +1,455 @@
+"""Assistant turn: LLM output, tool calls, speech. Pure.
+
+It begins when a person's turn may be over. Until that is certain (`confirm`) the thinker and the
+voice work already, and nothing of it leaves: what would be told or heard is held back.
+
+A call is told as it is written, and is one once it is told to its end: until then nobody carries it
+out, and an answer that is broken off before takes it along.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sidecar.conversation.chat_history import Reply
+from sidecar.conversation.conversation_events import (
+    Calling,
+    Command,
+    Emit,
+    Pause,
+    Resume,
+    Say,
+    Stage,
+    StageEnded,
+    StageFailed,
+    Stop,
+    TalkOptions,
+    Tell,
+    Think,
+    Token,
+    Voiced,
+)
+from sidecar.conversation.llm.chat_completions import Call, Fragment, Message
+from sidecar.conversation.output_queue import (
+    CallEnded,
+    CallStarted,
+    CallWritten,
+    Ending,
+    Failed,
+    Latency,
+    ReplySpoken,
+    ReplyStarted,
+    ReplyWritten,
+)
+from sidecar.conversation.tts_text import Piece, Sentences
+from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
+
+MOST = 16
+"""Calls of one answer."""
+MOST_CHARACTERS = 32_768
+"""Of the arguments of all of them."""
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str
+    name: str
+    arguments: str = ""
+
+
+class Calls:
+    """Those of turn ``number``; ``taken`` says whether an id is another call's already."""
+
+    def __init__(self, number: int, taken: Callable[[str], bool]) -> None:
+        self._number, self._taken = number, taken
+        self._calls: dict[int, _Call] = {}
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def feed(self, fragment: Fragment) -> Iterator[CallStarted | CallWritten]:
+        """More of one.
+
+        Raises:
+            LlmGarbled: it is one without a name, or there is no end of them.
+        """
+        call = self._calls.get(fragment.index)
+        if call is None:
+            if not fragment.name or len(self._calls) == MOST:
+                raise LlmGarbled("It calls a tool without a name, or too many of them.")
+            call = self._calls[fragment.index] = _Call(self._new_id(fragment.id), fragment.name)
+            yield CallStarted(self._number, call.id, call.name)
+        if fragment.arguments:
+            self._size += len(fragment.arguments)
+            if self._size > MOST_CHARACTERS:
+                raise LlmGarbled("It calls a tool with arguments that have no end.")
+            call.arguments += fragment.arguments
+            yield CallWritten(self._number, call.id, fragment.arguments)
+
+    def end(self) -> Iterator[CallWritten | CallEnded]:
+        """All of them are there.
+
+        Raises:
+            LlmGarbled: the arguments of one are no JSON.
+        """
+        for call in self._calls.values():
+            if not call.arguments.strip():  # some models write nothing where there are none
+                call.arguments += "{}"
+                yield CallWritten(self._number, call.id, "{}")
+            if not _is_object(call.arguments):
+                raise LlmGarbled(
+                    f"It calls '{call.name[:80]}' with arguments that are no JSON.",
+                    hint="They may have been cut: VIBEVOICE_LLM_MAX_TOKENS is of a whole answer.",
+                )
+        for call in self._calls.values():
+            yield CallEnded(self._number, Call(call.id, call.name, call.arguments))
+
+    def _new_id(self, given: str) -> str:
+        """The server's own, for it gets it back, unless another call has it."""
+        used = {call.id for call in self._calls.values()}
+        name = given[:64] or f"call_{self._number}_{len(used)}"
+        while name in used or self._taken(name):
+            name = f"call_{self._number}_{len(used)}" if name == given[:64] else f"{name}_"
+        return name
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+SAID_AHEAD = 2
+"""Pieces that a voice has at once: the one it says, and the next."""
+STALLED_S = 30.0
+"""A stage that tells nothing for so long has failed; so has who plays the sound."""
+_SLACK_S = 0.002
+
+
+class Turn:
+    """Turn ``number``, which answers ``said``. ``do`` takes its commands in order; ``taken`` as
+    `Calls`."""
+
+    def __init__(
+        self,
+        number: int,
+        said: str,
+        options: TalkOptions,
+        do: Callable[[Command], None],
+        now: float,
+        taken: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.number, self.said, self._options = number, said, options
+        self._do = do
+        self._held: list[Command] | None = []
+        self._sentences = Sentences()
+        self._calls = Calls(number, taken)
+        self.reply = Reply()
+        self._written = ""
+        self._thinking = False
+        self._mute = not options.voiced
+        self._next = self._voicing = 0
+        self.played = 0.0
+        self.paused = False
+        self.ending = Ending.COMPLETED
+        self.progress = now
+        self._first: dict[str, float] = {}
+        self._latency: Latency | None = None
+        self.sounding = False
+
+    # What it is asked to do
+
+    def think(self, messages: tuple[Message, ...], now: float) -> None:
+        """Have ``messages`` answered."""
+        self._thinking = True
+        self._first["think"] = now
+        self._do(Think(self.number, messages, self._options.tools))
+
+    def fail(self, error: SidecarError, now: float) -> None:
+        """There is nothing to be thought about: say that something went wrong."""
+        self._failed(error)
+        self._apologise(now)
+
+    def confirm(self, now: float, latency: Latency, entry: int) -> None:
+        """The person's turn is over: what was held back goes out, and the rest as it comes. So much
+        of ``latency`` is known: ``endpoint`` and ``recognised``, and in ``total`` when the person
+        was last heard. ``entry``: its number in the history."""
+        self._latency = latency
+        held, self._held = self._held or [], None
+        self._do(Tell(ReplyStarted(self.number, self._options.voiced, entry)))
+        for command in held:
+            self._out(command, now)
+        self._advance(now)
+
+    def pause(self) -> None:
+        """Hold its sound."""
+        if not self.paused:
+            self.paused = True
+            self._do(Pause(self.number))
+
+    def resume(self, now: float) -> None:
+        """Let it go on."""
+        if self.paused:
+            self.paused, self.progress = False, now
+            self._do(Resume(self.number))
+
+    def stop(self) -> None:
+        """Nobody waits for its stages any more: the voice, then the thought."""
+        self._do(Stop(self.number, Stage.VOICE))
+        self._do(Stop(self.number, Stage.THINKER))
+
+    def break_off(self) -> None:
+        """Nobody listens any more: what was to come is known to be missing."""
+        if self._thinking:
+            self._thinking = False
+            self.reply.limited = True
+            for piece in self._sentences.flush():
+                self.reply.add(piece, silent=self._mute)
+
+    # How it is going
+
+    @property
+    def confirmed(self) -> bool:
+        """The person's turn is over, as far as anybody can tell."""
+        return self._held is None
+
+    @property
+    def audible(self) -> bool:
+        """Something of it was heard, or read where nothing is to be heard."""
+        return self.played > 0 or (self._mute and self.confirmed and bool(self._written.strip()))
+
+    @property
+    def saying(self) -> bool:
+        """A voice has something to say, or had."""
+        return "say" in self._first
+
+    @property
+    def made(self) -> bool:
+        """Nothing more comes of it."""
+        return self.confirmed and not (self._thinking or self._busy)
+
+    @property
+    def done(self) -> bool:
+        """Nothing more comes of it, and all of it was heard."""
+        return self.made and self.played >= self.reply.made_s - _SLACK_S
+
+    @property
+    def stalled_at(self) -> float:
+        """When something has to have happened."""
+        if not (self.confirmed or self._thinking or self._busy):
+            return float("inf")
+        return self.progress + STALLED_S
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a voice is at work, or will be."""
+        return not self._mute and any(
+            not (part.silent or part.whole) for part in self.reply.parts[self._voicing :]
+        )
+
+    # What happens to it
+
+    def token(self, event: Token) -> None:
+        """More of its text."""
+        if not self._thinking:
+            return
+        self.progress = event.at
+        self._first.setdefault("token", event.at)
+        room = self._options.most_bytes - len(self._written.encode(errors="replace"))
+        text = event.text.encode(errors="replace")[:room].decode(errors="ignore")
+        self._write(text, self._sentences.feed(text), event.at)
+        if len(text) < len(event.text):
+            self._limit(event.at, Stage.THINKER)
+
+    def calling(self, event: Calling) -> None:
+        """More of a call."""
+        if not self._thinking:
+            return
+        self.progress = event.at
+        self._first.setdefault("token", event.at)
+        try:
+            for told in self._calls.feed(event.fragment):
+                self._out(Tell(told), event.at)
+        except LlmGarbled as error:
+            self._do(Stop(self.number, Stage.THINKER))
+            self.failed(StageFailed(event.at, self.number, Stage.THINKER, error))
+
+    def voiced(self, event: Voiced) -> None:
+        """More of its sound."""
+        if self._mute or not self._voicing <= event.piece < self._next:
+            return
+        parts = self.reply.parts
+        if parts[event.piece].silent or parts[event.piece].whole:
+            return
+        self.progress = event.at
+        for earlier in range(self._voicing, event.piece):  # a voice that does not tell ends
+            self.reply.said(earlier)
+        self._voicing = event.piece
+        if self.reply.made_s + event.sound.seconds > self._options.longest_reply_s:
+            self._limit(event.at, Stage.VOICE)
+            return
+        self._first.setdefault("voiced", event.at)
+        if self.reply.sounded(event.piece, event.sound):
+            told = ReplySpoken(self.number, event.piece, parts[event.piece].piece.text)
+            self._out(Tell(told), event.at)
+        self._out(Emit(self.number, event.piece, event.sound), event.at)
+
+    def ended(self, event: StageEnded) -> None:
+        """A stage has done what it was to do."""
+        self.progress = event.at
+        if event.stage is Stage.THINKER and self._thinking:
+            self._thought(event.at)
+        elif event.stage is Stage.VOICE and event.piece < self._next:
+            for piece in range(self._voicing, event.piece + 1):
+                self.reply.said(piece)
+            self._advance(event.at)
+
+    def failed(self, event: StageFailed) -> None:
+        """A stage gave up."""
+        self.progress = event.at
+        if event.stage is Stage.THINKER and self._thinking:
+            self._failed(event.error)
+            self._thought(event.at)
+        elif event.stage is Stage.VOICE and self._busy:
+            self._failed(event.error)
+            self._silence(event.at)
+
+    def heard(self, seconds: float, now: float) -> None:
+        """So much of its sound was heard by now, in all."""
+        seconds = min(seconds, self.reply.made_s)
+        if seconds > self.played:
+            self.played, self.progress = seconds, now
+
+    def cut(self, seconds: float) -> None:
+        """So much was heard, whatever was told before."""
+        self.played = min(seconds, self.reply.made_s)
+
+    def stall(self, now: float) -> bool:
+        """Nothing has happened for too long; whether somebody can still do something about it."""
+        self.progress = now
+        if self._thinking:
+            self._do(Stop(self.number, Stage.THINKER))
+            self.failed(StageFailed(now, self.number, Stage.THINKER, StageSilent()))
+        elif self._busy:
+            self._do(Stop(self.number, Stage.VOICE))
+            self.failed(StageFailed(now, self.number, Stage.VOICE, StageSilent()))
+        else:
+            self._failed(StageSilent("What was said does not seem to be played."))
+            return False
+        return True
+
+    # How it does that
+
+    def _out(self, command: Command, now: float) -> None:
+        """Do what clients notice, once the turn is confirmed."""
+        if self._held is not None:
+            self._held.append(command)
+            return
+        self._do(command)
+        first_words = (
+            self._mute and isinstance(command, Tell) and isinstance(command.told, ReplyWritten)
+        )
+        if isinstance(command, Emit):
+            self.sounding = True
+        if self._latency is not None and (first_words or isinstance(command, Emit)):
+            self._measure(self._latency, now)
+
+    def _measure(self, known: Latency, now: float) -> None:
+        first = self._first
+        self._latency = None
+        thought = first.get("token", now) - first["think"] if "think" in first else 0.0
+        voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
+        since = known.total
+        self._do(
+            Tell(
+                Latency(self.number, known.endpoint, known.recognised, thought, voiced, now - since)
+            )
+        )
+
+    def _write(self, text: str, pieces: list[Piece], now: float) -> None:
+        """More of what is shown, and the pieces that are complete by it."""
+        self._written += text
+        if text:
+            self._out(Tell(ReplyWritten(self.number, text)), now)
+        for piece in pieces:
+            self.reply.add(piece, silent=self._mute)
+        self._advance(now)
+
+    def _advance(self, now: float) -> None:
+        """Have said what may be: one piece while the turn is not certain, then two at once."""
+        parts = self.reply.parts
+        while self._voicing < len(parts) and (
+            parts[self._voicing].silent or parts[self._voicing].whole
+        ):
+            self._voicing += 1
+        self._next = max(self._next, self._voicing)
+        while self._next < len(parts) and not self._mute:
+            waiting = parts[self._voicing : self._next]
+            ahead = sum(1 for part in waiting if not (part.silent or part.whole))
+            if ahead >= (SAID_AHEAD if self.confirmed else 1):
+                return
+            part = parts[self._next]
+            if not self.confirmed and "say" in self._first and not part.silent:
+                return
+            if not part.silent:
+                self._first.setdefault("say", now)
+                self._do(Say(self.number, self._next, part.piece.text))
+            self._next += 1
+
+    def _thought(self, now: float) -> None:
+        """The thinker says no more."""
+        self._thinking = False
+        self._write("", self._sentences.flush(), now)
+        if self.ending is not Ending.FAILED:
+            self._call(now)
+        if self._written.strip() or (self._calls and self.ending is not Ending.FAILED):
+            return
+        if self.ending is not Ending.FAILED:
+            self._failed(ReplyEmpty())
+        self._apologise(now)
+
+    def _call(self, now: float) -> None:
+        """What it called is to be carried out, all of it or nothing."""
+        try:
+            for told in list(self._calls.end()):
+                self._out(Tell(told), now)
+        except LlmGarbled as error:
+            self._failed(error)
+
+    def _apologise(self, now: float) -> None:
+        """Say that something went wrong. That is shown as an error, and is not history."""
+        if not self._mute and self._options.apology:
+            self._write("", [Piece("", self._options.apology)], now)
+
+    def _failed(self, error: SidecarError) -> None:
+        self.ending = Ending.FAILED
+        told = Tell(Failed(self.number, error))
+        if self._held is None:
+            self._do(told)
+        else:
+            self._held.append(told)
+
+    def _silence(self, now: float) -> None:
+        """There is no voice any more: what was not said is read."""
+        self._do(Stop(self.number, Stage.VOICE))
+        self._mute = True
+        self.reply.mute()
+        self._advance(now)
+
+    def _limit(self, now: float, stage: Stage) -> None:
+        """It is as long as may be: the text, or the sound."""
+        self.ending = Ending.LIMITED
+        if self._thinking:
+            self._thinking = False
+            self._do(Stop(self.number, Stage.THINKER))
+        if stage is Stage.THINKER:
+            self._write("", self._sentences.flush(), now)
+        else:
+            self._do(Stop(self.number, Stage.VOICE))
+            self.reply.limit(self._voicing)
+            self._next = min(self._next, len(self.reply.parts))
+            self._advance(now)

@@ -1,0 +1,330 @@
+"""Chat history, and the part of a reply that was heard. Pure.
+
+A reply is pieces, one behind the other; each is shown as it was written, and said by a voice, or
+not at all (code, a table's rule). How much was heard is a number of seconds of all its sound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from sidecar.conversation.llm.chat_completions import Call, Message, Role
+from sidecar.conversation.tts_text import Piece
+from sidecar.interfaces.engine_interface import Mark, Sound
+from sidecar.transcripts.word_timing import atoms, placed, width
+
+PACE = 15.0
+"""Columns a second: how fast a voice is taken to speak of which too little was heard to know."""
+ELLIPSIS = "…"
+_SLACK_S = 0.005
+
+
+@dataclass(slots=True)
+class Part:
+    """A piece and its sound as far as there is some: ``seconds`` from ``start`` of the reply's on.
+    ``whole``: no more comes; ``broken``: though there is more of its text."""
+
+    piece: Piece
+    start: float | None = None
+    seconds: float = 0.0
+    whole: bool = False
+    marks: list[Mark] = field(default_factory=list)
+    silent: bool = False
+    broken: bool = False
+
+    def heard(self, until: float) -> int:
+        """So many characters of what is said were heard when its sound had played to ``until``: the
+        words whose middle was."""
+        count = 0
+        for end, begins, ends in self._words():
+            if (begins + ends) / 2 > until + _SLACK_S:
+                break
+            count = end
+        return count
+
+    def _words(self) -> Iterator[tuple[int, float, float]]:
+        """Where each word ends in the text, and when it begins and ends in the sound."""
+        text = self.piece.text
+        if not self.marks:
+            words, end = atoms(text), 0
+            for word, (begins, ends) in zip(words, placed(words, 0.0, self._lasts()), strict=True):
+                end += len(word)
+                yield end, begins, ends
+            return
+        for mark, after in zip(self.marks, [*self.marks[1:], None], strict=True):
+            if after is not None:
+                yield after.character, mark.start, after.start
+                continue
+            rest = text[mark.character :]
+            known = len(rest) if self.whole and not self.broken else len(atoms(rest)[0])
+            yield mark.character + known, mark.start, self._lasts(mark)
+
+    def _lasts(self, last: Mark | None = None) -> float:
+        """How long its sound is, or will be as far as one can tell; that of the ``last`` word that
+        is marked yet."""
+        if self.whole and not self.broken:
+            return self.seconds
+        text, start = self.piece.text, 0.0
+        if last is not None:
+            text, start = atoms(text[last.character :])[0], last.start
+        return max(self.seconds, start + width(text.rstrip()) / PACE)
+
+
+class Reply:
+    """One reply as it grows."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.made_s = 0.0
+        """Seconds of sound there are."""
+        self.limited = False
+        """It was to be longer."""
+
+    def add(self, piece: Piece, *, silent: bool) -> None:
+        """One more piece, ``silent`` if no voice is to say it."""
+        self.parts.append(Part(piece, silent=silent or not piece.text))
+
+    def sounded(self, number: int, sound: Sound) -> bool:
+        """Piece ``number`` sounds on; whether that is how it began."""
+        part = self.parts[number]
+        began = part.start is None
+        if part.start is None:
+            part.start = self.made_s
+        part.seconds += sound.seconds
+        part.marks += sound.marks
+        self.made_s += sound.seconds
+        return began
+
+    def said(self, number: int) -> None:
+        """There is no more sound of piece ``number``."""
+        self.parts[number].whole = True
+
+    def mute(self) -> None:
+        """What has no sound yet gets none, and what has some no more."""
+        for part in self.parts:
+            part.silent = part.silent or part.start is None
+            part.broken = part.broken or not part.whole
+            part.whole = True
+
+    def limit(self, number: int) -> None:
+        """It ends within piece ``number``: what was to come after its sound so far never comes."""
+        self.limited = True
+        del self.parts[number if self.parts[number].start is None else number + 1 :]
+        for part in self.parts[number:]:
+            part.whole = part.broken = True
+
+    def heard(self, seconds: float) -> str:
+        """What was heard when ``seconds`` of its sound had played, as it is shown: cut at a word,
+        with an ellipsis there. What no voice says counts with what stands before it."""
+        found = ""
+        for at, part in enumerate(self.parts):
+            if part.silent:
+                found += part.piece.shown
+                continue
+            until = seconds - part.start if part.start is not None else 0.0
+            count = part.heard(until) if part.start is not None and until > 0 else 0
+            ends = part.whole and not (self.limited and part.broken)
+            if ends and until >= part.seconds - _SLACK_S:
+                found += part.piece.shown
+                continue
+            found += _shown(part.piece, count)
+            last = ends and count == len(part.piece.text)
+            later = any(one.piece.shown.strip() for one in self.parts[at + last :])
+            return _cut(found) if later else found.strip()
+        return _cut(found) if self.limited else found.strip()
+
+    def around(self, seconds: float, before: float = 6.0, after: float = 1.0) -> str:
+        """What is said about that moment of its sound, piece by piece."""
+        near = (
+            part.piece.text
+            for part in self.parts
+            if part.start is not None
+            and part.start <= seconds + after
+            and part.start + part.seconds >= seconds - before
+        )
+        return " ".join(near)
+
+
+def _shown(piece: Piece, characters: int) -> str:
+    """What is shown of ``piece`` when so many characters of what is said were heard. The two differ
+    by marks alone, so the words are looked for one behind the other."""
+    at = 0
+    for word in piece.text[:characters].split():
+        bare = re.search(r"\w(?:.*\w)?", word)
+        for form in (word, *([bare[0]] if bare else [])):
+            found = piece.shown.find(form, at)
+            if found >= 0:
+                at = found + len(form)
+                break
+    return piece.shown[:at]
+
+
+def _cut(text: str) -> str:
+    text = text.strip().rstrip(",;:、，；：-–— ")
+    if not text:
+        return ""
+    if text.endswith(ELLIPSIS):
+        return text
+    return f"{text} {ELLIPSIS}" if text[-1] in ".!?。！？؟।" else f"{text}{ELLIPSIS}"
+
+
+_ANSWERS = (Role.ASSISTANT, Role.TOOL)
+MOST_SAID = 65_536
+"""Bytes of what a person says aloud in one turn: an hour without a pause that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message, by its ``number``; a reply's ``turn``, and what it was made of, to cut it once
+    more: its client let it ``end`` after so many seconds. A tool's entry is a ``call``, or
+    what came of one (``returned``)."""
+
+    role: Role
+    text: str
+    turn: int = 0
+    reply: Reply | None = None
+    number: int = 0
+    end: float = float("inf")
+    call: Call | None = None
+    returned: bool = False
+
+
+class History:
+    """Messages in order, the oldest let go of; replies are ``most_bytes`` long at most."""
+
+    def __init__(self, most: int = 40, most_bytes: int = 4096) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._entries: list[Entry] = []
+        self._count = 0
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All that say something."""
+        return tuple(entry for entry in self._entries if entry.text)
+
+    def add(self, role: Role, text: str) -> Entry:
+        """What somebody said, all of it; as it stands there."""
+        return self._append(Entry(role, text))
+
+    def begin(self, turn: int, reply: Reply) -> Entry:
+        """Keep the place of a reply of which nothing was heard yet."""
+        return self._append(Entry(Role.ASSISTANT, "", turn, reply))
+
+    def replied(self, turn: int, text: str) -> str:
+        """What was heard of a reply; as it stands there."""
+        at = self._of(turn)
+        if at is None:
+            return ""
+        text = bounded(text.strip(), self._most_bytes)
+        self._entries[at] = replace(self._entries[at], text=text)
+        return text
+
+    def truncate(self, turn: int, seconds: float) -> str | None:
+        """So much of that turn's sound was heard, says who played it, and knows better than a
+        clock: what stands there now, None if the turn is not known (any more). What was once cut
+        does not come back by a greater number."""
+        at = self._of(turn)
+        if at is None:
+            return None
+        entry = self._entries[at]
+        assert entry.reply is not None
+        end = min(entry.end, seconds)
+        text = bounded(entry.reply.heard(end), self._most_bytes)
+        self._entries[at] = replace(entry, text=text, end=end)
+        return text
+
+    def called(self, turn: int, call: Call) -> Entry:
+        """A turn has called a tool; what comes of it is waited for."""
+        return self._append(Entry(Role.TOOL, "", turn, call=call))
+
+    def awaits(self, call: str) -> bool:
+        """Whether what comes of that call is waited for."""
+        found = [one.returned for one in self._entries if one.call and one.call.id == call]
+        return found == [False]
+
+    def knows(self, call: str) -> bool:
+        """Whether a call of that id stands there."""
+        return any(one.call is not None and one.call.id == call for one in self._entries)
+
+    def returned(self, call: str, output: str) -> Entry | None:
+        """What came of a call; None if nobody waits for that. It stands where it came: models
+        want it behind its call with nothing between, so they are told of the call there."""
+        if not self.awaits(call):
+            return None
+        made = next(one for one in self._entries if one.call and one.call.id == call)
+        return self._append(replace(made, text=output, returned=True))
+
+    def drop(self, number: int) -> None:
+        """Nobody said that. With a call goes what came of it."""
+        gone = {one.call.id for one in self._entries
+                if one.number == number and one.call and not one.returned}  # fmt: skip
+        self._entries = [
+            entry
+            for entry in self._entries
+            if entry.number != number and not (entry.call and entry.call.id in gone)
+        ]
+
+    def clear(self) -> None:
+        """Nothing was said."""
+        self._entries.clear()
+
+    def bound(self, most: int, most_bytes: int) -> None:
+        """Other bounds from here on."""
+        self._most, self._most_bytes = most, most_bytes
+
+    def messages(self, instructions: str = "", said: str = "") -> tuple[Message, ...]:
+        """What a language model gets: what ``said`` besides is the person's. Neighbours of one role
+        are one message: models want them to take turns. Of calls they are told once something came
+        of them, of those of one turn together."""
+        entries = [Entry(Role.SYSTEM, instructions), *self._entries, Entry(Role.USER, said)]
+        found: list[Message] = []
+        calling = 0
+        """The place of the last message with calls."""
+        turn = 0
+        for entry in entries:
+            last = found[-1].role if found else None
+            if entry.call is not None:
+                if not entry.returned:
+                    continue
+                if last is Role.TOOL and entry.turn == turn:
+                    calls = (*found[calling].calls, entry.call)
+                elif last is Role.ASSISTANT:
+                    calling, calls = len(found) - 1, (entry.call,)
+                else:
+                    calling, calls = len(found), (entry.call,)
+                    found.append(Message(Role.ASSISTANT, ""))
+                turn = entry.turn
+                found[calling] = replace(found[calling], calls=calls)
+                found.append(Message(Role.TOOL, entry.text, call=entry.call.id))
+            elif entry.text and last is entry.role:
+                found[-1] = Message(entry.role, f"{found[-1].text} {entry.text}")
+            elif entry.text:
+                found.append(Message(entry.role, entry.text))
+        return tuple(found)
+
+    def _of(self, turn: int) -> int | None:
+        places = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)
+        return next(places, None)
+
+    def _append(self, entry: Entry) -> Entry:
+        self._count += 1
+        text = entry.text if entry.call else entry.text.strip()
+        entry = replace(entry, text=text, number=self._count)
+        if entry.text or entry.reply is not None or entry.call is not None:
+            self._entries.append(entry)
+        if len(self._entries) > self._most:
+            del self._entries[: len(self._entries) - self._most]
+            while self._entries[0].role in _ANSWERS and len(self._entries) > 1:
+                del self._entries[0]  # an answer to a question that is gone
+        return entry
+
+
+def bounded(text: str, most_bytes: int) -> str:
+    """``text`` in at most so many bytes of UTF-8, cut with an ellipsis."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= most_bytes:
+        return text
+    kept = raw[: max(0, most_bytes - len(ELLIPSIS.encode()))]
+    return kept.decode(errors="ignore").rstrip() + ELLIPSIS

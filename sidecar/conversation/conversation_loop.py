@@ -1,0 +1,464 @@
+"""Conversation loop: state machine with its ASR, LLM and TTS tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from sidecar import errors
+from sidecar.conversation import conversation_events
+from sidecar.conversation.conversation_events import (
+    Alike,
+    Calling,
+    Cancelled,
+    Played,
+    Say,
+    Stage,
+    StageEnded,
+    StageFailed,
+    TalkEvent,
+    TalkOptions,
+    Think,
+    Tick,
+    Token,
+    Voiced,
+    Words,
+)
+from sidecar.conversation.llm.chat_completions import Thinker
+from sidecar.conversation.output_queue import (
+    Clear,
+    Client,
+    Failed,
+    Hold,
+    Noticed,
+    Out,
+    Over,
+    Pacer,
+    Phase,
+    Release,
+    ReplyEnded,
+    Sent,
+    Told,
+    TurnDropped,
+    TurnTaken,
+)
+from sidecar.conversation.speech_input import Ear
+from sidecar.conversation.state_machine import Conversation
+from sidecar.interfaces.engine_interface import SayOptions, Sound
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.live.sessions.session import Session
+from sidecar.transcripts.transcript import Notice
+
+log = logging.getLogger(__name__)
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""What a stage does; made when its task begins, which one that is stopped at once never does."""
+
+
+class Speaks(Protocol):
+    """What says things (`workers.engine_slot.Spoken`)."""
+
+    def say(self, text: str, options: SayOptions | None = None) -> AsyncGenerator[Sound, None]:
+        """The sound of a text; leaving early ends it."""
+
+
+class Stages:
+    """Owns the tasks. To stop one is not to wait for it: nobody listens to it any more at once,
+    and it ends in its own time."""
+
+    def __init__(
+        self,
+        thinker: Thinker,
+        voice: Speaks | None,
+        manner: SayOptions,
+        now: Callable[[], float],
+        happened: Callable[[TalkEvent], None],
+    ) -> None:
+        self.thinker, self.manner = thinker, manner
+        """Who thinks, and how the voice speaks: what is set counts for what begins later."""
+        self._voice = voice
+        self._now, self._happened = now, happened
+        self._going: dict[tuple[int, Stage], asyncio.Task[None]] = {}
+        self._said: dict[int, asyncio.Queue[Say]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def think(self, command: Think) -> None:
+        """Begin to answer."""
+        self._begin(command.turn, Stage.THINKER, partial(self._thought, command))
+
+    def say(self, command: Say) -> None:
+        """Say that behind what is being said of the turn."""
+        if command.turn not in self._said:
+            self._said[command.turn] = asyncio.Queue()
+            spoken = partial(self._spoken, command.turn, self.manner)
+            self._begin(command.turn, Stage.VOICE, spoken)
+        self._said[command.turn].put_nowait(command)
+
+    def stop(self, turn: int, stage: Stage) -> None:
+        """Nobody waits for that any more."""
+        if stage is Stage.VOICE:
+            self._said.pop(turn, None)
+        if (task := self._going.pop((turn, stage), None)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """End all of them. Those that were stopped before are on their way: who hurries them takes
+        a process that others use along."""
+        for task in self._tasks:
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, turn: int, stage: Stage, work: Work) -> None:
+        task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
+        self._going[turn, stage] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watched(self, turn: int, stage: Stage, work: Work) -> None:
+        try:
+            await work()
+        except errors.SidecarError as error:
+            self._happened(StageFailed(self._now(), turn, stage, error))
+        except Exception:  # whatever a stage raises: the conversation goes on
+            log.exception("the stage %s failed", stage)
+            self._happened(StageFailed(self._now(), turn, stage, errors.EngineFailed()))
+        finally:
+            self._going.pop((turn, stage), None)
+
+    async def _thought(self, command: Think) -> None:
+        async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
+            async for piece in pieces:
+                more = Token if isinstance(piece, str) else Calling
+                self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
+        self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
+
+    async def _spoken(self, turn: int, manner: SayOptions) -> None:
+        waiting = self._said[turn]
+        while True:
+            command = await waiting.get()
+            if self._voice is None:
+                raise errors.EngineUnavailable("No engine of this installation speaks.")
+            async with aclosing(self._voice.say(command.text, manner)) as sounds:
+                async for sound in sounds:
+                    self._happened(Voiced(self._now(), turn, command.piece, sound))
+            self._happened(StageEnded(self._now(), turn, Stage.VOICE, command.piece))
+
+
+MOST_UNREAD = 2_000
+"""What may be told and wait for a client that reads slowly: minutes of sound."""
+COMPARE_EVERY_S = 0.2
+"""Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
+WORDLESS_S = 2.0
+"""So long an utterance may be that has no words yet; after that they alone are compared for."""
+
+
+def _unseen(told: Told) -> None:
+    """Nobody wants to know."""
+
+
+class Talk:
+    """One conversation. Everything happens in one thread and at once: an event goes to the machine,
+    and what that wants is begun before anything else happens.
+
+    ``client``: what can be told to who plays the sound. ``manner``: how the voice speaks.
+    ``seen`` is shown what is told.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        thinker: Thinker,
+        voice: Speaks | None,
+        options: TalkOptions,
+        manner: SayOptions,
+        *,
+        client: Client | None = None,
+        seen: Callable[[Told], None] = _unseen,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from sidecar.conversation.acoustic_echo import (
+            Evidence,  # it takes numpy, which a service begins without
+        )
+
+        self._now, self._seen = now, seen
+        self.id = session.id
+        self.greeting = session.greeting
+        """What a client is to know when it begins, beside what its wire says."""
+        self._machine = Conversation(options)
+        self._ear = Ear(session, now, self._recognised, self._noticed)
+        self._stages = Stages(thinker, voice, manner, now, self._happened)
+        self._pacer = Pacer(client)
+        self._evidence, self._compared_s = Evidence(), 0.0
+        self._out: asyncio.Queue[Out] = asyncio.Queue()
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def options(self) -> TalkOptions:
+        """As they are now."""
+        return self._machine.options
+
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        return self._machine.phase
+
+    async def hear(
+        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+    ) -> None:
+        """More sound of the person's, as `Session.send`."""
+        await self._ear.hear(raw, encoding, rate)
+        self._evidence.hear(raw, encoding, rate, self._ear.received_s)
+        utterance = self._ear.speaking
+        if utterance is None or not self._pacer.turn:
+            return
+        start, end, _ = self._ear.place(utterance)
+        if end - start <= WORDLESS_S and end - self._compared_s >= COMPARE_EVERY_S:
+            self._compare(utterance)
+
+    @property
+    def hearing(self) -> LiveOptions:
+        """How the person is heard."""
+        return self._ear.options
+
+    def hears(self, options: LiveOptions) -> None:
+        """Hear the person in another way."""
+        self._ear.use(options)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is heard any more."""
+        return self._ear.over
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of the person's sound that came."""
+        return self._ear.received_s
+
+    def span(self, utterance: int) -> tuple[float, float]:
+        """As `Ear.span`."""
+        return self._ear.span(utterance)
+
+    @property
+    def turn(self) -> int:
+        """The number of the reply that is given, or will be next."""
+        return self._machine.turn
+
+    @property
+    def replying(self) -> int:
+        """The number of the reply that is given, 0 while there is none."""
+        return self._machine.replying
+
+    def awaits(self, call: str) -> bool:
+        """Whether what comes of a call of that id is waited for."""
+        return self._machine.history.awaits(call)
+
+    @property
+    def thinker(self) -> Thinker:
+        """Who thinks of replies."""
+        return self._stages.thinker
+
+    @property
+    def sending(self) -> bool:
+        """Whether a reply is being given of which more is to come."""
+        return self._machine.replying > self._sent
+
+    def wish(self, what: Callable[..., TalkEvent], *values: Any) -> None:
+        """The client wishes something now: the kind of event, and what belongs to it."""
+        self._ear.touch()
+        self._happened(what(self._now(), *values))
+
+    def heard_out(self) -> None:
+        """The client plays to its end what was sent of a reply: nothing was held back."""
+        if self._machine.replying and not self.sending:
+            self.wish(Played, self._machine.replying, float("inf"))
+
+    async def commit(self) -> None:
+        """The client ends the person's turn behind the sound that came. Waits until all of that was
+        heard.
+
+        Raises:
+            errors.SessionOver: nothing is heard any more.
+        """
+        await self._settled(self._ear.commit, TurnTaken())
+
+    async def forget(self) -> None:
+        """The client does not want what was said and not answered; as `commit`."""
+        await self._settled(self._ear.forget, TurnDropped())
+
+    async def _settled(self, order: Callable[[Callable[[], None]], None], out: Out) -> None:
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            self._out.put_nowait(out)
+            if not settled.done():
+                settled.set_result(None)
+
+        order(done)
+        await settled
+
+    def plays(self, client: Client) -> None:
+        """From here on this can be told to who plays the sound."""
+        self._pacer.client = client
+
+    def speaks(self, manner: SayOptions) -> None:
+        """Speak like that from the next reply on of which nothing was said yet."""
+        self._stages.manner = manner
+
+    def thinks(self, thinker: Thinker) -> None:
+        """Have replies thought of by that one from the next on."""
+        self._stages.thinker = thinker
+
+    def played(self, turn: int, seconds: float) -> None:
+        """The client has played so much of that turn's sound by now; of one that is over this is
+        too late, and changes nothing."""
+        now = self._now()
+        self._ear.touch()
+        self._pacer.report(turn, seconds, now)
+        self._happened(Tick(now))
+
+    def end(self) -> None:
+        """No more of it: a reply that goes on ends here, and `Over` is the last that is told."""
+        self.wish(Cancelled)
+        self._out.put_nowait(Over())
+
+    def warn(self, error: errors.SidecarError) -> None:
+        """Something is amiss; the conversation goes on."""
+        self._out.put_nowait(Failed(0, error))
+
+    def _noticed(self, notice: Notice) -> None:
+        self._out.put_nowait(Noticed(notice))
+
+    async def run(self) -> None:
+        """Go on until the session ends.
+
+        Raises:
+            errors.SidecarError: what ended it.
+        """
+        listening = asyncio.ensure_future(self._ear.listen())
+        try:
+            await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            for one in (self._broken, listening):
+                if one.done():
+                    one.result()
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+            await self._close()
+
+    async def outgoing(self) -> AsyncIterator[Out]:
+        """What goes to the client; for ever, and for one reader."""
+        while True:
+            yield await self._out.get()
+
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._broken.cancel()
+        await self._stages.close()
+
+    def _happened(self, event: TalkEvent) -> None:
+        """Tell the machine, and do what it says. How much was heard comes first: an interruption
+        goes by that."""
+        if self._broken.done():
+            return
+        try:
+            now = self._now()
+            if turn := self._pacer.turn:
+                self._evidence.play(turn, self._pacer.heard(now), now)
+                self._do(self._machine.take(Played(now, turn, self._pacer.played(now))))
+            self._do(self._machine.take(event))
+            for frame in self._pacer.due(now):
+                self._out.put_nowait(frame)
+            self._tell_sent()
+            self._set_timer(now)
+            if self._out.qsize() > MOST_UNREAD:
+                raise errors.InboundFull("The client does not read what it is told.")
+        except Exception as fault:  # a fault of ours ends it, and is told where it runs
+            self._broken.set_exception(fault)
+
+    def _recognised(self, event: TalkEvent) -> None:
+        """Of the ear. What its words sound like comes before them."""
+        if isinstance(event, Words) and event.text:
+            self._compare(event.utterance)
+        self._happened(event)
+
+    def _compare(self, utterance: int) -> None:
+        """Tell how like an utterance's sound so far is what was played then, if anything was."""
+        self._compared_s = self._ear.received_s
+        self._happened(Tick(self._now()))
+        likeness = self._evidence.likeness(*self._ear.place(utterance))
+        if likeness is not None:
+            self._happened(Alike(self._now(), utterance, likeness))
+
+    def _tell_sent(self) -> None:
+        ending = self._machine.made
+        if ending is not None and self.sending and not self._pacer.waiting:
+            self._sent = self._machine.replying
+            self._out.put_nowait(Sent(self._sent, ending))
+
+    def _do(self, commands: list[conversation_events.Command]) -> None:
+        for command in commands:
+            self._carry_out(command, self._now())
+
+    def _carry_out(self, command: conversation_events.Command, now: float) -> None:
+        match command:
+            case conversation_events.Tell(told):
+                if isinstance(told, ReplyEnded):
+                    self._ear.touch()  # who listens is there
+                    for frame in self._pacer.end(told.turn, now):
+                        self._out.put_nowait(frame)
+                self._seen(told)
+                self._out.put_nowait(told)
+            case conversation_events.Emit(turn, piece, sound):
+                self._pacer.add(turn, piece, sound, now)
+                self._evidence.emit(turn, sound)
+            case conversation_events.Hush(turn):
+                self._pacer.hush(turn, now)
+                self._out.put_nowait(Clear(turn))
+            case conversation_events.Pause(turn):
+                self._pacer.pause(now)
+                self._tell_holder(Hold(turn))
+            case conversation_events.Resume(turn):
+                self._pacer.resume(now)
+                self._tell_holder(Release(turn))
+            case conversation_events.Think():
+                self._stages.think(command)
+            case conversation_events.Say():
+                self._stages.say(command)
+            case conversation_events.Stop(turn, stage):
+                self._stages.stop(turn, stage)
+            case conversation_events.Attend(threshold):
+                self._ear.attend(threshold)
+            case conversation_events.WakeAt(at):
+                self._due = at
+            case conversation_events.Recognise():
+                pass  # the ear does that by itself
+
+    def _tell_holder(self, wish: Hold | Release) -> None:
+        if self._pacer.client.holds:
+            self._out.put_nowait(wish)
+
+    def _set_timer(self, now: float) -> None:
+        """Be there when the machine or the pacer wants it."""
+        times = [self._due, self._pacer.wake_at(now)]
+        at = min((one for one in times if one is not None), default=None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, at - now), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._happened(Tick(self._now()))

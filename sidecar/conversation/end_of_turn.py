@@ -1,0 +1,248 @@
+"""User turn and end-of-turn detection. Pure.
+
+A turn is one utterance or several: the ear ends one at any pause it likes, and the turn goes on
+until a pause is long enough for what was said (`patience`).
+
+A pause behind a finished sentence is an end; one behind "and" is a breath. So what was said so far
+decides, and for those who speak slowly all takes a little longer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from sidecar.conversation.chat_history import MOST_SAID, bounded
+from sidecar.conversation.conversation_events import Patience, TalkOptions
+from sidecar.conversation.tts_text import among, bare
+from sidecar.errors import SidecarError
+
+USUAL = Patience()
+SAYING_S = 0.8
+"""Behind a comma: the sentence goes on."""
+LOOKING_S = 1.0
+"""Behind a run of digits or a word that needs another: numbers are said in groups."""
+USUAL_PACE = 2.5
+"""Words a second; who speaks more slowly pauses for longer."""
+PACE_COUNTS_FROM = 4
+"""Words below which a pace says nothing."""
+FILLERS = among(
+    "um uh umm uhm uhh er erm ehm hmm hm eh ah äh ähm ehh hem euh heu ben pues este cioè allora "
+    "えっと ええと あの えー 음 어 嗯 呃 那个"
+)
+"""What is said while one looks for words."""
+JOINING = among(
+    "and or but because the a an if und oder aber weil dass der das ein eine einen et ou mais "
+    "parce le les une des pero porque los las perché il och men и или но потому"
+)
+"""What never ends a sentence, whatever mark a recogniser puts behind it."""
+WANTING = JOINING | among(
+    "so when while although though than as nor unless until that which who whose to of in on at "
+    "for from with without by about into like my your his her our their is are was were am i'm "
+    "you're it's we're they're i i'd i'll let's maybe wenn ob als denn sondern obwohl die dem den "
+    "mit von zu zum zur für auf bei nach über unter ist sind war que si quand car donc la un du "
+    "de à dans avec pour sur chez y o cuando el con por en al del ma quando lo gli di per su nel "
+    "della mas os uma com em что если когда на к для"
+)
+NUMBER_WORDS = among(
+    "zero oh one two three four five six seven eight nine ten double triple null eins zwei drei "
+    "vier fünf sechs sieben acht neun zéro deux trois quatre cinq sept huit neuf uno dos tres "
+    "cuatro cinco seis siete ocho nueve"
+)
+_END = 80
+"""Characters in which marks at the end are looked for."""
+_ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
+_ELLIPSIS = re.compile(r"(?:\.\.|…)['\"”’»)\]]*$")
+_GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
+
+
+def patience(text: str, pace: float | None = None, settings: Patience = USUAL) -> float:
+    """Seconds of silence that end a turn of which ``text`` was said so far, at ``pace`` words a
+    second where that is known. Never more than ``settings.most_s``, scaled."""
+    words = bare(text)
+    wanted = min(settings.most_s, _wanted(text.strip()[-_END:], words, settings))
+    if pace is not None and len(words) >= PACE_COUNTS_FROM:
+        wanted *= min(1.5, max(1.0, USUAL_PACE / max(pace, 0.1)))
+    return min(wanted, settings.most_s) * settings.scale
+
+
+def _wanted(text: str, words: Sequence[str], settings: Patience) -> float:
+    ended = bool(_ENDS.search(text)) and not _ELLIPSIS.search(text)
+    last = words[-1] if words else ""
+    if last in FILLERS:
+        return settings.most_s
+    if last in (JOINING if ended else WANTING) or _ELLIPSIS.search(text):
+        return max(LOOKING_S, settings.usual_s)
+    if _in_groups(words, ended=ended):
+        return max(LOOKING_S, settings.usual_s)
+    if _GOES_ON.search(text):
+        return max(SAYING_S, settings.usual_s)
+    return settings.finished_s if ended else settings.usual_s
+
+
+def _in_groups(words: Sequence[str], *, ended: bool) -> bool:
+    """Whether this ends in a number that may go on, as one is said in groups: "four one five",
+    "0171 55". A number at the end of a sentence is one of several, or is an end."""
+    run = list(takewhile(lambda word: word.isdigit() or word in NUMBER_WORDS, reversed(words)))
+    digits = sum(len(word) if word.isdigit() else 1 for word in run)
+    return digits >= 3 and len(run) >= 2 if ended else digits >= 2
+
+
+SPECULATE_AFTER_S = 0.1
+"""Of silence words are wanted: the turn may be over."""
+RECOGNISER_S = 20.0
+"""A recogniser that takes longer has failed."""
+MOST_UTTERANCES = 100
+"""Of one turn that are kept apart; of older ones the text alone is kept."""
+_SLACK_S = 0.02
+
+
+@dataclass(slots=True)
+class Utterance:
+    """What is known of one since it ``began``: it is to be heard up to ``ended``, and was up to
+    ``upto``. ``likeness``: how like its sound is what was played then; ``echo``: it is that."""
+
+    began: float
+    text: str = ""
+    upto: float = float("-inf")
+    ended: float | None = None
+    asked: float | None = None
+    likeness: float = 0.0
+    echo: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Its words cover all of it."""
+        return self.ended is not None and self.upto >= self.ended - _SLACK_S
+
+
+@dataclass(slots=True)
+class Person:
+    """Somebody's turn. ``since``: when the stretch of speech began that goes on or was the last;
+    ``saying``: what the machine says meanwhile, or did just before, which may come back.
+    ``answer``: the client wants one, by ``answer_by`` if that is given.
+
+    Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
+    reply is held for it, ``dismissed`` that it is not held for it any more, and ``aside`` that its
+    words are no interruption. ``heard_s``: so much of the reply was heard when it stopped.
+    ``before``: what was said in utterances that are not kept any more.
+    """
+
+    since: float
+    current: int
+    speaking: bool = True
+    ended: float = 0.0
+    spoken_s: float = 0.0
+    utterances: dict[int, Utterance] = field(default_factory=dict)
+    committed: bool = False
+    answer: bool = False
+    answer_by: TalkOptions | None = None
+    told: bool = False
+    saying: str = ""
+    before: str = ""
+    paused_at: float | None = None
+    dismissed: bool = False
+    aside: bool = False
+    heard_s: float = 0.0
+    failure: SidecarError | None = None
+    settled_at: float = 0.0
+
+    @classmethod
+    def starting(cls, utterance: int, began: float) -> Person:
+        """Who begins to speak."""
+        return cls(began, utterance, utterances={utterance: Utterance(began)})
+
+    @property
+    def first(self) -> int:
+        """The utterance that it began with: before its first words there may have been a cough."""
+        said = (number for number, one in self.utterances.items() if one.text)
+        return next(said, self.current)
+
+    @property
+    def began(self) -> float:
+        """When it did."""
+        return self.utterances[self.first].began
+
+    @property
+    def text(self) -> str:
+        """All that was said so far, without what is an echo; with it, where the client is sure that
+        this is a turn."""
+        texts = [
+            one.text.strip() for one in self.utterances.values() if self.committed or not one.echo
+        ]
+        return " ".join(text for text in (self.before, *texts) if text)
+
+    @property
+    def echoed(self) -> bool:
+        """Whether some of it is an echo."""
+        return any(one.echo for one in self.utterances.values())
+
+    @property
+    def settled(self) -> bool:
+        """Nobody speaks, and all words are known."""
+        return not self.speaking and all(one.settled for one in self.utterances.values())
+
+    def start(self, utterance: int, began: float) -> None:
+        """Goes on, under the same number or another."""
+        if self.speaking and utterance != self.current:  # cut, because it was long
+            self.stop(self.current, began)
+        self.speaking, self.current, self.since = True, utterance, began
+        self.committed = self.dismissed = self.aside = False
+        one = self.utterances.setdefault(utterance, Utterance(began))
+        one.ended = one.asked = None
+        if len(self.utterances) > MOST_UTTERANCES:
+            oldest = self.utterances.pop(next(iter(self.utterances)))
+            text = "" if oldest.echo else oldest.text.strip()
+            self.before = bounded(f"{self.before} {text}".strip(), MOST_SAID)
+
+    def stop(self, utterance: int, ended: float) -> None:
+        """Pauses since ``ended``."""
+        self.spoken_s += max(0.0, ended - self.since)
+        self.speaking, self.ended = False, ended
+        self.utterances[utterance].ended = ended
+
+    def hear(self, utterance: int, text: str, upto: float) -> bool:
+        """Words of it; whether they say anything new."""
+        one = self.utterances.get(utterance)
+        if one is None or upto < one.upto:
+            return False
+        changed, was_settled = one.text.strip() != text.strip(), self.settled
+        one.text, one.upto = text, upto
+        return changed or self.settled != was_settled
+
+    def give_up(self, utterance: int, error: SidecarError) -> None:
+        """Its words will not come: those that are there have to do."""
+        one = self.utterances.get(utterance)
+        if one is not None and one.ended is not None and not one.settled:
+            one.upto, self.failure = one.ended, error
+
+    def wanted(self) -> list[tuple[float, int, Utterance]]:
+        """Utterances that are over as far as one knows and whose words are not asked for: since
+        when they are wanted."""
+        return [
+            (one.ended + SPECULATE_AFTER_S, number, one)
+            for number, one in self.utterances.items()
+            if one.ended is not None and one.asked is None and not one.settled
+        ]
+
+    def late(self) -> list[tuple[float, int]]:
+        """Utterances whose words are asked for: when that takes too long."""
+        return [
+            (one.asked + RECOGNISER_S, number)
+            for number, one in self.utterances.items()
+            if one.asked is not None and not one.settled
+        ]
+
+    def over_at(self, settings: Patience) -> float:
+        """When the turn is over, if nobody goes on speaking."""
+        text = self.text
+        pace = len(bare(text)) / self.spoken_s if self.spoken_s > 0 else None
+        return self.ended + patience(text, pace, settings)
+
+    @property
+    def recognised_s(self) -> float:
+        """How long the last words took from when they were asked for."""
+        asked = self.utterances[self.current].asked
+        return max(0.0, self.settled_at - asked) if asked is not None else 0.0

@@ -1,0 +1,422 @@
+"""Interface of an LLM, chat messages, tool calls, OpenAI's chat completions. Pure.
+
+Servers differ in what they do wrong: errors come in the middle of a stream that began with 200, the
+last chunk has no choices, and what a model says to itself is sent along, in a field of its own or
+between marks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from sidecar import errors
+
+
+class Role(StrEnum):
+    """Whose words they are, by the names that language models know."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+    """What came of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a tool: ``arguments`` are JSON as the model wrote it, which may be none."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of what a language model is told. ``calls``: what the machine asked for then;
+    ``call``: the id of the one whose result this is."""
+
+    role: Role
+    text: str
+    calls: tuple[Call, ...] = ()
+    call: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a client has: ``parameters`` is a JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+class Choice(StrEnum):
+    """Whether a model is to call tools."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a model may call; ``named`` is the one that it has to, or ''."""
+
+    all: tuple[Tool, ...] = ()
+    choice: Choice = Choice.AUTO
+    named: str = ""
+
+
+NO_TOOLS = Tools()
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Some of a call, as a model writes it: ``index`` tells several of one answer apart, ``id`` and
+    ``name`` come with the first of each, and ``arguments`` go on from those before."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+Piece: TypeAlias = str | Fragment
+"""Of an answer: some characters, or some of a call."""
+
+
+REPEAT = "repeat"
+"""The name of who has no model, in settings and wherever one is chosen."""
+REPEATS = "You said:"
+
+
+class Thinker(Protocol):
+    """Answers a conversation. Leaving `reply` early stops the work."""
+
+    @property
+    def name(self) -> str:
+        """Who it is, for people."""
+
+    @property
+    def calls(self) -> bool:
+        """Whether it may call tools, as far as anybody knows."""
+
+    async def ready(self) -> None:
+        """Have it ready for what comes, as far as that can be had; a conversation begins.
+
+        Raises:
+            errors.LlmError: it will not answer.
+        """
+
+    async def models(self) -> tuple[str, ...]:
+        """The names of what may answer there, its own choice first.
+
+        Raises:
+            errors.LlmError: it does not say.
+        """
+
+    def other(self, model: str) -> Thinker:
+        """Another of its `models`."""
+
+    def reply(
+        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
+    ) -> AsyncGenerator[Piece, None]:
+        """The answer to the last of ``messages``, some characters at a time, or some of a call of
+        one of the ``tools``.
+
+        Raises:
+            errors.LlmError: it did not answer, or not to the end.
+            errors.ToolsUnavailable: it calls none.
+        """
+
+    async def close(self) -> None:
+        """Let go of what it has open."""
+
+
+class Repeat:
+    """Says what it heard, and says that it does: where there is no model, there is no chatting."""
+
+    name = REPEAT
+    calls = False
+
+    async def ready(self) -> None:
+        """It is."""
+
+    async def models(self) -> tuple[str, ...]:
+        """Itself."""
+        return (REPEAT,)
+
+    def other(self, model: str) -> Repeat:
+        """There is one."""
+        return self
+
+    async def reply(
+        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
+    ) -> AsyncGenerator[Piece, None]:
+        """What the person said last, a word at a time.
+
+        Raises:
+            errors.ToolsUnavailable: who repeats calls no tools.
+        """
+        if tools.all:
+            raise errors.ToolsUnavailable()
+        last = next((one.text for one in reversed(messages) if one.role is Role.USER), "")
+        for word in f"{REPEATS} {last}".split():
+            yield f"{word} "
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+PATH = "/v1/chat/completions"
+MODELS = "/v1/models"
+MOST_MODELS = 200
+"""Of a server's list that are looked at."""
+LONGEST_LINE = 1 << 20
+"""Bytes of one line of a stream."""
+LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+"""How long an answer may be. Everybody knows the first but OpenAI's reasoning models, and they say
+so; who does not know the second passes over it, and answers without an end."""
+SAID_OF_ERRORS = 200
+"""Characters of a server's own words that are passed on."""
+THINKS, SPEAKS = "<think>", "</think>"
+"""Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
+
+
+def request(
+    messages: Sequence[Message],
+    model: str,
+    max_tokens: int,
+    tools: Tools = NO_TOOLS,
+    limit: str = LIMIT,
+) -> dict[str, Any]:
+    """The body of a request for an answer as a stream; ``limit``: the name of its length."""
+    body = {
+        "model": model,
+        "messages": [_message(one) for one in messages],
+        "stream": True,
+        limit: max_tokens,
+    }
+    if tools.all:
+        named = {"type": "function", "function": {"name": tools.named}}
+        body["tools"] = [_tool(one) for one in tools.all]
+        body["tool_choice"] = named if tools.named else tools.choice.value
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role.value, "content": message.text}
+    if message.calls:
+        body["content"] = message.text or None
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.calls
+        ]
+    if message.call:
+        body["tool_call_id"] = message.call
+    return body
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = dict(tool.parameters)
+    return {"type": "function", "function": function}
+
+
+def models_of(body: object) -> tuple[str, ...]:
+    """The models that a server lists, in its order."""
+    match body:
+        case {"data": [*listed]}:
+            return tuple(
+                str(one["id"])
+                for one in listed[:MOST_MODELS]
+                if isinstance(one, dict) and isinstance(one.get("id"), str)
+            )
+    return ()
+
+
+def model_of(body: object) -> str:
+    """The first model that a server lists, '' where it lists none."""
+    return next(iter(models_of(body)), "")
+
+
+class Words:
+    """A stream of chunks, in bytes as they come. ``done`` once the server said that it was all."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._rest = b""
+        self._aloud = Aloud()
+        self._calls = -1
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """What of the answer came with ``data``: words that came together are one piece.
+
+        Raises:
+            errors.LlmFailed: the server says that it failed.
+            errors.LlmGarbled: it is no such stream.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            raise errors.LlmGarbled("A line of its answer has no end.")
+        said = [piece for line in lines for piece in self._said(line)]
+        return _joined([*said, self._aloud.end()] if self.done else said)
+
+    def end(self) -> list[Piece]:
+        """What of the answer is left when nothing more comes.
+
+        Raises:
+            errors.LlmFailed, errors.LlmGarbled: as `feed`; it broke off in the middle.
+        """
+        said = self.feed(b"\n")
+        if not self.done:
+            raise errors.LlmFailed("Its answer broke off.")
+        return said
+
+    def _said(self, line: bytes) -> list[Piece]:
+        name, _, value = line.strip().partition(b":")
+        if name == b"" or self.done:  # a comment, or what comes after the end
+            return []
+        if name != b"data":
+            if name in (b"event", b"id", b"retry"):
+                return []
+            raise failed(line) or errors.LlmGarbled()
+        if value.strip() == b"[DONE]":
+            self.done = True
+            return []
+        if wrong := failed(value):
+            raise wrong
+        return self._chunk(_parsed(value))
+
+    def _chunk(self, chunk: dict[str, Any]) -> list[Piece]:
+        match chunk:
+            case {"choices": [{"delta": dict(delta)}, *_]}:
+                text, calls = delta.get("content"), delta.get("tool_calls")
+                said: list[Piece] = [self._aloud.feed(text)] if isinstance(text, str) else []
+                return said + [self._called(one) for one in _listed(calls)]
+            case {"choices": [*_]} | {"usage": dict()}:  # an end, or what it took
+                return []
+        raise errors.LlmGarbled()
+
+    def _called(self, call: dict[str, Any]) -> Fragment:
+        """Some of a call. Servers that do not count them send each whole."""
+        index, function = call.get("index"), call.get("function")
+        if not isinstance(function, dict) or not isinstance(index, int | None):
+            raise errors.LlmGarbled()
+        self._calls = self._calls + 1 if index is None else index
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments)
+        name, number = function.get("name") or "", call.get("id") or ""
+        return Fragment(self._calls, str(number), str(name), arguments)
+
+
+class Aloud:
+    """Text without what a model says to itself between `THINKS` and `SPEAKS`, in any pieces."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._thinks = False
+        self._spoke = False
+
+    def feed(self, text: str) -> str:
+        """What of it is for others. What may be the beginning of a mark waits."""
+        self._rest += text
+        said = ""
+        while True:
+            mark = SPEAKS if self._thinks else THINKS
+            before, found, after = self._rest.partition(mark)
+            kept = 0 if found else _begun(before, mark)
+            if not self._thinks:
+                said += before[: len(before) - kept]
+            if not found:
+                self._rest = before[len(before) - kept :]
+                break
+            self._rest, self._thinks = after, not self._thinks
+        if not self._spoke:  # a pause behind thoughts is no beginning
+            said = said.lstrip()
+            self._spoke = bool(said)
+        return said
+
+    def end(self) -> str:
+        """What waits and was no mark."""
+        rest, self._rest = self._rest, ""
+        return "" if self._thinks else rest
+
+
+def _listed(calls: object) -> list[dict[str, Any]]:
+    if calls is None:
+        return []
+    if isinstance(calls, list) and all(isinstance(one, dict) for one in calls):
+        return calls
+    raise errors.LlmGarbled()
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Words in one piece where they came together; none where there are none."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) and found and isinstance(found[-1], str):
+            found[-1] += piece
+        elif piece:
+            found.append(piece)
+    return found
+
+
+def _begun(text: str, mark: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``mark``."""
+    return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
+
+
+def failed(body: bytes) -> errors.LlmFailed | None:
+    """What a server says went wrong, None where it says nothing of the kind."""
+    try:
+        match json.loads(body):
+            case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
+                return errors.LlmFailed(f"It says: {said[:SAID_OF_ERRORS]}")
+            case {"error": something} if something:
+                return errors.LlmFailed("It says that it failed, and not why.")
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def wants_newer_limit(body: bytes) -> bool:
+    """Whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
+    wrong = failed(body)
+    return wrong is not None and NEWER_LIMIT in wrong.detail
+
+
+def refused(status: int, body: bytes) -> errors.LlmError:
+    """What an answer means that is none."""
+    said = failed(body)
+    detail = f"It answers with {status}. {said.detail if said else ''}".strip()
+    if status in (401, 403):
+        return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")
+    if status in (404, 405):
+        return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM and VIBEVOICE_LLM_MODEL.")
+    if status in (400, 413, 422):
+        return errors.LlmRefused(detail)
+    return errors.LlmFailed(detail)
+
+
+def _parsed(value: bytes) -> dict[str, Any]:
+    try:
+        chunk = json.loads(value)
+    except (ValueError, RecursionError):
+        raise errors.LlmGarbled() from None
+    if not isinstance(chunk, dict):
+        raise errors.LlmGarbled()
+    return chunk

@@ -1,0 +1,311 @@
+"""LLM client over HTTP, and its selection from settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.config import remote_server
+from sidecar.config.settings import Settings
+from sidecar.conversation.llm import chat_completions
+from sidecar.conversation.llm.chat_completions import (
+    NO_TOOLS,
+    REPEAT,
+    Message,
+    Piece,
+    Repeat,
+    Role,
+    Thinker,
+    Tools,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+
+log = logging.getLogger(__name__)
+
+MODELS_TIMEOUT_S = 3.0
+"""So long a server may take to be connected to, and to say what it has."""
+MOST_BYTES = 1 << 20
+"""Of an answer that is no stream."""
+WARMS_UP = (Message(Role.USER, "Hello"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a language model is, and how it is to be asked.
+
+    ``url`` without the path of the API. ``model``: '' takes the first that the server lists.
+    ``first_s``: how long it may take to its first word (one that has to load its model takes its
+    time), ``next_s``: from one to the next. ``max_tokens``: of an answer. Nothing prints the key.
+    """
+
+    url: str
+    model: str = ""
+    key: str = field(default="", repr=False)
+    max_tokens: int = 200
+    first_s: float = 20.0
+    next_s: float = 10.0
+
+
+class Endpoint:
+    """Owns the connections to one model. No proxy and no netrc of the environment's is used, and no
+    redirect followed: what people say goes where the settings say."""
+
+    def __init__(self, address: Address) -> None:
+        import httpx
+
+        self._address = address
+        self._model, self._limit = address.model, chat_completions.LIMIT
+        self._client = httpx.AsyncClient(
+            base_url=address.url,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(None, connect=MODELS_TIMEOUT_S),
+            headers={"User-Agent": "vibevoice-asr"}
+            | ({"Authorization": f"Bearer {address.key}"} if address.key else {}),
+        )
+
+    @property
+    def name(self) -> str:
+        """The model, and where it is."""
+        return f"{self._model or 'a language model'} at {self._client.base_url.netloc.decode()}"
+
+    @property
+    def calls(self) -> bool:
+        """It may: whether it does is the model's to say."""
+        return True
+
+    async def ready(self) -> None:
+        """Know which model it is, and have the server load it: a word is asked for, and dropped.
+
+        Raises:
+            errors.LlmError: it does not answer, or will not.
+        """
+        await self._known()
+        async with self._within(self._address.first_s), self._asked(WARMS_UP, 1):
+            pass
+
+    async def models(self) -> tuple[str, ...]:
+        """What the server lists, behind the one that is asked for.
+
+        Raises:
+            errors.LlmError: it lists nothing.
+        """
+        body = await self._listed()
+        names = dict.fromkeys(
+            (self._model or chat_completions.model_of(body), *chat_completions.models_of(body))
+        )
+        return tuple(filter(None, names))
+
+    def other(self, model: str) -> Endpoint:
+        """As `Thinker.other`, by connections of its own."""
+        return Endpoint(replace(self._address, model=model))
+
+    async def reply(
+        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
+    ) -> AsyncGenerator[Piece, None]:
+        """As `Thinker.reply`; the connection ends with it, and so does the work on the other side.
+
+        Raises:
+            errors.LlmUnreachable, errors.LlmTimeout, errors.LlmRefused, errors.LlmFailed,
+            errors.LlmGarbled: it did not answer, or not to the end.
+        """
+        await self._known()
+        async with self._asked(messages, self._address.max_tokens, tools) as pieces:
+            words, within_s = chat_completions.Words(), self._address.first_s
+            while not words.done:
+                async with self._within(within_s):
+                    found = await self._next(pieces, words)
+                for piece in found:
+                    yield piece
+                    within_s = self._address.next_s
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._client.aclose()
+
+    async def _next(
+        self, pieces: AsyncIterator[bytes], words: chat_completions.Words
+    ) -> list[Piece]:
+        """What is said next; nothing at the end of it. What is no word does not count as one."""
+        async for piece in pieces:
+            if (said := words.feed(piece)) or words.done:
+                return said
+        return words.end()
+
+    async def _known(self) -> None:
+        """Which model to ask for."""
+        if self._model:
+            return
+        self._model = chat_completions.model_of(await self._listed())
+        if not self._model:
+            raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
+
+    async def _listed(self) -> object:
+        """What the server says of its models."""
+        async with self._within(MODELS_TIMEOUT_S), _named(self._address.url):
+            response = await self._client.get(chat_completions.MODELS)
+        if response.status_code != 200:
+            raise chat_completions.refused(response.status_code, response.content[:MOST_BYTES])
+        try:
+            return response.json()
+        except (ValueError, RecursionError):
+            raise errors.LlmGarbled() from None
+
+    @asynccontextmanager
+    async def _asked(
+        self, messages: Sequence[Message], most: int, tools: Tools = NO_TOOLS
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A request that was taken, and the pieces of its answer."""
+        async with _named(self._address.url):
+            limit = self._limit  # another's answer may change it meanwhile
+            response = await self._sent(messages, most, tools)
+            try:
+                if response.status_code != 200:
+                    said = await self._said(response)
+                    if limit != chat_completions.LIMIT or not chat_completions.wants_newer_limit(
+                        said
+                    ):
+                        raise chat_completions.refused(response.status_code, said)
+                    self._limit = chat_completions.NEWER_LIMIT
+                    await response.aclose()
+                    response = await self._sent(messages, most, tools)
+                    if response.status_code != 200:
+                        raise chat_completions.refused(
+                            response.status_code, await self._said(response)
+                        )
+                yield response.aiter_bytes()
+            finally:
+                await response.aclose()
+
+    async def _sent(self, messages: Sequence[Message], most: int, tools: Tools) -> httpx.Response:
+        body = chat_completions.request(messages, self._model, most, tools, self._limit)
+        sent = self._client.build_request("POST", chat_completions.PATH, json=body)
+        async with self._within(self._address.first_s):
+            return await self._client.send(sent, stream=True)
+
+    async def _said(self, response: httpx.Response) -> bytes:
+        """Why it is refused."""
+        async with self._within(self._address.next_s):
+            return await _some(response)
+
+    @asynccontextmanager
+    async def _within(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise errors.LlmTimeout(f"Nothing came from it for {seconds:g} s.") from None
+
+
+async def _some(response: httpx.Response) -> bytes:
+    """The beginning of an answer's body."""
+    body = b""
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > MOST_BYTES:
+            break
+    return body[:MOST_BYTES]
+
+
+@asynccontextmanager
+async def _named(url: str) -> AsyncIterator[None]:
+    """Trouble on the way as an error of ours."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        raise errors.LlmUnreachable(f"Nobody answers at {url}.") from None
+    except httpx.HTTPError as error:
+        raise errors.LlmFailed(f"The connection broke: {type(error).__name__}.") from None
+
+
+AUTO = "auto"
+KNOWN = {
+    "Ollama": "http://127.0.0.1:11434",
+    "LM Studio": "http://127.0.0.1:1234",
+    "llama.cpp": "http://127.0.0.1:8080",
+    "vLLM": "http://127.0.0.1:8000",
+}
+"""Where they listen unless told otherwise, by their own documentation."""
+PROBE_TIMEOUT_S = 2.0
+"""So long one of them may take to answer on a busy machine; where nobody listens that is known at
+once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Whom the settings mean: how a model is to be asked, and where, if that is said (`looked_for`
+    otherwise); None where what is said is repeated."""
+
+    address: Address | None
+
+    @property
+    def looked_for(self) -> bool:
+        """Whether it is whoever answers on this machine."""
+        return self.address is not None and not self.address.url
+
+
+def meant_by(settings: Settings) -> Meant:
+    """Whom the settings mean; nobody is asked.
+
+    Raises:
+        errors.SettingsInvalid: the address is none, or the key is no secret.
+    """
+    wanted = settings.llm.strip()
+    if wanted == REPEAT:
+        return Meant(None)
+    return Meant(
+        Address(
+            "" if wanted == AUTO else remote_server.address(wanted, "llm"),
+            settings.llm_model,
+            remote_server.key(settings.llm_key, settings.llm_key_file, "llm"),
+            settings.llm_max_tokens,
+            settings.llm_first_token,
+            settings.llm_next_token,
+        )
+    )
+
+
+async def thinker_of(meant: Meant, *, again: bool = False) -> Thinker:
+    """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
+    nobody did before, and the log says so already."""
+    address = meant.address
+    if address is None:
+        return Repeat()
+    if not meant.looked_for:
+        return Endpoint(address)
+    looks = {url: asyncio.ensure_future(_looked(url, address.model)) for url in KNOWN.values()}
+    try:
+        for name, url in KNOWN.items():
+            if model := await looks[url]:
+                log.info("language model: %s of %s at %s", model, name, url)
+                return Endpoint(replace(address, url=url, model=model))
+    finally:
+        for look in looks.values():
+            look.cancel()
+    if not again:
+        log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
+    return Repeat()
+
+
+async def _looked(url: str, wanted: str) -> str:
+    """The model that a server on this machine has: the one that is wanted, else its first; ''
+    without one."""
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PROBE_TIMEOUT_S):
+            response = await client.get(url + chat_completions.MODELS)
+            body = response.json() if response.status_code == 200 else None
+    except (TimeoutError, httpx.HTTPError, ValueError):
+        return ""
+    return wanted or chat_completions.model_of(body) if chat_completions.model_of(body) else ""

@@ -1,0 +1,500 @@
+"""Output queue of a conversation: client events, paced audio, playback position. Pure.
+
+Some clients queue whatever arrives and cannot be told to drop it: to them nothing is sent more than
+`LEAD_S` ahead of the ear, so that a hush is one. Others have a message that clears what they have:
+they get it as fast as they like, and what was heard goes by time, or by what they report.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from sidecar.conversation.llm.chat_completions import Call, Role
+from sidecar.errors import SidecarError
+from sidecar.interfaces.engine_interface import Sound
+from sidecar.transcripts.transcript import Notice
+
+
+class Phase(StrEnum):
+    """What a conversation is doing."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    """Somebody speaks."""
+    TRANSCRIBING = "transcribing"
+    """Nobody does, and it is not decided yet whether the turn is over."""
+    GENERATING = "generating"
+    SYNTHESIZING = "synthesizing"
+    """There are words of the reply, and no sound of it."""
+    SPEAKING = "speaking"
+
+
+class Ending(StrEnum):
+    """How a reply ended."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    """By voice, or by another turn of the person."""
+    CANCELLED = "cancelled"
+    """By the client."""
+    LIMITED = "limited"
+    """It was as long as may be."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The conversation does something else now."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class PersonStarted:
+    """A person's turn begins, with that utterance. Over a reply this is told only once that is
+    interrupted."""
+
+    utterance: int
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSaying:
+    """What the person seems to have said so far in this turn."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PersonStopped:
+    """The person's turn is over: since ``ended`` nobody spoke, and that ``utterance`` was its
+    last."""
+
+    ended: float
+    utterance: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSaid:
+    """What the person said, as it stands in the history by the number of ``entry``; ``typed``: not
+    aloud. ``backchannel``: from when to when it was said over a reply, which it did not interrupt;
+    it is not answered."""
+
+    text: str
+    typed: bool = False
+    entry: int = field(default=0, compare=False)
+    backchannel: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the client put into the history, by the number of ``entry`` there; ``name`` is what the
+    client calls it."""
+
+    entry: int
+    role: Role
+    text: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NothingSaid:
+    """What began as a person's turn was none: a noise, an echo (``echo``), or the client forgot
+    it."""
+
+    echo: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The turn is being answered, aloud if ``voiced``; its place in the history is ``entry``."""
+
+    turn: int
+    voiced: bool = field(default=True, compare=False)
+    entry: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyWritten:
+    """More of the reply's text, as it is to be shown."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The turn calls a tool by that name; the call has an id."""
+
+    turn: int
+    call: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallWritten:
+    """More of that call's arguments."""
+
+    turn: int
+    call: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """All of a call is there: it is to be carried out, and what comes of it is waited for. It
+    stands in the history as ``entry``. One that has not got so far when its reply ends is none."""
+
+    turn: int
+    call: Call
+    entry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySpoken:
+    """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
+
+    turn: int
+    piece: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Where the time went before a reply was heard, in seconds.
+
+    ``endpoint``: from the person's last sound to the decision that the turn is over;
+    ``recognised``: how long words took once they were wanted; ``thought``: to the thinker's first
+    words; ``voiced``: to the voice's first sound; ``total``: from the person's last sound to the
+    first sound of the reply. Zero where there was none of it.
+    """
+
+    turn: int
+    endpoint: float = 0.0
+    recognised: float = 0.0
+    thought: float = 0.0
+    voiced: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """Nothing more comes of the turn. ``text`` is what stands in the history: what was heard;
+    ``heard_s`` of ``made_s`` seconds of sound were."""
+
+    turn: int
+    ending: Ending
+    text: str
+    heard_s: float
+    made_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTruncated:
+    """So much was heard of a turn as the client says; ``text`` stands in the history now, nothing
+    of a turn that is forgotten."""
+
+    turn: int
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's."""
+
+    turn: int
+    error: SidecarError
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something is not as it should be, and nothing is lost by it."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The conversation begins, again after a reset."""
+
+
+Told: TypeAlias = (
+    Entered
+    | PersonStarted
+    | PersonSaying
+    | PersonStopped
+    | PersonSaid
+    | Recorded
+    | NothingSaid
+    | ReplyStarted
+    | ReplyWritten
+    | CallStarted
+    | CallWritten
+    | CallEnded
+    | ReplySpoken
+    | Latency
+    | ReplyEnded
+    | ReplyTruncated
+    | Failed
+    | Noticed
+    | Began
+)
+
+
+LEAD_S = 0.15
+"""So far ahead of the ear a client is at most that cannot be told to be quiet."""
+SHORTEST_S = 0.12
+LONGEST_S = 0.25
+"""Of a frame. A browser's page may lose a hundredth of a second where one ends, so they are not
+shorter than need be, and end between two words if there is such a place."""
+DRY_S = 0.02
+"""Who has less than this left gets whatever there is."""
+_SLACK_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What can be told to who plays the sound: to drop what it has (``clears``), and to stop and go
+    on (``holds``). ``lead_s``: so much it has at most, if it clears nothing."""
+
+    clears: bool = False
+    holds: bool = False
+    lead_s: float = LEAD_S
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Sound to be sent now; ``start`` is where it lies in the turn's sound, in seconds."""
+
+    turn: int
+    pcm: bytes
+    rate: int
+    start: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes to be heard."""
+        return len(self.pcm) / (2 * self.rate)
+
+
+@dataclass(slots=True)
+class _Line:
+    """One turn's sound: what waits, from ``sent`` to ``made``, and where words begin in it."""
+
+    turn: int
+    rate: int
+    since: float
+    pcm: bytearray = field(default_factory=bytearray)
+    words: list[float] = field(default_factory=list)
+    piece: int = -1
+    piece_start: float = 0.0
+    made: float = 0.0
+    sent: float = 0.0
+    heard: float = 0.0
+
+
+class Pacer:
+    """The sound of one turn after the other, on its way to ``client``."""
+
+    def __init__(self, client: Client | None = None) -> None:
+        self.client = client or Client()
+        """Who plays it; another one from the next look on."""
+        self._line: _Line | None = None
+        self._hushed = 0
+        self._paused = False
+
+    @property
+    def turn(self) -> int:
+        """Whose sound there is, 0 if nobody's."""
+        return self._line.turn if self._line is not None else 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some of it was not sent."""
+        return self._line is not None and bool(self._line.pcm)
+
+    def add(self, turn: int, piece: int, sound: Sound, now: float) -> None:
+        """More sound behind all there is. A new turn's replaces what there was; sound of one that
+        was hushed, or is older, is dropped.
+
+        Raises:
+            ValueError: the rate changed within a turn.
+        """
+        line = self._line
+        if turn <= self._hushed or (line is not None and turn < line.turn):
+            return
+        if line is None or line.turn != turn:
+            line = self._line = _Line(turn, sound.rate, now)
+            self._paused = False
+        if sound.rate != line.rate:
+            raise ValueError(f"a turn's sound has one rate: {line.rate}, not {sound.rate}")
+        self._settle(line, now)
+        if piece != line.piece:
+            line.piece, line.piece_start = piece, line.made
+        line.words += [line.piece_start + mark.start for mark in sound.marks]
+        line.pcm += sound.pcm
+        line.made += sound.seconds
+
+    def due(self, now: float) -> list[Frame]:
+        """What is to be sent now, in order."""
+        line, found = self._line, list[Frame]()
+        if line is None or self._paused:
+            return found
+        self._settle(line, now)
+        while (seconds := self._next(line)) > 0:
+            size = min(len(line.pcm), 2 * max(1, round(seconds * line.rate)))
+            found.append(Frame(line.turn, bytes(line.pcm[:size]), line.rate, line.sent))
+            del line.pcm[:size]
+            line.sent += found[-1].seconds
+        return found
+
+    def wake_at(self, now: float) -> float | None:
+        """When there is something to send or to tell again, if nothing happens before."""
+        line = self._line
+        if line is None or self._stands:
+            return None
+        ahead = line.sent - self.heard(now)
+        if not line.pcm or self._paused:
+            return now + ahead if ahead > _SLACK_S else None
+        if self.client.clears:
+            return now
+        waiting = line.made - line.sent
+        start = self.client.lead_s - SHORTEST_S if waiting >= SHORTEST_S else DRY_S
+        return now + max(0.0, ahead - start)
+
+    def heard(self, now: float) -> float:
+        """So many seconds of the turn's sound were heard by now."""
+        line = self._line
+        if line is None:
+            return 0.0
+        if self._stands:
+            return line.heard
+        return min(line.sent, line.heard + max(0.0, now - line.since))
+
+    def played(self, now: float) -> float:
+        """What a `Played` is to say: so much will have been heard if it ends here. Where a client
+        can drop nothing, that is all it has."""
+        if self.client.clears or self._line is None:
+            return self.heard(now)
+        return self._line.sent
+
+    def report(self, turn: int, seconds: float, now: float) -> None:
+        """The client says that so much of the turn's sound was heard by now: from here on that
+        counts, and goes on by time."""
+        line = self._line
+        if line is not None and line.turn == turn:
+            line.heard, line.since = min(line.sent, max(0.0, seconds)), max(now, line.since)
+
+    def pause(self, now: float) -> None:
+        """Send nothing, lose nothing. A client that cannot be told plays what it has, and that is
+        taken for heard."""
+        line = self._line
+        if self._paused:
+            return
+        if line is not None:
+            self._settle(line, now)
+            if not self.client.holds and not self.client.clears:
+                line.heard = line.sent
+        self._paused = True
+
+    def resume(self, now: float) -> None:
+        """Go on where it was."""
+        if self._line is not None and self._stands:
+            self._line.since = now
+        self._paused = False
+
+    def hush(self, turn: int, now: float) -> float:
+        """Drop what was not sent of the turn, and take no more; so much of it was heard, or will
+        have been where a client can drop nothing."""
+        self._hushed = max(self._hushed, turn)
+        line = self._line
+        if line is None or line.turn != turn:
+            return 0.0
+        heard = self.played(now)
+        self._line, self._paused = None, False
+        return heard
+
+    def end(self, turn: int, now: float) -> list[Frame]:
+        """The turn is over by itself: what is left of it, which is too short to be waited for."""
+        line, found = self._line, list[Frame]()
+        if line is not None and line.turn == turn and line.pcm:
+            found.append(Frame(turn, bytes(line.pcm), line.rate, line.sent))
+        self.hush(turn, now)
+        return found
+
+    @property
+    def _stands(self) -> bool:
+        """Whether the client's sound stands still, too."""
+        return self._paused and (self.client.holds or not self.client.clears)
+
+    def _settle(self, line: _Line, now: float) -> None:
+        """What was heard up to now was, whatever comes."""
+        line.heard, line.since = self.heard(now), max(now, line.since)
+
+    def _next(self, line: _Line) -> float:
+        """How long the next frame is, in seconds; 0 while there is none to send."""
+        waiting = len(line.pcm) / (2 * line.rate)
+        if self.client.clears:
+            return min(waiting, LONGEST_S)
+        ahead = line.sent - line.heard
+        most = min(waiting, self.client.lead_s - ahead, LONGEST_S) + _SLACK_S
+        if waiting < SHORTEST_S:
+            return waiting if ahead <= DRY_S + _SLACK_S and most >= waiting else 0.0
+        if most < SHORTEST_S:
+            return 0.0
+        first = bisect_left(line.words, line.sent + SHORTEST_S)
+        last = bisect_right(line.words, line.sent + most)
+        border = line.words[last - 1] - line.sent if last > first else most
+        return min(border, waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """The client is to drop what it has of that turn's sound."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The client is to stop that turn's sound where it is, and to keep it."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """That turn's sound goes on."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """All of that turn is with the client, though some of it may still have to be heard; it will
+    end like that. Where that is all the same, `ReplyEnded` alone is told."""
+
+    turn: int
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTaken:
+    """What the client committed was heard: what of it was words is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """What the client did not want is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The client has asked for the end: nothing comes behind this."""
+
+
+Out: TypeAlias = Told | Frame | Clear | Hold | Release | Sent | TurnTaken | TurnDropped | Over

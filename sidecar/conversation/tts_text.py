@@ -1,0 +1,296 @@
+"""Text for TTS: sentence splitting, removal of markup, normalized words. Pure.
+
+The first piece may be a clause, so that a voice has something to say early; later ones are
+sentences. Together the pieces are the text, to the character, however it came.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_ENDED = ".!?:;,。！？：；，、؟।…"
+_SUBSTITUTES = [
+    (re.compile(r"!?\[([^\[\]\n]*)\]\([^)\[\n]*\)"), r"\1"),  # [text](address), ![text](address)
+    (re.compile(r"!?\[([^\[\]\n]*)\]\[[^\[\]\n]*\]"), r"\1"),
+    (re.compile(r"\[\^[^\[\]\n]*\]"), ""),  # [^1]
+    (re.compile(r"<?\b(?:https?|ftp)://[^\s<>]*[^\s<>.,;:!?)\]}'\"*_`]>?"), " "),
+    (re.compile(r"</?[A-Za-z][^<>\n]*>"), " "),
+    (re.compile(r"`+"), ""),
+    (re.compile(r"(?<!\\)(\*\*\*|\*\*|~~)"), ""),
+    (re.compile(r"(?<![\w\\])(_{1,3})(?=\S)|(?<=[^\s\\])(_{1,3})(?!\w)"), ""),
+    (re.compile(r"(?<![\w\\*])\*(?=[^\s*])|(?<=[^\s\\*])\*(?![\w*])"), ""),
+    (re.compile(r"\\([\\`*_{}\[\]()#+\-.!|>~])"), r"\1"),
+]
+_LONE_MARK = re.compile(r"(?:(?<=[.,;:!?]) [.,;:!?]| ([.,;:!?]))(?= |$)")
+"""What stood behind an address or a picture."""
+_LEADS = re.compile(r"^[ \t]*(?:(?:>|#{1,6}(?=\s)|[-*+](?=\s)|\d{1,3}[.)](?=\s))[ \t]*)+")
+_LEAST_RULE = 3
+"""Characters of a line that is drawn across the page."""
+_TASK = re.compile(r"^\[[ xX]\][ \t]+")
+
+
+def spoken(text: str, *, from_line_start: bool = True) -> str:
+    """What a voice gets of ``text``; empty if there is nothing in it to be said.
+
+    Marks of headings, lists and quotes stand only where a line begins: ``from_line_start`` says
+    whether ``text`` does. What ends with its line ends with a full stop.
+    """
+    lines = text.split("\n")
+    said = [
+        _line(line, leads=number > 0 or from_line_start, ended=number < len(lines) - 1)
+        for number, line in enumerate(lines)
+    ]
+    joined = " ".join(line for line in said if line)
+    return joined if any(_sounds(one) for one in joined) else ""
+
+
+def _line(line: str, *, leads: bool, ended: bool) -> str:
+    if leads and _is_rule(line):
+        return ""
+    if leads:
+        bare = _LEADS.sub("", line)
+        ended = ended or bare != line
+        line = _TASK.sub("", bare) if bare != line else bare
+    if leads and line.strip().startswith("|"):
+        line = ", ".join(cell.strip() for cell in line.strip().strip("|").split("|"))
+    for pattern, substitute in _SUBSTITUTES:
+        line = pattern.sub(substitute, line)
+    line = " ".join(_without_pictures(line).split())
+    line = _LONE_MARK.sub(r"\1", line)
+    if ended and line and _sounds(line[-1]):
+        line += "."
+    return line
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line is drawn: across the page, or below the head of a table."""
+    bare = "".join(line.split())
+    across = len(bare) >= _LEAST_RULE and {*bare} <= {*"-*_="}
+    return across or ("-" * _LEAST_RULE in line and {*bare} <= {*":|-"})
+
+
+def _sounds(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LN"
+
+
+def _without_pictures(line: str) -> str:
+    return "".join(" " if _is_picture(one) else one for one in line if one not in _JOINTS)
+
+
+_JOINTS = "\u200d\ufe0e\ufe0f\u20e3"
+"""What ties the parts of an emoji together. (The first has a meaning in some scripts, too; voices
+read those without it.)"""
+
+
+def _is_picture(character: str) -> bool:
+    code = ord(character)
+    if 0x1F000 <= code <= 0x1FAFF or 0xE0020 <= code <= 0xE007F:
+        return True
+    return code >= 0x2190 and unicodedata.category(character) == "So"
+
+
+def bare(text: str) -> list[str]:
+    """The words of ``text``, in order: lower case, letters and digits alone."""
+    found = (
+        "".join(one for one in word if _counts(one))
+        for word in unicodedata.normalize("NFKC", text).casefold().split()
+    )
+    return [word for word in found if word]
+
+
+def _counts(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LNM"
+
+
+def among(words: str) -> frozenset[str]:
+    """The words listed in ``words``, as `bare` would give them, each in one piece: "uh_huh" is
+    "uhhuh"."""
+    return frozenset("".join(bare(word)) for word in words.split())
+
+
+LONGEST = 240
+"""Characters of a piece in which nothing ends."""
+CLAUSE_WORDS = 3
+"""Before a comma, for the first piece."""
+LEAST_WORDS = 3
+"""Of a later piece: shorter sentences go with the next."""
+_WIDE_ENDS = "。！？｡"
+_ENDS = ".!?؟।॥…" + _WIDE_ENDS
+_CLOSES = "'\"”’»)]」』）*_~`"
+_WIDE_STOPS = "，、；："
+_STOPS = ",;:،؛—–" + _WIDE_STOPS
+_SHORT = among(
+    "dr mr mrs ms mx prof sr jr st vs etc eg ie approx dept est inc ltd co corp mt gen col sgt "
+    "capt lt rev hon ed al ca cf bzw usw ggf evtl inkl zzgl hr fr dipl ing geb sog mme mlle sra "
+    "srta jan feb mar apr jun jul aug sep sept oct nov dec okt dez"
+)
+_SHORT_BEFORE_NUMBERS = among("no nr fig vol p pp art sec ch bd kap abs núm")
+_INITIALS = re.compile(r"(?:^|\W)[^\W\d_]\.$")
+_FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})([^\n]*)")
+_MAY_BE_A_FENCE = re.compile(r"[ ]{0,3}(?:`{1,2}|~{1,2})?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a reply: as it is ``shown``, and the ``text`` that a voice gets of it, which is
+    empty where there is nothing to be said."""
+
+    shown: str
+    text: str
+
+
+class Sentences:
+    """One reply: fed with text as it comes, gives the pieces that are certain."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._line_start = True
+        self._first = True
+
+    def feed(self, text: str) -> list[Piece]:
+        """The pieces that are complete with ``text``."""
+        self._rest += text
+        return self._pieces(final=False)
+
+    def flush(self) -> list[Piece]:
+        """What is left: no more comes."""
+        return self._pieces(final=True)
+
+    def _pieces(self, *, final: bool) -> list[Piece]:
+        found: list[Piece] = []
+        while self._rest:
+            length, code = self._next(final)
+            if not length:
+                break
+            found.append(self._take(length, code))
+        return found
+
+    def _take(self, length: int, code: bool) -> Piece:
+        shown, self._rest = self._rest[:length], self._rest[length:]
+        text = "" if code else spoken(shown, from_line_start=self._line_start)
+        self._line_start = shown.endswith("\n")
+        self._first = self._first and not text
+        return Piece(shown, text)
+
+    def _next(self, final: bool) -> tuple[int, bool]:
+        """How long the next piece is, 0 while that is open; and whether it is code."""
+        rest = self._rest
+        begin = len(rest) - len(rest.lstrip())
+        if begin == len(rest):
+            return (len(rest) if final else 0), False
+        line = rest.rfind("\n", 0, begin) + 1
+        if line or self._line_start:
+            code = _code(rest, line, final)
+            if code is not None:
+                return code, True
+        end = _end(rest, begin, first=self._first, final=final)
+        return (end or (len(rest) if final else 0)), False
+
+
+def _code(rest: str, line: int, final: bool) -> int | None:
+    """Where the block of code ends that begins at ``line``; 0 while that is open, None if there is
+    none."""
+    if not final and _MAY_BE_A_FENCE.fullmatch(rest, line):
+        return 0
+    fence = _FENCE.match(rest, line)
+    if fence is None or (fence[1][0] == "`" and "`" in fence[2]):
+        return None
+    close = rf"\n[ ]{{0,3}}{fence[1][0]}{{{len(fence[1])},}}[ \t]*" + (
+        r"(?:\n|$)" if final else r"\n"
+    )
+    found = re.compile(close).search(rest, fence.end())
+    if found is not None:
+        return found.end()
+    return len(rest) if final else 0
+
+
+def _end(rest: str, begin: int, *, first: bool, final: bool) -> int:
+    """Where the piece ends that begins at ``begin``, 0 while that is open."""
+    at = begin
+    while at < len(rest):
+        if at - begin >= LONGEST:
+            return _somewhere(rest, begin)
+        one = rest[at]
+        if one == "\n":
+            return at + 1
+        if one in _ENDS or (first and one in _STOPS):
+            after = _run(rest, at)
+            if after == len(rest) and not final:
+                return 0
+            certain = _cuts(rest, begin, at, after, first, final)
+            if certain is None:
+                return 0
+            if certain:
+                return after
+            at = after - 1
+        at += 1
+    return 0
+
+
+def _run(rest: str, at: int) -> int:
+    """Behind the mark at ``at``, its like, and what closes with it."""
+    after = at + 1
+    if rest[at] in _ENDS:
+        while after < len(rest) and rest[after] in _ENDS:
+            after += 1
+        while after < len(rest) and rest[after] in _CLOSES:
+            after += 1
+    return after
+
+
+def _cuts(rest: str, begin: int, at: int, after: int, first: bool, final: bool) -> bool | None:
+    """Whether a piece ends with the mark from ``at`` to ``after``; None while that is open."""
+    said = rest[begin:after]
+    if _open(said):
+        return False
+    wide = any(one in _WIDE_ENDS + _WIDE_STOPS for one in rest[at:after])
+    if after < len(rest) and not (wide or rest[after].isspace()):
+        return False
+    if rest[at] in _STOPS:
+        return _words(said) >= CLAUSE_WORDS
+    gap = len(rest) - len(rest[after:].lstrip())
+    if gap == len(rest) or "\n" in rest[after:gap]:
+        return True if final or gap < len(rest) else None
+    if _goes_on(said, rest[at:after], rest[gap]):
+        return False
+    return first or _words(said) >= LEAST_WORDS
+
+
+def _goes_on(said: str, mark: str, behind: str) -> bool:
+    """Whether the sentence goes on with ``behind``, though a mark stands before it."""
+    if behind.islower():
+        return True
+    if mark.startswith(("..", "…")):
+        return _words(said) < LEAST_WORDS
+    if not mark.startswith("."):
+        return False
+    word = re.split(r"[\s(\[\"'“]", said[: len(said) - len(mark)])[-1].casefold()
+    if word in _SHORT or (word in _SHORT_BEFORE_NUMBERS and behind.isdigit()):
+        return True
+    if _INITIALS.search(said[: len(said) - len(mark) + 1]):
+        return True
+    return said[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins an entry of a list
+
+
+def _open(said: str) -> bool:
+    """Whether a link or code stands open in it."""
+    if said.count("`") % 2:
+        return True
+    bracket = said.rfind("[")
+    if bracket < 0:
+        return False
+    close = said.find("]", bracket)
+    return close < 0 or (said[close + 1 : close + 2] == "(" and ")" not in said[close:])
+
+
+def _words(said: str) -> int:
+    """So many words, of which those in scripts without spaces count by two characters."""
+    return sum(1 + (len(word) // 2 if ord(max(word)) >= 0x2E80 else 0) for word in said.split())
+
+
+def _somewhere(rest: str, begin: int) -> int:
+    """Where too long a piece is cut: behind a word if there are any."""
+    space = rest.rfind(" ", begin + LONGEST // 2, begin + LONGEST)
+    return space + 1 if space >= 0 else begin + LONGEST

@@ -1,0 +1,360 @@
+"""Segmentation and embedding models, log-mel features, speaker encoder.
+
+Every wheel of the pinned moonshine-voice holds them inside its shared library, in ONNX Runtime's
+own format: pyannote "community-1"'s segmentation and its speaker encoder, a WeSpeaker ResNet34
+(CC-BY-4.0, see THIRD_PARTY_LICENSES.md). They are found by their digests.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.audio import Block
+from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints.onnx_runtime import Embedded, find
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+_WIDTHS = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a message: its number, its value, and the bytes it was written in."""
+
+    number: int
+    value: bytes | int
+    raw: bytes
+
+    @property
+    def content(self) -> bytes:
+        """The value of a string, of bytes or of a message. Raises ValueError for a number."""
+        if isinstance(self.value, int):
+            raise ValueError(f"field {self.number} is a number")
+        return self.value
+
+
+def fields(message: bytes) -> Iterator[Field]:
+    """The fields of a message, in order. Raises ValueError for what is none."""
+    at = 0
+    while at < len(message):
+        begin = at
+        key, at = _varint(message, at)
+        kind = key & 7
+        value: bytes | int
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+        else:
+            if kind == _BYTES:
+                size, at = _varint(message, at)
+            elif kind in _WIDTHS:
+                size = _WIDTHS[kind]
+            else:
+                raise ValueError(f"there is no wire type {kind}")
+            value, at = message[at : at + size], at + size
+        if at > len(message):
+            raise ValueError("the message ends in the middle of a field")
+        yield Field(key >> 3, value, message[begin:at])
+
+
+def contents(message: bytes, number: int) -> list[bytes]:
+    """The values of all fields of that number, which are strings, bytes or messages."""
+    return [field.content for field in fields(message) if field.number == number]
+
+
+def written(number: int, content: bytes) -> bytes:
+    """A field of bytes, as it stands in a message."""
+    return _as_varint(number << 3 | _BYTES) + _as_varint(len(content)) + content
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if byte < 0x80:
+            return value, at
+    raise ValueError("the message ends in the middle of a number")
+
+
+def _as_varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)
+
+
+_FEATURES = "fbank"
+_TRUNK = "/resnet/layer4/layer4.2/Relu_1_output_0"
+_WEIGHT, _BIAS = "resnet.seg_1.weight", "resnet.seg_1.bias"
+# Numbers of fields: onnx.ModelProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, TypeProto.
+_GRAPH = 7
+_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
+_NODE_INPUT, _NODE_OUTPUT = 1, 2
+_TENSOR_NAME, _TENSOR_DATA = 8, 9
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_FLOATS = b"\x0a\x02\x08\x01"  # a tensor of floats, of any shape
+
+
+class VoicesUnavailable(Exception):
+    """The models that tell voices apart are not here, or do not run; the message says why."""
+
+
+SEGMENTATION = Embedded(
+    "segmentation",
+    1_594_080,
+    "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a",
+)
+ENCODER = Embedded(
+    "speaker encoder",
+    6_975_920,
+    "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b",
+)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is loaded: two sessions of ONNX Runtime, and the encoder's head.
+
+    ``segmentation``: waveforms (1, 1, 160000) → (1, 589, 3). ``trunk``: features (1, frames, 80) →
+    (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,). They may be used by
+    several threads at once.
+    """
+
+    segmentation: onnxruntime.InferenceSession
+    trunk: onnxruntime.InferenceSession
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+def load_models(threads: int = 1) -> Models:
+    """Both models, ready to run with ``threads`` threads each.
+
+    Raises:
+        VoicesUnavailable: without onnxruntime, or beside a library that carries other models.
+    """
+    try:
+        found = embedded()
+        segmentation = _session(found[SEGMENTATION], onnx_runtime.session_options(threads))
+        encoder = _as_onnx(found[ENCODER])
+        trunk = _session(_trunk(encoder), onnx_runtime.session_options(threads))
+        weight, bias = _head(encoder)
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        raise VoicesUnavailable(f"no voices are told apart: {error}") from None
+    return Models(segmentation, trunk, weight, bias)
+
+
+def embedded() -> Mapping[Embedded, bytes]:
+    """The models as the library carries them.
+
+    Raises:
+        VoicesUnavailable: when one is not there.
+    """
+    found = find((SEGMENTATION, ENCODER))
+    if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
+        raise VoicesUnavailable(f"this moonshine-voice does not carry the {', the '.join(lacking)}")
+    return found
+
+
+def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnx_runtime.session(model, options)
+    except Exception as error:  # its errors have no base of their own
+        raise VoicesUnavailable(f"the model does not load: {error}") from None
+
+
+def _as_onnx(model: bytes) -> bytes:
+    """The same model as plain ONNX, by ONNX Runtime's own hand, which only writes to a path."""
+    options = onnx_runtime.session_options(1)
+    level = onnx_runtime.load_runtime().GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.save_model_format", "ONNX")
+    with _scratch() as path:
+        options.optimized_model_filepath = str(path)
+        _session(model, options)
+        return path.read_bytes()
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A path for a moment: in memory where the system has such files, else a temporary one."""
+    if hasattr(os, "memfd_create"):
+        held = os.memfd_create("encoder")
+        try:
+            yield Path(f"/proc/self/fd/{held}")
+        finally:
+            os.close(held)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "encoder.onnx"
+
+
+def _trunk(model: bytes) -> bytes:
+    """The part of the encoder's graph that comes before the pooling."""
+    (graph,) = contents(model, _GRAPH)
+    parts = list(fields(graph))
+    wanted, kept = {_TRUNK.encode()}, set()
+    for at, part in reversed(list(enumerate(parts))):  # nodes stand in the order they run in
+        if part.number == _NODE and wanted & set(contents(part.content, _NODE_OUTPUT)):
+            wanted |= set(contents(part.content, _NODE_INPUT))
+            kept.add(at)
+    for at, part in enumerate(parts):
+        if part.number == _INITIALIZER and contents(part.content, _TENSOR_NAME)[0] in wanted:
+            kept.add(at)
+        if part.number == _INPUT and contents(part.content, _VALUE_NAME) == [_FEATURES.encode()]:
+            kept.add(at)
+        if part.number not in (_NODE, _INITIALIZER, _INPUT, _OUTPUT):
+            kept.add(at)
+    output = written(_VALUE_NAME, _TRUNK.encode()) + written(_VALUE_TYPE, _FLOATS)
+    cut = b"".join(parts[at].raw for at in sorted(kept)) + written(_OUTPUT, output)
+    return b"".join(
+        written(_GRAPH, cut) if part.number == _GRAPH else part.raw for part in fields(model)
+    )
+
+
+def _head(model: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The matrix and the bias that come behind the pooling: (256, 5120) and (256,)."""
+    import numpy as np
+
+    (graph,) = contents(model, _GRAPH)
+    data = {
+        contents(tensor, _TENSOR_NAME)[0].decode(): (contents(tensor, _TENSOR_DATA) or [b""])[0]
+        for tensor in contents(graph, _INITIALIZER)
+    }
+    bias = np.frombuffer(data[_BIAS], np.float32)
+    scale, zero = (
+        np.frombuffer(data[_WEIGHT + end], np.float32) for end in ("_scale", "_zero_point")
+    )
+    levels = np.frombuffer(data[_WEIGHT + "_quantized"], np.int8).reshape(len(bias), -1)
+    return levels.astype(np.float32) * scale + zero, bias
+
+
+RATE = 16_000
+FRAME, HOP = 400, 160
+MELS = 80
+_FFT = 512
+_LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0
+_PREEMPHASIS = 0.97
+_FLOOR = 1.1920929e-07
+_FULL_SCALE = 32768.0
+
+Features = npt.NDArray[np.float32]
+"""Shape (frames, 80)."""
+
+
+def fbank(samples: Block) -> Features:
+    """Log mel energies less their mean over the stretch, a frame every 10 ms.
+
+    ``samples``: shape (samples,) at `RATE`, at least `FRAME` of them.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP] * np.float32(
+        _FULL_SCALE
+    )
+    frames -= frames.mean(axis=1, keepdims=True)
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    window, filters = _tables()
+    spectrum = np.fft.rfft((frames - _PREEMPHASIS * before) * window, _FFT)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    energies = np.log(np.maximum(power.astype(np.float32) @ filters, _FLOOR))
+    features: Features = energies - energies.mean(axis=0)
+    return features
+
+
+@cache
+def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The window, shape (400,), and the mel filters, shape (257, 80)."""
+    lowest, highest = _mel(_LOWEST_HZ), _mel(_HIGHEST_HZ)
+    edges = np.linspace(lowest, highest, MELS + 2)
+    bins = _mel(np.arange(_FFT // 2 + 1) * (RATE / _FFT))[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    return np.hamming(FRAME).astype(np.float32), filters.astype(np.float32)
+
+
+def _mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
+
+
+FRAME_S = 0.08
+"""From one frame of the trunk to the next."""
+SIZE = 256
+FRAMES_IN_ONE = 8
+"""Of the features, in a frame of the trunk."""
+
+Frames = npt.NDArray[np.float32]
+"""What the trunk makes of a stretch: shape (frames, 2560), a frame every 80 ms."""
+Vector = npt.NDArray[np.float32]
+"""Shape (256,), of length 1."""
+
+_TINY = 1e-8
+
+
+class SpeakerEncoder:
+    """Voices into vectors.
+
+    Raises:
+        VoicesUnavailable: when it is made without ``models``, and they are not here.
+    """
+
+    def __init__(self, models: Models | None = None) -> None:
+        self._models = models or load_models()
+
+    def vector(self, voice: Block) -> Vector:
+        """The vector of one voice at 16 kHz, shape (samples,), at least a tenth of a second."""
+        frames = self.frames(voice)
+        found = self.pooled(frames, np.ones(len(frames), np.float32))
+        return found if found is not None else np.zeros(SIZE, np.float32)
+
+    def frames(self, samples: Block) -> Frames:
+        """The trunk over a stretch at 16 kHz: a frame for each begun 80 ms of its features."""
+        (found,) = self._models.trunk.run(None, {"fbank": fbank(samples)[None]})
+        frames: Frames = np.ascontiguousarray(found[0].reshape(-1, found.shape[-1]).T)
+        return frames
+
+    def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
+        """The vector of what the weights (0 to 1, shape (frames,)) let through; None if nothing."""
+        used = weights > 0
+        if not used.any():
+            return None
+        frames, weights = frames[used], weights[used]
+        total = weights.sum() + _TINY
+        mean = weights @ frames / total
+        spread = (
+            weights @ np.square(frames - mean) / (total - np.square(weights).sum() / total + _TINY)
+        )
+        vector = self._models.weight @ np.concatenate([mean, np.sqrt(spread)]) + self._models.bias
+        found: Vector = vector / np.linalg.norm(vector)
+        return found
+
+
+class OneVoice(SpeakerEncoder):
+    """Takes everybody for the same person, and costs nothing: where only speech counts."""
+
+    def __init__(self) -> None:
+        """It has no model."""
+
+    def frames(self, samples: Block) -> Frames:
+        """As many as the trunk makes, with nothing in them."""
+        count = -(-((len(samples) - FRAME) // HOP + 1) // FRAMES_IN_ONE)
+        return np.zeros((count, 1), np.float32)
+
+    def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
+        """The same direction whoever speaks; None if nobody does."""
+        return np.eye(1, SIZE, dtype=np.float32)[0] if weights.any() else None

@@ -1,0 +1,405 @@
+"""Local speakers of ten-second windows and their embeddings, for recordings and chunks.
+
+A window hangs on the sound of its own blocks and on nothing else. So pieces whose windows begin on
+the border of a block give, one behind the other, what one machine makes of the whole recording.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.audio import Block
+from sidecar.diarization.speaker_identification import Voice
+from sidecar.diarization.speaker_models import (
+    FRAME,
+    FRAME_S,
+    RATE,
+    SIZE,
+    Frames,
+    Models,
+    SpeakerEncoder,
+)
+from sidecar.transcripts.speaker_embeddings import FORM, LocalVoices, VoicesAsked
+
+WINDOW = 160_000
+"""Ten seconds, in samples."""
+FRAMES = 589
+"""Of a window's answer."""
+VOICES = 3
+"""As many at the most in one window; which is which means nothing beyond it."""
+STEP_S = 0.016875
+"""From one frame to the next."""
+FIELD_S = 0.0619375
+"""What one frame looks at."""
+LEAD_S = (FIELD_S - STEP_S) / 2
+"""A frame stands for the middle step of its field: from here on, in the window."""
+
+Activity = npt.NDArray[np.bool_]
+"""Shape (589, 3): does that voice speak in that frame?"""
+
+
+def segmentation(models: Models, window: Block) -> Activity:
+    """The voices of a window: shape (160000,), at 16 kHz."""
+    (found,) = models.segmentation.run(None, {"waveforms": window[None, None]})
+    active: Activity = found[0] > 0.5
+    return active
+
+
+BLOCK = WINDOW
+"""What the trunk takes at once, in samples; blocks do not overlap, windows do."""
+_HOP = round(FRAME_S * RATE)
+_BLOCK_FRAMES = BLOCK // _HOP
+_FIRST_CENTRE_S = 0.0125
+LEAST_ALONE_S = 0.3
+"""A voice that is heard alone for less is told by all it says, others' words included."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Ten seconds: ``start`` is its first frame, counted over the recording.
+
+    ``vectors``: shape (3, 256), half precision; ``alone_s``: seconds that each voice has the floor
+    for itself; ``heard``: whether there is such a voice.
+    """
+
+    start: int
+    packed: npt.NDArray[np.uint8]
+    vectors: npt.NDArray[np.float16]
+    alone_s: npt.NDArray[np.float32]
+    heard: npt.NDArray[np.bool_]
+
+    @property
+    def end(self) -> int:
+        """The frame behind its last one."""
+        return self.start + FRAMES
+
+    @property
+    def activity(self) -> Activity:
+        """Who of its voices speaks when."""
+        bits = np.unpackbits(self.packed, count=FRAMES * VOICES)
+        return bits.reshape(FRAMES, VOICES).astype(np.bool_)
+
+
+class Listening:
+    """Give it sound, take its windows, each once, in order.
+
+    It holds the sound from the last window's begin on, and what the trunk made of two blocks. The
+    trunk runs only where somebody speaks.
+    """
+
+    def __init__(self, models: Models, encoder: SpeakerEncoder, step_s: float) -> None:
+        self._models = models
+        self._encoder = encoder
+        self._step = round(step_s * RATE)
+        self._sound: Block = np.zeros(0, np.float32)
+        self._sound_begin = 0
+        self._next = 0
+        self._finished = False
+        self._blocks: dict[int, Frames] = {}
+
+    @property
+    def end(self) -> int:
+        """How much there is, in samples."""
+        return self._sound_begin + len(self._sound)
+
+    @property
+    def end_s(self) -> float:
+        """How much there is, in seconds."""
+        return self.end / RATE
+
+    @property
+    def held_s(self) -> float:
+        """How much of the sound is kept."""
+        return len(self._sound) / RATE
+
+    @property
+    def heard_s(self) -> float:
+        """No later window reaches back beyond this."""
+        return min(self._next, self.end) / RATE
+
+    def hear(self, sound: Block) -> None:
+        """More sound, shape (samples,)."""
+        self._sound = np.concatenate([self._sound, sound])
+
+    @property
+    def next(self) -> int:
+        """Where the next window begins, in samples."""
+        return self._next
+
+    def go_on(self, next_window: int) -> None:
+        """The windows before that one are known; the sound before comes by `hear_again`."""
+        self._next = next_window
+
+    def leap(self, next_window: int, end: int) -> None:
+        """The windows before that one are known, and nothing is wanted of the sound before ``end``,
+        both in samples."""
+        self._next, self._sound_begin = next_window, end
+        self._sound = self._sound[:0]
+        self._blocks = {}
+
+    def hear_again(self, sound: Block) -> None:
+        """Sound whose windows are known."""
+        self.hear(sound)
+        self._forget()
+
+    def finish(self) -> None:
+        """There is no more."""
+        self._finished = True
+
+    def windows(self) -> list[Window]:
+        """The windows that are complete now."""
+        found: list[Window] = []
+        complete = self.end if self._finished else self.end // BLOCK * BLOCK
+        while self._next + WINDOW <= complete:
+            found.append(self._window(self._next))
+            # Twice as often in the beginning, at which few windows look.
+            self._next += self._step // (1 if self._next >= self._step else 2)
+        if self._finished and self._next < self.end:
+            last = max(0, self.end - WINDOW)  # whole: what is filled up with silence misleads
+            if self.end >= FRAME and (not self._next or self._next - self._step < last):
+                found.append(self._window(last))
+            self._next = self.end
+        self._forget()
+        return found
+
+    def _window(self, begin: int) -> Window:
+        sound = self._between(begin, begin + WINDOW)
+        active = segmentation(self._models, np.pad(sound, (0, WINDOW - len(sound))))
+        active[_frames_in(len(sound)) :] = False
+        alone = active & (active.sum(axis=1) == 1)[:, None]
+        alone_s = (alone.sum(axis=0) * STEP_S).astype(np.float32)
+        vectors = np.zeros((VOICES, SIZE), np.float16)
+        heard = np.zeros(VOICES, np.bool_)
+        for voice in np.flatnonzero(active.any(axis=0)):
+            mask = alone if alone_s[voice] >= LEAST_ALONE_S else active
+            frames, weights = self._frames(begin, begin + len(sound), mask[:, voice])
+            vector = self._encoder.pooled(frames, weights)
+            heard[voice] = vector is not None
+            if vector is not None:
+                vectors[voice] = vector
+        start = round(begin / RATE / STEP_S)
+        return Window(start, np.packbits(active), vectors, alone_s, heard)
+
+    def _frames(
+        self, begin: int, end: int, mask: npt.NDArray[np.bool_]
+    ) -> tuple[Frames, npt.NDArray[np.float32]]:
+        """The trunk's frames of a window, and how much of each a mask over the window covers."""
+        blocks = [self._block(block) for block in range(begin // BLOCK, -(-end // BLOCK))]
+        frames = np.concatenate(blocks)
+        numbers = begin // BLOCK * _BLOCK_FRAMES + np.arange(len(frames))
+        centres_s = numbers * FRAME_S + _FIRST_CENTRE_S - begin / RATE
+        nearest = np.round((centres_s - FIELD_S / 2) / STEP_S).astype(np.int64)
+        inside = (centres_s >= 0) & (centres_s < WINDOW / RATE)
+        weights = mask[np.clip(nearest, 0, FRAMES - 1)] & inside
+        return frames, weights.astype(np.float32)
+
+    def _block(self, number: int) -> Frames:
+        """What the trunk makes of a block. The last one of a recording is heard with what is before
+        it, as much as it lacks."""
+        if number not in self._blocks:
+            begin, end = number * BLOCK, min((number + 1) * BLOCK, self.end)
+            early = max(0, end - BLOCK) // _HOP * _HOP
+            frames = self._encoder.frames(self._between(min(begin, early), end))
+            self._blocks[number] = frames[(begin - min(begin, early)) // _HOP :]
+        return self._blocks[number]
+
+    def _between(self, begin: int, end: int) -> Block:
+        return self._sound[begin - self._sound_begin : end - self._sound_begin]
+
+    def _forget(self) -> None:
+        """Let go of the sound and the blocks that no window will need."""
+        oldest = max(0, min(self._next, self.end - WINDOW - _HOP)) // BLOCK
+        begin = max(self._sound_begin, min(oldest * BLOCK, self.end - WINDOW - _HOP))
+        self._sound = self._sound[begin - self._sound_begin :]
+        self._sound_begin = begin
+        self._blocks = {at: block for at, block in self._blocks.items() if at >= oldest}
+
+
+def _frames_in(samples: int) -> int:
+    """The frames whose middle is within so many samples."""
+    return max(0, min(FRAMES, round((samples / RATE - FIELD_S / 2) / STEP_S) + 1))
+
+
+LEAST_S = 0.3
+"""A voice that is heard for less in a stretch says nothing of it."""
+
+
+def voices_in(
+    windows: Sequence[Window], stretches: Sequence[tuple[float, float]]
+) -> list[Voice | None]:
+    """The voice of each stretch of (start, end) seconds; None where hardly anybody is heard.
+
+    ``windows``: in order. Of several voices in a stretch it is the one that has most of it.
+    """
+    frames = [
+        (round((start - LEAD_S) / STEP_S), round((end - LEAD_S) / STEP_S))
+        for start, end in stretches
+    ]
+    sums: list[npt.NDArray[np.float32] | float] = [0.0] * len(frames)
+    seconds = [0.0] * len(frames)
+    order = sorted(range(len(frames)), key=lambda at: frames[at])
+    longest = max((end - begin for begin, end in frames), default=0)
+    first = 0
+    for window in windows:
+        while first < len(order) and frames[order[first]][0] + longest < window.start:
+            first += 1
+        alone = _counted(window)
+        for at in order[first:]:
+            begin, end = (min(max(one - window.start, 0), FRAMES) for one in frames[at])
+            if frames[at][0] >= window.end:
+                break
+            inside = alone[begin:end].sum(axis=0)
+            voice = int(inside.argmax())
+            heard_s = float(inside[voice]) * STEP_S
+            if heard_s < LEAST_S or not window.heard[voice]:
+                continue
+            share = heard_s / (float(alone[:, voice].sum()) * STEP_S)
+            sums[at] = sums[at] + heard_s * share * window.vectors[voice].astype(np.float32)
+            seconds[at] = max(seconds[at], heard_s)
+    return [_voice(one, heard_s) for one, heard_s in zip(sums, seconds, strict=True)]
+
+
+def _counted(window: Window) -> npt.NDArray[np.bool_]:
+    """The frames that each voice's vector was made of: where it is alone, if it ever is."""
+    active = window.activity
+    alone: npt.NDArray[np.bool_] = active & (active.sum(axis=1) == 1)[:, None]
+    lonely: npt.NDArray[np.bool_] = np.where(window.alone_s >= LEAST_S, alone, active)
+    return lonely
+
+
+def _voice(total: npt.NDArray[np.float32] | float, seconds: float) -> Voice | None:
+    length = float(np.linalg.norm(total))
+    return Voice(np.asarray(total, np.float32) / length, seconds) if length else None
+
+
+_PACKED = -(-FRAMES * VOICES // 8)
+_OFF = 0.01
+"""So far a vector's length may be from 1: it is told with eleven bits."""
+
+
+class Unusable(Exception):
+    """What is said to be windows is none; the message says why."""
+
+
+def hear(
+    models: Models,
+    blocks: Iterable[Block],
+    asked: VoicesAsked,
+    step_s: float,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Window]:
+    """The windows of a piece, whose sound comes in ``blocks`` at 16 kHz from its begin on.
+
+    They begin with frame 0 where the recording does, and else are counted from a frame that says
+    nothing: `read` and `placed` say when they are. Empty once ``stop()``.
+    """
+    listening = Listening(models, SpeakerEncoder(models), step_s)
+    begin = 0 if asked.begins else BLOCK  # only the first ten seconds are looked at more often
+    listening.leap(begin, begin)
+    left_out = round(asked.first_s * RATE)
+    until = None if asked.until_s is None else begin + round(asked.until_s * RATE) - left_out
+    found: list[Window] = []
+    for block in blocks:
+        if stop():
+            return []
+        listening.hear(block[left_out:])
+        left_out = max(0, left_out - len(block))
+        found += listening.windows()
+    listening.finish()
+    found += listening.windows()
+    if until is not None:
+        last = round(until / RATE / STEP_S)
+        found = [window for window in found if window.start < last]
+    return found
+
+
+def begins_of(asked: VoicesAsked, end: int, step_s: float) -> list[int]:
+    """Where the windows begin that `hear` makes of ``end`` samples, in samples of the piece."""
+    step, first = round(step_s * RATE), round(asked.first_s * RATE)
+    until = end if asked.until_s is None else round(asked.until_s * RATE)
+    found, at = [], first
+    while at < until and at + WINDOW <= end:
+        found.append(at)
+        at += step // (2 if asked.begins and at - first < step else 1)
+    last = max(first, end - WINDOW)
+    if (
+        asked.until_s is None
+        and at < end
+        and end - first >= FRAME
+        and (not found or at - step < last)
+    ):
+        found.append(last)
+    return found
+
+
+def written(windows: Sequence[Window], *, same: bool = False) -> LocalVoices:
+    """Windows on their way: of each who speaks when and the vectors; the rest follows from that.
+    ``same``: as `LocalVoices`."""
+    records = np.zeros(len(windows), _record())
+    for record, window in zip(records, windows, strict=True):
+        record["packed"], record["vectors"] = window.packed, window.vectors
+    return LocalVoices(FORM, b64encode(records.tobytes()).decode(), same)
+
+
+def read(given: LocalVoices, begins: Sequence[int]) -> list[Window]:
+    """What `written` wrote, as windows that begin at these samples of the recording.
+
+    Raises:
+        Unusable: it is of another form, not so many, or none: nothing of it is believed then.
+    """
+    if given.form != FORM:
+        raise Unusable("they are of another form")
+    size = len(begins) * _record().itemsize
+    if len(given.windows) != -(-size // 3) * 4:
+        raise Unusable(f"they are not {len(begins)} windows")
+    try:
+        data = b64decode(given.windows, validate=True)
+    except (binascii.Error, ValueError):
+        raise Unusable("they are no base64") from None
+    if len(data) != size:
+        raise Unusable(f"they are not {len(begins)} windows")
+    records = np.frombuffer(data, _record())
+    if not np.isfinite(records["vectors"]).all():
+        raise Unusable("a vector is not finite")
+    lengths = np.linalg.norm(records["vectors"].astype(np.float32), axis=2)
+    heard = lengths > 0
+    if (np.abs(lengths[heard] - 1) > _OFF).any():
+        raise Unusable("a vector is not of length 1")
+    found = [
+        _window(begin, record, one)
+        for begin, record, one in zip(begins, records, heard, strict=True)
+    ]
+    if any((window.heard & ~window.activity.any(axis=0)).any() for window in found):
+        raise Unusable("a voice is never heard")
+    return found
+
+
+def placed(windows: Sequence[Window], begins: Sequence[int]) -> list[Window]:
+    """The windows that `hear` made, where they begin in the recording, in samples."""
+    return [
+        Window(_frame(begin), one.packed, one.vectors, one.alone_s, one.heard)
+        for begin, one in zip(begins, windows, strict=True)
+    ]
+
+
+def _record() -> np.dtype[np.void]:
+    """A window as it is on the wire: 1,757 bytes."""
+    return np.dtype([("packed", np.uint8, _PACKED), ("vectors", "<f2", (VOICES, SIZE))])
+
+
+def _window(begin: int, record: npt.NDArray[np.void], heard: npt.NDArray[np.bool_]) -> Window:
+    packed = np.array(record["packed"], np.uint8)
+    active = np.unpackbits(packed, count=FRAMES * VOICES).reshape(FRAMES, VOICES).astype(np.bool_)
+    alone = active & (active.sum(axis=1) == 1)[:, None]
+    alone_s = (alone.sum(axis=0) * STEP_S).astype(np.float32)
+    return Window(_frame(begin), packed, np.array(record["vectors"], np.float16), alone_s, heard)
+
+
+def _frame(begin: int) -> int:
+    return round(begin / RATE / STEP_S)

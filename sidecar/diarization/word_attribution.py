@@ -1,0 +1,204 @@
+"""Attribution of words to speaker turns. Pure.
+
+attributed(segments, diarizer.turns)
+
+Each word goes to who has the floor in its middle. Between two voices the cut moves to the end of a
+sentence or to a pause close by, because times of words are a few tenths of a second off (they are
+read from a model's attention). A segment without words goes to who speaks most in it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from sidecar.transcripts.speaker_turns import Turn, dominant, shares
+from sidecar.transcripts.transcript import Segment, Word
+from sidecar.transcripts.word_timing import pieces_of
+
+JOIN_S = 0.7
+"""A voice that pauses for less goes on with its line, if nobody else speaks meanwhile. From 0.6 to
+0.8 the errors are the same; shorter lines lose words (docs/performance.md)."""
+LEAST_FLOOR_S = 0.5
+"""Who goes on for less than this behind another's words has not taken the floor."""
+LEAST_ASIDE_S = 1.0
+"""Who speaks for less while another goes on gets no line: there is nothing to be understood."""
+CONTEXT_S = 0.3
+"""Of the silence around a line is heard with it; never what belongs to a neighbour."""
+
+
+def lines_of(turns: Iterable[Turn]) -> list[Turn]:
+    """The lines in ``turns``, by their begin: each is what one voice says with short pauses only.
+
+    The floor goes to who outlasts its holder, in the middle of the time that both speak: those
+    lines do not overlap. Who speaks between, while another goes on, has a line of its own beside.
+    """
+    floor, asides = _split(turns)
+    asides = [turn for turn in asides if turn.end - turn.start >= LEAST_ASIDE_S]
+    return sorted([*floor, *asides], key=lambda line: (line.start, line.end))
+
+
+def floor_of(turns: Iterable[Turn]) -> list[Turn]:
+    """The lines in ``turns`` that have the floor: one at any time."""
+    return _split(turns)[0]
+
+
+def _split(turns: Iterable[Turn]) -> tuple[list[Turn], list[Turn]]:
+    """Who has the floor, and what is said beside."""
+    floor: list[Turn] = []
+    asides: list[Turn] = []
+    for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
+        last = floor[-1] if floor else None
+        if last is None or turn.start >= last.end:
+            floor.append(turn)
+        elif turn.label == last.label:
+            floor[-1] = replace(last, end=max(last.end, turn.end))
+        elif turn.end - last.end < LEAST_FLOOR_S:
+            asides.append(turn)
+        else:
+            middle = (turn.start + last.end) / 2
+            floor[-1] = replace(last, end=middle)
+            floor.append(replace(turn, start=middle))
+    return _joined(floor), asides
+
+
+def _joined(floor: Iterable[Turn]) -> list[Turn]:
+    found: list[Turn] = []
+    for turn in floor:
+        last = found[-1] if found else None
+        if last is not None and last.label == turn.label and turn.start - last.end < JOIN_S:
+            found[-1] = replace(last, end=turn.end)
+        else:
+            found.append(turn)
+    return found
+
+
+def heard_with(lines: Sequence[Turn], index: int) -> tuple[float, float]:
+    """From where to where line number ``index`` is listened to, in seconds.
+
+    Half of the silence to the next line belongs to each, up to `CONTEXT_S`.
+    """
+    line = lines[index]
+    before = [other.end for other in lines[:index] if other.end <= line.start][-1:]
+    after = [other.start for other in lines[index + 1 :] if other.start >= line.end][:1]
+    start = max([line.start - CONTEXT_S, 0.0, *((line.start + end) / 2 for end in before)])
+    end = min([line.end + CONTEXT_S, *((line.end + start) / 2 for start in after)])
+    return start, end
+
+
+class Floor:
+    """Whose a line is, by the turns of the whole recording."""
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        self._turns = sorted(turns, key=lambda turn: turn.start)
+        self._starts = [turn.start for turn in self._turns]
+        self._longest = max((turn.end - turn.start for turn in self._turns), default=0.0)
+
+    def voice(self, start: float, end: float, label: int) -> int:
+        """Who speaks from ``start`` to ``end``, where it was ``label`` when that was looked at.
+
+        That stands as long as it is the label of half of the time: two may speak at once.
+        """
+        first = bisect_left(self._starts, start - self._longest)
+        near = self._turns[first : bisect_left(self._starts, end)]
+        if 2 * shares(near, start, end).get(label, 0.0) >= end - start:
+            return label
+        found = dominant(near or self._turns, start, end)
+        return label if found is None else found
+
+
+OFF_S = 0.5
+"""So far the begin of a word may be off; within it a sentence's end or a pause draws the cut."""
+PAUSE_S = 0.2
+"""What counts as a pause between two words."""
+_CLOSES = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
+
+
+def attributed(segments: Iterable[Segment], turns: Sequence[Turn]) -> list[Segment]:
+    """The same words as segments of one speaker each; the label of a turn is the speaker.
+
+    ``segments``: times in seconds, in order; speakers that they have are overwritten. What is no
+    speech has no speaker, and where there are no turns nobody has.
+    """
+    floor = _Floor(turns)
+    found: list[Segment] = []
+    for segment in segments:
+        if not turns or not segment.is_speech:
+            found.append(replace(segment, speaker=None))
+        elif segment.words:
+            found += _cut(segment, floor)
+        else:
+            found.append(replace(segment, speaker=floor.most(segment.start, segment.end)))
+    return found
+
+
+class _Floor:
+    """Who has the floor at a time, in some steps."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._turns = turns
+        self._lines = floor_of(turns)
+        self._starts = [line.start for line in self._lines]
+
+    def at(self, time_s: float) -> int:
+        """Who has it; in a silence, who is nearest."""
+        after = bisect_right(self._starts, time_s)
+        near = self._lines[max(0, after - 1) : after + 1]
+        return min(near, key=lambda line: max(line.start - time_s, time_s - line.end, 0.0)).label
+
+    def most(self, start_s: float, end_s: float) -> int | None:
+        """Who has it for most of a stretch."""
+        first = max(0, bisect_right(self._starts, start_s) - 1)
+        last = bisect_right(self._starts, end_s)
+        return dominant(self._lines[first : last + 1] or self._turns, start_s, end_s)
+
+
+def _cut(segment: Segment, floor: _Floor) -> list[Segment]:
+    """A segment with words, where its voices change."""
+    words = segment.words
+    voices = [floor.at((word.start + word.end) / 2) for word in words]
+    cuts = [at for at in range(1, len(words)) if voices[at] != voices[at - 1]]
+    if not cuts:
+        return [replace(segment, speaker=voices[0])]
+    speakers = [voices[at] for at in (0, *cuts)]
+    pieces = pieces_of(segment.text, [word.text for word in words])
+    edges = pairwise([0, *_moved(cuts, words), len(words)])
+    found: list[Segment] = []
+    for speaker, (first, last) in zip(speakers, edges, strict=True):
+        inside = words[first:last]
+        found.append(
+            replace(
+                segment,
+                start=segment.start if first == 0 else inside[0].start,
+                end=segment.end if last == len(words) else max(word.end for word in inside),
+                text="".join(pieces[first:last]).strip(),
+                speaker=speaker,
+                words=inside,
+            )
+        )
+    return found
+
+
+def _moved(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
+    """Each cut where it is likeliest, with at least one word between two of them."""
+    found: list[int] = []
+    for place, cut in enumerate(cuts):
+        least = found[-1] + 1 if found else 1
+        most = cuts[place + 1] - 1 if place + 1 < len(cuts) else len(words) - 1
+        near = [
+            at
+            for at in range(least, max(most, least) + 1)
+            if at == cut or abs(words[at].start - words[cut].start) <= OFF_S
+        ]
+        found.append(min(near, key=lambda at: _unlikely(words, at, cut)))
+    return found
+
+
+def _unlikely(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
+    """How unlikely it is that another speaks from word ``at`` on: the less, the likelier."""
+    before, after = words[at - 1], words[at]
+    closed = before.text.rstrip(" \"'”’»)").endswith(_CLOSES)
+    paused = after.start - before.end >= PAUSE_S
+    return 2 - 2 * closed - (paused and not closed), abs(after.start - words[cut].start)

@@ -1,0 +1,249 @@
+"""Moonshine recognition model in onnxruntime, and its tokenizer.
+
+The library spreads a small model over all cores, which then wait for each other, and cannot be
+stopped. Here a stretch of speech is one thread's work and is decoded token by token, greedily, so
+that it ends when nobody wants it any more (docs/performance.md, "Recognition").
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.checkpoints import onnx_runtime
+from sidecar.engines.moonshine import moonshine_decoder_graph
+from sidecar.engines.moonshine.moonshine_decoder_graph import (
+    HEAD_SIZE,
+    HEADS,
+    POSITIONS,
+    memory_names,
+)
+from sidecar.interfaces.engine_interface import Cancelled
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+SAMPLE_RATE = 16_000
+ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
+TOKENS_PER_S = 6.5
+"""The library's limit: a model that says more repeats itself."""
+FRAME = 384
+"""Samples of a frame that the encoder hands out: 24 ms."""
+_START, _END = 1, 2
+
+
+class Decoder:
+    """Both halves of the model, loaded; any number of threads may ask it at once.
+
+    Raises:
+        errors.ModelLoadFailed: when it is made where onnxruntime does not load, or does not take
+            the files in ``folder``.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        try:
+            runtime = onnx_runtime.load_runtime()
+        except (ImportError, OSError) as error:
+            raise errors.ModelLoadFailed(f"onnxruntime does not load: {error}.") from None
+        self._file = folder / DECODER
+        self._attention: Any = None
+        self._drawing = threading.Lock()
+        self._options = options = onnx_runtime.session_options(threads)
+        options.enable_mem_pattern = False  # one is kept for every length that was ever seen
+        options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
+        try:
+            model = onnx_runtime.read(self._file)
+            self._encoder = onnx_runtime.session(str(folder / ENCODER), options)
+            self._frames = onnx_runtime.session(
+                moonshine_decoder_graph.frames_graph(model), options
+            )
+            self._tokens = onnx_runtime.session(
+                moonshine_decoder_graph.tokens_graph(model), options
+            )
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise errors.ModelLoadFailed(
+                f"onnxruntime {runtime.__version__} does not take the recognition model: "
+                f"{type(error).__name__}: {error}"
+            ) from None
+
+    def tokens(
+        self,
+        audio: Block,
+        draft: Sequence[int],
+        cancelled: Cancelled,
+        given: Sequence[int] = (),
+    ) -> tuple[int, ...] | None:
+        """What is said in ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if cancelled.
+
+        ``draft`` is what may be said: the part of it that the model would have said itself costs
+        one pass. ``given`` is what was said before, whatever the model makes of it: what follows
+        that is asked for alone.
+        """
+        if cancelled():
+            return None
+        return self._said(self._listen(audio), len(audio), draft, cancelled, given)
+
+    def aligned(
+        self,
+        audio: Block,
+        draft: Sequence[int],
+        cancelled: Cancelled,
+        given: Sequence[int] = (),
+    ) -> tuple[tuple[int, ...], npt.NDArray[np.float32]] | None:
+        """As `tokens`, and where in the sound each was heard: one more pass, over all at once.
+
+        The other part has the shape (heads, tokens, frames of `FRAME` samples): of each token, how
+        much of a head's attention was where.
+        """
+        import numpy as np
+
+        if cancelled():
+            return None
+        feed = self._listen(audio)
+        tokens = self._said(dict(feed), len(audio), draft, cancelled, given)
+        if tokens is None:
+            return None
+        feed["tokens"] = np.array([[_START, *given, *tokens][:-1]], np.int64)
+        feed["position"] = np.array([0], np.int64)
+        if not tokens:
+            return tokens, np.zeros((1, 0, 1), np.float32)
+        (attention,) = self._aligning().run(None, feed)
+        return tokens, attention[0][:, len(given) :]
+
+    def _aligning(self) -> Any:
+        """The graph that shows attention, drawn when it is first wanted: most never need it."""
+        with self._drawing:
+            if self._attention is None:
+                graph = moonshine_decoder_graph.attention_graph(onnx_runtime.read(self._file))
+                self._attention = onnx_runtime.session(graph, self._options)
+            return self._attention
+
+    def _said(
+        self,
+        feed: dict[str, npt.NDArray[Any]],
+        samples: int,
+        draft: Sequence[int],
+        cancelled: Cancelled,
+        given: Sequence[int],
+    ) -> tuple[int, ...] | None:
+        import numpy as np
+
+        most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), POSITIONS) - len(given)
+        found: list[int] = []
+        known, ahead = [_START, *given], [*draft][: max(0, most - 1)]
+        while len(found) < most:
+            if cancelled():
+                return None
+            feed["tokens"] = np.array([known + ahead], np.int64)
+            feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
+            following, *memory = self._tokens.run(None, feed)
+            said = following[0].tolist()[len(known) - 1 :]
+            said = said[: _agreed(ahead, said) + 1]
+            found += said
+            if _END in said:
+                return tuple(found[: found.index(_END)])
+            self._remember(feed, memory, len(given) + len(found))
+            known, ahead = said[-1:], []
+        return tuple(found)
+
+    def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:
+        """What the decoder hears of ``audio`` in every pass, and that it has said nothing yet."""
+        import numpy as np
+
+        samples = np.ascontiguousarray(audio, np.float32)[None]
+        everywhere = np.ones(samples.shape, np.int64)
+        (frames,) = self._encoder.run(None, {"input_values": samples, "attention_mask": everywhere})
+        heard = self._frames.run(None, {"frames": frames})
+        nothing = np.zeros((1, HEADS, 0, HEAD_SIZE), np.float32)
+        return dict(zip(memory_names("frames"), heard, strict=True)) | dict.fromkeys(
+            memory_names("past"), nothing
+        )
+
+    @staticmethod
+    def _remember(
+        feed: dict[str, npt.NDArray[Any]], memory: Sequence[npt.NDArray[np.float32]], tokens: int
+    ) -> None:
+        """Keys and values for the next pass: those of ``tokens``, without a draft's that failed."""
+        import numpy as np
+
+        for name, values in zip(memory_names("past"), memory, strict=True):
+            feed[name] = np.ascontiguousarray(values[:, :, :tokens])
+
+
+def _agreed(draft: Sequence[int], said: Sequence[int]) -> int:
+    """How many tokens of ``draft`` the model says too; ``said[i]`` follows ``draft[:i]``."""
+    for count, (wanted, token) in enumerate(zip(draft, said, strict=False)):
+        if wanted != token:
+            return count
+    return len(draft)
+
+
+_SPACE = b"\xe2\x96\x81"  # ▁ in UTF-8
+_TWO_BYTES = 0x80
+
+
+class Tokenizer:
+    """Token ids into text; ``len()`` is the number of entries."""
+
+    def __init__(self, entries: list[bytes]) -> None:
+        self._entries = [b"" if _is_mark(entry) else entry for entry in entries]
+
+    @classmethod
+    def read(cls, file: Path) -> Tokenizer:
+        """The vocabulary in ``file``.
+
+        Raises:
+            errors.ModelLoadFailed: it cannot be read, or ends inside an entry.
+        """
+        try:
+            return cls(_entries(file.read_bytes()))
+        except OSError as error:
+            raise errors.ModelLoadFailed(f"{file.name} cannot be read: {error.strerror}.") from None
+        except IndexError:
+            raise errors.ModelLoadFailed(f"{file.name} ends inside an entry.") from None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """The characters that each token completes; together they are `text` before it is
+        stripped."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        found = [decoder.decode(self._entries[token].replace(_SPACE, b" ")) for token in tokens]
+        if found:
+            found[-1] += decoder.decode(b"", True)
+        return found
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """What ``tokens`` say, without the space in front; half a character becomes ``�``."""
+        joined = b"".join(self._entries[token] for token in tokens)
+        return joined.replace(_SPACE, b" ").decode("utf-8", "replace").strip()
+
+
+def _entries(data: bytes) -> list[bytes]:
+    """Raises IndexError where the last entry is cut off."""
+    entries = []
+    at = 0
+    while at < len(data):
+        length = data[at]
+        at += 1
+        if length >= _TWO_BYTES:
+            length += (data[at] - 1) * _TWO_BYTES
+            at += 1
+        if at + length > len(data):
+            raise IndexError
+        entries.append(data[at : at + length])
+        at += length
+    return entries
+
+
+def _is_mark(entry: bytes) -> bool:
+    return len(entry) > 2 and entry.startswith(b"<") and entry.endswith(b">")

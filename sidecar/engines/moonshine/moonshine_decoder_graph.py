@@ -1,0 +1,360 @@
+"""ONNX graph of the Moonshine decoder over the wheel's weights.
+
+The wheel's graph asks for the shape of everything at every token: 900 steps, of which 50 are the
+model. The same arithmetic with onnxruntime's attention in one step each takes a third of the time
+(docs/performance.md, "Recognition"). The model is Moonshine tiny (arXiv:2410.15608): pre-norm
+layers of self-attention with rotary positions, attention to the frames, and a gated feed-forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sidecar.checkpoints.onnx_runtime import OrtModel
+
+
+CONTRIB = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
+_IR_VERSION, _OPSET = 9, 18
+_KINDS = {"float32": 1, "uint8": 2, "int64": 7}
+
+Attribute = int | float | Sequence[int]
+
+
+class Graph:
+    """A graph in the making; a value is known by its name."""
+
+    def __init__(self) -> None:
+        self._nodes: list[bytes] = []
+        self._weights: dict[str, bytes] = {}
+        self._inputs: list[bytes] = []
+        self._outputs: list[bytes] = []
+        self._values = 0
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
+        """A value that comes from outside; a name in ``shape`` is a length that varies."""
+        self._inputs.append(_value(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+        """Hand out the value called ``name``."""
+        self._outputs.append(_value(name, dtype, shape))
+
+    def weight(self, name: str, values: npt.NDArray[Any]) -> str:
+        """A constant."""
+        self._weights[name] = b"".join(
+            (
+                *(_number(1, size) for size in values.shape),
+                _number(2, _KINDS[values.dtype.name]),
+                _bytes(8, name.encode()),
+                _bytes(9, values.tobytes()),
+            )
+        )
+        return name
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str] = (),
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> str:
+        """One step; the name of its first output, made up where ``outputs`` names none."""
+        if not outputs:
+            self._values += 1
+            outputs = (f"{operator}_{self._values}",)
+        self._nodes.append(
+            b"".join(
+                (
+                    *(_bytes(1, name.encode()) for name in inputs),
+                    *(_bytes(2, name.encode()) for name in outputs),
+                    _bytes(4, operator.encode()),
+                    _attributes(attributes),
+                    _bytes(7, domain.encode()),
+                )
+            )
+        )
+        return outputs[0]
+
+    def model(self) -> bytes:
+        """The file."""
+        graph = b"".join(
+            (
+                *(_bytes(1, node) for node in self._nodes),
+                _bytes(2, b"graph"),
+                *(_bytes(5, weight) for weight in self._weights.values()),
+                *(_bytes(11, value) for value in self._inputs),
+                *(_bytes(12, value) for value in self._outputs),
+            )
+        )
+        operators = b"".join(
+            _bytes(8, _bytes(1, domain.encode()) + _number(2, version))
+            for domain, version in (("", _OPSET), (CONTRIB, 1))
+        )
+        return _number(1, _IR_VERSION) + _bytes(7, graph) + operators
+
+
+def _attributes(attributes: Mapping[str, Attribute]) -> bytes:
+    import struct
+
+    written = []
+    for name, value in attributes.items():
+        match value:
+            case float():
+                body = _tag(2, 5) + struct.pack("<f", value) + _number(20, 1)
+            case int():
+                body = _number(3, value) + _number(20, 2)
+            case _:
+                body = b"".join(_number(8, item) for item in value) + _number(20, 7)
+        written.append(_bytes(5, _bytes(1, name.encode()) + body))
+    return b"".join(written)
+
+
+def _value(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
+    sizes = b"".join(
+        _bytes(1, _number(1, size) if isinstance(size, int) else _bytes(2, size.encode()))
+        for size in shape
+    )
+    tensor = _number(1, _KINDS[dtype]) + _bytes(2, sizes)
+    return _bytes(1, name.encode()) + _bytes(2, _bytes(1, tensor))
+
+
+def _tag(field: int, wire: int) -> bytes:
+    return _varint(field << 3 | wire)
+
+
+def _number(field: int, value: int) -> bytes:
+    return _tag(field, 0) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _tag(field, 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # a negative number is written as its complement
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
+
+
+LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
+ALIGNING = ((2, 0), (3, 7), (4, 1), (5, 2))
+"""The heads (layer, head) that look at the sound of the token that comes next; which those are was
+found by measuring each (docs/performance.md, "Times of words")."""
+POSITIONS = 512
+"""The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
+_ROTARY, _ROTARY_BASE = 32, 10_000.0
+_SCALE = HEAD_SIZE**-0.5
+_EPSILON = 1e-5
+_PREFIX = "/model/decoder/"
+_QUANT = "MatMul_quant"
+_KEYS = (1, HEADS, "past", HEAD_SIZE)
+_NEXT_KEYS = (1, HEADS, "present", HEAD_SIZE)
+_FRAME_KEYS = (1, HEADS, "frames", HEAD_SIZE)
+
+
+def memory_names(kind: str) -> list[str]:
+    """The names of keys and values of all layers; ``kind``: past, present or frames."""
+    return [f"{kind}.{layer}.{what}" for layer in range(LAYERS) for what in ("key", "value")]
+
+
+def frames_graph(model: OrtModel) -> bytes:
+    """Frames, shape (1, frames, 288), into the keys and values that every layer attends to.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing = _Drawing(model)
+    graph = drawing.graph
+    frames = graph.input("frames", "float32", (1, "frames", WIDTH))
+    shape = graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
+    for name in memory_names("frames"):
+        _, layer, what = name.split(".")
+        values = drawing.product(frames, f"layers.{layer}/encoder_attn/{what[0]}_proj/")
+        split = graph.node("Reshape", [values, shape])
+        graph.node("Transpose", [split], [name], perm=(0, 2, 1, 3))
+        graph.output(name, "float32", _FRAME_KEYS)
+    return graph.model()
+
+
+def tokens_graph(model: OrtModel) -> bytes:
+    """Tokens, shape (1, tokens), into the ones that follow each, and keys and values for later.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing = _Drawing(model)
+    graph = drawing.graph
+    state = drawing.begun()
+    for layer in range(LAYERS):
+        state = drawing.layer(state, layer)
+    logits = drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
+    graph.node("ArgMax", [logits], ["following"], axis=-1, keepdims=0)
+    graph.output("following", "int64", (1, "tokens"))
+    for name in memory_names("present"):
+        graph.output(name, "float32", _NEXT_KEYS)
+    return graph.model()
+
+
+def attention_graph(model: OrtModel) -> bytes:
+    """Tokens, shape (1, tokens), into where each looks for the next: how much of the attention of
+    `ALIGNING` is on each frame, shape (1, heads, tokens, frames). Takes what `tokens_graph` takes.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing = _Drawing(model)
+    state = drawing.begun()
+    shown = []
+    for layer in range(LAYERS):
+        query = drawing.listening(state, layer)
+        heads = [head for which, head in ALIGNING if which == layer]
+        shown += [drawing.attention(query[1], layer, head) for head in heads]
+        state = drawing.heard(*query, layer)
+    drawing.graph.node("Concat", shown, ["attention"], axis=1)
+    drawing.graph.output("attention", "float32", (1, len(ALIGNING), "tokens", "frames"))
+    return drawing.graph.model()
+
+
+class _Drawing:
+    """A graph over the weights of ``model``, which are found by the nodes that use them."""
+
+    def __init__(self, model: OrtModel) -> None:
+        self.graph = Graph()
+        self._model = model
+
+    def begun(self) -> str:
+        """All inputs of a pass over tokens, and the tokens' vectors."""
+        tokens = self.graph.input("tokens", "int64", (1, "tokens"))
+        self.graph.input("position", "int64", (1,))
+        for name in memory_names("past"):
+            self.graph.input(name, "float32", _KEYS)
+        for name in memory_names("frames"):
+            self.graph.input(name, "float32", _FRAME_KEYS)
+        self.rotary_tables()
+        return self.embedded(tokens)
+
+    def layer(self, state: str, layer: int) -> str:
+        """One layer of the decoder."""
+        return self.heard(*self.listening(state, layer), layer)
+
+    def listening(self, state: str, layer: int) -> tuple[str, str]:
+        """A layer up to its attention to the frames: its state, and what it asks them."""
+        prefix = f"layers.{layer}/"
+        heard = self._self_attention(self.norm(state, f"{prefix}input_layernorm/"), layer)
+        state = self.graph.node("Add", [state, heard])
+        normal = self.norm(state, f"{prefix}post_attention_layernorm/")
+        return state, self.product(normal, f"{prefix}encoder_attn/q_proj/")
+
+    def heard(self, state: str, query: str, layer: int) -> str:
+        """The rest of it."""
+        prefix = f"layers.{layer}/"
+        state = self.graph.node("Add", [state, self._frame_attention(query, layer)])
+        normal = self.norm(state, f"{prefix}final_layernorm/")
+        return self.graph.node("Add", [state, self._feed_forward(normal, prefix)])
+
+    def attention(self, query: str, layer: int, head: int) -> str:
+        """Where one head looks, shape (1, 1, tokens, frames), each token's in sum 1."""
+        import numpy as np
+
+        one = self.graph.weight(f"head.{head}", _int64(head))
+        split = self.graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
+        query = self.graph.node("Reshape", [query, split])
+        query = self.graph.node("Transpose", [query], perm=(0, 2, 1, 3))
+        query = self.graph.node("Gather", [query, one], axis=1)
+        keys = self.graph.node("Gather", [f"frames.{layer}.key", one], axis=1)
+        keys = self.graph.node("Transpose", [keys], perm=(0, 1, 3, 2))
+        scale = self.graph.weight("scale", np.array(_SCALE, np.float32))
+        alike = self.graph.node("Mul", [self.graph.node("MatMul", [query, keys]), scale])
+        return self.graph.node("Softmax", [alike], axis=-1)
+
+    def product(self, state: str, node: str) -> str:
+        """``state`` times the 8-bit matrix of ``node``, plus its bias where it has one."""
+        weights = self._weights(f"{node}{_QUANT}")
+        return self.graph.node("DynamicQuantizeMatMul", [state, *weights], domain=CONTRIB)
+
+    def norm(self, state: str, node: str) -> str:
+        """Layer normalization."""
+        weights = self._weights(f"{node}LayerNormalization")
+        return self.graph.node("LayerNormalization", [state, *weights], epsilon=_EPSILON)
+
+    def embedded(self, tokens: str) -> str:
+        """Every token's vector, 8 bit until it is asked for."""
+        (table,) = self._weights("embed_tokens/Gather")
+        scale = self._weights("embed_tokens/Gather_output_0_DequantizeLinear")
+        rows = self.graph.node("Gather", [table, tokens])
+        return self.graph.node("DequantizeLinear", [rows, *scale])
+
+    def rotary_tables(self) -> None:
+        """Sine and cosine for every position."""
+        import numpy as np
+
+        speeds = _ROTARY_BASE ** (-np.arange(0, _ROTARY, 2) / _ROTARY)
+        angles = np.outer(np.arange(POSITIONS), speeds)
+        self.graph.weight("cosine", np.cos(angles).astype(np.float32))
+        self.graph.weight("sine", np.sin(angles).astype(np.float32))
+
+    def _self_attention(self, state: str, layer: int) -> str:
+        prefix = f"layers.{layer}/self_attn/"
+        query, key = (
+            self.graph.node(
+                "RotaryEmbedding",
+                [self.product(state, f"{prefix}{which}_proj/"), "position", "cosine", "sine"],
+                domain=CONTRIB,
+                interleaved=1,
+                num_heads=HEADS,
+                rotary_embedding_dim=_ROTARY,
+            )
+            for which in "qk"
+        )
+        value = self.product(state, f"{prefix}v_proj/")
+        past = [f"past.{layer}.key", f"past.{layer}.value"]
+        heard = self.graph.node(
+            "MultiHeadAttention",
+            [query, key, value, "", "", "", *past],
+            [f"heard.{layer}", f"present.{layer}.key", f"present.{layer}.value"],
+            domain=CONTRIB,
+            num_heads=HEADS,
+            scale=_SCALE,
+            unidirectional=1,
+        )
+        return self.product(heard, f"{prefix}o_proj/")
+
+    def _frame_attention(self, query: str, layer: int) -> str:
+        heard = self.graph.node(
+            "MultiHeadAttention",
+            [query, f"frames.{layer}.key", f"frames.{layer}.value"],
+            domain=CONTRIB,
+            num_heads=HEADS,
+            scale=_SCALE,
+        )
+        return self.product(heard, f"layers.{layer}/encoder_attn/o_proj/")
+
+    def _feed_forward(self, state: str, prefix: str) -> str:
+        both = self.product(state, f"{prefix}mlp/fc1/")
+        parts = (f"{prefix}up", f"{prefix}gate")
+        self.graph.node("Split", [both], parts, axis=-1, num_outputs=2)
+        gate = self.graph.node("QuickGelu", parts[1:], domain=CONTRIB, alpha=1.0)
+        return self.product(self.graph.node("Mul", [parts[0], gate]), f"{prefix}mlp/fc2/")
+
+    def _weights(self, node: str) -> list[str]:
+        """The constants that a node of the wheel's graph takes, in its order."""
+        inputs = self._model.inputs[node if node.startswith("/") else f"{_PREFIX}{node}"]
+        names = [name for name in inputs if name in self._model.weights]
+        return [self.graph.weight(name, self._model.weights[name]) for name in names]
+
+
+def _int64(*values: int) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    return np.array(values, np.int64)

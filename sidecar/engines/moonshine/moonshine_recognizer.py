@@ -1,0 +1,318 @@
+"""Moonshine recognizer: text and token times of one speech segment.
+
+The library's own line keeping is left out: it decodes an unfinished line anew at every update, cuts
+long speech after ten seconds in the middle of a word, and says what lies around the cut twice. Here
+a stretch is recognized once, when it has ended, and a long one is cut where it is quietest.
+
+The wheel's model is run with onnxruntime, which takes a quarter of the library's processor time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.engines.moonshine.moonshine_decoder import (
+    FRAME,
+    SAMPLE_RATE,
+    TOKENS_PER_S,
+    Decoder,
+    Tokenizer,
+)
+from sidecar.interfaces.engine_interface import Cancelled
+from sidecar.transcripts.transcript import Word, one_comma
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+_DROP_DB = 30.0
+"""So much below its loud parts (the 90th percentile of frames) a stretch is silent ..."""
+_NOISE_DB = 6.0
+"""... or so little above its quietest, where there is noise; but 10 dB below its loud parts."""
+_LEAST_DROP_DB = 10.0
+_SOFT_DB = 8.0
+"""From the border of silence to where it is sure, in both directions."""
+_WEIGHT = 5.0
+"""Of loudness beside attention, in standard deviations of that; from 4 to 8 it is the same."""
+
+Span = tuple[int, int]
+"""First frame, and the one behind the last."""
+
+
+def silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
+    """How surely each frame is silent, shape (frames,): from -1 (speech) to 1.
+
+    ``samples``: shape (samples,). ``frame``: samples of one.
+    """
+    import numpy as np
+
+    size = frames * frame
+    sound = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
+    level = 10 * np.log10(np.square(sound).mean(axis=1) + 1e-9)
+    loud, least = np.percentile(level, 90), np.percentile(level, 3)
+    border = max(loud - _DROP_DB, min(least + _NOISE_DB, loud - _LEAST_DROP_DB))
+    sure: npt.NDArray[np.float32] = np.clip((border - level) / _SOFT_DB, -1, 1).astype(np.float32)
+    return sure
+
+
+def spans(
+    attention: npt.NDArray[np.float32], silent: npt.NDArray[np.float32], begins: Sequence[bool]
+) -> list[Span]:
+    """The frames of each token, in order, without overlap but for tokens that share a frame.
+
+    ``attention``: shape (heads, tokens, frames). ``silent``: shape (frames,), as `silence` has it.
+    ``begins``: which tokens begin a word; there may be silence before these, and behind the last.
+    """
+    import numpy as np
+
+    if not attention.shape[1]:
+        return []
+    spread = attention.std(axis=1, keepdims=True) + 1e-9
+    likely = ((attention - attention.mean(axis=1, keepdims=True)) / spread).mean(axis=0)
+    rows: list[npt.NDArray[np.float32]] = []
+    of_token: list[int] = []
+    for token, row in enumerate(likely):
+        if begins[token] or not token:
+            rows.append(_WEIGHT * silent)
+            of_token.append(-1)
+        rows.append(row - _WEIGHT * silent)
+        of_token.append(token)
+    rows.append(_WEIGHT * silent)
+    of_token.append(-1)
+    path = _best_path(np.stack(rows), of_token)
+    if path is None:
+        return _evenly(len(likely), likely.shape[1])
+    return [span for token, span in zip(of_token, path, strict=True) if token >= 0]
+
+
+_NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
+"""How a row is come to: from the one before, at the frame before or the same; from itself; from
+before the silence."""
+
+
+def _best_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
+    """Each row's frames on the path through (rows, frames) with the greatest sum; rows of silence
+    (-1) may be left out. None where there are fewer frames than words."""
+    import numpy as np
+
+    count, frames = rows.shape
+    best = np.full((count + 1, frames + 1), -np.inf)
+    best[0, 0] = 0.0
+    came = np.full((count + 1, frames + 1), _STAY, np.int8)
+    for row in range(1, count + 1):
+        before = best[row - 1, :-1]
+        entered, how = before, np.full(frames, _NEXT, np.int8)
+        if row > 1 and of_token[row - 1] >= 0:
+            silent = of_token[row - 2] < 0
+            other = best[row - 2, :-1] if silent else best[row - 1, 1:]
+            how[other > entered] = _NO_SILENCE if silent else _SHARED
+            entered = np.maximum(entered, other)
+        # Staying adds up: what is best at a frame is the best entry before it, plus all since.
+        summed = np.cumsum(rows[row - 1])
+        gained = entered + rows[row - 1] - summed
+        most = np.maximum.accumulate(gained)
+        best[row, 1:] = most + summed
+        came[row, 1:] = np.where(gained >= most, how, _STAY)
+    row = count if best[count, frames] >= best[count - 1, frames] else count - 1
+    if best[row, frames] == -np.inf:
+        return None
+    found: list[Span] = [(0, 0)] * count
+    at: int = frames
+    end = at
+    while row > 0:
+        how_here = int(came[row, at])
+        if how_here == _STAY:
+            at -= 1
+            continue
+        found[row - 1] = at - 1, end
+        at -= int(how_here != _SHARED)
+        row -= 2 if how_here == _NO_SILENCE else 1
+        end = at
+    return found
+
+
+def _evenly(tokens: int, frames: int) -> list[Span]:
+    return [(token * frames // tokens, (token + 1) * frames // tokens) for token in range(tokens)]
+
+
+REINSTALL = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
+_SHORTEST = 4096
+"""Samples; the encoder's first layers want 895."""
+_MARKS = ".,;:?!"
+_TAIL = SAMPLE_RATE // 10
+"""Silence behind a stretch: one that ends in mid-sound loses more words (4.5 instead of 4.2 %)."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What a stretch of speech seems to say; ``tokens`` are a draft for more of the stretch.
+
+    ``words``: seconds from the begin of the stretch; none where nobody asked, or where the
+    recognizer cannot tell.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    words: tuple[Word, ...] = ()
+
+
+class Recognizer:
+    """The wheel's model in onnxruntime: it can be cancelled between tokens and takes drafts. Any
+    number of threads may ask it at once.
+
+    Raises:
+        errors.ModelLoadFailed: when it is made without onnxruntime, or beside another model.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self._tokenizer = Tokenizer.read(folder / "tokenizer.bin")
+        self._decoder = Decoder(folder, threads)
+
+    def hear(
+        self,
+        audio: Block,
+        draft: Hypothesis | None = None,
+        cancelled: Cancelled = _never,
+        *,
+        words: bool = False,
+    ) -> Hypothesis | None:
+        """What is said in ``audio``, shape (samples,): one utterance. None if it was cancelled.
+
+        ``draft`` is what was heard in a part of it. ``words``: with their times.
+        """
+        said = () if draft is None else draft.tokens
+        return self._heard(audio, 0, (), said, cancelled, words)
+
+    def hear_behind(
+        self,
+        audio: Block,
+        given: Sequence[Sequence[int]],
+        samples: int,
+        cancelled: Cancelled = _never,
+        *,
+        words: bool = False,
+    ) -> Hypothesis | None:
+        """What is said in ``audio`` behind its first ``samples``, which say what is ``given``, in
+        tokens, one after the other; times from there. None if it was cancelled."""
+        tokens = tuple(token for one in given for token in one)
+        if len(tokens) >= samples / SAMPLE_RATE * TOKENS_PER_S:  # it went round in circles
+            return self.hear(audio[samples:], None, cancelled, words=words)
+        return self._heard(audio, samples, tokens, (), cancelled, words)
+
+    def _heard(
+        self,
+        audio: Block,
+        begin: int,
+        given: tuple[int, ...],
+        draft: tuple[int, ...],
+        cancelled: Cancelled,
+        words: bool,
+    ) -> Hypothesis | None:
+        sound = _padded(audio, max(len(audio) + _TAIL, _SHORTEST))
+        if not words:
+            tokens = self._decoder.tokens(sound, draft, cancelled, given)
+            if tokens is None:
+                return None
+            tokens = tokens[self._marks(tokens) :]
+            return Hypothesis(one_comma(self._tokenizer.text(tokens)), tokens)
+        aligned = self._decoder.aligned(sound, draft, cancelled, given)
+        if aligned is None:
+            return None
+        tokens, attention = aligned
+        marks = self._marks(tokens)
+        tokens, attention = tokens[marks:], attention[:, marks:, begin // FRAME :]
+        if not tokens:
+            return Hypothesis("")
+        pieces = self._tokenizer.pieces(tokens)
+        text = one_comma("".join(pieces).strip())
+        behind = audio[begin:]
+        silent = silence(behind, FRAME, attention.shape[2])
+        begins = [piece.startswith(" ") for piece in pieces]
+        at = [
+            (first * FRAME / SAMPLE_RATE, min(end * FRAME, len(behind)) / SAMPLE_RATE)
+            for first, end in spans(attention, silent, begins)
+        ]
+        return Hypothesis(text, tokens, tuple(words_of(text, pieces, at)))
+
+    def _marks(self, tokens: tuple[int, ...]) -> int:
+        """How many in front say nothing but how the sentence before was meant."""
+        said = (self._tokenizer.text([token]) for token in tokens)
+        return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
+
+    def text(self, audio: Block, cancelled: Cancelled = _never) -> str:
+        """The text alone; empty if it was cancelled."""
+        found = self.hear(audio, None, cancelled)
+        return "" if found is None else found.text
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._decoder
+
+
+def words_of(text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]) -> Iterator[Word]:
+    """The words of ``text``, each from its first character to its last.
+
+    ``pieces``: what each token says, ``at``: when, in seconds. They say the same as ``text`` but
+    for commas and space; a mark that stands alone belongs to the word before it.
+    """
+    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept(piece)]
+    done = 0
+    word: Word | None = None
+    for part in text.split():
+        count = sum(1 for _ in _kept(part))
+        if not count:
+            word = word and replace(word, text=f"{word.text} {part}")
+            continue
+        if word is not None:
+            yield word
+        spans = times[done : done + count]
+        done += count
+        begin = spans[0][0] if word is None else max(spans[0][0], word.start)
+        word = Word(begin, max(begin, spans[-1][1]), part)
+    if word is not None:
+        yield word
+
+
+def _kept(text: str) -> Iterator[str]:
+    """The characters that tidying leaves as they are."""
+    return (one for one in text if one != "," and not one.isspace())
+
+
+def load_recognizer(threads: int = 1) -> Recognizer:
+    """The recognition model of the wheel.
+
+    Raises:
+        errors.ModelLoadFailed: it is not there, or onnxruntime does not run it.
+    """
+    return Recognizer(model_folder(), threads)
+
+
+def model_folder() -> Path:
+    """Where the wheel keeps the recognition model; the wheel's library is not loaded for it.
+
+    Raises:
+        errors.ModelLoadFailed: the wheel is not there.
+    """
+    spec = find_spec("moonshine_voice")
+    if spec is None or not spec.submodule_search_locations:
+        raise errors.ModelLoadFailed("moonshine-voice is not there.", hint=REINSTALL)
+    return Path(spec.submodule_search_locations[0]) / "assets" / "tiny-en"
+
+
+def _padded(audio: Block, least: int) -> Block:
+    """With silence behind it up to ``least`` samples."""
+    import numpy as np
+
+    padded: Block = np.pad(audio, (0, max(0, least - len(audio))))
+    return padded

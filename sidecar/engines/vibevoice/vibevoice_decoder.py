@@ -1,0 +1,440 @@
+"""Decoder of VibeVoice-ASR: prefill, static KV cache, CUDA graph, batched steps.
+
+`generate` takes no embeddings for this class, holds the logits of a whole prompt's MLP at once and
+cannot be stopped before its first token. This runs the same modules in the same order, with the
+same arithmetic, and gives the same tokens (tests/engines/vibevoice/test_vibevoice_decoder.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
+
+from sidecar.gpu_memory.memory_footprint import CACHE_ROUND
+from sidecar.interfaces.engine_interface import MemoryPlan
+
+
+class KeyValueCache:
+    """One pair of tensors a layer, each of shape ``(1, kv_heads, capacity, head_dim)``.
+
+    ``length`` counts the positions that are filled. What lies behind it is never read, so going
+    back is setting ``length``.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        shape = (1, kv_heads, capacity, head_dim)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """Positions there is room for."""
+        return self.keys[0].shape[2]
+
+    def reserve(self, positions: int, step: int) -> bool:
+        """Make room for ``positions`` in steps of ``step``; True if the tensors are new ones.
+
+        Only one layer stands twice in memory at a time.
+        """
+        if positions <= self.capacity:
+            return False
+        more = -(-(positions - self.capacity) // step) * step
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                new = old.new_zeros((*old.shape[:2], old.shape[2] + more, old.shape[3]))
+                new[:, :, : self.length] = old[:, :, : self.length]
+                tensors[layer] = new
+                del old
+        return True
+
+
+_FEW, _ROWS = 32, 128
+"""More rows than a few are rounded up on a CPU: oneDNN keeps the kernels of a 16-bit matrix product
+for every number of rows, some of them for good: 2.5 MB for every length of a prompt."""
+
+Check = Callable[[], None]
+"""Called between steps; raises to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Tokens to take in behind what a cache holds."""
+
+    ids: Sequence[int]
+    cache: KeyValueCache
+
+
+class Decoder:
+    """Logits of the next token; `torch.inference_mode` is the caller's.
+
+    Several sequences go through the layers as rows of one matrix, so that the weights are read
+    once for all of them; each attends to its own cache, so no padding is needed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        language = model.model.language_model
+        config = model.config.text_config
+        self.layers = list(language.layers)
+        self._norm = language.norm
+        self._head = model.lm_head
+        self._rotary = language.rotary_emb
+        self._table = language.embed_tokens
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
+        self.head_dim = self.layers[0].self_attn.head_dim
+        self.device: torch.device = self._norm.weight.device
+        self.dtype: torch.dtype = self._norm.weight.dtype
+        self._cos = self._sin = torch.empty(0)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step can be a CUDA graph: LLM.int8 looks for outliers on the host."""
+        kind = type(self.layers[0].self_attn.q_proj).__name__
+        return self.device.type == "cuda" and kind != "Linear8bitLt"
+
+    def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
+        """An empty cache for a prompt and what ``plan`` foresees behind it."""
+        capacity = max(plan.cache_tokens, prompt_tokens + 1)
+        return KeyValueCache(
+            len(self.layers),
+            self.kv_heads,
+            self.head_dim,
+            -(-capacity // CACHE_ROUND) * CACHE_ROUND,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings ``(n, hidden)`` of token ids ``(n,)``, wherever the table lies."""
+        table = self._table.weight
+        return functional.embedding(ids.to(table.device), table).to(self.device, self.dtype)
+
+    def prefill(
+        self, embeddings: Tensor, cache: KeyValueCache, tile: int, check: Check | None = None
+    ) -> Tensor:
+        """Take in ``(n, hidden)`` embeddings behind what the cache holds, ``tile`` at a time.
+
+        Returns:
+            The logits ``(vocabulary,)`` after the last of them.
+        """
+        hidden = embeddings.new_empty(0)
+        for part in embeddings.split(tile):
+            hidden = self._run(part, [(len(part), cache)], check)
+        return self.logits(hidden[-1:])[0]
+
+    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+        """Take in tokens of each; the logits ``(n, vocabulary)`` after each of its ``n`` tokens."""
+        counts = [len(one.ids) for one in continuations]
+        ids = torch.tensor([id_ for one in continuations for id_ in one.ids])
+        parts = [(len(one.ids), one.cache) for one in continuations]
+        return list(self.logits(self._run(self.embed(ids), parts, None)).split(counts))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of the next token, ``(n, vocabulary)``, from the last layer's output ``(n, hidden)``."""
+        logits: Tensor = self._head(self._norm(hidden.unsqueeze(0)))[0]
+        return logits
+
+    def _run(
+        self, embeddings: Tensor, parts: Sequence[tuple[int, KeyValueCache]], check: Check | None
+    ) -> Tensor:
+        """The last layer's output ``(n, hidden)``; keys and values go to the caches.
+
+        ``parts``: how many of the rows belong to which cache, in order.
+        """
+        cos, sin = self._rotations(parts)
+        total = len(embeddings)
+        filling = 0
+        if total > _FEW and self.device.type == "cpu" and self.dtype != torch.float32:
+            filling = -total % _ROWS
+        if filling:
+            embeddings, cos, sin = (
+                functional.pad(one, (0, 0, 0, filling)) for one in (embeddings, cos, sin)
+            )
+        hidden = embeddings.unsqueeze(0)
+        for index, layer in enumerate(self.layers):
+            if check is not None:
+                check()
+            query, key, value = self.project(layer, hidden, cos, sin)
+            heard, at = [], 0
+            for count, cache in parts:
+                rows, end = slice(at, at + count), cache.length + count
+                keys, values = cache.keys[index], cache.values[index]
+                keys[:, :, cache.length : end] = key[:, :, rows]
+                values[:, :, cache.length : end] = value[:, :, rows]
+                heard.append(self._attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end]))
+                at += count
+            if filling:
+                heard.append(query.new_zeros(1, self.heads, filling, self.head_dim))
+            hidden = self.conclude(layer, hidden, joined(heard, dim=2))
+        for count, cache in parts:
+            cache.length += count
+        return hidden[0, :total]
+
+    def _rotations(self, parts: Sequence[tuple[int, KeyValueCache]]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(n, dim)`` of the rows' positions."""
+        table = self.rotation(max(cache.capacity for _, cache in parts))
+        cos, sin = (
+            joined([half[cache.length : cache.length + count] for count, cache in parts], dim=0)
+            for half in table
+        )
+        return cos, sin
+
+    def project(
+        self, layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``(1, heads, n, dim)`` of a layer, at their positions."""
+        attention = layer.self_attn
+        normed = layer.input_layernorm(hidden)
+        query = self._split(attention.q_proj(normed), self.heads)
+        key = self._split(attention.k_proj(normed), self.kv_heads)
+        value = self._split(attention.v_proj(normed), self.kv_heads)
+        return rotated(query, cos, sin), rotated(key, cos, sin), value
+
+    def conclude(self, layer: Any, hidden: Tensor, heard: Tensor) -> Tensor:
+        """A layer's output, from its input and what its attention heard."""
+        count = hidden.shape[1]
+        hidden = hidden + layer.self_attn.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
+        result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return result
+
+    def rotation(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(positions or more, dim)``; kept, every step needs a row of them."""
+        if len(self._cos) < positions:
+            like = torch.empty(0, device=self.device, dtype=self.dtype)
+            where = torch.arange(positions, device=self.device).unsqueeze(0)
+            cos, sin = self._rotary(like, where)
+            self._cos, self._sin = cos[0], sin[0]
+        return self._cos, self._sin
+
+    def _split(self, projected: Tensor, heads: int) -> Tensor:
+        return projected.view(1, -1, heads, self.head_dim).transpose(1, 2)
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of ``(1, heads, n, dim)`` queries to all that came before them."""
+        count = query.shape[2]
+        if count == 1:  # the queries that share a key head stand in for a sequence: no copies
+            packed = query.view(1, self.kv_heads, -1, self.head_dim)
+            out = functional.scaled_dot_product_attention(packed, keys, values)
+            return out.reshape(1, self.heads, 1, self.head_dim)
+        if count == keys.shape[2]:
+            return functional.scaled_dot_product_attention(
+                query, keys, values, is_causal=True, enable_gqa=True
+            )
+        total = keys.shape[2]
+        mask: Tensor = causal_lower_right(count, total)  # never a tensor where flash is at hand
+        if query.device.type != "cuda":
+            ones = torch.ones(count, total, dtype=torch.bool, device=query.device)
+            mask = ones.tril(total - count)
+        return functional.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, enable_gqa=True
+        )
+
+
+def joined(parts: list[Tensor], dim: int) -> Tensor:
+    """The parts as one tensor; the part itself, not a copy, where there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+
+
+def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
+    half = states.shape[-1] // 2
+    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+    return states * cos + turned * sin
+
+
+SPAN = 2_048
+"""The attended part of the cache grows by this; each growth captures anew (well below a second,
+some sixteen times in an hour), in between up to this many positions are read for nothing."""
+WIDTH = 12
+"""Tokens per sequence in a step that verifies a draft: the longest that `frame` proposes and the
+token before it. Shorter drafts are filled up, which costs nothing while weights bound the step."""
+_WARM_UP = 2
+"""Runs before a capture, in which libraries allocate their workspaces."""
+
+
+class StaticStep:
+    """``width`` tokens behind each of some caches, over their first ``span`` positions.
+
+    All its tensors stay where they are.
+    """
+
+    def __init__(
+        self, decoder: Decoder, caches: Sequence[KeyValueCache], width: int, span: int
+    ) -> None:
+        device = decoder.device
+        self.width = width
+        self._span = span
+        self._decoder = decoder
+        self._caches = [
+            [
+                (keys[:, :, :span], values[:, :, :span])
+                for keys, values in zip(cache.keys, cache.values, strict=True)
+            ]
+            for cache in caches
+        ]
+        self._known = [cache.keys[0] for cache in caches]
+        self._cos, self._sin = decoder.rotation(max(cache.capacity for cache in caches))
+        self._where = torch.arange(span, device=device)
+        rows = len(caches) * width
+        self._positions = torch.zeros(rows, dtype=torch.long, device=device)
+        self._embeddings = decoder.embed(torch.zeros(rows, dtype=torch.long))
+        self._logits: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def serves(self, caches: Sequence[KeyValueCache]) -> bool:
+        """Whether this step fits the caches as they are: the same tensors, and room in the span."""
+        return len(caches) == len(self._known) and all(
+            cache.length + self.width <= min(self._span, cache.capacity) and cache.keys[0] is known
+            for cache, known in zip(caches, self._known, strict=True)
+        )
+
+    def __call__(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+        """Take in up to ``width`` tokens of each; the logits ``(n, vocabulary)`` after its tokens.
+
+        They are valid until the next call.
+        """
+        ids = [[*one.ids, *[0] * (self.width - len(one.ids))] for one in continuations]
+        self._embeddings.copy_(self._decoder.embed(torch.tensor(ids).flatten()))
+        self._place([one.cache for one in continuations])
+        if self._graph is None:
+            self._logits = self._run()
+        else:
+            self._graph.replay()
+        assert self._logits is not None
+        rows = self._logits.split(self.width)
+        for one in continuations:
+            one.cache.length += len(one.ids)
+        return [part[: len(one.ids)] for part, one in zip(rows, continuations, strict=True)]
+
+    def capture(self, caches: Sequence[KeyValueCache]) -> None:
+        """Record the step. What it writes meanwhile goes to the next free positions."""
+        self._place(caches)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                self._run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._logits = self._run()
+        self._graph = graph
+
+    def _place(self, caches: Sequence[KeyValueCache]) -> None:
+        starts = torch.tensor([[cache.length] for cache in caches])
+        self._positions.copy_((starts + torch.arange(self.width)).flatten())
+
+    def _run(self) -> Tensor:
+        decoder, positions = self._decoder, self._positions
+        cos, sin = self._cos.index_select(0, positions), self._sin.index_select(0, positions)
+        unheard = self._where > positions.unsqueeze(1)
+        hidden = self._embeddings.unsqueeze(0)
+        for index, layer in enumerate(decoder.layers):
+            query, key, value = decoder.project(layer, hidden, cos, sin)
+            heard = []
+            for at, cache in enumerate(self._caches):
+                rows = slice(at * self.width, (at + 1) * self.width)
+                keys, values = cache[index]
+                keys.index_copy_(2, positions[rows], key[:, :, rows])
+                values.index_copy_(2, positions[rows], value[:, :, rows])
+                seen = unheard[rows, : keys.shape[2]]
+                heard.append(self._attend(query[:, :, rows], keys, values, seen))
+            hidden = decoder.conclude(layer, hidden, joined(heard, dim=2))
+        return decoder.logits(hidden[0])
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, unheard: Tensor) -> Tensor:
+        """Attention as two matrix products over the heads that share a key head.
+
+        Fused kernels split their work by heads and queries, and here are 4 of one and few of the
+        other: they would leave most of a GPU idle at 30 000 positions.
+        """
+        decoder = self._decoder
+        packed = query.reshape(decoder.kv_heads, -1, decoder.head_dim) * decoder.head_dim**-0.5
+        scores = (packed @ keys[0].transpose(1, 2)).float()
+        by_row = scores.view(decoder.kv_heads, -1, *unheard.shape)
+        shares = by_row.masked_fill(unheard, float("-inf")).softmax(dim=-1).view_as(scores)
+        heard: Tensor = shares.to(values.dtype) @ values[0]
+        return heard.view(1, decoder.heads, -1, decoder.head_dim)
+
+
+class GraphedDecoding:
+    """Keeps the steps that fit the caches, one for single tokens and one for drafts; captured on a
+    GPU.
+
+    `forget` them before a cache grows: a step holds the tensors of the old one.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._steps: dict[int, StaticStep] = {}
+
+    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+        """As `Decoder.step` does it; the logits are valid until the next call."""
+        caches = [one.cache for one in continuations]
+        width = 1 if all(len(one.ids) == 1 for one in continuations) else WIDTH
+        step = self._steps.get(width)
+        if step is None or not step.serves(caches):
+            self._steps.pop(width, None)
+            step = self._steps[width] = self._new(caches, width)
+        return step(continuations)
+
+    def forget(self) -> None:
+        """Let go of the steps and of the caches' tensors."""
+        self._steps.clear()
+
+    def _new(self, caches: Sequence[KeyValueCache], width: int) -> StaticStep:
+        needed = max(cache.length for cache in caches) + width
+        step = StaticStep(self._decoder, caches, width, -(-needed // SPAN) * SPAN)
+        if self._decoder.device.type == "cuda":
+            step.capture(caches)
+        return step
+
+
+class Decoding:
+    """A decoder with its graphs and a memory plan; the caches it is given grow by that plan."""
+
+    def __init__(self, decoder: Decoder, plan: MemoryPlan) -> None:
+        self.decoder = decoder
+        self._plan = plan
+        self._graphed = GraphedDecoding(decoder) if decoder.capturable else None
+
+    def prefill(
+        self, embeddings: Tensor, cache: KeyValueCache, check: Check | None = None
+    ) -> Tensor:
+        """Take in embeddings ``(n, hidden)``; the logits ``(vocabulary,)`` after the last."""
+        self._make_room(cache, len(embeddings))
+        return self.decoder.prefill(embeddings, cache, self._plan.prefill_tile, check)
+
+    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+        """Take in up to `WIDTH` tokens of each; the logits ``(n, vocabulary)`` after its tokens.
+
+        They are valid until the next call.
+        """
+        wide = any(len(one.ids) > 1 for one in continuations)
+        for one in continuations:
+            self._make_room(one.cache, WIDTH if wide else 1)
+        step = self.decoder.step if self._graphed is None else self._graphed.step
+        return step(continuations)
+
+    def _make_room(self, cache: KeyValueCache, tokens: int) -> None:
+        needed = cache.length + tokens
+        if needed > cache.capacity:
+            if self._graphed is not None:
+                self._graphed.forget()
+            cache.reserve(needed, self._plan.cache_step)

@@ -1,0 +1,449 @@
+"""Token generation of VibeVoice-ASR: proposals, recovery, several answers in step.
+
+Of the tokens of a segment about every second belongs to ``"},{"Start":``, ``,"End":`` and the like,
+and a segment mostly starts where the last one ended. A proposal is verified by the model in one
+pass (speculative decoding, Leviathan et al. 2023, with a draft that is not a model): a right one
+saves passes, a wrong one changes nothing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+
+from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoding, KeyValueCache
+from sidecar.errors import SidecarError
+from sidecar.interfaces.engine_interface import Cancelled
+from sidecar.transcripts.loop_guard import Loop, LoopGuard, Sampling, next_attempt, next_skip
+from sidecar.transcripts.transcript import LOOP, Event, Segment
+from sidecar.transcripts.vibevoice_output import OutputParser
+
+LONGEST = 11
+"""Tokens of a proposal."""
+_KEYS = ("Start", "End", "Speaker", "Content")
+_START, _END, _SPEAKER, _CONTENT = range(4)
+_ITEM = '{"Start":0,"End":0,"Speaker":0,"Content":"'
+
+
+class Frame:
+    """The format as a tokenizer spells it.
+
+    Raises:
+        ValueError: it does not spell digits, keys and marks apart.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._opening: dict[int, bool] = {}
+        spelled: list[int] = tokenizer.encode(_ITEM, add_special_tokens=False).ids
+        zero = tokenizer.token_to_id("0")
+        parts: list[tuple[int, ...]] = []
+        at = 0
+        for end in [*(i for i, id_ in enumerate(spelled) if id_ == zero), len(spelled)]:
+            parts.append(tuple(spelled[at:end]))
+            at = end + 1
+        if (
+            len(parts) != len(_KEYS)
+            or not all(len(part) > 1 for part in parts)
+            or not self.opens(parts[_START][0])
+            or len({part[0] for part in parts[_END:]}) > 1
+        ):
+            raise ValueError("this tokenizer does not spell digits, keys and marks apart")
+        self.before = parts
+        """For each key the tokens between the value before it and its own."""
+
+    def opens(self, token: int) -> bool:
+        """Whether a segment begins with this token, whatever it ends: ``},{"`` or ``."},{"``."""
+        known = self._opening.get(token)
+        if known is None:
+            known = self._opening[token] = (self._tokenizer.id_to_token(token) or "").endswith('{"')
+        return known
+
+
+class Proposals:
+    """Follows an answer token by token, and proposes what comes next where it is all but sure."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._opened: list[int] = []
+        """The tokens since a key was opened; none in a value."""
+        self._value: list[int] | None = None
+        """The tokens of the number that is being written; None in a text, or where lost."""
+        self._key = _START
+        self._past: dict[int, list[list[int]]] = {_START: [], _END: [], _SPEAKER: []}
+
+    def read(self, token: int) -> None:
+        """The next token of the answer."""
+        before = self._frame.before
+        if self._frame.opens(token):
+            self._key, self._opened, self._value = _START, [token], None
+        elif self._opened:
+            self._opened.append(token)
+            self._name()
+        elif self._value is not None and token == before[_END][0]:
+            self._past[self._key] = [*self._past[self._key][-1:], self._value]
+            self._key, self._opened, self._value = self._key + 1, [token], None
+        elif self._value is not None:
+            self._value.append(token)
+
+    def next(self) -> Sequence[int]:
+        """Tokens that are likely to come next, at most `LONGEST`; none where nobody knows."""
+        before = self._frame.before
+        if len(self._opened) == 1:
+            proposal = [*before[self._key][1:]]
+            guess = self._guess()
+            return [*proposal, *guess, *before[self._key + 1]][:LONGEST] if guess else proposal
+        if self._key == _SPEAKER and self._value:
+            return before[_CONTENT]
+        return ()
+
+    def _name(self) -> None:
+        """Whether what was opened is a key by now: the expected one, or a later one."""
+        for key in range(self._key, len(_KEYS)):
+            if self._opened[1:] == [*self._frame.before[key][1:]]:
+                self._key, self._opened = key, []
+                self._value = None if key == _CONTENT else []
+                return
+        if len(self._opened) == max(map(len, self._frame.before)):
+            self._opened = []
+
+    def _guess(self) -> list[int]:
+        """A start: the last end. A speaker: who spoke before the last, as two people do."""
+        if self._key == _START:
+            return (self._past[_END] or [[]])[-1]
+        return (self._past[_SPEAKER] or [[]])[0] if self._key == _SPEAKER else []
+
+
+SEED = 20_24
+"""Of what falls by chance: alone, the same audio gives the same transcript, loops and all."""
+
+
+class Generation:
+    """The answer to one prompt; ``ids`` is what it says so far.
+
+    With a ``frame``, what the format forces is proposed and verified: a pass of the decoder then
+    may settle several tokens, each the likeliest. Behind a token that fell by chance nothing is
+    proposed: a pass of several rows gives other last digits than passes of one row, and a draw
+    hangs on them.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        cache: KeyValueCache,
+        prompt_logits: Tensor,
+        frame: Frame | None = None,
+    ) -> None:
+        self._decoding = decoding
+        self._cache = cache
+        self._prompt_tokens = cache.length
+        self._prompt_logits = prompt_logits.unsqueeze(0)
+        self._frame = frame
+        self._random = torch.Generator(device=prompt_logits.device).manual_seed(SEED)
+        self._proposed: Sequence[int] = ()
+        self._drawn = False
+        self._row = 0
+        self._logits = self._prompt_logits
+        self._likeliest: list[int] | None = None
+        self._settle([])
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next token can be chosen without another pass."""
+        return self._row < len(self._logits)
+
+    def token(self, sampling: Sampling | None = None) -> int:
+        """Choose the next token: the likeliest, or by chance among the likely."""
+        if not self.ready:
+            advance([self])
+        if sampling is None:
+            if self._likeliest is None:  # of all rows at once: each look makes a GPU wait
+                self._likeliest = self._logits.argmax(dim=-1).tolist()
+            token = self._likeliest[self._row]
+        else:
+            token = choose(self._logits[self._row], sampling, self._random)
+        self._drawn = sampling is not None
+        self.ids.append(token)
+        if self._proposals is not None:
+            self._proposals.read(token)
+        if self._row < len(self._proposed) and self._proposed[self._row] == token:
+            self._row += 1
+            self._cache.length += 1
+        else:
+            self._row = len(self._logits)
+        return token
+
+    def go_on_from(self, ids: Sequence[int]) -> None:
+        """Make ``ids`` the answer so far; what they share with the present one is kept."""
+        shared = next(
+            (at for at, (old, new) in enumerate(zip(self.ids, ids, strict=False)) if old != new),
+            min(len(self.ids), len(ids)),
+        )
+        known = self._cache.length - self._prompt_tokens
+        shared = max(0, min(shared, known, len(ids) - 1))
+        self._cache.length = self._prompt_tokens + shared
+        self._settle(list(ids))
+        if ids:
+            rest = self._decoding.decoder.embed(torch.tensor(ids[shared:]))
+            self._show(self._decoding.prefill(rest, self._cache).unsqueeze(0))
+
+    def _settle(self, ids: list[int]) -> None:
+        self.ids = ids
+        self._proposed = ()
+        self._show(self._prompt_logits)
+        self._proposals = Proposals(self._frame) if self._frame else None
+        if self._proposals is not None:
+            for token in ids:
+                self._proposals.read(token)
+
+    @property
+    def step(self) -> Callable[[Sequence[Continuation]], list[Tensor]]:
+        """How its decoder takes in tokens, its own and those of others."""
+        return self._decoding.step
+
+    def wanted(self) -> Continuation:
+        """What the next pass must take in: the last token, and what is proposed behind it."""
+        proposals = None if self._drawn else self._proposals
+        self._proposed = proposals.next() if proposals is not None else ()
+        return Continuation([self.ids[-1], *self._proposed], self._cache)
+
+    def take(self, logits: Tensor) -> None:
+        """The logits ``(n, vocabulary)`` after what was `wanted`; it is verified token by token."""
+        self._cache.length -= len(logits) - 1
+        self._show(logits)
+
+    def _show(self, logits: Tensor) -> None:
+        self._logits, self._row, self._likeliest = logits, 0, None
+
+
+def advance(generations: Sequence[Generation]) -> None:
+    """One pass for all of them, by the `Decoding` of the first."""
+    wanted = [generation.wanted() for generation in generations]
+    for generation, logits in zip(generations, generations[0].step(wanted), strict=True):
+        generation.take(logits)
+
+
+def choose(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
+    """A token from logits ``(vocabulary,)``, by chance, among the likeliest that make ``top_p``.
+
+    Nucleus sampling (Holtzman et al. 2020).
+    """
+    shares, order = torch.softmax(logits.float() / sampling.temperature, dim=-1).sort(
+        descending=True
+    )
+    shares[shares.cumsum(0) - shares >= sampling.top_p] = 0.0
+    return int(order[torch.multinomial(shares, 1, generator=random)])
+
+
+TURN, OPENING = "<|im_start|>", "assistant\n["
+"""How an answer begins: a mark, which the text leaves out, and the list after it."""
+
+
+class Answer:
+    """The segments of one window of audio, ``duration_s`` long, out of a generation.
+
+    ``segments`` grows as they close and shrinks where a loop is cut, which ``loops`` counts; the
+    stretches that were given up are segments with a flag.
+    """
+
+    def __init__(
+        self, generation: Generation, tokenizer: Any, ends: frozenset[int], duration_s: float
+    ) -> None:
+        self.generation = generation
+        self._tokenizer = tokenizer
+        self._ends = ends
+        self._duration_s = duration_s
+        self._reading = _Reading(tokenizer, duration_s)
+        self._place = -1
+        self._tried = 0
+        self._helps_left = 16 + round(duration_s / 5)
+        self.segments: list[Segment] = []
+        self.loops = 0
+        self.truncated = False
+
+    def run(
+        self, sampling: Sampling | None, limit: int, cancelled: Cancelled
+    ) -> Iterator[int | None]:
+        """Decode up to ``limit`` tokens; yields the index of each segment as it closes.
+
+        And None where ``generation`` needs a pass of the decoder: `lockstep` gives one to several
+        answers at once; where nobody does, it takes its own.
+        """
+        attempt: Sampling | None = None
+        while not self._reading.parser.ended and not cancelled():
+            if len(self.generation.ids) >= limit:
+                break
+            if not self.generation.ready:
+                yield None
+            token = self.generation.token(attempt or sampling)
+            if token in self._ends:
+                break
+            loop = yield from self._take(token)
+            if len(self.segments) > self._place:
+                attempt = None
+            if loop is not None:
+                self.loops += 1
+                self._cut(loop)
+                attempt = next_attempt(self._tried, _lost_s(self.segments))
+                if attempt is not None:
+                    self._tried += 1
+                    self._go_on(self._reading.text_until(len(self.segments)))
+                elif not self._skip():
+                    break
+        self.segments += self._reading.parser.finish()
+        self.truncated = self._reading.parser.truncated
+
+    def _take(self, token: int) -> Generator[int, None, Loop | None]:
+        """Read one token; the loop that it closes, if it does."""
+        closed = self._reading.take(token)
+        loop = self._reading.guard.token(token, self._reading.parser.open_content)
+        for segment in closed:
+            if loop is not None:
+                break
+            self.segments.append(segment)
+            loop = self._reading.guard.segment(segment)
+            if loop is None:
+                yield len(self.segments) - 1
+        return loop
+
+    def _cut(self, loop: Loop) -> None:
+        """Leave the sound segments; count the attempts at this place anew if it is a later one."""
+        del self.segments[len(self.segments) - loop.cut :]
+        if len(self.segments) > self._place:
+            self._tried = 0
+        self._place = len(self.segments)
+
+    def _skip(self) -> bool:
+        """Leave a stretch out and go on behind it; False where nothing is left to go on with."""
+        content = self._reading.parser.open_content
+        skip = next_skip(
+            self.segments[-1].end if self.segments else 0.0,
+            self._duration_s,
+            _lost_s(self.segments),
+            content.end if content else None,
+        )
+        self._helps_left -= 1
+        if skip is None or self._helps_left < 0:
+            return False
+        before = self._reading.text_until(len(self.segments))
+        self.segments.append(skip.segment())
+        self._place, self._tried = len(self.segments), 0
+        self._go_on(f"{before}," + skip.text if before else OPENING + skip.text)
+        return True
+
+    def _go_on(self, text: str) -> None:
+        """Make ``text`` the answer so far."""
+        ids = self._tokenizer.encode(TURN + text, add_special_tokens=False).ids if text else []
+        self.generation.go_on_from(ids)
+        self._reading = _Reading(self._tokenizer, self._duration_s, text, self.segments)
+
+
+class _Reading:
+    """An answer's text from the last place it was gone on from, and who watches it."""
+
+    def __init__(
+        self, tokenizer: Any, duration_s: float, text: str = "", kept: Sequence[Segment] = ()
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._pieces = [text]
+        self.parser = OutputParser(duration_s)
+        self.parser.feed(text)
+        self.guard = LoopGuard(duration_s, kept)
+
+    def take(self, token: int) -> list[Segment]:
+        """The segments that the next token closes."""
+        piece = self._stream.step(self._tokenizer, token) or ""
+        self._pieces.append(piece)
+        return self.parser.feed(piece)
+
+    def text_until(self, count: int) -> str:
+        """The answer up to the brace that closes its ``count``-th segment."""
+        return "".join(self._pieces)[: self.parser.closed_at[count - 1]] if count else ""
+
+
+def _lost_s(segments: Sequence[Segment]) -> float:
+    """Seconds that were given up directly before the end."""
+    lost = 0.0
+    for segment in reversed(segments):
+        if LOOP not in segment.flags:
+            break
+        lost += segment.end - segment.start
+    return lost
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What is needed to go on: a pass of the decoder over these."""
+
+    generations: Sequence[Generation]
+
+
+def in_step(
+    answers: Sequence[Answer],
+    sampling: Sampling | None,
+    limits: Sequence[int],
+    cancelled: Cancelled,
+) -> Iterator[tuple[int, int | None] | Pass]:
+    """Decode all; ``limits`` are the tokens that each may have.
+
+    Yields the number of an answer and the index of its segment as that closes, or None as the
+    answer ends; and passes that it needs.
+    """
+    running = {
+        number: answer.run(sampling, limit, cancelled)
+        for number, (answer, limit) in enumerate(zip(answers, limits, strict=True))
+    }
+    while running:
+        for number, run in list(running.items()):
+            for closed in run:
+                if closed is None:
+                    break
+                yield number, closed
+            else:
+                del running[number]
+                yield number, None
+        if running:
+            yield Pass([answers[number].generation for number in running])
+
+
+def together(
+    runs: Sequence[Generator[Event | Pass, None, None]],
+) -> Iterator[tuple[int, Event | SidecarError]]:
+    """Run all to their ends; yields the number of a run and its event, or the error it ended with.
+
+    Where the memory runs out in a pass, each of them gets to know.
+    """
+    running = dict(enumerate(runs))
+    full: torch.OutOfMemoryError | None = None
+    while running:
+        wanted: list[Generation] = []
+        for number, run in list(running.items()):
+            thrown = full
+            while True:
+                try:
+                    step = next(run) if thrown is None else run.throw(thrown)
+                except StopIteration:
+                    del running[number]
+                    break
+                except SidecarError as error:
+                    del running[number]
+                    yield number, error
+                    break
+                thrown = None
+                if isinstance(step, Pass):
+                    wanted += step.generations
+                    del step  # what runs out of memory must not be held from here
+                    break
+                yield number, step
+        full = None
+        if wanted:
+            try:
+                advance(wanted)
+            except torch.OutOfMemoryError as error:
+                full = error

@@ -1,0 +1,462 @@
+"""Loaded VibeVoice-ASR model: loading, audio encoder, prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Generator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    AutoProcessor,
+    BitsAndBytesConfig,
+    VibeVoiceAsrForConditionalGeneration,
+)
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.engines.vibevoice.vibevoice_decoder import Check, Decoder, Decoding
+from sidecar.engines.vibevoice.vibevoice_generation import Answer, Frame, Generation
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    LoadOptions,
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+)
+
+SAMPLE_RATE = 24_000
+HOP = 3_200
+"""Samples a token stands for (model card: 7.5 tokens per second)."""
+_STRETCH = 1 << 20
+_FEW = 5
+"""Tokens that the last chunk is rounded up to. Every length of its own costs a CPU the making of
+new kernels and the memory that keeps them (docs/performance.md)."""
+
+
+def token_count(samples: int) -> int:
+    """Tokens that this many samples become; the last one is padded."""
+    return -(-samples // HOP)
+
+
+def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
+    """What to multiply by for a level of ``target_db`` dBFS without clipping.
+
+    As the checkpoint's feature extractor does it, without its copies of the whole recording.
+    """
+    energy, peak = 0.0, 0.0
+    for at in range(0, len(samples), _STRETCH):
+        part = samples[at : at + _STRETCH]
+        energy += float(np.dot(part.astype(np.float64), part))
+        peak = max(peak, float(np.abs(part).max()))
+    rms = (energy / max(1, len(samples))) ** 0.5
+    factor = float(10 ** (target_db / 20) / (rms + epsilon))
+    loudest = peak * factor
+    return factor / (loudest + epsilon) if loudest > 1.0 else factor
+
+
+class AudioEncoder:
+    """Both encoders and the projector of a model, fed in chunks; exact at any chunk size."""
+
+    def __init__(self, model: Any, extractor: Any) -> None:
+        self._acoustic = model.model.acoustic_tokenizer_encoder
+        self._semantic = model.model.semantic_tokenizer_encoder
+        self._projector = model.model.multi_modal_projector
+        self._extractor = extractor
+
+    def encode(self, samples: Block, chunk_s: float, out: Tensor, check: Check) -> None:
+        """Write the embeddings of a recording to ``out``, shape ``(token_count, hidden)``.
+
+        The samples stay in the host's memory; a chunk of them at a time goes to the device.
+        """
+        weight = self._projector.acoustic_linear_1.weight
+        chunk = max(1, round(chunk_s * SAMPLE_RATE / HOP)) * HOP
+        factor = 1.0
+        if self._extractor.normalize_audio:
+            factor = loudness_factor(samples, self._extractor.target_dB_FS, self._extractor.eps)
+        state: tuple[Any, Any] = (None, None)
+        for at in range(0, len(samples), chunk):
+            check()
+            part = torch.from_numpy(samples[at : at + chunk] * np.float32(factor))
+            length = min(chunk, -(-len(part) // (_FEW * HOP)) * _FEW * HOP)
+            part = torch.nn.functional.pad(part, (0, length - len(part)))
+            wave = part.view(1, 1, -1).to(weight.device, weight.dtype)
+            acoustic = self._acoustic(wave, padding_cache=state[0], use_cache=True)
+            check()
+            semantic = self._semantic(wave, padding_cache=state[1], use_cache=True)
+            state = acoustic.padding_cache, semantic.padding_cache
+            heard = self._projector(acoustic.latents, semantic.latents)[0]
+            place = out[at // HOP :][: len(heard)]
+            place[:] = heard[: len(place)]
+
+
+def request_ids(processor: Any, samples: int, context: str) -> Tensor:
+    """Token ids ``(n,)`` of the prompt for a recording of ``samples`` at 24 kHz.
+
+    ``context`` is the client's text. What in it looks like one of the model's own marks is taken
+    apart, or a client could end its turn and speak as the model.
+    """
+    audio = np.zeros(1, np.float32)
+    text = processor.apply_transcription_request(
+        audio=audio, prompt=plain(processor, context) or None, tokenize=False
+    )[0]
+    text = text.replace(processor.audio_duration_token, f"{samples / SAMPLE_RATE:.2f}")
+    text = text.replace(processor.audio_token, processor.audio_token * token_count(samples))
+    ids: Tensor = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt")[
+        "input_ids"
+    ][0]
+    return ids
+
+
+def plain(processor: Any, context: str) -> str:
+    """``context`` without anything that the tokenizer or the template would take for a mark."""
+    marks = {*processor.tokenizer.all_special_tokens, processor.audio_duration_token}
+    marks |= set(processor.tokenizer.get_added_vocab())
+    before = None
+    while before != context:  # taking one away may put another together
+        before = context
+        for mark in marks:
+            context = context.replace(mark, " ")
+    return " ".join(context.split())
+
+
+log = logging.getLogger(__name__)
+
+ENCODERS = (
+    "model.acoustic_tokenizer_encoder",
+    "model.semantic_tokenizer_encoder",
+    "model.multi_modal_projector",
+)
+"""What hears: needed until the audio is encoded."""
+EMBEDDING = "model.language_model.embed_tokens"
+REST = (
+    "model.language_model.layers",
+    "model.language_model.norm",
+    "model.language_model.rotary_emb",
+    "lm_head",
+)
+"""With the others all there is; accelerate says so if it is not."""
+UNQUANTIZED = (*ENCODERS, "lm_head")
+"""What stays in 16 bit. Without the prefix bitsandbytes would skip nothing."""
+_LOOK_S = 0.1
+"""Time between two looks at how much is loaded."""
+_DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+    Precision.INT8: torch.bfloat16,
+    Precision.INT4: torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is in memory, and what belongs to it."""
+
+    model: Any
+    processor: Any
+    device: torch.device
+    precision: Precision
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` means here."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted, 0) if wanted == "cuda" else torch.device(wanted)
+
+
+def device_map(
+    device: torch.device, *, evict_encoders: bool = False, host_token_table: bool = False
+) -> dict[str, torch.device | str]:
+    """Where each part of the model is loaded to.
+
+    Every part by its name where they part: a place for all the rest ("") is one that accelerate
+    moves everything through.
+    """
+    kept = [*(ENCODERS if evict_encoders else ()), *([EMBEDDING] if host_token_table else ())]
+    if device.type == "cpu" or not kept:
+        return {"": device}
+    everything: dict[str, torch.device | str] = dict.fromkeys((*ENCODERS, EMBEDDING, *REST), device)
+    return everything | dict.fromkeys(kept, "cpu")
+
+
+def load_in_view(options: LoadOptions) -> Generator[float, None, Loaded]:
+    """Load as ``options`` say, and tell meanwhile how much of the weights is in memory.
+
+    Raises:
+        errors.ModelLoadFailed: it is no good, or does not fit.
+    """
+    assert options.checkpoint is not None
+    folder = Path(options.checkpoint)
+    device = pick_device(options.device)
+    expected = sum(file.stat().st_size for file in folder.glob("*.safetensors")) or 1
+    before = _held_bytes(device)
+    done: Future[Loaded] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(
+                load(
+                    folder,
+                    options.precision,
+                    device,
+                    evict_encoders=options.evict_encoders,
+                    host_token_table=options.host_token_table,
+                )
+            )
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="load").start()
+    while not wait([done], timeout=_LOOK_S).done:
+        yield min(0.99, max(0.0, (_held_bytes(device) - before) / expected))
+    try:
+        loaded = done.result()
+    except torch.OutOfMemoryError:
+        raise errors.ModelLoadFailed(
+            f"CUDA out of memory: there is no room for the model in {options.precision}.",
+            hint="Try INT8 or INT4 precision, or close GPU applications.",
+        ) from None
+    except errors.ModelLoadFailed:
+        raise
+    except Exception as error:  # of four libraries: whatever they raise, the checkpoint is no good
+        log.exception("the checkpoint did not load")
+        reason = _first_line(error).replace(str(folder), folder.name)
+        raise errors.ModelLoadFailed(
+            f"The checkpoint could not be loaded: {reason}",
+            hint="'vibevoice-asr pull vibevoice' downloads it anew.",
+        ) from None
+    yield 1.0
+    return loaded
+
+
+def load(
+    folder: Path,
+    precision: Precision,
+    device: torch.device,
+    *,
+    evict_encoders: bool = False,
+    host_token_table: bool = False,
+) -> Loaded:
+    """Read the weights, straight to where they belong, once; and see that they run.
+
+    Only safetensors are read, and no code of the checkpoint's.
+
+    Raises:
+        OSError, ValueError, RuntimeError: what transformers says of a checkpoint that is no good.
+        errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
+    """
+    _quiet()
+    common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    processor = AutoProcessor.from_pretrained(folder, **common)
+    placed = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
+    model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=_DTYPES[precision],
+        device_map=placed,
+        quantization_config=_quantization(precision, parted=len(placed) > 1),
+        use_safetensors=True,
+        **common,
+    )
+    free_of_hooks(model)
+    model.eval().requires_grad_(False)
+    run_once(model, precision)
+    return Loaded(model, processor, device, precision)
+
+
+def free_of_hooks(model: Any) -> None:
+    """Undo accelerate's dispatch, which follows a load to more than one device.
+
+    Its hooks would carry inputs and weights to and fro at each call; `Model` moves what moves.
+    """
+    hooked = [module for module in model.modules() if hasattr(module, "_hf_hook")]
+    remove_hook_from_module(model, recurse=True)
+    for module in hooked:
+        module.__dict__.pop("forward", None)  # the class has the same; the removal put it there
+
+
+def run_once(model: Any, precision: Precision) -> None:
+    """One token through the language model: what cannot run fails here, and not in every job.
+
+    Nor can what has no finite answer: a damaged weight, or one beyond 65,504, the largest of fp16,
+    through which bitsandbytes goes to 8 bit.
+
+    It also has cuBLAS and its like allocate what they keep.
+
+    Raises:
+        errors.ModelLoadFailed: it does not run.
+        torch.OutOfMemoryError: it has no room.
+    """
+    language, table = model.model.language_model, model.get_input_embeddings().weight
+    like = language.norm.weight
+    try:
+        with torch.inference_mode():
+            token = torch.zeros(1, 1, dtype=torch.long, device=table.device)
+            embedding = functional.embedding(token, table).to(like.device, like.dtype)
+            hidden = language(inputs_embeds=embedding, use_cache=False).last_hidden_state
+            # What a GPU is asked for fails when it is waited for.
+            finite = bool(model.lm_head(hidden).isfinite().all())
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        log.exception("the checkpoint does not run in %s", precision)
+        raise errors.ModelLoadFailed(
+            f"The checkpoint does not run in {precision} here: {_first_line(error)}",
+            hint="Use another precision.",
+        ) from None
+    if not finite and precision is not Precision.FP16:  # `Model.widen` has a way out of that
+        log.error("the checkpoint's numbers are not finite in %s", precision)
+        raise errors.ModelLoadFailed(
+            f"The checkpoint does not run in {precision} here: its numbers are not finite.",
+            hint="Use another precision; 'vibevoice-asr pull vibevoice' mends a damaged one.",
+        )
+
+
+def _held_bytes(device: torch.device) -> int:
+    """What this process holds on the device (on the CPU: all of its memory)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig | None:
+    """``parted``: something lies on the host; never a layer that is quantized."""
+    common: dict[str, Any] = {
+        "llm_int8_skip_modules": list(UNQUANTIZED),
+        "llm_int8_enable_fp32_cpu_offload": parted,
+    }
+    match precision:
+        case Precision.INT8:
+            return BitsAndBytesConfig(load_in_8bit=True, **common)
+        case Precision.INT4:
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.bfloat16,
+                **common,
+            )
+    return None
+
+
+def _quiet() -> None:
+    """Leave out what the libraries say of every load and what is not so.
+
+    The "maximum length (450)" of a run is the encoder's chunk length taken for a context.
+    """
+    from transformers.utils import logging as chatter
+
+    chatter.disable_progress_bar()
+    chatter.set_verbosity_error()
+    for library in ("accelerate", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+TOKENS_PER_SECOND, FEWEST_TOKENS = 12, 256
+"""An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
+
+
+class NotFinite(Exception):
+    """The first logits hold a NaN or an infinity: 16-bit floats overflowed (QwenLM/Qwen3#761)."""
+
+
+class Model:
+    """One request at a time; `torch.inference_mode` is the caller's."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self._encoder = AudioEncoder(loaded.model, loaded.processor.feature_extractor)
+        ends = loaded.model.generation_config.eos_token_id
+        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        self.frame = frame_of(loaded.processor.tokenizer.backend_tokenizer)
+
+    def decoding(self, plan: MemoryPlan) -> Decoding:
+        """Passes of the decoder for one answer or several."""
+        return Decoding(Decoder(self.loaded.model), plan)
+
+    def answer(
+        self, samples: Block, options: TranscribeOptions, check: Check, decoding: Decoding
+    ) -> Answer:
+        """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
+
+        Raises:
+            NotFinite: the weights' type is too narrow for this checkpoint.
+            torch.OutOfMemoryError: the plan took more than there is.
+        """
+        plan, processor = options.memory, self.loaded.processor
+        self._place(plan)
+        decoder = decoding.decoder
+        ids = request_ids(processor, len(samples), context(options))
+        embeddings = decoder.embed(ids)
+        first = int((ids == processor.audio_token_id).int().argmax())
+        heard = embeddings[first : first + token_count(len(samples))]
+        self._encoder.encode(samples, plan.encoder_chunk_s, heard, check)
+        if plan.evict_encoders:
+            self._move_encoders(torch.device("cpu"))
+        cache = decoder.new_cache(plan, len(ids))
+        logits = decoding.prefill(embeddings, cache, check)
+        if not bool(torch.isfinite(logits).all()):
+            raise NotFinite
+        generation = Generation(decoding, cache, logits, self.frame)
+        tokenizer = processor.tokenizer.backend_tokenizer
+        return Answer(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
+
+    def widen(self) -> None:
+        """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
+        self.loaded.model.to(torch.bfloat16)
+        self.loaded = dataclasses.replace(self.loaded, precision=Precision.BF16)
+
+    def _place(self, plan: MemoryPlan) -> None:
+        """The token table where the plan wants it, then the encoders on the device.
+
+        In this order: what leaves makes room for what comes. What is in its place stays there.
+        """
+        table = self.loaded.model.get_input_embeddings()
+        table.to("cpu" if plan.host_token_table else self.loaded.device)
+        self._move_encoders(self.loaded.device)
+
+    def _move_encoders(self, device: torch.device) -> None:
+        inner = self.loaded.model.model
+        inner.acoustic_tokenizer_encoder.to(device)
+        inner.semantic_tokenizer_encoder.to(device)
+        inner.multi_modal_projector.to(device)
+
+
+def frame_of(tokenizer: Any) -> Frame | None:
+    """What a checkpoint's tokenizer makes of the format; None, and no proposals, if it differs."""
+    try:
+        return Frame(tokenizer)
+    except ValueError as error:
+        log.info("every token is decoded on its own: %s", error)
+        return None
+
+
+def context(options: TranscribeOptions) -> str:
+    """What the model is told beside the audio: the client's words, the language, how many speak."""
+    parts = [options.prompt] if options.prompt else []
+    if options.language != AUTO:
+        parts.append(f"Language: {options.language}")
+    if options.num_speakers is not None:
+        parts.append(f"Speakers: {options.num_speakers}")
+    return ". ".join(parts)
+
+
+def token_limit(seconds: float, options: TranscribeOptions) -> int:
+    """The longest answer to so much audio."""
+    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + FEWEST_TOKENS

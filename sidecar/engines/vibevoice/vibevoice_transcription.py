@@ -1,0 +1,341 @@
+"""Transcription of one recording by VibeVoice-ASR, and language detection of its text."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from sidecar import errors
+from sidecar.diarization.speaker_identification import Speakers, recognised
+from sidecar.engines.vibevoice.vibevoice_decoder import Decoding
+from sidecar.engines.vibevoice.vibevoice_generation import Answer, Pass, in_step, together
+from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, Model, NotFinite, token_limit
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    Stitching,
+    Voices,
+    Window,
+    Windows,
+    speech,
+    turns,
+)
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    AudioStream,
+    Cancelled,
+    Precision,
+    TranscribeOptions,
+    Watched,
+    Windowing,
+)
+from sidecar.transcripts.loop_guard import Sampling
+from sidecar.transcripts.speaker_turns import in_order_of_appearance
+from sidecar.transcripts.transcript import (
+    LOOP,
+    NON_SPEECH,
+    Event,
+    Finished,
+    Notice,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+from sidecar.transcripts.vibevoice_output import settled
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+
+SURE = 0.5
+"""The least probability. Of 92 short texts in 27 languages one came out wrong, at 0.38; the least
+sure of the right ones has 0.52."""
+FEWEST = 12
+"""Bytes of letters; under it even a wrong guess can be sure (`Fail again.`: Gaelic, 0.60)."""
+ENOUGH = 20_000
+"""Characters that are looked at: half an hour of talk."""
+
+
+def language_of(segments: Iterable[Segment]) -> str:
+    """ISO 639-1 code of the language most of the words are in; 'auto' if there is no telling.
+
+    What is no speech ([Music], a stretch left out) does not count. 'auto' also where the library
+    is not installed.
+    """
+    words = " ".join(one.text for one in segments if NON_SPEECH not in one.flags)
+    letters = "".join(filter(str.isalpha, words[:ENOUGH]))
+    identifier = _identifier()
+    if identifier is None or len(letters.encode(errors="replace")) < FEWEST:
+        return AUTO
+    language, probability = identifier.classify(words[:ENOUGH])
+    return language if probability >= SURE else AUTO
+
+
+@cache
+def _identifier() -> LanguageIdentifier | None:
+    """The library's model (its wheel has it), for languages that ISO 639-1 has."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        return None
+    whole = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    whole.set_languages([label for label in whole.labels if len(label) == 2])
+    return LanguageIdentifier(  # anew, for the whole one keeps the tables of all languages: 25 MB
+        whole.nb_ptc,
+        whole.nb_pc,
+        whole.nb_classes,
+        whole.tk_nextmove,
+        whole.tk_output,
+        norm_probs=True,
+        tk_row=whole.tk_row,
+    )
+
+
+log = logging.getLogger(__name__)
+
+NAME = "vibevoice"
+TOP_P = 0.95
+
+
+class _Stopped(Exception):
+    """The request was cancelled between two steps."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Hearing:
+    """A window on its way; ``places`` counts what was announced before each of its segments."""
+
+    window: Window
+    answer: Answer
+    ended: bool = False
+    places: list[int] = dataclasses.field(default_factory=lambda: [0])
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.window.samples) / SAMPLE_RATE
+
+
+class Transcription:
+    """The events of one request. Ends early, without `Finished`, once it is cancelled.
+
+    ``decoding`` is what it shares with others `in_company`, for graphs that serve them all.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+        decoding: Decoding | None = None,
+    ) -> None:
+        self._model = model
+        self._decoding = decoding
+        self._audio = audio
+        self._options = options
+        self._cancelled = cancelled
+        watched = Watched(audio, self._check)
+        self._windows = Windows(watched, SAMPLE_RATE, options.memory.window_s, speech)
+        self._voices = Voices(SAMPLE_RATE) if options.diarize else None
+        self._whole = Stitching(self._voices, remember=options.hears_voices)
+        self._notices: dict[str, Notice] = {}
+        self._announced = 0
+        self._settled = 0
+        self._done_s = 0.0
+
+    def events(self) -> Iterator[Event]:
+        """Run it."""
+        for _, event in in_company([self]):
+            if isinstance(event, errors.SidecarError):
+                raise event
+            yield event
+
+    def steps(self) -> Generator[Event | Pass, None, None]:
+        """Run it; whoever does gives it the passes of the decoder that it needs."""
+        with contextlib.suppress(_Stopped):
+            yield from self._events()
+
+    def _events(self) -> Iterator[Event | Pass]:
+        for windows in self._batches():
+            yield from self._batch(windows)
+        if self._cancelled():
+            return
+        done_s = self._windows.end_s
+        if self._options.windows is Windowing.PARALLEL and self._options.memory.together == 1:
+            self._note("windows_not_parallel", "The recording was heard in one window at a time.")
+        yield Progress(done_s, done_s)
+        options, segments = self._options, in_order_of_appearance(settled(self._whole.segments))
+        transcript = Transcript(
+            segments=tuple(segments),
+            language=options.language if options.language != AUTO else language_of(segments),
+            duration=done_s,
+            engine=NAME,
+            precision=self._model.loaded.precision.value,
+            diarized=options.diarize,
+            notices=tuple(self._notices.values()),
+        )
+        persons = self._voices.persons if self._voices is not None else {}
+        heard = Speakers(turns(self._whole.segments), persons) if persons else None
+        yield Finished(recognised(transcript, heard, options))
+
+    def _batches(self) -> Iterator[list[Window]]:
+        """The windows, as many at once as the plan says."""
+        batch: list[Window] = []
+        for window in self._windows:
+            together = self._options.memory.together
+            if together > 1:  # the samples are good only until the next window is asked for
+                window = dataclasses.replace(window, samples=window.samples.copy())
+            batch.append(window)
+            if len(batch) >= together:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _batch(self, windows: list[Window]) -> Iterator[Event | Pass]:
+        """Some windows; where memory runs out they come again, by the smaller plan."""
+        settled_before = self._settled
+        try:
+            yield from self._attempt(windows)
+        except torch.OutOfMemoryError as error:
+            if self._options.memory_fallback is None:
+                raise errors.GpuOutOfMemory() from None
+            log.warning("out of memory, again with the smaller plan: %s", error)
+            error.__traceback__ = None  # its frames hold the tensors that have to go first
+        else:
+            return
+        self._decoding = None
+        self._options = dataclasses.replace(
+            self._options, memory=self._options.memory_fallback, memory_fallback=None
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._note("smaller_memory_plan", "Memory ran out once; a smaller plan was used.")
+        if len(windows) == 1:
+            self._windows.again(self._options.memory.window_s)
+            return
+        for window in windows[self._settled - settled_before :]:
+            yield from self._batch([window])
+
+    def _attempt(self, windows: list[Window]) -> Iterator[Event | Pass]:
+        """Hear all, decode them in step; their events come in the order of the windows."""
+        hearings = self._heard(windows)
+        temperature = self._options.temperature
+        answers = [one.answer for one in hearings]
+        steps = in_step(
+            answers,
+            Sampling(temperature, TOP_P) if temperature else None,
+            [token_limit(one.duration_s, self._options) for one in hearings],
+            self._cancelled,
+        )
+        waiting = deque(hearings)
+        self._whole.begin(windows[0])
+        for step in steps:
+            if isinstance(step, Pass):
+                yield step
+                continue
+            number, index = step
+            hearing = hearings[number]
+            if index is None:
+                self._check()
+                hearing.ended = True
+            elif hearing is waiting[0]:
+                yield from self._closed(hearing, index)
+            while waiting and waiting[0].ended:
+                self._end(waiting.popleft())
+                if waiting:
+                    self._whole.begin(waiting[0].window)
+                    for earlier in range(len(waiting[0].answer.segments)):
+                        yield from self._closed(waiting[0], earlier)
+
+    def _heard(self, windows: list[Window]) -> list[_Hearing]:
+        """The windows' answers, begun."""
+        try:
+            decoding = self._decoding or self._model.decoding(self._options.memory)
+            return [
+                _Hearing(
+                    window,
+                    self._model.answer(window.samples, self._options, self._check, decoding),
+                )
+                for window in windows
+            ]
+        except NotFinite:
+            if self._model.loaded.precision is not Precision.FP16:
+                raise errors.EngineFailed("The model's numbers are not finite.") from None
+        self._model.widen()
+        self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
+        return self._heard(windows)
+
+    def _closed(self, hearing: _Hearing, index: int) -> Iterator[Event]:
+        """A segment of the window that is due; after a loop was cut, an index may come again."""
+        start_s = hearing.window.start_s
+        segment = self._whole.place(self._placed(hearing.answer.segments[index], start_s))
+        places = hearing.places
+        places[index + 1 :] = [places[index] + (segment is not None)]
+        if segment is not None:
+            yield SegmentReady(self._announced + places[index], segment)
+            yield self._progress(segment, start_s + hearing.duration_s)
+
+    def _end(self, hearing: _Hearing) -> None:
+        window, answer = hearing.window, hearing.answer
+        self._announced += hearing.places[-1]
+        self._settled += 1
+        self._whole.end(window, [self._placed(one, window.start_s) for one in answer.segments])
+        self._tell(answer)
+
+    def _progress(self, segment: Segment, known_s: float) -> Progress:
+        total = self._audio.total_s or known_s
+        self._done_s = min(max(self._done_s, segment.end), total)
+        return Progress(self._done_s, total)
+
+    def _placed(self, segment: Segment, offset_s: float) -> Segment:
+        """A segment on the recording's clock."""
+        return dataclasses.replace(
+            segment,
+            start=segment.start + offset_s,
+            end=segment.end + offset_s,
+            speaker=segment.speaker if self._options.diarize else None,
+        )
+
+    def _check(self) -> None:
+        if self._cancelled():
+            raise _Stopped
+
+    def _tell(self, answer: Answer) -> None:
+        """What the reader should know of how this window went."""
+        lost = [one for one in answer.segments if LOOP in one.flags]
+        if lost:
+            seconds = sum(one.end - one.start for one in lost)
+            self._note(
+                "loop_skipped",
+                f"The model repeated itself; {seconds:.0f} s were left out (flagged 'loop').",
+            )
+        elif answer.loops:
+            self._note("loop_recovered", "The model repeated itself and was brought back.")
+        if answer.truncated:
+            self._note("output_truncated", "The answer broke off; its whole segments are here.")
+
+    def _note(self, code: str, message: str) -> None:
+        self._notices[code] = Notice(code, message)
+
+
+def in_company(
+    transcriptions: Sequence[Transcription],
+) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+    """The events of several requests whose windows are decoded in step, each with its number.
+
+    Raises:
+        errors.DeviceLost: nothing in this process can use the device again.
+    """
+    try:
+        with torch.inference_mode():
+            yield from together([one.steps() for one in transcriptions])
+    except torch.AcceleratorError as error:
+        log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
+        raise errors.DeviceLost() from None

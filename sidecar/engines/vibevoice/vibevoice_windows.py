@@ -1,0 +1,434 @@
+"""Windows of a long recording, their speakers, and stitching.
+
+Each window's segments come with the model's own speakers, which mean nothing in the next window.
+
+Pauses are found and voices compared by the models of `sidecar.diarization`, on the CPU, once a
+window, over some seconds of audio, however long the window is.
+
+No torch in here: the benchmarks cut for another engine with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.audio import Block
+from sidecar.audio.loudness import quietest
+from sidecar.diarization.clustering import speech as stretches_of_speech
+from sidecar.diarization.speaker_identification import Voice
+from sidecar.diarization.speaker_models import (
+    RATE,
+    SpeakerEncoder,
+    Vector,
+    VoicesUnavailable,
+    load_models,
+)
+from sidecar.interfaces.engine_interface import AudioStream
+from sidecar.transcripts.speaker_turns import Turn, clearest_stretches, matched, together, within
+from sidecar.transcripts.transcript import NON_SPEECH, Segment
+
+Stretches = Sequence[tuple[float, float]]
+"""Where there is speech: (start, end) in seconds, in order."""
+Listen = Callable[[Block, int], Stretches]
+"""Finds them in samples, shape (samples,), at a rate."""
+
+OVERLAP_S = 10.0
+"""What two windows both hear: room for a sentence on either side of the border."""
+SEARCH_S = 120.0
+"""A border lies in the last so many seconds of a window."""
+LEAD_S = 3.0
+"""Sound before that, for the detector to get used to."""
+MIN_PAUSE_S = 0.2
+"""A shorter gap lies inside a word as often as between two."""
+_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of a recording, shape (samples,), that begins ``start_s`` into it.
+
+    What is said from ``border_s`` on is the next window's; None in the last one.
+    """
+
+    start_s: float
+    samples: Block
+    border_s: float | None
+
+
+class Windows:
+    """Iterate it: the windows of a recording at ``rate``, each at most ``window_s`` long.
+
+    Holds one window; its samples are good until the next is asked for. ``listen`` finds the speech
+    at a window's end; where it is None, or finds no pause, the border is where the sound is least.
+    """
+
+    def __init__(
+        self, audio: AudioStream, rate: int, window_s: float, listen: Listen | None = None
+    ) -> None:
+        self._blocks = iter(audio)
+        self._rate = rate
+        self._size = max(1, round(window_s * rate))
+        self._listen = listen
+        claimed = round((audio.total_s or 0.0) * rate) + rate
+        self._held = np.empty(min(self._size, claimed), np.float32)
+        self._count = 0
+        self._rest: Block = self._held[:0]
+        self._start = 0
+        self._used = 0
+
+    @property
+    def end_s(self) -> float:
+        """How long the recording is, as far as it was taken in."""
+        return (self._start + self._count) / self._rate
+
+    def again(self, window_s: float) -> None:
+        """The last window was too long: begin anew where it began, in windows of ``window_s``."""
+        self._used = 0
+        self._size = max(1, round(window_s * self._rate))
+
+    def __iter__(self) -> Iterator[Window]:
+        while True:
+            self._forget()
+            ended = not self._fill()
+            if not self._count:
+                return
+            last = ended and self._count <= self._size
+            samples = self._held[: min(self._count, self._size)]
+            border = None if last else self._border(samples)
+            self._used = self._count if border is None else border - self._overlap // 2
+            start_s = self._start / self._rate
+            yield Window(start_s, samples, border and start_s + border / self._rate)
+            if self._used == self._count and ended:
+                return
+
+    @property
+    def _overlap(self) -> int:
+        return min(round(OVERLAP_S * self._rate), self._size // 6)
+
+    def _forget(self) -> None:
+        """Let go of what lies before the next window."""
+        left = self._count - self._used
+        self._held[:left] = self._held[self._used : self._count]
+        self._start, self._count, self._used = self._start + self._used, left, 0
+
+    def _fill(self) -> bool:
+        """Take in what the window lacks; False if the recording ends with what is held."""
+        while self._count < self._size or not len(self._rest):
+            if not len(self._rest):
+                following = next(self._blocks, None)
+                if following is None:
+                    return False
+                self._rest = following
+            part = self._rest[: max(0, self._size - self._count)]
+            self._rest = self._rest[len(part) :]
+            needed = self._count + len(part)
+            if needed > len(self._held):
+                self._held = np.resize(self._held, max(needed, min(self._size, 2 * needed)))
+            self._held[self._count : needed] = part
+            self._count = needed
+        return True
+
+    def _border(self, samples: Block) -> int:
+        """Where to cut, in samples: late enough for a long window, early enough to overlap."""
+        end = len(samples) - self._overlap // 2
+        begin = end - min(round(SEARCH_S * self._rate), self._size // 4)
+        first = max(0, begin - round(LEAD_S * self._rate))
+        zone = (begin - first) / self._rate, (end - first) / self._rate
+        pause = None
+        if self._listen is not None:
+            pause = longest_pause(self._listen(samples[first:end], self._rate), *zone)
+        if pause is None:
+            return begin + quietest(samples[begin:end], self._rate, _PAUSE_S)
+        return first + round(pause * self._rate)
+
+
+def longest_pause(speech: Stretches, begin_s: float, end_s: float) -> float | None:
+    """The middle of the longest gap between ``begin_s`` and ``end_s``; None if there is none.
+
+    The latest of equally long ones; what reaches beyond counts as far as it lies inside.
+    """
+    gaps: list[tuple[float, float]] = []
+    at = begin_s
+    for start, end in sorted(speech):
+        gaps.append((at, min(start, end_s)))
+        at = max(at, end)
+    gaps.append((at, end_s))
+    best = max(gaps, key=lambda gap: (round(gap[1] - gap[0], 3), gap[1]))
+    return sum(best) / 2 if best[1] - best[0] >= MIN_PAUSE_S else None
+
+
+SAME_VOICE = 0.4
+"""What two voices need to be one: the cosine between them, and what they share in an overlap.
+
+Of 153480 pairs of LibriSpeech readers (`bench.windows --voices`) one in 250 reaches it with 3 s of
+each voice; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175, and none. In the
+conversations of the benchmark no two people are as much alike with 3 s or more.
+"""
+SHARED, SHARED_BESIDE = 0.8, 0.2
+"""What seconds count that two windows both hear and give to one person: where a voice was not heard
+half of them will do; beside the voices they tip the scales for a short one, and join no two that
+differ, since a window may give somebody's words to another."""
+SAME_SECONDS_S = 1.0
+"""Speech in the overlap that two windows must give to the same person to count as a sign."""
+
+HALF, WHOLE = 0.5, 0.9
+"""A segment of which the last window said so much is not said again; one of which the next window
+says so much in a longer one gives way to it."""
+
+
+class Listener(Protocol):
+    """Tells voices from one another, and remembers those of persons; a voice is its own affair."""
+
+    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, Any]:
+        """The voice of each label of a window; labels of which there is too little are missing."""
+
+    def likenesses(self, voices: Mapping[int, Any]) -> Mapping[tuple[int, int], float]:
+        """From -1 to 1, for each pair of a person that is remembered and a label."""
+
+    def remember(self, voices: Mapping[int, Any], persons: Mapping[int, int]) -> None:
+        """Keep the voices of a window; ``persons``: who each label is."""
+
+
+class Stitching:
+    """The transcript as it grows, window by window: `begin`, `place` as they come, `end`.
+
+    ``segments`` are settled, their speakers persons from 0. All times are the recording's.
+    ``remember``: the listener is to know everybody at the end, and not only who has to be linked.
+    """
+
+    def __init__(self, listener: Listener | None, *, remember: bool = False) -> None:
+        self.segments: list[Segment] = []
+        self._listener = listener
+        self._remember = remember
+        self._heard: list[Segment] = []
+        self._held: list[Segment] = []
+        self._persons = 0
+        self._seen: dict[int, int] = {}
+        self._tail: list[Segment] = []
+        self._border_s: float | None = None
+
+    def begin(self, window: Window) -> None:
+        """What comes next are segments of this window."""
+        self._border_s = window.border_s
+        self._seen = {}
+        self._tail = [one for one in self.segments if one.end > window.start_s]
+
+    def place(self, segment: Segment) -> Segment | None:
+        """A segment as it is now, with a speaker's number that may be revised; None if it is said.
+
+        Behind the border the next window will say it, before the window the last one did.
+        """
+        if not self._is_ours(segment) or self._is_said(segment):
+            return None
+        if segment.speaker is None:
+            return segment
+        person = self._seen.setdefault(segment.speaker, self._persons + len(self._seen))
+        return replace(segment, speaker=person)
+
+    def end(self, window: Window, segments: Sequence[Segment]) -> None:
+        """All the segments of the window: settle who is who, and what stays."""
+        persons = self._link(window, segments)
+        heard = [
+            one if one.speaker is None else replace(one, speaker=persons[one.speaker])
+            for one in segments
+        ]
+        new = [one for one in heard if not self._is_said(one)]
+        kept = [one for one in new if self._is_ours(one)]
+        held = [one for one in new if not self._is_ours(one)]
+        known = [*self._tail, *kept, *held]
+        missed = [one for one in self._held if covered(one, known) < HALF]
+        again = {id(one) for one in self._tail if covered(one, kept) >= WHOLE}
+        self.segments = [one for one in self.segments if id(one) not in again] + missed + kept
+        self._heard, self._held = heard, held
+
+    def _is_ours(self, segment: Segment) -> bool:
+        return self._border_s is None or (segment.start + segment.end) / 2 < self._border_s
+
+    def _is_said(self, segment: Segment) -> bool:
+        return covered(segment, self._tail) >= HALF
+
+    def _link(self, window: Window, segments: Sequence[Segment]) -> dict[int, int]:
+        """Which person each of the window's speakers is; the new ones in order of appearance."""
+        labels = {one.speaker: None for one in segments if one.speaker is not None}
+        first, last = window.start_s == 0, window.border_s is None
+        voices: Mapping[int, Any] = {}
+        needed = self._remember or not (first and last)
+        if self._listener is not None and labels and needed:
+            voices = self._listener.hear(window.samples, turns(segments, window.start_s))
+        persons = {} if first else matched(self._signs(window, segments, voices), SAME_VOICE)
+        for label in labels:
+            if label not in persons:
+                persons[label] = self._persons
+                self._persons += 1
+        if self._listener is not None and voices and (self._remember or not last):
+            self._listener.remember(voices, persons)
+        return persons
+
+    def _signs(
+        self, window: Window, segments: Sequence[Segment], voices: Mapping[int, Any]
+    ) -> dict[tuple[int, int], float]:
+        """By what both windows heard, and by voice."""
+        both = window.start_s, max((one.end for one in self._heard), default=0.0)
+        before, after = turns(self._heard), turns(segments)
+        shared = together(within(before, *both), within(after, *both), SAME_SECONDS_S)
+        alike: Mapping[tuple[int, int], float] = {}
+        if self._listener is not None and voices:
+            alike = self._listener.likenesses(voices)
+        signs = dict(alike)
+        for pair, share in shared.items():
+            signs[pair] = alike[pair] + SHARED_BESIDE * share if pair in alike else SHARED * share
+        return signs
+
+
+def turns(segments: Iterable[Segment], start_s: float = 0.0) -> list[Turn]:
+    """Who speaks when, in seconds from ``start_s``; segments without a speaker are left out."""
+    return [
+        Turn(one.start - start_s, one.end - start_s, one.speaker)
+        for one in segments
+        if one.speaker is not None
+    ]
+
+
+def covered(segment: Segment, others: Iterable[Segment]) -> float:
+    """Which part of a segment's time others have, from 0 to 1; a tag does not cover words."""
+    spans = sorted(
+        (other.start, other.end)
+        for other in others
+        if NON_SPEECH not in other.flags or NON_SPEECH in segment.flags
+    )
+    if segment.end <= segment.start:
+        return float(any(start <= segment.start <= end for start, end in spans))
+    at, shared = segment.start, 0.0
+    for start, end in spans:
+        shared += max(0.0, min(end, segment.end) - max(start, at))
+        at = max(at, end)
+    return shared / (segment.end - segment.start)
+
+
+log = logging.getLogger(__name__)
+
+PIECE_S = 4.0
+"""What one vector is made of, at the most: so little that a voice is several of them. If the model
+gave a speaker some words of another's, most of the pieces are still right."""
+PIECES = 6
+"""Of each voice in a window, the clearest. More of them hardly change it."""
+LEAST_S = 1.5
+"""Shorter stretches are put together to so much. A voice of which there is less is not compared:
+with 1.5 s of each, one person in seven is not known again (`SAME_VOICE`)."""
+STRETCH_S = 0.5
+"""A shorter stretch is left out: the model's times are not that exact."""
+KIN = 0.35
+"""The cosine between two pieces of one voice; under it one of them is taken for somebody else's."""
+
+
+def speech(samples: Block, rate: int) -> list[tuple[float, float]]:
+    """Where there is speech, (start, end) in seconds; nothing if the models are not here."""
+    try:
+        models = load_models()
+    except VoicesUnavailable as error:
+        log.warning("windows are cut without listening for pauses: %s", error)
+        return []
+    return stretches_of_speech(models, at_rate(samples, rate))
+
+
+class Voices:
+    """The voices of the persons in a recording at ``rate``.
+
+    A person is the mean of what was heard of them, each second weighing the same, so that it gets
+    surer with every window. Nothing is loaded before two windows are to be compared; without the
+    encoder no voice is heard, which is logged once, and the windows' overlap alone links them.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._known: dict[int, Vector] = {}
+        self._seconds: dict[int, float] = {}
+
+    @property
+    def persons(self) -> Mapping[int, Voice]:
+        """What everybody that is remembered sounds like."""
+        return {
+            person: Voice(heard / np.linalg.norm(heard), self._seconds[person])
+            for person, heard in self._known.items()
+        }
+
+    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, Voice]:
+        """The voice of each label of a window, where there is enough of it.
+
+        ``samples``: the window, shape (samples,); the times of ``turns`` are in it.
+        """
+        found: dict[int, Voice] = {}
+        for label in {turn.label: None for turn in turns}:
+            stretches = clearest_stretches(turns, label, PIECE_S, STRETCH_S)
+            pieces = self._pieces(samples, stretches)
+            if pieces and self._encoder is not None:
+                seconds = [len(piece) / self._rate for piece in pieces]
+                vectors = [self._encoder.vector(at_rate(piece, self._rate)) for piece in pieces]
+                found[label] = agreed(np.stack(vectors), np.array(seconds, np.float32))
+        return found
+
+    def _pieces(self, samples: Block, stretches: Sequence[tuple[float, float]]) -> list[Block]:
+        """The sound of `PIECES` stretches; short ones are put together."""
+        pieces: list[Block] = []
+        held = samples[:0]
+        for start, end in stretches:
+            first, last = round(max(0.0, start) * self._rate), round(end * self._rate)
+            held = np.concatenate([held, samples[first:last]])
+            if len(held) >= LEAST_S * self._rate:
+                pieces.append(held)
+                held = samples[:0]
+            if len(pieces) == PIECES:
+                break
+        return pieces
+
+    def likenesses(self, voices: Mapping[int, Voice]) -> Mapping[tuple[int, int], float]:
+        """The cosine, from -1 to 1, for each pair of a remembered person and a label."""
+        return {
+            (person, label): float(known @ voice.vector / np.linalg.norm(known))
+            for person, known in self._known.items()
+            for label, voice in voices.items()
+        }
+
+    def remember(self, voices: Mapping[int, Voice], persons: Mapping[int, int]) -> None:
+        """Keep a window's voices; ``persons``: who each label is."""
+        for label, voice in voices.items():
+            heard = voice.vector * voice.seconds
+            self._known[persons[label]] = self._known.get(persons[label], 0.0) + heard
+            self._seconds[persons[label]] = self._seconds.get(persons[label], 0.0) + voice.seconds
+
+    @cached_property
+    def _encoder(self) -> SpeakerEncoder | None:
+        try:
+            return SpeakerEncoder()
+        except VoicesUnavailable as error:
+            log.warning("speakers are linked by what two windows both hear alone: %s", error)
+            return None
+
+
+def agreed(vectors: npt.NDArray[np.float32], seconds: npt.NDArray[np.float32]) -> Voice:
+    """The voice that most of the ``seconds`` agree on, of pieces of what is said to be one.
+
+    ``vectors``: shape (pieces, size), each of length 1.
+    """
+    alike = vectors @ vectors.T
+    middle = int((alike @ seconds).argmax())
+    kin = alike[middle] >= KIN
+    mean = seconds[kin] @ vectors[kin]
+    return Voice(mean / np.linalg.norm(mean), float(seconds[kin].sum()))
+
+
+def at_rate(samples: Block, rate: int) -> Block:
+    """The samples at the rate that both listen at."""
+    if rate == RATE:
+        return samples
+    import soxr
+
+    resampled: Block = soxr.resample(samples, rate, RATE)
+    return resampled

@@ -1,0 +1,322 @@
+"""Loaded Whisper model: device choice, hallucination guard.
+
+What faster-whisper has in parts is used in parts: features, prompt, word times. Its own loop over a
+recording wants all of it in memory, and cannot be left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.checkpoints.whisper_checkpoints import model_name
+from sidecar.concurrency import usable_cores
+from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
+from sidecar.transcripts.loop_guard import FEW_TOKENS, MIN_REPEATED_TOKENS, RepeatedTokens, overfull
+from sidecar.transcripts.transcript import Word
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
+
+
+TEMPERATURES = (0.2, 0.4, 0.6)
+"""What a stuck window is tried again with; the first of those that Whisper's authors use."""
+NO_SPEECH = 0.6
+UNSURE = -1.0
+"""Above the one there is likely no speech, below the other the words are unlikely (mean log
+probability of a token); both together: there is none. Whisper's authors' figures, too."""
+
+
+def is_silence(no_speech: float, log_probability: float) -> bool:
+    """Whether the words are made up over silence."""
+    return no_speech > NO_SPEECH and log_probability < UNSURE
+
+
+def sound_tokens(tokens: Sequence[int], text: str, seconds: float, *, ended: bool) -> int | None:
+    """How many tokens to keep of an answer that is stuck; None where it is not.
+
+    ``text``: what the tokens say. ``seconds``: of the window. ``ended``: the model found an end.
+    The first copy of what is repeated is kept.
+    """
+    if ended and not overfull(len(text), seconds):
+        return None
+    seen = RepeatedTokens()
+    for token in tokens:
+        seen.add(token)
+    if seen.repeated >= MIN_REPEATED_TOKENS:
+        return len(tokens) - seen.repeated + seen.period
+    return 0 if seen.different <= FEW_TOKENS else None
+
+
+COMPUTE_TYPES = {
+    Precision.INT8: "int8",
+    Precision.FP16: "float16",
+    Precision.FP32: "float32",
+}
+"""Our precisions as CTranslate2 calls them; what is int8 on a GPU has activations of 16 bit."""
+ON_GPU = {**COMPUTE_TYPES, Precision.INT8: "int8_float16"}
+MOST_THREADS = 8
+"""More gain little: decoding is bound by memory."""
+
+
+def device_of(wanted: str, gpus: int) -> str:
+    """'cuda' or 'cpu'.
+
+    Raises:
+        errors.ModelLoadFailed: a GPU is wanted, and there is none.
+    """
+    if wanted == "cuda" and not gpus:
+        raise errors.ModelLoadFailed(
+            "CTranslate2 finds no NVIDIA GPU.", hint="Set VIBEVOICE_DEVICE to 'auto' or 'cpu'."
+        )
+    return "cuda" if gpus and wanted in (AUTO, "cuda") else "cpu"
+
+
+def arithmetic(precision: Precision, device: str, supported: Set[str]) -> tuple[Precision, str]:
+    """The precision that is used, and CTranslate2's name for it.
+
+    ``supported``: what the device can. fp32 takes the place of what it cannot: every one has it.
+    """
+    names = ON_GPU if device == "cuda" else COMPUTE_TYPES
+    wanted = Precision.INT8 if precision not in names else precision
+    name = names[wanted]
+    return (wanted, name) if name in supported else (Precision.FP32, "float32")
+
+
+def workers(device: str) -> int:
+    """Windows that are recognised at once, live, each on a thread of its own: one for each core
+    to use; a GPU is kept busy by two."""
+    return usable_cores() if device == "cpu" else 2
+
+
+def threads() -> int:
+    """Of the CPU: half of its cores, so that the desktop and the voices have the rest.
+
+    ``OMP_NUM_THREADS`` overrules it.
+    """
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    if named.isdigit() and int(named):
+        return int(named)
+    return max(1, min(MOST_THREADS, (os.cpu_count() or 2) // 2))
+
+
+SAMPLE_RATE = 16_000
+BEAMS = 5
+"""As many hypotheses are followed; Whisper's authors and faster-whisper have the same."""
+POSITIONS = 448
+"""Of the decoder, prompt included."""
+SHOWN, LEAST = 3000, 104
+"""Frames, a hundred a second: of half a minute, and of the shortest window that the encoder takes
+(101 are too many for nothing)."""
+SURE = 0.5
+"""A language that is less likely is not taken for heard."""
+SEED = 0
+_BEFORE, _BEHIND = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How windows are to be heard: ``language`` is a code of Whisper's, None to find it out.
+
+    ``beams``: hypotheses that are followed. ``retries``: what is stuck is tried again by chance.
+    ``timed``: words with their times, which costs as much again; without it there is only the
+    text. ``padded``: to the half minute that the model was trained on; a shorter window costs the
+    encoder less, and nobody has trained it.
+    """
+
+    language: str | None
+    prompt: str = ""
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    translate: bool = False
+    beams: int = BEAMS
+    retries: bool = True
+    timed: bool = True
+    padded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a window says; times of words in seconds from its begin, text with the space before.
+
+    ``language``: None where nothing is said. ``tokens``: how many were written. ``truncated``: by
+    the limit of tokens. ``lost_s``: from where on the model was stuck, None where it was not.
+    ``retried``: it was, and was brought back. ``text``: all of it.
+    """
+
+    words: tuple[Word, ...]
+    language: str | None
+    sure: bool = True
+    tokens: int = 0
+    truncated: bool = False
+    lost_s: float | None = None
+    retried: bool = False
+    text: str = ""
+
+
+class Model:
+    """Not for two threads at once where anything falls by chance: the seed is one for all."""
+
+    def __init__(self, whisper: WhisperModel, precision: Precision, name: str) -> None:
+        self._whisper = whisper
+        self.precision = precision
+        self.name = name
+        self.on_gpu = whisper.model.device == "cuda"
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether it knows other languages than English."""
+        return bool(self._whisper.model.is_multilingual)
+
+    def hear(self, samples: Block, wish: Wish, before: str | None = None) -> Heard:
+        """A window of at most 30 s at 16 kHz, shape (samples,).
+
+        ``before``: the language heard before, for where it is not clear.
+        """
+        import ctranslate2
+        from faster_whisper.audio import pad_or_trim
+        from faster_whisper.tokenizer import Tokenizer
+
+        if wish.retries or wish.temperature:
+            ctranslate2.set_random_seed(SEED)  # the same recording gets the same words
+        whisper, seconds = self._whisper, len(samples) / SAMPLE_RATE
+        features = whisper.feature_extractor(samples)[..., :-1]
+        frames = features.shape[-1]
+        encoded = whisper.encode(pad_or_trim(features, SHOWN if wish.padded else _shortest(frames)))
+        language, sure = self._language(encoded, wish, before)
+        if not self.knows(language):
+            raise errors.LanguageUnsupported(
+                f"This Whisper model does not know the language '{language}'.",
+                hint="large-v3 and large-v3-turbo know most: vibevoice-asr pull whisper:large-v3",
+            )
+        task = "translate" if wish.translate else "transcribe"
+        tokenizer = Tokenizer(whisper.hf_tokenizer, self.multilingual, task=task, language=language)
+        prompt = whisper.get_prompt(
+            tokenizer, [], without_timestamps=True, hotwords=wish.prompt or None
+        )
+        room = min(POSITIONS // 2, POSITIONS - len(prompt))
+        limit = room if wish.max_tokens is None else max(1, min(room, wish.max_tokens))
+        more = TEMPERATURES if wish.retries else ()
+        ladder = [wish.temperature, *(one for one in more if one > wish.temperature)]
+        tokens: list[int] = []
+        kept: int | None = None
+        ended, tried = False, 0
+        for temperature in ladder:
+            answer = self._answer(encoded, prompt, tokenizer, temperature, limit, wish.beams)
+            tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
+            if is_silence(answer.no_speech_prob, answer.scores[0] * count / (count + 1)):
+                return Heard((), None, tokens=count)
+            ended = count < limit
+            cut_short = wish.max_tokens is not None and limit < room
+            kept = sound_tokens(tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short)
+            if kept is None:
+                break
+            tried += 1
+        sound = tokens if kept is None else tokens[:kept]
+        words = self._words(sound, tokenizer, encoded, frames) if wish.timed else ()
+        lost_s = None if kept is None else (words[-1].end if words else 0.0)
+        return Heard(
+            words,
+            language,
+            sure,
+            len(tokens),
+            kept is None and not ended,
+            lost_s,
+            kept is None and tried > 0,
+            tokenizer.decode(sound).strip(),
+        )
+
+    def knows(self, language: str) -> bool:
+        """Whether there is a token for a code of Whisper's."""
+        return self._whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
+
+    def _language(self, encoded: Any, wish: Wish, before: str | None) -> tuple[str, bool]:
+        if not self.multilingual:
+            return "en", True
+        if wish.language is not None:
+            return wish.language, True
+        token, likely = self._whisper.model.detect_language(encoded)[0][0]
+        if likely < SURE and before is not None:
+            return before, False
+        return token[2:-2], likely >= SURE
+
+    def _answer(
+        self,
+        encoded: Any,
+        prompt: list[int],
+        tokenizer: Tokenizer,
+        temperature: float,
+        limit: int,
+        beams: int,
+    ) -> Any:
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        how: dict[str, Any] = {"beam_size": beams}
+        if temperature:
+            how = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}
+        return self._whisper.model.generate(
+            encoded,
+            [prompt],
+            # It writes half of this, or what the prompt leaves of it.
+            max_length=max(2 * limit, len(prompt) + limit),
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+            **how,
+        )[0]
+
+    def _words(
+        self, tokens: Sequence[int], tokenizer: Tokenizer, encoded: Any, frames: int
+    ) -> tuple[Word, ...]:
+        if not tokens:
+            return ()
+        said: list[dict[str, Any]] = [
+            {"seek": 0, "start": 0.0, "end": frames / 100, "tokens": list(tokens)}
+        ]
+        self._whisper.add_word_timestamps(
+            [said], tokenizer, encoded, frames, _BEFORE, _BEHIND, last_speech_timestamp=0.0
+        )
+        return tuple(
+            Word(float(word["start"]), float(word["end"]), word["word"])
+            for word in said[0]["words"]
+        )
+
+
+def _shortest(frames: int) -> int:
+    """The length of a window for so many frames; the encoder halves it."""
+    return min(SHOWN, max(LEAST, frames + frames % 2))
+
+
+def load(options: LoadOptions) -> Model:
+    """Read a folder of CTranslate2's onto its device.
+
+    Raises:
+        errors.ModelLoadFailed: it is no good, or does not fit.
+    """
+    import ctranslate2
+    from faster_whisper import WhisperModel
+
+    assert options.checkpoint is not None
+    folder = Path(options.checkpoint)
+    device = device_of(options.device, ctranslate2.get_cuda_device_count())
+    precision, name = arithmetic(
+        options.precision, device, ctranslate2.get_supported_compute_types(device)
+    )
+    try:
+        whisper = WhisperModel(
+            str(folder),
+            device=device,
+            compute_type=name,
+            cpu_threads=1 if options.live else threads(),
+            num_workers=workers(device) if options.live else 1,
+            local_files_only=True,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise errors.ModelLoadFailed(f"The Whisper model does not load: {error}.") from None
+    return Model(whisper, precision, model_name(folder))

@@ -1,0 +1,417 @@
+"""Transcription of one recording by Whisper: windows, words, segments.
+
+The model hears thirty seconds, and padding costs as much as sound: so a window is filled with
+several stretches where they are short. A silence of a second stays in, of a longer one what is next
+to speech.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from math import inf
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.audio.loudness import RecentAudio, quietest
+from sidecar.diarization.background_diarization import ASKED_S, Follower, followed
+from sidecar.diarization.speaker_identification import recognised_by
+from sidecar.diarization.word_attribution import attributed
+from sidecar.engines.whisper.whisper_model import SAMPLE_RATE, Heard, Model, Wish
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    AudioStream,
+    Cancelled,
+    TranscribeOptions,
+    Windowing,
+)
+from sidecar.transcripts.speaker_turns import Turn, in_order_of_appearance
+from sidecar.transcripts.transcript import (
+    BY_ATTENTION,
+    LOOP,
+    NON_SPEECH,
+    UNINTELLIGIBLE,
+    Event,
+    Finished,
+    Notice,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+    Word,
+)
+
+WINDOW_S = 30.0
+"""What the model was trained on."""
+FILLED_S = 27.0
+"""A window with so much in it ends before a stretch that has no room; one with less takes a part
+of it."""
+SEARCH_S = 4.0
+"""Where a stretch has to be cut, this is in the last so many seconds that have room."""
+CONTEXT_S = 0.3
+"""Of the silence around speech is heard with it."""
+KEPT_S = 1.0
+"""A shorter silence is heard in whole."""
+SETTLED_S = 0.5
+"""A stretch that ended so long ago has ended."""
+
+Span = tuple[float, float]
+Cut = Callable[[float, float], float]
+"""The best place to cut between two times; seconds from the start of the recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Pieces of a recording that are heard at once, one after the other; ``end_s`` is where it
+    stands when they are."""
+
+    pieces: tuple[Span, ...]
+    end_s: float
+
+    @property
+    def length_s(self) -> float:
+        """Of all pieces."""
+        return sum(end - start for start, end in self.pieces)
+
+    def placed(self, start: float, end: float) -> Span:
+        """A span of the window on the recording's clock, inside the piece that has its middle."""
+        middle, passed = (start + end) / 2, 0.0
+        for number, (begin, stop) in enumerate(self.pieces):
+            if middle < passed + stop - begin or number == len(self.pieces) - 1:
+                shift = begin - passed
+                return min(max(start + shift, begin), stop), min(max(end + shift, begin), stop)
+            passed += stop - begin
+        return start, end
+
+
+class Packing:
+    """Give it what is known of a recording, take the windows that are full."""
+
+    def __init__(self, cut: Cut) -> None:
+        self._cut = cut
+        self.done_s = 0.0
+        """All before is in a window, or nobody speaks there."""
+        self.needed_s = 0.0
+        """No later window reaches back beyond this."""
+
+    def take(self, turns: Iterable[Turn], heard_s: float) -> list[Window]:
+        """The windows that will not change any more; of all that is left where ``heard_s`` is
+        infinite. Where somebody speaks is final up to there."""
+        stretches = [
+            (max(start, self.done_s), min(end, heard_s))
+            for start, end in stretches_of(turns)
+            if end > self.done_s and start < heard_s
+        ]
+        found: list[Window] = []
+        while (window := self._next(stretches, heard_s)) is not None:
+            found.append(window)
+            self.done_s = window.end_s
+            stretches = [(max(start, window.end_s), end) for start, end in stretches]
+            stretches = [(start, end) for start, end in stretches if end - start > 0]
+        first = stretches[0][0] if stretches else heard_s
+        self.needed_s = max(0.0, min(first, heard_s) - CONTEXT_S)
+        return found
+
+    def _next(self, stretches: Sequence[Span], heard_s: float) -> Window | None:
+        taken: list[Span] = []
+        for number, (start, end) in enumerate(stretches):
+            pieces = self._pieces([*taken, (start, end)], stretches[number + 1 :])
+            if _length(pieces) <= WINDOW_S:
+                if end + SETTLED_S > heard_s:
+                    return None
+                taken.append((start, end))
+                continue
+            if taken and _length(self._pieces(taken, stretches[number:])) >= FILLED_S:
+                break
+            # What the stretch may have of the window, with the silence before it.
+            room = WINDOW_S - (_length(pieces) - (end - start)) - CONTEXT_S
+            if room < SEARCH_S:
+                break
+            cut = self._cut(start + max(room - SEARCH_S, room / 2), start + room)
+            return Window(tuple(self._pieces([*taken, (start, cut)], [(cut, end)])), cut)
+        else:
+            if heard_s != float("inf"):
+                return None
+        if not taken:
+            return None
+        rest = stretches[len(taken) :]
+        return Window(tuple(self._pieces(taken, rest)), taken[-1][1])
+
+    def _pieces(self, taken: Sequence[Span], rest: Sequence[Span]) -> list[Span]:
+        """The stretches with some silence around them; no silence belongs to two windows."""
+        found: list[Span] = []
+        before = self.done_s
+        for number, (start, end) in enumerate(taken):
+            later = [*taken[number + 1 :], *rest][:1]
+            after = later[0][0] if later else end + 2 * CONTEXT_S
+            begin = max(start - CONTEXT_S, 0.0, (before + start) / 2 if before else 0.0)
+            if start == self.done_s:
+                begin = start
+            stop = min(end + CONTEXT_S, (end + after) / 2)
+            if found and start - before <= KEPT_S:
+                found[-1] = found[-1][0], stop
+            else:
+                found.append((begin, stop))
+            before = end
+        return found
+
+
+def stretches_of(turns: Iterable[Turn]) -> list[Span]:
+    """Where anybody speaks, in order."""
+    found: list[Span] = []
+    for turn in sorted(turns, key=lambda turn: turn.start):
+        if found and turn.start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], turn.end)
+        else:
+            found.append((turn.start, turn.end))
+    return found
+
+
+def _length(pieces: Iterable[Span]) -> float:
+    return sum(end - start for start, end in pieces)
+
+
+PAUSE_S = 0.7
+"""Who is silent for so long begins another segment (`diarization.word_attribution.JOIN_S`)."""
+SENTENCE_S = 5.0
+"""A segment of so many seconds ends with its sentence."""
+LONGEST_S = 12.0
+_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
+
+
+def placed(words: Iterable[Word], window: Window) -> list[Word]:
+    """Words of a window on the recording's clock; their text keeps the space before it."""
+    found: list[Word] = []
+    for word in words:
+        start, end = window.placed(word.start, word.end)
+        if found:  # an alignment that goes back at the border of two pieces
+            start = max(start, found[-1].start)
+        found.append(Word(round(start, 2), round(max(start, end), 2), word.text))
+    return found
+
+
+def segments_of(words: Sequence[Word]) -> list[Segment]:
+    """The words as segments, nobody's yet."""
+    found: list[Segment] = []
+    held: list[Word] = []
+    for word in words:
+        if held and _ends(held, word):
+            found.append(_segment(held))
+            held = []
+        held.append(word)
+    if held:
+        found.append(_segment(held))
+    return [segment for segment in found if segment.text]
+
+
+def _ends(held: Sequence[Word], word: Word) -> bool:
+    if word.start - held[-1].end >= PAUSE_S or word.end - held[0].start > LONGEST_S:
+        return True
+    closed = held[-1].text.rstrip(" \"'”’»)").endswith(_ENDS)
+    return closed and held[-1].end - held[0].start >= SENTENCE_S
+
+
+def _segment(words: Sequence[Word]) -> Segment:
+    text = "".join(word.text for word in words).strip()
+    said = tuple(Word(word.start, word.end, word.text.strip()) for word in words)
+    return Segment(
+        words[0].start, max(word.end for word in words), text, words=said, words_by=BY_ATTENTION
+    )
+
+
+NAME = "whisper"
+_STEP = SAMPLE_RATE
+_PAUSE_S = 0.1
+
+
+class Everything:
+    """A follower for where nobody tells speech from silence: all of it is speech."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+
+    @property
+    def told_s(self) -> float:
+        """All that was fed."""
+        return self._samples / SAMPLE_RATE
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """One, from the begin to here."""
+        return [Turn(0.0, self.told_s, 0)]
+
+    def feed(self, block: Block) -> None:
+        """More of the recording."""
+        self._samples += len(block)
+
+    def finish(self) -> None:
+        """It is over."""
+
+
+class Transcription:
+    """The events of one request. Ends early, without `Finished`, once it is cancelled.
+
+    ``thread``: where the model works, one window at a time. Nothing can stop CTranslate2 within a
+    window: who is cancelled leaves it to itself, and who comes next waits for it to end.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        thread: ThreadPoolExecutor,
+        follower: Follower,
+        source: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> None:
+        self._model = model
+        self._thread = thread
+        self._follower = follower
+        self._source = source
+        self._options = options
+        self._cancelled = cancelled
+        self._audio = RecentAudio(SAMPLE_RATE)
+        self._packing = Packing(self._quiet)
+        self._diarize = options.diarize and not isinstance(follower, Everything)
+        self._segments: list[Segment] = []
+        self._ready = 0
+        self._languages: Counter[str] = Counter()
+        self._last: str | None = None
+        self._tokens = 0
+        self._done_s = 0.0
+        self._notices: dict[str, Notice] = {}
+        self._lost_s = 0.0
+
+    def events(self) -> Iterator[Event]:
+        """Run it."""
+        seen: Sequence[Turn] | None = None
+        for heard in followed(self._follower, self._blocks(), cancelled=self._cancelled):
+            if self._cancelled():
+                return
+            if heard.turns is seen and heard.told_s != inf:
+                continue
+            seen = heard.turns
+            for window in self._packing.take(heard.turns, heard.told_s):
+                if (said := self._hear(window)) is None:
+                    return
+                yield from self._said(window, said, heard.turns)
+            self._audio.forget(self._packing.needed_s)
+        if self._cancelled():
+            return
+        yield Progress(self._audio.end_s, self._audio.end_s)
+        yield Finished(recognised_by(self._follower, self._transcript(), self._options))
+
+    def _blocks(self) -> Iterator[tuple[float, Block]]:
+        for block in self._source:
+            for start in range(0, len(block), _STEP):
+                if self._cancelled():
+                    return
+                piece = block[start : start + _STEP]
+                self._audio.append(piece)
+                yield self._audio.end_s, piece
+
+    def _quiet(self, start: float, end: float) -> float:
+        sound = self._audio.between(start, end)
+        return start + quietest(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+
+    def _hear(self, window: Window) -> Heard | None:
+        """What a window says; None once it is cancelled."""
+        import numpy as np
+
+        left = self._options.max_tokens
+        if left is not None:
+            left -= self._tokens
+            if left <= 0:
+                return Heard((), None, truncated=True)
+        samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
+        language = self._options.language.split("-")[0].lower()
+        wish = Wish(
+            None if language == AUTO else language,
+            self._options.prompt,
+            self._options.temperature,
+            left,
+            self._options.translate,
+        )
+        hearing: Future[Heard] = self._thread.submit(self._model.hear, samples, wish, self._last)
+        while not self._cancelled():
+            if wait([hearing], ASKED_S).done:
+                return _result(hearing)
+        hearing.cancel()
+        return None
+
+    def _said(self, window: Window, said: Heard, turns: Sequence[Turn]) -> Iterator[Event]:
+        """Take in what a window says."""
+        self._tokens += said.tokens
+        self._tell(said)
+        words = placed(said.words, window)
+        found = segments_of(words)
+        if said.language is not None and words:
+            self._languages[said.language] += round(100 * window.length_s)
+            self._last = said.language if said.sure else self._last
+        if said.lost_s is not None:
+            start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
+            self._lost_s += max(0.0, end - start)
+            found.append(Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH, LOOP)))
+            message = (
+                f"The model repeated itself; {self._lost_s:.0f} s were left out (flagged 'loop')."
+            )
+            self._notices["loop_skipped"] = Notice("loop_skipped", message)
+        self._segments += found
+        for segment in self._given(found, turns):
+            yield SegmentReady(self._ready, segment)
+            self._ready += 1
+            yield self._progress(segment.end)
+        yield self._progress(window.end_s)
+
+    def _given(self, segments: Sequence[Segment], turns: Sequence[Turn]) -> Sequence[Segment]:
+        return attributed(segments, turns) if self._diarize else segments
+
+    def _progress(self, done_s: float) -> Progress:
+        self._done_s = max(self._done_s, done_s)
+        total = self._source.total_s
+        return Progress(self._done_s, None if total is None else max(total, self._done_s))
+
+    def _tell(self, said: Heard) -> None:
+        if said.retried:
+            message = "The model repeated itself and was brought back."
+            self._notices["loop_recovered"] = Notice("loop_recovered", message)
+        if said.truncated:
+            message = "The answer broke off at the limit of tokens."
+            self._notices["output_truncated"] = Notice("output_truncated", message)
+
+    def _transcript(self) -> Transcript:
+        segments = self._given(self._segments, self._follower.turns)
+        given = self._options.language
+        heard = self._languages.most_common()
+        language = given if given != AUTO else (heard[0][0] if heard else AUTO)
+        if len(heard) > 1:
+            parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
+            message = f"Several languages were heard: {parts}."
+            self._notices["several_languages"] = Notice("several_languages", message)
+        if self._options.windows is Windowing.PARALLEL:
+            message = "The recording was heard in one window at a time."
+            self._notices["windows_not_parallel"] = Notice("windows_not_parallel", message)
+        if self._options.diarize and not self._diarize:
+            message = "The models that tell voices apart are not here."
+            self._notices["speakers_unavailable"] = Notice("speakers_unavailable", message)
+        return Transcript(
+            segments=tuple(in_order_of_appearance(segments)),
+            language=language,
+            duration=self._audio.end_s,
+            engine=NAME,
+            precision=self._model.precision.value,
+            diarized=self._diarize,
+            notices=tuple(self._notices.values()),
+            model=self._model.name,
+        )
+
+
+def _result(hearing: Future[Heard]) -> Heard:
+    try:
+        return hearing.result()
+    except RuntimeError as error:  # CTranslate2 has no other
+        if "out of memory" in str(error):
+            raise errors.GpuOutOfMemory() from None
+        raise

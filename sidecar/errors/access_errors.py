@@ -1,0 +1,215 @@
+"""Access and process: errors of authentication, limits, settings, port, disk, missing extras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sidecar import errors
+from sidecar.errors.error_base import Kind, Limited, SidecarError, Unauthorized
+from sidecar.version import is_frozen
+
+
+class HostNotAllowed(SidecarError):
+    """The request was sent to a name that is none of ours: a web page may have rebound its own."""
+
+    code = "host_not_allowed"
+    kind = Kind.FORBIDDEN
+    default_detail = "The Host header names no address of this service."
+    default_hint = "Use 127.0.0.1 or localhost; other names go into the setting 'allowed_hosts'."
+
+
+class PeerNotAllowed(SidecarError):
+    """Somebody on another machine, or behind a proxy, and there is no token to know them by."""
+
+    code = "peer_not_allowed"
+    kind = Kind.FORBIDDEN
+    default_detail = "Without a token this service answers its own machine only, and no proxy."
+    default_hint = "Start it with VIBEVOICE_TOKEN (or --token-file) and send that as Bearer."
+
+
+class OriginNotAllowed(SidecarError):
+    """A web page that may not ask."""
+
+    code = "origin_not_allowed"
+    kind = Kind.FORBIDDEN
+    default_detail = "Web pages of this origin may not use this service."
+    default_hint = "Add the origin to the setting 'allowed_origins' if the page is yours."
+
+
+class TokenMissing(Unauthorized):
+    """The service was started with a token, the request has none."""
+
+    code = "token_missing"
+    default_detail = "This service wants a token."
+    default_hint = (
+        "Send 'Authorization: Bearer' and the token that it was started with, or a signed one."
+    )
+
+
+class TokenInvalid(Unauthorized):
+    """Neither the token that the service was started with, nor a signed one that counts."""
+
+    code = "token_invalid"
+    default_detail = "The token does not count here."
+    default_hint = (
+        "A service that was started anew may have another: read its ready line again. A signed one "
+        "may have expired or been revoked."
+    )
+
+
+class LinkInvalid(Unauthorized):
+    """The word of a link to the page was used, is too old, or never was one."""
+
+    code = "link_invalid"
+    default_detail = (
+        "This link does not count any more: it opens the page once, within two minutes."
+    )
+    default_hint = "Make another one: vibevoice-asr open"
+
+
+class TicketInvalid(Unauthorized):
+    """The ticket of a live connection was used, is too old, or never was one."""
+
+    code = "ticket_invalid"
+    default_detail = "This ticket does not count any more: it opens one connection, within minutes."
+    default_hint = "Get another one: POST /v1/live/ticket"
+
+
+class ScopeMissing(SidecarError):
+    """A token that is right, but not for this."""
+
+    code = "scope_missing"
+    kind = Kind.FORBIDDEN
+    default_detail = "The token that was sent does not allow this."
+    default_hint = "Ask whoever gives out tokens for one that does."
+
+
+class RateLimited(Limited):
+    """Too many requests."""
+
+    code = "rate_limited"
+    default_detail = "Too many requests in a short time."
+
+
+class JobsLimited(Limited):
+    """As many jobs at once as one owner may have."""
+
+    code = "jobs_limited"
+    default_detail = "You have as many jobs waiting and running as one may have at once."
+    default_hint = "Wait until one of them has ended, or cancel one."
+
+
+class AudioLimited(Limited):
+    """More audio waits than one owner may have waiting."""
+
+    code = "audio_limited"
+    default_detail = "You have as much audio waiting as one may have."
+    default_hint = "Wait until some of it is transcribed."
+
+
+class UploadsLimited(Limited):
+    """More was uploaded than one owner may in an hour."""
+
+    code = "uploads_limited"
+    default_detail = "You have uploaded as much as one may in an hour."
+    default_hint = "Try again after the time in Retry-After; opus or flac is less to upload."
+
+
+class ConnectionsLimited(Limited):
+    """As many requests and connections are open as one owner may have."""
+
+    code = "connections_limited"
+    default_detail = "As many of your requests and connections are open as one may have."
+    default_hint = "Close event streams and live connections that are not needed any more."
+
+
+class LiveLimited(Limited):
+    """One client has as many live sessions as it may."""
+
+    code = "live_limited"
+    default_detail = "You have as many live sessions as you may."
+    default_hint = "End one of them first."
+
+
+class SettingsInvalid(SidecarError):
+    """A setting has an impossible value."""
+
+    code = "settings_invalid"
+    kind = Kind.MALFORMED
+    default_detail = "A setting has a value that is not possible."
+    default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
+
+
+class PortInUse(SidecarError):
+    """Another program holds the port."""
+
+    code = "port_in_use"
+    kind = Kind.CONFLICT
+    default_detail = "The port is in use."
+    default_hint = "Stop the other program or choose another port with --port."
+
+
+class DiskFull(SidecarError):
+    """No room for the upload."""
+
+    code = "disk_full"
+    kind = Kind.STORAGE_FULL
+    default_detail = "There is no room on the disk for the upload."
+    default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
+
+
+class SpoolUnwritable(SidecarError):
+    """The folder for uploads cannot be written."""
+
+    code = "spool_unwritable"
+    kind = Kind.STORAGE_FULL
+    default_detail = "The folder for uploads cannot be written."
+    default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
+
+
+class ServiceUnreachable(SidecarError):
+    """No service answers at the address that the command line was given."""
+
+    code = "service_unreachable"
+    kind = Kind.BUSY
+    default_detail = "No service answers at this address."
+    default_hint = "Start it with 'vibevoice-asr', or leave --server out to work without one."
+
+
+class ShuttingDown(SidecarError):
+    """The service is on its way out."""
+
+    code = "shutting_down"
+    kind = Kind.BUSY
+    default_detail = "The service is shutting down."
+    default_hint = "Start it again, then repeat the request."
+    default_retry_after = 2
+
+
+class MachineBusy(SidecarError):
+    """A process of ours has not begun within a minute: there is too much else to do."""
+
+    code = "machine_busy"
+    kind = Kind.BUSY
+    default_detail = "This machine is too busy to look at the file."
+    default_hint = "Send it again when the machine has less to do; nothing is wrong with the file."
+    default_retry_after = 30
+
+
+@contextmanager
+def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
+    """Around the imports of those that ``what`` need.
+
+    Raises:
+        errors.SettingsInvalid: they are not installed; the hint has the command.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise errors.SettingsInvalid(
+            f"{what} need a package that is not installed: {error.name or error}.",
+            hint="This executable has it not; install the package from Python."
+            if is_frozen()
+            else f"pip install 'vibevoice-asr[{extra}]'",
+        ) from None

@@ -1,0 +1,287 @@
+"""Private files, atomic writes, and files that are reread when they change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import select
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sidecar.concurrency import Threads
+from sidecar.errors import SettingsInvalid
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+PIPE_S = 5.0
+"""So long a pipe may take to say what it says: whoever starts us writes to it, or nobody does."""
+_PAUSE_S = 0.01
+"""Between two looks at a pipe to which nobody has written yet."""
+Alone = AbstractContextManager[None]
+_heard: dict[tuple[str, int, int], bytes] = {}
+"""What pipes have said."""
+
+
+def read(path: Path, most: int, *, private: bool = False) -> bytes:
+    """What a file holds; with ``private`` only its owner may be able to read it.
+
+    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_S` to say all that it says; that is
+    remembered, as it says nothing to who reads again.
+
+    Raises:
+        errors.SettingsInvalid: it is not there, not readable, neither a regular file nor a pipe,
+            longer than ``most`` bytes, a pipe that nobody writes to, or others may read it.
+    """
+    try:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                data = file.read(most + 1)
+            elif stat.S_ISFIFO(status.st_mode) and sys.platform != "win32":
+                data = _said(path, file.fileno(), status, most + 1)
+            else:
+                raise _no_file(path)
+    except OSError as error:
+        raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
+    if len(data) > most:
+        raise SettingsInvalid(f"The file {path} has more than {most} bytes: it is something else.")
+    if private:
+        check_private(path, status.st_mode)
+    return data
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and no regular file, for those who have it opened by others, or again.
+
+    Raises:
+        errors.SettingsInvalid: it is a pipe, a folder, a device, or a socket.
+    """
+    with suppress(OSError):  # whoever opens it says what is wrong
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _no_file(path)
+
+
+def check_private(path: Path, mode: int) -> None:
+    """Refuse a secret that others may read; Windows has other rights, which are not looked at.
+
+    Raises:
+        errors.SettingsInvalid: others may read it.
+    """
+    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SettingsInvalid(
+            f"Others may read the file {path}.", hint=f"Close it: chmod 600 {path}"
+        )
+
+
+def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """Put ``data`` in the file's place: who reads it sees the old file or the new one, whole.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink()
+            raise
+        _sync(path.parent)
+    except OSError as error:
+        raise SettingsInvalid(f"The file {path} cannot be written: {error.strerror}.") from None
+
+
+def make_folder(path: Path) -> None:
+    """A folder that only its owner may look into.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsInvalid(f"The folder {path} cannot be made: {error.strerror}.") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone with what is in a folder, among those of us that ask.
+
+    Raises:
+        errors.SettingsInvalid: the folder cannot be written to.
+    """
+    try:
+        file = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The folder {folder} cannot be written to: {error.strerror}."
+        ) from None
+    with file:  # closing it gives the lock back
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _said(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:
+    known = str(path), status.st_dev, status.st_ino
+    if known not in _heard:
+        _heard[known] = _to_its_end(path, pipe, most)
+    return _heard[known]
+
+
+def _to_its_end(path: Path, pipe: int, most: int) -> bytes:
+    """So many bytes of a pipe at most. One that nobody has opened yet is at its end, too."""
+    data, until = b"", time.monotonic() + PIPE_S
+    while len(data) < most and (left_s := until - time.monotonic()) > 0:
+        select.select([pipe], [], [], left_s)
+        try:
+            part = os.read(pipe, most - len(data))
+        except BlockingIOError:
+            continue
+        if not part and data:
+            return data
+        if not part:
+            time.sleep(_PAUSE_S)
+        data += part
+    if len(data) >= most:
+        return data
+    raise SettingsInvalid(
+        f"The pipe {path} said nothing to its end within {PIPE_S:g} s.",
+        hint="Write to it and close it, or name a file.",
+    )
+
+
+def _no_file(path: Path) -> SettingsInvalid:
+    return SettingsInvalid(f"{path} is not a regular file.", hint="Name a file that has it.")
+
+
+def _sync(folder: Path) -> None:
+    """Have the folder's new names on the disk, where a system can do that."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOOK_S = 5.0
+"""Between two looks; a change counts within 30 s, with room for a slow disk."""
+
+
+class Watched(Generic[T]):
+    """What ``read`` makes of ``paths``, files or folders of files.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be read the first time.
+    """
+
+    def __init__(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> None:
+        self._what = what
+        self._paths = tuple(paths)
+        self._read = read
+        self._mark = self._look_at()
+        self.value = read()
+        """As it was read last, without a fault."""
+
+    def look(self) -> bool:
+        """Read again if something changed, which takes a disk; whether there is a new value."""
+        mark = self._look_at()  # before reading: what changes meanwhile is seen the next time
+        if mark == self._mark:
+            return False
+        self._mark = mark
+        try:
+            self.value = self._read()
+        except SettingsInvalid as error:
+            log.error("%s changed and cannot be used; what was read before counts on: %s",
+                      self._what, error.detail)  # fmt: skip
+            return False
+        log.info("%s read again", self._what)
+        return True
+
+    def _look_at(self) -> tuple[object, ...]:
+        return tuple(_mark(each) for path in self._paths for each in _files(path))
+
+
+class Watch:
+    """All files that are looked at; each in a thread, so one on a silent disk holds up no other."""
+
+    def __init__(self, every_s: float = LOOK_S) -> None:
+        self._every_s = every_s
+        self._all: list[Watched[Any]] = []
+
+    def add(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> Watched[T]:
+        """Watch files from now on, as `Watched` has it.
+
+        Raises:
+            errors.SettingsInvalid: they cannot be read the first time.
+        """
+        watched = Watched(what, paths, read)
+        self._all.append(watched)
+        return watched
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        import asyncio
+
+        await asyncio.gather(*map(self._keep_looking, self._all))
+
+    async def _keep_looking(self, watched: Watched[Any]) -> None:
+        import asyncio
+
+        threads = Threads("look", 1)
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                await threads.run(watched.look)
+            except Exception:  # whatever it was, the next look is due
+                log.exception("a fault of ours while looking at a file")
+
+
+def _files(path: Path) -> list[Path]:
+    """A folder's files besides itself: one that is written in place does not change the folder."""
+    try:
+        return [path, *sorted(path.iterdir())]
+    except OSError:
+        return [path]
+
+
+def _mark(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return str(path), error.errno
+    if stat.S_ISFIFO(status.st_mode):  # it has said what it says
+        return str(path), status.st_ino
+    return str(path), status.st_mtime_ns, status.st_size, status.st_ino

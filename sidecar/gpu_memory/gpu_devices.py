@@ -1,0 +1,401 @@
+"""GPU devices by NVML, CUDA_VISIBLE_DEVICES, and the ledger of a device's memory.
+
+Several engines of ours may live on one card. What each has taken the driver shows; what it will
+come to have it says here, so that a plan of another leaves room for it. `devices` looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sidecar.concurrency import Threads
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Numbers or names of the GPUs that a process may use, the first one first; empty: none."""
+ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""What makes CUDA count the GPUs as their driver does; by itself it has the fastest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, or a slice of one (MIG): the names it goes by, and the driver's handles.
+
+    ``handle`` is its own, None where the driver refuses it; ``card`` that of the whole GPU.
+    ``slices``: what a GPU is cut into; then it can only be used by them.
+    """
+
+    names: tuple[str, ...]
+    handle: Any = None
+    card: Any = None
+    slices: tuple[Device, ...] = ()
+
+
+def first_visible(cards: Sequence[Device], wanted: str | None) -> Device | None:
+    """The device that becomes ``cuda:0``, None where none does.
+
+    ``cards`` stand in the order of the PCI bus, ``wanted`` is what `VISIBLE` says (None: it is not
+    set): a number, or a name or its beginning if that is one device's only. CUDA reads up to the
+    first word that it does not understand; so only the first word counts here.
+    """
+    if wanted is None:
+        return _usable(cards[0]) if cards else None
+    word = wanted.split(",")[0].strip()
+    if word.isdecimal():
+        return _usable(cards[int(word)]) if int(word) < len(cards) else None
+    if not word.startswith(("GPU-", "MIG-")):
+        return None
+    devices = [device for card in cards for device in (card, *card.slices)]
+    named = [each for each in devices if any(name.startswith(word) for name in each.names)]
+    return _usable(named[0]) if len(named) == 1 else None
+
+
+def _usable(device: Device) -> Device:
+    """Of a GPU that is cut into slices, CUDA uses the first."""
+    return device.slices[0] if device.slices else device
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An engine's process: its id, None while there is none, and what its weights take.
+
+    ``coming``: a new engine is on its way, and nobody knows how much of it is there.
+    """
+
+    pid: int | None = None
+    weights_bytes: int = 0
+    coming: bool = False
+
+
+class DeviceLedger:
+    """The memory of one card, or of the host, as engines of ours share it; each has a name.
+
+    What one of them may take in all is what nobody has, what it holds itself, and nothing of what
+    another has reserved. Where an engine is no more, its owner says so (`release`).
+    """
+
+    def __init__(self) -> None:
+        self.strangers_bytes = 0
+        """What others than engines of ours took when somebody looked last."""
+        self._engines: dict[str, Callable[[], Holding]] = {}
+        self._reserved: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
+
+    def enlist(self, who: str, holding: Callable[[], Holding]) -> None:
+        """An engine that may live here, and who tells what it holds."""
+        self._engines[who] = holding
+
+    def holdings(self) -> dict[str, Holding]:
+        """What each engine holds now."""
+        return {who: holding() for who, holding in self._engines.items()}
+
+    def reserve(self, who: str, size: int) -> None:
+        """From now on ``who`` comes to have ``size`` bytes in all, and not what it said before."""
+        self._reserved[who] = size
+
+    def release(self, who: str) -> None:
+        """Nothing of it is here any more, and nothing is coming."""
+        self._reserved.pop(who, None)
+
+    def reserved_bytes(self, who: str) -> int:
+        """What ``who`` will come to have in all."""
+        return self._reserved.get(who, 0)
+
+    def see(
+        self, holdings: Mapping[str, Holding], used_bytes: int, processes: Mapping[int, int]
+    ) -> None:
+        """Take in a look: what all take, and the bytes of processes of which the driver tells."""
+        present = {who: one for who, one in holdings.items() if one.pid is not None or one.coming}
+        self._taken = {who: _taken(one, processes) for who, one in present.items()}
+        if not any(one.coming for one in present.values()):  # else they are who they were
+            before = self.strangers_bytes
+            self.strangers_bytes = strangers_bytes(before, used_bytes, processes, present)
+
+    def promised_bytes(self, who: str) -> int:
+        """What others of ours will take of what was free when somebody looked last."""
+        others = (one for one in self._reserved if one != who)
+        return sum(max(0, self._reserved[one] - self._taken.get(one, 0)) for one in others)
+
+    def own_bytes(self, who: str, used_bytes: int) -> int:
+        """What ``who`` took then of the ``used_bytes``: neither strangers' nor another's."""
+        if who not in self._taken:
+            return 0
+        others = sum(taken for one, taken in self._taken.items() if one != who)
+        return max(0, used_bytes - self.strangers_bytes - others)
+
+
+def _taken(holding: Holding, processes: Mapping[int, int]) -> int:
+    """What an engine has, as far as the driver tells; else its weights."""
+    if holding.pid is None:
+        return 0
+    return processes.get(holding.pid, holding.weights_bytes)
+
+
+def strangers_bytes(
+    before: int, used_bytes: int, processes: Mapping[int, int], holdings: Mapping[str, Holding]
+) -> int:
+    """What others take of a device: what is not our engines'.
+
+    Where the driver does not say how much one of these takes beside its weights, others are taken
+    for what they were ``before``, or for less where that leaves too little for the weights.
+    """
+    here = [one for one in holdings.values() if one.pid is not None]
+    rest = max(0, used_bytes - sum(_taken(one, processes) for one in here))
+    told = all(one.pid in processes for one in here if one.weights_bytes)
+    return rest if told else min(before, rest)
+
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""Time between two looks at a GPU."""
+SILENT_LOOK_S = 10.0
+"""The same while its driver does not answer."""
+PATIENCE_S = 1.0
+"""How long a job waits for a look; usually it takes milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """The GPU that is used: its memory, and what it can do.
+
+    ``bandwidth`` of its memory in bytes per second, None where the driver does not say; ``bf16``
+    tells whether it computes in that type (compute capability 8.0 and later). ``processes``: bytes
+    by process id, as far as the driver tells; it does not on Windows, and in a container the ids
+    may be others. ``busy`` and ``memory_busy``: percent of the time of late; ``celsius``: how warm
+    it is. None where the driver does not say.
+    """
+
+    name: str
+    used_mb: int
+    total_mb: int
+    bandwidth: float | None = None
+    bf16: bool = True
+    processes: Mapping[int, int] = field(default_factory=dict)
+    busy: int | None = None
+    memory_busy: int | None = None
+    celsius: int | None = None
+
+    @property
+    def used_bytes(self) -> int:
+        """What all processes and the driver take."""
+        return self.used_mb << 20
+
+    @property
+    def free_bytes(self) -> int:
+        """What nobody takes."""
+        return self.total_mb - self.used_mb << 20
+
+
+class GpuWatch:
+    """The GPU that is used as it was last seen, and who has what of it.
+
+    ``read`` is the driver's word.
+    """
+
+    def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
+        import asyncio
+
+        self.seen: GpuMemory | None = None
+        self.ledger = DeviceLedger()
+        self._read = read or what_the_driver_says
+        self._looking: asyncio.Task[None] | None = None
+        self._silent = False
+        self._thread = Threads("gpu", 1)
+
+    def free_bytes(self, who: str) -> int:
+        """What nobody takes, and no other engine of ours will; less than nothing where an engine
+        is to let go of something first."""
+        return self.seen.free_bytes - self.ledger.promised_bytes(who) if self.seen else 0
+
+    def own_bytes(self, who: str) -> int:
+        """What an engine takes in all."""
+        return self.ledger.own_bytes(who, self.seen.used_bytes) if self.seen else 0
+
+    def begin(self) -> None:
+        """Look for the first time, while there is no engine; waits for the driver."""
+        if self.seen is None:
+            self._take_in(self._read(), {})
+
+    async def look(self) -> None:
+        """Look now; where the driver takes longer than `PATIENCE_S`, what it said last counts."""
+        import asyncio
+
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.shield(self._looking)
+
+    async def go_on(self) -> None:
+        """Look every few seconds; ends where there is no GPU."""
+        import asyncio
+
+        try:
+            await self.look()
+            while self.seen is not None or (self._looking and not self._looking.done()):
+                await asyncio.sleep(SILENT_LOOK_S if self._silent else LOOK_S)
+                await self.look()
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
+
+    async def _look(self) -> None:
+        before = self.ledger.holdings()
+        gpu = await self._thread.run(self._read)
+        now = self.ledger.holdings()
+        self._take_in(gpu, {who: _over(before.get(who), one) for who, one in now.items()})
+
+    def _take_in(self, gpu: GpuMemory | None, holdings: Mapping[str, Holding]) -> None:
+        """A GPU whose driver falls silent stays what it was."""
+        if gpu is None:
+            if self.seen is not None and not self._silent:
+                log.warning("the GPU's driver does not answer; what it said last is what counts")
+                self._silent = True
+            return
+        if self._silent:
+            log.info("the GPU's driver answers again")
+            self._silent = False
+        self.seen = gpu
+        self.ledger.see(holdings, gpu.used_bytes, gpu.processes)
+
+
+def _over(before: Holding | None, now: Holding) -> Holding:
+    """What an engine held during a look: of one that came or went meanwhile nobody can tell."""
+    return now if before == now else replace(now, coming=True)
+
+
+class HostWatch:
+    """The host's memory, and who has what of it."""
+
+    def __init__(self) -> None:
+        self.ledger = DeviceLedger()
+
+    def free_bytes(self, who: str) -> int:
+        """What is free now, and no other engine of ours will take."""
+        self.ledger.see(self.ledger.holdings(), 0, {})
+        return host_free_bytes() - self.ledger.promised_bytes(who)
+
+
+def what_the_driver_says() -> GpuMemory | None:
+    """The GPU; whatever goes wrong with asking is a driver that does not answer."""
+    try:
+        return gpu_memory()
+    except Exception as error:
+        log.warning("the GPU's driver cannot be asked: %r", error)
+        return None
+
+
+def gpu_memory() -> GpuMemory | None:
+    """The NVIDIA GPU that torch will use: the first that `CUDA_VISIBLE_DEVICES` leaves.
+
+    None where there is none (or no driver, or it does not answer).
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        device = first_visible(_cards(pynvml), os.environ.get(VISIBLE))
+        if device is None or device.handle is None:
+            return None
+        memory = pynvml.nvmlDeviceGetMemoryInfo(device.handle)
+        whole = pynvml.nvmlDeviceGetMemoryInfo(device.card)
+        name = pynvml.nvmlDeviceGetName(device.handle)
+        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(device.card)
+        bandwidth = _bandwidth(pynvml, device.card)
+        return GpuMemory(
+            str(name),
+            int(memory.used) >> 20,
+            int(memory.total) >> 20,
+            bandwidth and bandwidth * memory.total / whole.total,  # a slice has its share
+            major >= 8,
+            _processes(pynvml, device.handle),
+            *_load(pynvml, device.handle),
+            _celsius(pynvml, device.card),
+        )
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _cards(nvml: Any) -> list[Device]:
+    """All GPUs in the driver's order; one that it refuses keeps its place."""
+    cards = []
+    for number in range(nvml.nvmlDeviceGetCount()):
+        try:
+            card = nvml.nvmlDeviceGetHandleByIndex(number)
+            names = (str(nvml.nvmlDeviceGetUUID(card)),)
+        except nvml.NVMLError:
+            cards.append(Device(()))
+        else:
+            cards.append(Device(names, card, card, tuple(_slices(nvml, card, names[0]))))
+    return cards
+
+
+def _slices(nvml: Any, card: Any, uuid: str) -> Iterator[Device]:
+    """What a GPU is cut into (MIG); nothing where it is not, or cannot be."""
+    try:
+        if nvml.nvmlDeviceGetMigMode(card)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+            return
+        for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+            with contextlib.suppress(nvml.NVMLError):  # places may be empty
+                part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, number)
+                inside = nvml.nvmlDeviceGetGpuInstanceId(part)
+                inside = f"{inside}/{nvml.nvmlDeviceGetComputeInstanceId(part)}"
+                # The second name is how drivers before 470 had it.
+                names = str(nvml.nvmlDeviceGetUUID(part)), f"MIG-{uuid}/{inside}"
+                yield Device(names, part, card)
+    except nvml.NVMLError:
+        return
+
+
+def _processes(nvml: Any, handle: Any) -> dict[int, int]:
+    """Bytes by process id; without those of which the driver does not say."""
+    try:
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except nvml.NVMLError:
+        return {}
+    return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
+
+
+def _load(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
+    """Percent of the time in which it computed, and in which its memory was read or written; a
+    slice is not asked."""
+    try:
+        load = nvml.nvmlDeviceGetUtilizationRates(handle)
+    except nvml.NVMLError:
+        return None, None
+    return int(load.gpu), int(load.memory)
+
+
+def _celsius(nvml: Any, card: Any) -> int | None:
+    try:
+        return int(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))
+    except nvml.NVMLError:
+        return None
+
+
+def _bandwidth(nvml: Any, handle: Any) -> float | None:
+    """Clock times width, twice a cycle: what all of NVIDIA's memory since GDDR5 does at least."""
+    try:
+        megahertz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
+        bits = nvml.nvmlDeviceGetMemoryBusWidth(handle)
+    except nvml.NVMLError:
+        return None
+    return float(2 * megahertz * 1_000_000 * bits / 8)
+
+
+def host_free_bytes() -> int:
+    """What the host's memory has left for a model."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)

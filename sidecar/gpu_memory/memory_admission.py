@@ -1,0 +1,304 @@
+"""Memory admission and placement of an engine beside or instead of the old one. Pure.
+
+`plan` knows what a recording takes; here stands what is free, what the engine holds already, and
+what follows: a plan for the job, a refusal that names what would fit, the place for a new engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from sidecar import errors
+from sidecar.gpu_memory import memory_plan
+from sidecar.gpu_memory.memory_footprint import (
+    PROMPT_TOKENS,
+    WINDOW_S,
+    ModelShape,
+    Work,
+    loading,
+    peak_bytes,
+)
+from sidecar.gpu_memory.memory_plan import Estimate, peak_in_step, windows_in_step
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions, Windowing
+
+
+class Placement(StrEnum):
+    """Where a new engine is loaded while an old one stands."""
+
+    BESIDE = "beside"
+    """The old one goes once the new one is up."""
+    INSTEAD = "instead"
+    """There is no room for both: the old one goes first, and comes back if the new one fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """How a new engine comes in; of ``memory`` counts what it keeps on the host meanwhile."""
+
+    placement: Placement = Placement.BESIDE
+    memory: MemoryPlan = field(default_factory=MemoryPlan)
+
+
+Place = Callable[[Precision], LoadPlan]
+"""Decides it; raises `errors.WontFit` where the new one has no room even alone."""
+
+
+def always_beside(precision: Precision) -> LoadPlan:
+    """For engines that are small."""
+    return LoadPlan()
+
+
+class Account(Protocol):
+    """Who keeps what an engine takes of its device's memory, and what it will."""
+
+    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+        """It is about to be loaded so."""
+
+    def settled(self) -> None:
+        """It came, or did not, or is gone."""
+
+    def held(self, sessions: int) -> None:
+        """So many live sessions have it now."""
+
+
+class NoAccount:
+    """For engines whose memory nobody plans."""
+
+    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+        """Nothing is kept."""
+
+    def settled(self) -> None:
+        """Nothing is kept."""
+
+    def held(self, sessions: int) -> None:
+        """Nothing is kept."""
+
+
+Look = Callable[[], Awaitable[None]]
+"""Finds out how much memory there is."""
+
+
+async def nothing() -> None:
+    """For engines whose memory nobody plans."""
+
+
+CPU_CHUNK_S = 8 / 3
+"""Twenty tokens: what the encoders hold of it stays in a CPU's cache (docs/performance.md)."""
+MOST_WINDOWS = 8
+"""Of a recording at once: an eighth of the passes; each more is one more border, for ever less."""
+USUAL_S = 600.0
+"""What is planned for where nobody knows how long a recording is, and for the first load."""
+
+
+EVERYTHING = memory_plan.LOADS[0]
+"""Nothing stays on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A look at the engine's device: bytes that are free, and the precision that is loaded.
+
+    Free is not what another engine of ours has reserved (`gpu_memory.gpu_devices`).
+    ``on_gpu`` tells which precisions are worth it; ``bandwidth`` is in bytes per second, None where
+    it is not known. ``own_bytes`` is what the engine's process takes in all, with the cache of the
+    job that runs and what its allocator keeps; None: what its weights take.
+    """
+
+    free_bytes: int
+    held: Precision | None
+    on_gpu: bool
+    bandwidth: float | None = None
+    own_bytes: int | None = None
+
+    def available_bytes(self, loaded: Callable[[Precision], int], limit_bytes: int | None) -> int:
+        """What an engine may take in all: what is free, and what it holds. ``loaded``: what it
+        takes that does nothing, at a precision."""
+        own = self.own_bytes
+        if own is None:
+            own = loaded(self.held) if self.held is not None else 0
+        available = max(0, self.free_bytes + own)
+        return available if limit_bytes is None else min(available, limit_bytes)
+
+
+class Room(Protocol):
+    """Who decides about the memory of an engine that somebody plans."""
+
+    def first_precision(self, now: Memory) -> Precision:
+        """What to load when nobody said."""
+
+    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+        """How it comes in; raises `errors.WontFit` where it has no room."""
+
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan) -> int:
+        """What it takes that does nothing."""
+
+
+class Admission:
+    """Decides for one checkpoint. ``limit_bytes`` caps what the engine may take, None: all."""
+
+    def __init__(
+        self, shape: ModelShape, precisions: Sequence[Precision], limit_bytes: int | None
+    ) -> None:
+        self._shape = shape
+        self._precisions = precisions
+        self._limit = limit_bytes
+
+    def estimate(
+        self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+    ) -> tuple[Estimate, tuple[Estimate, ...]]:
+        """What a recording takes at ``precision``, and the other precisions that would fit."""
+        work, available = self._work(audio_s, options), self.available_bytes(now)
+        estimate = memory_plan.plan_job(
+            self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
+        )
+        if estimate.fits:
+            return estimate, ()
+        others = [
+            one for one in memory_plan.PREFERRED if one in self._precisions and one != precision
+        ]
+        return estimate, memory_plan.alternatives(
+            self._shape, work, available, others, now.bandwidth, apart=now.on_gpu
+        )
+
+    def planned(
+        self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+    ) -> TranscribeOptions:
+        """The options with the memory plan that fits, and the one to fall back on.
+
+        Raises:
+            errors.WontFit: none does; the hint names what would.
+        """
+        estimate, others = self.estimate(precision, audio_s, options, now)
+        if not estimate.fits:
+            raise refusal(estimate, others)
+        work = self._work(audio_s, options)
+        memory, fallback = (
+            estimate.plan,
+            memory_plan.smaller(estimate.plan, self._shape, precision, work, apart=now.on_gpu),
+        )
+        if options.windows is Windowing.PARALLEL:
+            in_step = windows_in_step(
+                self._shape,
+                precision,
+                WINDOW_S if audio_s is None else audio_s,
+                MOST_WINDOWS,
+                self.available_bytes(now),
+                text_tokens=_text_tokens(options),
+                apart=now.on_gpu,
+            )
+            if in_step is not None:
+                memory, fallback = in_step, estimate.plan
+        if not now.on_gpu:
+            memory = dataclasses.replace(memory, encoder_chunk_s=CPU_CHUNK_S)
+        return dataclasses.replace(options, memory=memory, memory_fallback=fallback)
+
+    def fitting_precision(
+        self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+    ) -> Precision:
+        """For a client to whom it is all the same: what is loaded, if it fits; else what does."""
+        estimate, others = self.estimate(loaded, audio_s, options, now)
+        return loaded if estimate.fits or not others else others[0].precision
+
+    def first_precision(self, now: Memory) -> Precision:
+        """What to load when nobody said: 16 bit on a CPU, the best that fits on a GPU."""
+        if not now.on_gpu:
+            return Precision.BF16
+        work = Work.of(self._shape, USUAL_S)
+        return memory_plan.best_precision(self._shape, work, self.available_bytes(now)).precision
+
+    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+        """How the engine is loaded anew at ``precision``: beside the old one if it can be, and
+        with as much of it on the device as there is room for.
+
+        Raises:
+            errors.WontFit: not even alone could it hear a second.
+        """
+        available = self.available_bytes(now)
+        second = Work.of(self._shape, 1.0)
+        least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
+        if not least.fits:
+            raise errors.WontFit(
+                f"CUDA out of memory: the model in {precision} takes at least "
+                f"{least.peak_bytes / memory_plan.GB:.1f} GB, {available / memory_plan.GB:.1f} GB "
+                "are free."
+            )
+        beside = now.free_bytes
+        if self._limit is not None and now.held is not None:
+            beside = min(beside, self._limit - self.loaded_bytes(now.held))
+        steps = memory_plan.LOADS if now.on_gpu else memory_plan.LOADS[:1]
+        for placement, room in ((Placement.BESIDE, beside), (Placement.INSTEAD, available)):
+            for memory in steps:
+                if self.loaded_bytes(precision, memory) <= room:
+                    return LoadPlan(placement, memory)
+        return LoadPlan(Placement.INSTEAD, steps[-1])
+
+    def available_bytes(self, now: Memory) -> int:
+        """What the engine may take in all."""
+        return now.available_bytes(self.loaded_bytes, self._limit)
+
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
+        """What an engine takes that loads or does nothing; ``memory`` keeps parts on the host."""
+        return loading(self._shape, precision, memory).total
+
+    def peak_bytes(
+        self, precision: Precision, audio_s: float | None, options: TranscribeOptions
+    ) -> int:
+        """What an engine comes to take that hears a recording by the plan in its ``options``."""
+        memory, text_tokens = options.memory, _text_tokens(options)
+        if memory.together > 1:
+            return peak_in_step(self._shape, precision, memory, text_tokens=text_tokens)
+        return peak_bytes(self._shape, precision, memory, self._work(audio_s, options)).total
+
+    def fits_together(
+        self,
+        precision: Precision,
+        recordings: Sequence[tuple[float, TranscribeOptions]],
+        now: Memory,
+    ) -> bool:
+        """Whether recordings, each seconds and options, can be heard in step by the fastest plan.
+
+        Together they hold what one as long as all of them would, and write as much.
+        """
+        works = [self._work(audio_s, options) for audio_s, options in recordings]
+        work = Work(
+            sum(one.audio_s for one in works),
+            sum(one.prompt_tokens for one in works),
+            sum(one.output_tokens for one in works),
+        )
+        fastest = memory_plan.ladder(work, apart=now.on_gpu)[0]
+        in_step = dataclasses.replace(fastest, together=len(works))
+        peak = peak_bytes(self._shape, precision, in_step, work)
+        return peak.total <= self.available_bytes(now)
+
+    def _work(self, audio_s: float | None, options: TranscribeOptions) -> Work:
+        """The work; a client's limit of tokens makes it smaller, never larger: the audio decides
+        how much there is to say, and the cache grows where that was wrong."""
+        work = Work.of(
+            self._shape,
+            USUAL_S if audio_s is None else audio_s,
+            text_tokens=_text_tokens(options),
+        )
+        most = options.max_tokens or work.output_tokens
+        return dataclasses.replace(work, output_tokens=min(most, work.output_tokens))
+
+
+def _text_tokens(options: TranscribeOptions) -> int:
+    return PROMPT_TOKENS + len(options.prompt.encode()) // 2
+
+
+def refusal(estimate: Estimate, others: Sequence[Estimate]) -> errors.WontFit:
+    """The error for a recording that does not fit, with the ways out."""
+    minutes = estimate.longest_audio_s / 60
+    ways = [f"precision {one.precision}" for one in others]
+    if minutes >= 1:
+        ways.append(f"at most {int(minutes)} minutes at once in {estimate.precision}")
+    return errors.WontFit(
+        f"{estimate.audio_s / 60:.0f} minutes in {estimate.precision} take "
+        f"{estimate.peak_bytes / memory_plan.GB:.1f} GB, "
+        f"{estimate.available_bytes / memory_plan.GB:.1f} GB are there.",
+        hint=f"What would fit: {'; '.join(ways)}." if ways else None,
+    )

@@ -1,0 +1,512 @@
+"""Model dimensions and memory footprint of a transcription, phase by phase. Pure.
+
+Pure arithmetic on `config.json`; the tests hold the counts to the real class.
+
+A stream's memory is its keys and values: of the decoder a position for each 80 ms, of the encoder
+four, none beyond their sliding windows. The tests hold it to the caches of the real class.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """One of the two audio encoders: a convolutional stem, stages that shorten, a head.
+
+    Stage 0 is the stem; each further stage shortens by its ratio and doubles the channels. The
+    defaults are those of the released encoders.
+    """
+
+    latent: int
+    channels: int = 1
+    filters: int = 32
+    kernel: int = 7
+    expansion: int = 4
+    ratios: tuple[int, ...] = (2, 2, 4, 5, 5, 8)
+    depths: tuple[int, ...] = (3, 3, 3, 3, 3, 3, 8)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], latent: int) -> EncoderShape:
+        """From a part of `config.json`; what it leaves out is as in the released encoders."""
+        names = {
+            "hidden_size": "latent",
+            "channels": "channels",
+            "num_filters": "filters",
+            "kernel_size": "kernel",
+            "ffn_expansion": "expansion",
+            "downsampling_ratios": "ratios",
+            "depths": "depths",
+        }
+        said = {names[key]: value for key, value in config.items() if key in names}
+        lists: dict[str, Any] = {
+            key: tuple(said[key]) for key in ("ratios", "depths") if key in said
+        }
+        return cls(**{"latent": latent, **said, **lists})
+
+    @property
+    def hop(self) -> int:
+        """Samples to a token (3,200: 7.5 tokens a second)."""
+        return prod(self.ratios)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.filters << stage for stage in range(len(self.ratios) + 1))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the encoder has."""
+        widths = self.widths
+        total = self.channels * widths[0] * self.kernel + widths[0]
+        for narrow, wide, ratio in zip(widths, widths[1:], self.ratios, strict=False):
+            total += narrow * wide * 2 * ratio + wide
+        for width, depth in zip(widths, self.depths, strict=True):
+            feed_forward = 2 * width * width * self.expansion + (self.expansion + 1) * width
+            mixer = width * self.kernel + width
+            norms_and_scales = 4 * width
+            total += depth * (feed_forward + mixer + norms_and_scales)
+        return total + widths[-1] * self.latent * self.kernel + self.latent
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The whole model. `hidden` … `vocab` are the language model's (Qwen2)."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    vocab: int
+    acoustic: EncoderShape
+    semantic: EncoderShape
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ModelShape:
+        """From the `config.json` of a checkpoint in the HF layout, as plain values.
+
+        Raises:
+            ValueError: it has no language model's dimensions (another model, another layout).
+        """
+        text = config.get("text_config")
+        if not isinstance(text, dict) or "hidden_size" not in text:
+            raise ValueError("not the config.json of a VibeVoice-ASR checkpoint in the HF layout")
+        heads = text.get("num_attention_heads", 32)
+        return cls(
+            hidden=text["hidden_size"],
+            layers=text.get("num_hidden_layers", 32),
+            heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+            mlp=text.get("intermediate_size", 22016),
+            vocab=text.get("vocab_size", 151936),
+            acoustic=EncoderShape.from_config(
+                config.get("acoustic_tokenizer_encoder_config") or {}, 64
+            ),
+            semantic=EncoderShape.from_config(
+                config.get("semantic_tokenizer_encoder_config") or {}, 128
+            ),
+        )
+
+    @property
+    def query_width(self) -> int:
+        """Width of all queries of a token."""
+        return self.heads * self.head_dim
+
+    @property
+    def key_width(self) -> int:
+        """Width of all keys of a token, and of all values."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def encoder_parameters(self) -> int:
+        """Both encoders and the projector: what goes to the host when they are evicted."""
+        both = self.acoustic.latent + self.semantic.latent
+        projector = both * self.hidden + 2 * self.hidden * self.hidden + 6 * self.hidden
+        return self.acoustic.parameters + self.semantic.parameters + projector
+
+    @property
+    def table_parameters(self) -> int:
+        """The token embeddings; the head has as many."""
+        return self.vocab * self.hidden
+
+    @property
+    def linear_parameters(self) -> int:
+        """The weights that int8 and int4 shrink: the language model's linear layers."""
+        attention = 2 * self.hidden * (self.query_width + self.key_width)
+        return self.layers * (attention + 3 * self.hidden * self.mlp)
+
+    @property
+    def linear_rows(self) -> int:
+        """Rows of those weights; int8 keeps a scale for each."""
+        attention = self.query_width + 2 * self.key_width + self.hidden
+        return self.layers * (attention + 2 * self.mlp + self.hidden)
+
+    @property
+    def small_parameters(self) -> int:
+        """Biases and norms of the language model, never quantized."""
+        per_layer = self.query_width + 2 * self.key_width + 2 * self.hidden
+        return self.layers * per_layer + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return (
+            self.encoder_parameters
+            + 2 * self.table_parameters
+            + self.linear_parameters
+            + self.small_parameters
+        )
+
+    @property
+    def cache_values(self) -> int:
+        """Numbers that the KV cache keeps for one position."""
+        return 2 * self.layers * self.key_width
+
+
+FULL = ModelShape(
+    hidden=3584,
+    layers=28,
+    heads=28,
+    kv_heads=4,
+    head_dim=128,
+    mlp=18944,
+    vocab=152064,
+    acoustic=EncoderShape(latent=64),
+    semantic=EncoderShape(latent=128),
+)
+"""The released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
+
+
+SAMPLE_RATE = 24_000
+WINDOW_S = 3600.0
+"""The longest recording that the model takes at once (64 K positions)."""
+
+PROMPT_TOKENS = 128
+"""Text around the audio: the system line and the question, with room for a few hotwords."""
+
+TOKENS_PER_SECOND = 9.0
+"""What a dense hour of speech writes at most, tokens per second of audio (the model page's sample
+writes 8.5); the cache is budgeted for it."""
+
+FEWEST_TOKENS = 64
+"""Room for the first segment of a very short recording."""
+
+CONTEXT_BYTES = 600_000_000
+"""The CUDA context, cuBLAS and cuDNN workspaces. An estimate until it is measured on a GPU."""
+
+FRAGMENTATION = 0.03
+"""What the allocator loses by rounding and gaps. An estimate until it is measured on a GPU."""
+
+DRAFT_TOKENS = 12
+"""Tokens in a step that verifies what the format forces
+(`engines.vibevoice.vibevoice_decoder.WIDTH`)."""
+
+CACHE_ROUND = 64
+"""The cache's length is a multiple of this many positions."""
+
+LITTLE_BYTES = 1 << 14
+"""Positions, angles, statistics: what is too small to be named."""
+
+NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
+"""bitsandbytes: weights to a scale of one byte, scales to a float32 of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One recording of ``audio_s`` seconds, as the model meets it: positions of the prompt (audio
+    and text) and tokens of the answer, of one window of it where it is longer than that."""
+
+    audio_s: float
+    prompt_tokens: int
+    output_tokens: int
+
+    @classmethod
+    def of(
+        cls,
+        shape: ModelShape,
+        audio_s: float,
+        *,
+        text_tokens: int = PROMPT_TOKENS,
+        output_tokens: int | None = None,
+    ) -> Work:
+        """The work of a recording; without ``output_tokens`` what it may write at most."""
+        window_s = min(audio_s, WINDOW_S)
+        heard = ceil(window_s * SAMPLE_RATE / shape.acoustic.hop)
+        if output_tokens is None:
+            output_tokens = FEWEST_TOKENS + ceil(TOKENS_PER_SECOND * window_s)
+        return cls(audio_s, heard + text_tokens, output_tokens)
+
+    @property
+    def positions(self) -> int:
+        """Positions that the cache must hold in the end."""
+        return self.prompt_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Where the bytes of a phase go. ``reserve`` is what no tensor accounts for."""
+
+    phase: str
+    weights: int
+    cache: int
+    activations: int
+
+    @property
+    def tensors(self) -> int:
+        """All tensors together: what a simulation counts."""
+        return self.weights + self.cache + self.activations
+
+    @property
+    def reserve(self) -> int:
+        """The context, workspaces and fragmentation."""
+        return reserve_bytes(self.tensors)
+
+    @property
+    def total(self) -> int:
+        """What the card must have free."""
+        return self.tensors + self.reserve
+
+
+def reserve_bytes(tensors: int) -> int:
+    """What a process takes on the card besides ``tensors`` bytes of them."""
+    return CONTEXT_BYTES + round(FRAGMENTATION * tensors)
+
+
+def value_bytes(precision: Precision) -> int:
+    """Bytes of an activation, of a value in the cache, and of a weight that is not quantized."""
+    return 4 if precision is Precision.FP32 else 2
+
+
+def weights_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> int:
+    """Weights on the device while it decodes (encoding needs the evicted encoders as well)."""
+    size = value_bytes(precision)
+    plain = shape.small_parameters + shape.table_parameters
+    if not plan.evict_encoders:
+        plain += shape.encoder_parameters
+    if not plan.host_token_table:
+        plain += shape.table_parameters
+    return plain * size + _linear_bytes(shape, precision)
+
+
+def cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
+    """Keys and values of ``positions`` positions (57,344 bytes each at full size in 16 bit)."""
+    return shape.cache_values * value_bytes(precision) * positions
+
+
+def phases(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work
+) -> tuple[Breakdown, ...]:
+    """The peaks of loading, encoding, prefill and decoding.
+
+    What ``plan`` keeps on the host is loaded there: it need not pass through the card. Of a plan
+    for several windows in step, ``plan`` and ``work`` hold all their positions.
+    """
+    weights = weights_bytes(shape, precision, plan)
+    encoders = shape.encoder_parameters * value_bytes(precision) if plan.evict_encoders else 0
+    first = first_positions(plan, work)
+    last = last_positions(plan, work)
+    embeddings = work.prompt_tokens * shape.hidden * value_bytes(precision)
+    chunk = _chunk(shape, precision, plan, work)
+    tile = _tile(shape, precision, plan, work, first)
+    step = _decoding(shape, precision, plan, first, last)
+    return (
+        loading(shape, precision, plan),
+        # The audio's embeddings, and those of the whole prompt that they go into; of several
+        # windows the last is heard beside the caches of the others.
+        Breakdown(
+            "encode",
+            weights + encoders,
+            cache_bytes(shape, precision, first) * (plan.together - 1) // plan.together,
+            LITTLE_BYTES + 2 * embeddings + chunk,
+        ),
+        Breakdown(
+            "prefill",
+            weights,
+            cache_bytes(shape, precision, first),
+            LITTLE_BYTES + embeddings + tile,
+        ),
+        Breakdown("decode", weights, cache_bytes(shape, precision, last), LITTLE_BYTES + step),
+    )
+
+
+def loading(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> Breakdown:
+    """The weights as they come, without what ``plan`` keeps on the host; one is quantized."""
+    weights = weights_bytes(shape, precision, plan)
+    return Breakdown("load", weights, 0, LITTLE_BYTES + _quantizing(shape, precision))
+
+
+def peak_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> Breakdown:
+    """The phase that takes most, taken apart."""
+    return max(phases(shape, precision, plan, work), key=lambda phase: phase.tensors)
+
+
+def first_positions(plan: MemoryPlan, work: Work) -> int:
+    """Positions of the cache to begin with: the plan's, or as many as the prompt needs."""
+    return ceil(max(plan.cache_tokens, work.prompt_tokens + 1) / CACHE_ROUND) * CACHE_ROUND
+
+
+def last_positions(plan: MemoryPlan, work: Work) -> int:
+    """Positions of the cache in the end, grown by whole steps."""
+    first = first_positions(plan, work)
+    missing = max(0, work.positions - first)
+    return first + ceil(missing / plan.cache_step) * plan.cache_step
+
+
+def _linear_bytes(shape: ModelShape, precision: Precision) -> int:
+    weights = shape.linear_parameters
+    if precision is Precision.INT8:
+        return weights + 4 * shape.linear_rows
+    if precision is Precision.INT4:
+        scales = weights // NF4_BLOCK
+        constants = 4 * (16 + 256 + 1) * 7 * shape.layers
+        return weights // 2 + scales + 4 * ceil(scales / NF4_SCALE_BLOCK) + constants
+    return weights * value_bytes(precision)
+
+
+def _quantizing(shape: ModelShape, precision: Precision) -> int:
+    """The largest weight beside its quantized self: in 16 bit, for int8 in float16 once more."""
+    copies = {Precision.INT8: 4, Precision.INT4: 2}.get(precision, 0)
+    return copies * shape.hidden * shape.mlp
+
+
+def _chunk(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> int:
+    """One chunk in the hungrier encoder, at the GELU of its widest stage; the convolutions' states
+    and the last chunk's results beside it."""
+    hop = shape.acoustic.hop
+    whole = ceil(work.audio_s * SAMPLE_RATE / hop) * hop
+    samples = min(max(1, round(plan.encoder_chunk_s * SAMPLE_RATE / hop)) * hop, whole)
+    widest = max(widest_stage(shape.acoustic, samples), widest_stage(shape.semantic, samples))
+    states = 64 * sum(shape.semantic.widths)
+    results = 3 * shape.hidden * (samples // hop)
+    return (widest + samples + states + results) * value_bytes(precision)
+
+
+def widest_stage(encoder: EncoderShape, samples: int) -> int:
+    """Values alive at once: a stage's input, and of its own width the input of the block, the
+    residual, the norm's result, and twice the feed-forward's."""
+    most, before, length = 0, 0, samples
+    for stage, width in enumerate(encoder.widths):
+        length //= encoder.ratios[stage - 1] if stage else 1
+        own = width * length
+        most = max(most, before + own * (3 + 2 * encoder.expansion))
+        before = own
+    return most
+
+
+def _tile(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work, positions: int
+) -> int:
+    """A tile in an MLP, what its layer's attention left beside it, what the tile before it became,
+    and the rotary table."""
+    size, tile = value_bytes(precision), min(plan.prefill_tile, work.prompt_tokens)
+    hidden, mlp = shape.hidden, shape.mlp
+    beside = tile * size * (3 * hidden + 2 * shape.query_width + 2 * shape.key_width)
+    inside = tile * size * 3 * mlp  # gate, up, their product
+    if precision is Precision.INT8:  # gate; a byte per input; int32, float16, result per output
+        inside = tile * (size * mlp + hidden + 8 * mlp)
+    elif precision is Precision.INT4:  # gate, up, and the weight in 16 bit
+        inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
+    if work.prompt_tokens > tile:
+        beside += tile * size * hidden
+    kept = rotary_kept(shape, precision, positions)
+    return max(kept + beside + inside, rotary_made(shape, positions))
+
+
+def _decoding(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, first: int, last: int
+) -> int:
+    """A step against the whole cache, or the last growth of it, whichever takes more.
+
+    The step: the shares of attention in float32 before, masked and after, and their mask, for a
+    draft and for a single token, as each is a graph that keeps what it takes. The growth: the old
+    copy of one tensor, or the longer rotary table beside the old one.
+    """
+    rows = DRAFT_TOKENS + 1
+    shares = rows * (12 * shape.heads + 1) * last + 16 * last
+    little = rows * (shape.vocab + 4 * shape.mlp) * value_bytes(precision)
+    step = rotary_kept(shape, precision, last) + shares + little
+    if last == first:
+        return step
+    copied = cache_bytes(shape, precision, last) // (2 * shape.layers)
+    before = rotary_kept(shape, precision, last - plan.cache_step)
+    return max(step, before + max(copied, rotary_made(shape, last)))
+
+
+def rotary_kept(shape: ModelShape, precision: Precision, positions: int) -> int:
+    """A cosine and a sine for each position and dimension of a head."""
+    return positions * 2 * shape.head_dim * value_bytes(precision)
+
+
+def rotary_made(shape: ModelShape, positions: int) -> int:
+    """While they are made: the angles (half and whole), both results twice, all in float32."""
+    return positions * (18 * shape.head_dim + 8)
+
+
+TOKENS_S = 12.5
+"""Positions of the decoder for a second."""
+BEFORE = 33 + 30
+"""Of a stream that begins, with the longest delay: the prompt; and behind it about as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """A stack of layers; ``window``: positions that each sees, itself included."""
+
+    layers: int
+    heads: int
+    head: int
+    window: int
+
+    def bytes(self, positions: int, width: int) -> int:
+        """Keys and values of so many positions; ``width``: bytes of a number."""
+        return 2 * self.layers * self.heads * self.head * width * min(positions, self.window - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamShape:
+    """The two stacks whose past a stream keeps; ``factor``: frames to a token."""
+
+    decoder: Attention
+    encoder: Attention
+    factor: int
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> StreamShape:
+        """From `config.json`; what it leaves out is as in the released model."""
+        text, audio = config.get("text_config") or {}, config.get("audio_config") or {}
+        return cls(
+            Attention(
+                text.get("num_hidden_layers", 26),
+                text.get("num_key_value_heads", 8),
+                text.get("head_dim", 128),
+                text.get("sliding_window", 8192),
+            ),
+            Attention(
+                audio.get("num_hidden_layers", 32),
+                audio.get("num_key_value_heads") or audio.get("num_attention_heads", 32),
+                audio.get("head_dim", 64),
+                audio.get("sliding_window", 750),
+            ),
+            config.get("downsample_factor", 4),
+        )
+
+    def bytes(self, tokens: int, width: int = 2) -> int:
+        """Of a stream with so many positions of the decoder."""
+        return self.decoder.bytes(tokens, width) + self.encoder.bytes(self.factor * tokens, width)
+
+    def peak_bytes(self, longest_s: float, width: int = 2) -> int:
+        """Of one that hears a stretch of speech of that length to its end."""
+        return self.bytes(math.ceil(longest_s * TOKENS_S) + 2 * BEFORE, width)
+
+    def most(self, free_bytes: int, longest_s: float, width: int = 2) -> int:
+        """Streams that there is room for."""
+        return max(0, free_bytes // self.peak_bytes(longest_s, width))

@@ -1,0 +1,336 @@
+"""Memory plan of a recording: precision, windows in step, forecast of fit and duration. Pure.
+
+A plan is looked for from the fastest to the most frugal (`ladder`); `footprint` says what each
+takes. Bytes are the card's: ``available_bytes`` is what the engine's process may take in all, its
+CUDA context included (with a loaded engine: what is free and what it holds). GB in sentences are
+2**30 bytes, as on the box of a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from sidecar.gpu_memory.memory_footprint import (
+    PROMPT_TOKENS,
+    WINDOW_S,
+    Breakdown,
+    ModelShape,
+    Work,
+    cache_bytes,
+    peak_bytes,
+    weights_bytes,
+)
+from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
+
+PREFERRED = (Precision.BF16, Precision.INT8, Precision.INT4)
+"""What `auto` chooses from on a GPU: the truest weights first."""
+
+CACHE_ROUND = 256
+"""The cache's length is a multiple of this, as attention kernels like it."""
+
+SMALL_STEP = 2048
+"""Positions by which the cache grows where memory is short."""
+
+EFFICIENCY_UNQUANTIZED = 0.6
+EFFICIENCY = {Precision.INT8: 0.3, Precision.INT4: 0.4}
+"""Share of the card's bandwidth that decoding reaches. Estimates until they are measured on a GPU;
+the int8 and NF4 kernels of bitsandbytes are known to be far from the limit."""
+
+LIKELY_TOKENS_PER_SECOND = 6.0
+"""Tokens for a second of usual speech: between a slow hour (4.5) and a dense one (8.5)."""
+
+ENCODE_AND_PREFILL = 1.05
+"""Decoding is about 95 % of the time at any length."""
+
+GB = float(1 << 30)
+_ELSEWHERE = MemoryPlan(evict_encoders=True, host_token_table=True)
+LOADS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _ELSEWHERE)
+"""What stays on the host while an engine loads, from nothing on; the jobs' own plans follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is known of a job before it begins.
+
+    ``plan`` is the fastest that fits, the most frugal where none does. ``seconds`` is rough, None
+    where the card's bandwidth is not known. ``longest_audio_s`` is what this precision takes at
+    once in these bytes, 0 if nothing.
+    """
+
+    fits: bool
+    precision: Precision
+    plan: MemoryPlan
+    peak_bytes: int
+    available_bytes: int
+    audio_s: float
+    seconds: float | None
+    longest_audio_s: float
+
+
+def ladder(work: Work, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
+    """The plans for a recording, each step giving up a little speed for memory.
+
+    Encoders to the host's memory (a copy of 1.4 GB before the next job); a cache that grows while
+    it decodes (its graph is captured anew each time); smaller pieces (more kernel launches); the
+    token table on the host (a row of 7 KB per token). ``apart``: the device's memory is not the
+    host's; where it is, nothing is gained by moving from one to the other.
+    """
+    fast = MemoryPlan(cache_tokens=_rounded(work.positions))
+    evicting = replace(fast, evict_encoders=apart)
+    growing = replace(
+        evicting,
+        cache_tokens=min(fast.cache_tokens, _rounded(work.prompt_tokens + fast.cache_step)),
+    )
+    small = replace(
+        growing,
+        encoder_chunk_s=2.0,
+        prefill_tile=512,
+        cache_tokens=min(fast.cache_tokens, _rounded(work.prompt_tokens + SMALL_STEP)),
+        cache_step=SMALL_STEP,
+    )
+    if not apart:
+        return fast, growing, small
+    return fast, evicting, growing, small, replace(small, host_token_table=True)
+
+
+def plan_job(
+    shape: ModelShape,
+    precision: Precision,
+    work: Work,
+    available_bytes: int,
+    bandwidth: float | None = None,
+    *,
+    apart: bool = True,
+) -> Estimate:
+    """The fastest plan that fits at ``precision``; ``bandwidth`` of the card in bytes a second.
+
+    ``apart`` as in `ladder`, here and below.
+    """
+    plan, peak = _choose(shape, precision, work, available_bytes, apart)
+    return Estimate(
+        fits=peak.total <= available_bytes,
+        precision=precision,
+        plan=plan,
+        peak_bytes=peak.total,
+        available_bytes=available_bytes,
+        audio_s=work.audio_s,
+        seconds=None if bandwidth is None else seconds(shape, precision, work, bandwidth),
+        longest_audio_s=longest_audio_s(shape, precision, available_bytes, apart=apart),
+    )
+
+
+def alternatives(
+    shape: ModelShape,
+    work: Work,
+    available_bytes: int,
+    candidates: Sequence[Precision] = PREFERRED,
+    bandwidth: float | None = None,
+    *,
+    apart: bool = True,
+) -> tuple[Estimate, ...]:
+    """The candidates that fit, in their order."""
+    estimates = (
+        plan_job(shape, precision, work, available_bytes, bandwidth, apart=apart)
+        for precision in candidates
+    )
+    return tuple(estimate for estimate in estimates if estimate.fits)
+
+
+def best_precision(
+    shape: ModelShape,
+    work: Work,
+    available_bytes: int,
+    candidates: Sequence[Precision] = PREFERRED,
+    bandwidth: float | None = None,
+    *,
+    apart: bool = True,
+) -> Estimate:
+    """The first candidate that fits; the last of them, not fitting, where none does."""
+    fitting = alternatives(shape, work, available_bytes, candidates, bandwidth, apart=apart)
+    if fitting:
+        return fitting[0]
+    return plan_job(shape, candidates[-1], work, available_bytes, bandwidth, apart=apart)
+
+
+def smaller(
+    plan: MemoryPlan, shape: ModelShape, precision: Precision, work: Work, *, apart: bool = True
+) -> MemoryPlan | None:
+    """After the memory ran out: the next plan that takes less, None where none does."""
+    taken = peak_bytes(shape, precision, plan, work).total
+    steps = ladder(work, apart=apart)
+    later = steps[steps.index(plan) + 1 :] if plan in steps else steps
+    return next(
+        (step for step in later if peak_bytes(shape, precision, step, work).total < taken), None
+    )
+
+
+def longest_audio_s(
+    shape: ModelShape, precision: Precision, available_bytes: int, *, apart: bool = True
+) -> float:
+    """Whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if not one second does."""
+
+    def fits(seconds: int) -> bool:
+        work = Work.of(shape, float(seconds))
+        return _choose(shape, precision, work, available_bytes, apart)[1].total <= available_bytes
+
+    low, high = 0, int(WINDOW_S) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return float(low)
+
+
+def seconds(shape: ModelShape, precision: Precision, work: Work, bandwidth: float) -> float:
+    """Roughly how long it takes: each token reads the language model and the cache once."""
+    window_s = min(work.audio_s, WINDOW_S)
+    windows = work.audio_s / window_s if window_s else 0.0
+    tokens = min(work.output_tokens, ceil(LIKELY_TOKENS_PER_SECOND * window_s))
+    weights = weights_bytes(shape, precision, _ELSEWHERE)
+    cache = cache_bytes(shape, precision, work.prompt_tokens + tokens // 2)
+    reached = bandwidth * EFFICIENCY.get(precision, EFFICIENCY_UNQUANTIZED)
+    return windows * ENCODE_AND_PREFILL * tokens * (weights + cache) / reached
+
+
+def sentence(estimate: Estimate, others: Sequence[Estimate] = ()) -> str:
+    """The estimate for people; ``others`` are the `alternatives` to one that does not fit."""
+    if estimate.fits:
+        parts = [
+            f"fits: {estimate.precision}",
+            f"{estimate.peak_bytes / GB:.1f} of {estimate.available_bytes / GB:.1f} GB",
+        ]
+        if estimate.seconds is not None:
+            parts.append(f"about {_duration(estimate.seconds)}")
+        return ", ".join(parts)
+    if others:
+        return f"does not fit; {' or '.join(other.precision for other in others)} would"
+    if estimate.longest_audio_s >= 60:
+        return (
+            f"does not fit; {_duration(estimate.longest_audio_s, down=True)} of it would, "
+            f"in {estimate.precision}"
+        )
+    return (
+        f"does not fit: {estimate.precision} takes {estimate.peak_bytes / GB:.1f} GB, "
+        f"{estimate.available_bytes / GB:.1f} GB are free"
+    )
+
+
+def _choose(
+    shape: ModelShape, precision: Precision, work: Work, available_bytes: int, apart: bool
+) -> tuple[MemoryPlan, Breakdown]:
+    """The first plan that fits and its peak; else the one that takes least."""
+    steps = ladder(work, apart=apart)
+    peaks = [(plan, peak_bytes(shape, precision, plan, work)) for plan in steps]
+    for plan, peak in peaks:
+        if peak.total <= available_bytes:
+            return plan, peak
+    return min(peaks, key=lambda pair: pair[1].total)
+
+
+def _rounded(positions: int) -> int:
+    return ceil(positions / CACHE_ROUND) * CACHE_ROUND
+
+
+def _duration(seconds: float, *, down: bool = False) -> str:
+    if seconds < 55 and not down:
+        return "1 second" if seconds < 1.5 else f"{round(seconds)} seconds"
+    minutes = int(seconds // 60) if down else round(seconds / 60)
+    return "1 minute" if minutes == 1 else f"{minutes} minutes"
+
+
+SHORTEST_S = 300.0
+"""Seconds of a recording that are worth a window: enough to hear who speaks."""
+BORDER_S = 130.0
+"""What a window may lose to the search for a pause at its end, and to the overlap with the next
+(`SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
+
+
+def windows_in_step(
+    shape: ModelShape,
+    precision: Precision,
+    audio_s: float,
+    most: int,
+    available_bytes: int,
+    *,
+    text_tokens: int = PROMPT_TOKENS,
+    apart: bool = True,
+) -> MemoryPlan | None:
+    """The plan with the most windows in step that fits, at most ``most``; None where two do not.
+
+    Together they hold and write what one recording of all their lengths would.
+    """
+    for count in range(min(most, int(audio_s // SHORTEST_S)), 1, -1):
+        window_s = min(audio_s / count + BORDER_S, WINDOW_S)
+        one = Work.of(shape, window_s, text_tokens=text_tokens)
+        for step in ladder(one, apart=apart):
+            plan = replace(step, window_s=window_s, together=count)
+            peak = peak_in_step(shape, precision, plan, text_tokens=text_tokens)
+            if peak <= available_bytes:
+                return plan
+    return None
+
+
+def peak_in_step(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, *, text_tokens: int = PROMPT_TOKENS
+) -> int:
+    """Bytes that a plan takes with all of its windows."""
+    count = plan.together
+    one = Work.of(shape, plan.window_s, text_tokens=text_tokens)
+    all_ = Work(count * plan.window_s, count * one.prompt_tokens, count * one.output_tokens)
+    held = replace(plan, cache_tokens=count * plan.cache_tokens, cache_step=count * plan.cache_step)
+    return peak_bytes(shape, precision, held, all_).total
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """An estimate for people and programs.
+
+    ``audio_s`` is None where nobody knows how long the recording is, the bytes where an engine
+    takes next to nothing, ``seconds`` (of work) where the device's speed is not known.
+    ``longest_audio_s``: what ``precision`` takes at once. ``alternatives`` would fit instead.
+    """
+
+    fits: bool
+    precision: Precision
+    audio_s: float | None
+    needed_bytes: int | None
+    available_bytes: int | None
+    seconds: float | None
+    longest_audio_s: float
+    sentence: str
+    alternatives: tuple[Estimate, ...] = ()
+
+    @classmethod
+    def planned(
+        cls, audio_s: float | None, estimate: Estimate, others: Sequence[Estimate]
+    ) -> Forecast:
+        """For an engine whose memory is planned; ``others`` fit where ``estimate`` does not."""
+        return cls(
+            fits=estimate.fits,
+            precision=estimate.precision,
+            audio_s=audio_s,
+            needed_bytes=estimate.peak_bytes,
+            available_bytes=estimate.available_bytes,
+            seconds=estimate.seconds,
+            longest_audio_s=estimate.longest_audio_s,
+            sentence=sentence(estimate, others),
+            alternatives=tuple(others),
+        )
+
+    @classmethod
+    def small(
+        cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float
+    ) -> Forecast:
+        """For an engine whose memory is small and the same at any length."""
+        return cls(
+            fits=True,
+            precision=precision,
+            audio_s=audio_s,
+            needed_bytes=None,
+            available_bytes=None,
+            seconds=None,
+            longest_audio_s=longest_s,
+            sentence=f"fits: {precision}, the engine '{spec.name}' takes any length in the same "
+            "memory",
+        )

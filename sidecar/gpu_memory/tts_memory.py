@@ -1,0 +1,247 @@
+"""Memory footprint and admission of VibeVoice TTS. Pure.
+
+The phases follow the engine's order of operations (`tts.vibevoice_tts`): the sample of a voice a
+few seconds at a time, the prompt at once, then a frame after the other. All caches of an utterance
+are there from its beginning. `bench/tts_memory_simulation.py` runs the real model on fake tensors,
+and the tests hold these figures to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from sidecar import errors
+from sidecar.gpu_memory.memory_admission import EVERYTHING, USUAL_S, LoadPlan, Memory, Placement
+from sidecar.gpu_memory.memory_footprint import (
+    LITTLE_BYTES,
+    Breakdown,
+    ModelShape,
+    Work,
+    cache_bytes,
+    rotary_kept,
+    rotary_made,
+    value_bytes,
+    widest_stage,
+)
+from sidecar.gpu_memory.memory_plan import GB, best_precision
+from sidecar.interfaces.engine_interface import LONGEST_TEXT, MOST_STEPS, MemoryPlan, Precision
+
+PROMPT_TOKENS = 64
+"""Text around what is to be said."""
+LONGEST_SAMPLE_S, SAMPLE_CHUNK_S = 30.0, 4.0
+"""Of the sample of a voice, and of what is heard of it at once."""
+SAMPLES_KEPT = 16
+"""Voices whose samples stay where they are heard from."""
+FRAMES_PER_CHARACTER, FEWEST_FRAMES = 2, 40
+"""The most that a text may sound, four times as long as people take for one: a model that finds no
+end is ended."""
+BRANCHES = 3
+"""With the text, without it for the sound, without it for the words."""
+RATE = 24_000
+
+
+def prompt_tokens(characters: int) -> int:
+    """Tokens of the words around a text and of it, a token for each character at most; usual ones
+    have one for four."""
+    return PROMPT_TOKENS + characters
+
+
+def most_frames(characters: int) -> int:
+    """Frames after which a text of so many characters is cut."""
+    return FEWEST_FRAMES + FRAMES_PER_CHARACTER * characters
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """The diffusion head; ``hidden`` is the language model's, ``frequencies`` of its clock."""
+
+    hidden: int
+    latent: int
+    layers: int
+    mlp: int
+    frequencies: int
+
+    @property
+    def parameters(self) -> int:
+        """All of them; none has a bias."""
+        hidden = self.hidden
+        layer = 3 * hidden * self.mlp + hidden + 3 * hidden * hidden
+        around = 2 * hidden * self.latent + 4 * hidden * hidden + self.frequencies * hidden
+        return around + self.layers * layer
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceShape:
+    """The whole model. ``model``: the language model, both encoders and what connects them, as
+    VibeVoice-ASR has them; the acoustic codec has a decoder besides. ``tied``: the words that may
+    follow are read by the table of those that are put in."""
+
+    model: ModelShape
+    head: HeadShape
+    tied: bool
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> VoiceShape:
+        """From the `config.json` of a checkpoint in the layout of transformers.
+
+        Raises:
+            ValueError: it has no language model's dimensions.
+        """
+        model = ModelShape.from_config(
+            {
+                "text_config": config.get("text_config"),
+                "acoustic_tokenizer_encoder_config": config.get("audio_config"),
+                "semantic_tokenizer_encoder_config": config.get("semantic_model_config"),
+            }
+        )
+        head = config.get("diffusion_head_config") or {}
+        return cls(
+            model,
+            HeadShape(
+                model.hidden,
+                model.acoustic.latent,
+                head.get("num_hidden_layers", 4),
+                head.get("intermediate_size", 4608),
+                head.get("frequency_embedding_size", 256),
+            ),
+            bool(config["text_config"].get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def decoder_parameters(self) -> int:
+        """Of the codec's way back to sound: its encoder mirrored."""
+        codec = self.model.acoustic
+        return codec.parameters - codec.latent + codec.channels
+
+    @property
+    def parameters(self) -> int:
+        """All of them, the two numbers that latents are scaled by among them."""
+        twice = self.model.table_parameters if self.tied else 0
+        return self.model.parameters - twice + self.decoder_parameters + self.head.parameters + 2
+
+
+def phases(
+    shape: VoiceShape,
+    precision: Precision,
+    characters: int = LONGEST_TEXT,
+    sample_s: float = LONGEST_SAMPLE_S,
+) -> tuple[Breakdown, ...]:
+    """The peaks of loading, of hearing the sample of a voice, of the prompt, and of the frames."""
+    model, size = shape.model, value_bytes(precision)
+    weights = shape.parameters * size
+    heard = tokens_of(shape, sample_s)
+    prompt, frames = prompt_tokens(characters) + heard, most_frames(characters)
+    cache = cache_bytes(model, precision, prompt + BRANCHES * frames + BRANCHES - 1)
+    little = LITTLE_BYTES + 4 * _clock(shape)
+    kept = little + SAMPLES_KEPT * heard * model.hidden * size
+    table = rotary_kept(model, precision, prompt + frames)
+    made = rotary_made(model, prompt + frames)
+    return (
+        Breakdown("load", weights, 0, little),
+        Breakdown("hear", weights, 0, kept + _sample(shape, sample_s) * size),
+        Breakdown(
+            "prompt", weights, cache, kept + max(made, table + _prompt(model, prompt) * size)
+        ),
+        Breakdown("speak", weights, cache, kept + table + _frame(shape, prompt) * size),
+    )
+
+
+def peak_bytes(shape: VoiceShape, precision: Precision) -> Breakdown:
+    """The phase that takes most of the longest text, taken apart."""
+    return max(phases(shape, precision), key=lambda phase: phase.tensors)
+
+
+def tokens_of(shape: VoiceShape, seconds: float) -> int:
+    """Tokens that sound of so many seconds becomes."""
+    return ceil(seconds * RATE / shape.model.acoustic.hop)
+
+
+def _clock(shape: VoiceShape) -> int:
+    """What the head is told of the time in each step, and all that it is made of."""
+    return MOST_STEPS * (3 * shape.model.hidden + 2 * shape.head.frequencies)
+
+
+def _sample(shape: VoiceShape, sample_s: float) -> int:
+    """Values alive in the widest stage of the encoder, and what became of the sample by then."""
+    codec = shape.model.acoustic
+    samples = round(min(sample_s, SAMPLE_CHUNK_S) * RATE)
+    states = 64 * sum(codec.widths)
+    return (
+        widest_stage(codec, samples) + samples + states + tokens_of(shape, sample_s) * codec.latent
+    )
+
+
+def _prompt(model: ModelShape, tokens: int) -> int:
+    """Values alive in an MLP: the embeddings, the rows before the layer, after its attention, and
+    both as they were normed; queries, what they heard, keys, values, where they are; gate, up, what
+    comes of both."""
+    beside = 5 * model.hidden + 2 * (model.query_width + model.key_width + model.head_dim)
+    return tokens * (beside + 3 * model.mlp)
+
+
+def _frame(shape: VoiceShape, prompt: int) -> int:
+    """Values alive in the widest stage of the codec, its states and the semantic encoder's; the
+    embeddings of the prompt, which wait for what follows; what the head is told of each step."""
+    model = shape.model
+    codec = widest_stage(model.acoustic, model.acoustic.hop)
+    states = 2 * 64 * sum(model.acoustic.widths)
+    told = 2 * MOST_STEPS * model.hidden * (3 * shape.head.layers + 4)
+    return codec + states + prompt * model.hidden + told
+
+
+class VoiceAdmission:
+    """Decides for one checkpoint that speaks. ``limit_bytes`` caps what it may take, None: all.
+
+    What it says takes the same every time, as long as the longest text may be, and people wait for
+    it: so it is asked for when it is loaded, with the weights, and nobody else gets it meanwhile.
+    """
+
+    def __init__(self, shape: VoiceShape, limit_bytes: int | None) -> None:
+        self._shape = shape
+        self._limit = limit_bytes
+
+    def first_precision(self, now: Memory) -> Precision:
+        """What to load when nobody said: 16 bit."""
+        return Precision.BF16
+
+    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+        """How it is loaded: beside the old one, or in its place.
+
+        Raises:
+            errors.WontFit: it has no room even then.
+        """
+        needed = self.peak_bytes(precision)
+        room = now.available_bytes(self.loaded_bytes, self._limit)
+        if needed > room:
+            raise errors.WontFit(
+                f"Out of memory: VibeVoice that speaks takes {needed / GB:.1f} GB in {precision}, "
+                f"{room / GB:.1f} GB are there.",
+                hint="Choose another VIBEVOICE_VOICE_ENGINE, or a smaller VIBEVOICE_PRECISION for "
+                "the engine that hears.",
+            )
+        both = self._limit is None or now.held is None
+        beside = both and needed <= now.free_bytes
+        return LoadPlan(Placement.BESIDE if beside else Placement.INSTEAD)
+
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
+        """What it takes while it is silent; nothing of it stays on the host."""
+        return phases(self._shape, precision)[0].total
+
+    def peak_bytes(self, precision: Precision) -> int:
+        """What it takes while it speaks."""
+        return peak_bytes(self._shape, precision).total
+
+    def work_bytes(self, precision: Precision) -> int:
+        """What it takes for that beside what it takes anyway."""
+        return self.peak_bytes(precision) - self.loaded_bytes(precision)
+
+
+def fits_beside(voice: VoiceShape, hearing: ModelShape | None, free_bytes: int) -> bool:
+    """Whether a device has room for VibeVoice that speaks, and for the model that hears on the same
+    one, at the precision that takes least: recordings of a usual length."""
+    left = free_bytes - peak_bytes(voice, Precision.BF16).total
+    if hearing is None or left < 0:
+        return left >= 0
+    return best_precision(hearing, Work.of(hearing, USUAL_S), left).fits

@@ -1,0 +1,287 @@
+"""Request options from any protocol, and language names. Pure.
+
+A value is text (of a form, of the command line) or what JSON has; None and empty text leave the
+default. Every refusal names the field.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from sidecar.errors import FieldInvalid, LanguageInvalid, PrecisionUnknown
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    Diarization,
+    EngineSpec,
+    Precision,
+    TranscribeOptions,
+    Windowing,
+)
+from sidecar.transcripts.transcript import Notice, Transcript
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+LONGEST_PROMPT = 4096
+"""Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
+MOST_SPEAKERS = 20
+MOST_TOKENS = 65_536
+"""Positions that the model has in all (64 K)."""
+
+_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+"""The shape of a language tag (BCP 47, without its rarer parts)."""
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+_WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)
+
+
+def parse_options(
+    given: Mapping[str, object], diarization: Diarization, language: str = AUTO
+) -> TranscribeOptions:
+    """The options that the fields of a request mean; fields that are no option are left out.
+
+    ``diarization``, ``language``: the effort and the tag where the client does not say.
+    ``prompt`` and ``context`` are the same field; `TranscribeOptions.prompt` has it and then the
+    hotwords.
+
+    Raises:
+        errors.BadRequest: one of them means nothing.
+    """
+    return TranscribeOptions(
+        precision=parse_precision(parse_word("precision", given.get("precision")) or AUTO),
+        language=parse_language(parse_word("language", given.get("language")) or language),
+        diarize=parse_flag("diarize", given.get("diarize"), default=True),
+        diarization=parse_choice("diarization", given.get("diarization"), diarization),
+        prompt=parse_prompt(given),
+        num_speakers=parse_whole("num_speakers", given.get("num_speakers"), 1, MOST_SPEAKERS),
+        temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
+        max_tokens=parse_whole("max_tokens", given.get("max_tokens"), 1, MOST_TOKENS),
+        windows=parse_choice("windows", given.get("windows"), Windowing.AUTO),
+        words=parse_flag("words", given.get("words"), default=False),
+        recognise=parse_flag("recognise", given.get("recognise"), default=True),
+    )
+
+
+COUNT = "num_speakers"
+
+
+def steering(options: TranscribeOptions) -> tuple[str, ...]:
+    """The fields in use that only an engine that is `steerable` can follow."""
+    fields = {
+        "prompt/hotwords": bool(options.prompt),
+        COUNT: options.num_speakers is not None,
+        "temperature": bool(options.temperature),
+        "max_tokens": options.max_tokens is not None,
+        "windows": options.windows is not Windowing.AUTO,
+    }
+    return tuple(name for name, used in fields.items() if used)
+
+
+def ignored(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
+    """The fields that the client sent and the engine cannot follow."""
+    if spec.steerable:
+        return ()
+    return tuple(name for name in steering(options) if not (spec.counted and name == COUNT))
+
+
+def noted(spec: EngineSpec, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+    """A transcript with what its client should know of how the wishes were met."""
+    notices = []
+    asked, name = options.precision, spec.name
+    if asked not in (Precision.AUTO, transcript.precision):
+        message = f"The engine '{name}' has no {asked} here; {transcript.precision} was used."
+        if spec.resolve_precision(asked) is asked:  # somebody had it loaded anew
+            message = f"Instead of {asked}, {transcript.precision} was used."
+        notices.append(Notice("precision_substituted", message))
+    if left_out := ignored(spec, options):
+        fields = ", ".join(left_out)
+        message = f"The engine '{name}' cannot follow these options: {fields}."
+        notices.append(Notice("option_ignored", message))
+    return transcript.noting(*notices)
+
+
+def parse_precision(value: str) -> Precision:
+    """The precision that a client named.
+
+    Raises:
+        errors.PrecisionUnknown: it is none.
+    """
+    try:
+        return Precision(value.strip().lower())
+    except ValueError:
+        raise PrecisionUnknown(
+            hint=f"Use one of: {', '.join(Precision)}.",
+        ) from None
+
+
+def parse_language(value: str) -> str:
+    """The language tag that a client named, or 'auto'.
+
+    Raises:
+        errors.LanguageInvalid: it has not the shape of a tag.
+    """
+    tag = value.strip().replace("_", "-") or AUTO
+    if tag.lower() == AUTO:
+        return AUTO
+    if not _LANGUAGE_TAG.fullmatch(tag):
+        raise LanguageInvalid()
+    return tag
+
+
+def parse_word(name: str, value: object) -> str:
+    """The text of a field, '' where there is none.
+
+    Raises:
+        errors.FieldInvalid: it is something else than text.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise FieldInvalid(f"The field '{name}' is not a string.")
+    return value
+
+
+def parse_flag(name: str, value: object, *, default: bool) -> bool:
+    """Yes or no, as clients write it.
+
+    Raises:
+        errors.FieldInvalid: it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    word = parse_word(name, value).strip().lower()
+    if not word:
+        return default
+    if word not in _TRUE | _FALSE:
+        raise FieldInvalid(f"'{name}' is neither true nor false.", hint="Send 'true' or 'false'.")
+    return word in _TRUE
+
+
+def parse_choice(name: str, value: object, default: Choice) -> Choice:
+    """One of the values that ``default`` is of.
+
+    Raises:
+        errors.FieldInvalid: it is none of them.
+    """
+    word = parse_word(name, value).strip().lower()
+    if not word:
+        return default
+    choices = type(default)
+    try:
+        return choices(word)
+    except ValueError:
+        raise FieldInvalid(
+            f"'{name}' has a value that is not possible.",
+            hint=f"Use one of: {', '.join(choices)}.",
+        ) from None
+
+
+def parse_whole(name: str, value: object, least: int, most: int) -> int | None:
+    """A whole number from ``least`` to ``most``, None where there is none.
+
+    Raises:
+        errors.FieldInvalid: it is something else.
+    """
+    wrong = FieldInvalid(
+        f"'{name}' is not a whole number from {least} to {most}.",
+        hint=f"Send a number from {least} to {most}, or leave the field out.",
+    )
+    if isinstance(value, str):
+        word = value.strip()
+        if not word:
+            return None
+        value = int(word) if _WHOLE.fullmatch(word) else None
+    elif value is None:
+        return None
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else None
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise wrong
+    return value
+
+
+def parse_number(name: str, value: object, least: float, most: float) -> float | None:
+    """A number from ``least`` to ``most``, None where there is none.
+
+    Raises:
+        errors.FieldInvalid: it is something else; NaN and infinities are.
+    """
+    wrong = FieldInvalid(
+        f"'{name}' is not a number from {least:g} to {most:g}.",
+        hint=f"Send a number from {least:g} to {most:g}, or leave the field out.",
+    )
+    if isinstance(value, str):
+        word = value.strip()
+        if not word:
+            return None
+        value = float(word) if _DECIMAL.fullmatch(word) else None
+    elif value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise wrong
+    if not least <= value <= most:  # NaN is not either
+        raise wrong
+    return float(value)
+
+
+def parse_prompt(given: Mapping[str, object]) -> str:
+    """Context (as ``prompt`` or ``context``), then ``hotwords``; '' where there is neither.
+
+    Raises:
+        errors.FieldInvalid: no text, too much of it, or two contexts.
+    """
+    texts = {name: _plain(name, given.get(name)) for name in ("prompt", "context", "hotwords")}
+    if texts["prompt"] and texts["context"] and texts["prompt"] != texts["context"]:
+        raise FieldInvalid(
+            "'prompt' and 'context' are the same field and say different things.",
+            hint="Send one of them.",
+        )
+    context, hotwords = texts["prompt"] or texts["context"], texts["hotwords"]
+    between = " " if context and unicodedata.category(context[-1]).startswith("P") else ", "
+    prompt = between.join(filter(None, (context, hotwords)))
+    if len(prompt) > LONGEST_PROMPT:
+        names = " and ".join(f"'{name}'" for name, text in texts.items() if text)
+        raise FieldInvalid(
+            f"{names} has {len(prompt)} characters; {LONGEST_PROMPT} are taken.",
+            hint="Send the names and terms that matter most.",
+        )
+    return prompt
+
+
+def _plain(name: str, value: object) -> str:
+    """Text on one line, without control characters and space around it."""
+    word = parse_word(name, value)
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
+        raise FieldInvalid(f"The field '{name}' is not valid Unicode.") from None
+    return " ".join(
+        "".join(" " if unicodedata.category(one) == "Cc" else one for one in word).split()
+    )
+
+
+NAMES = {
+    "af": "afrikaans", "am": "amharic", "ar": "arabic", "as": "assamese", "az": "azerbaijani",
+    "ba": "bashkir", "be": "belarusian", "bg": "bulgarian", "bn": "bengali", "bo": "tibetan",
+    "br": "breton", "bs": "bosnian", "ca": "catalan", "cs": "czech", "cy": "welsh", "da": "danish",
+    "de": "german", "el": "greek", "en": "english", "es": "spanish", "et": "estonian",
+    "eu": "basque", "fa": "persian", "fi": "finnish", "fo": "faroese", "fr": "french",
+    "gl": "galician", "gu": "gujarati", "ha": "hausa", "haw": "hawaiian", "he": "hebrew",
+    "hi": "hindi", "hr": "croatian", "ht": "haitian creole", "hu": "hungarian", "hy": "armenian",
+    "id": "indonesian", "is": "icelandic", "it": "italian", "ja": "japanese", "jw": "javanese",
+    "ka": "georgian", "kk": "kazakh", "km": "khmer", "kn": "kannada", "ko": "korean", "la": "latin",
+    "lb": "luxembourgish", "ln": "lingala", "lo": "lao", "lt": "lithuanian", "lv": "latvian",
+    "mg": "malagasy", "mi": "maori", "mk": "macedonian", "ml": "malayalam", "mn": "mongolian",
+    "mr": "marathi", "ms": "malay", "mt": "maltese", "my": "myanmar", "ne": "nepali", "nl": "dutch",
+    "nn": "nynorsk", "no": "norwegian", "oc": "occitan", "pa": "punjabi", "pl": "polish",
+    "ps": "pashto", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sa": "sanskrit",
+    "sd": "sindhi", "si": "sinhala", "sk": "slovak", "sl": "slovenian", "sn": "shona",
+    "so": "somali", "sq": "albanian", "sr": "serbian", "su": "sundanese", "sv": "swedish",
+    "sw": "swahili", "ta": "tamil", "te": "telugu", "tg": "tajik", "th": "thai", "tk": "turkmen",
+    "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
+    "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
+}  # fmt: skip
+"""By the code."""

@@ -1,0 +1,327 @@
+"""Job backend: store and queue opened together, engine provisioning for each job.
+
+`gpu_memory.memory_admission` decides on snapshots, which the engine's lodging takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar import clock
+from sidecar.concurrency import Background, Threads
+from sidecar.config.settings import Settings
+from sidecar.gpu_memory.memory_admission import Memory
+from sidecar.gpu_memory.memory_plan import Forecast
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
+from sidecar.jobs.duration_prediction import LEAST_S, Pace, PaceFile
+from sidecar.jobs.job_log import JobLog, Listener, MemoryLog
+from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_runner import Job, Plan
+from sidecar.jobs.job_store import JobStore, LocalJobs
+from sidecar.jobs.job_telemetry import Counted
+from sidecar.jobs.recovery import Keeping, KeptRecordings, go_on
+from sidecar.jobs.reservations import Hold
+from sidecar.jobs.retention import Retention
+from sidecar.observability.logs import data_folder
+from sidecar.observability.metrics import JobTally
+from sidecar.workers.engine_host import Lodging
+from sidecar.workers.engine_slot import EngineSlot
+
+if TYPE_CHECKING:
+
+    def _checked(local: LocalBackend) -> Backend:
+        return local
+
+
+IN_STEP_S = 120.0
+"""Longer recordings take their turns: who waits behind one learns when it begins."""
+SENT_TOGETHER_S = 900.0
+"""The same where others hear: a few of them keep several servers at work, and memory small."""
+
+
+class Provision:
+    """What each job of the engine in a ``lodging`` gets."""
+
+    def __init__(self, settings: Settings, lodging: Lodging[EngineSpec, EngineSlot]) -> None:
+        self._settings = settings
+        self._lodging = lodging
+        self._admission = lodging.admission
+        self.spec, self.slot = lodging.spec, lodging.slot
+
+    @property
+    def lead_s(self) -> float:
+        """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
+        nobody can tell that more exactly. Never where a plan is made of the memory that is free
+        when a job begins, nor where it would not wait there for the one before."""
+        return LEAST_S if self._admission is None and self.slot.follows else 0.0
+
+    def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
+        """The options with a precision that fits; refuses what does not, before any work."""
+        if self._admission is None:
+            return options
+        now = self._lodging.memory_now()
+        precision = self._suited(options, audio_s, now)
+        self._admission.planned(precision, audio_s, options, now)
+        if options.precision is Precision.AUTO and precision is not self.slot.precision:
+            return dataclasses.replace(options, precision=precision)
+        return options
+
+    def plan(self, job: Job, precision: Precision) -> TranscribeOptions:
+        """The job's options with the plan for the memory that is there when it begins."""
+        if self._admission is None:
+            return job.options
+        now, audio_s = self._lodging.memory_now(), job.facts.total_s
+        options = self._admission.planned(precision, audio_s, job.options, now)
+        self._lodging.expects(self._admission.peak_bytes(precision, audio_s, options))
+        return options
+
+    def guess(self, job: Job, precision: Precision) -> float | None:
+        """Seconds of work of a job, as the plan for it says; None where nobody can tell."""
+        if self._admission is None:
+            return None
+        now = self._lodging.memory_now()
+        return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
+
+    def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
+        """The first of the jobs, and those that can be heard in step with it: short ones, as many
+        as there is memory for; none that leaves its words to chance.
+
+        The rows of others change the last digits of its own, and a draw hangs on them.
+        """
+        due = next(waiting)
+        most = 1 if precision is Precision.FP16 else self.beside(due)  # that may have to be widened
+        if most < 2:
+            return [due]
+        others = filter(self._is_sociable, waiting)
+        jobs = [due, *islice(others, most - 1)]
+        if self._admission is not None:
+            now = self._lodging.memory_now()
+            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
+            while len(jobs) > 1 and not self._admission.fits_together(
+                precision, recordings[: len(jobs)], now
+            ):
+                jobs.pop()
+        return jobs
+
+    def beside(self, job: Job | JobRecord) -> int:
+        """How many at most are heard in step where this job is one of them, by its length and its
+        wishes."""
+        pays = self._lodging.on_gpu or self.spec.remote
+        most = self._settings.batch or (self.spec.together if pays else 1)
+        return min(most, self.spec.together) if self._is_sociable(job) else 1
+
+    def _is_sociable(self, job: Job | JobRecord) -> bool:
+        length_s = job.facts.total_s or math.inf
+        if self.spec.remote:
+            return length_s <= SENT_TOGETHER_S
+        return length_s <= IN_STEP_S and not job.options.temperature
+
+    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> Forecast:
+        """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
+
+        Where nobody knows how long it is, it is taken for one of usual length.
+        """
+        if self._admission is None:
+            precision = self.spec.resolve_precision(options.precision)
+            return Forecast.small(
+                self.spec, precision, audio_s, self._settings.max_audio_hours * 3600
+            )
+        now = self._lodging.memory_now()
+        precision = self._suited(options, audio_s, now)
+        return Forecast.planned(
+            audio_s, *self._admission.estimate(precision, audio_s, options, now)
+        )
+
+    def _suited(self, options: TranscribeOptions, audio_s: float | None, now: Memory) -> Precision:
+        """The precision for a job that came now: what it asks for, or what fits."""
+        assert self._admission is not None
+        precision = self.slot.resolve(options.precision, math.inf)
+        if options.precision is Precision.AUTO:
+            return self._admission.fitting_precision(precision, audio_s, options, now)
+        return precision
+
+
+class Intake(Protocol):
+    """Queue that accepts jobs: of this process, or of all services that share jobs."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether no job is accepted any more."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """Jobs that run."""
+        ...
+
+    def check_room(self, promised: int = 0) -> None:
+        """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted."""
+        ...
+
+    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+        """Accept a job: return once it is persisted."""
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept no more; running jobs have so long to end."""
+        ...
+
+    async def broken(self) -> None:
+        """Wait for a fault that ends all work."""
+        ...
+
+    def interrupt(self) -> None:
+        """Put back what runs here."""
+        ...
+
+
+class EngineSetup:
+    """The queue that runs jobs in this process, and its pace.
+
+    ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: so
+    many run at once; ``model``: the name of its weights, by which the pace is known.
+    """
+
+    def __init__(
+        self, settings: Settings, provision: Provision, plan: Plan, places: int, model: str
+    ) -> None:
+        self.provision, self.places = provision, places
+        self._limit = settings.queue_limit
+        self._terms = Terms(
+            plan, settings.max_audio_hours * 3600, provision.company, provision.lead_s
+        )
+        self._file = PaceFile(data_folder(settings.data_dir))
+        self.pace = Pace(provision.spec.name, model, self._file.read())
+        """How long work takes."""
+
+    def queue(self, log: JobLog) -> JobQueue:
+        """Return a queue that writes to a log."""
+        return JobQueue(
+            self.provision.slot,
+            log,
+            self._terms,
+            limit=self._limit,
+            places=self.places,
+            guess=self.provision.guess,
+            pace=self.pace,
+        )
+
+    def open(self, background: Background) -> None:
+        """Persist the pace from time to time."""
+        background.spawn("remember the pace", self._file.run(self.pace))
+
+    async def close(self) -> None:
+        """Persist the pace."""
+        await asyncio.to_thread(self._file.write, self.pace.known)
+
+
+class Backend(Protocol):
+    """A store of jobs and a queue. ``keeping``: recordings of jobs that outlive the process; None
+    where none do. ``shares``: whether other services have the same jobs."""
+
+    shares: bool
+
+    @property
+    def store(self) -> JobStore:
+        """What owners and wires do with jobs."""
+        ...
+
+    @property
+    def queue(self) -> Intake:
+        """Accepts jobs."""
+        ...
+
+    @property
+    def keeping(self) -> KeptRecordings | None:
+        """Recordings of jobs that outlive the process."""
+        ...
+
+    def listen(self, tell: Listener) -> None:
+        """Have ``tell`` called with the events of jobs that are accepted here."""
+        ...
+
+    async def open(self, background: Background) -> None:
+        """Start to work."""
+        ...
+
+    async def fetched(self) -> None:
+        """Wait a moment for results to be fetched that are gone with this process."""
+        ...
+
+    async def close(self) -> None:
+        """Stop and leave nothing behind."""
+        ...
+
+
+class LocalBackend:
+    """The `Backend` of a service that has its jobs for itself, in memory or in a file."""
+
+    shares = False
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: EngineSetup,
+        tally: JobTally,
+        disk: Threads,
+        now: clock.Clock,
+    ) -> None:
+        """``disk``: threads that may wait for one."""
+        self._disk, self._now, self._engine = disk, now, engine
+        self._kept = Keeping(settings, now) if settings.keeps_jobs else None
+        self.log: JobLog = self._kept.store if self._kept else MemoryLog(now)
+        """What happens to the jobs of this process."""
+        self.log.listen(Counted(tally))
+        self.queue = engine.queue(self.log)
+        self.results = Retention(
+            self.log,
+            settings.job_retention,
+            settings.job_retention_mb << 20,
+            settings.job_retention_count,
+        )
+        """Jobs that have ended, until they are fetched."""
+        self.store = LocalJobs(self.log, self.queue, self.results)
+
+    @property
+    def keeping(self) -> KeptRecordings | None:
+        """Recordings of jobs that outlive the process."""
+        return self._kept
+
+    def listen(self, tell: Listener) -> None:
+        """Have ``tell`` called with the events of all jobs."""
+        self.log.listen(tell)
+
+    async def open(self, background: Background) -> None:
+        """Start to work, and go on with what was left of the last time."""
+        self.queue.open()
+        if self._kept is not None:
+            ended = [record for record in self.log.all() if record.over]
+            for record in sorted(ended, key=lambda one: one.touched):
+                self.results.remember(record, self._now() - record.touched)
+            background.spawn("go on", go_on(self._kept, self.queue, self._disk))
+        self._engine.open(background)
+
+    async def fetched(self) -> None:
+        """Wait a moment for results to be fetched."""
+        await self.results.all_fetched()
+
+    async def close(self) -> None:
+        """Stop and leave nothing behind."""
+        await self.queue.close()
+        await self._engine.close()
+        self.results.close()
+        if self._kept is not None:
+            self._kept.close()
+        else:
+            self.log.close()

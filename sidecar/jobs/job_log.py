@@ -1,0 +1,387 @@
+"""Job log protocol, in-memory log, subscriptions to job events.
+
+There is one door: what happens to a job is appended here, kept first and then told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from sidecar import clock, errors
+from sidecar.jobs.job_record import Change, JobEvent, JobRecord, advance
+
+BUFFER = 256
+"""Events that a subscriber may be behind: some minutes of a recording that is heard fast."""
+
+TOGETHER = 64
+"""Events that are taken at once by who takes all that there are."""
+
+Listener = Callable[[JobRecord, JobEvent], None]
+"""Called at once with each event and the record after it; it does not wait and does not raise."""
+
+
+class Behind(Exception):
+    """A subscriber took its events too slowly. It has had all up to ``seq``, and resumes there."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"too slow: all events up to {seq} were taken")
+        self.seq = seq
+
+
+class Subscription:
+    """The events of one job, each once and in order, until it has ended.
+
+    Iterating raises `Behind` if more than the buffer are waiting; nobody waits for a subscriber.
+    """
+
+    def __init__(
+        self, feed: Feed, job_id: str, after: int, past: Sequence[JobEvent], over: bool
+    ) -> None:
+        self._feed = feed
+        self._job_id = job_id
+        self._seq = after
+        self._waiting = deque(past)
+        self._most = len(past) + feed.buffer
+        self._over = over
+        self._behind = False
+        self._news = asyncio.Event()
+
+    def push(self, event: JobEvent, over: bool) -> None:
+        """One more."""
+        if len(self._waiting) >= self._most:
+            self._behind = True
+            self.close()
+            return
+        self._waiting.append(event)
+        self._over = over
+        self._news.set()
+
+    def close(self) -> None:
+        """Hear no more; what has come can still be taken."""
+        self._over = True
+        self._feed.leave(self._job_id, self)
+        self._news.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        while not self._ready:
+            self._news.clear()
+            await self._news.wait()
+        if self._behind:
+            self._waiting.clear()
+            raise Behind(self._seq)
+        if not self._waiting:
+            raise StopAsyncIteration
+        event = self._waiting.popleft()
+        self._seq = event.seq
+        return event
+
+    async def batches(self, pause_s: float) -> AsyncGenerator[Sequence[JobEvent], None]:
+        """The same, all that has come at once; and nothing each time that none came for so long.
+
+        Raises:
+            Behind: as iterating does.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(None if self._ready else pause_s):
+                    first = await anext(self)
+            except TimeoutError:
+                yield ()
+                continue
+            except StopAsyncIteration:
+                return
+            more = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER - 1))]
+            if more:
+                self._seq = more[-1].seq
+            yield first, *more
+
+    @property
+    def _ready(self) -> bool:
+        return bool(self._waiting) or self._over or self._behind
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Feed:
+    """Tells of events as they are stored."""
+
+    def __init__(self, buffer: int = BUFFER) -> None:
+        self.buffer = buffer
+        self._all: list[Listener] = []
+        self._of_one: defaultdict[str, list[Listener]] = defaultdict(list)
+        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+
+    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+        """Have ``tell`` called with all events, or with those of one job until it has ended."""
+        if job_id is not None:
+            self._of_one[job_id].append(tell)
+        else:
+            self._all.append(tell)
+
+    def unlisten(self, tell: Listener, job_id: str) -> None:
+        """Call a listener of one job no more."""
+        if tell in self._of_one.get(job_id, ()):
+            self._of_one[job_id].remove(tell)
+            if not self._of_one[job_id]:
+                del self._of_one[job_id]
+
+    def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> Subscription:
+        """What comes, behind the ``past`` events that came after ``after``."""
+        subscription = Subscription(self, record.id, after, past, record.over)
+        if not record.over:
+            self._subscriptions[record.id].add(subscription)
+        return subscription
+
+    def leave(self, job_id: str, subscription: Subscription) -> None:
+        """Tell a subscription no more."""
+        if job_id in self._subscriptions:
+            self._subscriptions[job_id].discard(subscription)
+            if not self._subscriptions[job_id]:
+                del self._subscriptions[job_id]
+
+    def forget(self, job_id: str) -> None:
+        """Drop the listeners of one job, which may not have ended."""
+        self._of_one.pop(job_id, None)
+
+    @property
+    def subscribers(self) -> int:
+        """How many are told, of all jobs."""
+        return sum(map(len, self._subscriptions.values()))
+
+    def publish(self, record: JobRecord, event: JobEvent) -> None:
+        """Tell everybody; ``record`` is what it is after the event."""
+        for tell in [*self._of_one.get(record.id, ()), *self._all]:
+            tell(record, event)
+        for subscription in list(self._subscriptions.get(record.id, ())):
+            subscription.push(event, record.over)
+        if record.over:
+            self._of_one.pop(record.id, None)
+            self._subscriptions.pop(record.id, None)
+
+
+class JobLog(Protocol):
+    """Records by their id, and the events that made them what they are."""
+
+    def add(self, record: JobRecord) -> None:
+        """Keep a job that was submitted.
+
+        Raises:
+            KeyTaken: its owner has a job with its key.
+        """
+        ...
+
+    def append(self, job_id: str, change: Change) -> JobRecord:
+        """Something happened to a job: keep it, then tell of it; the record after it.
+
+        What changes nothing (`record.advance`) is neither kept nor told.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
+        ...
+
+    def get(self, job_id: str) -> JobRecord:
+        """What is known of a job.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
+        ...
+
+    def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """The job of an owner whose request the client calls by this name."""
+        ...
+
+    def all(self) -> list[JobRecord]:
+        """All records, in the order in which they were added."""
+        ...
+
+    def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
+        """What happened to a job behind the event ``after``, in order. Of fleeting events
+        (progress) only the last is kept, so numbers may be left out.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
+        ...
+
+    def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+        """The same, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
+        ...
+
+    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+        """Have ``tell`` called with each event that is kept, of all jobs or of one."""
+        ...
+
+    def when_gone(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with the id of each job that was forgotten."""
+        ...
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job no longer; one that is not there is forgotten already."""
+        ...
+
+    async def written(self, job_id: str | None = None) -> None:
+        """Wait until all that was added and appended so far would outlive what this store is made
+        to outlive.
+
+        Raises:
+            errors.SidecarError: of the job with this id something could not be kept; without one,
+                something that was deleted is still there; why.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class KeyTaken(Exception):
+    """Of one owner no two jobs have the same key."""
+
+
+class Entry:
+    """A record and its events."""
+
+    __slots__ = ("fleeting_at", "from_seq", "log", "record")
+
+    def __init__(self, record: JobRecord) -> None:
+        self.record = record
+        self.log: list[JobEvent] = []
+        self.from_seq = 0
+        """The least number of the next event."""
+        self.fleeting_at: int | None = None
+        """Where the fleeting one stands."""
+
+    def take(self, record: JobRecord, event: JobEvent) -> None:
+        """One more event, and the record after it."""
+        self.record = record
+        if event.fleeting:
+            if self.fleeting_at is not None:
+                del self.log[self.fleeting_at]
+            self.fleeting_at = len(self.log)
+        self.log.append(event.worn if record.over else event)
+        if record.over and event.ends:
+            self.log = [one.worn for one in self.log]
+
+
+class MemoryLog:
+    """Keeps jobs as long as the process lives."""
+
+    def __init__(self, now: clock.Clock = clock.wall, buffer: int = BUFFER) -> None:
+        self._now = now
+        self._feed = Feed(buffer)
+        self._entries: dict[str, Entry] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._tell_gone: list[Callable[[str], None]] = []
+
+    def add(self, record: JobRecord) -> None:
+        """Keep a job that was submitted."""
+        self._enter(Entry(record))
+
+    def enter(self, record: JobRecord) -> None:
+        """Hold a job that was accepted elsewhere, from where it stands; it has no key here."""
+        self._entries[record.id] = Entry(record)
+
+    def append(self, job_id: str, change: Change) -> JobRecord:
+        """Something happened to a job: keep it, then tell of it."""
+        entry = self._entry(job_id)
+        event = JobEvent(self._next_seq(entry), self._now(), change)
+        record = advance(entry.record, event)
+        if record is not entry.record:
+            self._keep(entry, record, event)
+            self._feed.publish(record, event)
+        return record
+
+    def get(self, job_id: str) -> JobRecord:
+        """What is known of a job."""
+        return self._entry(job_id).record
+
+    def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """The job of an owner whose request the client calls by this name."""
+        job_id = self._keys.get((owner, name))
+        return self._entries[job_id].record if job_id is not None else None
+
+    def all(self) -> list[JobRecord]:
+        """All records, in the order in which they were added."""
+        return [entry.record for entry in self._entries.values()]
+
+    def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
+        """What happened to a job behind the event ``after``."""
+        log = self._entry(job_id).log
+        return log[bisect_right(log, after, key=lambda event: event.seq) :]
+
+    def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+        """What happened behind ``after``, and then what comes."""
+        return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
+
+    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+        """Have ``tell`` called with each event."""
+        self._feed.listen(tell, job_id)
+
+    def when_gone(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with the id of each job that was forgotten."""
+        self._tell_gone.append(tell)
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job no longer."""
+        self._feed.forget(job_id)
+        entry = self._entries.pop(job_id, None)
+        if entry is None:
+            return
+        if entry.record.key is not None:
+            key = entry.record.owner, entry.record.key.name
+            if self._keys.get(key) == job_id:
+                del self._keys[key]
+        for tell in self._tell_gone:
+            tell(job_id)
+
+    async def written(self, job_id: str | None = None) -> None:
+        """Memory outlives nothing: there is nothing to wait for."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._entries.clear()
+        self._keys.clear()
+
+    def _enter(self, entry: Entry) -> None:
+        record = entry.record
+        if record.key is not None:
+            key = record.owner, record.key.name
+            if key in self._keys:
+                raise KeyTaken(record.key.name)
+            self._keys[key] = record.id
+        self._entries[record.id] = entry
+
+    def _next_seq(self, entry: Entry) -> int:
+        return max(entry.record.seq + 1, entry.from_seq)
+
+    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+        entry.take(record, event)
+
+    def _entry(self, job_id: str) -> Entry:
+        try:
+            return self._entries[job_id]
+        except KeyError:
+            raise errors.JobNotFound() from None

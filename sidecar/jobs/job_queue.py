@@ -1,0 +1,417 @@
+"""Job queue and dispatcher of each engine slot.
+
+All lanes take from one line (`jobs.wait_queue`); what becomes of those that run is
+`jobs.job_runner`'s.
+
+Who waits, and in which order, is `jobs.wait_queue`'s; what runs in a place, `jobs.job_queue`'s;
+what is known of all, `jobs.job_log`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from sidecar import errors
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.duration_prediction import Pace
+from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_runner import Job, Plan, Run
+from sidecar.jobs.reservations import Hold
+from sidecar.jobs.wait_queue import Guess, Lineup
+from sidecar.workers.slot_interface import Place
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.3
+"""What a client takes at most to send its next recording after the answer to the last."""
+
+Company = Callable[[Iterator[Job], Precision], Sequence[Job]]
+"""Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
+step. Who is in turn is worked out as they are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds in every place.
+
+    ``lead_s``: when a job is likely to end within so many seconds, the next is handed to the
+    engine, which begins with it by itself; at 0 when the job has ended.
+    """
+
+    plan: Plan
+    max_s: float
+    company: Company = lambda waiting, _: [next(waiting)]
+    lead_s: float = 0.0
+
+
+class Lane:
+    """Sees to the place with the number ``at`` in the line, from `open` until `close`."""
+
+    def __init__(self, at: int, place: Place, lineup: Lineup, terms: Terms) -> None:
+        self._at = at
+        self._place = place
+        self._waiting = lineup
+        self._terms = terms
+        self._news = asyncio.Event()
+        """Somebody came, or something became of those that run."""
+        self._runs: list[Run] = []
+        """First the one that is at work, then one that waits at the engine."""
+        self._runner: asyncio.Task[None] | None = None
+        lineup.watch(self._news.set)
+
+    def open(self, ended: Callable[[Lane, BaseException | None], None]) -> None:
+        """Start to work; ``ended`` is called if that ends although nobody closed it: a fault."""
+        runner = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self._at}")
+        self._runner = runner
+
+        def over(task: asyncio.Task[None]) -> None:
+            if task is self._runner:
+                self._runner = None
+                self._waiting.shut(self._at)
+                ended(self, None if task.cancelled() else task.exception())
+
+        runner.add_done_callback(over)
+
+    async def close(self) -> None:
+        """Stop; who runs and has not ended waits again."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+            await asyncio.wait({runner})
+
+    @property
+    def open_(self) -> bool:
+        """Whether somebody sees to the place."""
+        return self._runner is not None
+
+    @property
+    def running(self) -> list[Job]:
+        """Jobs that run, or wait at the engine."""
+        return [job for run in self._runs for job in run.jobs]
+
+    def leave(self, job: Job) -> None:
+        """Go on without a job that was ended by somebody else."""
+        for run in self._runs:
+            if job in run.jobs:
+                run.leave(job)
+
+    def interrupt(self) -> None:
+        """Put what runs back to the head of the queue."""
+        for run in self._runs:
+            run.interrupt()
+
+    def stop(self, end: Callable[[Job], None]) -> None:
+        """Have all that run ended or put off, and give up the engine."""
+        busy = [run for run in self._runs if not all(job.ended for job in run.jobs)]
+        for job in self.running:
+            end(job)
+        for run in busy:
+            run.stop()
+
+    async def _run(self) -> None:
+        while True:
+            self._start(await self._take_next())
+            try:
+                await self._see_to_runs()
+            finally:
+                for run in self._runs:
+                    run.interrupt()
+                    await run.end()
+                self._take_back()
+
+    def _start(self, jobs: Sequence[Job], behind: Run | None = None) -> None:
+        self._waiting.begin(jobs, self._at)
+        terms = self._terms
+        run = Run(jobs, self._place, terms.plan, terms.max_s, self._news.set, behind)
+        self._runs.append(run)
+
+    async def _see_to_runs(self) -> None:
+        """Until nothing runs; before a job ends the next is handed to the engine, behind it."""
+        lead_s = self._terms.lead_s
+        while self._runs:
+            self._news.clear()
+            busy_s = self._waiting.busy_s(self._at)
+            if lead_s and busy_s <= lead_s:
+                self._follow()
+            followed = len(self._runs) > 1 or not (lead_s and self._waiting)
+            pause_s = None if followed else max(busy_s - lead_s, lead_s / 2)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+            self._take_back()
+
+    def _follow(self) -> None:
+        """Run the next behind the one that is at work, if nothing has to change for it."""
+        run = self._runs[0]
+        free = run.followable and self._place.loaded and not self._place.awaited
+        if len(self._runs) > 1 or not free:
+            return
+        try:
+            job = self._waiting.due(self._at)
+            if job is None or self._needs_a_load(job):
+                return
+            alone = len(self._with_company(job)) == 1
+        except Exception:
+            log.debug("nobody is chosen ahead", exc_info=True)
+            return  # who is chosen when this has ended meets the same, and is told
+        if alone:
+            self._start([job], run)
+
+    def _take_back(self) -> None:
+        """Let go of the runs that are over, the last first: who was put back keeps its place."""
+        for run in list(reversed(self._runs)):
+            waits_again = not all(job.ended for job in run.jobs)
+            if run.over and (not waits_again or run is self._runs[-1]):
+                self._runs.remove(run)
+                self._waiting.finish(run.jobs, self._at)
+
+    async def _take_next(self) -> Sequence[Job]:
+        """Wait for a job and take it out, with those that run in its company. What goes wrong with
+        the choice costs the job that was due."""
+        while True:
+            due: Job | None = None
+            try:
+                due = await self._due()
+                jobs = self._with_company(due)
+            except Exception:
+                if not self._waiting:
+                    raise
+                due = due or self._waiting.first()
+                log.exception("job %s could not be begun", due.id)
+                self._waiting.leave(due)
+                due.fail(errors.EngineFailed())
+                continue
+            return jobs
+
+    async def _due(self) -> Job:
+        """Wait for the job that is next.
+
+        One for which the engine would have to be loaded anew waits a moment longer: a client that
+        uses what is loaded may be about to send its next.
+        """
+        now = time.monotonic
+        deadline: float | None = None
+        while True:
+            job = self._waiting.due(self._at)
+            if job is not None:
+                if not self._needs_a_load(job):
+                    return job
+                deadline = now() + LINGER_S if deadline is None else deadline
+                if now() >= deadline:
+                    return job
+            self._news.clear()
+            pause_s = deadline - now() if job is not None and deadline is not None else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+
+    def _with_company(self, job: Job) -> Sequence[Job]:
+        """Those that run with it; where several places are free, no more than are its share."""
+        if job.record.alone:
+            return [job]
+        wanted = self._waiting.wanted
+        others = (one for one in self._waiting.in_turn() if one is not job)
+        same = (one for one in others if wanted(one) is wanted(job) and not one.record.alone)
+        share = math.ceil(len(self._waiting) / max(1, self._waiting.free()))
+        return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
+
+    def _needs_a_load(self, job: Job) -> bool:
+        """Whether what is loaded would have to go for it."""
+        wanted = self._waiting.wanted(job)
+        return self._place.loaded and wanted is not self._place.precision
+
+
+class JobQueue:
+    """One engine for all who wait, in turn."""
+
+    def __init__(
+        self,
+        place: Place,
+        store: JobLog,
+        terms: Terms,
+        *,
+        limit: int,
+        places: int = 1,
+        guess: Guess = lambda job, precision: None,
+        pace: Pace | None = None,
+    ) -> None:
+        """``places``: so many run at once in the ``place``. ``limit``: so many may wait."""
+        self._store = store
+        self._limit = limit
+        self._waiting = Lineup(place, places, guess, pace)
+        self._lanes = [Lane(at, place, self._waiting, terms) for at in range(places)]
+        self._broken = asyncio.Event()
+        self._draining = False
+        self._put_off: list[Job] = []
+        """Those that the next start goes on with."""
+
+    def open(self) -> None:
+        """Start to work."""
+        for lane in self._lanes:
+            lane.open(self._lane_ended)
+
+    async def close(self) -> None:
+        """Stop; jobs that have not ended end with `errors.ShuttingDown`, unless they outlive it."""
+        self._draining = True
+        self._end_all(errors.ShuttingDown())
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
+        for job in self._put_off:
+            job.source.close()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
+        those that run, alone or in company."""
+        self._draining = True
+        running = self._running
+        for job in self._waiting:
+            self._end(job, errors.ShuttingDown())
+        self._waiting.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                for job in running:
+                    await job.over()
+        self._end_all(errors.ShuttingDown())
+
+    async def broken(self) -> None:
+        """Wait until no job is worked on any more although nobody closed the queue: a fault."""
+        await self._broken.wait()
+
+    @property
+    def draining(self) -> bool:
+        """Whether no job is taken any more."""
+        return self._draining
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    @property
+    def places(self) -> int:
+        """How many may run at once."""
+        return len(self._lanes)
+
+    @property
+    def running(self) -> int:
+        """Jobs that run, or wait at the engine."""
+        return len(self._running)
+
+    def check_open(self) -> None:
+        """Raise `errors.ShuttingDown` when no job is taken any more."""
+        if self._draining:
+            raise errors.ShuttingDown()
+
+    def check_room(self, promised: int = 0) -> None:
+        """Raise `errors.QueueFull` when no more job is taken, `errors.ShuttingDown` for ever.
+
+        ``promised``: places that are kept for others. Who comes first where nothing runs does
+        not wait.
+        """
+        self.check_open()
+        taken = len(self._waiting) + promised
+        if taken >= self._limit + max(0, self._waiting.free() - len(self._waiting)):
+            raise errors.QueueFull(
+                f"{taken} jobs are waiting or on their way, and the queue takes no more."
+            )
+
+    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+        """Accept a job: return once it is persisted. ``promised``: the place that was kept for it,
+        released as soon as the job counts here.
+
+        Raises:
+            errors.QueueFull: there is no place.
+            errors.SidecarError: it cannot be persisted; there is no job.
+        """
+        self.check_room() if promised is None else self.check_open()
+        self._waiting.join(job)
+        job.enter(self._store)
+        if promised is not None:
+            promised.release()
+        job.source.settle()
+        try:
+            await job.written()
+        except BaseException:
+            self.cancel(job)
+            self._store.forget(job.id)  # the same request sent again is a new one
+            raise
+
+    def of(self, owner: str, *, running: bool = True) -> list[Job]:
+        """An owner's jobs that wait, and those that run unless they are left out."""
+        live = [*self._waiting, *(self._running if running else ())]
+        return [job for job in live if job.record.owner == owner]
+
+    def resume(self, job: Job) -> None:
+        """Take in a job of before the start, which was accepted then: there is a place for it."""
+        if self._draining:
+            self._put_off.append(job)
+            return
+        job.enter_again(self._store)
+        self._waiting.join(job)
+
+    def live(self, job_id: str) -> Job | None:
+        """The job with this id, if it waits or runs."""
+        running = (job for job in self._running if job.id == job_id)
+        return self._waiting.get(job_id) or next(running, None)
+
+    def position(self, job: Job) -> int | None:
+        """How many go first; None when it waits no more."""
+        turn = self._waiting.turn(job)
+        return turn[0] if turn is not None else None
+
+    def wait_s(self, job: Job) -> float | None:
+        """For about how many seconds others go first; None when it waits no more."""
+        turn = self._waiting.turn(job)
+        return turn[1] if turn is not None else None
+
+    def cancel(self, job: Job) -> None:
+        """End a job, waiting or running; one that has ended stays as it is."""
+        if job.ended:
+            return
+        if job in self._waiting:
+            self._waiting.leave(job)
+        job.cancel()
+        for lane in self._lanes:
+            lane.leave(job)
+
+    def interrupt(self) -> None:
+        """Put what runs back to the head of the queue."""
+        for lane in self._lanes:
+            lane.interrupt()
+
+    @property
+    def _running(self) -> list[Job]:
+        return [job for lane in self._lanes for job in lane.running]
+
+    def _end_all(self, error: errors.SidecarError) -> None:
+        """End who waits and who runs."""
+        for job in self._waiting:
+            self._end(job, error)
+        self._waiting.clear()
+        for lane in self._lanes:
+            lane.stop(lambda job: self._end(job, error))
+
+    def _end(self, job: Job, error: errors.SidecarError) -> None:
+        """End a job with the service; one that outlives it stays as it is for the next start."""
+        if not job.record.durable:
+            job.fail(error)
+        elif not job.ended and job not in self._put_off:
+            self._put_off.append(job)
+            self._waiting.halt()  # the service ends: nobody is begun any more
+
+    def _lane_ended(self, lane: Lane, fault: BaseException | None) -> None:
+        """Without its runner a place is out. Without any every job would wait for ever: end them,
+        take no more, and say so."""
+        if any(one.open_ for one in self._lanes):
+            log.critical("a place is seen to no more: its runner ended", exc_info=fault)
+            return
+        log.critical("no job is worked on any more: the queue's runner ended", exc_info=fault)
+        self._draining = True
+        self._end_all(errors.EngineFailed("The service has a fault and ends."))
+        self._broken.set()

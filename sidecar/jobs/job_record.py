@@ -1,0 +1,388 @@
+"""Job record, the events that change it, and poison jobs. Pure.
+
+A record is what was submitted and all its events, applied in order. Replaying the events over what
+was submitted gives the same record again, after a restart or anywhere else.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Self
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_source import AudioRef
+from sidecar.auth.identity import EVERYBODY
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.scheduler import Priority
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Event,
+    Finished,
+    Peaks,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+from sidecar.transcripts.transcript_edits import History, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as plain values."""
+
+    code: str
+    detail: str
+    hint: str
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: errors.SidecarError) -> Self:
+        """What ``error`` says."""
+        return cls(**error.to_wire())
+
+    def error(self) -> errors.SidecarError:
+        """The error that it was, to be raised."""
+        return errors.from_wire(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt starts, from what is settled; ``anew``: from nothing all the same, because what
+    was settled means nothing to the engine. ``behind``: it does when that job has ended, and waits
+    at the engine until then."""
+
+    anew: bool = False
+    behind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The engine's process died in it; what follows is tried alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Back to the queue, as if nothing had happened; ``counted``: the attempt was one, in which the
+    engine's process died or (``passed``) which showed that it cannot be done there."""
+
+    counted: bool = False
+    alone: bool = False
+    passed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The service died while it was there, and has begun again; it waits, and what follows is tried
+    alone. ``waited``: so it did then, at the engine."""
+
+    waited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Of those that could work on it nobody who is there can, and what they say; None: somebody
+    can again."""
+
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the engine said, ``processing_s`` seconds into the attempt. With its transcript a job is
+    done, whatever becomes of the engine."""
+
+    event: Event
+    processing_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It ended without a transcript."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """Somebody changed the transcript, after the end. ``ready``: a transcript and what the step
+    makes of it, where that was worked out before; no part of what is kept."""
+
+    step: Step
+    ready: tuple[Transcript, Transcript] | None = field(default=None, compare=False, repr=False)
+
+
+Change = Begun | Crashed | PutBack | Interrupted | Refused | Reported | Failed | Cancelled | Edited
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One change of one job: the ``seq``-th, ``at`` a time of day."""
+
+    seq: int
+    at: float
+    change: Change
+
+    @property
+    def fleeting(self) -> bool:
+        """Whether only the last of its kind is worth keeping: each says all that those before it
+        said."""
+        return isinstance(self.change, Reported) and isinstance(self.change.event, Progress)
+
+    @property
+    def ends(self) -> bool:
+        """Whether a job that is over after it was not so before."""
+        return not isinstance(self.change, Edited)
+
+    @property
+    def worn(self) -> JobEvent:
+        """What is left of it once its job has ended: nobody goes on from a checkpoint any more, nor
+        works out an edit that was applied."""
+        match self.change:
+            case Reported(Checkpoint() as checkpoint, processing_s):
+                change = Reported(replace(checkpoint, state={}), processing_s)
+                return replace(self, change=change)
+            case Edited(step):
+                return replace(self, change=Edited(step))
+        return self
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the last three are for good."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What a client calls a request by, so that sending it again gives the job that there is.
+
+    ``digest``: of all that was sent with it, to tell another request by the same name.
+    """
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What is known of one recording on its way to a transcript.
+
+    ``owner``: whose it is (`auth.identity`). ``audio``: how to come by its recording again, as
+    long as that is possible. ``kept``: whether its result is fetched later; that of others is for
+    who waits for it, and nobody else learns of them. ``created``,
+    ``begun`` (its first attempt, whatever became of it) and ``ended``: seconds since 1970.
+    ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
+    whether it runs in nobody's company, decided once something went wrong in one. ``key``: what its
+    client calls the request; of one owner no two jobs have the same. ``durable``: whether it
+    outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
+    (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
+    ``interruptions``: how often the engine's process or all of the service died in it since it last
+    got any further; ``passed``: how many services could not do it. ``behind``: the job behind whose
+    call its own waits at the engine, or waited before its attempt began. ``refused``: why nobody
+    who is there can do it, while that is so. ``transcript`` and
+    ``segments``: as they are after all edits (``history``).
+    """
+
+    id: str
+    owner: str
+    created: float
+    audio: AudioRef
+    options: TranscribeOptions
+    facts: AudioFacts
+    progress: Progress
+    kept: bool = True
+    priority: Priority = Priority.INTERACTIVE
+    key: RequestKey | None = None
+    durable: bool = False
+    state: JobState = JobState.QUEUED
+    attempts: int = 0
+    alone: bool = False
+    crashes: int = 0
+    interruptions: int = 0
+    passed: int = 0
+    behind: str = ""
+    refused: Failure | None = None
+    settled: tuple[Checkpoint, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    peaks: bytes = b""
+    transcript: Transcript | None = None
+    error: Failure | None = None
+    processing_s: float = 0.0
+    begun: float | None = None
+    ended: float | None = None
+    seq: int = 0
+    history: History = field(default_factory=History)
+
+    @classmethod
+    def submitted(
+        cls,
+        at: float,
+        audio: AudioRef,
+        facts: AudioFacts,
+        options: TranscribeOptions,
+        *,
+        owner: str = EVERYBODY.owner,
+        kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
+        durable: bool = False,
+    ) -> Self:
+        """A new one, submitted at a time of day."""
+        progress = Progress(0.0, facts.total_s)
+        name = uuid.uuid4().hex
+        record = cls(name, owner, at, audio, options, facts, progress, kept, priority, key)
+        return replace(record, durable=durable)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has come to its end: of what follows only its transcript changes."""
+        return self.state in ENDED
+
+    @property
+    def touched(self) -> float:
+        """When anything last changed in it, once it has ended."""
+        return self.history.changed or self.ended or self.created
+
+
+def advance(record: JobRecord, event: JobEvent) -> JobRecord:
+    """The record after ``event``; itself where the event changes nothing.
+
+    How a job ended never changes: behind its end only edits of its transcript count, and before
+    it none. Nor does an event change anything that was applied already, or what an engine reports
+    of a job that waits.
+    """
+    if event.seq <= record.seq:
+        return record
+    changed = _edited(record, event) if record.over else _changed(record, event)
+    return record if changed is None else replace(changed, seq=event.seq)
+
+
+def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
+    running = record.state is JobState.RUNNING
+    match event.change:
+        case Begun(anew, behind):
+            settled = () if anew else record.settled
+            first = event.at if record.begun is None else record.begun
+            at_work = _from_settled(replace(record, settled=settled), JobState.RUNNING)
+            attempts = record.attempts + 1
+            return replace(at_work, attempts=attempts, behind=behind, refused=None, begun=first)
+        case Crashed() if running:
+            return replace(record, alone=True, crashes=record.crashes + 1)
+        case PutBack(counted, alone, passed) if running:
+            waiting = _from_settled(record, JobState.QUEUED)
+            return replace(
+                waiting,
+                attempts=record.attempts - (not counted),
+                crashes=record.crashes + (counted and not passed),
+                passed=record.passed + passed,
+                alone=waiting.alone or alone,
+            )
+        case Interrupted(waited):
+            waiting = _from_settled(record, JobState.QUEUED)
+            died = running and not waited
+            alone = waiting.alone or died  # if it dies again, nobody else's work dies with it
+            return replace(waiting, interruptions=record.interruptions + died, alone=alone)
+        case Refused(failure) if not running and failure != record.refused:
+            return replace(record, refused=failure)
+        case Reported(report, processing_s) if running:
+            return replace(_reported(record, report, event.at), processing_s=processing_s)
+        case Failed(failure):
+            return replace(_over(record, JobState.FAILED, event.at), error=failure)
+        case Cancelled():
+            failure = Failure.of(errors.JobCancelled())
+            return replace(_over(record, JobState.CANCELLED, event.at), error=failure)
+    return None
+
+
+def _edited(record: JobRecord, event: JobEvent) -> JobRecord | None:
+    before = record.transcript
+    if not isinstance(event.change, Edited) or before is None:
+        return None
+    was, will_be = event.change.ready or (None, None)
+    try:
+        after = record.history.after(
+            before, event.change.step, event.at, will_be if was is before else None
+        )
+    except (errors.EditImpossible, errors.EditsFull):
+        return None
+    if after is None:
+        return None
+    history, transcript = after
+    return replace(record, history=history, transcript=transcript, segments=transcript.segments)
+
+
+def _from_settled(record: JobRecord, state: JobState) -> JobRecord:
+    """As it stands when an attempt begins; what is settled has nobody's company."""
+    settled = record.settled
+    progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
+    segments = tuple(segment for one in settled for segment in one.segments)
+    alone = record.alone or bool(settled)
+    return replace(record, state=state, segments=segments, progress=progress, alone=alone)
+
+
+def _over(record: JobRecord, state: JobState, at: float) -> JobRecord:
+    return replace(record, state=state, ended=at, settled=(), refused=None)
+
+
+def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
+    match report:
+        case Progress():
+            return replace(record, progress=report)
+        case SegmentReady(index, segment):
+            segments = (*record.segments[:index], segment, *record.segments[index + 1 :])
+            return replace(record, segments=segments)
+        case Peaks(first, levels) if 0 <= first <= len(record.peaks):
+            return replace(record, peaks=record.peaks[:first] + levels)  # an attempt draws anew
+        case Peaks():
+            return record
+        case Checkpoint():
+            settled = (*record.settled, report)
+            return replace(record, settled=settled, crashes=0, interruptions=0, passed=0)
+        case Finished(transcript):
+            return replace(
+                _over(record, JobState.DONE, at),
+                transcript=transcript,
+                segments=tuple(transcript.segments),
+                progress=Progress(transcript.duration, transcript.duration),
+            )
+
+
+OF_A_CRASH = 5
+"""What an engine's process that dies under a living service weighs."""
+OF_A_DEATH = 1
+"""The same of a service."""
+ENOUGH = 10
+"""So two crashes are, ten deaths, and one crash with five deaths."""
+
+
+def weight(crashes: int, deaths: int) -> int:
+    """How much speaks against a recording in which so many engines crashed, and so many services
+    died."""
+    return crashes * OF_A_CRASH + deaths * OF_A_DEATH
+
+
+def given_up(crashes: int, deaths: int) -> errors.EngineCrashed | None:
+    """What a job ends with in which so many died; None where it is to be tried again."""
+    if weight(crashes, deaths) < ENOUGH:
+        return None
+    if not deaths:
+        return errors.EngineCrashed()
+    died = f"{deaths} services ended while they worked on this"
+    also = f", and the engine's process died {crashes} times" if crashes else ""
+    return errors.EngineCrashed(f"{died}{also}; nothing more of it was settled meanwhile.")

@@ -1,0 +1,419 @@
+"""Running jobs: one alone or several in step, attempts, cancellation.
+
+One may run behind another that is alone: its call waits in the engine's process, which begins with
+it the moment it is free. Until then nothing that goes wrong there is its fault.
+
+A job whose engine dies is tried once more (`jobs.job_record`), alone and on a fresh worker. What
+goes wrong in a company is tried again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_source import AudioSource
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs import job_record
+from sidecar.jobs.job_log import Feed, JobLog
+from sidecar.jobs.job_record import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Failed,
+    Failure,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Reported,
+)
+from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Notice, Transcript
+from sidecar.workers.engine_slot import Stay
+from sidecar.workers.slot_interface import Lease, Place, WorkerDied
+
+
+class Job:
+    """One recording on its way to a transcript. Only the queue and its runner change it."""
+
+    def __init__(self, source: AudioSource, record: JobRecord) -> None:
+        self.source = source
+        self.record = record
+        """What is known of it now."""
+        self.arrived_at = time.monotonic()
+        """What is decided goes by this; the record's times are for people."""
+        self._store: JobLog | None = None
+        self._changed = asyncio.Event()
+        self._over = asyncio.Event()
+        if record.over:
+            self._over.set()
+        self._tell_over: list[Callable[[], None]] = []
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.record.id
+
+    @property
+    def options(self) -> TranscribeOptions:
+        """What was asked for."""
+        return self.record.options
+
+    @property
+    def facts(self) -> AudioFacts:
+        """What its recording is."""
+        return self.record.facts
+
+    @property
+    def state(self) -> JobState:
+        """Where it is in its life."""
+        return self.record.state
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.record.over
+
+    @property
+    def error(self) -> errors.SidecarError | None:
+        """Why there is no transcript, once that is so."""
+        return self.record.error.error() if self.record.error is not None else None
+
+    def enter(self, store: JobLog) -> None:
+        """From now on it is there, and what happens to it goes through the store."""
+        self._store = store
+        store.add(self.record)
+        store.listen(self._heard, self.id)
+
+    def enter_again(self, store: JobLog) -> None:
+        """It is there already: from before the service was started."""
+        self._store = store
+        store.listen(self._heard, self.id)
+
+    def hear(self, feed: Feed) -> None:
+        """Hear what happens to it from a feed; it is changed elsewhere."""
+        feed.listen(self._heard, self.id)
+
+    def unhear(self, feed: Feed) -> None:
+        """Hear no more of it."""
+        feed.unlisten(self._heard, self.id)
+
+    async def written(self) -> None:
+        """Wait until what happened to it would outlive the process, if that was promised.
+
+        Raises:
+            errors.SidecarError: it cannot be kept; why.
+        """
+        if self.record.durable and self._store is not None:
+            await self._store.written(self.id)
+
+    def when_over(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called when it has ended."""
+        self._tell_over.append(tell)
+
+    async def over(self) -> None:
+        """Wait until it has ended, however."""
+        await self._over.wait()
+
+    async def result(self) -> Transcript:
+        """Wait for the transcript.
+
+        Raises:
+            errors.SidecarError: why there is none.
+        """
+        await self._over.wait()
+        if (error := self.error) is not None:
+            raise error
+        assert self.record.transcript is not None
+        return self.record.transcript
+
+    async def changes(self) -> AsyncIterator[JobRecord]:
+        """What is known of it, now and after changes, until it has ended."""
+        async for record in self.watched(None):
+            assert record is not None
+            yield record
+
+    async def watched(self, pause_s: float | None) -> AsyncGenerator[JobRecord | None, None]:
+        """The same, and None each time that nothing changed for so long."""
+        while not self.ended:
+            changed = self._changed  # before the yield: what happens meanwhile is not missed
+            yield self.record
+            while not changed.is_set():
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await changed.wait()
+                except TimeoutError:
+                    yield None
+        yield self.record
+
+    def begin(self, form: str = "", behind: str = "") -> None:
+        """An attempt starts, from what is settled if its engine understands it (``form``);
+        ``behind`` the job with this id."""
+        anew = any(one.form != form for one in self.record.settled)
+        self._append(Begun(anew, behind))
+
+    def take_in(self, event: Event, processing_s: float = 0.0) -> None:
+        """The engine reported something; with the transcript it is done."""
+        self._append(Reported(event, processing_s))
+
+    def crash(self) -> None:
+        """The engine's process died in it."""
+        self._append(Crashed())
+
+    def wait_again(
+        self, *, counted: bool = False, alone: bool = False, passed: bool = False
+    ) -> None:
+        """Back to the queue; ``counted``: the attempt was one; ``passed``: it cannot be done
+        here."""
+        self._append(PutBack(counted, alone, passed))
+
+    def fail(self, error: errors.SidecarError) -> None:
+        """It ended without a transcript; one that has ended stays as it is."""
+        self._append(Failed(Failure.of(error)))
+
+    def cancel(self) -> None:
+        """Somebody ended it; one that has ended stays as it is."""
+        self._append(Cancelled())
+
+    def part(self, error: errors.SidecarError) -> None:
+        """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
+        self.record = replace(self.record, state=JobState.FAILED, error=Failure.of(error))
+        self._over.set()
+        self._changed.set()
+
+    def _append(self, change: Change) -> None:
+        if self.ended:
+            return
+        assert self._store is not None, "it was never submitted"
+        self.record = self._store.append(self.id, change)
+        if self.ended:
+            self.source.close()
+
+    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+        """The store told of it: who waits may look."""
+        self.record = record
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if record.over:
+            self._over.set()
+            for tell in self._tell_over:
+                tell()
+            self._tell_over.clear()
+
+
+log = logging.getLogger(__name__)
+
+STARTED_AGAIN = Notice(
+    "started_again",
+    "The service or its engine ended in the middle, and this engine had to begin again.",
+)
+
+Plan = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
+"""A job's options with the memory plan that it gets when it begins."""
+
+
+class Run:
+    """Jobs on the engine, from now on or ``behind`` another run; who does not end waits again.
+
+    ``news`` is called when it is over, and when one could run behind it.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        place: Place,
+        plan: Plan,
+        max_s: float,
+        news: Callable[[], None] = lambda: None,
+        behind: Run | None = None,
+    ) -> None:
+        self.jobs = jobs
+        self._place = place
+        self._plan = plan
+        self._max_s = max_s
+        self._news = news
+        self._stay: Stay | None = None
+        """The engine, while it is there for this."""
+        self._behind = ""
+        if behind is not None and behind._stay is not None:
+            self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
+        self._leaving: asyncio.Task[None] | None = None
+        self._engine: Lease | None = None
+        self._heard: Sequence[Job] = ()
+        """Whom the engine hears in step, by the numbers that it knows them by."""
+        self._interrupted = False
+        self._asked = False
+        """Its call is in the engine's process."""
+        work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
+        self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
+        self._task.add_done_callback(self._ended)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs any more."""
+        return self._task.done()
+
+    @property
+    def followable(self) -> bool:
+        """Whether one could run behind it now."""
+        return self._asked and not self._interrupted and not self.over
+
+    async def end(self) -> None:
+        """Have it stop, and wait until it has."""
+        if not self.over:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def leave(self, job: Job) -> None:
+        """Go on without a job that was ended by somebody else."""
+        if all(one.ended for one in self.jobs):
+            self._task.cancel()
+        elif self._engine is not None and job in self._heard:
+            self._engine.leave(self._heard.index(job))
+
+    def interrupt(self) -> None:
+        """Give up the engine; who has not ended waits again."""
+        if not all(job.ended for job in self.jobs):
+            self._interrupted = True
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """Give up the engine, whose jobs were ended by somebody else, or outlive the service."""
+        self._interrupted = True
+        self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that was cancelled before its first step has given nothing back by itself."""
+        if self._stay is not None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        self._news()
+
+    async def _alone(self, job: Job) -> None:
+        try:
+            while not job.ended:
+                behind = self._behind
+                job.begin(self._place.spec.resumes, behind)
+                await job.written()  # before the attempt: what kills us all is counted
+                if job.ended:  # elsewhere, as it began here: its recording is let go
+                    break
+                try:
+                    await self._attempt(job)
+                except WorkerDied as died:
+                    if behind and not died.began:
+                        return job.wait_again()
+                    log.error("the engine's process died in job %s", job.id)
+                    job.crash()
+                    known = job.record
+                    if (end := job_record.given_up(known.crashes, known.interruptions)) is not None:
+                        job.fail(end)
+        except errors.SidecarError as error:
+            job.fail(error)
+        except asyncio.CancelledError:
+            if self._interrupted and not job.ended:
+                job.wait_again()
+            else:
+                job.cancel()
+        except Exception:
+            log.exception("job %s failed", job.id)
+            job.fail(errors.EngineFailed())
+        finally:
+            await self._leave()
+
+    async def _attempt(self, job: Job) -> None:
+        if self._stay is None:
+            alone = job.record.crashes > 0  # if it dies again, nobody else's work dies with it
+            lease = self._place.lease(job.options.precision, job.arrived_at, alone)
+            self._stay = await Stay.begin(lease)
+        try:
+            await self._heard_by(self._stay, job)
+        finally:
+            await self._leave()
+        if not job.ended:
+            raise errors.EngineFailed("The engine ended without a transcript.")
+
+    async def _heard_by(self, stay: Stay, job: Job) -> None:
+        engine = stay.engine
+        options = await self._plan(job, engine.precision)
+        resumes = job.record.durable and self._place.spec.resumes
+        settled = job.record.settled if resumes else None
+        events = engine.transcribe(job.source, job.facts, options, self._max_s, settled)
+        self._asked = True  # it goes out before anybody else has a turn to be told of this
+        self._news()
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Finished) and not resumes and _began_again(job):
+                    event = Finished(event.transcript.noting(STARTED_AGAIN))
+                job.take_in(event, time.monotonic() - stay.since)
+                if isinstance(event, Checkpoint):
+                    await job.written()
+
+    async def _leave(self) -> None:
+        """Have the engine no more; whoever is behind has it on."""
+        self._asked, self._behind = False, ""
+        stay, self._stay = self._stay, None
+        if stay is not None:
+            await stay.leave()
+
+    async def _together(self) -> None:
+        crashed = False
+        try:
+            await self._begin_together()
+            await self._attempt_together()
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                for job in self.jobs:
+                    job.cancel()
+        except WorkerDied:
+            log.error("the engine's process died in the company of %d jobs", len(self.jobs))
+            crashed = True
+        except errors.SidecarError as error:
+            log.warning("jobs go on one by one: %s", error)
+        except Exception:
+            log.exception("jobs go on one by one")
+        for job in self.jobs:
+            if not job.ended:
+                job.wait_again(counted=crashed, alone=not self._interrupted)
+
+    async def _begin_together(self) -> None:
+        for job in self.jobs:
+            job.begin()
+            try:
+                await job.written()
+            except errors.SidecarError as error:
+                job.fail(error)
+
+    async def _attempt_together(self) -> None:
+        first = self.jobs[0]
+        lease = self._place.lease(first.options.precision, first.arrived_at, False)
+        async with lease as engine:
+            plans = [await self._plan(job, engine.precision) for job in self.jobs]
+            asked = [
+                (job, plan)
+                for job, plan in zip(self.jobs, plans, strict=True)
+                if not job.ended  # some may have left while it loaded
+            ]
+            jobs = [job for job, _ in asked]
+            if not jobs:
+                return
+            self._engine, self._heard = engine, jobs
+            begun = time.monotonic()
+            events = engine.transcribe_together(
+                [(job.source, job.facts, plan) for job, plan in asked], self._max_s
+            )
+            async with aclosing(events):
+                async for number, event in events:
+                    if not isinstance(event, errors.SidecarError):
+                        jobs[number].take_in(event, time.monotonic() - begun)
+                    elif not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
+                        jobs[number].fail(event)
+
+
+def _began_again(job: Job) -> bool:
+    return job.record.durable and job.record.crashes + job.record.interruptions > 0

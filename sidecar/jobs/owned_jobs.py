@@ -1,0 +1,396 @@
+"""Jobs of one owner: lookup, subscription, edits, split speaker, recordings, deletion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sidecar import errors
+from sidecar.auth.identity import Identity
+from sidecar.auth.rate_limits import FairSemaphore
+from sidecar.concurrency import Threads
+from sidecar.errors import (
+    EditImpossible,
+    JobNotDone,
+    JobNotFound,
+    JournalUnreachable,
+    SpeakerNotFound,
+    TranscriptChanged,
+    VoicesNotKept,
+)
+from sidecar.jobs.job_log import Subscription
+from sidecar.jobs.job_record import ENDED, Edited, JobRecord, JobState
+from sidecar.jobs.job_store import JobStore, Turn
+from sidecar.jobs.recovery import KeptRecordings
+from sidecar.storage.encryption import SealBroken, SealedFile
+from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript_edits import (
+    Operation,
+    Redo,
+    Split,
+    SplitSpeaker,
+    Step,
+    Undo,
+    Wish,
+    edited,
+    segments_of,
+)
+from sidecar.transcripts.transcript_formats import speaker_label
+from sidecar.workers.audio_probe import Intake
+
+T = TypeVar("T")
+EDITS = 2
+"""Edits that are worked out side by side; where owners are told apart one of them has one place."""
+ON_THEIR_WAY = frozenset(JobState) - ENDED
+
+
+class OwnedJobs:
+    """What an owner may do with its jobs. Every call takes the caller first and checks here that
+    the job is the caller's, so that no wire can forget it.
+
+    Every call that waits raises `errors.JournalUnreachable` if the database does not answer.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._editing, self._threads = FairSemaphore(EDITS), Threads("edit", EDITS)
+
+    async def job(self, caller: Identity, job_id: str) -> JobRecord:
+        """Return the caller's job with this id.
+
+        Raises:
+            errors.JobNotFound: there is none, or it is another's.
+        """
+        record = _own(caller, await self._store.get(job_id))
+        if not record.kept:
+            raise JobNotFound()
+        return record
+
+    async def jobs(
+        self,
+        caller: Identity,
+        *,
+        states: frozenset[JobState] = frozenset(),
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[JobRecord]:
+        """Return the caller's jobs that can be asked for, oldest first, as `JobStore.list`.
+
+        Raises:
+            errors.JobNotFound: no such job has the id ``after``.
+        """
+        return await self._store.list(caller.owner, states=states, after=after, limit=limit)
+
+    async def on_their_way(self, caller: Identity) -> Sequence[JobRecord]:
+        """Return the caller's jobs that wait or run, also those that cannot be asked for because
+        their clients wait for them at some service."""
+        return await self._store.list(caller.owner, states=ON_THEIR_WAY, private=True)
+
+    async def answer(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
+        """Return what ``render`` makes of a job, without blocking the event loop; of one that has
+        ended the store may keep it.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._store.answer(_own(caller, record), render)
+
+    async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """Return the events of a job behind the number ``after``, and those that come.
+
+        Raises:
+            errors.JobNotFound: it is another's, or was deleted.
+        """
+        return await self._store.subscribe(_own(caller, record).id, after)
+
+    async def turn(self, caller: Identity, record: JobRecord) -> Turn | None:
+        """Return the turn of a job; None if it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return (await self.turns(caller, [record])).get(record.id)
+
+    async def turns(self, caller: Identity, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+        """Return the turns of the jobs that wait, by id. They are predictions: none while the
+        database does not answer.
+
+        Raises:
+            errors.JobNotFound: one of them is another's.
+        """
+        with suppress(JournalUnreachable):
+            return await self._store.turns([_own(caller, one) for one in records])
+        return {}
+
+    def hang_up(self, caller: Identity, record: JobRecord) -> None:
+        """Cancel a job without waiting, because its client has gone; one that has ended stays as it
+        is.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        self._store.cancel_soon(_own(caller, record).id)
+
+    async def cancel(self, caller: Identity, record: JobRecord) -> JobRecord:
+        """End a job and return it as it is then; one that has ended stays as it is.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+            errors.DiskFull, errors.SpoolUnwritable: it has ended, but that is not persisted.
+        """
+        return await self._store.cancel(_own(caller, record).id)
+
+    async def delete(self, caller: Identity, record: JobRecord) -> None:
+        """End a job if it has not ended, and delete it with its transcript; on the disk too, once
+        this returns.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+            errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and is deleted there
+                with the next write that succeeds.
+        """
+        await self._store.delete(_own(caller, record).id)
+
+    async def delete_all(self, caller: Identity) -> int:
+        """`delete` all of the caller's jobs, private ones too; return how many there were.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: as `delete`.
+        """
+        return await self._store.delete_owner(caller.owner)
+
+    async def voice(self, caller: Identity, job_id: str, speaker: str) -> VoicePrint:
+        """What a speaker of a job that has ended sounds like; ``speaker`` as a transcript says it.
+
+        Raises:
+            errors.JobNotFound, errors.JobNotDone: there is no such job of the caller's, or not yet.
+            errors.SpeakerNotFound: it has no such speaker, or too little is known of the voice.
+        """
+        record = await self.job(caller, job_id)
+        if not record.over:
+            raise JobNotDone()
+        for one in record.transcript.voices if record.transcript is not None else ():
+            if speaker_label(one.speaker) == speaker and one.print is not None:
+                return one.print
+        raise SpeakerNotFound()
+
+    async def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
+        """The caller's job with this id, and what was said in it.
+
+        Raises:
+            errors.JobNotFound: there is none, or it is another's.
+            errors.JobNotDone: it has not ended.
+            errors.SidecarError: why there is no transcript.
+        """
+        record = await self.job(caller, job_id)
+        if not record.over:
+            raise JobNotDone()
+        if record.error is not None:
+            raise record.error.error()
+        assert record.transcript is not None
+        return record, record.transcript
+
+    async def edit(
+        self, caller: Identity, job_id: str, step: Step, revisions: Container[int] | None = None
+    ) -> tuple[Transcript, JobRecord]:
+        """Change a transcript, all of the step or nothing; the one before it, and the job after.
+        What changes nothing is no revision.
+
+        ``revisions``: those that it may have; any without.
+
+        Raises:
+            errors.SidecarError: as `transcript`.
+            errors.TranscriptChanged: it has another revision.
+            errors.EditImpossible, errors.EditsFull: it cannot be done.
+            errors.DiskFull, errors.SpoolUnwritable: it is done, but that cannot be kept for now.
+        """
+        while True:
+            record, before = await self.transcript(caller, job_id)
+            if revisions is not None and record.history.revision not in revisions:
+                raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
+            after = await self.in_turn(caller, record.history.after, before, step, 0.0)
+            ready = before, before if after is None else after[1]
+            with suppress(TranscriptChanged):  # somebody edited it meanwhile
+                return before, await self._store.edit(record, Edited(step, ready))
+
+    async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
+        """What the work on a transcript returns or raises, in a thread at the caller's turn: it may
+        take seconds of a core."""
+        async with self._editing.held(caller):
+            return await self._threads.run(work, *args)
+
+    async def written(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
+        """One of the forms of a result, as ``render`` makes it in a thread.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._store.form(_own(caller, record), render)
+
+
+def _own(caller: Identity, record: JobRecord) -> JobRecord:
+    """The job, if it is the caller's; another's is not there."""
+    if record.owner != caller.owner:
+        raise JobNotFound()
+    return record
+
+
+AT_ONCE = 2
+"""Pieces that are read from the disk and opened side by side."""
+
+
+class Recordings:
+    """What an owner may listen to; without a ``keeping`` there is nothing."""
+
+    def __init__(self, owned: OwnedJobs, keeping: KeptRecordings | None) -> None:
+        self._owned, self._keeping = owned, keeping
+        self._threads = Threads("listen", AT_ONCE)
+
+    def has(self, job: JobRecord) -> bool:
+        """Whether a job's recording is there, as far as is known without looking."""
+        return self._keeping is not None and self._keeping.shelf.has(job)
+
+    async def open(self, caller: Identity, job_id: str) -> SealedFile:
+        """The recording of the caller's job.
+
+        Raises:
+            errors.JobNotFound: there is no such job, or it is another's.
+            errors.RecordingNotKept: its recording is not kept.
+            errors.AudioLost: it is not what it was.
+        """
+        job = await self._owned.job(caller, job_id)
+        if self._keeping is None:
+            raise errors.RecordingNotKept()
+        return await self._threads.run(self._keeping.recording, job)
+
+    async def read(self, file: SealedFile, at: int, most: int) -> bytes:
+        """Some of its bytes from there on.
+
+        Raises:
+            errors.AudioLost: it is not what it was.
+        """
+        try:
+            return await self._threads.run(file.read, at, most)
+        except SealBroken:
+            raise errors.AudioLost("The recording that was kept is not what it was.") from None
+
+    async def pieces(self, file: SealedFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Its bytes from ``begin`` to before ``end``.
+
+        Raises:
+            errors.AudioLost: it is not what it was.
+        """
+        while begin < end:
+            piece = await self.read(file, begin, end - begin)
+            begin += len(piece)
+            yield piece
+
+
+ATTEMPTS = 3
+"""How often voices are compared anew where somebody edits the transcript meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A speaker that was split: the segments of each that it turned out to be, itself first.
+    ``likeness``: the cosine between the two of them that are most alike."""
+
+    speaker: int
+    segments: tuple[tuple[int, tuple[int, ...]], ...]
+    likeness: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A transcript as it was, the job as it is, and who was split by voice."""
+
+    before: Transcript
+    job: JobRecord
+    parts: tuple[Part, ...] = ()
+
+
+class Edits:
+    """Changes transcripts of whoever asks; vectors are compared in the process that looks at
+    files, for nothing here knows how."""
+
+    def __init__(self, jobs: OwnedJobs, intake: Intake) -> None:
+        self._jobs = jobs
+        self._intake = intake
+
+    async def edit(
+        self,
+        caller: Identity,
+        job_id: str,
+        wished: Undo | Redo | Sequence[Wish],
+        revisions: Container[int] | None = None,
+    ) -> Changed:
+        """As `OwnedJobs.edit`, of what may have to be found out first.
+
+        Raises:
+            errors.SidecarError: as there.
+            errors.VoicesNotKept: a speaker cannot be split by voice.
+        """
+        if isinstance(wished, Undo | Redo):
+            return Changed(*await self._jobs.edit(caller, job_id, wished, revisions))
+        for attempt in range(ATTEMPTS):
+            record, transcript = await self._jobs.transcript(caller, job_id)
+            revision = record.history.revision
+            if revisions is not None and revision not in revisions:
+                raise TranscriptChanged(f"The transcript is of revision {revision}.")
+            step, parts = await self._resolved(caller, transcript, wished)
+            try:
+                done = await self._jobs.edit(caller, job_id, step, {revision} if parts else None)
+            except TranscriptChanged:
+                if revisions is not None or attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return Changed(*done, parts)
+        raise AssertionError
+
+    async def _resolved(
+        self, caller: Identity, transcript: Transcript, wished: Sequence[Wish]
+    ) -> tuple[tuple[Operation, ...], tuple[Part, ...]]:
+        """What is to be done, and who is split by that; each wish by what those before it do."""
+        step: list[Operation] = []
+        parts: list[Part] = []
+        for number, wish in enumerate(wished):
+            if not isinstance(wish, SplitSpeaker):
+                step.append(wish)
+                continue
+            now = await self._jobs.in_turn(caller, edited, transcript, tuple(step))
+            try:
+                splits, part = await self._parted(caller, now, wish)
+            except EditImpossible as error:
+                raise EditImpossible(f"Operation {number}: {error.detail}") from None
+            step += splits
+            parts.append(part)
+        return tuple(step), tuple(parts)
+
+    async def _parted(
+        self, caller: Identity, now: Transcript, wish: SplitSpeaker
+    ) -> tuple[list[Split], Part]:
+        places = segments_of(now, wish.speaker)
+        if not now.prints:
+            raise VoicesNotKept()
+        found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
+        if found is None:
+            raise EditImpossible(
+                f"what {speaker_label(wish.speaker)} says cannot be told apart by voice into "
+                f"{wish.into or 2} people: too few of its segments are long enough."
+            )
+        groups, likeness = found
+        of = [
+            tuple(at for at, group in zip(places, groups, strict=True) if group == one)
+            for one in range(max(groups) + 1)
+        ]
+        splits = [Split(segments) for segments in of[1:]]
+        after = edited(now, splits)
+        whose = tuple((after.segments[one[0]].speaker or 0, one) for one in of)
+        return splits, Part(wish.speaker, whose, likeness)

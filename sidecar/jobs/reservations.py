@@ -1,0 +1,254 @@
+"""Reservations of queue capacity before a body is read; quotas of an owner.
+
+Room is promised before a body is read and given back when it has become a job, or nothing. So who
+is refused is refused before sending a gigabyte, and memory does not grow with those who send.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from sidecar import errors
+from sidecar.auth.identity import Identity
+from sidecar.auth.rate_limits import HOUR_S, Buckets, Rate, leaves_room
+
+
+class Hold:
+    """Something that is taken and given back once, at the end of a ``with`` or before."""
+
+    def __init__(self) -> None:
+        self._held = True
+
+    def release(self) -> None:
+        """Give it back; a second time does nothing."""
+        if self._held:
+            self._held = False
+            self._give_back()
+
+    def _give_back(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Place(Hold):
+    """A place in the queue that is kept for a job to come."""
+
+    def __init__(self, room: Room, owner: str) -> None:
+        super().__init__()
+        self._room = room
+        self._owner = owner
+        room.owners[owner] += 1
+
+    def _give_back(self) -> None:
+        self._room.owners[self._owner] -= 1
+        self._room.owners += Counter()  # those without any are forgotten
+
+
+@dataclass(slots=True)
+class Uploading:
+    """What one owner is uploading: how many bodies, the bytes that came, and those that were
+    declared or came beyond that."""
+
+    bodies: int = 0
+    bytes: int = 0
+    promised: int = 0
+
+
+class Body(Hold):
+    """An upload that is being read."""
+
+    def __init__(
+        self, room: Room, owner: str, declared: int, came: Callable[[int], None] | None
+    ) -> None:
+        super().__init__()
+        self._room, self._owner, self._came = room, owner, came
+        self._size, self._promised = 0, declared
+        own = room.uploading.setdefault(owner, Uploading())
+        own.bodies += 1
+        own.promised += declared
+        self._own = own
+
+    def grow(self, size: int) -> None:
+        """``size`` more bytes have come.
+
+        Raises:
+            errors.UploadsFull: they are too many, with those of the others.
+        """
+        if self._came is not None:
+            self._came(size)
+        self._size += size
+        self._own.bytes += size
+        beyond = max(0, self._size - self._promised)
+        self._promised += beyond
+        self._own.promised += beyond
+        self._room.check_share(self._own)
+
+    def _give_back(self) -> None:
+        self._own.bodies -= 1
+        self._own.bytes -= self._size
+        self._own.promised -= self._promised
+        if not self._own.bodies:
+            del self._room.uploading[self._owner]
+
+
+class Room:
+    """Counts what is on its way. What a body says of its length counts for its owner alone: who
+    declares much and sends little would keep the others out."""
+
+    def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
+        self.most_bodies = most_bodies
+        self.most_body_bytes = most_body_bytes
+        self.owners = Counter[str]()
+        """Places in the queue that are kept, by whom they are kept for."""
+        self.uploading: dict[str, Uploading] = {}
+        """Uploads that are being read, and what they have brought, by owner."""
+
+    @property
+    def promised(self) -> int:
+        """Places in the queue that are kept."""
+        return self.owners.total()
+
+    @property
+    def bodies(self) -> int:
+        """Uploads that are being read."""
+        return sum(one.bodies for one in self.uploading.values())
+
+    @property
+    def body_bytes(self) -> int:
+        """What they have brought."""
+        return sum(one.bytes for one in self.uploading.values())
+
+    def place(self, owner: str = "") -> Place:
+        """Keep a place; whether there is one is the queue's to say."""
+        return Place(self, owner)
+
+    def body(
+        self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None
+    ) -> Body:
+        """Begin to read an upload of ``declared`` bytes (0: it does not say); one alone is always
+        read. ``came`` is told of its bytes.
+
+        Raises:
+            errors.UploadsFull: too many are read already, or too much; of this owner, or of all.
+        """
+        own = self.uploading.get(caller.owner, Uploading())
+        owners = len(self.uploading) + (not own.bodies)
+        many = self.bodies >= self.most_bodies and (own.bodies + 1) * owners > self.most_bodies
+        much = (
+            self.body_bytes >= self.most_body_bytes and own.bytes * owners >= self.most_body_bytes
+        )
+        if self.uploading and (many or much):
+            raise errors.UploadsFull()
+        declared = declared if caller.limits.shares else 0
+        if caller.limits.shares and own.bodies:
+            self._check_others(own, declared)
+        return Body(self, caller.owner, declared, came)
+
+    def check_share(self, own: Uploading) -> None:
+        """Refuse more of an owner who has more than an equal share of what is full.
+
+        Raises:
+            errors.UploadsFull: that is so.
+        """
+        bodies, size, owners = self.bodies, self.body_bytes, len(self.uploading)
+        many = bodies > self.most_bodies and own.bodies * owners > self.most_bodies
+        much = size > self.most_body_bytes and own.bytes * owners > self.most_body_bytes
+        if many or (bodies > 1 and much):
+            raise errors.UploadsFull()
+
+    def _check_others(self, own: Uploading, declared: int) -> None:
+        """Refuse one more beside its ``own`` that would leave others too little: three quarters of
+        the bodies that are free, and half of the bytes, are what one owner gets."""
+        fits = 2 * (own.promised + declared) <= self.most_body_bytes
+        if not fits or not leaves_room(own.bodies, 1, self.most_bodies - self.bodies):
+            raise errors.UploadsFull(
+                "You are uploading as much at once as one may.",
+                hint="Try again when one of your uploads has ended.",
+            )
+
+
+UNSAID_S = 3600.0
+"""What a recording counts for that does not say how long it is."""
+
+
+def check_jobs(who: Identity, has: int) -> None:
+    """Refuse one more job to who ``has`` so many.
+
+    Raises:
+        errors.JobsLimited: they are as many as it may have at once.
+    """
+    most = who.limits.jobs
+    if most is not None and has >= most:
+        raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
+
+
+def check_queue(who: Identity, waiting: int, free: int) -> None:
+    """Refuse one more job to who has so many ``waiting``, where of so many ``free`` places in the
+    queue too few would be left for others.
+
+    Raises:
+        errors.JobsLimited: that is so.
+    """
+    if who.limits.shares and waiting and not leaves_room(waiting, 1, free):
+        raise errors.JobsLimited(
+            f"You have {waiting} jobs waiting, and others are to find a place, too."
+        )
+
+
+def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
+    """Refuse a recording of ``more_s`` seconds (None: unknown) behind ``waiting_s`` seconds that
+    wait; one alone may be any length.
+
+    Raises:
+        errors.AudioLimited: with it, more audio waits than may.
+    """
+    most = who.limits.queued_audio_s
+    if most is not None and waiting_s and waiting_s + counted_s(more_s) > most:
+        raise errors.AudioLimited(
+            f"{waiting_s / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
+        )
+
+
+class Uploads:
+    """What owners have uploaded within an hour: counted as it comes, whatever was said of its
+    length."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._buckets: dict[int, Buckets] = {}
+        """By what may be had; one in practice."""
+
+    def begin(self, who: Identity) -> Callable[[int], None] | None:
+        """One more upload begins; what is to be told of its bytes, None where nobody counts.
+
+        Raises:
+            errors.UploadsLimited: it has had its share; the time says when there is some again.
+        """
+        most = who.limits.upload_bytes
+        if most is None:
+            return None
+        buckets = self._buckets.setdefault(most, Buckets(Rate(most, HOUR_S)))
+        if wait_s := buckets.wait(who.owner, self._now()):
+            raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
+        return lambda size: buckets.charge(who.owner, self._now(), size)
+
+
+def counted_s(total_s: float | None) -> float:
+    """Return the seconds that a recording counts for; None: its length is unknown."""
+    return UNSAID_S if total_s is None else total_s

@@ -1,0 +1,342 @@
+"""SQLite job log, serialization of records, archive of recordings.
+
+What was told may be lost with the process as long as nobody waited for `written`: a part of what a
+running engine said, which it says again. So that nobody takes the new for the old, numbers of
+events go on far behind those that may have been told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Container
+from contextlib import suppress
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sidecar import clock, errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_source import AudioRef, Held, Kept, Named
+from sidecar.errors import BadRequest, SidecarError
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_log import BUFFER, Entry, MemoryLog
+from sidecar.jobs.job_record import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Edited,
+    Failed,
+    Failure,
+    Interrupted,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Refused,
+    Reported,
+    RequestKey,
+    advance,
+)
+from sidecar.jobs.scheduler import Priority
+from sidecar.storage.encrypted_sqlite import Part, Statement, Writer
+from sidecar.storage.encryption import SealBroken
+from sidecar.storage.job_journal import UPLOADS, Broken, Journal, open_journal
+from sidecar.storage.recording_storage import Folder, Storage
+from sidecar.transcripts import transcript
+from sidecar.transcripts.edit_serialization import step_of, step_values
+from sidecar.transcripts.transcript import Checkpoint, Progress, SegmentReady
+
+log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """``limit_bytes`` for each owner; with 0 nothing stays here."""
+
+    def __init__(self, storage: Storage, limit_bytes: int = 0) -> None:
+        self._storage, self._limit = storage, limit_bytes
+        self._sizes: defaultdict[str, dict[Kept, int]] = defaultdict(dict)
+        """Of each owner, the oldest first; bytes in the storage."""
+        self._gone: set[Kept] = set()
+
+    def has(self, record: JobRecord) -> bool:
+        """Whether a job's recording is there, as far as is known without looking."""
+        audio = record.audio
+        if not isinstance(audio, Kept) or audio in self._gone:
+            return False
+        return not record.over or (self._limit > 0 and record.state is JobState.DONE)
+
+    def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
+        """A job has ended: its recording stays from here on as long as there is room. ``there``:
+        those that there are, where that is known."""
+        audio = record.audio
+        if not isinstance(audio, Kept):
+            return
+        try:
+            if there is not None and audio.name not in there:
+                raise FileNotFoundError
+            size = audio.size if audio.size is not None else self._storage.size(audio.name)
+        except (OSError, SidecarError):
+            self._gone.add(audio)
+            return
+        sizes = self._sizes[record.owner]
+        sizes[audio] = size if record.state is JobState.DONE else self._limit + 1
+        if sizes[audio] > self._limit:  # it alone: that costs no other its place
+            self._take(record.owner, audio)
+        while sum(sizes.values()) > self._limit:
+            self._take(record.owner, next(iter(sizes)))
+
+    def drop(self, record: JobRecord) -> None:
+        """A job is forgotten: its recording goes with it."""
+        if isinstance(record.audio, Kept):
+            self._take(record.owner, record.audio)
+            self._gone.discard(record.audio)
+
+    def _take(self, owner: str, audio: Kept) -> None:
+        self._sizes[owner].pop(audio, None)
+        if not self._sizes[owner]:
+            del self._sizes[owner]
+        self._gone.add(audio)
+        try:
+            self._storage.delete(audio.name)
+        except (OSError, SidecarError) as error:  # one that is listened to, on Windows
+            log.warning("a recording goes with the next start (%s)", error)
+
+
+_REFS: dict[str, type[AudioRef]] = {kind.__name__: kind for kind in (Held, Kept, Named)}
+_PLAIN: dict[str, Callable[..., Change]] = {
+    kind.__name__: kind for kind in (Begun, Crashed, PutBack, Interrupted, Cancelled)
+}
+_AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
+"""Beside audio, options and facts; the rest is what events say."""
+
+
+class Unreadable(Exception):
+    """It is not what was written, or a later version wrote it."""
+
+
+def record_text(record: JobRecord) -> bytes:
+    """A record as it was submitted."""
+    plain = {name: getattr(record, name) for name in _AS_SUBMITTED}
+    more = {
+        "audio": _ref_values(record.audio),
+        "options": record.options.to_wire(),
+        "facts": record.facts.to_wire(),
+        "priority": record.priority.value,
+        "key": asdict(record.key) if record.key is not None else None,
+    }
+    return _text(plain | more)
+
+
+def record_of(text: bytes) -> JobRecord:
+    """The record that `record_text` wrote.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    try:
+        values = json.loads(text)
+        facts = AudioFacts.from_wire(values["facts"])
+        return JobRecord(
+            audio=_ref(values["audio"]),
+            options=TranscribeOptions.from_wire(values["options"]),
+            facts=facts,
+            progress=Progress(0.0, facts.total_s),
+            priority=Priority(values.get("priority", Priority.INTERACTIVE)),
+            key=RequestKey(**values["key"]) if values.get("key") else None,
+            **{name: value for name, value in values.items() if name in _AS_SUBMITTED},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unreadable(f"no record: {error}") from None
+
+
+def change_text(change: Change) -> bytes:
+    """What happened to a job."""
+    match change:
+        case Reported(event, processing_s):
+            values = {"report": transcript.to_wire(event), "processing_s": processing_s}
+        case Failed(failure):
+            values = {"failure": asdict(failure)}
+        case Refused(refused):
+            values = {"refused": asdict(refused) if refused is not None else None}
+        case Edited(step):
+            values = {"edit": step_values(step)}
+        case _:
+            values = {"change": type(change).__name__, **asdict(change)}
+    return _text(values)
+
+
+def change_of(text: bytes) -> Change:
+    """The change that `change_text` wrote.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    try:
+        match json.loads(text):
+            case {"report": report, "processing_s": processing_s}:
+                return Reported(transcript.from_wire(report), processing_s)
+            case {"failure": failure}:
+                return Failed(Failure(**failure))
+            case {"refused": refused}:
+                return Refused(Failure(**refused) if refused is not None else None)
+            case {"edit": operations}:
+                return Edited(step_of(operations))
+            case {"change": str(name), **values}:
+                return _PLAIN[name](**{str(key): value for key, value in values.items()})
+    except (ValueError, KeyError, TypeError, BadRequest) as error:
+        raise Unreadable(f"no change: {error}") from None
+    raise Unreadable("no change")
+
+
+def _ref_values(ref: AudioRef) -> dict[str, Any]:
+    values = {field.name: getattr(ref, field.name) for field in fields(ref)}
+    if isinstance(ref, Kept):
+        values["path"] = values.pop("name")  # as older versions read it
+    return {"ref": type(ref).__name__, **values}
+
+
+def _ref(values: dict[str, Any]) -> AudioRef:
+    kind = _REFS[values.pop("ref")]
+    if kind is Kept:  # older versions wrote where it was then
+        name = Path(values.pop("path")).name
+        known = {field.name for field in fields(Kept)}
+        return Kept(name, **{key: one for key, one in values.items() if key in known})
+    return kind(**values)
+
+
+def _text(values: dict[str, Any]) -> bytes:
+    """JSON; half a surrogate pair, which a transcript may hold, is written as an escape."""
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+TOLD = 1 << 20
+"""More events than a job tells of between two that are written: progress, a few a second."""
+
+
+class SqliteLog(MemoryLog):
+    """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
+
+    def __init__(
+        self,
+        folder: Path,
+        secret: str,
+        now: clock.Clock = clock.wall,
+        buffer: int = BUFFER,
+        *,
+        shelf: Shelf | None = None,
+    ) -> None:
+        """Open it, with all that was kept; this waits for the disk. ``shelf``: who has the
+        recordings of jobs that have ended.
+
+        Raises:
+            errors.SettingsInvalid: the folder, the file or the key cannot be used.
+        """
+        super().__init__(now, buffer)
+        self._shelf = shelf or Shelf(Folder(folder / UPLOADS))
+        self._journal = open_journal(folder, secret, self._read)
+        self.seal = self._journal.seal
+        self._writer = Writer(self._journal.database)
+        self._closed = False
+
+    def add(self, record: JobRecord) -> None:
+        """Keep a job that was submitted."""
+        super().add(record)
+        if record.durable:
+            name = record.key.name if record.key is not None else None
+            values = record.id, record.owner, self._sealed(record), name
+            sql = "INSERT INTO jobs (id, owner, submitted, idempotency_key) VALUES (?, ?, ?, ?)"
+            self._writer.put(Part(record.id, [(sql, values)]))
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job no longer: nothing of it is left, on the disk neither."""
+        entry = self._entries.get(job_id)
+        super().forget(job_id)
+        if entry is not None and entry.record.durable:
+            deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
+            after = partial(self._shelf.drop, entry.record)
+            self._writer.put(Part(job_id, [deleted], after=after, gone=True))
+
+    async def written(self, job_id: str | None = None) -> None:
+        """Wait until it is on the disk."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: errors.SidecarError | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        def told(error: errors.SidecarError | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(settle, error)
+
+        self._writer.when_written(job_id, told)
+        await done
+
+    def close(self) -> None:
+        """Write what is left, and let another have the folder."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()
+            self._journal.close()
+        super().close()
+
+    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+        super()._keep(entry, record, event)
+        if not record.durable or event.fleeting:
+            return
+        values = (
+            record.id,
+            event.seq,
+            event.at,
+            self._sealed(record, event.worn if record.over else event),
+        )
+        statements: list[Statement] = [("INSERT INTO events VALUES (?, ?, ?, ?)", values)]
+        ended = record.over and event.ends
+        if ended:
+            statements += [
+                (
+                    "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
+                    (self._sealed(record, one), record.id, one.seq),
+                )
+                for one in entry.log
+                if isinstance(one.change, Reported) and isinstance(one.change.event, Checkpoint)
+            ]
+        change = event.change
+        later = isinstance(change, Reported) and isinstance(change.event, SegmentReady)
+        after = partial(self._shelf.put, record) if ended else None
+        self._writer.put(Part(record.id, statements, soon=not later, after=after))
+
+    def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
+        if event is None:
+            return self.seal.seal(record_text(record), record.id)
+        return self.seal.seal(change_text(event.change), f"{record.id}/{event.seq}")
+
+    def _read(self, journal: Journal) -> None:
+        """All that was kept, as it was."""
+        self._entries.clear()
+        self._keys.clear()
+        read = journal.database.execute
+
+        def opened(sealed: object, about: str) -> bytes:
+            if not isinstance(sealed, bytes):
+                raise SealBroken
+            return journal.seal.opened(sealed, about)
+
+        try:
+            for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
+                self._enter(Entry(record_of(opened(text, f"{job_id}"))))
+            for job_id, seq, at, text in read(
+                "SELECT job, seq, at, change FROM events ORDER BY job, seq"
+            ):
+                entry = self._entries[job_id]
+                event = JobEvent(seq, at, change_of(opened(text, f"{job_id}/{seq}")))
+                entry.take(advance(entry.record, event), event)
+        except (SealBroken, Unreadable, KeyError) as error:
+            raise Broken(f"{type(error).__name__}: {error}") from None
+        for entry in self._entries.values():
+            entry.from_seq = entry.record.seq + TOLD

@@ -1,0 +1,118 @@
+"""Conversion of client bytes to samples, resampling, ring buffer."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sidecar.audio import Block
+from sidecar.interfaces.live_engine import LIVE_RATE, Encoding
+
+if TYPE_CHECKING:
+    import soxr
+
+
+class Intake:
+    """One session's sound; its rate may change between two pieces of it.
+
+    A resampler hands out what it was given some milliseconds later; `rest` is that, at the end.
+    """
+
+    def __init__(self) -> None:
+        self._rate = LIVE_RATE
+        self._resampler: soxr.ResampleStream | None = None
+
+    def take(self, raw: bytes, encoding: Encoding, rate: int) -> Block:
+        """Samples at `LIVE_RATE`, shape (samples,), of whole samples at ``rate``."""
+        if encoding is Encoding.PCM16:
+            block: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
+        else:
+            block = np.nan_to_num(np.frombuffer(raw, "<f4"), posinf=0, neginf=0).clip(-1, 1)
+            block = block.astype(np.float32, copy=False)
+        if rate == self._rate and self._resampler is None:
+            return block
+        before = self.rest() if rate != self._rate else None
+        if rate == LIVE_RATE:
+            self._rate = rate
+            return block if before is None else np.concatenate([before, block])
+        if self._resampler is None:
+            import soxr
+
+            self._rate = rate
+            self._resampler = soxr.ResampleStream(rate, LIVE_RATE, 1, dtype="float32")
+        found: Block = self._resampler.resample_chunk(block)
+        return found if before is None else np.concatenate([before, found])
+
+    def rest(self) -> Block:
+        """What the resampler still has; the next sound begins anew."""
+        resampler, self._resampler = self._resampler, None
+        self._rate = LIVE_RATE
+        if resampler is None:
+            return np.zeros(0, np.float32)
+        found: Block = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        return found
+
+
+class Ring:
+    """Samples from `start` up to `end`; whole blocks are let go of."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = self.end = start
+        self._blocks: deque[Block] = deque()
+
+    def append(self, block: Block) -> None:
+        """More of it, shape (samples,)."""
+        if len(block):
+            self._blocks.append(block)
+            self.end += len(block)
+
+    def drop(self, before: int) -> None:
+        """Let go of blocks that lie before a sample."""
+        while self._blocks and self.start + len(self._blocks[0]) <= before:
+            self.start += len(self._blocks.popleft())
+
+    def silence(self, begin: int) -> None:
+        """Nothing is to be heard from a sample on, of what is there."""
+        at = self.start
+        for number, block in enumerate(self._blocks):
+            if at + len(block) > begin:
+                quiet = block.copy()
+                quiet[max(0, begin - at) :] = 0.0
+                self._blocks[number] = quiet
+            at += len(block)
+
+    def cut(self, begin: int, end: int) -> Block:
+        """The samples from ``begin`` up to ``end``, as far as they are there: a copy."""
+        parts, at = [], self.start
+        for block in self._blocks:
+            after = at + len(block)
+            if after > begin and at < end:
+                parts.append(block[max(0, begin - at) : end - at])
+            at = after
+        found: Block = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return found
+
+
+class Resampler:
+    """One stream of mono little-endian samples. It hands out what it was given some milliseconds
+    later; `rest` is that, at the end."""
+
+    def __init__(self, rate: int, wanted: int) -> None:
+        import soxr
+
+        self._stream = soxr.ResampleStream(rate, wanted, 1, dtype="int16")
+
+    def take(self, pcm: bytes) -> bytes:
+        """What is there of it by now."""
+        return self._made(np.frombuffer(pcm, "<i2"), last=False)
+
+    def rest(self) -> bytes:
+        """What is left."""
+        return self._made(np.zeros(0, np.int16), last=True)
+
+    def _made(self, samples: np.ndarray[tuple[int], np.dtype[np.int16]], *, last: bool) -> bytes:
+        made = self._stream.resample_chunk(samples.astype(np.int16, copy=False), last=last)
+        raw: bytes = made.astype("<i2", copy=False).tobytes()
+        return raw

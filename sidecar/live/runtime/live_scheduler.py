@@ -1,0 +1,453 @@
+"""Scheduler of many live sessions over one engine, and the recognizers that they share.
+
+One thread looks at the sound of all of them, in one batch (`live.runtime.vad`); as many as there
+are cores recognise what is due (`live.runtime.speech_segments`). What an engine of this kind has to
+give is `Ears`. A fault in work for one session ends that session; one of no session's ends the
+thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.concurrency import usable_cores
+from sidecar.interfaces.engine_interface import Cancelled
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions
+from sidecar.interfaces.live_events import LiveEvent, Noticed, Tell
+from sidecar.live.runtime.engine_session import Order, Seat
+from sidecar.live.runtime.live_speaker_labels import Decision, Question, Vector, decided
+from sidecar.live.runtime.load_shedding import HOLD_S, Kind, Level, LoadModel, Verdict
+from sidecar.live.runtime.result_assembler import NO_SPEAKERS
+from sidecar.live.runtime.segment_embeddings import Voiced
+from sidecar.live.runtime.speech_segments import (
+    USUAL,
+    Before,
+    Hypothesis,
+    Listen,
+    Manner,
+    Pace,
+    Urgency,
+    Wish,
+    next_of,
+)
+from sidecar.live.runtime.stream_recognizer import Hearing
+from sidecar.transcripts.transcript import Notice
+
+log = logging.getLogger(__name__)
+
+Hear: TypeAlias = Callable[[Block, Hypothesis | None, LiveOptions, Cancelled], Hypothesis | None]
+"""What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
+beginning of it. None once it is cancelled. Called by several threads at once. A language in the
+options is to be believed, whether the client said it or the session was heard in it."""
+
+HearBehind: TypeAlias = Callable[[Block, Before, LiveOptions, Cancelled], Hypothesis | None]
+"""A `Hear` of a stretch with the one before it in front: what is said in it alone, words' times
+from where it begins."""
+
+
+class Encoder(Protocol):
+    """Says what a voice sounds like; to several threads at once."""
+
+    def vector(self, voice: Block) -> Vector:
+        """Of one voice, shape (samples,) at `LIVE_RATE`: two of one person point the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """``hear`` is all that there has to be. ``glimpse`` hears what goes on, where that is another
+    thing than what has ended. ``behind``: hears what has ended with what was said before it, where
+    the engine can. Without an ``encoder`` nobody is told apart."""
+
+    hear: Hear
+    glimpse: Hear | None = None
+    behind: HearBehind | None = None
+    encoder: Encoder | None = None
+
+    def words(
+        self,
+        audio: Block,
+        known: Hypothesis | Before | None,
+        urgency: Urgency,
+        options: LiveOptions,
+        unwanted: Cancelled,
+    ) -> Hypothesis | None:
+        """What is said in a stretch, of whose beginning, or before which, something is ``known``;
+        None where nobody wants it any more, or something went wrong."""
+        try:
+            if isinstance(known, Before):
+                assert self.behind is not None
+                return self.behind(audio, known, options, unwanted)
+            if urgency is Urgency.PARTIAL:
+                glimpse = self.glimpse or self.hear
+                return glimpse(audio, known, dataclasses.replace(options, words=False), unwanted)
+            return self.hear(audio, known, options, unwanted)
+        except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
+            log.exception("a stretch of speech was not recognised")
+            return None
+
+    def voice(self, sound: Block) -> Vector | None:
+        """What a voice sounds like; None where something went wrong."""
+        assert self.encoder is not None
+        try:
+            vector = self.encoder.vector(sound)
+        except Exception:  # it costs one label, not the others' sessions
+            log.exception("a voice was not heard")
+            return None
+        return vector if np.isfinite(vector).all() and vector.any() else None
+
+
+TICK_S = 0.096
+"""How often the sound is looked at: three frames, so that a batch is worth it."""
+NO_PARTIALS = "The model is too slow here for words while somebody speaks: they come behind it."
+
+
+class Detector(Protocol):
+    """Tells speech from other sound, for many streams at once."""
+
+    def state(self) -> Any:
+        """What is remembered of a stream that begins."""
+
+    def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """How likely each of ``frames``, shape (streams, `FRAME`), is speech; the ``states`` of
+        their streams are changed."""
+
+
+class Hall:
+    """Owns the threads; they end with `close`."""
+
+    def __init__(
+        self,
+        ears: Ears,
+        detector: Detector,
+        engine: str,
+        precision: str,
+        threads: int | None = None,
+        pace: Pace | None = None,
+        manner: Manner = USUAL,
+        sample: Block | None = None,
+    ) -> None:
+        """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
+        them at most are at voices: a final finds one that is not. ``pace`` is for an engine that
+        cannot be stopped within a stretch: what it leaves out. ``manner``: how it hears what goes
+        on. ``sample``: speech by which its cost is measured at the beginning."""
+        self._manner, self._sample = manner, sample
+        threads = threads or usable_cores()
+        self._load, self._let = LoadModel(threads), 0
+        self.detector = detector
+        self._ears, self._pace = ears, pace
+        self._encoding, self._encode_at_once = 0, max(1, threads // 2)
+        self._about = engine, precision
+        self._lock = threading.RLock()
+        self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
+        self._seats: dict[int, Seat] = {}
+        self._next = 0
+        self._served: dict[str, float] = {}
+        self._closed = False
+        targets = [self._look, *[self._work] * threads]
+        self._threads = [
+            threading.Thread(target=target, daemon=True, name=f"live-{number}")
+            for number, target in enumerate(targets)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
+        """A session in it."""
+        hearing = Hearing(
+            options,
+            begin,
+            *self._about,
+            voices=self._ears.encoder is not None,
+            manner=self._manner,
+            context=self._ears.behind is not None,
+        )
+        seat = Seat(self, hearing, tell, options.client, self.detector.state())
+        hearing.verdict = partial(self._verdict, seat)
+        if options.diarize and self._ears.encoder is None and not begin.at:
+            tell(Noticed(NO_SPEAKERS))
+        with self._lock:
+            self._load.limit_s = options.wait_s or self._load.limit_s
+            self._seats[self._next] = seat
+            self._next += 1
+        return seat
+
+    def close(self) -> None:
+        """End the threads; nobody is told anything any more."""
+        with self._lock:
+            self._closed = True
+            self._seats.clear()
+            self._came.notify_all()
+            self._wanted.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def bring(self, seat: Seat, what: Block | Order) -> None:
+        """Sound for a session, or what is to be done behind the sound that came."""
+        with self._lock:
+            seat.take(what)
+            self._came.notify()
+
+    def backlog_s(self, seat: Seat) -> float:
+        """Return the seconds of a session's sound that wait."""
+        with self._lock:
+            return seat.waiting_s
+
+    def leave(self, seat: Seat) -> None:
+        """A session is not heard any more."""
+        with self._lock, self._blaming(seat):
+            self._drop(seat)
+
+    def _drop(self, seat: Seat) -> None:
+        seat.left = True
+        for number, one in list(self._seats.items()):
+            if one is seat:
+                del self._seats[number]
+        if all(one.client != seat.client for one in self._seats.values()):
+            self._served.pop(seat.client, None)
+        seat.hearing.leave()
+
+    @contextlib.contextmanager
+    def _blaming(self, seat: Seat) -> Iterator[None]:
+        """End this session if work for it fails; the thread goes on for the others."""
+        try:
+            yield
+        except Exception as fault:
+            log.exception("a live session failed")
+            with self._lock:
+                if seat.left:
+                    return
+                with contextlib.suppress(Exception):  # what failed may fail again
+                    self._drop(seat)
+                seat.failed(errors.EngineFailed(f"The engine failed: {type(fault).__name__}."))
+
+    # ── the thread that looks ──
+
+    def _look(self) -> None:
+        while True:
+            begun = time.monotonic()
+            with self._lock:
+                while not (self._closed or any(one.busy for one in self._seats.values())):
+                    self._came.wait()
+                if self._closed:
+                    return
+                due = self._due()
+                self._wanted.notify_all()  # a commit may have ended what they are to recognise
+            if due:
+                self._detect(due)
+            pause = TICK_S - (time.monotonic() - begun)
+            if pause > 0:
+                time.sleep(pause)
+
+    def _due(self) -> list[tuple[Seat, Block]]:
+        """The frames of all sessions that are there; what is behind them is done."""
+        now, due = time.monotonic(), []
+        for seat in list(self._seats.values()):
+            with self._blaming(seat):
+                frames = seat.frames(now, partial(self._say, seat))
+                if frames is not None:
+                    due.append((seat, frames))
+        return due
+
+    def _detect(self, due: list[tuple[Seat, Block]]) -> None:
+        """Look at frames, a batch of the first of all, then of the second, and so on."""
+        for step in range(max(len(frames) for _, frames in due)):
+            rows = [(seat, frames) for seat, frames in due if len(frames) > step]
+            batch = np.stack([frames[step] for _, frames in rows])
+            found = self.detector.probabilities(batch, [seat.state for seat, _ in rows])
+            with self._lock:
+                now = time.monotonic()
+                for row, (seat, _) in enumerate(rows):
+                    if not seat.left:
+                        with self._blaming(seat):
+                            self._say(seat, seat.hearing.looked(float(found[row]), now))
+        with self._lock:
+            now = time.monotonic()
+            for seat, frames in due:
+                seat.looked(len(frames), now)
+            speaking = sum(seat.hearing.speaking for seat in self._seats.values())
+            self._load.look(speaking, self._waiting_s(), now)
+            self._wanted.notify_all()
+
+    def _waiting_s(self) -> float:
+        return sum(seat.hearing.waiting_s for seat in self._seats.values())
+
+    def _verdict(self, seat: Seat) -> Verdict:
+        """What becomes of an utterance of a session that begins."""
+        now = time.monotonic()
+        found = (one.speaker(now) for one in self._seats.values())
+        speakers = [speaker for speaker in found if speaker is not None]
+        if seat.hearing.resumed:
+            verdict = Verdict.SERVE
+        else:
+            verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
+        if verdict is Verdict.SERVE:
+            seat.let(self._let, now)
+            self._let += 1
+        return verdict
+
+    # ── the threads that recognise ──
+
+    def _measure(self) -> None:
+        """Find out what speech costs here, on all threads at once, as when many speak."""
+        if self._sample is None:
+            return
+        begun = time.monotonic()
+        options = LiveOptions(words=False)
+        found = self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        if found is None:  # what failed at once says nothing of costs
+            return
+        with self._lock:
+            self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
+
+    def _work(self) -> None:
+        self._measure()
+        while True:
+            with self._lock:
+                while not self._closed and (chosen := self._choose()) is None:
+                    self._wanted.wait(HOLD_S if self._load.level(time.monotonic()) else None)
+                if self._closed:
+                    return
+                assert chosen is not None
+                seat, work = chosen[0], None
+                with self._blaming(seat):
+                    work = self._begun(*chosen)
+            if work is not None:
+                with self._blaming(seat), seat.around():
+                    work()
+            del work, chosen, seat  # who waits for more keeps nobody's session
+
+    def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
+        """What is to be done outside the lock."""
+        if isinstance(due, Listen):
+            audio, before = seat.hearing.began(due)
+            goes_on = due.urgency is Urgency.PARTIAL or self._manner.grows
+            draft = due.piece.draft if goes_on else None
+            options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
+            return partial(self._recognise, seat, due, audio, before or draft, options)
+        sound = seat.hearing.began_voice(due)
+        self._encoding += 1
+        return partial(self._tell_apart, seat, due, sound)
+
+    def _recognise(
+        self,
+        seat: Seat,
+        listen: Listen,
+        audio: Block,
+        known: Hypothesis | Before | None,
+        options: LiveOptions,
+    ) -> None:
+        begun = time.monotonic()
+
+        def unwanted() -> bool:
+            now = time.monotonic()
+            late = now > begun + options.patience_s
+            shed = self._is_extra(listen) and self._load.level(now) >= Level.PARTIALS
+            return self._closed or listen.unwanted or late or shed
+
+        found = self._ears.words(audio, known, listen.urgency, options, unwanted)
+        with self._lock:
+            now = time.monotonic()
+            self._count(listen, found, now - begun)
+            if self._pace is not None and found is not None:
+                self._pace.took(listen.urgency, now - begun, now)
+            self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
+            self._wanted.notify_all()
+
+    def _count(self, listen: Listen, found: Hypothesis | None, work_s: float) -> None:
+        """Take into account what that cost. A second of speech counts once, whether or not anything
+        is told of it; what was stopped because nobody wants it says nothing of costs."""
+        if self._is_extra(listen):
+            self._load.costs.worked(Kind.PARTIAL, work_s)
+        elif found is not None or not listen.unwanted:
+            piece = listen.piece
+            new = listen.to - max(piece.start, piece.counted)
+            piece.counted = max(piece.counted, listen.to)
+            self._load.costs.spoken(max(0, new) / LIVE_RATE)
+            self._load.costs.worked(Kind.FINAL, work_s)
+
+    def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
+        begun = time.monotonic()
+        try:
+            vector = None if sound is None else self._ears.voice(sound)
+            with self._lock:
+                question = seat.hearing.heard_voice(voiced, vector)
+            decision = None if question is None else self._decision(question)
+            with self._lock:
+                self._say(seat, seat.hearing.decided(voiced, decision))
+        finally:
+            with self._lock:
+                self._encoding -= 1
+                self._load.costs.worked(Kind.LABEL, time.monotonic() - begun)
+                self._wanted.notify_all()
+
+    def _decision(self, question: Question) -> Decision | None:
+        try:
+            return decided(question)
+        except Exception:  # the labels stay what they were
+            log.exception("voices were not told apart")
+            return None
+
+    def _choose(self) -> tuple[Seat, Listen | Voiced] | None:
+        voices = self._encoding < self._encode_at_once
+        labels = self._load.level(time.monotonic()) < Level.LABELS
+        wished = {}
+        for number, seat in list(self._seats.items()):
+            heard = voices and (labels or seat.hearing.finishing)
+            wish = self._wish(seat, heard)
+            if wish is not None:
+                wished[number] = wish
+        due = next_of(
+            (
+                Wish(number, self._seats[number].client, one.urgency, one.since)
+                for number, one in wished.items()
+            ),
+            self._served,
+        )
+        if due is None:
+            return None
+        if due.urgency is not Urgency.FINAL:
+            now = self._served[due.client] = time.monotonic()
+            if self._pace is not None:
+                self._pace.tried(due.urgency, now)
+        return self._seats[due.session], wished[due.session]
+
+    def _wish(self, seat: Seat, voices: bool) -> Listen | Voiced | None:
+        with self._blaming(seat):
+            return seat.hearing.due(voices, partial(self._worth, seat))
+        return None
+
+    def _worth(self, seat: Seat, listen: Listen) -> bool:
+        """Whether it may be recognised now; who waits for words in vain is told."""
+        if self._is_extra(listen) and self._load.level(time.monotonic()) >= Level.PARTIALS:
+            self._say(seat, seat.hearing.partials_late(listen))
+            return False
+        if self._pace is None or self._pace.allows(listen.urgency, time.monotonic()):
+            return True
+        if listen.urgency is Urgency.PARTIAL and not seat.wordless:
+            seat.wordless = True
+            self._say(seat, [Noticed(Notice("partials_off", NO_PARTIALS))])
+        return False
+
+    def _is_extra(self, listen: Listen) -> bool:
+        """Whether a final needs it not: what grows is recognised once."""
+        return listen.urgency is Urgency.PARTIAL and not self._manner.grows
+
+    def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
+        for event in events:
+            if not (seat.left or self._closed):
+                seat.tell(event)
+        if seat.hearing.over:
+            self._drop(seat)

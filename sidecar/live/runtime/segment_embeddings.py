@@ -1,0 +1,282 @@
+"""Speaker embeddings of live segments and identification of enrolled speakers. Pure.
+
+A vector costs as much as a partial, so a piece has one, of its first seconds of voice: made while
+it goes on or pauses, if somebody has the time, so that its final has a label; else of a copy that
+waits. Few wait: where nobody has time for long, the oldest goes and its piece is taken for its
+neighbour's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sidecar.audio import Block
+from sidecar.diarization.speaker_identification import Voice, alike, means_of, named
+from sidecar.interfaces.live_engine import LIVE_RATE, Begin
+from sidecar.interfaces.live_events import LiveEvent, SpeakersRevised, VoicesKnown
+from sidecar.live.runtime.endpointing import FRAME
+from sidecar.live.runtime.input_samples import Ring
+from sidecar.live.runtime.live_speaker_labels import Decision, Question, Speakers, Vector
+from sidecar.live.runtime.speech_segments import Urgency
+from sidecar.transcripts.speaker_embeddings import KnownVoice, SpeakerVoice
+
+
+class Acquaintances:
+    """Those of one session, and what its client was told of them."""
+
+    def __init__(self, known: Sequence[KnownVoice]) -> None:
+        self._known = {one.person: one for one in known}
+        self._means = means_of(known)
+        self._told: dict[int, str] = {}
+        self.voices: dict[int, SpeakerVoice] = {}
+        """What is known of each speaker, by number."""
+
+    def meet(self, voices: Mapping[int, Voice]) -> None:
+        """This is what the speakers sound like now."""
+        self.voices = named(voices, alike(voices, self._means), self._known)
+
+    def name_of(self, speaker: int | None) -> str | None:
+        """Who a speaker is; None for all who are nobody."""
+        one = None if speaker is None else self.voices.get(speaker)
+        return None if one is None else one.name
+
+    def news(self) -> dict[int, str | None]:
+        """Speakers who are somebody else than was told, or nobody after all; each change once."""
+        now = {number: one.name for number, one in self.voices.items() if one.name is not None}
+        numbers = sorted({*now, *self._told})
+        changes = {one: now.get(one) for one in numbers if now.get(one) != self._told.get(one)}
+        self._told = now
+        return changes
+
+
+ENOUGH_S = 3.0
+"""Seconds of a piece's voice that become its vector (docs/performance.md, "Live: speakers": the
+curve)."""
+LEAST_S = 0.4
+"""Less voice says nothing."""
+ANEW = 1.5
+"""What went on after a pause gets another vector where so many times more is heard of it."""
+WAITING = 8
+"""Pieces of a session that may wait for their vectors: 1.5 MB of sound."""
+PRESSING = 3
+"""So many wait, and vectors and partials of the session take turns; before, partials go first."""
+LOOKED_BACK = 1024
+"""Frames of speech that are remembered for a piece that turns out to have begun in the past."""
+
+
+@dataclass(eq=False, slots=True)
+class Voiced:
+    """Something to be worked on: the voice of a piece, or what was heard of all of them."""
+
+    piece: int | None
+    urgency: Urgency
+    since: float
+
+
+@dataclass(eq=False, slots=True)
+class _Sample:
+    """The first seconds of voice in a piece: positions of its frames, sound once it has ended."""
+
+    piece: int
+    since: float = 0.0
+    frames: list[int] = field(default_factory=list)
+    sound: Block | None = None
+    paused: bool = False
+    made_s: float = 0.0
+    """Of so much there is a vector, or will be."""
+
+    @property
+    def seconds(self) -> float:
+        return len(self.frames) * FRAME / LIVE_RATE
+
+    @property
+    def worth(self) -> bool:
+        """Whether it is worth a vector, if no more is heard of it."""
+        again = self.made_s < ENOUGH_S and self.seconds >= ANEW * self.made_s
+        return self.seconds >= LEAST_S and again
+
+    @property
+    def due(self) -> bool:
+        """Whether to make it while the piece goes on."""
+        return self.worth and (self.paused or self.seconds >= ENOUGH_S)
+
+    def cut(self, ring: Ring) -> Block:
+        """Its sound: a copy, of shape (samples,)."""
+        parts = Ring()
+        begin = end = None
+        for at in [*self.frames, None]:
+            if at is None or at != end:
+                if begin is not None and end is not None:
+                    parts.append(ring.cut(begin, end))
+                begin = at
+            end = None if at is None else at + FRAME
+        return parts.cut(0, parts.end)
+
+
+class Voicing:
+    """The voices of one session; times as in `live.runtime.stream_recognizer`.
+
+    ``known``: who may be recognised, None where nobody wants to know who anybody is.
+    """
+
+    def __init__(self, begin: Begin, known: Sequence[KnownVoice] | None = None) -> None:
+        said = {
+            piece: segment.speaker for piece, segment in zip(begin.pieces, begin.said, strict=True)
+        }
+        self.speakers = Speakers(said, begin.voices)
+        self.people = None if known is None else Acquaintances(known)
+        if self.people is not None:  # what who was there before has told
+            self.people.meet(self.speakers.sounds)
+            self.people.news()
+        self.settled = False
+        """All was decided for the last time."""
+        self._speech: deque[int] = deque(maxlen=LOOKED_BACK)
+        self._open: _Sample | None = None
+        self._waiting: deque[_Sample] = deque()
+        self._going: dict[int, float] = {}
+        self._deciding = False
+        self._pieces = len(said)
+        self._their_turn = False
+
+    def opened(self, piece: int, at: int) -> None:
+        """A piece begins."""
+        self._open = _Sample(piece)
+        self._pieces += 1
+        for frame in self._speech:
+            if frame >= at:
+                self._add(frame)
+
+    def spoken(self, at: int) -> None:
+        """There is speech in the frame from there on."""
+        self._speech.append(at)
+        if self._open is not None:
+            self._add(at)
+
+    def paused(self, paused: bool) -> None:
+        """The piece may be over, or goes on after all."""
+        if self._open is not None:
+            self._open.paused = paused
+
+    def ended(self, piece: int, end: int, now: float, ring: Ring) -> None:
+        """The piece is over: keep what is needed of it."""
+        sample, self._open = self._open, None
+        if sample is None or sample.piece != piece:
+            return
+        sample.frames = [at for at in sample.frames if at + FRAME <= end]
+        if not sample.worth:
+            self.speakers.hear_nothing(piece)
+            return
+        sample.sound, sample.since = sample.cut(ring), now
+        self._waiting.append(sample)
+        if len(self._waiting) > WAITING:
+            self.speakers.hear_nothing(self._waiting.popleft().piece)
+
+    def forget(self, piece: int) -> None:
+        """Nobody says anything in that piece."""
+        self._waiting = deque(one for one in self._waiting if one.piece != piece)
+        if self._open is not None and self._open.piece == piece:
+            self._open = None
+        self._going.pop(piece, None)
+        self.speakers.forget(piece)
+
+    def wish(self, finished: bool) -> Voiced | None:
+        """What it would have worked on next. ``finished``: everything is told but the summary,
+        which waits for this."""
+        if self.settled or self._alone:
+            return None
+        urgency = Urgency.VOICE
+        if finished:
+            urgency = Urgency.SPECULATIVE
+        elif len(self._waiting) >= PRESSING:
+            urgency = Urgency.PARTIAL
+        if self._waiting:
+            return Voiced(self._waiting[0].piece, urgency, self._waiting[0].since)
+        sample = self._open
+        if sample is not None and sample.due and sample.piece not in self._going:
+            return Voiced(sample.piece, urgency, 0.0)
+        if finished and not self._going and not self._deciding:
+            return Voiced(None, urgency, 0.0)
+        return None
+
+    @property
+    def before_partial(self) -> bool:
+        """Whether what is wished comes before a partial of the same session."""
+        return len(self._waiting) >= PRESSING and self._their_turn
+
+    def partial_began(self) -> None:
+        """Next time it is a vector's turn."""
+        self._their_turn = True
+
+    def began(self, voiced: Voiced, ring: Ring) -> Block | None:
+        """It is being worked on; its sound, shape (samples,), None where all are to be decided."""
+        self._their_turn = False
+        if voiced.piece is None:
+            self._deciding = True
+            return None
+        if self._open is not None and self._open.piece == voiced.piece:
+            sample = self._open
+            sample.made_s = sample.seconds
+            sound = sample.cut(ring)
+        else:
+            sample = self._waiting.popleft()
+            assert sample.sound is not None
+            sound = sample.sound
+        self._going[sample.piece] = sample.seconds
+        return sound
+
+    def heard(self, voiced: Voiced, vector: Vector | None) -> Question | None:
+        """What the voice of a piece sounds like, None where that went wrong; what is to be decided
+        now."""
+        if voiced.piece is None:
+            return self.speakers.question(last=True)
+        seconds = self._going.pop(voiced.piece, None)
+        if seconds is None:
+            return None
+        if vector is None:
+            self.speakers.hear_nothing(voiced.piece)
+            return None
+        self.speakers.hear(voiced.piece, vector, seconds)
+        return self.speakers.question()
+
+    def decided(self, voiced: Voiced, decision: Decision | None) -> Iterator[LiveEvent]:
+        """It is decided, if anything was to be."""
+        if decision is not None:
+            self.speakers.take(decision)
+        if voiced.piece is None:
+            yield from self.settle()
+            return
+        yield from self._revised()
+        if decision is not None:
+            yield VoicesKnown(self.speakers.voices)
+
+    @property
+    def needless(self) -> bool:
+        """Whether nothing is left to be worked on before it is settled."""
+        busy = self._waiting or self._going or self._deciding
+        return self._alone or not (busy or self.speakers.heard)
+
+    def settle(self) -> Iterator[LiveEvent]:
+        """This is how it stays."""
+        self.settled = True
+        self.speakers.settle()
+        yield from self._revised()
+
+    def _revised(self) -> Iterator[LiveEvent]:
+        changes = self.speakers.revised()
+        names = {}
+        if self.people is not None:
+            self.people.meet(self.speakers.sounds)
+            names = self.people.news()
+        if changes or names:
+            yield SpeakersRevised(changes, names)
+
+    @property
+    def _alone(self) -> bool:
+        """Who says all there is, needs not be told from anybody; but who is it?"""
+        return self._pieces < 2 and self.people is None
+
+    def _add(self, at: int) -> None:
+        if self._open is not None and self._open.seconds < ENOUGH_S:
+            self._open.frames.append(at)

@@ -1,0 +1,385 @@
+"""Live speech segments: hypotheses, local agreement, context, urgency and selection. Pure.
+
+A piece that has ended is heard to its end, one that pauses up to the pause, and one that goes on
+every now and then: by that `live.runtime.speech_segments` knows how urgent it is.
+
+An engine that cannot be stopped within a stretch keeps a final waiting for as long as the stretch
+takes that it is at. Where that is long, all that can wait is left out: there are finals only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_events import Final, Understood
+from sidecar.live.runtime.endpointing import FRAME
+from sidecar.transcripts.transcript import BY_ATTENTION, Word
+
+
+class Urgency(IntEnum):
+    """What somebody waits for, the most urgent first."""
+
+    FINAL = 0
+    SPECULATIVE = 1
+    """The piece may have ended: what is recognised in the pause need not be after it."""
+    PARTIAL = 2
+    VOICE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A stretch of a session's sound that wants to be recognised, since ``since`` (seconds)."""
+
+    session: int
+    client: str
+    urgency: Urgency
+    since: float
+
+
+def next_of(wishes: Iterable[Wish], served: Mapping[str, float]) -> Wish | None:
+    """The one that is due; None where nobody wishes anything.
+
+    ``served``: when each client had its last turn for something that was no final.
+    """
+
+    def rank(wish: Wish) -> tuple[Urgency, float, float]:
+        if wish.urgency is Urgency.FINAL:
+            return wish.urgency, wish.since, 0.0
+        return wish.urgency, served.get(wish.client, float("-inf")), wish.since
+
+    return min(wishes, key=rank, default=None)
+
+
+_MARKS = ".,;:!?…\"'-—()[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A hypothesis in two or three parts: ``text`` is worth showing and begins with ``stable``,
+    which is not taken back; ``tail`` follows ``text``."""
+
+    text: str
+    stable: str
+    tail: str
+
+
+class Agreement:
+    """Follows the hypotheses of one piece."""
+
+    def __init__(self) -> None:
+        self._before: list[str] | None = None
+        self._agreed: list[str] = []
+
+    def update(self, text: str) -> Shown:
+        """A new hypothesis, of more sound than the one before."""
+        words = text.split()
+        first = self._before is None
+        if not first:
+            same = _common(self._before or [], words)
+            if same > len(self._agreed):
+                self._agreed += words[len(self._agreed) : same]
+        self._before = words
+        stable = " ".join(self._agreed)
+        if first:
+            return Shown(" ".join(words[:-1]), stable, " ".join(words[-1:]))
+        return Shown(stable, stable, " ".join(words[len(self._agreed) :]))
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words both begin with; case and marks do not count."""
+    count = 0
+    for left, right in zip(one, other, strict=False):
+        if _bare(left) != _bare(right):
+            break
+        count += 1
+    return count
+
+
+def _bare(word: str) -> str:
+    return word.strip(_MARKS).casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """``draft`` is whatever the engine wants to have again when it hears more of the stretch.
+
+    ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
+    tell. ``language``: '' where the engine does not say; ``sure``: it is not in doubt, so that
+    what follows need not be asked for it. ``tokens``: what it says in the engine's own, where what
+    follows is heard behind it.
+    """
+
+    text: str
+    words: tuple[Word, ...] = ()
+    words_by: str = BY_ATTENTION
+    language: str = ""
+    draft: object = None
+    sure: bool = False
+    tokens: tuple[int, ...] = ()
+
+
+FIRST_S, STEP_S = 0.6, 1.0
+"""Seconds of a piece until its first partial, and from one to the next (docs/performance.md,
+"Live": half the step costs twice as much and takes twice as many words back)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an engine hears what goes on: first after ``first_s``, then each ``step_s``.
+
+    ``grows``: it goes on from where its draft ends, and takes nothing back. So what it says is
+    stable, it hears by and by whether anybody wants partials or not, and a final is what it said
+    and the rest. It has nothing to gain by hearing a pause before it is one.
+    """
+
+    first_s: float = FIRST_S
+    step_s: float = STEP_S
+    grows: bool = False
+
+
+USUAL = Manner()
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """A stretch of speech, on the session's clock in samples; ``end`` is None while it goes on."""
+
+    number: int
+    turn: int
+    start: int
+    opened: int
+    """When it was known to have begun, which may be a little later."""
+    end: int | None = None
+    since: float = 0.0
+    """When it was known to have ended."""
+    paused: int | None = None
+    """Where the pause began that it is in, and that may be its end."""
+    early: Hypothesis | None = None
+    """What it says if that pause is its end."""
+    draft: Hypothesis | None = None
+    asked: int = 0
+    """Up to where it was last wished to be heard."""
+    agreement: Agreement = field(default_factory=Agreement)
+    final: Final | None = None
+    cancelled: bool = False
+    diarize: bool = False
+    """Whether somebody asks whose it is, and may be answered."""
+    shed: bool = False
+    """It gets no words: too many speak."""
+    counted: int = 0
+    """Up to where it was recognised, for what that costs."""
+
+
+@dataclass(eq=False, slots=True)
+class Listen:
+    """Something to be recognised: a piece from its start up to ``to``."""
+
+    piece: Piece
+    to: int
+    urgency: Urgency
+    since: float
+    pause: int | None = None
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether what comes of it is of no use any more."""
+        piece = self.piece
+        if piece.cancelled or piece.final is not None:
+            return True
+        over = piece.end is not None or piece.paused is not None
+        return self.urgency is Urgency.PARTIAL and over
+
+
+class Listening:
+    """What an engine is at of one session. ``manner``: how it hears what goes on."""
+
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
+        self._going: list[Listen] = []
+
+    def wish(
+        self, ended: Iterable[Piece], going_on: Piece | None, looked: int, options: LiveOptions
+    ) -> Listen | None:
+        """What would be next: the first of the pieces that have ``ended`` and do not stand yet,
+        else the one that goes on, of which ``looked`` is known so far."""
+        for piece in ended:
+            if piece.final is None:
+                if self._busy(piece) or self._growing(piece):
+                    return None
+                assert piece.end is not None
+                return Listen(piece, piece.end, Urgency.FINAL, piece.since)
+        if going_on is None or going_on.shed:
+            return None
+        if going_on.paused is not None:
+            return self._in_pause(going_on, going_on.paused)
+        return self._partial(going_on, looked, options)
+
+    def began(self, listen: Listen) -> None:
+        """It is being recognised."""
+        self._going.append(listen)
+        if listen.urgency is not Urgency.FINAL:
+            listen.piece.asked = listen.to
+
+    def over(self, listen: Listen) -> None:
+        """It is not any more, whatever came of it."""
+        self._going.remove(listen)
+
+    def _in_pause(self, piece: Piece, pause: int) -> Listen | None:
+        if self._manner.grows or piece.early is not None or self._busy(piece):
+            return None
+        return Listen(piece, pause, Urgency.SPECULATIVE, 0.0, pause)
+
+    def _partial(self, piece: Piece, looked: int, options: LiveOptions) -> Listen | None:
+        manner = self._manner
+        after_s = manner.step_s if piece.asked > piece.start else manner.first_s
+        due = piece.asked + round(after_s * LIVE_RATE)
+        to = looked - self._held_back(options)
+        if self._going or to < due or not (options.partials or manner.grows):
+            return None
+        return Listen(piece, to, Urgency.PARTIAL, max(due, piece.opened) / LIVE_RATE)
+
+    def _held_back(self, options: LiveOptions) -> int:
+        """Samples that may turn out to lie behind the end of what is open: who goes on from there
+        cannot unhear them."""
+        ends = options.endpointing
+        if not self._manner.grows:
+            return 0
+        return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME
+
+    def _growing(self, piece: Piece) -> bool:
+        """Whether a draft is being gone on with, which a final waits for."""
+        return self._manner.grows and any(one.piece is piece for one in self._going)
+
+    def _busy(self, piece: Piece) -> bool:
+        """Whether a piece is being heard to the end that it has, or may have, already."""
+        return any(
+            one.piece is piece
+            and (
+                one.urgency is Urgency.FINAL
+                or (one.pause is not None and one.pause == piece.paused)
+            )
+            for one in self._going
+        )
+
+
+MOST_S = 1.0
+"""What may keep a final waiting; and a partial that takes longer is behind before it is told."""
+AGAIN_S = 60.0
+"""After so long it is tried again: the machine may have been busy with something else."""
+_NEW = 0.5
+"""What the last one counts in the mean."""
+
+
+class Pace:
+    """Give it what each took, ask it before the next."""
+
+    def __init__(self) -> None:
+        self._means: dict[Urgency, float] = {}
+        self._again: dict[Urgency, float] = {}
+
+    def took(self, urgency: Urgency, work_s: float, now: float) -> None:
+        """A stretch was recognised, in ``work_s`` seconds. What is heard in a pause is heard as a
+        final is."""
+        for kind in _alike(urgency):
+            mean = self._means.get(kind, work_s)
+            self._means[kind] = mean + _NEW * (work_s - mean)
+            self._again[kind] = now + AGAIN_S
+
+    def allows(self, urgency: Urgency, now: float) -> bool:
+        """Whether it is worth it; finals always are."""
+        if urgency is Urgency.FINAL:
+            return True
+        slow = self._means.get(urgency, 0.0) > MOST_S
+        return not slow or now >= self._again[urgency]
+
+    def tried(self, urgency: Urgency, now: float) -> None:
+        """It is being recognised: one at a time where it was too slow before."""
+        if self._means.get(urgency, 0.0) > MOST_S:
+            self._again[urgency] = now + AGAIN_S
+
+
+def _alike(urgency: Urgency) -> tuple[Urgency, ...]:
+    return (Urgency.PARTIAL,) if urgency is Urgency.PARTIAL else (Urgency.SPECULATIVE,)
+
+
+APART_S = 1.0
+"""What lies further back is another matter, and its sound is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The sound of a stretch begins with ``samples`` that are told already: they say ``said``."""
+
+    said: tuple[Hypothesis, ...]
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A piece that was understood, in samples of the session."""
+
+    start: int
+    end: int
+    said: Hypothesis
+
+
+class Context:
+    """One session's: the last pieces, each near the one before it."""
+
+    def __init__(self, known: Sequence[Understood] = ()) -> None:
+        """``known``: what another engine had told, for which this one goes on."""
+        self._told = deque(
+            _Told(
+                round(one.start * LIVE_RATE),
+                round(one.end * LIVE_RATE),
+                Hypothesis("", tokens=one.tokens),
+            )
+            for one in known
+        )
+
+    def known(self, settled: int) -> tuple[Understood, ...]:
+        """What is told up to a sample."""
+        return tuple(
+            Understood(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
+            for one in self._told
+            if one.end <= settled
+        )
+
+    def settled(self, piece: Piece, found: Hypothesis | None) -> None:
+        """What a piece says stands; None where nobody understood it."""
+        assert piece.end is not None
+        understood = found is not None and found.text
+        if not understood or (self._told and not _near(self._told[-1], piece)):
+            self.forget()
+        if found is not None and understood:
+            self._told.append(_Told(piece.start, piece.end, found))
+
+    def forget(self) -> None:
+        """What was said was not meant, or not understood."""
+        self._told.clear()
+
+    def of(self, listen: Listen, longest: int) -> Before | None:
+        """What a stretch is heard behind, where all together have ``longest`` samples at most.
+        Partials are replaced soon: they are heard alone."""
+        if listen.urgency is Urgency.PARTIAL or not self._told:
+            return None
+        if not _near(self._told[-1], listen.piece):
+            return None
+        told = [one for one in self._told if listen.to - one.start <= longest]
+        if not told:
+            return None
+        return Before(tuple(one.said for one in told), listen.piece.start - told[0].start)
+
+    def keep_from(self, settled: int, longest: int) -> int:
+        """From here on its sound is wanted; what is still to be heard begins behind ``settled``."""
+        while self._told and settled - self._told[0].start > longest:
+            self._told.popleft()
+        return min(settled, self._told[0].start) if self._told else settled
+
+
+def _near(told: _Told, piece: Piece) -> bool:
+    return 0 <= piece.start - told.end <= APART_S * LIVE_RATE

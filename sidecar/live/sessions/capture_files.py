@@ -1,0 +1,457 @@
+"""Encrypted capture files: names, writing, reading.
+
+Each begins with a mark, a salt and the capture's id, by which the two belong together; then come
+small pieces, so that little is lost where the service dies.
+
+All that is here waits for a disk: call it in a thread.
+
+Sound that never got here is silence in the WAV, so that times stay what they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sidecar import errors
+from sidecar.errors import CaptureUnreadable
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_events import LiveEvent, from_wire
+from sidecar.storage.encryption import PREFIX, SALT, TAG, Seal, SealBroken
+
+SOUND, EVENTS = ".wav.sealed", ".jsonl.sealed"
+"""What the two files of a capture end with."""
+LONGEST = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A capture that is there: what its files begin with, when it was last written to (seconds
+    since 1970), and the bytes of both."""
+
+    stem: str
+    written: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be there: bytes, captures, seconds of age; 0 is no limit."""
+
+    size: int = 0
+    count: int = 0
+    age_s: float = 0.0
+
+
+def stem_of(session: str, at: float) -> str:
+    """Such as `20261121T104641_talk-7`: the local time, and what a file may be called of the name
+    that a client gave its session."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", session).strip("_")[:LONGEST]
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.localtime(at))}_{plain or 'session'}"
+
+
+def excess(stored: Sequence[Stored], now: float, limits: Limits) -> list[str]:
+    """Those that go: too old, then too many, then too large; the oldest first."""
+    left = sorted(stored, key=lambda one: (one.written, one.stem))
+    gone = []
+    if limits.age_s:
+        gone = [one for one in left if now - one.written > limits.age_s]
+        left = left[len(gone) :]
+    size = sum(one.size for one in left)
+    while left and (
+        (limits.count and len(left) > limits.count) or (limits.size and size > limits.size)
+    ):
+        oldest = left.pop(0)
+        size -= oldest.size
+        gone.append(oldest)
+    return [one.stem for one in gone]
+
+
+SIZE = 44
+"""Bytes of the head."""
+UNKNOWN = 0xFFFFFFFF
+"""A length that nobody knew when the head was written; readers take what is there."""
+_PCM, _FLOAT = 1, 3
+
+
+def head(encoding: Encoding, rate: int, size: int | None = None) -> bytes:
+    """Of ``size`` bytes of mono samples."""
+    known = UNKNOWN if size is None or size > UNKNOWN - SIZE else size
+    width = encoding.width
+    form = _FLOAT if encoding is Encoding.FLOAT32 else _PCM
+    riff = known if known == UNKNOWN else known + SIZE - 8
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", riff, b"WAVE"),
+        *(b"fmt ", 16, form, 1, rate, rate * width, width, 8 * width),
+        *(b"data", known),
+    )
+
+
+MARK = b"VIBEVOICE CAPTURE 1\n"
+PIECES = {SOUND: 16 << 10, EVENTS: 1 << 10}
+"""Bytes that are sealed at once, and lost where the service dies: half a second, a few events."""
+ID = 16
+CHECK = 12 + TAG
+HEAD = len(MARK) + SALT + ID + CHECK
+PURPOSE = "captures"
+_BLOCK = 1 << 20
+
+
+class SealedWriter:
+    """One file that is written, made with this; there must be none with its name."""
+
+    def __init__(self, path: Path, secret: str, capture: bytes, what: str) -> None:
+        """``capture``: its id, of `ID` bytes; ``what`` of it this is, by the end of its name.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        salt, self._prefix = os.urandom(SALT), os.urandom(PREFIX)
+        self._seal = Seal(secret, salt, PURPOSE)
+        self._about = _about(capture, what)
+        self._number, self._piece = 0, PIECES[what]
+        self._waiting = bytearray()
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        self._file: BinaryIO = os.fdopen(fd, "wb", 0)
+        known = self._seal.seal(b"", self._about)  # by which another key is told at once
+        self._file.write(MARK + salt + capture + known + self._prefix)
+
+    def write(self, data: bytes) -> None:
+        """More of it.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        self._waiting += data
+        while len(self._waiting) > self._piece:  # the last one is marked, so one always waits
+            self._put(bytes(self._waiting[: self._piece]), last=False)
+            del self._waiting[: self._piece]
+
+    def close(self) -> None:
+        """That was all.
+
+        Raises:
+            OSError: there is no room for the rest.
+        """
+        if self._file.closed:
+            return
+        try:
+            self._put(bytes(self._waiting), last=True)
+        finally:
+            self._file.close()
+
+    def _put(self, piece: bytes, *, last: bool) -> None:
+        sealed = self._seal.sealed_piece(piece, self._prefix, self._number, self._about, last=last)
+        self._file.write(sealed)
+        self._number += 1
+
+
+class SealedReader:
+    """One file that was written."""
+
+    def __init__(self, path: Path, secret: str, what: str) -> None:
+        """Look at its beginning.
+
+        Raises:
+            errors.CaptureUnreadable: it is none, not there, or of another key.
+        """
+        self._path, self._piece = path, PIECES[what]
+        self.whole = False
+        """Whether it was read to its end, once it was read."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD)
+        except OSError as error:
+            raise CaptureUnreadable(f"{path} cannot be read: {error.strerror}.") from None
+        if len(head) < HEAD or not head.startswith(MARK):
+            raise CaptureUnreadable(f"{path} is no capture.")
+        salt, self.capture = head[len(MARK) :][:SALT], head[-ID - CHECK : -CHECK]
+        self._seal, self._about = Seal(secret, salt, PURPOSE), _about(self.capture, what)
+        try:
+            self._seal.opened(head[-CHECK:], self._about)
+        except SealBroken:
+            raise CaptureUnreadable(
+                f"{path} was encrypted with another key.",
+                hint="Give the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
+                "--journal-key-file.",
+            ) from None
+
+    def pieces(self) -> Iterator[bytes]:
+        """What was written, in order, as far as it is what it was."""
+        with self._path.open("rb") as file:
+            file.seek(HEAD)
+            blocks = iter(lambda: file.read(_BLOCK), b"")
+            try:
+                yield from self._seal.opened_pieces(blocks, self._about, self._piece)
+                self.whole = True
+            except SealBroken:
+                pass  # the service died while it wrote: who reads looks at `whole`
+
+
+def _about(capture: bytes, what: str) -> str:
+    return f"{capture.hex()} {what}"
+
+
+_SILENCE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """It came ``at`` so many seconds behind the session's begin."""
+
+    at: float
+    raw: bytes
+    encoding: Encoding
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something else that passed, as the plain values that ``make`` gives."""
+
+    at: float
+    make: Callable[[], Mapping[str, Any]]
+
+
+Item = Sound | Line
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What did not get here since it was said last: bytes of sound in so many chunks, and lines."""
+
+    sound: int = 0
+    chunks: int = 0
+    lines: int = 0
+
+
+class Recording:
+    """The files of one session, which are made with this."""
+
+    def __init__(self, folder: Path, stem: str, secret: str) -> None:
+        """Both begin with ``stem``, or with the first of its like that is free.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        self._form: tuple[Encoding, int] | None = None
+        self._owed = 0
+        """Bytes of sound that never got here, and are silence."""
+        capture = os.urandom(ID)
+        self._folder, self.stem, self._secret, self._id = folder, stem, secret, capture
+        for number in range(2, 1000):
+            try:
+                self._sound = SealedWriter(self._path(SOUND), secret, capture, SOUND)
+                break
+            except FileExistsError:
+                self.stem = f"{stem}-{number}"
+        else:
+            raise FileExistsError(stem)
+        self._events = SealedWriter(self._path(EVENTS), secret, capture, EVENTS)
+
+    def write(self, item: Item, before: LeftOut) -> None:
+        """One more; ``before`` it some were left out.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        self._say_left_out(item.at, before)
+        if isinstance(item, Line):
+            self._say(item.at, item.make())
+            return
+        line: dict[str, Any] = {"sound": len(item.raw)}
+        line |= {"encoding": item.encoding.value, "rate": item.rate}
+        if self._form is None:
+            self._form = item.encoding, item.rate
+            self._sound.write(head(item.encoding, item.rate))
+        if (item.encoding, item.rate) == self._form:
+            self._pay()
+            self._sound.write(item.raw)
+        else:
+            line["unlike"] = True  # a WAV has one form, that of its first chunk
+        self._say(item.at, line)
+
+    def close(self, at: float, before: LeftOut) -> None:
+        """That was all; a session without sound leaves nothing.
+
+        Raises:
+            OSError: there is no room for the rest.
+        """
+        try:
+            self._say_left_out(at, before)
+            if self._form is not None:
+                self._pay()
+        finally:
+            with contextlib.ExitStack() as both:
+                both.callback(self._events.close)
+                both.callback(self._sound.close)
+        if self._form is None:
+            self._path(SOUND).unlink()
+            self._path(EVENTS).unlink()
+
+    def _say_left_out(self, at: float, before: LeftOut) -> None:
+        if not (before.chunks or before.lines):
+            return
+        self._owed += before.sound
+        lost = {"sound": before.sound, "chunks": before.chunks, "lines": before.lines}
+        self._say(at, {"left_out": lost})
+
+    def _pay(self) -> None:
+        while self._owed:
+            piece = min(_SILENCE, self._owed)
+            self._sound.write(bytes(piece))
+            self._owed -= piece
+
+    def _say(self, at: float, values: Mapping[str, Any]) -> None:
+        line = json.dumps({"t": round(at, 4), **values}, ensure_ascii=False, separators=(",", ":"))
+        self._events.write(line.encode() + b"\n")
+
+    def _path(self, end: str) -> Path:
+        return self._folder / f"{self.stem}{end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a client did: bytes of ``sound``, or an ``order``; ``at`` in seconds of the session."""
+
+    at: float
+    sound: int = 0
+    order: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A capture. ``whole``: whether all of it is there; ``finished``: whether its client had said
+    that nothing more comes; ``left_out``: chunks of sound that are silence instead."""
+
+    session: str
+    options: LiveOptions
+    encoding: Encoding
+    rate: int
+    sent: Sequence[Sent]
+    told: Sequence[LiveEvent]
+    whole: bool
+    finished: bool
+    left_out: int
+
+
+class CaptureReader:
+    """The two files of a capture, of which one is named."""
+
+    def __init__(self, path: Path, secret: str) -> None:
+        """Look at both.
+
+        Raises:
+            errors.CaptureUnreadable: they are none, not there, of another key, or of two captures.
+        """
+        name = path.name.removesuffix(SOUND).removesuffix(EVENTS)
+        self.stem = name
+        self._events = SealedReader(path.with_name(name + EVENTS), secret, EVENTS)
+        self._sound = SealedReader(path.with_name(name + SOUND), secret, SOUND)
+        if self._events.capture != self._sound.capture:
+            raise CaptureUnreadable(f"The two files of {name} are of two captures.")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that passed.
+
+        Raises:
+            errors.CaptureUnreadable: it is no such file.
+        """
+        text = b"".join(self._events.pieces())
+        if not self._events.whole:
+            text = text[: text.rfind(b"\n") + 1]
+        try:
+            return [json.loads(line) for line in text.splitlines()]
+        except ValueError:
+            raise CaptureUnreadable(f"The events of {self.stem} are no lines of JSON.") from None
+
+    def sound(self) -> Iterator[bytes]:
+        """The samples."""
+        skipped = 0
+        for piece in self._sound.pieces():
+            samples = piece[max(0, SIZE - skipped) :]
+            skipped += len(piece) - len(samples)
+            yield samples
+
+    def read(self) -> Captured:
+        """What it holds, but the samples.
+
+        Raises:
+            errors.CaptureUnreadable: it holds nothing that could be sent.
+        """
+        lines = self.lines()
+        try:
+            first, rest = lines[0], lines[1:]
+            chunks = [line for line in rest if "sound" in line and not line.get("unlike")]
+            return Captured(
+                session=str(first["session"]),
+                options=LiveOptions.from_wire(first["options"]),
+                encoding=Encoding(chunks[0]["encoding"]),
+                rate=int(chunks[0]["rate"]),
+                sent=[one for line in rest if (one := _sent(line)) is not None],
+                told=[from_wire(line["event"]) for line in rest if "event" in line],
+                whole=self._events.whole and "ended" in lines[-1],
+                finished=any("finish" in line.get("order", ()) for line in rest),
+                left_out=sum(line["left_out"]["chunks"] for line in rest if "left_out" in line),
+            )
+        except (LookupError, TypeError, ValueError, errors.EngineFailed):
+            raise CaptureUnreadable(f"The capture {self.stem} holds nothing to be sent.") from None
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write both as plain files, which others may read: a WAV, and lines of JSON.
+
+        Raises:
+            errors.CaptureUnreadable: they cannot be written.
+        """
+        captured = self.read()
+        wav, events = folder / f"{self.stem}.wav", folder / f"{self.stem}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with wav.open("wb") as file:
+                file.write(head(captured.encoding, captured.rate))
+                size = sum(file.write(piece) for piece in self.sound())
+                file.seek(0)
+                file.write(head(captured.encoding, captured.rate, size))
+            with events.open("w", encoding="utf-8") as lines:
+                for line in self.lines():
+                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise CaptureUnreadable(
+                f"{error.filename} cannot be written: {error.strerror}.",
+                hint="Name another folder.",
+            ) from None
+        return [wav, events]
+
+
+def _sent(line: Mapping[str, Any]) -> Sent | None:
+    if "order" in line:
+        return Sent(line["t"], order=line["order"])
+    if "sound" in line and not line.get("unlike"):
+        return Sent(line["t"], sound=line["sound"])
+    if "left_out" in line and line["left_out"]["sound"]:
+        return Sent(line["t"], sound=line["left_out"]["sound"])
+    return None
+
+
+def owner_of(events: Path, secret: str) -> str | None:
+    """Whose session it was that a capture has these ``events`` of; None where they cannot be read,
+    or do not say so: an older version wrote them."""
+    first = b""
+    try:
+        for piece in SealedReader(events, secret, EVENTS).pieces():
+            first += piece
+            if b"\n" in piece:
+                break
+        owner = json.loads(first.partition(b"\n")[0])["owner"]
+    except (CaptureUnreadable, OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(owner)

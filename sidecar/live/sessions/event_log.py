@@ -1,0 +1,389 @@
+"""Event log of a session: numbered events, replay for listeners that return; event metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.interfaces.live_engine import Begin
+from sidecar.interfaces.live_events import (
+    UNHEARD,
+    UTTERANCE_DROPPED,
+    ContextKnown,
+    Final,
+    Heard,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeakersRevised,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+    Understood,
+    VoicesKnown,
+)
+from sidecar.observability.metrics import LiveTally, Outcome, outcome_of
+from sidecar.transcripts.speaker_embeddings import VoicePrint
+
+CLOSE_S = 1e-4
+"""Times that are no further apart are those of one sample."""
+STRIDE = 1_000_000
+"""Who goes on for a service that died numbers so much further on: what that one told last is known
+to nobody but the client."""
+LOOSE = STRIDE // 2
+"""What is told though it is not saved is numbered so much further on: who was told it has heard
+more than whoever reads what is saved."""
+STANDS = Final | TurnEnded | TurnDropped | SpeakersRevised | Noticed | Summary
+"""What is not told a second time by an engine that goes on for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An event and its place among all of the session, from 1."""
+
+    number: int
+    event: LiveEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ToldState:
+    """All that there is of `Told`, for another one: the last number and the last turn that began,
+    the events that are kept, what voices sound like, and what is heard behind. Of partials none
+    goes along."""
+
+    last: int
+    started: int
+    kept: tuple[Numbered, ...]
+    voices: Mapping[int, VoicePrint]
+    context: tuple[Understood, ...] = ()
+
+
+class Told:
+    """The events of one session. Of partials and of how far it is the last is kept; so who reads
+    slowly misses some of these and nothing else.
+
+    Where it is guarded (`guard`) what stands waits, and all behind it, until it is said to be
+    `saved`: so no client was told more that stands than what is saved.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._guarded = False
+        self._until: int | None = None
+        """The last number that may be told, None where that is any."""
+        self.passed = 0
+        """The last number that its client was told, as far as whoever tells it knows."""
+        self._telling: object | None = None
+        self._started, self._stopped = -1, -1.0
+        self._kept: list[Numbered] = []
+        self._partial: Numbered | None = None
+        self._heard: Numbered | None = None
+        self._voices: Mapping[int, VoicePrint] = {}
+        self._context: tuple[Understood, ...] = ()
+        self._ended = False
+        self._wrong: errors.SidecarError | None = None
+        self._bell = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is said."""
+        return self._ended
+
+    @property
+    def wrong(self) -> errors.SidecarError | None:
+        """What ended the session, where it was no wish of the client's."""
+        return self._wrong
+
+    @property
+    def last(self) -> int:
+        """The number of the last event."""
+        return self._last
+
+    @property
+    def kept(self) -> int:
+        """How many events are kept."""
+        return len(self._kept)
+
+    @property
+    def state(self) -> ToldState:
+        """What another needs to go on telling."""
+        return ToldState(self._last, self._started, tuple(self._kept), self._voices, self._context)
+
+    @property
+    def held(self) -> bool:
+        """Whether something waits until it is saved."""
+        return self._until is not None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether what stands waits until it is saved."""
+        return self._guarded
+
+    def restore(self, state: ToldState) -> None:
+        """Go on where another was; behind the last word nothing comes."""
+        self._last, self._started = state.last, state.started
+        self._kept, self._voices = list(state.kept), state.voices
+        self._context = state.context
+        stops = (one.event for one in self._kept if isinstance(one.event, SpeechStopped))
+        self._stopped = max((stop.at for stop in stops), default=-1.0)
+        if self._kept and isinstance(self._kept[-1].event, Summary):
+            self.end()
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and says what it was told last. What was told to a line that had
+        broken already counts no more."""
+        self.passed, self._telling = after, None
+
+    def since(self, number: int) -> tuple[Numbered, ...]:
+        """What is kept of what was said behind ``number``."""
+        return tuple(self._kept[self._place_behind(number) :])
+
+    def guard(self) -> None:
+        """Have what stands wait from here on until it is saved."""
+        self._guarded = True
+
+    def stands_behind(self, number: int) -> int | None:
+        """The number of the first that stands behind ``number``; None where none does."""
+        found = (one.number for one in self.since(number) if isinstance(one.event, STANDS))
+        return next(found, None)
+
+    def saved(self, number: int) -> None:
+        """All up to ``number`` is saved."""
+        if self._until is not None:
+            first = self.stands_behind(number)
+            self._until = None if first is None else first - 1
+            self._ring()
+
+    def loosen(self) -> None:
+        """Tell everything without waiting for more: what was not told yet, and what comes, by
+        numbers that say so (`LOOSE`)."""
+        first = self._last + 1 if self._until is None else self._until + 1
+
+        def further(one: Numbered) -> Numbered:
+            return one if one.number < first else Numbered(one.number + LOOSE, one.event)
+
+        self._kept = [further(one) for one in self._kept]
+        self._partial = self._partial and further(self._partial)
+        self._heard = self._heard and further(self._heard)
+        self._last += LOOSE
+        self._guarded, self._until = False, None
+        self._ring()
+
+    def so_far(self, at: float, lead: float | None = None) -> Begin:
+        """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
+        gets begins at ``lead``."""
+        turn, piece, said, opened = 0, 0, {}, 0
+        dropped = set[int]()
+        for one in self._kept:
+            match one.event:
+                case Final() as final:
+                    turn, piece = final.turn, final.piece + 1
+                    said[final.piece] = final.segment
+                    opened += 1
+                case SpeakersRevised(speakers):
+                    for number, who in speakers.items():
+                        said[number] = dataclasses.replace(said[number], speaker=who)
+                case TurnEnded(ended) | TurnDropped(ended):
+                    turn, opened = ended + 1, 0
+                case Noticed(notice, int(shed)) if notice.code == UTTERANCE_DROPPED:
+                    dropped.add(shed)
+        return Begin(
+            at,
+            turn,
+            piece,
+            tuple(said.values()),
+            opened,
+            tuple(said),
+            self._voices,
+            lead,
+            self._behind(at, at if lead is None else lead),
+            min((one for one in dropped if one >= turn), default=self._started + 1),
+        )
+
+    def behind_finals(self, at: float) -> float:
+        """Return ``at``, or the end of the last final where that is later: a death between a final
+        and the news that its sound is settled must not say it again."""
+        finals = (one.event for one in reversed(self._kept) if isinstance(one.event, Final))
+        last = next(finals, None)
+        return at if last is None else max(at, last.segment.end)
+
+    def _behind(self, at: float, lead: float) -> tuple[Understood, ...]:
+        """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
+        told of just before it is said that it is settled."""
+        return tuple(
+            one for one in self._context if lead <= one.start + CLOSE_S and one.end <= at + CLOSE_S
+        )
+
+    def broken_off(self, at: float) -> TurnEnded:
+        """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
+        one that has not begun ends with nothing."""
+        begin = self.so_far(at)
+        pieces = begin.said[len(begin.said) - begin.open :]
+        start = pieces[0].start if pieces else at
+        return TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
+
+    def add(self, event: LiveEvent) -> Numbered | None:
+        """Say it, and give its number; None where nothing is said.
+
+        That a turn begins, or pauses, is said once, though an engine that went on for another says
+        it again. What voices sound like and what is heard behind is kept for such an engine, and
+        said to nobody.
+        """
+        if isinstance(event, VoicesKnown):
+            self._voices = event.voices
+            return None
+        if isinstance(event, ContextKnown):
+            self._context = event.pieces
+            return None
+        if isinstance(event, SpeechStarted):
+            if event.turn <= self._started:
+                return None
+            self._started = event.turn
+        if isinstance(event, SpeechStopped):
+            if event.at <= self._stopped + CLOSE_S:
+                return None
+            self._stopped = event.at
+        self._last += 1
+        numbered = Numbered(self._last, event)
+        if self._guarded and self._until is None and isinstance(event, STANDS):
+            self._until = self._last - 1
+        if isinstance(event, Partial):
+            self._partial = numbered
+        elif isinstance(event, Heard):
+            self._heard = numbered
+        else:
+            self._kept.append(numbered)
+            if isinstance(event, Final):
+                self._partial = None
+        self._ring()
+        return numbered
+
+    def end(self, wrong: errors.SidecarError | None = None) -> None:
+        """Nothing more is said."""
+        if not self._ended:
+            self._ended, self._wrong = True, wrong
+            self._ring()
+
+    async def after(self, number: int) -> AsyncIterator[Numbered]:
+        """Everything behind ``number``, as it is said, until the end.
+
+        Raises:
+            errors.SidecarError: what ended the session.
+        """
+        read = self._place_behind(number)
+        telling = self._telling = object()
+        while True:
+            bell = self._bell
+            while (found := self._next(number, read)) is not None:
+                if isinstance(found.event, Partial | Heard):
+                    number = found.number
+                else:
+                    read, number = read + 1, max(number, found.number)
+                yield found
+                if telling is self._telling and not isinstance(found.event, Heard):
+                    self.passed = max(self.passed, found.number)  # no client is told of `Heard`
+            if self._ended and self._until is None:
+                if self._wrong is not None:
+                    raise self._wrong
+                return
+            await bell.wait()
+
+    def _place_behind(self, number: int) -> int:
+        return bisect_right(self._kept, number, key=lambda one: one.number)
+
+    def _next(self, number: int, read: int) -> Numbered | None:
+        kept = self._kept[read] if read < len(self._kept) else None
+        fleeting = [
+            one for one in (self._partial, self._heard) if one is not None and one.number > number
+        ]
+        candidates = fleeting if kept is None else [kept, *fleeting]
+        first = min(candidates, key=lambda one: one.number, default=None)
+        told = first is None or self._until is None or first.number <= self._until
+        return first if told else None
+
+    def _ring(self) -> None:
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+
+DONE, LEFT = "done", "left"
+
+
+class Counted:
+    """Of one session; ``wire``: by which way its client came, ``patience_s``: how long a stretch
+    of speech may take to be recognised."""
+
+    def __init__(self, tally: LiveTally, wire: str, patience_s: float) -> None:
+        self.wire = wire
+        self._tally, self._patience_s = tally, patience_s
+        self._turn = -1
+        """The last that began."""
+        self._speaking = False
+        self._summed = False
+        tally.opened.add(wire)
+
+    def sound(self, seconds: float) -> None:
+        """So much came."""
+        self._tally.audio.add(self.wire, by=seconds)
+
+    def waited(self, seconds: float) -> None:
+        """So long it had to wait."""
+        self._tally.full.see(seconds)
+
+    def emitted(self, seconds: float) -> None:
+        """So long the client took to read a final."""
+        self._tally.emitted.see(seconds)
+
+    def said(self, event: LiveEvent) -> None:
+        """Something was told."""
+        match event:
+            case SpeechStarted(turn) if turn > self._turn:
+                self._turn = turn
+                self._tally.turns.add(self.wire)
+                self._speaks(True)
+            case Partial():
+                self._tally.partials.add(self.wire)
+            case Final():
+                self._final(event)
+            case Noticed(notice) if notice.code == UTTERANCE_DROPPED:
+                self._tally.shed.add(self.wire)
+            case TurnEnded():
+                self._speaks(False)
+            case TurnDropped():
+                self._tally.dropped.add()
+                self._speaks(False)
+            case Summary():
+                self._summed = True
+
+    def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
+        """Nothing more is said. ``finished``: the client wanted that."""
+        if self._speaking:
+            self._tally.orphaned.add()
+        self._speaks(False)
+        reason = DONE if finished or self._summed else LEFT
+        if wrong is not None:
+            reason = wrong.code
+            if isinstance(wrong, errors.LiveFull):
+                self._tally.refused.add(self.wire, wrong.code)
+            if (outcome := outcome_of(wrong)) is not None:
+                self._tally.came(outcome)
+        self._tally.ended.add(self.wire, reason)
+
+    def _final(self, final: Final) -> None:
+        segment = final.segment
+        self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
+        outcome = Outcome.DONE
+        if UNHEARD in segment.flags:
+            late = final.work_s >= self._patience_s
+            outcome = Outcome.TIMED_OUT if late else Outcome.FAILED
+        self._tally.came(outcome)
+
+    def _speaks(self, speaking: bool) -> None:
+        self._tally.speaking += speaking - self._speaking
+        self._speaking = speaking

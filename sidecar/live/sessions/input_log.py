@@ -1,0 +1,344 @@
+"""Input log of a session and its replay buffer for a new engine."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from sidecar.interfaces.live_engine import Encoding
+
+SMALL_BYTES, JOINED_BYTES = 512, 4096
+"""A chunk with fewer is joined to the one before it, until both have so many: one of a single
+sample costs fifty times its bytes."""
+CLOSE_S = 1e-6
+"""Times that are no further apart are one: less than a sample at any rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Sound as it came; ``at``: seconds on the session's clock where it begins."""
+
+    at: float
+    raw: bytes
+    encoding: Encoding
+    rate: int
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        return len(self.raw) // self.encoding.width
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.raw) / self.encoding.width / self.rate
+
+    def behind(self, at: float) -> Chunk:
+        """What of it lies behind ``at``, from the first whole sample on."""
+        samples = max(0, round((at - self.at) * self.rate))
+        raw = self.raw[samples * self.encoding.width :]
+        return Chunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
+
+    def before(self, at: float) -> Chunk:
+        """Return what of it lies before ``at``, in whole samples."""
+        samples = max(0, round((at - self.at) * self.rate))
+        return Chunk(self.at, self.raw[: samples * self.encoding.width], self.encoding, self.rate)
+
+    def joined(self, other: object) -> Chunk | None:
+        """Return both as one if ``other`` is small and goes on where this ends, else None."""
+        if not isinstance(other, Chunk) or len(other.raw) >= SMALL_BYTES:
+            return None
+        alike = (self.encoding, self.rate) == (other.encoding, other.rate)
+        goes_on = abs(self.at + self.seconds - other.at) < CLOSE_S
+        if not (alike and goes_on) or len(self.raw) + len(other.raw) > JOINED_BYTES:
+            return None
+        return Chunk(self.at, self.raw + other.raw, self.encoding, self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The client ended its turn here; ``number``: of this among its orders, 0 where nobody asks."""
+
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The client did not want the turn that goes on here; ``number`` as of `Commit`."""
+
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SoundState:
+    """All that there is of `KeptSound`, for another one; the fields are that one's."""
+
+    at: float
+    samples: int
+    settled: float
+    rate: int
+    at_rate: tuple[float, int]
+    items: tuple[Chunk | Commit | Forget, ...]
+    past: tuple[Chunk, ...]
+    wanted: float
+
+
+def up_to(
+    line: Iterable[Chunk | Commit | Forget], at: float, orders: int
+) -> Iterator[Chunk | Commit | Forget]:
+    """The beginning of a line: sound before ``at``, and no order behind number ``orders``."""
+    for one in line:
+        if one.at > at - CLOSE_S if isinstance(one, Chunk) else one.number > orders:
+            return
+        yield one.before(at) if isinstance(one, Chunk) else one
+
+
+TURN_S = 1.0
+"""How long a session that may go on is waited for."""
+
+
+@dataclass(slots=True)
+class Held:
+    """What all sessions keep together."""
+
+    most: int
+    """Bytes; a session that keeps more than a second then takes no more."""
+    bytes: int = 0
+    _turn: tuple[KeptSound, float] | None = None
+    """Who takes more all the same, and when it last did."""
+
+    @property
+    def full(self) -> bool:
+        """Whether that is as much as it may be."""
+        return self.bytes >= self.most
+
+    def lets(self, sound: KeptSound, now: float) -> bool:
+        """Whether a session may take more though that is as much as it may be: one may, until its
+        piece has its end and makes room. Where all were in the middle of one nobody would ever have
+        any. Who sends nothing for a while has had its turn."""
+        if self._turn is not None and self._turn[0] is not sound and now < self._turn[1] + TURN_S:
+            return False
+        self._turn = sound, now
+        return True
+
+
+class KeptSound:
+    """Sound, commits and what was not wanted in the order in which they came, until settled.
+
+    An engine takes them one by one (`take`), and another one after it from the beginning of what is
+    left (`rewind`).
+    """
+
+    def __init__(self, held: Held) -> None:
+        self.at = 0.0
+        """Where the sound ends that came, in seconds: the session's clock."""
+        self.samples = 0
+        """How many came, at whatever rate."""
+        self.settled = 0.0
+        """Up to where nobody needs it any more."""
+        self.bytes = 0
+        """Of what is kept."""
+        self._held = held
+        self._rate, self._at_rate = 0, (0.0, 0)
+        self._items: deque[Chunk | Commit | Forget] = deque()
+        self._past: deque[Chunk] = deque()
+        """What is settled and wanted all the same, by an engine that goes on for another."""
+        self._ahead: deque[Chunk] = deque()
+        """Of that, what such a one has not taken yet."""
+        self._wanted = 0.0
+        self._taken = 0
+        self._had = 0
+        self._answered = 0
+        self._before = 0
+
+    @property
+    def lead(self) -> float:
+        """Where the sound begins that is taken after `rewind`."""
+        first = (
+            self._past[0]
+            if self._past
+            else next((one for one in self._items if isinstance(one, Chunk)), None)
+        )
+        if first is None:  # what is wanted before that is still to come again, where it is
+            return min(self.settled, max(self.at, self._wanted))
+        return first.behind(self._wanted).at
+
+    @property
+    def first(self) -> float:
+        """Where the sound begins that is kept; before it nobody needs any."""
+        kept = (one for one in (*self._past, *self._items) if isinstance(one, Chunk))
+        return next((one.at for one in kept), self.at)
+
+    @property
+    def unanswered(self) -> int | None:
+        """The number of the first order in it that has no answer, None where all have."""
+        orders = (one.number for one in self._items if not isinstance(one, Chunk))
+        return next(orders, None)
+
+    @property
+    def seconds(self) -> float:
+        """Of sound that are kept and not settled."""
+        oldest = next((one for one in self._items if isinstance(one, Chunk)), None)
+        return 0.0 if oldest is None else self.at - oldest.at
+
+    @property
+    def state(self) -> SoundState:
+        """What another needs to be what this is."""
+        rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
+        return SoundState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
+
+    def until(self, at: float, orders: int) -> SoundState:
+        """`state` as it would be had nothing come behind ``at`` yet, the border of a piece that
+        came, nor behind so many orders. What is settled may lie behind that."""
+        past = tuple(one for one in up_to(self._past, at, orders) if isinstance(one, Chunk))
+        whole = len(past) == len(self._past)
+        items = tuple(up_to(self._items, at, orders)) if whole else ()
+        kept = sum(one.samples for one in (*self._past, *self._items) if isinstance(one, Chunk))
+        here = sum(one.samples for one in (*past, *items) if isinstance(one, Chunk))
+        samples = self.samples - kept + here
+        rate, counted = self._rate, self._at_rate
+        if at < counted[0]:
+            rate, counted = 0, (at, samples)
+        return SoundState(at, samples, self.settled, rate, counted, items, past, self._wanted)
+
+    def restore(self, state: SoundState) -> None:
+        """Be what another was; no engine has taken anything yet."""
+        self.at, self.samples, self.settled = state.at, state.samples, state.settled
+        self._rate, self._at_rate = state.rate, state.at_rate
+        self._items, self._past = deque(state.items), deque(state.past)
+        kept = (*state.past, *state.items)
+        self._count(sum(len(one.raw) for one in kept if isinstance(one, Chunk)))
+        self._wanted = state.wanted
+
+    def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        """More sound, of whole samples."""
+        chunk = Chunk(self.at, raw, encoding, rate)
+        if rate != self._rate:
+            self._rate, self._at_rate = rate, (self.at, self.samples)
+        self.samples += len(raw) // encoding.width
+        since, before = self._at_rate
+        self.at = since + (self.samples - before) / rate  # sums of tenths would drift
+        self._count(len(raw))
+        self._items.append(chunk)
+        if len(self._items) - max(self._taken, self._had) > 1:
+            self._join(len(self._items) - 1)
+
+    def commit(self, number: int = 0) -> None:
+        """The turn ends here; ``number``: of this order."""
+        self._items.append(Commit(number))
+
+    def forget(self, number: int = 0) -> None:
+        """The turn that goes on is not wanted. Turns that ended before are; what came since, and no
+        engine has, is silence from then on: the clock is the sound. ``number``: of this order."""
+        items = list(self._items)
+        ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, Chunk)]
+        place = max([self._taken, *ends])
+        unheard = [one for one in items[place:] if isinstance(one, Chunk)]
+        quiet = (replace(one, raw=bytes(len(one.raw))) for one in unheard)
+        self._items = deque([*items[:place], Forget(number), *quiet])
+
+    def dropped(self) -> None:
+        """The first turn that was not wanted is dropped: all before that is over."""
+        while any(isinstance(one, Forget) for one in self._items):
+            oldest = self._items.popleft()
+            self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
+            if isinstance(oldest, Forget):
+                break
+            if isinstance(oldest, Commit):
+                self._answered += 1
+            else:
+                self._count(-len(oldest.raw))
+                self.settled = max(self.settled, oldest.at + oldest.seconds)
+        self._let_go(self.settled)
+
+    def take(self) -> Chunk | Commit | Forget | None:
+        """The next that was not taken, None where there is none."""
+        if self._ahead:
+            return self._ahead.popleft().behind(self._wanted)
+        if self._taken == len(self._items):
+            return None
+        item = self._items[self._taken]
+        self._taken += 1
+        self._had = max(self._had, self._taken)
+        if 1 < self._taken == self._had and self._join(self._taken - 1):
+            self._taken, self._had = self._taken - 1, self._had - 1
+        return item.behind(self._wanted) if isinstance(item, Chunk) else item
+
+    def lose(self) -> list[Commit | Forget]:
+        """Let go of all that any engine had: nobody hears it. What the client wanted besides, in
+        order, and will not be answered by an engine."""
+        had, wishes = min(self._had, len(self._items)), list[Commit | Forget]()
+        lost = [self._items.popleft() for _ in range(had)]
+        for one in lost:
+            if isinstance(one, Chunk):
+                self._count(-len(one.raw))
+                self.settled = max(self.settled, one.at + one.seconds)
+            else:
+                wishes.append(one)
+                self._answered += isinstance(one, Commit)
+        self._taken = self._had = 0
+        self._ahead.clear()
+        self._let_go(self.settled)
+        return wishes
+
+    def rewind(self) -> None:
+        """It is taken anew, by an engine that counts commits from 0."""
+        self._taken, self._before = 0, self._answered
+        self._ahead = deque(self._past)
+
+    def answered(self, commits: int) -> None:
+        """Let go of as many commits as were answered since `rewind`, and of the sound before them
+        that is settled; what is wanted stays."""
+        self._settle(self.settled, self._before + commits)
+
+    def settle(self, before: float, commits: int, wanted: float | None = None) -> None:
+        """Let go of what lies before a time, and of as many commits as were answered since
+        `rewind`. What came before a commit that has no answer stays: it is about that. From
+        ``wanted`` on it is kept for an engine that goes on for this one."""
+        answered = self._before + commits
+        self.settled = max(self.settled, before)
+        self._settle(before, answered)
+        self._let_go(self.settled if wanted is None else min(wanted, self.settled))
+
+    def _settle(self, before: float, answered: int) -> None:
+        while self._taken:
+            oldest = self._items[0]
+            if isinstance(oldest, Chunk):
+                if oldest.at + oldest.seconds > before + CLOSE_S:
+                    return
+                self._past.append(oldest)
+            elif isinstance(oldest, Forget) or self._answered >= answered:
+                return
+            else:
+                self._answered += 1
+            self._items.popleft()
+            self._taken, self._had = self._taken - 1, self._had - 1
+
+    def clear(self) -> None:
+        """Let go of all of it: nobody hears any more."""
+        for kept in (self._items, self._past, self._ahead):
+            kept.clear()
+        self._taken = self._had = 0
+        self._count(-self.bytes)
+        self.settled = self.at
+
+    def _join(self, place: int) -> bool:
+        """Make one chunk of that there and the one before it, if both are small."""
+        before = self._items[place - 1]
+        joined = before.joined(self._items[place]) if isinstance(before, Chunk) else None
+        if joined is None:
+            return False
+        self._items[place - 1] = joined
+        del self._items[place]
+        return True
+
+    def _let_go(self, before: float) -> None:
+        """Of what is settled and lies before a time."""
+        self._wanted = max(self._wanted, before)
+        while self._past and self._past[0].at + self._past[0].seconds <= self._wanted:
+            self._count(-len(self._past.popleft().raw))
+
+    def _count(self, more: int) -> None:
+        self.bytes += more
+        self._held.bytes += more

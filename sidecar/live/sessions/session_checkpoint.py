@@ -1,0 +1,454 @@
+"""Snapshot of a live session, its checkpoint for other services, and the session store protocol.
+
+Nothing is acknowledged, and nothing that stands is told, before it lies there: whoever goes on for
+a service that died has all that the client has not any more, and nothing twice. What is not settled
+the client sends again, so no sound has to lie there. Where nothing can be written for a while the
+session goes on as one that ends with its service, and its numbers say so (`told.LOOSE`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sidecar import errors
+from sidecar.concurrency import Alarm
+from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_events import Heard, LiveEvent, Noticed, Understood, from_wire, to_wire
+from sidecar.live.sessions.event_log import LOOSE, STRIDE, Numbered, Told, ToldState
+from sidecar.live.sessions.input_log import CLOSE_S, Chunk, Commit, Forget, KeptSound, SoundState
+from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
+from sidecar.transcripts.transcript import Notice
+
+if TYPE_CHECKING:
+    from sidecar.live.sessions.session import Session
+
+
+VERSION = 3
+"""Of how it is written; what another version wrote is not read."""
+_HEAD = 4
+_PLAIN: dict[str, type[Commit | Forget]] = {"commit": Commit, "forget": Forget}
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One session; ``age_s``: how long it has gone on, ``wire``: by which way its client came.
+
+    Of sound the client was told that all of ``sound`` is here, and of orders ``acknowledged``: it
+    sends what is behind both again. Of ``received_orders`` nothing is to be done any more; behind
+    how much sound each of those came that it sends again, say ``places``.
+    """
+
+    options: LiveOptions
+    told: ToldState
+    sound: SoundState
+    received_orders: int
+    acknowledged: int
+    places: tuple[tuple[int, float], ...]
+    finishing: bool
+    age_s: float
+    wire: str
+
+    def orphaned(self, after: int) -> Carried:
+        """The same for who goes on for a service that died, and for a client that was told
+        ``after``: what is told next has a number that nothing had.
+
+        Raises:
+            errors.SessionNotFound: the client was told more that stands than is here.
+        """
+        if after >= self.told.last + LOOSE:
+            raise errors.SessionNotFound(
+                "The service that had the live session died while the database was away."
+            )
+        return replace(self, told=replace(self.told, last=self.told.last + STRIDE))
+
+
+def packed_story(said: Iterable[Numbered], known: tuple[KnownVoice, ...] | None = None) -> bytes:
+    """Some of what was said, as bytes; and whom its owner knows, where that is new."""
+    story: dict[str, Any] = {"said": [[each.number, to_wire(each.event)] for each in said]}
+    if known is not None:
+        story["known"] = [dataclasses.asdict(one) for one in known]
+    return json.dumps(story, separators=(",", ":")).encode()
+
+
+def packed(one: Carried) -> bytes:
+    """A session as bytes, but for what was said and whom its owner knows."""
+    items, raws = [], list[bytes]()
+    for item in (*one.sound.past, *one.sound.items):
+        if isinstance(item, Chunk):
+            items.append([item.at, len(item.raw), item.encoding, item.rate])
+            raws.append(item.raw)
+        else:
+            items.append(["commit" if isinstance(item, Commit) else "forget", item.number])
+    told = one.told
+    head = {
+        "version": VERSION,
+        "options": replace(one.options, known_voices=()).to_wire(),
+        "last": told.last,
+        "started": told.started,
+        "voices": {number: dataclasses.asdict(voice) for number, voice in told.voices.items()},
+        "sound": [one.sound.at, one.sound.samples, one.sound.settled, one.sound.wanted],
+        "rate": [one.sound.rate, *one.sound.at_rate],
+        "items": items,
+        "past": len(one.sound.past),
+        "context": [[each.start, each.end, each.tokens] for each in told.context],
+        "orders": [one.received_orders, one.acknowledged, one.places],
+        "finishing": one.finishing,
+        "age_s": one.age_s,
+        "wire": one.wire,
+    }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return b"".join((len(text).to_bytes(_HEAD, "big"), text, *raws))
+
+
+def unpacked(data: bytes, story: Sequence[bytes]) -> Carried:
+    """The session that `packed` wrote, and `packed_story` piece by piece.
+
+    Raises:
+        errors.SessionNotFound: another version wrote it, or it is none.
+    """
+    end = _HEAD + int.from_bytes(data[:_HEAD], "big")
+    try:
+        head = json.loads(data[_HEAD:end])
+        if head["version"] != VERSION:
+            raise ValueError(head["version"])
+        pieces = [json.loads(piece) for piece in story]
+        said = [each for piece in pieces for each in piece["said"]]
+        head["options"]["known_voices"] = next(
+            (piece["known"] for piece in reversed(pieces) if "known" in piece), ()
+        )
+        kept = tuple(Numbered(number, from_wire(event)) for number, event in said)
+        return _read(head, data[end:], kept)
+    except (KeyError, TypeError, ValueError, errors.EngineFailed):
+        what = "Another version of this service had the live session, and this one cannot go on."
+        raise errors.SessionNotFound(what) from None
+
+
+def _read(head: dict[str, Any], raw: bytes, kept: tuple[Numbered, ...]) -> Carried:
+    items, place = list[Chunk | Commit | Forget](), 0
+    for item in head["items"]:
+        if len(item) == 2:
+            items.append(_PLAIN[item[0]](item[1]))
+            continue
+        at, size, encoding, rate = item
+        items.append(Chunk(at, raw[place : place + size], Encoding(encoding), rate))
+        place += size
+    at, samples, settled, wanted = head["sound"]
+    rate, since, before = head["rate"]
+    voices = {int(number): VoicePrint(**voice) for number, voice in head["voices"].items()}
+    context = tuple(Understood(start, end, tuple(tokens)) for start, end, tokens in head["context"])
+    past = tuple(one for one in items[: head["past"]] if isinstance(one, Chunk))
+    rest = tuple(items[head["past"] :])
+    received, acknowledged, places = head["orders"]
+    return Carried(
+        LiveOptions.from_wire(head["options"]),
+        ToldState(head["last"], head["started"], kept, voices, context),
+        SoundState(at, samples, settled, rate, (since, before), rest, past, wanted),
+        received,
+        acknowledged,
+        tuple((number, at) for number, at in places),
+        head["finishing"],
+        head["age_s"],
+        head["wire"],
+    )
+
+
+HOLD_S = 1.0
+"""So long at most what stands waits until it is saved."""
+QUIET_S = 5.0
+"""Seconds of sound that nobody needs before that is saved though nothing was said."""
+LAG_S = 30.0
+"""Seconds of sound that a client keeps for a session that is not saved; then it has to let go."""
+UNSAVED = Notice(
+    "session_unsaved", "The database does not answer: the session ends if this service does."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A session at one moment: what it is, what was said since the last, and what its client may
+    know once it lies there. ``fresh``: nothing of it lies there yet; ``place``: of this piece of
+    what was said; ``known``: whom its owner knows, where that does not lie there."""
+
+    carried: Carried
+    said: tuple[Numbered, ...]
+    known: tuple[KnownVoice, ...] | None
+    place: int
+    fresh: bool
+    acknowledged: tuple[float, int]
+    last: int
+    loosened: int
+
+    @property
+    def has_story(self) -> bool:
+        """Whether a piece is to be written beside the rest."""
+        return bool(self.said) or self.known is not None
+
+
+class Durable:
+    """Of one session. ``news`` is called when there is something to be saved; ``away`` says whether
+    nothing can be now; ``tell`` tells the client something."""
+
+    def __init__(
+        self,
+        told: Told,
+        sound: KeptSound,
+        news: Callable[[], None],
+        away: Callable[[], bool],
+        tell: Callable[[LiveEvent], None],
+    ) -> None:
+        self._told, self._sound = told, sound
+        self._news, self._away, self._tell = news, away, tell
+        told.guard()
+        self._acknowledged = (sound.at, 0)
+        self.fresh = True
+        """Nothing of it lies there yet."""
+        self.reached = asyncio.Event()
+        """It was saved once, or could not be."""
+        self.closed = False
+        """Nobody saves it any more."""
+        self._orders: deque[tuple[int, float]] = deque()
+        """Those that are not acknowledged: which, and behind how much sound."""
+        self._finish: int | None = None
+        self._saved = self._place = 0
+        self._known: tuple[KnownVoice, ...] = ()
+        """Those that lie there."""
+        self._loosened = 0
+        self._notice: int | None = None
+        """Whoever was told this number knows that it is not saved, and may let go of what came."""
+        self._first_notice = 0
+        """The first such number since all lay there that the client was relieved of."""
+        self._told_at = 0.0
+        """Where the sound ended when the client was last told that it is not saved."""
+        self._relieved = (0.0, 0)
+        """As `_acknowledged`, of what need not lie there, as its client knows that."""
+        self._waiting: Alarm | None = None
+
+    def acknowledged(self, received_orders: int) -> tuple[float, int]:
+        """Seconds of sound and orders that the client need not send again. Where nothing can be
+        saved for long, and it knows that, that is all."""
+        if self._notice is not None and self._told.passed >= self._notice:
+            self._relieved = (self._sound.at, received_orders)
+        return max(self._acknowledged, self._relieved)
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and was told no more than ``after``: of what it was relieved of
+        behind a notice that it never had, it was not."""
+        if after < self._first_notice:
+            self._relieved = (0.0, 0)
+
+    def found(self, one: Carried, pieces: int) -> None:
+        """It was found as another service left it, with so many pieces of what was said."""
+        self._acknowledged = (one.sound.at, one.acknowledged)
+        self._orders.extend(one.places)
+        self._saved, self._place, self.fresh = one.told.last, pieces, False
+        self._known = one.options.known_voices
+
+    def ordered(self, number: int, *, finish: bool) -> None:
+        """An order of the client's came."""
+        self._orders.append((number, self._sound.at))
+        if finish:
+            self._finish = number
+
+    def said(self, event: LiveEvent) -> None:
+        """Something was told: it may have to wait, or there is less that anybody needs."""
+        if self.closed:
+            return
+        if self._told.held:
+            if self._away():
+                self._loosen()
+            elif self._waiting is None:
+                self._waiting = Alarm(HOLD_S, self.unsaved)
+            self._news()
+        elif isinstance(event, Heard):
+            if self._sound.first - self._acknowledged[0] >= QUIET_S:
+                self._news()
+            known_s = max(self._acknowledged[0], self._relieved[0], self._told_at)
+            if self._away() and self._sound.at - known_s >= LAG_S:
+                self._let_go()
+
+    def snapshot(self, session: Session, age_s: float) -> Snapshot:
+        """The session as it is now, without the sound that its client sends again."""
+        at_s, orders = max(self._acknowledged, self._relieved)
+        at_s = max(at_s, self._sound.first)
+        for number, place_s in self._orders:
+            if place_s < at_s - CLOSE_S:
+                orders = number
+        open_ = [one for one in (self._sound.unanswered, self._finish) if one is not None]
+        done = min([session.received_orders, *(one - 1 for one in open_)])
+        received = max(orders, done)
+        finishing = session.finishing and (self._finish is None or self._finish <= orders)
+        told = self._told.state
+        carried = Carried(
+            session.options,
+            dataclasses.replace(told, kept=()),
+            self._sound.until(at_s, orders),
+            received,
+            orders,
+            tuple(one for one in self._orders if orders < one[0] <= received),
+            finishing,
+            age_s,
+            session.counted.wire,
+        )
+        said, loosened = self._told.since(self._saved), self._loosened
+        if not self._told.guarded:
+            self._loosen()  # what is told from here on does not lie there
+        if self._notice is not None:  # nor what is let go of, before the client's number says so
+            self._notice = self._told.last + 1
+        known = session.options.known_voices
+        return Snapshot(
+            carried,
+            said,
+            None if known == self._known else known,
+            self._place,
+            self.fresh,
+            (at_s, orders),
+            told.last,
+            loosened,
+        )
+
+    def saved(self, one: Snapshot) -> None:
+        """It lies there."""
+        self._saved = one.last + (self._loosened - one.loosened) * LOOSE
+        self._place += one.has_story
+        self._known = one.carried.options.known_voices
+        self.fresh, self._notice = False, None
+        self._acknowledged = max(self._acknowledged, one.acknowledged)
+        if self._relieved <= self._acknowledged:
+            self._first_notice, self._told_at = 0, 0.0
+        while self._orders and self._orders[0][0] <= self._acknowledged[1]:
+            self._orders.popleft()
+        self._still()
+        self._told.saved(self._saved)
+        self._told.guard()
+        self.reached.set()
+        if self._told.held:
+            self._waiting = Alarm(HOLD_S, self.unsaved)
+        if self._told.stands_behind(self._saved):
+            self._news()
+
+    def unsaved(self) -> None:
+        """It cannot be saved now: nothing waits for that."""
+        self._still()
+        if self._told.held or self.fresh:
+            self._loosen()
+        self.reached.set()
+
+    def lost(self) -> None:
+        """Nothing of it lies there any more: all is to be written anew."""
+        self.fresh, self._saved, self._place, self._known = True, 0, 0, ()
+        self._news()
+
+    def close(self) -> None:
+        """Nobody saves it any more."""
+        self.closed = True
+        self._still()
+        if self._told.held:
+            self._told.loosen()
+        self.reached.set()
+
+    def _let_go(self) -> None:
+        """Have the client know that it is not saved, so that it need not keep what came."""
+        if self._told.guarded:
+            self._loosen()
+        self._told_at, self._notice = self._sound.at, self._told.last + 1
+        self._first_notice = self._first_notice or self._notice
+        self._tell(Noticed(UNSAVED))
+
+    def _loosen(self) -> None:
+        self._told.loosen()
+        self._loosened += 1
+
+    def _still(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+ASKED_S = 6.0
+"""So long a service that has a session is waited for; one that died is known to have by then."""
+
+Name = tuple[str, str]
+"""Of a session: its owner, and how the client calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What of a session is to lie there. ``session``: all but what was said, instead of what lay
+    there; ``story``: what was said since, as piece number ``place`` of it, None where nothing was.
+    ``fresh``: nothing of it lies there yet."""
+
+    name: Name
+    session: bytes
+    story: bytes | None
+    place: int
+    fresh: bool
+
+
+class Fate(Enum):
+    """What became of a session that was to be saved."""
+
+    SAVED = "saved"
+    TAKEN = "taken"
+    """Another service has it, or another session has its name."""
+    GONE = "gone"
+    """Nothing of it is there any more, as after a failure of the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session that is this service's now. ``orphaned``: its service did not leave it, and may
+    have told more of it than is there."""
+
+    session: bytes
+    story: Sequence[bytes]
+    orphaned: bool
+
+
+class Elsewhere(Protocol):
+    """Sessions of several services, by owner and id."""
+
+    async def save(
+        self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float
+    ) -> Mapping[Name, Fate]:
+        """Have sessions of this service lie there as they are now, those of ``over`` not at all;
+        all or nothing. If this service dies they stay for ``grace_s``.
+
+        Raises:
+            errors.JournalUnreachable: they may lie there or not.
+        """
+        ...
+
+    async def leave(self, name: Name, for_s: float) -> bool:
+        """Let another service have one that lies there, for so many seconds; whether it was this
+        service's.
+
+        Raises:
+            errors.JournalUnreachable: it may be so or not.
+        """
+        ...
+
+    async def take(self, name: Name) -> Found | bool:
+        """Have one that is nobody's, or that of a service which died; else whether there is one,
+        whose service is asked to leave it then. One that was taken and of which nothing was saved
+        since is nobody's.
+
+        Raises:
+            errors.JournalUnreachable: nobody can be asked.
+        """
+        ...
+
+    async def news(self, most_s: float) -> None:
+        """Wait until a service left a session, or so long."""
+        ...
+
+    def on_asked(self, tell: Callable[[Name, float], None]) -> None:
+        """Have somebody told of each session of this service that another one asks for, and since
+        how many seconds; the same may be told again and again until it is left."""
+        ...

@@ -1,0 +1,304 @@
+"""Persistence of session checkpoints and hand-over between services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from sidecar import errors
+from sidecar.concurrency import comes
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_checkpoint import (
+    ASKED_S,
+    HOLD_S,
+    Carried,
+    Durable,
+    Elsewhere,
+    Fate,
+    Found,
+    Name,
+    Saved,
+    Snapshot,
+    packed,
+    packed_story,
+    unpacked,
+)
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
+"""After a failure it is tried again."""
+CLOSE_S = 2.0
+"""So long the last may take."""
+
+
+class Saver:
+    """Owns the task that writes. ``now``: the clock of the sessions; ``grace_s``: how long one
+    stays there when this service dies; ``lost``: told of a session that another service has."""
+
+    def __init__(
+        self,
+        elsewhere: Elsewhere,
+        grace_s: float,
+        now: Callable[[], float],
+        lost: Callable[[Session], None],
+    ) -> None:
+        self._elsewhere, self._grace_s, self._now, self._lost = elsewhere, grace_s, now, lost
+        self._due: dict[Session, None] = {}
+        self._over: dict[Name, None] = {}
+        self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._away = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self, session: Session, found: Carried | None = None, pieces: int = 0) -> None:
+        """See to a session from here on; returns once it lies there, or cannot now. ``found``: as
+        another service left it, with so many pieces of what was said.
+
+        Raises:
+            errors.SessionTaken: another service has one with its name.
+        """
+        durable = session.durable = Durable(
+            session.told,
+            session.sound,
+            lambda: self._poke(session),
+            lambda: self._away,
+            session.heard,
+        )
+        if found is not None:
+            durable.found(found, pieces)
+        self._poke(session)
+        if self._away:
+            durable.unsaved()
+            return
+        if not await comes(durable.reached, HOLD_S):
+            durable.unsaved()
+        if durable.closed:
+            raise errors.SessionTaken()
+
+    def over(self, session: Session) -> None:
+        """Nobody needs it any more."""
+        self._due.pop(session, None)
+        if session.durable is not None and not session.durable.closed:
+            session.durable.close()
+            self.forget((session.owner, session.id))
+
+    def forget(self, name: Name) -> None:
+        """Have nothing lie there of a session that nobody goes on with."""
+        self._over[name] = None
+        self._wake()
+
+    async def leave(self, session: Session) -> bool:
+        """Have another service go on with a session as it is now, in which nothing happens any
+        more; whether it is this one's no longer.
+
+        Raises:
+            errors.JournalUnreachable: it may be or not.
+        """
+        durable = session.durable
+        if durable is None or durable.closed:
+            return False
+        self._due[session] = None
+        async with self._writing:
+            await self._write([session])
+            if durable.closed:
+                return True
+            left = await self._elsewhere.leave((session.owner, session.id), self._grace_s)
+        self._due.pop(session, None)
+        durable.close()
+        return left
+
+    async def close(self) -> None:
+        """Write what is left, and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+        if self._over:
+            with suppress(errors.JournalUnreachable, TimeoutError):
+                async with asyncio.timeout(CLOSE_S), self._writing:
+                    await self._write([])
+
+    def _poke(self, session: Session) -> None:
+        self._due[session] = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="save sessions")
+        self._news.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                async with self._writing:
+                    await self._write([one for one in self._due if one.is_steady])
+            except errors.JournalUnreachable:
+                await self._unsaved()
+            except Exception:  # or nothing was saved any more, and nobody knew
+                log.exception("a fault of ours while live sessions were saved")
+                await self._unsaved()
+
+    async def _unsaved(self) -> None:
+        """Nothing waits for it; it is tried again in a while."""
+        self._away = True
+        for session in list(self._due):
+            if session.durable is not None:
+                session.durable.unsaved()
+        await asyncio.sleep(AGAIN_S)
+        self._news.set()
+
+    async def _write(self, due: Sequence[Session]) -> None:
+        """These as they are now; what becomes of them meanwhile is due again."""
+        snapshots = dict[Name, tuple[Session, Snapshot]]()
+        for session in due:
+            self._due.pop(session, None)
+            if session.told.wrong is not None:
+                self.over(session)  # nobody goes on with it
+            elif session.durable is not None and not session.durable.closed:
+                one = session.durable.snapshot(session, self._now() - session.began)
+                snapshots[session.owner, session.id] = session, one
+        over, self._over = self._over, {}
+        if not (snapshots or over):
+            return
+        saved = [_saved(name, one) for name, (_, one) in snapshots.items()]
+        try:
+            fates = await self._elsewhere.save(saved, list(over), self._grace_s)
+        except BaseException:
+            self._due = {session: None for session, _ in snapshots.values()} | self._due
+            self._over = over | self._over
+            raise
+        self._away = False
+        for name, (session, one) in snapshots.items():
+            self._came(session, one, fates[name])
+
+    def _came(self, session: Session, one: Snapshot, fate: Fate) -> None:
+        durable = session.durable
+        assert durable is not None
+        if fate is Fate.SAVED:
+            durable.saved(one)
+        elif fate is Fate.GONE:
+            durable.lost()
+        else:
+            log.info("another service has a live session")
+            self._due.pop(session, None)
+            durable.close()
+            self._lost(session)
+
+
+def _saved(name: Name, one: Snapshot) -> Saved:
+    story = packed_story(one.said, one.known) if one.has_story else None
+    return Saved(name, packed(one.carried), story, one.place, one.fresh)
+
+
+LOOK_S = 0.25
+"""How often is looked meanwhile, if nobody says anything."""
+STEADY_S = 1.0
+"""So long an engine may take to say how much is settled."""
+
+
+class Moving:
+    """Of all sessions. ``still``: ends what hears one, so that nothing more happens in it;
+    ``goes_on``: undoes that; ``end``: is told what ends one here."""
+
+    def __init__(
+        self,
+        elsewhere: Elsewhere,
+        saver: Saver,
+        grace_s: float,
+        still: Callable[[Session], Awaitable[None]],
+        goes_on: Callable[[Session], None],
+        end: Callable[[Session, errors.SidecarError], None],
+    ) -> None:
+        self._elsewhere, self._saver, self._grace_s = elsewhere, saver, grace_s
+        self._still, self._goes_on, self._end = still, goes_on, end
+        self._leaving: dict[Name, asyncio.Task[bool]] = {}
+        self._coming: dict[Name, asyncio.Event] = {}
+        """Those that are taken up now; set once that is over."""
+
+    def comes(self, name: Name) -> bool:
+        """Whether somebody takes a session up now."""
+        return name in self._coming
+
+    @asynccontextmanager
+    async def alone(self, name: Name) -> AsyncIterator[None]:
+        """Nobody else takes a session up as long as this lasts; waits for who does, or leaves it.
+        A client that connects twice has two who want it."""
+        while True:
+            if (leaving := self._leaving.get(name)) is not None:
+                await asyncio.wait({leaving})
+            elif (coming := self._coming.get(name)) is not None:
+                await coming.wait()
+            else:
+                break
+        over = self._coming[name] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._coming[name]
+            over.set()
+
+    async def find(self, name: Name, after: int) -> tuple[Carried, int]:
+        """A session that another service has, or had, for whoever was told ``after`` of it; and in
+        how many pieces what was said of it came.
+
+        Raises:
+            errors.SessionNotFound: it is not there; or more was told of it than is.
+            errors.JournalUnreachable: nobody can say where it is.
+        """
+        found = await self._found(name)
+        try:
+            one = await asyncio.to_thread(unpacked, found.session, found.story)
+            return one.orphaned(after) if found.orphaned else one, len(found.story)
+        except errors.SessionNotFound:
+            self._saver.forget(name)
+            raise
+
+    async def give_back(self, name: Name) -> None:
+        """One that was found is nobody's again."""
+        with suppress(errors.JournalUnreachable):
+            await self._elsewhere.leave(name, self._grace_s)
+
+    def leave(
+        self, session: Session, why: errors.SidecarError, most_s: float
+    ) -> asyncio.Task[bool]:
+        """Leave it for another service and tell its client ``why``, within so many seconds; whether
+        that could be. If not it goes on here."""
+        name = session.owner, session.id
+        if (task := self._leaving.get(name)) is None:
+            work = self._leave(session, why, most_s)
+            task = self._leaving[name] = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(lambda _: self._leaving.pop(name, None))
+        return task
+
+    async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
+        session.hold()
+        await session.steady(STEADY_S)
+        await self._still(session)
+        left = False
+        try:
+            async with asyncio.timeout(most_s):
+                left = await self._saver.leave(session)
+        except (errors.JournalUnreachable, TimeoutError):
+            log.warning("a live session could not be handed over: it goes on here")
+        if left:
+            self._end(session, why)
+        else:
+            self._goes_on(session)
+            session.release()
+        return left
+
+    async def _found(self, name: Name) -> Found:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ASKED_S
+        while True:
+            found = await self._elsewhere.take(name)
+            if isinstance(found, Found):
+                return found
+            if not found or loop.time() >= until:
+                raise errors.SessionNotFound()
+            await self._elsewhere.news(LOOK_S)

@@ -1,0 +1,405 @@
+"""Counters and histograms of the service, and the rate of failed outcomes behind its health.
+
+Whoever lets something happen says so here, and knows nothing of who reads it. Labels have few
+values, which the code decides: no path, no name, no id and no address of anybody.
+
+Kept by one thread: the event loop's. `prometheus_client` writes them down (`exposition`); counting
+by it would take a lock each time, and its import at every start.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sidecar import errors
+
+Labels = tuple[str, ...]
+MOST = 500
+"""Combinations of labels of one number. All that is counted has fewer; this is for mistakes."""
+OTHER = "(other)"
+"""What the labels are of all that come after those."""
+
+
+class Counter:
+    """How often something happened, or how much of it there was, by ``labels``."""
+
+    def __init__(self, name: str, what: str, labels: Sequence[str] = (), most: int = MOST) -> None:
+        self.name, self.what, self.labels = name, what, tuple(labels)
+        self._most = most
+        self.values: dict[Labels, float] = {} if self.labels else {(): 0}
+
+    def add(self, *labels: str, by: float = 1) -> None:
+        """Once more, or ``by`` so much."""
+        labels = _bounded(self.values, labels, self._most)
+        self.values[labels] = self.values.get(labels, 0) + by
+
+    def of(self, *labels: str) -> float:
+        """How much it is with these labels."""
+        return self.values.get(labels, 0)
+
+    @property
+    def total(self) -> float:
+        """Over all labels."""
+        return sum(self.values.values())
+
+    def by(self, label: str) -> dict[str, float]:
+        """Sums by one of the labels."""
+        place, sums = self.labels.index(label), dict[str, float]()
+        for labels, value in self.values.items():
+            sums[labels[place]] = sums.get(labels[place], 0) + value
+        return sums
+
+
+class Spread:
+    """What values of one kind were seen: how many up to each bound, their sum, the largest."""
+
+    __slots__ = ("_bounds", "_buckets", "count", "largest", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._buckets = [0] * (len(bounds) + 1)
+        self.count, self.sum, self.largest = 0, 0.0, 0.0
+
+    def see(self, value: float) -> None:
+        """One more."""
+        self._buckets[bisect_left(self._bounds, value)] += 1
+        self.count += 1
+        self.sum += value
+        self.largest = max(self.largest, value)
+
+    @property
+    def mean(self) -> float:
+        """0 where none was seen."""
+        return self.sum / self.count if self.count else 0.0
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """How many there were up to each bound, the last of which is '+Inf'."""
+        found, so_far = [], 0
+        for bound, many in zip((*map(str, self._bounds), "+Inf"), self._buckets, strict=True):
+            so_far += many
+            found.append((bound, float(so_far)))
+        return found
+
+
+class Histogram:
+    """Spreads by ``labels``; ``bounds`` in the unit that the name says."""
+
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        bounds: Sequence[float],
+        labels: Sequence[str] = (),
+        most: int = MOST,
+    ) -> None:
+        self.name, self.what, self.labels = name, what, tuple(labels)
+        self._bounds, self._most = tuple(map(float, bounds)), most
+        self.spreads: dict[Labels, Spread] = {} if self.labels else {(): Spread(self._bounds)}
+
+    def see(self, value: float, *labels: str) -> None:
+        """One more."""
+        labels = _bounded(self.spreads, labels, self._most)
+        spread = self.spreads.get(labels)
+        if spread is None:
+            spread = self.spreads[labels] = Spread(self._bounds)
+        spread.see(value)
+
+    @property
+    def only(self) -> Spread:
+        """That of a histogram without labels."""
+        return self.spreads[()]
+
+
+class Gauge:
+    """What something is at the moment, by ``labels``."""
+
+    def __init__(
+        self, name: str, what: str, values: Mapping[Labels, float], labels: Sequence[str] = ()
+    ) -> None:
+        self.name, self.what, self.labels, self.values = name, what, tuple(labels), values
+
+
+Measured = Counter | Histogram | Gauge
+
+
+def _bounded(known: Mapping[Labels, object], labels: Labels, most: int) -> Labels:
+    if labels in known or len(known) < most:
+        return labels
+    return (OTHER,) * len(labels)
+
+
+class Outcome(StrEnum):
+    """What came of something that was to be recognised."""
+
+    DONE = "done"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
+    """The engine's fault. What is the client's fault, or was cancelled, is no outcome here."""
+
+
+_FAULTS = (
+    errors.DeviceLost,
+    errors.EngineCrashed,
+    errors.EngineFailed,
+    errors.EngineUnavailable,
+    errors.ModelLoadFailed,
+    errors.UpstreamError,
+)
+
+
+def outcome_of(error: errors.SidecarError) -> Outcome | None:
+    """What an error says of the engine; None where it says nothing of it."""
+    if isinstance(error, errors.UpstreamTimeout):
+        return Outcome.TIMED_OUT
+    internal = error.code == errors.SidecarError.code
+    return Outcome.FAILED if internal or isinstance(error, _FAULTS) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From when on so much goes wrong that the service is not healthy: ``least`` outcomes within
+    ``window_s`` seconds, of which a share beyond ``most_timed_out`` was not there in time, or less
+    than ``least_done`` went well."""
+
+    window_s: float = 60.0
+    least: int = 5
+    most_timed_out: float = 0.5
+    least_done: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """How many there were of each within the window."""
+
+    done: int = 0
+    timed_out: int = 0
+    failed: int = 0
+
+    @property
+    def all(self) -> int:
+        """Together."""
+        return self.done + self.timed_out + self.failed
+
+
+def trouble(lately: Lately, thresholds: Thresholds) -> str | None:
+    """Why it is not healthy, None where it is, or where too little happened to say."""
+    if not lately.all or lately.all < thresholds.least:
+        return None
+    if lately.timed_out / lately.all > thresholds.most_timed_out:
+        return "too_many_timeouts"
+    if lately.done / lately.all < thresholds.least_done:
+        return "too_many_failures"
+    return None
+
+
+class Outcomes:
+    """Outcomes of the window, second by second: as many numbers as it has seconds, however much
+    happens. ``now``: a clock that only goes forward."""
+
+    def __init__(self, window_s: float, now: Callable[[], float]) -> None:
+        self._window_s, self._now = window_s, now
+        self._seconds: deque[tuple[int, dict[Outcome, int]]] = deque()
+
+    def add(self, outcome: Outcome) -> None:
+        """One more, now."""
+        second = int(self._now())
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._forget()
+            self._seconds.append((second, {}))
+        counts = self._seconds[-1][1]
+        counts[outcome] = counts.get(outcome, 0) + 1
+
+    def lately(self) -> Lately:
+        """Those within the window."""
+        self._forget()
+        sums = {one: sum(each.get(one, 0) for _, each in self._seconds) for one in Outcome}
+        return Lately(sums[Outcome.DONE], sums[Outcome.TIMED_OUT], sums[Outcome.FAILED])
+
+    def _forget(self) -> None:
+        oldest = self._now() - self._window_s
+        while self._seconds and self._seconds[0][0] < oldest:
+            self._seconds.popleft()
+
+
+PREFIX = "vibevoice_"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+"""How recordings end."""
+QUICK_S = (0.01, 0.1, 1, 10)
+LIVE_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+LONG_S = (1, 5, 30, 60, 300, 1800, 7200)
+FACTORS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+"""Bounds of histograms, few: each is a line on a page that is written anew at every look."""
+
+
+class JobTally:
+    """Recordings."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self.submitted = Counter("jobs_submitted_total", "Recordings that were taken in.")
+        self.ended = Counter("jobs_ended_total", "Recordings by how they ended.", ("outcome",))
+        self.wrong = Counter("jobs_failed_total", "Those that failed, by their error.", ("code",))
+        self.crashed = Counter(
+            "jobs_crashed_attempts_total", "Attempts in which the engine's process died."
+        )
+        self.audio = Counter(
+            "jobs_audio_seconds_total", "Sound of recordings that were transcribed."
+        )
+        self.work = Counter("jobs_processing_seconds_total", "What engines took for that.")
+        self.waited = Histogram(
+            "job_wait_seconds", "From being taken in to the first attempt.", LONG_S
+        )
+        self.lasted = Histogram("job_duration_seconds", "From being taken in to the end.", LONG_S)
+        self.factor = Histogram(
+            "job_realtime_ratio", "Work for a second of sound, of recordings that ended.", FACTORS
+        )
+        for outcome in (DONE, FAILED, CANCELLED):
+            self.ended.add(outcome, by=0)
+
+    def began(self, waited_s: float) -> None:
+        """The first attempt begins."""
+        self.waited.see(max(0.0, waited_s))
+
+    def done(self, audio_s: float, work_s: float, lasted_s: float) -> None:
+        """It is transcribed."""
+        self.ended.add(DONE)
+        self.lasted.see(max(0.0, lasted_s))
+        self.audio.add(by=audio_s)
+        self.work.add(by=work_s)
+        if audio_s > 0:
+            self.factor.see(work_s / audio_s)
+        self._outcomes.add(Outcome.DONE)
+
+    def failed(self, code: str, lasted_s: float, outcome: Outcome | None) -> None:
+        """It ended with an error; ``outcome``: what that says of the engine, if anything."""
+        self.ended.add(FAILED)
+        self.wrong.add(code)
+        self.lasted.see(max(0.0, lasted_s))
+        if outcome is not None:
+            self._outcomes.add(outcome)
+
+    def cancelled(self, lasted_s: float) -> None:
+        """Somebody ended it."""
+        self.ended.add(CANCELLED)
+        self.lasted.see(max(0.0, lasted_s))
+
+
+class LiveTally:
+    """Live sessions and what is said in them; ``wire``: by which way they came."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        by_wire = ("wire",)
+        self.opened = Counter("live_sessions_opened_total", "Live sessions that began.", by_wire)
+        self.refused = Counter(
+            "live_sessions_refused_total", "Live sessions that were not begun.", ("wire", "code")
+        )
+        self.ended = Counter(
+            "live_sessions_ended_total",
+            "Live sessions by how they ended: 'done' or 'left' by their clients, or an error.",
+            ("wire", "reason"),
+        )
+        self.taken_up = Counter(
+            "live_sessions_taken_up_total",
+            "Live sessions that another service began and left when it ended.",
+            by_wire,
+        )
+        self.audio = Counter(
+            "live_audio_seconds_total", "Sound that live sessions were sent.", by_wire
+        )
+        self.turns = Counter("live_utterances_total", "Utterances that began.", by_wire)
+        self.finals = Counter("live_finals_total", "Stretches of speech that were told.", by_wire)
+        self.partials = Counter(
+            "live_partials_total", "Words that were told before their end.", by_wire
+        )
+        self.shed = Counter(
+            "live_utterances_shed_total",
+            "Utterances that were not recognised because too many spoke.",
+            by_wire,
+        )
+        self.dropped = Counter("live_dropped_total", "Utterances their clients did not want.")
+        self.orphaned = Counter(
+            "live_orphaned_total", "Utterances whose sessions ended before they were told."
+        )
+        self.work = Histogram(
+            "live_decode_seconds", "What an engine took for a stretch of speech.", LIVE_S
+        )
+        self.queued = Histogram(
+            "live_queue_wait_seconds", "How long it lay before an engine had time for it.", LIVE_S
+        )
+        self.full = Histogram(
+            "live_buffer_wait_seconds", "How long sound had to wait to be taken.", LIVE_S
+        )
+        self.emitted = Histogram(
+            "live_emit_seconds", "How long clients took to read a final (gRPC).", LIVE_S
+        )
+        self.factor = Histogram(
+            "live_realtime_ratio", "Work for a second of speech that was told.", FACTORS
+        )
+        self.speaking = 0
+        """Utterances that go on."""
+
+    def told(self, wire: str, speech_s: float, wait_s: float, work_s: float) -> None:
+        """A stretch of speech was recognised."""
+        self.finals.add(wire)
+        self.work.see(work_s)
+        self.queued.see(wait_s)
+        if speech_s > 0:
+            self.factor.see(work_s / speech_s)
+
+    def came(self, outcome: Outcome) -> None:
+        """What that says of the engine."""
+        self._outcomes.add(outcome)
+
+
+class WireTally:
+    """Requests, WebSockets, calls."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "http_requests_total",
+            "Requests by the status of their answers.",
+            ("method", "route", "status"),
+        )
+        self.heads = Histogram(
+            "http_response_head_seconds", "Until the head of an answer.", QUICK_S, ("route",)
+        )
+        self.sockets = Counter(
+            "websockets_closed_total",
+            "WebSockets by the code that they were closed with; 'client' where it went first.",
+            ("route", "code"),
+        )
+        self.calls = Counter(
+            "grpc_calls_total", "Calls over gRPC by their status.", ("method", "status")
+        )
+        self.answering = 0
+        """Requests that are being answered."""
+        self.sockets_open = 0
+        """WebSockets that are open."""
+
+
+class Tally:
+    """All of it. ``now``: a clock that only goes forward."""
+
+    def __init__(
+        self, thresholds: Thresholds | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.thresholds = thresholds or Thresholds()
+        self.outcomes = Outcomes(self.thresholds.window_s, now)
+        self.jobs = JobTally(self.outcomes)
+        self.live = LiveTally(self.outcomes)
+        self.wires = WireTally()
+
+    def measured(self) -> list[Measured]:
+        """All that is counted, in the order in which it is declared."""
+        return [
+            one
+            for part in (self.jobs, self.live, self.wires)
+            for one in vars(part).values()
+            if isinstance(one, Counter | Histogram)
+        ]

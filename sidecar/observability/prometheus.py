@@ -1,0 +1,245 @@
+"""Prometheus and OpenMetrics exposition, the replaced server's names, gauges of the machine.
+
+Everything there is a gauge `stt_<name>`; what is a map there has a gauge for each of its keys.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sidecar import clock
+from sidecar.observability.metrics import Counter, Gauge, Histogram, Measured, Tally
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+
+Process = Iterable["Metric"]
+
+
+class _Page:
+    """What `prometheus_client` takes for a registry."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def library_is_here() -> bool:
+    """Whether what writes pages was imported before."""
+    return "prometheus_client" in sys.modules
+
+
+def import_library() -> None:
+    """Import it: up to a tenth of a second, for a thread."""
+    import prometheus_client  # noqa: F401
+
+
+def exposition(
+    own: Iterable[Measured], classic: Iterable[Gauge], prefix: str, accept: str
+) -> tuple[bytes, str]:
+    """A page and its media type, by what a client ``accept``\\ s: ``own`` with the ``prefix``,
+    ``classic`` as they are called, and what the library tells of every process."""
+    from prometheus_client.exposition import choose_encoder
+
+    encode, media_type = choose_encoder(accept)
+    return encode(_Page(_families(own, classic, prefix))), media_type
+
+
+def _families(own: Iterable[Measured], classic: Iterable[Gauge], prefix: str) -> Iterator[Metric]:
+    from prometheus_client import ProcessCollector
+
+    for measured in own:
+        yield _family(measured, prefix)
+    yield from ProcessCollector(registry=None).collect()
+    for gauge in classic:
+        yield _family(gauge, "")
+
+
+def _family(measured: Measured, prefix: str) -> Metric:
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+
+    name, what = prefix + measured.name, measured.what
+    match measured:
+        case Histogram(labels=labels, spreads=spreads):
+            histogram = HistogramMetricFamily(name, what, labels=labels)
+            for values, spread in list(spreads.items()):
+                histogram.add_metric(values, spread.buckets(), spread.sum)
+            return histogram
+        case Counter(labels=labels, values=values):
+            counter = CounterMetricFamily(name, what, labels=labels)
+            for each, value in list(values.items()):
+                counter.add_metric(each, value)
+            return counter
+        case Gauge(labels=labels, values=values):
+            gauge = GaugeMetricFamily(name, what, labels=labels)
+            for each, value in list(values.items()):
+                gauge.add_metric(each, value)
+            return gauge
+
+
+PREFIX = "stt_"
+WELL = "OK"
+HELP = {
+    "active_sessions": "Live sessions that go on.",
+    "active_sessions_by_api": "The same by owner.",
+    "active_vad_utterances": "Utterances that go on.",
+    "decode_buffer_wait": "Seconds that sound had to wait to be taken",
+    "decode_cancelled": "Utterances their clients did not want.",
+    "decode_latency": "Seconds that an engine took for a stretch of speech",
+    "decode_orphaned": "Utterances whose sessions ended before they were told.",
+    "decode_queue_wait": "Seconds that speech lay before an engine had time for it",
+    "decode_response_emit": "Seconds that clients took to read a final",
+    "error_counts": "Calls over gRPC that ended with this status.",
+    "rtf": "Work for a second of speech",
+    "vad_triggers_total": "Utterances that began.",
+}
+_SUMS = {"total": "sum", "count": "number", "max": "largest"}
+
+
+def nested(
+    tally: Tally, sessions: int, by_owner: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """As JSON; ``by_owner``: None where it is not to be told."""
+    live = tally.live
+    spreads = {
+        "decode_latency": live.work,
+        "decode_buffer_wait": live.full,
+        "decode_queue_wait": live.queued,
+        "decode_response_emit": live.emitted,
+        "rtf": live.factor,
+    }
+    found: dict[str, Any] = {
+        "active_sessions": sessions,
+        "active_vad_utterances": live.speaking,
+        "decode_cancelled": int(live.dropped.total),
+        "decode_orphaned": int(live.orphaned.total),
+        "vad_triggers_total": int(live.turns.total),
+        "error_counts": _errors(tally),
+    }
+    for name, histogram in spreads.items():
+        found |= _three(name, histogram)
+    if by_owner is not None:
+        found["active_sessions_by_api"] = dict(by_owner)
+    return dict(sorted(found.items()))
+
+
+def gauges(values: Mapping[str, Any]) -> list[Gauge]:
+    """The same as gauges, by name."""
+    flat: dict[str, float] = defaultdict(float)  # of two owners the names may be the same by then
+    for name, value in values.items():
+        for key, number in _flat(name, value):
+            flat[key] += number
+    return [Gauge(PREFIX + name, _help(name), {(): flat[name]}) for name in sorted(flat)]
+
+
+def _errors(tally: Tally) -> dict[str, int]:
+    by_status = tally.wires.calls.by("status")
+    return {name: int(many) for name, many in sorted(by_status.items()) if name != WELL}
+
+
+def _three(name: str, histogram: Histogram) -> dict[str, float]:
+    seen = histogram.only
+    return {
+        f"{name}_total": seen.sum,
+        f"{name}_count": seen.count,
+        f"{name}_max": seen.largest,
+    }
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _flat(f"{name}_{key}", each)
+    else:
+        yield re.sub(r"[^a-zA-Z0-9_]", "_", name), value
+
+
+def _help(name: str) -> str:
+    if name in HELP:
+        return HELP[name]
+    begin, _, end = name.rpartition("_")
+    if begin in HELP and end in _SUMS:
+        return f"{HELP[begin]}: {_SUMS[end]}."
+    return next((text for known, text in HELP.items() if name.startswith(f"{known}_")), name)
+
+
+def health(tally: Tally, sessions: int, waiting: int, pids: int, crashes: int) -> dict[str, Any]:
+    """What is in `/health` there beside ``status``; ``pids``: processes of engines that live."""
+    work = tally.live.work.only
+    return {
+        "models_loaded": pids > 0,
+        "model_count": pids,
+        "model_worker_total": pids,
+        "model_worker_shutdown": crashes,
+        "active_sessions": sessions,
+        "decode_queue_depth": waiting,
+        "decode_latency_avg": round(work.mean, 6),
+        "decode_latency_max": round(work.largest, 6),
+    }
+
+
+class Machine:
+    """Asks for the share of the processor from one question to the next."""
+
+    def __init__(self) -> None:
+        self._before = 0.0, 0.0
+        """The time and what the process had taken of a processor by then."""
+
+    def facts(self) -> dict[str, Any]:
+        """A snapshot: bytes, percent (of one processor), seconds since 1970."""
+        import psutil
+
+        process, memory = psutil.Process(), psutil.virtual_memory()
+        with process.oneshot():
+            used, held = process.cpu_times(), process.memory_info()
+            threads, began = process.num_threads(), process.create_time()
+        return {
+            "timestamp": clock.wall(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "cpu_count": os.cpu_count() or 1,
+            "load_avg": list(psutil.getloadavg()),
+            "process": {
+                "pid": process.pid,
+                "cpu_percent": self._percent(used.user + used.system, began),
+                "rss_bytes": held.rss,
+                "vms_bytes": held.vms,
+                "threads": threads,
+            },
+            "system": {
+                "memory_total_bytes": memory.total,
+                "memory_available_bytes": memory.available,
+                "memory_percent": memory.percent,
+            },
+        }
+
+    def _percent(self, used_s: float, began: float) -> float:
+        """Since the last question; since the start of the process for the first."""
+        now = time.monotonic()
+        (before, used_before), self._before = self._before, (now, used_s)
+        passed = now - before if before else clock.wall() - began
+        return round(100 * (used_s - used_before) / passed, 1) if passed > 0 else 0.0
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process of ours has in memory; 0 where it is gone."""
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,174 @@
+"""Interceptor: authentication, metrics, traces.
+
+Health and reflection too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from sidecar import clock, errors
+from sidecar.auth.authentication import Entrance
+from sidecar.auth.request_origin import Approach
+from sidecar.auth.request_origin import check as check_headers
+from sidecar.observability.metrics import WireTally
+from sidecar.observability.tracing import ARRIVED, Arrival
+from sidecar.protocols.grpc_stt.errors import end
+
+Metadata = Iterable[tuple[str, str | bytes]]
+KEYS = ("x-api-key", "api-key", "api_key")
+"""Where a key may be besides `authorization`: as metadata, and the latter two as attributes."""
+FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
+"""How the metadata begins that proxies add."""
+
+
+def approach_of(metadata: Metadata, peer: str, *, encrypted: bool) -> Approach:
+    """Where a call comes from. gRPC does not tell by what name we were called, and no page of a
+    browser can call: it would have to speak HTTP/2 unencrypted, or to a name that our certificate
+    has. One that tries all the same has an `origin`."""
+    texts = [(key, value) for key, value in metadata if isinstance(value, str)]
+    return Approach(
+        hosts=["localhost"],
+        origins=[value for key, value in texts if key == "origin"],
+        authorizations=[value for key, value in texts if key == "authorization"]
+        or [f"Bearer {value}" for key, value in texts if key in KEYS],
+        fetch_site=next((value for key, value in texts if key == "sec-fetch-site"), ""),
+        scheme="https" if encrypted else "http",
+        peer=address_of(peer),
+        forwarded=any(key.startswith(FORWARDED) for key, _ in texts),
+    )
+
+
+def address_of(peer: str) -> str | None:
+    """The address in what gRPC calls a peer, such as 'ipv4:127.0.0.1:50000'; None where it has
+    none."""
+    kind, _, rest = urllib.parse.unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return None
+    address, _, _ = rest.rpartition(":")
+    return address.strip("[]").partition("%")[0] or None
+
+
+def first(metadata: Metadata, *names: str) -> str:
+    """What comes first under one of ``names``, "" where nothing does."""
+    found = (value for name in names for key, value in metadata if key == name)
+    return next((value for value in found if isinstance(value, str)), "")
+
+
+NONE = "(none)"
+"""The method of calls for which there is none of ours."""
+
+
+class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Lets in who may come at all; who it is, is asked where that matters. Counts calls."""
+
+    def __init__(
+        self, entrance: Entrance, tally: WireTally, *, encrypted: bool, traced: bool = False
+    ) -> None:
+        """``traced``: whether it is noted when a call came, and as part of what."""
+        self._entrance = entrance
+        self._tally = tally
+        self._traced = traced
+        self._encrypted = encrypted
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        """What answers the call, with us before it."""
+        found = await continuation(details)
+        if found is None:
+            self._tally.calls.add(NONE, grpc.StatusCode.UNIMPLEMENTED.name)
+            return None
+        method = details.method
+        if found.response_streaming:
+            behind = found.stream_stream or found.unary_stream
+            kind = "stream" if found.request_streaming else "unary"
+            make = getattr(grpc, f"{kind}_stream_rpc_method_handler")
+            return make(
+                self._streaming(behind, method),
+                found.request_deserializer,
+                found.response_serializer,
+            )
+        if found.request_streaming:
+            return found
+        return grpc.unary_unary_rpc_method_handler(
+            self._single(found.unary_unary, method),
+            found.request_deserializer,
+            found.response_serializer,
+        )
+
+    async def _arrive(self, context: Any) -> None:
+        metadata = context.invocation_metadata() or ()
+        if self._traced:
+            said = dict(metadata)
+            traced = said.get("traceparent", ""), said.get("tracestate", "")
+            ARRIVED.set(Arrival(clock.wall(), *traced))
+        try:
+            check_headers((_bytes(name), _bytes(value)) for name, value in metadata)
+            self._entrance.arrive(approach_of(metadata, context.peer(), encrypted=self._encrypted))
+        except errors.SidecarError as error:
+            await end(context, error)
+
+    @contextmanager
+    def _counted(self, method: str, context: Any) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._tally.calls.add(method, _cancelled(context))
+            raise
+        except BaseException:
+            self._tally.calls.add(method, _status(context) or grpc.StatusCode.UNKNOWN.name)
+            raise
+        self._tally.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
+
+    def _single(self, behind: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
+        async def answer(request: Any, context: Any) -> Any:
+            with self._counted(method, context):
+                await self._arrive(context)
+                answered = behind(request, context)
+                return await answered if inspect.isawaitable(answered) else answered
+
+        return answer
+
+    def _streaming(
+        self, behind: Callable[[Any, Any], Any], method: str
+    ) -> Callable[[Any, Any], Any]:
+        async def answer(request: Any, context: Any) -> None:
+            with self._counted(method, context):
+                await self._arrive(context)
+                answered = behind(request, context)
+                if inspect.isawaitable(answered):
+                    await answered
+                else:
+                    async for each in answered:
+                        await context.write(each)
+
+        return answer
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _status(context: Any) -> str:
+    """What a call ended with, by name; "" where nobody said."""
+    code = context.code()
+    value = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    found = (str(one.name) for one in grpc.StatusCode if one.value[0] == value)
+    return next(found) if value else ""
+
+
+def _cancelled(context: Any) -> str:
+    """Why a call was given up by its client: it did not want it, or not for so long."""
+    left = context.time_remaining()
+    late = left is not None and left <= 0
+    code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+    return str(code.name)

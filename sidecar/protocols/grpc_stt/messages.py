@@ -1,0 +1,253 @@
+"""Session options and results. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.live_engine import Endpointing, LiveOptions, Turns, limits_of
+from sidecar.interfaces.live_events import Final, LiveEvent, Partial, TurnEnded
+from sidecar.interfaces.request_options import NAMES, parse_language
+from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt import interceptor
+from sidecar.protocols.grpc_stt.stt_pb2 import (
+    DECODE_PROFILE_ACCURATE,
+    DECODE_PROFILE_REALTIME,
+    TASK_TRANSCRIBE,
+    TASK_TRANSLATE,
+    TASK_UNSPECIFIED,
+    VAD_AUTO_END,
+    VAD_CONTINUE,
+    SessionRequest,
+    SessionResponse,
+    STTResult,
+    VADMode,
+)
+
+PROFILES = {"realtime": DECODE_PROFILE_REALTIME, "accurate": DECODE_PROFILE_ACCURATE}
+_TRUE = frozenset({"1", "true", "yes", "on"})
+HYSTERESIS = 0.15
+"""How far below the threshold somebody still speaks who spoke before."""
+LONGEST_ID = 256
+MOST_ATTRIBUTES = 64 << 10
+"""Characters of all attributes together: they go back to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """A session as it will be. ``key``: what was sent as an API key among the attributes."""
+
+    session_id: str
+    options: LiveOptions
+    profile: str
+    vad_mode: VADMode
+    attributes: Mapping[str, str]
+    with_token: bool
+    key: str
+
+    def answer(self, token: str) -> SessionResponse:
+        """What the client gets to know of it."""
+        language = "" if self.options.language == AUTO else self.options.language
+        attributes = {**self.attributes, "decode_profile": self.profile}
+        return SessionResponse(
+            attributes=attributes | ({"language_code": language} if language else {}),
+            vad_mode=self.vad_mode,
+            vad_silence=self.options.endpointing.silence_s,
+            vad_threshold=self.options.endpointing.threshold,
+            token=token,
+            token_required=bool(token),
+            language_code=language,
+            task=TASK_TRANSLATE if self.options.translate else TASK_TRANSCRIBE,
+            decode_profile=PROFILES[self.profile],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What is meant where a request says nothing."""
+
+    language: str = AUTO
+    silence_s: float = 0.5
+    threshold: float = 0.5
+    profile: str = "realtime"
+    translate: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings have it."""
+        return cls(
+            settings.language,
+            settings.grpc_silence,
+            settings.grpc_threshold,
+            settings.grpc_profile,
+            settings.grpc_task == "translate",
+        )
+
+
+def key_in(request: SessionRequest) -> str:
+    """What was sent as an API key among the attributes.
+
+    Raises:
+        codes.Refused: none was, and it says that it must have one.
+    """
+    given = request.attributes
+    key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
+    if not key and _flag(given, "api_key_required", "api-key-required"):
+        raise grpc_stt_errors.Refused(grpc_stt_errors.NO_KEY)
+    return str(key)
+
+
+def wishes_of(request: SessionRequest, spec: EngineSpec | None, usual: Usual) -> Wishes:
+    """What is asked for, as far as ``spec`` can do it.
+
+    Raises:
+        codes.Refused: something has a value that means nothing.
+    """
+    if not request.session_id:
+        raise grpc_stt_errors.Refused(grpc_stt_errors.NO_SESSION_ID)
+    if len(request.session_id) > LONGEST_ID:
+        raise grpc_stt_errors.Refused(
+            grpc_stt_errors.OPTION_WRONG, f"session_id has more than {LONGEST_ID} characters"
+        )
+    given = dict(request.attributes)
+    if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
+        raise grpc_stt_errors.Refused(grpc_stt_errors.OPTION_WRONG, "the attributes are too long")
+    profile = _profile(request, usual.profile)
+    translates = request.task == TASK_TRANSLATE or (
+        request.task == TASK_UNSPECIFIED and usual.translate
+    )
+    options = LiveOptions(
+        language=_language(request.language_code, spec, usual.language),
+        turns=Turns.ONE if request.vad_mode == VAD_AUTO_END else Turns.SILENCE,
+        endpointing=_endpointing(request, usual),
+        diarize=False,
+        translate=translates and spec is not None and spec.translates,
+        accurate=profile == "accurate",
+    )
+    return Wishes(
+        session_id=request.session_id,
+        options=options,
+        profile=profile,
+        vad_mode=VAD_AUTO_END if options.turns is Turns.ONE else VAD_CONTINUE,
+        attributes={name: value for name, value in given.items() if name not in interceptor.KEYS},
+        with_token=request.require_token,
+        key=key_in(request),
+    )
+
+
+def _endpointing(request: SessionRequest, usual: Usual) -> Endpointing:
+    threshold = usual.threshold
+    if request.HasField("vad_threshold_override"):
+        threshold = request.vad_threshold_override
+    elif request.vad_threshold != 0:
+        threshold = request.vad_threshold
+    if threshold < 0:
+        raise grpc_stt_errors.Refused(grpc_stt_errors.VAD_WRONG)
+    limits = limits_of(Endpointing)
+    if threshold not in limits["threshold"]:
+        raise grpc_stt_errors.Refused(
+            grpc_stt_errors.VAD_WRONG, "vad_threshold must lie between 0 and 1"
+        )
+    silence_s = usual.silence_s if request.vad_silence <= 0 else request.vad_silence
+    if silence_s not in limits["silence_s"]:
+        raise grpc_stt_errors.Refused(
+            grpc_stt_errors.OPTION_WRONG, f"vad_silence must be {limits['silence_s']} s"
+        )
+    return Endpointing(
+        threshold=threshold,
+        neg_threshold=max(0.0, threshold - HYSTERESIS),
+        sure_threshold=max(Endpointing().sure_threshold, threshold),
+        silence_s=silence_s,
+    )
+
+
+def _profile(request: SessionRequest, usual: str) -> str:
+    for name, number in PROFILES.items():
+        if request.decode_profile == number:
+            return name
+    given = request.attributes
+    named = given.get("decode_profiles") or given.get("decode_profile") or ""
+    return named if named in PROFILES else usual
+
+
+def _language(code: str, spec: EngineSpec | None, usual: str) -> str:
+    """An engine that does not know a language finds out by itself, as this wire has it."""
+    if not code.strip():
+        return usual if spec is None or spec.speaks(usual) else AUTO
+    try:
+        tag = parse_language(code.strip().lower())
+    except errors.LanguageInvalid:
+        return AUTO
+    return tag if spec is None or spec.speaks(tag) else AUTO
+
+
+def _flag(given: Mapping[str, str], *names: str) -> bool:
+    return any(given.get(name, "").strip().lower() in _TRUE for name in names)
+
+
+class Results:
+    """Of one stream. Clients put finals one behind the other and show a partial behind them: so
+    each piece is told once as final. A session that ends with its only utterance has one final,
+    with all pieces of that."""
+
+    def __init__(self, options: LiveOptions) -> None:
+        self._one = options.turns is Turns.ONE
+        self._asked = "" if options.language == AUTO else options.language
+        self._language = self._asked
+        self._said: list[str] = []
+        self._start: float | None = None
+        self._shown = ""
+        self.finals = 0
+
+    def of(self, event: LiveEvent) -> STTResult | None:
+        """What is to be sent, None where that is nothing."""
+        match event:
+            case Partial():
+                return self._partial(event)
+            case Final(segment=segment, language=language):
+                if language not in ("", AUTO):
+                    self._language = language
+                if not (text := segment.text.strip()):
+                    return None
+                if self._one:
+                    self._start = segment.start if self._start is None else self._start
+                    self._said.append(text)
+                    return None
+                return self._final(text, segment.start, segment.end)
+            case TurnEnded(end=end) if self._one and self._said:
+                text, self._said = " ".join(self._said), []
+                return self._final(text, self._start or 0.0, end)
+        return None
+
+    def _partial(self, event: Partial) -> STTResult | None:
+        text = " ".join((*self._said, event.text)).strip()
+        if not event.text or text == self._shown:
+            return None
+        self._shown = text
+        stable = " ".join((*self._said, event.stable)).strip()
+        result = self._result(text, event.start if self._start is None else self._start, event.end)
+        result.committed_text = stable if text.startswith(stable) else ""
+        result.unstable_text = text[len(result.committed_text) :].strip()
+        return result
+
+    def _final(self, text: str, start: float, end: float) -> STTResult:
+        self.finals += 1
+        self._shown, self._start = "", None
+        result = self._result(text, start, end)
+        result.is_final, result.committed_text = True, text
+        return result
+
+    def _result(self, text: str, start: float, end: float) -> STTResult:
+        code = self._language.split("-")[0].lower()
+        return STTResult(
+            text=text,
+            start_sec=start,
+            end_sec=end,
+            language_code=code,
+            language=NAMES.get(code, "").title(),
+            probability=1.0 if self._asked else 0.0,
+        )

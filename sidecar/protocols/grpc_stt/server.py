@@ -1,0 +1,184 @@
+"""gRPC server: port, TLS, health, reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sidecar import errors
+from sidecar import files as sidecar_files
+from sidecar.auth.authentication import Entrance
+from sidecar.auth.self_signed_certificate import Pair
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
+from sidecar.files import Watch
+from sidecar.protocols.grpc_stt.interceptor import Doorway
+from sidecar.protocols.grpc_stt.routes import NAME, Backend
+from sidecar.service.facade import Service
+
+log = logging.getLogger(__name__)
+
+OFTENEST_PING_S = 5
+"""A client may ask so often itself."""
+AHEAD_BYTES = 256 << 10
+"""Of one stream, read before somebody asks for it: 8 s of sound at 16 kHz."""
+MOST_STREAMS = 256
+"""Calls of one connection at once."""
+LARGEST_HEAD = 32 << 10
+"""Bytes of metadata."""
+LARGEST_ANSWER = 4 << 20
+
+
+def options_of(settings: Settings) -> list[tuple[str, int]]:
+    """The server's bounds, as gRPC calls them."""
+    ping_ms = round(settings.live_ping * 1000)
+    return [
+        ("grpc.so_reuseport", 0),  # or a second server shares the port
+        ("grpc.max_receive_message_length", settings.grpc_message_mb << 20),
+        ("grpc.max_send_message_length", LARGEST_ANSWER),
+        ("grpc.max_metadata_size", LARGEST_HEAD),
+        ("grpc.absolute_max_metadata_size", LARGEST_HEAD),
+        ("grpc.max_concurrent_streams", MOST_STREAMS),
+        ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", ping_ms),
+        ("grpc.http2.ping_timeout_ms", ping_ms),  # or it is a minute at least
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", OFTENEST_PING_S * 1000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.server_handshake_timeout_ms", round(settings.request_deadline * 1000)),
+    ]
+
+
+class LiveGrpc:
+    """Live audio over gRPC. ``reserved`` has the port, and is given up when that is listened at;
+    ``credentials`` encrypt connections, None leaves them plain."""
+
+    def __init__(
+        self,
+        service: Service,
+        entrance: Entrance,
+        reserved: socket.socket,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self._service = service
+        self._entrance = entrance
+        self._reserved = reserved
+        self._credentials = credentials
+        self._backend = Backend(service, entrance, encrypted=credentials is not None)
+        self._health = health.aio.HealthServicer()
+        self._server: Any = None
+        self._telling: asyncio.Task[None] | None = None
+
+    async def start(self) -> dict[str, Any]:
+        """Serve; the port is told.
+
+        Raises:
+            errors.PortInUse: somebody else was quicker.
+        """
+        encrypted, traced = self._credentials is not None, self._service.traces.on
+        tally = self._service.tally.wires
+        doorway = Doorway(self._entrance, tally, encrypted=encrypted, traced=traced)
+        options = options_of(self._service.settings)
+        self._server = grpc.aio.server(interceptors=[doorway], options=options)
+        self._server.add_generic_rpc_handlers((self._backend.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        hears = self._service.live.spec is not None
+        await self._health.set("", serving)
+        await self._health.set(
+            NAME, serving if hears else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        port = self._bind()
+        await self._server.start()
+        log.info("gRPC on port %d", port)
+        return {"grpc_port": port}
+
+    def stop_accepting(self) -> None:
+        """Health says that it ends, and calls that begin are refused; streams go on."""
+        self._backend.stopping = True
+        self._telling = asyncio.get_running_loop().create_task(
+            self._health.enter_graceful_shutdown()
+        )
+
+    async def drain(self, grace_s: float) -> None:
+        """Who is being told the last of it has ``grace_s`` seconds."""
+        await self._server.stop(grace_s)
+
+    async def close(self) -> None:
+        """End what goes on."""
+        self._backend.close()
+        self._reserved.close()
+        if self._server is not None:
+            await self._server.stop(0)
+
+    def _bind(self) -> int:
+        host, port, *_ = self._reserved.getsockname()
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._reserved.close()
+        try:
+            if self._credentials is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, self._credentials))
+        except RuntimeError:
+            raise errors.PortInUse(
+                f"Port {port} on {host} is in use.",
+                hint="Stop the program that holds it, or take another with --grpc-port.",
+            ) from None
+
+
+def credentials_of(pair: Pair, watch: Watch, clients: Path | None = None) -> grpc.ServerCredentials:
+    """What a server shows, and whose certificates it asks of clients: of those that ``clients``
+    vouch for, of nobody's where that is None. ``watch`` looks at the files.
+
+    Raises:
+        errors.SettingsInvalid: one of them cannot be read.
+    """
+    files = {pair.certificate, pair.key} | ({clients} if clients else set())
+    shown = watch.add("the certificates for gRPC", files, lambda: _read(pair, clients))
+    given = shown.value
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if shown.value is given:
+            return None
+        given = shown.value
+        return given
+
+    return grpc.dynamic_ssl_server_credentials(
+        shown.value, fetch, require_client_authentication=clients is not None
+    )
+
+
+def _read(pair: Pair, clients: Path | None) -> grpc.ServerCertificateConfiguration:
+    try:
+        both = pair.key.read_bytes(), pair.certificate.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid(f"The certificate cannot be read: {error.strerror}.") from None
+    return grpc.ssl_server_certificate_configuration([both], clients and _vouching(clients))
+
+
+def _vouching(clients: Path) -> bytes:
+    """Looked at here: gRPC takes whatever is given, and then lets nobody in."""
+    sidecar_files.check_regular(clients)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(clients)
+        return clients.read_bytes()
+    except OSError as error:  # ssl.SSLError is one
+        why = getattr(error, "reason", None) or error.strerror or str(error)
+        raise SettingsInvalid(
+            f"{clients} has no certificate that can be used: {why.lower().replace('_', ' ')}.",
+            hint="PEM: the certificates of those who vouch for clients, one behind the other.",
+        ) from None

@@ -1,0 +1,234 @@
+"""Stream of a session, pending sessions, timings."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+
+from sidecar import errors
+from sidecar.auth.identity import Identity
+from sidecar.interfaces.live_engine import Encoding, Turns
+from sidecar.interfaces.live_events import UTTERANCE_DROPPED, Final, Noticed
+from sidecar.live.sessions.session import Session
+from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt.messages import Results
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
+
+
+@dataclass(eq=False, slots=True)
+class Created:
+    """A session, who created it, and the token that its chunks must have (none where "").
+
+    ``asked``: the client wants that; else it is there for streams that do not say who they are.
+    """
+
+    session: Session
+    caller: Identity
+    token: str = field(repr=False, default="")
+    asked: bool = False
+    over: asyncio.TimerHandle | None = None
+
+    def admits(self, token: str) -> bool:
+        """Whether that is its token, in the same time whatever was given."""
+        return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
+
+
+class Waiting:
+    """Those that wait; ``drop`` is called with one that waited for too long."""
+
+    def __init__(self, unused_s: float, drop: Callable[[Session], None]) -> None:
+        self._unused_s = unused_s
+        self._drop = drop
+        self._waiting: dict[tuple[str, str], Created] = {}
+
+    def add(self, created: Created) -> None:
+        """From now on it waits."""
+        self._waiting[created.caller.owner, created.session.id] = created
+        later = asyncio.get_running_loop().call_later
+        created.over = later(self._unused_s, self._expire, created)
+
+    def of(self, number: str, owner: str | None = None) -> list[Created]:
+        """Those with that id: of one owner, or of whomever."""
+        if owner is not None:
+            found = self._waiting.get((owner, number))
+            return [found] if found else []
+        return [one for (_, each), one in self._waiting.items() if each == number]
+
+    def take(self, created: Created) -> bool:
+        """It waits no more; False where it did not."""
+        if created.over is not None:
+            created.over.cancel()
+        return self._waiting.pop((created.caller.owner, created.session.id), None) is created
+
+    def close(self) -> None:
+        """None of them waits any more."""
+        for created in list(self._waiting.values()):
+            self._expire(created)
+
+    def _expire(self, created: Created) -> None:
+        if self.take(created):
+            self._drop(created.session)
+
+
+@dataclass(slots=True)
+class Times:
+    """Sums over all finals of a stream, in seconds."""
+
+    buffer_s: float = 0.0
+    """The client waited, because as much sound was kept as may be."""
+    queue_s: float = 0.0
+    """Speech waited for the engine."""
+    work_s: float = 0.0
+    """The engine took."""
+    emit_s: float = 0.0
+    """The client took to read results."""
+    finals: int = 0
+    dropped: int = 0
+    """Utterances that were not recognised: too many spoke."""
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """As trailing metadata."""
+        parts = (self.buffer_s, self.queue_s, self.work_s, self.emit_s)
+        names = ("buffer-wait", "queue-wait", "inference", "response-emit", "total")
+        return (
+            *(
+                (f"stt-decode-{name}-sec", f"{seconds:.6f}")
+                for name, seconds in zip(names, (*parts, sum(parts)), strict=True)
+            ),
+            ("stt-decode-count", str(self.finals)),
+            *((("dropped-utterances", str(self.dropped)),) if self.dropped else ()),
+        )
+
+
+UNREAD_S = 30.0
+"""Who reads no result for so long is not there."""
+USUAL_RATE = 16_000
+PIECE_S = 1.0
+"""What is sent in one piece at the end, however long it is, is heard in pieces of this."""
+
+
+class Stream:
+    """Of a session that was created. ``stopping``: whether the service ends."""
+
+    def __init__(
+        self, context: Any, created: Created, times: Times, stopping: Callable[[], bool]
+    ) -> None:
+        self._context = context
+        self._created = created
+        self._session: Session = created.session
+        self._times = times
+        self._stopping = stopping
+        self._results = Results(created.session.options)
+        self._rate = USUAL_RATE
+        self._all_said = False
+        """The client has said that nothing more comes."""
+
+    async def run(self, first: AudioChunk | None, revoked: asyncio.Future[None]) -> None:
+        """Until the end; ``first`` was read before, None where the client ended without a chunk.
+
+        Raises:
+            codes.Refused, errors.SidecarError: what went wrong, such as what ``revoked`` has.
+        """
+        reading = asyncio.create_task(self._read(first))
+        telling = asyncio.create_task(self._tell())
+        waited: set[asyncio.Future[None]] = {reading, telling, revoked}
+        try:
+            while not telling.done():
+                done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                for one in done - {telling}:
+                    one.result()
+            telling.result()
+        finally:
+            for task in (reading, telling):
+                task.cancel()
+            await asyncio.wait({reading, telling})
+        cut_off = not (self._all_said or self._is_over_by_itself())
+        if cut_off and self._stopping():
+            raise errors.ShuttingDown()
+
+    def _is_over_by_itself(self) -> bool:
+        return self._session.options.turns is Turns.ONE and self._results.finals > 0
+
+    async def _read(self, first: AudioChunk | None) -> None:
+        """Sound, up to the last chunk or the client's end."""
+        chunk = first
+        try:
+            while chunk is not None:
+                if not chunk.session_id or chunk.session_id == self._session.id:
+                    await self._take(chunk)
+                    if chunk.is_final:
+                        break
+                chunk = await read(self._context)
+            await asyncio.sleep(0)  # a client that is gone ends like one that is done, at first
+            self._all_said = True
+            self._session.finish()
+        except errors.SidecarError:
+            if self._session.over or self._session.finishing:
+                return  # what it says last is told elsewhere
+            raise
+
+    async def _take(self, chunk: AudioChunk) -> None:
+        if not self._created.admits(chunk.session_token):
+            raise grpc_stt_errors.Refused(grpc_stt_errors.WRONG_TOKEN)
+        if chunk.sample_rate > 0:
+            self._rate = chunk.sample_rate
+        raw, width = chunk.pcm16, Encoding.PCM16.width
+        longest = round(self._session.bounds.chunk_s * self._rate) * width
+        if not chunk.is_final and len(raw) > longest:
+            raise grpc_stt_errors.Refused(
+                grpc_stt_errors.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
+            )
+        if len(raw) % width:
+            raise errors.SoundInvalid(f"{len(raw)} bytes are no whole samples of {width} bytes.")
+        piece = max(1, round(min(PIECE_S, self._session.bounds.chunk_s) * self._rate)) * width
+        began = time.monotonic()
+        for at in range(0, len(raw), piece) or (0,):
+            await self._session.send(raw[at : at + piece], Encoding.PCM16, self._rate)
+        self._times.buffer_s += time.monotonic() - began
+
+    async def _tell(self) -> None:
+        """Results, up to the session's end."""
+        async for numbered in self._session.events():
+            event = numbered.event
+            if isinstance(event, Noticed):
+                self._times.dropped += event.notice.code == UTTERANCE_DROPPED
+            if isinstance(event, Final):
+                self._times.queue_s += event.wait_s
+                self._times.work_s += event.work_s
+                self._times.finals += 1
+            result = self._results.of(event)
+            if result is not None:
+                began = time.monotonic()
+                await self._write(result)
+                if result.is_final:
+                    took = time.monotonic() - began
+                    self._times.emit_s += took
+                    self._session.counted.emitted(took)
+
+    async def _write(self, result: Any) -> None:
+        try:
+            async with asyncio.timeout(UNREAD_S):
+                await self._context.write(result)
+        except TimeoutError:
+            raise errors.SessionIdle("Nobody reads what is told.") from None
+
+
+async def read(context: Any) -> AudioChunk | None:
+    """The next chunk, None where the client has ended.
+
+    Raises:
+        codes.Refused: it is none.
+    """
+    chunk = await context.read()
+    if chunk is grpc.aio.EOF:
+        return None
+    if chunk is None:
+        raise grpc_stt_errors.Refused(grpc_stt_errors.OPTION_WRONG, "the message cannot be read")
+    assert isinstance(chunk, AudioChunk)
+    return chunk

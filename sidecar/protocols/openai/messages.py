@@ -1,0 +1,283 @@
+"""Response formats and schemas.
+
+In JSON is what was said, and not what else was heard (`[Music]`): `text` is the text of the
+segments. Keys that OpenAI's answers have not stand beside theirs, and only where there is something
+to say.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from sidecar import errors
+from sidecar.api.http.responses import to_json
+from sidecar.api.http.schemas import OPTIONS
+from sidecar.protocols.openai.request import MOST, OWN, Format, Granularity, Wish
+from sidecar.protocols.openai_common import ERRORS, code_of, letters, name_of
+from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript_formats import render
+
+JSON, TEXT = "application/json", "text/plain; charset=utf-8"
+SEGMENT = "transcript.text.segment"
+
+
+def answer(transcript: Transcript, wish: Wish, temperature: float) -> tuple[bytes, str]:
+    """The body of an answer, and its media type.
+
+    Raises:
+        errors.WordsUnavailable: times of words were asked for, and the engine told none.
+    """
+    match wish.format:
+        case Format.TEXT if not transcript.diarized:
+            return f"{transcript.text}\n".encode(), TEXT
+        case Format.TEXT | Format.SRT | Format.VTT:
+            return render(transcript, wish.format.value).encode(), TEXT
+        case Format.DIARIZED:
+            body = diarized_body(transcript)
+        case Format.VERBOSE:
+            body = verbose_body(transcript, wish, temperature)
+        case _:
+            body = {"text": transcript.text, "languages": languages_of(transcript)}
+    body["usage"] = {"type": "duration", "seconds": round(transcript.duration, 3)}
+    return to_json(body | warnings_of(transcript)), JSON
+
+
+def verbose_body(transcript: Transcript, wish: Wish, temperature: float) -> dict[str, Any]:
+    """`verbose_json`: what Whisper would tell of its own work is as if it had been sure."""
+    body: dict[str, Any] = {
+        "task": "translate" if wish.translate else "transcribe",
+        "language": "english" if wish.translate else name_of(transcript.language),
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+    }
+    if Granularity.SEGMENT in wish.granularities:
+        body["segments"] = [
+            {
+                "id": number,
+                "seek": 0,
+                "start": round(segment.start, 3),
+                "end": round(segment.end, 3),
+                "text": segment.text,
+                "tokens": [],
+                "temperature": temperature,
+                "avg_logprob": 0.0,
+                "compression_ratio": round(compression_ratio(segment.text), 3),
+                "no_speech_prob": 0.0,
+            }
+            for number, segment in enumerate(spoken(transcript))
+        ]
+    if Granularity.WORD in wish.granularities:
+        body["words"] = words_of(transcript)
+        if transcript.words_by:
+            body["words_by"] = transcript.words_by
+    return body
+
+
+def words_of(transcript: Transcript) -> list[dict[str, Any]]:
+    """Every word with its times, as far as the engine tells them.
+
+    Raises:
+        errors.WordsUnavailable: it tells none of any; whoever asks goes on from one to the next,
+            and an empty list would look like silence.
+    """
+    segments = list(spoken(transcript))
+    if segments and not any(segment.words for segment in segments):
+        name = transcript.engine
+        raise errors.WordsUnavailable(f"The engine '{name}' tells no times of words.")
+    return [
+        {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
+        for segment in segments
+        for word in segment.words
+    ]
+
+
+def diarized_body(transcript: Transcript) -> dict[str, Any]:
+    """`diarized_json`."""
+    return {
+        "task": "transcribe",
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "segments": [
+            segment_body(number, segment, transcript.name_of(segment.speaker))
+            for number, segment in enumerate(spoken(transcript))
+        ],
+    }
+
+
+def segment_body(number: int, segment: Segment, name: str | None = None) -> dict[str, Any]:
+    """A segment with its speaker, by ``name`` where that is known, which is also an event."""
+    return {
+        "type": SEGMENT,
+        "id": f"seg_{number:03}",
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "speaker": name or letters(segment.speaker or 0),
+    }
+
+
+def compression_ratio(text: str) -> float:
+    """As Whisper has it: how much shorter zlib makes a text. What repeats itself has a high one."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def spoken(transcript: Transcript) -> Iterator[Segment]:
+    """The segments in which somebody says words."""
+    return (segment for segment in transcript.segments if segment.is_speech)
+
+
+def languages_of(transcript: Transcript) -> list[dict[str, str]]:
+    """Those that were heard; empty where nobody knows."""
+    code = code_of(transcript.language)
+    return [] if code is None else [{"code": code}]
+
+
+def warnings_of(transcript: Transcript) -> dict[str, Any]:
+    """What else there is to know of a transcript."""
+    said = [{"code": notice.code, "message": notice.message} for notice in transcript.notices]
+    return {"warnings": said} if said else {}
+
+
+class Model(BaseModel):
+    """A name of what is loaded."""
+
+    id: str = Field(examples=["whisper-1"])
+    object: Literal["model"]
+    created: int = Field(description="When the service was started, in seconds since 1970.")
+    owned_by: str
+    engine: str
+    precision: str
+    alias_of: str | None = Field(description="Our own name of a model of OpenAI's.")
+
+
+class ModelList(BaseModel):
+    """All names that count."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+_USAGE = {
+    "type": "object",
+    "properties": {"type": {"const": "duration"}, "seconds": {"type": "number"}},
+}
+_ANSWER = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {
+        "text": {"type": "string"},
+        "task": {"type": "string", "enum": ["transcribe", "translate"]},
+        "language": {"type": "string"},
+        "languages": {"type": "array", "items": {"type": "object"}},
+        "duration": {"type": "number"},
+        "segments": {"type": "array", "items": {"type": "object"}},
+        "words": {"type": "array", "items": {"type": "object"}},
+        "usage": _USAGE,
+        "warnings": {"type": "array", "items": {"type": "object"}},
+    },
+    "description": "json, verbose_json and diarized_json: the fields of OpenAI's answers.",
+}
+_PLAIN = {
+    "application/json": {"schema": _ANSWER},
+    "text/plain": {"schema": {"type": "string"}},
+}
+_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "By response_format; as events with 'stream': transcript.text.delta, "
+        "transcript.text.segment (diarized_json), transcript.text.done",
+        "content": {**_PLAIN, **_STREAM},
+    },
+    **ERRORS,
+}
+TRANSLATION = TRANSCRIPTION
+
+
+def texts(said: str) -> dict[str, Any]:
+    """A list of words."""
+    return {"type": "array", "items": {"type": "string"}, "description": said}
+
+
+def form(fields: dict[str, Any], *needed: str) -> dict[str, Any]:
+    """The body of a request with these fields, and its headers."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file", *needed],
+                        "properties": fields,
+                    }
+                }
+            },
+        },
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "description": "Sent again, it gives the same job; hanging up does not end that.",
+            }
+        ],
+    }
+
+
+_BOTH: dict[str, Any] = {
+    "file": {"type": "string", "format": "binary"},
+    "model": {
+        "type": "string",
+        "examples": ["whisper-1"],
+        "description": "A name of GET /v1/models; those of OpenAI stand for what is loaded.",
+    },
+    "prompt": OPTIONS["prompt"],
+    "temperature": OPTIONS["temperature"],
+    "stream": {"type": "boolean", "default": False},
+    "language": {"type": "string", "examples": ["en"], "description": "Of the recording."},
+    **{name: OPTIONS[name] for name in OWN},
+}
+_FORMAT: dict[str, Any] = {"type": "string", "enum": [*Format], "default": "json"}
+TRANSLATE = form(
+    _BOTH
+    | {
+        "response_format": _FORMAT
+        | {"enum": [one.value for one in Format if one is not Format.DIARIZED]}
+    },
+    "model",
+)
+INFER = form(
+    _BOTH
+    | {
+        "response_format": _FORMAT,
+        "translate": {"type": "boolean", "default": False, "description": "Into English."},
+    }
+)
+TRANSCRIBE = form(
+    _BOTH
+    | {
+        "response_format": _FORMAT,
+        "timestamp_granularities[]": {
+            "type": "array",
+            "items": {"type": "string", "enum": [*Granularity]},
+            "description": "With verbose_json; 'word' where the engine tells times of words.",
+        },
+        "chunking_strategy": {
+            "type": "string",
+            "enum": ["auto"],
+            "description": "Or a 'server_vad'; we cut by rules of our own in any case.",
+        },
+        "languages[]": texts("Languages that there may be."),
+        "keywords[]": texts("Words that may be said: hotwords."),
+        "include[]": texts("'logprobs' is refused: no engine tells them."),
+        "known_speaker_names[]": texts(f"Up to {MOST} names."),
+        "known_speaker_references[]": texts("2 to 10 s of each voice, as data URLs."),
+    },
+    "model",
+)

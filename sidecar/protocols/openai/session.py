@@ -1,0 +1,293 @@
+"""Life of one request: job, retry takeover, event stream.
+
+OpenAI's SDKs do that, from its beginning. So a job whose client hung up just then is kept for a
+moment, and the same request takes it over. A request with an `Idempotency-Key` needs no luck: its
+job is kept as those of `/v1/jobs` are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Protocol
+
+from fastapi import Request
+
+from sidecar.api.http import responses
+from sidecar.api.http.request_headers import digest
+from sidecar.api.http.responses import Fields, Saying, Unsaid
+from sidecar.audio.audio_source import AudioSource
+from sidecar.auth.identity import Identity
+from sidecar.cluster.front_queue import ClientTimeouts
+from sidecar.concurrency import Background
+from sidecar.errors import JobNotFound, SidecarError, TokenInvalid
+from sidecar.jobs.job_log import Behind
+from sidecar.jobs.job_record import JobRecord, advance
+from sidecar.jobs.job_runner import Job
+from sidecar.protocols.openai.messages import diarized_body, languages_of, segment_body, warnings_of
+from sidecar.protocols.openai.request import Format
+from sidecar.protocols.openai_common import error_body
+from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Transcript
+
+
+class Running(Protocol):
+    """A job that somebody follows."""
+
+    record: JobRecord
+
+    def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
+        """What is known of it, now and after changes, until it has ended; None each time that
+        nothing changed for so long."""
+        ...
+
+
+class Kept:
+    """One that can be asked for by its id, perhaps since an earlier request."""
+
+    def __init__(self, service: Service, caller: Identity, record: JobRecord) -> None:
+        self._service = service
+        self._caller = caller
+        self.record = record
+
+    async def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
+        """As those of a job that was just submitted."""
+        yield self.record
+        while not self.record.over:
+            owned = self._service.owned
+            with await owned.events(self._caller, self.record, self.record.seq) as events:
+                try:
+                    async with aclosing(events.batches(pause_s)) as batches:
+                        async for batch in batches:
+                            self.record = reduce(advance, batch, self.record)
+                            yield self.record if batch else None
+                except Behind:
+                    continue
+            if not self.record.over:  # it was forgotten
+                raise JobNotFound()
+
+
+GRACE_S = 30.0
+"""From a hang-up to the same request: half a second to eight until it is sent, and its upload."""
+USUAL_TIMEOUT_S = 600.0
+"""Of the SDKs, which name another in a header."""
+TIMEOUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
+RETRIES = "x-stainless-retry-count"
+USUAL_RETRIES = 2
+EARLY = 0.95
+"""A clock of another process may be a little ahead of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What an owner sent: fields, and a digest of all of it where that is needed later."""
+
+    owner: str
+    fields: Fields
+    digest: str = ""
+
+
+class Retries(Protocol):
+    """Jobs that wait for a request to be sent again."""
+
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
+        """What is sent, by a client that may send it again."""
+        ...
+
+    def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
+        """The client of a job timed out; nobody who comes back within `GRACE_S` ends it."""
+        ...
+
+    async def take(self, sent: Sent, source: AudioSource) -> Job | None:
+        """The job that the same request began, which has its recording: ``source`` is closed."""
+        ...
+
+
+@dataclass(slots=True)
+class _Left:
+    """A job whose client may come back; ``fd`` is its recording."""
+
+    owner: str
+    fields: Mapping[str, Any]
+    fd: int
+    job: Job
+    timer: asyncio.TimerHandle | None = None
+
+
+class OwnRetries:
+    """`Retries` of one service, which compares what is sent with the recordings that it has."""
+
+    def __init__(self) -> None:
+        self._left: list[_Left] = []
+
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
+        """As `Retries.sent`; what it is, is only told where one like it was left."""
+        return Sent(owner, fields)
+
+    def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
+        """As `Retries.leave`."""
+        try:
+            left = _Left(sent.owner, sent.fields, os.dup(job.source.fd), job)
+        except ValueError:  # it has just ended
+            if not job.ended:
+                cancel()
+            return
+
+        def give_up() -> None:
+            self._forget(left)
+            cancel()
+
+        left.timer = asyncio.get_running_loop().call_later(GRACE_S, give_up)
+        self._left.append(left)
+
+    async def take(self, sent: Sent, source: AudioSource) -> Job | None:
+        """As `Retries.take`."""
+        owner, fields = sent.owner, sent.fields
+        alike = [one for one in self._left if one.owner == owner and one.fields == fields]
+        if not alike:
+            return None
+        wanted = await asyncio.to_thread(digest, fields, source.fd)
+        for left in alike:
+            if left not in self._left:  # it was waited for long enough
+                continue
+            copy = os.dup(left.fd)
+            try:
+                found = await asyncio.to_thread(digest, fields, copy)
+            finally:
+                os.close(copy)
+            if found == wanted and left in self._left:
+                self._forget(left)
+                source.close()
+                return left.job
+        return None
+
+    def _forget(self, left: _Left) -> None:
+        if left.timer is not None:
+            left.timer.cancel()
+        self._left.remove(left)
+        os.close(left.fd)
+
+
+class SharedRetries:
+    """`Retries` where other services may be asked next, and have the same jobs."""
+
+    def __init__(self, timeouts: ClientTimeouts) -> None:
+        self._timeouts, self._leaving = timeouts, Background()
+
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
+        """As `Retries.sent`; the recording is in others' hands once there is a job."""
+        return Sent(owner, fields, await asyncio.to_thread(digest, fields, source.fd))
+
+    def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
+        """As `Retries.leave`; where no other can be told of it, it ends."""
+        leaving = self._timeouts.leave(job, sent.digest, GRACE_S)
+        self._leaving.spawn("leave a job", leaving)
+
+    async def take(self, sent: Sent, source: AudioSource) -> Job | None:
+        """As `Retries.take`."""
+        return await self._timeouts.take(sent.owner, sent.digest, source)
+
+
+def retries_of(request: Request) -> int | None:
+    """How often a request was sent before; None where its client is none that says so."""
+    said = request.headers.get(RETRIES, "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else None
+
+
+def timed_out(request: Request, waited_s: float) -> bool:
+    """Whether a client that hung up after so long did so because it took too long for it, and is
+    one that sends the request again."""
+    count = retries_of(request)
+    if count is None or count >= USUAL_RETRIES:
+        return False
+    said = next((value for name in TIMEOUTS if (value := request.headers.get(name))), "")
+    try:
+        timeout_s = float(said) if said else USUAL_TIMEOUT_S
+    except ValueError:
+        return False
+    return waited_s >= EARLY * timeout_s
+
+
+DONE = b"data: [DONE]\n\n"
+Noted = Callable[[JobRecord], Transcript]
+"""The transcript of a job that has ended, with what its client should know of it; raises why there
+is none."""
+
+
+async def frames(running: Running, fmt: Format, noted: Noted) -> AsyncGenerator[bytes, None]:
+    """What a client gets to read, with a comment where nothing comes for a while."""
+    told = Told(diarized=fmt is Format.DIARIZED)
+    try:
+        async with aclosing(running.watched(responses.KEEP_ALIVE_S)) as changes:
+            async for record in changes:
+                if record is None:
+                    yield responses.KEEP_ALIVE
+                    continue
+                for event in told.more(record):
+                    yield responses.frame(event)
+                if record.over:
+                    for event in told.end(noted(record)):
+                        yield responses.frame(event)
+    except SidecarError as error:
+        yield responses.frame(error_body(error))
+    yield DONE
+
+
+def farewell() -> bytes:
+    """What is said last to who has a token that counts no more."""
+    return responses.frame(error_body(TokenInvalid())) + DONE
+
+
+class Told:
+    """The events of one job. Pure."""
+
+    def __init__(self, *, diarized: bool) -> None:
+        self._unsaid, self._saying = Unsaid(), Saying()
+        self._diarized = diarized
+        self._segments: dict[str, dict[str, Any]] = {}
+
+    def more(self, record: JobRecord) -> Iterator[dict[str, Any]]:
+        """Of what is new in a job."""
+        for index, segment in self._unsaid.more(record):
+            if not segment.is_speech:
+                continue
+            number = sum(one.is_speech for one in record.segments[:index])
+            body = segment_body(number, segment)
+            named = {"segment_id": body["id"]} if self._diarized else {}
+            if delta := self._saying.add(segment.text):
+                yield {"type": "transcript.text.delta", "delta": delta, **named}
+            if self._diarized:
+                yield from self._segment(body)
+
+    def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
+        """What was revised, and the end.
+
+        Nothing is billed, so no tokens are; what was heard is in ``usage`` beside them.
+        """
+        done: dict[str, Any] = {
+            "type": "transcript.text.done",
+            "text": transcript.text,
+            "languages": languages_of(transcript),
+            "usage": {
+                "type": "tokens",
+                "input_tokens": 0,
+                "output_tokens": 0,
+                "total_tokens": 0,
+                "seconds": round(transcript.duration, 3),
+            },
+        }
+        if self._diarized:
+            done["segments"] = diarized_body(transcript)["segments"]
+            for body in done["segments"]:
+                yield from self._segment(body)
+        yield done | warnings_of(transcript)
+
+    def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """An event, unless that was said."""
+        if self._segments.get(body["id"]) != body:
+            self._segments[body["id"]] = body
+            yield body

@@ -1,0 +1,230 @@
+"""Model aliases, language names, speaker labels and errors shared by OpenAI protocols.
+
+The statuses are those of problems, but for a full house: 429, which is how those SDKs are told to
+come back. They would send anything from 500 on again by themselves, and 408, 409 and 429; so what
+would only fail once more says that it is not to be sent again.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from sidecar import errors
+from sidecar.api.http.responses import STATUS, headers_of, note, to_json
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
+from sidecar.interfaces.request_options import NAMES, parse_language
+
+ALIASES = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-4o-transcribe-diarize",
+)
+"""The models of OpenAI's that transcribe (`AudioModel` of its SDK)."""
+LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
+"""Those that transcribe live and nothing else (`AudioTranscription` of its SDK)."""
+DIARIZING = "gpt-4o-transcribe-diarize"
+"""The one that tells who speaks."""
+
+
+def names(spec: EngineSpec) -> dict[str, Precision]:
+    """Every name that counts, our own first, and the precision that it asks for."""
+    own = {spec.name: Precision.AUTO}
+    if len(spec.precisions) > 1:
+        own |= {f"{spec.name}:{precision}": precision for precision in spec.precisions}
+    return own | dict.fromkeys(ALIASES, Precision.AUTO)
+
+
+def precision_of(spec: EngineSpec, name: str) -> Precision:
+    """The precision that a model's name asks for.
+
+    Raises:
+        errors.FieldMissing: there is no name.
+        errors.ModelNotFound: it is none of ours.
+    """
+    if not name:
+        raise errors.FieldMissing(
+            "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
+        )
+    found = names(spec).get(name)
+    if found is None:
+        raise errors.ModelNotFound(
+            hint=f"What is loaded here is '{spec.name}'; GET /v1/models lists all its names."
+        )
+    return found
+
+
+def model_body(spec: EngineSpec, name: str, created: int) -> dict[str, Any]:
+    """A model as OpenAI has it; ``created`` (seconds since 1970) is when the service was started.
+
+    Raises:
+        errors.ModelNotFound: there is none of this name.
+    """
+    precision = precision_of(spec, name)
+    body = {"id": name, "object": "model", "created": created, "owned_by": "vibevoice-asr"}
+    return body | {
+        "engine": spec.name,
+        "precision": precision.value,
+        "alias_of": spec.name if name in ALIASES else None,
+    }
+
+
+REQUEST_ID = "x-request-id"
+_FULL = (errors.QueueFull, errors.UploadsFull)
+_TRIED_TWICE = (errors.EngineCrashed,)
+"""By us, already."""
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+_PARAMS: dict[type[errors.SidecarError], str] = {
+    errors.SoundInvalid: "audio",
+    errors.BadAudio: "file",
+    errors.FileMissing: "file",
+    errors.MultipleFiles: "file",
+    errors.UploadTooLarge: "file",
+    errors.ModelNotFound: "model",
+    errors.LanguageInvalid: "language",
+    errors.LanguageUnsupported: "language",
+    errors.PrecisionUnknown: "precision",
+    errors.LogprobsUnavailable: "include",
+    errors.WordsUnavailable: "timestamp_granularities",
+    errors.ItemUnknown: "item_id",
+    errors.CallUnknown: "item.call_id",
+    errors.ToolsUnavailable: "tools",
+    errors.VoiceUnknown: "voice",
+    errors.VoicesUnavailable: "known_speaker_references",
+}
+_NAMED = re.compile(r"'([a-z_.]+)(?:\[[a-z_]*\])?'")
+
+
+def say(error: errors.SidecarError) -> Response:
+    """The response that says ``error``; the log has its id."""
+    request_id = uuid.uuid4().hex
+    note(error, request_id)
+    return Response(
+        to_json(error_body(error)),
+        status_code=status_of(error),
+        media_type="application/json",
+        headers={
+            **headers_of(error),
+            REQUEST_ID: request_id,
+            "x-should-retry": "true" if again(error) else "false",
+        },
+    )
+
+
+def error_body(error: errors.SidecarError) -> dict[str, Any]:
+    """An error as OpenAI's clients read it, alone or in a stream."""
+    status = status_of(error)
+    usual = "server_error" if status >= 500 else "invalid_request_error"
+    return {
+        "error": {
+            "message": f"{error.detail} {error.hint}",
+            "type": _TYPES.get(status, usual),
+            "param": param_of(error),
+            "code": error.code,
+        }
+    }
+
+
+def status_of(error: errors.SidecarError) -> int:
+    """The status of an error on this wire."""
+    return 429 if isinstance(error, _FULL) else STATUS[error.kind]
+
+
+def again(error: errors.SidecarError) -> bool:
+    """Whether the same request may go well a little later."""
+    if isinstance(error, errors.UploadStalled):
+        return True
+    return error.retry_after is not None and not isinstance(error, _TRIED_TWICE)
+
+
+def param_of(error: errors.SidecarError) -> str | None:
+    """The parameter that is to blame; of a field its refusal has the name, in quotes."""
+    if isinstance(error, errors.FieldInvalid | errors.FieldMissing):
+        named = _NAMED.search(error.detail)
+        return named[1] if named else None
+    return next((name for kind, name in _PARAMS.items() if isinstance(error, kind)), None)
+
+
+def letters(speaker: int) -> str:
+    """The label of a speaker: A to Z, AA, AB, and so on."""
+    label = ""
+    number = speaker + 1
+    while number:
+        number, place = divmod(number - 1, 26)
+        label = chr(ord("A") + place) + label
+    return label
+
+
+UNKNOWN = "unknown"
+
+
+def code_of(tag: str) -> str | None:
+    """The code of a tag's language, None where nobody knows it."""
+    return None if tag == AUTO else tag.split("-")[0].lower()
+
+
+def name_of(tag: str) -> str:
+    """The name of a tag's language; its code where it has none."""
+    code = code_of(tag)
+    return UNKNOWN if code is None else NAMES.get(code, code)
+
+
+def tag_of(value: str) -> str:
+    """The tag that a client means, who may also send a name, as answers have it.
+
+    Raises:
+        errors.LanguageInvalid: it is neither.
+    """
+    codes = {name: code for code, name in NAMES.items()}
+    return codes.get(value.strip().lower()) or parse_language(value)
+
+
+def only(spec: EngineSpec, possible: Sequence[str]) -> str:
+    """The tag that an engine is told where a client names the languages that there may be: the one
+    that it knows, or that it find out by itself.
+
+    Raises:
+        errors.LanguageInvalid: one of them is no language.
+        errors.LanguageUnsupported: the engine knows none of them.
+    """
+    tags = list(dict.fromkeys(tag_of(one) for one in possible))
+    known = [tag for tag in tags if spec.speaks(tag)]
+    if tags and not known:
+        raise errors.LanguageUnsupported(
+            f"The engine '{spec.name}' knows none of these languages: {', '.join(tags)}."
+        )
+    return known[0] if len(known) == 1 else AUTO
+
+
+class Error(BaseModel):
+    """What was wrong, as OpenAI's clients read it."""
+
+    message: str = Field(examples=["The audio is empty (0 bytes). Check that …"])
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(examples=["file"])
+    code: str = Field(examples=["audio_empty"], description="One of docs/errors.md.")
+
+
+class ErrorBody(BaseModel):
+    """The body of an error."""
+
+    error: Error
+
+
+_ERROR = {"application/json": {"schema": ErrorBody.model_json_schema()}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "What was wrong with the request", "content": _ERROR},
+    "5XX": {"description": "What went wrong here", "content": _ERROR},
+}

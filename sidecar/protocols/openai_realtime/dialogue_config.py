@@ -1,0 +1,433 @@
+"""Configuration of a conversation: turn detection, tools. Pure.
+
+Only what is there changes. How somebody is heard is said as for a transcription.
+
+By a model that listens for the end of a thought there, by the words here:
+`conversation.end_of_turn` is what ``semantic_vad`` comes to, and a pause of so many milliseconds
+what ``server_vad`` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sidecar import errors
+from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
+from sidecar.conversation.conversation_events import Patience, TalkOptions
+from sidecar.conversation.llm.chat_completions import NO_TOOLS, Choice, Tool, Tools
+from sidecar.conversation.speech_input import LISTENS
+from sidecar.interfaces.engine_interface import EngineSpec, SayOptions
+from sidecar.interfaces.live_engine import Endpointing, LiveOptions
+from sidecar.interfaces.request_options import (
+    parse_choice,
+    parse_flag,
+    parse_number,
+    parse_whole,
+    parse_word,
+)
+from sidecar.protocols.openai_realtime.session_config import (
+    LONGEST_PADDING_MS,
+    LONGEST_SILENCE_MS,
+    TALKS,
+    USUAL_RATE,
+    Configuration,
+    Detection,
+    Eagerness,
+    Sound,
+    object_of,
+    threshold_of,
+    with_sound,
+    with_transcription,
+)
+
+AT = "session.audio.input.turn_detection"
+SHORTEST_SILENCE_MS = round(1000 * LISTENS.silence_s)
+"""Less than this is no pause to the ear."""
+_SCALE = {Eagerness.LOW: 2.0, Eagerness.HIGH: 0.7}
+"""Of the patience, for who is to be given more time, or less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """What ends a turn, and what then is done. ``answers``: it is answered at once;
+    ``interrupts``: who speaks over an answer ends it. The rest is for its ``kind`` alone."""
+
+    kind: Detection = Detection.SEMANTIC
+    eagerness: Eagerness = Eagerness.AUTO
+    threshold: float = 0.5
+    padding_ms: int = 300
+    silence_ms: int = 500
+    answers: bool = True
+    interrupts: bool = True
+
+    @property
+    def patience(self) -> Patience:
+        """How long a pause ends a turn."""
+        if self.kind is Detection.SEMANTIC:
+            return Patience(scale=_SCALE.get(self.eagerness, 1.0))
+        pause_s = self.silence_ms / 1000
+        return Patience(pause_s, pause_s, pause_s)
+
+    @property
+    def endpointing(self) -> Endpointing:
+        """What counts as speech."""
+        if self.kind is Detection.SEMANTIC:
+            return LISTENS
+        below = LISTENS.threshold - LISTENS.neg_threshold
+        return dataclasses.replace(
+            LISTENS,
+            threshold=self.threshold,
+            neg_threshold=max(0.0, self.threshold - below),
+            sure_threshold=max(LISTENS.sure_threshold, self.threshold),
+            pre_roll_s=self.padding_ms / 1000,
+        )
+
+    def view(self) -> dict[str, Any]:
+        """As clients read it."""
+        then = {"create_response": self.answers, "interrupt_response": self.interrupts}
+        if self.kind is Detection.SEMANTIC:
+            return {"type": self.kind.value, "eagerness": self.eagerness.value, **then}
+        return {
+            "type": self.kind.value,
+            "threshold": self.threshold,
+            "prefix_padding_ms": self.padding_ms,
+            "silence_duration_ms": self.silence_ms,
+            "idle_timeout_ms": None,
+            **then,
+        }
+
+
+def turned(before: Turning | None, given: object) -> Turning | None:
+    """What ends turns by what a client says, None where it does itself.
+
+    Raises:
+        errors.FieldInvalid: it means nothing.
+    """
+    if given is None:
+        return None
+    fields = object_of(AT, given)
+    known = before or Turning()
+    kind = parse_choice(f"{AT}.type", fields.get("type"), Detection.SERVER)
+    threshold = threshold_of(f"{AT}.threshold", fields)
+    return dataclasses.replace(
+        known,
+        kind=kind,
+        eagerness=parse_choice(f"{AT}.eagerness", fields.get("eagerness"), known.eagerness),
+        threshold=known.threshold if threshold is None else threshold,
+        padding_ms=_whole(fields, "prefix_padding_ms", LONGEST_PADDING_MS, known.padding_ms),
+        silence_ms=max(
+            SHORTEST_SILENCE_MS,
+            _whole(fields, "silence_duration_ms", LONGEST_SILENCE_MS, known.silence_ms),
+        ),
+        answers=_flag(fields, "create_response", known.answers),
+        interrupts=_flag(fields, "interrupt_response", known.interrupts),
+    )
+
+
+def options(before: TalkOptions, turning: Turning | None) -> TalkOptions:
+    """A conversation's manners by what ends its turns."""
+    return dataclasses.replace(
+        before,
+        patience=turning.patience if turning is not None else Patience(),
+        ends_turns=turning is not None,
+        answers=turning is not None and turning.answers,
+        interruptible=turning is not None and turning.interrupts,
+    )
+
+
+def _whole(fields: Mapping[str, Any], name: str, most: int, usual: int) -> int:
+    found = parse_whole(f"{AT}.{name}", fields.get(name), 0, most)
+    return usual if found is None else found
+
+
+def _flag(fields: Mapping[str, Any], name: str, usual: bool) -> bool:
+    given = fields.get(name)
+    return usual if given is None else parse_flag(f"{AT}.{name}", given, default=usual)
+
+
+MOST = 128
+LONGEST = 65_536
+"""Characters of all of them together, as JSON: a model reads them before each answer."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+FUNCTION = "function"
+HINT = "Tools are functions of the client's: type, name, description and parameters."
+
+
+def tools_of(given: Mapping[str, Any], at: str, before: Tools) -> Tools:
+    """The tools of a session or of one answer, ``at`` by its name; what is not said stays.
+
+    Raises:
+        errors.FieldInvalid: they mean nothing, or are others than functions.
+    """
+    after = before
+    if given.get("tools") is not None:
+        after = replace(after, all=_all(given["tools"], f"{at}.tools"))
+    if given.get("tool_choice") is not None:
+        after = _chosen(after, given["tool_choice"], f"{at}.tool_choice")
+    if after.named and after.named not in {tool.name for tool in after.all}:
+        if given.get("tool_choice") is None:  # what was to be called is gone
+            return replace(after, choice=Choice.AUTO, named="")
+        raise errors.FieldInvalid(f"'{at}.tool_choice' names no tool that is there.")
+    return after
+
+
+def tools_view(tools: Tools) -> list[dict[str, Any]]:
+    """As clients read them."""
+    return [
+        {
+            "type": FUNCTION,
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+        }
+        for tool in tools.all
+    ]
+
+
+def choice_view(tools: Tools) -> str | dict[str, Any]:
+    """Which of them are to be called, as clients read it."""
+    return {"type": FUNCTION, "name": tools.named} if tools.named else tools.choice.value
+
+
+def _all(given: object, at: str) -> tuple[Tool, ...]:
+    if not isinstance(given, list) or len(given) > MOST:
+        raise errors.FieldInvalid(f"'{at}' is no list of at most {MOST}.", hint=HINT)
+    if len(json.dumps(given)) > LONGEST:
+        raise errors.FieldInvalid(f"'{at}' has more than {LONGEST} characters.")
+    found = tuple(_one(object_of(at, tool), at) for tool in given)
+    if len({tool.name for tool in found}) < len(found):
+        raise errors.FieldInvalid(f"'{at}' has two of one name.")
+    return found
+
+
+def _one(given: Mapping[str, Any], at: str) -> Tool:
+    if given.get("type") != FUNCTION:
+        raise errors.FieldInvalid(f"'{at}' has one that is no function.", hint=HINT)
+    name = parse_word(f"{at}.name", given.get("name"))
+    if not _NAME.fullmatch(name):
+        raise errors.FieldInvalid(
+            f"'{at}' has one without a name.",
+            hint="Of 1 to 64 letters, digits, '_', '-' and '.'.",
+        )
+    parameters = given.get("parameters")
+    if parameters is not None:
+        parameters = object_of(f"{at}.parameters", parameters)
+    return Tool(name, parse_word(f"{at}.description", given.get("description")), parameters)
+
+
+def _chosen(tools: Tools, given: object, at: str) -> Tools:
+    match given:
+        case {"type": "function", "name": str(name)}:
+            return replace(tools, choice=Choice.AUTO, named=name)
+        case str(word) if word in tuple(Choice):
+            return replace(tools, choice=Choice(word), named="")
+    raise errors.FieldInvalid(
+        f"'{at}' has a value that is not possible.",
+        hint=f"Use one of: {', '.join(Choice)}, or a function by its name.",
+    )
+
+
+CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
+"""How models of OpenAI's begin that answer: they stand for whoever does so here."""
+VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
+    *("sage", "shimmer", "verse"),
+)
+"""Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
+has voices of its own."""
+USUAL_VOICE = "default"
+SLOWEST, FASTEST = 0.25, 1.5
+LONGEST_INSTRUCTIONS = 16_384
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them;
+    ``turning`` is None where it ends turns itself. ``transcribes``: the person's words are told.
+    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: whoever
+    speaks knows the names of voices, and nobody here does. ``sound`` goes out."""
+
+    model: str
+    instructions: str = ""
+    heard: Configuration = field(default_factory=Configuration)
+    transcribes: bool = True
+    turning: Turning | None = field(default_factory=Turning)
+    speaks: bool = True
+    any_voice: bool = False
+    aloud: bool = True
+    tools: Tools = NO_TOOLS
+    voice: str = USUAL_VOICE
+    speed: float = 1.0
+    sound: Sound = Sound.PCM
+
+    @property
+    def says(self) -> bool:
+        """Whether answers are spoken."""
+        return self.speaks and self.aloud
+
+    @property
+    def own_voice(self) -> str:
+        """The voice of the engine's that is wanted, '' for the usual one."""
+        usual = (USUAL_VOICE,) if self.any_voice else (USUAL_VOICE, *VOICES)
+        return "" if self.voice in usual else self.voice
+
+    def options(self, before: TalkOptions) -> TalkOptions:
+        """The conversation's, which has had others."""
+        changed = dataclasses.replace(
+            before, instructions=self.instructions, voiced=self.says, tools=self.tools
+        )
+        return options(changed, self.turning)
+
+    def hearing(self, before: LiveOptions) -> LiveOptions:
+        """How the person is heard."""
+        return dataclasses.replace(
+            before,
+            language=self.heard.language if self.heard.said_language else before.language,
+            prompt=self.heard.prompt,
+            endpointing=(self.turning or Turning()).endpointing,
+        )
+
+    def manner(self, usual: SayOptions) -> SayOptions:
+        """How answers are spoken."""
+        rate = USUAL_RATE if self.sound is Sound.PCM else TELEPHONE_RATE
+        voice = self.own_voice or usual.voice
+        return dataclasses.replace(usual, voice=voice, speed=self.speed, rate=rate)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What answers are."""
+        return ["audio" if self.says else "text"]
+
+    @property
+    def output_view(self) -> dict[str, Any]:
+        """How answers sound."""
+        sound: dict[str, Any] = {"type": self.sound.value}
+        if self.sound is Sound.PCM:
+            sound["rate"] = USUAL_RATE
+        return {"format": sound, "voice": self.voice}
+
+    def view(self, number: str, expires_at: int) -> dict[str, Any]:
+        """The session as clients read it; ``expires_at`` in seconds since 1970."""
+        return {
+            "type": TALKS,
+            "object": "realtime.session",
+            "id": number,
+            "model": self.model,
+            "output_modalities": self.modalities,
+            "instructions": self.instructions,
+            "tools": tools_view(self.tools),
+            "tool_choice": choice_view(self.tools),
+            "max_output_tokens": "inf",
+            "tracing": None,
+            "truncation": "auto",
+            "prompt": None,
+            "expires_at": expires_at,
+            "audio": {
+                "input": {
+                    "format": self.heard.format_view,
+                    "transcription": self.heard.transcription_view if self.transcribes else None,
+                    "noise_reduction": None,
+                    "turn_detection": None if self.turning is None else self.turning.view(),
+                },
+                "output": {**self.output_view, "speed": self.speed},
+            },
+            "include": None,
+        }
+
+
+def stands_for_any(model: str) -> bool:
+    """Whether that is a name for whoever answers here."""
+    return model.startswith(CONVERSING)
+
+
+def updated(before: Manners, session: object, spec: EngineSpec) -> Manners:
+    """What a client's ``session`` makes of them; whether there is such a voice is not known here.
+
+    Raises:
+        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+    """
+    given = object_of("session", session)
+    if given.get("type", TALKS) != TALKS:
+        raise errors.FieldInvalid(
+            f"'session.type' is not '{TALKS}'.",
+            hint="A conversation stays one; transcriptions have an address of their own.",
+        )
+    after = dataclasses.replace(
+        before,
+        instructions=instructions_of(given, "session.instructions", before.instructions),
+        aloud=aloud_of(given, "session.output_modalities", before.aloud),
+        tools=tools_of(given, "session", before.tools),
+    )
+    audio = object_of("session.audio", given.get("audio") or {})
+    after = _heard(after, object_of("session.audio.input", audio.get("input") or {}), spec)
+    return _sounding(after, object_of("session.audio.output", audio.get("output") or {}))
+
+
+def instructions_of(given: Mapping[str, Any], name: str, usual: str) -> str:
+    """What the model is told before all else.
+
+    Raises:
+        errors.FieldInvalid: it is no text, or too long a one.
+    """
+    if "instructions" not in given:
+        return usual
+    found = parse_word(name, given["instructions"])
+    if len(found) > LONGEST_INSTRUCTIONS:
+        raise errors.FieldInvalid(f"'{name}' has more than {LONGEST_INSTRUCTIONS} characters.")
+    return found
+
+
+def aloud_of(given: Mapping[str, Any], name: str, usual: bool) -> bool:
+    """Whether answers are to be spoken.
+
+    Raises:
+        errors.FieldInvalid: neither that nor the contrary is meant.
+    """
+    wanted = given.get("output_modalities")
+    if wanted is None:
+        return usual
+    if wanted in (["audio"], ["text"]):
+        return bool(wanted == ["audio"])
+    raise errors.FieldInvalid(
+        f"'{name}' has a value that is not possible.", hint='Use ["audio"] or ["text"].'
+    )
+
+
+def _heard(before: Manners, given: Mapping[str, Any], spec: EngineSpec) -> Manners:
+    heard = before.heard
+    after = before
+    if (sound := given.get("format")) is not None:
+        heard = with_sound(heard, object_of("session.audio.input.format", sound))
+    if "transcription" in given:
+        wish = given["transcription"]
+        after = dataclasses.replace(after, transcribes=wish is not None)
+        if wish is not None:
+            fields = object_of("session.audio.input.transcription", wish)
+            heard = with_transcription(heard, fields, spec)
+    if "turn_detection" in given:
+        turning = turned(after.turning, given["turn_detection"])
+        after = dataclasses.replace(after, turning=turning)
+    return dataclasses.replace(after, heard=heard)
+
+
+def _sounding(before: Manners, given: Mapping[str, Any]) -> Manners:
+    at = "session.audio.output"
+    after = before
+    if (sound := given.get("format")) is not None:
+        wanted = with_sound(Configuration(), object_of(f"{at}.format", sound))
+        if wanted.sound is Sound.PCM and wanted.rate != USUAL_RATE:
+            raise errors.FieldInvalid(f"'{at}.format.rate' is not {USUAL_RATE}.")
+        after = dataclasses.replace(after, sound=wanted.sound)
+    voice = given.get("voice")
+    if isinstance(voice, Mapping):
+        voice = voice.get("id")
+    if name := parse_word(f"{at}.voice", voice).strip():
+        after = dataclasses.replace(after, voice=name)
+    speed = parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
+    return after if speed is None else dataclasses.replace(after, speed=speed)

@@ -1,0 +1,375 @@
+"""Server events and conversation items. Pure.
+
+Those of who speaks are told as in a transcription (`realtime.vocabulary`).
+
+Times are milliseconds where a name ends in ``_ms``, and else seconds, on the session's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sidecar import errors
+from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.output_queue import Ending
+from sidecar.protocols.openai_common import error_body, letters
+from sidecar.transcripts.transcript import Segment
+
+Said: TypeAlias = dict[str, Any]
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+def session_event(name: str, view: Said) -> Said:
+    """How a session is heard now; ``name``: ``session.created`` and the like."""
+    return {"type": name, "session": view}
+
+
+def speech_started(item: str, at: float) -> Said:
+    """Somebody begins to speak."""
+    return {
+        "type": "input_audio_buffer.speech_started",
+        "audio_start_ms": round(at * 1000),
+        "item_id": item,
+    }
+
+
+def speech_stopped(item: str, at: float) -> Said:
+    """Nobody speaks any more."""
+    return {
+        "type": "input_audio_buffer.speech_stopped",
+        "audio_end_ms": round(at * 1000),
+        "item_id": item,
+    }
+
+
+def committed(item: str, before: str | None) -> Said:
+    """A turn has its end."""
+    return {
+        "type": "input_audio_buffer.committed",
+        "previous_item_id": before,
+        "item_id": item,
+    }
+
+
+def cleared() -> Said:
+    """What came since the last turn is forgotten."""
+    return {"type": "input_audio_buffer.cleared"}
+
+
+def transcription_item_event(name: str, item: str, before: str | None) -> Said:
+    """A turn as part of a conversation; ``name``: ``conversation.item.added`` and the like."""
+    return {
+        "type": name,
+        "previous_item_id": before,
+        "item": {
+            "id": item,
+            "object": "realtime.item",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_audio", "transcript": None}],
+        },
+    }
+
+
+def delta(item: str, text: str) -> Said:
+    """More words of a turn; none of them is taken back."""
+    return {
+        "type": f"{_TRANSCRIPTION}.delta",
+        "item_id": item,
+        "content_index": 0,
+        "delta": text,
+    }
+
+
+def completed(item: str, text: str, seconds: float, languages: Sequence[str]) -> Said:
+    """All of a turn."""
+    return {
+        "type": f"{_TRANSCRIPTION}.completed",
+        "item_id": item,
+        "content_index": 0,
+        "transcript": text,
+        "languages": [{"code": code} for code in languages],
+        "usage": {"type": "duration", "seconds": round(seconds, 3)},
+    }
+
+
+def segment_event(
+    item: str, number: str, segment: Segment, speaker: int, name: str | None = None
+) -> Said:
+    """A stretch of one speaker's; who of the people known that is stands for the letter."""
+    return {
+        "type": f"{_TRANSCRIPTION}.segment",
+        "item_id": item,
+        "content_index": 0,
+        "id": number,
+        "text": segment.text,
+        "speaker": name or letters(speaker),
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+    }
+
+
+def failed(item: str, error: errors.SidecarError) -> Said:
+    """Nobody knows what was said in a turn."""
+    return {
+        "type": f"{_TRANSCRIPTION}.failed",
+        "item_id": item,
+        "content_index": 0,
+        "error": _body(error),
+    }
+
+
+def error_event(error: errors.SidecarError, event_id: str | None = None) -> Said:
+    """What went wrong, with which event of the client's."""
+    return {"type": "error", "error": {**_body(error), "event_id": event_id}}
+
+
+def _body(error: errors.SidecarError) -> dict[str, Any]:
+    """As in an answer; what its header Retry-After would say is in the message, for OpenAI's
+    events have no field for it."""
+    body: dict[str, Any] = error_body(error)["error"]
+    if error.retry_after is not None:
+        body["message"] += f" Retry after {error.retry_after} s."
+    return body
+
+
+EventBody = dict[str, Any]
+"""An event, without its number, or a part of one."""
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """One of them: what ``role`` said, aloud or not. ``entry`` is its number in the history and
+    ``turn`` that of a reply, 0 where there is none; of a reply ``sent_s`` seconds of sound are with
+    the client. ``status`` is as clients read it, ``index`` its place in its answer.
+
+    With a ``call`` it is that call of the tool ``name``, and ``text`` its arguments; or what came
+    of it, where it ``returned``.
+    """
+
+    id: str
+    role: Role
+    aloud: bool = False
+    text: str = ""
+    status: str = "completed"
+    entry: int = 0
+    turn: int = 0
+    sent_s: float = 0.0
+    index: int = 0
+    call: str = ""
+    name: str = ""
+    returned: bool = False
+
+    @property
+    def content(self) -> EventBody:
+        """What it says."""
+        way = "output" if self.role is Role.ASSISTANT else "input"
+        if self.aloud:
+            unknown = None if self.role is Role.USER else ""
+            return {"type": f"{way}_audio", "transcript": self.text or unknown}
+        return {"type": f"{way}_text", "text": self.text}
+
+    def view(self, *, empty: bool = False) -> EventBody:
+        """As clients read it; ``empty``: before there is anything in it."""
+        known = {"id": self.id, "object": "realtime.item", "status": self.status}
+        if self.returned:
+            return known | {
+                "type": "function_call_output",
+                "call_id": self.call,
+                "output": self.text,
+            }
+        if self.call:
+            return known | {
+                "type": "function_call",
+                "call_id": self.call,
+                "name": self.name,
+                "arguments": "" if empty else self.text,
+            }
+        content = [] if empty else [self.content]
+        return known | {"type": "message", "role": self.role.value, "content": content}
+
+
+class Items:
+    """Those of one conversation; ``prefix`` begins the ids that the service gives. Of more than
+    ``most`` the oldest are let go of."""
+
+    def __init__(self, prefix: str, most: int) -> None:
+        self._prefix, self._most = prefix, most
+        self._count = 0
+        self._all: dict[str, Item] = {}
+        self.last: str | None = None
+        """The id of the newest."""
+
+    def new_id(self) -> str:
+        """One that was not given yet."""
+        self._count += 1
+        return f"item_{self._prefix}_{self._count}"
+
+    def add(self, item: Item) -> str | None:
+        """One more, behind all; the id of the one before it."""
+        before, self.last = self.last, item.id
+        self._all[item.id] = item
+        if len(self._all) > self._most:
+            del self._all[next(iter(self._all))]
+        return before
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
+    def find(self, name: str) -> Item:
+        """The one of that id.
+
+        Raises:
+            errors.ItemUnknown: there is none.
+        """
+        if name not in self._all:
+            raise errors.ItemUnknown(f"The conversation has no item '{name}'.")
+        return self._all[name]
+
+    def reply(self, turn: int) -> Item | None:
+        """What was said in that turn."""
+        return next((item for item in self._all.values() if item.turn == turn), None)
+
+    def drop(self, item: Item) -> None:
+        """It is no part any more."""
+        self._all.pop(item.id, None)
+        if self.last == item.id:
+            self.last = next(reversed(self._all), None)
+
+
+STATUSES = {
+    Ending.COMPLETED: "completed",
+    Ending.INTERRUPTED: "cancelled",
+    Ending.CANCELLED: "cancelled",
+    Ending.LIMITED: "incomplete",
+    Ending.FAILED: "failed",
+}
+_REASONS = {
+    Ending.INTERRUPTED: "turn_detected",
+    Ending.CANCELLED: "client_cancelled",
+    Ending.LIMITED: "max_output_tokens",
+}
+
+
+def began(conversation: str) -> EventBody:
+    """There is a conversation."""
+    body = {"id": conversation, "object": "realtime.conversation"}
+    return {"type": "conversation.created", "conversation": body}
+
+
+def dialogue_item_event(
+    what: str, item: Item, before: str | None, *, empty: bool = False
+) -> EventBody:
+    """An item is ``added`` to the conversation, or ``done``."""
+    view = item.view(empty=empty)
+    return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}
+
+
+def retrieved(item: Item) -> EventBody:
+    """How an item stands there."""
+    return {"type": "conversation.item.retrieved", "item": item.view()}
+
+
+def deleted(item: Item) -> EventBody:
+    """It stands there no more."""
+    return {"type": "conversation.item.deleted", "item_id": item.id}
+
+
+def truncated(item: Item, seconds: float) -> EventBody:
+    """Of an answer so much was heard."""
+    return {
+        "type": "conversation.item.truncated",
+        "item_id": item.id,
+        "content_index": 0,
+        "audio_end_ms": round(seconds * 1000),
+    }
+
+
+def output_cleared(response: str) -> EventBody:
+    """What the client has of that answer's sound is not to be played."""
+    return {"type": "output_audio_buffer.cleared", "response_id": response}
+
+
+def response_event(what: str, view: EventBody) -> EventBody:
+    """An answer is ``created``, or ``done``."""
+    return {"type": f"response.{what}", "response": view}
+
+
+def details(ending: Ending, error: errors.SidecarError | None) -> EventBody:
+    """Why an answer ended, in the words of its status."""
+    found: EventBody = {"type": STATUSES[ending]}
+    if ending in _REASONS:
+        found["reason"] = _REASONS[ending]
+    if ending is Ending.FAILED and error is not None:
+        body = error_body(error)["error"]
+        found["error"] = {name: body[name] for name in ("type", "code", "message")}
+    return found
+
+
+def output_item(what: str, response: str, item: Item, *, empty: bool = False) -> EventBody:
+    """An item of an answer, ``added`` or ``done``."""
+    return {
+        "type": f"response.output_item.{what}",
+        "response_id": response,
+        "output_index": item.index,
+        "item": item.view(empty=empty),
+    }
+
+
+def part_event(what: str, response: str, item: Item, text: str) -> EventBody:
+    """What the item says: a part that is ``added``, or ``done``."""
+    part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
+    return {"type": f"response.content_part.{what}", **_at(response, item), "part": part}
+
+
+def words_delta(response: str, item: Item, text: str) -> EventBody:
+    """More words of an answer."""
+    return {"type": f"{_words(item)}.delta", **_at(response, item), "delta": text}
+
+
+def words_done(response: str, item: Item, text: str) -> EventBody:
+    """All its words."""
+    name = "transcript" if item.aloud else "text"
+    return {"type": f"{_words(item)}.done", **_at(response, item), name: text}
+
+
+def sound_delta(response: str, item: Item, base64: str) -> EventBody:
+    """More sound of it."""
+    return {"type": "response.output_audio.delta", **_at(response, item), "delta": base64}
+
+
+def sound_done(response: str, item: Item) -> EventBody:
+    """That was all its sound."""
+    return {"type": "response.output_audio.done", **_at(response, item)}
+
+
+def arguments_delta(response: str, item: Item, text: str) -> EventBody:
+    """More of a call's arguments."""
+    name = "response.function_call_arguments.delta"
+    return {"type": name, **_of(response, item), "call_id": item.call, "delta": text}
+
+
+def arguments_done(response: str, item: Item) -> EventBody:
+    """All of them."""
+    return {
+        "type": "response.function_call_arguments.done",
+        **_of(response, item),
+        "call_id": item.call,
+        "name": item.name,
+        "arguments": item.text,
+    }
+
+
+def _words(item: Item) -> str:
+    return f"response.output_{'audio_transcript' if item.aloud else 'text'}"
+
+
+def _of(response: str, item: Item) -> EventBody:
+    return {"response_id": response, "item_id": item.id, "output_index": item.index}
+
+
+def _at(response: str, item: Item) -> EventBody:
+    return {**_of(response, item), "content_index": 0}

@@ -1,0 +1,178 @@
+"""Schemas, text fragments and errors of the vvv server.
+
+As far as it has any texts; the rest of a problem is beside them.
+
+In fragments that follow each other with nothing in between.
+
+What was sent stays sent, so each segment goes out once, as soon as it is closed. What is revised
+after that (who said it; a stretch that is heard again after a crash) is not told on this wire.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from sidecar import errors
+from sidecar.api.http.responses import Unsaid, headers_of, problem_body, to_json
+from sidecar.api.http.schemas import Problem
+from sidecar.jobs.job_record import JobRecord
+from sidecar.transcripts.transcript import Segment
+
+
+class JobInfo(BaseModel):
+    """One of your jobs."""
+
+    job_id: str = Field(examples=["9f0c3a5e8d1b4c7f9f0c3a5e8d1b4c7f"])
+    status: Literal["queued", "processing", "streaming", "completed", "failed"]
+    position: int | None = Field(description="1 for the next; null once it runs.")
+    estimated_wait_seconds: float | None
+
+
+class QueueStatus(BaseModel):
+    """Your jobs, and how many wait in all."""
+
+    your_jobs: list[JobInfo]
+    total_queued: int
+
+
+class MissingPart(BaseModel):
+    """A problem whose detail is a list: the part 'audio' is missing."""
+
+    detail: list[dict[str, Any]]
+    code: str = Field(examples=["file_missing"])
+    hint: str
+
+
+_EITHER = {
+    "application/json": {"schema": MissingPart.model_json_schema()},
+    "application/problem+json": {"schema": Problem.model_json_schema()},
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "What was wrong with the request", "content": _EITHER},
+    "5XX": {"description": "What went wrong here", "content": _EITHER},
+}
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "queue, then fragments of the answer without a name, then done or error",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    **ERRORS,
+}
+
+_HOTWORDS = {"type": "string", "description": "Names and terms that may be said, with commas."}
+SUBMIT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio"],
+                    "properties": {
+                        "audio": {"type": "string", "format": "binary"},
+                        "hotwords": _HOTWORDS,
+                    },
+                }
+            }
+        },
+    },
+    "parameters": [
+        {
+            "name": "hotwords",
+            "in": "query",
+            "required": False,
+            "schema": _HOTWORDS,
+            "description": "The same, for those who do not send it in the form.",
+        }
+    ],
+}
+
+
+def segment_text(segment: Segment) -> str:
+    """One segment as the model writes it; what nobody says has no speaker."""
+    body: dict[str, object] = {"Start": round(segment.start, 2), "End": round(segment.end, 2)}
+    if segment.is_speech:
+        body["Speaker"] = segment.speaker or 0
+    body["Content"] = segment.text
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class Fragments:
+    """What is still to be said of one job."""
+
+    def __init__(self) -> None:
+        self._unsaid = Unsaid()
+        self._begun = False
+
+    def more(self, job: JobRecord) -> Iterator[str]:
+        """A fragment for each segment that is new in a job, and one for the end of the list."""
+        for _, segment in self._unsaid.more(job):
+            yield ("," if self._begun else "[") + segment_text(segment)
+            self._begun = True
+        if job.transcript is not None:
+            yield "]" if self._begun else "[]"
+
+
+EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
+
+TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
+_MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
+"""As the framework of the original says it."""
+_SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
+    errors.AudioEmpty: (400, "Empty audio file"),
+    errors.UploadTooLarge: (413, "Audio file too large"),
+    errors.QueueFull: (503, "Queue is full"),
+    errors.UploadsFull: (503, "Queue is full"),
+    errors.FileMissing: (422, _MISSING),
+    errors.ContentTypeUnsupported: (422, _MISSING),
+    errors.TokenMissing: (401, "Not authenticated"),
+    errors.TokenInvalid: (401, TOKEN_INVALID),
+}
+_UNREADABLE = (
+    errors.AudioFormatUnsupported,
+    errors.AudioUndecodable,
+    errors.AudioDecodeTimeout,
+)
+
+
+class FileNameUnsupported(errors.AudioFormatUnsupported):
+    """The name of the file says nothing of its type, or another type than any of these."""
+
+
+def say(error: errors.SidecarError) -> Response:
+    """The response that says ``error``."""
+    body = problem_body(error)
+    status, detail = _SAID.get(type(error), (body["status"], error.detail))
+    if isinstance(error, FileNameUnsupported):
+        status = 400
+    elif isinstance(error, _UNREADABLE):
+        status, detail = 422, f"Cannot read audio: {error.detail}"
+    body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return Response(
+        to_json(body),
+        status_code=status,
+        # a problem's detail is text; a list is the framework's of the original
+        media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
+        headers=headers_of(error),
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse a file whose name the original would: it goes by the extension. What is in it is found
+    out by looking, here as everywhere.
+
+    Raises:
+        FileNameUnsupported: it has no name, or one without an extension that is known.
+    """
+    if not name:
+        raise FileNameUnsupported("The audio file has no filename.")
+    if name.rpartition(".")[2].lower() not in EXTENSIONS or "." not in name:
+        known = ", ".join(f".{each}" for each in EXTENSIONS)
+        raise FileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")

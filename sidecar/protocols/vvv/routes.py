@@ -1,0 +1,198 @@
+"""Routes of /v1/transcribe and /v1/queue/status.
+
+Its /health is everybody's. A client that hangs up takes its job with it.
+
+Nothing of what was said is kept for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import errors
+from sidecar.api.http import responses
+from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.responses import json_response, media_type
+from sidecar.api.http.upload import read_form
+from sidecar.auth.identity import Identity
+from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import Turn
+from sidecar.protocols.vvv import messages
+from sidecar.protocols.vvv.messages import TOKEN_INVALID, Fragments, check_name
+from sidecar.service.facade import Service
+
+LISTED_S = 30.0
+"""As the original lists them."""
+
+
+def status_of(job: JobRecord) -> str:
+    """A job's state in this wire's words."""
+    match job.state:
+        case JobState.QUEUED:
+            return "queued"
+        case JobState.RUNNING:
+            return "streaming" if job.segments else "processing"
+        case JobState.DONE:
+            return "completed"
+    return "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A job that has ended."""
+
+    id: str
+    owner: str
+    status: str
+    until: float
+
+
+class Recent:
+    """Those that have ended, in that order."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._jobs: dict[str, Over] = {}
+
+    def over(self, job: Job) -> None:
+        """Note a job that has ended, or that its client has left, which ends it."""
+        self._forget_old()
+        until = self._now() + LISTED_S
+        status = status_of(job.record) if job.ended else "failed"
+        self._jobs[job.id] = Over(job.id, job.record.owner, status, until)
+
+    def of(self, owner: str) -> Iterator[Over]:
+        """Those of one owner."""
+        self._forget_old()
+        return (job for job in self._jobs.values() if job.owner == owner)
+
+    def _forget_old(self) -> None:
+        now = self._now()
+        self._jobs = {name: job for name, job in self._jobs.items() if job.until > now}
+
+
+TRANSCRIBE = "/v1/transcribe"
+STATUS = "/v1/queue/status"
+PATHS = (TRANSCRIBE, STATUS)
+LOOK_S = 5.0
+"""How often who waits is told of a new position, or at least that somebody is there."""
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    recent = Recent()
+
+    @router.post(
+        TRANSCRIBE,
+        summary="Who said what and when, as it is decoded (the vvv queue's wire)",
+        response_class=Response,
+        responses=messages.STREAM,
+        openapi_extra=messages.SUBMIT,
+    )
+    async def transcribe(request: Request) -> Response:
+        caller = caller_of(request)
+        job = await _submitted(request, service, caller)
+
+        def closed() -> None:
+            service.owned.hang_up(caller, job.record)
+            recent.over(job)
+
+        try:
+            told = await _place(service, caller, job)
+        except BaseException:  # nobody follows it yet
+            closed()
+            raise
+        farewell = responses.frame({"error": TOKEN_INVALID}, "error")
+        return responses.EventStream(frames(service, caller, job, told), closed, farewell)
+
+    @router.get(
+        STATUS,
+        summary="Your jobs, and how many wait (the vvv queue's wire)",
+        response_model=messages.QueueStatus,
+        responses=messages.ERRORS,
+    )
+    async def status(request: Request) -> Response:
+        caller = caller_of(request)
+        on_their_way = await service.owned.on_their_way(caller)
+        turns = await service.owned.turns(caller, on_their_way)
+        ended = {job.id: job for job in recent.of(caller.owner)}
+        going = [job for job in on_their_way if job.id not in ended]
+        listed: list[JobRecord | Over] = [*ended.values(), *going]
+        bodies = [job_info(job, turns.get(job.id)) for job in listed]
+        waiting = (await service.looked()).jobs_waiting
+        return json_response({"your_jobs": bodies, "total_queued": waiting})
+
+    return router
+
+
+def job_info(job: JobRecord | Over, turn: Turn | None) -> dict[str, Any]:
+    """Return a line of the status."""
+    return {
+        "job_id": job.id,
+        "status": job.status if isinstance(job, Over) else status_of(job),
+        "position": turn and turn.position + 1,
+        "estimated_wait_seconds": turn and round(float(turn.wait_s), 1),
+    }
+
+
+async def frames(
+    service: Service, caller: Identity, job: Job, told: dict[str, Any] | None
+) -> AsyncGenerator[bytes, None]:
+    """What a client gets to read of its job, after its place if it waits. One that reads slowly is
+    behind by no more than what is in the job's record, and nobody waits for it."""
+    fragments = Fragments()
+    if told is not None:
+        yield responses.frame(told, "queue")
+    async with aclosing(job.watched(LOOK_S)) as changes:
+        async for change in changes:
+            place = await _place(service, caller, job)
+            if place is not None and told is not None and place["position"] != told["position"]:
+                told = place
+                yield responses.frame(place, "queue")
+            elif change is None:
+                yield responses.KEEP_ALIVE
+            else:
+                for text in fragments.more(change):
+                    yield responses.frame({"text": text})
+    if job.state is JobState.DONE:
+        yield responses.frame({"job_id": job.id}, "done")
+    else:
+        assert job.error is not None
+        yield responses.frame({"error": job.error.detail}, "error")
+
+
+async def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
+    """Return how many jobs go first; None if it does not wait."""
+    turn = await service.owned.turn(caller, job.record)
+    if turn is None:
+        return None
+    info = job_info(job.record, turn)
+    del info["status"]
+    return info
+
+
+async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
+    """The job of a form with a recording."""
+    with await service.submissions.place(caller) as place:
+        if media_type(request) != "multipart/form-data":
+            raise errors.ContentTypeUnsupported()
+        upload = await read_form(request, service)
+        try:
+            if upload.part != "audio":
+                raise errors.FileMissing()
+            check_name(upload.file_name)
+            in_query = request.query_params.get("hotwords", "")
+            hotwords = upload.fields.get("hotwords", "").strip() or in_query
+            options = service.options({"hotwords": hotwords})
+        except BaseException:
+            upload.source.close()
+            raise
+        return await service.submissions.submit(caller, upload.source, options, place, kept=False)

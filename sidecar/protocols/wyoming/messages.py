@@ -1,0 +1,331 @@
+"""Messages: frames, requests, answers.
+
+Nothing is believed of a length: who reads decides how much of it is taken, and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar import __version__, errors
+from sidecar.api.http import request_headers
+from sidecar.api.http.responses import Saying, Unsaid
+from sidecar.audio.audio_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.request_options import NAMES
+from sidecar.jobs.job_record import JobRecord
+from sidecar.transcripts.transcript import Transcript
+
+LONGEST_LINE = 64 << 10
+LARGEST_DATA = 64 << 10
+"""Bytes of JSON, in the line and behind it."""
+LARGEST_LENGTH = 1 << 53
+HINT = "docs/wyoming.md says which events there are, and what is in them."
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; its payload, ``payload`` bytes, is still to be read."""
+
+    type: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    payload: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the line of an event says; ``more`` bytes of data come behind it."""
+
+    event: Event
+    more: int
+
+    def whole(self, more: bytes) -> Event:
+        """The event, with what came behind its line.
+
+        Raises:
+            errors.MessageInvalid: that is no object.
+        """
+        if not more:
+            return self.event
+        data = {**self.event.data, **_object(more, "'data' behind it")}
+        return Event(self.event.type, data, self.event.payload)
+
+
+def head_of(line: bytes) -> Head:
+    """What a line says.
+
+    Raises:
+        errors.MessageInvalid: it is none of an event.
+        errors.MessageTooBig: it announces more data than an event has.
+    """
+    said = _object(line, "line")
+    kind, data = said.get("type"), said.get("data")
+    if not isinstance(kind, str) or not isinstance(data, dict | None):
+        raise errors.MessageInvalid("An event has a 'type', and 'data' is an object.", hint=HINT)
+    more, payload = (_length(said, f"{name}_length") for name in ("data", "payload"))
+    if more > LARGEST_DATA:
+        raise errors.MessageTooBig(f"'data_length' is beyond {LARGEST_DATA}.", hint=HINT)
+    return Head(Event(kind, data or {}, payload), more)
+
+
+def frame(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
+    """An event as it goes out: all of it in its line."""
+    return json.dumps({"type": kind, "data": dict(data or {})}).encode() + b"\n"
+
+
+def refusal(error: errors.SidecarError) -> bytes:
+    """An error, and what to do about it."""
+    return frame("error", {"text": f"{error.detail} {error.hint}", "code": error.code})
+
+
+def _object(text: bytes, what: str) -> dict[str, Any]:
+    try:
+        said = request_headers.read(text)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise errors.MessageInvalid(f"The {what} of an event is no JSON object.", hint=HINT)
+    return said
+
+
+def _length(said: Mapping[str, Any], name: str) -> int:
+    value = said.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_LENGTH:
+        raise errors.MessageInvalid(f"'{name}' is no number of bytes.", hint=HINT)
+    return value
+
+
+US = {"name": "vibevoice-asr", "url": ""}
+MAKERS = {
+    "moonshine": {"name": "Moonshine AI", "url": "https://github.com/moonshine-ai/moonshine"},
+    "vibevoice": {"name": "Microsoft", "url": "https://github.com/microsoft/VibeVoice"},
+    "whisper": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
+}
+"""Whose models engines run; of others it is not known here."""
+
+
+def info(spec: EngineSpec) -> dict[str, Any]:
+    """Who is here: one program with the model that is loaded. Of an engine that takes any language
+    all are named that have one, since clients choose among those that are named."""
+    model = _artifact(spec.name, spec.title, MAKERS.get(spec.name, US))
+    program = _artifact("vibevoice-asr", "Speech to text", US) | {
+        "models": [model | {"languages": list(spec.languages or NAMES), "version": None}],
+        "supports_transcript_streaming": True,
+    }
+    others = ("tts", "handle", "intent", "wake", "mic", "snd")
+    return {"asr": [program], **{name: [] for name in others}}
+
+
+class Told:
+    """The events of one job: `transcript-start`, a `transcript-chunk` for each segment, and at the
+    end all of it in a `transcript`, which counts."""
+
+    def __init__(self) -> None:
+        self._unsaid, self._saying = Unsaid(), Saying()
+        self._begun = False
+
+    def more(self, record: JobRecord) -> Iterator[bytes]:
+        """Of what is new in a job."""
+        for _, segment in self._unsaid.more(record):
+            if segment.is_speech and (text := self._saying.add(segment.text)):
+                yield from self._begin()
+                yield frame("transcript-chunk", {"text": text})
+
+    def end(self, transcript: Transcript) -> Iterator[bytes]:
+        """The whole of it."""
+        yield from self._begin()
+        language = transcript.language
+        known = {} if language in (None, AUTO) else {"language": language}
+        yield frame("transcript", {"text": transcript.text, **known})
+        yield frame("transcript-stop")
+
+    def _begin(self) -> Iterator[bytes]:
+        if not self._begun:
+            self._begun = True
+            yield frame("transcript-start")
+
+
+def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": description,
+        "version": __version__,
+        "installed": True,
+        "attribution": maker,
+    }
+
+
+RATES, CHANNELS = range(MIN_RATE, MAX_RATE + 1), range(1, MAX_CHANNELS + 1)
+WIDTHS = (2, 3, 4)
+"""Bytes of a sample, signed; of one byte nobody says whether it is."""
+HEAD = 44
+_MOST = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How sound is written."""
+
+    rate: int
+    width: int
+    channels: int
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Form:
+        """That of `audio-start` and `audio-chunk`.
+
+        Raises:
+            errors.SoundInvalid: there is none, or none that is known.
+        """
+        rate = _among(data.get("rate"), RATES)
+        width = _among(data.get("width"), WIDTHS)
+        channels = _among(data.get("channels"), CHANNELS)
+        if rate is None or width is None or channels is None:
+            raise errors.SoundInvalid(
+                "'rate', 'width' and 'channels' say no sound that is understood.",
+                hint="Send samples of 2, 3 or 4 bytes, signed and little-endian, such as 16,000 a "
+                "second of 2 bytes each, in one channel.",
+            )
+        return cls(rate, width, channels)
+
+    def head(self, size: int) -> bytes:
+        """The head of a wav file with ``size`` bytes of such sound."""
+        each = self.width * self.channels
+        layout = struct.pack(
+            "<HHIIHH", 1, self.channels, self.rate, self.rate * each, each, 8 * self.width
+        )
+        riff, data = min(HEAD - 8 + size, _MOST), min(size, _MOST)
+        return struct.pack("<4sI8sI16s4sI", b"RIFF", riff, b"WAVEfmt ", 16, layout, b"data", data)
+
+
+def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
+    """The fields of `transcribe` as every wire's options have them. Who speaks is not asked: the
+    protocol has no word for it.
+
+    Raises:
+        errors.ModelNotFound: the model is not the one that is here.
+        errors.FieldInvalid: names or terms are no texts.
+    """
+    check_name(data.get("name"), spec)
+    terms = [
+        term for name in ("transcript_names", "transcript_terms") for term in _texts(data, name)
+    ]
+    fields: dict[str, object] = {"language": data.get("language"), "diarize": False}
+    return fields | ({"hotwords": ", ".join(terms)} if terms else {})
+
+
+def check_name(name: object, spec: EngineSpec) -> None:
+    """Refuse a program or model that is not here.
+
+    Raises:
+        errors.ModelNotFound: it is not.
+    """
+    if name not in (None, "", spec.name):
+        raise errors.ModelNotFound(hint=f"What is loaded here is '{spec.name}'; name no other.")
+
+
+def _texts(data: Mapping[str, Any], name: str) -> list[str]:
+    found = data.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise errors.FieldInvalid(f"'{name}' is no list of texts.", hint=HINT)
+    return [text for one in found if (text := " ".join(one.split()))]
+
+
+def _among(value: object, known: Container[int]) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value in known:
+        return value
+    return None
+
+
+PIECE = 64 << 10
+
+
+class Gone(Exception):
+    """The client hung up."""
+
+
+class Ended(Gone):
+    """The client has closed its side between two events: it sends no more, and may still read."""
+
+
+class Incoming:
+    """The events of a connection, one after the other, each with its payload."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._ahead: asyncio.Task[Event] | None = None
+
+    def ahead(self) -> asyncio.Task[Event]:
+        """The next event, on its way or there. `next` gives the same."""
+        if self._ahead is None:
+            self._ahead = asyncio.get_running_loop().create_task(self._read())
+        return self._ahead
+
+    async def next(self, patience_s: float | None) -> Event:
+        """The next event.
+
+        Raises:
+            Gone, Ended: there is none.
+            TimeoutError: it has not come in ``patience_s`` seconds.
+            errors.MessageInvalid, errors.MessageTooBig: it is none.
+        """
+        reading = self.ahead()
+        try:
+            async with asyncio.timeout(patience_s):
+                return await reading
+        finally:
+            self._ahead = None
+
+    async def payload(self, size: int, patience_s: Callable[[], float]) -> AsyncIterator[bytes]:
+        """The payload of the event that was read, piece by piece; ``patience_s`` says how long each
+        is waited for.
+
+        Raises:
+            Gone, TimeoutError: it ends too soon, or stops.
+        """
+        while size:
+            async with asyncio.timeout(patience_s()):
+                piece = await self._reader.read(min(size, PIECE))
+            if not piece:
+                raise Gone
+            size -= len(piece)
+            yield piece
+
+    async def drop(self, most: int) -> None:
+        """Read what comes and forget it, until nothing more does or it is too much."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.wait({self._ahead})
+        while most > 0 and (piece := await self._reader.read(PIECE)):
+            most -= len(piece)
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        ahead = self._ahead
+        if ahead is not None and not ahead.cancel() and not ahead.cancelled():
+            ahead.exception()  # it was seen, and is nobody's trouble
+
+    async def _read(self) -> Event:
+        try:
+            line = await self._reader.readline()
+            if not line:
+                raise Ended
+            if not line.endswith(b"\n"):
+                raise Gone
+            head = head_of(line)
+            return head.whole(await self._reader.readexactly(head.more))
+        except ValueError:
+            raise errors.MessageTooBig(
+                f"The line of an event is longer than {LONGEST_LINE} bytes.", hint=HINT
+            ) from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise Gone from None

@@ -1,0 +1,380 @@
+"""Client session, uploaded recording, allowlist.
+
+An error is told and then the connection ends, because clients of this protocol wait for a
+transcript and look at nothing else: they learn of it by the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from sidecar import errors
+from sidecar.api.http.upload import PATIENCE, SLOWEST
+from sidecar.audio.audio_source import AudioSource, Spool
+from sidecar.auth.authentication import Entrance
+from sidecar.auth.identity import Identity, Proof
+from sidecar.auth.request_origin import Approach, is_loopback
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Place
+from sidecar.protocols.wyoming.messages import (
+    HEAD,
+    HINT,
+    Ended,
+    Event,
+    Form,
+    Gone,
+    Incoming,
+    Told,
+    check_name,
+    fields_of,
+    frame,
+    info,
+    refusal,
+)
+from sidecar.service.facade import Service
+
+
+class Recording:
+    """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
+
+    def __init__(self, service: Service, caller: Identity, form: Form, place: Place) -> None:
+        """Begin; the ``place`` in the queue is left with it.
+
+        Raises:
+            errors.UploadsFull, errors.UploadsLimited: too much is on its way.
+        """
+        settings = service.settings
+        self.caller, self.form = caller, form
+        self._held = ExitStack()
+        with ExitStack() as held:
+            self.place = held.enter_context(place)
+            self._body = held.enter_context(service.submissions.body(caller))
+            self._held = held.pop_all()
+        self._disk, self._limit_mb = service.spooling, settings.max_upload_mb
+        self._spool = Spool(settings.spool_dir)
+        self._held.callback(self._spool.close)
+        self._spool.add(bytes(HEAD))
+        self._stall_s = settings.upload_stall
+        self._until = _now() + PATIENCE * self._stall_s
+
+    def patience_s(self) -> float:
+        """How long more sound is waited for."""
+        return max(0.0, min(self._stall_s, self._until - _now()))
+
+    async def add(self, piece: bytes) -> None:
+        """More sound.
+
+        Raises:
+            errors.UploadTooLarge, errors.UploadsFull, errors.UploadsLimited: it is too much.
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+        """
+        if self._spool.size + len(piece) > self._limit_mb << 20:
+            raise errors.UploadTooLarge(hint=f"The limit is {self._limit_mb} MB.")
+        self._body.grow(len(piece))
+        self._spool.add(piece)
+        self._until += len(piece) / SLOWEST
+        if self._spool.pending >= Spool.MEMORY_BYTES:
+            await self._disk.run(self._spool.spill)
+
+    async def finish(self) -> AudioSource:
+        """All of it, for whoever closes it.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+        """
+        head = self.form.head(self._spool.size - HEAD)
+        source = await self._disk.run(self._spool.finish)
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        os.write(source.fd, head)
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        return source
+
+    def close(self) -> None:
+        """Give back what was kept; what was not finished is gone."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+GUEST = "wyoming"
+"""Whose the jobs are of those who need no token here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The rules. ``guests``: from where one may come without a token; none: from this machine."""
+
+    entrance: Entrance
+    guests: Sequence[Network] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, entrance: Entrance) -> Door:
+        """As the settings have it.
+
+        Raises:
+            errors.SettingsInvalid: nobody could come in, or what is named is no address.
+        """
+        guests = [_network(text) for text in settings.wyoming_clients]
+        if not guests and not entrance.access.authenticator.local_only:
+            raise errors.SettingsInvalid(
+                "A token is asked for, and clients of --wyoming-port send none.",
+                hint="Say who may come without one: --wyoming-clients 127.0.0.1, or the address "
+                "of Home Assistant.",
+            )
+        away = [str(one) for one in guests if not is_loopback(str(one.network_address))]
+        if away and is_loopback(settings.host):
+            raise errors.SettingsInvalid(
+                f"Nobody from {', '.join(away)} reaches {settings.host} (--wyoming-clients).",
+                hint="Listen on an address that others reach, such as --host 0.0.0.0 with a token.",
+            )
+        return cls(entrance, guests)
+
+    async def enter(self, peer: str | None) -> Identity:
+        """Who somebody from an address is, each time that they ask for something.
+
+        Raises:
+            errors.PeerNotAllowed: they may not come.
+            errors.RateLimited: they come too often.
+        """
+        approach = Approach(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
+        if self.guests and not self._invites(peer):
+            raise errors.PeerNotAllowed(
+                "Wyoming is not open to this address.",
+                hint="The setting 'wyoming_clients' says to which ones it is.",
+            )
+        self.entrance.arrive(approach)
+        access = self.entrance.access
+        if access.authenticator.local_only:
+            return await self.entrance.identify(approach)
+        who = Identity(GUEST, Proof.PLACE, limits=replace(access.limits, shares=True))
+        if self.entrance.turnstile is not None:
+            self.entrance.turnstile.enter(who)
+        return who
+
+    def _invites(self, peer: str | None) -> bool:
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return any((mapped or address) in network for network in self.guests)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise errors.SettingsInvalid(
+            f"'{text}' is no address and no network (--wyoming-clients).",
+            hint="Name addresses such as 192.168.1.5, or networks such as 192.168.1.0/24.",
+        ) from None
+
+
+log = logging.getLogger(__name__)
+
+MOST_IGNORED = 1 << 20
+"""Bytes of a payload that nobody wants."""
+LINGER_S, LINGER_BYTES = 5.0, 16 << 20
+"""What is read of a client that still sends while it is told that something is wrong."""
+SOUND = ("audio-start", "audio-chunk")
+
+
+class Connection:
+    """Owns its recording and the job that comes of it; ``peer`` is the address at the other end."""
+
+    def __init__(
+        self,
+        service: Service,
+        door: Door,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        peer: str | None,
+    ) -> None:
+        self._service, self._door, self._peer = service, door, peer
+        self._incoming, self._writer = Incoming(reader), writer
+        self._caller: Identity | None = None
+        """Who it is, until something is asked for: each time is counted."""
+        self._options: TranscribeOptions | None = None
+        self._recording: Recording | None = None
+        self._answering = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for what was said."""
+        return self._answering or self._recording is not None
+
+    async def run(self) -> None:
+        """Serve it until it ends. Never raises, but where it is cancelled."""
+        try:
+            self._caller = await self._door.enter(self._peer)
+            while True:
+                await self._take(await self._next())
+        except (Gone, ConnectionError):
+            pass
+        except errors.SidecarError as error:
+            await self._refuse(error)
+        except Exception:
+            log.exception("a fault of ours on a Wyoming connection")
+            await self._refuse(errors.SidecarError())
+        finally:
+            self._leave()
+
+    async def _next(self) -> Event:
+        recording = self._recording
+        idle = self._service.settings.live_idle
+        try:
+            return await self._incoming.next(recording.patience_s() if recording else idle)
+        except TimeoutError:
+            raise errors.UploadStalled() if recording else errors.SessionIdle() from None
+
+    async def _take(self, event: Event) -> None:
+        if event.type in SOUND:
+            await self._hear(event)
+            return
+        await self._ignore(event.payload)
+        match event.type:
+            case "describe":
+                await self._say(frame("info", info(self._service.spec)))
+            case "ping":
+                await self._say(frame("pong", {"text": event.data.get("text")}))
+            case "select-program":
+                check_name(event.data.get("name"), self._service.spec)
+            case "transcribe":
+                fields = fields_of(event.data, self._service.spec)
+                self._options = self._service.options(fields)
+            case "audio-stop":
+                await self._answer()
+            case _:
+                pass  # of other services, or of later versions: the protocol wants them overlooked
+
+    async def _hear(self, event: Event) -> None:
+        form = Form.of(event.data)
+        if event.type == "audio-start" or self._recording is None:
+            self._drop_recording()
+            caller = self._caller or await self._door.enter(self._peer)
+            self._caller = None
+            place = await self._service.submissions.place(caller)
+            self._recording = Recording(self._service, caller, form, place)
+        recording = self._recording
+        if form != recording.form or event.payload % (form.width * form.channels):
+            raise errors.SoundInvalid(
+                "A chunk has another form than those before it, or no whole number of samples.",
+                hint="Send all chunks as 'audio-start' says, cut between two samples.",
+            )
+        try:
+            async for piece in self._incoming.payload(event.payload, recording.patience_s):
+                await recording.add(piece)
+        except TimeoutError:
+            raise errors.UploadStalled() from None
+
+    async def _answer(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is None:
+            raise errors.MessageInvalid("'audio-stop' without any sound before it.", hint=HINT)
+        options = self._options or self._service.options(fields_of({}, self._service.spec))
+        self._options, self._answering = None, True
+        try:
+            with recording:
+                source = await recording.finish()
+                job = await self._service.submissions.submit(
+                    recording.caller, source, options, recording.place, kept=False
+                )
+            try:
+                await self._while_it_stays(job)
+            finally:  # one that has ended stays as it is
+                self._service.owned.hang_up(recording.caller, job.record)
+        finally:
+            self._answering = False
+
+    async def _while_it_stays(self, job: Job) -> None:
+        """Tell of a job; a ping is answered meanwhile, and what else comes has to wait. A client
+        that is not there any more is noticed when it is told something."""
+        telling = asyncio.get_running_loop().create_task(self._tell(job))
+        try:
+            while not telling.done():
+                ahead = self._incoming.ahead()
+                waited = {telling} if ahead.done() else {telling, ahead}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if not telling.done() and ahead.done() and _is_ping(ahead):
+                    await self._take(await self._incoming.next(None))
+            await telling
+        finally:
+            telling.cancel()
+
+    async def _tell(self, job: Job) -> None:
+        told = Told()
+        async for record in job.changes():
+            for each in told.more(record):
+                await self._say(each)
+            if record.error is not None:
+                raise record.error.error()
+            if record.over and record.transcript is not None:
+                for each in told.end(record.transcript):
+                    await self._say(each)
+
+    async def _say(self, words: bytes) -> None:
+        self._writer.write(words)
+        try:
+            async with asyncio.timeout(self._service.settings.upload_stall):
+                await self._writer.drain()
+        except TimeoutError:  # nobody reads
+            raise Gone from None
+
+    async def _ignore(self, size: int) -> None:
+        if size > MOST_IGNORED:
+            raise errors.MessageTooBig("The payload is none that is heard.", hint=HINT)
+        stall_s = self._service.settings.upload_stall
+        try:
+            async for _ in self._incoming.payload(size, lambda: stall_s):
+                pass
+        except TimeoutError:
+            raise errors.UploadStalled() from None
+
+    async def _refuse(self, error: errors.SidecarError) -> None:
+        log.info("a Wyoming client was refused: %s", error.code)
+        self._drop_recording()
+        with suppress(Gone, ConnectionError, OSError, TimeoutError):
+            await self._say(refusal(error))
+            self._writer.write_eof()
+            async with asyncio.timeout(LINGER_S):
+                await self._incoming.drop(LINGER_BYTES)
+
+    def _drop_recording(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
+
+    def _leave(self) -> None:
+        self._drop_recording()
+        self._incoming.close()
+        self._writer.close()
+
+
+def _is_ping(ahead: asyncio.Task[Event]) -> bool:
+    """Whether what came is one; raises why nothing more comes, unless the client has only ended
+    its half of the connection."""
+    return not isinstance(ahead.exception(), Ended) and ahead.result().type == "ping"

@@ -1,0 +1,190 @@
+"""Message envelope and close codes. Pure.
+
+Its clients come in two generations, with words of their own for the same; each passes over what it
+does not know, so both are told, and reasons of errors are in both places.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar import errors
+from sidecar.api.http import request_headers
+from sidecar.api.http.websocket_connections import close_code
+from sidecar.config.settings import Settings
+from sidecar.errors import Kind
+
+UNKNOWN = "unknown"
+"""The ids of a frame that answers to none."""
+LONGEST_ID = 256
+"""Characters of each id of a client's, which are kept until its request is answered."""
+TYPES = frozenset(
+    {
+        *("session.update", "input_audio_buffer.append", "input_audio_buffer.commit"),
+        *("cancel", "ping", "pong", "end"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """What a client calls its session and a request; answers have the same."""
+
+    session: str = UNKNOWN
+    request: str = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A frame of a client."""
+
+    type: str
+    ids: Ids
+    payload: Mapping[str, Any]
+
+
+class Refused(Exception):
+    """A message that cannot be taken, in this wire's words; the connection goes on."""
+
+    def __init__(
+        self, code: str, reason: str, message: str, ids: Ids | None = None, **details: Any
+    ) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+        self.ids, self.details = ids, details
+
+
+def invalid(message: str, reason: str = "invalid_message", ids: Ids | None = None) -> Refused:
+    """A message that is no envelope, or of no known type."""
+    return Refused("invalid_message", reason, message, ids)
+
+
+def bad_payload(reason: str, message: str, **details: Any) -> Refused:
+    """A payload that means nothing, or nothing now."""
+    return Refused("invalid_payload", reason, message, **details)
+
+
+def opened(raw: str | bytes) -> Envelope:
+    """What a client sent.
+
+    Raises:
+        Refused: it is none of this wire's frames.
+    """
+    if isinstance(raw, bytes):
+        raise invalid("Frames are JSON text; sound is base64 in 'audio'.")
+    try:
+        body = request_headers.read(raw)
+    except ValueError:
+        raise invalid("The message is not JSON.") from None
+    if not isinstance(body, dict):
+        raise invalid("The message is not a JSON object.")
+    words = {name: _word(body.get(name)) for name in ("type", "session_id", "request_id")}
+    if any(len(word) > LONGEST_ID for word in words.values()):
+        raise invalid(f"A type or an id has more than {LONGEST_ID} characters.")
+    ids = Ids(words["session_id"] or UNKNOWN, words["request_id"] or UNKNOWN)
+    for name, word in words.items():
+        if not word:
+            raise invalid(f"'{name}' has to be text that is not empty.", ids=ids)
+    payload = body.get("payload")
+    if payload is None:
+        payload = {}
+    if not isinstance(payload, dict):
+        raise invalid("'payload' has to be an object.", ids=ids)
+    if words["type"] not in TYPES:
+        raise invalid(
+            "There is no such type of message: " + ", ".join(sorted(TYPES)) + ".",
+            "unknown_message_type",
+            ids,
+        )
+    return Envelope(words["type"], ids, payload)
+
+
+def sound(payload: Mapping[str, Any]) -> bytes:
+    """The sound in an append.
+
+    Raises:
+        Refused: there is none, or it is not base64.
+    """
+    given = payload.get("audio")
+    if not isinstance(given, str) or not given:
+        raise bad_payload("missing_audio", "'audio' has to be PCM16 in base64.")
+    try:
+        return base64.b64decode(given, validate=True)
+    except ValueError:
+        raise bad_payload("invalid_audio", "'audio' is not base64.") from None
+
+
+def frame(type: str, ids: Ids, payload: Mapping[str, Any] | None = None) -> str:
+    """A frame of ours."""
+    body = {"type": type, "session_id": ids.session, "request_id": ids.request}
+    return json.dumps(body | {"payload": payload or {}}, ensure_ascii=False)
+
+
+def error_frame(refused: Refused, ids: Ids) -> str:
+    """An error, with its reason where either generation of clients looks for it."""
+    payload = {
+        "code": refused.code,
+        "message": refused.message,
+        "reason_code": refused.reason,
+        "details": {"reason_code": refused.reason, **refused.details},
+    }
+    return frame("error", refused.ids or ids, payload)
+
+
+def in_its_words(error: errors.SidecarError) -> Refused:
+    """An error of the service as this wire says it. What clients can act on has their codes, all
+    else is an internal error with ours as its reason."""
+    code, reason = "internal_error", error.code
+    if error.kind in (errors.Kind.UNAUTHORIZED, errors.Kind.FORBIDDEN):
+        code = reason = "authentication_failed"
+    elif isinstance(error, errors.LiveFull | errors.LiveLimited):
+        code = reason = "server_at_capacity"
+    elif isinstance(error, errors.RateLimited):
+        code, reason = "rate_limited", "message_rate_limited"
+    elif isinstance(error, errors.SoundInvalid | errors.ChunkTooLong):
+        code = "invalid_payload"
+    elif isinstance(error, errors.InboundFull):
+        reason = "inbound_queue_full"
+    details: dict[str, Any] = {"hint": error.hint}
+    if error.retry_after is not None:
+        details["retry_in"] = error.retry_after
+    return Refused(code, reason, error.detail, None, **details)
+
+
+def _word(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+IDLE, TOO_LONG = 4000, 4003
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last words of a connection; ``said`` is an error frame, None where there is none."""
+
+    code: int
+    reason: str
+    said: str | None = None
+
+
+def ending(error: errors.SidecarError, settings: Settings) -> Ending:
+    """How ``error`` ends a connection."""
+    if isinstance(error, errors.SessionIdle):
+        return Ending(IDLE, settings.live_close_idle_reason)
+    if isinstance(error, errors.SessionTooLong):
+        return Ending(TOO_LONG, "max connection duration reached")
+    refused = in_its_words(error)
+    if isinstance(error, errors.InboundFull):
+        refused.details["inbound_queue_max"] = settings.live_inbound
+    own: dict[Kind | str, int] = {
+        Kind.UNAUTHORIZED: settings.live_close_unauthorized,
+        Kind.FORBIDDEN: settings.live_close_unauthorized,
+        Kind.LIMITED: settings.live_close_busy,
+        Kind.BUSY: settings.live_close_busy,
+        errors.ShuttingDown.code: 1001,
+    }
+    return Ending(close_code(error, own), refused.reason, error_frame(refused, Ids()))

@@ -1,0 +1,226 @@
+"""WebSocket /api/asr-streaming and /healthz.
+
+A connection is one session, whose turns the client ends. Who is refused is accepted first, told why
+in a frame, and closed: that is where these clients look.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from sidecar import clock, errors
+from sidecar.api.http import websocket_connections
+from sidecar.api.http.auth_gate import Refusal
+from sidecar.api.http.responses import json_response
+from sidecar.api.http.websocket_connections import Gone, Message, Socket
+from sidecar.auth.rate_limits import MINUTE_S
+from sidecar.config.settings import Settings
+from sidecar.interfaces.live_engine import LiveOptions, Turns
+from sidecar.live.sessions.session import Session
+from sidecar.protocols.yap import messages
+from sidecar.protocols.yap.messages import Ending, Envelope, Ids, Refused, ending, frame
+from sidecar.protocols.yap.session import Do, Utterances
+from sidecar.service.facade import Service
+
+
+class Alive(BaseModel):
+    """The service answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+PATH = "/api/asr-streaming"
+SPOKEN = ("asr-streaming",)
+"""The subprotocol that a browser's client offers beside the one with its key."""
+MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
+"""What these clients ask for unless they are told otherwise: it stands for what is here."""
+UNQUEUED = frozenset({"ping", "pong", "end"})
+"""Answered at once, and not counted."""
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+
+    @router.websocket(PATH)
+    async def stream(websocket: WebSocket) -> None:
+        socket = await Socket.accept(websocket, service.settings, SPOKEN)
+        try:
+            await _converse(service, socket)
+        except Gone:
+            pass
+        except errors.SidecarError as error:
+            await _say_goodbye(socket, ending(error, service.settings))
+
+    @router.get("/healthz", summary="Whether the service answers", response_model=Alive)
+    async def alive() -> Response:
+        return json_response({"status": "ok"})
+
+    return router
+
+
+def refuse(settings: Settings) -> Refusal:
+    """Says no to who was not let in, as these clients read it."""
+
+    async def say_no(
+        error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        websocket, last = WebSocket(scope, receive, send), ending(error, settings)
+        await websocket_connections.turn_away(websocket, last.said, last.code, last.reason, SPOKEN)
+
+    return say_no
+
+
+async def _converse(service: Service, socket: Socket) -> None:
+    session = service.live.open(socket.caller, LiveOptions(turns=Turns.CLIENT), wire="streaming")
+    try:
+        wire = _Wire(service, socket, session)
+        await socket.send(wire.greeting())
+        await socket.side_by_side(socket.read(wire.at_once), wire.work(), wire.tell())
+        await socket.close()
+    finally:
+        service.live.end(session)
+
+
+async def _say_goodbye(socket: Socket, last: Ending) -> None:
+    if last.said is not None:
+        await socket.say(last.said)
+    await socket.close(last.code, last.reason)
+
+
+class _Wire:
+    """One conversation: what is read, worked through, and told, each in a task of its own."""
+
+    def __init__(self, service: Service, socket: Socket, session: Session) -> None:
+        self._service, self._socket, self._session = service, socket, session
+        self._utterances = Utterances(service.settings.live_buffer)
+
+    def greeting(self) -> str:
+        """Clients wait for it before they send anything."""
+        body = {"id": self._session.id, "created": int(clock.wall()), "model": self._model}
+        return frame("session.created", Ids(self._session.id), body | dict(self._session.greeting))
+
+    async def at_once(self, message: Message) -> bool:
+        """What is answered ahead of all that waits; the rest takes its place there."""
+        self._session.touch()
+        ids = Ids(self._session.id)
+        try:
+            given = self._opened(message)
+            ids = given.ids
+            if given.type in UNQUEUED:
+                await self._answer(given)
+            else:
+                self._count(given.type)
+                self._socket.inbound.put(given, len(message))
+        except Refused as refused:
+            await self._socket.send(messages.error_frame(refused, ids))
+        return True
+
+    def _opened(self, message: Message) -> Envelope:
+        try:
+            return messages.opened(message)
+        except Refused:
+            self._socket.count_malformed()
+            raise
+
+    async def work(self) -> None:
+        """What waits, in its turn."""
+        async for given in self._socket.inbound:
+            try:
+                await self._do(given)
+            except Refused as refused:
+                await self._socket.send(messages.error_frame(refused, given.ids))
+            except (errors.SoundInvalid, errors.ChunkTooLong) as error:
+                said = messages.in_its_words(error)
+                await self._socket.send(messages.error_frame(said, given.ids))
+            except errors.SessionOver:
+                continue  # the service ends: what was said is still told, and then why
+
+    async def tell(self) -> None:
+        """What the session says, until it ends; that the client does not end by this wire."""
+        async for numbered in self._session.events():
+            frames = tuple(self._utterances.heard(numbered.event))
+            if frames:
+                self._session.touch()
+                await self._socket.send(*frames)
+        raise errors.ShuttingDown
+
+    async def _answer(self, given: Envelope) -> None:
+        if given.type == "ping":
+            await self._socket.send(frame("pong", given.ids))
+        elif given.type == "end":
+            await self._socket.send(frame("session_end", given.ids))
+            await self._socket.close()
+            raise Gone
+
+    async def _do(self, given: Envelope) -> None:
+        match given.type:
+            case "session.update":
+                await self._update(given)
+            case "input_audio_buffer.append":
+                self._utterances.check(given.ids)
+                raw = messages.sound(given.payload)
+                await self._session.send(raw)
+                self._utterances.append(len(raw))
+            case "input_audio_buffer.commit":
+                self._follow(self._committed(given))
+            case "cancel":
+                self._follow(self._utterances.cancel(given.ids))
+                reason = given.payload.get("reason")
+                said = reason if isinstance(reason, str) and reason else "client_request"
+                await self._socket.send(frame("cancelled", given.ids, {"reason": said}))
+
+    async def _update(self, given: Envelope) -> None:
+        wanted = given.payload.get("model")
+        if wanted is not None and wanted not in (self._model, *MODELS):
+            raise messages.bad_payload(
+                "unsupported_model",
+                f"The model here is '{self._model}'.",
+                allowed_model=self._model,
+                requested=wanted,
+            )
+        body = {"id": self._session.id, "model": wanted or self._model}
+        await self._socket.send(frame("session.updated", given.ids, body))
+
+    def _committed(self, given: Envelope) -> Do:
+        final = given.payload.get("final", False)
+        if not isinstance(final, bool):
+            raise messages.bad_payload("invalid_final", "'final' has to be true or false.")
+        return self._utterances.end(given.ids) if final else self._utterances.begin(given.ids)
+
+    def _follow(self, do: Do) -> None:
+        if do is Do.COMMIT:
+            self._session.commit()
+        elif do is Do.FORGET:
+            self._session.forget()
+
+    def _count(self, type: str) -> None:
+        cancel = type == "cancel"
+        try:
+            if cancel:
+                self._socket.count_cancel()
+            else:
+                self._socket.count()
+        except errors.RateLimited as error:
+            settings = self._service.settings
+            limit = settings.live_messages_per_minute
+            kind = "cancel" if cancel else "message"
+            raise Refused(
+                "rate_limited",
+                f"{kind}_rate_limited",
+                error.detail,
+                retry_in=error.retry_after,
+                limit=settings.live_cancels_per_minute if cancel else limit,
+                window_seconds=round(MINUTE_S),
+                kind=kind,
+            ) from None
+
+    @property
+    def _model(self) -> str:
+        spec = self._service.live.spec
+        return spec.name if spec is not None else ""

@@ -1,0 +1,251 @@
+"""Utterances and word deltas of a session. Pure.
+
+A client begins a request, sends sound for it and ends it; each end is answered by exactly one
+`TurnEnded`, and each request that is dropped instead by one `TurnDropped`, all in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from sidecar.interfaces.live_events import (
+    UTTERANCE_DROPPED,
+    Final,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.protocols.yap.messages import Ids, bad_payload, frame
+from sidecar.transcripts.transcript_formats import segment_body
+
+
+class Deltas:
+    """Those of one utterance, which is told piece by piece, in order."""
+
+    def __init__(self) -> None:
+        self._piece: int | None = None
+        """The one that goes on; None before the first."""
+        self._told = 0
+        """Words of it."""
+        self._any = False
+        self._begin: float | None = None
+
+    def begins(self, at: float) -> None:
+        """Where its first piece begins: one behind that may be told of before it."""
+        self._begin = at
+
+    def partial(self, piece: int, stable: str, start: float = 0.0) -> str:
+        """What is new in the stable beginning of a piece, which begins at ``start``; nothing while
+        one before it has not ended."""
+        if self._piece is None:
+            if self._begin is not None and start > self._begin:
+                return ""
+            self._piece = piece
+        if piece != self._piece:
+            return ""
+        words = stable.split()
+        fresh = words[self._told :]
+        self._told += len(fresh)
+        return self._behind(fresh)
+
+    def final(self, piece: int, text: str) -> str:
+        """What is new in a piece that has ended."""
+        words = text.split()
+        if self._piece is None or piece >= self._piece:
+            words = words[self._told if piece == self._piece else 0 :]
+            self._piece, self._told = piece + 1, 0
+        return self._behind(words)
+
+    def _behind(self, words: list[str]) -> str:
+        text = " ".join(words)
+        if text and self._any:
+            text = f" {text}"
+        self._any = self._any or bool(text)
+        return text
+
+
+BYTES_A_SECOND = 32_000
+LATE = "partials_late"
+"""The notice of a session that tells words later than usual."""
+
+
+class Do(Enum):
+    """What a session is to do."""
+
+    NOTHING = auto()
+    COMMIT = auto()
+    FORGET = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Utterance:
+    """What was asked for, and what was told of it. ``silent``: nobody wants to know any more;
+    ``dropped``: it never ended, and the session is to forget it; ``shed``: it gets no words."""
+
+    ids: Ids
+    bytes: int = 0
+    silent: bool = False
+    dropped: bool = False
+    shed: bool = False
+    deltas: Deltas = field(default_factory=Deltas)
+    pieces: list[Final] = field(default_factory=list)
+
+
+class Utterances:
+    """Those of one connection. ``backlog_s``: sound that may wait for the engine."""
+
+    def __init__(self, backlog_s: float = 0.0) -> None:
+        self._active: Utterance | None = None
+        self._waiting: deque[Utterance] = deque()
+        """Those that have ended and have no final yet, and those that are to be forgotten."""
+        self._turn = 0
+        """The turn of the first that has none."""
+        self._last = Ids()
+        self._backlog_s = backlog_s
+
+    @property
+    def active(self) -> Ids | None:
+        """The request that takes sound."""
+        return self._active.ids if self._active else None
+
+    def begin(self, ids: Ids) -> Do:
+        """A request begins; another one that goes on is dropped without a word."""
+        self._last = ids
+        before = self._active
+        if before is not None and before.ids.request == ids.request:
+            return Do.NOTHING
+        self._active = Utterance(ids)
+        return self._forget(before)
+
+    def check(self, ids: Ids) -> None:
+        """Whether sound of a request is wanted.
+
+        Raises:
+            Refused: not of this one.
+        """
+        if self._active is None or self._active.ids.request != ids.request:
+            raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
+
+    def append(self, count: int) -> None:
+        """So many bytes of sound came for the active one."""
+        assert self._active is not None
+        self._active.bytes += count
+
+    def end(self, ids: Ids) -> Do:
+        """The active request ends.
+
+        Raises:
+            Refused: it is another one, or there is none.
+        """
+        if self._active is None:
+            self.check(ids)
+        elif self._active.ids.request != ids.request:
+            raise bad_payload(
+                "request_id_mismatch",
+                "Another request is active.",
+                active_request_id=self._active.ids.request,
+            )
+        else:
+            self._waiting.append(self._active)
+            self._active = None
+        return Do.COMMIT
+
+    def cancel(self, ids: Ids) -> Do:
+        """Nothing more is told of the active request, nor of one that has ended and is named;
+        others that have ended are told."""
+        for one in self._waiting:
+            one.silent = one.silent or one.ids.request == ids.request
+        before, self._active = self._active, None
+        return self._forget(before)
+
+    def heard(self, event: LiveEvent) -> Iterator[str]:
+        """The frames that tell an event."""
+        if isinstance(event, TurnDropped):
+            self._turn = event.turn + 1
+            if self._waiting and self._waiting[0].dropped:
+                self._waiting.popleft()
+        elif isinstance(event, TurnEnded):
+            ended = self._of(event.turn)
+            self._turn = event.turn + 1
+            if ended is not None and ended.shed and not ended.silent:
+                yield self._overload(ended.ids, "utterance", ended.bytes / BYTES_A_SECOND)
+            yield from self._ended(event.text)
+        elif isinstance(event, Noticed):
+            shed = None if event.turn is None else self._of(event.turn)
+            if event.notice.code != UTTERANCE_DROPPED:
+                yield self._notice(event)
+            elif shed is not None:
+                shed.shed = True  # told at its end, with how much that is
+        elif isinstance(event, SpeechStarted):
+            begun = self._of(event.turn)
+            if begun is not None:
+                begun.deltas.begins(event.at)
+        elif isinstance(event, Partial | Final):
+            utterance = self._of(event.turn)
+            if utterance is not None and not utterance.silent:
+                yield from _words(utterance, event)
+
+    def _of(self, turn: int) -> Utterance | None:
+        place = turn - self._turn
+        if 0 <= place < len(self._waiting):
+            return self._waiting[place]
+        return self._active if place == len(self._waiting) else None
+
+    def _ended(self, text: str) -> Iterator[str]:
+        if self._waiting:
+            utterance = self._waiting.popleft()
+        elif self._active is not None:  # the service ends what the client has not
+            utterance, self._active = self._active, None
+        else:
+            return
+        if utterance.silent:
+            return
+        ids = utterance.ids
+        usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
+        yield frame("final", ids, {"normalized_text": text})
+        yield frame("done", ids, {"usage": usage})
+        done: dict[str, object] = {"text": text, "usage": usage}
+        if any(one.name is not None for one in utterance.pieces):
+            done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
+        yield frame("transcription.done", ids, done)
+
+    def _notice(self, event: Noticed) -> str:
+        ids = self._active.ids if self._active else self._last
+        notice = event.notice
+        if notice.code != LATE:
+            return frame(
+                "status",
+                ids,
+                {"kind": "notice", "code": notice.code, "message": notice.message},
+            )
+        return self._overload(ids, "partials", 0.0)
+
+    def _overload(self, ids: Ids, source: str, dropped_s: float) -> str:
+        dropped = {"dropped_seconds": round(dropped_s, 3), "source": source}
+        backlog = {"max_backlog_seconds": self._backlog_s}
+        return frame("status", ids, {"kind": "overload_drop", **dropped, **backlog})
+
+    def _forget(self, utterance: Utterance | None) -> Do:
+        """One that has not ended, and has a turn if there was any sound of it."""
+        if utterance is None or not utterance.bytes:
+            return Do.NOTHING
+        utterance.silent = utterance.dropped = True
+        self._waiting.append(utterance)
+        return Do.FORGET
+
+
+def _words(utterance: Utterance, event: Partial | Final) -> Iterator[str]:
+    if isinstance(event, Partial):
+        delta = utterance.deltas.partial(event.piece, event.stable, event.start)
+    else:
+        delta = utterance.deltas.final(event.piece, event.segment.text)
+        utterance.pieces.append(event)
+    if delta:
+        yield frame("transcription.delta", utterance.ids, {"delta": delta})
+        yield frame("token", utterance.ids, {"text": delta})

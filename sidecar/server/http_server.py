@@ -1,0 +1,256 @@
+"""HTTP server (uvicorn) until shutdown, and the secondary port."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from sidecar import errors
+from sidecar.api.http.uvicorn_protocols import LARGEST_MESSAGE, OF_ADDRESS, upgraded, with_deadline
+from sidecar.auth.request_origin import HEAD_BYTES
+from sidecar.config.settings import Settings
+from sidecar.server import listeners as server_listeners
+from sidecar.server import parent_process
+from sidecar.server.listeners import Listener, Listeners
+from sidecar.server.tls import Tls
+from sidecar.service.facade import Service
+
+log = logging.getLogger(__name__)
+
+HOST_GONE_S = 1.5
+"""After the host's end an orderly end may take this long; then the process ends as it is."""
+KEPT_S = 75
+"""So long a connection on which nothing is asked is kept: longer than clients keep theirs, and what
+stands between (a minute, as a rule). Who lets go first is to be who asks: where it is us, a request
+may be on its way, and its client does not know whether it was heard."""
+ANSWERS_S = 1
+"""For the answers to requests whose jobs were ended."""
+_LOOK_S = 0.1
+
+
+def serve_until_told(
+    app: FastAPI,
+    service: Service,
+    settings: Settings,
+    sock: socket.socket,
+    ready: Callable[[dict[str, Any]], None],
+    tls: Tls | None = None,
+    listeners: Sequence[Listener] = (),
+) -> None:
+    """Serve ``app`` on ``sock``, and by ``listeners`` besides; ``ready`` is called once all of them
+    answer, with what is to be told of the latter.
+
+    Raises:
+        errors.SidecarError: one of the listeners cannot serve.
+        SystemExit: the service had a fault that only a new start mends; the log says which.
+    """
+    config = config_of(app, settings, tls)
+    server = Server(config, service, settings, ready, Listeners(listeners))
+    server.run(sockets=[sock])
+    if server.broken:
+        raise SystemExit(1)
+
+
+def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvicorn.Config:
+    """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
+    return uvicorn.Config(
+        app,
+        http=with_deadline(settings.request_deadline, most=of_address(server_listeners.limit())),
+        access_log=False,
+        log_config=None,
+        log_level=settings.log_level,
+        timeout_graceful_shutdown=ANSWERS_S,
+        timeout_keep_alive=KEPT_S,
+        ws=upgraded(),
+        ws_max_size=LARGEST_MESSAGE,
+        ws_ping_interval=settings.live_ping,
+        ws_ping_timeout=settings.live_ping,
+        ws_per_message_deflate=False,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
+        headers=tls.headers if tls else None,
+    )
+
+
+def of_address(most_open: int | None) -> int:
+    """Connections of one address: half of what may be open at the most, so that it cannot have all
+    of it."""
+    return OF_ADDRESS if most_open is None else min(OF_ADDRESS, most_open // 2)
+
+
+class _Begun:
+    """An application that has started: uvicorn would start it once more."""
+
+    def __init__(self, lifespan: Any) -> None:
+        self._lifespan = lifespan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lifespan, name)
+
+    async def startup(self) -> None:
+        """It has."""
+
+
+class Server(uvicorn.Server):
+    """Tells that it serves, lets the running job finish, and goes with its host."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        settings: Settings,
+        ready: Callable[[dict[str, Any]], None],
+        listeners: Listeners,
+    ) -> None:
+        super().__init__(config)
+        self._listeners = listeners
+        self._service = service
+        self._settings = settings
+        self._ready = ready
+        self._grace_s = settings.shutdown_grace
+        self.broken = False
+        """Whether it ended by a fault."""
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, then say so; a known host is watched from here on. HTTP comes last, so that the
+        first who asks hears of all that is served."""
+        await self.lifespan.startup()
+        if not self.lifespan.should_exit:
+            try:
+                self._service.also = await self._listeners.start()
+            except BaseException:
+                await self.lifespan.shutdown()
+                raise
+        self.lifespan = cast("Any", _Begun(self.lifespan))
+        await super().startup(sockets)  # exits where the application did not start
+        self._ready(self._service.also)
+        self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
+        if (pid := parent_process.host_pid(self._settings.parent_pid, os.environ)) is not None:
+            self._end_after(parent_process.gone(pid), f"the host, pid {pid}, is gone")
+        if self._settings.exit_with_stdin:
+            self._end_after(parent_process.closed(0), "standard input is closed")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The order to stop; told once more, whatever the signal, it waits for nobody.
+
+        uvicorn raises a signal again when all is done. For Ctrl-C that is right: the shell is to
+        know. The others end what a host asked to end: that is exit code 0, on every system.
+        """
+        self.force_exit = self.should_exit
+        if sig == signal.SIGINT:
+            super().handle_exit(sig, frame)
+        else:
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """No new jobs; the running one has its grace, and its result is there to be fetched, unless
+        told once more. Then no new connections."""
+        self._listeners.stop_accepting()
+        draining = asyncio.ensure_future(self._service.drain(self._grace_s))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait({draining}, timeout=_LOOK_S)
+        draining.cancel()
+        await self._listeners.close(0 if self.force_exit else ANSWERS_S)
+        await super().shutdown(sockets)
+
+    async def _end_with_a_fault(self) -> None:
+        await self._service.broken()
+        self.broken = True
+        self.should_exit = True
+
+    def _end_after(self, end: Awaitable[None], what: str) -> None:
+        async def wait() -> None:
+            await end
+            log.warning("%s: this service ends too", what)
+            last_resort = threading.Timer(HOST_GONE_S, os._exit, (1,))
+            last_resort.daemon = True
+            last_resort.start()
+            self._grace_s = 0.0
+            self.should_exit = True
+
+        self._watches.append(asyncio.get_running_loop().create_task(wait()))
+
+
+class Besides:
+    """One of the `Listener`s; owns the socket and the server.
+
+    ``name``: what the ready line and `/health` call the port; ``hint``: what to do where another
+    program has it.
+    """
+
+    def __init__(self, name: str, config: uvicorn.Config, sock: socket.socket, hint: str) -> None:
+        self._name, self._sock, self._hint = name, sock, hint
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> dict[str, Any]:
+        """Serve from now on.
+
+        Raises:
+            errors.PortInUse: another was quicker to listen there.
+        """
+        host, port, *_ = self._sock.getsockname()
+        try:
+            self._sock.listen(self._server.config.backlog)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
+            raise errors.PortInUse(f"Port {port} on {host} is in use.", hint=self._hint) from None
+        spawn = asyncio.get_running_loop().create_task
+        up = spawn(self._server.up.wait())
+        self._serving = spawn(self._server.serve([self._sock]), name=self._name)
+        await asyncio.wait({up, self._serving}, return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        if self._serving.done():
+            self._serving.result()
+        log.info("serving on port %d, too", port)
+        return {self._name: port}
+
+    def stop_accepting(self) -> None:
+        """Whoever comes is told so by the service itself."""
+
+    async def drain(self, grace_s: float) -> None:
+        """Connections are told that it ends; who is being answered has as long as elsewhere."""
+        self._server.should_exit = True
+        await self._ended()
+
+    async def close(self) -> None:
+        """End what goes on."""
+        self._server.should_exit = self._server.force_exit = True
+        await self._ended()
+        self._sock.close()
+
+    async def _ended(self) -> None:
+        if self._serving is not None:
+            await asyncio.wait({self._serving})
+
+
+class _Server(uvicorn.Server):
+    """Lives and ends as it is told; signals are the service's own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield

@@ -1,0 +1,274 @@
+"""Enrolled speakers of an owner, enrolment, lookup for jobs and sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sidecar import clock, errors
+from sidecar.audio.audio_source import AudioSource
+from sidecar.auth.identity import Identity
+from sidecar.config.settings import Settings
+from sidecar.errors import JournalUnreachable, PeopleOff
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.storage.encryption import journal_key
+from sidecar.storage.postgres_settings import journal_address
+from sidecar.storage.postgres_speaker_store import SharedPeople
+from sidecar.storage.speaker_store import (
+    MOST_PEOPLE,
+    KeptPeople,
+    PeopleStore,
+    Person,
+    Sample,
+    people_folder,
+)
+from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
+from sidecar.workers.audio_probe import Intake
+
+
+class OwnedPeople:
+    """What an owner may do with its people. Owns the store.
+
+    Every call may raise `errors.JournalUnreachable` where the store is a database.
+    """
+
+    def __init__(self, store: PeopleStore, now: clock.Clock = clock.wall) -> None:
+        self._store, self._now = store, now
+
+    async def all(self, caller: Identity) -> Sequence[Person]:
+        """The caller's, the oldest first."""
+        return await self._store.of(caller.owner)
+
+    async def person(self, caller: Identity, person_id: str) -> Person:
+        """One of the caller's.
+
+        Raises:
+            errors.PersonNotFound: there is none, or it is another's.
+        """
+        return _found(await self._store.of(caller.owner), person_id)
+
+    async def known(self, owner: str) -> tuple[KnownVoice, ...]:
+        """Who is to be recognised in a job of an owner."""
+        return tuple(one.known for one in await self._store.of(owner))
+
+    async def check_room(self, caller: Identity) -> None:
+        """Refuse one more before anything is heard.
+
+        Raises:
+            errors.PeopleFull: there are as many as one owner may have.
+        """
+        _check_room(await self._store.of(caller.owner))
+
+    async def add(self, caller: Identity, name: str, heard: VoicePrint) -> Person:
+        """Somebody new. Who is there by that name and that very recording is not there twice: who
+        was not told that it was done may ask again.
+
+        Raises:
+            errors.PeopleFull: there are as many as one owner may have.
+            errors.DiskFull, errors.SidecarError: it cannot be written.
+        """
+        now = self._now()
+        person = Person(uuid.uuid4().hex, caller.owner, name, now, (Sample(now, heard),))
+
+        def decide(people: Sequence[Person]) -> Person:
+            for one in people:
+                if one.name == name and one.hearing(person.samples[0]) == one:
+                    return one
+            _check_room(people)
+            return person
+
+        return await self._store.keep(caller.owner, decide)
+
+    async def change(
+        self,
+        caller: Identity,
+        person_id: str,
+        name: str | None = None,
+        heard: VoicePrint | None = None,
+    ) -> Person:
+        """Another name, one recording more, or both.
+
+        Raises:
+            errors.PersonNotFound: there is none, or it is another's.
+            errors.DiskFull, errors.SidecarError: it cannot be written.
+        """
+        now = self._now()
+
+        def decide(people: Sequence[Person]) -> Person:
+            person = _found(people, person_id)
+            if name is not None:
+                person = replace(person, name=name)
+            return person if heard is None else person.hearing(Sample(now, heard))
+
+        return await self._store.keep(caller.owner, decide)
+
+    async def delete(self, caller: Identity, person_id: str) -> None:
+        """Forget somebody, for good.
+
+        Raises:
+            errors.PersonNotFound: there is none, or it is another's.
+            errors.DiskFull, errors.SidecarError: it cannot be written.
+        """
+        person = await self.person(caller, person_id)
+        await self._store.delete(caller.owner, person.id)
+
+    async def delete_all(self, caller: Identity) -> int:
+        """Forget everybody of the caller's, for good; how many.
+
+        Raises:
+            errors.DiskFull, errors.SidecarError: it cannot be written; some may be gone.
+        """
+        return await self._store.empty(caller.owner)
+
+    async def close(self) -> None:
+        """Let another service have them."""
+        await self._store.close()
+
+
+def _found(people: Sequence[Person], person_id: str) -> Person:
+    for one in people:
+        if one.id == person_id:
+            return one
+    raise errors.PersonNotFound()
+
+
+def _check_room(people: Sequence[Person]) -> None:
+    if len(people) >= MOST_PEOPLE:
+        raise errors.PeopleFull(f"There are {MOST_PEOPLE} people of yours already.")
+
+
+log = logging.getLogger(__name__)
+
+LONGEST_CLIP_S = 60.0
+"""Of one person's voice; a longer recording is a job, one of whose speakers is named."""
+ASK_AGAIN_S = 1.0
+"""So long a job that begins leaves a database that does not answer alone."""
+LIVE_S = 3.0
+"""So long a live session waits to be told who is known: a database that hangs says nothing for
+longer, to one who asks after the other."""
+
+
+def store_of(settings: Settings) -> PeopleStore | None:
+    """Where people are kept; None where they are not.
+
+    Where services share their jobs each has their people: what a job needs of them says the one
+    that took it in.
+
+    Raises:
+        errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
+    """
+    if (address := journal_address(settings)) is not None:
+        return SharedPeople(address, journal_key(settings))
+    return KeptPeople(people_folder(settings), journal_key(settings)) if settings.people else None
+
+
+class KnownVoices:
+    """What jobs are told of who may speak in them. Owns the people, where they are kept."""
+
+    def __init__(self, settings: Settings, intake: Intake, now: clock.Clock = clock.wall) -> None:
+        """Open them; this waits for the disk, or for the database.
+
+        Raises:
+            errors.SettingsInvalid: as `store_of`.
+        """
+        self._intake, self._on = intake, settings.people
+        store = store_of(settings)
+        self._people = OwnedPeople(store, now) if store is not None else None
+
+    @property
+    def people(self) -> OwnedPeople:
+        """The people of whoever asks.
+
+        Raises:
+            errors.PeopleOff: nobody's voice is kept here.
+        """
+        if self._people is None or not self._on:
+            raise PeopleOff()
+        return self._people
+
+    async def of(
+        self, caller: Identity, source: AudioSource, max_s: float = LONGEST_CLIP_S
+    ) -> VoicePrint:
+        """What the one person in a clip sounds like; the clip is closed.
+
+        Raises:
+            errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
+            errors.VoicesUnavailable: voices cannot be compared here.
+        """
+        try:
+            return await self._intake.voice(caller, source, max_s)
+        finally:
+            source.close()
+
+    async def with_clips(
+        self,
+        caller: Identity,
+        options: TranscribeOptions,
+        clips: Sequence[tuple[str, AudioSource]],
+        max_s: float,
+    ) -> TranscribeOptions:
+        """The options of a job in which the speakers of some clips are recognised, each by the name
+        that is given with it; nothing of them is kept beyond the job. All clips are closed.
+
+        ``max_s``: the longest clip.
+
+        Raises:
+            errors.BadAudio, errors.VoicesUnavailable: as `of`, for any of them.
+        """
+        try:
+            known = [
+                KnownVoice(f"clip-{number}", name, (await self.of(caller, source, max_s),))
+                for number, (name, source) in enumerate(clips, len(options.known_voices))
+            ]
+        finally:
+            for _, source in clips:
+                source.close()
+        return replace(options, known_voices=(*options.known_voices, *known))
+
+    async def with_people(
+        self, options: TranscribeOptions, owner: str, *, kept: bool
+    ) -> TranscribeOptions:
+        """The options of a job that begins, with the people whom its owner knows by then; ``kept``:
+        whether somebody can ask later who spoke in it. No record has them, so that who is deleted
+        is in none. While nobody can be asked who is known, the job waits."""
+        wanted = options.recognise and (self._on or options.voiceprints)
+        if self._people is None or not wanted:
+            return replace(options, voiceprints=False)
+        while True:
+            try:
+                known = (*options.known_voices, *await self._people.known(owner))
+                return replace(options, known_voices=known, voiceprints=kept)
+            except JournalUnreachable:
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    async def with_people_live(self, options: LiveOptions, owner: str) -> LiveOptions:
+        """The options of a live session that begins, with the people whom its owner knows by then;
+        what its speakers sound like is told where somebody can ask later who spoke in it. While
+        nobody can be asked who is known, it is nobody: what is said waits for no database."""
+        if self._people is None or not self._on or not options.recognise:
+            return replace(options, known_voices=(), voiceprints=False)
+        try:
+            async with asyncio.timeout(LIVE_S):
+                known = await self._people.known(owner)
+        except (JournalUnreachable, TimeoutError):
+            log.warning("a live session knows nobody: the database does not answer")
+            known = ()
+        return replace(options, known_voices=known, voiceprints=options.keep)
+
+    async def forget(self, caller: Identity) -> int:
+        """Forget everybody whom the caller knows, also where nobody is recognised any more; how
+        many.
+
+        Raises:
+            errors.SidecarError: as `OwnedPeople.delete_all`.
+        """
+        return await self._people.delete_all(caller) if self._people is not None else 0
+
+    async def close(self) -> None:
+        """Close where they are kept."""
+        if self._people is not None:
+            await self._people.close()

@@ -1,0 +1,111 @@
+"""Finished live sessions as jobs.
+
+With transcript, formats and edits like any other, and without being heard again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sidecar import clock, errors
+from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_format import WAV
+from sidecar.audio.audio_source import AudioRef, AudioSource, Spool, nowhere
+from sidecar.auth.identity import Identity
+from sidecar.concurrency import Threads
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import Begun, Change, JobRecord, Reported
+from sidecar.jobs.job_store import JobStore
+from sidecar.jobs.recovery import KeptRecordings
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_recording import Tape
+from sidecar.transcripts.transcript import Finished, Peaks, SegmentReady, Transcript
+
+log = logging.getLogger(__name__)
+
+
+class Talks:
+    """Makes them. ``keeping``: where jobs outlive the process; ``disk``: threads that may wait for
+    one."""
+
+    def __init__(
+        self, store: JobStore, keeping: KeptRecordings | None, disk: Threads, now: clock.Clock
+    ) -> None:
+        self._store, self._keeping = store, keeping
+        self._disk, self._now = disk, now
+
+    async def keep(
+        self,
+        owner: str,
+        options: TranscribeOptions,
+        transcript: Transcript,
+        sound: AudioSource | None = None,
+        peaks: bytes = b"",
+    ) -> JobRecord:
+        """The job that a talk becomes; its ``sound`` is kept with it, where it can be kept now, and
+        closed.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        audio: AudioRef = nowhere()
+        try:
+            if sound is not None and self._keeping is not None:
+                audio = await self._keeping.kept(self._disk, sound)
+        except errors.StorageUnreachable:  # its words are worth more than that
+            log.warning("the sound of a talk cannot be kept now; its transcript is")
+        finally:
+            if sound is not None:
+                sound.close()
+        facts = AudioFacts(WAV.name, "live", transcript.duration)
+        durable = self._keeping is not None
+        record = JobRecord.submitted(
+            self._now(), audio, facts, options, owner=owner, durable=durable
+        )
+        changes: list[Change] = [Begun()]
+        changes += [
+            Reported(SegmentReady(index, segment))
+            for index, segment in enumerate(transcript.segments)
+        ]
+        if peaks:
+            changes.append(Reported(Peaks(0, peaks)))
+        changes.append(Reported(Finished(transcript)))
+        return await self._store.import_ended(record, changes)
+
+
+class Afterwards:
+    """Makes jobs of live sessions and of conversations. ``disk``: threads that may wait for one."""
+
+    def __init__(self, settings: Settings, talks: Talks, disk: Threads) -> None:
+        self._talks, self._disk = talks, disk
+        self._most = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
+        self._spool_dir = settings.spool_dir
+
+    def tape(self) -> Tape | None:
+        """What takes the sound of a live session, where recordings are kept."""
+        return Tape(Spool(self._spool_dir), self._disk, self._most) if self._most else None
+
+    async def session(self, session: Session, transcript: Transcript) -> str:
+        """The id of the job that a live session becomes."""
+        asked, tape = session.options, session.tape
+        options = TranscribeOptions(
+            language=asked.language,
+            diarize=asked.diarize,
+            prompt=asked.prompt,
+            translate=asked.translate,
+            words=asked.words,
+            recognise=asked.recognise,
+        )
+        peaks = b"" if tape is None else tape.peaks
+        sound = None if tape is None else await tape.recording()
+        return (await self._talks.keep(session.owner, options, transcript, sound, peaks)).id
+
+    async def conversation(self, caller: Identity, transcript: Transcript) -> str:
+        """The id of the job that a conversation becomes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        options = TranscribeOptions(language=transcript.language, diarize=True)
+        return (await self._talks.keep(caller.owner, options, transcript)).id

@@ -1,0 +1,321 @@
+"""SQLite files with encrypted columns: schema versions, key check, writer thread.
+
+What comes while the disk is at work is written with the next commit, all of it in one. Where that
+fails, each job's part is tried alone, so that one that cannot be kept costs nobody else; what is
+owed of it is tried again with each commit that follows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.errors import SettingsInvalid
+from sidecar.storage.encryption import SALT, Seal, SealBroken
+
+KEY_TABLE = "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)"
+"""Every file has it; a step of its first version makes it."""
+_CHECK = b"vibevoice-asr"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a file is spoken of: what is in it (its key is derived for that, too), the setting that
+    says where it lies, and what that setting names."""
+
+    what: str
+    setting: str
+    place: str = "folder"
+
+
+def migrate(
+    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: Words
+) -> None:
+    """Bring the file up to date, a version at a time, each whole or not at all.
+
+    Raises:
+        errors.SettingsInvalid: it is of a later version.
+    """
+    version = check_version(database, migrations, words)
+    for number, statements in enumerate(migrations[version:], version + 1):
+        database.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {number}")
+        database.execute("COMMIT")
+
+
+def check_version(
+    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: Words
+) -> int:
+    """The version of the file.
+
+    Raises:
+        errors.SettingsInvalid: it is later than this program.
+    """
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    check_known(version, migrations, words)
+    return int(version)
+
+
+def check_known(version: int, migrations: Sequence[Sequence[str]], words: Words) -> None:
+    """Look whether this program knows a version.
+
+    Raises:
+        errors.SettingsInvalid: it is later than this program.
+    """
+    if version > len(migrations):
+        raise SettingsInvalid(
+            f"The {words.what} were written by a later version of vibevoice-asr.",
+            hint=f"Use that version, or set {words.setting} to another {words.place}.",
+        )
+
+
+def seal_of(database: sqlite3.Connection, secret: str, words: Words) -> Seal:
+    """What the file is sealed with; a new file learns what it is to be.
+
+    Raises:
+        errors.SettingsInvalid: it was sealed with another key.
+    """
+    row = database.execute("SELECT salt, check_value FROM key").fetchone()
+    if row is None:
+        seal, salt, check_value = new_seal(secret, words)
+        database.execute("INSERT INTO key VALUES (?, ?)", (salt, check_value))
+        return seal
+    return known_seal(row[0], row[1], secret, words)
+
+
+def new_seal(secret: str, words: Words) -> tuple[Seal, bytes, bytes]:
+    """What something new is sealed with; and what is written there to know the key by: the salt,
+    and a value to check."""
+    salt = os.urandom(SALT)
+    seal = Seal(secret, salt, words.what)
+    return seal, salt, seal.seal(_CHECK, "key")
+
+
+def known_seal(salt: bytes, check_value: bytes, secret: str, words: Words) -> Seal:
+    """What something is sealed with that `new_seal` was made for.
+
+    Raises:
+        errors.SettingsInvalid: it was sealed with another key.
+    """
+    seal = Seal(secret, salt, words.what)
+    try:
+        seal.opened(check_value, "key")
+    except SealBroken:
+        raise SettingsInvalid(
+            f"The {words.what} were encrypted with another key.",
+            hint=f"Give the key that they were kept with, or set {words.setting} to an empty "
+            f"{words.place}.",
+        ) from None
+    return seal
+
+
+log = logging.getLogger(__name__)
+
+LATER_S = 1.0
+"""What nobody waits for may be lost for so long before it is written, and what was deleted may be
+so long in the log, unless somebody waits for that: cutting the log off takes as long as five
+commits, which those who wait for theirs would have to wait for, too."""
+READERS_S = 5.0
+"""So long a deletion waits for another program that reads the file, such as a backup."""
+READER_MS = 100
+"""So long a commit may wait for one."""
+
+Statement = tuple[str, Sequence[object]]
+Told = Callable[[errors.SidecarError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is to be written of one job, in one piece. ``after``: done once it is; ``gone``: there
+    is nothing else of this job to keep."""
+
+    job_id: str
+    statements: Sequence[Statement] = ()
+    soon: bool = True
+    after: Callable[[], None] | None = None
+    gone: bool = False
+
+
+class Writer:
+    """Takes parts from one thread, writes them in order from its own."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """``database``: in autocommit mode, and nobody else's from now on."""
+        self._database = database
+        self._news = threading.Condition()
+        self._parts: list[Part] = []
+        self._waiting: list[tuple[str | None, Told]] = []
+        self._due = float("inf")
+        self._closing = False
+        self._shorten_at = float("inf")
+        self._owed: defaultdict[str, list[Part]] = defaultdict(list)
+        self._wrong: dict[str, errors.SidecarError] = {}
+        self._deleted: set[str | None] = {None}
+        """Jobs that are deleted, and still in the log; None: those that a service before this had
+        deleted when it was killed."""
+        self._uncut: errors.SidecarError | None = None
+        """Why they are, although somebody waited."""
+        self._patient_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def put(self, part: Part) -> None:
+        """Have it written, behind all before it."""
+        with self._news:
+            self._parts.append(part)
+            self._due = min(self._due, time.monotonic() + LATER_S * (not part.soon))
+            self._news.notify()
+
+    def when_written(self, job_id: str | None, told: Told) -> None:
+        """Have ``told`` called (from the writer's thread) once all before was tried, with what went
+        wrong with that job; without one, why something that was deleted is still on the disk."""
+        with self._news:
+            if self._closing:
+                told(None)
+                return
+            self._waiting.append((job_id, told))
+            self._due = 0.0
+            self._news.notify()
+
+    def close(self) -> None:
+        """Write all that there is, and stop."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
+        self._thread.join()
+        self._database.close()
+
+    def _run(self) -> None:
+        self._shorten()
+        while True:
+            with self._news:
+                while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
+                    self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
+                parts, self._parts = self._parts, []
+                waiting, self._waiting = self._waiting, []
+                self._due, closing = float("inf"), self._closing
+            if parts or self._owed:
+                self._write(parts)
+            at_last = {None, *self._deleted}
+            self._tell(one for one in waiting if one[0] not in at_last)
+            last = [one for one in waiting if one[0] in at_last]
+            if self._deleted:
+                self._shorten_at = min(self._shorten_at, time.monotonic() + LATER_S)
+            asked = bool(last) and self._uncut is None
+            if tries := asked or closing or time.monotonic() >= self._shorten_at:
+                self._shorten()
+            patient = time.monotonic() < self._patient_until and not closing
+            if self._uncut is not None and (patient or not tries):
+                with self._news:
+                    self._waiting[:0] = last
+            else:
+                self._tell(last, self._uncut)
+            if closing:
+                return
+
+    @property
+    def _next_at(self) -> float:
+        return min(self._due, self._shorten_at)
+
+    def _tell(
+        self, waiting: Iterable[tuple[str | None, Told]], wrong: errors.SidecarError | None = None
+    ) -> None:
+        for job_id, told in waiting:
+            told(self._wrong.get(job_id, wrong) if job_id is not None else self._kept or wrong)
+
+    @property
+    def _kept(self) -> errors.SidecarError | None:
+        """Why something that was deleted is still in the file."""
+        for job_id, parts in self._owed.items():
+            if any(part.gone for part in parts):
+                return self._wrong[job_id]
+        return None
+
+    def _write(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            if part.gone:
+                self._owed.pop(part.job_id, None)
+        owed = [part for each in self._owed.values() for part in each]
+        if self._committed([*owed, *parts]) is not None:
+            by_job: dict[str, list[Part]] = {}
+            for part in [*owed, *parts]:
+                by_job.setdefault(part.job_id, []).append(part)
+            self._owed.clear()
+            for job_id, each in by_job.items():
+                if (error := self._committed(each)) is not None:
+                    log.error("job %s cannot be kept: %s", job_id, error)
+                    self._owed[job_id] = each
+                    self._wrong[job_id] = _meaning(error)
+                else:
+                    self._wrong.pop(job_id, None)
+        else:
+            self._owed.clear()
+            self._wrong.clear()
+
+    def _committed(self, parts: Sequence[Part]) -> sqlite3.Error | None:
+        """All of it or nothing, on the disk when this returns; or what was wrong."""
+        if not parts:
+            return None
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for part in parts:
+                for sql, values in part.statements:
+                    self._database.execute(sql, values)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            return error
+        for part in parts:
+            if part.gone:
+                self._deleted.add(part.job_id)
+            if part.after is not None:
+                part.after()
+        return None
+
+    def _shorten(self) -> None:
+        """Cut the write-ahead log off, in which the deleted jobs still are. Where somebody reads it
+        that is tried again, and those who wait for it are told after a while."""
+        self._shorten_at = float("inf")
+        if not self._deleted:
+            return
+        try:
+            if not self._truncated():
+                if self._uncut is None:
+                    self._patient_until = time.monotonic() + READERS_S
+                self._uncut = errors.SpoolUnwritable("Another program reads the kept jobs.")
+                self._shorten_at = time.monotonic() + LATER_S
+                return
+            self._deleted.clear()
+            self._uncut = None
+        except sqlite3.Error as error:
+            if self._uncut is None:
+                log.warning("the log of the kept jobs could not be shortened: %s", error)
+            self._uncut, self._patient_until = _meaning(error), 0.0
+            self._shorten_at = time.monotonic() + LATER_S
+
+    def _truncated(self) -> bool:
+        """Whether nobody kept the log from being cut off. Commits wait for no reader meanwhile."""
+        ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
+        self._database.execute(f"PRAGMA busy_timeout = {READER_MS}")
+        try:
+            ((busy, *_),) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._database.execute(f"PRAGMA busy_timeout = {usual_ms}")
+        return not busy
+
+
+def _meaning(error: sqlite3.Error) -> errors.SidecarError:
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if full:
+        return errors.DiskFull("There is no room on the disk to keep the job.")
+    return errors.SpoolUnwritable("The folder for jobs cannot be written.")

@@ -1,0 +1,373 @@
+"""AES-256-GCM encryption, its key (setting, private file, keyring), random access to recordings.
+
+What is sealed says what it is (``about``), so that one piece cannot be put in another's place. A
+recording is sealed in pieces, each numbered, the last one marked: none can be left out, moved or
+cut off (Hoang, Reyhanitabar, Rogaway, Vizár 2015, "STREAM").
+
+A piece is opened when it is asked for, and nothing of it is written anywhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from sidecar import files
+from sidecar.config.settings import SHORTEST_JOURNAL_KEY, Settings
+from sidecar.errors import SettingsInvalid
+
+SALT = 16
+"""Bytes."""
+MARK = b"VIBEVOICE RECORDING 2\n"
+"""What a recording begins with, and the version of its form. Those of the first have none, and were
+sealed with the key of their journal."""
+PIECE = 1 << 20
+"""Bytes of a recording that are sealed at once."""
+PREFIX = 7
+"""Random bytes before the first piece, with which each nonce begins."""
+TAG = 16
+"""Bytes by which a sealed piece is longer."""
+_NONCE = 12
+
+
+class SealBroken(Exception):
+    """It was sealed with another key, or altered."""
+
+
+class Seal:
+    """Seals and opens with one key."""
+
+    def __init__(self, secret: str, salt: bytes, purpose: str = "kept jobs") -> None:
+        """``secret``: random, of 128 bits at least; ``salt``: of the file that is sealed;
+        ``purpose``: what is in it, so that one secret gives a key for each.
+
+        Raises:
+            errors.SettingsInvalid: the package for it is not installed.
+        """
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            from cryptography.hazmat.primitives.hashes import SHA256
+            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+        except ImportError:
+            raise SettingsInvalid(
+                "What is kept is encrypted, and the package 'cryptography' is missing.",
+                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs, --people, "
+                "--capture.",
+            ) from None
+        about = f"vibevoice-asr {purpose}".encode()
+        derived = HKDF(SHA256(), 32, salt, about).derive(secret.encode())
+        self._cipher = AESGCM(derived)
+        self._secret, self._salt = secret, salt
+
+    def of_recording(self, name: str) -> Seal:
+        """What this recording alone is sealed with; its name is never given to another."""
+        return Seal(self._secret, self._salt, f"recording {name}")
+
+    def of_job(self, job_id: str) -> Seal:
+        """Return the key of a job's rows in a database: one for all would reach the number of
+        messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
+        return Seal(self._secret, self._salt, f"job {job_id}")
+
+    def code(self, text: str) -> str:
+        """Return a code of a text, which is the same each time and tells nobody else what it is
+        (HMAC-SHA256, RFC 2104)."""
+        return hmac.new(self._secret.encode(), self._salt + text.encode(), "sha256").hexdigest()
+
+    def seal(self, data: bytes, about: str) -> bytes:
+        """``data``, for nobody else to read."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, data, about.encode())
+
+    def opened(self, sealed: bytes, about: str) -> bytes:
+        """What was sealed.
+
+        Raises:
+            SealBroken: it is not what it was, or not about that.
+        """
+        return self._decrypted(sealed[:_NONCE], sealed[_NONCE:], about)
+
+    def seal_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
+        """A recording, sealed under a key of its own."""
+        own, prefix = self.of_recording(name), os.urandom(PREFIX)
+        yield MARK + prefix
+        for number, piece, last in _numbered(even(data, PIECE)):
+            yield own.sealed_piece(piece, prefix, number, name, last=last)
+
+    def opened_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
+        """A recording that was sealed, also one of the first version; what comes before it breaks
+        was right.
+
+        Raises:
+            SealBroken: it is not what it was, not of that name, or not whole.
+        """
+        rest = iter(_split(sealed, len(MARK)))
+        head = next(rest, b"")
+        if head == MARK:
+            yield from self.of_recording(name).opened_pieces(rest, name)
+        else:
+            yield from self.opened_pieces(chain([head], rest), name)
+
+    def sealed_piece(
+        self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
+    ) -> bytes:
+        """One piece of a stream, which is never sealed with other ``data`` again."""
+        return self._cipher.encrypt(_nonce(prefix, number, last), data, about.encode())
+
+    def opened_pieces(
+        self, sealed: Iterable[bytes], about: str, piece: int = PIECE
+    ) -> Iterator[bytes]:
+        """The stream that was sealed, so many bytes at once; what comes before it breaks was right.
+
+        Raises:
+            SealBroken: it is not what it was, not about that, or not whole.
+        """
+        rest = iter(_split(sealed, PREFIX))
+        prefix = next(rest, b"")
+        if len(prefix) != PREFIX:
+            raise SealBroken
+        for number, data, last in _numbered(even(rest, piece + TAG)):
+            yield self._decrypted(_nonce(prefix, number, last), data, about)
+
+    def opened_piece(
+        self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
+    ) -> bytes:
+        """One piece of a stream that was sealed, and is whole if its ``last`` one opens as such.
+
+        Raises:
+            SealBroken: it is not what it was, not about that, or not in that place.
+        """
+        return self._decrypted(_nonce(prefix, number, last), data, about)
+
+    def _decrypted(self, nonce: bytes, data: bytes, about: str) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._cipher.decrypt(nonce, data, about.encode())
+        except (InvalidTag, ValueError):
+            raise SealBroken from None
+
+
+def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
+    return prefix + number.to_bytes(4, "big") + bytes([last])
+
+
+def _numbered(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
+    """Pieces with their numbers, and whether they are the last; at least one."""
+    number, held = 0, b""
+    for following in pieces:
+        if held:
+            yield number, held, False
+            number += 1
+        held = following
+    yield number, held, True
+
+
+def even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of ``size``; the last may be shorter."""
+    waiting = bytearray()
+    for part in data:
+        waiting += part
+        while len(waiting) >= size:
+            with memoryview(waiting) as view:
+                piece = bytes(view[:size])
+            del waiting[:size]
+            yield piece
+    if waiting:
+        yield bytes(waiting)
+
+
+def _split(data: Iterable[bytes], first: int) -> Iterator[bytes]:
+    """The first bytes, or as many as there are; then the rest as it comes."""
+    waiting, parts = b"", iter(data)
+    for part in parts:
+        waiting += part
+        if len(waiting) >= first:
+            break
+    yield waiting[:first]
+    yield waiting[first:]
+    yield from parts
+
+
+class Stored(Protocol):
+    """Bytes that can be read from any place, by several threads."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
+
+    def at(self, at: int, size: int) -> bytes:
+        """So many from there on; fewer at their end.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of them, without waiting; once more does nothing."""
+        ...
+
+
+class OpenFile:
+    """`Stored` in an open file."""
+
+    def __init__(self, fd: int) -> None:
+        """``fd`` is closed with this."""
+        self._fd = fd
+        self._turn, self._over = threading.Lock(), False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._fd).st_size
+
+    def at(self, at: int, size: int) -> bytes:
+        """So many from there on."""
+        try:
+            with self._turn:
+                if sys.platform != "win32":
+                    return os.pread(self._fd, size, at)
+                os.lseek(self._fd, at, os.SEEK_SET)
+                return os.read(self._fd, size)
+        finally:
+            if self._over:
+                self.close()
+
+    def close(self) -> None:
+        """Let go of the file: who reads just now does it then."""
+        self._over = True
+        if self._turn.acquire(blocking=False):
+            try:
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    os.close(fd)
+            finally:
+                self._turn.release()
+
+
+class SealedFile:
+    """What `Seal.seal_recording` wrote. That it is whole is known from the start: only the last
+    piece opens as the last."""
+
+    def __init__(self, seal: Seal, stored: Stored, name: str) -> None:
+        """``stored`` is closed with this, also where this raises.
+
+        Raises:
+            SealBroken: it is not what it was, not of that name, or not whole.
+        """
+        self._seal, self._stored, self._name = seal, stored, name
+        self._step = PIECE + TAG
+        try:
+            head, begin = self._at(0, len(MARK) + PREFIX), 0
+            if head.startswith(MARK):
+                self._seal, begin = seal.of_recording(name), len(MARK)
+            self._prefix = head[begin:][:PREFIX]
+            self._begin = begin + PREFIX
+            sealed = stored.size - self._begin
+            self._last = max(0, -(-sealed // self._step) - 1)
+            self.size = sealed - (self._last + 1) * TAG
+            """Bytes of the recording."""
+            if self.size < 0:
+                raise SealBroken
+            self._piece(self._last)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, at: int, most: int = sys.maxsize) -> bytes:
+        """Some bytes from there on: to the end of a piece at most, none at the end of it all.
+
+        Raises:
+            SealBroken: it is not what it was.
+        """
+        if not 0 <= at < self.size:
+            return b""
+        number, begin = divmod(at, PIECE)
+        return self._piece(number)[begin : begin + most]
+
+    def close(self) -> None:
+        """Let go of it, without waiting; once more does nothing."""
+        self._stored.close()
+
+    def _piece(self, number: int) -> bytes:
+        data = self._at(self._begin + number * self._step, self._step)
+        last = number == self._last
+        return self._seal.opened_piece(data, self._prefix, number, self._name, last=last)
+
+    def _at(self, at: int, size: int) -> bytes:
+        try:
+            return self._stored.at(at, size)
+        except OSError:
+            raise SealBroken from None
+
+
+MADE_BYTES = 32
+_SERVICE, _NAME = "vibevoice-asr", "kept jobs"
+_LONGEST = 4096
+HINT = (
+    "Make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key-file FILE; "
+    "or set VIBEVOICE_JOURNAL_KEY; or install the package 'keyring'."
+)
+
+
+def journal_key(settings: Settings) -> str:
+    """The key; where none is given, that in the system's keyring, which is made there once.
+
+    Raises:
+        errors.SettingsInvalid: there is none, there are two, or it is no secret.
+    """
+    given = settings.journal_key
+    if given is not None and settings.journal_key_file is not None:
+        raise SettingsInvalid(
+            "The settings journal_key and journal_key_file each give a key.",
+            hint="Keep one of them.",
+        )
+    if given is not None:
+        return given.get_secret_value()
+    if settings.journal_key_file is not None:
+        return _read(settings.journal_key_file)
+    return _from_keyring()
+
+
+def _read(path: Path) -> str:
+    key = files.read(path, _LONGEST, private=True).decode("utf-8", "replace").strip()
+    if len(key) < SHORTEST_JOURNAL_KEY:
+        raise SettingsInvalid(
+            f"The file {path} holds no key of at least {SHORTEST_JOURNAL_KEY} characters.",
+            hint=HINT,
+        )
+    return key
+
+
+def _from_keyring() -> str:
+    """What the keyring has, if there is one that can keep it."""
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+        from platformdirs import user_data_path
+    except ImportError:
+        raise SettingsInvalid("What is kept is encrypted: a key is needed.", hint=HINT) from None
+    try:
+        key = keyring.get_password(_SERVICE, _NAME)
+        if key is None:
+            folder = user_data_path("vibevoice-asr", appauthor=False)
+            files.make_folder(folder)
+            with files.locked(folder):  # of two first starts, one makes it and both have it
+                if keyring.get_password(_SERVICE, _NAME) is None:
+                    keyring.set_password(_SERVICE, _NAME, secrets.token_hex(MADE_BYTES))
+                key = keyring.get_password(_SERVICE, _NAME)
+    except (KeyringError, RuntimeError) as error:
+        raise SettingsInvalid(
+            f"The keyring of this system gives no key for what is kept: {error}.", hint=HINT
+        ) from None
+    if not key:
+        raise SettingsInvalid("The keyring of this system keeps no key.", hint=HINT)
+    return str(key)

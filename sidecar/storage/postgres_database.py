@@ -1,0 +1,418 @@
+"""PostgreSQL calls with time limits and retries, and migrations.
+
+Every statement and migration names the schema `vibevoice`: the database may have others' tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sidecar import errors
+from sidecar.errors import SettingsInvalid
+from sidecar.storage import encrypted_sqlite
+from sidecar.storage.encryption import Seal
+from sidecar.storage.postgres_settings import (
+    CALL_S,
+    CONNECT_S,
+    FIRST_PAUSE_S,
+    LISTEN_CHECK_S,
+    LONGEST_PAUSE_S,
+    check_address,
+    said,
+)
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import AsyncConnection, AsyncCursor
+
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+Row = tuple[Any, ...]
+log = logging.getLogger(__name__)
+
+
+class Database:
+    """A pool of connections, and one connection that listens."""
+
+    def __init__(self, address: str, size: int = 4) -> None:
+        """``size``: at most so many connections in the pool.
+
+        Raises:
+            errors.SettingsInvalid: the address is none, or psycopg is missing.
+        """
+        check_address(address)
+        from sidecar.storage import postgres_connection
+
+        self._driver = postgres_connection
+        self._address, self._size = address, size
+        self._outlook = postgres_connection.Outlook(log)
+        self._pool = postgres_connection.pool(address, size, self._outlook)
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._used: set[AsyncConnection[Row]] = set()
+        """Connections that somebody waits for."""
+        self._tells: dict[str, list[Tell]] = {}
+        self._heard: set[str] = set()
+        """Channels that the listening connection hears."""
+        self._listening: asyncio.Task[None] | None = None
+        self._hears: AsyncConnection[Row] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether the database answered when it was last asked."""
+        return self._outlook.up
+
+    async def open(self) -> None:
+        """Begin to connect, once; this does not wait for the database."""
+        await self._pool.open()
+        self._start_listening()
+
+    async def close(self) -> None:
+        """End all calls and connections; at most an attempt to connect is waited for."""
+        self._outlook.closing = True
+        tasks = [*self._calls, *([self._listening] if self._listening is not None else [])]
+        for connection in self._used:
+            self._driver.sever(connection)
+        if self._hears is not None:
+            self._driver.sever(self._hears)
+        elif self._listening is not None:  # it connects, or pauses
+            self._listening.cancel()
+        await self._pool.close(timeout=3 * CONNECT_S)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def fetch(
+        self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[Row]:
+        """Return the rows of one autocommitted statement, which may be repeated.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer, or refuses.
+        """
+
+        async def work(connection: AsyncConnection[Row]) -> list[Row]:
+            cursor = await connection.execute(sql, values or None)
+            return [] if cursor.description is None else await cursor.fetchall()
+
+        return await self._shielded(self._tried(work))
+
+    async def call(self, function: str, *values: object) -> list[Row]:
+        """Return the rows of a function of the schema `vibevoice`, which may be repeated.
+
+        Raises:
+            errors.JournalUnreachable: as `fetch`.
+        """
+        marks = ", ".join(["%s"] * len(values))
+        return await self.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)  # noqa: S608
+
+    async def transaction(self, work: Callable[[AsyncCursor[Row]], Awaitable[T]]) -> T:
+        """Return what ``work`` returns, which is done in one transaction and may be repeated.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer, or refuses.
+        """
+
+        async def alone(connection: AsyncConnection[Row]) -> T:
+            async with connection.transaction(), connection.cursor() as cursor:
+                return await work(cursor)
+
+        return await self._shielded(self._tried(alone))
+
+    async def maintain(self, sql: str, within_s: float) -> None:
+        """Execute a statement that runs in no transaction, over a connection of its own.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer, or not in time.
+        """
+        limit = f"{round(within_s * 1000)}"
+
+        async def work(connection: AsyncConnection[Row]) -> None:
+            await connection.execute(f"SET statement_timeout = {limit}")
+            await connection.execute(f"SET lock_timeout = {limit}")
+            await connection.execute(sql)
+
+        async def own() -> None:
+            async with await self._driver.connected(self._address) as connection:
+                await self._within(connection, within_s, work)
+
+        await self._shielded(own())
+
+    def listen(self, channel: str, tell: Tell) -> None:
+        """Have each message on a channel told, and "" after a connection: some may be missed."""
+        self._tells.setdefault(channel, []).append(tell)
+        self._heard.discard(channel)
+        if not self._pool.closed:
+            self._start_listening()
+
+    def _start_listening(self) -> None:
+        """Connect for messages where any are wanted."""
+        if self._tells and self._listening is None:
+            listening = self._listen()
+            self._listening = asyncio.get_running_loop().create_task(listening)
+
+    async def _shielded(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return what ``call`` returns; it goes on if the caller is cancelled, for psycopg would
+        have the caller wait until the server acknowledges that."""
+        task = asyncio.get_running_loop().create_task(self._meant(call))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return await asyncio.shield(task)
+
+    async def _tried(self, work: Callable[[AsyncConnection[Row]], Awaitable[T]]) -> T:
+        """Do the work; try again at once while a connection was at fault: after a restart of the
+        server all those of the pool are dead."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + CALL_S
+        for others in reversed(range(self._size + 1)):
+            async with self._pool.connection(timeout=until - clock()) as connection:
+                try:
+                    return await self._within(connection, until - clock(), work)
+                except self._driver.AWAY as error:
+                    if clock() >= until or not others or not await _at_fault(connection, error):
+                        raise
+        raise AssertionError("the last try raises")
+
+    async def _within(
+        self,
+        connection: AsyncConnection[Row],
+        seconds: float,
+        work: Callable[[AsyncConnection[Row]], Awaitable[T]],
+    ) -> T:
+        self._used.add(connection)
+        try:
+            with self._driver.severed_after(connection, seconds):
+                return await work(connection)
+        finally:
+            self._used.discard(connection)
+
+    async def _meant(self, call: Awaitable[T]) -> T:
+        """Return what ``call`` returns; its errors become those of the catalogue."""
+        import psycopg
+
+        try:
+            result = await call
+        except self._driver.AWAY as error:
+            self._outlook.failed(error)
+            raise errors.JournalUnreachable() from error
+        except psycopg.Error as error:  # another version made the tables new, or a right is gone
+            log.error("the database refuses what it is asked: %s", said(error))
+            raise errors.JournalUnreachable("The database refuses what it is asked.") from None
+        self._outlook.answered()
+        return result
+
+    async def _listen(self) -> None:
+        """Listen for ever, over one connection after the other."""
+        backoff = self._driver.Backoff()
+        while not self._outlook.closing:
+            try:
+                async with await self._driver.connected(self._address) as self._hears:
+                    self._heard.clear()
+                    await self._hear(self._hears, backoff)
+            except self._driver.AWAY as error:
+                self._outlook.failed(error)
+            except Exception:
+                log.exception("a fault while the database was listened to")
+            self._hears = None
+            if not self._outlook.closing:
+                await backoff.pause()
+
+    async def _hear(self, connection: AsyncConnection[Row], backoff: Any) -> None:
+        while True:
+            await self._within(connection, CALL_S, self._check)
+            backoff.reset()
+            self._outlook.answered()
+            async for message in connection.notifies(timeout=LISTEN_CHECK_S):
+                self._tell(message.channel, message.payload)
+
+    async def _check(self, connection: AsyncConnection[Row]) -> None:
+        """Listen to channels that are new; the others are all told of, if this connection is."""
+        from psycopg import sql
+
+        await connection.execute("SELECT 1")
+        for channel in self._tells.keys() - self._heard:
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            self._heard.add(channel)
+            self._tell(channel, "")
+
+    def _tell(self, channel: str, payload: str) -> None:
+        for tell in self._tells.get(channel, ()):
+            try:
+                tell(payload)
+            except Exception:
+                log.exception("a fault while a message of the database was told")
+
+
+async def _at_fault(connection: AsyncConnection[Row], error: Exception) -> bool:
+    """Return whether another try may do better; a connection to a standby is closed."""
+    from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction
+
+    if isinstance(error, ReadOnlySqlTransaction):
+        await connection.close()
+    return connection.closed or isinstance(error, DeadlockDetected)
+
+
+START_S = 30.0
+"""So long a database may take to come up beside a service."""
+STEP_S = 60.0
+"""Limit for a statement of a migration: a table may be large, and another service may migrate."""
+LOCK = 0x766962656A6F6273
+"""Who holds this lock brings the tables up to date."""
+SESSIONS_CHANNEL = "vibevoice_sessions"
+"""Where it is told that a live session was left by its service, or is to be."""
+WORDS = encrypted_sqlite.Words("kept jobs", "VIBEVOICE_JOURNAL", "database")
+
+
+def migrations() -> Sequence[str]:
+    """Return what makes each version of the tables out of the one before.
+
+    A file once released never changes; the next has the next number.
+    """
+    folder = files("sidecar.storage") / "migrations"
+    steps = {one.name: one for one in folder.iterdir() if one.name.endswith(".sql")}
+    return [steps[name].read_text("utf-8") for name in sorted(steps)]
+
+
+def migrate(address: str, secret: str, what: str = WORDS.what, patience_s: float = START_S) -> Seal:
+    """Bring the tables up to date, one service at a time; return the seal of ``what``.
+
+    This waits for the database, at most ``patience_s`` until it answers.
+
+    Raises:
+        errors.SettingsInvalid: the address is none, or the database does not answer, is of a later
+            version, or has another key.
+    """
+    check_address(address)
+    import psycopg
+
+    try:
+        with _connected(address, patience_s) as connection, connection.transaction():
+            cursor = connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            _migrate(cursor)
+            return _seal(cursor, secret, what)
+    except psycopg.OperationalError as error:
+        raise _silent(error) from None
+    except psycopg.Error as error:
+        raise SettingsInvalid(
+            f"The database for jobs cannot be used: {said(error)}.",
+            hint="The role in VIBEVOICE_JOURNAL has to be allowed to make a schema in it.",
+        ) from None
+
+
+def look(address: str) -> str:
+    """Return the version, host and name of the database.
+
+    Raises:
+        errors.SettingsInvalid: nothing answers, or the address is none.
+    """
+    check_address(address)
+    with _connected(address) as connection:
+        info = connection.info
+        version = f"{info.server_version // 10000}.{info.server_version % 10000}"
+        return f"PostgreSQL {version} at {info.host}, database {info.dbname}"
+
+
+@contextmanager
+def _connected(address: str, patience_s: float = 0.0) -> Iterator[psycopg.Connection[Any]]:
+    """Yield a connection, made by as many attempts as fit into ``patience_s``.
+
+    Raises:
+        errors.SettingsInvalid: the database does not answer.
+    """
+    import psycopg
+
+    from sidecar.storage.postgres_connection import OPTIONS
+
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            connection = psycopg.connect(address, **OPTIONS)
+            break
+        except psycopg.Error as error:
+            if time.monotonic() >= until:
+                raise _silent(error) from None
+            time.sleep(LONGEST_PAUSE_S)
+    with connection:
+        limit = f"{round(STEP_S * 1000)}"
+        connection.execute(f"SET statement_timeout = {limit}")
+        connection.execute(f"SET idle_in_transaction_session_timeout = {limit}")
+        yield connection
+
+
+def _silent(error: Exception) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"The database for jobs does not answer: {said(error)}.",
+        hint="Start it, or set VIBEVOICE_JOURNAL to one that can be reached.",
+    )
+
+
+def _migrate(cursor: Any) -> None:
+    cursor.execute("SELECT to_regclass('vibevoice.version') IS NOT NULL")
+    (there,) = cursor.fetchone()
+    if not there:
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS vibevoice")
+        cursor.execute("CREATE TABLE vibevoice.version (version integer NOT NULL)")
+        cursor.execute("INSERT INTO vibevoice.version VALUES (0)")
+    cursor.execute("SELECT version FROM vibevoice.version")
+    (version,) = cursor.fetchone()
+    steps = migrations()
+    encrypted_sqlite.check_known(version, steps, WORDS)
+    for step in steps[version:]:
+        cursor.execute(step)
+    if version < len(steps):
+        cursor.execute("UPDATE vibevoice.version SET version = %s", (len(steps),))
+
+
+def _seal(cursor: Any, secret: str, what: str) -> Seal:
+    cursor.execute("SELECT salt, check_value FROM vibevoice.key")
+    row = cursor.fetchone()
+    if row is None:
+        seal, salt, check_value = encrypted_sqlite.new_seal(secret, WORDS)
+        cursor.execute("INSERT INTO vibevoice.key VALUES (%s, %s)", (salt, check_value))
+    else:
+        salt = row[0]
+        seal = encrypted_sqlite.known_seal(salt, row[1], secret, WORDS)
+    return seal if what == WORDS.what else Seal(secret, salt, what)
+
+
+# a fault in the code will not have gone soon, and each try writes a traceback
+FAULT_PAUSE_S = 8.0
+"""Seconds after an error that is not an outage."""
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``call`` returns, and call it again for as long as the database is away."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await call()
+        except errors.JournalUnreachable:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        except Exception:
+            log.exception("the database could not be asked; it is tried again")
+            await asyncio.sleep(FAULT_PAUSE_S)
+
+
+async def repeatedly(call: Callable[[], Awaitable[object]], pause_s: float) -> None:
+    """Call, for ever, with so many seconds in between; an error ends nothing."""
+    while True:
+        try:
+            await call()
+        except errors.JournalUnreachable:
+            log.debug("the database is away")
+        except Exception:
+            log.exception("a repeated call failed")
+        await asyncio.sleep(pause_s)
+
+
+async def at_most(most_s: float, what: Awaitable[object]) -> None:
+    """Wait for ``what``, which is cancelled after ``most_s``."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
+            await what

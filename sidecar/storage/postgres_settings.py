@@ -1,0 +1,101 @@
+"""Address of PostgreSQL and the time limits of shared jobs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sidecar import files
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
+
+_LONGEST = 4096
+
+
+def journal_address(settings: Settings) -> str | None:
+    """The address of the database that several services share; None where there is none.
+
+    Raises:
+        errors.SettingsInvalid: there are two, or none in the file, or others may read that.
+    """
+    if settings.journal is not None and settings.journal_file is not None:
+        raise SettingsInvalid(
+            "The settings journal and journal_file each give an address.",
+            hint="Keep one of them.",
+        )
+    if settings.journal is not None:
+        return settings.journal.get_secret_value()
+    if settings.journal_file is not None:
+        return _read(settings.journal_file)
+    return None
+
+
+def _read(path: Path) -> str:
+    address = files.read(path, _LONGEST, private=True).decode("utf-8", "replace").strip()
+    if not address:
+        raise SettingsInvalid(f"The file {path} holds no address.")
+    return address
+
+
+def check_address(address: str) -> None:
+    """Say what is wrong with an address, without saying it.
+
+    Raises:
+        errors.SettingsInvalid: it is none, or what speaks to it is not installed or does not run
+            on this system.
+    """
+    if sys.platform == "win32":  # psycopg cannot wait for sockets on the event loop of Windows
+        raise SettingsInvalid(
+            "Jobs cannot be kept in PostgreSQL by a service that runs on Windows.",
+            hint="Run the service on Linux or macOS, or start it without --journal.",
+        )
+    try:
+        import psycopg
+        import psycopg_pool  # noqa: F401
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as error:
+        raise SettingsInvalid(
+            f"Jobs are to be kept in PostgreSQL, and the package '{error.name}' is missing.",
+            hint="pip install 'vibevoice-asr[postgres]', or start without --journal.",
+        ) from None
+    try:
+        if not address.startswith(("postgresql://", "postgres://")):
+            raise ValueError
+        conninfo_to_dict(address)
+    except (ValueError, psycopg.Error):
+        raise SettingsInvalid(
+            "The setting 'journal' is no address of a PostgreSQL database.",
+            hint="Write it like postgresql://vibevoice@db.example:5432/vibevoice.",
+        ) from None
+
+
+def said(error: Exception) -> str:
+    """Return the first line of an error of psycopg; no address in it has a password."""
+    return str(error).strip().partition("\n")[0]
+
+
+HEARTBEAT_S = 1.0
+"""Interval of heartbeats: short enough that the jobs of a dead service are free within seconds."""
+EXPIRY_LOOKS = 3
+"""Looks, one each `HEARTBEAT_S`, in which a heartbeat stands still before its service is dead: one
+that meets a dead connection and is repeated over another is not late yet."""
+CONNECT_S = 2
+"""Limit for a server to accept a connection; whole seconds, as libpq wants it."""
+LOCK_S = 2.0
+"""Limit for a lock (`lock_timeout`): below `STATEMENT_S`, so that the error names the lock."""
+STATEMENT_S = 3.0
+"""Limit for a statement (`statement_timeout`): the server gives it up before the caller."""
+CALL_S = 4.5
+"""Limit for a call with the wait for a connection and repetitions: a client hears of it in 5 s."""
+LISTEN_CHECK_S = 2.0
+"""Interval of checks of a connection that listens: a frozen server sends no error by itself."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+"""Back-off between attempts: a database that restarts is there in tenths of a second, and one that
+is away for long costs one attempt a second."""
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
+"""TCP keepalive: an idle line that is dead at one end is found out within 6 s."""
+SEND_S = 30.0
+"""Limit for a server to send to a client that stands still: notifications wait for it meanwhile."""
+UNACKNOWLEDGED_S = 1.5
+"""Limit for data that the other end does not acknowledge (`tcp_user_timeout`): three
+retransmissions, and short enough to repeat a heartbeat before its service is taken for dead."""

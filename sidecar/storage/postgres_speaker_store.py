@@ -1,0 +1,199 @@
+"""Enrolled speakers in PostgreSQL, and their import from a file.
+
+So what one service changes is so for all, at once, and nobody is in the memory of one who was
+deleted at another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sidecar import errors
+from sidecar.storage.encryption import SealBroken
+from sidecar.storage.postgres_database import Database, migrate
+from sidecar.storage.speaker_store import (
+    FILE,
+    MOST_PEOPLE,
+    Decide,
+    PeopleFile,
+    PeopleStore,
+    Person,
+    Sample,
+)
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+PURPOSE = "people"
+"""What the key is derived for, so that it is another than that of jobs."""
+OLDER_S, OLDER_LOOK_S = 2.0, 0.02
+"""So long it is waited for those who may still see what was deleted, and so often it is looked."""
+REWRITE_S = 10.0
+"""Limit for rewriting the table: it waits for all who read it, and copies everybody in it."""
+CONNECTIONS = 2
+"""One that waits for a lock keeps nobody else from reading."""
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+_OLDER = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND pid <> pg_backend_pid() AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
+_REWRITE = "VACUUM (FULL) vibevoice.people"
+
+
+class SharedPeople:
+    """A `PeopleStore`. It connects at the first call."""
+
+    def __init__(self, address: str, secret: str) -> None:
+        """Make the table, where there is none; this waits for the database.
+
+        Raises:
+            errors.SettingsInvalid: the address, the database or the key cannot be used.
+        """
+        self._database = Database(address, CONNECTIONS)
+        self._seal = migrate(address, secret, PURPOSE)
+
+    async def of(self, owner: str) -> Sequence[Person]:
+        """As `PeopleStore.of`."""
+        return await self._ask(lambda cursor: self._read(cursor, owner))
+
+    async def keep(self, owner: str, decide: Decide) -> Person:
+        """As `PeopleStore.keep`."""
+
+        async def put(cursor: Any) -> Person:
+            await cursor.execute(_ALONE, (f"people {owner}",))
+            before = await self._read(cursor, owner)
+            person = decide(before)
+            if person not in before:
+                await self._write(cursor, person)
+            return person
+
+        return await self._ask(put)
+
+    async def delete(self, owner: str, person: str) -> None:
+        """As `PeopleStore.delete`: the table is rewritten without it. Where somebody keeps the
+        database from that, the next deletion does it, or PostgreSQL itself in its time."""
+        await self._drop(owner, person)
+
+    async def empty(self, owner: str) -> int:
+        """As `PeopleStore.empty`; rewritten as for one. Who cannot be read goes, too."""
+        await self._database.open()
+        count = "SELECT count(*) FROM vibevoice.people WHERE owner = %s"
+        ((there,),) = await self._database.fetch(count, (owner,))
+        if there:
+            await self._drop(owner)
+        return int(there)
+
+    async def _drop(self, owner: str, person: str | None = None) -> None:
+        """One of an owner's people, or all of them."""
+
+        async def drop(cursor: Any) -> str:
+            await cursor.execute(_ALONE, (f"people {owner}",))
+            await cursor.execute(
+                """DELETE FROM vibevoice.people
+                    WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
+                {"owner": owner, "id": person},
+            )
+            await cursor.execute("SELECT pg_current_xact_id()::xid::text")
+            return str((await cursor.fetchone())[0])
+
+        await self._rewrite(await self._ask(drop))
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self._database.close()
+
+    async def _ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        await self._database.open()
+        return await self._database.transaction(work)
+
+    async def _rewrite(self, behind: str) -> None:
+        """Have the files of the table without what was deleted in a transaction, once nobody is
+        there any more who may still see it."""
+        try:
+            until = time.monotonic() + OLDER_S
+            while (await self._database.fetch(_OLDER, (behind,)))[0][0]:
+                if time.monotonic() >= until:
+                    log.warning("who was deleted is sealed in the database until it is vacuumed")
+                    return
+                await asyncio.sleep(OLDER_LOOK_S)
+            await self._database.maintain(_REWRITE, REWRITE_S)
+        except errors.JournalUnreachable:
+            log.warning("the database did not rewrite its table of people, who are deleted")
+
+    async def _read(self, cursor: Any, owner: str) -> list[Person]:
+        await cursor.execute(
+            """SELECT id, created, sealed FROM vibevoice.people
+                WHERE owner = %s ORDER BY created, id""",
+            (owner,),
+            binary=True,
+        )
+        found = []
+        for id_, created, sealed in await cursor.fetchall():
+            try:
+                said = json.loads(self._seal.opened(sealed, _about(id_, owner)))
+                samples = tuple(map(Sample.of, said["samples"]))
+                found.append(Person(id_, owner, said["name"], created, samples))
+            except (SealBroken, ValueError, KeyError, TypeError) as error:
+                log.error("a person in the database cannot be read: %s", type(error).__name__)
+        return found
+
+    async def _write(self, cursor: Any, person: Person) -> None:
+        said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
+        sealed = self._seal.seal(json.dumps(said).encode(), _about(person.id, person.owner))
+        await cursor.execute(
+            """INSERT INTO vibevoice.people VALUES (%s, %s, %s, %s)
+                ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed""",
+            (person.id, person.owner, person.created, sealed),
+        )
+
+
+def _about(person: str, owner: str) -> str:
+    return f"person {person} {owner}"
+
+
+async def carry_over(folder: Path, secret: str, store: PeopleStore) -> tuple[int, int]:
+    """Keep everybody who is in the file in ``folder`` in ``store`` as well, with id, owner and
+    dates; how many came, and how many were there already. The file stays as it is, and the store
+    is closed.
+
+    Raises:
+        errors.SettingsInvalid: there is no such file, a service has it, or the key is another.
+        errors.PeopleFull: an owner would have more than one may have.
+        errors.JournalUnreachable: not everybody may have come. Once more does no harm.
+    """
+    if not (folder / FILE).is_file():
+        raise errors.SettingsInvalid(
+            f"There is no file of people in {folder}.",
+            hint="Name its folder: --people-dir, or VIBEVOICE_PEOPLE_DIR.",
+        )
+    file = PeopleFile(folder, secret)
+    try:
+        everybody = file.all()
+    finally:
+        file.close()
+    came = 0
+    try:
+        for person in everybody:
+            before = await store.of(person.owner)
+            came += all(one.id != person.id for one in before)
+            await store.keep(person.owner, _beside(person))
+    finally:
+        await store.close()
+    return came, len(everybody) - came
+
+
+def _beside(person: Person) -> Decide:
+    def decide(people: Sequence[Person]) -> Person:
+        for one in people:
+            if one.id == person.id:
+                return one  # as they are there: they may have been renamed since
+        if len(people) >= MOST_PEOPLE:
+            raise errors.PeopleFull(f"Nobody else can be kept for the owner of '{person.name}'.")
+        return person
+
+    return decide

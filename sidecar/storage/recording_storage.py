@@ -1,0 +1,227 @@
+r"""Recording storage protocol, and recordings in a folder.
+
+Of a file system that is shared little is asked: a file is written under another name, synced,
+renamed once it is whole, read, deleted, and has the server's time of its last change.
+
+Names are ours (`\w[\w-]*`) and never used twice; what a recording is, is said by the job that names
+it, with its digest. All of it waits for a disk or a server: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from sidecar import errors
+from sidecar.audio.audio_source import pieces as pieces_of
+from sidecar.audio.audio_source import storage_error
+from sidecar.storage.encryption import OpenFile, Stored
+
+PARTIAL = ".part"
+"""How the name of a recording ends that is not written whole yet."""
+
+
+class Storage(Protocol):
+    """A folder or a bucket.
+
+    Whatever is asked may raise `errors.StorageUnreachable`: it does not answer now, and what is
+    there is still there. `FileNotFoundError` says that something is not there.
+    """
+
+    @property
+    def kind(self) -> str:
+        """Which: a job says of which kind the storage is that has its recording."""
+        ...
+
+    def put(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a stream. If that fails, or the stream does, nothing is left.
+
+        Raises:
+            errors.DiskFull: there is no room.
+            errors.SpoolUnwritable: it cannot be written, or the name is taken.
+        """
+        ...
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """The whole of it from its beginning, as it is there; the caller knows what it was.
+
+        Raises:
+            OSError: it is not there, or is nothing that can be read.
+        """
+        ...
+
+    def open(self, name: str) -> Stored:
+        """Have it read from any place.
+
+        Raises:
+            OSError: as `read`.
+        """
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes that are there.
+
+        Raises:
+            OSError: as `read`.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Have it no longer, within a moment; one that is gone is deleted already.
+
+        Raises:
+            OSError: it cannot be deleted now.
+        """
+        ...
+
+    def delete_now(self, name: str) -> None:
+        """Delete it and return once that is done; one that is not there is deleted already.
+
+        Raises:
+            OSError: it cannot be deleted now.
+        """
+        ...
+
+    def ages(self) -> Mapping[str, float]:
+        """All that is there, and for how many seconds by the storage's own clock. What is left of
+        one that was never whole has a name of its own, which ends with `PARTIAL`, and is deleted
+        by it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+_AWAY = {
+    getattr(errno, name, errno.ETIMEDOUT)
+    for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
+}
+"""What a file system says whose server is not there now."""
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN = _READ | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+class Folder:
+    """A `Storage`; made when something is first put there."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def put(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a stream; it is there whole or not at all, also if the machine loses its power."""
+        path, partial = self._path / name, self._path / f"{name}{PARTIAL}"
+        try:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chmod(self._path, 0o700)  # it may have been there before
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, "the name is taken")
+            fd = os.open(partial, _MAKE, 0o600)
+            try:
+                with os.fdopen(fd, "wb", buffering=0):
+                    _write(pieces, fd)
+                    os.fsync(fd)
+                partial.rename(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+            settle(self._path)
+        except OSError as error:
+            if error.errno in _AWAY:
+                raise _away(error) from None
+            raise storage_error(error) from None
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """The whole of it."""
+        with _told_away():
+            fd = self._opened(name)
+            try:
+                yield from pieces_of(fd)
+            finally:
+                os.close(fd)
+
+    def open(self, name: str) -> OpenFile:
+        """Have it read from any place."""
+        with _told_away():
+            return OpenFile(self._opened(name))
+
+    def size(self, name: str) -> int:
+        """Bytes that are there."""
+        with _told_away():
+            return (self._path / name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        """Have it no longer."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._path / name).unlink()
+
+    def delete_now(self, name: str) -> None:
+        """Delete it; one that is not there is deleted already."""
+        self.delete(name)
+
+    def ages(self) -> Mapping[str, float]:
+        """All that is there, and since when it was last written."""
+        found, now = {}, self._now()
+        for path in self._path.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another service deleted it
+                found[path.name] = now - path.stat().st_mtime
+        return found
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _opened(self, name: str) -> int:
+        """A descriptor of what `put` wrote; never of what a name leads to."""
+        fd = os.open(self._path / name, _OPEN)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is no file")
+        return fd
+
+    def _now(self) -> float:
+        """By the clock of whoever has the folder, which is what says how old a file is."""
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._path) as fresh:
+            return os.fstat(fresh.fileno()).st_mtime
+
+
+def settle(folder: Path) -> None:
+    """A name is on the disk once its folder is."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, _READ)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write(pieces: Iterable[bytes], target: int) -> None:
+    for piece in pieces:
+        with memoryview(piece) as rest:
+            written = 0
+            while written < len(rest):
+                written += os.write(target, rest[written:])
+
+
+@contextlib.contextmanager
+def _told_away() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _AWAY:
+            raise _away(error) from None
+        raise
+
+
+def _away(error: OSError) -> errors.StorageUnreachable:
+    return errors.StorageUnreachable(f"The folder of recordings is away now: {error.strerror}.")

@@ -1,0 +1,427 @@
+"""Recordings in an S3 bucket: client, upload, deferred deletion.
+
+An object is there once the server has all of it: a small one is sent at once, a larger one in parts
+that are put together at the end. What else is in the bucket is left alone: ours are below the
+prefix, and end with `ENDING`.
+
+Who we are to it, how long it is waited for, and what its errors mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import itertools
+import logging
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from sidecar import errors
+from sidecar.audio.audio_source import storage_error
+from sidecar.errors import SettingsInvalid, SidecarError
+from sidecar.storage.encryption import even
+from sidecar.storage.recording_storage import PARTIAL
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 3.0
+"""So long a server may take to answer at all."""
+READ_S = 15.0
+"""So long it may say nothing in the middle of a call."""
+TRIES = 3
+"""So often a call is made before it is given up, with pauses of up to a second and then two."""
+CONNECTIONS = 16
+"""Kept open, for as many threads as there are."""
+REGION = "us-east-1"
+"""What servers take that have none."""
+
+
+class Away(Exception):
+    """It does not answer, or not now; nobody knows whether what was asked was done."""
+
+
+class Refused(Exception):
+    """It answers, and says no."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(code)
+        self.code, self.status = code, status
+
+
+class Server:
+    """One server; from any thread."""
+
+    def __init__(self, endpoint: str | None, region: str | None) -> None:
+        """``endpoint``: its address, that of AWS if there is none; it is spoken to by plain HTTP
+        where that says so, and by path (``address/bucket/key``).
+
+        Raises:
+            errors.SettingsInvalid: what speaks to it is not installed, or is told nonsense.
+        """
+        try:
+            import botocore.session
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
+        except ImportError:
+            raise SettingsInvalid(
+                "Recordings are to be kept in a bucket, and the package 'botocore' is missing.",
+                hint="pip install 'vibevoice-asr[s3]', or start without --uploads.",
+            ) from None
+        try:
+            session = botocore.session.get_session()
+            self._client = session.create_client(
+                "s3",
+                endpoint_url=endpoint,
+                region_name=region or session.get_config_variable("region") or REGION,
+                config=Config(
+                    connect_timeout=CONNECT_S,
+                    read_timeout=READ_S,
+                    retries={"mode": "standard", "total_max_attempts": TRIES},
+                    max_pool_connections=CONNECTIONS,
+                    ignore_configured_endpoint_urls=True,  # one setting says where it is
+                    # Each part is signed, so none is taken that is not what was sent; servers
+                    # that are not AWS mostly do not know its newer sums.
+                    s3={
+                        "addressing_style": "path" if endpoint else "auto",
+                        "payload_signing_enabled": True,
+                    },
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise SettingsInvalid(f"The object storage cannot be used: {error}") from None
+
+    def ask(self, call: str, **what: Any) -> Mapping[str, Any]:
+        """Make a call, by the library's name for it. A body that is read (`get_object`) is read
+        here, and whole.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            Away, Refused: it was not done, as far as is known.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+        pause_s = 0.5
+        for last in (False,) * (TRIES - 1) + (True,):
+            try:
+                answer = dict(getattr(self._client, call)(**what))
+            except ClientError as error:
+                raise _meant(error.response) from None
+            except (BotoCoreError, OSError) as error:
+                raise Away(_said(error)) from None
+            if "Body" not in answer:
+                break
+            try:
+                with answer["Body"] as body:
+                    answer["Body"] = body.read()
+                break
+            except (BotoCoreError, HTTPClientError, OSError) as error:  # no try covers the body
+                if last:
+                    raise Away(_said(error)) from None
+            time.sleep(pause_s)
+            pause_s *= 2
+        return answer
+
+
+def _meant(response: Mapping[str, Any]) -> Exception:
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code == "NoSuchKey" or (code == "404" and status == 404):
+        return FileNotFoundError("there is no such object")
+    if status >= 500 and status != 507:
+        return Away(code)
+    return Refused(code, status)
+
+
+def _said(error: Exception) -> str:
+    """The name of the trouble; what else is in it names addresses."""
+    return type(error).__name__
+
+
+FIRST_S, LONGEST_S = 1.0, 60.0
+"""Pauses after a deletion that was not done: the first, and what they grow to."""
+CLOSE_S = 3.0
+"""So long the end of the service waits for those that are left."""
+
+
+class Removal:
+    """Does one after the other, in a thread of its own that begins with the first."""
+
+    def __init__(self) -> None:
+        self._news = threading.Condition()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def put(self, remove: Callable[[], None]) -> None:
+        """Have it done, and again as long as it raises an `errors.SidecarError`."""
+        with self._news:
+            self._waiting.append(remove)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="removal", daemon=True)
+                self._thread.start()
+            self._news.notify_all()
+
+    def close(self) -> None:
+        """Let it do what is left, for a moment."""
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_S)
+            if self._waiting:
+                log.warning("%d recordings go with a later start", len(self._waiting))
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while True:
+            with self._news:
+                if pause_s:
+                    self._news.wait_for(lambda: self._closing, pause_s)
+                self._news.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting or (self._closing and pause_s):
+                    self._thread = None
+                    self._news.notify_all()
+                    return
+                remove = self._waiting[0]
+            try:
+                remove()
+            except SidecarError as error:
+                pause_s = min(max(2 * pause_s, FIRST_S), LONGEST_S)
+                log.warning("a recording is deleted later (%s)", error.code)
+                self._waiting.rotate(-1)  # the next may be luckier
+                continue
+            except Exception:
+                log.exception("a fault of ours while a recording was deleted")
+            pause_s = 0.0
+            with self._news:
+                self._waiting.popleft()
+                self._news.notify_all()
+
+
+ENDING = ".sealed"
+"""How the names of our objects end."""
+PART = 8 << 20
+"""Bytes that are sent at once; servers take no less than 5 MiB, and 10,000 parts."""
+PIECE = 4 << 20
+"""Bytes that are fetched at once."""
+_OURS = re.compile(r"([\w-]+)\.sealed")
+_FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
+_UNKNOWN = {"NotImplemented", "MethodNotAllowed"}
+
+
+class Bucket:
+    """A `Storage`."""
+
+    kind = "bucket"
+
+    def __init__(self, server: Server, bucket: str, prefix: str) -> None:
+        """``prefix``: what all keys begin with; it ends with a slash, if there is one."""
+        self._server, self._bucket, self._prefix = server, bucket, prefix
+        self._removal = Removal()
+
+    def put(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Send a stream."""
+        parts = even(pieces, PART)
+        try:
+            with _meaning():
+                with contextlib.suppress(FileNotFoundError):
+                    self._ask("head_object", Key=self._key(name))
+                    raise errors.SpoolUnwritable("A recording of that name is there already.")
+                first = next(parts, b"")
+                if len(first) < PART:
+                    self._put_whole(name, first)
+                else:
+                    self._put_parts(name, itertools.chain([first], parts))
+        except OSError as error:  # where it comes from cannot be read
+            raise storage_error(error) from None
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """The whole of it."""
+        stored, at = self.open(name), 0
+        while piece := stored.at(at, PIECE):
+            at += len(piece)
+            yield piece
+
+    def open(self, name: str) -> Object:
+        """Have it read from any place."""
+        return Object(self, name, self.size(name))
+
+    def range(self, name: str, at: int, size: int) -> bytes:
+        """So many bytes from there on, which there are."""
+        span = f"bytes={at}-{at + size - 1}"
+        with _meaning():
+            return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
+
+    def size(self, name: str) -> int:
+        """Bytes that are there."""
+        with _meaning():
+            return int(self._ask("head_object", Key=self._key(name))["ContentLength"])
+
+    def delete(self, name: str) -> None:
+        """Have it no longer, as soon as the server does it."""
+        self._removal.put(partial(self._delete, name))
+
+    def delete_now(self, name: str) -> None:
+        """Delete it; one that is not there is deleted already."""
+        self._delete(name)
+
+    def ages(self) -> Mapping[str, float]:
+        """All that is there, and since when: objects, and uploads whose end never came."""
+        found: dict[str, float] = {}
+        with _meaning():
+            for page in self._pages("list_objects_v2", ("ContinuationToken",), self._prefix):
+                for one in page.get("Contents", ()):
+                    if (name := self._name(one["Key"])) is not None:
+                        found[name] = _now(page) - one["LastModified"].timestamp()
+            for page, upload in self._unfinished(self._prefix):
+                if (name := self._name(upload["Key"])) is not None:
+                    found[f"{name}{PARTIAL}"] = _now(page) - self._touched(upload)
+        return found
+
+    def close(self) -> None:
+        """Delete what is to be deleted, if that takes a moment only."""
+        self._removal.close()
+
+    def look(self) -> None:
+        """Write something, list it and delete it.
+
+        Raises:
+            FileNotFoundError, Away, Refused: that cannot be done.
+        """
+        key = self._key(f"look-{uuid.uuid4().hex}")
+        self._ask("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        self._ask("put_object", Key=key, Body=b"")
+        self._ask("delete_object", Key=key)
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}{name}{ENDING}"
+
+    def _name(self, key: str) -> str | None:
+        """Of a recording of ours; what others have put there is none."""
+        ours = _OURS.fullmatch(key.removeprefix(self._prefix))
+        return ours[1] if ours else None
+
+    def _put_whole(self, name: str, data: bytes) -> None:
+        try:
+            self._ask("put_object", Key=self._key(name), Body=data)
+        except Away:  # it may be there all the same
+            self.delete(name)
+            raise
+
+    def _put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        of = {"Key": self._key(name)}
+        of["UploadId"] = self._ask("create_multipart_upload", **of)["UploadId"]
+        try:
+            sent = []
+            for number, part in enumerate(parts, 1):
+                answer = self._ask("upload_part", **of, PartNumber=number, Body=part)
+                sent.append({"PartNumber": number, "ETag": answer["ETag"]})
+            self._ask("complete_multipart_upload", **of, MultipartUpload={"Parts": sent})
+        except Away:
+            self._removal.put(partial(self._abort, of))
+            self.delete(name)  # the last call may have been heard
+            raise
+        except BaseException:
+            try:
+                self._abort(of)
+            except errors.SidecarError:
+                self._removal.put(partial(self._abort, of))
+            raise
+
+    def _abort(self, of: Mapping[str, str]) -> None:
+        with _meaning(), contextlib.suppress(FileNotFoundError):
+            try:
+                self._ask("abort_multipart_upload", **of)
+            except Refused as refused:
+                if refused.code != "NoSuchUpload":
+                    raise
+
+    def _delete(self, name: str) -> None:
+        with _meaning(), contextlib.suppress(FileNotFoundError):
+            if not name.endswith(PARTIAL):
+                self._ask("delete_object", Key=self._key(name))
+                return
+            key = self._key(name.removesuffix(PARTIAL))
+            for _, upload in self._unfinished(key):
+                if upload["Key"] == key:
+                    self._abort({"Key": key, "UploadId": upload["UploadId"]})
+
+    def _unfinished(self, prefix: str) -> Iterator[tuple[Any, Any]]:
+        """Uploads of which the last word was never heard, each with its page of the list."""
+        try:
+            for page in self._pages(
+                "list_multipart_uploads", ("KeyMarker", "UploadIdMarker"), prefix
+            ):
+                for upload in page.get("Uploads", ()):
+                    yield page, upload
+        except Refused as refused:
+            if refused.code not in _UNKNOWN:
+                raise
+            log.info("the object storage does not list uploads that were never ended")
+
+    def _touched(self, upload: Mapping[str, Any]) -> float:
+        """When the last that is known of its parts came."""
+        times = [upload["Initiated"]]
+        with contextlib.suppress(FileNotFoundError, Refused):  # it has ended meanwhile
+            of = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+            times += [one["LastModified"] for one in self._ask("list_parts", **of).get("Parts", ())]
+        return float(max(times).timestamp())
+
+    def _pages(
+        self, call: str, markers: tuple[str, ...], prefix: str
+    ) -> Iterator[Mapping[str, Any]]:
+        after: dict[str, str] = {}
+        while True:
+            page = self._ask(call, Prefix=prefix, **after)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            after = {one: page[f"Next{one}"] for one in markers}
+
+    def _ask(self, call: str, **what: Any) -> Mapping[str, Any]:
+        return self._server.ask(call, Bucket=self._bucket, **what)
+
+
+@contextlib.contextmanager
+def _meaning() -> Iterator[None]:
+    """What the server does not do, as an error of ours. One that says no (keys that count no more,
+    a bucket that is gone) is no other trouble than one that is away: what is there may be had
+    once that is put right."""
+    try:
+        yield
+    except Away as error:
+        log.warning("the object storage does not answer: %s", error)
+        raise errors.StorageUnreachable() from None
+    except Refused as error:
+        if error.code in _FULL or error.status == 507:
+            raise errors.DiskFull("There is no room in the object storage.") from None
+        log.error("the object storage refuses: %s", error)
+        raise errors.StorageUnreachable("The storage of recordings refuses us now.") from None
+
+
+class Object:
+    """`Stored` in a bucket."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+        self._bucket, self._name, self.size = bucket, name, size
+
+    def at(self, at: int, size: int) -> bytes:
+        """So many bytes from there on."""
+        size = min(size, self.size - at)
+        return self._bucket.range(self._name, at, size) if size > 0 else b""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _now(page: Mapping[str, Any]) -> float:
+    """By the server's clock; where it does not say, nothing is old."""
+    said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0

@@ -1,0 +1,184 @@
+"""Plain values for enrolled speakers, identified speakers and the local speakers of a chunk.
+
+Only services of ours ask each other for it, and only where speakers are wanted. Inside it is
+`diarization/`'s own; out here it is asked for, handed on, and forgotten with the answer. Pure.
+
+A vector travels as text: the service keeps it and hands it on, and only a worker looks inside.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.errors import FieldInvalid
+
+LONGEST_NAME = 200
+"""Characters of what somebody is called."""
+ROUNDED = 0.01
+"""A vector of length 1 is that much off at most, as float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePrint:
+    """What a person sounds like in one recording.
+
+    ``vector``: base64 of 256 little-endian float16, of length 1
+    (`diarization.speaker_identification`). ``seconds``: of voice, heard alone, that it was made of.
+    """
+
+    vector: str = field(repr=False)
+    seconds: float
+
+
+def is_print(one: VoicePrint) -> bool:
+    """Whether a stranger's print is one: 256 numbers, of length 1 as far as they are exact."""
+    try:
+        numbers = struct.unpack("<256e", base64.b64decode(one.vector, validate=True))
+    except (ValueError, struct.error):
+        return False
+    return abs(math.hypot(*numbers) - 1) < ROUNDED and 0 <= one.seconds < math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVoice:
+    """Somebody to be recognised in a recording; ``person`` is an id of whoever asks."""
+
+    person: str
+    name: str
+    prints: tuple[VoicePrint, ...]
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, Any]) -> KnownVoice:
+        """One from the values of `dataclasses.asdict`."""
+        prints = tuple(VoicePrint(**one) for one in values["prints"])
+        return cls(values["person"], values["name"], prints)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerVoice:
+    """What is known of a transcript's speaker by voice.
+
+    ``seconds``: of voice that could be compared. ``person`` and ``name``: who it is, None where
+    nobody is like enough; a ``name`` without a ``person`` was given by hand. ``likeness``: the
+    cosine to that person, or to the likeliest of those that it is not; None where nobody was
+    compared. ``print``: what it sounds like, only where somebody asked for that.
+    """
+
+    speaker: int
+    seconds: float
+    person: str | None = None
+    name: str | None = None
+    likeness: float | None = None
+    print: VoicePrint | None = None
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerVoice:
+        """One from the values of `dataclasses.asdict`."""
+        given = values["print"]
+        return cls(**{**values, "print": given and VoicePrint(**given)})
+
+
+FIELD = "local_voices"
+"""Its name in a request, in the answer, and in /health of who offers it."""
+FORM = "1-9715e399-6e4af7d4"
+"""What they look like, and by which models they were made (the first digits of both digests): those
+of another form say nothing here."""
+BLOCK_S = 10.0
+"""The first window of a piece begins at a multiple of it, by the clock of the recording."""
+BEYOND_S = BLOCK_S
+"""What has to be heard behind where the windows of the next piece begin."""
+LEAST_LAST_S = 2 * BLOCK_S
+"""The last piece has at least so much behind where its windows begin: its last one, and the block
+that is heard with what is before it, reach back that far."""
+LONGEST_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class VoicesAsked:
+    """Which windows are to be made of a piece; seconds from the begin of what is sent.
+
+    ``words_s``: behind it the sound is there for its voices, and no words are wanted. ``first_s``:
+    where the first window begins. ``until_s``: where the first of the next piece does; None where
+    the recording ends with the sound. ``begins``: the recording begins with the first window.
+    """
+
+    words_s: float
+    first_s: float = 0.0
+    until_s: float | None = None
+    begins: bool = False
+
+    def to_text(self) -> str:
+        """As it stands in a request."""
+        return json.dumps(
+            {
+                "form": FORM,
+                "words_s": self.words_s,
+                "first_s": self.first_s,
+                "until_s": self.until_s,
+                "begins": self.begins,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVoices:
+    """The windows that were asked for, as base64 (`diarization.window_embeddings`).
+
+    ``same``: the piece's own speakers were told apart by such windows as well, but of the piece
+    alone, and so say nothing that those of the whole recording do not say better.
+    """
+
+    form: str
+    windows: str = field(repr=False)
+    same: bool = False
+
+
+def asked_of(value: object) -> VoicesAsked | None:
+    """What a request asks for; None where it does not, or for another form than ours.
+
+    Raises:
+        FieldInvalid: it means nothing.
+    """
+    if value is None or value == "":
+        return None
+    wrong = FieldInvalid(
+        f"The field '{FIELD}' means nothing.",
+        hint="It is for services of the same build, which ask each other; leave it out.",
+    )
+    try:
+        given = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise wrong from None
+    if not isinstance(given, Mapping) or not isinstance(given.get("form"), str):
+        raise wrong
+    if given["form"] != FORM:
+        return None
+    words_s, first_s = _seconds(given.get("words_s")), _seconds(given.get("first_s"))
+    until_s = _seconds(given.get("until_s"))
+    begins = given.get("begins")
+    if words_s is None or first_s is None or not isinstance(begins, bool):
+        raise wrong
+    if until_s is None and given.get("until_s") is not None:
+        raise wrong
+    return VoicesAsked(words_s, first_s, until_s, begins)
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    seconds = float(value) if abs(value) <= LONGEST_S else math.nan
+    return seconds if 0 <= seconds <= LONGEST_S else None
+
+
+def given_in(body: Mapping[str, Any]) -> LocalVoices | None:
+    """What an answer has of them; None where it has nothing that looks like it."""
+    match body.get(FIELD):
+        case {"form": str(form), "windows": str(windows), **rest}:
+            return LocalVoices(form, windows, rest.get("same") is True)
+    return None

@@ -1,0 +1,322 @@
+"""Incremental parser of the segment list that VibeVoice-ASR writes. Pure.
+
+The answer is a JSON list of flat objects, after a line `assistant`; a model may also write it in a
+fence, with the keys of earlier versions, or break off in the middle. Nothing here raises: what
+cannot be read is skipped and counted, and the next object that begins like a segment is one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.transcripts.transcript import NON_SPEECH, Segment
+
+TAGS = (
+    "[Silence]",
+    "[Music]",
+    "[Noise]",
+    "[Human Sounds]",
+    "[Environmental Sounds]",
+    "[Unintelligible Speech]",
+)
+"""What the model writes where nobody speaks; any other single phrase in brackets counts too."""
+
+_TAG = re.compile(r"\[([^\[\]]+)\]")
+_CANONICAL = {tag[1:-1].casefold(): tag for tag in TAGS}
+_SPEAKER = re.compile(r"(?:speaker[\s_-]*)?(\d{1,4})(?:\.0*)?", re.IGNORECASE)
+_FIELDS = {
+    "start": "start",
+    "start time": "start",
+    "end": "end",
+    "end time": "end",
+    "speaker": "speaker",
+    "speaker id": "speaker",
+    "content": "content",
+    "text": "content",
+}
+
+
+def to_segment(item: dict[str, Any], duration_s: float | None, offset_s: float) -> Segment | None:
+    """One object of the list as a segment; None without text or without any time.
+
+    Numbers are expected as the strings they were written as. A time that is missing is taken from
+    the other one; both are clamped to the audio, and the end is never before the start.
+    """
+    fields = {field_of(key): value for key, value in item.items()}
+    content, span = fields.get("content"), span_of(item, duration_s)
+    text = _encodable(content).strip() if isinstance(content, str) else ""
+    if not text or span is None:
+        return None
+    start, end = span[0] + offset_s, span[1] + offset_s
+    if tag := _TAG.fullmatch(text):
+        known = " ".join(tag[1].replace("_", " ").split()).casefold()
+        return Segment(start, end, _CANONICAL.get(known, text), flags=(NON_SPEECH,))
+    return Segment(start, end, text, _speaker(fields.get("speaker")))
+
+
+def loads(text: str) -> dict[str, Any] | None:
+    """A JSON object with its numbers as strings, so that none is too large; None if it is none."""
+    try:
+        item = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+    return item if isinstance(item, dict) else None
+
+
+def loads_cut(text: str) -> dict[str, Any] | None:
+    """What an object that breaks off holds whole: all of it, or all up to its last comma."""
+    text = text.rstrip()
+    members = text.removesuffix(",")
+    if text.endswith((",", '"')) and (item := loads(members + "}")) is not None:
+        return item
+    return loads(members.rpartition(",")[0] + "}")
+
+
+def field_of(key: str) -> str:
+    """Which of the four fields a key names, in any of its spellings; '' if none."""
+    return _FIELDS.get(" ".join(key.replace("_", " ").split()).casefold(), "")
+
+
+def span_of(item: dict[str, Any], duration_s: float | None) -> tuple[float, float] | None:
+    """Start and end in seconds within the audio, the end not before the start; None without any."""
+    fields = {field_of(key): value for key, value in item.items()}
+    start = _seconds(fields.get("start"), duration_s)
+    end = _seconds(fields.get("end"), duration_s)
+    if start is None or end is None:
+        either = end if start is None else start
+        return None if either is None else (either, either)
+    return start, max(start, end)
+
+
+def _seconds(value: Any, duration_s: float | None) -> float | None:
+    """Seconds from `12.3`, `mm:ss` or `hh:mm:ss.fff`, clamped to the audio; None if unusable."""
+    parts = value.strip().removesuffix("s").split(":") if isinstance(value, str) else []
+    seconds = 0.0 if 1 <= len(parts) <= 3 else math.nan
+    try:
+        for part in parts[:3]:
+            seconds = seconds * 60 + float(part)
+    except ValueError:
+        return None
+    if math.isnan(seconds):
+        return None
+    seconds = min(max(0.0, seconds), math.inf if duration_s is None else duration_s)
+    return seconds if math.isfinite(seconds) else None
+
+
+def _speaker(value: Any) -> int | None:
+    match = _SPEAKER.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(match[1]) if match else None
+
+
+def _encodable(text: str) -> str:
+    """The same text without halves of surrogate pairs, so that it can be written as UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_LONGEST_HEAD = 32
+_HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
+"""How an item begins. Inside a string its quotes would be escaped, so there it is never text."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenContent:
+    """A segment whose text is being written: what it says of its times, and how long it is.
+
+    ``start`` and ``end`` are seconds as in a `Segment`, None where the times have not come yet.
+    """
+
+    start: float | None
+    end: float | None
+    characters: int
+
+
+class OutputParser:
+    """Turns the stream into segments the moment each closes, in the order the model wrote them.
+
+    ``duration_s`` is the length of the audio that the model heard (None: unknown), ``offset_s``
+    where it begins in the recording. The same segments come out however the text is cut into
+    pieces, in time linear in its length.
+    """
+
+    def __init__(self, duration_s: float | None, offset_s: float = 0.0) -> None:
+        self._duration = duration_s
+        self._offset = offset_s
+        self.skipped = 0
+        """Objects that could not be read, or had no text or no time."""
+        self.closed_at: list[int] = []
+        """For each segment, in order: how many characters had come when it closed."""
+        self.ended = False
+        """The list is closed: what follows is not looked at."""
+        self.truncated = False
+        """Known after `finish`: the text broke off inside the list, or inside an object."""
+        self._position = 0
+        self._found: list[Segment] = []
+        self._last = " "
+        self._in_list = False
+        self._final = False
+        self._object: _OpenObject | None = None
+
+    @property
+    def open_content(self) -> OpenContent | None:
+        """The text that is being written; None between texts."""
+        if self._object is None or self._object.content_from is None:
+            return None
+        start, end = span_of(self._object.fields_before_content(), self._duration) or (None, None)
+        return OpenContent(
+            None if start is None else start + self._offset,
+            None if end is None else end + self._offset,
+            self._object.content_length(),
+        )
+
+    def feed(self, text: str) -> list[Segment]:
+        """The segments that ``text`` closes."""
+        for char in text:
+            self._position += 1
+            if self.ended and not self._goes_on(char):
+                continue
+            if self._object is None:
+                self._between(char)
+            else:
+                self._inside(self._object, char)
+        found, self._found = self._found, []
+        return found
+
+    def finish(self) -> list[Segment]:
+        """What the text still holds whole where it breaks off: a last object but for its brace."""
+        if self.ended:
+            return []
+        self.ended = self._final = True
+        self.truncated = self._in_list or self._last == "[" or self._object is not None
+        tail = loads_cut("".join(self._object.characters)) if self._object else None
+        if tail and to_segment(tail, self._duration, self._offset):
+            self._keep(tail, self._position)
+        self._object = None
+        return self.feed("")
+
+    def _goes_on(self, char: str) -> bool:
+        """Whether the bracket before ``char`` was a stray one; the next sign after it tells."""
+        if self._final or char.isspace():
+            return False
+        self._final = char not in ",}"
+        self.ended = self._final
+        return not self.ended
+
+    def _between(self, char: str) -> None:
+        if char == "{":
+            self._in_list = self._in_list or self._last == "["
+            self._object = _OpenObject(["{"])
+        elif char == "]":
+            self.ended = self._last == "[" or (self._in_list and self._last in "},")
+        if not char.isspace():
+            self._last = char
+
+    def _inside(self, item: _OpenObject, char: str) -> None:
+        item.take(char)
+        if item.depth == 0:
+            text = "".join(item.characters)
+            self._object, self._last = None, char
+            self._keep(loads(text) if char == "}" else loads_cut(text[:-1]), self._position)
+        elif char == ":" and item.begins_anew():
+            cut = item.suspect or 0
+            head = item.characters[cut:]
+            self._keep(loads_cut("".join(item.characters[:cut])), self._position - len(head))
+            self._object = _OpenObject(head, last=":")
+
+    def _keep(self, item: dict[str, Any] | None, position: int) -> None:
+        segment = None if item is None else to_segment(item, self._duration, self._offset)
+        if segment is None:
+            self.skipped += 1
+        else:
+            self._found.append(segment)
+            self.closed_at.append(position)
+
+
+class _OpenObject:
+    """The characters of one object up to now, and where in it they are.
+
+    ``depth`` counts braces and brackets outside strings, 0 once the object is closed.
+    ``content_from`` is the index of the first character of the text while that is open. ``suspect``
+    is the index of a brace that may be the beginning of the next item, should this one be broken.
+    """
+
+    def __init__(self, characters: list[str], last: str = "{") -> None:
+        self.characters = characters
+        self.depth = 1
+        self.content_from: int | None = None
+        self.suspect: int | None = None
+        self._in_string = False
+        self._escaped = False
+        self._escapes = 0
+        self._last = last
+        self._string_from = 0
+        self._string_to = 0
+        self._key_from = 0
+        self._key = ""
+        self._before_content: dict[str, Any] | None = None
+
+    def take(self, char: str) -> None:
+        self.characters.append(char)
+        if self._in_string:
+            self._take_in_string(char)
+        elif not char.isspace():
+            self._take_outside(char)
+            self._last = char
+
+    def _take_in_string(self, char: str) -> None:
+        if self._escaped:
+            self._escaped = False
+            self._escapes += 5 if char == "u" else 1
+        elif char == "\\":
+            self._escaped = True
+        elif char == '"':
+            self._in_string = False
+            self._string_to = len(self.characters) - 1
+            self.content_from = None
+        elif char == "{":
+            self.suspect = len(self.characters) - 1
+
+    def _take_outside(self, char: str) -> None:
+        if char == '"':
+            self._in_string = True
+            self._string_from = len(self.characters)
+            if self.depth == 1 and self._last == ":" and self._key == "content":
+                self.content_from = self._string_from
+                self._escapes = 0
+        elif char in "{[":
+            if char == "{" and self._last != ":":
+                self.suspect = len(self.characters) - 1
+            self.depth += 1
+        elif char in "}]":
+            self.depth -= 1
+        elif char == ":" and self.depth == 1 and self._last == '"':
+            self._key_from = self._string_from - 1
+            short = min(self._string_to, self._string_from + _LONGEST_HEAD)
+            self._key = field_of("".join(self.characters[self._string_from : short]))
+
+    def content_length(self) -> int:
+        """Characters of the open text, an escaped one counted once."""
+        raw = len(self.characters) - (self.content_from or 0)
+        return max(0, raw - self._escapes - self._escaped)
+
+    def begins_anew(self) -> bool:
+        """Whether the characters from `suspect` to the colon just taken begin another item."""
+        if self.suspect is None or len(self.characters) - self.suspect > _LONGEST_HEAD:
+            return False
+        return _HEAD.fullmatch("".join(self.characters[self.suspect :])) is not None
+
+    def fields_before_content(self) -> dict[str, Any]:
+        """What the object said before its first text; read once."""
+        if self._before_content is None:
+            before = "".join(self.characters[: self._key_from])
+            self._before_content = loads_cut(before) or {}
+        return self._before_content
+
+
+def settled(segments: Iterable[Segment]) -> list[Segment]:
+    """The segments in order of their times; those with the same times as they came."""
+    return sorted(segments, key=lambda segment: (segment.start, segment.end))

@@ -1,0 +1,415 @@
+"""VibeVoice TTS model: language model, diffusion head, DPM-Solver, frame generation.
+
+Their rows go through the layers as one matrix, so that the weights are read once for all; each
+attends to what came before it in its own branch. Of the 151,936 words that the model knows four may
+follow, and only these are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TRAINED_STEPS = 1_000
+_OFFSET = 0.008
+"""Of the cosine: there is a little noise from the start."""
+_MOST_NOISE = 0.999
+"""That one step of the schedule adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the steps from noise to a latent.
+
+    With ``x`` as it is and ``v`` as the head predicts it at ``timestep``, the clean latent is
+    ``signal * x - noise * v``, and the next ``x`` is ``keep * x + clean * this + earlier * that``,
+    of this clean latent and that of the step before.
+    """
+
+    timestep: int
+    signal: float
+    noise: float
+    keep: float
+    clean: float
+    earlier: float
+
+
+@cache
+def steps(count: int) -> tuple[Step, ...]:
+    """The table for so many steps (1 to `TRAINED_STEPS`)."""
+    times = [round((TRAINED_STEPS - 1) * at / count) for at in range(count, 0, -1)]
+    levels = [_schedule()[time] for time in times]
+    made = []
+    for at, (time, (signal, noise)) in enumerate(zip(times, levels, strict=True)):
+        if at == count - 1:  # to no noise at all, where the clean latent is all there is
+            made.append(Step(time, signal, noise, 0.0, 1.0, 0.0))
+            continue
+        next_signal, next_noise = levels[at + 1]
+        width = _log_ratio(next_signal, next_noise) - _log_ratio(signal, noise)
+        whole = -next_signal * math.expm1(-width)
+        slope = 0.0
+        if at:
+            slope = whole * width / (_log_ratio(signal, noise) - _log_ratio(*levels[at - 1])) / 2
+        made.append(Step(time, signal, noise, next_noise / noise, whole + slope, -slope))
+    return tuple(made)
+
+
+@cache
+def _schedule() -> tuple[tuple[float, float], ...]:
+    """Of each trained step how much is signal and how much noise, squares summing up to one."""
+    made, left = [], 1.0
+    for at in range(TRAINED_STEPS):
+        ratio = _signal_at((at + 1) / TRAINED_STEPS) / _signal_at(at / TRAINED_STEPS)
+        left *= 1 - min(1 - ratio, _MOST_NOISE)
+        made.append((math.sqrt(left), math.sqrt(1 - left)))
+    return tuple(made)
+
+
+def _signal_at(part: float) -> float:
+    return math.cos((part + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
+
+
+def _log_ratio(signal: float, noise: float) -> float:
+    return math.log(signal) - math.log(noise)
+
+
+Check = Callable[[], None]
+"""Called between steps; raises to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The weights of one: calls of modules would take as long as what they do."""
+
+    norm: Tensor
+    epsilon: float
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+    act: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def of(cls, layer: Any) -> _Layer:
+        mlp = layer.ffn
+        gate, up, down = (one.weight for one in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        return cls(layer.norm.weight, layer.norm.variance_epsilon, gate, up, down, mlp.act_fn)
+
+
+class Denoiser:
+    """One latent after another, each in the same number of steps."""
+
+    def __init__(self, head: Any, count: int) -> None:
+        self._head = head
+        self._layers = [_Layer.of(layer) for layer in head.layers]
+        self._epsilon: float = head.final_layer.rms_norm_eps
+        self._steps = steps(count)
+        like = head.noisy_images_proj.weight
+        times = torch.tensor([step.timestep for step in self._steps]).to(like.device)
+        # As `VibeVoiceDiffusionHead.forward`: the times have the type of what they come with.
+        embedded = head.timestep_embedding(times.to(like.dtype)).to(like.dtype)
+        self._times: Tensor = head.timestep_proj(embedded).unsqueeze(1)
+
+    def latent(self, conditions: Tensor, noise: Tensor, guidance: float, check: Check) -> Tensor:
+        """What the noise ``(1, channels)`` becomes, of the same shape.
+
+        ``conditions`` ``(branches, hidden)``: what is meant, and, where ``guidance`` is not 1, what
+        would be meant without a text; the latent is led away from that (classifier-free guidance,
+        Ho and Salimans 2022).
+        """
+        modulations = self._modulations(conditions)
+        latent, before = noise.float(), torch.zeros((), device=noise.device)
+        for step, modulation in zip(self._steps, modulations, strict=True):
+            check()
+            velocities = self._velocities(latent.to(conditions.dtype), modulation).float()
+            velocity = velocities[:1]
+            if len(velocities) > 1:
+                velocity = torch.lerp(velocities[1:], velocity, guidance)
+            clean = step.signal * latent - step.noise * velocity
+            latent = step.keep * latent + step.clean * clean + step.earlier * before
+            before = clean
+        return latent.to(conditions.dtype)
+
+    def _modulations(self, conditions: Tensor) -> list[list[Tensor]]:
+        """Of each step: shift, scale and gate of each layer, shift and scale of the last one; each
+        of shape ``(branches, hidden)``."""
+        head = self._head
+        meant = head.final_layer.act_fn(head.cond_proj(conditions) + self._times)
+        found: list[Tensor] = []
+        for layer in head.layers:
+            shift, scale, gate = layer.linear(meant).chunk(3, dim=-1)
+            found += (shift, scale + 1, gate)
+        shift, scale = head.final_layer.linear_1(meant).chunk(2, dim=-1)
+        found += (shift, scale + 1)
+        return [list(step) for step in zip(*(each.unbind() for each in found), strict=True)]
+
+    def _velocities(self, latent: Tensor, modulation: list[Tensor]) -> Tensor:
+        """What the head predicts ``(branches, channels)`` of one latent ``(1, channels)``."""
+        hidden = functional.linear(latent, self._head.noisy_images_proj.weight)
+        for at, layer in enumerate(self._layers):
+            shift, scale, gate = modulation[3 * at : 3 * at + 3]
+            rows = torch.addcmul(shift, _normed(hidden, layer.norm, layer.epsilon), scale)
+            rows = layer.act(functional.linear(rows, layer.gate)).mul_(
+                functional.linear(rows, layer.up)
+            )
+            hidden = torch.addcmul(hidden, gate, functional.linear(rows, layer.down))
+        shift, scale = modulation[-2:]
+        rows = torch.addcmul(shift, _normed(hidden, None, self._epsilon), scale)
+        return functional.linear(rows, self._head.final_layer.linear_2.weight)
+
+
+def _normed(hidden: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+    return functional.rms_norm(hidden, hidden.shape[-1:], weight, epsilon)
+
+
+class Branch:
+    """The keys and values of what was said in a branch so far; ``length`` positions are filled.
+
+    What lies behind it is never read, so going back is setting ``length``.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        """``shape``: layers, heads, positions that there is room for, size of a head."""
+        layers, *rest = shape
+        self.keys = [like.new_empty((1, *rest)) for _ in range(layers)]
+        self.values = [like.new_empty((1, *rest)) for _ in range(layers)]
+        self.length = 0
+
+
+class Language:
+    """Qwen2 without its head; `torch.inference_mode` is the caller's."""
+
+    def __init__(self, model: Any, words: Sequence[int]) -> None:
+        """``words``: the ids that may follow."""
+        language, config = model.model.language_model, model.config.text_config
+        self._layers = list(language.layers)
+        self._norm = language.norm
+        self._rotary = language.rotary_emb
+        self._table: Tensor = language.embed_tokens.weight
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads
+        self._head_dim = self._layers[0].self_attn.head_dim
+        self._words = sorted(words)
+        self._rows: Tensor = model.lm_head.weight[self._words]
+        self._cos = self._sin = torch.empty(0)
+
+    def branch(self, positions: int) -> Branch:
+        """An empty one with room for so many positions."""
+        if len(self._cos) < positions:
+            where = torch.arange(positions, device=self._table.device).unsqueeze(0)
+            cos, sin = self._rotary(self._table[:1], where)
+            self._cos, self._sin = cos[0], sin[0]
+        shape = (len(self._layers), self._kv_heads, positions, self._head_dim)
+        return Branch(shape, self._table)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Embeddings ``(n, hidden)``."""
+        return self._table[torch.tensor(ids).to(self._table.device)]
+
+    def word(self, outputs: Tensor, guidance: float) -> int:
+        """The one that follows the output ``(hidden,)`` with a text, the first of ``outputs``; led
+        away from what would follow without, where there is a second."""
+        scores = functional.linear(outputs, self._rows).float()
+        led = torch.lerp(scores[-1], scores[0], guidance) if len(scores) > 1 else scores[0]
+        return self._words[int(led.argmax())]
+
+    def run(self, parts: Sequence[tuple[Tensor, Branch]], check: Check) -> Tensor:
+        """Take in embeddings ``(n, hidden)`` in their branches.
+
+        Returns:
+            The output ``(branches, hidden)`` after the last of each.
+        """
+        rows = torch.cat([part for part, _ in parts])
+        cos, sin = self._rotations(parts)
+        for index in range(len(self._layers)):
+            check()
+            rows = self._through(index, rows, cos, sin, parts)
+        ends, at = [], -1
+        for part, branch in parts:
+            branch.length += len(part)
+            ends.append(at := at + len(part))
+        return self._normed(self._norm, rows[ends])
+
+    def _through(
+        self,
+        index: int,
+        rows: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        parts: Sequence[tuple[Tensor, Branch]],
+    ) -> Tensor:
+        """A layer's output ``(n, hidden)``; keys and values go to the branches."""
+        layer = self._layers[index]
+        attention = layer.self_attn
+        normed = self._normed(layer.input_layernorm, rows)
+        query = _rotated(self._split(attention.q_proj(normed), self._heads), cos, sin)
+        key = _rotated(self._split(attention.k_proj(normed), self._kv_heads), cos, sin)
+        value = self._split(attention.v_proj(normed), self._kv_heads)
+        heard, at = [], 0
+        for part, branch in parts:
+            mine, end = slice(at, at + len(part)), branch.length + len(part)
+            branch.keys[index][:, :, branch.length : end] = key[:, :, mine]
+            branch.values[index][:, :, branch.length : end] = value[:, :, mine]
+            keys, values = branch.keys[index][:, :, :end], branch.values[index][:, :, :end]
+            heard.append(self._attend(query[:, :, mine], keys, values))
+            at += len(part)
+        rows = rows + attention.o_proj(torch.cat(heard))
+        result: Tensor = rows + layer.mlp(self._normed(layer.post_attention_layernorm, rows))
+        return result
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What ``(1, heads, n, dim)`` queries hear, as ``(n, heads * dim)``: one that comes after
+        all the others, or all that there are."""
+        count = query.shape[2]
+        if count == 1:  # the queries that share a key head stand in for a sequence: no copies
+            packed = query.view(1, self._kv_heads, -1, self._head_dim)
+            return functional.scaled_dot_product_attention(packed, keys, values).view(1, -1)
+        assert count == keys.shape[2]
+        heard = functional.scaled_dot_product_attention(
+            query, keys, values, is_causal=True, enable_gqa=True
+        )
+        return heard[0].transpose(0, 1).reshape(count, -1)
+
+    def _rotations(self, parts: Sequence[tuple[Tensor, Branch]]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(n, dim)`` of the rows' positions."""
+        spans = [slice(branch.length, branch.length + len(part)) for part, branch in parts]
+        return (
+            torch.cat([self._cos[span] for span in spans]),
+            torch.cat([self._sin[span] for span in spans]),
+        )
+
+    def _split(self, projected: Tensor, heads: int) -> Tensor:
+        return projected.view(1, -1, heads, self._head_dim).transpose(1, 2)
+
+    @staticmethod
+    def _normed(norm: Any, rows: Tensor) -> Tensor:
+        return functional.rms_norm(rows, rows.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
+    half = states.shape[-1] // 2
+    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+    return states * cos + turned * sin
+
+
+GUIDANCE = 1.3
+"""How far a frame is led away from what would be said without a text; transformers' documentation
+has it so."""
+STEPS = 10
+"""From noise to a latent; transformers' own choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is to be said: the ``ids`` of the tokens, and what stands for the sound among them.
+
+    ``heard`` ``(n, hidden)``: the embeddings of a sample of the voice, in the places of the ``n``
+    audio tokens; None where there is none.
+    """
+
+    ids: Sequence[int]
+    heard: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """``frames``: no more than so many, whatever the model wants. ``seed``: of the noise."""
+
+    frames: int
+    guidance: float = GUIDANCE
+    seed: int = 0
+
+
+class Speaker:
+    """The parts of a model that speak, one text at a time; `torch.inference_mode` is the caller's.
+
+    ``steps``: from noise to a latent.
+    """
+
+    def __init__(self, model: Any, steps: int = STEPS) -> None:
+        config, inner = model.config, model.model
+        self._begin, self._sound = config.audio_bos_token_id, config.audio_token_id
+        ends = model.generation_config.eos_token_id
+        ends = config.eos_token_id if ends is None else ends
+        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        words = {self._begin, self._sound, config.audio_eos_token_id, config.eos_token_id}
+        self._language = Language(model, tuple(words))
+        self._denoiser = Denoiser(inner.diffusion_head, steps)
+        self._inner = inner
+        self._channels: int = config.audio_config.hidden_size
+
+    def frames(self, prompt: Prompt, manner: Manner, check: Check) -> Iterator[Tensor]:
+        """The sound, each of shape ``(samples,)``, float; ``check`` may raise to stop it.
+
+        What follows from a frame is worked out when the next one is asked for.
+        """
+        language = self._language
+        noise = torch.Generator().manual_seed(manner.seed)
+        asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
+        branches = [language.branch(len(one) + manner.frames) for one in asked]
+        sound, meaning = Chunks(self._inner.audio_tower.decode), Chunks(self._encode)
+        for _ in range(manner.frames):
+            outputs = language.run(list(zip(asked, branches, strict=True)), check)
+            word = language.word(outputs[::2], manner.guidance)
+            if word in self._ends:
+                return
+            embedding = written = language.embed([word])
+            if word == self._sound:
+                noisy = torch.randn(2, self._channels, generator=noise)[:1].to(outputs)
+                latent = self._denoiser.latent(outputs[:2], noisy, manner.guidance, check)
+                inner = self._inner
+                scaled = latent / inner.latent_scaling_factor - inner.latent_bias_factor
+                audio = sound.next(scaled[:, None]).audio
+                yield audio.view(-1).float()
+                check()
+                features = meaning.next(audio).latents
+                embedding = inner.multi_modal_projector(latent)
+                embedding = embedding + inner.semantic_connector(features)[0]
+            elif len(branches) > 1:
+                _forget(branches[1], everything=word == self._begin)
+            asked = [embedding, embedding, written][: len(branches)]
+
+    def _beginnings(self, prompt: Prompt, manner: Manner) -> list[Tensor]:
+        """Of the branches without a text: one hears the sound, from which a latent is led away; the
+        other reads the words only, from which the next word is. None where nothing leads."""
+        if manner.guidance == 1:
+            return []
+        return [self._language.embed([self._begin]), self._language.embed(prompt.ids[-1:])]
+
+    def _embedded(self, prompt: Prompt) -> Tensor:
+        embedded = self._language.embed(prompt.ids)
+        if prompt.heard is not None:
+            places = torch.tensor(prompt.ids).to(embedded.device) == self._sound
+            embedded[places] = prompt.heard.to(embedded)
+        return embedded
+
+    def _encode(self, audio: Tensor, **cache: Any) -> Any:
+        return self._inner.semantic_tokenizer_encoder(audio, **cache)
+
+
+def _forget(branch: Branch, *, everything: bool) -> None:
+    """A branch that hears the sound goes on where a frame is made, and takes in nothing else; where
+    sound begins anew, it knows nothing of what was before."""
+    branch.length = 0 if everything else branch.length - 1
+
+
+class Chunks:
+    """A part of the codec that goes on where it was: it keeps the ends of what its convolutions
+    have seen."""
+
+    def __init__(self, part: Callable[..., Any]) -> None:
+        self._part = part
+        self._cache: Any = None
+
+    def next(self, chunk: Tensor) -> Any:
+        """Its output of the next frame."""
+        output = self._part(chunk, padding_cache=self._cache, use_cache=True)
+        self._cache = output.padding_cache
+        return output

@@ -1,0 +1,288 @@
+"""VibeVoice TTS synthesis: loading, voice prompts, speech.
+
+Voices are recordings that whoever runs the service has put into the folder `voices` of the
+checkpoint. Nobody who asks can bring one: this engine clones no voice of theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
+
+from sidecar import errors
+from sidecar.audio.audio_decoder import decode_file
+from sidecar.gpu_memory.tts_memory import (
+    LONGEST_SAMPLE_S,
+    RATE,
+    SAMPLE_CHUNK_S,
+    SAMPLES_KEPT,
+    most_frames,
+)
+from sidecar.interfaces.engine_interface import Cancelled, LoadOptions, Precision, Sound, few
+from sidecar.tts.vibevoice_tts import samples
+from sidecar.tts.vibevoice_tts_model import STEPS, Check, Chunks, Manner, Prompt, Speaker
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is in memory, and what belongs to it."""
+
+    model: Any
+    processor: Any
+    folder: Path
+
+
+def load(options: LoadOptions) -> Loaded:
+    """Read the weights, straight to where they belong, once.
+
+    Only safetensors are read, and no code of the checkpoint's.
+
+    Raises:
+        errors.ModelLoadFailed: it is no good, or does not fit.
+    """
+    assert options.checkpoint is not None
+    folder = Path(options.checkpoint)
+    device = _device(options.device)
+    _quiet()
+    common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = AutoProcessor.from_pretrained(folder, **common)
+        model = VibeVoiceForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=_DTYPES.get(options.precision, torch.bfloat16),
+            device_map={"": device},
+            use_safetensors=True,
+            **common,
+        )
+    except torch.OutOfMemoryError:
+        raise no_room() from None
+    except Exception as error:  # of three libraries: whatever they raise, the checkpoint is no good
+        log.exception("the checkpoint did not load")
+        reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
+        raise errors.ModelLoadFailed(
+            f"The checkpoint of VibeVoice could not be loaded: {reason}",
+            hint="'vibevoice-asr pull vibevoice-1.5b' downloads it anew.",
+        ) from None
+    return Loaded(model.eval().requires_grad_(False), processor, folder)
+
+
+def no_room() -> errors.ModelLoadFailed:
+    """The error of a GPU that is full."""
+    return errors.ModelLoadFailed(
+        "CUDA out of memory: there is no room for VibeVoice beside what else the GPU holds.",
+        hint="Close GPU applications, or choose another VIBEVOICE_VOICE_ENGINE.",
+    )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
+    on_gpu = wanted != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+
+
+def _quiet() -> None:
+    """Leave out what the libraries say of every load."""
+    from transformers.utils import logging as chatter
+
+    chatter.disable_progress_bar()
+    chatter.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+OWN = "own"
+"""The voice where there is no sample: the model's, another one with every text."""
+_NAME = re.compile(r"[\w][\w .-]{0,63}")
+
+
+class Voices:
+    """The samples beside a checkpoint, each taken in when it is first spoken with."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        found = samples(loaded.folder)
+        self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
+        self.names = tuple(self._files)
+        self._heard = lru_cache(maxsize=SAMPLES_KEPT)(self._hear)
+
+    def heard(self, name: str) -> Tensor | None:
+        """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
+
+        Raises:
+            errors.VoiceUnknown: the sample cannot be read.
+        """
+        return self._heard(name) if name in self._files else None
+
+    def _hear(self, name: str) -> Tensor:
+        model = self._loaded.model
+        try:
+            sound = decode_file(self._files[name], RATE)[: round(LONGEST_SAMPLE_S * RATE)]
+        except (errors.SidecarError, OSError) as error:
+            log.error("the sample of the voice %s cannot be read: %s", name, error)
+            raise errors.VoiceUnknown(
+                f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
+            ) from None
+        inputs = self._loaded.processor.feature_extractor(
+            sound, sampling_rate=RATE, return_tensors="pt"
+        )
+        return embeddings(model.model, inputs["input_values"].view(-1))
+
+
+def embeddings(inner: Any, sound: Tensor) -> Tensor:
+    """What the language model gets of a sample, ``(n, hidden)``: of ``sound``, ``(samples,)`` of
+    whole frames, taken in a few seconds at a time.
+
+    As `VibeVoiceModel.get_audio_features`, which takes them all at once, and without its noise: a
+    voice is to sound the same every time.
+    """
+    like = inner.multi_modal_projector.linear_1.weight
+    chunks = Chunks(partial(inner.audio_tower.encode, sample=False))
+    parts = sound.split(round(SAMPLE_CHUNK_S * RATE))
+    latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
+    scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
+    heard: Tensor = inner.multi_modal_projector(scaled)
+    return heard
+
+
+def request(processor: Any, words: str, audio_tokens: int) -> list[int]:
+    """The ids of a request; ``audio_tokens`` of them stand for the sample."""
+    parts: list[dict[str, str]] = [{"type": "text", "text": words}]
+    if audio_tokens:
+        parts.append({"type": "audio", "audio": ""})  # the template only says where it goes
+    rendered = processor.apply_chat_template([{"role": "0", "content": parts}], tokenize=False)
+    pad = processor.audio_token
+    ids: list[int] = processor.tokenizer(
+        rendered.replace(pad, pad * audio_tokens), add_special_tokens=False
+    )["input_ids"]
+    return ids
+
+
+def sayable(text: str, tokenizer: Any) -> str:
+    """The text without what the model takes for more than words: a line would be another speaker's,
+    and some tokens begin and end sound."""
+    marks = "|".join(map(re.escape, tokenizer.get_added_vocab()))
+    return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
+
+
+FRAME_S = 3_200 / RATE
+"""Seconds of sound that one latent stands for."""
+FEWER_STEPS, TOO_SLOW = 5, 0.8
+"""Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
+for the model that is to keep up with people (VibeVoice-Realtime)."""
+FIRST_WORDS = "One, two, three."
+
+
+class Unwanted(Exception):
+    """Nobody hears it any more."""
+
+
+class Speech:
+    """One text at a time."""
+
+    def __init__(self, loaded: Loaded, steps: int = STEPS) -> None:
+        self._loaded = loaded
+        self._speaker = Speaker(loaded.model, steps)
+        self._samples = Voices(loaded)
+        self.voices: Sequence[str] = self._samples.names or (OWN,)
+        """Whose there are, its own choice first."""
+
+    def say(self, text: str, voice: str, cancelled: Cancelled) -> Iterator[Sound]:
+        """The sound of a text, a frame at a time; ends early once ``cancelled()``.
+
+        Raises:
+            errors.VoiceUnknown: there is no such voice.
+        """
+        if voice and voice not in self.voices:
+            raise errors.VoiceUnknown(hint=f"There are: {few(self.voices)}.")
+
+        def check() -> None:
+            if cancelled():
+                raise Unwanted
+
+        words = sayable(text, self._loaded.processor.tokenizer)
+        if not words:
+            return
+        most = most_frames(len(words))
+        said = 0
+        try:
+            check()
+            for frame in self._frames(words, voice or self.voices[0], Manner(most), check):
+                said += 1
+                yield Sound(frame, RATE)
+        except Unwanted:
+            return
+        except torch.OutOfMemoryError:
+            raise errors.EngineFailed("CUDA out of memory while speaking.") from None
+        if said == most:
+            log.warning("a text of %d characters did not end, and was cut", len(words))
+
+    def _frames(self, words: str, voice: str, manner: Manner, check: Check) -> Iterator[bytes]:
+        """Whoever hears a frame is not in torch's mode of inference, which is a thread's."""
+        with torch.inference_mode():
+            frames = self._speaker.frames(self._prompt(words, voice), manner, check)
+        while True:
+            with torch.inference_mode():
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                pcm = pcm16(frame)
+            yield pcm
+
+    def _prompt(self, words: str, voice: str) -> Prompt:
+        sample = self._samples.heard(voice)
+        ids = request(self._loaded.processor, words, len(sample) if sample is not None else 0)
+        return Prompt(ids, sample)
+
+
+def begin(loaded: Loaded, steps: int = 0) -> Speech:
+    """The speech of a checkpoint, with so many ``steps``; 0: as many as this machine has time for.
+
+    What is said first nobody hears: libraries allocate what they keep, what cannot speak fails now.
+
+    Raises:
+        errors.ModelLoadFailed: it cannot.
+    """
+    try:
+        _trial(loaded, steps or STEPS)
+        seconds = _trial(loaded, steps or STEPS)
+    except torch.OutOfMemoryError:
+        raise no_room() from None
+    steps = steps or (STEPS if seconds <= TOO_SLOW * FRAME_S else FEWER_STEPS)
+    log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
+    return Speech(loaded, steps)
+
+
+def _trial(loaded: Loaded, steps: int) -> float:
+    """Seconds that a frame takes."""
+    prompt = Prompt(request(loaded.processor, FIRST_WORDS, 0))
+    times = [time.perf_counter()]
+    with torch.inference_mode():
+        for frame in Speaker(loaded.model, steps).frames(prompt, Manner(4), lambda: None):
+            if not bool(frame.isfinite().all()):
+                raise errors.ModelLoadFailed(
+                    "The checkpoint of VibeVoice does not run here: its numbers are not finite.",
+                    hint="Use another precision; 'vibevoice-asr pull vibevoice-1.5b' mends a "
+                    "damaged one.",
+                )
+            times.append(time.perf_counter())
+    return (times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+def pcm16(frame: Tensor) -> bytes:
+    """Samples in [-1, 1] as 16 bit, little-endian; what is louder is cut."""
+    samples = (frame * 32_767).round().clamp(-32_768, 32_767).to(torch.int16).cpu().numpy()
+    return samples.astype("<i2").tobytes()

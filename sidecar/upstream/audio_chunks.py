@@ -1,0 +1,393 @@
+"""Chunks of a recording for upstreams, and merging of their transcripts. Pure."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sidecar.audio import Block
+from sidecar.audio.loudness import quietest
+from sidecar.diarization.word_attribution import attributed, heard_with, lines_of
+from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import BEYOND_S, BLOCK_S, LEAST_LAST_S, VoicesAsked
+from sidecar.transcripts.speaker_turns import (
+    Turn,
+    in_order_of_appearance,
+    matched,
+    together,
+    within,
+)
+from sidecar.transcripts.transcript import BY_RULE, Notice, Segment, Transcript
+from sidecar.upstream.upstream_dialect import Answer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+SEARCH_S = 60.0
+"""The cut lies in the last so many seconds of a piece, or in its last quarter if that is less."""
+AIM_S = 10.0
+"""Where pieces are to be of one length, a cut lies so near to where it would be then."""
+LEAST_S = 180.0
+"""Pieces that are chosen here are no shorter: each costs a request, and an engine its context."""
+ROUNDS = 3
+"""So many pieces each upstream gets of a long recording: who is slower, or falls out, then holds
+up the others by a third of its part."""
+GRID_S = 0.01
+"""Pieces begin at multiples of it, which are whole samples at every rate that anybody hears at."""
+MARGIN_S = BLOCK_S + LEAST_LAST_S
+"""Of a piece's length that is not cut into: what its voices are made of goes on behind its words
+up to the next border of a block and a block further, and the last piece has enough of its own."""
+SHORTEST_WITH_MARGIN_S = 4 * MARGIN_S
+"""In shorter pieces the voices are not worth their margin."""
+PAUSE_S = 0.3
+_FULL = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a recording that begins ``start_s`` into it, 16 bits a sample; ``last``: the
+    recording ends with it. ``margin``: the sound behind it that its voices are made of as well,
+    None where nobody asks for them."""
+
+    start_s: float
+    samples: npt.NDArray[np.int16]
+    rate: int
+    last: bool
+    margin: npt.NDArray[np.int16] | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Its length."""
+        return len(self.samples) / self.rate
+
+    @property
+    def end_s(self) -> float:
+        """Where in the recording it ends."""
+        return self.start_s + self.duration_s
+
+    @property
+    def voices(self) -> VoicesAsked | None:
+        """What is to be asked of its voices; None where they have no margin."""
+        if self.margin is None:
+            return None
+        until_s = None if self.last else _border_s(self.end_s) - self.start_s
+        first_s = _border_s(self.start_s) - self.start_s
+        return VoicesAsked(
+            self.duration_s, round(first_s, 2), until_s and round(until_s, 2), not self.start_s
+        )
+
+    @property
+    def with_margin(self) -> npt.NDArray[np.int16]:
+        """All that its voices are made of."""
+        import numpy as np
+
+        if self.margin is None:
+            return self.samples
+        return np.concatenate([self.samples, self.margin])
+
+    def flac(self, *, margin: bool = False) -> bytes:
+        """The same without loss, at about half the bytes."""
+        import soundfile
+
+        file = io.BytesIO()
+        samples = self.with_margin if margin else self.samples
+        soundfile.write(file, samples, self.rate, format="FLAC", subtype="PCM_16")
+        return file.getvalue()
+
+    def silent(self) -> Piece:
+        """The same stretch without its sound, which is let go of."""
+        import numpy as np
+
+        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
+        return Piece(self.start_s, nothing, self.rate, self.last)
+
+    def part(self, start_s: float, end_s: float, *, last: bool = False) -> Piece:
+        """What of it lies between two times of the recording."""
+        first = max(0, round((start_s - self.start_s) * self.rate))
+        samples = self.samples[first : max(first, round((end_s - self.start_s) * self.rate))]
+        return Piece(self.start_s + first / self.rate, samples, self.rate, last)
+
+    def halves(self) -> tuple[Piece, Piece]:
+        """Two pieces that are each at most three quarters of it."""
+        count = len(self.samples)
+        cut = count // 4 + _quietest(self.samples[count // 4 : count - count // 4], self.rate)
+        at = self.start_s + cut / self.rate
+        return self.part(self.start_s, at), self.part(at, self.end_s + 1.0, last=self.last)
+
+
+def even_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
+    """How long pieces of a recording are to be, so that all upstreams have work to its end; None
+    where it is to be cut only where it has to."""
+    most_s = longest_s - 2 * AIM_S - MARGIN_S
+    if upstreams < 2 or total_s is None or most_s < LEAST_S:
+        return None
+    count = min(max(1, int(total_s / LEAST_S)), ROUNDS * upstreams)
+    if count > upstreams:
+        count -= count % upstreams
+    if count * most_s < total_s:
+        count = math.ceil(total_s / most_s / upstreams) * upstreams
+    return total_s / count if count > 1 else None
+
+
+def pieces(
+    audio: AudioStream,
+    rate: int,
+    longest_s: float,
+    *,
+    even: float | None = None,
+    margin: bool = False,
+) -> Iterator[Piece]:
+    """The recording in pieces of at most ``longest_s`` seconds; one is held here at a time.
+
+    ``even``: how long they are to be, as far as pauses allow. ``margin``: with what their voices
+    are made of; it is within the longest.
+    """
+    import numpy as np
+
+    kept = round(MARGIN_S * rate) if margin else 0
+    held = np.empty(rate, np.int16)
+    count, start, number = 0, 0, 1
+    size = zone = 0
+
+    def sized() -> None:
+        """How much is to be there before the next cut, and where in it that may be."""
+        nonlocal size, zone
+        if even is None:
+            size = max(rate, round(longest_s * rate))
+            zone = min(round(SEARCH_S * rate), (size - kept) // 4)
+        else:
+            size = round((number * even + AIM_S) * rate) - start + kept
+            zone = round(2 * AIM_S * rate)
+
+    sized()
+    for block in audio:
+        while len(block):
+            if count == size:
+                least = size - kept - zone
+                cut = least + _quietest(held[least : size - kept], rate)
+                if margin or even is not None:
+                    cut -= (start + cut) % max(1, round(GRID_S * rate))
+                rest = held[cut:count].copy()
+                behind = _margin(start + cut, rest, rate) if margin else None
+                yield Piece(start / rate, held[:cut], rate, last=False, margin=behind)
+                held = rest  # the piece keeps its own
+                count, start, number = len(rest), start + cut, number + 1
+                sized()
+            part, block = block[: size - count], block[size - count :]
+            if count + len(part) > len(held):
+                held = np.resize(held, min(size, 2 * (count + len(part))))
+            held[count : count + len(part)] = to_16_bit(part)
+            count += len(part)
+    if count:
+        over = held[:0] if margin else None
+        yield Piece(start / rate, held[:count], rate, last=True, margin=over)
+
+
+def _margin(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
+    """What of the sound behind a cut the voices before it are made of."""
+    end = round((_border_s(cut / rate) + BEYOND_S) * rate)
+    return rest[: end - cut].copy()
+
+
+def _border_s(time_s: float) -> float:
+    """The border of blocks at a time, or next behind it."""
+    return math.ceil(round(time_s / BLOCK_S, 6)) * BLOCK_S
+
+
+def to_16_bit(block: Block) -> npt.NDArray[np.int16]:
+    """Samples in [-1, 1] as integers; what came from 16 bits is the same again."""
+    import numpy as np
+
+    return np.clip(np.rint(block * _FULL), -_FULL, _FULL - 1).astype(np.int16)
+
+
+def to_float(samples: npt.NDArray[np.int16]) -> Block:
+    """The reverse."""
+    import numpy as np
+
+    return samples.astype(np.float32) / np.float32(_FULL)
+
+
+def quiet_cut(piece: Piece, start_s: float, end_s: float) -> float:
+    """The quietest time between two of a piece, all in seconds of the recording."""
+    zone = piece.part(start_s, end_s)
+    return zone.start_s + _quietest(zone.samples, piece.rate) / piece.rate
+
+
+def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
+    return quietest(to_float(samples), rate, PAUSE_S)
+
+
+LONGEST_S = 28.0
+"""Whisper hears thirty seconds at once, and some servers leave out what is beyond."""
+CUT_S = 7.0
+"""A longer line is cut where it is quietest in the last so many seconds."""
+SHORTEST_S = 0.2
+"""Less has no word in it."""
+
+
+def stretches_of(piece: Piece, turns: Sequence[Turn], heard_s: float) -> Iterator[Piece]:
+    """The lines in a piece, each a piece; behind ``heard_s``, up to where ``turns`` are known, all
+    of it, cut where it is quiet. Times of the recording, in seconds."""
+    known_s = min(heard_s, piece.end_s)
+    lines = lines_of(within(turns, piece.start_s, known_s))
+    for index in range(len(lines)):
+        start_s, end_s = heard_with(lines, index)
+        yield from _short(piece, start_s, min(end_s, known_s))
+    yield from _short(piece, max(known_s, piece.start_s), piece.end_s)
+
+
+def _short(piece: Piece, start_s: float, end_s: float) -> Iterator[Piece]:
+    while end_s - start_s > LONGEST_S:
+        latest_s = start_s + LONGEST_S
+        cut_s = quiet_cut(piece, latest_s - CUT_S, latest_s)
+        yield piece.part(start_s, cut_s)
+        start_s = cut_s
+    if end_s - start_s >= SHORTEST_S:
+        yield piece.part(start_s, end_s)
+
+
+NAME = "upstream"
+LEAST_SHARED_S = 0.5
+"""What a server's speaker and a voice must have in common to be taken for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was heard in a piece, and by whom (host and port)."""
+
+    piece: Piece
+    answer: Answer
+    server: str
+
+    @property
+    def by_voices(self) -> bool:
+        """Whether its own speakers were told apart as the turns are, with less to go by."""
+        return self.answer.local_voices is not None and self.answer.local_voices.same
+
+    def settled(self) -> Heard:
+        """What of it is needed to the end: neither sound nor vectors."""
+        said = self.answer.local_voices
+        bare = None if said is None else replace(said, windows="")
+        return replace(
+            self, piece=self.piece.silent(), answer=replace(self.answer, local_voices=bare)
+        )
+
+    def without_guesses(self) -> Heard:
+        """The same where nobody wants to know when each word was said, and nobody knows it."""
+        bare = tuple(
+            replace(one, words=(), words_by="") if one.words_by == BY_RULE else one
+            for one in self.answer.segments
+        )
+        return replace(self, answer=replace(self.answer, segments=bare))
+
+
+def shifted(segments: Sequence[Segment], by_s: float) -> list[Segment]:
+    """The same segments so many seconds later, their words too."""
+    return [
+        replace(
+            one,
+            start=one.start + by_s,
+            end=one.end + by_s,
+            words=tuple(
+                replace(word, start=word.start + by_s, end=word.end + by_s) for word in one.words
+            ),
+        )
+        for one in segments
+    ]
+
+
+def placed(heard: Heard) -> list[Segment]:
+    """The segments of a piece on the recording's clock, within the piece."""
+    start_s, end_s = heard.piece.start_s, heard.piece.end_s
+    return [
+        replace(one, start=min(max(one.start, start_s), end_s), end=min(one.end, end_s))
+        for one in shifted(heard.answer.segments, start_s)
+        if one.start <= end_s
+    ]
+
+
+def with_speakers(
+    heard: Sequence[Heard], turns: Sequence[Turn] | None, *, diarize: bool
+) -> list[Segment]:
+    """The segments of all pieces, their speakers numbered in order of appearance.
+
+    ``turns``: who speaks when in the whole recording; None where nobody looked. A server's own
+    speakers are kept where it heard all of it; of several pieces each has its own, which are
+    matched with the turns, or say nothing beside them (`LocalVoices.same`).
+    """
+    found: list[Segment] = []
+    for number, one in enumerate(heard):
+        segments = placed(one)
+        if not diarize:
+            segments = [replace(segment, speaker=None) for segment in segments]
+        elif one.answer.diarized and len(heard) > 1 and not (turns and one.by_voices):
+            segments = _linked(segments, turns or (), 1000 * (number + 1), one)
+        elif not one.answer.diarized or len(heard) > 1:
+            segments = attributed(segments, turns or ())
+        found += segments
+    return in_order_of_appearance(sorted(found, key=lambda one: (one.start, one.end)))
+
+
+def _linked(
+    segments: Sequence[Segment], turns: Sequence[Turn], first: int, heard: Heard
+) -> list[Segment]:
+    """A piece's own speakers as those of the turns; who is none of these is somebody new."""
+    theirs = [Turn(one.start, one.end, one.speaker) for one in segments if one.speaker is not None]
+    ours = within(turns, heard.piece.start_s, heard.piece.end_s)
+    persons = matched(together(ours, theirs, LEAST_SHARED_S), 0.0)
+    return [
+        one
+        if one.speaker is None
+        else replace(one, speaker=persons.get(one.speaker, first + one.speaker))
+        for one in segments
+    ]
+
+
+def transcript_of(
+    heard: Sequence[Heard],
+    segments: Sequence[Segment],
+    options: TranscribeOptions,
+    duration_s: float,
+    *,
+    diarized: bool,
+) -> Transcript:
+    """All of it; ``engine`` says who heard it."""
+    servers = dict.fromkeys(one.server for one in heard)
+    language = options.language
+    if language == AUTO:
+        language = _first(one.answer.language for one in heard)
+    return Transcript(
+        segments=tuple(segments),
+        language=language,
+        duration=duration_s,
+        engine=f"{NAME} {', '.join(servers)}".rstrip(),
+        precision=_first(one.answer.precision for one in heard),
+        diarized=diarized,
+        notices=tuple(_notices(heard)),
+    )
+
+
+def _notices(heard: Iterable[Heard]) -> list[Notice]:
+    found: dict[str, Notice] = {}
+    ignored: dict[str, None] = {}
+    for one in heard:
+        for notice in one.answer.notices:
+            found.setdefault(notice.code, notice)
+        ignored |= dict.fromkeys(one.answer.ignored)
+    if ignored:
+        fields = ", ".join(ignored)
+        found["option_ignored"] = Notice(
+            "option_ignored", f"The upstream cannot follow these options: {fields}."
+        )
+    return list(found.values())
+
+
+def _first(values: Iterable[str]) -> str:
+    """The first that says something."""
+    return next((value for value in values if value != AUTO), AUTO)

@@ -1,0 +1,261 @@
+"""Dialect of OpenAI-compatible transcription servers. Pure.
+
+Servers differ in how much of it they know. The richest form is asked for first: where it is
+refused, or not followed, the next; what was learned stays for the next piece.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.transcripts.loop_guard import LoopGuard, Skip, next_attempt
+from sidecar.transcripts.transcript import BY_SERVER, Notice, Segment, Word
+from sidecar.upstream import upstream_dialect
+from sidecar.upstream.upstream_dialect import Answer, Call, Limits, Step, Trouble
+
+
+def without_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:
+    """The segments without those that `LoopGuard` calls a loop, and the seconds that were lost.
+
+    Each stretch that is left out is a segment with the flag 'loop'.
+    """
+    kept: list[Segment] = []
+    lost: list[Segment] = []
+    guard = LoopGuard(duration_s)
+    for segment in segments:
+        kept.append(segment)
+        loop = guard.segment(segment)
+        if loop is None:
+            continue
+        first = len(kept) - loop.cut
+        start, end = kept[first].start, max(one.end for one in kept[first:])
+        del kept[first:]
+        lost.append(Skip(start, end).segment())
+        guard = LoopGuard(duration_s, kept)
+    if not lost:
+        return kept, 0.0
+    merged: list[Segment] = []
+    for one in sorted(lost, key=lambda one: one.start):
+        if merged and one.start <= merged[-1].end:
+            merged[-1] = Skip(merged[-1].start, max(merged[-1].end, one.end)).segment()
+        else:
+            merged.append(one)
+    found = sorted([*kept, *merged], key=lambda one: (one.start, one.end))
+    return found, sum(one.end - one.start for one in merged)
+
+
+PATH = "/v1/audio/transcriptions"
+LIMITS = Limits(600.0, 25_000_000)
+"""OpenAI takes 25 MB, and vLLM as much (docs: protocols of both); ten minutes are 19 MB as 16-bit
+samples, and a model that hears half a minute at a time loses nothing by a cut."""
+RATE = 16_000
+"""Hz: what Whisper and its kin hear at."""
+DIARIZING = "diarize"
+"""In the name of a model that tells speakers apart (gpt-4o-transcribe-diarize)."""
+LANGUAGES = {
+    "english": "en",
+    "chinese": "zh",
+    "german": "de",
+    "spanish": "es",
+    "russian": "ru",
+    "korean": "ko",
+    "french": "fr",
+    "japanese": "ja",
+    "portuguese": "pt",
+    "turkish": "tr",
+    "polish": "pl",
+    "dutch": "nl",
+    "arabic": "ar",
+    "swedish": "sv",
+    "italian": "it",
+    "indonesian": "id",
+    "hindi": "hi",
+    "finnish": "fi",
+    "vietnamese": "vi",
+    "hebrew": "he",
+    "ukrainian": "uk",
+    "greek": "el",
+    "czech": "cs",
+    "romanian": "ro",
+    "danish": "da",
+    "hungarian": "hu",
+    "norwegian": "no",
+    "thai": "th",
+    "catalan": "ca",
+}
+"""OpenAI says the language's name, most others its code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How much is asked for."""
+
+    format: str
+    granularities: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def forms_for(model: str) -> tuple[Form, ...]:
+    """What to ask ``model`` for, the most first."""
+    usual = (
+        Form("verbose_json", ("word", "segment")),
+        Form("verbose_json"),
+        Form("json"),
+    )
+    if DIARIZING in model:
+        return Form("diarized_json", extra={"chunking_strategy": "auto"}), *usual
+    return usual
+
+
+class OpenAi:
+    """A dialect; ``form`` is the index of what its server is known to take."""
+
+    name = "openai"
+    health = "/v1/models"
+    prompt = False
+    alike = ""
+    surely_timed = False
+    voices = False
+    rate = RATE
+    limits = LIMITS
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.forms = forms_for(model)
+        self.form = 0
+        self.timed = True
+
+    @property
+    def diarizes(self) -> bool:
+        """Whether what is asked for has speakers."""
+        return self.forms[self.form].format == "diarized_json"
+
+    def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
+        """A piece that is to be heard."""
+        return Hearing(self, duration_s, options)
+
+    def waiting(self, health: bytes) -> int:
+        """It does not say."""
+        return 0
+
+
+class Hearing:
+    """Asked again in a simpler form, or with a little chance where it repeats itself."""
+
+    def __init__(self, dialect: OpenAi, duration_s: float, options: TranscribeOptions) -> None:
+        self._dialect = dialect
+        self._form = dialect.form
+        self._duration_s = duration_s
+        self._options = options
+        self._temperature = options.temperature
+        self._tried = 0
+        self._body = bytearray()
+
+    def call(self, sound: bytes) -> Call:
+        """The form that it is known to take."""
+        self._body.clear()
+        self._form = self._dialect.form
+        form, options = self._dialect.forms[self._form], self._options
+        fields: dict[str, str | list[str]] = {
+            "model": self._dialect.model,
+            "response_format": form.format,
+            **form.extra,
+        }
+        if options.language != AUTO:
+            fields["language"] = options.language.split("-")[0].lower()
+        if options.prompt:
+            fields["prompt"] = options.prompt
+        if self._temperature:
+            fields["temperature"] = f"{self._temperature:g}"
+        if form.granularities:
+            fields["timestamp_granularities[]"] = list(form.granularities)
+        return Call(PATH, fields)
+
+    def feed(self, data: bytes) -> list[Segment]:
+        """More of the body."""
+        self._body += data
+        return []
+
+    def finish(self) -> Answer:
+        """What it heard; once it repeats itself it is asked again, three times at most."""
+        try:
+            body = json.loads(self._body)
+            if body.get("error"):
+                raise upstream_dialect.of_error(body["error"])
+            answer = answer_of(body, self._duration_s)
+        except upstream_dialect.UNREADABLE:
+            raise upstream_dialect.garbled("is no transcription") from None
+        self._dialect.timed = answer.timed
+        if not answer.timed:
+            self._dialect.form = len(self._dialect.forms) - 1
+        kept, lost_s = without_loops(answer.segments, self._duration_s)
+        if lost_s and (sampling := next_attempt(self._tried)) is not None:
+            self._tried += 1
+            self._temperature = sampling.temperature
+            raise Trouble(Step.ANEW, upstream_dialect.garbled("repeats itself").error)
+        notices = answer.notices
+        if lost_s:
+            said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
+            notices += (Notice("loop_skipped", said),)
+        left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
+        return dataclasses.replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
+
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+        """A form that it does not know is followed by a simpler one."""
+        found = upstream_dialect.of_status(status, headers, body)
+        simpler = self._form + 1 < len(self._dialect.forms)
+        if status in (400, 415, 422) and found.step is Step.ELSEWHERE and simpler:
+            self._dialect.form = max(self._dialect.form, self._form + 1)
+            return Trouble(Step.ANEW, found.error)
+        return found
+
+
+def answer_of(body: Mapping[str, Any], duration_s: float) -> Answer:
+    """The answer in a body of any of the formats; raises whatever makes a body none."""
+    language = str(body.get("language") or AUTO).strip().lower()
+    language = LANGUAGES.get(language, language if 2 <= len(language) <= 3 else AUTO)
+    listed = body.get("segments") or []
+    words = [_word(one, duration_s) for one in body.get("words") or []]
+    text = str(body["text"]).strip() if "text" in body or not listed else ""
+    if not listed and not words:
+        whole = (Segment(0.0, duration_s, text),) if text else ()
+        return Answer(whole, timed=not text, language=language)
+    if not listed:
+        listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
+    listed = [one for one in listed if str(one["text"]).strip()]
+    names: dict[str, int] = {}
+    spans = [_span(one, duration_s) for one in listed]
+    starts = [start for start, _ in spans]
+    owners: list[list[Word]] = [[] for _ in listed]
+    for word in words:
+        middle = (word.start + word.end) / 2
+        if owners:
+            owners[max(0, bisect_right(starts, middle) - 1)].append(word)
+    diarized = any(isinstance(one.get("speaker"), str) for one in listed)
+    segments = []
+    for one, (start, end), inside in zip(listed, spans, owners, strict=True):
+        speaker = one.get("speaker")
+        number = names.setdefault(speaker, len(names)) if isinstance(speaker, str) else None
+        text, by = str(one["text"]).strip(), BY_SERVER if inside else ""
+        segments.append(Segment(start, end, text, number, tuple(inside), words_by=by))
+    return Answer(tuple(segments), diarized=diarized, language=language)
+
+
+def _span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
+    """Start and end, inside the piece and in order."""
+    start, end = float(one["start"]), float(one["end"])
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ValueError("no time")
+    start = min(max(0.0, start), duration_s)
+    return start, min(max(start, end), duration_s)
+
+
+def _word(one: Mapping[str, Any], duration_s: float) -> Word:
+    return Word(*_span(one, duration_s), str(one["word"]).strip())

@@ -1,0 +1,281 @@
+"""HTTP client of one upstream, and detection of its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.config.remote_server import host_of
+from sidecar.interfaces.engine_interface import AUTO, Upstream
+from sidecar.transcripts.speaker_embeddings import FIELD, FORM
+from sidecar.transcripts.transcript import Segment
+from sidecar.upstream import upstream_dialect
+from sidecar.upstream.openai_dialect import OpenAi
+from sidecar.upstream.sidecar_dialect import Sidecar
+from sidecar.upstream.upstream_dialect import FLAC, Answer, Call, Dialect, Hearing, Step, Trouble
+from sidecar.upstream.vllm_dialect import Vllm
+
+if TYPE_CHECKING:
+    import httpx
+
+
+HEALTH, MODELS = "/health", "/v1/models"
+OURS = "upstream"
+"""The name of this engine: a server that has it sends recordings on."""
+VIBEVOICE = "vibevoice"
+RATES = {VIBEVOICE: 24_000}
+USUAL_RATE = 16_000
+"""Hz, at which all engines hear but VibeVoice-ASR."""
+
+
+def sidecar_of(health: bytes) -> Sidecar | None:
+    """Another vibevoice-asr, if that is one's /health.
+
+    Raises:
+        Trouble: it has others hear itself: who heard could not be said, and it might be us.
+    """
+    body = _loads(health)
+    if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
+        return None
+    engine = body["engine"]
+    if engine == OURS:
+        raise _refused("The upstream has the engine 'upstream' itself.")
+    return Sidecar(RATES.get(engine, USUAL_RATE), voices=body.get(FIELD) == FORM)
+
+
+def model_of(models: bytes, wanted: str | None) -> str | None:
+    """The model to ask for: ``wanted``, or the first that there is; None where none is listed."""
+    listed = _listed(models)
+    return wanted or next((str(one["id"]) for one in listed if one.get("id")), None)
+
+
+def dialect_of(kind: str, models: bytes, wanted: str | None) -> Dialect:
+    """The dialect of a server that is no vibevoice-asr.
+
+    ``kind``: 'openai', 'vllm', or 'auto' for what its list of models looks like.
+
+    Raises:
+        Trouble: there is nothing to go by.
+    """
+    model = model_of(models, wanted)
+    if model is None:
+        raise _refused(
+            "The upstream lists no models.",
+            "Name one with VIBEVOICE_UPSTREAM_MODEL, and the server's kind with "
+            "VIBEVOICE_UPSTREAM_DIALECT.",
+        )
+    if kind == "auto":
+        names = [one.get(key) for one in _listed(models) for key in ("id", "root")]
+        ours = [name for name in names if wanted in (None, name)] if wanted else names
+        shown = " ".join(str(name) for name in ours or [model])
+        kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
+    return Vllm(model) if kind == "vllm" else OpenAi(model)
+
+
+def unknown() -> Trouble:
+    """Neither a /health nor a list of models that anybody knows."""
+    return _refused("The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT.")
+
+
+def _refused(detail: str, hint: str | None = None) -> Trouble:
+    return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(detail, hint=hint), sent=False)
+
+
+def _listed(models: bytes) -> list[dict[str, Any]]:
+    body = _loads(models)
+    listed = body.get("data") if isinstance(body, dict) else None
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+LOOK_S = 3.0
+"""So long a server may take to say how it is, and to be connected to."""
+START_S = 60.0
+"""So long a piece may take beside its length: a server may have to load its model first."""
+SILENCE_S = 60.0
+"""So long an answer that comes bit by bit may stop in the middle."""
+MOST_BYTES = 64 << 20
+"""Of an answer; an hour of speech with the times of its words has 3."""
+
+Told = Callable[[Sequence[Segment]], None]
+"""Hears of segments as they come, in seconds from the piece's begin."""
+
+
+def trusted(options: Upstream) -> ssl.SSLContext:
+    """Whose certificates count.
+
+    Raises:
+        OSError: the file that is named has none.
+    """
+    import httpx
+
+    context = httpx.create_ssl_context()
+    if options.ca is not None:
+        context.load_verify_locations(options.ca)
+    return context
+
+
+def client_of(options: Upstream) -> httpx.AsyncClient:
+    """The client for all upstreams: their certificates are checked, no proxy and no netrc of the
+    environment's is used, no redirect followed."""
+    import httpx
+
+    return httpx.AsyncClient(
+        verify=trusted(options),
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(None, connect=LOOK_S),
+        headers={"Accept-Encoding": "identity", "User-Agent": "vibevoice-asr"},
+    )
+
+
+class Server:
+    """An upstream, and what was learned of it. ``name`` is its host and port."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, key: str, options: Upstream) -> None:
+        self.name = host_of(url)
+        self.dialect: Dialect | None = None
+        self.longest_s = options.piece_s or float("inf")
+        """The longest piece that it takes, as far as it has said."""
+        self._client = client
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._options = options
+
+    async def known(self) -> Dialect:
+        """How it speaks; asked for once.
+
+        Raises:
+            Trouble: it cannot be reached, or does not say.
+        """
+        if self.dialect is None:
+            self.dialect = await self._find()
+        return self.dialect
+
+    async def look(self) -> int:
+        """How many recordings wait there; 0 where it does not say.
+
+        Raises:
+            Trouble: it does not answer, or is not well.
+        """
+        dialect = await self.known()
+        status, body = await self._get(dialect.health)
+        if status >= 500:
+            raise Trouble(
+                Step.AGAIN,
+                errors.UpstreamUnreachable(f"The upstream is not well: {status}."),
+                sent=False,
+            )
+        return dialect.waiting(body)
+
+    async def ask(self, hearing: Hearing, sound: bytes, told: Told, within_s: float) -> Answer:
+        """Send a piece, and read what comes.
+
+        Raises:
+            Trouble: there is no answer.
+        """
+        call = hearing.call(sound)
+        headers = self._headers | {"Accept": call.accept}
+        with _troubles():
+            async with asyncio.timeout(within_s) as clock:
+                until = clock.when() or 0.0
+                async with self._client.stream(
+                    "POST", self._url + call.path, headers=headers, **_content(call, sound)
+                ) as response:
+                    if response.status_code != 200:
+                        body = await _read(response)
+                        raise hearing.refused(response.status_code, response.headers, body)
+                    count = 0
+                    async for data in response.aiter_bytes():
+                        count += len(data)
+                        if count > MOST_BYTES:
+                            raise upstream_dialect.garbled("has no end")
+                        if found := hearing.feed(data):
+                            told(found)
+                        if call.streams:
+                            now = asyncio.get_running_loop().time()
+                            clock.reschedule(min(until, now + SILENCE_S))
+        return hearing.finish()
+
+    async def _find(self) -> Dialect:
+        kind = self._options.dialect
+        if kind in (AUTO, "sidecar"):
+            _, body = await self._get(HEALTH)
+            if (found := sidecar_of(body)) is not None:
+                return found
+            if kind == "sidecar":
+                return Sidecar(USUAL_RATE)
+        status, body = await self._get(MODELS)
+        if status in (401, 403):
+            raise upstream_dialect.of_status(status, {}, body)
+        if kind == AUTO and status != 200 and not self._options.model:
+            raise unknown()
+        return dialect_of(kind, body, self._options.model)
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a small question; a server that does not answer is unreachable."""
+        try:
+            with _troubles():
+                async with (
+                    asyncio.timeout(LOOK_S),
+                    self._client.stream("GET", self._url + path, headers=self._headers) as response,
+                ):
+                    return response.status_code, await _read(response)
+        except Trouble as found:
+            if found.step is not Step.AGAIN:
+                raise
+            raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+
+
+def _content(call: Call, sound: bytes) -> dict[str, Any]:
+    """The arguments for httpx."""
+    if call.body is not None:
+        return {"content": call.body}
+    return {"data": dict(call.fields), "files": {call.file_field: ("audio.flac", sound, FLAC)}}
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """A small body; what is beyond a megabyte is left."""
+    body = b""
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) > 1 << 20:
+            break
+    return body
+
+
+@contextmanager
+def _troubles() -> Iterator[None]:
+    """What goes wrong on the wire, as `Trouble`."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if _untrusted(error):
+            raise Trouble(Step.ELSEWHERE, upstream_dialect.untrusted(), sent=False) from None
+        raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
+        raise upstream_dialect.gone("went away in the middle") from None
+    except TimeoutError:
+        raise Trouble(Step.AGAIN, errors.UpstreamTimeout()) from None
+
+
+def _untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate is why there is no connection."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

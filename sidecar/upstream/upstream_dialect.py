@@ -1,0 +1,265 @@
+"""Interface of an upstream dialect, and classification of failures into retry steps. Pure.
+
+A `Dialect` is made for each upstream and remembers what it learned of it; a `Hearing` is one piece
+of a recording on its way through it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from sidecar import errors
+from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import LocalVoices
+from sidecar.transcripts.transcript import Notice, Segment
+
+LONGEST_RETRY_AFTER_S = 300.0
+_LONGEST_SAID = 200
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading an answer raises that is not what it should be."""
+_TOO_MUCH = re.compile(
+    r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
+    r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
+    re.IGNORECASE,
+)
+"""How servers say that a recording is too long or too large, whatever the status is (vLLM: 400)."""
+
+
+class Step(Enum):
+    """What to do with a piece that was not heard."""
+
+    AGAIN = auto()
+    """The server is in trouble: it stands aside for a while, another is tried first."""
+    LATER = auto()
+    """It has too much to do, and says so: no attempt was lost."""
+    ELSEWHERE = auto()
+    """It will not take this, ever: another might."""
+    SMALLER = auto()
+    """Too long or too large for it."""
+    ANEW = auto()
+    """Ask the same server at once, in another way."""
+    NEVER = auto()
+    """No server would: the recording or the request is to blame."""
+
+
+class Trouble(Exception):
+    """A piece was not heard: what is to be done, and the error where nothing helps.
+
+    ``sent``: whether the server had begun to read audio, so that the audio may be to blame.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        error: errors.SidecarError,
+        retry_after: float | None = None,
+        *,
+        sent: bool = True,
+    ) -> None:
+        self.step = step
+        self.error = error
+        self.retry_after = retry_after
+        self.sent = sent
+        super().__init__(error.detail)
+
+
+def of_status(status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+    """What an answer other than 200 means, in any dialect."""
+    said = said_in(body)
+    answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
+    if status in (401, 403):
+        return Trouble(
+            Step.ELSEWHERE,
+            errors.UpstreamRefused(
+                f"The upstream answered {status}: it does not know this key.",
+                hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key-file to a key that it takes.",
+            ),
+        )
+    if status == 413 or _TOO_MUCH.search(said):
+        return Trouble(Step.SMALLER, errors.UpstreamRefused(answered))
+    if status == 429 and "insufficient_quota" in said_in(body, "code"):
+        return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(answered))
+    after = retry_after(headers)
+    if status == 429 or (status == 503 and after is not None):
+        after = 1.0 if after is None else after
+        return Trouble(Step.LATER, errors.UpstreamBusy(retry_after=max(1, round(after))), after)
+    if status in (408, 409, 425) or status >= 500:
+        return Trouble(Step.AGAIN, errors.UpstreamFailed(answered))
+    return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(answered))
+
+
+def of_error(error: Mapping[str, Any] | str) -> Trouble:
+    """What an error inside a 200 means, in a body or in mid-stream."""
+    said = said_in(json.dumps({"error": error}).encode())
+    status = error.get("code") if isinstance(error, Mapping) else None
+    if isinstance(status, int) and 400 <= status < 600:
+        return of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
+    if _TOO_MUCH.search(said):
+        return Trouble(Step.SMALLER, errors.UpstreamRefused(f"The upstream said: {said}"))
+    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream said: {said}"))
+
+
+def garbled(what: str) -> Trouble:
+    """An answer that is none."""
+    return Trouble(Step.AGAIN, errors.UpstreamGarbled(f"The upstream's answer {what}."))
+
+
+def gone(what: str) -> Trouble:
+    """A server that went away, or fell silent, in the middle."""
+    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
+
+
+def untrusted() -> errors.SidecarError:
+    """What is told where a server's certificate is why there is no connection."""
+    return errors.UpstreamRefused(
+        "The upstream's certificate is not one that is trusted.",
+        hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+    )
+
+
+def named(error: errors.SidecarError, server: str) -> errors.SidecarError:
+    """The same error with the server's name, where it is about one."""
+    detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
+    if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
+        detail = f"The upstream {server} does not answer."
+    return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a Retry-After header, within reason; None without one (or with a date)."""
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S) if seconds == seconds else None
+
+
+def said_in(body: bytes, key: str = "message") -> str:
+    """What an error's body says, on one line and short: OpenAI's form, FastAPI's, a problem."""
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if isinstance(value, dict):
+        value = value.get("error", value)
+    if isinstance(value, dict):
+        value = next((value[name] for name in (key, "detail", "message") if name in value), "")
+    if isinstance(value, (list, dict)):
+        value = json.dumps(value)
+    said = "".join(one if one.isprintable() else " " for one in str(value or ""))
+    return " ".join(said.split())[:_LONGEST_SAID]
+
+
+FLAC = "audio/flac"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request: a JSON body, or a form with the audio as its one file."""
+
+    path: str
+    fields: Mapping[str, str | list[str]] = field(default_factory=dict)
+    file_field: str = "file"
+    body: bytes | None = None
+    streams: bool = False
+    """The answer comes bit by bit: a long silence in it means trouble."""
+    accept: str = "*/*"
+    """The form of the answer that is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server heard in a piece; times in seconds from the piece's begin.
+
+    ``timed``: whether it said when; without, there is one segment over all of it. ``diarized``:
+    whether it told speakers apart. ``precision`` and ``language``: 'auto' where it did not say.
+    ``ignored``: options that it cannot follow. ``local_voices``: what it says of the piece's
+    voices, where it was asked for that; nothing of it is believed yet.
+    """
+
+    segments: tuple[Segment, ...]
+    timed: bool = True
+    diarized: bool = False
+    language: str = AUTO
+    precision: str = AUTO
+    notices: tuple[Notice, ...] = ()
+    ignored: tuple[str, ...] = ()
+    local_voices: LocalVoices | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes at once: seconds, and bytes as they are sent (``growth``: by how much
+    the encoding in the request makes them more)."""
+
+    seconds: float
+    bytes: int
+    growth: float = 1.0
+
+    def longest_s(self, rate: int) -> float:
+        """Seconds of 16-bit sound at ``rate`` that are surely within both."""
+        return min(self.seconds, self.bytes / self.growth / (2 * rate))
+
+
+class Hearing(Protocol):
+    """A piece on its way: asked for, once or several times, until there is an answer."""
+
+    def call(self, sound: bytes) -> Call:
+        """The request to send now; ``sound`` is the piece as flac. What was read before and not
+        ended is forgotten, except where the server can go on from it."""
+
+    def feed(self, data: bytes) -> list[Segment]:
+        """More of the answer; the segments that are known by now.
+
+        Raises:
+            Trouble: the answer is none.
+        """
+
+    def finish(self) -> Answer:
+        """The answer is over.
+
+        Raises:
+            Trouble: it broke off, or is none, or has to be asked for again.
+        """
+
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+        """What another status than 200 means."""
+
+
+class Dialect(Protocol):
+    """One server's way of speaking."""
+
+    name: str
+    health: str
+    """Where it tells how it is."""
+    rate: int
+    """Hz that its model hears at."""
+    limits: Limits
+    prompt: bool
+    """Whether it says how it is at once, whatever it works on."""
+    timed: bool
+    """Whether it says when things are said, as far as is known."""
+    surely_timed: bool
+    """Whether that is known before the first answer."""
+    voices: bool
+    """Whether it says what the voices of a piece are like (`transcripts.speaker_embeddings`), for
+    who tells them apart over a whole recording; no server is asked that does not offer it."""
+
+    @property
+    def alike(self) -> str:
+        """Servers of the same such name go on with each other's answers; '' where none can."""
+
+    @property
+    def diarizes(self) -> bool:
+        """Whether it tells speakers apart."""
+
+    def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
+        """A piece of ``duration_s`` seconds that is to be heard."""
+
+    def waiting(self, health: bytes) -> int:
+        """Recordings that wait there already, by what ``health`` says; 0 where it does not."""

@@ -1,0 +1,366 @@
+"""Engines of this service by role, and the model each one works with.
+
+An engine has one at a time. Another takes its place as with a reload: in its turn, beside the old
+one until it stands where there is room, else instead of it; where it does not load the old one goes
+on.
+
+An hour of live audio is not an hour without files, nor the reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.engines.engine_selection import Choice, choose
+from sidecar.gpu_memory.gpu_devices import GpuMemory
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, VoiceSpec
+from sidecar.workers.engine_host import Devices, Lodging
+from sidecar.workers.engine_lifecycle import EngineLife, SlotState
+from sidecar.workers.engine_slot import EngineSlot, JointSlot, SerialSlot, SharedSlot, Spoken
+from sidecar.workers.remote_engine import DistantSlot
+
+
+class Role(StrEnum):
+    """What an engine is there for."""
+
+    FILES = "files"
+    """Recordings, one after the other."""
+    LIVE = "live"
+    """People who are speaking, many at once."""
+    VOICE = "voice"
+    """What is said to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an engine is: where in its life, how much of it is there, and in which process.
+
+    ``loads`` and ``crashes``: how often it came into memory and its process died; ``load_s``: how
+    long the last load took; ``reserved_bytes`` of its device, which is the GPU where ``on_gpu``.
+    """
+
+    engine: str
+    precision: str
+    state: SlotState
+    loading: float | None
+    worker_pid: int | None
+    loads: int
+    crashes: int
+    load_s: float
+    reserved_bytes: int
+    on_gpu: bool
+
+    @classmethod
+    def of_others(cls, slot: DistantSlot) -> Standing:
+        """Of those that hear on other machines: nothing of them is here."""
+        precision = slot.spec.precisions[0].value
+        return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
+
+    @classmethod
+    def of(cls, lodging: Lodging[Any, Any]) -> Standing:
+        """As it is now."""
+        slot: EngineLife = lodging.slot
+        return cls(
+            engine=slot.spec.name,
+            precision=slot.precision.value,
+            state=slot.state,
+            loading=slot.loading,
+            worker_pid=slot.worker_pid,
+            loads=slot.loads,
+            crashes=lodging.crashes,
+            load_s=slot.load_s,
+            reserved_bytes=lodging.reserved_bytes,
+            on_gpu=lodging.on_gpu,
+        )
+
+
+class Fleet:
+    """Owns the slots, and what is seen of the devices. No engine is loaded before somebody asks.
+
+    ``live``: None where no engine here can hear live; ``voice``: where none speaks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        files: Choice[EngineSpec],
+        live: Choice[EngineSpec] | None,
+        voice: Choice[VoiceSpec] | None = None,
+    ) -> None:
+        self._devices = Devices()
+        self._voice: Lodging[VoiceSpec, SerialSlot] | None = None
+        beside = 0
+        if voice is not None:
+            self._voice = Lodging(
+                Role.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
+            )
+            beside = self._voice.needed_bytes
+        self.places = 1 if files.upstream is None else len(files.upstream.urls)
+        """So many recordings are heard at once: here one, or one on each of so many machines, which
+        one process of ours has to do with."""
+        kind = JointSlot if self.places > 1 else EngineSlot
+        self.files = Lodging(Role.FILES, settings, files, self._devices, kind, beside=beside)
+        """Where the engine for files lives."""
+        self._live: Lodging[EngineSpec, SharedSlot] | None = None
+        self._distant: DistantSlot | None = None
+        if live is not None and live.upstream is not None:
+            self._distant = DistantSlot(live.spec, live.upstream)
+        elif live is not None:
+            self._live = Lodging(
+                Role.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
+            )
+
+    @property
+    def live_spec(self) -> EngineSpec | None:
+        """The engine that hears live, None where none does."""
+        if self._distant is not None:
+            return self._distant.spec
+        return self._live.spec if self._live is not None else None
+
+    @property
+    def live(self) -> SharedSlot | DistantSlot:
+        """The slot for live audio, here or wherever there is room.
+
+        Raises:
+            errors.EngineUnavailable: no engine here can hear live.
+        """
+        if self._distant is not None:
+            return self._distant
+        if self._live is None:
+            raise errors.EngineUnavailable("No engine of this installation can hear live audio.")
+        return self._live.slot
+
+    @property
+    def voice_spec(self) -> VoiceSpec | None:
+        """The engine that speaks, None where none does."""
+        return self._voice.spec if self._voice is not None else None
+
+    @property
+    def voice(self) -> Spoken:
+        """What says things.
+
+        Raises:
+            errors.EngineUnavailable: no engine here speaks.
+        """
+        if self._voice is None:
+            raise errors.EngineUnavailable(
+                "No engine of this installation speaks.", hint="See the setting voice_engine."
+            )
+        return Spoken(self._voice.slot)
+
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """The GPU as it was last seen, None where there is none."""
+        return self._devices.gpu.seen
+
+    def standing(self) -> dict[Role, Standing]:
+        """How each engine is; from memory, nobody is asked."""
+        found = {Role.FILES: Standing.of(self.files)}
+        if self._distant is not None:
+            found[Role.LIVE] = Standing.of_others(self._distant)
+        if self._live is not None:
+            found[Role.LIVE] = Standing.of(self._live)
+        if self._voice is not None:
+            found[Role.VOICE] = Standing.of(self._voice)
+        return found
+
+    @property
+    def lodgings(self) -> dict[str, Lodging[EngineSpec, Any]]:
+        """Where each engine lives, by what it is there for."""
+        found: dict[str, Lodging[EngineSpec, Any]] = {Role.FILES.value: self.files}
+        if self._live is not None:
+            found[Role.LIVE.value] = self._live
+        return found
+
+    async def watch(self) -> None:
+        """Go on looking at the GPU, until cancelled."""
+        await self._devices.gpu.go_on()
+
+    async def close(self) -> None:
+        """Unload all, the last opened first."""
+        if self._voice is not None:
+            await self._voice.slot.close()
+        if self._distant is not None:
+            await self._distant.close()
+        if self._live is not None:
+            await self._live.slot.close()
+        await self.files.slot.close()
+
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "default"
+"""What the models are called that were there at the start."""
+LONGEST_NAME = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A model that is to be loaded: from a folder, or by its name among those of its engine; where
+    neither is said the one of the start, at another precision."""
+
+    model_id: str
+    path: Path | None = None
+    size: str = ""
+    precision: Precision = Precision.AUTO
+
+
+@dataclass(slots=True)
+class _Served:
+    """What an engine works with."""
+
+    model_id: str
+    choice: Choice[EngineSpec]
+    precision: Precision
+
+
+class Models:
+    """Of all engines, which live in the ``lodgings``. ``choices``: what each had at the start."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lodgings: Mapping[str, Lodging[EngineSpec, Any]],
+        choices: Mapping[str, Choice[EngineSpec]],
+    ) -> None:
+        self._settings, self._lodgings = settings, lodgings
+        self._first = {
+            role: _Served(DEFAULT, choices[role], one.slot.precision)
+            for role, one in lodgings.items()
+        }
+        self._served = dict(self._first)
+        self._coming: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+        self.failed: dict[str, str] = {}
+        """Why the last one that did not load did not, by its name: the code of the error."""
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are there, each once."""
+        return list(dict.fromkeys(one.model_id for one in self._served.values()))
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """Which one each engine works with."""
+        return {role: one.model_id for role, one in self._served.items()}
+
+    @property
+    def coming(self) -> list[str]:
+        """Those that are being loaded, or wait for that."""
+        return list(self._coming)
+
+    async def load(self, wish: Wish) -> None:
+        """Begin to load a model; who asked does not wait for it.
+
+        Raises:
+            errors.ModelLoaded: there is one of this name.
+            errors.ModelPathForbidden: its folder is not among those that may be named.
+            errors.ModelNotFound, errors.ModelUnsuited: no engine here can work with it.
+            errors.PrecisionUnavailable: not at this precision.
+        """
+        if wish.model_id in self.names or wish.model_id in self._coming:
+            raise errors.ModelLoaded()
+        wish = replace(wish, path=self._checked(wish.path))
+        suited = await asyncio.to_thread(self._suited, wish)
+        if wish.model_id in self._coming:  # meanwhile
+            raise errors.ModelLoaded()
+        self._begin(wish.model_id, suited, wish.precision)
+
+    def unload(self, model_id: str) -> asyncio.Task[None]:
+        """Begin to go back to the model of the start, once the job that runs has ended; waiting for
+        the task ends when it is done, and giving up waiting changes nothing.
+
+        Raises:
+            errors.ModelNotFound: there is none of this name, or it is the one of the start.
+        """
+        roles = [role for role, one in self._served.items() if one.model_id == model_id]
+        if not roles or model_id == DEFAULT:
+            raise errors.ModelNotFound(
+                f"There is no model '{model_id}' that could go.",
+                hint="GET /admin/list_models has those that are there; one always stays.",
+            )
+        return self._begin(DEFAULT, {role: self._first[role].choice for role in roles})
+
+    async def close(self) -> None:
+        """Load no more."""
+        for task in self._coming.values():
+            task.cancel()
+        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+
+    def _begin(
+        self,
+        model_id: str,
+        suited: Mapping[str, Choice[EngineSpec]],
+        precision: Precision | None = None,
+    ) -> asyncio.Task[None]:
+        """``precision``: None takes that of the start."""
+        task = asyncio.get_running_loop().create_task(
+            self._take(model_id, suited, precision), name="model"
+        )
+        self._coming[model_id] = task
+        task.add_done_callback(lambda task: self._arrived(model_id, task))
+        return task
+
+    def _arrived(self, model_id: str, task: asyncio.Task[None]) -> None:
+        if self._coming.get(model_id) is task:
+            del self._coming[model_id]
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a model could not be exchanged", exc_info=fault)
+
+    async def _take(
+        self, model_id: str, suited: Mapping[str, Choice[EngineSpec]], precision: Precision | None
+    ) -> None:
+        self.failed.pop(model_id, None)
+        async with self._turn:
+            for role, choice in suited.items():
+                wanted = self._first[role].precision if precision is None else precision
+                try:
+                    found = await self._lodgings[role].take(choice, wanted)
+                except errors.SidecarError as error:
+                    log.error("the model for %s was not loaded: %s", role, error.detail)
+                    self.failed = {model_id: error.code}
+                else:
+                    self._served[role] = _Served(model_id, choice, found)
+
+    def _suited(self, wish: Wish) -> dict[str, Choice[EngineSpec]]:
+        """For which engines it is one, and what it is there; looks at the disk."""
+        suited, wrong = {}, list[errors.SidecarError]()
+        for role, lodging in self._lodgings.items():
+            try:
+                choice = self._choice(role, wish)
+                lodging.check(choice)
+                lodging.slot.check(wish.precision)
+                suited[role] = choice
+            except errors.SidecarError as error:
+                wrong.append(error)
+        if not suited:
+            raise wrong[0]
+        return suited
+
+    def _choice(self, role: str, wish: Wish) -> Choice[EngineSpec]:
+        first = self._first[role].choice
+        if wish.path is None and not wish.size:
+            return first
+        named = {"engine": first.spec.name, "model_path": wish.path, "whisper_model": wish.size}
+        try:
+            return choose(self._settings.model_copy(update=named))
+        except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
+            raise errors.ModelNotFound(error.detail, hint=error.hint) from None
+
+    def _checked(self, path: Path | None) -> Path | None:
+        """Where it really lies: a link that changes after this leads nowhere else."""
+        if path is None:
+            return None
+        found = path.resolve()
+        allowed = [root.resolve() for root in self._settings.admin_model_roots]
+        if not any(found.is_relative_to(root) for root in allowed):
+            raise errors.ModelPathForbidden()
+        return found

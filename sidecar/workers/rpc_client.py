@@ -1,0 +1,342 @@
+"""RPC client of a worker: numbered calls over one connection.
+
+To a worker go `{call, operation, …}` (begin), `{call, told}` (more, with sound behind it), `{call,
+granted}`, `{call, cancel}` and `{ping}`; from it come `{call, answer}`, `{call, granted}`, `{call,
+done}`, `{call, error}` and `{pong}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol, cast
+
+from sidecar import errors
+from sidecar.concurrency import comes
+from sidecar.workers import channel
+from sidecar.workers.channel import WINDOW, Incoming, Outgoing, told_size
+
+FULL_PAUSE_S = 0.002
+"""Between two looks whether a full socket takes open files again."""
+
+
+class Line(asyncio.Protocol):
+    """One channel. Made by `on`; closed by `close`, after which nothing is ``heard`` any more and
+    ``lost`` is called, as it is when the other side goes."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        pid: int,
+        heard: Callable[[channel.Frame], None],
+        lost: Callable[[channel.ChannelClosed], None],
+    ) -> None:
+        self._sock, self._pid = sock, pid
+        self._heard, self._lost = heard, lost
+        self._transport: asyncio.Transport | None = None
+        self._data = bytearray()
+        self._closed: channel.ChannelClosed | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @classmethod
+    async def on(
+        cls,
+        sock: socket.socket,
+        pid: int,
+        heard: Callable[[channel.Frame], None],
+        lost: Callable[[channel.ChannelClosed], None],
+    ) -> Line:
+        """The line to the process ``pid``, over ``sock``.
+
+        Raises:
+            OSError: the socket is gone.
+        """
+        loop = asyncio.get_running_loop()
+        _, line = await loop.create_connection(lambda: cls(sock, pid, heard, lost), sock=sock)
+        return line
+
+    async def send(
+        self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
+    ) -> None:
+        """Send a message, behind all that was said before, with up to `channel.MOST_FILES` open
+        files: all of it, or if this is cancelled nothing.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+        """
+        frame, beside = channel.with_files(message, fds, self._pid, raw)
+        sent = 0
+        await self._written()
+        while beside and not sent:
+            try:
+                sent = socket.send_fds(self._sock, [frame], beside)
+            except BlockingIOError:
+                await asyncio.sleep(FULL_PAUSE_S)
+                await self._written()
+            except OSError as error:
+                raise channel.ChannelClosed(str(error)) from None
+        self._write(memoryview(frame)[sent:])
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a message, behind what is still on its way; one to nobody is lost."""
+        self._write(memoryview(channel.encode(message)))
+
+    def close(self, why: str = "closed") -> None:
+        """Say and hear no more; what has not gone out is dropped."""
+        self._end(channel.ChannelClosed(why))
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _written(self) -> None:
+        """Until what was said before has gone out; open files go past what waits here."""
+        while not self._empty.is_set():  # once it is, others may be quicker than who waits
+            await self._empty.wait()
+        if self._closed is not None:
+            raise self._closed
+
+    def _write(self, data: memoryview) -> None:
+        if self._transport is not None and self._closed is None and data:
+            self._transport.write(data)
+
+    def _end(self, why: channel.ChannelClosed) -> None:
+        if self._closed is None:
+            self._closed = why
+            self._data.clear()
+            self._empty.set()
+            self._lost(why)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: reading begins."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(0)
+
+    def pause_writing(self) -> None:
+        """asyncio: the socket is full."""
+        self._empty.clear()
+
+    def resume_writing(self) -> None:
+        """asyncio: all is on its way."""
+        self._empty.set()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: take in what came, and hand on what is whole."""
+        if self._closed is not None:
+            return
+        self._data += data
+        try:
+            while (frame := channel.take_frame(self._data)) is not None:
+                self._heard(frame)
+        except channel.ChannelClosed as error:
+            self.close(str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the other side is gone."""
+        self._end(channel.ChannelClosed(str(exc or "end of stream")))
+
+
+OVERDRAWN = 2 * WINDOW + channel.FRAME_LIMIT
+"""Bytes of one call that lie unread: a worker that sends more does not know the rules."""
+
+
+class CallOver(Exception):
+    """It has ended, and hears nothing any more."""
+
+
+class Way(Protocol):
+    """By which a call goes: as `line.Line`, to a process of ours or to who knows whom."""
+
+    async def send(
+        self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
+    ) -> None:
+        """Send a message; raises `channel.ChannelClosed` where the other side is gone."""
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send one to whoever is still there."""
+
+    def close(self, why: str = "closed") -> None:
+        """Say and hear no more."""
+
+
+class Call:
+    """One call from the service's side: one reads its answers, one may tell it more."""
+
+    def __init__(self, number: int, line: Way) -> None:
+        self.number = number
+        self.reached = asyncio.Event()
+        """All before it have ended: it is at work. Or it is over."""
+        self.over = asyncio.Event()
+        """It has ended on the other side, or with it."""
+        self.began = False
+        """Whether it was ever at work."""
+        self._line = line
+        self._answers: deque[channel.Frame] = deque()
+        self._unread = 0
+        self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
+        self._incoming, self._outgoing = Incoming(), Outgoing()
+        self._news, self._room = asyncio.Event(), asyncio.Event()
+
+    async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
+        """What it answers, with the bytes behind it, until it is done.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+            errors.SidecarError: the operation said no.
+        """
+        while True:
+            self._news.clear()
+            while self._answers:
+                frame = self._answers.popleft()
+                self._unread -= frame.size
+                if granted := self._incoming.read(frame.size):
+                    self._line.tell({"call": self.number, "granted": granted})
+                yield frame.message["answer"], frame.raw
+            if self._wrong is not None:
+                raise self._wrong
+            if self.over.is_set():
+                return
+            await self._news.wait()
+
+    async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
+        """Tell it more, once it has read enough of what was told before.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+            CallOver: the call has ended.
+        """
+        size = told_size(message, raw)
+        while not self._outgoing.allows(size) and not self.over.is_set():
+            self._room.clear()
+            await self._room.wait()
+        if self.over.is_set():
+            raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else CallOver()
+        self._outgoing.sent(size)
+        await self._line.send({"call": self.number, "told": message}, raw=raw)
+
+    def tell(self, **message: Any) -> None:
+        """Tell it something small, behind what is on its way; one that has ended hears nothing."""
+        if not self.over.is_set():
+            self._line.tell({"call": self.number, "told": message})
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        if not self.over.is_set():
+            self._line.tell({"call": self.number, "cancel": True})
+
+    def heard(self, frame: channel.Frame) -> None:
+        """Take in what the line brings."""
+        match frame.message:
+            case {"answer": dict()}:
+                self._answers.append(frame)
+                self._unread += frame.size
+                if self._unread > OVERDRAWN:
+                    self._line.close("more of a call than may lie unread")
+            case {"granted": int(size)}:
+                self._outgoing.granted(size)
+                self._room.set()
+            case {"error": wrong}:
+                self.end(errors.from_wire(wrong))
+            case _:
+                self.end()
+        self._news.set()
+
+    def begin(self) -> None:
+        """It is at work."""
+        self.began = True
+        self.reached.set()
+
+    def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
+        """Nothing more comes; who reads is told after what has come."""
+        if not self.over.is_set():
+            self._wrong = wrong
+            self.reached.set()
+            self.over.set()
+            self._news.set()
+            self._room.set()
+
+
+class Calls:
+    """All calls on the line to one worker."""
+
+    def __init__(self) -> None:
+        self._line: Line | None = None
+        self._going: dict[int, Call] = {}
+        self._in_turn: deque[Call] = deque()
+        """Those that have not ended: the first is at work."""
+        self._beginning = asyncio.Lock()
+        self._last = 0
+        self._pongs: list[asyncio.Event] = []
+        self.lost: channel.ChannelClosed | None = None
+
+    async def begin(
+        self, line: Line, operation: str, fds: Sequence[int], arguments: dict[str, Any]
+    ) -> Call:
+        """A call with a number of its own.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+        """
+        self._line = line
+        self._last += 1
+        call = Call(self._last, line)
+        self._going[call.number] = call
+        try:
+            async with self._beginning:  # they are numbered as they go out
+                if "beside" in arguments:
+                    call.begin()
+                else:
+                    self._in_turn.append(call)
+                    self._go_on()
+                await line.send({"call": call.number, "operation": operation, **arguments}, fds)
+        except BaseException:
+            self._ended(call.number)
+            self.forget(call)
+            raise
+        return call
+
+    def forget(self, call: Call) -> None:
+        """Nobody reads it any more; what still comes of it is dropped."""
+        self._going.pop(call.number, None)
+
+    async def answers_ping(self, within_s: float) -> bool:
+        """Whether the process hears us, whatever it is at."""
+        if self._line is None or self.lost is not None:
+            return False
+        pong = asyncio.Event()
+        self._pongs.append(pong)
+        self._line.tell({"ping": True})
+        try:
+            return await comes(pong, within_s) and self.lost is None
+        finally:
+            self._pongs.remove(pong)
+
+    def heard(self, frame: channel.Frame) -> None:
+        """A frame of some call; of one that nobody knows any more, it is dropped."""
+        match frame.message:
+            case {"call": int(number), **rest}:
+                if number in self._going:
+                    self._going[number].heard(frame)
+                if not ("answer" in rest or "granted" in rest):
+                    self._ended(number)
+            case {"pong": _}:
+                for pong in self._pongs:
+                    pong.set()
+
+    def end(self, why: channel.ChannelClosed) -> None:
+        """The line is gone, and all calls with it."""
+        self.lost = why
+        for call in self._going.values():
+            call.end(why)
+        for pong in self._pongs:
+            pong.set()
+
+    def _ended(self, number: int) -> None:
+        """The next is at work."""
+        self._in_turn = deque(call for call in self._in_turn if call.number != number)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._in_turn and self.lost is None:
+            self._in_turn[0].begin()

@@ -1,0 +1,366 @@
+"""Worker process seen from the service: spawn, calls, kill, heartbeat.
+
+The service's side is `Worker`; the other side is `workers.worker_main`. A crash, an abort in native
+code or the kernel's out-of-memory killer end the worker, never the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import IO, Any
+
+from sidecar.version import own_command
+from sidecar.workers import channel
+from sidecar.workers.rpc_client import Call, Calls, Line
+from sidecar.workers.rpc_server import Page
+from sidecar.workers.slot_interface import WorkerDied
+from sidecar.workers.worker_environment import Manner, Needs, environment
+
+log = logging.getLogger(__name__)
+
+CANCEL_GRACE_S = 1.0
+"""How long a process may take to answer a ping, and a cancelled call to stop, at least."""
+EXIT_GRACE_S = 2.0
+LAST_LINES = 40
+"""Of a worker's standard error that are remembered."""
+HUNG = "(it answered no ping, and the service killed it)"
+"""The last of them, in a note of such a crash."""
+LIVE = "live"
+"""The operation that goes on beside others of its kind, and executes only now and then."""
+STAYS = "the process was killed and does not end"
+"""What who has it is told, where not even that helps: in a driver that hangs, for one."""
+
+
+def worker_command() -> list[str]:
+    """How a worker is started: this interpreter, or this executable when frozen."""
+    return own_command("sidecar.workers.worker_main", "-P", frozen=("worker",))
+
+
+class Worker:
+    """One child process that answers calls; its owner awaits `close`."""
+
+    def __init__(
+        self, name: str, needs: Needs = Needs.ENGINE, manner: Manner | None = None
+    ) -> None:
+        """Start it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self.name = name
+        self._manner = manner or Manner()
+        given = environment(os.environ, needs, self._manner.niceness)
+        self._process, self._sock = channel.spawn(worker_command(), given)
+        assert self._process.stderr is not None
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        threading.Thread(
+            target=_relay, args=(self._process.stderr, name, self._last_lines), daemon=True
+        ).start()
+        self.patience_s = CANCEL_GRACE_S
+        """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
+        self.on_end: Callable[[], None] = _nobody_asks
+        """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
+        self._connecting: asyncio.Task[Line] | None = None
+        self._calls = Calls()
+        self._page: Page | None = None
+        """Which live sessions it is recognizing, once it has any."""
+        self._blamed: frozenset[int] = frozenset()
+        """The live sessions that it was recognizing when it died."""
+        self._dead = False
+        self._ours = False
+        self._hung = False
+        self._stays = False
+        log.info("worker %s started, pid %d", name, self._process.pid)
+
+    @property
+    def last_lines(self) -> list[str]:
+        """What it said last on standard error."""
+        return list(self._last_lines)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: by a signal), None while it runs."""
+        return self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be called."""
+        return not self._dead and self._process.poll() is None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it was killed and is still there: with its memory, and nobody can do anything
+        about it."""
+        return self._stays and self._process.poll() is None
+
+    @contextlib.asynccontextmanager
+    async def calling(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> AsyncIterator[Call]:
+        """One operation, to be read and told more; leaving early cancels it.
+
+        While another is at work it waits in the worker, and begins as soon as that has ended. A
+        worker that does not answer a ping when it is cancelled is killed, and so is one that goes
+        on with the operation for as long as it took to load (`patience_s`): a new one would be
+        there by now. Where others have calls in it too (`Manner.shared`), it is left to itself
+        instead.
+
+        Raises:
+            WorkerDied: the process ended.
+        """
+        try:
+            line = await self._connected()
+            if operation == LIVE and not self._dead:
+                self._page = self._page or Page()
+                fds = (*fds, self._page.fd)
+            call = await self._calls.begin(line, operation, fds, arguments)
+        except (OSError, channel.ChannelClosed) as error:
+            raise self._died(error, began=False) from None
+        try:
+            yield call
+        except channel.ChannelClosed as error:
+            began = call.number in self._blamed if operation == LIVE else call.began
+            raise self._died(error, began) from None
+        finally:
+            if not (call.over.is_set() or self._dead):
+                await self._stop(call)
+            self._calls.forget(call)
+
+    async def call(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Run one operation and yield what it answers until it is done; as `calling`.
+
+        Raises:
+            WorkerDied: the process ended.
+            errors.SidecarError: the operation said no.
+        """
+        async with self.calling(operation, fds, **arguments) as call:
+            async for answer, _ in call.answers():
+                yield answer
+
+    async def ask(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> dict[str, Any]:
+        """Run one operation that answers with one frame (or with none: an empty one)."""
+        answer: dict[str, Any] = {}
+        async with aclosing(self.call(operation, fds, **arguments)) as frames:
+            async for frame in frames:
+                answer = frame
+        return answer
+
+    async def hears(self, within_s: float) -> bool:
+        """Whether it answers a ping within that, whatever it is at."""
+        return await self._calls.answers_ping(within_s)
+
+    async def close(self) -> None:
+        """End the process: closed politely, killed if it does not go."""
+        self._ours = self._ours or self._process.poll() is None
+        self._dead = True
+        if self._connecting is not None:
+            with contextlib.suppress(OSError):
+                (await self._connected()).close()
+        self._sock.close()
+        if not self.stays and not await self._exited(EXIT_GRACE_S):
+            self.kill()
+            await self._exited(EXIT_GRACE_S)
+        self._give_up()
+        if self._page is not None:
+            self._page.close()
+        if not self.stays:
+            code = self._process.poll()
+            log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
+
+    async def crashed(self) -> bool:
+        """Whether it ended, and not by our will; or hung."""
+        if self._ours:
+            return False
+        if self._hung:
+            return True
+        if self._dead:  # its end of the line is gone; the process follows
+            await self._exited(EXIT_GRACE_S)
+        return self._process.poll() is not None
+
+    def kill(self, *, hung: bool = False) -> None:
+        """End the process at once; one that ``hung`` had crashed in all but name. Whoever has calls
+        in one that not even that ends is told so after a while, as if it had."""
+        self._dead = True
+        if not hung:
+            self._ours = True
+        elif self._process.poll() is None:
+            log.warning("worker %s does not answer and is killed", self.name)
+            self._hung = True
+            self._last_lines.append(HUNG)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        asyncio.get_running_loop().call_later(EXIT_GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """Nobody waits any longer for one that is killed and does not end."""
+        if self._stays or self._process.poll() is not None:
+            return
+        self._stays = True
+        log.error("worker %s, pid %d: %s", self.name, self.pid, STAYS)
+        made = self._connecting
+        if made is not None and made.done() and not made.cancelled() and not made.exception():
+            made.result().close(STAYS)
+
+    async def _exited(self, timeout_s: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        pause = 0.001
+        while self._process.poll() is None:
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return True
+
+    async def _stop(self, call: Call) -> None:
+        """Cancel a call, and wait until it has ended; how long that takes counts from its turn."""
+        call.cancel()
+        loop = asyncio.get_running_loop()
+        try:
+            await call.reached.wait()
+            patience_s = max(self.patience_s, self._manner.patience_s, CANCEL_GRACE_S)
+            latest = loop.time() + patience_s
+            while True:
+                ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
+                over = loop.create_task(call.over.wait())
+                try:
+                    await asyncio.wait({over}, timeout=CANCEL_GRACE_S)
+                    hears = call.over.is_set() or await ping
+                    if call.over.is_set():  # by now, where we were late ourselves
+                        return None
+                finally:
+                    ping.cancel()
+                    over.cancel()
+                if hears and loop.time() >= latest and self._manner.shared:
+                    return log.warning("worker %s goes on with a call nobody wants", self.name)
+                if not hears or loop.time() >= latest:
+                    if hears:
+                        log.warning("worker %s did not stop in time and is killed", self.name)
+                    return self.kill(hung=not hears)
+        except asyncio.CancelledError:
+            if call.began and not self._manner.shared:  # else it is dropped when its turn comes
+                self.kill()
+            raise
+
+    async def _connected(self) -> Line:
+        """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
+        if self._connecting is None:
+            made = Line.on(self._sock, self.pid, self._calls.heard, self._lost)
+            self._connecting = asyncio.get_running_loop().create_task(made)
+        return await asyncio.shield(self._connecting)
+
+    def _lost(self, why: channel.ChannelClosed) -> None:
+        """A line that is closed is a worker that is gone."""
+        self._dead = True
+        if self._page is not None and not self._ours:
+            self._blamed = self._page.calls()
+        self._calls.end(why)
+        self.on_end()
+
+    def _died(self, error: Exception, began: bool) -> WorkerDied:
+        self._dead = True
+        sole = began and len(self._blamed) == 1
+        return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole)
+
+
+def _nobody_asks() -> None:
+    """Who has it looks by itself."""
+
+
+def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
+    """Take in what a worker says, so that its pipe is never full, and log it as ours.
+
+    Its own lines are records in JSON; whatever else comes is from libraries.
+    """
+    with pipe:
+        for raw in pipe:
+            text = raw.decode("utf-8", "replace").rstrip()
+            last_lines.append(text)
+            try:
+                record = json.loads(text)
+                level, source = logging.getLevelNamesMapping()[record["level"]], record["logger"]
+                message = "\n".join(filter(None, (record["message"], record.get("exception"))))
+            except (ValueError, KeyError, TypeError):
+                level, source, message = logging.INFO, f"{__name__}.{name}", text
+            logging.getLogger(source).log(level, "%s", message)
+
+
+PULSE_S = 2.0
+"""How often a process that somebody has is asked whether it still hears."""
+REST_S = 30.0
+"""The same of one that nobody has: so the next job mostly finds none that hangs, which would cost
+it half a minute and one of two attempts."""
+
+
+class Pulse:
+    """Asks the process again and again, and ends one that hangs: it tells nobody by itself, and
+    whoever has it would wait for ever.
+
+    One that does not answer within ``deaf_s``, nor then at once, hangs: the thread that answers
+    does nothing else, whatever the engine is at. The second question is for a service that was
+    held up itself, and has not come to read the first answer.
+    """
+
+    def __init__(self, worker: Callable[[], Worker | None], deaf_s: float) -> None:
+        """``worker``: the process that is there, None while there is none (one that is coming in is
+        not asked: a load has a deadline of its own)."""
+        self._worker = worker
+        self._deaf_s = deaf_s
+        self._task: asyncio.Task[None] | None = None
+        self._had = False
+
+    def start(self) -> None:
+        """Somebody has it."""
+        if not (self._had and self._going):
+            self._begin(had=True)
+
+    def rest(self) -> None:
+        """It is there, and nobody has it."""
+        if self._had or not self._going:
+            self._begin(had=False)
+
+    def stop(self) -> None:
+        """It is asked no more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    @property
+    def _going(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def _begin(self, *, had: bool) -> None:
+        self.stop()
+        self._had = had
+        self._task = asyncio.get_running_loop().create_task(self._watch(), name="pulse")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE_S if self._had else REST_S)
+            worker = self._worker()
+            if worker is None and not self._had:
+                return  # who brings another in says so
+            if (
+                worker is None
+                or await worker.hears(self._deaf_s)
+                or await worker.hears(CANCEL_GRACE_S)
+            ):
+                continue
+            if worker.alive:
+                worker.kill(hung=True)
