@@ -24,7 +24,7 @@ from sidecar.live.sessions.capture_writer import Captures
 from sidecar.live.sessions.input_log import Held
 from sidecar.live.sessions.session import Bounds, Observer, Session
 from sidecar.live.sessions.session_traces import SessionTraces
-from sidecar.observability.tracing import traces_of
+from sidecar.service.facade import traces_of
 from sidecar.transcripts.transcript import Segment
 
 CHUNKS, ROUNDS = 2_000, 7

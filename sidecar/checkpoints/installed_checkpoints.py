@@ -120,6 +120,15 @@ _PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
 _ORIGINAL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
 
 
+VOICES_FOLDER = "voices"
+"""Beside the weights of a TTS model: recordings of the voices that it speaks with."""
+
+
+def voice_samples(checkpoint: Path) -> list[Path]:
+    """Return the recordings of voices beside a checkpoint, sorted by name."""
+    return sorted((checkpoint / VOICES_FOLDER).glob("*.wav"))
+
+
 def find_vibevoice_tts(voice_path: Path | None) -> Checkpoint:
     """The one in ``voice_path`` (its folder, or a cache that has it), or in the cache.
 

@@ -7,16 +7,10 @@ object that does nothing, and nobody asks it for anything.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from sidecar import errors
-
-log = logging.getLogger(__name__)
 
 Value = str | int | float | bool
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -99,27 +93,6 @@ class NoTraces:
 
     def close(self) -> None:
         """There is nothing left."""
-
-
-def traces_of(url: str | None, version: str) -> Traces:
-    """Where ``url`` says, or the environment (OTEL_…) if it says nothing.
-
-    Raises:
-        errors.SettingsInvalid: a ``url`` is given, and the packages are missing.
-    """
-    if url is None and not configured(os.environ):
-        return NoTraces()
-    try:
-        from sidecar.observability.otel import Exporter
-    except ImportError:
-        if url is None:  # it may be meant for other programs
-            log.warning("no traces: pip install 'vibevoice-asr[otel]'")
-            return NoTraces()
-        raise errors.SettingsInvalid(
-            "Traces need a package that is not installed.",
-            hint="pip install 'vibevoice-asr[otel]'",
-        ) from None
-    return Exporter(url, version)
 
 
 def configured(environment: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from sidecar.concurrency import Background, Threads
 from sidecar.config.settings import FRONT, Settings
 from sidecar.conversation.conversation_registry import Conversations
 from sidecar.engines.engine_selection import Choice, way_to
-from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
+from sidecar.errors import EngineUnavailable, LanguageUnsupported, SettingsInvalid, SidecarError
 from sidecar.gpu_memory.memory_plan import Forecast
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -39,7 +40,7 @@ from sidecar.live.sessions.session import Observer
 from sidecar.live.sessions.session_registry import Sessions
 from sidecar.live.sessions.session_traces import SessionTraces
 from sidecar.observability.metrics import Tally, trouble
-from sidecar.observability.tracing import traces_of
+from sidecar.observability.tracing import NoTraces, Traces, configured
 from sidecar.service.enrolled_speakers import KnownVoices
 from sidecar.service.health import Health, hangs, thresholds_of
 from sidecar.service.live_session_archive import Afterwards, Talks
@@ -85,6 +86,27 @@ class Erasure:
         await self._captured(caller.owner)
         going = sum(one.owner == caller.owner for one in self._live.going_on())
         return Erased(jobs, people, going)
+
+
+def traces_of(url: str | None, version: str) -> Traces:
+    """Where ``url`` says, or the environment (OTEL_…) if it says nothing.
+
+    Raises:
+        errors.SettingsInvalid: a ``url`` is given, and the packages are missing.
+    """
+    if url is None and not configured(os.environ):
+        return NoTraces()
+    try:
+        from sidecar.observability.otel import Exporter
+    except ImportError:
+        if url is None:  # it may be meant for other programs
+            log.warning("no traces: pip install 'vibevoice-asr[otel]'")
+            return NoTraces()
+        raise SettingsInvalid(
+            "Traces need a package that is not installed.",
+            hint="pip install 'vibevoice-asr[otel]'",
+        ) from None
+    return Exporter(url, version)
 
 
 class Observed:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -36,14 +35,6 @@ SPEC = VoiceSpec(
     planned=True,
     streams=True,
 )
-
-FOLDER = "voices"
-"""Beside the weights: recordings of the voices that it speaks with."""
-
-
-def samples(checkpoint: Path) -> list[Path]:
-    """Those that are there, in the order of their names."""
-    return sorted((checkpoint / FOLDER).glob("*.wav"))
 
 
 class VibeVoiceVoice:

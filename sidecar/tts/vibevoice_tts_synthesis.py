@@ -21,6 +21,7 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_file
+from sidecar.checkpoints.installed_checkpoints import voice_samples
 from sidecar.gpu_memory.tts_memory import (
     LONGEST_SAMPLE_S,
     RATE,
@@ -29,7 +30,6 @@ from sidecar.gpu_memory.tts_memory import (
     most_frames,
 )
 from sidecar.interfaces.engine_interface import Cancelled, LoadOptions, Precision, Sound, few
-from sidecar.tts.vibevoice_tts import samples
 from sidecar.tts.vibevoice_tts_model import STEPS, Check, Chunks, Manner, Prompt, Speaker
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Voices:
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        found = samples(loaded.folder)
+        found = voice_samples(loaded.folder)
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
         self._heard = lru_cache(maxsize=SAMPLES_KEPT)(self._hear)

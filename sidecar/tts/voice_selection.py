@@ -99,15 +99,15 @@ def _by_itself(
     found, reason = _light(settings)
     if not _has_room(checkpoint, hearing):
         return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
-    if found is not None and not vibevoice_tts.samples(checkpoint.folder):
-        folder = checkpoint.folder / vibevoice_tts.FOLDER
+    if found is not None and not installed_checkpoints.voice_samples(checkpoint.folder):
+        folder = checkpoint.folder / installed_checkpoints.VOICES_FOLDER
         return found, f"{reason} (VibeVoice wants a recording of a voice in {folder})"
     return _vibevoice(checkpoint, "a GPU and its checkpoint are here")
 
 
 def _vibevoice(checkpoint: Checkpoint, reason: str) -> tuple[Choice[VoiceSpec], str]:
-    if not vibevoice_tts.samples(checkpoint.folder):
-        folder = checkpoint.folder / vibevoice_tts.FOLDER
+    if not installed_checkpoints.voice_samples(checkpoint.folder):
+        folder = checkpoint.folder / installed_checkpoints.VOICES_FOLDER
         reason += f"; without a recording of a voice in {folder} each sentence has another voice"
     return Choice(vibevoice_tts.SPEC, reason, checkpoint), reason
 

@@ -27,9 +27,9 @@ from sidecar.interfaces.live_events import Final
 from sidecar.jobs.job_record import Begun, Change, Crashed, JobEvent, JobRecord, PutBack
 from sidecar.jobs.job_telemetry import Way, stages
 from sidecar.live.sessions.session_traces import utterance
-from sidecar.observability import tracing
 from sidecar.observability.tracing import Arrival, NoTraces, Stage, configured
 from sidecar.server.app import create_app, create_service
+from sidecar.service import facade
 from sidecar.transcripts.transcript import Segment
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -249,10 +249,10 @@ def test_without_the_packages_a_setting_is_an_error_and_a_variable_is_not(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sidecar.observability.otel", None)
     with pytest.raises(errors.SettingsInvalid) as caught:
-        tracing.traces_of("http://127.0.0.1:4318", "1")
+        facade.traces_of("http://127.0.0.1:4318", "1")
     assert "vibevoice-asr[otel]" in caught.value.hint
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    assert not tracing.traces_of(None, "1").on
+    assert not facade.traces_of(None, "1").on
 
 
 def record(**fields: Any) -> JobRecord:

@@ -15,20 +15,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.concurrency import Alarm
 from sidecar.interfaces.live_engine import Encoding, LiveOptions
 from sidecar.interfaces.live_events import Heard, LiveEvent, Noticed, Understood, from_wire, to_wire
-from sidecar.live.sessions.event_log import LOOSE, STRIDE, Numbered, Told, ToldState
+from sidecar.live.sessions.event_log import LOOSE, STRIDE, Counted, Numbered, Told, ToldState
 from sidecar.live.sessions.input_log import CLOSE_S, Chunk, Commit, Forget, KeptSound, SoundState
 from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
 from sidecar.transcripts.transcript import Notice
-
-if TYPE_CHECKING:
-    from sidecar.live.sessions.session import Session
-
 
 VERSION = 3
 """Of how it is written; what another version wrote is not read."""
@@ -191,6 +187,26 @@ class Snapshot:
         return bool(self.said) or self.known is not None
 
 
+class SavedSession(Protocol):
+    """What a checkpoint reads of a session."""
+
+    @property
+    def options(self) -> LiveOptions:
+        """What it was begun with, as changed since."""
+
+    @property
+    def received_orders(self) -> int:
+        """The number of the last order that it took."""
+
+    @property
+    def finishing(self) -> bool:
+        """Whether it takes no more sound."""
+
+    @property
+    def counted(self) -> Counted:
+        """Its metrics, and the protocol that it came by."""
+
+
 class Durable:
     """Of one session. ``news`` is called when there is something to be saved; ``away`` says whether
     nothing can be now; ``tell`` tells the client something."""
@@ -273,7 +289,7 @@ class Durable:
             if self._away() and self._sound.at - known_s >= LAG_S:
                 self._let_go()
 
-    def snapshot(self, session: Session, age_s: float) -> Snapshot:
+    def snapshot(self, session: SavedSession, age_s: float) -> Snapshot:
         """The session as it is now, without the sound that its client sends again."""
         at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)
