@@ -182,15 +182,32 @@ LiveEvent = (
     | TurnedAway
     | Summary
 )
+EVENT_TYPES: dict[str, type[LiveEvent]] = {
+    "SpeechStarted": SpeechStarted,
+    "SpeechStopped": SpeechStopped,
+    "Partial": Partial,
+    "Final": Final,
+    "TurnEnded": TurnEnded,
+    "TurnDropped": TurnDropped,
+    "SpeakersRevised": SpeakersRevised,
+    "VoicesKnown": VoicesKnown,
+    "ContextKnown": ContextKnown,
+    "Heard": Heard,
+    "Noticed": Noticed,
+    "TurnedAway": TurnedAway,
+    "Summary": Summary,
+}
+"""Types by their names in messages and captures, which stay whatever the classes are called."""
+_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
 _PLAIN: dict[str, Callable[..., LiveEvent]] = {
-    one.__name__: one
+    _NAMES[one]: one
     for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard, TurnedAway)
 }
 
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
     """An event as plain values."""
-    return {"live": type(event).__name__, **dataclasses.asdict(event)}
+    return {"live": _NAMES[type(event)], **dataclasses.asdict(event)}
 
 
 def from_wire(values: dict[str, Any]) -> LiveEvent:

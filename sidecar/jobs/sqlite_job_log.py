@@ -107,9 +107,17 @@ class Shelf:
             log.warning("a recording goes with the next start (%s)", error)
 
 
-_REFS: dict[str, type[AudioRef]] = {kind.__name__: kind for kind in (Held, Kept, Named)}
+# Names in stored jobs: they stay, whatever the classes are called.
+_REFS: dict[str, type[AudioRef]] = {"Held": Held, "Kept": Kept, "Named": Named}
 _PLAIN: dict[str, Callable[..., Change]] = {
-    kind.__name__: kind for kind in (Begun, Crashed, PutBack, Interrupted, Cancelled)
+    "Begun": Begun,
+    "Crashed": Crashed,
+    "PutBack": PutBack,
+    "Interrupted": Interrupted,
+    "Cancelled": Cancelled,
+}
+_NAMES: dict[Callable[..., object], str] = {
+    kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
 """Beside audio, options and facts; the rest is what events say."""
@@ -166,7 +174,7 @@ def change_text(change: Change) -> bytes:
         case Edited(step):
             values = {"edit": step_values(step)}
         case _:
-            values = {"change": type(change).__name__, **asdict(change)}
+            values = {"change": _NAMES[type(change)], **asdict(change)}
     return _text(values)
 
 
@@ -197,7 +205,7 @@ def _ref_values(ref: AudioRef) -> dict[str, Any]:
     values = {field.name: getattr(ref, field.name) for field in fields(ref)}
     if isinstance(ref, Kept):
         values["path"] = values.pop("name")  # as older versions read it
-    return {"ref": type(ref).__name__, **values}
+    return {"ref": _NAMES[type(ref)], **values}
 
 
 def _ref(values: dict[str, Any]) -> AudioRef:

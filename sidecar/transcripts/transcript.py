@@ -204,11 +204,19 @@ class Finished:
 
 
 Event = Progress | SegmentReady | Peaks | Checkpoint | Finished
+_NAMES: dict[type[Event], str] = {
+    Progress: "Progress",
+    SegmentReady: "SegmentReady",
+    Peaks: "Peaks",
+    Checkpoint: "Checkpoint",
+    Finished: "Finished",
+}
+"""Names in stored jobs and in messages: they stay, whatever the classes are called."""
 
 
 def to_wire(event: Event) -> dict[str, Any]:
     """An event as plain values (for JSON between our own processes)."""
-    values = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    values = {"event": _NAMES[type(event)], **dataclasses.asdict(event)}
     if isinstance(event, Peaks):
         values["levels"] = base64.b64encode(event.levels).decode()
     return values

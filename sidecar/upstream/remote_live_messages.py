@@ -12,13 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
 from sidecar.interfaces.live_engine import Begin, Encoding, LiveOptions, limits_of
 from sidecar.interfaces.live_events import (
+    EVENT_TYPES,
     Final,
     Heard,
     LiveEvent,
@@ -65,7 +66,7 @@ def _leases() -> TypeAdapter[Lease]:
 
 @cache
 def _events() -> Mapping[str, TypeAdapter[LiveEvent]]:
-    return {one.__name__: TypeAdapter(one) for one in get_args(LiveEvent)}
+    return {name: TypeAdapter(kind) for name, kind in EVENT_TYPES.items()}
 
 
 def _check(lease: Lease) -> None:
