@@ -1,0 +1,25 @@
+"""Names that are stored or cross between versions: no renaming of a class moves them."""
+
+from __future__ import annotations
+
+from sidecar.interfaces import live_events
+from sidecar.jobs import sqlite_job_log
+from sidecar.transcripts import transcript
+
+
+def test_a_stored_job_names_its_events_as_every_version_has() -> None:
+    assert {*sqlite_job_log._REFS} == {"Held", "Kept", "Named"}
+    assert {*sqlite_job_log._PLAIN} == {"Begun", "Crashed", "PutBack", "Interrupted", "Cancelled"}
+    names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
+    names |= {transcript.to_wire(transcript.Peaks(0, b""))["event"]}
+    names |= {transcript.to_wire(transcript.Checkpoint(0.0, ""))["event"]}
+    assert names == {"Progress", "Peaks", "Checkpoint"}
+    assert {*transcript._NAMES.values()} == names | {"SegmentReady", "Finished"}
+
+
+def test_a_capture_and_a_lease_name_their_events_as_every_version_has() -> None:
+    words = """SpeechStarted SpeechStopped Partial Final TurnEnded TurnDropped SpeakersRevised
+        VoicesKnown ContextKnown Heard Noticed TurnedAway Summary"""
+    assert {*live_events.EVENT_TYPES} == {*words.split()}
+    speech = live_events.EVENT_TYPES["SpeechStarted"](0, 0.0)
+    assert live_events.to_wire(speech)["live"] == "SpeechStarted"
