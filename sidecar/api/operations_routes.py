@@ -40,7 +40,7 @@ def build_health_router(service: Service) -> APIRouter:
     async def root() -> Response:
         return json_response(
             {"service": "vibevoice-asr", "version": __version__, "status": "running"},
-            headers={"Vary": "Accept"},  # who asks for HTML gets the page (transports/page)
+            headers={"Vary": "Accept"},  # who asks for HTML gets the page (api/page.py)
         )
 
     @router.get("/health", summary="How the service is", response_model=transcribe_schemas.Health)

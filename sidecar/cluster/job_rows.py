@@ -13,13 +13,18 @@ from typing import Any
 
 from sidecar.audio.audio_source import AudioRef, Kept, nowhere
 from sidecar.jobs.job_record import (
+    Begun,
     Cancelled,
     Change,
+    Crashed,
+    Edited,
+    Failed,
     Failure,
     Interrupted,
     JobEvent,
     JobRecord,
     JobState,
+    PutBack,
     Refused,
     Reported,
     advance,
@@ -27,7 +32,15 @@ from sidecar.jobs.job_record import (
 from sidecar.jobs.sqlite_job_log import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.storage.encryption import Seal, SealBroken
 from sidecar.storage.postgres_database import Row
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Event,
+    Finished,
+    Peaks,
+    Progress,
+    SegmentReady,
+    Transcript,
+)
 from sidecar.transcripts.transcript_edits import History
 
 log = logging.getLogger(__name__)
@@ -43,10 +56,27 @@ _PLAIN: dict[str, Callable[[], Change]] = {
 """What happened, by the kinds of events that the database's functions append."""
 
 
+_KINDS: dict[type[Change | Event], str] = {
+    Begun: "begun",
+    Crashed: "crashed",
+    PutBack: "putback",
+    Interrupted: "interrupted",
+    Cancelled: "cancelled",
+    Refused: "refused",
+    Failed: "failed",
+    Edited: "edited",
+    Progress: "progress",
+    SegmentReady: "segmentready",
+    Peaks: "peaks",
+    Checkpoint: "checkpoint",
+    Finished: "finished",
+}
+"""Kinds of events in the database, which SQL compares: no renaming of a class moves them."""
+
+
 def kind_of(change: Change) -> str:
     """Return the kind of an event, which the database has in the clear."""
-    reported = change.event if isinstance(change, Reported) else change
-    return type(reported).__name__.lower()
+    return _KINDS[type(change.event if isinstance(change, Reported) else change)]
 
 
 def recording_of(audio: AudioRef) -> tuple[str | None, int | None]:

@@ -1,6 +1,6 @@
 """Conversion of another gRPC server's YAML configuration. Used by `config convert`.
 
-It is the one whose wire `transports/live_grpc` speaks.
+It is the one whose wire `protocols/grpc_stt` speaks.
 
 Values there may be null (as usual) everywhere. A key that is not known is an error: it is a
 mistake, and whoever made it believes that something is set.

@@ -4,7 +4,7 @@ A host may not read our standard error, or close it: a thread of its own writes 
 with an end, so that a full pipe costs lines and not the service.
 
 A note has the last lines of the engine's log, versions, the GPU and the memory plan. The log holds
-no audio and no transcript (tests/transports/test_privacy.py).
+no audio and no transcript (tests/api/test_privacy.py).
 """
 
 from __future__ import annotations

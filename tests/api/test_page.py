@@ -96,9 +96,7 @@ def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -
     assert taken == {path for path in FOLDER.rglob("*") if path.is_file()}
     origin = find_spec("sidecar")
     assert origin is not None
-    assert {folder.split("/static")[0] for _, folder in flavours.data(cpu)} == {
-        "sidecar/transports/page"
-    }
+    assert {folder.split("/static")[0] for _, folder in flavours.data(cpu)} == {"sidecar/api/page"}
 
 
 def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Server) -> None:

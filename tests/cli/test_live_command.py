@@ -21,7 +21,7 @@ from recordings import Studio
 from scripted_speech import talk
 from service_process import PATIENCE_S, REPOSITORY, Server, shown_on, wait_until
 
-from sidecar.cli import talk as cli_talk
+from sidecar.cli import run
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -209,7 +209,7 @@ def test_what_is_wrong_is_said_in_a_line(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    assert cli_talk(["live", *words]) == code
+    assert run(["live", *words]) == code
     written = capsys.readouterr()
     assert said in written.err
     assert written.out == ""

@@ -117,7 +117,7 @@ def workers() -> set[int]:
 
 def _works(child: psutil.Process) -> bool:
     try:
-        return any("inside" in word for word in child.cmdline())
+        return any("worker_main" in word for word in child.cmdline())
     except psutil.ZombieProcess:  # of another test
         return False
 

@@ -99,7 +99,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for one in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
-            if any("workers.inside" in word for word in one.cmdline()):
+            if any("workers.worker_main" in word for word in one.cmdline()):
                 found.append(one)
     return found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from sidecar.cluster import job_rows
 from sidecar.interfaces import live_events
-from sidecar.jobs import sqlite_job_log
+from sidecar.jobs import job_record, sqlite_job_log
 from sidecar.transcripts import transcript
 
 
@@ -23,3 +26,11 @@ def test_a_capture_and_a_lease_name_their_events_as_every_version_has() -> None:
     assert {*live_events.EVENT_TYPES} == {*words.split()}
     speech = live_events.EVENT_TYPES["SpeechStarted"](0, 0.0)
     assert live_events.to_wire(speech)["live"] == "SpeechStarted"
+
+
+def test_a_row_names_the_kind_of_its_event_as_every_version_has() -> None:
+    words = """begun crashed putback interrupted cancelled refused failed edited
+        progress segmentready peaks checkpoint finished"""
+    assert {*job_rows._KINDS.values()} == {*words.split()}
+    changes = {*get_args(job_record.Change)} - {job_record.Reported}
+    assert {*job_rows._KINDS} == changes | {*get_args(transcript.Event)}

@@ -385,7 +385,7 @@ def test_every_error_has_a_number_and_says_what_is_wrong(error: type[errors.Side
 
 def test_what_is_generated_is_of_the_proto_that_is_there(tmp_path: Path) -> None:
     """Whatever the compiler's version: the same file described."""
-    folder = REPOSITORY / "sidecar" / "transports" / "live_grpc"
+    folder = REPOSITORY / "sidecar" / "protocols" / "grpc_stt"
     out = tmp_path / "descriptors"
     assert protoc.main(["", f"-I{folder}", f"--descriptor_set_out={out}", "stt.proto"]) == 0
     written = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]

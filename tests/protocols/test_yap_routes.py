@@ -395,7 +395,7 @@ async def test_an_engine_that_dies_in_the_middle_of_a_word_costs_no_word(server:
 
         speaks = asyncio.ensure_future(speaking())
         await client.until("transcription.delta")
-        inside = [one for one in server.family()[1:] if "inside" in " ".join(one.cmdline())]
+        inside = [one for one in server.family()[1:] if "worker_main" in " ".join(one.cmdline())]
         assert inside
         for process in inside:
             os.kill(process.pid, signal.SIGKILL)

@@ -121,7 +121,10 @@ def checkpoint(size: Checkpoint) -> Path:
     """
     recipe = {"size": size, "samples": _samples(size)}
     facts = [
-        *((ROOT / "tests" / f"{name}.py").read_text() for name in ("miniature", "training")),
+        *(
+            (ROOT / "tests/support" / f"{name}.py").read_text()
+            for name in ("miniature_vibevoice", "train_tiny_vibevoice")
+        ),
         *(version(package) for package in ("torch", "transformers", "tokenizers")),
         json.dumps(recipe),
     ]
