@@ -11,8 +11,9 @@ WORKDIR /src
 # Versions and hashes of all that is installed: renewed by `make locks`.
 COPY packaging/locks ./packaging/locks
 RUN pip install --require-hashes --only-binary :all: -r packaging/locks/image.txt
-COPY pyproject.toml README.md LICENSE THIRD_PARTY_LICENSES.md ./
+COPY pyproject.toml setup.py README.md LICENSE THIRD_PARTY_LICENSES.md ./
 COPY clients/python/src ./clients/python/src
+COPY clients/js/src ./clients/js/src
 COPY sidecar ./sidecar
 ARG REVISION=""
 RUN printf '%s' "$REVISION" > sidecar/REVISION \

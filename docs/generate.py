@@ -23,8 +23,6 @@ from sidecar.server.service_process import EXIT_CODES
 HERE = Path(__file__).resolve().parent
 CLIENT_CODES = "../clients/python/src/vibevoice_asr_client/codes.py"
 ENV_EXAMPLE = "../deploy/env.example"
-JS_CLIENT = "../clients/js/src"
-PAGE_CLIENT = "../sidecar/api/static/client"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 
@@ -187,12 +185,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
 '''
 
 
-def page_client() -> Mapping[str, str]:
-    """The JavaScript client's files as the page has them: the same, where a wheel takes them."""
-    files = sorted((HERE / JS_CLIENT).glob("*.js"))
-    return {f"{PAGE_CLIENT}/{file.name}": file.read_text(encoding="utf-8") for file in files}
-
-
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
@@ -214,7 +206,6 @@ def main(words: Sequence[str]) -> int:
         **{name: limits_page(name, _table) for name in PAGES},
         CLIENT_CODES: client_codes(),
         ENV_EXAMPLE: env_example(),
-        **page_client(),
     }
     for name, text in pages.items():
         page = HERE / name

@@ -77,14 +77,15 @@ HEAVY = (
 FILES = {
     "moonshine_voice": ("assets/tiny-en/*", "assets/endgame_nagg_nell.wav"),
     "fastapi_offline": ("static/swagger-ui-bundle.js", "static/swagger-ui.css"),
-    "sidecar": tuple(
-        f"api/static/{part}*.*" for part in ("", "client/", "conversation/", "vendor/")
-    ),
+    "sidecar": tuple(f"api/static/{part}*.*" for part in ("", "conversation/", "vendor/")),
 }
 """Data by package: the weights and the sample; the pages at /docs and /."""
 
 GPU_FILES = {"py3langid": ("data/*",)}
 """The model that knows which language a transcript is in."""
+
+PAGE_CLIENT = ("clients/js/src", "sidecar/api/static/client")
+"""The JavaScript client: where it is in the checkout, and where the page has it."""
 
 LIBRARIES = {"moonshine_voice": ("*moonshine*.so", "*moonshine*.dylib", "*.dll")}
 """Shared libraries that are opened by path, by package."""
@@ -138,6 +139,8 @@ def data(flavour: Flavour) -> Iterator[tuple[Path, str]]:
     for package, patterns in flavour.files.items():
         for pattern in patterns:
             yield from _matching(package, pattern)
+    source, target = PAGE_CLIENT
+    yield from ((path, target) for path in sorted((ROOT / source).glob("*.js")))
 
 
 def libraries() -> Iterator[tuple[Path, str]]:

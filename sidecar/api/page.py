@@ -34,6 +34,10 @@ from sidecar.service import system_checks
 from sidecar.service.facade import Service
 
 FOLDER = Path(__file__).parent / "static"
+CLIENT = "client"
+"""Folder of the JavaScript client, below `FOLDER` in a wheel and in an executable."""
+CHECKOUT_CLIENT = Path(__file__).parents[2] / "clients/js/src"
+"""The same in a checkout (setup.py)."""
 ASSETS = "/page"
 """Below it all files lie, under a digest of them all: what has a name never changes."""
 FRONT = "index.html"
@@ -100,15 +104,14 @@ class Files:
 
     @cached_property
     def _all(self) -> Mapping[str, File]:
-        paths = sorted(
-            path
+        paths = {
+            path.relative_to(self._folder).as_posix(): path
             for path in self._folder.rglob("*")
             if path.suffix in MEDIA_TYPES and path.name != FRONT
-        )
-        names = [path.relative_to(self._folder).as_posix() for path in paths]
-        return {
-            name: File.of(name, path.read_bytes()) for name, path in zip(names, paths, strict=True)
         }
+        if not (self._folder / CLIENT).is_dir():
+            paths |= {f"{CLIENT}/{path.name}": path for path in CHECKOUT_CLIENT.glob("*.js")}
+        return {name: File.of(name, path.read_bytes()) for name, path in sorted(paths.items())}
 
 
 T = TypeVar("T")

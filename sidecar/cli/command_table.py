@@ -15,7 +15,6 @@ from sidecar.cli import (
     live,
     monitor,
     people,
-    replay,
     serve,
     talk,
     token,
@@ -54,7 +53,6 @@ VIBEVOICE_CONFIG or --config names.
 Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
-* `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
 """
 NODE_HELP = f"""
@@ -148,7 +146,6 @@ def build_command() -> Any:
     app.command("transcribe", help=transcribe.HELP)(addressed(transcribe.transcribe))
     app.command("live", help=live.HELP)(addressed(live.live))
     app.command("talk", help=talk.HELP)(addressed(talk.talk))
-    app.command("replay", help=replay.HELP)(addressed(replay.replay))
     app.command("estimate", help=ESTIMATE_HELP)(addressed(_estimate))
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(addressed(_status, ELSE_OURS))

@@ -18,8 +18,8 @@ from sidecar.config.settings import ENV_PREFIX, Group, Settings, parse_duration
 
 NO_FLAG = "not a flag"
 """A value that is not for the command line."""
-SPELLED = {"config_model": "--model-config"}
-"""Flags that are not spelled as their settings: as where they come from."""
+REMOVED = {"config_model": "--model-config"}
+"""Flags of settings that there are no more: hidden, so that `load_settings` says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Flag:
         """How it is written on the command line; '' where it is not for that."""
         if self.value == NO_FLAG:
             return ""
-        option = SPELLED.get(self.name) or f"--{self.name.replace('_', '-')}"
+        option = f"--{self.name.replace('_', '-')}"
         return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
 
     @property
@@ -77,7 +77,15 @@ def serve_with(run: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
     def serve(**given: Any) -> None:
         run({name: value for name, value in given.items() if value is not None})
 
-    parameters = []
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=typer.Option(None, option, hidden=True),
+            annotation=str | None,
+        )
+        for name, option in REMOVED.items()
+    ]
     for flag in describe():
         if not flag.option:
             continue

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sidecar import errors
 from sidecar.cli.output import PROGRAM, complain, say
 
-HELP = f"""
-Read the YAML files of another gRPC server, whose clients this one serves as well.
+if TYPE_CHECKING:
+    from sidecar.config.grpc_yaml_config import Meant
 
-They are also read as they are: `{PROGRAM} serve --config server.yaml --model-config model.yaml`.
+HELP = f"""
+Convert the YAML files of another gRPC server, whose clients this one serves as well.
+
 What nothing here corresponds to is said.
 
 Examples:
@@ -51,15 +55,14 @@ def _convert(
 def convert(file: Path, model: Path | None, output: Path | None) -> int:
     """Do it; the exit code."""
     from sidecar import files
-    from sidecar.config.config_files import is_yaml, read_settings, text_of
+    from sidecar.config import grpc_yaml_config
     from sidecar.config.settings import load_settings
 
+    paths = [file] if model is None else [file, model]
     try:
-        if not is_yaml(file):
-            raise errors.SettingsInvalid(f"The file {file} is no YAML.", hint="Name it NAME.yaml.")
-        meant = read_settings(file, model, ())
+        meant = grpc_yaml_config.read(paths)
         load_settings(**meant.settings)  # what cannot be is said now
-        written = text_of(meant, [one.name for one in (file, model) if one is not None])
+        written = _text(meant, [path.name for path in paths])
         if output is None:
             print(written, end="")
         else:
@@ -69,3 +72,17 @@ def convert(file: Path, model: Path | None, output: Path | None) -> int:
     for key in meant.unheeded:
         say(f"nothing here corresponds to {key}")
     return 0
+
+
+def _text(meant: Meant, sources: Sequence[str]) -> str:
+    """Return the TOML file; ``sources``: the names of the files that it is made of."""
+    lines = [f"# Settings of vibevoice-asr, from {', '.join(sources)}."]
+    if meant.unheeded:
+        lines += ["# Nothing here corresponds to:", *(f"#   {key}" for key in meant.unheeded)]
+    pairs = [f"{name} = {_value(value)}" for name, value in meant.settings.items()]
+    return "\n".join([*lines, "", *pairs]) + "\n"
+
+
+def _value(value: Any) -> str:
+    """Return a value as JSON, which is TOML's but for one character that TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

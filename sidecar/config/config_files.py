@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,47 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from sidecar import files
-from sidecar.config import grpc_yaml_config
-from sidecar.config.grpc_yaml_config import Meant
 from sidecar.config.setting_types import ENV_PREFIX
 from sidecar.errors import SettingsInvalid
-from sidecar.version import is_frozen
 
 LARGEST = 256 << 10
 """Bytes."""
-YAML = frozenset({".yaml", ".yml"})
-DEEPEST = 20
-"""Levels of a YAML file, of which two mean something."""
+CONVERT = "Make TOML of it with 'vibevoice-asr config convert', and name that by --config."
+REMOVED = {"config_model": CONVERT}
+"""Settings that there are no more, and what to do instead."""
 
 
 def is_yaml(path: Path) -> bool:
-    """Whether a file is one of the other server's, by its name."""
-    return path.suffix.lower() in YAML
+    """Whether a file is one of another gRPC server's, by its name."""
+    return path.suffix.lower() in (".yaml", ".yml")
 
 
-def read_settings(path: Path | None, model: Path | None, known: Sequence[str]) -> Meant:
-    """What a file says, and with it the one that says more of the ``model`` (YAML as well).
-    ``known``: the names of settings.
+def refuse_removed(flags: Iterable[str]) -> None:
+    """Refuse settings that there are no more, as flags or in the environment.
 
     Raises:
-        errors.SettingsInvalid: one cannot be read, or has a key that is not known.
+        errors.SettingsInvalid: one is given.
     """
-    if model is not None and not is_yaml(model):
-        raise SettingsInvalid(f"The file {model} is no YAML.", hint="Name it NAME.yaml.")
-    ours = _toml(path, known) if path is not None and not is_yaml(path) else {}
-    theirs = [one for one in (path, model) if one is not None and is_yaml(one)]
-    meant = grpc_yaml_config.meant([(str(one), _yaml(one)) for one in theirs])
-    return Meant({**ours, **meant.settings}, meant.unheeded)
+    for name, hint in REMOVED.items():
+        variable = f"{ENV_PREFIX}{name.upper()}"
+        if name in flags or os.environ.get(variable):
+            raise SettingsInvalid(f"There is no setting '{name}' ({variable}) any more.", hint=hint)
 
 
-def _toml(path: Path, known: Sequence[str]) -> dict[str, Any]:
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """Return what to do about a word that is not known."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(sorted(known))}."
+
+
+def read(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a TOML file; ``known``: the names that there are.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be read, or has a key that is not known.
+    """
+    if is_yaml(path):
+        raise SettingsInvalid(f"The file {path} is YAML.", hint=CONVERT)
     try:
         given = tomllib.loads(files.read(path, LARGEST).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -57,67 +64,9 @@ def _toml(path: Path, known: Sequence[str]) -> dict[str, Any]:
         if name not in known:
             raise SettingsInvalid(
                 f"{path}: there is no setting '{name}'.",
-                hint=grpc_yaml_config.suggestion(name, known),
+                hint=REMOVED.get(name) or suggestion(name, known),
             )
     return given
-
-
-def _yaml(path: Path) -> object:
-    try:
-        import yaml
-    except ImportError:
-        raise SettingsInvalid(
-            f"The file {path} is YAML, and the package 'pyyaml' is missing.",
-            hint="This executable has it not; 'config convert' elsewhere makes TOML of it."
-            if is_frozen()
-            else "pip install 'vibevoice-asr[grpc]'",
-        ) from None
-    data = files.read(path, LARGEST)
-    try:
-        depth = 0
-        for event in yaml.parse(data, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise SettingsInvalid(f"{path}: aliases ('*{event.anchor}') are not read.")
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise SettingsInvalid(f"{path}: this is nested deeper than any key.")
-        _refuse_twins(path, yaml.compose(data, Loader=yaml.SafeLoader))
-        return yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise SettingsInvalid(f"The file {path} cannot be read: {said}.") from None
-
-
-def _refuse_twins(path: Path, node: Any) -> None:
-    """A key that is there twice: the first would be lost without a word."""
-    seen = set()
-    for pair in node.value if node is not None and node.id == "mapping" else ():
-        key, value = pair
-        if key.value in seen and key.id == "scalar":
-            line = key.start_mark.line + 1
-            raise SettingsInvalid(f"{path}: '{key.value}' is there twice (line {line}).")
-        if key.id == "scalar":
-            seen.add(key.value)
-        _refuse_twins(path, value)
-
-
-def text_of(meant: Meant, sources: Sequence[str]) -> str:
-    """The file that says what ``meant`` does; ``sources``: the names of the files it came from."""
-    lines = [f"# Settings of vibevoice-asr, from {', '.join(sources)}."]
-    if meant.unheeded:
-        lines += ["# Nothing here corresponds to:", *(f"#   {key}" for key in meant.unheeded)]
-    return "\n".join([*lines, "", *_pairs(meant.settings)]) + "\n"
-
-
-def _pairs(settings: Mapping[str, Any]) -> list[str]:
-    return [f"{name} = {_value(value)}" for name, value in settings.items()]
-
-
-def _value(value: Any) -> str:
-    """JSON's texts, numbers and truths are TOML's too, but for one character that TOML wants
-    escaped."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 ELSEWHERE = {
@@ -164,8 +113,7 @@ class AsElsewhere(PydanticBaseSettingsSource):
 
 
 class Files(PydanticBaseSettingsSource):
-    """The file with settings, and the one of the model; ``given`` as flags, or by the
-    environment."""
+    """The file with settings; ``given`` as a flag, or by the environment."""
 
     def __init__(self, settings_cls: type[BaseSettings], given: dict[str, Any]) -> None:
         super().__init__(settings_cls)
@@ -177,19 +125,7 @@ class Files(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Values by the names of our settings."""
-        named, model = self._given.get("config"), self._given.get("config_model")
-        model = model or os.environ.get(f"{ENV_PREFIX}CONFIG_MODEL")
+        named = self._given.get("config")
         file = Path(named) if named else config_file()
-        is_there = bool(named) or file.exists()
-        meant = read(self.settings_cls, file if is_there else None, Path(model) if model else None)
-        return dict(meant.settings)
-
-
-def read(settings_cls: type[BaseSettings], file: Path | None, model: Path | None) -> Meant:
-    """What the two files say of the settings that there are.
-
-    Raises:
-        errors.SettingsInvalid: one of them cannot be read.
-    """
-    names = [name for name in settings_cls.model_fields if not name.startswith("config")]
-    return read_settings(file, model, names)
+        known = [name for name in self.settings_cls.model_fields if name != "config"]
+        return read(file, known) if named or file.exists() else {}

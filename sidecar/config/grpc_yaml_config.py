@@ -8,16 +8,20 @@ mistake, and whoever made it believes that something is set.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sidecar import files
 from sidecar.checkpoints import whisper_checkpoints
+from sidecar.config.config_files import LARGEST, is_yaml, suggestion
 from sidecar.errors import SettingsInvalid
+from sidecar.version import is_frozen
 
+DEEPEST = 20
+"""Levels of a YAML file, of which two mean something."""
 FOREVER_S = 86_400.0
 """Where there is no limit there: a day."""
 MB = 1 << 20
@@ -235,7 +239,59 @@ DECODING: Mapping[str, object] = {
 DECODE_PROFILES = "decode_profiles"
 
 
-def meant(files: Sequence[tuple[str, object]]) -> Meant:
+def read(paths: Sequence[Path]) -> Meant:
+    """Return what YAML files say together; later ones win.
+
+    Raises:
+        errors.SettingsInvalid: one cannot be read, or has a key that is not known.
+    """
+    for path in paths:
+        if not is_yaml(path):
+            raise SettingsInvalid(f"The file {path} is no YAML.", hint="Name it NAME.yaml.")
+    return meant([(str(path), _yaml(path)) for path in paths])
+
+
+def _yaml(path: Path) -> object:
+    try:
+        import yaml
+    except ImportError:
+        raise SettingsInvalid(
+            f"The file {path} is YAML, and the package 'pyyaml' is missing.",
+            hint="This executable has it not; 'config convert' elsewhere makes TOML of it."
+            if is_frozen()
+            else "pip install 'vibevoice-asr[grpc]'",
+        ) from None
+    data = files.read(path, LARGEST)
+    try:
+        depth = 0
+        for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise SettingsInvalid(f"{path}: aliases ('*{event.anchor}') are not read.")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise SettingsInvalid(f"{path}: this is nested deeper than any key.")
+        _refuse_twins(path, yaml.compose(data, Loader=yaml.SafeLoader))
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise SettingsInvalid(f"The file {path} cannot be read: {said}.") from None
+
+
+def _refuse_twins(path: Path, node: Any) -> None:
+    """A key that is there twice: the first would be lost without a word."""
+    seen = set()
+    for pair in node.value if node is not None and node.id == "mapping" else ():
+        key, value = pair
+        if key.value in seen and key.id == "scalar":
+            line = key.start_mark.line + 1
+            raise SettingsInvalid(f"{path}: '{key.value}' is there twice (line {line}).")
+        if key.id == "scalar":
+            seen.add(key.value)
+        _refuse_twins(path, value)
+
+
+def meant(contents: Sequence[tuple[str, object]]) -> Meant:
     """What files say together, each a name for people and its content; later ones win.
 
     Raises:
@@ -243,7 +299,7 @@ def meant(files: Sequence[tuple[str, object]]) -> Meant:
     """
     settings: dict[str, Any] = {}
     unheeded: list[str] = []
-    for name, content in files:
+    for name, content in contents:
         for section, keys in _sections(name, content):
             if section == DECODE_PROFILES:
                 unheeded += _unheeded_profiles(name, keys)
@@ -258,12 +314,6 @@ def meant(files: Sequence[tuple[str, object]]) -> Meant:
                 elif value not in key.usual:
                     unheeded.append(where)
     return Meant(_together(settings), tuple(dict.fromkeys(unheeded)))
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """What to do about a word that is not known."""
-    close = difflib.get_close_matches(word, known, 1)
-    return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(sorted(known))}."
 
 
 def _sections(name: str, content: object) -> list[tuple[str, Mapping[str, Any]]]:

@@ -13,16 +13,7 @@ from sidecar.config.setting_types import SHORTEST_TOKEN, Duration, Folders, Grou
 class Process(Group):
     """The process: where it listens, with whom it lives and ends, where it leaves its log."""
 
-    config: Path | None = Field(
-        None,
-        description=(
-            "File with settings: TOML with these names, or YAML of another gRPC server "
-            "(docs/grpc.md)."
-        ),
-    )
-    config_model: Path | None = Field(
-        None, description="File (YAML) of that server with its 'model' and 'decode_profiles'."
-    )
+    config: Path | None = Field(None, description="File with settings: TOML with these names.")
     host: str = Field(
         "127.0.0.1",
         description=(

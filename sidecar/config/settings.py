@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar import errors
-from sidecar.config.config_files import AsElsewhere, Files, config_file, is_yaml, read
+from sidecar.config.config_files import AsElsewhere, Files, config_file, refuse_removed
 from sidecar.config.conversation_settings import Talk, Voices
 from sidecar.config.engine_settings import Engines, People, Upstream
 from sidecar.config.job_settings import Jobs, Recordings
@@ -91,24 +91,13 @@ class Settings(
         return init_settings, env_settings, AsElsewhere(settings_cls), files
 
 
-def unheeded(settings: Settings) -> tuple[str, ...]:
-    """Keys of the file that nothing here corresponds to: in one of another server's.
-
-    Raises:
-        errors.SettingsInvalid: it can be read no more.
-    """
-    file = settings.config
-    if file is not None and not (is_yaml(file) and file.exists()):
-        file = None
-    return tuple(read(type(settings), file, settings.config_model).unheeded)
-
-
 def load_settings(**flags: Any) -> Settings:
     """The settings in force, with ``flags`` (those that were given) on top.
 
     Raises:
         errors.SettingsInvalid: a value is not possible; the detail names the setting.
     """
+    refuse_removed(flags)
     if Address(str(flags.get("journal") or "")).has_password:
         raise errors.SettingsInvalid(
             "Other programs can read the password on the command line.",

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from sidecar import __version__, errors
 from sidecar.auth.startup_token import with_token
-from sidecar.config.settings import Settings, unheeded
+from sidecar.config.settings import Settings
 from sidecar.observability.logs import Logs, data_folder
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
@@ -46,8 +46,6 @@ def serve(settings: Settings) -> None:
         settings = settings.model_copy(update=server_listeners.address(given))
     logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
     try:
-        if keys := unheeded(settings):
-            log.warning("nothing here corresponds to these settings: %s", ", ".join(keys))
         settings = with_token(settings)
         _serve(settings, given)
     finally:

@@ -6,7 +6,6 @@ import gzip
 import re
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from sidecar.api.page import FOLDER, Files
 from sidecar.auth.startup_token import LASTS_S, MOST, MOST_OF_ALL, Handover
 from sidecar.auth.token_issuing import Issuer
 
+CLIENT = REPOSITORY / "clients/js/src"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 MOST_BYTES = 120_000
 """The promise: all of the page, compressed."""
@@ -82,9 +82,13 @@ def test_what_is_no_file_of_this_build_is_not_there(path: str, server: Server) -
 
 
 def test_the_page_has_the_client_that_everybody_has() -> None:
-    ours = {path.name: path.read_text() for path in (FOLDER / "client").iterdir()}
-    theirs = {path.name: path.read_text() for path in (REPOSITORY / "clients/js/src").iterdir()}
-    assert ours == theirs, "run docs/generate.py"
+    files, sources = Files(), sorted(CLIENT.iterdir())
+    served = [name for name in files if name.startswith("client/")]
+    assert served == [f"client/{path.name}" for path in sources]
+    for path in sources:
+        file = files.get(files.digest, f"client/{path.name}")
+        assert file is not None
+        assert file.body == path.read_bytes()
 
 
 def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +97,12 @@ def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -
 
     cpu = flavours.Flavour("x", (), (), {"sidecar": flavours.FILES["sidecar"]})
     taken = {path for path, _ in flavours.data(cpu)}
-    assert taken == {path for path in FOLDER.rglob("*") if path.is_file()}
-    origin = find_spec("sidecar")
-    assert origin is not None
-    assert {folder.split("/static")[0] for _, folder in flavours.data(cpu)} == {"sidecar/api/page"}
+    own = {path for path in FOLDER.rglob("*") if path.is_file()}
+    assert taken == own | set(CLIENT.iterdir())
+    targets = {f"{folder}/{path.name}" for path, folder in flavours.data(cpu)}
+    ours = {f"sidecar/api/static/{path.relative_to(FOLDER).as_posix()}" for path in own}
+    theirs = {f"sidecar/api/static/client/{path.name}" for path in CLIENT.iterdir()}
+    assert targets == ours | theirs
 
 
 def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Server) -> None:

@@ -22,7 +22,6 @@ from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import __version__, errors
 from sidecar.cli.audio_input import output_names
-from sidecar.cli.common_options import SPELLED
 from sidecar.cli.doctor import READY, Finding, State, next_step
 from sidecar.cli.transcribe import Order
 from sidecar.config.settings import Settings
@@ -522,7 +521,7 @@ def test_help_of_serve_lists_every_setting(terminal):
         # command lines can be read by other programs
         secrets = ("token", "upstream_key", "journal_key", "llm_key", "speech_key")
         shown = name not in secrets
-        spelled = SPELLED.get(name) or f"--{name.replace('_', '-')}"
+        spelled = f"--{name.replace('_', '-')}"
         assert (f"{spelled} " in text) == shown, name
         assert (f"VIBEVOICE_{name.upper()}." in text) == shown, name
 

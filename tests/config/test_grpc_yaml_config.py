@@ -16,7 +16,8 @@ from service_process import REPOSITORY
 from sidecar import errors
 from sidecar.cli import config
 from sidecar.config import grpc_yaml_config
-from sidecar.config.settings import Settings, load_settings, unheeded
+from sidecar.config.settings import Settings, load_settings
+from sidecar.server.service_process import EXIT_CODES
 
 SERVER = """
 server:
@@ -122,23 +123,41 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
 
 def as_they_are(settings: Settings) -> dict[str, Any]:
     """Without where they come from."""
-    return settings.model_dump(exclude={"config", "config_model"})
+    return settings.model_dump(exclude={"config"})
 
 
 def test_each_key_sets_what_it_means_here_and_null_sets_nothing(files: tuple[Path, Path]) -> None:
-    settings = load_settings(config=files[0], config_model=files[1])
+    meant = grpc_yaml_config.read(files)
+    settings = load_settings(**meant.settings)
     assert as_they_are(settings) == {**as_they_are(load_settings()), **MEANT}
-    assert unheeded(settings) == LEFT_OUT
+    assert meant.unheeded == LEFT_OUT
 
 
-def test_flags_win_over_the_environment_over_the_yaml(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["flag", "environment", "flag of the model", "model", "our file"])
+def test_a_service_that_is_to_read_the_yaml_itself_says_what_converts_it(
+    way: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(files[0]))
-    monkeypatch.setenv("VIBEVOICE_LIVE_SESSIONS", "8")
-    settings = load_settings(live_idle="9s")
-    assert (settings.live_idle, settings.live_sessions, settings.grpc_silence) == (9, 8, 0.7)
-    assert "server.max_buffer_sec" in unheeded(settings)
+    flags: dict[str, Path] = {}
+    if way == "flag":
+        flags = {"config": files[0]}
+    elif way == "environment":
+        monkeypatch.setenv("VIBEVOICE_CONFIG", str(files[0]))
+    elif way == "flag of the model":
+        flags = {"config_model": files[1]}
+    elif way == "model":
+        monkeypatch.setenv("VIBEVOICE_CONFIG_MODEL", str(files[1]))
+    else:
+        (tmp_path / "none.toml").write_text("config_model = 'model.yml'\n", "utf-8")
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        load_settings(**flags)
+    assert "config convert" in caught.value.hint
+
+
+def test_the_flag_that_named_the_yaml_of_the_model_says_what_converts_it() -> None:
+    command = [sys.executable, "-m", "sidecar.main", "serve", "--model-config", "model.yml"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == EXIT_CODES["settings_invalid"]
+    assert "config convert" in done.stderr
 
 
 def test_every_key_means_a_setting_that_there_is_or_none() -> None:
@@ -174,7 +193,7 @@ def test_what_cannot_be_is_said_with_the_key_and_what_was_meant(
 ) -> None:
     files[0].write_text(text, "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
-        load_settings(config=files[0])
+        load_settings(**grpc_yaml_config.read(files[:1]).settings)
     assert said in caught.value.detail
     assert hint in caught.value.hint
 
@@ -206,7 +225,7 @@ def test_a_converted_file_starts_the_service_with_the_same_settings(
     assert all(f"corresponds to {key}\n" in said for key in LEFT_OUT)
     assert all(f"#   {key}\n" in ours.read_text("utf-8") for key in LEFT_OUT)
     converted = load_settings(config=ours)
-    theirs = load_settings(config=files[0], config_model=files[1])
+    theirs = load_settings(**grpc_yaml_config.read(files).settings)
     assert as_they_are(converted) == as_they_are(theirs)
     env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_LIVE_ENGINE": "scripted"}
     child = subprocess.Popen(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scripted_speech import pieces, sound, talk
 from service_process import PATIENCE_S, until
 
+from bench.capture_reader import CaptureReader
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, Identity, Proof
 from sidecar.config.settings import load_settings
@@ -27,7 +28,6 @@ from sidecar.live.sessions import capture_writer
 from sidecar.live.sessions.capture_files import (
     EVENTS,
     SOUND,
-    CaptureReader,
     Limits,
     Line,
     Recording,

@@ -15,12 +15,13 @@ from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, Server, wait_until
 from websockets.sync.client import ClientConnection, connect
 
+from bench import replay
+from bench.capture_reader import CaptureReader
+from bench.replay import likeness
 from sidecar import errors
-from sidecar.cli import replay
 from sidecar.cli.backends import Where
-from sidecar.cli.replay import likeness
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial
-from sidecar.live.sessions.capture_files import EVENTS, SOUND, CaptureReader
+from sidecar.live.sessions.capture_files import EVENTS, SOUND
 from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse
 from sidecar.transcripts.transcript import Segment
 

@@ -263,6 +263,12 @@ def test_the_installed_package_says_its_licences_and_brings_their_texts(tree: Tr
     assert texts >= {"LICENSE", "THIRD_PARTY_LICENSES.md", "htm.LICENSE.txt", "preact.LICENSE.txt"}
 
 
+def test_the_installed_page_has_the_javascript_client(tree: Tree) -> None:
+    sources, installed = ROOT / "clients/js/src", tree.site / "sidecar/api/static/client"
+    theirs = {path.name: path.read_bytes() for path in sources.iterdir()}
+    assert {path.name: path.read_bytes() for path in installed.iterdir()} == theirs
+
+
 def test_without_a_token_it_refuses_to_listen_to_the_network(tree: Tree) -> None:
     done = tree.run()
     assert done.returncode == EXIT_CODES["settings_invalid"], done.stderr

@@ -1,4 +1,4 @@
-"""Command `replay`: a capture sent again, events compared."""
+"""Replay of a captured live session, events compared: ``python -m bench.replay CAPTURE``."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from bench.capture_reader import Captured, CaptureReader
 from sidecar import errors
-from sidecar.cli.backends import Where
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, say, shown
+from sidecar.cli.backends import Ear, Where, ear
+from sidecar.cli.common_options import addressed
+from sidecar.cli.output import INTERRUPTED, complain, say, shown
+from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial
+from sidecar.storage.encryption import journal_key
 
-if TYPE_CHECKING:
-    from sidecar.cli.backends import Ear
-    from sidecar.live.sessions.capture_files import Captured, CaptureReader
-
-
-HELP = f"""
+HELP = """
 Send a captured live session (--capture) through a service again, and compare what is told.
 
 It is sent at the pace at which it came, to the service that --server names or to one of this
@@ -31,9 +30,9 @@ at another time, `>` after the client of then had gone.
 
 Examples:
 
-* `{PROGRAM} replay 20261121T104641_talk.wav.sealed`
-* `{PROGRAM} replay 20261121T104641_talk.wav.sealed --server http://127.0.0.1:8765 --pace 0`
-* `{PROGRAM} replay 20261121T104641_talk.wav.sealed --save plain`
+* `python -m bench.replay 20261121T104641_talk.wav.sealed`
+* `python -m bench.replay 20261121T104641_talk.wav.sealed --server http://127.0.0.1:8765 --pace 0`
+* `python -m bench.replay 20261121T104641_talk.wav.sealed --save plain`
 """
 UNSENT = ("client", "patience_s", "wait_s", "known_voices", "voiceprints")
 """Options that are not a client's."""
@@ -76,10 +75,6 @@ def run(
     key_file: Path | None = None,
 ) -> int:
     """Do it; the exit code."""
-    from sidecar.config.settings import load_settings
-    from sidecar.live.sessions.capture_files import CaptureReader
-    from sidecar.storage.encryption import journal_key
-
     try:
         given: dict[str, Any] = (
             {"journal_key_file": key_file, "journal_key": None} if key_file else {}
@@ -117,8 +112,6 @@ async def _again(
     reader: CaptureReader, captured: Captured, where: Where, pace: float
 ) -> list[LiveEvent]:
     """What is told now."""
-    from sidecar.cli.backends import ear
-
     options = _wishes(captured.options.to_wire())
     spawn = asyncio.get_running_loop().create_task
     async with ear(where, captured.rate, options, captured.encoding) as heard:
@@ -260,3 +253,9 @@ def _pair(old: Piece, new: Piece, tolerance_s: float) -> Iterator[str]:
         yield f"  {old}"
     else:
         yield f"~ {old.start:.2f}–{old.end:.2f} → {new}"
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    app.command(help=HELP)(addressed(replay))
+    app()
