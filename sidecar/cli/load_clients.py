@@ -18,8 +18,10 @@ from sidecar import errors
 from sidecar.cli import load_target
 from sidecar.cli.load_statistics import DECODE, Turn, Visit
 from sidecar.cli.load_target import (
+    Carrier,
     Course,
     FileWire,
+    LiveWire,
     Recording,
     Refusal,
     Side,
@@ -146,12 +148,16 @@ async def open_file_client(
         yield Files(asks, recordings, repeat)
 
 
+async def _context(side: Side) -> ssl.SSLContext | None:
+    if side.trust is None:
+        return None
+    return await asyncio.to_thread(side.trust.context, side.url)
+
+
 async def _http(side: Side) -> httpx.AsyncClient:
     import httpx
 
-    context = None
-    if side.trust is not None:
-        context = await asyncio.to_thread(side.trust.context, side.url)
+    context = await _context(side)
     return httpx.AsyncClient(
         base_url=side.url,
         headers={"Authorization": f"Bearer {side.token}"} if side.token else {},
@@ -165,8 +171,9 @@ async def _http(side: Side) -> httpx.AsyncClient:
 class Ours:
     """Sessions of one service."""
 
-    def __init__(self, client: AsyncClient, tempo: Tempo) -> None:
+    def __init__(self, client: AsyncClient, tempo: Tempo, options: Mapping[str, Any]) -> None:
         self._client, self._tempo = client, tempo
+        self._options = {"diarize": False, **options}
 
     async def visit(self, name: str, course: Course) -> Visit:
         """One of them, from its beginning to its summary."""
@@ -174,32 +181,22 @@ class Ours:
         with visiting(visit, course):
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(load_target.PATIENCE_S):
-                    live = await stack.enter_async_context(self._client.live(diarize=False))
-                await together(self._send(live, course, visit), _read_live(live, visit))
+                    live = await stack.enter_async_context(self._client.live(**self._options))
+
+                async def send() -> None:
+                    await play(course, self._tempo, _LiveCarrier(live), visit)
+                    await live.finish()
+
+                await together(send(), _read_live(live, visit))
         return visit
 
-    async def _send(self, live: AsyncLive, course: Course, visit: Visit) -> None:
-        await play(course, self._tempo, _LiveCarrier(live), visit)
-        await live.finish()
 
-
-class _LiveCarrier:
-    """Pauses end utterances, so they are sent."""
-
-    silent = False
-
+class _LiveCarrier(Carrier):
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
 
-    async def begin(self, turn: int) -> None:
-        """The service hears that by itself."""
-
     async def send(self, sound: bytes) -> None:
-        """To the service."""
         await self._live.send(sound)
-
-    async def end(self, turn: int) -> None:
-        """The service hears that by itself."""
 
 
 async def _read_live(live: AsyncLive, visit: Visit) -> None:
@@ -219,15 +216,6 @@ async def _read_live(live: AsyncLive, visit: Visit) -> None:
                 decode["inference"] = decode.get("inference", 0.0) + event.work_s
             case Summary():
                 return
-
-
-@asynccontextmanager
-async def open_live_client(side: Side, tempo: Tempo) -> AsyncGenerator[Ours, None]:
-    """Sessions of ``side``, each of one attempt."""
-    from vibevoice_asr_client import NEVER, AsyncClient
-
-    async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
-        yield Ours(client, tempo)
 
 
 PATH = "/api/asr-streaming"
@@ -275,7 +263,7 @@ class Streaming:
         return visit
 
 
-class _Talk:
+class _Talk(Carrier):
     """One connection. A commit ends an utterance, so nothing is sent in pauses."""
 
     silent = True
@@ -340,15 +328,6 @@ class _Talk:
         await self._socket.send(json.dumps({"type": kind, **ids, "payload": payload}))
 
 
-@asynccontextmanager
-async def open_yap_client(side: Side, tempo: Tempo) -> AsyncGenerator[Streaming, None]:
-    """Connections of ``side``."""
-    context = None
-    if side.trust is not None:
-        context = await asyncio.to_thread(side.trust.context, side.url)
-    yield Streaming(side, tempo, context)
-
-
 CREATE, RECOGNIZE = "/stt.STTBackend/CreateSession", "/stt.STTBackend/StreamingRecognize"
 CREATE_S = 30.0
 """How long a session may take to be created."""
@@ -403,31 +382,22 @@ class Stt:
             RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString
         )
         call = recognize(metadata=[*metadata, ("session-id", name)])
-        carrier = _GrpcCarrier(call, name, session.token)
+
+        async def send() -> None:
+            await play(course, self._tempo, _GrpcCarrier(call, name, session.token), visit)
+            await call.done_writing()
+
         try:
-            await together(carrier.all_of(course, self._tempo, visit), _read_grpc(call, visit))
+            await together(send(), _read_grpc(call, visit))
         finally:
             call.cancel()
 
 
-class _GrpcCarrier:
-    """Pauses end utterances, so they are sent."""
-
-    silent = False
-
+class _GrpcCarrier(Carrier):
     def __init__(self, call: Any, name: str, token: str) -> None:
         self._call, self._name, self._token = call, name, token
 
-    async def all_of(self, course: Course, tempo: Tempo, visit: Visit) -> None:
-        """All of it, and that nothing more comes."""
-        await play(course, tempo, self, visit)
-        await self._call.done_writing()
-
-    async def begin(self, turn: int) -> None:
-        """The service hears that by itself."""
-
     async def send(self, sound: bytes) -> None:
-        """To the service."""
         from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
         chunk = AudioChunk(
@@ -437,9 +407,6 @@ class _GrpcCarrier:
             session_token=self._token,
         )
         await self._call.write(chunk)
-
-    async def end(self, turn: int) -> None:
-        """The service hears that by itself."""
 
 
 async def _read_grpc(call: Any, visit: Visit) -> None:
@@ -460,22 +427,35 @@ def _grpc_code_of(error: Any) -> str:
 
 
 @asynccontextmanager
-async def open_grpc_client(side: Side, tempo: Tempo) -> AsyncGenerator[Stt, None]:
-    """Streams of ``side``.
+async def open_live_client(
+    side: Side, tempo: Tempo, **options: Any
+) -> AsyncGenerator[Ours | Streaming | Stt, None]:
+    """Live sessions of ``side``, each of one attempt; ``options`` are those of `/v1/live`.
 
     Raises:
         errors.SettingsInvalid: the extra `grpc` is missing, or the certificate cannot be believed.
     """
+    from vibevoice_asr_client import NEVER, AsyncClient
+
+    match side.wire:
+        case LiveWire.STREAMING:
+            yield Streaming(side, tempo, await _context(side))
+        case LiveWire.GRPC:
+            yield Stt(side, tempo, await _credentials(side))
+        case _:
+            async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
+                yield Ours(client, tempo, options)
+
+
+async def _credentials(side: Side) -> Any:
     with needed_for("Measurements over gRPC", "grpc"):
         import grpc
 
         import sidecar.protocols.grpc_stt.stt_pb2  # noqa: F401
 
-    credentials = None
-    if side.encrypted:
-        roots = await asyncio.to_thread(_roots, side)
-        credentials = grpc.ssl_channel_credentials(roots)
-    yield Stt(side, tempo, credentials)
+    if not side.encrypted:
+        return None
+    return grpc.ssl_channel_credentials(await asyncio.to_thread(_roots, side))
 
 
 def _roots(side: Side) -> bytes | None:
