@@ -17,7 +17,7 @@ from service_process import Server
 from websockets.sync.server import ServerConnection, serve
 
 from sidecar import errors
-from sidecar.cli import load_clients, load_run, load_target, talk
+from sidecar.cli import load_clients, load_run, load_target, run
 from sidecar.cli.load_statistics import (
     NAMES,
     Turn,
@@ -83,7 +83,7 @@ def test_a_sweep_tells_what_so_many_sessions_got(
     log = tmp_path / "sessions.csv"
     words = ["--sessions", "2,4", "--mode", mode, "--pause", "0.8", "--format", "csv", *QUICK]
     logging = ["--session-log-path", str(log), "--max-session-logs", "4"]
-    code = talk(["bench", "live", "--server", url(slow), "--wire", wire, *words, *logging])
+    code = run(["bench", "live", "--server", url(slow), "--wire", wire, *words, *logging])
     said = capsys.readouterr()
     assert code == 0, said.err
     two, four = rows(said.out)
@@ -115,7 +115,7 @@ def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     words = ["--sessions", "1,2", "--against", url(server), *QUICK]
     # It takes at least half a second longer: more than a tenth of the other's time on any machine.
     bounds = ["--fail-if", "final_p50>0.1x", "--fail-if", "errors>0"]
-    code = talk(["bench", "live", "--server", url(slow), *words, *bounds])
+    code = run(["bench", "live", "--server", url(slow), *words, *bounds])
     said = capsys.readouterr()
     assert code == 1
     order = [line.split(": ")[1] for line in said.err.splitlines() if " x " in line]
@@ -140,7 +140,7 @@ def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFix
         "--format",
         "jsonl",
     ]
-    code = talk(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
+    code = run(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
     said = capsys.readouterr()
     assert code == 0, said.err
     one, other = (json.loads(line) for line in said.out.splitlines())
@@ -154,7 +154,7 @@ def test_who_says_nothing_is_held_and_no_more(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
-    assert talk(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
+    assert run(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["held"], row["turns"], row["final_p50"], row["audio_per_s"]) == (2, 0, None, 0)
 
@@ -174,7 +174,7 @@ def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
         threading.Thread(target=mute.serve_forever, daemon=True).start()
         where = f"http://127.0.0.1:{mute.socket.getsockname()[1]}"
         words = ["--sessions", "2", "--warm-up", "0", "--format", "jsonl", *QUICK]
-        assert talk(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
+        assert run(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
         mute.shutdown()
     said = capsys.readouterr()
     assert json.loads(said.out)["errors"] == 2
@@ -189,7 +189,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     for wire, other in (("jobs", "openai"), ("transcribe", "jobs")):
         words = ["--sessions", "2", "--wire", wire, "--against", other, "--format", "jsonl"]
         assert (
-            talk(["bench", "files", str(tmp_path / "voice.wav"), "--server", url(server), *words])
+            run(["bench", "files", str(tmp_path / "voice.wav"), "--server", url(server), *words])
             == 0
         )
         for line in capsys.readouterr().out.splitlines():
@@ -198,7 +198,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
             assert row["audio_per_s"] > 0
             assert 0 < row["rtf_p50"] <= row["rtf_p99"]
             assert (row["first_p50"] is None) == (not row["side"].startswith("jobs"))
-    assert talk(["bench", "files", str(tmp_path / "not.wav"), "--server", url(server)]) == 1
+    assert run(["bench", "files", str(tmp_path / "not.wav"), "--server", url(server)]) == 1
     assert "not.wav: The content is not audio" in capsys.readouterr().err
 
 
@@ -221,7 +221,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
 def test_what_is_wrong_is_said_in_a_line(
     words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert talk(["bench", *words]) == code
+    assert run(["bench", *words]) == code
     written = capsys.readouterr()
     assert said in written.err
     assert (written.out, len(written.err.splitlines())) == ("", 1)
@@ -233,10 +233,10 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert talk(["bench", "live", "--server", url(server), "--wire", "grpc"]) == 1
+    assert run(["bench", "live", "--server", url(server), "--wire", "grpc"]) == 1
     assert "--grpc-port" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "grpc", None)
-    assert talk(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
+    assert run(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
     assert "pip install 'vibevoice-asr[grpc]'" in capsys.readouterr().err
 
 

@@ -21,7 +21,7 @@ from recordings import Studio
 from scripted_speech import talk
 from service_process import PATIENCE_S, REPOSITORY, Server, shown_on, wait_until
 
-from sidecar.cli import talk as cli_talk
+from sidecar.cli import run
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -172,7 +172,7 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
 
 def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
     (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
-    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
+    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
     url = f"http://127.0.0.1:{server.port}"
     listed, _ = ended(live("--devices", environment=with_one))
     assert listed == "* 0: Desk (16000 Hz)\n"
@@ -209,7 +209,7 @@ def test_what_is_wrong_is_said_in_a_line(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    assert cli_talk(["live", *words]) == code
+    assert run(["live", *words]) == code
     written = capsys.readouterr()
     assert said in written.err
     assert written.out == ""

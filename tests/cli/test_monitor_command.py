@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from service_process import PATIENCE_S, Server, counting_listener, free_port
 
-from sidecar.cli import talk
+from sidecar.cli import run
 from sidecar.cli.backends import Where
 from sidecar.cli.monitor_view import Picture, Section, camera, sections, table
 
@@ -43,7 +43,7 @@ def test_once_is_a_table_for_scripts(
     server.post(voice).raise_for_status()
     assert server.client.get("/nowhere").status_code == 404
     told = server.client.get("/metrics.json").json()["vibevoice"]
-    assert talk(["monitor", "--once", "--server", url(server)]) == 0
+    assert run(["monitor", "--once", "--server", url(server)]) == 0
     said = capsys.readouterr()
     rows = printed(said.out)
     assert said.err == ""
@@ -60,7 +60,7 @@ def test_once_is_a_table_for_scripts(
 
 
 def test_where_nobody_answers_it_says_so_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    assert talk(["monitor", "--once", "--server", f"http://127.0.0.1:{free_port()}"]) == 1
+    assert run(["monitor", "--once", "--server", f"http://127.0.0.1:{free_port()}"]) == 1
     said = capsys.readouterr()
     rows = printed(said.out)
     assert rows["service", "state"] == "no answer"
@@ -72,7 +72,7 @@ def test_where_nobody_answers_it_says_so_and_fails(capsys: pytest.CaptureFixture
 def test_what_is_no_address_is_said_in_a_line(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert talk(["monitor", "--once", *words]) == 1
+    assert run(["monitor", "--once", *words]) == 1
     said = capsys.readouterr()
     assert "is no address" in said.err
     assert (said.out, len(said.err.splitlines())) == ("", 1)
@@ -84,7 +84,7 @@ def test_the_token_goes_to_the_service_and_to_nobody_else(
     with counting_listener() as (port, visits):
         elsewhere = f"http://127.0.0.1:{port}/metrics.json"
         words = ["--server", url(server), "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
-        assert talk(["monitor", "--once", *words]) == 0
+        assert run(["monitor", "--once", *words]) == 0
     (visit,) = visits
     assert visit.startswith(b"GET /metrics.json")
     assert b"uthorization" not in visit
@@ -98,7 +98,7 @@ def test_without_textual_it_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "sidecar.cli.monitor_screen", raising=False)
     monkeypatch.setitem(sys.modules, "textual", None)
-    assert talk(["monitor", "--server", url(server)]) == 78
+    assert run(["monitor", "--server", url(server)]) == 78
     assert "pip install 'vibevoice-asr[monitor]'" in capsys.readouterr().err
 
 
