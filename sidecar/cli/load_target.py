@@ -357,7 +357,7 @@ class Tempo:
     pace: float = 1.0
 
 
-async def play(course: Course, tempo: Tempo, carrier: Carrier, visit: Visit) -> None:
+async def play(course: Course, tempo: Tempo, visit: Visit, carrier: Carrier) -> None:
     """Send all of ``course``, and keep in ``visit`` when which utterance began and ended."""
     begun, position = time.monotonic(), 0.0
     for part in course.parts:
