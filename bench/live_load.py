@@ -13,172 +13,126 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import contextlib
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import wave
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import psutil
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
-from bench.serving import FORM_TYPE as FORM
-from bench.serving import Server, form, ours, workshop
+from bench.serving import Server, cpu_s, ours, workshop
+from sidecar.cli.load_clients import open_file_client, open_live_client
+from sidecar.cli.load_run import Row, at_once
+from sidecar.cli.load_statistics import Visit
+from sidecar.cli.load_target import Course, FileWire, LiveWire, Part, Recording, Side, Tempo
 
 RATE = 16_000
-TURN = np.concatenate(
-    [np.full(RATE * 3 // 2, 9000, "<i2"), np.zeros(RATE * 3 // 2, "<i2")]
-).tobytes()
+SPEECH = np.full(RATE * 3 // 2, 9000, "<i2").tobytes()
+TURN = SPEECH + bytes(len(SPEECH))
 """A second and a half of speech, and as much of silence."""
 TURN_S = 3.0
 REAL_TIME_S = 20.0
+REAL_TIME = Tempo()
 SPEED = 10.0
 MOMENTS = 5
 """At which memory is looked at, from one to the next as long as to the end."""
 JOBS, JOB_S, ENGINE_SPEED = 12, 20, 40
 """Recordings of so many seconds, on an engine that hears so many in one."""
 
-
-@dataclass
-class Heard:
-    """What came back on one connection."""
-
-    turns: int = 0
-    errors: list[str] = field(default_factory=list)
+open_quiet_client = partial(open_live_client, partials=False)
+"""Finals alone, on the wire that can leave partials out."""
 
 
-async def ours_live(url: str, sound: bytes, step: int, pace_s: float) -> Heard:
-    """Over our own wire: begin, bytes, finish, until the summary."""
-    heard = Heard()
-    async with connect(f"{url}/v1/live", max_size=None, compression=None) as socket:
-        await socket.send(json.dumps({"type": "begin", "partials": False, "diarize": False}))
-        reading = asyncio.create_task(_events(socket, heard, "turn_ended", "summary"))
-        await _paced(
-            socket.send, [sound[at : at + step] for at in range(0, len(sound), step)], pace_s
-        )
-        await socket.send(json.dumps({"type": "finish"}))
-        await reading
-    return heard
+def side_of(server: Server, wire: LiveWire | FileWire, grpc_port: int = 0) -> Side:
+    """A service of this machine, by a wire."""
+    url, process = f"http://127.0.0.1:{server.port}", psutil.Process(server.pid)
+    return Side(wire, wire, url, target=f"127.0.0.1:{grpc_port}", process=process)
 
 
-async def streaming(url: str, sound: bytes, step: int, pace_s: float) -> Heard:
-    """Over the streaming wire: one utterance."""
-    heard = Heard()
-    url = f"{url}/api/asr-streaming"
-    async with connect(url, max_size=None, compression=None) as socket:
-
-        def said(kind: str, **payload: Any) -> str:
-            ids = {"session_id": "s", "request_id": "r"}
-            return json.dumps({"type": kind, **ids, "payload": payload})
-
-        reading = asyncio.create_task(_events(socket, heard, "transcription.done", "session_end"))
-        await socket.send(said("input_audio_buffer.commit", final=False))
-        chunks = [
-            said(
-                "input_audio_buffer.append", audio=base64.b64encode(sound[at : at + step]).decode()
-            )
-            for at in range(0, len(sound), step)
-        ]
-        await _paced(socket.send, chunks, pace_s)
-        await socket.send(said("input_audio_buffer.commit", final=True))
-        while not heard.turns and not reading.done():  # noqa: ASYNC110 - it is what is measured
-            await asyncio.sleep(0.05)
-        await socket.send(said("end"))
-        await reading
-    return heard
+def turns_of(count: int) -> Course:
+    """So many turns."""
+    return Course((Part(SPEECH, speech=True), Part(bytes(len(SPEECH)), speech=False)) * count)
 
 
-async def _paced(send: Callable[[Any], Any], messages: list[Any], pace_s: float) -> None:
-    begun = time.monotonic()
-    for number, message in enumerate(messages):
-        await asyncio.sleep(max(0.0, begun + number * pace_s - time.monotonic()))
-        await send(message)
+def one_utterance(count: int) -> Course:
+    """The sound of so many turns as an utterance: then every wire carries the silence too."""
+    return Course((Part(TURN * count, speech=True),))
 
 
-async def _events(socket: ClientConnection, heard: Heard, counted: str, last: str) -> None:
-    with contextlib.suppress(ConnectionClosed):
-        async for message in socket:
-            event = json.loads(message)
-            heard.turns += event["type"] == counted
-            if event["type"] == "error":
-                heard.errors.append(event.get("code") or event["payload"]["code"])
-            if event["type"] == last:
-                return
+async def rehearsed(side: Side, course: Course, count: int) -> tuple[Row, float]:
+    """So many sessions of the same course in real time, once the engine is there.
+
+    With them the seconds of a processor that the service's own process took.
+    """
+    assert side.process is not None
+    async with open_quiet_client(side, REAL_TIME) as client:
+        await client.visit("first", one_utterance(1))
+        await asyncio.sleep(1.0)  # and who asked for it is gone
+        before = cpu_s([side.process])
+        row = await at_once(side, client, [course] * count)
+        return row, cpu_s([side.process]) - before
+
+
+def failed(visits: Sequence[Visit]) -> list[str]:
+    """Codes of the sessions that did not end well."""
+    return [one.error_code for one in visits if one.error_code]
 
 
 async def real_time(server: Server, count: int) -> None:
     """The share of a core that each wire takes."""
-    url = f"ws://127.0.0.1:{server.port}"
-    service = psutil.Process(server.pid)
-    sound = TURN * round(REAL_TIME_S / TURN_S)
+    course = one_utterance(round(REAL_TIME_S / TURN_S))
     print("| wire | connections | service, of a core | turns | errors |\n|---|---|---|---|---|")
-    for name, wire in (("/v1/live", ours_live), ("/api/asr-streaming", streaming)):
-        await wire(url, TURN, 3200, 0.0)  # the engine is there
-        await asyncio.sleep(1.0)  # and who asked for it is gone
-        before, begun = sum(service.cpu_times()[:2]), time.monotonic()
-        found = await asyncio.gather(*(wire(url, sound, 3200, 0.1) for _ in range(count)))
-        share = (sum(service.cpu_times()[:2]) - before) / (time.monotonic() - begun)
-        wrong = sum(len(one.errors) for one in found)
-        print(f"| {name} | {count} | {share:.3f} | {sum(one.turns for one in found)} | {wrong} |")
+    for name, wire in (("/v1/live", LiveWire.LIVE), ("/api/asr-streaming", LiveWire.STREAMING)):
+        row, _ = await rehearsed(side_of(server, wire), course, count)
+        told = sum(one.finals for one in row.visits)
+        share, wrong = row.figures["service_cpu"], len(failed(row.visits))
+        print(f"| {name} | {count} | {share:.3f} | {told} | {wrong} |")
 
 
-async def files(server: Server) -> float:
+async def files(server: Server, recording: Path) -> float:
     """Seconds of recordings that are transcribed in a second."""
-    body = form(_wav(JOB_S))
-    begun = time.monotonic()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=600) as client:
-        for _ in range(JOBS):
-            answer = await client.post("/transcribe", content=body, headers={"Content-Type": FORM})
-            answer.raise_for_status()
-    return JOBS * JOB_S / (time.monotonic() - begun)
+    side, each = side_of(server, FileWire.TRANSCRIBE), [Recording(recording, JOB_S)]
+    async with open_file_client(side, each, JOBS) as client:
+        visit = await client.visit("0", Course())
+    if visit.error_code:
+        raise RuntimeError(f"a recording failed with {visit.error_code}")
+    return visit.sound_s / (visit.ended - visit.begun)
 
 
-def _wav(seconds: int) -> bytes:
-    import io
-    import wave
-
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
+def written(path: Path, seconds: int) -> Path:
+    """A recording of so much silence."""
+    with wave.open(str(path), "wb") as out:
         out.setparams((1, 2, RATE, 0, "NONE", ""))
         out.writeframes(bytes(2 * RATE * seconds))
-    return file.getvalue()
+    return path
 
 
-async def long_run(server: Server, count: int, minutes: float) -> None:
+async def long_run(server: Server, count: int, minutes: float, recording: Path) -> None:
     """Ten times as fast as people speak, for so many minutes of sound each."""
-    url = f"ws://127.0.0.1:{server.port}"
     service = psutil.Process(server.pid)
-    alone = await files(server)
+    alone = await files(server, recording)
     turns = round(minutes * 60 / TURN_S)
     lasts_s = minutes * 60 / SPEED
-    work = [
-        asyncio.create_task(ours_live(url, TURN * turns, len(TURN) // 3, TURN_S / 3 / SPEED))
-        for _ in range(count)
-    ]
-    memory: list[float] = []
+    side, memory = side_of(server, LiveWire.LIVE), list[float]()
 
     async def watch() -> None:
         for _ in range(MOMENTS):
             await asyncio.sleep(lasts_s / (MOMENTS + 1))
             memory.append(service.memory_info().rss / 2**20)
 
-    watching = asyncio.create_task(watch())
-    await asyncio.sleep(lasts_s / 10)
-    refused = await ours_live(url, b"", 2, 0.0)
-    beside = await files(server)
-    found = await asyncio.gather(*work)
-    await watching
-    told = [one.turns for one in found]
+    async with open_quiet_client(side, Tempo(TURN_S / 3, SPEED)) as client:
+        work = asyncio.create_task(at_once(side, client, [turns_of(turns)] * count))
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(lasts_s / 10)
+        refused = await client.visit("one more", Course())
+        beside = await files(server, recording)
+        visits = (await work).visits
+        await watching
+    told = [len(one.turns) - one.lost for one in visits]
     print(f"\n{count} connections, {minutes:g} minutes of sound each at {SPEED:g} times real time")
-    wrong = [code for one in found for code in one.errors]
-    print(f"turns told: {min(told)} to {max(told)} of {turns}; errors {wrong}")
-    print(f"one more: {refused.errors}")
+    print(f"turns told: {min(told)} to {max(told)} of {turns}; errors {failed(visits)}")
+    print(f"one more: {failed([refused])}")
     print(f"memory of the service, MB: {', '.join(f'{one:.0f}' for one in memory)}")
     print(f"recordings: {alone:.1f} s/s alone, {beside:.1f} beside ({beside / alone:.2f})")
 
@@ -194,9 +148,10 @@ def main() -> None:
         "live_sessions": str(arguments.connections),
         "scripted_speed": str(ENGINE_SPEED),
     }
-    with workshop() as folder, ours(Path(folder), **settings) as server:
+    with workshop() as folder, ours(folder, **settings) as server:
         asyncio.run(real_time(server, arguments.connections))
-        asyncio.run(long_run(server, arguments.connections, arguments.minutes))
+        recording = written(folder / "silence.wav", JOB_S)
+        asyncio.run(long_run(server, arguments.connections, arguments.minutes, recording))
 
 
 if __name__ == "__main__":

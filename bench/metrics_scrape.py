@@ -17,13 +17,14 @@ from collections.abc import Awaitable
 import httpx
 import psutil
 
-from bench.live_load import TURN, ours_live
+from bench.live_load import REAL_TIME, TURN_S, open_quiet_client, side_of, turns_of
 from bench.serving import FORM_TYPE, Server, form, ours, workshop
 from bench.serving import clip as clip_of
+from sidecar.cli.load_run import at_once
+from sidecar.cli.load_target import LiveWire
 
 PATHS = ("/health", "/metrics", "/metrics.json")
 EVERY_S = 0.05
-TURN_S = 3.0
 GOAL_MS = 20.0
 
 
@@ -55,17 +56,18 @@ async def under_load(
     server: Server, sessions: int, clients: int, seconds: float
 ) -> tuple[dict[str, list[float]], int]:
     """The same while others work, and how many sessions heard all their turns."""
-    url, turns = f"ws://127.0.0.1:{server.port}", max(1, round(seconds / TURN_S) + 1)
+    side, course = side_of(server, LiveWire.LIVE), turns_of(max(1, round(seconds / TURN_S) + 1))
     body = form(clip_of("endgame_nagg_nell.wav").read_bytes())
     sending = [asyncio.create_task(uploads(server, body)) for _ in range(clients)]
-    live = [asyncio.create_task(ours_live(url, TURN * turns, 3200, 0.1)) for _ in range(sessions)]
-    await asyncio.sleep(1.0)
-    found = await looks(server, seconds)
-    heard = await asyncio.gather(*live)
+    async with open_quiet_client(side, REAL_TIME) as client:
+        live = asyncio.create_task(at_once(side, client, [course] * sessions))
+        await asyncio.sleep(1.0)
+        found = await looks(server, seconds)
+        visits = (await live).visits
     for one in sending:
         one.cancel()
     await _ended(*sending)
-    return found, sum(one.turns == turns and not one.errors for one in heard)
+    return found, sum(not one.lost and not one.error_code for one in visits)
 
 
 async def _ended(*tasks: Awaitable[None]) -> None:

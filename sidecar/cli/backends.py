@@ -328,6 +328,14 @@ def started(
         service.wait()
 
 
+def where_of(ready: Mapping[str, Any]) -> Where:
+    """Return where the service of a ready line is."""
+    from vibevoice_asr_client import Trust
+
+    pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
+    return Where(ready["url"], ready.get("token"), pinned)
+
+
 def _apart() -> dict[str, Any]:
     """Ctrl-C at a terminal is the command's alone: the service ends by the command, behind it."""
     if sys.platform == "win32":

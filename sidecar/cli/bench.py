@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from sidecar import errors
+from sidecar.cli.audio_input import spread, write
+from sidecar.cli.backends import Where, started, where_of
 from sidecar.cli.common_options import addressed
-from sidecar.cli.load_statistics import FORMATS, WHAT
-from sidecar.cli.load_target import FileWire, LiveWire, Mode
-
-if TYPE_CHECKING:
-    from sidecar.cli.backends import Where
-from sidecar.cli.output import PROGRAM
+from sidecar.cli.demo import sample
+from sidecar.cli.load_run import Row, Work, broken, logs, results, summed_up, sweep
+from sidecar.cli.load_statistics import FORMATS, WHAT, bound_of, format_of
+from sidecar.cli.load_target import (
+    Course,
+    FileWire,
+    LiveWire,
+    Mode,
+    Side,
+    Tempo,
+    clips_of,
+    course_of,
+    look,
+    recordings_of,
+    starts,
+)
+from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, say
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -49,6 +67,206 @@ Examples:
 """
 
 
+_SERVER = "Address of a running service; without it: where the settings say. Also grpc://HOST:PORT."
+BROKEN = 1
+"""Exit code where a bound does not hold, or nothing went well."""
+STANDARD_OUTPUT = Path("-")
+RampStepsOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="In how many groups they begin.")
+]
+RampIntervalOption = Annotated[
+    float,
+    typer.Option("--ramp-interval", "--ramp-interval-sec", metavar="S", min=0, help="Between two."),
+]
+SessionsOption = Annotated[str, typer.Option(metavar="N,N", help="How many at once.")]
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """Options that both commands have."""
+
+    start: Annotated[
+        bool,
+        typer.Option("--start", help="Start a service of its own, with the settings as they are."),
+    ] = False
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|WIRE", help="What it is compared with: another service, or wire."
+        ),
+    ] = None
+    warm_up: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Sessions that do not count.")
+    ] = 1
+    ramp_steps: RampStepsOption = 5
+    ramp_interval: RampIntervalOption = 0.5
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", metavar="NAME", help=f"Of the result: {', '.join(FORMATS)}."
+        ),
+    ] = "markdown"
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--session-log-path", metavar="FILE", help="A line for each session; - prints."
+        ),
+    ] = None
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--session-log-format",
+            metavar="NAME",
+            help="Of those lines, else by the file's ending.",
+        ),
+    ] = None
+    most_logs: Annotated[
+        int,
+        typer.Option("--max-session-logs", metavar="N", min=0, help="Of each number; 0: of all."),
+    ] = 0
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BOUND", help="What makes the exit code 1; may be given again."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilesHow(How):
+    """The same; clients that send recordings all begin at once."""
+
+    ramp_steps: RampStepsOption = 1
+    ramp_interval: RampIntervalOption = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOrder:
+    """Options of `bench live`."""
+
+    wire: Annotated[
+        LiveWire, typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC.")
+    ] = LiveWire.LIVE
+    mode: Annotated[
+        Mode, typer.Option(help="Talk all the time, talk by turns, or say nothing.")
+    ] = Mode.TALK
+    sessions: SessionsOption = "8,32,64,100"
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="How long a session lasts, at least.")
+    ] = 20.0
+    talk: Annotated[
+        float, typer.Option(metavar="S", min=0.2, help="How long an utterance is, at most.")
+    ] = 3.0
+    pause: Annotated[
+        float, typer.Option(metavar="S", min=0.6, help="Of a conversation, between two.")
+    ] = 4.0
+    audio: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What is said; a sample without it.")
+    ] = None
+    chunk_ms: Annotated[
+        int, typer.Option(metavar="MS", min=10, max=2000, help="Sound in one message.")
+    ] = 100
+    pace: Annotated[
+        float,
+        typer.Option(metavar="N", min=0, help="Times real time; 0: as fast as it is taken."),
+    ] = 1.0
+    _: KW_ONLY
+    where: Where
+    how: How
+
+    def work(self) -> Work:
+        """Return sessions with utterances that are cut from the recording.
+
+        Raises:
+            errors.SidecarError: the recording cannot be used.
+        """
+        from sidecar.cli.load_clients import open_live_client
+
+        idle = self.mode is Mode.IDLE
+        clips = [] if idle else clips_of(self.audio or sample(), self.talk)
+        tempo = Tempo(self.chunk_ms / 1000, self.pace)
+        return Work(
+            lambda number: course_of(self.mode, clips, self.seconds, self.pause, number),
+            course_of(self.mode, clips, 0.0, self.pause, 0),
+            lambda side: open_live_client(side, tempo),
+            tempo.chunk_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FilesOrder:
+    """Options of `bench files`."""
+
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, or folders of them.")
+    ] = None
+    wire: Annotated[FileWire, typer.Option(help="How they are sent.")] = FileWire.TRANSCRIBE
+    sessions: SessionsOption = "1,4,8"
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Recordings of each client.")] = 2
+    _: KW_ONLY
+    where: Where
+    how: FilesHow
+
+    def work(self) -> Work:
+        """Return clients that send the recordings one after another.
+
+        Raises:
+            errors.SidecarError: one of them cannot be used.
+        """
+        from sidecar.cli.load_clients import open_file_client
+
+        recordings = recordings_of(spread(self.files or ()) or [sample()])
+        return Work(
+            lambda _: Course(),
+            Course(),
+            lambda side: open_file_client(side, recordings, self.repeat),
+        )
+
+
+Order = LiveOrder | FilesOrder
+
+
+def build() -> typer.Typer:
+    """The word `bench` and the words after it."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+    figures = "\n".join(f"* {name}: {what}" for name, what in WHAT.items())
+    app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(
+        addressed(LiveOrder, _SERVER, run)
+    )
+    app.command("files", help=FILES_HELP)(addressed(FilesOrder, _SERVER, run))
+    return app
+
+
+def run(order: Order) -> int:
+    """Measure, print, and judge; the exit code. Every failure is one line on stderr."""
+    how, counts = order.how, _counts(order.sessions)
+    if how.start and order.where.server is not None:
+        raise typer.BadParameter("--start goes without --server.")
+    try:
+        bounds = [bound_of(one, compared=how.against is not None) for one in how.fail_if or ()]
+        work = order.work()
+        format = format_of(how.format, None)
+        log_format = format_of(how.log_format, how.log)
+        with _service(order, counts) as where:
+            if where is None:
+                return BROKEN
+            found = asyncio.run(_measure(order, where, work, counts))
+        print(results(found, format), end="")
+        if how.log is not None:
+            _log(how.log, logs(found, how.most_logs, log_format))
+    except errors.SidecarError as error:
+        return complain(error)
+    except OSError as error:
+        say(f"{error.filename or how.log}: cannot be written: {error.strerror}.")
+        return BROKEN
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+    said = broken(found, bounds)
+    if not any(row.figures["held"] for rows in found for row in rows[:1]):
+        said.append("no session went well.")
+    for line in said:
+        say(f"failed: {line}")
+    return BROKEN if said else 0
+
+
 def _counts(text: str) -> list[int]:
     try:
         counts = [int(one) for one in text.split(",")]
@@ -59,163 +277,67 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-_SERVER = "Address of a running service; without it: where the settings say. Also grpc://HOST:PORT."
-StartOption = Annotated[
-    bool, typer.Option("--start", help="Start a service of its own, with the settings as they are.")
-]
-AgainstOption = Annotated[
-    str | None,
-    typer.Option(metavar="URL|WIRE", help="What it is compared with: another service, or wire."),
-]
-SessionsOption = Annotated[str, typer.Option(metavar="N,N", help="How many at once.")]
-WarmUpOption = Annotated[int, typer.Option(metavar="N", min=0, help="Sessions that do not count.")]
-RampStepsOption = Annotated[
-    int, typer.Option(metavar="N", min=1, help="In how many groups they begin.")
-]
-RampIntervalOption = Annotated[
-    float,
-    typer.Option("--ramp-interval", "--ramp-interval-sec", metavar="S", min=0, help="Between two."),
-]
-FormatOption = Annotated[
-    str,
-    typer.Option("--format", "-f", metavar="NAME", help=f"Of the result: {', '.join(FORMATS)}."),
-]
-LogOption = Annotated[
-    Path | None,
-    typer.Option("--session-log-path", metavar="FILE", help="A line for each session; - prints."),
-]
-LogFormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--session-log-format", metavar="NAME", help="Of those lines, else by the file's ending."
-    ),
-]
-MostLogsOption = Annotated[
-    int,
-    typer.Option("--max-session-logs", metavar="N", min=0, help="Of each number; 0: of all."),
-]
-FailIfOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="BOUND", help="What makes the exit code 1; may be given again."),
-]
+def _log(path: Path, text: str) -> None:
+    if path == STANDARD_OUTPUT:
+        print(text, end="")
+    else:
+        write(path, text)
 
 
-def build() -> typer.Typer:
-    """The word `bench` and the words after it."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    figures = "\n".join(f"* {name}: {what}" for name, what in WHAT.items())
-    app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(
-        addressed(_live, _SERVER)
-    )
-    app.command("files", help=FILES_HELP)(addressed(_files, _SERVER))
-    return app
+@contextmanager
+def _service(order: Order, counts: list[int]) -> Generator[Where | None, None, None]:
+    """Where the service is; one of our own where that is asked for, None if it does not start."""
+    where = order.where
+    if order.how.start:
+        given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
+        if LiveWire.GRPC in (order.wire, order.how.against):
+            given["grpc_port"] = 0
+        with started(given) as (service, ready):
+            if ready is None:
+                service.wait()
+            yield where_of(ready) if ready is not None else None
+        return
+    if where.server is None:
+        from sidecar.cli.status import configured_service
+
+        server, own = configured_service()
+        trust = where.trust if where.trust is not None and where.trust.given else own
+        where = replace(where, server=server, trust=trust)
+    yield where
 
 
-def _live(
-    wire: Annotated[
-        LiveWire, typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC.")
-    ] = LiveWire.LIVE,
-    mode: Annotated[
-        Mode, typer.Option(help="Talk all the time, talk by turns, or say nothing.")
-    ] = Mode.TALK,
-    sessions: SessionsOption = "8,32,64,100",
-    seconds: Annotated[
-        float, typer.Option(metavar="S", min=0.1, help="How long a session lasts, at least.")
-    ] = 20.0,
-    talk: Annotated[
-        float, typer.Option(metavar="S", min=0.2, help="How long an utterance is, at most.")
-    ] = 3.0,
-    pause: Annotated[
-        float, typer.Option(metavar="S", min=0.6, help="Of a conversation, between two.")
-    ] = 4.0,
-    audio: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What is said; a sample without it.")
-    ] = None,
-    chunk_ms: Annotated[
-        int, typer.Option(metavar="MS", min=10, max=2000, help="Sound in one message.")
-    ] = 100,
-    pace: Annotated[
-        float,
-        typer.Option(metavar="N", min=0, help="Times real time; 0: as fast as it is taken."),
-    ] = 1.0,
-    *,
-    where: Where,
-    start: StartOption = False,
-    against: AgainstOption = None,
-    warm_up: WarmUpOption = 1,
-    ramp_steps: RampStepsOption = 5,
-    ramp_interval: RampIntervalOption = 0.5,
-    format: FormatOption = "markdown",
-    log: LogOption = None,
-    log_format: LogFormatOption = None,
-    most_logs: MostLogsOption = 0,
-    fail_if: FailIfOption = None,
-) -> None:
-    from sidecar.cli.load_run import LiveWork
-    from sidecar.cli.load_target import Tempo
+async def _measure(order: Order, where: Where, work: Work, counts: list[int]) -> list[list[Row]]:
+    from sidecar.auth.startup_token import for_clients
+    from sidecar.cli.remote_service import warn_of
+    from sidecar.config.settings import load_settings
 
-    tempo = Tempo(chunk_ms / 1000, pace)
-    _measure(
-        LiveWork(audio, mode, seconds, talk, pause, tempo),
-        wire,
-        where,
-        start=start,
-        against=against,
-        sessions=_counts(sessions),
-        warm_up=warm_up,
-        ramp_steps=ramp_steps,
-        ramp_interval_s=ramp_interval,
-        format=format,
-        log=log,
-        log_format=log_format,
-        most_logs=most_logs,
-        fail_if=fail_if or (),
-    )
+    warn_of(where.trust)
+    where = replace(where, token=where.token or for_clients(load_settings()))
+    how = order.how
+
+    def begin(count: int) -> list[float]:
+        return starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
+
+    async with AsyncExitStack() as stack:
+        sides = []
+        for side in await _sides(order, where):
+            sides.append((side, await stack.enter_async_context(work.opens(side))))
+        return await sweep(work, sides, counts, begin, lambda row: say(summed_up(row)), how.warm_up)
 
 
-def _files(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, or folders of them.")
-    ] = None,
-    wire: Annotated[FileWire, typer.Option(help="How they are sent.")] = FileWire.TRANSCRIBE,
-    sessions: SessionsOption = "1,4,8",
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Recordings of each client.")] = 2,
-    *,
-    where: Where,
-    start: StartOption = False,
-    against: AgainstOption = None,
-    warm_up: WarmUpOption = 1,
-    ramp_steps: RampStepsOption = 1,
-    ramp_interval: RampIntervalOption = 0.0,
-    format: FormatOption = "markdown",
-    log: LogOption = None,
-    log_format: LogFormatOption = None,
-    most_logs: MostLogsOption = 0,
-    fail_if: FailIfOption = None,
-) -> None:
-    from sidecar.cli.load_run import FileWork
-
-    _measure(
-        FileWork(files or (), repeat),
-        wire,
-        where,
-        start=start,
-        against=against,
-        sessions=_counts(sessions),
-        warm_up=warm_up,
-        ramp_steps=ramp_steps,
-        ramp_interval_s=ramp_interval,
-        format=format,
-        log=log,
-        log_format=log_format,
-        most_logs=most_logs,
-        fail_if=fail_if or (),
-    )
-
-
-def _measure(work: Any, wire: Any, where: Where, **how: Any) -> None:
-    from sidecar.cli.load_run import Order, run
-
-    if how["start"] and where.server is not None:
-        raise typer.BadParameter("--start goes without --server.")
-    raise typer.Exit(run(Order(work, where, wire, **how)))
+async def _sides(order: Order, where: Where) -> list[Side]:
+    sides = [await look(where, order.wire)]
+    against = order.how.against
+    if against is None:
+        return sides
+    wires = type(order.wire)
+    if against in tuple(wires):
+        sides.append(await look(where, wires(against)))
+    else:
+        # What was said of a certificate is of no use where nothing is encrypted.
+        plain = against.startswith(("http://", "grpc://"))
+        other = replace(where, server=against, trust=None if plain else where.trust)
+        sides.append(await look(other, order.wire))
+    if sides[0].name == sides[1].name:  # the same twice: what is measured of it is noise
+        sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
+    return sides

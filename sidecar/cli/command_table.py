@@ -143,8 +143,8 @@ def build_command() -> Any:
     app.command("node", help=NODE_HELP)(
         serve_with(lambda given: _exit(serve.run(given | {"role": NODE})))
     )
-    app.command("transcribe", help=transcribe.HELP)(addressed(transcribe.transcribe))
-    app.command("live", help=live.HELP)(addressed(live.live))
+    app.command("transcribe", help=transcribe.HELP)(addressed(transcribe.Order, run=transcribe.run))
+    app.command("live", help=live.HELP)(addressed(live.Order, run=live.run))
     app.command("talk", help=talk.HELP)(addressed(talk.talk))
     app.command("estimate", help=ESTIMATE_HELP)(addressed(_estimate))
     app.command("demo", help=DEMO_HELP)(_demo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -166,6 +166,18 @@ def _text(value: Any, *, duration: bool) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+LanguageOption = Annotated[
+    str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
+]
+DiarizeOption = Annotated[
+    bool | None,
+    typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
+]
+WordsOption = Annotated[
+    bool | None,
+    typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
+]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 ELSE_OURS = f"{SERVER_HELP} Without it: where the settings say."
 _OPTIONS = {
@@ -191,32 +203,51 @@ _OPTIONS = {
 }
 
 
-def addressed(command: Callable[..., None], help: str = SERVER_HELP) -> Callable[..., None]:
-    """A command for typer that has these options instead of its keyword ``where``, which says what
-    came of them; ``help`` is that of --server. It ends where that cannot be."""
+def addressed(
+    command: Callable[..., Any],
+    help: str = SERVER_HELP,
+    run: Callable[[Any], int] | None = None,
+) -> Callable[..., None]:
+    """Return a command for typer that has these options in place of its keyword ``where``.
 
-    def run(**given: Any) -> None:
-        said = {name: given.pop(name) for name in ("server", *_OPTIONS)}
-        command(where=_where(**said), **given)
-
+    A keyword whose type is a dataclass has the dataclass's fields as options in the same way.
+    ``help`` is that of --server. ``run`` takes what ``command`` returns, such as an order, and
+    returns the exit code.
+    """
     server = Annotated[str | None, typer.Option(metavar="URL", help=help)]
-    options = [
+    where = [
         inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False if name == "insecure" else None,
-            annotation=annotation,
+            name, _KEYWORD, default=False if name == "insecure" else None, annotation=annotation
         )
         for name, annotation in {"server": server, **_OPTIONS}.items()
     ]
+    makers: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
     parameters: list[inspect.Parameter] = []
+    for parameter in _parameters(command):
+        if parameter.name == "where":
+            makers["where"] = _where, where
+        elif isinstance(kind := parameter.annotation, type) and is_dataclass(kind):
+            makers[parameter.name] = kind, _parameters(kind)
+        else:
+            parameters.append(parameter)
+            continue
+        parameters += makers[parameter.name][1]
+
+    def called(**given: Any) -> None:
+        for name, (make, options) in makers.items():
+            given[name] = make(**{one.name: given.pop(one.name) for one in options})
+        made = command(**given)
+        if run is not None:
+            raise typer.Exit(run(made))
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
+
+
+def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
     own = inspect.signature(command, eval_str=True, locals={"Where": object})
-    for parameter in own.parameters.values():
-        keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        parameters += options if parameter.name == "where" else [keyword]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
+    return [one.replace(kind=_KEYWORD) for one in own.parameters.values()]
 
 
 def _where(

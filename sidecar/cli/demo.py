@@ -8,7 +8,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.cli import transcribe
-from sidecar.cli.backends import started
+from sidecar.cli.backends import started, where_of
 from sidecar.cli.output import INTERRUPTED, complain, say
 from sidecar.config.settings import load_settings
 
@@ -29,13 +29,7 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
                 return service.wait()
             url = ready["url"]
             say(f"The service runs at {url}. Sending it {audio.name}:")
-            from vibevoice_asr_client import Trust
-
-            pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
-            order = transcribe.Order(
-                files=[audio], format="text", server=url, token=ready.get("token"), trust=pinned
-            )
-            code = transcribe.run(order)
+            code = transcribe.run(transcribe.Order([audio], where=where_of(ready)))
             if code or ready.get("reused"):
                 return code
             curl = f"curl -F audio=@recording.m4a {url}/transcribe"

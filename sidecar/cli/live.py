@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -16,6 +16,7 @@ import typer
 from sidecar import errors
 from sidecar.cli.audio_input import Microphone, devices, look_at, loudness, of_file, of_pipe, write
 from sidecar.cli.backends import Ear, Where, ear
+from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
 from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, interrupts, print_text, say
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, Heard, Noticed, Partial, Summary
@@ -43,10 +44,16 @@ Examples:
 * `{PROGRAM} live recording.wav --format jsonl --server http://127.0.0.1:8765`
 * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | {PROGRAM} live -`
 """
-_FORMATS = (*transcript_formats.FORMATS, "jsonl")
+FORMATS = (*transcript_formats.FORMATS, "jsonl")
+"""Those of transcripts, and every event as it comes."""
+PIPE = "-"
+"""The name of standard input."""
 
 
-def live(
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Options of the command. ``source``: a recording, `PIPE`, or a microphone if None."""
+
     source: Annotated[
         str | None,
         typer.Argument(
@@ -54,84 +61,71 @@ def live(
             help="A recording, played in real time; '-': raw pcm16 on standard input; the "
             "microphone without it.",
         ),
-    ] = None,
-    fmt: Annotated[
+    ] = None
+    format: Annotated[
         str,
         typer.Option(
             "--format",
             "-f",
             metavar="NAME",
-            help=f"What to write: {', '.join(_FORMATS)} (every event as it comes).",
-            autocompletion=lambda: list(_FORMATS),
+            help=f"What to write: {', '.join(FORMATS)} (every event as it comes).",
+            autocompletion=lambda: list(FORMATS),
         ),
-    ] = "text",
+    ] = "text"
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
-    ] = None,
+    ] = None
     device: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Microphone, by number or a part of its name."),
-    ] = None,
-    devices: Annotated[bool, typer.Option("--devices", help="List the microphones.")] = False,
+    ] = None
+    devices: Annotated[bool, typer.Option("--devices", help="List the microphones.")] = False
     rate: Annotated[
         int,
         typer.Option(
             metavar="HZ", min=8_000, max=192_000, help="Samples a second on standard input."
         ),
-    ] = 16_000,
+    ] = LIVE_RATE
     pace: Annotated[
         float,
         typer.Option(
             metavar="N", min=0.0, help="Seconds of a recording in a second; 0: as fast as it goes."
         ),
-    ] = 1.0,
-    language: Annotated[
-        str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
-    ] = None,
-    diarize: Annotated[
-        bool | None,
-        typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
-    ] = None,
+    ] = 1.0
+    language: LanguageOption = None
+    diarize: DiarizeOption = None
     partials: Annotated[
         bool | None,
         typer.Option("--partials/--no-partials", help="Words while somebody speaks (it does)."),
-    ] = None,
-    words: Annotated[
-        bool | None,
-        typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
-    ] = None,
+    ] = None
+    words: WordsOption = None
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What it is about: names, terms.")
-    ] = None,
+    ] = None
     keep: Annotated[
         bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
-    ] = False,
-    *,
-    where: Where,
-) -> None:
-    """What was asked for, done."""
+    ] = False
+    _: KW_ONLY
+    where: Where
 
-    if devices:
-        raise typer.Exit(list_devices())
-    if source is not None and device is not None:
-        raise typer.BadParameter("--device goes without FILE.")
-    order = Order(
-        where,
-        source=source,
-        device=device,
-        rate=rate,
-        pace=pace,
-        format=fmt,
-        output=output,
-        language=language,
-        diarize=diarize,
-        partials=partials,
-        words=words,
-        prompt=prompt,
-        keep=keep,
-    )
-    raise typer.Exit(run(order))
+    @property
+    def options(self) -> dict[str, Any]:
+        """The fields of `LiveOptions` that it gives."""
+        words = (
+            True
+            if self.words is None and self.format in transcript_formats.SUBTITLES
+            else self.words
+        )
+        given = {
+            "language": self.language,
+            "diarize": self.diarize,
+            "partials": self.partials,
+            "words": words,
+            "prompt": self.prompt,
+            "keep": self.keep or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -237,49 +231,6 @@ class _Screen:
         self._live.update(Text.assemble(meter, " ", (seen, "dim")), refresh=True)
 
 
-FORMATS = (*transcript_formats.FORMATS, "jsonl")
-"""Those of transcripts, and every event as it comes."""
-PIPE = "-"
-"""The name of standard input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the command line asked for. ``source``: a recording, `PIPE`, or a microphone if None."""
-
-    where: Where
-    source: str | None = None
-    device: str | None = None
-    rate: int = LIVE_RATE
-    pace: float = 1.0
-    format: str = "text"
-    output: Path | None = None
-    language: str | None = None
-    diarize: bool | None = None
-    partials: bool | None = None
-    words: bool | None = None
-    prompt: str | None = None
-    keep: bool = False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The fields of `LiveOptions` that it gives."""
-        words = (
-            True
-            if self.words is None and self.format in transcript_formats.SUBTITLES
-            else self.words
-        )
-        given = {
-            "language": self.language,
-            "diarize": self.diarize,
-            "partials": self.partials,
-            "words": words,
-            "prompt": self.prompt,
-            "keep": self.keep or None,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-
 def list_devices() -> int:
     """Print the microphones; the exit code."""
     try:
@@ -292,6 +243,10 @@ def list_devices() -> int:
 
 def run(order: Order) -> int:
     """Do it; the exit code. Every failure is one line on stderr."""
+    if order.devices:
+        return list_devices()
+    if order.source is not None and order.device is not None:
+        raise typer.BadParameter("--device goes without FILE.")
     try:
         if order.format not in FORMATS:
             raise errors.FieldInvalid(

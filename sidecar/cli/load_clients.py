@@ -9,17 +9,20 @@ import hashlib
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli import load_target
 from sidecar.cli.load_statistics import DECODE, Turn, Visit
 from sidecar.cli.load_target import (
+    Carrier,
     Course,
     FileWire,
+    LiveWire,
     Recording,
     Refusal,
     Side,
@@ -41,76 +44,82 @@ LONGEST_S = 3600.0
 """For an answer."""
 
 
-class _Asks(Protocol):
-    async def __call__(self, recording: Recording, visit: Visit, turn: Turn) -> None:
-        """Send a recording, and wait until all of it is told; an exception where it is not."""
+_Play = Callable[[Carrier], Awaitable[None]]
+"""Sends all of a session's sound with a carrier."""
+_Session = Callable[[str, _Play, Visit], Awaitable[None]]
+"""One session of a name, from its beginning to its end; an exception where it fails."""
+_Asks = Callable[[Recording, Visit, Turn], Awaitable[None]]
+"""Sends a recording, and waits until all of it is told; an exception where it is not."""
 
 
-class Files:
-    """Clients of one service, each with ``recordings`` from another one on."""
+class LoadClient:
+    """Sessions of one service by one wire."""
 
-    def __init__(self, asks: _Asks, recordings: list[Recording], repeat: int) -> None:
-        self._asks, self._recordings, self._repeat = asks, recordings, repeat
+    def __init__(self, session: _Session, tempo: Tempo | None = None) -> None:
+        self._session, self._tempo = session, tempo or Tempo()
 
     async def visit(self, name: str, course: Course) -> Visit:
-        """One of them, with so many recordings one behind the other."""
+        """Return what came of one session; never an exception."""
         visit = Visit(name)
-        shift = int(name) if name.isdecimal() else 0
         with visiting(visit, course):
-            for number in range(self._repeat):
-                recording = self._recordings[(shift + number) % len(self._recordings)]
-                turn = Turn(0.0, time.monotonic(), recording.seconds)
-                turn.ended = turn.began  # it is sent as a whole
-                visit.turns.append(turn)
-                await self._asks(recording, visit, turn)
-                turn.final = time.monotonic()
-                visit.pace.append((turn.final - turn.began) / max(recording.seconds, 1e-3))
-                visit.sound_s += recording.seconds
-                visit.sent = turn.final
+            await self._session(name, partial(play, course, self._tempo, visit), visit)
         return visit
 
 
-class _Posts:
+async def _recordings(
+    asks: _Asks, recordings: Sequence[Recording], repeat: int, name: str, _: _Play, visit: Visit
+) -> None:
+    """So many recordings one after another, for each name from another one on."""
+    shift = int(name) if name.isdecimal() else 0
+    for number in range(repeat):
+        recording = recordings[(shift + number) % len(recordings)]
+        turn = Turn(0.0, time.monotonic(), recording.seconds)
+        turn.ended = turn.began  # it is sent as a whole
+        visit.turns.append(turn)
+        await asks(recording, visit, turn)
+        turn.final = time.monotonic()
+        visit.pace.append((turn.final - turn.began) / max(recording.seconds, 1e-3))
+        visit.sound_s += recording.seconds
+        visit.sent = turn.final
+
+
+async def _post(
+    http: httpx.AsyncClient,
+    path: str,
+    part: str,
+    fields: Mapping[str, str],
+    recording: Recording,
+    visit: Visit,
+    turn: Turn,
+) -> None:
     """An answer to each request."""
+    import httpx
 
-    def __init__(self, http: httpx.AsyncClient, path: str, part: str, fields: Mapping[str, str]):
-        self._http, self._path, self._part, self._fields = http, path, part, fields
-
-    async def __call__(self, recording: Recording, visit: Visit, turn: Turn) -> None:
-        import httpx
-
-        with recording.path.open("rb") as file:
-            try:
-                answer = await self._http.post(
-                    self._path, data=dict(self._fields), files={self._part: ("recording", file)}
-                )
-            except httpx.TimeoutException:
-                raise TimeoutError from None
-            except httpx.TransportError as error:
-                raise ConnectionError(type(error).__name__) from None
-        visit.responses += 1
-        if not answer.is_success:
-            raise Refusal(_http_code_of(answer))
-
-
-class _Jobs:
-    """A job that is followed by its events."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-
-    async def __call__(self, recording: Recording, visit: Visit, turn: Turn) -> None:
-        job = await self._client.submit(recording.path, name="recording")
+    with recording.path.open("rb") as file:
         try:
-            async for event in self._client.events(job.id):
-                if event.kind == "segment":
-                    visit.heard(turn, time.monotonic(), final=False)
-            ended = await self._client.job(job.id)
-            if ended.error is not None:
-                raise ended.error
-            await self._client.transcript(job.id)
-        finally:
-            await self._client.cancel(job.id)
+            answer = await http.post(path, data=fields, files={part: ("recording", file)})
+        except httpx.TimeoutException:
+            raise TimeoutError from None
+        except httpx.TransportError as error:
+            raise ConnectionError(type(error).__name__) from None
+    visit.responses += 1
+    if not answer.is_success:
+        raise Refusal(_http_code_of(answer))
+
+
+async def _job(client: AsyncClient, recording: Recording, visit: Visit, turn: Turn) -> None:
+    """A job that is followed by its events."""
+    job = await client.submit(recording.path, name="recording")
+    try:
+        async for event in client.events(job.id):
+            if event.kind == "segment":
+                visit.heard(turn, time.monotonic(), final=False)
+        ended = await client.job(job.id)
+        if ended.error is not None:
+            raise ended.error
+        await client.transcript(job.id)
+    finally:
+        await client.cancel(job.id)
 
 
 def _http_code_of(answer: httpx.Response) -> str:
@@ -125,8 +134,8 @@ def _http_code_of(answer: httpx.Response) -> str:
 
 @asynccontextmanager
 async def open_file_client(
-    side: Side, recordings: list[Recording], repeat: int
-) -> AsyncGenerator[Files, None]:
+    side: Side, recordings: Sequence[Recording], repeat: int
+) -> AsyncGenerator[LoadClient, None]:
     """Clients of ``side``; each sends ``repeat`` recordings."""
     from vibevoice_asr_client import NEVER, AsyncClient
 
@@ -134,24 +143,28 @@ async def open_file_client(
         asks: _Asks
         if side.wire is FileWire.JOBS:
             client = AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER)
-            asks = _Jobs(await stack.enter_async_context(client))
+            asks = partial(_job, await stack.enter_async_context(client))
         else:
             http = await stack.enter_async_context(await _http(side))
             openai = side.wire is FileWire.OPENAI
             asks = (
-                _Posts(http, "/v1/audio/transcriptions", "file", {"model": "whisper-1"})
+                partial(_post, http, "/v1/audio/transcriptions", "file", {"model": "whisper-1"})
                 if openai
-                else _Posts(http, "/transcribe", "audio", {})
+                else partial(_post, http, "/transcribe", "audio", {})
             )
-        yield Files(asks, recordings, repeat)
+        yield LoadClient(partial(_recordings, asks, recordings, repeat))
+
+
+async def _context(side: Side) -> ssl.SSLContext | None:
+    if side.trust is None:
+        return None
+    return await asyncio.to_thread(side.trust.context, side.url)
 
 
 async def _http(side: Side) -> httpx.AsyncClient:
     import httpx
 
-    context = None
-    if side.trust is not None:
-        context = await asyncio.to_thread(side.trust.context, side.url)
+    context = await _context(side)
     return httpx.AsyncClient(
         base_url=side.url,
         headers={"Authorization": f"Bearer {side.token}"} if side.token else {},
@@ -162,44 +175,27 @@ async def _http(side: Side) -> httpx.AsyncClient:
     )
 
 
-class Ours:
-    """Sessions of one service."""
+async def _live(
+    client: AsyncClient, options: Mapping[str, Any], _: str, play: _Play, visit: Visit
+) -> None:
+    """A session of `/v1/live`, to its summary."""
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(load_target.PATIENCE_S):
+            live = await stack.enter_async_context(client.live(**options))
 
-    def __init__(self, client: AsyncClient, tempo: Tempo) -> None:
-        self._client, self._tempo = client, tempo
+        async def send() -> None:
+            await play(_LiveCarrier(live))
+            await live.finish()
 
-    async def visit(self, name: str, course: Course) -> Visit:
-        """One of them, from its beginning to its summary."""
-        visit = Visit(name)
-        with visiting(visit, course):
-            async with AsyncExitStack() as stack:
-                async with asyncio.timeout(load_target.PATIENCE_S):
-                    live = await stack.enter_async_context(self._client.live(diarize=False))
-                await together(self._send(live, course, visit), _read_live(live, visit))
-        return visit
-
-    async def _send(self, live: AsyncLive, course: Course, visit: Visit) -> None:
-        await play(course, self._tempo, _LiveCarrier(live), visit)
-        await live.finish()
+        await together(send(), _read_live(live, visit))
 
 
-class _LiveCarrier:
-    """Pauses end utterances, so they are sent."""
-
-    silent = False
-
+class _LiveCarrier(Carrier):
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
 
-    async def begin(self, turn: int) -> None:
-        """The service hears that by itself."""
-
     async def send(self, sound: bytes) -> None:
-        """To the service."""
         await self._live.send(sound)
-
-    async def end(self, turn: int) -> None:
-        """The service hears that by itself."""
 
 
 async def _read_live(live: AsyncLive, visit: Visit) -> None:
@@ -221,15 +217,6 @@ async def _read_live(live: AsyncLive, visit: Visit) -> None:
                 return
 
 
-@asynccontextmanager
-async def open_live_client(side: Side, tempo: Tempo) -> AsyncGenerator[Ours, None]:
-    """Sessions of ``side``, each of one attempt."""
-    from vibevoice_asr_client import NEVER, AsyncClient
-
-    async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
-        yield Ours(client, tempo)
-
-
 PATH = "/api/asr-streaming"
 READY_S = 10.0
 READY = frozenset({"session.created", "session.updated"})
@@ -240,42 +227,34 @@ KEY = "X-API-Key"
 LONGEST_MESSAGE = 32 << 20
 
 
-class Streaming:
-    """Connections of one service."""
+async def _streaming(
+    side: Side, context: ssl.SSLContext | None, name: str, play: _Play, visit: Visit
+) -> None:
+    """A connection of yap's wire, from the handshake to its farewell."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-    def __init__(self, side: Side, tempo: Tempo, context: ssl.SSLContext | None) -> None:
-        self._side, self._tempo, self._context = side, tempo, context
-
-    async def visit(self, name: str, course: Course) -> Visit:
-        """One of them, from the handshake to its farewell."""
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import ConnectionClosed, InvalidStatus
-
-        visit = Visit(name)
-        key = {KEY: self._side.token} if self._side.token else {}
-        tls: dict[str, Any] = {} if self._context is None else {"ssl": self._context}
-        with visiting(visit, course):
-            try:
-                async with connect(
-                    f"ws{self._side.url.removeprefix('http')}{PATH}",
-                    additional_headers=key,
-                    proxy=None,
-                    compression=None,
-                    max_size=LONGEST_MESSAGE,
-                    ping_interval=None,  # as clients of that wire do
-                    **tls,
-                ) as socket:
-                    talk = _Talk(socket, name, visit)
-                    await talk.ready()
-                    await together(talk.all_of(course, self._tempo), talk.read())
-            except InvalidStatus as error:
-                raise Refusal(f"status_{error.response.status_code}") from None
-            except ConnectionClosed as error:
-                raise Refusal(f"closed_{error.rcvd.code if error.rcvd else 1006}") from None
-        return visit
+    tls: dict[str, Any] = {} if context is None else {"ssl": context}
+    try:
+        async with connect(
+            f"ws{side.url.removeprefix('http')}{PATH}",
+            additional_headers={KEY: side.token} if side.token else {},
+            proxy=None,
+            compression=None,
+            max_size=LONGEST_MESSAGE,
+            ping_interval=None,  # as clients of that wire do
+            **tls,
+        ) as socket:
+            talk = _Talk(socket, name, visit)
+            await talk.ready()
+            await together(talk.all_of(play), talk.read())
+    except InvalidStatus as error:
+        raise Refusal(f"status_{error.response.status_code}") from None
+    except ConnectionClosed as error:
+        raise Refusal(f"closed_{error.rcvd.code if error.rcvd else 1006}") from None
 
 
-class _Talk:
+class _Talk(Carrier):
     """One connection. A commit ends an utterance, so nothing is sent in pauses."""
 
     silent = True
@@ -293,9 +272,9 @@ class _Talk:
                 while (await self._frame())["type"] not in READY:
                     pass
 
-    async def all_of(self, course: Course, tempo: Tempo) -> None:
+    async def all_of(self, play: _Play) -> None:
         """All of it, until everything is told; then the farewell."""
-        await play(course, tempo, self, self._visit)
+        await play(self)
         async with asyncio.timeout(load_target.PATIENCE_S):
             while self._visit.lost:
                 self._told.clear()
@@ -340,15 +319,6 @@ class _Talk:
         await self._socket.send(json.dumps({"type": kind, **ids, "payload": payload}))
 
 
-@asynccontextmanager
-async def open_yap_client(side: Side, tempo: Tempo) -> AsyncGenerator[Streaming, None]:
-    """Connections of ``side``."""
-    context = None
-    if side.trust is not None:
-        context = await asyncio.to_thread(side.trust.context, side.url)
-    yield Streaming(side, tempo, context)
-
-
 CREATE, RECOGNIZE = "/stt.STTBackend/CreateSession", "/stt.STTBackend/StreamingRecognize"
 CREATE_S = 30.0
 """How long a session may take to be created."""
@@ -356,78 +326,55 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """Each client has a connection of its own, as WebSockets have."""
 
 
-class Stt:
-    """Streams of one service; ``credentials``: None where nothing is encrypted."""
+async def _grpc(side: Side, credentials: Any, name: str, play: _Play, visit: Visit) -> None:
+    """A stream of the package `stt`; ``credentials``: None where nothing is encrypted."""
+    import grpc
 
-    def __init__(self, side: Side, tempo: Tempo, credentials: Any) -> None:
-        self._side, self._tempo, self._credentials = side, tempo, credentials
-        self._begun = time.monotonic_ns()
-        """Of these sessions: names that others have are taken."""
-
-    async def visit(self, name: str, course: Course) -> Visit:
-        """One of them, from its creation to the end of its stream."""
-        import grpc
-
-        visit = Visit(name)
-        with visiting(visit, course):
-            async with self._channel() as channel:
-                try:
-                    await self._stream(channel, f"{name}-{self._begun}", course, visit)
-                except grpc.aio.AioRpcError as error:
-                    raise Refusal(_grpc_code_of(error)) from None
-        return visit
-
-    def _channel(self) -> Any:
-        import grpc
-
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self._side.target, options=OPTIONS)
-        return grpc.aio.secure_channel(self._side.target, self._credentials, options=OPTIONS)
-
-    async def _stream(self, channel: Any, name: str, course: Course, visit: Visit) -> None:
-        from sidecar.protocols.grpc_stt.stt_pb2 import (
-            AudioChunk,
-            SessionRequest,
-            SessionResponse,
-            STTResult,
-        )
-
-        token = self._side.token
-        metadata = [("authorization", f"Bearer {token}")] if token else []
-        create = channel.unary_unary(
-            CREATE, SessionRequest.SerializeToString, SessionResponse.FromString
-        )
-        request = SessionRequest(session_id=name, attributes={"session_id": name})
-        session = await create(request, metadata=metadata, timeout=CREATE_S)
-        recognize = channel.stream_stream(
-            RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString
-        )
-        call = recognize(metadata=[*metadata, ("session-id", name)])
-        carrier = _GrpcCarrier(call, name, session.token)
+    channel = (
+        grpc.aio.insecure_channel(side.target, options=OPTIONS)
+        if credentials is None
+        else grpc.aio.secure_channel(side.target, credentials, options=OPTIONS)
+    )
+    async with channel:
         try:
-            await together(carrier.all_of(course, self._tempo, visit), _read_grpc(call, visit))
-        finally:
-            call.cancel()
+            # Names that others have are taken.
+            await _stream(side, channel, f"{name}-{time.monotonic_ns()}", play, visit)
+        except grpc.aio.AioRpcError as error:
+            raise Refusal(_grpc_code_of(error)) from None
 
 
-class _GrpcCarrier:
-    """Pauses end utterances, so they are sent."""
+async def _stream(side: Side, channel: Any, name: str, play: _Play, visit: Visit) -> None:
+    from sidecar.protocols.grpc_stt.stt_pb2 import (
+        AudioChunk,
+        SessionRequest,
+        SessionResponse,
+        STTResult,
+    )
 
-    silent = False
+    metadata = [("authorization", f"Bearer {side.token}")] if side.token else []
+    create = channel.unary_unary(
+        CREATE, SessionRequest.SerializeToString, SessionResponse.FromString
+    )
+    request = SessionRequest(session_id=name, attributes={"session_id": name})
+    session = await create(request, metadata=metadata, timeout=CREATE_S)
+    recognize = channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)
+    call = recognize(metadata=[*metadata, ("session-id", name)])
 
+    async def send() -> None:
+        await play(_GrpcCarrier(call, name, session.token))
+        await call.done_writing()
+
+    try:
+        await together(send(), _read_grpc(call, visit))
+    finally:
+        call.cancel()
+
+
+class _GrpcCarrier(Carrier):
     def __init__(self, call: Any, name: str, token: str) -> None:
         self._call, self._name, self._token = call, name, token
 
-    async def all_of(self, course: Course, tempo: Tempo, visit: Visit) -> None:
-        """All of it, and that nothing more comes."""
-        await play(course, tempo, self, visit)
-        await self._call.done_writing()
-
-    async def begin(self, turn: int) -> None:
-        """The service hears that by itself."""
-
     async def send(self, sound: bytes) -> None:
-        """To the service."""
         from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
         chunk = AudioChunk(
@@ -437,9 +384,6 @@ class _GrpcCarrier:
             session_token=self._token,
         )
         await self._call.write(chunk)
-
-    async def end(self, turn: int) -> None:
-        """The service hears that by itself."""
 
 
 async def _read_grpc(call: Any, visit: Visit) -> None:
@@ -460,22 +404,35 @@ def _grpc_code_of(error: Any) -> str:
 
 
 @asynccontextmanager
-async def open_grpc_client(side: Side, tempo: Tempo) -> AsyncGenerator[Stt, None]:
-    """Streams of ``side``.
+async def open_live_client(
+    side: Side, tempo: Tempo, **options: Any
+) -> AsyncGenerator[LoadClient, None]:
+    """Live sessions of ``side``, each of one attempt; ``options`` are those of `/v1/live`.
 
     Raises:
         errors.SettingsInvalid: the extra `grpc` is missing, or the certificate cannot be believed.
     """
+    from vibevoice_asr_client import NEVER, AsyncClient
+
+    match side.wire:
+        case LiveWire.STREAMING:
+            yield LoadClient(partial(_streaming, side, await _context(side)), tempo)
+        case LiveWire.GRPC:
+            yield LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
+        case _:
+            async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
+                yield LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
+
+
+async def _credentials(side: Side) -> Any:
     with needed_for("Measurements over gRPC", "grpc"):
         import grpc
 
         import sidecar.protocols.grpc_stt.stt_pb2  # noqa: F401
 
-    credentials = None
-    if side.encrypted:
-        roots = await asyncio.to_thread(_roots, side)
-        credentials = grpc.ssl_channel_credentials(roots)
-    yield Stt(side, tempo, credentials)
+    if not side.encrypted:
+        return None
+    return grpc.ssl_channel_credentials(await asyncio.to_thread(_roots, side))
 
 
 def _roots(side: Side) -> bytes | None:

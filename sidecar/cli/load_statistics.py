@@ -48,6 +48,7 @@ class Visit:
     """When the last sound was sent."""
     ended: float = 0.0
     responses: int = 0
+    finals: int = 0
     turns: list[Turn] = field(default_factory=list)
     decode: dict[str, float] = field(default_factory=dict)
     """Of `DECODE`."""
@@ -91,6 +92,7 @@ class Visit:
     def heard(self, turn: Turn | None, now: float, *, final: bool) -> None:
         """Words of an utterance have come."""
         self.responses += 1
+        self.finals += final
         if turn is None:
             return
         if turn.first is None:

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sidecar import errors
@@ -333,21 +333,20 @@ class Refusal(Exception):
         super().__init__(code)
 
 
-class Carrier(Protocol):
-    """What takes sound to the service."""
+class Carrier:
+    """Client that sends sound. Pauses end utterances, so they are sent, unless it is ``silent``."""
+
+    silent = False
 
     async def begin(self, turn: int) -> None:
-        """An utterance begins."""
+        """Say that an utterance begins, where the wire has a message for it."""
 
     async def send(self, sound: bytes) -> None:
-        """A piece of it, or of a pause."""
+        """Send a piece of it, or of a pause."""
+        raise NotImplementedError
 
     async def end(self, turn: int) -> None:
-        """It is over."""
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing is sent in a pause."""
+        """Say that it is over, where the wire has a message for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +357,7 @@ class Tempo:
     pace: float = 1.0
 
 
-async def play(course: Course, tempo: Tempo, carrier: Carrier, visit: Visit) -> None:
+async def play(course: Course, tempo: Tempo, visit: Visit, carrier: Carrier) -> None:
     """Send all of ``course``, and keep in ``visit`` when which utterance began and ended."""
     begun, position = time.monotonic(), 0.0
     for part in course.parts:

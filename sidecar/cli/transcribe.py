@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,14 +25,11 @@ from sidecar.cli.audio_input import (
     write,
 )
 from sidecar.cli.backends import Told, Transcribe, Where, backend
+from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
 from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, print_text, say, shown
 from sidecar.interfaces.engine_interface import Diarization, Precision, Windowing
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
-
-if TYPE_CHECKING:
-    from vibevoice_asr_client import Trust
-
 
 HELP = f"""
 Write down recordings: who said what, and when. Works with a running service or without one.
@@ -62,14 +59,22 @@ PrecisionOption = Annotated[
 ]
 
 
-def transcribe(
+AT_ONCE = 4
+"""Recordings that are with a service at once: the next is uploaded while one is worked on. A
+service that takes fewer says so, and then it is waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Options of the command; None if not given."""
+
     files: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="FILE", help="Recordings, folders of them, or - for standard input."
         ),
-    ] = None,
-    fmt: Annotated[
+    ] = None
+    format: Annotated[
         str,
         typer.Option(
             "--format",
@@ -78,7 +83,7 @@ def transcribe(
             help=f"What to write: {', '.join(transcript_formats.FORMATS)}.",
             autocompletion=lambda: list(transcript_formats.FORMATS),
         ),
-    ] = "text",
+    ] = "text"
     output: Annotated[
         Path | None,
         typer.Option(
@@ -87,28 +92,23 @@ def transcribe(
             metavar="DIR",
             help="Folder for a file per recording, instead of all to stdout.",
         ),
-    ] = None,
+    ] = None
     watch: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Transcribe what arrives in this folder, until ended."),
-    ] = None,
+    ] = None
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Leave out what --output has; go on with what was sent."),
-    ] = False,
+    ] = False
     at_once: Annotated[
         int, typer.Option(metavar="N", min=1, help="Recordings with the service at once.")
-    ] = 4,
-    *,
-    where: Where,
-    language: Annotated[
-        str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
-    ] = None,
-    precision: PrecisionOption = None,
-    diarize: Annotated[
-        bool | None,
-        typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
-    ] = None,
+    ] = AT_ONCE
+    _: KW_ONLY
+    where: Where = field(default_factory=Where)
+    language: LanguageOption = None
+    precision: PrecisionOption = None
+    diarize: DiarizeOption = None
     diarization: Annotated[
         str | None,
         typer.Option(
@@ -116,16 +116,17 @@ def transcribe(
             help=f"Effort to tell them apart: {', '.join(Diarization)}.",
             autocompletion=lambda: list(Diarization),
         ),
-    ] = None,
+    ] = None
     hotwords: Annotated[
         str | None, typer.Option(metavar="WORDS", help="Names and terms that may be said.")
-    ] = None,
+    ] = None
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What the recordings are about.")
-    ] = None,
-    speakers: Annotated[
-        int | None, typer.Option(metavar="N", help="How many people speak, as a hint.")
-    ] = None,
+    ] = None
+    num_speakers: Annotated[
+        int | None,
+        typer.Option("--speakers", metavar="N", help="How many people speak, as a hint."),
+    ] = None
     windows: Annotated[
         str | None,
         typer.Option(
@@ -133,38 +134,44 @@ def transcribe(
             help="'parallel': long recordings in several windows at once, faster on a big card.",
             autocompletion=lambda: list(Windowing),
         ),
-    ] = None,
-    words: Annotated[
-        bool | None,
-        typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
-    ] = None,
-) -> None:
-    """What was asked for, done."""
+    ] = None
+    words: WordsOption = None
 
-    if bool(files) == (watch is not None):
-        said = "Missing argument 'FILE'." if watch is None else "--watch goes without FILE."
-        raise typer.BadParameter(said)
-    order = Order(
-        files=files or (),
-        format=fmt,
-        output=output,
-        server=where.server,
-        token=where.token,
-        trust=where.trust,
-        at_once=at_once,
-        watch=watch,
-        resume=resume,
-        precision=precision,
-        language=language,
-        diarize=diarize,
-        diarization=diarization,
-        hotwords=hotwords,
-        prompt=prompt,
-        num_speakers=speakers,
-        windows=windows,
-        words=words,
-    )
-    raise typer.Exit(run(order))
+    @property
+    def options(self) -> dict[str, str]:
+        """The fields of a request that it gives."""
+        given = {
+            "precision": self.precision,
+            "language": self.language,
+            "diarize": None if self.diarize is None else str(self.diarize).lower(),
+            "diarization": self.diarization,
+            "hotwords": self.hotwords,
+            "prompt": self.prompt,
+            "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
+            "windows": self.windows,
+            "words": self._words,
+            # Of one's own recordings those of a pile go last, and only a service has others.
+            "priority": "batch" if self.where.server is not None and self.many else None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def _words(self) -> str | None:
+        """Subtitles are cut by the times of words: there they are asked for unasked."""
+        if self.words is None:
+            return "true" if self.format in transcript_formats.SUBTITLES else None
+        return str(self.words).lower()
+
+    @property
+    def many(self) -> bool:
+        """Whether nobody waits for the one that comes next."""
+        files = self.files or ()
+        return self.watch is not None or len(files) > 1 or any(map(Path.is_dir, files))
+
+    @property
+    def recognizer(self) -> Where:
+        """Who transcribes."""
+        return replace(self.where, leave=self.resume or self.watch is not None)
 
 
 Bar = Callable[[str], AbstractContextManager[Told]]
@@ -211,75 +218,11 @@ def bars() -> Iterator[Bar]:
         yield bar
 
 
-AT_ONCE = 4
-"""Recordings that are with a service at once: the next is uploaded while one is worked on. A
-service that takes fewer says so, and then it is waited."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the command line asked for; None where it said nothing."""
-
-    files: Sequence[Path]
-    format: str = "text"
-    output: Path | None = None
-    server: str | None = None
-    token: str | None = None
-    """What the server wants to see; the settings' own if unset."""
-    trust: Trust | None = None
-    """Which certificate of the server is believed; one that the system vouches for if unset."""
-    at_once: int = AT_ONCE
-    watch: Path | None = None
-    resume: bool = False
-    precision: str | None = None
-    language: str | None = None
-    diarize: bool | None = None
-    diarization: str | None = None
-    hotwords: str | None = None
-    prompt: str | None = None
-    num_speakers: int | None = None
-    windows: str | None = None
-    words: bool | None = None
-
-    @property
-    def options(self) -> dict[str, str]:
-        """The fields of a request that it gives."""
-        given = {
-            "precision": self.precision,
-            "language": self.language,
-            "diarize": None if self.diarize is None else str(self.diarize).lower(),
-            "diarization": self.diarization,
-            "hotwords": self.hotwords,
-            "prompt": self.prompt,
-            "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
-            "windows": self.windows,
-            "words": self._words,
-            # Of one's own recordings those of a pile go last, and only a service has others.
-            "priority": "batch" if self.server is not None and self.many else None,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def _words(self) -> str | None:
-        """Subtitles are cut by the times of words: there they are asked for unasked."""
-        if self.words is None:
-            return "true" if self.format in transcript_formats.SUBTITLES else None
-        return str(self.words).lower()
-
-    @property
-    def many(self) -> bool:
-        """Whether nobody waits for the one that comes next."""
-        return self.watch is not None or len(self.files) > 1 or any(map(Path.is_dir, self.files))
-
-    @property
-    def where(self) -> Where:
-        """Who transcribes."""
-        leave = self.resume or self.watch is not None
-        return Where(self.server, self.token, self.trust, leave)
-
-
 def run(order: Order) -> int:
     """Do it; the exit code. Every failure is one line on stderr."""
+    if bool(order.files) == (order.watch is not None):
+        said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
+        raise typer.BadParameter(said)
     try:
         transcript_formats.format_of(order.format)
         if order.resume and order.output is None:
@@ -295,9 +238,9 @@ def run(order: Order) -> int:
             order.output.mkdir(parents=True, exist_ok=True)
         if order.watch is not None:
             return asyncio.run(_watch(order, order.watch))
-        order = replace(order, files=audio_input.named(order.files))
-        with audio_input.kept(order.files) as opens:  # before the loop: there Ctrl-C ends it
-            return asyncio.run(_run(order, opens))
+        files = audio_input.named(order.files or ())
+        with audio_input.kept(files) as opens:  # before the loop: there Ctrl-C ends it
+            return asyncio.run(_run(order, files, opens))
     except errors.SidecarError as error:
         return complain(error)
     except BrokenPipeError:
@@ -312,13 +255,13 @@ def run(order: Order) -> int:
 
 
 async def _watch(order: Order, folder: Path) -> int:
-    async with backend(order.where, order.options) as transcribe:
+    async with backend(order.recognizer, order.options) as transcribe:
         to = order.output or folder
         return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
 
 
-async def _run(order: Order, opens: Opens) -> int:
-    files = spread(order.files)
+async def _run(order: Order, named: Sequence[Path], opens: Opens) -> int:
+    files = spread(named)
     names = output_names(files, transcript_formats.extension(order.format))
     pairs = list(zip(files, names, strict=True))
     if order.resume and order.output is not None:
@@ -327,12 +270,12 @@ async def _run(order: Order, opens: Opens) -> int:
         if not pairs:
             return 0
     with bars() as bar:
-        async with backend(order.where, order.options, opens) as transcribe:
+        async with backend(order.recognizer, order.options, opens) as transcribe:
             return await _Pile(order, transcribe, bar).run(pairs)
 
 
 def _at_once(order: Order) -> int:
-    return order.at_once if order.server is not None else 1
+    return order.at_once if order.where.server is not None else 1
 
 
 class _Pile:

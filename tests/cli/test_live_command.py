@@ -172,7 +172,7 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
 
 def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
     (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
-    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
+    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
     url = f"http://127.0.0.1:{server.port}"
     listed, _ = ended(live("--devices", environment=with_one))
     assert listed == "* 0: Desk (16000 Hz)\n"

@@ -20,8 +20,7 @@ from scripted_speech import RATE, talk
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 
 from sidecar import errors
-from sidecar.cli import talk as cli_talk
-from sidecar.cli import talk_screen
+from sidecar.cli import run, talk_screen
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 LONG = "This is a long answer that goes on and on, so that somebody can say something before."
@@ -142,7 +141,7 @@ def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
     (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
     heard = tmp_path / "heard"
     devices = {
-        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests"))),
+        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support"))),
         "HEARD": str(heard),
     }
     listed, _ = ended(converse("--devices", environment=devices))
@@ -225,7 +224,7 @@ def test_what_is_wrong_is_said_in_a_line(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    assert cli_talk(["talk", *words]) == code
+    assert run(["talk", *words]) == code
     written = capsys.readouterr()
     assert said in written.err
     assert written.out == ""
@@ -248,7 +247,7 @@ def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
     converse: Starts, tmp_path: Path
 ) -> None:
     fake = tmp_path / "sounddevice.py"
-    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
+    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
     for broken, remedy in (
         ("raise OSError('PortAudio library not found')", "libportaudio2"),
         ("raise ImportError", "pip install 'vibevoice-asr[microphone]'"),

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.auth import signed_tokens, token_issuing
 from sidecar.auth.token_issuing import Issuer
-from sidecar.cli import talk
+from sidecar.cli import run
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["token", "create", "--subject", "anna", "--expires", "90d", "--scope", "reload"]
-    assert talk(words) == 0
+    assert run(words) == 0
     said = capsys.readouterr()
     (token,) = said.out.split()
     issuer = Issuer(tmp_path / "tokens")
@@ -31,14 +31,14 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
     assert (claims.subject, claims.scopes) == ("anna", {"reload"})
     assert claims.credential.token_id in said.err
     assert token not in said.err
-    assert talk(["token", "list"]) == 0
+    assert run(["token", "list"]) == 0
     (row,) = capsys.readouterr().out.splitlines()
     assert row.split()[:3] == [claims.credential.token_id, "counts", "anna"]
-    assert talk(["token", "revoke", "anna"]) == 0
-    assert talk(["token", "list"]) == 0
+    assert run(["token", "revoke", "anna"]) == 0
+    assert run(["token", "list"]) == 0
     assert "revoked" in capsys.readouterr().out
-    assert talk(["token", "keys"]) == 0
-    assert talk(["token", "keys", "--new"]) == 0
+    assert run(["token", "keys"]) == 0
+    assert run(["token", "keys", "--new"]) == 0
     first, *both = capsys.readouterr().out.split()
     assert both[0] == first
     assert issuer.keys.names() == both
@@ -57,7 +57,7 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
     words: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert talk(["token", *words]) == 78
+    assert run(["token", *words]) == 78
     said = capsys.readouterr()
     assert said.out == ""
     assert why in said.err

@@ -81,10 +81,10 @@ def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
 ) -> None:
     before = {job["id"] for job in server.jobs()}
     url, to = f"http://127.0.0.1:{server.port}", tmp_path / "out"
-    assert run(Order([inbox, TALK], server=url)) == 0
+    assert run(Order([inbox, TALK], where=Where(url))) == 0
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
     assert heads == ["# a.WAV", "# b.wav", "# c.wav", "# success.wav"]
-    order = Order([inbox], format="srt", output=to, server=url, resume=True)
+    order = Order([inbox], format="srt", output=to, where=Where(url), resume=True)
     assert run(order) == 0
     dates = {path.name: path.stat().st_mtime_ns for path in to.iterdir()}
     assert set(dates) == {"a.srt", "b.srt", "c.srt"}

@@ -11,7 +11,7 @@ from speaker_stores import SECRET, InDatabase, InFile, closing, heard
 
 from sidecar import errors
 from sidecar.auth.identity import EVERYBODY, Identity, Proof
-from sidecar.cli import talk
+from sidecar.cli import run
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_engine import LiveOptions
@@ -228,7 +228,7 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
             return [*await people.all(EVERYBODY), *await people.all(OTHER)]
 
     def refused(why: str) -> None:
-        assert talk(carry) == EXIT_CODES[errors.SettingsInvalid.code]
+        assert run(carry) == EXIT_CODES[errors.SettingsInvalid.code]
         assert why in capsys.readouterr().err
 
     refused("No database is named")
@@ -241,7 +241,7 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
     monkeypatch.setattr(speaker_store, "ANOTHER_S", 0.1)
     refused("Stop the other service that has it")
     asyncio.run(people.close())
-    assert talk(carry) == 0
+    assert run(carry) == 0
     assert asyncio.run(in_it()) == everybody
     assert "carried over: 2; there already: 0" in capsys.readouterr().err
 
@@ -250,6 +250,6 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
             await people.change(OTHER, everybody[1].id, "Benjamin")
 
     asyncio.run(rename())
-    assert talk(carry) == 0
+    assert run(carry) == 0
     assert [one.name for one in asyncio.run(in_it())] == ["Anna", "Benjamin"]
     assert "carried over: 0; there already: 2" in capsys.readouterr().err
