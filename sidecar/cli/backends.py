@@ -1,4 +1,4 @@
-"""Backends of commands: remote service, in-process engine, child service."""
+"""Backends of commands: remote service, in-process service, child service."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sidecar import errors
+from sidecar.auth.identity import EVERYBODY
 from sidecar.cli.audio_input import Opens, key_of, open_file
 from sidecar.cli.output import keep_quiet, say
+from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import Encoding, LiveOptions
-from sidecar.live.sessions.event_log import Numbered
-from sidecar.live.sessions.session import Session
-from sidecar.transcripts.transcript import Transcript
+from sidecar.interfaces.request_options import parse_precision
+from sidecar.server.port_owner import address
 from sidecar.version import own_command
 
 if TYPE_CHECKING:
-    from vibevoice_asr_client import AsyncClient, AsyncLive, Trust
+    from vibevoice_asr_client import AsyncClient, Trust
     from vibevoice_asr_client.models import Progress as Said
+
+    from sidecar.live.sessions.event_log import Numbered
+    from sidecar.live.sessions.session import Session
+    from sidecar.service.facade import Service
+    from sidecar.transcripts.transcript import Transcript
 
 
 Told = Callable[[str, float, float | None], None]
 """Told how far a recording is: the stage, how much of it is done, and of how much."""
-Transcribe = Callable[[Path, Told], Awaitable[Transcript]]
+Transcribe = Callable[[Path, Told], Awaitable["Transcript"]]
 """A recording's transcript, or a `SidecarError`; left early, its job ends, or waits to be found."""
 SENDINGS = 3
 """How often one recording is sent to a service that forgets its job, as one does that is started
@@ -44,30 +51,93 @@ class Where:
     trust: Trust | None = None
     leave: bool = False
 
+    def or_ours(self) -> Where:
+        """Return this one, or the one that the settings tell of if no service is named.
+
+        Raises:
+            errors.SettingsInvalid: they are not possible, or leave the port open.
+        """
+        from sidecar.cli.remote_service import of_settings
+
+        if self.server is not None:
+            return self
+        settings = load_settings()
+        if not settings.port:
+            raise errors.SettingsInvalid(
+                "The settings take any free port, so it is not known where the service is.",
+                hint="Give its address with --server.",
+            )
+        server = address(settings.host, settings.port, encrypted=settings.encrypted)
+        own = of_settings(settings)
+        given = self.trust is not None and self.trust.given
+        return replace(self, server=server, trust=self.trust if given else own)
+
+    def with_token(self) -> Where:
+        """Return it with the token that is known here, if none is given."""
+        from sidecar.auth.startup_token import for_clients
+
+        return replace(self, token=self.token or for_clients(load_settings()))
+
+    def answering(self, ready: Mapping[str, Any]) -> Where:
+        """Return the service that has said this ready line."""
+        from vibevoice_asr_client import Trust
+
+        pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
+        return replace(self, server=ready["url"], token=ready.get("token"), trust=pinned)
+
+
+@asynccontextmanager
+async def client_of(where: Where) -> AsyncGenerator[AsyncClient, None]:
+    """Give a client of the service of ``where``, else of that of the settings.
+
+    Raises:
+        errors.SidecarError: in the body too, whatever the client raises there.
+    """
+    from sidecar.cli.remote_service import service_at
+
+    where = where.or_ours().with_token()
+    async with service_at(where.server or "", where.token, where.trust) as client:
+        yield client
+
+
+@asynccontextmanager
+async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
+    """Give a service inside this process, which is not opened yet and is closed at the end.
+
+    Raises:
+        errors.SidecarError: the settings are not possible, or its engine is not.
+    """
+    from sidecar.server.app import create_service
+
+    settings = load_settings(**given)
+    # An error is said in one line of ours. Who wants the log asks for it.
+    keep_quiet(settings)
+    service = create_service(settings)
+    try:
+        yield service
+    finally:
+        await service.close()
+
 
 def backend(
     where: Where, options: Mapping[str, str], opens: Opens = open_file
 ) -> AbstractAsyncContextManager[Transcribe]:
-    """By the service of ``where``, or without one.
+    """Give what transcribes: the service of ``where``, or one of this process without one.
 
     Raises:
         errors.SidecarError: it does not answer, or cannot be.
     """
-    if where.server is not None:
-        return _recordings_with_server(where, where.server, options, opens)
-    return _recordings_without_server(options, opens)
+    there = _recordings_with_server if where.server is not None else _recordings_without_server
+    return there(where, options, opens)
 
 
 @asynccontextmanager
 async def _recordings_with_server(
-    where: Where, url: str, options: Mapping[str, str], opens: Opens
+    where: Where, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.auth.startup_token import for_clients
-    from sidecar.cli.remote_service import in_our_words, service_at
-    from sidecar.config.settings import load_settings
+    from sidecar.cli.remote_service import in_our_words
 
-    token = where.token or for_clients(load_settings())
-    async with service_at(url, token, where.trust) as client:
+    async with client_of(where) as client:
         await client.health()  # nobody there is one line, not one per file
 
         async def transcribe(path: Path, told: Told) -> Transcript:
@@ -122,36 +192,25 @@ async def _once(
 
 @asynccontextmanager
 async def _recordings_without_server(
-    options: Mapping[str, str], opens: Opens
+    where: Where, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.auth.identity import EVERYBODY
-    from sidecar.config.settings import load_settings
-    from sidecar.interfaces.request_options import parse_precision
-    from sidecar.server.app import create_service
-
     # The engine is loaded for this command alone, so at the precision that it asks for.
     precision = options.get("precision")
     wanted = {"precision": parse_precision(precision)} if precision else {}
-    settings = load_settings(**wanted)
-    # An error is said in one line of ours. Who wants the log asks for it.
-    keep_quiet(settings)
-    service = create_service(settings)
-    meant = service.options(dict(options))
+    async with own_service(**wanted) as service:
+        meant = service.options(dict(options))
 
-    async def transcribe(path: Path, told: Told) -> Transcript:
-        job = await service.submissions.submit(EVERYBODY, opens(path), meant, kept=False)
-        try:
-            async for record in job.changes():
-                told("running", record.progress.audio_s_done, record.progress.audio_s_total)
-            return service.noted(await job.result(), meant)
-        finally:
-            service.owned.hang_up(EVERYBODY, job.record)  # one that has ended stays as it is
+        async def transcribe(path: Path, told: Told) -> Transcript:
+            job = await service.submissions.submit(EVERYBODY, opens(path), meant, kept=False)
+            try:
+                async for record in job.changes():
+                    told("running", record.progress.audio_s_done, record.progress.audio_s_total)
+                return service.noted(await job.result(), meant)
+            finally:
+                service.owned.hang_up(EVERYBODY, job.record)  # one that has ended stays as it is
 
-    await service.open()
-    try:
+        await service.open()
         yield transcribe
-    finally:
-        await service.close()
 
 
 class Ear(Protocol):
@@ -187,68 +246,22 @@ def ear(
     Raises:
         errors.SidecarError: it does not answer, or does not hear live.
     """
-    if where.server is not None:
-        return _live_with_server(where, where.server, rate, options, encoding)
-    return _live_without_server(rate, options, encoding)
-
-
-class _Far:
-    def __init__(self, live: AsyncLive) -> None:
-        self._live = live
-
-    async def send(self, sound: bytes) -> None:
-        from sidecar.cli.remote_service import in_our_words
-
-        with in_our_words():
-            await self._live.send(sound)
-
-    async def finish(self) -> None:
-        from sidecar.cli.remote_service import in_our_words
-
-        with in_our_words():
-            await self._live.finish()
-
-    async def commit(self) -> None:
-        from sidecar.cli.remote_service import in_our_words
-
-        with in_our_words():
-            await self._live.commit()
-
-    async def cancel(self) -> None:
-        from sidecar.cli.remote_service import in_our_words
-
-        with in_our_words():
-            await self._live.cancel()
-
-    async def change(self, options: Mapping[str, Any]) -> None:
-        from sidecar.cli.remote_service import in_our_words
-
-        with in_our_words():
-            await self._live.change(**options)
-
-    async def events(self) -> AsyncIterator[Numbered]:
-        from sidecar.cli.remote_service import in_our_words, live_event_of
-
-        with in_our_words():
-            async for said in self._live:
-                yield Numbered(said.number, live_event_of(said))
+    there = _live_with_server if where.server is not None else _live_without_server
+    return there(where, rate, options, encoding)
 
 
 @asynccontextmanager
 async def _live_with_server(
-    where: Where, url: str, rate: int, options: Mapping[str, Any], encoding: Encoding
+    where: Where, rate: int, options: Mapping[str, Any], encoding: Encoding
 ) -> AsyncGenerator[Ear, None]:
-    from sidecar.auth.startup_token import for_clients
-    from sidecar.cli.remote_service import service_at
-    from sidecar.config.settings import load_settings
+    from sidecar.cli.remote_service import RemoteEar
 
-    token = where.token or for_clients(load_settings())
-    async with service_at(url, token, where.trust) as client:
+    async with client_of(where) as client:
         await client.health()  # nobody there is said now, not after all attempts
         async with client.live(rate=rate, encoding=encoding.value, **options) as live:
             if live.captured:
                 say("this service writes what is said to files, for debugging.")
-            yield _Far(live)
+            yield RemoteEar(live)
 
 
 def live_options(given: Mapping[str, Any]) -> LiveOptions:
@@ -281,26 +294,17 @@ class _Near:
 
 @asynccontextmanager
 async def _live_without_server(
-    rate: int, options: Mapping[str, Any], encoding: Encoding
+    where: Where, rate: int, options: Mapping[str, Any], encoding: Encoding
 ) -> AsyncGenerator[Ear, None]:
-    from sidecar.auth.identity import EVERYBODY
-    from sidecar.config.settings import load_settings
-    from sidecar.server.app import create_service
-
     # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
     # be looked into.
-    settings = load_settings(live_grace=0.0, capture=False)
-    keep_quiet(settings)
-    service = create_service(settings)
-    await service.open()
-    try:
+    async with own_service(live_grace=0.0, capture=False) as service:
+        await service.open()
         session = service.live.open(EVERYBODY, live_options(options))
         try:
             yield _Near(session, rate, encoding)
         finally:
             service.live.end(session)
-    finally:
-        await service.close()
 
 
 @contextmanager
@@ -328,12 +332,13 @@ def started(
         service.wait()
 
 
-def where_of(ready: Mapping[str, Any]) -> Where:
-    """Return where the service of a ready line is."""
-    from vibevoice_asr_client import Trust
-
-    pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
-    return Where(ready["url"], ready.get("token"), pinned)
+@contextmanager
+def started_for(where: Where, given: Mapping[str, Any]) -> Generator[Where | None, None, None]:
+    """Start a service as `started` does; give where it is, None if it could not start."""
+    with started(given) as (service, ready):
+        if ready is None:
+            service.wait()
+        yield where.answering(ready) if ready else None
 
 
 def _apart() -> dict[str, Any]:

@@ -11,10 +11,9 @@ from typing import Annotated
 
 import typer
 
-from sidecar import errors
 from sidecar.cli.audio_input import spread, write
-from sidecar.cli.backends import Where, started, where_of
-from sidecar.cli.common_options import addressed
+from sidecar.cli.backends import Where, started_for
+from sidecar.cli.common_options import command
 from sidecar.cli.demo import sample
 from sidecar.cli.load_run import Row, Work, broken, logs, results, summed_up, sweep
 from sidecar.cli.load_statistics import FORMATS, WHAT, bound_of, format_of
@@ -31,7 +30,7 @@ from sidecar.cli.load_target import (
     recordings_of,
     starts,
 )
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, say
+from sidecar.cli.output import PROGRAM, say
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -229,36 +228,38 @@ def build() -> typer.Typer:
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
     figures = "\n".join(f"* {name}: {what}" for name, what in WHAT.items())
     app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(
-        addressed(LiveOrder, _SERVER, run)
+        command(run_live, _SERVER)
     )
-    app.command("files", help=FILES_HELP)(addressed(FilesOrder, _SERVER, run))
+    app.command("files", help=FILES_HELP)(command(run_files, _SERVER))
     return app
 
 
-def run(order: Order) -> int:
-    """Measure, print, and judge; the exit code. Every failure is one line on stderr."""
+def run_live(order: LiveOrder) -> int:
+    """Measure live sessions; the exit code."""
+    return _run(order)
+
+
+def run_files(order: FilesOrder) -> int:
+    """Measure recordings; the exit code."""
+    return _run(order)
+
+
+def _run(order: Order) -> int:
+    """Measure, print, and judge; the exit code."""
     how, counts = order.how, _counts(order.sessions)
     if how.start and order.where.server is not None:
         raise typer.BadParameter("--start goes without --server.")
-    try:
-        bounds = [bound_of(one, compared=how.against is not None) for one in how.fail_if or ()]
-        work = order.work()
-        format = format_of(how.format, None)
-        log_format = format_of(how.log_format, how.log)
-        with _service(order, counts) as where:
-            if where is None:
-                return BROKEN
-            found = asyncio.run(_measure(order, where, work, counts))
-        print(results(found, format), end="")
-        if how.log is not None:
-            _log(how.log, logs(found, how.most_logs, log_format))
-    except errors.SidecarError as error:
-        return complain(error)
-    except OSError as error:
-        say(f"{error.filename or how.log}: cannot be written: {error.strerror}.")
-        return BROKEN
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
+    bounds = [bound_of(one, compared=how.against is not None) for one in how.fail_if or ()]
+    work = order.work()
+    format = format_of(how.format, None)
+    log_format = format_of(how.log_format, how.log)
+    with _service(order, counts) as where:
+        if where is None:
+            return BROKEN
+        found = asyncio.run(_measure(order, where, work, counts))
+    print(results(found, format), end="")
+    if how.log is not None:
+        _log(how.log, logs(found, how.most_logs, log_format))
     said = broken(found, bounds)
     if not any(row.figures["held"] for rows in found for row in rows[:1]):
         said.append("no session went well.")
@@ -292,27 +293,17 @@ def _service(order: Order, counts: list[int]) -> Generator[Where | None, None, N
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
         if LiveWire.GRPC in (order.wire, order.how.against):
             given["grpc_port"] = 0
-        with started(given) as (service, ready):
-            if ready is None:
-                service.wait()
-            yield where_of(ready) if ready is not None else None
-        return
-    if where.server is None:
-        from sidecar.cli.status import configured_service
-
-        server, own = configured_service()
-        trust = where.trust if where.trust is not None and where.trust.given else own
-        where = replace(where, server=server, trust=trust)
-    yield where
+        with started_for(where, given) as started:
+            yield started
+    else:
+        yield where.or_ours()
 
 
 async def _measure(order: Order, where: Where, work: Work, counts: list[int]) -> list[list[Row]]:
-    from sidecar.auth.startup_token import for_clients
     from sidecar.cli.remote_service import warn_of
-    from sidecar.config.settings import load_settings
 
     warn_of(where.trust)
-    where = replace(where, token=where.token or for_clients(load_settings()))
+    where = where.with_token()
     how = order.how
 
     def begin(count: int) -> list[float]:

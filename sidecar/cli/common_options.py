@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -13,7 +17,8 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sidecar.cli.output import complain
+from sidecar import errors
+from sidecar.cli.output import INTERRUPTED, complain, say
 from sidecar.config.settings import ENV_PREFIX, Group, Settings, parse_duration
 
 NO_FLAG = "not a flag"
@@ -67,15 +72,14 @@ def described(group: type[Group]) -> list[Flag]:
     return [_flag(name, field) for name, field in group.model_fields.items()]
 
 
-def serve_with(run: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     """A function for typer that has an option for every setting and calls ``run`` with the given.
 
     Values stay text: the settings parse them, as they parse the environment.
     """
-    import typer
 
-    def serve(**given: Any) -> None:
-        run({name: value for name, value in given.items() if value is not None})
+    def serve(**given: Any) -> int:
+        return run({name: value for name, value in given.items() if value is not None})
 
     parameters = [
         inspect.Parameter(
@@ -177,91 +181,100 @@ WordsOption = Annotated[
     bool | None,
     typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
 ]
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 ELSE_OURS = f"{SERVER_HELP} Without it: where the settings say."
-_OPTIONS = {
-    "token": Annotated[
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """Options of commands that ask a service."""
+
+    server: str | None = None
+    token: Annotated[
         str | None,
         typer.Option(
             metavar="TOKEN",
             help="What the service wants to see. Others may read command lines: VIBEVOICE_TOKEN or "
             "VIBEVOICE_TOKEN_FILE keep it to yourself.",
         ),
-    ],
-    "ca_cert": Annotated[
+    ] = None
+    ca_cert: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Certificate of the service, or of its signer."),
-    ],
-    "fingerprint": Annotated[
+    ] = None
+    fingerprint: Annotated[
         str | None, typer.Option(metavar="SHA256", help="Fingerprint of the service's certificate.")
-    ],
-    "insecure": Annotated[
+    ] = None
+    insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Believe any certificate, of anybody in between too."),
-    ],
-}
+    ] = False
+
+    def where(self) -> Any:
+        """Return the service that is meant, a `backends.Where`."""
+        from sidecar.cli.backends import Where
+        from sidecar.cli.remote_service import of_flags
+
+        trust = of_flags(self.ca_cert, self.fingerprint, self.insecure)
+        return Where(self.server, self.token, trust)
 
 
-def addressed(
-    command: Callable[..., Any],
-    help: str = SERVER_HELP,
-    run: Callable[[Any], int] | None = None,
-) -> Callable[..., None]:
-    """Return a command for typer that has these options in place of its keyword ``where``.
-
-    A keyword whose type is a dataclass has the dataclass's fields as options in the same way.
-    ``help`` is that of --server. ``run`` takes what ``command`` returns, such as an order, and
-    returns the exit code.
+def command(
+    function: Callable[..., Any], server_help: str = SERVER_HELP, about: str = ""
+) -> Callable[..., int]:
+    """Return a command for typer: ``function``, which may be a coroutine function and may give an
+    exit code. The fields of an argument that is a dataclass become options, of any depth; those of
+    ``where`` say which service, ``server_help`` being the help of --server. Every failure is one
+    line on stderr, about the option ``about``.
     """
-    server = Annotated[str | None, typer.Option(metavar="URL", help=help)]
-    where = [
-        inspect.Parameter(
-            name, _KEYWORD, default=False if name == "insecure" else None, annotation=annotation
-        )
-        for name, annotation in {"server": server, **_OPTIONS}.items()
-    ]
-    makers: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
-    parameters: list[inspect.Parameter] = []
-    for parameter in _parameters(command):
-        if parameter.name == "where":
-            makers["where"] = _where, where
-        elif isinstance(kind := parameter.annotation, type) and is_dataclass(kind):
-            makers[parameter.name] = kind, _parameters(kind)
-        else:
-            parameters.append(parameter)
-            continue
-        parameters += makers[parameter.name][1]
+    options = {one.name: one for one in _options(function)}
+    if "server" in options:
+        server = Annotated[str | None, typer.Option(metavar="URL", help=server_help)]
+        options["server"] = options["server"].replace(annotation=server)
 
-    def called(**given: Any) -> None:
-        for name, (make, options) in makers.items():
-            given[name] = make(**{one.name: given.pop(one.name) for one in options})
-        made = command(**given)
-        if run is not None:
-            raise typer.Exit(run(made))
+    def run(**given: Any) -> int:
+        subject, output = "", given.get("output", given.get("log"))
+        try:
+            work = _prepared(function, given)
+            subject = str(given.get(about) or "")
+            code = work()
+            return (asyncio.run(code) if inspect.iscoroutine(code) else code) or 0
+        except errors.SidecarError as error:
+            return complain(error, about=subject)
+        except BrokenPipeError:
+            # The reader has gone; what is left to flush must not find it gone once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            if not {"output", "log"} & given.keys():
+                raise
+            say(f"{error.filename or output}: cannot be written: {error.strerror}.")
+            return 1
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return INTERRUPTED
 
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {each.name: each.annotation for each in parameters}
-    return called
-
-
-def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
-    own = inspect.signature(command, eval_str=True, locals={"Where": object})
-    return [one.replace(kind=_KEYWORD) for one in own.parameters.values()]
+    run.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: one.annotation for name, one in options.items()}
+    return run
 
 
-def _where(
-    server: str | None,
-    token: str | None,
-    ca_cert: Path | None,
-    fingerprint: str | None,
-    insecure: bool,
-) -> Any:
-    from sidecar import errors
-    from sidecar.cli.backends import Where
-    from sidecar.cli.remote_service import of_flags
+def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+    own = inspect.signature(function, eval_str=True, locals={"Where": ServiceOptions})
+    return own.parameters.values()
 
-    try:
-        return Where(server, token, of_flags(ca_cert, fingerprint, insecure))
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
+
+def _options(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """The parameters of a function or dataclass, for one that is a dataclass its own."""
+    for one in _parameters(function):
+        nested = is_dataclass(one.annotation)
+        yield from _options(one.annotation) if nested else [one.replace(kind=one.KEYWORD_ONLY)]
+
+
+def _prepared(function: Callable[..., Any], given: Mapping[str, Any]) -> Callable[[], Any]:
+    """The function or dataclass with those of ``given`` that are its own."""
+    values = {}
+    for one in _parameters(function):
+        nested = is_dataclass(one.annotation)
+        made = _prepared(one.annotation, given)() if nested else given[one.name]
+        values[one.name] = made.where() if isinstance(made, ServiceOptions) else made
+    return partial(function, **values)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.output import PROGRAM, complain, say
+from sidecar.cli.common_options import command
+from sidecar.cli.output import PROGRAM, say
 
 if TYPE_CHECKING:
     from sidecar.config.grpc_yaml_config import Meant
@@ -28,18 +29,14 @@ Examples:
 
 
 def build() -> typer.Typer:
-    """The word `config` and the words after it."""
+    """Return the word `config` and the words after it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    app.callback()(_config)
-    app.command("convert", help="Write the TOML file that says the same.")(_convert)
+    app.callback()(lambda: None)  # makes `convert` a word of its own, though it is alone
+    app.command("convert", help="Write the TOML file that says the same.")(command(convert))
     return app
 
 
-def _config() -> None:
-    """Makes `convert` a word of its own, though it is alone."""
-
-
-def _convert(
+def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The server's file (YAML).")],
     model: Annotated[
         Path | None, typer.Argument(metavar="MODEL", help="The one of its model (YAML).")
@@ -48,27 +45,20 @@ def _convert(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
     ] = None,
-) -> None:
-    raise typer.Exit(convert(file, model, output))
-
-
-def convert(file: Path, model: Path | None, output: Path | None) -> int:
-    """Do it; the exit code."""
+) -> int:
+    """Write the TOML file that says the same, and say what it leaves out; the exit code."""
     from sidecar import files
     from sidecar.config import grpc_yaml_config
     from sidecar.config.settings import load_settings
 
     paths = [file] if model is None else [file, model]
-    try:
-        meant = grpc_yaml_config.read(paths)
-        load_settings(**meant.settings)  # what cannot be is said now
-        written = _text(meant, [path.name for path in paths])
-        if output is None:
-            print(written, end="")
-        else:
-            files.write(output, written.encode(), files.PUBLIC)
-    except errors.SidecarError as error:
-        return complain(error)
+    meant = grpc_yaml_config.read(paths)
+    load_settings(**meant.settings)  # what cannot be is said now
+    written = _text(meant, [path.name for path in paths])
+    if output is None:
+        print(written, end="")
+    else:
+        files.write(output, written.encode(), files.PUBLIC)
     for key in meant.unheeded:
         say(f"nothing here corresponds to {key}")
     return 0

@@ -4,40 +4,47 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from sidecar import errors
 from sidecar.cli import transcribe
-from sidecar.cli.backends import started, where_of
-from sidecar.cli.output import INTERRUPTED, complain, say
+from sidecar.cli.backends import Where, started
+from sidecar.cli.output import PROGRAM, say
 from sidecar.config.settings import load_settings
 
+HELP = f"""
+Start the service, transcribe a recording through it (one that came along, or yours), keep serving.
+
+Example: `{PROGRAM} demo meeting.m4a`
+"""
 SAMPLE = "assets/endgame_nagg_nell.wav"
 """Two people, 28 seconds, inside the embedded engine's wheel."""
 
 
-def run(audio: Path | None, given: dict[str, Any]) -> int:
+def demo(
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A recording; a sample without it.")
+    ] = None,
+    port: Annotated[str | None, typer.Option(metavar="integer", help="Port to serve on.")] = None,
+) -> int:
     """Serve until Ctrl-C, after one transcription; the exit code."""
-    try:
-        load_settings(**given)
-        audio = audio or sample()
-    except errors.SidecarError as error:
-        return complain(error)
-    try:
-        with started(given) as (service, ready):
-            if ready is None:  # it has said why
-                return service.wait()
-            url = ready["url"]
-            say(f"The service runs at {url}. Sending it {audio.name}:")
-            code = transcribe.run(transcribe.Order([audio], where=where_of(ready)))
-            if code or ready.get("reused"):
-                return code
-            curl = f"curl -F audio=@recording.m4a {url}/transcribe"
-            say(f"Still serving. Open {url} in a browser, or: {curl}")
-            say("Ctrl-C stops it.")
+    given = {"port": port} if port else {}
+    load_settings(**given)
+    audio = audio or sample()
+    with started(given) as (service, ready):
+        if ready is None:  # it has said why
             return service.wait()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        there = Where().answering(ready)
+        say(f"The service runs at {there.server}. Sending it {audio.name}:")
+        code = transcribe.run(transcribe.Order([audio], where=there))
+        if code or ready.get("reused"):
+            return code
+        curl = f"curl -F audio=@recording.m4a {there.server}/transcribe"
+        say(f"Still serving. Open {there.server} in a browser, or: {curl}")
+        say("Ctrl-C stops it.")
+        return service.wait()
 
 
 def sample() -> Path:

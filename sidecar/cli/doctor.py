@@ -12,9 +12,12 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sidecar import __version__, errors
-from sidecar.cli.output import INTERRUPTED, PROGRAM, say
+from sidecar.cli.output import PROGRAM, say
 from sidecar.config.settings import Settings, config_file, load_settings
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, few
 from sidecar.observability.logs import CrashNotes, data_folder
@@ -28,15 +31,32 @@ LIGHT_ENGINES = frozenset({"moonshine"})
 READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
 
 
-def run(report: bool = False, file: Path | None = None) -> int:
+HELP = f"""
+Say what is here, what is missing, and the one thing to do next.
+
+With --report it goes into a file for a bug report, with the end of the log and notes of crashes:
+no audio, no transcript.
+
+Examples:
+
+* `{PROGRAM} doctor`
+* `{PROGRAM} doctor --report`
+"""
+
+
+def doctor(
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a file for a bug report instead.")
+    ] = False,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the report goes.")
+    ] = None,
+) -> int:
     """Look at everything and print it; the exit code is 1 when something keeps it from working.
 
     With ``report`` it goes into a file for a bug report, together with logs and notes of crashes.
     """
-    try:
-        found = list(examine())
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    found = list(examine())
     if report:
         words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in found]
         return write(file, "\n".join(words) + "\n", _settings()[0])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sidecar import errors
-from sidecar.cli.output import PROGRAM, complain, say
+from sidecar.cli.common_options import command
+from sidecar.cli.output import PROGRAM, say
 
 if TYPE_CHECKING:
     from sidecar.storage.job_backup import Backup
@@ -32,10 +32,12 @@ FolderOption = Annotated[
 
 
 def build() -> typer.Typer:
-    """The word `jobs` and the words after it."""
+    """Return the word `jobs` and the words after it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    app.command("backup", help="Write jobs and recordings into a new file, 0600.")(_backup)
-    app.command("restore", help="Put them into a folder in which there are none.")(_restore)
+    app.command("backup", help="Write jobs and recordings into a new file, 0600.")(command(_backup))
+    app.command("restore", help="Put them into a folder in which there are none.")(
+        command(_restore)
+    )
     return app
 
 
@@ -45,7 +47,7 @@ def _backup(
 ) -> None:
     from sidecar.storage.job_backup import back_up
 
-    _done("backed up", lambda: back_up(_folder(jobs_dir), file))
+    _say("backed up", back_up(_folder(jobs_dir), file))
 
 
 def _restore(
@@ -54,7 +56,7 @@ def _restore(
 ) -> None:
     from sidecar.storage.job_backup import restore
 
-    _done("restored", lambda: restore(file, _folder(jobs_dir)))
+    _say("restored", restore(file, _folder(jobs_dir)))
 
 
 def _folder(named: Path | None) -> Path:
@@ -71,10 +73,6 @@ def _folder(named: Path | None) -> Path:
     return named or jobs_folder(settings)
 
 
-def _done(what: str, act: Callable[[], Backup]) -> None:
-    try:
-        found = act()
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
+def _say(what: str, found: Backup) -> None:
     size = f"{found.size / 1e6:.1f} MB"
     say(f"{what}: {found.jobs} jobs, {found.recordings} recordings, {size}")

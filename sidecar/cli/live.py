@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +16,7 @@ from sidecar import errors
 from sidecar.cli.audio_input import Microphone, devices, look_at, loudness, of_file, of_pipe, write
 from sidecar.cli.backends import Ear, Where, ear
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, interrupts, print_text, say
+from sidecar.cli.output import INTERRUPTED, PROGRAM, interrupts, print_text, say
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, Heard, Noticed, Partial, Summary
 from sidecar.live.sessions.event_log import Numbered
@@ -112,16 +111,12 @@ class Order:
     @property
     def options(self) -> dict[str, Any]:
         """The fields of `LiveOptions` that it gives."""
-        words = (
-            True
-            if self.words is None and self.format in transcript_formats.SUBTITLES
-            else self.words
-        )
+        unasked = True if self.format in transcript_formats.SUBTITLES else None
         given = {
             "language": self.language,
             "diarize": self.diarize,
             "partials": self.partials,
-            "words": words,
+            "words": unasked if self.words is None else self.words,
             "prompt": self.prompt,
             "keep": self.keep or None,
         }
@@ -134,8 +129,8 @@ METER = 10
 """Characters of the level meter."""
 
 
-class Show(Protocol):
-    """Somewhere to look."""
+class Show:
+    """Somewhere to look; here nothing is shown."""
 
     def event(self, numbered: Numbered) -> None:
         """Something was said."""
@@ -173,7 +168,7 @@ def captions(fmt: str, write: Callable[[str], None], *, shown: bool) -> Iterator
         yield _Screen(live, None if as_text and shown else lines)
 
 
-class _Lines:
+class _Lines(Show):
     """For programs: whole lines, each when it stands."""
 
     def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
@@ -188,11 +183,8 @@ class _Lines:
         elif self._fmt == "text" and isinstance(event, Final):
             self._write(line_of(event.segment, event.name))
 
-    def level(self, loud: float) -> None:
-        pass
 
-
-class _Screen:
+class _Screen(Show):
     """For people: lines that stay, below them how loud it is and what seems to be said."""
 
     def __init__(self, live: Live, lines: _Lines | None) -> None:
@@ -231,44 +223,23 @@ class _Screen:
         self._live.update(Text.assemble(meter, " ", (seen, "dim")), refresh=True)
 
 
-def list_devices() -> int:
-    """Print the microphones; the exit code."""
-    try:
-        found = devices()
-    except errors.SidecarError as error:
-        return complain(error)
-    print("\n".join(found) or "There is no microphone.")
-    return 0
-
-
 def run(order: Order) -> int:
-    """Do it; the exit code. Every failure is one line on stderr."""
+    """Do it; the exit code."""
     if order.devices:
-        return list_devices()
+        print("\n".join(devices()) or "There is no microphone.")
+        return 0
     if order.source is not None and order.device is not None:
         raise typer.BadParameter("--device goes without FILE.")
-    try:
-        if order.format not in FORMATS:
-            raise errors.FieldInvalid(
-                f"There is no format '{order.format}'.", hint=f"Use one of: {', '.join(FORMATS)}."
-            )
-        if order.keep and order.where.server is None:
-            raise errors.FieldInvalid(
-                "--keep needs a service that goes on: what this command starts ends with it.",
-                hint="Name one with --server.",
-            )
-        return asyncio.run(_run(order))
-    except errors.SidecarError as error:
-        return complain(error, about=order.source or "")
-    except BrokenPipeError:
-        # The reader has gone; what is left to flush must not find it gone once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        say(f"{error.filename or order.output}: cannot be written: {error.strerror}.")
-        return 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
+    if order.format not in FORMATS:
+        raise errors.FieldInvalid(
+            f"There is no format '{order.format}'.", hint=f"Use one of: {', '.join(FORMATS)}."
+        )
+    if order.keep and order.where.server is None:
+        raise errors.FieldInvalid(
+            "--keep needs a service that goes on: what this command starts ends with it.",
+            hint="Name one with --server.",
+        )
+    return asyncio.run(_run(order))
 
 
 async def _run(order: Order) -> int:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sidecar import errors
-from sidecar.cli.monitor_view import Camera, Picture, sections, table
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, say
-
-if TYPE_CHECKING:
-    from sidecar.cli.backends import Where
-
+from sidecar.cli.backends import Where
+from sidecar.cli.monitor_view import Camera, Picture, camera, sections, table
+from sidecar.cli.output import PROGRAM, say
+from sidecar.errors.access_errors import needed_for
 
 HELP = f"""
 Show how a running service is: sessions, queue, engines, memory planned and used, errors.
@@ -35,7 +31,7 @@ NOBODY = 1
 """Exit code where nothing answers."""
 
 
-def monitor(
+async def monitor(
     *,
     where: Where,
     metrics_url: Annotated[
@@ -46,71 +42,30 @@ def monitor(
         str | None, typer.Option(metavar="URL", help="Of the machine, instead of its /system.")
     ] = None,
     interval: Annotated[float, typer.Option(metavar="S", min=0.1, help="Between two looks.")] = 1.0,
-    timeout: Annotated[
-        float, typer.Option(metavar="S", min=0.1, help="How long an answer may take.")
+    timeout_s: Annotated[
+        float,
+        typer.Option("--timeout", metavar="S", min=0.1, help="How long an answer may take."),
     ] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Print it once, and end.")] = False,
     no_clear: Annotated[
         bool, typer.Option("--no-clear", help="Print it again and again instead of drawing it.")
     ] = False,
-) -> None:
-    """What was asked for, done."""
-    try:
-        code = asyncio.run(
-            _run(where, metrics_url, system_url, timeout, interval, once=once, plain=no_clear)
-        )
-    except errors.SidecarError as error:
-        code = complain(error)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        code = INTERRUPTED
-    raise typer.Exit(code)
-
-
-async def _run(
-    where: Where,
-    metrics_url: str | None,
-    system_url: str | None,
-    timeout_s: float,
-    interval_s: float,
-    *,
-    once: bool,
-    plain: bool,
 ) -> int:
-    from sidecar.cli.monitor_view import camera
-
-    async with camera(meant(where), metrics_url, system_url, timeout_s) as looking:
+    """What was asked for, done."""
+    where = where.with_token().or_ours()
+    async with camera(where, metrics_url, system_url, timeout_s) as looking:
         if once:
             if not await print_once(looking):
                 say("Nothing answers there.")
                 return NOBODY
-        elif plain:
-            await print_again(looking, interval_s)
+        elif no_clear:
+            await print_again(looking, interval)
         else:
-            await _draw(looking, interval_s)
+            with needed_for("The monitor's screen (--once does without)", "monitor"):
+                from sidecar.cli.monitor_screen import Monitor
+
+            await Monitor(looking, interval).run_async()
     return 0
-
-
-async def _draw(looking: Camera, interval_s: float) -> None:
-    from sidecar.errors.access_errors import needed_for
-
-    with needed_for("The monitor's screen (--once does without)", "monitor"):
-        from sidecar.cli.monitor_screen import Monitor
-
-    await Monitor(looking, interval_s).run_async()
-
-
-def meant(where: Where) -> Where:
-    """The service, with the token that is known here."""
-    from sidecar.auth.startup_token import for_clients
-    from sidecar.cli.status import configured_service
-    from sidecar.config.settings import load_settings
-
-    token = where.token or for_clients(load_settings())
-    if where.server is not None:
-        return replace(where, token=token)
-    server, own = configured_service()
-    trust = where.trust if where.trust is not None and where.trust.given else own
-    return replace(where, server=server, token=token, trust=trust)
 
 
 async def print_once(camera: Camera) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sidecar import errors
-from sidecar.cli.backends import Where
-from sidecar.cli.common_options import addressed
-from sidecar.cli.output import PROGRAM, complain, say, shown
+from sidecar.cli.audio_input import open_file
+from sidecar.cli.backends import Where, client_of
+from sidecar.cli.common_options import command
+from sidecar.cli.output import PROGRAM, say, shown
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
@@ -37,79 +36,58 @@ PersonArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The person's, or how it alone begins.")
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As it is shown.")]
-Ask = Callable[["AsyncClient"], Awaitable[None]]
 
 
 def build() -> typer.Typer:
-    """The word `people` and the words after it."""
+    """Return the word `people` and the words after it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    app.command("list", help="Everybody: id, recordings, seconds of voice, name.")(addressed(_list))
-    app.command("add", help="Make somebody known by a clip of one voice.")(addressed(_add))
-    app.command("rename", help="Give somebody another name.")(addressed(_rename))
-    app.command("delete", help="Forget somebody, for good.")(addressed(_delete))
-    app.command("export", help="All that is stored, as JSON.")(addressed(_export))
-    app.command("carry-over", help="Take people of a file into the database of the settings.")(
-        _carry_over
-    )
+    for word, function, help in (
+        ("list", _list, "Everybody: id, recordings, seconds of voice, name."),
+        ("add", _add, "Make somebody known by a clip of one voice."),
+        ("rename", _rename, "Give somebody another name."),
+        ("delete", _delete, "Forget somebody, for good."),
+        ("export", _export, "All that is stored, as JSON."),
+        ("carry-over", _carry_over, "Take people of a file into the database of the settings."),
+    ):
+        app.command(word, help=help)(command(function))
     return app
 
 
-def _list(*, where: Where) -> None:
-    async def ask(client: AsyncClient) -> None:
+async def _list(*, where: Where) -> None:
+    async with client_of(where) as client:
         for one in (await client.people())["people"]:
             print(_line(one))
 
-    _run(where, ask)
 
-
-def _add(
+async def _add(
     name: NameArgument,
     clip: Annotated[Path, typer.Argument(metavar="FILE", help="5 to 10 s of one person.")],
     *,
     where: Where,
 ) -> None:
-    async def ask(client: AsyncClient) -> None:
-        from sidecar.cli.audio_input import open_file
-
+    async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
 
-    _run(where, ask)
 
-
-def _rename(
-    person: PersonArgument,
-    name: NameArgument,
-    *,
-    where: Where,
-) -> None:
-    async def ask(client: AsyncClient) -> None:
+async def _rename(person: PersonArgument, name: NameArgument, *, where: Where) -> None:
+    async with client_of(where) as client:
         print(_line(await client.change_person(await _id_of(client, person), name)))
 
-    _run(where, ask)
 
-
-def _delete(
-    person: PersonArgument,
-    *,
-    where: Where,
-) -> None:
-    async def ask(client: AsyncClient) -> None:
+async def _delete(person: PersonArgument, *, where: Where) -> None:
+    async with client_of(where) as client:
         found = await _id_of(client, person)
         await client.delete_person(found)
         say(f"deleted: {found}")
 
-    _run(where, ask)
 
-
-def _export(*, where: Where) -> None:
-    async def ask(client: AsyncClient) -> None:
+async def _export(*, where: Where) -> None:
+    async with client_of(where) as client:
         print(json.dumps(await client.export_people(), ensure_ascii=False, indent=2))
 
-    _run(where, ask)
 
-
-def _carry_over(
+async def _carry_over(
     people_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the file, instead of the settings'."),
@@ -121,18 +99,15 @@ def _carry_over(
     from sidecar.storage.postgres_speaker_store import SharedPeople, carry_over
     from sidecar.storage.speaker_store import people_folder
 
-    try:
-        settings = load_settings()
-        address, secret = journal_address(settings), journal_key(settings)
-        if address is None:
-            raise errors.SettingsInvalid(
-                "No database is named for people to come into.",
-                hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
-            )
-        folder = people_dir or people_folder(settings)
-        came, there = asyncio.run(carry_over(folder, secret, SharedPeople(address, secret)))
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
+    settings = load_settings()
+    address, secret = journal_address(settings), journal_key(settings)
+    if address is None:
+        raise errors.SettingsInvalid(
+            "No database is named for people to come into.",
+            hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
+        )
+    folder = people_dir or people_folder(settings)
+    came, there = await carry_over(folder, secret, SharedPeople(address, secret))
     say(f"carried over: {came}; there already: {there}. The file is still in {folder}.")
 
 
@@ -150,25 +125,3 @@ async def _id_of(client: AsyncClient, given: str) -> str:
 def _line(person: dict[str, Any]) -> str:
     seconds = sum(one["seconds"] for one in person["voices"])
     return f"{person['id']}  {len(person['voices']):>2}  {seconds:>6.1f} s  {shown(person['name'])}"
-
-
-def _run(where: Where, ask: Ask) -> None:
-    try:
-        asyncio.run(_asked(where, ask))
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
-
-
-async def _asked(where: Where, ask: Ask) -> None:
-    from sidecar.auth.startup_token import for_clients
-    from sidecar.cli.remote_service import service_at
-    from sidecar.cli.status import configured_service
-    from sidecar.config.settings import load_settings
-
-    server, trust = where.server, where.trust
-    if server is None:
-        server, own = configured_service()
-        trust = trust if trust is not None and trust.given else own
-    token = where.token or for_clients(load_settings())
-    async with service_at(server, token, trust) as client:
-        await ask(client)

@@ -1,4 +1,4 @@
-"""Command `pull`."""
+"""Command `pull`: checkpoints and voices."""
 
 from __future__ import annotations
 
@@ -9,48 +9,91 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from sidecar import engines, errors
-from sidecar.checkpoints import installed_checkpoints
-from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.installed_checkpoints import (
-    CTRANSLATE2,
-    TRANSFORMERS,
-    VOXTRAL,
-    Layout,
-    Pulled,
-    PulledVoice,
-)
-from sidecar.cli.output import INTERRUPTED, complain, say
+import typer
+
+from sidecar import errors
+from sidecar.cli.output import INTERRUPTED, PROGRAM, say
 from sidecar.config.settings import Settings, load_settings
-from sidecar.engines import engine_selection
-from sidecar.engines.engine_selection import VIBEVOICE, remedy
-from sidecar.tts import moonshine_tts
-from sidecar.tts.voice_selection import voices_folder
 
 if TYPE_CHECKING:
+    from sidecar.checkpoints.checkpoint import Checkpoint
     from sidecar.checkpoints.download_files import Meter
+    from sidecar.checkpoints.installed_checkpoints import Layout, PulledVoice
+
+HELP = f"""
+Download a checkpoint of VibeVoice-ASR (16.7 GB), or check the one that is here.
+
+What was interrupted goes on where it stopped, what is here is not fetched again, and every file is
+checked. The folder is printed, and its commit is said; a later pull stays at it unless --revision
+names another.
+
+Examples:
+
+* `{PROGRAM} pull`
+* `{PROGRAM} pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
+* `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
+
+`{PROGRAM} pull voice` brings one that speaks in conversations, to the folder of the setting
+voices_dir:
+
+* `{PROGRAM} pull voice`
+* `{PROGRAM} pull voice --language de`
+* `{PROGRAM} pull voice af_heart`
+* `{PROGRAM} pull voice --list --language en-gb`
+"""
+VOICE = "voice"
 
 
-_ENGINE_OF = {
-    CTRANSLATE2.weights: engine_selection.WHISPER,
-    VOXTRAL.weights: engine_selection.VOXTRAL,
-}
-"""Whose extra downloads a layout; VibeVoice's the others."""
-
-
-def run(name: str, revision: str | None, to: Path | None) -> int:
+def pull(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
+            "'voice', or OWNER/NAME; each with @REV.",
+        ),
+    ] = "vibevoice",
+    voice: Annotated[
+        str,
+        typer.Argument(metavar="VOICE", help="Of 'voice': which one; a good one if left out."),
+    ] = "",
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Branch, tag or commit; if left out, the commit that is here, else the newest.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option(metavar="TAG", help="Of 'voice': what it is to speak, such as 'en-us'.")
+    ] = "",
+    listed: Annotated[
+        bool, typer.Option("--list", help="Of 'voice': say which there are, and bring none.")
+    ] = False,
+) -> int:
     """Download it and print its folder; the exit code."""
+    from sidecar.checkpoints import installed_checkpoints
+
     try:
+        if name == VOICE:
+            _pull_voice(voice, language, to, listed=listed)
+            return 0
+        if voice or language or listed:
+            raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {VOICE}'.")
+        name, _, named = name.partition("@")
+        if named and revision:
+            raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
         repository, layout = installed_checkpoints.wanted(name)
-        checkpoint = fetch(repository, revision, to, layout)
-    except errors.SidecarError as error:
-        return complain(error)
+        print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
         say("Stopped. The same command goes on where it was.")
         return INTERRUPTED
-    print(checkpoint.folder)
     return 0
 
 
@@ -58,7 +101,7 @@ def fetch(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    layout: Layout = TRANSFORMERS,
+    layout: Layout | None = None,
 ) -> Checkpoint:
     """Download a checkpoint, with a bar where somebody looks on.
 
@@ -66,10 +109,18 @@ def fetch(
         errors.EngineUnavailable: what downloads is not installed.
         errors.SidecarError: see `checkpoints.download.pull`.
     """
+    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2, TRANSFORMERS, VOXTRAL
+    from sidecar.engines import engine_selection
+
+    layout = layout or TRANSFORMERS
     if find_spec("huggingface_hub") is None:
+        engine = {
+            CTRANSLATE2.weights: engine_selection.WHISPER,
+            VOXTRAL.weights: engine_selection.VOXTRAL,
+        }.get(layout.weights, engine_selection.VIBEVOICE)
         raise errors.EngineUnavailable(
             "To download, the package huggingface_hub is needed, which is not installed.",
-            hint=remedy(_ENGINE_OF.get(layout.weights, VIBEVOICE)),
+            hint=engine_selection.remedy(engine),
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -87,6 +138,10 @@ def provide(settings: Settings) -> None:
     Raises:
         errors.SidecarError: the download was wanted and failed.
     """
+    from sidecar import engines
+    from sidecar.checkpoints import installed_checkpoints
+    from sidecar.engines.engine_selection import VIBEVOICE
+
     lacking = any(engines.missing(spec) for spec in engines.ENGINES if spec.name == VIBEVOICE)
     if settings.model_path is not None or lacking:
         return
@@ -99,8 +154,7 @@ def provide(settings: Settings) -> None:
         )
         if settings.allow_download:
             say(f"Downloading {what} first, as --allow-download says.")
-            fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
-        elif _agrees(f"Download {what}? [y/N] "):
+        if settings.allow_download or _agrees(f"Download {what}? [y/N] "):
             fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
     except errors.BadCheckpoint:
         return
@@ -150,29 +204,27 @@ def shown() -> Iterator[Meter]:
         yield Shown()
 
 
-VOICE = "voice"
+def _pull_voice(name: str, language: str, to: Path | None, *, listed: bool) -> None:
+    """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices."""
+    from sidecar import engines
+    from sidecar.checkpoints.voice_download import pull
+    from sidecar.tts import moonshine_tts, moonshine_tts_library
+    from sidecar.tts.voice_selection import voices_folder
 
-
-def run_voice(name: str, language: str, to: Path | None, *, listed: bool) -> int:
-    """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices.
-
-    The exit code.
-    """
-    try:
-        settings = load_settings()
-        folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
-        if engines.missing(moonshine_tts.SPEC):
-            raise errors.EngineUnavailable("moonshine-voice, which speaks, is not installed.")
-        if listed:
-            _list(folder, language)
-        else:
-            print(_bring(name, language, folder, settings))
-    except errors.SidecarError as error:
-        return complain(error)
-    except KeyboardInterrupt:
-        say("Stopped. The same command goes on where it was.")
-        return INTERRUPTED
-    return 0
+    settings = load_settings()
+    folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
+    if engines.missing(moonshine_tts.SPEC):
+        raise errors.EngineUnavailable("moonshine-voice, which speaks, is not installed.")
+    if listed:
+        _list(folder, language)
+        return
+    voice = wanted(name, language)
+    with shown() as meter:
+        pulled = pull(folder, settings.voices_url or moonshine_tts_library.server(), voice, meter)
+    unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
+    checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
+    say(f"{voice.name} speaks {voice.language} ({checked}).")
+    print(folder)
 
 
 def wanted(name: str, language: str) -> PulledVoice:
@@ -182,6 +234,7 @@ def wanted(name: str, language: str) -> PulledVoice:
         errors.VoiceUnknown: there is none.
         errors.ModelLoadFailed: the library that knows does not load.
     """
+    from sidecar.checkpoints.installed_checkpoints import PulledVoice
     from sidecar.tts import moonshine_tts, moonshine_tts_library
 
     named = moonshine_tts.choose(moonshine_tts_library.catalogue(), name, language)
@@ -193,21 +246,9 @@ def wanted(name: str, language: str) -> PulledVoice:
     return PulledVoice(named.name, named.language, tuple(files))
 
 
-def _bring(name: str, language: str, folder: Path, settings: Settings) -> Path:
-    from sidecar.checkpoints.voice_download import pull
-    from sidecar.tts import moonshine_tts_library
-
-    voice = wanted(name, language)
-    with shown() as meter:
-        pulled = pull(folder, settings.voices_url or moonshine_tts_library.server(), voice, meter)
-    unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
-    checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
-    say(f"{voice.name} speaks {voice.language} ({checked}).")
-    return folder
-
-
 def _list(folder: Path, language: str) -> None:
     """Language and voice, a line each; those that are here are marked."""
+    from sidecar.checkpoints.installed_checkpoints import Pulled
     from sidecar.tts import moonshine_tts, moonshine_tts_library
 
     there = moonshine_tts_library.catalogue()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vibevoice_asr_client as client
 from vibevoice_asr_client import (
     AsyncClient,
+    AsyncLive,
     CertificateRefused,
     ClientError,
     InsecureWarning,
@@ -25,6 +26,7 @@ from vibevoice_asr_client.problems import wire_of
 from sidecar import errors
 from sidecar.cli.output import say
 from sidecar.interfaces import live_events
+from sidecar.live.sessions.event_log import Numbered
 from sidecar.transcripts.speaker_embeddings import SpeakerVoice
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
 
@@ -104,6 +106,44 @@ def in_our_words() -> Iterator[None]:
         raise errors.ServiceUnreachable(error.detail, hint=error.hint) from None
 
 
+class RemoteEar:
+    """A live session of a service (`backends.Ear`)."""
+
+    def __init__(self, live: AsyncLive) -> None:
+        self._live = live
+
+    async def send(self, sound: bytes) -> None:
+        """Send more sound."""
+        with in_our_words():
+            await self._live.send(sound)
+
+    async def finish(self) -> None:
+        """End the sound."""
+        with in_our_words():
+            await self._live.finish()
+
+    async def commit(self) -> None:
+        """End the turn."""
+        with in_our_words():
+            await self._live.commit()
+
+    async def cancel(self) -> None:
+        """Drop the turn."""
+        with in_our_words():
+            await self._live.cancel()
+
+    async def change(self, options: Mapping[str, Any]) -> None:
+        """Change options."""
+        with in_our_words():
+            await self._live.change(**options)
+
+    async def events(self) -> AsyncIterator[Numbered]:
+        """Give the events, to the summary."""
+        with in_our_words():
+            async for said in self._live:
+                yield Numbered(said.number, live_event_of(said))
+
+
 def transcript_of(said: models.Transcript) -> Transcript:
     """A transcript of the client's as the engine's, to be written in any format."""
     return Transcript(
@@ -142,15 +182,8 @@ def live_event_of(said: client.LiveEvent) -> live_events.LiveEvent:
             )
         case client.Final():
             segment = _segment(said.segment, diarized=said.diarized)
-            return live_events.Final(
-                said.turn,
-                said.piece,
-                segment,
-                said.language,
-                said.wait_s,
-                said.work_s,
-                said.segment.name,
-            )
+            rest = said.language, said.wait_s, said.work_s, said.segment.name
+            return live_events.Final(said.turn, said.piece, segment, *rest)
         case client.TurnEnded(_, turn, start, end, text):
             return live_events.TurnEnded(turn, start, end, text)
         case client.TurnDropped(_, turn, at):

@@ -6,11 +6,38 @@ import logging
 from typing import Any
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, complain
-from sidecar.config.settings import load_settings
+from sidecar.cli.output import INTERRUPTED, PROGRAM, complain
+from sidecar.config.settings import NODE, load_settings
 from sidecar.server.parent_process import announce, fatal_line
 from sidecar.server.service_process import serve
 
+HELP = f"""
+Serve over HTTP until told to stop.
+
+Flags win over the environment, the environment over the file, the file over the defaults. The
+file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
+VIBEVOICE_CONFIG or --config names.
+
+Examples:
+
+* `{PROGRAM} serve --port 9000 --keep-alive 1h`
+* `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
+* `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
+"""
+NODE_HELP = f"""
+Work on the jobs that services share, and take none in: claim what fits this machine when it is
+free, until told to stop.
+
+All that share have the same journal, the same key and the same folder for uploads. Of its port only
+/health, the probes and /metrics are left. Told to stop it claims no more; what runs has the time of
+shutdown_grace to end, then another goes on with it from what is settled.
+
+Examples:
+
+* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --jobs-dir /mnt/jobs`
+* `{PROGRAM} node --config node.toml --shutdown-grace 10m`
+* `{PROGRAM} serve --role front --config front.toml`: who takes in for nodes
+"""
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +58,11 @@ def run(given: dict[str, Any]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def run_node(given: dict[str, Any]) -> int:
+    """Serve as a node with the settings that were given as flags; the exit code."""
+    return run(given | {"role": NODE})
 
 
 def _fatal(error: errors.SidecarError) -> int:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar import errors
 from sidecar.cli.audio_input import Microphone, devices, look_at, of_file
-from sidecar.cli.backends import Where
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, interrupts, say
+from sidecar.cli.backends import Where, client_of, started_for
+from sidecar.cli.output import INTERRUPTED, PROGRAM, interrupts, say
 from sidecar.cli.talk_client import Party, connected
-from sidecar.cli.talk_screen import Loudspeaker, Player, Reader, shown
+from sidecar.cli.talk_screen import Loudspeaker, Player, shown
+from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LIVE_RATE
 
 if TYPE_CHECKING:
@@ -87,32 +84,28 @@ def talk(
     ] = None,
     *,
     where: Where,
-) -> None:
-    """What was asked for, done."""
-
+) -> int:
+    """What was asked for, done; the exit code."""
     if devices:
-        raise typer.Exit(list_devices())
+        return list_devices()
     if text and file is not None:
         raise typer.BadParameter("--text goes without --file.")
     if device is not None and (text or file is not None):
         raise typer.BadParameter("--device goes without --text and --file.")
     if llm is not None and where.server is not None:
         raise typer.BadParameter("--llm goes without --server: that one has its own.")
-    heard = aloud if aloud is not None else not text and file is None
-    if speaker is not None and not heard:
+    aloud = aloud if aloud is not None else not text and file is None
+    if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
-    order = Order(
-        where,
-        typed=text,
-        file=file,
-        aloud=heard,
-        device=device,
-        speaker=speaker,
-        voice=voice,
-        model=model,
-        llm=llm,
-    )
-    raise typer.Exit(run(order))
+    rate, sound = (LIVE_RATE, None) if text else _sound_of(file, device)
+    player = Loudspeaker(speaker, rate) if aloud else Player(rate)
+    wishes = {"voice": voice, "model": model}
+    with _service(where, llm, aloud=aloud) as there:
+        if there is None:  # it has said why
+            return 1
+        interrupted = asyncio.run(_run(there.with_token(), rate, wishes, sound, player))
+    # A microphone has no end but this one; the others have.
+    return INTERRUPTED if interrupted and (text or file is not None) else 0
 
 
 HIGHEST_RATE = 48_000
@@ -120,132 +113,67 @@ HIGHEST_RATE = 48_000
 LOOK_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the command line asked for. ``typed``: nothing is heard; ``file``: that instead of the
-    microphone; ``device`` and ``speaker`` as sounddevice calls them; ``llm``: who answers in a
-    service of this command's own."""
-
-    where: Where
-    typed: bool = False
-    file: Path | None = None
-    aloud: bool = True
-    device: str | None = None
-    speaker: str | None = None
-    voice: str | None = None
-    model: str | None = None
-    llm: str | None = None
-
-
 def list_devices() -> int:
     """Print microphones and loudspeakers; the exit code."""
-    try:
-        found = {"Microphones": devices("input"), "Loudspeakers": devices("output")}
-    except errors.SidecarError as error:
-        return complain(error)
+    found = {"Microphones": devices("input"), "Loudspeakers": devices("output")}
     for kind, those in found.items():
         print("\n".join([f"{kind}:", *(those or ["  none"])]))
     return 0
 
 
-def run(order: Order) -> int:
-    """Do it; the exit code. Every failure is one line on stderr."""
-    try:
-        if order.file is not None:
-            look_at(order.file)
-        rate, sound = _sound_of(order)
-        player = Loudspeaker(order.speaker, rate) if order.aloud else Reader(rate)
-        with _service(order) as where:
-            if where is None:  # it has said why
-                return 1
-            return asyncio.run(_run(order, where, rate, sound, player))
-    except errors.SidecarError as error:
-        return complain(error, about=str(order.file) if order.file else "")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
-
-
-def _sound_of(order: Order) -> tuple[int, AsyncGenerator[bytes, None] | None]:
+def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerator[bytes, None]]:
     """Samples a second, and what is heard."""
-    if order.typed:
-        return LIVE_RATE, None
-    if order.file is not None:
-        return LIVE_RATE, of_file(order.file, 1.0)
-    microphone = Microphone(order.device)
+    if file is not None:
+        look_at(file)
+        return LIVE_RATE, of_file(file, 1.0)
+    microphone = Microphone(device)
     microphone.rate = min(microphone.rate, HIGHEST_RATE)
     return microphone.rate, microphone.sound()
 
 
 @contextmanager
-def _service(order: Order) -> Generator[Where | None, None, None]:
+def _service(where: Where, llm: str | None, *, aloud: bool) -> Generator[Where | None, None, None]:
     """The one that was named, the one that runs here, or else one that is started for this and ends
     with it; None if it does not start."""
-    where = order.where if order.where.server else _running(order)
-    if where is not None:
-        yield where
+    running = where if where.server else None if llm is not None else _running(where)
+    if running is not None:
+        yield running
         return
-    from vibevoice_asr_client import Trust
-
-    from sidecar.cli.backends import started
-
     given: dict[str, object] = {"port": 0}
-    given |= {"llm": order.llm} if order.llm else {}
-    given |= {} if order.aloud else {"voice_engine": "none"}
-    with started(given) as (service, ready):
-        if ready is None:
-            service.wait()
-            yield None
-            return
-        pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
-        yield replace(order.where, server=ready["url"], token=ready.get("token"), trust=pinned)
+    given |= {"llm": llm} if llm else {}
+    given |= {} if aloud else {"voice_engine": "none"}
+    with started_for(where, given) as started:
+        yield started
 
 
-def _running(order: Order) -> Where | None:
+def _running(where: Where) -> Where | None:
     """The service of this machine, if one runs where the settings say, and will do."""
-    from sidecar.cli.status import configured_service
-    from sidecar.config.settings import load_settings
     from sidecar.server import port_owner
 
     settings = load_settings()
-    if order.llm is not None or not settings.port:
-        return None
-    other = port_owner.at(settings.host, settings.port)
-    if other is None or other.stopping:
-        return None
-    server, own = configured_service()
-    given = order.where.trust
-    return replace(order.where, server=server, trust=given if given and given.given else own)
+    other = port_owner.at(settings.host, settings.port) if settings.port else None
+    return None if other is None or other.stopping else where.or_ours()
 
 
 async def _run(
-    order: Order,
     where: Where,
     rate: int,
+    wishes: dict[str, str | None],
     sound: AsyncGenerator[bytes, None] | None,
     player: Player,
-) -> int:
-    from sidecar.auth.startup_token import for_clients
-    from sidecar.cli.remote_service import service_at
-    from sidecar.config.settings import load_settings
-
-    token = where.token or for_clients(load_settings())
+) -> bool:
+    """Talk to the end; whether Ctrl-C was that."""
     ended = asyncio.Event()
-    wishes = {"voice": order.voice, "model": order.model}
-    begin = {"rate": rate, **{name: wish for name, wish in wishes.items() if wish is not None}}
+    given = {name: wish for name, wish in wishes.items() if wish is not None}
     with interrupts(ended) as interrupted:
-        async with service_at(where.server or "", token, where.trust) as client:
+        async with client_of(where) as client:
             await client.health()  # nobody there is said now
-            async with connected(client.url, token, where.trust) as wire:
-                await wire.say("begin", **begin)
+            async with connected(client.url, where.token, where.trust) as wire:
+                await wire.say("begin", rate=rate, **given)
                 with shown(spoken=sound is not None) as show, player.playing():
                     party = Party(wire, player, show, rate=rate)
                     await party.go_on(_heard(sound, client) if sound else None, ended)
-    # A microphone has no end but this one; the others have.
-    bounded = order.typed or order.file is not None
-    return INTERRUPTED if interrupted() and bounded else 0
+        return interrupted()
 
 
 async def _heard(

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli import output
@@ -25,8 +25,8 @@ METER = 10
 """Characters of the level meter."""
 
 
-class Show(Protocol):
-    """Somewhere to look."""
+class Show:
+    """Somewhere to look; here nothing is shown."""
 
     def ready(self) -> None:
         """It is the person's turn."""
@@ -67,35 +67,20 @@ def shown(*, spoken: bool) -> Iterator[Show]:
         screen.close()
 
 
-class _Lines:
+class _Lines(Show):
     """For programs: whole lines, each when it stands."""
-
-    def ready(self) -> None:
-        pass
-
-    def level(self, loud: float) -> None:
-        pass
-
-    def saying(self, text: str) -> None:
-        pass
 
     def said(self, text: str, *, typed: bool) -> None:
         self._write(YOU, text)
 
-    def writing(self, text: str) -> None:
-        pass
-
     def answered(self, text: str) -> None:
         self._write(MACHINE, text)
-
-    def close(self) -> None:
-        pass
 
     def _write(self, who: str, text: str) -> None:
         output.print_text(f"{who}: {output.shown(' '.join(text.split()))}\n")
 
 
-class _Screen:
+class _Screen(Show):
     """For people: below the lines what either side is saying, and how loud it is."""
 
     def __init__(self, live: Live, *, spoken: bool) -> None:
@@ -150,17 +135,24 @@ class _Screen:
         self._live.update(Text.assemble(*parts), refresh=True)
 
 
-class Player(Protocol):
-    """Has the sound of one turn at a time."""
+class Player:
+    """Has the answer of one turn at a time; here it is read, so all that was said was heard."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._turn = self._given = 0
 
     def playing(self) -> AbstractContextManager[object]:
         """For as long as it is held."""
+        return nullcontext()
 
     def begin(self, turn: int) -> None:
         """What comes now is that turn's; of another's is nothing left."""
+        self._turn, self._given = turn, 0
 
     def add(self, pcm: bytes) -> None:
         """More of it: 16-bit mono."""
+        self._given += len(pcm) // 2
 
     def hold(self, *, held: bool) -> None:
         """Stop where it is and keep the rest, or go on."""
@@ -170,39 +162,10 @@ class Player(Protocol):
 
     def heard(self) -> tuple[int, float]:
         """Whose sound it is, and how many seconds of it were heard."""
+        return self._turn, self._given / self._rate
 
 
-class Reader:
-    """Reads instead of listening, so all that was said was heard."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._turn = self._samples = 0
-
-    def playing(self) -> AbstractContextManager[object]:
-        """It needs nothing."""
-        return nullcontext()
-
-    def begin(self, turn: int) -> None:
-        """The next."""
-        self._turn, self._samples = turn, 0
-
-    def add(self, pcm: bytes) -> None:
-        """Read at once."""
-        self._samples += len(pcm) // 2
-
-    def hold(self, *, held: bool) -> None:
-        """There is nothing to be stopped."""
-
-    def clear(self) -> None:
-        """There is no rest."""
-
-    def heard(self) -> tuple[int, float]:
-        """All of it."""
-        return self._turn, self._samples / self._rate
-
-
-class Loudspeaker:
+class Loudspeaker(Player):
     """An output of this machine, by its number or a part of its name; the system's own if None.
     Its own thread asks for sound; what it was given and is not out yet does not count as heard.
 
@@ -212,11 +175,10 @@ class Loudspeaker:
     """
 
     def __init__(self, device: str | None, rate: int) -> None:
+        super().__init__(rate)
         sound = library()
-        self._rate = rate
         self._lock = threading.Lock()
         self._waiting = bytearray()
-        self._turn = self._given = 0
         self._held = False
         try:
             self._stream = sound.RawOutputStream(
@@ -240,8 +202,9 @@ class Loudspeaker:
     def begin(self, turn: int) -> None:
         """The next; what is left of the last one is dropped."""
         with self._lock:
+            super().begin(turn)
             self._waiting.clear()
-            self._turn, self._given, self._held = turn, 0, False
+            self._held = False
 
     def add(self, pcm: bytes) -> None:
         """Behind what waits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,8 @@ import typer
 
 from sidecar import errors
 from sidecar.auth.identity import Scope
-from sidecar.cli.output import PROGRAM, complain, say
+from sidecar.cli.common_options import command
+from sidecar.cli.output import PROGRAM, say
 
 if TYPE_CHECKING:
     from sidecar.auth.token_issuing import Issued, Issuer
@@ -36,14 +37,15 @@ FolderOption = Annotated[
 
 
 def build() -> typer.Typer:
-    """The word `token` and the words after it."""
+    """Return the word `token` and the words after it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    app.command("create", help="Make a token; it is printed, and kept nowhere.")(_create)
-    app.command("list", help="Show whom tokens were made for, and which of them count.")(_list)
-    app.command("revoke", help="Have tokens count no more: all of a name, or one by its id.")(
-        _revoke
-    )
-    app.command("keys", help="Show the keys, the one that signs last; make a pair if none.")(_keys)
+    for word, function, help in (
+        ("create", _create, "Make a token; it is printed, and kept nowhere."),
+        ("list", _list, "Show whom tokens were made for, and which of them count."),
+        ("revoke", _revoke, "Have tokens count no more: all of a name, or one by its id."),
+        ("keys", _keys, "Show the keys, the one that signs last; make a pair if none."),
+    ):
+        app.command(word, help=help)(command(function))
     return app
 
 
@@ -65,67 +67,56 @@ def _create(
     ] = None,
     folder: FolderOption = None,
 ) -> None:
-    def create(issuer: Issuer) -> None:
-        token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
-        until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
-        say(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
-        print(token)
-
-    _with(folder, create)
+    issuer = _issuer(folder)
+    token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
+    until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
+    say(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
+    print(token)
 
 
 def _list(folder: FolderOption = None) -> None:
-    def show(issuer: Issuer) -> None:
-        from sidecar.clock import today
+    from sidecar.clock import today
 
-        revoked, now = issuer.revoked(), today()
-        for issue in issuer.issued():
-            expired = issue.expires is not None and issue.expires <= now
-            state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
-            print(*_row(issue, state), sep="  ")
-
-    _with(folder, show)
+    issuer = _issuer(folder)
+    revoked, now = issuer.revoked(), today()
+    for issue in issuer.issued():
+        expired = issue.expires is not None and issue.expires <= now
+        state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
+        print(*_row(issue, state), sep="  ")
 
 
 def _revoke(
     who: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="A subject, or a token's id.")],
     folder: FolderOption = None,
 ) -> None:
-    def revoke(issuer: Issuer) -> None:
-        ids = issuer.revoke(who)
-        say(f"{len(ids)} revoked in {issuer.revoked_file}; services that read it know in seconds")
-
-    _with(folder, revoke)
+    issuer = _issuer(folder)
+    ids = issuer.revoke(who)
+    say(f"{len(ids)} revoked in {issuer.revoked_file}; services that read it know in seconds")
 
 
 def _keys(
     new: Annotated[bool, typer.Option("--new", help="Make a pair that signs from now on.")] = False,
     folder: FolderOption = None,
 ) -> None:
-    def show(issuer: Issuer) -> None:
-        if new or not issuer.keys.names():
-            issuer.rotate()
-        print(*issuer.keys.names(), sep="\n")
-        say(f"public keys, for --token-keys: {issuer.keys.public}")
-        say(f"revoked tokens, for --revoked-tokens: {issuer.revoked_file}")
-
-    _with(folder, show)
+    issuer = _issuer(folder)
+    if new or not issuer.keys.names():
+        issuer.rotate()
+    print(*issuer.keys.names(), sep="\n")
+    say(f"public keys, for --token-keys: {issuer.keys.public}")
+    say(f"revoked tokens, for --revoked-tokens: {issuer.revoked_file}")
 
 
-def _with(folder: Path | None, act: Callable[[Issuer], None]) -> None:
+def _issuer(folder: Path | None) -> Issuer:
     from sidecar.auth.token_issuing import FOLDER, Issuer
     from sidecar.config.settings import load_settings
     from sidecar.observability.logs import data_folder
 
-    try:
-        if folder is None:
-            data = data_folder(load_settings().data_dir)
-            if data is None:
-                raise errors.SettingsInvalid("There is no data folder.", hint="Use --folder.")
-            folder = data / FOLDER
-        act(Issuer(folder))
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
+    if folder is None:
+        data = data_folder(load_settings().data_dir)
+        if data is None:
+            raise errors.SettingsInvalid("There is no data folder.", hint="Use --folder.")
+        folder = data / FOLDER
+    return Issuer(folder)
 
 
 def _seconds(expires: str | None) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,7 +25,7 @@ from sidecar.cli.audio_input import (
 )
 from sidecar.cli.backends import Told, Transcribe, Where, backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain, print_text, say, shown
+from sidecar.cli.output import PROGRAM, complain, print_text, say, shown
 from sidecar.interfaces.engine_interface import Diarization, Precision, Windowing
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
@@ -219,39 +218,27 @@ def bars() -> Iterator[Bar]:
 
 
 def run(order: Order) -> int:
-    """Do it; the exit code. Every failure is one line on stderr."""
+    """Do it; the exit code."""
     if bool(order.files) == (order.watch is not None):
         said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)
-    try:
-        transcript_formats.format_of(order.format)
-        if order.resume and order.output is None:
-            raise errors.SettingsInvalid(
-                "--resume goes by what is written already, and nothing is.",
-                hint="Name the folder with --output.",
-            )
-        if order.watch is not None and not order.watch.is_dir():
-            raise errors.SettingsInvalid(
-                f"There is no folder {order.watch}.", hint="Make it, or name another with --watch."
-            )
-        if order.output is not None:
-            order.output.mkdir(parents=True, exist_ok=True)
-        if order.watch is not None:
-            return asyncio.run(_watch(order, order.watch))
-        files = audio_input.named(order.files or ())
-        with audio_input.kept(files) as opens:  # before the loop: there Ctrl-C ends it
-            return asyncio.run(_run(order, files, opens))
-    except errors.SidecarError as error:
-        return complain(error)
-    except BrokenPipeError:
-        # The reader has gone; what is left to flush must not find it gone once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        say(f"{error.filename or order.output}: cannot be written: {error.strerror}.")
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    transcript_formats.format_of(order.format)
+    if order.resume and order.output is None:
+        raise errors.SettingsInvalid(
+            "--resume goes by what is written already, and nothing is.",
+            hint="Name the folder with --output.",
+        )
+    if order.watch is not None and not order.watch.is_dir():
+        raise errors.SettingsInvalid(
+            f"There is no folder {order.watch}.", hint="Make it, or name another with --watch."
+        )
+    if order.output is not None:
+        order.output.mkdir(parents=True, exist_ok=True)
+    if order.watch is not None:
+        return asyncio.run(_watch(order, order.watch))
+    files = audio_input.named(order.files or ())
+    with audio_input.kept(files) as opens:  # before the loop: there Ctrl-C ends it
+        return asyncio.run(_run(order, files, opens))
 
 
 async def _watch(order: Order, folder: Path) -> int:

@@ -92,7 +92,8 @@ def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
     assert run(order) == 0
     assert {path.name for path in to.iterdir()} == set(dates)
     assert (to / "a.srt").stat().st_mtime_ns == dates["a.srt"], "it is left as it was"
-    assert run(Order([inbox], resume=True)) != 0, "there is nothing to go by"
+    with pytest.raises(errors.SettingsInvalid):  # there is nothing to go by
+        run(Order([inbox], resume=True))
     assert {job["id"] for job in server.jobs()} <= before, "no job is left behind"
 
 
