@@ -360,6 +360,24 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
         assert refused.value.event_id == "e"
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (SessionType.CONVERSATION, "transcription_session.update"),
+        (SessionType.TRANSCRIPTION, "conversation.item.create"),
+        (SessionType.TRANSCRIPTION, "output_audio_buffer.clear"),
+    ],
+)
+def test_each_kind_of_session_refuses_the_events_of_the_other_and_names_its_own(
+    kind: SessionType, name: str
+) -> None:
+    with pytest.raises(OrderInvalid) as refused:
+        read_event(json.dumps({"type": name}), kind)
+    assert refused.value.error.code == "event_unsupported"
+    assert "input_audio_buffer.clear" in refused.value.error.hint
+    assert name not in refused.value.error.hint
+
+
 @pytest.mark.parametrize("law", [Sound.MU_LAW, Sound.A_LAW])
 def test_sound_for_telephones_is_the_nearest_that_there_is(law: Sound) -> None:
     to, back = {

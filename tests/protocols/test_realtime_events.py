@@ -332,7 +332,6 @@ def test_a_turn_that_a_pause_ends_is_an_item() -> None:
     assert second["item_id"] == "item_x_1"
     stopped = tell(items, SpeechStopped(1, 6.0))
     assert stopped[1]["previous_item_id"] == "item_x_0"
-    assert items.waiting
 
 
 def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
@@ -352,7 +351,6 @@ def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
     )
     assert types(said) == ["delta", "completed", "completed"]
     assert [one["item_id"] for one in said] == ["item_x_0", "item_x_0", "item_x_1"]
-    assert not items.waiting
 
 
 def test_a_commit_takes_the_turn_that_goes_on() -> None:

@@ -147,7 +147,8 @@ def read_event(message: str | bytes, kind: SessionType) -> Numbered:
     except ValueError:
         event = None
     if not isinstance(event, dict):
-        raise OrderInvalid(_no_event(), None)
+        hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
+        raise OrderInvalid(errors.JsonInvalid("The message is no JSON object.", hint=hint), None)
     said = event.get("event_id")
     event_id = said if isinstance(said, str) else None
     try:
@@ -173,13 +174,6 @@ def _sound(audio: object) -> bytes:
         return base64.b64decode(audio, validate=True)
     except (binascii.Error, ValueError):
         raise errors.SoundInvalid("The field 'audio' is no base64.") from None
-
-
-def _no_event() -> errors.JsonInvalid:
-    return errors.JsonInvalid(
-        "The message is no JSON object.",
-        hint='Send an event such as {"type": "input_audio_buffer.commit"}.',
-    )
 
 
 def _created(event: Mapping[str, Any]) -> Create | Return:

@@ -29,6 +29,7 @@ from sidecar.interfaces.request_options import (
     parse_word,
 )
 from sidecar.protocols.openai_realtime.session_config import (
+    DETECTION,
     USUAL_RATE,
     Configuration,
     Detection,
@@ -42,7 +43,6 @@ from sidecar.protocols.openai_realtime.session_config import (
     with_sound,
 )
 
-AT = "session.audio.input.turn_detection"
 SHORTEST_SILENCE_MS = round(1000 * LISTENS.silence_s)
 """Less than this is no pause to the ear."""
 _SCALE = {Eagerness.LOW: 2.0, Eagerness.HIGH: 0.7}
@@ -50,21 +50,19 @@ _SCALE = {Eagerness.LOW: 2.0, Eagerness.HIGH: 0.7}
 
 
 def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection:
-    kind = parse_choice(f"{AT}.type", given.get("type"), Detection.SERVER)
+    def flag(name: str, usual: bool) -> bool:
+        return parse_flag(f"{DETECTION}.{name}", given.get(name), default=usual)
+
+    kind = parse_choice(f"{DETECTION}.type", given.get("type"), Detection.SERVER)
     pauses = with_pauses(before, given, 0)
     return replace(
         pauses,
         kind=kind,
-        eagerness=parse_choice(f"{AT}.eagerness", given.get("eagerness"), before.eagerness),
+        eagerness=parse_choice(f"{DETECTION}.eagerness", given.get("eagerness"), before.eagerness),
         silence_ms=max(SHORTEST_SILENCE_MS, pauses.silence_ms),
-        answers=_flag(given, "create_response", before.answers),
-        interrupts=_flag(given, "interrupt_response", before.interrupts),
+        answers=flag("create_response", before.answers),
+        interrupts=flag("interrupt_response", before.interrupts),
     )
-
-
-def _flag(given: Mapping[str, Any], name: str, usual: bool) -> bool:
-    value = given.get(name)
-    return usual if value is None else parse_flag(f"{AT}.{name}", value, default=usual)
 
 
 def _patience(detection: TurnDetection) -> Patience:
@@ -218,12 +216,11 @@ class Manners:
     def hearing(self, before: LiveOptions) -> LiveOptions:
         """How the person is heard."""
         heard, detection = self.heard, self.heard.detection
-        serves = detection if detection and detection.kind is Detection.SERVER else None
         return replace(
             before,
             language=heard.language if heard.said_language else before.language,
             prompt=heard.prompt,
-            endpointing=serves.endpointing(LISTENS) if serves else LISTENS,
+            endpointing=LISTENS if detection is None else detection.endpointing(LISTENS),
         )
 
     def manner(self, usual: SayOptions) -> SayOptions:
@@ -244,7 +241,6 @@ class Manners:
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients read it; ``expires_at`` in seconds since 1970."""
-        heard = self.heard
         return {
             "type": SessionType.CONVERSATION.value,
             "object": "realtime.session",
@@ -260,12 +256,7 @@ class Manners:
             "prompt": None,
             "expires_at": expires_at,
             "audio": {
-                "input": {
-                    "format": heard.format_view,
-                    "transcription": heard.transcription_view if heard.transcribes else None,
-                    "noise_reduction": None,
-                    "turn_detection": heard.detection and heard.detection.conversation_view(),
-                },
+                "input": self.heard.input_view(TurnDetection.conversation_view),
                 "output": {**self.output_view, "speed": self.speed},
             },
             "include": None,

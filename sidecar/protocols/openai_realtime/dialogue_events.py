@@ -107,18 +107,8 @@ class Replies:
                 yield from self._truncated(out)
             case Clear() if self._now is not None and self._now.turn == out.turn:
                 yield server_events.output_cleared(self._now.id)
-            case (
-                ReplyWritten()
-                | Frame()
-                | CallStarted()
-                | CallWritten()
-                | CallEnded()
-                | Sent()
-                | ReplyEnded()
-                | Failed()
-            ):
-                if self._now is not None and out.turn == self._now.turn:
-                    yield from self._of(self._now, out)
+            case _ if isinstance(out, Parts) and self._now and out.turn == self._now.turn:
+                yield from self._of(self._now, out)
 
     def _started(self, reply: ReplyStarted) -> Iterator[EventBody]:
         item = Item(

@@ -159,10 +159,7 @@ def build_router(
         configuration = updated(Configuration(), session, live_spec(service))
         expires_at = int(now() + LASTS_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
-        secret = {
-            "value": key_for(request, session),
-            "expires_at": expires_at,
-        }
+        secret = {"value": key_for(request, session), "expires_at": expires_at}
         return _unread({**view, "client_secret": secret})
 
     return router

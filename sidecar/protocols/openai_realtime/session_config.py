@@ -106,6 +106,8 @@ class TurnDetection:
 
     def endpointing(self, usual: Endpointing) -> Endpointing:
         """Return what counts as speech; ``usual`` says the rest."""
+        if self.kind is Detection.SEMANTIC:
+            return usual
         below = usual.threshold - usual.neg_threshold
         return dataclasses.replace(
             usual,
@@ -196,6 +198,15 @@ class Configuration:
         }
         return {name: value for name, value in said.items() if value} or None
 
+    def input_view(self, view: Callable[[TurnDetection], dict[str, Any]]) -> dict[str, Any]:
+        """Return how it is heard, as clients of today read it; ``view`` is of turn detection."""
+        return {
+            "format": self.format_view,
+            "transcription": self.transcription_view if self.transcribes else None,
+            "noise_reduction": None,
+            "turn_detection": None if self.detection is None else view(self.detection),
+        }
+
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients of today read it; ``expires_at`` in seconds since 1970."""
         return {
@@ -203,14 +214,7 @@ class Configuration:
             "object": "realtime.transcription_session",
             "id": number,
             "expires_at": expires_at,
-            "audio": {
-                "input": {
-                    "format": self.format_view,
-                    "transcription": self.transcription_view,
-                    "noise_reduction": None,
-                    "turn_detection": self.detection and self.detection.view(),
-                }
-            },
+            "audio": {"input": self.input_view(TurnDetection.view)},
             "include": None,
         }
 
@@ -224,7 +228,7 @@ class Configuration:
             "input_audio_format": sounds[self.sound],
             "input_audio_transcription": self.transcription_view,
             "input_audio_noise_reduction": None,
-            "turn_detection": self.detection and self.detection.view(),
+            "turn_detection": None if self.detection is None else self.detection.view(),
             "modalities": ["text"],
             "include": None,
         }
@@ -235,7 +239,7 @@ LONGEST_PADDING_MS = 3_000
 _SILENCE = limits_of(Endpointing)["silence_s"]
 LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
-_DETECTION = f"{_INPUT}.turn_detection"
+DETECTION = f"{_INPUT}.turn_detection"
 _SILENCE_MS = {Eagerness.LOW: 1_500, Eagerness.HIGH: 300}
 """For `Detection.SEMANTIC`, which nobody here can: a pause stands for it."""
 
@@ -273,7 +277,7 @@ def with_input(
         detection = None
         if (wish := given["turn_detection"]) is not None:
             known = after.detection or TurnDetection()
-            detection = detection_of(known, object_of(_DETECTION, wish))
+            detection = detection_of(known, object_of(DETECTION, wish))
         after = dataclasses.replace(after, detection=detection)
     return after
 
@@ -360,9 +364,9 @@ def _with_transcription(
 
 
 def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection:
-    kind = parse_choice(f"{_DETECTION}.type", given.get("type"), Detection.SERVER)
+    kind = parse_choice(f"{DETECTION}.type", given.get("type"), Detection.SERVER)
     if kind is Detection.SEMANTIC:
-        eagerness = parse_choice(f"{_DETECTION}.eagerness", given.get("eagerness"), Eagerness.AUTO)
+        eagerness = parse_choice(f"{DETECTION}.eagerness", given.get("eagerness"), Eagerness.AUTO)
         usual = TurnDetection()
         return dataclasses.replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
     return with_pauses(before, given, round(1000 * _SILENCE.least))
@@ -378,12 +382,12 @@ def with_pauses(
     """
 
     def whole(name: str, least: int, most: int, usual: int) -> int:
-        found = parse_whole(f"{_DETECTION}.{name}", given.get(name), least, most)
+        found = parse_whole(f"{DETECTION}.{name}", given.get(name), least, most)
         return usual if found is None else found
 
     limits = limits_of(Endpointing)["threshold"]
     threshold = parse_number(
-        f"{_DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
+        f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
     )
     return dataclasses.replace(
         before,

@@ -117,11 +117,6 @@ class TranscriptionTurns(UserTurns):
         self._names: dict[int, str | None] = {}
         """Who speakers are, by number, of the people known."""
 
-    @property
-    def waiting(self) -> bool:
-        """Whether turns have ended whose words are still to come."""
-        return any(item.committed for item in self._open)
-
     def commit(self, received_s: float) -> Iterator[EventBody]:
         """The client ends its turn behind so many seconds of sound.
 
