@@ -152,6 +152,15 @@ def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> Non
     assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
 
 
+def test_words_that_come_after_their_turn_was_given_up_are_told_whole() -> None:
+    told = Told()
+    told.hear(PersonStarted(0, 0.0), PersonSaying("One"), PersonSaying("One two"), ReplyStarted(1))
+    told.hear(PersonSaid("One two.", entry=1))
+    deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
+    assert deltas == ["One", "One two."]
+    assert told.of(TRANSCRIBED)[0]["transcript"] == "One two."
+
+
 def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
     told = Told()
     told.hear(*spoken(3, "What now?"))

@@ -341,4 +341,4 @@ class ConversationTurns(UserTurns):
         if self.transcribes:
             seconds = self._end - self._start if seconds is None else seconds
             yield server_events.completed(item.id, text, max(0.0, seconds), ())
-        self._last = ""
+        item.shown = self._last = ""
