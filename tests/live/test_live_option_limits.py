@@ -26,8 +26,8 @@ from sidecar.interfaces.live_engine import Begin as PlaceToBegin
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import Understood
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
-from sidecar.protocols.openai_realtime.dialogue_config import Manners, Turning
-from sidecar.protocols.openai_realtime.session_config import Configuration, Delay, Detection
+from sidecar.protocols.openai_realtime.dialogue_config import Manners
+from sidecar.protocols.openai_realtime.session_config import Configuration, Delay
 from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.wyoming.messages import Form
 from sidecar.transcripts.transcript import Segment, Word
@@ -241,7 +241,7 @@ def paths(view: Mapping[str, Any], before: str = "session") -> Iterator[str]:
 
 
 TRANSCRIBES = Configuration(model="whisper-1", said_language="en", prompt="words", delay=Delay.LOW)
-TALKS = Manners("gpt-realtime", heard=TRANSCRIBES, turning=Turning(Detection.SERVER))
+TALKS = Manners("gpt-realtime", heard=TRANSCRIBES)
 EVENTS = (
     ("input_audio_buffer.append", "audio"),
     ("conversation.item.truncate", "audio_end_ms"),

@@ -42,12 +42,12 @@ from sidecar.protocols.openai_realtime.client_events import (
     Create,
     OrderInvalid,
     Truncate,
-    read_dialogue_event,
+    read_event,
 )
 from sidecar.protocols.openai_realtime.dialogue_config import Manners, updated
 from sidecar.protocols.openai_realtime.dialogue_events import Telling
 from sidecar.protocols.openai_realtime.server_events import Item
-from sidecar.protocols.openai_realtime.session_config import Sound
+from sidecar.protocols.openai_realtime.session_config import Configuration, SessionType, Sound
 
 SPEC = scripted_engine.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -68,7 +68,7 @@ def test_names_of_voices_are_passed_on_where_whoever_speaks_lists_none(
         assert found.manner(SayOptions("mine")).voice == (said or "mine")
 
 
-MANUAL = dataclasses.replace(USUAL, turning=None)
+MANUAL = dataclasses.replace(USUAL, heard=Configuration(detection=None))
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 FAILED = "conversation.item.input_audio_transcription.failed"
 
@@ -152,6 +152,15 @@ def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> Non
     assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
 
 
+def test_words_that_come_after_their_turn_was_given_up_are_told_whole() -> None:
+    told = Told()
+    told.hear(PersonStarted(0, 0.0), PersonSaying("One"), PersonSaying("One two"), ReplyStarted(1))
+    told.hear(PersonSaid("One two.", entry=1))
+    deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
+    assert deltas == ["One", "One two."]
+    assert told.of(TRANSCRIBED)[0]["transcript"] == "One two."
+
+
 def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
     told = Told()
     told.hear(*spoken(3, "What now?"))
@@ -177,7 +186,7 @@ def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -
     told = Told()
     told.hear(*spoken(0, "")[:2], ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
-    told = Told(dataclasses.replace(USUAL, transcribes=False))
+    told = Told(dataclasses.replace(USUAL, heard=Configuration(transcribes=False)))
     told.hear(PersonStarted(0, 0.0), PersonSaying("A"), PersonSaying("A b"), *spoken(0, "A b.")[1:])
     assert [one for one in told.kinds() if "transcription" in one] == []
     assert told.said[-1]["item"]["content"] == [{"type": "input_audio", "transcript": None}]
@@ -338,13 +347,13 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
     part = {"type": "output_text", "text": " Hello. "}
     item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}
-    asked = read_dialogue_event(json.dumps(event))
+    asked = read_event(json.dumps(event), SessionType.CONVERSATION)
     assert (asked.order, asked.event_id) == (
         Create(Role.ASSISTANT, "Hello.   Hello.", "mine"),
         "e",
     )
     cut = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}
-    assert read_dialogue_event(json.dumps(cut)).order == Truncate("mine", 20)
+    assert read_event(json.dumps(cut), SessionType.CONVERSATION).order == Truncate("mine", 20)
     for wrong in (
         {**cut, "content_index": 1},
         {**cut, "audio_end_ms": None},
@@ -356,8 +365,26 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
         {"type": 7},
     ):
         with pytest.raises(OrderInvalid) as refused:
-            read_dialogue_event(json.dumps({**wrong, "event_id": "e"}))
+            read_event(json.dumps({**wrong, "event_id": "e"}), SessionType.CONVERSATION)
         assert refused.value.event_id == "e"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (SessionType.CONVERSATION, "transcription_session.update"),
+        (SessionType.TRANSCRIPTION, "conversation.item.create"),
+        (SessionType.TRANSCRIPTION, "output_audio_buffer.clear"),
+    ],
+)
+def test_each_kind_of_session_refuses_the_events_of_the_other_and_names_its_own(
+    kind: SessionType, name: str
+) -> None:
+    with pytest.raises(OrderInvalid) as refused:
+        read_event(json.dumps({"type": name}), kind)
+    assert refused.value.error.code == "event_unsupported"
+    assert "input_audio_buffer.clear" in refused.value.error.hint
+    assert name not in refused.value.error.hint
 
 
 @pytest.mark.parametrize("law", [Sound.MU_LAW, Sound.A_LAW])

@@ -44,15 +44,16 @@ from sidecar.protocols.openai_realtime.client_events import (
     Commit,
     OrderInvalid,
     Update,
-    read_transcription_event,
+    read_event,
 )
 from sidecar.protocols.openai_realtime.session_config import (
     Configuration,
-    Pauses,
+    SessionType,
+    TurnDetection,
     check_model,
     updated,
 )
-from sidecar.protocols.openai_realtime.transcription_session import Items
+from sidecar.protocols.openai_realtime.user_turns import TranscriptionTurns
 from sidecar.transcripts.transcript import Notice, Segment, joined
 
 SPEC = scripted_engine.SPEC
@@ -81,7 +82,7 @@ def final(turn: int, piece: int, text: str, speaker: int | None = None) -> Final
     return Final(turn, piece, Segment(piece, piece + 1.0, text, speaker), "en")
 
 
-def tell(items: Items, *events: LiveEvent) -> list[dict[str, Any]]:
+def tell(items: TranscriptionTurns, *events: LiveEvent) -> list[dict[str, Any]]:
     said = [one for event in events for one in items.told(event)]
     for one in said:
         check(one)
@@ -111,7 +112,7 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
     ],
 )
 def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> None:
-    assert read_transcription_event(json.dumps(event)).order == order
+    assert read_event(json.dumps(event), SessionType.TRANSCRIPTION).order == order
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> N
 )
 def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: str) -> None:
     with pytest.raises(OrderInvalid) as refused:
-        read_transcription_event(message)
+        read_event(message, SessionType.TRANSCRIPTION)
     assert refused.value.error.code == code
     assert refused.value.event_id == ("mine" if b"mine" in str(message).encode() else None)
 
@@ -140,7 +141,7 @@ def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: s
 @given(st.binary(max_size=40) | st.text(max_size=40))
 def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
     try:
-        read_transcription_event(message)
+        read_event(message, SessionType.TRANSCRIPTION)
     except OrderInvalid as refused:
         check(server_events.error_event(refused.error, refused.event_id))
 
@@ -186,16 +187,22 @@ def test_both_shapes_say_the_same_of_a_session() -> None:
     assert (options.endpointing.pre_roll_s, options.endpointing.threshold) == (0.1, 0.4)
 
 
+def detection(threshold: float, padding_ms: int, silence_ms: int) -> TurnDetection:
+    return TurnDetection(threshold=threshold, padding_ms=padding_ms, silence_ms=silence_ms)
+
+
 def test_only_what_is_said_changes() -> None:
-    before = Configuration(model="whisper-1", prompt="names", pauses=Pauses(0.3, 50, 90))
+    before = Configuration(model="whisper-1", prompt="names", detection=detection(0.3, 50, 90))
     assert updated(before, {}, SPEC) == before
     given = {"audio": {"input": {"turn_detection": {"threshold": 0.6}}}}
-    assert updated(before, given, SPEC) == dataclasses.replace(before, pauses=Pauses(0.6, 50, 90))
+    assert updated(before, given, SPEC) == dataclasses.replace(
+        before, detection=detection(0.6, 50, 90)
+    )
     off = updated(before, {"audio": {"input": {"turn_detection": None}}}, SPEC)
-    assert off == dataclasses.replace(before, pauses=None)
+    assert off == dataclasses.replace(before, detection=None)
     assert off.options(LiveOptions()).turns is Turns.CLIENT
     on = {"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}}}
-    assert updated(off, on, SPEC).pauses == Pauses(silence_ms=300)
+    assert updated(off, on, SPEC).detection == TurnDetection(silence_ms=300)
 
 
 def test_the_model_that_tells_speakers_apart_does() -> None:
@@ -302,7 +309,7 @@ def test_telephone_sound_is_what_libsndfile_makes_of_it(expand: Any, subtype: st
 
 
 def test_a_turn_that_a_pause_ends_is_an_item() -> None:
-    items = Items("x")
+    items = TranscriptionTurns("x")
     said = tell(
         items,
         SpeechStarted(0, 0.5),
@@ -325,12 +332,11 @@ def test_a_turn_that_a_pause_ends_is_an_item() -> None:
     assert second["item_id"] == "item_x_1"
     stopped = tell(items, SpeechStopped(1, 6.0))
     assert stopped[1]["previous_item_id"] == "item_x_0"
-    assert items.waiting
 
 
 def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
     """Two commits before an engine has heard of either."""
-    items = Items("x")
+    items = TranscriptionTurns("x")
     items.detects = False
     with pytest.raises(errors.CommitEmpty):
         items.commit(0.05)
@@ -345,11 +351,10 @@ def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
     )
     assert types(said) == ["delta", "completed", "completed"]
     assert [one["item_id"] for one in said] == ["item_x_0", "item_x_0", "item_x_1"]
-    assert not items.waiting
 
 
 def test_a_commit_takes_the_turn_that_goes_on() -> None:
-    items = Items("x")
+    items = TranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1))
     said = [*items.commit(1.0), *tell(items, SpeechStopped(0, 0.9), TurnEnded(0, 0.1, 1, "a"))]
     assert types(said)[-2:] == ["speech_stopped", "completed"]
@@ -357,7 +362,7 @@ def test_a_commit_takes_the_turn_that_goes_on() -> None:
 
 
 def test_what_is_cleared_is_said_no_more() -> None:
-    items = Items("x")
+    items = TranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1), Partial(0, 0, 0.1, 1, "a b", "a"))
     items.clear(5.0)
     assert tell(items, TurnDropped(0, 5.0)) == [{"type": "input_audio_buffer.cleared"}]
@@ -367,7 +372,7 @@ def test_what_is_cleared_is_said_no_more() -> None:
 
 
 def test_a_turn_that_nobody_understood_has_failed() -> None:
-    items = Items("x")
+    items = TranscriptionTurns("x")
     wrong = Noticed(Notice(NOT_UNDERSTOOD, "A stretch was not understood."))
     said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))
     assert types(said)[-2] == "failed"
@@ -379,7 +384,7 @@ def test_a_turn_that_nobody_understood_has_failed() -> None:
 
 
 def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None:
-    items = Items("x")
+    items = TranscriptionTurns("x")
     items.diarizes = True
     said = tell(items, final(0, 0, "one", 0), final(0, 1, "two"), SpeakersRevised({0: 0, 1: 1}))
     found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
@@ -387,7 +392,7 @@ def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None
 
 
 def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
-    items = Items("x")
+    items = TranscriptionTurns("x")
     items.diarizes = True
     known = replace(final(0, 1, "two", 1), name="Nell")
     said = tell(items, final(0, 0, "one", 0), known, SpeakersRevised({}, {0: "Nagg", 1: None}))
@@ -401,7 +406,7 @@ def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
 
 
 def test_clients_of_the_beta_see_items_created() -> None:
-    items = Items("x", beta=True)
+    items = TranscriptionTurns("x", beta=True)
     created = list(items.commit(1.0))[1]
     assert created["type"] == "conversation.item.created"
     ConversationItemCreatedEvent.model_validate({"event_id": "1", **created}, strict=True)
@@ -416,7 +421,7 @@ def test_deltas_are_never_taken_back_and_have_a_word_for_a_word(
 ) -> None:
     """Whatever partials said, the deltas of a turn have at least as many words as its text, and
     are its text where the partials did not say otherwise."""
-    items, true = Items("x"), True
+    items, true = TranscriptionTurns("x"), True
     said: list[dict[str, Any]] = []
     texts: list[str] = []
     for piece, (last, drafts) in enumerate(pieces):

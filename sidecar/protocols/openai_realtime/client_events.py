@@ -1,4 +1,4 @@
-"""Client events. Pure."""
+"""Client events of both kinds of session. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.conversation.conversation_events import LONGEST_REPORT_S
 from sidecar.conversation.llm.chat_completions import Role
 from sidecar.interfaces.request_options import parse_whole, parse_word
-from sidecar.protocols.openai_realtime.session_config import object_of
+from sidecar.protocols.openai_realtime.session_config import SessionType, object_of
 
-UPDATE, BETA_UPDATE = "session.update", "transcription_session.update"
-APPEND = "input_audio_buffer.append"
-COMMIT, CLEAR = "input_audio_buffer.commit", "input_audio_buffer.clear"
-Asked = TypeVar("Asked")
-TRANSCRIPTION_TYPES = (UPDATE, BETA_UPDATE, APPEND, COMMIT, CLEAR)
+LONGEST_ID = 64
+"""Characters that a client may call something."""
+LONGEST_TEXT = 65_536
+"""Characters of an item."""
+LONGEST_OUTPUT = 32_768
+"""Characters of what came of a call."""
+LONGEST_REPLY_MS = 1000 * LONGEST_REPORT_S
+_TEXTS = {Role.USER: "input_text", Role.SYSTEM: "input_text", Role.ASSISTANT: "output_text"}
+"""What the content of a message is, by who wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,118 +49,6 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Clear:
     """What came since the last turn was no turn."""
-
-
-TranscriptionOrder: TypeAlias = Update | Append | Commit | Clear
-
-
-class OrderInvalid(Exception):
-    """An event that means nothing; ``event_id`` is the one that the client gave it."""
-
-    def __init__(self, error: errors.SidecarError, event_id: str | None) -> None:
-        super().__init__(error.code)
-        self.error, self.event_id = error, event_id
-
-
-@dataclass(frozen=True, slots=True)
-class Numbered(Generic[Asked]):
-    """An order, and what its client calls it."""
-
-    order: Asked
-    event_id: str | None
-
-
-def read_transcription_event(message: str | bytes) -> Numbered[TranscriptionOrder]:
-    """The order in a message.
-
-    Raises:
-        OrderInvalid: there is none.
-    """
-    return read_as(message, _transcription_order)
-
-
-def read_as(
-    message: str | bytes, order_of: Callable[[Mapping[str, Any]], Asked]
-) -> Numbered[Asked]:
-    """The order in a message, by what ``order_of`` makes of an event.
-
-    Raises:
-        OrderInvalid: there is none.
-    """
-    try:
-        event = request_headers.read(message)
-    except ValueError:
-        raise OrderInvalid(_no_event(), None) from None
-    if not isinstance(event, dict):
-        raise OrderInvalid(_no_event(), None)
-    said = event.get("event_id")
-    event_id = said if isinstance(said, str) else None
-    try:
-        return Numbered(order_of(event), event_id)
-    except errors.SidecarError as error:
-        raise OrderInvalid(error, event_id) from None
-
-
-def _transcription_order(event: Mapping[str, Any]) -> TranscriptionOrder:
-    match event.get("type"):
-        case "session.update":
-            return Update(event.get("session"))
-        case "transcription_session.update":
-            return Update(event.get("session"), beta=True)
-        case "input_audio_buffer.append":
-            return Append(sound_of(event.get("audio")))
-        case "input_audio_buffer.commit":
-            return Commit()
-        case "input_audio_buffer.clear":
-            return Clear()
-        case str(other):
-            raise errors.EventUnsupported(
-                f"The event '{other[:80]}' is not known here.", hint=_TRANSCRIPTION_HINT
-            )
-        case _:
-            raise errors.FieldMissing("The field 'type' is missing.", hint=_TRANSCRIPTION_HINT)
-
-
-def sound_of(audio: object) -> bytes:
-    """The bytes of some sound.
-
-    Raises:
-        errors.FieldMissing, errors.SoundInvalid: there are none.
-    """
-    if not isinstance(audio, str):
-        raise errors.FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
-    try:
-        return base64.b64decode(audio, validate=True)
-    except (binascii.Error, ValueError):
-        raise errors.SoundInvalid("The field 'audio' is no base64.") from None
-
-
-def _no_event() -> errors.JsonInvalid:
-    return errors.JsonInvalid(
-        "The message is no JSON object.", hint=f'Send an event such as {{"type": "{COMMIT}"}}.'
-    )
-
-
-_TRANSCRIPTION_HINT = f"A session that transcribes knows: {', '.join(TRANSCRIPTION_TYPES)}."
-
-
-CREATE, DELETE = "conversation.item.create", "conversation.item.delete"
-RETRIEVE, TRUNCATE = "conversation.item.retrieve", "conversation.item.truncate"
-RESPOND, CANCEL = "response.create", "response.cancel"
-HUSH = "output_audio_buffer.clear"
-DIALOGUE_TYPES = (
-    *(UPDATE, APPEND, COMMIT, CLEAR, CREATE, RETRIEVE, TRUNCATE, DELETE),
-    *(RESPOND, CANCEL, HUSH),
-)
-LONGEST_ID = 64
-"""Characters that a client may call something."""
-LONGEST_TEXT = 65_536
-"""Characters of an item."""
-LONGEST_OUTPUT = 32_768
-"""Characters of what came of a call."""
-LONGEST_REPLY_MS = 1000 * LONGEST_REPORT_S
-_TEXTS = {Role.USER: "input_text", Role.SYSTEM: "input_text", Role.ASSISTANT: "output_text"}
-"""What the content of a message is, by who wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,61 +113,67 @@ class Hush:
     """The client plays no more of what it has."""
 
 
-DialogueOrder: TypeAlias = (
-    Update
-    | Append
-    | Commit
-    | Clear
-    | Create
-    | Return
-    | Delete
-    | Retrieve
-    | Truncate
-    | Respond
-    | Cancel
-    | Hush
+Order: TypeAlias = (
+    (Update | Append | Commit | Clear)
+    | (Create | Return | Delete | Retrieve | Truncate)
+    | (Respond | Cancel | Hush)
 )
 
 
-def read_dialogue_event(message: str | bytes) -> Numbered[DialogueOrder]:
-    """The order in a message.
+class OrderInvalid(Exception):
+    """An event that means nothing; ``event_id`` is the one that the client gave it."""
+
+    def __init__(self, error: errors.SidecarError, event_id: str | None) -> None:
+        super().__init__(error.code)
+        self.error, self.event_id = error, event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An order, and what its client calls it."""
+
+    order: Order
+    event_id: str | None
+
+
+def read_event(message: str | bytes, kind: SessionType) -> Numbered:
+    """Return the order in a message to a session of that kind.
 
     Raises:
         OrderInvalid: there is none.
     """
-    return read_as(message, _dialogue_order)
+    try:
+        event = request_headers.read(message)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
+        raise OrderInvalid(errors.JsonInvalid("The message is no JSON object.", hint=hint), None)
+    said = event.get("event_id")
+    event_id = said if isinstance(said, str) else None
+    try:
+        return Numbered(_order(event, kind), event_id)
+    except errors.SidecarError as error:
+        raise OrderInvalid(error, event_id) from None
 
 
-def _dialogue_order(event: Mapping[str, Any]) -> DialogueOrder:
-    match event.get("type"):
-        case "session.update":
-            return Update(event.get("session"))
-        case "input_audio_buffer.append":
-            return Append(sound_of(event.get("audio")))
-        case "input_audio_buffer.commit":
-            return Commit()
-        case "input_audio_buffer.clear":
-            return Clear()
-        case "conversation.item.create":
-            return _created(event)
-        case "conversation.item.delete":
-            return Delete(_item(event))
-        case "conversation.item.retrieve":
-            return Retrieve(_item(event))
-        case "conversation.item.truncate":
-            return _truncated(event)
-        case "response.create":
-            return Respond(object_of("response", event.get("response") or {}))
-        case "response.cancel":
-            return Cancel(_word(event, "response_id"))
-        case "output_audio_buffer.clear":
-            return Hush()
-        case str(other):
-            raise errors.EventUnsupported(
-                f"The event '{other[:80]}' is not known here.", hint=_DIALOGUE_HINT
-            )
-        case _:
-            raise errors.FieldMissing("The field 'type' is missing.", hint=_DIALOGUE_HINT)
+def _order(event: Mapping[str, Any], kind: SessionType) -> Order:
+    name, known = event.get("type"), _KNOWN[kind]
+    hint = f"{_CALLED[kind]} knows: {', '.join(known)}."
+    if not isinstance(name, str):
+        raise errors.FieldMissing("The field 'type' is missing.", hint=hint)
+    if name not in known:
+        raise errors.EventUnsupported(f"The event '{name[:80]}' is not known here.", hint=hint)
+    return _READERS[name](event)
+
+
+def _sound(audio: object) -> bytes:
+    if not isinstance(audio, str):
+        raise errors.FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
+    try:
+        return base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.SoundInvalid("The field 'audio' is no base64.") from None
 
 
 def _created(event: Mapping[str, Any]) -> Create | Return:
@@ -291,18 +189,11 @@ def _created(event: Mapping[str, Any]) -> Create | Return:
                 )
             return Create(role, _text(item.get("content"), _TEXTS[role]), name, after)
         case "function_call_output":
-            return Return(_call(item), _output(item), name, after)
+            return Return(_id(item, "call_id", "item.call_id"), _output(item), name, after)
     raise errors.FieldInvalid(
         "'item.type' is neither 'message' nor 'function_call_output'.",
         hint="Calls come from the model alone.",
     )
-
-
-def _call(item: Mapping[str, Any]) -> str:
-    call = _word(item, "call_id", "item.call_id")
-    if not call:
-        raise errors.FieldMissing("The field 'item.call_id' is missing.")
-    return call
 
 
 def _output(item: Mapping[str, Any]) -> str:
@@ -340,13 +231,13 @@ def _truncated(event: Mapping[str, Any]) -> Truncate:
     if end_ms is None:
         raise errors.FieldMissing("The field 'audio_end_ms' is missing.")
     parse_whole("content_index", event.get("content_index"), 0, 0)
-    return Truncate(_item(event), end_ms)
+    return Truncate(_id(event, "item_id"), end_ms)
 
 
-def _item(event: Mapping[str, Any]) -> str:
-    found = _word(event, "item_id")
+def _id(fields: Mapping[str, Any], key: str, name: str = "") -> str:
+    found = _word(fields, key, name)
     if not found:
-        raise errors.FieldMissing("The field 'item_id' is missing.")
+        raise errors.FieldMissing(f"The field '{name or key}' is missing.")
     return found
 
 
@@ -357,4 +248,29 @@ def _word(fields: Mapping[str, Any], key: str, name: str = "") -> str:
     return found
 
 
-_DIALOGUE_HINT = f"A conversation knows: {', '.join(DIALOGUE_TYPES)}."
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Order]] = {
+    "session.update": lambda event: Update(event.get("session")),
+    "transcription_session.update": lambda event: Update(event.get("session"), beta=True),
+    "input_audio_buffer.append": lambda event: Append(_sound(event.get("audio"))),
+    "input_audio_buffer.commit": lambda _: Commit(),
+    "input_audio_buffer.clear": lambda _: Clear(),
+    "conversation.item.create": _created,
+    "conversation.item.retrieve": lambda event: Retrieve(_id(event, "item_id")),
+    "conversation.item.truncate": _truncated,
+    "conversation.item.delete": lambda event: Delete(_id(event, "item_id")),
+    "response.create": lambda event: Respond(object_of("response", event.get("response") or {})),
+    "response.cancel": lambda event: Cancel(_word(event, "response_id")),
+    "output_audio_buffer.clear": lambda _: Hush(),
+}
+_KNOWN = {
+    SessionType.TRANSCRIPTION: tuple(
+        name
+        for name in _READERS
+        if name.startswith(("session.", "transcription_session.", "input_audio_buffer."))
+    ),
+    SessionType.CONVERSATION: tuple(name for name in _READERS if "transcription" not in name),
+}
+_CALLED = {
+    SessionType.TRANSCRIPTION: "A session that transcribes",
+    SessionType.CONVERSATION: "A conversation",
+}

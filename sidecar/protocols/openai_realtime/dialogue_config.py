@@ -9,11 +9,10 @@ what ``server_vad`` does.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar import errors
@@ -22,132 +21,56 @@ from sidecar.conversation.conversation_events import Patience, TalkOptions
 from sidecar.conversation.llm.chat_completions import NO_TOOLS, Choice, Tool, Tools
 from sidecar.conversation.speech_input import LISTENS
 from sidecar.interfaces.engine_interface import EngineSpec, SayOptions
-from sidecar.interfaces.live_engine import Endpointing, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.request_options import (
     parse_choice,
     parse_flag,
     parse_number,
-    parse_whole,
     parse_word,
 )
 from sidecar.protocols.openai_realtime.session_config import (
-    LONGEST_PADDING_MS,
-    LONGEST_SILENCE_MS,
-    TALKS,
+    DETECTION,
     USUAL_RATE,
     Configuration,
     Detection,
     Eagerness,
+    SessionType,
     Sound,
+    TurnDetection,
     object_of,
-    threshold_of,
+    with_input,
+    with_pauses,
     with_sound,
-    with_transcription,
 )
 
-AT = "session.audio.input.turn_detection"
 SHORTEST_SILENCE_MS = round(1000 * LISTENS.silence_s)
 """Less than this is no pause to the ear."""
 _SCALE = {Eagerness.LOW: 2.0, Eagerness.HIGH: 0.7}
 """Of the patience, for who is to be given more time, or less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turning:
-    """What ends a turn, and what then is done. ``answers``: it is answered at once;
-    ``interrupts``: who speaks over an answer ends it. The rest is for its ``kind`` alone."""
+def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection:
+    def flag(name: str, usual: bool) -> bool:
+        return parse_flag(f"{DETECTION}.{name}", given.get(name), default=usual)
 
-    kind: Detection = Detection.SEMANTIC
-    eagerness: Eagerness = Eagerness.AUTO
-    threshold: float = 0.5
-    padding_ms: int = 300
-    silence_ms: int = 500
-    answers: bool = True
-    interrupts: bool = True
-
-    @property
-    def patience(self) -> Patience:
-        """How long a pause ends a turn."""
-        if self.kind is Detection.SEMANTIC:
-            return Patience(scale=_SCALE.get(self.eagerness, 1.0))
-        pause_s = self.silence_ms / 1000
-        return Patience(pause_s, pause_s, pause_s)
-
-    @property
-    def endpointing(self) -> Endpointing:
-        """What counts as speech."""
-        if self.kind is Detection.SEMANTIC:
-            return LISTENS
-        below = LISTENS.threshold - LISTENS.neg_threshold
-        return dataclasses.replace(
-            LISTENS,
-            threshold=self.threshold,
-            neg_threshold=max(0.0, self.threshold - below),
-            sure_threshold=max(LISTENS.sure_threshold, self.threshold),
-            pre_roll_s=self.padding_ms / 1000,
-        )
-
-    def view(self) -> dict[str, Any]:
-        """As clients read it."""
-        then = {"create_response": self.answers, "interrupt_response": self.interrupts}
-        if self.kind is Detection.SEMANTIC:
-            return {"type": self.kind.value, "eagerness": self.eagerness.value, **then}
-        return {
-            "type": self.kind.value,
-            "threshold": self.threshold,
-            "prefix_padding_ms": self.padding_ms,
-            "silence_duration_ms": self.silence_ms,
-            "idle_timeout_ms": None,
-            **then,
-        }
-
-
-def turned(before: Turning | None, given: object) -> Turning | None:
-    """What ends turns by what a client says, None where it does itself.
-
-    Raises:
-        errors.FieldInvalid: it means nothing.
-    """
-    if given is None:
-        return None
-    fields = object_of(AT, given)
-    known = before or Turning()
-    kind = parse_choice(f"{AT}.type", fields.get("type"), Detection.SERVER)
-    threshold = threshold_of(f"{AT}.threshold", fields)
-    return dataclasses.replace(
-        known,
+    kind = parse_choice(f"{DETECTION}.type", given.get("type"), Detection.SERVER)
+    pauses = with_pauses(before, given, 0)
+    return replace(
+        pauses,
         kind=kind,
-        eagerness=parse_choice(f"{AT}.eagerness", fields.get("eagerness"), known.eagerness),
-        threshold=known.threshold if threshold is None else threshold,
-        padding_ms=_whole(fields, "prefix_padding_ms", LONGEST_PADDING_MS, known.padding_ms),
-        silence_ms=max(
-            SHORTEST_SILENCE_MS,
-            _whole(fields, "silence_duration_ms", LONGEST_SILENCE_MS, known.silence_ms),
-        ),
-        answers=_flag(fields, "create_response", known.answers),
-        interrupts=_flag(fields, "interrupt_response", known.interrupts),
+        eagerness=parse_choice(f"{DETECTION}.eagerness", given.get("eagerness"), before.eagerness),
+        silence_ms=max(SHORTEST_SILENCE_MS, pauses.silence_ms),
+        answers=flag("create_response", before.answers),
+        interrupts=flag("interrupt_response", before.interrupts),
     )
 
 
-def options(before: TalkOptions, turning: Turning | None) -> TalkOptions:
-    """A conversation's manners by what ends its turns."""
-    return dataclasses.replace(
-        before,
-        patience=turning.patience if turning is not None else Patience(),
-        ends_turns=turning is not None,
-        answers=turning is not None and turning.answers,
-        interruptible=turning is not None and turning.interrupts,
-    )
-
-
-def _whole(fields: Mapping[str, Any], name: str, most: int, usual: int) -> int:
-    found = parse_whole(f"{AT}.{name}", fields.get(name), 0, most)
-    return usual if found is None else found
-
-
-def _flag(fields: Mapping[str, Any], name: str, usual: bool) -> bool:
-    given = fields.get(name)
-    return usual if given is None else parse_flag(f"{AT}.{name}", given, default=usual)
+def _patience(detection: TurnDetection) -> Patience:
+    """How long a pause ends a turn."""
+    if detection.kind is Detection.SEMANTIC:
+        return Patience(scale=_SCALE.get(detection.eagerness, 1.0))
+    pause_s = detection.silence_ms / 1000
+    return Patience(pause_s, pause_s, pause_s)
 
 
 MOST = 128
@@ -241,6 +164,8 @@ VOICES = (
 """Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
 has voices of its own."""
 USUAL_VOICE = "default"
+HEARD = Configuration(detection=TurnDetection(Detection.SEMANTIC))
+"""Unless a client says otherwise."""
 SLOWEST, FASTEST = 0.25, 1.5
 LONGEST_INSTRUCTIONS = 16_384
 """Characters."""
@@ -248,16 +173,13 @@ LONGEST_INSTRUCTIONS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them;
-    ``turning`` is None where it ends turns itself. ``transcribes``: the person's words are told.
+    """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them.
     ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: whoever
     speaks knows the names of voices, and nobody here does. ``sound`` goes out."""
 
     model: str
     instructions: str = ""
-    heard: Configuration = field(default_factory=Configuration)
-    transcribes: bool = True
-    turning: Turning | None = field(default_factory=Turning)
+    heard: Configuration = HEARD
     speaks: bool = True
     any_voice: bool = False
     aloud: bool = True
@@ -279,25 +201,33 @@ class Manners:
 
     def options(self, before: TalkOptions) -> TalkOptions:
         """The conversation's, which has had others."""
-        changed = dataclasses.replace(
-            before, instructions=self.instructions, voiced=self.says, tools=self.tools
+        detection = self.heard.detection
+        return replace(
+            before,
+            instructions=self.instructions,
+            voiced=self.says,
+            tools=self.tools,
+            patience=Patience() if detection is None else _patience(detection),
+            ends_turns=detection is not None,
+            answers=detection is not None and detection.answers,
+            interruptible=detection is not None and detection.interrupts,
         )
-        return options(changed, self.turning)
 
     def hearing(self, before: LiveOptions) -> LiveOptions:
         """How the person is heard."""
-        return dataclasses.replace(
+        heard, detection = self.heard, self.heard.detection
+        return replace(
             before,
-            language=self.heard.language if self.heard.said_language else before.language,
-            prompt=self.heard.prompt,
-            endpointing=(self.turning or Turning()).endpointing,
+            language=heard.language if heard.said_language else before.language,
+            prompt=heard.prompt,
+            endpointing=LISTENS if detection is None else detection.endpointing(LISTENS),
         )
 
     def manner(self, usual: SayOptions) -> SayOptions:
         """How answers are spoken."""
         rate = USUAL_RATE if self.sound is Sound.PCM else TELEPHONE_RATE
         voice = self.own_voice or usual.voice
-        return dataclasses.replace(usual, voice=voice, speed=self.speed, rate=rate)
+        return replace(usual, voice=voice, speed=self.speed, rate=rate)
 
     @property
     def modalities(self) -> list[str]:
@@ -307,15 +237,12 @@ class Manners:
     @property
     def output_view(self) -> dict[str, Any]:
         """How answers sound."""
-        sound: dict[str, Any] = {"type": self.sound.value}
-        if self.sound is Sound.PCM:
-            sound["rate"] = USUAL_RATE
-        return {"format": sound, "voice": self.voice}
+        return {"format": Configuration(self.sound).format_view, "voice": self.voice}
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients read it; ``expires_at`` in seconds since 1970."""
         return {
-            "type": TALKS,
+            "type": SessionType.CONVERSATION.value,
             "object": "realtime.session",
             "id": number,
             "model": self.model,
@@ -329,12 +256,7 @@ class Manners:
             "prompt": None,
             "expires_at": expires_at,
             "audio": {
-                "input": {
-                    "format": self.heard.format_view,
-                    "transcription": self.heard.transcription_view if self.transcribes else None,
-                    "noise_reduction": None,
-                    "turn_detection": None if self.turning is None else self.turning.view(),
-                },
+                "input": self.heard.input_view(TurnDetection.conversation_view),
                 "output": {**self.output_view, "speed": self.speed},
             },
             "include": None,
@@ -353,19 +275,20 @@ def updated(before: Manners, session: object, spec: EngineSpec) -> Manners:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
     given = object_of("session", session)
-    if given.get("type", TALKS) != TALKS:
+    if given.get("type", SessionType.CONVERSATION) != SessionType.CONVERSATION:
         raise errors.FieldInvalid(
-            f"'session.type' is not '{TALKS}'.",
+            f"'session.type' is not '{SessionType.CONVERSATION}'.",
             hint="A conversation stays one; transcriptions have an address of their own.",
         )
-    after = dataclasses.replace(
+    after = replace(
         before,
         instructions=instructions_of(given, "session.instructions", before.instructions),
         aloud=aloud_of(given, "session.output_modalities", before.aloud),
         tools=tools_of(given, "session", before.tools),
     )
     audio = object_of("session.audio", given.get("audio") or {})
-    after = _heard(after, object_of("session.audio.input", audio.get("input") or {}), spec)
+    heard = object_of("session.audio.input", audio.get("input") or {})
+    after = replace(after, heard=with_input(after.heard, heard, spec, _detection))
     return _sounding(after, object_of("session.audio.output", audio.get("output") or {}))
 
 
@@ -399,23 +322,6 @@ def aloud_of(given: Mapping[str, Any], name: str, usual: bool) -> bool:
     )
 
 
-def _heard(before: Manners, given: Mapping[str, Any], spec: EngineSpec) -> Manners:
-    heard = before.heard
-    after = before
-    if (sound := given.get("format")) is not None:
-        heard = with_sound(heard, object_of("session.audio.input.format", sound))
-    if "transcription" in given:
-        wish = given["transcription"]
-        after = dataclasses.replace(after, transcribes=wish is not None)
-        if wish is not None:
-            fields = object_of("session.audio.input.transcription", wish)
-            heard = with_transcription(heard, fields, spec)
-    if "turn_detection" in given:
-        turning = turned(after.turning, given["turn_detection"])
-        after = dataclasses.replace(after, turning=turning)
-    return dataclasses.replace(after, heard=heard)
-
-
 def _sounding(before: Manners, given: Mapping[str, Any]) -> Manners:
     at = "session.audio.output"
     after = before
@@ -423,11 +329,11 @@ def _sounding(before: Manners, given: Mapping[str, Any]) -> Manners:
         wanted = with_sound(Configuration(), object_of(f"{at}.format", sound))
         if wanted.sound is Sound.PCM and wanted.rate != USUAL_RATE:
             raise errors.FieldInvalid(f"'{at}.format.rate' is not {USUAL_RATE}.")
-        after = dataclasses.replace(after, sound=wanted.sound)
+        after = replace(after, sound=wanted.sound)
     voice = given.get("voice")
     if isinstance(voice, Mapping):
         voice = voice.get("id")
     if name := parse_word(f"{at}.voice", voice).strip():
-        after = dataclasses.replace(after, voice=name)
+        after = replace(after, voice=name)
     speed = parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
-    return after if speed is None else dataclasses.replace(after, speed=speed)
+    return after if speed is None else replace(after, speed=speed)

@@ -1,19 +1,27 @@
 """Events of a conversation as server events. Pure.
 
-A turn that a pause ends is told as it goes; one that its client ends is an item from the commit on,
-and what was said is told behind that. Words are told as soon as two looks agree on them, and none
-of these is taken back: where it reads otherwise in the end, ``completed`` has what counts.
+A response is done when all of it was sent; how much of it was heard its client says later, or a
+clock.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from sidecar import errors
+from sidecar.audio import codecs
 from sidecar.conversation.llm.chat_completions import Role
 from sidecar.conversation.output_queue import (
+    CallEnded,
+    CallStarted,
+    CallWritten,
+    Clear,
+    Ending,
     Failed,
+    Frame,
     NothingSaid,
     Out,
     PersonSaid,
@@ -21,169 +29,234 @@ from sidecar.conversation.output_queue import (
     PersonStarted,
     PersonStopped,
     Recorded,
+    ReplyEnded,
     ReplyStarted,
-    Told,
+    ReplyTruncated,
+    ReplyWritten,
+    Sent,
     TurnDropped,
     TurnTaken,
 )
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import Manners
-from sidecar.protocols.openai_realtime.dialogue_responses import Replies
 from sidecar.protocols.openai_realtime.server_events import EventBody, Item, Items
+from sidecar.protocols.openai_realtime.session_config import Sound
+from sidecar.protocols.openai_realtime.user_turns import ConversationTurns
 
-LEAST_S = 0.1
-"""Seconds of sound that a client can commit, as at OpenAI's."""
+Parts = ReplyWritten | Frame | CallStarted | CallWritten | CallEnded | Sent | ReplyEnded | Failed
+
+WISHES = 8
+"""Of clients that are kept until their answers begin."""
 
 
-class Person:
-    """Who speaks. ``span`` tells where an utterance lies in the sound. ``detects``: whether pauses
-    end turns; ``transcribes``: whether words are told. Both may change."""
+@dataclass(eq=False, slots=True)
+class Response:
+    """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
+    has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
+    before it."""
 
-    def __init__(self, items: Items, span: Callable[[int], tuple[float, float]]) -> None:
-        self.detects = True
-        self.transcribes = True
-        self._items, self._span = items, span
-        self._now: Item | None = None
-        self._committed: deque[Item] = deque()
-        self._said: set[str] = set()
-        self._shown = self._last = ""
-        self._start = self._end = 0.0
-        self._taken = 0.0
-        self._utterance = 0
+    turn: int
+    id: str
+    item: Item
+    wish: Mapping[str, Any]
+    output: EventBody
+    begun: bool = False
+    before: str | None = None
+    done: bool = False
+    written: str = ""
+    calls: dict[str, tuple[Item, str | None]] = field(default_factory=dict)
+    error: errors.SidecarError | None = None
 
-    def commit(self, received_s: float) -> Iterator[EventBody]:
-        """The client ends its turn behind so many seconds of sound.
+    @property
+    def items(self) -> list[Item]:
+        """What it is made of so far, in order."""
+        message = [self.item] if self.begun else []
+        return sorted(
+            [*message, *(item for item, _ in self.calls.values())], key=lambda one: one.index
+        )
 
-        Raises:
-            errors.CommitEmpty: there is nothing in it.
-        """
-        if received_s - self._taken < LEAST_S:
-            raise errors.CommitEmpty()
-        self._start, self._end = self._taken, received_s
-        self._taken = received_s
-        item = self._now
-        if item is None or item.id in self._items:
-            item = self._new()
-        self._committed.append(item)
-        return self._commit(item)
 
-    def clear(self, received_s: float) -> None:
-        """What has come up to here is no turn."""
-        self._taken = received_s
+class Replies:
+    """Those of one conversation. ``output`` says how they sound now, as clients read it."""
 
-    def told(self, told: Told) -> Iterator[EventBody]:
+    def __init__(self, items: Items, prefix: str, conversation: str) -> None:
+        self.output: EventBody = {}
+        self.law = Sound.MU_LAW
+        """How sound for telephones goes out."""
+        self._items, self._prefix, self._conversation = items, prefix, conversation
+        self._wishes: dict[int, Mapping[str, Any]] = {}
+        self._now: Response | None = None
+
+    @property
+    def current(self) -> str:
+        """The id of the last response that was told, or ''."""
+        return self._now.id if self._now is not None else ""
+
+    def wished(self, turn: int, wish: Mapping[str, Any]) -> None:
+        """A client has asked for the reply of that turn, and said this of it."""
+        self._wishes[turn] = wish
+        if len(self._wishes) > WISHES:
+            del self._wishes[next(iter(self._wishes))]
+
+    def told(self, out: Out) -> Iterator[EventBody]:
         """What is to be said of that."""
-        match told:
-            case PersonStarted():
-                yield from self._started(told.utterance)
-            case PersonSaying() if self._now is not None:
-                yield from self._saying(self._now, told.text)
-            case PersonStopped() if self._now is not None:
-                yield from self._stopped(self._now, told.utterance)
-            case PersonSaid(backchannel=(began, ended)):
-                yield from self._complete(self._new(), told.text, told.entry, ended - began)
-            case PersonSaid():
-                yield from self._complete(self._now or self._new(), told.text, told.entry)
-                self._now = None
-            case NothingSaid():
-                if self._now is not None and self._now.id not in self._items and self.detects:
-                    yield server_events.speech_stopped(self._now.id, self._span(self._utterance)[1])
-                self._now, self._shown, self._last = None, "", ""
+        match out:
+            case ReplyStarted():
+                yield from self._started(out)
+            case ReplyTruncated():
+                yield from self._truncated(out)
+            case Clear() if self._now is not None and self._now.turn == out.turn:
+                yield server_events.output_cleared(self._now.id)
+            case _ if isinstance(out, Parts) and self._now and out.turn == self._now.turn:
+                yield from self._of(self._now, out)
 
-    def taken(self) -> Iterator[EventBody]:
-        """What the client committed first was heard to its end."""
-        if not self._committed:
+    def _started(self, reply: ReplyStarted) -> Iterator[EventBody]:
+        item = Item(
+            self._items.new_id(),
+            Role.ASSISTANT,
+            aloud=reply.voiced,
+            status="in_progress",
+            entry=reply.entry,
+            turn=reply.turn,
+        )
+        name = f"resp_{self._prefix}_{reply.turn}"
+        wish = self._wishes.pop(reply.turn, {})
+        self._now = Response(reply.turn, name, item, wish, self.output)
+        yield server_events.response_event("created", self._view(self._now, None))
+
+    def _of(self, response: Response, out: Parts) -> Iterator[EventBody]:
+        item = response.item
+        match out:
+            case ReplyWritten():
+                yield from self._begin(response)
+                response.written += out.text
+                item.text = response.written
+                yield server_events.words_delta(response.id, item, out.text)
+            case Frame():
+                yield from self._begin(response)
+                item.sent_s += out.seconds
+                sound = base64.b64encode(self._encoded(out)).decode()
+                yield server_events.sound_delta(response.id, item, sound)
+            case CallStarted() | CallWritten() | CallEnded():
+                yield from self._called(response, out)
+            case Failed():
+                response.error = out.error
+            case Sent():
+                yield from self._finish(response, out.ending)
+            case ReplyEnded():
+                yield from self._finish(response, out.ending)
+                item.text = out.text
+
+    def _begin(self, response: Response) -> Iterator[EventBody]:
+        """There is something of it."""
+        if response.begun:
             return
-        item = self._committed.popleft()
-        if item.id not in self._said:
-            yield from self._complete(item, "", 0)
-        self._said.discard(item.id)
+        response.item.index = len(response.items)
+        response.begun, item = True, response.item
+        response.before = self._items.add(item)
+        yield server_events.output_item("added", response.id, item, empty=True)
+        yield server_events.item_event("added", item, response.before, empty=True)
+        yield server_events.part_event("added", response.id, item, "")
 
-    def given_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
-        """Nobody knows what was said in a turn that is answered now, if there is one."""
-        item, self._now = self._now, None
-        if item is not None and item.id in self._items and self.transcribes:
-            self._settle(item)
-            yield server_events.failed(item.id, error)
-
-    def _settle(self, item: Item) -> None:
-        """Its words are told."""
-        if item in self._committed:
-            self._said.add(item.id)
-
-    def _new(self) -> Item:
-        return Item(self._items.new_id(), Role.USER, aloud=True)
-
-    def _started(self, utterance: int) -> Iterator[EventBody]:
-        self._utterance = utterance
-        waiting = [item for item in self._committed if item.id not in self._said]
-        self._now = waiting[0] if waiting else self._new()
-        self._shown = self._last = ""
-        if self.detects and not waiting:
-            self._start = self._span(utterance)[0]
-            yield server_events.speech_started(self._now.id, self._start)
-
-    def _stopped(self, item: Item, utterance: int) -> Iterator[EventBody]:
-        if item.id in self._items:
-            return
-        self._end = self._span(utterance)[1]
-        self._taken = max(self._taken, self._end)
-        if self.detects:
-            yield server_events.speech_stopped(item.id, self._end)
-        yield from self._commit(item)
-
-    def _commit(self, item: Item) -> Iterator[EventBody]:
-        before = self._items.add(item)
-        yield server_events.committed(item.id, before)
-        for what in ("added", "done"):
-            yield server_events.dialogue_item_event(what, item, before)
-
-    def _saying(self, item: Item, text: str) -> Iterator[EventBody]:
-        """The words on which this look and the one before agree."""
-        now, before = text.split(), self._last.split()
-        self._last = text
-        alike = 0
-        while alike < min(len(now), len(before)) and now[alike] == before[alike]:
-            alike += 1
-        if self.detects or item.id in self._items:
-            yield from self._show(item, " ".join(now[:alike]))
-
-    def _show(self, item: Item, text: str) -> Iterator[EventBody]:
-        """The words of ``text`` that were not shown, if it goes on from what was."""
-        if self.transcribes and text.startswith(self._shown) and (more := text[len(self._shown) :]):
-            self._shown = text
-            yield server_events.delta(item.id, more)
-
-    def _complete(
-        self, item: Item, text: str, entry: int, seconds: float | None = None
+    def _called(
+        self, response: Response, out: CallStarted | CallWritten | CallEnded
     ) -> Iterator[EventBody]:
-        """All its words are known. It is ``seconds`` long, or as long as was noted."""
-        if item.id not in self._items:  # nobody ended it, but it is history
-            yield from self._commit(item)
-        item.text, item.entry = text, entry
-        self._settle(item)
-        yield from self._show(item, text)
-        if self.transcribes:
-            seconds = self._end - self._start if seconds is None else seconds
-            yield server_events.completed(item.id, text, max(0.0, seconds), ())
-        self._shown = self._last = ""
+        """A tool is called, or more of that is there, or all."""
+        if isinstance(out, CallStarted):
+            item = Item(
+                self._items.new_id(),
+                Role.ASSISTANT,
+                status="in_progress",
+                index=len(response.items),
+                call=out.call,
+                name=out.name,
+            )
+            before = self._items.add(item)
+            response.calls[out.call] = item, before
+            yield server_events.output_item("added", response.id, item, empty=True)
+            yield server_events.item_event("added", item, before, empty=True)
+        elif isinstance(out, CallWritten):
+            item, _ = response.calls[out.call]
+            item.text += out.text
+            yield server_events.arguments_delta(response.id, item, out.text)
+        else:
+            item, before = response.calls[out.call.id]
+            item.status, item.entry = "completed", out.entry
+            yield server_events.arguments_done(response.id, item)
+            yield from self._call_done(response, item, before)
+
+    @staticmethod
+    def _call_done(response: Response, item: Item, before: str | None) -> Iterator[EventBody]:
+        yield server_events.item_event("done", item, before)
+        yield server_events.output_item("done", response.id, item)
+
+    def _finish(self, response: Response, ending: Ending) -> Iterator[EventBody]:
+        """Nothing more comes of it."""
+        if response.done:
+            return
+        response.done, item = True, response.item
+        item.text = response.written
+        item.status = "completed" if ending is Ending.COMPLETED else "incomplete"
+        if response.begun:
+            if item.aloud:
+                yield server_events.sound_done(response.id, item)
+            yield server_events.words_done(response.id, item, response.written)
+            yield server_events.part_event("done", response.id, item, response.written)
+            yield server_events.item_event("done", item, response.before)
+            yield server_events.output_item("done", response.id, item)
+        for call, before in response.calls.values():
+            if call.status == "in_progress":  # nobody carries it out
+                call.status = "incomplete"
+                yield from self._call_done(response, call, before)
+        yield server_events.response_event("done", self._view(response, ending))
+
+    def _truncated(self, cut: ReplyTruncated) -> Iterator[EventBody]:
+        item = self._items.reply(cut.turn)
+        if item is not None:
+            item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
+            yield server_events.truncated(item, cut.seconds)
+
+    def _encoded(self, frame: Frame) -> bytes:
+        """As its rate says that it was wanted when it was made."""
+        if frame.rate != codecs.G711_RATE:
+            return frame.pcm
+        encode = codecs.to_a_law if self.law is Sound.A_LAW else codecs.to_mu_law
+        return encode(frame.pcm)
+
+    def _view(self, response: Response, ending: Ending | None) -> EventBody:
+        return {
+            "id": response.id,
+            "object": "realtime.response",
+            "status": "in_progress" if ending is None else server_events.STATUSES[ending],
+            "status_details": None
+            if ending is None
+            else server_events.details(ending, response.error),
+            "output": [item.view() for item in response.items],
+            "conversation_id": self._conversation,
+            "output_modalities": ["audio" if response.item.aloud else "text"],
+            "max_output_tokens": "inf",
+            "metadata": response.wish.get("metadata"),
+            "audio": {"output": response.output},
+            "usage": None,
+        }
 
 
 class Telling:
     """One conversation, as it was told so far. ``prefix`` begins the ids; of items ``most`` are
-    known; ``span`` as `Person`."""
+    known; ``span`` as
+    `ConversationTurns`."""
 
     def __init__(self, prefix: str, most: int, span: Callable[[int], tuple[float, float]]) -> None:
         self.conversation = f"conv_{prefix}"
         self.items = Items(prefix, most)
-        self.person = Person(self.items, span)
+        self.person = ConversationTurns(self.items, span)
         self.replies = Replies(self.items, prefix, self.conversation)
         self._created: dict[str, Item] = {}
 
     def use(self, manners: Manners) -> None:
         """From here on."""
-        self.person.detects = manners.turning is not None
-        self.person.transcribes = manners.transcribes
+        self.person.detects = manners.heard.detection is not None
+        self.person.transcribes = manners.heard.transcribes
         self.replies.output, self.replies.law = manners.output_view, manners.sound
 
     def create(self, item: Item) -> None:
@@ -220,4 +293,4 @@ class Telling:
         item.entry, item.text = stands.entry, stands.text
         before = self.items.add(item)
         for what in ("added", "done"):
-            yield server_events.dialogue_item_event(what, item, before)
+            yield server_events.item_event(what, item, before)

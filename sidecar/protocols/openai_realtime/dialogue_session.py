@@ -32,10 +32,11 @@ from sidecar.protocols.openai_realtime.client_events import (
     Append,
     Clear,
     Commit,
-    DialogueOrder,
+    Order,
     Update,
 )
 from sidecar.protocols.openai_realtime.dialogue_config import (
+    HEARD,
     Manners,
     aloud_of,
     instructions_of,
@@ -45,8 +46,8 @@ from sidecar.protocols.openai_realtime.dialogue_config import (
 )
 from sidecar.protocols.openai_realtime.dialogue_events import Telling
 from sidecar.protocols.openai_realtime.server_events import EventBody, Item
-from sidecar.protocols.openai_realtime.session_config import TALKS, Configuration
-from sidecar.protocols.openai_realtime.transcription_session import ID, PIECE_S, Exchange
+from sidecar.protocols.openai_realtime.session_config import SessionType
+from sidecar.protocols.openai_realtime.transcription_session import PIECE_S, Connection
 from sidecar.service.facade import Service
 
 SLACK_S = 0.1
@@ -55,9 +56,10 @@ NOT_HERE = ("input", "prompt")
 """What a client may say of an answer and is not to be had."""
 
 
-class Connection:
-    """One of them. ``expires_at``: when the session ends at the latest, in seconds since 1970;
-    ``usual``: how the service speaks unless a client says otherwise."""
+class ConversationConnection(Connection):
+    """One that answers. ``usual``: how the service speaks unless a client says otherwise."""
+
+    kind = SessionType.CONVERSATION
 
     def __init__(
         self,
@@ -70,30 +72,16 @@ class Connection:
         *,
         expires_at: int,
     ) -> None:
+        super().__init__(socket, talk, expires_at)
         self._service, self._talk = service, talk
-        self._manners, self._usual, self._spec = manners, usual, spec
-        self._expires_at = expires_at
-        name = talk.id[:ID]
-        self._telling = Telling(name, talk.options.most_messages, talk.span)
-        self._exchange = Exchange(
-            socket, name, client_events.read_dialogue_event, self._do, lambda: talk.over
-        )
-        self._say = self._exchange.say
+        self._usual, self._spec = usual, spec
+        self._telling = Telling(self.name, talk.options.most_messages, talk.span)
         self._use(manners)
 
     async def greet(self, *, again: bool = False) -> None:
         """Say what this is; ``again``: the session was something else before."""
         await self._say(lambda: [self._view("updated" if again else "created")])
         await self._say(lambda: [server_events.began(self._telling.conversation)])
-
-    async def hear(self) -> None:
-        """Do what the client says, until it goes.
-
-        Raises:
-            sockets.Gone: it went.
-            errors.SidecarError: what ended the session.
-        """
-        await self._exchange.hear()
 
     async def tell(self) -> None:
         """Say what comes of it.
@@ -121,10 +109,10 @@ class Connection:
                 )
         self._use(after)
 
-    async def _do(self, order: DialogueOrder) -> None:
+    async def _do(self, order: Order) -> None:
         match order:
             case Append(raw):
-                await self._append(raw)
+                await self._append(raw, self._manners.heard, PIECE_S, self._talk.hear)
             case Commit():
                 await self._commit()
             case Clear():
@@ -142,7 +130,7 @@ class Connection:
             case _:
                 await self._about_items(order)
 
-    async def _about_items(self, order: DialogueOrder) -> None:
+    async def _about_items(self, order: Order) -> None:
         match order:
             case client_events.Create():
                 self._create(order)
@@ -156,16 +144,9 @@ class Connection:
             case client_events.Delete(name):
                 await self._delete(self._telling.items.find(name))
 
-    async def _append(self, raw: bytes) -> None:
-        """In pieces, each of which can be let go of when it was heard."""
-        sound, encoding, rate = self._manners.heard.samples(raw)
-        most = int(PIECE_S * rate) * encoding.width
-        for begin in range(0, len(sound), most):
-            await self._talk.hear(sound[begin : begin + most], encoding, rate)
-
     async def _commit(self) -> None:
         await self._say(lambda: self._telling.person.commit(self._talk.received_s))
-        if self._manners.turning is None:
+        if self._manners.heard.detection is None:
             self._talk.heard_out()
         await self._talk.commit()
 
@@ -264,13 +245,7 @@ class Connection:
         self._talk.speaks(manners.manner(self._usual))
 
     def _view(self, what: str) -> EventBody:
-        view = self._manners.view(f"sess_{self._talk.id}", self._expires_at)
-        return server_events.session_event(f"session.{what}", {**view, **self._talk.greeting})
-
-
-def talks(session: object) -> bool:
-    """Whether a session is a conversation."""
-    return isinstance(session, Mapping) and session.get("type") == TALKS
+        return self._described(f"session.{what}", self._manners.view)
 
 
 async def is_meant(service: Service, query: Mapping[str, str]) -> bool:
@@ -280,7 +255,7 @@ async def is_meant(service: Service, query: Mapping[str, str]) -> bool:
         return False
     if stands_for_any(model):
         return True
-    transcribes = (_spec(service).name, *ALIASES, *LIVE_ALIASES)
+    transcribes = (live_spec(service).name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:
         return False
     return model in await service.conversations.models()
@@ -294,18 +269,17 @@ async def begun(service: Service, session: Mapping[str, Any]) -> tuple[Manners, 
         errors.ToolsUnavailable: who does calls no tools.
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
-    conversations, spec = service.conversations, _spec(service)
+    conversations, spec = service.conversations, live_spec(service)
     model = session.get("model") or ""
     if not isinstance(model, str):
         raise errors.ModelNotFound()
     thinker = await conversations.thinker("" if stands_for_any(model) else model)
     usual = conversations.options()
-    heard = Configuration(model=spec.name)
     speaks = service.fleet.voice_spec
     manners = Manners(
         model or thinker.name,
         usual.instructions,
-        heard,
+        replace(HEARD, model=spec.name),
         speaks=usual.voiced,
         any_voice=speaks is not None and not speaks.lists_voices,
     )
@@ -338,15 +312,20 @@ async def converse(
         socket.caller, options, manners.manner(usual), client=client
     ) as talk:
         talk.thinks(thinker)
-        connection = Connection(
-            *(socket, service, talk, manners, usual, _spec(service)), expires_at=expires_at
+        connection = ConversationConnection(
+            *(socket, service, talk, manners, usual, live_spec(service)), expires_at=expires_at
         )
         await connection.change(session)
         await connection.greet(again=again)
         await socket.side_by_side(connection.hear(), talk.run(), connection.tell())
 
 
-def _spec(service: Service) -> EngineSpec:
+def live_spec(service: Service) -> EngineSpec:
+    """Return what the live engine is.
+
+    Raises:
+        errors.LiveUnavailable: there is none.
+    """
     if service.live.spec is None:
         raise errors.LiveUnavailable()
     return service.live.spec

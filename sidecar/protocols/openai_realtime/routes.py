@@ -29,10 +29,23 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES
 from sidecar.protocols.openai_realtime.dialogue_config import CONVERSING
-from sidecar.protocols.openai_realtime.dialogue_session import begun, converse, is_meant, talks
+from sidecar.protocols.openai_realtime.dialogue_session import (
+    begun,
+    converse,
+    is_meant,
+    live_spec,
+)
 from sidecar.protocols.openai_realtime.server_events import error_event
-from sidecar.protocols.openai_realtime.session_config import Configuration, check_model, updated
-from sidecar.protocols.openai_realtime.transcription_session import Conversation, Converses
+from sidecar.protocols.openai_realtime.session_config import (
+    Configuration,
+    check_model,
+    talks,
+    updated,
+)
+from sidecar.protocols.openai_realtime.transcription_session import (
+    Converses,
+    TranscriptionConnection,
+)
 from sidecar.service.facade import Service
 
 NO_SESSION = "sess_none"
@@ -128,7 +141,7 @@ def build_router(
             manners, _ = await begun(service, session)
             view = manners.view(NO_SESSION, expires_at)
         else:
-            configuration = updated(Configuration(), session, _spec(service))
+            configuration = updated(Configuration(), session, live_spec(service))
             view = configuration.view(NO_SESSION, expires_at)
         return _unread(
             {"value": key_for(request, session), "expires_at": expires_at, "session": view}
@@ -143,13 +156,10 @@ def build_router(
     )
     async def transcription_session(request: Request) -> Response:
         session = await read_json(request, service.settings)
-        configuration = updated(Configuration(), session, _spec(service))
+        configuration = updated(Configuration(), session, live_spec(service))
         expires_at = int(now() + LASTS_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
-        secret = {
-            "value": key_for(request, session),
-            "expires_at": expires_at,
-        }
+        secret = {"value": key_for(request, session), "expires_at": expires_at}
         return _unread({**view, "client_secret": secret})
 
     return router
@@ -190,7 +200,7 @@ async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> Non
             named = {"model": query["model"]} if "model" in query else {}
             await converse(socket, service, session or named, expires_at)
         else:
-            configuration = asked_for(query, session or {}, _spec(service))
+            configuration = asked_for(query, session or {}, live_spec(service))
             await _transcribe(socket, service, configuration, expires_at, open=open)
         raise errors.ShuttingDown()  # nothing else ends a session that has no error
     except Gone:
@@ -213,26 +223,20 @@ async def _transcribe(
         socket.caller, configuration.options(LiveOptions()), wire="realtime"
     )
     try:
-        conversation = Conversation(
-            *(socket, session, configuration, _spec(service)),
+        connection = TranscriptionConnection(
+            *(socket, session, configuration, live_spec(service)),
             expires_at=expires_at,
             beta=_is_beta(socket.websocket),
             open=open,
         )
-        await conversation.greet()
-        await socket.side_by_side(conversation.hear(), conversation.tell())
+        await connection.greet()
+        await socket.side_by_side(connection.hear(), connection.tell())
         return
     except Converses as wish:
         wanted = wish.session
     finally:
         service.live.end(session)
     await converse(socket, service, wanted, expires_at, again=True)
-
-
-def _spec(service: Service) -> EngineSpec:
-    if service.live.spec is None:
-        raise errors.LiveUnavailable()
-    return service.live.spec
 
 
 def _is_beta(websocket: WebSocket) -> bool:

@@ -1,7 +1,5 @@
 """Server events and conversation items. Pure.
 
-Those of who speaks are told as in a transcription (`realtime.vocabulary`).
-
 Times are milliseconds where a name ends in ``_ms``, and else seconds, on the session's clock.
 """
 
@@ -17,112 +15,81 @@ from sidecar.conversation.output_queue import Ending
 from sidecar.protocols.openai_common import error_body, letters
 from sidecar.transcripts.transcript import Segment
 
-Said: TypeAlias = dict[str, Any]
-_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+EventBody: TypeAlias = dict[str, Any]
+"""An event, without its number, or a part of one."""
 
 
-def session_event(name: str, view: Said) -> Said:
+def session_event(name: str, view: EventBody) -> EventBody:
     """How a session is heard now; ``name``: ``session.created`` and the like."""
     return {"type": name, "session": view}
 
 
-def speech_started(item: str, at: float) -> Said:
+def speech_started(item: str, at: float) -> EventBody:
     """Somebody begins to speak."""
-    return {
-        "type": "input_audio_buffer.speech_started",
-        "audio_start_ms": round(at * 1000),
-        "item_id": item,
-    }
+    return _of_input("speech_started", audio_start_ms=round(at * 1000), item_id=item)
 
 
-def speech_stopped(item: str, at: float) -> Said:
+def speech_stopped(item: str, at: float) -> EventBody:
     """Nobody speaks any more."""
-    return {
-        "type": "input_audio_buffer.speech_stopped",
-        "audio_end_ms": round(at * 1000),
-        "item_id": item,
-    }
+    return _of_input("speech_stopped", audio_end_ms=round(at * 1000), item_id=item)
 
 
-def committed(item: str, before: str | None) -> Said:
+def committed(item: str, before: str | None) -> EventBody:
     """A turn has its end."""
-    return {
-        "type": "input_audio_buffer.committed",
-        "previous_item_id": before,
-        "item_id": item,
-    }
+    return _of_input("committed", previous_item_id=before, item_id=item)
 
 
-def cleared() -> Said:
+def cleared() -> EventBody:
     """What came since the last turn is forgotten."""
-    return {"type": "input_audio_buffer.cleared"}
+    return _of_input("cleared")
 
 
-def transcription_item_event(name: str, item: str, before: str | None) -> Said:
-    """A turn as part of a conversation; ``name``: ``conversation.item.added`` and the like."""
-    return {
-        "type": name,
-        "previous_item_id": before,
-        "item": {
-            "id": item,
-            "object": "realtime.item",
-            "type": "message",
-            "status": "completed",
-            "role": "user",
-            "content": [{"type": "input_audio", "transcript": None}],
-        },
-    }
-
-
-def delta(item: str, text: str) -> Said:
+def delta(item: str, text: str) -> EventBody:
     """More words of a turn; none of them is taken back."""
-    return {
-        "type": f"{_TRANSCRIPTION}.delta",
-        "item_id": item,
-        "content_index": 0,
-        "delta": text,
-    }
+    return _transcription("delta", item, delta=text)
 
 
-def completed(item: str, text: str, seconds: float, languages: Sequence[str]) -> Said:
+def completed(item: str, text: str, seconds: float, languages: Sequence[str]) -> EventBody:
     """All of a turn."""
-    return {
-        "type": f"{_TRANSCRIPTION}.completed",
-        "item_id": item,
-        "content_index": 0,
-        "transcript": text,
-        "languages": [{"code": code} for code in languages],
-        "usage": {"type": "duration", "seconds": round(seconds, 3)},
-    }
+    return _transcription(
+        "completed",
+        item,
+        transcript=text,
+        languages=[{"code": code} for code in languages],
+        usage={"type": "duration", "seconds": round(seconds, 3)},
+    )
 
 
 def segment_event(
     item: str, number: str, segment: Segment, speaker: int, name: str | None = None
-) -> Said:
+) -> EventBody:
     """A stretch of one speaker's; who of the people known that is stands for the letter."""
-    return {
-        "type": f"{_TRANSCRIPTION}.segment",
-        "item_id": item,
-        "content_index": 0,
-        "id": number,
-        "text": segment.text,
-        "speaker": name or letters(speaker),
-        "start": round(segment.start, 3),
-        "end": round(segment.end, 3),
-    }
+    return _transcription(
+        "segment",
+        item,
+        id=number,
+        text=segment.text,
+        speaker=name or letters(speaker),
+        start=round(segment.start, 3),
+        end=round(segment.end, 3),
+    )
 
 
-def failed(item: str, error: errors.SidecarError) -> Said:
+def failed(item: str, error: errors.SidecarError) -> EventBody:
     """Nobody knows what was said in a turn."""
-    return {
-        "type": f"{_TRANSCRIPTION}.failed",
-        "item_id": item,
-        "content_index": 0,
-        "error": _body(error),
-    }
+    return _transcription("failed", item, error=_body(error))
 
 
-def error_event(error: errors.SidecarError, event_id: str | None = None) -> Said:
+def _of_input(what: str, **fields: Any) -> EventBody:
+    return {"type": f"input_audio_buffer.{what}", **fields}
+
+
+def _transcription(what: str, item: str, **fields: Any) -> EventBody:
+    name = f"conversation.item.input_audio_transcription.{what}"
+    return {"type": name, "item_id": item, "content_index": 0, **fields}
+
+
+def error_event(error: errors.SidecarError, event_id: str | None = None) -> EventBody:
     """What went wrong, with which event of the client's."""
     return {"type": "error", "error": {**_body(error), "event_id": event_id}}
 
@@ -136,15 +103,13 @@ def _body(error: errors.SidecarError) -> dict[str, Any]:
     return body
 
 
-EventBody = dict[str, Any]
-"""An event, without its number, or a part of one."""
-
-
 @dataclass(eq=False, slots=True)
 class Item:
     """One of them: what ``role`` said, aloud or not. ``entry`` is its number in the history and
     ``turn`` that of a reply, 0 where there is none; of a reply ``sent_s`` seconds of sound are with
     the client. ``status`` is as clients read it, ``index`` its place in its answer.
+
+    ``shown`` are the words of it that were told while it was spoken.
 
     With a ``call`` it is that call of the tool ``name``, and ``text`` its arguments; or what came
     of it, where it ``returned``.
@@ -162,6 +127,7 @@ class Item:
     call: str = ""
     name: str = ""
     returned: bool = False
+    shown: str = ""
 
     @property
     def content(self) -> EventBody:
@@ -176,11 +142,8 @@ class Item:
         """As clients read it; ``empty``: before there is anything in it."""
         known = {"id": self.id, "object": "realtime.item", "status": self.status}
         if self.returned:
-            return known | {
-                "type": "function_call_output",
-                "call_id": self.call,
-                "output": self.text,
-            }
+            kind = "function_call_output"
+            return known | {"type": kind, "call_id": self.call, "output": self.text}
         if self.call:
             return known | {
                 "type": "function_call",
@@ -197,7 +160,7 @@ class Items:
     ``most`` the oldest are let go of."""
 
     def __init__(self, prefix: str, most: int) -> None:
-        self._prefix, self._most = prefix, most
+        self.prefix, self._most = prefix, most
         self._count = 0
         self._all: dict[str, Item] = {}
         self.last: str | None = None
@@ -206,7 +169,7 @@ class Items:
     def new_id(self) -> str:
         """One that was not given yet."""
         self._count += 1
-        return f"item_{self._prefix}_{self._count}"
+        return f"item_{self.prefix}_{self._count - 1}"
 
     def add(self, item: Item) -> str | None:
         """One more, behind all; the id of the one before it."""
@@ -260,10 +223,8 @@ def began(conversation: str) -> EventBody:
     return {"type": "conversation.created", "conversation": body}
 
 
-def dialogue_item_event(
-    what: str, item: Item, before: str | None, *, empty: bool = False
-) -> EventBody:
-    """An item is ``added`` to the conversation, or ``done``."""
+def item_event(what: str, item: Item, before: str | None, *, empty: bool = False) -> EventBody:
+    """An item is ``added`` to the conversation, or ``done``; for the beta it is ``created``."""
     view = item.view(empty=empty)
     return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}
 

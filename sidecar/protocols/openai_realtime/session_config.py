@@ -7,10 +7,10 @@ The shape of today (``session.update``) has all of it under ``audio.input``; the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 from sidecar import errors
 from sidecar.audio import codecs
@@ -29,8 +29,18 @@ from sidecar.protocols.openai_common import ALIASES, DIARIZING, LIVE_ALIASES
 
 USUAL_RATE = 24_000
 """Samples a second of PCM; OpenAI takes no other."""
-TALKS = "realtime"
-"""The type of a session that answers (`dialogue`); those that are heard here do not."""
+
+
+class SessionType(StrEnum):
+    """Whether a session answers, or only transcribes."""
+
+    TRANSCRIPTION = "transcription"
+    CONVERSATION = "realtime"
+
+
+def talks(session: object) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether a client's ``session`` is a conversation."""
+    return isinstance(session, Mapping) and session.get("type") == SessionType.CONVERSATION
 
 
 class Sound(StrEnum):
@@ -72,19 +82,62 @@ _DELAY_S = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pauses:
-    """What counts as speech and as its end."""
+class Eagerness(StrEnum):
+    """How soon somebody has done speaking."""
 
+    AUTO = "auto"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDetection:
+    """What ends a turn, and in a conversation what then is done. ``answers``: it is answered at
+    once; ``interrupts``: speech over an answer ends it. The rest is for its ``kind`` alone."""
+
+    kind: Detection = Detection.SERVER
+    eagerness: Eagerness = Eagerness.AUTO
     threshold: float = 0.5
     padding_ms: int = 300
     silence_ms: int = 500
+    answers: bool = True
+    interrupts: bool = True
+
+    def endpointing(self, usual: Endpointing) -> Endpointing:
+        """Return what counts as speech; ``usual`` says the rest."""
+        if self.kind is Detection.SEMANTIC:
+            return usual
+        below = usual.threshold - usual.neg_threshold
+        return dataclasses.replace(
+            usual,
+            threshold=self.threshold,
+            neg_threshold=max(0.0, self.threshold - below),
+            sure_threshold=max(usual.sure_threshold, self.threshold),
+            pre_roll_s=self.padding_ms / 1000,
+        )
+
+    def view(self) -> dict[str, Any]:
+        """Return it as clients of a transcription read it."""
+        return {
+            "type": self.kind.value,
+            "threshold": self.threshold,
+            "prefix_padding_ms": self.padding_ms,
+            "silence_duration_ms": self.silence_ms,
+        }
+
+    def conversation_view(self) -> dict[str, Any]:
+        """Return it as clients of a conversation read it."""
+        then = {"create_response": self.answers, "interrupt_response": self.interrupts}
+        if self.kind is Detection.SEMANTIC:
+            return {"type": self.kind.value, "eagerness": self.eagerness.value, **then}
+        return {**self.view(), "idle_timeout_ms": None, **then}
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """All that a client can say of a session. ``model`` and ``said_language`` are as it wrote them,
-    ``pauses`` None where it ends turns itself."""
+    """All that a client can say of how it is heard. ``model`` and ``said_language`` are as it wrote
+    them, ``detection`` None where it ends turns itself. ``transcribes``: words are told."""
 
     sound: Sound = Sound.PCM
     rate: int = USUAL_RATE
@@ -93,7 +146,8 @@ class Configuration:
     language: str = AUTO
     prompt: str = ""
     delay: Delay = Delay.UNSAID
-    pauses: Pauses | None = field(default_factory=Pauses)
+    detection: TurnDetection | None = field(default_factory=TurnDetection)
+    transcribes: bool = True
 
     @property
     def diarizes(self) -> bool:
@@ -102,11 +156,16 @@ class Configuration:
 
     def options(self, before: LiveOptions) -> LiveOptions:
         """The options of the session, which has had others."""
+        detection, usual = self.detection or TurnDetection(), Endpointing()
+        silence_s = detection.silence_ms / 1000
+        pauses = dataclasses.replace(
+            usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s
+        )
         return dataclasses.replace(
             before,
             language=self.language,
-            turns=Turns.CLIENT if self.pauses is None else Turns.SILENCE,
-            endpointing=_endpointing(self.pauses or Pauses()),
+            turns=Turns.CLIENT if self.detection is None else Turns.SILENCE,
+            endpointing=detection.endpointing(pauses),
             diarize=self.diarizes,
             prompt=self.prompt,
             delay_s=_DELAY_S.get(self.delay),
@@ -139,6 +198,15 @@ class Configuration:
         }
         return {name: value for name, value in said.items() if value} or None
 
+    def input_view(self, view: Callable[[TurnDetection], dict[str, Any]]) -> dict[str, Any]:
+        """Return how it is heard, as clients of today read it; ``view`` is of turn detection."""
+        return {
+            "format": self.format_view,
+            "transcription": self.transcription_view if self.transcribes else None,
+            "noise_reduction": None,
+            "turn_detection": None if self.detection is None else view(self.detection),
+        }
+
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients of today read it; ``expires_at`` in seconds since 1970."""
         return {
@@ -146,14 +214,7 @@ class Configuration:
             "object": "realtime.transcription_session",
             "id": number,
             "expires_at": expires_at,
-            "audio": {
-                "input": {
-                    "format": self.format_view,
-                    "transcription": self.transcription_view,
-                    "noise_reduction": None,
-                    "turn_detection": self._detection(),
-                }
-            },
+            "audio": {"input": self.input_view(TurnDetection.view)},
             "include": None,
         }
 
@@ -167,34 +228,10 @@ class Configuration:
             "input_audio_format": sounds[self.sound],
             "input_audio_transcription": self.transcription_view,
             "input_audio_noise_reduction": None,
-            "turn_detection": self._detection(),
+            "turn_detection": None if self.detection is None else self.detection.view(),
             "modalities": ["text"],
             "include": None,
         }
-
-    def _detection(self) -> dict[str, Any] | None:
-        if self.pauses is None:
-            return None
-        return {
-            "type": Detection.SERVER.value,
-            "threshold": self.pauses.threshold,
-            "prefix_padding_ms": self.pauses.padding_ms,
-            "silence_duration_ms": self.pauses.silence_ms,
-        }
-
-
-def _endpointing(pauses: Pauses) -> Endpointing:
-    usual = Endpointing()
-    below = usual.threshold - usual.neg_threshold
-    return dataclasses.replace(
-        usual,
-        threshold=pauses.threshold,
-        neg_threshold=max(0.0, pauses.threshold - below),
-        sure_threshold=max(usual.sure_threshold, pauses.threshold),
-        pre_roll_s=pauses.padding_ms / 1000,
-        pause_s=min(usual.pause_s, pauses.silence_ms / 1000),
-        silence_s=pauses.silence_ms / 1000,
-    )
 
 
 LONGEST_PADDING_MS = 3_000
@@ -202,17 +239,7 @@ LONGEST_PADDING_MS = 3_000
 _SILENCE = limits_of(Endpointing)["silence_s"]
 LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
-
-
-class Eagerness(StrEnum):
-    """How soon somebody has done speaking."""
-
-    AUTO = "auto"
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-
-
+DETECTION = f"{_INPUT}.turn_detection"
 _SILENCE_MS = {Eagerness.LOW: 1_500, Eagerness.HIGH: 300}
 """For `Detection.SEMANTIC`, which nobody here can: a pause stands for it."""
 
@@ -223,15 +250,35 @@ def updated(before: Configuration, session: object, spec: EngineSpec) -> Configu
     Raises:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
-    given = _inputs(object_of("session", session))
+    return with_input(before, _inputs(object_of("session", session)), spec, _detection)
+
+
+def with_input(
+    before: Configuration,
+    given: Mapping[str, Any],
+    spec: EngineSpec,
+    detection_of: Callable[[TurnDetection, Mapping[str, Any]], TurnDetection],
+) -> Configuration:
+    """Return what is ``given`` under ``audio.input`` makes of the configuration; ``detection_of``
+    reads how turns end.
+
+    Raises:
+        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+    """
     after = before
     if (sound := given.get("format")) is not None:
         after = with_sound(after, object_of(f"{_INPUT}.format", sound))
     if "transcription" in given:
-        wish = object_of(f"{_INPUT}.transcription", given["transcription"] or {})
-        after = with_transcription(after, wish, spec)
+        wish = given["transcription"]
+        after = dataclasses.replace(after, transcribes=wish is not None)
+        if wish is not None:
+            after = _with_transcription(after, object_of(f"{_INPUT}.transcription", wish), spec)
     if "turn_detection" in given:
-        after = dataclasses.replace(after, pauses=_pauses(after.pauses, given["turn_detection"]))
+        detection = None
+        if (wish := given["turn_detection"]) is not None:
+            known = after.detection or TurnDetection()
+            detection = detection_of(known, object_of(DETECTION, wish))
+        after = dataclasses.replace(after, detection=detection)
     return after
 
 
@@ -252,8 +299,7 @@ def check_model(name: str, spec: EngineSpec) -> str:
 
 def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is under ``audio.input``, whichever shape it came in."""
-    kind = session.get("type", "transcription")
-    if kind != "transcription":
+    if session.get("type", SessionType.TRANSCRIPTION) != SessionType.TRANSCRIPTION:
         raise errors.FieldInvalid(
             "'session.type' is not 'transcription'.",
             hint="This service transcribes here; it does not answer.",
@@ -273,6 +319,8 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
                 hint=f"Use one of: {', '.join(BETA_SOUND)}.",
             )
         given["format"] = {"type": BETA_SOUND[sound].value}
+    if "transcription" in given:
+        given["transcription"] = given["transcription"] or {}
     return given
 
 
@@ -289,14 +337,10 @@ def with_sound(before: Configuration, given: Mapping[str, Any]) -> Configuration
     return dataclasses.replace(before, sound=sound, rate=rate or USUAL_RATE)
 
 
-def with_transcription(
+def _with_transcription(
     before: Configuration, given: Mapping[str, Any], spec: EngineSpec
 ) -> Configuration:
-    """It is heard as ``given`` says, in the shape of both.
-
-    Raises:
-        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
-    """
+    """It is heard as ``given`` says, in the shape of both."""
     at = f"{_INPUT}.transcription"
     after = before
     if "model" in given:
@@ -319,41 +363,40 @@ def with_transcription(
     return after
 
 
-def _pauses(before: Pauses | None, given: object) -> Pauses | None:
-    if given is None:
-        return None
-    at = f"{_INPUT}.turn_detection"
-    fields = object_of(at, given)
-    kind = parse_choice(f"{at}.type", fields.get("type"), Detection.SERVER)
+def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection:
+    kind = parse_choice(f"{DETECTION}.type", given.get("type"), Detection.SERVER)
     if kind is Detection.SEMANTIC:
-        eagerness = parse_choice(f"{at}.eagerness", fields.get("eagerness"), Eagerness.AUTO)
-        return Pauses(silence_ms=_SILENCE_MS.get(eagerness, Pauses().silence_ms))
-    known = before or Pauses()
-    threshold = threshold_of(f"{at}.threshold", fields)
-    padding = parse_whole(
-        f"{at}.prefix_padding_ms", fields.get("prefix_padding_ms"), 0, LONGEST_PADDING_MS
-    )
-    silence = parse_whole(
-        f"{at}.silence_duration_ms",
-        fields.get("silence_duration_ms"),
-        round(1000 * _SILENCE.least),
-        LONGEST_SILENCE_MS,
-    )
-    return Pauses(
-        known.threshold if threshold is None else threshold,
-        known.padding_ms if padding is None else padding,
-        known.silence_ms if silence is None else silence,
-    )
+        eagerness = parse_choice(f"{DETECTION}.eagerness", given.get("eagerness"), Eagerness.AUTO)
+        usual = TurnDetection()
+        return dataclasses.replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
+    return with_pauses(before, given, round(1000 * _SILENCE.least))
 
 
-def threshold_of(name: str, fields: Mapping[str, Any]) -> float | None:
-    """From which probability on somebody speaks, None where nothing is said of that.
+def with_pauses(
+    before: TurnDetection, given: Mapping[str, Any], least_silence_ms: int
+) -> TurnDetection:
+    """Return what ``given`` makes of what counts as speech and as its end.
 
     Raises:
-        errors.FieldInvalid: it is none.
+        errors.FieldInvalid: a value is none, or beyond its limits.
     """
+
+    def whole(name: str, least: int, most: int, usual: int) -> int:
+        found = parse_whole(f"{DETECTION}.{name}", given.get(name), least, most)
+        return usual if found is None else found
+
     limits = limits_of(Endpointing)["threshold"]
-    return parse_number(name, fields.get("threshold"), limits.least, limits.most)
+    threshold = parse_number(
+        f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
+    )
+    return dataclasses.replace(
+        before,
+        threshold=before.threshold if threshold is None else threshold,
+        padding_ms=whole("prefix_padding_ms", 0, LONGEST_PADDING_MS, before.padding_ms),
+        silence_ms=whole(
+            "silence_duration_ms", least_silence_ms, LONGEST_SILENCE_MS, before.silence_ms
+        ),
+    )
 
 
 def object_of(name: str, value: object) -> Mapping[str, Any]:

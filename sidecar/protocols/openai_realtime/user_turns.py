@@ -1,0 +1,344 @@
+"""Turns of a user as items of a session that transcribes, and of a conversation. Pure.
+
+In a transcription turns and items come in the same order, so nobody has to know the number of a
+turn that a client ends before an engine has heard of it: the first turn without an item has the
+first item without a turn. What was written in deltas stays; where the end of a piece reads
+otherwise, the deltas go on behind as many words, and ``completed`` has the text that counts.
+
+In a conversation a turn that a pause ends is told as it goes; one that its client ends is an item
+from the commit on, and what was said is told behind that. Words are told as soon as two looks agree
+on them, and none of these is taken back: where it reads otherwise in the end, ``completed`` has
+what counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from sidecar import errors
+from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.output_queue import (
+    NothingSaid,
+    PersonSaid,
+    PersonSaying,
+    PersonStarted,
+    PersonStopped,
+    Told,
+)
+from sidecar.interfaces.live_events import (
+    NOT_UNDERSTOOD,
+    UTTERANCE_DROPPED,
+    Final,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeakersRevised,
+    SpeechStarted,
+    SpeechStopped,
+    TurnDropped,
+    TurnEnded,
+)
+from sidecar.protocols.openai_common import code_of
+from sidecar.protocols.openai_realtime import server_events
+from sidecar.protocols.openai_realtime.server_events import EventBody, Item, Items
+from sidecar.transcripts.transcript import Segment, joined
+
+LEAST_S = 0.1
+"""Seconds of sound that a client can commit, as at OpenAI's."""
+
+
+class UserTurns:
+    """Those of one session. ``detects``: whether pauses end turns; ``transcribes``: whether words
+    are told. Both may change."""
+
+    told_as: tuple[str, ...] = ("added", "done")
+
+    def __init__(self, items: Items) -> None:
+        self.detects = self.transcribes = True
+        self._items = items
+        self._taken = 0.0
+
+    def clear(self, received_s: float) -> None:
+        """What has come up to here is no turn."""
+        self._taken = received_s
+
+    def _take(self, received_s: float) -> float:
+        """Return where the turn began that its client ends behind so many seconds of sound.
+
+        Raises:
+            errors.CommitEmpty: there is nothing in it.
+        """
+        if received_s - self._taken < LEAST_S:
+            raise errors.CommitEmpty()
+        began, self._taken = self._taken, received_s
+        return began
+
+    def _commit(self, item: Item) -> Iterator[EventBody]:
+        before = self._items.add(item)
+        yield server_events.committed(item.id, before)
+        for what in self.told_as:
+            yield server_events.item_event(what, item, before)
+
+    def _show(self, item: Item, text: str) -> Iterator[EventBody]:
+        """The words of ``text`` that were not shown, if it goes on from what was."""
+        if self.transcribes and text.startswith(item.shown) and (more := text[len(item.shown) :]):
+            item.shown = text
+            yield server_events.delta(item.id, more)
+
+
+@dataclass(eq=False, slots=True)
+class Turn(Item):
+    """One of a transcription, as it was told so far; ``number`` is that of its utterances,
+    ``before`` are the deltas of the pieces that have ended."""
+
+    number: int | None = None
+    committed: bool = False
+    before: str = ""
+    shed: bool = False
+    """It got no words: too many speak."""
+    languages: list[str] = field(default_factory=list)
+
+
+class TranscriptionTurns(UserTurns):
+    """Those of a session that transcribes; ``prefix`` begins their ids. ``diarizes``: whether it is
+    told who speaks, which may change."""
+
+    def __init__(self, prefix: str, *, beta: bool = False) -> None:
+        super().__init__(Items(prefix, most=0))
+        self.diarizes = False
+        if beta:
+            self.told_as = ("created",)
+        self._open: list[Turn] = []
+        self._failed = False
+        self._segments: dict[int, tuple[str, Segment]] = {}
+        self._names: dict[int, str | None] = {}
+        """Who speakers are, by number, of the people known."""
+
+    def commit(self, received_s: float) -> Iterator[EventBody]:
+        """The client ends its turn behind so many seconds of sound.
+
+        Raises:
+            errors.CommitEmpty: there is nothing in it.
+        """
+        self._take(received_s)
+        item = next((one for one in self._open if not one.committed), None)
+        return self._ends(item or self._new())
+
+    def told(self, event: LiveEvent) -> Iterator[EventBody]:
+        """What is to be said of an event."""
+        match event:
+            case SpeechStarted(turn, at):
+                item = self._of(turn)
+                if self.detects:
+                    yield server_events.speech_started(item.id, at)
+            case SpeechStopped(turn, at) if self.detects:
+                yield from self._stopped(self._of(turn), at)
+            case Partial(turn, stable=stable):
+                item = self._of(turn)
+                yield from self._show(item, joined([item.before, stable]))
+            case Final():
+                yield from self._final(event)
+            case TurnEnded():
+                yield from self._ended(event)
+            case TurnDropped(turn):
+                self._open = [one for one in self._open if one.number != turn]
+                yield server_events.cleared()
+            case SpeakersRevised():
+                yield from self._revised(event)
+            case Noticed(notice, turn) if notice.code == UTTERANCE_DROPPED and turn is not None:
+                self._of(turn).shed = True
+            case Noticed(notice):
+                self._failed = self._failed or notice.code == NOT_UNDERSTOOD
+
+    def give_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
+        """Nothing more comes."""
+        for item in self._open:
+            if item.committed:
+                yield server_events.failed(item.id, error)
+        self._open.clear()
+
+    def _new(self, number: int | None = None) -> Turn:
+        item = Turn(self._items.new_id(), Role.USER, aloud=True, number=number)
+        self._open.append(item)
+        return item
+
+    def _of(self, turn: int) -> Turn:
+        """The item of a turn, the next one if nobody knows it yet."""
+        for item in self._open:
+            if item.number in (turn, None):
+                item.number = turn
+                return item
+        return self._new(turn)
+
+    def _ends(self, item: Turn) -> Iterator[EventBody]:
+        item.committed = True
+        yield from self._commit(item)
+
+    def _stopped(self, item: Turn, at: float) -> Iterator[EventBody]:
+        self._taken = max(self._taken, at)
+        yield server_events.speech_stopped(item.id, at)
+        if not item.committed:
+            yield from self._ends(item)
+
+    def _final(self, final: Final) -> Iterator[EventBody]:
+        item, text = self._of(final.turn), final.segment.text
+        code = code_of(final.language)
+        if code is not None and code not in item.languages:
+            item.languages.append(code)
+        whole = joined([item.before, text])
+        if not whole.startswith(item.shown):
+            shown = len(item.shown.split()) - len(item.before.split())
+            whole = " ".join([item.shown, *text.split()[shown:]])
+        yield from self._show(item, whole)
+        item.before = item.shown
+        if self.diarizes:
+            self._segments[final.piece] = item.id, final.segment
+            if final.segment.speaker is not None:
+                self._names[final.segment.speaker] = final.name
+                yield self._segment(final.piece, final.segment.speaker)
+
+    def _ended(self, ended: TurnEnded) -> Iterator[EventBody]:
+        item = self._of(ended.turn)
+        if not item.committed:
+            self._taken = max(self._taken, ended.end)
+            yield from self._ends(item)
+        self._open.remove(item)
+        if item.shed:
+            yield server_events.failed(item.id, errors.UtteranceDropped())
+        elif self._failed and not ended.text:
+            yield server_events.failed(item.id, errors.EngineFailed())
+        else:
+            seconds = ended.end - ended.start
+            yield server_events.completed(item.id, ended.text, seconds, item.languages)
+        self._failed = False
+
+    def _revised(self, event: SpeakersRevised) -> Iterator[EventBody]:
+        """Pieces that are somebody else's, or whose speaker turned out to be somebody."""
+        self._names |= event.names
+        for piece, (_, segment) in list(self._segments.items()):
+            speaker = event.speakers.get(piece, segment.speaker)
+            if speaker is not None and (piece in event.speakers or speaker in event.names):
+                yield self._segment(piece, speaker)
+
+    def _segment(self, piece: int, speaker: int) -> EventBody:
+        item, segment = self._segments[piece]
+        segment = dataclasses.replace(segment, speaker=speaker)
+        self._segments[piece] = item, segment
+        number = f"seg_{self._items.prefix}_{piece}"
+        return server_events.segment_event(item, number, segment, speaker, self._names.get(speaker))
+
+
+class ConversationTurns(UserTurns):
+    """Those of the person that a conversation is held with. ``span`` tells where an utterance lies
+    in the sound."""
+
+    def __init__(self, items: Items, span: Callable[[int], tuple[float, float]]) -> None:
+        super().__init__(items)
+        self._span = span
+        self._now: Item | None = None
+        self._committed: deque[Item] = deque()
+        self._said: set[str] = set()
+        self._last = ""
+        self._start = self._end = 0.0
+        self._utterance = 0
+
+    def commit(self, received_s: float) -> Iterator[EventBody]:
+        """The client ends its turn behind so many seconds of sound.
+
+        Raises:
+            errors.CommitEmpty: there is nothing in it.
+        """
+        self._start, self._end = self._take(received_s), received_s
+        item = self._now
+        if item is None or item.id in self._items:
+            item = self._new()
+        self._committed.append(item)
+        return self._commit(item)
+
+    def told(self, told: Told) -> Iterator[EventBody]:
+        """What is to be said of that."""
+        match told:
+            case PersonStarted():
+                yield from self._started(told.utterance)
+            case PersonSaying() if self._now is not None:
+                yield from self._saying(self._now, told.text)
+            case PersonStopped() if self._now is not None:
+                yield from self._stopped(self._now, told.utterance)
+            case PersonSaid(backchannel=(began, ended)):
+                yield from self._complete(self._new(), told.text, told.entry, ended - began)
+            case PersonSaid():
+                yield from self._complete(self._now or self._new(), told.text, told.entry)
+                self._now = None
+            case NothingSaid():
+                if self._now is not None and self._now.id not in self._items and self.detects:
+                    yield server_events.speech_stopped(self._now.id, self._span(self._utterance)[1])
+                self._now, self._last = None, ""
+
+    def taken(self) -> Iterator[EventBody]:
+        """What the client committed first was heard to its end."""
+        if not self._committed:
+            return
+        item = self._committed.popleft()
+        if item.id not in self._said:
+            yield from self._complete(item, "", 0)
+        self._said.discard(item.id)
+
+    def given_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
+        """Nobody knows what was said in a turn that is answered now, if there is one."""
+        item, self._now = self._now, None
+        if item is not None and item.id in self._items and self.transcribes:
+            self._settle(item)
+            yield server_events.failed(item.id, error)
+
+    def _settle(self, item: Item) -> None:
+        """Its words are told."""
+        if item in self._committed:
+            self._said.add(item.id)
+
+    def _new(self) -> Item:
+        return Item(self._items.new_id(), Role.USER, aloud=True)
+
+    def _started(self, utterance: int) -> Iterator[EventBody]:
+        self._utterance = utterance
+        waiting = [item for item in self._committed if item.id not in self._said]
+        self._now = waiting[0] if waiting else self._new()
+        self._now.shown = self._last = ""
+        if self.detects and not waiting:
+            self._start = self._span(utterance)[0]
+            yield server_events.speech_started(self._now.id, self._start)
+
+    def _stopped(self, item: Item, utterance: int) -> Iterator[EventBody]:
+        if item.id in self._items:
+            return
+        self._end = self._span(utterance)[1]
+        self._taken = max(self._taken, self._end)
+        if self.detects:
+            yield server_events.speech_stopped(item.id, self._end)
+        yield from self._commit(item)
+
+    def _saying(self, item: Item, text: str) -> Iterator[EventBody]:
+        """The words on which this look and the one before agree."""
+        now, before = text.split(), self._last.split()
+        self._last = text
+        alike = 0
+        while alike < min(len(now), len(before)) and now[alike] == before[alike]:
+            alike += 1
+        if self.detects or item.id in self._items:
+            yield from self._show(item, " ".join(now[:alike]))
+
+    def _complete(
+        self, item: Item, text: str, entry: int, seconds: float | None = None
+    ) -> Iterator[EventBody]:
+        """All its words are known. It is ``seconds`` long, or as long as was noted."""
+        if item.id not in self._items:  # nobody ended it, but it is history
+            yield from self._commit(item)
+        item.text, item.entry = text, entry
+        self._settle(item)
+        yield from self._show(item, text)
+        if self.transcribes:
+            seconds = self._end - self._start if seconds is None else seconds
+            yield server_events.completed(item.id, text, max(0.0, seconds), ())
+        item.shown = self._last = ""
