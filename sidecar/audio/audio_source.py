@@ -129,8 +129,10 @@ class Spool:
         with self._at_work():
             self._spill()
 
-    def finish(self) -> AudioSource:
+    def finish(self, head: bytes = b"") -> AudioSource:
         """Hand everything over as a source; the spool is closed.
+
+        ``head`` replaces the first bytes: a header that says how much has come.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
@@ -140,6 +142,10 @@ class Spool:
                 self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
             self._spill()
             assert self._file is not None
+            if head:
+                self._file.seek(0)
+                self._file.write(head)
+                self._file.seek(0)
             source = AudioSource(os.dup(self._file.fileno()), spooled=True)
             self._over = True
         return source

@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import re
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
+from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.errors import CaptureUnreadable
 from sidecar.interfaces.live_engine import Encoding, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, from_wire
@@ -75,25 +75,8 @@ def excess(stored: Sequence[Stored], now: float, limits: Limits) -> list[str]:
     return [one.stem for one in gone]
 
 
-SIZE = 44
-"""Bytes of the head."""
-UNKNOWN = 0xFFFFFFFF
-"""A length that nobody knew when the head was written; readers take what is there."""
-_PCM, _FLOAT = 1, 3
-
-
-def head(encoding: Encoding, rate: int, size: int | None = None) -> bytes:
-    """Of ``size`` bytes of mono samples."""
-    known = UNKNOWN if size is None or size > UNKNOWN - SIZE else size
-    width = encoding.width
-    form = _FLOAT if encoding is Encoding.FLOAT32 else _PCM
-    riff = known if known == UNKNOWN else known + SIZE - 8
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", riff, b"WAVE"),
-        *(b"fmt ", 16, form, 1, rate, rate * width, width, 8 * width),
-        *(b"data", known),
-    )
+def _wav_head(encoding: Encoding, rate: int, size: int | None = None) -> bytes:
+    return wav_head(rate, encoding.width, size, floats=encoding is Encoding.FLOAT32)
 
 
 MARK = b"VIBEVOICE CAPTURE 1\n"
@@ -272,7 +255,7 @@ class Recording:
         line |= {"encoding": item.encoding.value, "rate": item.rate}
         if self._form is None:
             self._form = item.encoding, item.rate
-            self._sound.write(head(item.encoding, item.rate))
+            self._sound.write(_wav_head(item.encoding, item.rate))
         if (item.encoding, item.rate) == self._form:
             self._pay()
             self._sound.write(item.raw)
@@ -378,7 +361,7 @@ class CaptureReader:
         """The samples."""
         skipped = 0
         for piece in self._sound.pieces():
-            samples = piece[max(0, SIZE - skipped) :]
+            samples = piece[max(0, WAV_HEAD_BYTES - skipped) :]
             skipped += len(piece) - len(samples)
             yield samples
 
@@ -417,10 +400,10 @@ class CaptureReader:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with wav.open("wb") as file:
-                file.write(head(captured.encoding, captured.rate))
+                file.write(_wav_head(captured.encoding, captured.rate))
                 size = sum(file.write(piece) for piece in self.sound())
                 file.seek(0)
-                file.write(head(captured.encoding, captured.rate, size))
+                file.write(_wav_head(captured.encoding, captured.rate, size))
             with events.open("w", encoding="utf-8") as lines:
                 for line in self.lines():
                     lines.write(json.dumps(line, ensure_ascii=False) + "\n")
