@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from sidecar import errors
+from sidecar import errors, files
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MANY = {errno.EMFILE, errno.ENFILE}
@@ -30,13 +30,6 @@ _DESCRIPTORS = ("/proc/", "/dev/fd/")
 _MOST_LINKS = 40
 """What Linux follows; it refuses the next."""
 OUTSIDE = "'audio_path' lies outside of the folders that are allowed."
-_OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 class AudioSource:
@@ -215,7 +208,7 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
             raise errors.AudioPathForbidden(OUTSIDE)
         if _is_descriptor(path):
             raise errors.AudioPathNotAFile()
-        fd = os.open(path, _OPEN_FLAGS)
+        fd = os.open(path, files.OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
     except PermissionError:

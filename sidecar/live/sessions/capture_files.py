@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.errors import CaptureUnreadable
 from sidecar.interfaces.live_engine import Encoding, LiveOptions
@@ -103,8 +103,7 @@ class SealedWriter:
         self._about = _about(capture, what)
         self._number, self._piece = 0, PIECES[what]
         self._waiting = bytearray()
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        self._file: BinaryIO = os.fdopen(fd, "wb", 0)
+        self._file = files.open_new(path, buffering=0)
         known = self._seal.seal(b"", self._about)  # by which another key is told at once
         self._file.write(MARK + salt + capture + known + self._prefix)
 
