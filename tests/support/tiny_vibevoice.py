@@ -31,6 +31,7 @@ Segment = dict[str, Any]
 """As the model writes it: Start, End (seconds), Speaker (not on a tag), Content."""
 
 ROOT = Path(__file__).parents[2]
+SUPPORT, TRAINING = Path(__file__).parent, "train_tiny_vibevoice.py"
 RATE = 24_000
 LONGEST_S = 30.0
 """Where `two_cities` is cut."""
@@ -121,7 +122,7 @@ def checkpoint(size: Checkpoint) -> Path:
     """
     recipe = {"size": size, "samples": _samples(size)}
     facts = [
-        *((ROOT / "tests" / f"{name}.py").read_text() for name in ("miniature", "training")),
+        *((SUPPORT / name).read_text() for name in ("miniature_vibevoice.py", TRAINING)),
         *(version(package) for package in ("torch", "transformers", "tokenizers")),
         json.dumps(recipe),
     ]
@@ -154,7 +155,7 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
     }
     folder.mkdir()
     subprocess.run(
-        [sys.executable, ROOT / "tests" / "training.py", folder],
+        [sys.executable, SUPPORT / TRAINING, folder],
         input=json.dumps(task).encode(),
         # With two threads on two busy cores, torch waits for itself and takes ten times as long.
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

@@ -91,7 +91,7 @@ def model() -> Path:
 
     def train(folder: Path) -> None:
         subprocess.run(
-            [sys.executable, ROOT / "tests" / "whisper_training.py", folder],
+            [sys.executable, ROOT / "tests/support/train_tiny_whisper.py", folder],
             input=json.dumps([{**row, "path": str(row["path"])} for row in task]).encode(),
             # Otherwise glibc gives pages back and fetches them again at every step.
             env=os.environ
