@@ -1,4 +1,4 @@
-"""Private files, atomic writes, and files that are reread when they change."""
+"""Private folders and files, atomic writes, and files that are reread when they change."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def touch(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
 
 
-def close_folder(path: Path) -> None:
+def private_folder(path: Path) -> None:
     """Create a folder that only its owner may look into; one that is there is closed to others.
 
     Raises:

@@ -1,8 +1,8 @@
 """Checkpoint download: files in parallel, resumed, checked.
 
 The bytes are fetched here and not by huggingface_hub, because its download (2.4) begins a file
-anew after every interruption, and one file of these is gigabytes. What is written has the layout
-of its cache, so that every tool finds it.
+anew after every interruption and by plain HTTP checks its size only, and one file of these is
+gigabytes. What is written has the layout of its cache, so that every tool finds it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from sidecar.checkpoints.download_files import (
     Meter,
     PlainFolder,
     RemoteFile,
-    alone,
     check_room,
     fetch,
+    locked,
     side_by_side,
 )
 from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS, Layout
@@ -72,7 +72,7 @@ def pull(
             place = PlainFolder(to.expanduser().absolute(), repo, snapshot.commit)
         missing = [file for file in snapshot.files if place.found(file) is None]
         check_room(place, missing, "download", "GB", _NO_ROOM)
-        with alone(place):
+        with locked(place):
             place.begin()
             _fetch_all(snapshot, place, meter, layout)
             checkpoint = layout.read(place.folder)

@@ -363,7 +363,7 @@ def check_room(
 
 
 @contextmanager
-def alone(place: Destination, detail: str | None = None) -> Iterator[None]:
+def locked(place: Destination, detail: str | None = None) -> Iterator[None]:
     """Lock a destination, which is created.
 
     Raises:

@@ -28,11 +28,11 @@ from sidecar.checkpoints.download_files import (
     Interrupted,
     Meter,
     RemoteFile,
-    alone,
     check_room,
     chunks,
     explained_by,
     fetch,
+    locked,
     side_by_side,
 )
 from sidecar.checkpoints.installed_checkpoints import Pulled, PulledFile, PulledVoice
@@ -152,7 +152,7 @@ def pull(folder: Path, url: str, voice: PulledVoice, meter: Meter | None = None)
     wrong = (Interrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
         explained_by(url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."),
-        alone(Destination(folder), "Another 'vibevoice-asr pull voice' is at work."),
+        locked(Destination(folder), "Another 'vibevoice-asr pull voice' is at work."),
     ):
         pulled = _bring(Pulled.read(folder), url, voice, meter).with_voice(voice)
         pulled.write()

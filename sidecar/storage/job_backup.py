@@ -97,7 +97,7 @@ def restore(source: Path, folder: Path) -> Backup:
 
 def _restored(packed: IO[bytes], source: Path, folder: Path) -> Backup:
     try:
-        files.close_folder(folder)
+        files.private_folder(folder)
         with closing(locked(folder)):
             uploads = folder / UPLOADS
             database = [folder / f"{FILE}{more}" for more in ("", "-wal", "-shm")]

@@ -83,7 +83,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
             or fails, the key is another, or the file is of a later version.
     """
     try:
-        files.close_folder(folder)
+        files.private_folder(folder)
         lock = locked(folder)
     except OSError as error:
         raise SettingsInvalid(

@@ -119,7 +119,7 @@ class Folder:
         """Write a stream; it is there whole or not at all, also if the machine loses its power."""
         path, partial = self._path / name, self._path / f"{name}{PARTIAL}"
         try:
-            files.close_folder(self._path)
+            files.private_folder(self._path)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, "the name is taken")
             file = files.open_new(partial)

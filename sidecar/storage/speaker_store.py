@@ -186,7 +186,7 @@ class PeopleFile:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         try:
-            files.close_folder(folder)
+            files.private_folder(folder)
             path = folder / FILE
             files.touch(path)
         except OSError as error:
