@@ -1,4 +1,4 @@
-"""Private files, atomic writes, and files that are reread when they change."""
+"""Private folders and files, atomic writes, and files that are reread when they change."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from sidecar.concurrency import Threads
 from sidecar.errors import SettingsInvalid
 
 PRIVATE = 0o600
 PUBLIC = 0o644
-_OPEN_FLAGS = (
+OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_NOCTTY", 0)
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+"""Of files that others name: opening one waits for nothing and takes no terminal."""
 PIPE_S = 5.0
 """So long a pipe may take to say what it says: whoever starts us writes to it, or nobody does."""
 _PAUSE_S = 0.01
@@ -46,7 +47,7 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
             longer than ``most`` bytes, a pipe that nobody writes to, or others may read it.
     """
     try:
-        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+        with open(os.open(path, OPEN_FLAGS), "rb") as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode):
                 data = file.read(most + 1)
@@ -94,9 +95,9 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        file = open_new(new, mode)
         try:
-            with os.fdopen(fd, "wb") as file:
+            with file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -105,9 +106,38 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
             with suppress(OSError):
                 new.unlink()
             raise
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise SettingsInvalid(f"The file {path} cannot be written: {error.strerror}.") from None
+
+
+def open_new(path: Path, mode: int = PRIVATE, buffering: int = -1) -> BinaryIO:
+    """Create a file and return it; others may read it only where ``mode`` says so.
+
+    Raises:
+        OSError: it cannot be created, or there is one.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, mode), "wb", buffering)
+
+
+def touch(path: Path) -> None:
+    """Create a file that only its owner may read, unless there is one.
+
+    Raises:
+        OSError: it cannot be created or written to.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+
+
+def private_folder(path: Path) -> None:
+    """Create a folder that only its owner may look into; one that is there is closed to others.
+
+    Raises:
+        OSError: it cannot be created, or is another's.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(path, 0o700)
 
 
 def make_folder(path: Path) -> None:
@@ -181,7 +211,7 @@ def _no_file(path: Path) -> SettingsInvalid:
     return SettingsInvalid(f"{path} is not a regular file.", hint="Name a file that has it.")
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the folder's new names on the disk, where a system can do that."""
     if sys.platform == "win32":
         return

@@ -1,4 +1,4 @@
-"""Container detection by first bytes, WAV header parser, completeness of files.
+"""Container detection by first bytes, WAV headers, completeness of files.
 
 Pure Python, so the service itself may look: plain PCM, which is what most hosts send, needs no
 process of its own to be judged.
@@ -129,9 +129,25 @@ def mpeg_frame_length(head: bytes) -> int:
 
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
 """Data sizes that recorders write when they cannot go back to correct the header."""
-_PCM = 1
+_PCM, _FLOAT = 1, 3
 _FORMAT = struct.Struct("<HHIIHH")
 _MOST_CHUNKS = 64
+WAV_HEAD_BYTES = 44
+_UNKNOWN_BYTES = 0xFFFFFFFF
+
+
+def wav_head(
+    rate: int, width: int, size: int | None = None, *, channels: int = 1, floats: bool = False
+) -> bytes:
+    """Return the header of a WAV file with ``size`` bytes of samples of ``width`` bytes each.
+
+    Of an unknown size (None) or one of 4 GiB and more it says so: readers take what is there.
+    """
+    data = _UNKNOWN_BYTES if size is None else min(size, _UNKNOWN_BYTES)
+    riff = min(WAV_HEAD_BYTES - 8 + data, _UNKNOWN_BYTES)
+    frame = width * channels
+    form = _FORMAT.pack(_FLOAT if floats else _PCM, channels, rate, rate * frame, frame, 8 * width)
+    return struct.pack("<4sI8sI16s4sI", b"RIFF", riff, b"WAVEfmt ", 16, form, b"data", data)
 
 
 @dataclass(frozen=True, slots=True)

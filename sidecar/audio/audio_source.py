@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from sidecar import errors
+from sidecar import errors, files
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MANY = {errno.EMFILE, errno.ENFILE}
@@ -30,13 +30,6 @@ _DESCRIPTORS = ("/proc/", "/dev/fd/")
 _MOST_LINKS = 40
 """What Linux follows; it refuses the next."""
 OUTSIDE = "'audio_path' lies outside of the folders that are allowed."
-_OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 class AudioSource:
@@ -129,8 +122,10 @@ class Spool:
         with self._at_work():
             self._spill()
 
-    def finish(self) -> AudioSource:
+    def finish(self, head: bytes = b"") -> AudioSource:
         """Hand everything over as a source; the spool is closed.
+
+        ``head`` replaces the first bytes: a header that says how much has come.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
@@ -140,6 +135,10 @@ class Spool:
                 self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
             self._spill()
             assert self._file is not None
+            if head:
+                self._file.seek(0)
+                self._file.write(head)
+                self._file.seek(0)
             source = AudioSource(os.dup(self._file.fileno()), spooled=True)
             self._over = True
         return source
@@ -209,7 +208,7 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
             raise errors.AudioPathForbidden(OUTSIDE)
         if _is_descriptor(path):
             raise errors.AudioPathNotAFile()
-        fd = os.open(path, _OPEN_FLAGS)
+        fd = os.open(path, files.OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
     except PermissionError:

@@ -116,19 +116,14 @@ def check_config(folder: Path) -> dict[str, Any]:
     A config that names code of its own (``auto_map``) is refused, not ignored: whoever wrote it
     meant another model than the one we would load.
     """
-    if not (folder / "config.json").is_file():
-        raise errors.CheckpointNotFound(
-            f"{folder} has no config.json.",
-            hint="Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it; "
-            "'vibevoice-asr pull vibevoice' downloads one.",
-        )
-    config = read_json(folder / "config.json")
+    config = read_config(
+        folder,
+        "Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it; "
+        "'vibevoice-asr pull vibevoice' downloads one.",
+    )
     kind = config.get("model_type")
     if kind == MODEL_TYPE:
-        if "auto_map" in config:
-            raise errors.CheckpointUnsafe(
-                f"{folder} brings code of its own (auto_map), which is never run."
-            )
+        refuse_code(folder, config)
         return config
     if kind == ORIGINAL_MODEL_TYPE and _transcribes(config):
         raise errors.CheckpointNotConverted(
@@ -137,6 +132,26 @@ def check_config(folder: Path) -> dict[str, Any]:
     raise errors.CheckpointUnsupported(
         f"{folder} is not of VibeVoice-ASR: its model_type is {str(kind)[:60]!r}."
     )
+
+
+def read_config(folder: Path, remedy: str) -> dict[str, Any]:
+    """Return `config.json`; ``remedy``: what helps where there is none.
+
+    Raises:
+        errors.CheckpointNotFound: there is none.
+        errors.CheckpointDamaged: it is no JSON object.
+    """
+    if not (folder / "config.json").is_file():
+        raise errors.CheckpointNotFound(f"{folder} has no config.json.", hint=remedy)
+    return read_json(folder / "config.json")
+
+
+def refuse_code(folder: Path, config: dict[str, Any]) -> None:
+    """Raise `errors.CheckpointUnsafe` where a configuration names code of its own."""
+    if "auto_map" in config:
+        raise errors.CheckpointUnsafe(
+            f"{folder} brings code of its own (auto_map), which is never run."
+        )
 
 
 def check_safetensors(path: Path) -> frozenset[str]:
@@ -319,3 +334,34 @@ def first_whole(
     if wrong is not None:
         raise wrong
     return None
+
+
+def find_model(
+    named: Path | None,
+    repositories: Iterable[str],
+    read: Callable[[Path], Checkpoint],
+    what: str,
+    remedy: str,
+    marks: Iterable[str] = ("config.json",),
+) -> Checkpoint:
+    """Return the one in the folder that was ``named`` (its own, or a cache that has it), or in the
+    cache; ``what`` is looked for, and ``remedy`` is what helps where it is not.
+
+    Raises:
+        errors.BadCheckpoint: there is none, or what is wrong with the first.
+    """
+    path = looked_in(named)
+    try:
+        found = first_whole(folders_of(path, repositories, marks), read)
+    except OSError as error:
+        raise no_access(error) from None
+    if found is None:
+        raise errors.CheckpointNotFound(f"There is no {what} in {path}.", hint=remedy)
+    return found
+
+
+def no_access(error: OSError) -> errors.CheckpointNotFound:
+    """The error of a folder that cannot be looked into."""
+    return errors.CheckpointNotFound(
+        f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
+    )

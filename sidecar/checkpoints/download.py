@@ -1,19 +1,15 @@
 """Checkpoint download: files in parallel, resumed, checked.
 
 The bytes are fetched here and not by huggingface_hub, because its download (2.4) begins a file
-anew after every interruption, and one file of these is gigabytes. What is written has the layout
-of its cache, so that every tool finds it.
+anew after every interruption and by plain HTTP checks its size only, and one file of these is
+gigabytes. What is written has the layout of its cache, so that every tool finds it.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from sidecar import errors
 from sidecar.checkpoints import hugging_face_hub
@@ -35,13 +31,14 @@ from sidecar.checkpoints.download_files import (
     Meter,
     PlainFolder,
     RemoteFile,
-    receive,
+    check_room,
+    fetch,
+    locked,
     side_by_side,
 )
 from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS, Layout
 
-RESERVE_BYTES = 512 << 20
-"""What stays free on the disk."""
+_NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
 
 
 def pull(
@@ -73,17 +70,13 @@ def pull(
         place: Destination = CacheFolder(cache, snapshot.commit)
         if to is not None:
             place = PlainFolder(to.expanduser().absolute(), repo, snapshot.commit)
-        check_room(place, snapshot.files)
-        for folder in (place.root, place.lock.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(place.lock, timeout=0):
-                place.begin()
-                _fetch_all(snapshot, place, meter, layout)
-                checkpoint = layout.read(place.folder)
-                place.finish(revision or MAIN)
-        except Timeout:
-            raise errors.PullRunning() from None
+        missing = [file for file in snapshot.files if place.found(file) is None]
+        check_room(place, missing, "download", "GB", _NO_ROOM)
+        with locked(place):
+            place.begin()
+            _fetch_all(snapshot, place, meter, layout)
+            checkpoint = layout.read(place.folder)
+            place.finish(revision or MAIN)
     meter.notice(f"{repo} at commit {snapshot.commit}")
     return checkpoint
 
@@ -102,25 +95,6 @@ def _look_up(
     )
     with hugging_face_hub.explained(repo, pinned):
         return hugging_face_hub.look_up(repo, pinned, layout)
-
-
-def check_room(place: Destination, files: Sequence[RemoteFile]) -> None:
-    """Raise `errors.DiskFull` if what is still to be fetched does not fit."""
-    needed = 0
-    for file in files:
-        if place.found(file) is None:
-            begun = place.partial(file)
-            here = begun.stat().st_size if begun.is_file() else 0
-            needed += max(0, file.size - here)
-    root = next(path for path in (place.root, *place.root.parents) if path.exists())
-    free = shutil.disk_usage(root).free
-    if needed and needed + RESERVE_BYTES > free:
-        raise errors.DiskFull(
-            f"The download needs {needed / 1e9:.1f} GB in {place.root}, "
-            f"and {free / 1e9:.1f} GB are free there.",
-            hint="Free some space, or name a folder on another disk: "
-            "vibevoice-asr pull NAME --to DIR",
-        )
 
 
 def _fetch_all(
@@ -156,19 +130,7 @@ def _fetch(
         meter.advance(-growing.done)
         meter.notice(f"{file.name} is damaged: it is fetched anew.")
         place.drop(file)
-    begun = place.partial(file)
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    with begun.open("a+b") as content:
-        growing = Growing(file, content, meter, stop)
-        receive(partial(hugging_face_hub.read_file, snapshot, file), growing, stop)
-    if not growing.whole:
-        begun.unlink()
-        meter.advance(-growing.done)
-        raise errors.CheckpointDamaged(
-            f"{file.name} came with a wrong checksum and was deleted.",
-            hint="Run the same command again; if it stays so, something alters files on the way.",
-        )
-    place.keep(file)
+    fetch(file, place, partial(hugging_face_hub.read_file, snapshot), meter, stop)
 
 
 def _pinned(cache: Path, layout: Layout) -> str | None:

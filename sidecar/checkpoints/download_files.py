@@ -2,80 +2,104 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, TypeVar
+
+from filelock import FileLock, Timeout
 
 from sidecar import errors, files
 from sidecar.checkpoints.checkpoint import PULLED, pulled_commit
 
-_LFS_DIGEST_CHARS = 64
+GIT, SHA256, MD5, SIZE = "git", "sha256", "md5", "size"
+_DIGEST_CHARS = {GIT: 40, SHA256: 64, MD5: 32, SIZE: 0}
+LOCK = ".pull.lock"
+_PARTIAL = ".incomplete"
+_ANY_MARK = "[0-9a-f]" * 8
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file at the hub: its name, its bytes, and the checksum that the hub has of it.
+    """A file at a server: ``name`` is its path there and here, ``digest`` its checksum in hex.
 
-    ``digest`` is the sha256 of a large file, and git's blob id (sha1) of a small one.
+    ``kind`` says which checksum: `GIT` is git's blob id; `SIZE` none, where a server has none.
+    ``version`` tells it from what was there before, '' where the server does not say.
     """
 
     name: str
     size: int
-    digest: str
+    kind: str = SIZE
+    digest: str = ""
+    version: str = ""
 
     def __post_init__(self) -> None:
         # They become names of files here, so what a server says must not leave the folder.
-        if not re.fullmatch(r"\w[\w.-]*", self.name, re.ASCII) or self.size < 0:
-            raise ValueError(f"no file of a checkpoint: {self.name!r}")
-        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.digest):
+        parts = self.name.split("/")
+        if self.size < 0 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
+            raise ValueError(f"no file to be fetched: {self.name!r}")
+        if not re.fullmatch(r"[0-9a-f]*", self.digest) or (
+            len(self.digest) != _DIGEST_CHARS[self.kind]
+        ):
             raise ValueError(f"no checksum of {self.name}: {self.digest!r}")
 
-    def hasher(self) -> Any:
-        """What computes the digest, of nothing yet."""
-        if len(self.digest) == _LFS_DIGEST_CHARS:
-            return hashlib.sha256()
-        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-
-    def is_met(self, hasher: Any) -> bool:
-        """Whether ``hasher`` has the digest."""
-        return bool(hasher.hexdigest() == self.digest)
-
-
-class Destination(Protocol):
-    """A place that files are brought to; nothing has its final name before it is checked."""
-
     @property
-    def root(self) -> Path:
-        """The folder that all of it is in."""
+    def mark(self) -> str:
+        """A few letters for this version, for names of files."""
+        version = f"{self.size} {self.version or self.digest}"
+        return hashlib.sha256(version.encode()).hexdigest()[:8]
 
-    @property
-    def folder(self) -> Path:
-        """The folder that can be loaded in the end."""
+    def hashers(self) -> dict[str, Any]:
+        """What computes the checksums by their kinds: SHA-256 always, and the server's."""
+        sums: dict[str, Any] = {SHA256: hashlib.sha256()}
+        if self.kind == MD5:
+            sums[MD5] = hashlib.md5(usedforsecurity=False)
+        elif self.kind == GIT:
+            sums[GIT] = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        return sums
 
-    @property
-    def lock(self) -> Path:
+
+class Destination:
+    """A folder that files are brought to; nothing has its final name before it is checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = self.folder = folder
+        """The folder that all of it is in, and the one that can be loaded in the end."""
+        self.lock = folder / LOCK
         """The file that one download at a time locks."""
 
+    def path(self, file: RemoteFile) -> Path:
+        """What a file is called in the end."""
+        return self.folder.joinpath(*file.name.split("/"))
+
     def partial(self, file: RemoteFile) -> Path:
-        """Where a file grows."""
+        """Where a file grows: beside its name to be, by its version."""
+        path = self.path(file)
+        return path.with_name(f"{path.name}.{file.mark}{_PARTIAL}")
 
     def found(self, file: RemoteFile) -> Path | None:
         """The file, where it is here already (which says nothing of its content)."""
+        path = self.path(file)
+        return path if path.is_file() else None
 
     def keep(self, file: RemoteFile) -> None:
-        """Give a file that is whole its name."""
+        """Give a file that is whole its name; nothing where that is done."""
+        with suppress(FileNotFoundError):
+            os.replace(self.partial(file), self.path(file))
 
     def drop(self, file: RemoteFile) -> None:
         """Forget a file that is here."""
+        self.path(file).unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Say no more that another commit is here whole."""
@@ -84,90 +108,51 @@ class Destination(Protocol):
         """All of it is here."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlainFolder:
+class PlainFolder(Destination):
     """A folder with the files of a commit, and a note of which that is (`checkpoint.PULLED`)."""
 
-    folder: Path
-    repository: str
-    commit: str
-
-    @property
-    def root(self) -> Path:
-        """The folder itself."""
-        return self.folder
-
-    @property
-    def lock(self) -> Path:
-        """A hidden file in it, gone in the end."""
-        return self.folder / ".pull.lock"
-
-    def partial(self, file: RemoteFile) -> Path:
-        """Beside its name to be, so that the last step is a rename."""
-        return self.folder / f"{file.name}.incomplete"
-
-    def found(self, file: RemoteFile) -> Path | None:
-        """The file by its name."""
-        path = self.folder / file.name
-        return path if path.is_file() else None
-
-    def keep(self, file: RemoteFile) -> None:
-        """Rename it; nothing where that is done."""
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(self.partial(file), self.folder / file.name)
-
-    def drop(self, file: RemoteFile) -> None:
-        """Delete it."""
-        (self.folder / file.name).unlink(missing_ok=True)
+    def __init__(self, folder: Path, repository: str, commit: str) -> None:
+        super().__init__(folder)
+        self._repository, self._commit = repository, commit
 
     def begin(self) -> None:
         """Delete the note of another commit, whose files are about to be replaced."""
-        if pulled_commit(self.folder) not in (None, self.commit):
+        if pulled_commit(self.folder) not in (None, self._commit):
             (self.folder / PULLED).unlink()
 
     def finish(self, revision: str) -> None:
         """Note which commit it is, and leave no lock behind."""
-        note = {"repository": self.repository, "revision": revision, "commit": self.commit}
+        note = {"repository": self._repository, "revision": revision, "commit": self._commit}
         files.write(self.folder / PULLED, json.dumps(note).encode(), files.PUBLIC)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self.lock.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class CacheFolder:
+class CacheFolder(Destination):
     """A repository in the Hugging Face cache: blobs by checksum, and a folder of links per commit.
 
     The layout is documented by huggingface_hub ("Understand caching").
     """
 
-    root: Path
-    commit: str
-
-    @property
-    def folder(self) -> Path:
-        """The links of this commit."""
-        return self.root / "snapshots" / self.commit
-
-    @property
-    def lock(self) -> Path:
-        """Where huggingface_hub has its locks too."""
-        return self.root.parent / ".locks" / self.root.name / "pull.lock"
+    def __init__(self, root: Path, commit: str) -> None:
+        super().__init__(root / "snapshots" / commit)
+        self.root, self._commit = root, commit
+        # Where huggingface_hub has its locks too.
+        self.lock = root.parent / ".locks" / root.name / "pull.lock"
 
     def partial(self, file: RemoteFile) -> Path:
         """Beside the blob, by its checksum: the next attempt finds it, whatever its revision."""
-        return self.root / "blobs" / f"{file.digest}.incomplete"
+        return self.root / "blobs" / f"{file.digest}{_PARTIAL}"
 
     def found(self, file: RemoteFile) -> Path | None:
         """The link, or the blob that another commit brought."""
-        for path in (self.folder / file.name, self._blob(file)):
-            if path.is_file():
-                return path
-        return None
+        blob = self._blob(file)
+        return super().found(file) or (blob if blob.is_file() else None)
 
     def keep(self, file: RemoteFile) -> None:
         """Name the blob and link to it; where links are not allowed (Windows) the blob moves."""
-        blob, link = self._blob(file), self.folder / file.name
-        with contextlib.suppress(FileNotFoundError):
+        blob, link = self._blob(file), self.path(file)
+        with suppress(FileNotFoundError):
             os.replace(self.partial(file), blob)
         if link.is_file():
             return
@@ -180,33 +165,18 @@ class CacheFolder:
 
     def drop(self, file: RemoteFile) -> None:
         """Delete the link and the blob."""
-        (self.folder / file.name).unlink(missing_ok=True)
+        super().drop(file)
         self._blob(file).unlink(missing_ok=True)
-
-    def begin(self) -> None:
-        """Nothing: each commit has a folder of its own."""
 
     def finish(self, revision: str) -> None:
         """Note which commit a branch or a tag is."""
-        if revision != self.commit and ".." not in revision:
+        if revision != self._commit and ".." not in revision:
             reference = self.root / "refs" / revision
             reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(self.commit, encoding="utf-8")
+            reference.write_text(self._commit, encoding="utf-8")
 
     def _blob(self, file: RemoteFile) -> Path:
         return self.root / "blobs" / file.digest
-
-
-def unwritable(error: OSError, hint: str | None = None) -> errors.SidecarError:
-    """What a disk that takes no more of a download means; ``hint`` where its folder is at fault."""
-    if error.errno == errno.ENOSPC:
-        return errors.DiskFull(
-            "The disk is full.", hint="Free some space; the same command goes on where it stopped."
-        )
-    where = error.filename or "The folder"
-    return errors.CheckpointUnwritable(
-        f"{where} cannot be written: {error.strerror or error}.", hint=hint
-    )
 
 
 STREAMS = 4
@@ -217,8 +187,14 @@ RETRY_S = 1.0
 READ_BYTES = 1 << 20
 _POLL_S = 0.5
 
+RESERVE_BYTES = 512 << 20
+"""What stays free on the disk."""
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Answers of a server that are worth another try."""
+_UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}
+
 Done = TypeVar("Done")
-Read = Callable[[int], Iterator[tuple[int, bytes]]]
+Read = Callable[[RemoteFile, int], Iterator[tuple[int, bytes]]]
 """The bytes of a file from a place to its end, each chunk with its place in the file; raises
 `Interrupted`. A server that knows no ranges begins at 0 again."""
 
@@ -244,30 +220,16 @@ class Meter:
         """Something worth a line."""
 
 
-class Expected(Protocol):
-    """What is known of a file before it is here."""
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-
-    def hasher(self) -> Any:
-        """What sums it up by `update`, of nothing yet."""
-
-    def is_met(self, hasher: Any) -> bool:
-        """Whether what was summed up is the file."""
-
-
 class Growing:
-    """A file as far as it is here, and the checksum of that, in one reading."""
+    """A file as far as it is here, and the checksums of that, in one reading."""
 
     def __init__(
-        self, file: Expected, content: BinaryIO, meter: Meter, stop: threading.Event
+        self, file: RemoteFile, content: BinaryIO, meter: Meter, stop: threading.Event
     ) -> None:
         self.file = file
         self.done = 0
         self._content, self._meter, self._stop = content, meter, stop
-        self.hasher = file.hasher()
+        self._sums = file.hashers()
         content.seek(0)
         while self.done < file.size and (data := content.read(READ_BYTES)):
             self._count(data[: file.size - self.done])
@@ -276,8 +238,14 @@ class Growing:
     @property
     def whole(self) -> bool:
         """Whether every byte is here, and is the one that the server has."""
+        kind = self.file.kind
         here = self.done == self.file.size and not self.too_long
-        return here and self.file.is_met(self.hasher)
+        return here and (kind == SIZE or self._sums[kind].hexdigest() == self.file.digest)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what is here, in hex."""
+        return str(self._sums[SHA256].hexdigest())
 
     def write(self, data: bytes) -> None:
         """Append what came."""
@@ -289,12 +257,13 @@ class Growing:
         """Begin again with nothing."""
         self._content.truncate(0)
         self._meter.advance(-self.done)
-        self.hasher, self.done, self.too_long = self.file.hasher(), 0, False
+        self._sums, self.done, self.too_long = self.file.hashers(), 0, False
 
     def _count(self, data: bytes) -> None:
         if self._stop.is_set():
             raise Stopped
-        self.hasher.update(data)
+        for one in self._sums.values():
+            one.update(data)
         self.done += len(data)
         self._meter.advance(len(data))
 
@@ -303,7 +272,7 @@ def receive(read: Read, growing: Growing, stop: threading.Event) -> None:
     """Ask for what is missing until all of it is here; every byte that comes renews the patience.
 
     Raises:
-        Interrupted: it does not come.
+        Exception: it does not come; what the server or the network said last.
         Stopped: ``stop`` was set.
     """
     if growing.too_long:
@@ -312,18 +281,129 @@ def receive(read: Read, growing: Growing, stop: threading.Event) -> None:
     while growing.done < growing.file.size:
         before = growing.done
         try:
-            for place, data in read(growing.done):
+            for place, data in read(growing.file, growing.done):
                 if place != growing.done:
                     growing.restart()
                 growing.write(data)
                 if growing.too_long:
                     return
-        except Interrupted:
+        except Interrupted as error:
             tries = TRIES if growing.done > before else tries - 1
             if not tries:
-                raise
+                raise (error.__cause__ or error) from None
             if stop.wait(RETRY_S):
                 raise Stopped from None
+
+
+def chunks(answer: Any, start: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """As `Read`, what an HTTP answer (of httpx or httpx2) to a question from ``start`` on brings.
+
+    Raises:
+        Interrupted: it ends before ``size``, or is another part of the file.
+    """
+    place = 0
+    if answer.status_code == 206:  # partial content
+        found = re.match(r"bytes (\d+)-", answer.headers.get("content-range", ""))
+        if found is None or int(found[1]) != start:
+            raise Interrupted("another part than was asked for")
+        place = start
+    for data in answer.iter_bytes():
+        yield place, data
+        place += len(data)
+    if place < size:
+        raise Interrupted("the connection ended early")
+
+
+def fetch(
+    file: RemoteFile, place: Destination, read: Read, meter: Meter, stop: threading.Event
+) -> str:
+    """Bring a file here, check it and give it its name; its SHA-256 in hex.
+
+    Raises:
+        errors.CheckpointDamaged: it came with another checksum.
+        Stopped: ``stop`` was set.
+    """
+    begun = place.partial(file)
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    name = glob.escape(place.path(file).name)
+    for old in begun.parent.glob(f"{name}.{_ANY_MARK}{_PARTIAL}"):
+        if old != begun:  # of another version
+            old.unlink()
+    with begun.open("a+b") as content:
+        growing = Growing(file, content, meter, stop)
+        receive(read, growing, stop)
+    if not growing.whole:
+        begun.unlink()
+        meter.advance(-growing.done)
+        raise errors.CheckpointDamaged(
+            f"{file.name} came with a wrong checksum and was deleted.",
+            hint="Run the same command again; if it stays so, something alters files on the way.",
+        )
+    place.keep(file)
+    return growing.sha256
+
+
+def check_room(
+    place: Destination, missing: Sequence[RemoteFile], what: str, unit: str, hint: str
+) -> None:
+    """Raise `errors.DiskFull` if what is still to be fetched does not fit."""
+    needed = 0
+    for file in missing:
+        begun = place.partial(file)
+        needed += max(0, file.size - (begun.stat().st_size if begun.is_file() else 0))
+    root = next(path for path in (place.root, *place.root.parents) if path.exists())
+    free = shutil.disk_usage(root).free
+    if needed and needed + RESERVE_BYTES > free:
+        each, digits = _UNITS[unit]
+        raise errors.DiskFull(
+            f"The {what} needs {needed / each:.{digits}f} {unit} in {place.root}, "
+            f"and {free / each:.{digits}f} {unit} are free there.",
+            hint=hint,
+        )
+
+
+@contextmanager
+def locked(place: Destination, detail: str | None = None) -> Iterator[None]:
+    """Lock a destination, which is created.
+
+    Raises:
+        errors.PullRunning: another process is at it, as ``detail`` says.
+    """
+    for folder in (place.root, place.lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.lock, timeout=0):
+            yield
+    except Timeout:
+        raise errors.PullRunning(detail) from None
+
+
+@contextmanager
+def explained_by(
+    address: str, network: tuple[type[Exception], ...], hint: str | None = None
+) -> Iterator[None]:
+    """The errors of the network (those that are named) and of the disk, as ours; ``hint``: what
+    helps where a folder is at fault."""
+    try:
+        yield
+    except network as error:
+        raise errors.HubUnreachable(
+            f"{address} cannot be reached: {str(error) or type(error).__name__}."
+        ) from None
+    except OSError as error:
+        raise _unwritable(error, hint) from None
+
+
+def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
+    """What a disk that takes no more of a download means."""
+    if error.errno == errno.ENOSPC:
+        return errors.DiskFull(
+            "The disk is full.", hint="Free some space; the same command goes on where it stopped."
+        )
+    where = error.filename or "The folder"
+    return errors.CheckpointUnwritable(
+        f"{where} cannot be written: {error.strerror or error}.", hint=hint
+    )
 
 
 def side_by_side(work: Iterable[Callable[[], Done]], stop: threading.Event) -> Iterator[Done]:

@@ -15,13 +15,19 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from sidecar import __version__, errors
 from sidecar.checkpoints.checkpoint import PICKLES, is_commit
-from sidecar.checkpoints.download_files import Interrupted, RemoteFile, unwritable
+from sidecar.checkpoints.download_files import (
+    GIT,
+    PASSING,
+    SHA256,
+    Interrupted,
+    RemoteFile,
+    chunks,
+    explained_by,
+)
 from sidecar.checkpoints.installed_checkpoints import Layout
 
 TIMEOUT_S = 10.0
 """Longest silence of the hub; huggingface_hub has the same."""
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers that are worth another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
             RemoteFile(
                 sibling.rfilename,
                 int(sibling.size or 0),
+                SHA256 if sibling.lfs else GIT,
                 str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
             )
             for sibling in siblings
@@ -80,9 +87,7 @@ def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
 
 
 def read_file(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
-    """The bytes of a file from ``start`` to its end, each chunk with its place in the file.
-
-    A server that knows no ranges begins at 0 again.
+    """As `download_files.Read`.
 
     Raises:
         Interrupted: the connection broke off, or the server is busy.
@@ -99,16 +104,11 @@ def read_file(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[tupl
             if response.is_error:
                 response.read()
             huggingface_hub.hf_raise_for_status(response)
-            place = start if response.status_code == httpx2.codes.PARTIAL_CONTENT else 0
-            for data in response.iter_bytes():
-                yield place, data
-                place += len(data)
-        if place < file.size:
-            raise httpx2.RemoteProtocolError("the connection ended early")
+            yield from chunks(response, start, file.size)
     except httpx2.TransportError as error:
         raise Interrupted from error
     except hub_errors.HfHubHTTPError as error:
-        if error.response.status_code in _PASSING:
+        if error.response.status_code in PASSING:
             raise Interrupted from error
         raise
 
@@ -116,35 +116,29 @@ def read_file(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[tupl
 @contextmanager
 def explained(repo: str, revision: str) -> Iterator[None]:
     """The errors of the hub, the network and the disk, as ours."""
-    try:
+    with explained_by(constants.ENDPOINT, (Interrupted, httpx2.HTTPError)):
         try:
             yield
-        except Interrupted as error:
-            raise (error.__cause__ or error) from None
-    except hub_errors.GatedRepoError:
-        raise errors.RepositoryForbidden(
-            f"{repo} is given only to those who accept its terms."
-        ) from None
-    except hub_errors.RepositoryNotFoundError:
-        raise errors.RepositoryNotFound(
-            f"The model hub has no {repo}, or it is private.",
-            hint="Check the name; for a private one set HF_TOKEN to a token that may read it.",
-        ) from None
-    except hub_errors.RevisionNotFoundError:
-        raise errors.RepositoryNotFound(
-            f"{repo} has no revision '{revision}'.", hint="Name the newest: --revision main"
-        ) from None
-    except hub_errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise errors.RepositoryForbidden(f"The model hub refuses {repo} ({status}).") from None
-        raise errors.HubUnreachable(
-            f"{constants.ENDPOINT} answered {status} for {repo}.",
-            hint="Try again later; the same command goes on where it stopped.",
-        ) from None
-    except httpx2.HTTPError as error:
-        raise errors.HubUnreachable(
-            f"{constants.ENDPOINT} cannot be reached: {str(error) or type(error).__name__}."
-        ) from None
-    except OSError as error:
-        raise unwritable(error) from None
+        except hub_errors.GatedRepoError:
+            raise errors.RepositoryForbidden(
+                f"{repo} is given only to those who accept its terms."
+            ) from None
+        except hub_errors.RepositoryNotFoundError:
+            raise errors.RepositoryNotFound(
+                f"The model hub has no {repo}, or it is private.",
+                hint="Check the name; for a private one set HF_TOKEN to a token that may read it.",
+            ) from None
+        except hub_errors.RevisionNotFoundError:
+            raise errors.RepositoryNotFound(
+                f"{repo} has no revision '{revision}'.", hint="Name the newest: --revision main"
+            ) from None
+        except hub_errors.HfHubHTTPError as error:
+            status = error.response.status_code
+            if status in (401, 403):
+                raise errors.RepositoryForbidden(
+                    f"The model hub refuses {repo} ({status})."
+                ) from None
+            raise errors.HubUnreachable(
+                f"{constants.ENDPOINT} answered {status} for {repo}.",
+                hint="Try again later; the same command goes on where it stopped.",
+            ) from None

@@ -4,8 +4,6 @@ The list is a file beside them, so that a folder can be copied to a machine with
 damage is noticed later.
 
 Looks at `config.json` and the headers of the weights, and imports nothing heavy.
-
-Looks at `config.json` and the headers of the weights, and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -29,11 +27,14 @@ from sidecar.checkpoints.checkpoint import (
     cache_folder,
     check_safetensors,
     damaged,
+    find_model,
     first_whole,
-    folders_of,
     looked_in,
+    no_access,
     read_checkpoint,
+    read_config,
     read_json,
+    refuse_code,
     require,
     snapshots,
     unreadable,
@@ -77,9 +78,7 @@ def find_checkpoint(model_path: Path | None) -> Checkpoint:
             raise errors.CheckpointNotFound(f"{path} is no folder.")
         folders = list(_candidates(path))
     except OSError as error:
-        raise errors.CheckpointNotFound(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
-        ) from None
+        raise no_access(error) from None
     found = first_whole(folders)
     if found is None and model_path is not None:
         return read_checkpoint(path)  # says what it lacks
@@ -135,19 +134,13 @@ def find_vibevoice_tts(voice_path: Path | None) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = looked_in(voice_path)
-    try:
-        found = first_whole(folders_of(path, [VIBEVOICE_TTS_REPOSITORY]), read_vibevoice_tts)
-    except OSError as error:
-        raise errors.CheckpointNotFound(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
-        ) from None
-    if found is None:
-        raise errors.CheckpointNotFound(
-            f"There is no VibeVoice that speaks in {path}.",
-            hint=f"Get it: {VIBEVOICE_TTS_COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
-        )
-    return found
+    return find_model(
+        voice_path,
+        [VIBEVOICE_TTS_REPOSITORY],
+        read_vibevoice_tts,
+        "VibeVoice that speaks",
+        f"Get it: {VIBEVOICE_TTS_COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
+    )
 
 
 def read_vibevoice_tts(folder: Path) -> Checkpoint:
@@ -166,15 +159,8 @@ def read_vibevoice_tts(folder: Path) -> Checkpoint:
 
 def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of VibeVoice as transformers has it."""
-    if not (folder / "config.json").is_file():
-        raise errors.CheckpointNotFound(
-            f"{folder} has no config.json.", hint=f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}"
-        )
-    config = read_json(folder / "config.json")
-    if "auto_map" in config:
-        raise errors.CheckpointUnsafe(
-            f"{folder} brings code of its own (auto_map), which is never run."
-        )
+    config = read_config(folder, f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}")
+    refuse_code(folder, config)
     kind = config.get("model_type")
     if kind == VIBEVOICE_TTS_MODEL_TYPE and config.keys() >= _PARTS:
         _check_parts(folder, config)
@@ -223,13 +209,8 @@ def find_voxtral(model_path: Path | None) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = looked_in(model_path)
-    found = first_whole(folders_of(path, [VOXTRAL_REPOSITORY]), read_voxtral)
-    if found is None:
-        raise errors.CheckpointNotFound(
-            f"There is no Voxtral Realtime in {path}.", hint=f"Get it: {VOXTRAL_COMMAND}."
-        )
-    return found
+    remedy = f"Get it: {VOXTRAL_COMMAND}."
+    return find_model(model_path, [VOXTRAL_REPOSITORY], read_voxtral, "Voxtral Realtime", remedy)
 
 
 def read_voxtral(folder: Path) -> Checkpoint:
@@ -247,15 +228,8 @@ def read_voxtral(folder: Path) -> Checkpoint:
 
 def check_voxtral_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of Voxtral Realtime as transformers has it."""
-    if not (folder / "config.json").is_file():
-        raise errors.CheckpointNotFound(
-            f"{folder} has no config.json.", hint=f"Get Voxtral Realtime: {VOXTRAL_COMMAND}."
-        )
-    config = read_json(folder / "config.json")
-    if "auto_map" in config:
-        raise errors.CheckpointUnsafe(
-            f"{folder} brings code of its own (auto_map), which is never run."
-        )
+    config = read_config(folder, f"Get Voxtral Realtime: {VOXTRAL_COMMAND}.")
+    refuse_code(folder, config)
     if config.get("model_type") != VOXTRAL_MODEL_TYPE:
         raise errors.CheckpointUnsupported(
             f"{folder} is not Voxtral Realtime: its model_type is "

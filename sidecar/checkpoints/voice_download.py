@@ -8,88 +8,39 @@ from __future__ import annotations
 
 import base64
 import binascii
-import glob
-import hashlib
-import os
 import re
-import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx
-from filelock import FileLock, Timeout
 
 from sidecar import __version__, errors
 from sidecar.checkpoints.download_files import (
-    Growing,
+    MD5,
+    PASSING,
+    SHA256,
+    SIZE,
+    Destination,
     Interrupted,
     Meter,
-    receive,
+    RemoteFile,
+    check_room,
+    chunks,
+    explained_by,
+    fetch,
+    locked,
     side_by_side,
-    unwritable,
 )
 from sidecar.checkpoints.installed_checkpoints import Pulled, PulledFile, PulledVoice
 
 TIMEOUT_S = 10.0
 """Longest silence of the server."""
-SHA256, MD5, SIZE = "sha256", "md5", "size"
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers that are worth another try."""
 _LENGTHS = {SHA256: 32, MD5: 16}
-
-
-class Sums:
-    """SHA-256 for our own list, and MD5, which is what servers of files know."""
-
-    def __init__(self) -> None:
-        self._all = {SHA256: hashlib.sha256(), MD5: hashlib.md5(usedforsecurity=False)}
-
-    def update(self, data: bytes) -> None:
-        """Go on with ``data``."""
-        for one in self._all.values():
-            one.update(data)
-
-    def of(self, kind: str) -> str:
-        """The sum by its name, in hex."""
-        return self._all[kind].hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class ServedFile:
-    """A file at the server: ``key`` is its path there and here.
-
-    ``version`` tells it from what was there before, '' where the server does not say; ``kind`` is
-    how it can be checked, ``digest`` the checksum ('' for `SIZE`).
-    """
-
-    key: str
-    size: int
-    version: str = ""
-    kind: str = SIZE
-    digest: str = ""
-
-    def __post_init__(self) -> None:
-        if any(part in ("", ".", "..") or "\\" in part for part in self.key.split("/")):
-            raise ValueError(f"no file of a voice: {self.key!r}")
-
-    @property
-    def mark(self) -> str:
-        """A few letters for this version, for names of files."""
-        return hashlib.sha256(f"{self.size} {self.version}".encode()).hexdigest()[:8]
-
-    def hasher(self) -> Sums:
-        """Sums of nothing yet."""
-        return Sums()
-
-    def is_met(self, hasher: Sums) -> bool:
-        """Whether it is the file, as far as the server says what that is."""
-        return self.kind == SIZE or hasher.of(self.kind) == self.digest
+_NO_ROOM = "Free some space, or set VIBEVOICE_VOICES_DIR to a folder on another disk."
 
 
 class FileServer:
@@ -110,7 +61,7 @@ class FileServer:
         """Hang up."""
         self._client.close()
 
-    def look_up(self, key: str) -> ServedFile:
+    def look_up(self, key: str) -> RemoteFile:
         """What the server says of a file.
 
         Raises:
@@ -128,26 +79,21 @@ class FileServer:
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
         kind, digest = promised(answer.headers)
-        return ServedFile(key, int(length), version, kind, digest)
+        return RemoteFile(key, int(length), kind, digest, version)
 
-    def read(self, file: ServedFile, start: int) -> Iterator[tuple[int, bytes]]:
-        """As `growing.Read`; begins at 0 where there is another version by now."""
+    def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
+        """As `download_files.Read`; begins at 0 where there is another version by now."""
         headers = {}
         if start:
             headers["Range"] = f"bytes={start}-"
             if file.version and not file.version.startswith("W/"):
                 headers["If-Range"] = file.version
         try:
-            with self._client.stream("GET", self._url(file.key), headers=headers) as answer:
-                if answer.status_code in _PASSING:
-                    raise httpx.RemoteProtocolError(f"it answers with {answer.status_code}")
-                self._check(answer, file.key)
-                place = _begin(answer, start)
-                for data in answer.iter_bytes():
-                    yield place, data
-                    place += len(data)
-            if place < file.size:
-                raise httpx.RemoteProtocolError("the connection ended early")
+            with self._client.stream("GET", self._url(file.name), headers=headers) as answer:
+                if answer.status_code in PASSING:
+                    raise Interrupted(f"it answers with {answer.status_code}")
+                self._check(answer, file.name)
+                yield from chunks(answer, start, file.size)
         except httpx.TransportError as error:
             raise Interrupted from error
 
@@ -190,43 +136,6 @@ def _kind(answer: httpx.Response) -> str:
     return str(answer.headers.get("content-type", ""))
 
 
-def _begin(answer: httpx.Response, start: int) -> int:
-    """The place in the file that an answer begins at."""
-    if answer.status_code != httpx.codes.PARTIAL_CONTENT:
-        return 0
-    found = re.match(r"bytes (\d+)-", answer.headers.get("content-range", ""))
-    if found is None or int(found[1]) != start:
-        raise httpx.RemoteProtocolError("another part than was asked for")
-    return start
-
-
-@contextmanager
-def explained(url: str) -> Iterator[None]:
-    """The errors of the server, the network and the disk, as ours."""
-    try:
-        try:
-            yield
-        except Interrupted as error:
-            raise _cause(error) from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise errors.HubUnreachable(
-            f"{url} cannot be reached: {str(error) or type(error).__name__}."
-        ) from None
-    except OSError as error:
-        raise unwritable(error, "Set VIBEVOICE_VOICES_DIR to a folder that can be.") from None
-
-
-def _cause(error: Interrupted) -> Any:
-    return error.__cause__ or error
-
-
-RESERVE_BYTES = 512 << 20
-"""What stays free on the disk."""
-LOCK = ".pull.lock"
-_PARTIAL = ".incomplete"
-_ANY_MARK = "[0-9a-f]" * 8
-
-
 def pull(folder: Path, url: str, voice: PulledVoice, meter: Meter | None = None) -> Pulled:
     """Bring the files of ``voice`` from below ``url`` to ``folder``; what is there of them in all.
 
@@ -240,15 +149,13 @@ def pull(folder: Path, url: str, voice: PulledVoice, meter: Meter | None = None)
         errors.PullRunning: another process is at it.
     """
     meter = meter or Meter()
-    with explained(url):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
-        try:
-            with lock:
-                pulled = _bring(Pulled.read(folder), url, voice, meter).with_voice(voice)
-                pulled.write()
-        except Timeout:
-            raise errors.PullRunning("Another 'vibevoice-asr pull voice' is at work.") from None
+    wrong = (Interrupted, httpx.HTTPError, httpx.InvalidURL)
+    with (
+        explained_by(url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."),
+        locked(Destination(folder), "Another 'vibevoice-asr pull voice' is at work."),
+    ):
+        pulled = _bring(Pulled.read(folder), url, voice, meter).with_voice(voice)
+        pulled.write()
     return pulled
 
 
@@ -263,9 +170,10 @@ def _bring(pulled: Pulled, url: str, voice: PulledVoice, meter: Meter) -> Pulled
     stop = threading.Event()
     with closing(FileServer(url)) as server:
         files = list(side_by_side([partial(server.look_up, key) for key in wanted], stop))
-        _check_room(pulled, files)
+        place = Destination(pulled.folder)
+        check_room(place, files, "voice", "MB", _NO_ROOM)
         meter.begin(voice.name, sum(file.size for file in files))
-        work = [partial(_fetch, server, file, pulled.path(file.key), meter, stop) for file in files]
+        work = [partial(_fetch, server, file, place, meter, stop) for file in files]
         for key, came in side_by_side(work, stop):
             pulled = pulled.with_file(key, came)
             pulled.write()  # so that what is whole stays so, whatever becomes of the others
@@ -273,42 +181,7 @@ def _bring(pulled: Pulled, url: str, voice: PulledVoice, meter: Meter) -> Pulled
 
 
 def _fetch(
-    server: FileServer, file: ServedFile, path: Path, meter: Meter, stop: threading.Event
+    server: FileServer, file: RemoteFile, place: Destination, meter: Meter, stop: threading.Event
 ) -> tuple[str, PulledFile]:
-    """Bring one file here and check it; `growing.Stopped` once ``stop`` is set."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    begun = _partial(path, file)
-    for old in path.parent.glob(f"{glob.escape(path.name)}.{_ANY_MARK}{_PARTIAL}"):
-        if old != begun:  # of another version
-            old.unlink()
-    with begun.open("a+b") as content:
-        growing = Growing(file, content, meter, stop)
-        receive(partial(server.read, file), growing, stop)
-    if not growing.whole:
-        begun.unlink()
-        meter.advance(-growing.done)
-        raise errors.CheckpointDamaged(
-            f"{file.key} came with a wrong checksum and was deleted.",
-            hint="Run the same command again; if it stays so, something alters files on the way.",
-        )
-    os.replace(begun, path)
-    return file.key, PulledFile(file.size, growing.hasher.of(SHA256), file.kind)
-
-
-def _partial(path: Path, file: ServedFile) -> Path:
-    """Where a file grows: beside its name to be, by its version."""
-    return path.with_name(f"{path.name}.{file.mark}{_PARTIAL}")
-
-
-def _check_room(pulled: Pulled, files: Sequence[ServedFile]) -> None:
-    needed = 0
-    for file in files:
-        begun = _partial(pulled.path(file.key), file)
-        needed += max(0, file.size - (begun.stat().st_size if begun.is_file() else 0))
-    free = shutil.disk_usage(pulled.folder).free
-    if needed + RESERVE_BYTES > free:
-        raise errors.DiskFull(
-            f"The voice needs {needed / 1e6:.0f} MB in {pulled.folder}, "
-            f"and {free / 1e6:.0f} MB are free there.",
-            hint="Free some space, or set VIBEVOICE_VOICES_DIR to a folder on another disk.",
-        )
+    sha256 = fetch(file, place, server.read, meter, stop)
+    return file.name, PulledFile(file.size, sha256, file.kind)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
+from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.checkpoint import (
     Checkpoint,
     cache_folder,
     damaged,
-    first_whole,
-    folders_of,
     looked_in,
-    read_json,
+    read_config,
     require,
     unreadable,
 )
@@ -120,15 +119,14 @@ def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
     path = looked_in(model_path)
     if model_path is not None and not path.is_dir():
         raise errors.CheckpointNotFound(f"{path} is no folder.")
-    folders = folders_of(path, _repositories(name), (WEIGHTS, "config.json"))
-    found = first_whole(folders, read_model)
-    if found is None:
-        missing = ALIASES.get(name, name) or DEFAULT
-        raise errors.CheckpointNotFound(
-            f"There is no Whisper model{f' {name!r}' if name else ''} in {path}.",
-            hint=f"Get one: {command(missing)}.",
-        )
-    return found
+    return checkpoint.find_model(
+        model_path,
+        list(_repositories(name)),
+        read_model,
+        f"Whisper model{f' {name!r}' if name else ''}",
+        f"Get one: {command(ALIASES.get(name, name) or DEFAULT)}.",
+        (WEIGHTS, "config.json"),
+    )
 
 
 def _repositories(name: str) -> Iterator[str]:
@@ -157,11 +155,7 @@ def read_model(folder: Path) -> Checkpoint:
 
 def check_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of a Whisper as CTranslate2 has it."""
-    if not (folder / "config.json").is_file():
-        raise errors.CheckpointNotFound(
-            f"{folder} has no config.json.", hint=f"Get a Whisper model: {command()}."
-        )
-    config = read_json(folder / "config.json")
+    config = read_config(folder, f"Get a Whisper model: {command()}.")
     if "architectures" in config or "model_type" in config:
         raise errors.CheckpointUnsupported(
             f"{folder} has a model of transformers ({str(config.get('model_type'))[:40]!r}), not "

@@ -21,7 +21,6 @@ VIBEVOICE_CONFIG or --config names.
 Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
-* `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
 """
 NODE_HELP = f"""

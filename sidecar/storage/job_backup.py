@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from sidecar import clock
+from sidecar import clock, files
 from sidecar.audio.audio_source import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
 from sidecar.storage.job_journal import FILE, UPLOADS, check_version, locked
-from sidecar.storage.recording_storage import PARTIAL, settle
+from sidecar.storage.recording_storage import PARTIAL
 
 LIST = "backup.json"
 _LONGEST_LIST = 64 << 20
@@ -66,12 +66,12 @@ def back_up(folder: Path, target: Path) -> Backup:
             with _moment(folder) as (database, recordings):
                 _copy(database, copy)
                 jobs = _looked_at(copy)
-                with _private(packed) as file:
+                with files.open_new(packed) as file:
                     size = _pack(file, copy, recordings)
             if target.exists():
                 raise _taken(target)
             packed.replace(target)
-        settle(target.parent)
+        files.sync_folder(target.parent)
     except sqlite3.Error as error:
         raise SettingsInvalid(f"The kept jobs in {folder} cannot be copied: {error}.") from None
     except OSError as error:
@@ -97,8 +97,7 @@ def restore(source: Path, folder: Path) -> Backup:
 
 def _restored(packed: IO[bytes], source: Path, folder: Path) -> Backup:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(folder, 0o700)
+        files.private_folder(folder)
         with closing(locked(folder)):
             uploads = folder / UPLOADS
             database = [folder / f"{FILE}{more}" for more in ("", "-wal", "-shm")]
@@ -110,10 +109,10 @@ def _restored(packed: IO[bytes], source: Path, folder: Path) -> Backup:
                 jobs = _looked_at(new / FILE)
                 with suppress(FileNotFoundError):
                     uploads.rmdir()
-                settle(new / UPLOADS)
+                files.sync_folder(new / UPLOADS)
                 (new / UPLOADS).rename(uploads)
                 (new / FILE).rename(folder / FILE)  # last: without it nothing was restored
-                settle(folder)
+                files.sync_folder(folder)
     except sqlite3.Error as error:
         raise _no_backup(source, str(error)) from None
     except OSError as error:
@@ -165,7 +164,7 @@ def _moment(folder: Path) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[s
 
 
 def _copy(database: sqlite3.Connection, copy: Path) -> None:
-    _private(copy).close()
+    files.open_new(copy).close()
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
         database.backup(target)
 
@@ -229,17 +228,12 @@ def _unpack(packed: IO[bytes], source: Path, folder: Path) -> int:
 def _written(data: _Read, path: Path) -> str:
     """Write a new file, through to the disk; its digest."""
     read = _Digested(data)
-    with _private(path) as file:
+    with files.open_new(path) as file:
         while piece := read.read(_PIECE):
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     return read.digest.hexdigest()
-
-
-def _private(path: Path) -> IO[bytes]:
-    """A new file for us only."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 class _Digested:

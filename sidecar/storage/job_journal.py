@@ -6,7 +6,6 @@ A file that is broken is set aside under a name with the time, and said; nothing
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sqlite3
 import time
@@ -15,6 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar import files
 from sidecar.errors import SettingsInvalid
 from sidecar.storage import encrypted_sqlite
 from sidecar.storage.encryption import Seal
@@ -83,8 +83,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
             or fails, the key is another, or the file is of a later version.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(folder, 0o700)
+        files.private_folder(folder)
         lock = locked(folder)
     except OSError as error:
         raise SettingsInvalid(
@@ -151,7 +150,7 @@ def locked(folder: Path) -> sqlite3.Connection:
         errors.SettingsInvalid: another has it, or there is no room for it.
         OSError: the folder cannot be written.
     """
-    os.close(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600))
+    files.touch(folder / LOCK)
     lock = sqlite3.connect(folder / LOCK, ANOTHER_S, isolation_level=None, check_same_thread=False)
     try:
         lock.execute("BEGIN EXCLUSIVE")
@@ -169,7 +168,7 @@ def locked(folder: Path) -> sqlite3.Connection:
 def _opened(
     folder: Path, secret: str, lock: sqlite3.Connection, read: Callable[[Journal], None]
 ) -> Journal:
-    os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))
+    files.touch(folder / FILE)
     database = sqlite3.connect(folder / FILE, isolation_level=None, check_same_thread=False)
     try:
         with closing(database.execute("PRAGMA quick_check(1)")) as found:

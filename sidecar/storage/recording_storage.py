@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio.audio_source import pieces as pieces_of
 from sidecar.audio.audio_source import storage_error
 from sidecar.storage.encryption import OpenFile, Stored
@@ -104,9 +104,7 @@ _AWAY = {
     for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
 }
 """What a file system says whose server is not there now."""
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-_OPEN = _READ | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Folder:
@@ -121,20 +119,19 @@ class Folder:
         """Write a stream; it is there whole or not at all, also if the machine loses its power."""
         path, partial = self._path / name, self._path / f"{name}{PARTIAL}"
         try:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chmod(self._path, 0o700)  # it may have been there before
+            files.private_folder(self._path)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, "the name is taken")
-            fd = os.open(partial, _MAKE, 0o600)
+            file = files.open_new(partial)
             try:
-                with os.fdopen(fd, "wb", buffering=0):
-                    _write(pieces, fd)
-                    os.fsync(fd)
+                with file:
+                    _write(pieces, file.fileno())
+                    os.fsync(file)
                 partial.rename(path)
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
-            settle(self._path)
+            files.sync_folder(self._path)
         except OSError as error:
             if error.errno in _AWAY:
                 raise _away(error) from None
@@ -192,17 +189,6 @@ class Folder:
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime
-
-
-def settle(folder: Path) -> None:
-    """A name is on the disk once its folder is."""
-    if os.name == "nt":
-        return
-    fd = os.open(folder, _READ)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write(pieces: Iterable[bytes], target: int) -> None:

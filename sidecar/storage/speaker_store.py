@@ -7,7 +7,6 @@ deleted is overwritten (``secure_delete``). So what goes is gone from every file
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from sidecar import clock, errors
+from sidecar import clock, errors, files
 from sidecar.concurrency import Threads
 from sidecar.config.settings import Settings
 from sidecar.storage.encrypted_sqlite import KEY_TABLE, Words, migrate, seal_of
@@ -187,10 +186,9 @@ class PeopleFile:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chmod(folder, 0o700)
+            files.private_folder(folder)
             path = folder / FILE
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            files.touch(path)
         except OSError as error:
             raise errors.SettingsInvalid(
                 f"The folder for people, {folder}, cannot be used: {error.strerror}.",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import wave
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recordings import FORMATS, Studio
+from recordings import FORMATS, Studio, wav
 
 from sidecar.audio.audio_format import (
     CONTAINERS,
     HEAD_BYTES,
+    WAV_HEAD_BYTES,
     adts_frame_length,
     mpeg_frame_length,
     sniff,
+    wav_head,
 )
 
 CONTAINER_OF = {"w64": "w64", "rf64": "rf64", "mov": "mp4", "aac": "aac", "wma": "asf"}
@@ -98,3 +103,16 @@ def test_frames_of_real_files_follow_each_other(studio: Studio) -> None:
             assert length, f"{name}: no frame at {position}"
             position, frames = position + length, frames + 1
         assert frames > 20
+
+
+def test_the_head_that_is_written_is_that_of_a_wav() -> None:
+    with wave.open(io.BytesIO(wav_head(22_050, 3, 6 * 100, channels=2) + bytes(600))) as read:
+        assert read.getparams()[:4] == (2, 3, 22_050, 100)
+    assert wav_head(8000, 4, 100, floats=True) == wav(bytes(100), tag=3, rate=8000, bits=32)[:44]
+
+
+@pytest.mark.parametrize("size", [None, (1 << 32) - 1, 1 << 40])
+def test_a_head_says_that_a_size_is_unknown_or_too_large(size: int | None) -> None:
+    head = wav_head(16_000, 2, size)
+    assert len(head) == WAV_HEAD_BYTES
+    assert head[4:8] == head[-4:] == b"\xff\xff\xff\xff"

@@ -14,10 +14,10 @@ from service_process import PATIENCE_S, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
-from sidecar.checkpoints import download_files, voice_download
-from sidecar.checkpoints.download_files import Meter
+from sidecar.checkpoints import download_files
+from sidecar.checkpoints.download_files import Meter, RemoteFile
 from sidecar.checkpoints.installed_checkpoints import LIST, Pulled, PulledFile, PulledVoice
-from sidecar.checkpoints.voice_download import ServedFile, pull
+from sidecar.checkpoints.voice_download import pull
 from sidecar.interfaces.engine_interface import LoadOptions, SayOptions
 from sidecar.tts import create_voice
 
@@ -52,7 +52,7 @@ def left(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != voice_download.LOCK
+        if path.is_file() and path.name != download_files.LOCK
     )
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
 def test_a_full_disk_is_seen_before_anything_comes(
     server: VoiceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(voice_download, "RESERVE_BYTES", 1 << 60)
+    monkeypatch.setattr(download_files, "RESERVE_BYTES", 1 << 60)
     with pytest.raises(errors.DiskFull, match="voice needs 0 MB"):
         pull(tmp_path, server.url, VOICE)
     assert server.begins == {}
@@ -216,8 +216,8 @@ def test_a_full_disk_is_seen_before_anything_comes(
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])
 def test_no_file_leaves_the_folder(server: VoiceServer, tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="no file of a voice"):
-        ServedFile(key, 1)
+    with pytest.raises(ValueError, match="no file to be fetched"):
+        RemoteFile(key, 1)
 
 
 class Shell:

@@ -10,10 +10,11 @@ import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
+from sidecar.audio.audio_format import WAV_HEAD_BYTES
 from sidecar.audio.audio_source import Spool
 from sidecar.concurrency import Threads
 from sidecar.interfaces.live_engine import Encoding
-from sidecar.live.sessions.session_recording import HEAD, Tape
+from sidecar.live.sessions.session_recording import Tape
 
 PIECE = bytes(range(256)) * (Spool.MEMORY_BYTES // 256)
 """After as much as this the disk is asked."""
@@ -64,7 +65,7 @@ async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
     spool.may.set()
     await again
     with await tape.recording() as kept:  # type: ignore[union-attr]
-        found = os.pread(kept.fd, 1 << 30, HEAD)
+        found = os.pread(kept.fd, 1 << 30, WAV_HEAD_BYTES)
     assert found == PIECE + b"more"
 
 
@@ -73,7 +74,7 @@ async def test_a_file_is_closed_once_nobody_writes_it_any_more(
 ) -> None:
     sending = await in_the_middle(tape, spool)
     tape.close()
-    assert spool.pending == len(PIECE) + HEAD
+    assert spool.pending == len(PIECE) + WAV_HEAD_BYTES
     spool.may.set()
     await sending
     await until(lambda: spool.pending == 0)

@@ -30,11 +30,9 @@ from sidecar.auth.authentication import Entrance
 from sidecar.auth.identity import Proof
 from sidecar.config.settings import load_settings
 from sidecar.protocols.wyoming.messages import (
-    HEAD,
     LARGEST_DATA,
     LARGEST_LENGTH,
     LONGEST_LINE,
-    Form,
     frame,
     head_of,
 )
@@ -448,13 +446,3 @@ def test_a_line_that_was_garbled_raises_nothing_but_an_error_of_ours(
         head_of(bytes(line)).whole(bytes(line))
     except errors.SidecarError as error:
         assert error.code in ("message_invalid", "message_too_big")  # noqa: PT017
-
-
-def test_the_head_of_a_recording_is_that_of_a_wav() -> None:
-    import io
-    import wave
-
-    form = Form(22_050, 3, 2)
-    with wave.open(io.BytesIO(form.head(6 * 100) + bytes(600))) as read:
-        assert read.getparams()[:4] == (2, 3, 22_050, 100)
-    assert len(form.head(1 << 40)) == HEAD

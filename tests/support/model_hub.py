@@ -143,6 +143,8 @@ class Hub(FileHost):
             content = content[:-1] + bytes([content[-1] ^ 1])
         request.send_response(206 if begin else 200)
         request.send_header("Content-Length", str(len(content) - begin))
+        if begin:
+            request.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         request.end_headers()
         stop = self.cut.pop(name, None) or self.stall.get(name) or len(content)
         self._write(request, name, content[begin:stop])

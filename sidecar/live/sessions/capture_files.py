@@ -14,13 +14,14 @@ import contextlib
 import json
 import os
 import re
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from sidecar import files
+from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.errors import CaptureUnreadable
 from sidecar.interfaces.live_engine import Encoding
 from sidecar.storage.encryption import PREFIX, SALT, TAG, Seal, SealBroken
@@ -73,25 +74,8 @@ def excess(stored: Sequence[Stored], now: float, limits: Limits) -> list[str]:
     return [one.stem for one in gone]
 
 
-SIZE = 44
-"""Bytes of the head."""
-UNKNOWN = 0xFFFFFFFF
-"""A length that nobody knew when the head was written; readers take what is there."""
-_PCM, _FLOAT = 1, 3
-
-
-def head(encoding: Encoding, rate: int, size: int | None = None) -> bytes:
-    """Of ``size`` bytes of mono samples."""
-    known = UNKNOWN if size is None or size > UNKNOWN - SIZE else size
-    width = encoding.width
-    form = _FLOAT if encoding is Encoding.FLOAT32 else _PCM
-    riff = known if known == UNKNOWN else known + SIZE - 8
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", riff, b"WAVE"),
-        *(b"fmt ", 16, form, 1, rate, rate * width, width, 8 * width),
-        *(b"data", known),
-    )
+def _wav_head(encoding: Encoding, rate: int, size: int | None = None) -> bytes:
+    return wav_head(rate, encoding.width, size, floats=encoding is Encoding.FLOAT32)
 
 
 MARK = b"VIBEVOICE CAPTURE 1\n"
@@ -118,8 +102,7 @@ class SealedWriter:
         self._about = _about(capture, what)
         self._number, self._piece = 0, PIECES[what]
         self._waiting = bytearray()
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        self._file: BinaryIO = os.fdopen(fd, "wb", 0)
+        self._file = files.open_new(path, buffering=0)
         known = self._seal.seal(b"", self._about)  # by which another key is told at once
         self._file.write(MARK + salt + capture + known + self._prefix)
 
@@ -270,7 +253,7 @@ class Recording:
         line |= {"encoding": item.encoding.value, "rate": item.rate}
         if self._form is None:
             self._form = item.encoding, item.rate
-            self._sound.write(head(item.encoding, item.rate))
+            self._sound.write(_wav_head(item.encoding, item.rate))
         if (item.encoding, item.rate) == self._form:
             self._pay()
             self._sound.write(item.raw)

@@ -6,19 +6,15 @@ Only where recordings are kept: what nobody can listen to later is not written.
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
 import sys
 from array import array
 
 from sidecar import errors
+from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource, Spool
+from sidecar.audio.loudness import LOUDEST, PER_SECOND
 from sidecar.concurrency import Threads
 from sidecar.interfaces.live_engine import Encoding
-
-PEAKS_PER_SECOND = 10
-LOUDEST = 255
-HEAD = 44
 
 
 class Tape:
@@ -50,7 +46,7 @@ class Tape:
             return
         if not self._rate:
             self._encoding, self._rate = encoding, rate
-            spool.add(bytes(HEAD))
+            spool.add(bytes(WAV_HEAD_BYTES))
         if (encoding, rate) != (self._encoding, self._rate) or spool.size > self._most:
             self.close()
             return
@@ -73,7 +69,9 @@ class Tape:
         if not self._rate:
             spool.close()
             return None
-        return await self._disk.run(self._whole, spool)
+        floats, width = self._encoding is Encoding.FLOAT32, self._encoding.width
+        head = wav_head(self._rate, width, spool.size - WAV_HEAD_BYTES, floats=floats)
+        return await self._disk.run(spool.finish, head)
 
     def close(self) -> None:
         """Nobody wants it."""
@@ -97,15 +95,8 @@ class Tape:
             raise
         self._spilling = None
 
-    def _whole(self, spool: Spool) -> AudioSource:
-        source = spool.finish()
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        os.write(source.fd, head_of(spool.size - HEAD, self._encoding, self._rate))
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        return source
-
     def _measure(self, raw: bytes) -> None:
-        each = self._rate // PEAKS_PER_SECOND * self._encoding.width
+        each = self._rate // PER_SECOND * self._encoding.width
         raw = self._rest + raw
         whole = len(raw) // each * each
         samples = array("h" if self._encoding is Encoding.PCM16 else "f", raw[:whole])
@@ -118,15 +109,3 @@ class Tape:
             loud = max(0.0, max(part), -min(part)) / full  # what is no number is not louder
             self._levels.append(round(min(loud, 1.0) * LOUDEST))
         self._rest = raw[whole:]
-
-
-def head_of(size: int, encoding: Encoding, rate: int) -> bytes:
-    """The head of a mono wav with so many bytes of samples; one of more than 4 GiB does not say."""
-    width, most = encoding.width, 0xFFFFFFFF
-    kind = 1 if encoding is Encoding.PCM16 else 3
-    form = struct.pack("<HHIIHH", kind, 1, rate, rate * width, width, 8 * width)
-    return struct.pack(
-        "<4sI4s4sI16s4sI",
-        *(b"RIFF", min(HEAD - 8 + size, most), b"WAVE"),
-        *(b"fmt ", 16, form, b"data", min(size, most)),
-    )

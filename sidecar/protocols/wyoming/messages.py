@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,8 +164,6 @@ def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, A
 RATES, CHANNELS = range(MIN_RATE, MAX_RATE + 1), range(1, MAX_CHANNELS + 1)
 WIDTHS = (2, 3, 4)
 """Bytes of a sample, signed; of one byte nobody says whether it is."""
-HEAD = 44
-_MOST = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +191,6 @@ class Form:
                 "second of 2 bytes each, in one channel.",
             )
         return cls(rate, width, channels)
-
-    def head(self, size: int) -> bytes:
-        """The head of a wav file with ``size`` bytes of such sound."""
-        each = self.width * self.channels
-        layout = struct.pack(
-            "<HHIIHH", 1, self.channels, self.rate, self.rate * each, each, 8 * self.width
-        )
-        riff, data = min(HEAD - 8 + size, _MOST), min(size, _MOST)
-        return struct.pack("<4sI8sI16s4sI", b"RIFF", riff, b"WAVEfmt ", 16, layout, b"data", data)
 
 
 def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.api.http.upload import PATIENCE, SLOWEST
+from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource, Spool
 from sidecar.auth.authentication import Entrance
 from sidecar.auth.identity import Identity, Proof
@@ -27,7 +27,6 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Place
 from sidecar.protocols.wyoming.messages import (
-    HEAD,
     HINT,
     Ended,
     Event,
@@ -63,7 +62,7 @@ class Recording:
         self._disk, self._limit_mb = service.spooling, settings.max_upload_mb
         self._spool = Spool(settings.spool_dir)
         self._held.callback(self._spool.close)
-        self._spool.add(bytes(HEAD))
+        self._spool.add(bytes(WAV_HEAD_BYTES))
         self._stall_s = settings.upload_stall
         self._until = _now() + PATIENCE * self._stall_s
 
@@ -92,12 +91,9 @@ class Recording:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
-        head = self.form.head(self._spool.size - HEAD)
-        source = await self._disk.run(self._spool.finish)
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        os.write(source.fd, head)
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        return source
+        form, size = self.form, self._spool.size - WAV_HEAD_BYTES
+        head = wav_head(form.rate, form.width, size, channels=form.channels)
+        return await self._disk.run(self._spool.finish, head)
 
     def close(self) -> None:
         """Give back what was kept; what was not finished is gone."""
