@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sidecar import errors
+from sidecar.concurrency import backoff_s
 from sidecar.upstream.upstream_dialect import Step, Trouble
 
 Key = TypeVar("Key", bound=Hashable)
@@ -19,7 +20,6 @@ Key = TypeVar("Key", bound=Hashable)
 FIRST_ASIDE_S, LONGEST_ASIDE_S = 0.5, 60.0
 """A server that failed stands aside for so long, twice as long each time. Short at first: what
 comes first of a trial is a look at its health, and no recording."""
-LONGEST_DOUBLING = 10
 MOST_BROKEN = 3
 """So many servers may break over one piece: one bad recording must not take all of them down."""
 PATIENCE_S = 8.0
@@ -31,8 +31,7 @@ AGAIN_S = 0.05
 def aside_s(misses: int, dice: float) -> float:
     """How long one stands aside after so many troubles in a row, with some jitter (``dice`` is from
     0 to 1) so that those who wait do not come back all at once."""
-    longest: float = FIRST_ASIDE_S * 2 ** min(misses - 1, LONGEST_DOUBLING)
-    return min(longest, LONGEST_ASIDE_S) * (0.5 + dice / 2)
+    return backoff_s(misses - 1, FIRST_ASIDE_S, LONGEST_ASIDE_S) * (0.5 + dice / 2)
 
 
 @dataclass(slots=True)
