@@ -23,7 +23,7 @@ from sidecar.concurrency import Background, Threads
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import EngineSpec, Upstream
 from sidecar.interfaces.live_engine import Begin, LiveOptions
-from sidecar.upstream import upstream_dialect
+from sidecar.upstream import remote_http, upstream_dialect
 from sidecar.upstream.load_balancer import Address, Patience, Pool
 from sidecar.upstream.remote_live_messages import FORM, Lease
 from sidecar.upstream.upstream_dialect import Step, Trouble
@@ -201,15 +201,7 @@ class DistantSlot:
         if not url.startswith("https:"):
             return None
         if self._context is None:
-            from sidecar.upstream.upstream_client import trusted
-
-            try:
-                self._context = await asyncio.to_thread(trusted, self._others)
-            except OSError as error:  # ssl's are such
-                raise errors.ModelLoadFailed(
-                    f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
-                    hint="VIBEVOICE_UPSTREAM_CA names a file of certificates in PEM.",
-                ) from None
+            self._context = await asyncio.to_thread(remote_http.trusted, self._others.ca)
         return self._context
 
 
