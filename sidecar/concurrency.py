@@ -1,4 +1,4 @@
-"""Thread pools, background tasks, and timeouts that discount stalls of our own event loop.
+"""Thread pools, background tasks, back-off, and timeouts that discount stalls of our event loop.
 
 A disk that hangs (a network mount that is gone) then holds up its own kind and nobody else's. They
 are daemons: the end of the process waits for none, which asyncio's own and `concurrent.futures` do.
@@ -138,6 +138,15 @@ class Background:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+MOST_DOUBLINGS = 16
+
+
+def backoff_s(attempt: int, first_s: float, longest_s: float) -> float:
+    """Return the pause after an attempt that failed, counted from 0: each is twice as long as the
+    one before, up to a longest."""
+    return min(first_s * 2.0 ** min(attempt, MOST_DOUBLINGS), longest_s)
 
 
 PARTS = 6

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.request_origin import Approach
+from sidecar.concurrency import backoff_s
 
 MINUTE_S = 60.0
 HOUR_S = 3600.0
@@ -159,8 +160,7 @@ class Failures:
         self._seen[key] = (count, now)
         if count <= FREE_FAILURES:
             return 0.0
-        doublings = min(count - FREE_FAILURES - 1, 16)
-        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**doublings)
+        return backoff_s(count - FREE_FAILURES - 1, FIRST_DELAY_S, LONGEST_DELAY_S)
 
 
 def address_key(peer: str | None) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sidecar import errors
 from sidecar.cli.common_options import command
 from sidecar.cli.output import PROGRAM, say
 

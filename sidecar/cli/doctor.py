@@ -154,7 +154,7 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 
     try:
         upstreams = Upstreams(upstream_of(settings))
-    except errors.SettingsInvalid as error:
+    except errors.SidecarError as error:
         yield Finding("upstream", State.BAD, error.detail, error.hint)
         return
     for server, wrong in upstreams.run(upstreams.visit()).result():

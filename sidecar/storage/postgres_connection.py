@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from sidecar.concurrency import backoff_s
 from sidecar.storage.postgres_settings import (
     CALL_S,
     CONNECT_S,
@@ -53,22 +54,6 @@ AWAY = (
 """Errors of a database that does not answer now."""
 
 
-class Backoff:
-    """Pauses between attempts, each twice as long as the one before, up to a longest."""
-
-    def __init__(self) -> None:
-        self._next_s = FIRST_PAUSE_S
-
-    async def pause(self) -> None:
-        """Wait before the next attempt."""
-        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)
-        await asyncio.sleep(pause_s)
-
-    def reset(self) -> None:
-        """Begin again with the shortest pause."""
-        self._next_s = FIRST_PAUSE_S
-
-
 class Outlook:
     """Last known state of a database; changes are logged."""
 
@@ -103,13 +88,14 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
         Raises:
             psycopg.OperationalError: the pool is closing.
         """
-        backoff = Backoff()
+        attempt = 0
         while True:
             try:
                 return await connected(conninfo)
             except psycopg.Error as error:
                 outlook.failed(error)
-                await backoff.pause()
+                await asyncio.sleep(backoff_s(attempt, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+                attempt += 1
                 if outlook.closing:
                     raise
 

@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar import errors
+from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid
 from sidecar.storage import encrypted_sqlite
 from sidecar.storage.encryption import Seal
@@ -63,6 +64,8 @@ class Database:
         """Channels that the listening connection hears."""
         self._listening: asyncio.Task[None] | None = None
         self._hears: AsyncConnection[Row] | None = None
+        self._misses = 0
+        """Attempts to listen that failed in a row."""
 
     @property
     def up(self) -> bool:
@@ -208,24 +211,24 @@ class Database:
 
     async def _listen(self) -> None:
         """Listen for ever, over one connection after the other."""
-        backoff = self._driver.Backoff()
         while not self._outlook.closing:
             try:
                 async with await self._driver.connected(self._address) as self._hears:
                     self._heard.clear()
-                    await self._hear(self._hears, backoff)
+                    await self._hear(self._hears)
             except self._driver.AWAY as error:
                 self._outlook.failed(error)
             except Exception:
                 log.exception("a fault while the database was listened to")
             self._hears = None
             if not self._outlook.closing:
-                await backoff.pause()
+                await asyncio.sleep(backoff_s(self._misses, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+                self._misses += 1
 
-    async def _hear(self, connection: AsyncConnection[Row], backoff: Any) -> None:
+    async def _hear(self, connection: AsyncConnection[Row]) -> None:
         while True:
             await self._within(connection, CALL_S, self._check)
-            backoff.reset()
+            self._misses = 0
             self._outlook.answered()
             async for message in connection.notifies(timeout=LISTEN_CHECK_S):
                 self._tell(message.channel, message.payload)
@@ -387,13 +390,13 @@ FAULT_PAUSE_S = 8.0
 
 async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     """Return what ``call`` returns, and call it again for as long as the database is away."""
-    pause_s = FIRST_PAUSE_S
+    attempt = 0
     while True:
         try:
             return await call()
         except errors.JournalUnreachable:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await asyncio.sleep(backoff_s(attempt, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            attempt += 1
         except Exception:
             log.exception("the database could not be asked; it is tried again")
             await asyncio.sleep(FAULT_PAUSE_S)

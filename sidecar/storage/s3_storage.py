@@ -24,6 +24,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio.audio_source import storage_error
+from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid, SidecarError
 from sidecar.storage.encryption import even
 from sidecar.storage.recording_storage import PARTIAL
@@ -108,8 +109,7 @@ class Server:
         """
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-        pause_s = 0.5
-        for last in (False,) * (TRIES - 1) + (True,):
+        for attempt in range(TRIES):
             try:
                 answer = dict(getattr(self._client, call)(**what))
             except ClientError as error:
@@ -123,10 +123,9 @@ class Server:
                     answer["Body"] = body.read()
                 break
             except (BotoCoreError, HTTPClientError, OSError) as error:  # no try covers the body
-                if last:
+                if attempt == TRIES - 1:
                     raise Away(_said(error)) from None
-            time.sleep(pause_s)
-            pause_s *= 2
+            time.sleep(backoff_s(attempt, 0.5, LONGEST_S))
         return answer
 
 

@@ -6,9 +6,8 @@ What is said goes there. The sound comes as it is made, where the server does so
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
@@ -20,6 +19,7 @@ from sidecar.interfaces.engine_interface import (
     Sound,
     VoiceSpec,
 )
+from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
     import httpx
@@ -43,7 +43,6 @@ SILENCE_S = 20.0
 """So long nothing may come: a server may have to load its model first."""
 MOST_S = 300.0
 """Of sound for one text."""
-SAID_OF_ERRORS = 200
 FILES = (b"RIFF", b"ID3", b"OggS", b"fLaC")
 """How files begin that some servers send whatever was asked for: as samples they are noise."""
 
@@ -60,19 +59,11 @@ class EndpointVoice:
         import httpx
 
         assert options.upstream is not None
-        context = httpx.create_ssl_context()
-        if options.upstream.ca is not None:
-            context.load_verify_locations(options.upstream.ca)
         (key,) = options.upstream.keys
         self._model = options.upstream.model or USUAL_MODEL
+        (url,), context = options.upstream.urls, remote_http.trusted(options.upstream.ca)
         self._client = httpx.Client(
-            base_url=options.upstream.urls[0],
-            verify=context,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
-            headers={"User-Agent": "vibevoice-asr", "Accept-Encoding": "identity"}
-            | ({"Authorization": f"Bearer {key}"} if key else {}),
+            **remote_http.client_options(CONNECT_S, SILENCE_S, url=url, key=key, verify=context)
         )
         yield 1.0
 
@@ -136,11 +127,7 @@ def _some(response: httpx.Response) -> bytes:
 
 
 def _refused(status: int, body: bytes) -> errors.SpeechFailed:
-    try:
-        said: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        said = None
-    match said:
-        case {"error": {"message": str(why)}} | {"detail": str(why)} | {"error": str(why)}:
-            return errors.SpeechFailed(f"It answers with {status}: {why[:SAID_OF_ERRORS]}")
-    return errors.SpeechFailed(f"It answers with {status}, and no sound.")
+    said = remote_http.said_in(body)
+    return errors.SpeechFailed(
+        f"It answers with {status}{f': {said}' if said else ', and no sound.'}"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import AUTO, Upstream
 from sidecar.transcripts.speaker_embeddings import FIELD, FORM
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import upstream_dialect
+from sidecar.upstream import remote_http, upstream_dialect
 from sidecar.upstream.openai_dialect import OpenAi
 from sidecar.upstream.sidecar_dialect import Sidecar
 from sidecar.upstream.upstream_dialect import FLAC, Answer, Call, Dialect, Hearing, Step, Trouble
@@ -39,7 +38,7 @@ def sidecar_of(health: bytes) -> Sidecar | None:
     Raises:
         Trouble: it has others hear itself: who heard could not be said, and it might be us.
     """
-    body = _loads(health)
+    body = remote_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
         return None
     engine = body["engine"]
@@ -50,8 +49,7 @@ def sidecar_of(health: bytes) -> Sidecar | None:
 
 def model_of(models: bytes, wanted: str | None) -> str | None:
     """The model to ask for: ``wanted``, or the first that there is; None where none is listed."""
-    listed = _listed(models)
-    return wanted or next((str(one["id"]) for one in listed if one.get("id")), None)
+    return wanted or next(iter(remote_http.model_names(remote_http.loads(models))), None)
 
 
 def dialect_of(kind: str, models: bytes, wanted: str | None) -> Dialect:
@@ -70,7 +68,8 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> Dialect:
             "VIBEVOICE_UPSTREAM_DIALECT.",
         )
     if kind == "auto":
-        names = [one.get(key) for one in _listed(models) for key in ("id", "root")]
+        listed = remote_http.listed_models(remote_http.loads(models))
+        names = [one.get(key) for one in listed for key in ("id", "root")]
         ours = [name for name in names if wanted in (None, name)] if wanted else names
         shown = " ".join(str(name) for name in ours or [model])
         kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
@@ -86,19 +85,6 @@ def _refused(detail: str, hint: str | None = None) -> Trouble:
     return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(detail, hint=hint), sent=False)
 
 
-def _listed(models: bytes) -> list[dict[str, Any]]:
-    body = _loads(models)
-    listed = body.get("data") if isinstance(body, dict) else None
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-
-
-def _loads(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
 LOOK_S = 3.0
 """So long a server may take to say how it is, and to be connected to."""
 START_S = 60.0
@@ -112,31 +98,16 @@ Told = Callable[[Sequence[Segment]], None]
 """Hears of segments as they come, in seconds from the piece's begin."""
 
 
-def trusted(options: Upstream) -> ssl.SSLContext:
-    """Whose certificates count.
+def client_of(options: Upstream) -> httpx.AsyncClient:
+    """The client for all upstreams.
 
     Raises:
-        OSError: the file that is named has none.
+        errors.ModelLoadFailed: the file of certificates has none.
     """
     import httpx
 
-    context = httpx.create_ssl_context()
-    if options.ca is not None:
-        context.load_verify_locations(options.ca)
-    return context
-
-
-def client_of(options: Upstream) -> httpx.AsyncClient:
-    """The client for all upstreams: their certificates are checked, no proxy and no netrc of the
-    environment's is used, no redirect followed."""
-    import httpx
-
     return httpx.AsyncClient(
-        verify=trusted(options),
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=LOOK_S),
-        headers={"Accept-Encoding": "identity", "User-Agent": "vibevoice-asr"},
+        **remote_http.client_options(LOOK_S, verify=remote_http.trusted(options.ca))
     )
 
 
@@ -150,7 +121,7 @@ class Server:
         """The longest piece that it takes, as far as it has said."""
         self._client = client
         self._url = url
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = remote_http.authorization(key)
         self._options = options
 
     async def known(self) -> Dialect:
@@ -194,7 +165,7 @@ class Server:
                     "POST", self._url + call.path, headers=headers, **_content(call, sound)
                 ) as response:
                     if response.status_code != 200:
-                        body = await _read(response)
+                        body = await remote_http.read_small(response)
                         raise hearing.refused(response.status_code, response.headers, body)
                     count = 0
                     async for data in response.aiter_bytes():
@@ -231,7 +202,7 @@ class Server:
                     asyncio.timeout(LOOK_S),
                     self._client.stream("GET", self._url + path, headers=self._headers) as response,
                 ):
-                    return response.status_code, await _read(response)
+                    return response.status_code, await remote_http.read_small(response)
         except Trouble as found:
             if found.step is not Step.AGAIN:
                 raise
@@ -243,16 +214,6 @@ def _content(call: Call, sound: bytes) -> dict[str, Any]:
     if call.body is not None:
         return {"content": call.body}
     return {"data": dict(call.fields), "files": {call.file_field: ("audio.flac", sound, FLAC)}}
-
-
-async def _read(response: httpx.Response) -> bytes:
-    """A small body; what is beyond a megabyte is left."""
-    body = b""
-    async for data in response.aiter_bytes():
-        body += data
-        if len(body) > 1 << 20:
-            break
-    return body
 
 
 @contextmanager

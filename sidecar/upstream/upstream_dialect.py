@@ -17,9 +17,9 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts.speaker_embeddings import LocalVoices
 from sidecar.transcripts.transcript import Notice, Segment
+from sidecar.upstream.remote_http import said_in
 
 LONGEST_RETRY_AFTER_S = 300.0
-_LONGEST_SAID = 200
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that is not what it should be."""
 _TOO_MUCH = re.compile(
@@ -137,22 +137,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S) if seconds == seconds else None
-
-
-def said_in(body: bytes, key: str = "message") -> str:
-    """What an error's body says, on one line and short: OpenAI's form, FastAPI's, a problem."""
-    try:
-        value: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    if isinstance(value, dict):
-        value = value.get("error", value)
-    if isinstance(value, dict):
-        value = next((value[name] for name in (key, "detail", "message") if name in value), "")
-    if isinstance(value, (list, dict)):
-        value = json.dumps(value)
-    said = "".join(one if one.isprintable() else " " for one in str(value or ""))
-    return " ".join(said.split())[:_LONGEST_SAID]
 
 
 FLAC = "audio/flac"

@@ -66,13 +66,7 @@ class UpstreamEngine:
         from sidecar.upstream.upstream_pool import Upstreams
 
         yield 0.0
-        try:
-            self._upstreams = Upstreams(options.upstream)
-        except OSError as error:  # ssl's are such
-            raise errors.ModelLoadFailed(
-                f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
-                hint="VIBEVOICE_UPSTREAM_CA names a file of certificates in PEM.",
-            ) from None
+        self._upstreams = Upstreams(options.upstream)
         self._upstreams.run(self._upstreams.meet()).result()
         self.sample_rate = self._upstreams.rate
         yield 1.0

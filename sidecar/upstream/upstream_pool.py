@@ -51,7 +51,9 @@ class Upstreams:
             Server(self._client, url, key, options)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool = Pool(len(self.servers), random.random)
+        self._pool: Pool[int] = Pool(random.random)
+        for index in range(len(self.servers)):
+            self._pool.found(index, {index: 0})
         self._silent = [0 for _ in self.servers]
         self._lost = [asyncio.Event() for _ in self.servers]
         self._at_work = 0
@@ -130,7 +132,7 @@ class Upstreams:
         sounds = _Sounds(piece)
         await sounds.of(margin=self.voices and options.local_voices is not None)
         within_s = START_S + self._options.timeout * piece.duration_s
-        patience = Patience(time.monotonic(), time.monotonic() + 2 * within_s)
+        patience: Patience[int] = Patience(time.monotonic(), time.monotonic() + 2 * within_s)
         hearings: dict[str, Hearing] = {}
         while True:
             index = await self._somebody(patience)
@@ -155,25 +157,18 @@ class Upstreams:
             finally:
                 self._pool.left(index)
 
-    async def _somebody(self, patience: Patience) -> int:
-        """Who is asked next; who stands aside for longer than this waits is asked once all the
-        same, for it may be back since.
+    async def _somebody(self, patience: Patience[int]) -> int:
+        """Who is asked next.
 
         Raises:
             errors.SidecarError: nobody is left.
         """
         while True:
-            now, asked = time.monotonic(), patience.refused | patience.asked
-            over = patience.over(now)
-            index = self._pool.take(now, asked if over else patience.refused, well=over)
+            index, wait_s = self._pool.choose(time.monotonic(), patience)
             if index is not None:
                 return index
-            wait_s = self._pool.free_in(now, patience.refused)
-            if wait_s is None or not patience.waits(now, wait_s):
-                index = None if over else self._pool.trial(asked)
-                if index is None:
-                    raise patience.error
-                return index
+            if wait_s is None:
+                raise patience.error
             await asyncio.sleep(wait_s)
 
     async def _ask(
@@ -210,7 +205,7 @@ class Upstreams:
         options: TranscribeOptions,
         told: Told,
         server: Server,
-        patience: Patience,
+        patience: Patience[int],
     ) -> list[Heard]:
         """The same in two parts; the server is remembered to take no more than that."""
         if piece.duration_s < 2 * SHORTEST_S:

@@ -1,4 +1,4 @@
-"""Dialect of vLLM serving VibeVoice-ASR, and the parser of its server-sent events. Pure.
+"""Dialect of vLLM serving VibeVoice-ASR. Pure.
 
 The answer comes as server-sent events and is read while it comes. Where it breaks off, what is
 whole stays and the next request goes on from there; where the model repeats itself it is cut off,
@@ -19,66 +19,51 @@ from sidecar.transcripts.loop_guard import Loop, LoopGuard, Sampling, next_attem
 from sidecar.transcripts.transcript import LOOP, Notice, Segment
 from sidecar.transcripts.vibevoice_output import OutputParser, settled
 from sidecar.upstream import upstream_dialect
+from sidecar.upstream.remote_http import EventStream, loads
 from sidecar.upstream.upstream_dialect import FLAC, Answer, Call, Limits, Step, Trouble
 
 LONGEST_LINE = 4 << 20
-DONE = b"[DONE]"
 
 
-class Events:
-    """Feed it; ``done`` once the server said that the stream is over.
+def _wrong(line: bytes | None) -> Trouble:
+    return upstream_dialect.garbled(
+        "has a line without end" if line is None else "is no stream of events"
+    )
 
-    A body that is one JSON object and no stream is one event.
-    """
+
+class Events(EventStream):
+    """Events as objects. A body that is one JSON object and no stream is one event."""
 
     def __init__(self) -> None:
-        self.done = False
-        self._rest = b""
+        super().__init__(LONGEST_LINE, _wrong)
         self._whole = False
 
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
+    def objects(self, data: bytes) -> list[dict[str, Any]]:
         """The events that ``data`` ends.
 
         Raises:
             Trouble: what comes is no such stream.
         """
-        self._rest += data
-        if self._whole or self._rest.lstrip()[:1] == b"{":
-            return self._one_object()
-        *lines, self._rest = self._rest.split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            raise upstream_dialect.garbled("has a line without end")
-        found = []
-        for line in lines:
-            name, _, value = line.strip().partition(b":")
-            if name == b"data" and not self.done:
-                if value.strip() == DONE:
-                    self.done = True
-                else:
-                    found.append(_object(value))
-            elif name and name not in (b"event", b"id", b"retry", b"data"):
-                raise upstream_dialect.garbled("is no stream of events")
-        return found
+        if self._whole or (self.rest + data).lstrip()[:1] == b"{":
+            return self._one_object(data)
+        return [_object(value) for value in self.feed(data)]
 
-    def _one_object(self) -> list[dict[str, Any]]:
-        self._whole = True
-        try:
-            event = json.loads(self._rest)
-        except (ValueError, RecursionError):
-            if len(self._rest) > LONGEST_LINE:
-                raise upstream_dialect.garbled("is no JSON") from None
+    def _one_object(self, data: bytes) -> list[dict[str, Any]]:
+        self._whole, self.rest = True, self.rest + data
+        event = loads(self.rest)
+        if event is None:
+            if len(self.rest) > LONGEST_LINE:
+                raise upstream_dialect.garbled("is no JSON")
             return []
-        self.done, self._rest = True, b""
+        self.done, self.rest = True, b""
         return [event]
 
 
 def _object(value: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(value)
-    except (ValueError, RecursionError):
-        raise upstream_dialect.garbled("is no JSON") from None
+    event = loads(value)
     if not isinstance(event, dict):
-        raise upstream_dialect.garbled("has an event that is no object")
+        what = "is no JSON" if event is None else "has an event that is no object"
+        raise upstream_dialect.garbled(what)
     return event
 
 
@@ -111,7 +96,7 @@ class Reading:
     def take(self, data: bytes) -> tuple[list[Segment], Loop | None]:
         """The segments that ``data`` closes, and the loop that it shows."""
         found: list[Segment] = []
-        for event in () if self._ended else self._events.feed(data):
+        for event in () if self._ended else self._events.objects(data):
             try:
                 piece = self._piece(event)
             except upstream_dialect.UNREADABLE:

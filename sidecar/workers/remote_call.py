@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.errors import Kind
-from sidecar.upstream import upstream_dialect
+from sidecar.upstream import remote_http, upstream_dialect
 from sidecar.upstream.remote_live_messages import ALIVE_S, Believed, Lease, order_text, parsed
 from sidecar.upstream.upstream_dialect import Step, Trouble
 from sidecar.workers import channel
@@ -106,7 +106,7 @@ async def _connected(
         f"{'wss' if secure else 'ws'}://{parts.netloc}{parts.path}{PATH}",
         host=host,
         port=parts.port or (443 if secure else 80),
-        additional_headers={"Authorization": f"Bearer {key}"} if key else None,
+        additional_headers=remote_http.authorization(key),
         user_agent_header="vibevoice-asr",
         compression=None,
         proxy=None,

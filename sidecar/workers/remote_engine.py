@@ -13,9 +13,8 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,8 +23,8 @@ from sidecar.concurrency import Background, Threads
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import EngineSpec, Upstream
 from sidecar.interfaces.live_engine import Begin, LiveOptions
-from sidecar.upstream import upstream_dialect
-from sidecar.upstream.load_balancer import PATIENCE_S, Address, Addresses
+from sidecar.upstream import remote_http, upstream_dialect
+from sidecar.upstream.load_balancer import Address, Patience, Pool
 from sidecar.upstream.remote_live_messages import FORM, Lease
 from sidecar.upstream.upstream_dialect import Step, Trouble
 from sidecar.workers import channel
@@ -53,7 +52,7 @@ class DistantSlot:
         self.spec = spec
         self._others = others
         self._keys = others.keys or ("",) * len(others.urls)
-        self._addresses = Addresses(random.random)
+        self._addresses: Pool[Address] = Pool(random.random, shuffled=True)
         self._why: errors.SidecarError = errors.UpstreamUnreachable()
         """Why a session had no place lately."""
         self._looked_up = -NAMES_S
@@ -118,14 +117,15 @@ class DistantSlot:
         if line.trouble is not None:
             self._troubled(address, line.trouble)
         elif line.handed_over:
-            self._addresses.rests(address, time.monotonic(), ENDING_S)
+            self._addresses.failed(address, time.monotonic(), ENDING_S)
         self._addresses.left(address)
         self._background.spawn("leave a live place", line.leave())
 
     async def _place(self, lease: Lease) -> tuple[Address, DistantLine]:
         """A place for a session, and where it is."""
-        begin = lease.begin
-        search = _Search(bool(begin.at or begin.turn or begin.piece), time.monotonic())
+        begin, now = lease.begin, time.monotonic()
+        goes_on = bool(begin.at or begin.turn or begin.piece)  # it was heard elsewhere
+        search: Patience[Address] = Patience(now, now + GOING_ON_S, reached=goes_on)
         while True:
             address = await self._somebody(search)
             search.asked.add(address)
@@ -149,30 +149,23 @@ class DistantSlot:
         url, key = self._others.urls[address.server], self._keys[address.server]
         return await reach(url, address.host, key, await self._trusted(url), lease)
 
-    async def _somebody(self, search: _Search) -> Address:
-        """Who is asked next, once somebody may have room; who stands aside for longer than this
-        waits is asked once all the same, for it may be back since.
+    async def _somebody(self, search: Patience[Address]) -> Address:
+        """Who is asked next, once somebody may have room.
 
         Raises:
             errors.SidecarError: why nobody has, where that is not worth waiting for.
         """
         while True:
             await self._look_up()
-            now, asked = time.monotonic(), search.refused | search.asked
-            over = search.over(now)
-            address = self._addresses.take(now, asked if over else search.refused, well=over)
+            now = time.monotonic()
+            address, wait_s = self._addresses.choose(now, search)
             if address is not None:
                 return address
-            wait_s = self._addresses.free_in(now, search.refused)
-            full = self._addresses.is_full(now, search.refused)
-            if wait_s is None or not search.waits(now + wait_s, full=full):
-                if full:
+            if wait_s is None:
+                if self._addresses.is_full(now, search.refused):
                     raise errors.LiveFull()
-                address = None if over else self._addresses.trial(asked)
-                if address is None:
-                    self._reached = False
-                    raise search.last or self._why
-                return address
+                self._reached = False
+                raise search.last or self._why
             await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
 
     def _troubled(self, address: Address, found: Trouble) -> errors.SidecarError:
@@ -183,7 +176,7 @@ class DistantSlot:
         if isinstance(found.error, errors.LiveFull):
             self._addresses.full(address, now, FULL_S)
         elif found.step is Step.LATER:
-            self._addresses.rests(address, now, ENDING_S)
+            self._addresses.failed(address, now, ENDING_S)
         elif found.step is not Step.ELSEWHERE:
             self._addresses.failed(address, now)
         error = upstream_dialect.named(found.error, name)
@@ -200,7 +193,7 @@ class DistantSlot:
             if time.monotonic() - self._looked_up < NAMES_S:
                 return
             for server, url in enumerate(self._others.urls):
-                if hosts := await self._names.run(_hosts, url):
+                if hosts := await self._names.run(_hosts, server, url):
                     self._addresses.found(server, hosts)
             self._looked_up = time.monotonic()
 
@@ -208,46 +201,18 @@ class DistantSlot:
         if not url.startswith("https:"):
             return None
         if self._context is None:
-            from sidecar.upstream.upstream_client import trusted
-
-            try:
-                self._context = await asyncio.to_thread(trusted, self._others)
-            except OSError as error:  # ssl's are such
-                raise errors.ModelLoadFailed(
-                    f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
-                    hint="VIBEVOICE_UPSTREAM_CA names a file of certificates in PEM.",
-                ) from None
+            self._context = await asyncio.to_thread(remote_http.trusted, self._others.ca)
         return self._context
 
 
-@dataclass(slots=True)
-class _Search:
-    """For a place: since when, who was asked, and what came of it. One that goes on was heard
-    elsewhere."""
-
-    goes_on: bool
-    begun: float
-    asked: set[Address] = field(default_factory=set)
-    refused: set[Address] = field(default_factory=set)
-    last: errors.SidecarError | None = None
-
-    def waits(self, until: float, *, full: bool) -> bool:
-        """Whether it waits for somebody until then: one that begins does not stand in a line."""
-        return not self.over(until) and (self.goes_on or not full)
-
-    def over(self, now: float) -> bool:
-        """Whether it has waited for long enough: nobody is asked twice any more."""
-        return now >= self.begun + (GOING_ON_S if self.goes_on else PATIENCE_S)
-
-
-def _hosts(url: str) -> Sequence[tuple[str, int]]:
-    """All machines that the name in ``url`` leads to, those first that the system would try first;
-    none where it leads nowhere."""
+def _hosts(server: int, url: str) -> dict[Address, int]:
+    """All machines that the name in ``url`` leads to, those of rank 0 that the system would try
+    first; none where it leads nowhere."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError:
-        return ()
+        return {}
     families = list(dict.fromkeys(family for family, *_ in found))
-    return [(str(where[0]), families.index(family)) for family, *_, where in found]
+    return {Address(server, str(where[0])): families.index(family) for family, *_, where in found}

@@ -49,7 +49,7 @@ from sidecar.live.sessions.engine_relay import Shared
 from sidecar.live.sessions.session import Bounds
 from sidecar.live.sessions.session_limits import Room
 from sidecar.upstream import load_balancer
-from sidecar.workers import remote_call, remote_engine
+from sidecar.workers import remote_call
 from sidecar.workers.engine_lifecycle import SlotState
 from sidecar.workers.remote_engine import DistantSlot
 
@@ -296,7 +296,7 @@ async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_wai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(remote_call, "LOOK_S", 0.2)
-    monkeypatch.setattr(remote_engine, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(load_balancer, "PATIENCE_S", 0.3)
     monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     urls = tuple(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent)

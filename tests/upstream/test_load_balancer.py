@@ -16,12 +16,20 @@ def impatient() -> None:
     """The figures as they are."""
 
 
+def of(count: int, dice: float = 1.0) -> Pool[int]:
+    """So many upstreams, by their numbers."""
+    pool: Pool[int] = Pool(lambda: dice)
+    for number in range(count):
+        pool.found(number, {number: 0})
+    return pool
+
+
 def trouble(step: Step = Step.AGAIN, *, sent: bool = True) -> Trouble:
     return Trouble(step, errors.UpstreamFailed(), sent=sent)
 
 
 def test_the_least_loaded_is_taken_by_what_runs_and_waits_there_and_equals_in_turn() -> None:
-    pool = Pool(3, lambda: 1.0)
+    pool = of(3)
     assert [pool.take(0.0) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
     pool.left(1)
     assert pool.take(0.0) == 1
@@ -33,7 +41,7 @@ def test_the_least_loaded_is_taken_by_what_runs_and_waits_there_and_equals_in_tu
 
 
 def test_what_others_wait_for_counts_and_what_is_ours_does_not_count_twice() -> None:
-    pool = Pool(2, lambda: 1.0)
+    pool = of(2)
     assert pool.take(0.0) == 0
     pool.seen(0, 1)
     pool.seen(1, 2)
@@ -41,7 +49,7 @@ def test_what_others_wait_for_counts_and_what_is_ours_does_not_count_twice() -> 
 
 
 def test_who_fails_stands_aside_twice_as_long_each_time_up_to_a_minute() -> None:
-    pool, now, times = Pool(1, lambda: 1.0), 0.0, []
+    pool, now, times = of(1), 0.0, []
     for _ in range(12):
         assert pool.take(now) == 0
         pool.failed(0, now)
@@ -54,7 +62,7 @@ def test_who_fails_stands_aside_twice_as_long_each_time_up_to_a_minute() -> None
 
 
 def test_after_a_trouble_one_piece_is_the_trial_and_success_ends_it() -> None:
-    pool = Pool(1, lambda: 1.0)
+    pool = of(1)
     pool.failed(0, 0.0)
     assert pool.take(1.0) == 0
     assert pool.take(1.0) is None
@@ -64,21 +72,21 @@ def test_after_a_trouble_one_piece_is_the_trial_and_success_ends_it() -> None:
 
 
 def test_many_that_fail_at_once_are_one_trouble() -> None:
-    pool = Pool(1, lambda: 1.0)
+    pool = of(1)
     for _ in range(8):
         pool.failed(0, 5.0)
     assert pool.nodes[0].misses == 1
 
 
 def test_to_feel_well_does_not_end_a_time_aside() -> None:
-    pool = Pool(1, lambda: 1.0)
+    pool = of(1)
     pool.failed(0, 0.0)
     pool.seen(0, 0)
     assert pool.take(0.1) is None
 
 
 def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_once() -> None:
-    pool = Pool(2, lambda: 1.0)
+    pool = of(2)
     for index, count in ((0, 9), (1, 3)):
         for _ in range(count):
             pool.failed(index, pool.nodes[index].aside_until)
@@ -93,7 +101,7 @@ def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_
 def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_after(
     dice: float,
 ) -> None:
-    pool = Pool(2, lambda: dice)
+    pool = of(2, dice)
     pool.failed(0, 0.0)
     assert 0.25 <= pool.nodes[0].aside_until <= 0.5
     pool.failed(1, 0.0, retry_after=7.0)
@@ -102,20 +110,21 @@ def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_af
 
 
 def test_one_recording_breaks_three_servers_at_most() -> None:
-    patience = Patience(0.0, 100.0)
+    patience: Patience[int] = Patience(0.0, 100.0)
     steps = [patience.after(index, trouble()) for index in range(MOST_BROKEN)]
     assert steps == [Step.AGAIN, Step.AGAIN, Step.NEVER]
 
 
 def test_a_server_that_read_nothing_and_one_that_is_busy_cost_no_attempt() -> None:
-    patience = Patience(0.0, 100.0)
+    patience: Patience[int] = Patience(0.0, 100.0)
     for _ in range(50):
         assert patience.after(0, trouble(sent=False)) is Step.AGAIN
         assert patience.after(0, trouble(Step.LATER)) is Step.LATER
 
 
 def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() -> None:
-    pool, patience = Pool(2, lambda: 1.0), Patience(0.0, 100.0)
+    pool = of(2)
+    patience: Patience[int] = Patience(0.0, 100.0)
     for index in (0, 1):
         assert pool.take(0.0, patience.refused) == index
         patience.after(index, trouble(Step.ELSEWHERE))
@@ -125,7 +134,7 @@ def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() ->
 
 
 def test_servers_out_of_reach_are_waited_for_some_seconds_and_busy_ones_to_the_deadline() -> None:
-    patience = Patience(0.0, 100.0)
+    patience: Patience[int] = Patience(0.0, 100.0)
     patience.after(0, trouble(sent=False))
     assert patience.waits(7.0, 0.5)
     assert not patience.waits(7.0, 1.5)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from sidecar.upstream.load_balancer import Address, Addresses
+import pytest
+
+from sidecar.upstream.load_balancer import Address, Patience, Pool
 
 
-def of(*servers: int) -> tuple[Addresses, list[Address]]:
+@pytest.fixture(autouse=True)
+def impatient() -> None:
+    """The figures as they are."""
+
+
+def of(*servers: int) -> tuple[Pool[Address], list[Address]]:
     """Names with so many machines each."""
-    found = Addresses(lambda: 0.0)
+    found: Pool[Address] = Pool(lambda: 0.0, shuffled=True)
     for server, count in enumerate(servers):
-        found.found(server, [(f"10.{server}.0.{one}", 0) for one in range(count)])
+        found.found(server, {Address(server, f"10.{server}.0.{one}"): 0 for one in range(count)})
     where = [
         Address(s, f"10.{s}.0.{one}") for s, count in enumerate(servers) for one in range(count)
     ]
     return found, where
 
 
-def taken(addresses: Addresses, now: float = 0.0) -> Address | None:
+def taken(addresses: Pool[Address], now: float = 0.0) -> Address | None:
     """One that is asked and takes the session."""
     one = addresses.take(now)
     if one is not None:
@@ -34,8 +41,8 @@ def test_sessions_are_spread_over_all_machines_of_all_names() -> None:
 
 
 def test_of_a_name_with_two_kinds_of_address_the_second_is_for_when_the_first_fails() -> None:
-    addresses = Addresses(lambda: 0.0)
-    addresses.found(0, [("::1", 0), ("127.0.0.1", 1)])
+    addresses: Pool[Address] = Pool(lambda: 0.0, shuffled=True)
+    addresses.found(0, {Address(0, "::1"): 0, Address(0, "127.0.0.1"): 1})
     for _ in range(2):
         one = addresses.take(0.0)
         assert one is not None
@@ -99,7 +106,7 @@ def test_who_was_in_trouble_is_not_asked_where_only_those_are_who_are_well() -> 
 def test_who_is_full_or_about_to_end_is_asked_again_soon_and_has_not_failed() -> None:
     addresses, (one, other) = of(2)
     addresses.full(one, 0.0, 1.0)
-    addresses.rests(other, 0.0, 2.0)
+    addresses.failed(other, 0.0, retry_after=2.0)
     assert addresses.take(0.0) is None
     assert addresses.is_full(0.0)
     assert addresses.take(1.5) == one
@@ -110,9 +117,29 @@ def test_who_is_full_or_about_to_end_is_asked_again_soon_and_has_not_failed() ->
 def test_a_name_that_leads_elsewhere_now_keeps_the_sessions_that_it_had() -> None:
     addresses, (one, other) = of(2)
     assert {taken(addresses), taken(addresses)} == {one, other}
-    addresses.found(0, [(other.host, 0), ("10.9.9.9", 0)])
+    addresses.found(0, {other: 0, Address(0, "10.9.9.9"): 0})
     assert [taken(addresses).host for _ in range(2)].count(one.host) == 0  # type: ignore[union-attr]
     assert addresses.running == 4
     addresses.left(one)
     assert addresses.running == 3
     assert addresses.free_in(0.0, [other, Address(0, "10.9.9.9")]) is None, "nobody else is left"
+
+
+def test_who_begins_waits_for_nobody_who_is_full_and_who_goes_on_does() -> None:
+    addresses, (one,) = of(1)
+    addresses.full(one, 0.0, 1.0)
+    assert addresses.choose(0.0, Patience(0.0, 30.0)) == (None, None)
+    goes_on: Patience[Address] = Patience(0.0, 30.0, reached=True)
+    assert addresses.choose(0.0, goes_on) == (None, 1.0)
+    assert addresses.choose(29.5, goes_on) == (one, None)
+
+
+def test_who_stands_aside_for_longer_than_is_waited_is_asked_once_all_the_same() -> None:
+    addresses, (one,) = of(1)
+    patience: Patience[Address] = Patience(0.0, 30.0)
+    addresses.failed(one, 0.0, retry_after=60.0)
+    assert addresses.choose(0.0, patience) == (one, None)
+    addresses.answered(one)
+    addresses.left(one)
+    patience.asked.add(one)
+    assert addresses.choose(0.0, patience) == (None, None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.upstream import upstream_client, upstream_dialect
+from sidecar.upstream import remote_http, upstream_client, upstream_dialect
 from sidecar.upstream.openai_dialect import OpenAi, answer_of
 from sidecar.upstream.sidecar_dialect import Sidecar
 from sidecar.upstream.upstream_dialect import Step, Trouble
@@ -70,8 +70,8 @@ def test_retry_after_is_believed_within_reason(header: str, seconds: float | Non
 @given(body=st.binary(max_size=300))
 def test_whatever_a_server_says_becomes_one_short_printable_line(body: bytes) -> None:
     for words in (
-        upstream_dialect.said_in(body),
-        upstream_dialect.said_in(said(body.decode("latin-1"))),
+        remote_http.said_in(body),
+        remote_http.said_in(said(body.decode("latin-1"))),
     ):
         assert len(words) <= 200
         assert words.isprintable()

@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from sidecar import errors
+from sidecar.upstream import remote_http
+from sidecar.upstream.remote_http import EventStream
 
 
 class Role(StrEnum):
@@ -175,15 +177,11 @@ class Repeat:
 
 PATH = "/v1/chat/completions"
 MODELS = "/v1/models"
-MOST_MODELS = 200
-"""Of a server's list that are looked at."""
 LONGEST_LINE = 1 << 20
 """Bytes of one line of a stream."""
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 """How long an answer may be. Everybody knows the first but OpenAI's reasoning models, and they say
 so; who does not know the second passes over it, and answers without an end."""
-SAID_OF_ERRORS = 200
-"""Characters of a server's own words that are passed on."""
 THINKS, SPEAKS = "<think>", "</think>"
 """Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
 
@@ -235,31 +233,18 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def models_of(body: object) -> tuple[str, ...]:
-    """The models that a server lists, in its order."""
-    match body:
-        case {"data": [*listed]}:
-            return tuple(
-                str(one["id"])
-                for one in listed[:MOST_MODELS]
-                if isinstance(one, dict) and isinstance(one.get("id"), str)
-            )
-    return ()
-
-
-def model_of(body: object) -> str:
-    """The first model that a server lists, '' where it lists none."""
-    return next(iter(models_of(body)), "")
-
-
 class Words:
-    """A stream of chunks, in bytes as they come. ``done`` once the server said that it was all."""
+    """A stream of chunks, in bytes as they come."""
 
     def __init__(self) -> None:
-        self.done = False
-        self._rest = b""
+        self._events = EventStream(LONGEST_LINE, _wrong)
         self._aloud = Aloud()
         self._calls = -1
+
+    @property
+    def done(self) -> bool:
+        """Whether the server said that it was all."""
+        return self._events.done
 
     def feed(self, data: bytes) -> list[Piece]:
         """What of the answer came with ``data``: words that came together are one piece.
@@ -268,10 +253,8 @@ class Words:
             errors.LlmFailed: the server says that it failed.
             errors.LlmGarbled: it is no such stream.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            raise errors.LlmGarbled("A line of its answer has no end.")
-        said = [piece for line in lines for piece in self._said(line)]
+        chunks = map(remote_http.loads, self._events.feed(data))
+        said = [piece for chunk in chunks for piece in self._said(chunk)]
         return _joined([*said, self._aloud.end()] if self.done else said)
 
     def end(self) -> list[Piece]:
@@ -285,22 +268,9 @@ class Words:
             raise errors.LlmFailed("Its answer broke off.")
         return said
 
-    def _said(self, line: bytes) -> list[Piece]:
-        name, _, value = line.strip().partition(b":")
-        if name == b"" or self.done:  # a comment, or what comes after the end
-            return []
-        if name != b"data":
-            if name in (b"event", b"id", b"retry"):
-                return []
-            raise failed(line) or errors.LlmGarbled()
-        if value.strip() == b"[DONE]":
-            self.done = True
-            return []
-        if wrong := failed(value):
+    def _said(self, chunk: object) -> list[Piece]:
+        if wrong := failed(chunk):
             raise wrong
-        return self._chunk(_parsed(value))
-
-    def _chunk(self, chunk: dict[str, Any]) -> list[Piece]:
         match chunk:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
@@ -380,28 +350,31 @@ def _begun(text: str, mark: str) -> int:
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
 
-def failed(body: bytes) -> errors.LlmFailed | None:
+def _wrong(line: bytes | None) -> errors.LlmError:
+    if line is None:
+        return errors.LlmGarbled("A line of its answer has no end.")
+    return failed(remote_http.loads(line)) or errors.LlmGarbled()
+
+
+def failed(body: object) -> errors.LlmFailed | None:
     """What a server says went wrong, None where it says nothing of the kind."""
-    try:
-        match json.loads(body):
-            case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
-                return errors.LlmFailed(f"It says: {said[:SAID_OF_ERRORS]}")
-            case {"error": something} if something:
-                return errors.LlmFailed("It says that it failed, and not why.")
-    except (ValueError, RecursionError):
-        pass
+    match body:
+        case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
+            return errors.LlmFailed(f"It says: {said[: remote_http.LONGEST_SAID]}")
+        case {"error": something} if something:
+            return errors.LlmFailed("It says that it failed, and not why.")
     return None
 
 
 def wants_newer_limit(body: bytes) -> bool:
     """Whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
-    wrong = failed(body)
+    wrong = failed(remote_http.loads(body))
     return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
 def refused(status: int, body: bytes) -> errors.LlmError:
     """What an answer means that is none."""
-    said = failed(body)
+    said = failed(remote_http.loads(body))
     detail = f"It answers with {status}. {said.detail if said else ''}".strip()
     if status in (401, 403):
         return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")
@@ -410,13 +383,3 @@ def refused(status: int, body: bytes) -> errors.LlmError:
     if status in (400, 413, 422):
         return errors.LlmRefused(detail)
     return errors.LlmFailed(detail)
-
-
-def _parsed(value: bytes) -> dict[str, Any]:
-    try:
-        chunk = json.loads(value)
-    except (ValueError, RecursionError):
-        raise errors.LlmGarbled() from None
-    if not isinstance(chunk, dict):
-        raise errors.LlmGarbled()
-    return chunk

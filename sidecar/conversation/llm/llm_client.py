@@ -23,6 +23,7 @@ from sidecar.conversation.llm.chat_completions import (
     Thinker,
     Tools,
 )
+from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
     import httpx
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 MODELS_TIMEOUT_S = 3.0
 """So long a server may take to be connected to, and to say what it has."""
-MOST_BYTES = 1 << 20
-"""Of an answer that is no stream."""
 WARMS_UP = (Message(Role.USER, "Hello"),)
 
 
@@ -55,8 +54,7 @@ class Address:
 
 
 class Endpoint:
-    """Owns the connections to one model. No proxy and no netrc of the environment's is used, and no
-    redirect followed: what people say goes where the settings say."""
+    """Owns the connections to one model."""
 
     def __init__(self, address: Address) -> None:
         import httpx
@@ -64,12 +62,7 @@ class Endpoint:
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
         self._client = httpx.AsyncClient(
-            base_url=address.url,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(None, connect=MODELS_TIMEOUT_S),
-            headers={"User-Agent": "vibevoice-asr"}
-            | ({"Authorization": f"Bearer {address.key}"} if address.key else {}),
+            **remote_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
         )
 
     @property
@@ -99,10 +92,8 @@ class Endpoint:
             errors.LlmError: it lists nothing.
         """
         body = await self._listed()
-        names = dict.fromkeys(
-            (self._model or chat_completions.model_of(body), *chat_completions.models_of(body))
-        )
-        return tuple(filter(None, names))
+        names = (self._model, *remote_http.model_names(body))
+        return tuple(dict.fromkeys(filter(None, names)))
 
     def other(self, model: str) -> Endpoint:
         """As `Thinker.other`, by connections of its own."""
@@ -144,7 +135,7 @@ class Endpoint:
         """Which model to ask for."""
         if self._model:
             return
-        self._model = chat_completions.model_of(await self._listed())
+        self._model = next(iter(remote_http.model_names(await self._listed())), "")
         if not self._model:
             raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
 
@@ -153,11 +144,10 @@ class Endpoint:
         async with self._within(MODELS_TIMEOUT_S), _named(self._address.url):
             response = await self._client.get(chat_completions.MODELS)
         if response.status_code != 200:
-            raise chat_completions.refused(response.status_code, response.content[:MOST_BYTES])
-        try:
-            return response.json()
-        except (ValueError, RecursionError):
-            raise errors.LlmGarbled() from None
+            raise chat_completions.refused(response.status_code, response.content)
+        if (body := remote_http.loads(response.content)) is None:
+            raise errors.LlmGarbled()
+        return body
 
     @asynccontextmanager
     async def _asked(
@@ -194,7 +184,7 @@ class Endpoint:
     async def _said(self, response: httpx.Response) -> bytes:
         """Why it is refused."""
         async with self._within(self._address.next_s):
-            return await _some(response)
+            return await remote_http.read_small(response)
 
     @asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[None]:
@@ -203,16 +193,6 @@ class Endpoint:
                 yield
         except TimeoutError:
             raise errors.LlmTimeout(f"Nothing came from it for {seconds:g} s.") from None
-
-
-async def _some(response: httpx.Response) -> bytes:
-    """The beginning of an answer's body."""
-    body = b""
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > MOST_BYTES:
-            break
-    return body[:MOST_BYTES]
 
 
 @asynccontextmanager
@@ -305,7 +285,8 @@ async def _looked(url: str, wanted: str) -> str:
     try:
         async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PROBE_TIMEOUT_S):
             response = await client.get(url + chat_completions.MODELS)
-            body = response.json() if response.status_code == 200 else None
-    except (TimeoutError, httpx.HTTPError, ValueError):
+    except (TimeoutError, httpx.HTTPError):
         return ""
-    return wanted or chat_completions.model_of(body) if chat_completions.model_of(body) else ""
+    body = remote_http.loads(response.content) if response.status_code == 200 else None
+    names = remote_http.model_names(body)
+    return wanted or names[0] if names else ""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import files
-from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
+from sidecar.audio.audio_format import wav_head
 from sidecar.errors import CaptureUnreadable
 from sidecar.interfaces.live_engine import Encoding
 from sidecar.storage.encryption import PREFIX, SALT, TAG, Seal, SealBroken
