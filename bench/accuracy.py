@@ -42,9 +42,9 @@ def library_side(clip: Clip) -> Hypothesis:
     from moonshine_voice import ModelArch, get_model_path
     from moonshine_voice.transcriber import Transcriber
 
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
-    audio = decode_file(clip.path, RATE)
+    audio = decode_audio_file(clip.path, RATE)
     options = {"return_audio_data": "false", "identify_speakers": "true"}
     model = get_model_path("tiny-en")
     with (

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.serving import clip
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.conversation.acoustic_echo import Evidence
-from sidecar.conversation.barge_in import ALIKE, OWN_WORDS_ALIKE
-from sidecar.interfaces.engine_interface import LoadOptions, SayOptions, Sound
-from sidecar.interfaces.live_engine import Encoding
-from sidecar.tts.espeak_tts import EspeakVoice
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.conversation.acoustic_echo import EchoDetector
+from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
+from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, SynthesizedAudio
+from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.tts.espeak_tts import EspeakTts
 
 RATE = 16_000
 CLIPS = ("endgame_nagg_nell", "two_cities", "beckett")
@@ -65,10 +65,10 @@ SCENES = (ECHO, FAR, NOISY, PERSON, LOUDER, EQUAL, SOFTER)
 @cache
 def voices() -> dict[str, Samples]:
     """Real speech by clip, and espeak's, as loud as each other."""
-    found = {name: decode_file(clip(f"{name}.wav"), RATE).astype(float) for name in CLIPS}
-    engine = EspeakVoice()
+    found = {name: decode_audio_file(clip(f"{name}.wav"), RATE).astype(float) for name in CLIPS}
+    engine = EspeakTts()
     list(engine.load(LoadOptions()))
-    said = engine.say(ANSWER * 2, SayOptions("", "en", rate=RATE), lambda: False)
+    said = engine.say(ANSWER * 2, SynthesisOptions("", "en", rate=RATE), lambda: False)
     pcm = b"".join(sound.pcm for sound in said)
     found["espeak"] = np.frombuffer(pcm, "<i2") / 32768
     return {name: one * 0.1 / np.sqrt(np.mean(one**2)) for name, one in found.items()}
@@ -117,10 +117,10 @@ def likeness(
     heard = heard * chance.uniform(0.2, 1.0)
     noise = np.sqrt(np.mean(heard**2)) * 10 ** (-scene.noise_db / 20)
     heard = heard + chance.standard_normal(count) * noise
-    evidence, ended = Evidence(), (begin + count) / RATE
-    evidence.emit(1, Sound(pcm16(reply), RATE))
+    evidence, ended = EchoDetector(), (begin + count) / RATE
+    evidence.emit(1, SynthesizedAudio(pcm16(reply), RATE))
     evidence.play(1, len(reply) / RATE, len(reply) / RATE)
-    evidence.hear(pcm16(heard), Encoding.PCM16, RATE, ended)
+    evidence.hear(pcm16(heard), SampleEncoding.PCM16, RATE, ended)
     return evidence.likeness(begin / RATE, ended, ended) or 0.0
 
 
@@ -143,13 +143,19 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=100)
     times = parser.parse_args().times
     lengths = (0.5, 1.0, 2.0)
-    print(f"Taken for an echo: where its words are the reply's, {OWN_WORDS_ALIKE}; others, {ALIKE}")
+    print(
+        "Taken for an echo: where its words are the reply's, "
+        f"{OWN_WORDS_ECHO_SIMILARITY}; others, {ECHO_SIMILARITY}"
+    )
     print("\n| | " + " | ".join(f"{one:g} s" for one in lengths) + " |\n|---|" + "---|" * 3)
     for scene in SCENES:
         row = []
         for seconds in lengths:
             found = np.array(list(measured(scene, seconds, times)))
-            own, any_words = np.mean(found >= OWN_WORDS_ALIKE), np.mean(found >= ALIKE)
+            own, any_words = (
+                np.mean(found >= OWN_WORDS_ECHO_SIMILARITY),
+                np.mean(found >= ECHO_SIMILARITY),
+            )
             row.append(f"{100 * own:.0f} %, {100 * any_words:.0f} %")
         print(f"| {scene.name} | {' | '.join(row)} |", flush=True)
 

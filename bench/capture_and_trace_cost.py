@@ -19,12 +19,12 @@ from pathlib import Path
 
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.interfaces.live_events import Final, Heard, Partial, SpeechStarted
-from sidecar.live.sessions.capture_writer import Captures
-from sidecar.live.sessions.input_log import Held
-from sidecar.live.sessions.session import Bounds, Observer, Session
-from sidecar.live.sessions.session_traces import SessionTraces
-from sidecar.service.facade import traces_of
+from sidecar.interfaces.live_events import Final, InputProcessed, Partial, SpeechStarted
+from sidecar.live.sessions.capture_writer import CaptureObserver
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import Session, SessionBounds, SessionObserverFactory
+from sidecar.live.sessions.session_traces import SessionTracer
+from sidecar.service.facade import create_tracing
 from sidecar.transcripts.transcript import Segment
 
 CHUNKS, ROUNDS = 2_000, 7
@@ -45,16 +45,18 @@ class Taker(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
-async def seconds(observers: list[Observer]) -> float:
+async def seconds(observers: list[SessionObserverFactory]) -> float:
     """Of one session, its chunks all sent and told of; every twentieth ends an utterance."""
-    session = Session("bench", "me", LiveOptions(), Bounds(buffer_s=60.0), Held(1 << 30))
-    session.witnesses = [observer.begin(session) for observer in observers]
+    session = Session(
+        "bench", "me", LiveOptions(), SessionBounds(buffer_s=60.0), InputLogTotals(1 << 30)
+    )
+    session.observers = [observer.begin(session) for observer in observers]
     began = time.thread_time()
     for number in range(CHUNKS):
         await session.send(CHUNK)
         session.sound.take()
         at = session.received_s
-        session.heard(Heard(at, at))
+        session.heard(InputProcessed(at, at))
         if number % 20 == 0:
             session.heard(SpeechStarted(number, at))
         session.heard(Partial(number, 0, at, at, "what seems to be said now"))
@@ -68,13 +70,13 @@ def main() -> None:
     """Print the table."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    traces = traces_of(f"http://127.0.0.1:{server.server_address[1]}", "bench")
+    traces = create_tracing(f"http://127.0.0.1:{server.server_address[1]}", "bench")
     folder = Path(tempfile.mkdtemp())
     settings = load_settings(capture_dir=folder, journal_key="0" * 32, capture_queue=1 << 20)
-    captures = Captures(settings, "bench")
-    kinds: dict[str, Callable[[], list[Observer]]] = {
+    captures = CaptureObserver(settings, "bench")
+    kinds: dict[str, Callable[[], list[SessionObserverFactory]]] = {
         "nobody": list,
-        "traces": lambda: [SessionTraces(traces, "bench", lambda: (0.0, 0.0))],
+        "traces": lambda: [SessionTracer(traces, "bench", lambda: (0.0, 0.0))],
         "capture": lambda: [captures],
     }
     least = dict.fromkeys(kinds, float("inf"))

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
+from sidecar.audio.audio_format import WAV_HEAD_BYTES
 from sidecar.errors import CaptureUnreadable
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import LiveEvent, from_wire
-from sidecar.live.sessions.capture_files import EVENTS, SIZE, SOUND, SealedReader, head
+from sidecar.live.sessions.capture_files import EVENTS, SOUND, EncryptedCaptureReader, capture_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Captured:
 
     session: str
     options: LiveOptions
-    encoding: Encoding
+    encoding: SampleEncoding
     rate: int
     sent: Sequence[Sent]
     told: Sequence[LiveEvent]
@@ -51,8 +52,8 @@ class CaptureReader:
         """
         name = path.name.removesuffix(SOUND).removesuffix(EVENTS)
         self.stem = name
-        self._events = SealedReader(path.with_name(name + EVENTS), secret, EVENTS)
-        self._sound = SealedReader(path.with_name(name + SOUND), secret, SOUND)
+        self._events = EncryptedCaptureReader(path.with_name(name + EVENTS), secret, EVENTS)
+        self._sound = EncryptedCaptureReader(path.with_name(name + SOUND), secret, SOUND)
         if self._events.capture != self._sound.capture:
             raise CaptureUnreadable(f"The two files of {name} are of two captures.")
 
@@ -74,7 +75,7 @@ class CaptureReader:
         """The samples."""
         skipped = 0
         for piece in self._sound.pieces():
-            samples = piece[max(0, SIZE - skipped) :]
+            samples = piece[max(0, WAV_HEAD_BYTES - skipped) :]
             skipped += len(piece) - len(samples)
             yield samples
 
@@ -91,7 +92,7 @@ class CaptureReader:
             return Captured(
                 session=str(first["session"]),
                 options=LiveOptions.from_wire(first["options"]),
-                encoding=Encoding(chunks[0]["encoding"]),
+                encoding=SampleEncoding(chunks[0]["encoding"]),
                 rate=int(chunks[0]["rate"]),
                 sent=[one for line in rest if (one := _sent(line)) is not None],
                 told=[from_wire(line["event"]) for line in rest if "event" in line],
@@ -113,10 +114,10 @@ class CaptureReader:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with wav.open("wb") as file:
-                file.write(head(captured.encoding, captured.rate))
+                file.write(capture_head(captured.encoding, captured.rate))
                 size = sum(file.write(piece) for piece in self.sound())
                 file.seek(0)
-                file.write(head(captured.encoding, captured.rate, size))
+                file.write(capture_head(captured.encoding, captured.rate, size))
             with events.open("w", encoding="utf-8") as lines:
                 for line in self.lines():
                     lines.write(json.dumps(line, ensure_ascii=False) + "\n")

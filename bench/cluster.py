@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 from bench.fairness import Arrival, Policy, Served
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.scheduler import Moment, Priority, Shares, Waiting, next_job
+from sidecar.jobs.scheduler import OwnerShares, Priority, SchedulerMoment, WaitingJob, next_job
 
 DAY_S = 86_400.0
 HOUR_S = 3_600.0
@@ -101,7 +101,9 @@ def day(owners: int, work_s: float, rng: random.Random) -> list[Arrival]:
     return sorted(coming, key=lambda job: job.at)
 
 
-def first_come_first_served(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
+def first_come_first_served(
+    waiting: Sequence[WaitingJob], shares: OwnerShares, moment: SchedulerMoment
+) -> int:
     """Whoever has waited longest."""
     return min(range(len(waiting)), key=lambda index: waiting[index].came)
 
@@ -123,11 +125,11 @@ class Lines:
         self._lines[job.owner, job.priority].append(job)
         self.owners[job.owner] += 1
 
-    def take(self, policy: Policy, shares: Shares, moment: Moment) -> Arrival:
+    def take(self, policy: Policy, shares: OwnerShares, moment: SchedulerMoment) -> Arrival:
         """The one that is next by a policy."""
         lines = sorted(self._lines.items(), key=lambda line: line[1][0].at)
         waiting = [
-            Waiting(first.owner, first.wanted, first.work_s, first.at, first.priority)
+            WaitingJob(first.owner, first.wanted, first.work_s, first.at, first.priority)
             for _, (first, *_) in ((key, itertools.islice(line, 1)) for key, line in lines)
         ]
         key, line = lines[policy(waiting, shares, moment)]
@@ -145,7 +147,7 @@ class Lines:
 
 def simulated(arrivals: Sequence[Arrival], cards: int, policy: Policy) -> Iterator[Served]:
     """All recordings, as each is begun on the card that is free."""
-    coming, lines, shares = deque(arrivals), Lines(), Shares()
+    coming, lines, shares = deque(arrivals), Lines(), OwnerShares()
     free = [Card() for _ in range(cards)]
     busy: list[tuple[float, int, Card, Arrival]] = []
     number = itertools.count()
@@ -165,7 +167,7 @@ def simulated(arrivals: Sequence[Arrival], cards: int, policy: Policy) -> Iterat
             lines.join(job)
         while free and lines:
             card = free.pop()
-            job = lines.take(policy, shares, Moment(now, card.loaded, card.loaded_at))
+            job = lines.take(policy, shares, SchedulerMoment(now, card.loaded, card.loaded_at))
             shares = shares.charged(job.owner, job.work_s, lines.owners)
             began = now
             if job.wanted is not card.loaded:

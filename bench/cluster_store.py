@@ -32,11 +32,11 @@ from bench.connection import Connection
 from bench.deployment import Deployment
 from bench.fairness import Arrival, Served, jain, shared
 from bench.queue_clients import FORM, Recording
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import Named
-from sidecar.cluster.claims import Offer
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import ClientFileRef
+from sidecar.cluster.claims import ClaimPreferences
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import Begun, JobEvent, JobRecord, Reported, advance
+from sidecar.jobs.job_record import JobEvent, JobRecord, ReportedChange, StartedChange, apply_event
 from sidecar.transcripts.transcript import Finished, Transcript
 from tests.support.postgres import Cluster, cluster
 from tests.support.shared_job_services import Service, service
@@ -48,7 +48,7 @@ CLAIMS = 300  # one after the other
 CLAIMS_EACH = 20  # of each node at once
 WARM = 200  # jobs after which a front has loaded what it needs
 GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each of the others
-AUDIO = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
+AUDIO = ClientFileRef("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Figure:
 
 def waiting(owner: str, seconds: float) -> JobRecord:
     """A job as it comes."""
-    facts = AudioFacts("wav", "sndfile", seconds)
+    facts = AudioInfo("wav", "sndfile", seconds)
     return JobRecord.submitted(
         time.time(), AUDIO, facts, TranscribeOptions(), owner=owner, durable=True
     )
@@ -98,7 +98,7 @@ async def fill(store: Service, count: int) -> None:
 
 async def claimed(store: Service) -> Any:
     """Claim the next job, of which there is one."""
-    claim = await store.claims.claim(uuid.uuid4().hex, Offer())
+    claim = await store.claims.claim(uuid.uuid4().hex, ClaimPreferences())
     assert claim is not None, "nothing to claim"
     return claim
 
@@ -107,10 +107,10 @@ async def done(store: Service, claim: Any) -> None:
     """Report that a claimed job is done."""
     record, base, now = claim.record, claim.record.seq, time.time()
     transcript = Transcript((), "", record.facts.total_s, "scripted", "fp32")
-    changes = Begun(), Reported(Finished(transcript), 1.0)
+    changes = StartedChange(), ReportedChange(Finished(transcript), 1.0)
     events = [JobEvent(base + 1 + at, now, change) for at, change in enumerate(changes)]
     for event in events:
-        record = advance(record, event)
+        record = apply_event(record, event)
     assert await store.claims.report(claim.token, base, record, events), "the claim is lost"
 
 

@@ -34,8 +34,8 @@ from bench.conversation_stages import (
     words_of_first,
 )
 from bench.serving import clip, machine, ours, workshop
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.conversation.speech_input import LISTENS
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1
@@ -59,7 +59,7 @@ Samples = npt.NDArray[np.int16]
 
 def sayings() -> list[Samples]:
     """Sentences between two pauses; each ends with its last loud samples."""
-    samples = decode_file(clip("endgame_nagg_nell.wav"), IN_RATE)
+    samples = decode_audio_file(clip("endgame_nagg_nell.wav"), IN_RATE)
     frame = IN_RATE // 50
     loud = [
         float(np.sqrt(np.mean(samples[at : at + frame] ** 2))) > QUIET
@@ -247,7 +247,7 @@ async def spoken(port: int, thoughts: Sequence[Thought], turns: int) -> list[tup
         for turn in range(turns + 1):
             seen = await caller.turn(piece)
             thought = thoughts[-1]
-            before = thought.asked - seen.ended - LISTENS.pause_s - HEARS_S
+            before = thought.asked - seen.ended - CONVERSATION_ENDPOINTING.pause_s - HEARS_S
             behind = seen.first - thought.said[enough - 1] - VOICE_S
             if turn:
                 found.append((before, behind))

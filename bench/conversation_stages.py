@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sidecar.conversation.llm.chat_completions import REPEATS
-from sidecar.conversation.tts_text import Piece, Sentences
-from sidecar.interfaces.engine_interface import LoadOptions, SayOptions
-from sidecar.tts.scripted_tts import ScriptedVoice
-from sidecar.workers.worker_operations import at_rate
+from sidecar.conversation.llm.chat_completions import REPEAT_PREFIX
+from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
+from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
+from sidecar.tts.scripted_tts import ScriptedTts
+from sidecar.workers.worker_operations import resample_speech
 
 TOKENS_A_SECOND, FIRST_TOKEN_S = 30, 0.15
 ANSWER = "That is a good question, and the answer to it is longer than you may think it is. " * 3
@@ -62,7 +62,7 @@ class Model(BaseHTTPRequestHandler):
 
 def _words(wanted: dict[str, Any]) -> list[str]:
     if wanted["model"] == "repeats":
-        return f"{REPEATS} {wanted['messages'][-1]['content']}".split()
+        return f"{REPEAT_PREFIX} {wanted['messages'][-1]['content']}".split()
     return ANSWER.split()
 
 
@@ -82,16 +82,16 @@ def model() -> Iterator[tuple[str, list[Thought]]]:
         server.shutdown()
 
 
-def pieces(answer: str) -> list[Piece]:
+def pieces(answer: str) -> list[TtsPhrase]:
     """What a voice is given of an answer, one after the other."""
-    sentences = Sentences()
+    sentences = SentenceSplitter()
     found = [piece for word in answer.split() for piece in sentences.feed(f"{word} ")]
     return found + sentences.flush()
 
 
 def words_of_first(answer: str) -> int:
     """How many words of an answer there have to be before a voice has something to say."""
-    sentences = Sentences()
+    sentences = SentenceSplitter()
     for count, word in enumerate(answer.split(), 1):
         if sentences.feed(f"{word} "):
             return count
@@ -102,7 +102,7 @@ class Voice:
     """What the scripted voice says."""
 
     def __init__(self, rate: int) -> None:
-        self._voice, self._rate = ScriptedVoice(), rate
+        self._voice, self._rate = ScriptedTts(), rate
         list(self._voice.load(LoadOptions(speaks=True)))
 
     def sound(self, answer: str) -> bytes:
@@ -110,5 +110,7 @@ class Voice:
         return b"".join(self._said(piece.text) for piece in pieces(answer) if piece.text)
 
     def _said(self, text: str) -> bytes:
-        sounds = at_rate(self._voice.say(text, SayOptions(), lambda: False), self._rate)
+        sounds = resample_speech(
+            self._voice.say(text, SynthesisOptions(), lambda: False), self._rate
+        )
         return b"".join(sound.pcm for sound in sounds)

@@ -27,11 +27,11 @@ from job_event_histories import submitted
 from postgres import KEY, cluster
 from shared_job_services import Service, services
 
-from sidecar.jobs.job_record import Begun, Reported
-from sidecar.jobs.sqlite_job_log import SqliteLog
-from sidecar.storage.postgres_speaker_store import SharedPeople
-from sidecar.storage.speaker_store import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.jobs.job_record import ReportedChange, StartedChange
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
+from sidecar.storage.speaker_store import MAX_SAMPLES, MAX_SPEAKERS, EnrolledSpeaker, SpeakerSample
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment, SegmentReady
 
 
@@ -42,16 +42,16 @@ def line(what: str, took: Sequence[float]) -> None:
     print(f"{what:52} {statistics.median(took) * 1e3:7.1f} {p95 * 1e3:7.1f} ms")
 
 
-def said(index: int) -> Reported:
+def said(index: int) -> ReportedChange:
     """One segment of a long recording."""
-    return Reported(SegmentReady(index, Segment(float(index), index + 1.0, "said " * 12)))
+    return ReportedChange(SegmentReady(index, Segment(float(index), index + 1.0, "said " * 12)))
 
 
-async def in_file(log: SqliteLog, events: int) -> list[float]:
+async def in_file(log: SqliteJobLog, events: int) -> list[float]:
     """How long each of so many segments takes to be on the disk."""
     job = submitted(durable=True)
     log.add(job)
-    log.append(job.id, Begun())
+    log.append(job.id, StartedChange())
     took = []
     for index in range(events):
         begun = time.perf_counter()
@@ -66,7 +66,7 @@ async def shared(node: Service, front: Service, events: int) -> tuple[list[float
     (job,) = await front.submit("owner")
     claim = await node.claim()
     assert claim is not None
-    record = await node.report(claim, claim.record, Begun())
+    record = await node.report(claim, claim.record, StartedChange())
     on_disk, told = [], []
     with await front.jobs.subscribe(job.id, 1) as heard:
         for index in range(events):
@@ -80,15 +80,18 @@ async def shared(node: Service, front: Service, events: int) -> tuple[list[float
     return on_disk, told
 
 
-async def people(store: SharedPeople, count: int, samples: int) -> tuple[list[float], list[float]]:
+async def people(
+    store: PostgresSpeakerStore, count: int, samples: int
+) -> tuple[list[float], list[float]]:
     """How long it takes to know so many people of an owner, and to delete one."""
     owner = f"owner of {count}"
     for number in range(count):
         prints = (
-            VoicePrint(base64.b64encode(os.urandom(512)).decode(), 9.0) for _ in range(samples)
+            SpeakerEmbedding(base64.b64encode(os.urandom(512)).decode(), 9.0)
+            for _ in range(samples)
         )
-        heard = tuple(Sample(float(number), one) for one in prints)
-        person = Person(f"{count}-{number}", owner, f"Name {number}", float(number), heard)
+        heard = tuple(SpeakerSample(float(number), one) for one in prints)
+        person = EnrolledSpeaker(f"{count}-{number}", owner, f"Name {number}", float(number), heard)
         await store.keep(owner, lambda _, person=person: person)  # type: ignore[misc]
     known, deleted = [], []
     for _ in range(50):
@@ -106,7 +109,7 @@ async def measure(events: int) -> None:
     """All of it, once."""
     with cluster(quick=False) as server, tempfile.TemporaryDirectory() as folder:
         address, home = server.new_database(), Path(folder)
-        own = SqliteLog(home / "own", KEY)
+        own = SqliteJobLog(home / "own", KEY)
         print(f"{'':52} {'p50':>7} {'p95':>7}")
         line("a segment on the disk: a file of one's own", await in_file(own, events))
         own.close()
@@ -114,8 +117,8 @@ async def measure(events: int) -> None:
             on_disk, told = await shared(*both.all, events)
         line("a segment on the disk: PostgreSQL", on_disk)
         line("a segment told by another service", told)
-        voices = SharedPeople(address, KEY)
-        for count, samples in ((10, 3), (MOST_PEOPLE, MOST_SAMPLES)):
+        voices = PostgresSpeakerStore(address, KEY)
+        for count, samples in ((10, 3), (MAX_SPEAKERS, MAX_SAMPLES)):
             known, deleted = await people(voices, count, samples)
             line(f"{count} people by {samples} recordings are known", known)
             line("one of them is deleted", deleted)

@@ -21,8 +21,17 @@ import torch
 
 from bench.serving import machine, median, table
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_generation import Answer, Pass, advance, in_step
-from sidecar.engines.vibevoice.vibevoice_model import Model, frame_of, load
+from sidecar.engines.vibevoice.vibevoice_generation import (
+    DecoderPass,
+    WindowGeneration,
+    decode_in_step,
+    decode_pass,
+)
+from sidecar.engines.vibevoice.vibevoice_model import (
+    VibeVoiceModel,
+    load_vibevoice,
+    segment_template_of,
+)
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
@@ -42,10 +51,10 @@ class Run:
     texts: tuple[str, ...]
 
 
-def side(model: Model, clips: Sequence[Block], *, proposed: bool, at_once: int) -> Run:
+def side(model: VibeVoiceModel, clips: Sequence[Block], *, proposed: bool, at_once: int) -> Run:
     """Answer the clips, ``at_once`` of them in step."""
     tokenizer = model.loaded.processor.tokenizer.backend_tokenizer
-    model.frame = frame_of(tokenizer) if proposed else None
+    model.frame = segment_template_of(tokenizer) if proposed else None
     hearing = decoding = 0.0
     passes = 0
     texts: list[str] = []
@@ -64,19 +73,19 @@ def side(model: Model, clips: Sequence[Block], *, proposed: bool, at_once: int) 
     return Run(hearing, decoding, passes, tuple(texts))
 
 
-def decode(answers: Sequence[Answer]) -> int:
+def decode(answers: Sequence[WindowGeneration]) -> int:
     """Bring answers to their ends; the passes that took."""
     passes = 0
-    for step in in_step(answers, None, [LIMIT] * len(answers), lambda: False):
-        if isinstance(step, Pass):
-            advance(step.generations)
+    for step in decode_in_step(answers, None, [LIMIT] * len(answers), lambda: False):
+        if isinstance(step, DecoderPass):
+            decode_pass(step.generations)
             passes += 1
     return passes
 
 
 def measure(size: str, precision: Precision, device: torch.device, rounds: int) -> None:
     """Print the table of one checkpoint."""
-    model = Model(load(tiny_vibevoice.checkpoint(size), precision, device))
+    model = VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint(size), precision, device))
     clips = [tiny_vibevoice.clip_24k(name) for name in tiny_vibevoice.CLIPS] * 2
     sides = {
         "a token at a time": (False, 1),

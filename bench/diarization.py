@@ -27,21 +27,25 @@ ROWS = ("library", "accurate", "balanced", "1.25", "2.5", "5.0", "10.0")
 
 def engine_row(clip: Clip, row: str) -> Hypothesis:
     """The engine at a setting, or at a step."""
-    from sidecar.audio.audio_decoder import open_audio, probe
+    from sidecar.audio.audio_decoder import open_audio, probe_audio
     from sidecar.diarization import diarizer
     from sidecar.engines import moonshine
-    from sidecar.interfaces.engine_interface import Diarization, LoadOptions, TranscribeOptions
+    from sidecar.interfaces.engine_interface import (
+        DiarizationEffort,
+        LoadOptions,
+        TranscribeOptions,
+    )
     from sidecar.transcripts.transcript import Finished
 
     options = TranscribeOptions()
-    if row in list(Diarization):
-        options = TranscribeOptions(diarization=Diarization(row))
+    if row in list(DiarizationEffort):
+        options = TranscribeOptions(diarization=DiarizationEffort(row))
     else:
         diarizer.STEPS_S = {options.diarization: float(row)}
     engine = moonshine.MoonshineEngine()
     list(engine.load(LoadOptions()))
     with clip.path.open("rb", buffering=0) as file:
-        facts = probe(file.fileno(), 1e5)
+        facts = probe_audio(file.fileno(), 1e5)
         with open_audio(file.fileno(), facts, rate=moonshine.SAMPLE_RATE, max_s=1e5) as audio:
             last = list(engine.transcribe(audio, options, lambda: False))[-1]
     assert isinstance(last, Finished)

@@ -26,9 +26,9 @@ import numpy as np
 
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.speaker_models import RATE, Models, load_models
+from sidecar.diarization.speaker_models import SAMPLE_RATE, SpeakerModels, load_models
 
 Talk = tuple[Clip, Block]
 GAP_S = 0.33
@@ -42,7 +42,7 @@ def conversations(only: str) -> Iterator[Talk]:
     """The clips with turns, and their sound."""
     for clip in clips():
         if clip.turns and only in clip.name:
-            yield clip, decode_file(clip.path, RATE)
+            yield clip, decode_audio_file(clip.path, SAMPLE_RATE)
 
 
 def readings(folder: Path, overlap_s: float) -> Iterator[Talk]:
@@ -65,19 +65,19 @@ def conversation(name: str, spoken: list[Path], overlap_s: float) -> Talk:
     """The recordings one after another, each a turn of who its name begins with."""
     turns, parts, at = [], [], 0
     for path in spoken:
-        sound = decode_file(path, RATE)
+        sound = decode_audio_file(path, SAMPLE_RATE)
         loud = np.flatnonzero(np.abs(sound) > QUIET * np.abs(sound).max())
         sound = sound[loud[0] : loud[-1]]
         parts.append((at, sound))
-        turns.append((at / RATE, (at + len(sound)) / RATE, path.name.split("-")[0]))
-        at += len(sound) + round((-overlap_s if overlap_s else GAP_S) * RATE)
+        turns.append((at / SAMPLE_RATE, (at + len(sound)) / SAMPLE_RATE, path.name.split("-")[0]))
+        at += len(sound) + round((-overlap_s if overlap_s else GAP_S) * SAMPLE_RATE)
     samples = np.zeros(max(begin + len(sound) for begin, sound in parts), np.float32)
     for begin, sound in parts:
         samples[begin : begin + len(sound)] += sound
-    return Clip(name, Path(), len(samples) / RATE, "en", None, turns, None), samples
+    return Clip(name, Path(), len(samples) / SAMPLE_RATE, "en", None, turns, None), samples
 
 
-def measure(models: Models, talks: list[Talk], step_s: float, known: bool) -> None:
+def measure(models: SpeakerModels, talks: list[Talk], step_s: float, known: bool) -> None:
     """One row of the table."""
     pooled, cpu_s, audio_s, cells, right = Scores(), 0.0, 0.0, [], 0
     for clip, samples in talks:
@@ -85,8 +85,8 @@ def measure(models: Models, talks: list[Talk], step_s: float, known: bool) -> No
         people = len({turn[2] for turn in clip.turns})
         begun = time.process_time()
         diarizer = Diarizer(models, step_s, people if known else None)
-        for at in range(0, len(samples), RATE):
-            diarizer.feed(samples[at : at + RATE])
+        for at in range(0, len(samples), SAMPLE_RATE):
+            diarizer.feed(samples[at : at + SAMPLE_RATE])
         diarizer.finish()
         turns = diarizer.turns
         cpu_s += time.process_time() - begun

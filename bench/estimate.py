@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.serving import FORM_TYPE, Server, form, looped, ours, workshop
-from sidecar.jobs.duration_prediction import GUESS
+from sidecar.jobs.duration_prediction import DEFAULT_WORK_PER_AUDIO_S
 
 LOOK_S = 0.02
 ENGINES: dict[str, dict[str, str]] = {
@@ -64,7 +64,7 @@ def errors(server: Server, recordings: list[tuple[Path, int]]) -> tuple[list[flo
         if told[one] is not None and begun[one] > 0.0:
             by_pace.append(abs(told[one] - begun[one]) / begun[one])
             by_guess.append(abs(before_s - begun[one]) / begun[one])
-        before_s += GUESS * seconds
+        before_s += DEFAULT_WORK_PER_AUDIO_S * seconds
     return by_pace, by_guess
 
 

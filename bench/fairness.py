@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.scheduler import Moment, Priority, Shares, Waiting, next_job
+from sidecar.jobs.scheduler import OwnerShares, Priority, SchedulerMoment, WaitingJob, next_job
 
 LOAD_S = 20.0
-Policy = Callable[[Sequence[Waiting], Shares, Moment], int]
+Policy = Callable[[Sequence[WaitingJob], OwnerShares, SchedulerMoment], int]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Served:
         return self.began - self.job.at
 
 
-def first_come_first_served(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
+def first_come_first_served(
+    waiting: Sequence[WaitingJob], shares: OwnerShares, moment: SchedulerMoment
+) -> int:
     """Whoever has waited longest."""
     return 0
 
@@ -57,7 +59,7 @@ def served(arrivals: Iterable[Arrival], policy: Policy, load_s: float = LOAD_S) 
     coming = sorted(arrivals, key=lambda job: job.at)
     waiting: list[Arrival] = []
     done: list[Served] = []
-    shares, now, loaded, loaded_at = Shares(), 0.0, None, 0.0
+    shares, now, loaded, loaded_at = OwnerShares(), 0.0, None, 0.0
     while coming or waiting:
         if not waiting:
             now = max(now, coming[0].at)
@@ -67,9 +69,9 @@ def served(arrivals: Iterable[Arrival], policy: Policy, load_s: float = LOAD_S) 
                 shares = shares.joined(job.owner)
             waiting.append(job)
         values = [
-            Waiting(job.owner, job.wanted, job.work_s, job.at, job.priority) for job in waiting
+            WaitingJob(job.owner, job.wanted, job.work_s, job.at, job.priority) for job in waiting
         ]
-        job = waiting[policy(values, shares, Moment(now, loaded, loaded_at))]
+        job = waiting[policy(values, shares, SchedulerMoment(now, loaded, loaded_at))]
         shares = shares.charged(job.owner, job.work_s, {one.owner for one in waiting})
         waiting.remove(job)
         if job.wanted is not loaded:

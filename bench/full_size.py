@@ -2,9 +2,9 @@
 
 ``python -m bench.full_size --weights DIR [--precision bf16]``: 8.33 billion random weights (16.7
 GB, written to DIR the first time, by `bench.vibevoice_random_weights`), the product's loader and
-`Model`. They say nothing; what counts is memory and time. The weights are mapped from their file
-where nothing changes them, so what the process holds of its own is beside them. Linux: it reads
-/proc.
+`VibeVoiceModel`. They say nothing; what counts is memory and time. The weights are mapped from
+their file where nothing changes them, so what the process holds of its own is beside them. Linux:
+it reads /proc.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from bench import vibevoice_random_weights
 from bench.serving import machine, table
-from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, Model, load
+from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, VibeVoiceModel, load_vibevoice
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 
 TOKENS = 8
@@ -49,7 +49,9 @@ def main() -> None:
     if not (given.weights / "model.safetensors.index.json").exists():
         vibevoice_random_weights.write(given.weights, vibevoice_random_weights.SIZES["full"], "cpu")
     before, begun = held(), time.perf_counter()
-    model = Model(load(given.weights, Precision(given.precision), torch.device("cpu")))
+    model = VibeVoiceModel(
+        load_vibevoice(given.weights, Precision(given.precision), torch.device("cpu"))
+    )
     loaded, after = time.perf_counter() - begun, held()
     noise = np.random.default_rng(1).standard_normal(round(given.seconds * SAMPLE_RATE))
     plan = MemoryPlan(encoder_chunk_s=8 / 3)

@@ -11,10 +11,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sidecar.engines.vibevoice.vibevoice_decoder import Decoder
+from sidecar.engines.vibevoice.vibevoice_decoder import VibeVoiceDecoder
 
 
-def fused_attention(_: Decoder, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def fused_attention(_: VibeVoiceDecoder, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """What a fused kernel allocates: its output, and one float32 per head and query."""
     query.new_empty(query.shape[:-1], dtype=torch.float32)
     return torch.empty_like(query)

@@ -30,7 +30,7 @@ import soundfile
 from websockets.sync.client import connect
 
 from bench.serving import machine, median, ours, table, workshop
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 PATIENCE_S = 300.0
 BODIES, SOCKETS, MOST = 4, 64, 4000
@@ -304,7 +304,7 @@ def timed(does: Mapping[str, Callable[[], bool]], rounds: int) -> dict[str, list
     return taken
 
 
-def settings(issuer: Issuer) -> dict[str, str]:
+def settings(issuer: TokenIssuer) -> dict[str, str]:
     """Of a service that others reach, but for how often one may ask."""
     assert issuer.keys.public.is_dir()
     return {
@@ -328,7 +328,7 @@ def main() -> None:
     given = parser.parse_args()
     print(machine())
     with workshop() as folder:
-        issuer = Issuer(folder / "tokens")
+        issuer = TokenIssuer(folder / "tokens")
         tokens = [issuer.create(name)[0] for name in ("greedy", "other")]
         env = {"SCRIPTED_SPEED": "1"}
         with ours(folder, **settings(issuer), **env) as server:

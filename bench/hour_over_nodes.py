@@ -41,13 +41,23 @@ from fastapi import FastAPI, Request
 from bench import serving
 from bench.metrics import Clip, Piece, score
 from bench.serving import Server
-from sidecar.audio.audio_decoder import open_audio, probe
+from sidecar.audio.audio_decoder import open_audio, probe_audio
 from sidecar.diarization.diarizer import STEP_S, Diarizer
 from sidecar.diarization.speaker_models import load_models
-from sidecar.diarization.window_embeddings import Window, begins_of, hear, written
-from sidecar.diarization.word_attribution import floor_of
-from sidecar.transcripts.speaker_embeddings import FIELD, FORM, VoicesAsked, asked_of
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.diarization.window_embeddings import (
+    DiarizationWindow,
+    embed_windows,
+    encode_windows,
+    window_starts,
+)
+from sidecar.diarization.word_attribution import dominant_turns
+from sidecar.transcripts.speaker_embeddings import (
+    LOCAL_VOICES_FIELD,
+    WINDOW_FORMAT,
+    WindowEmbeddingsRequest,
+    embeddings_request_of,
+)
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 RATE = 16_000
 GRID = RATE // 100
@@ -66,7 +76,7 @@ def conversation(folder: Path, seconds: float) -> Path:
     sources = []
     for name in CLIPS:
         with serving.clip(name).open("rb") as file:
-            facts = probe(file.fileno(), 3600.0)
+            facts = probe_audio(file.fileno(), 3600.0)
             with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as audio:
                 sources.append(np.concatenate(list(audio)))
     parts, length = [], 0
@@ -89,7 +99,7 @@ class Script:
     """What is in the recording, as one machine hears it; ``places``: where each sound begins."""
 
     words: Sequence[Word]
-    windows: dict[int, Window]
+    windows: dict[int, DiarizationWindow]
     places: dict[bytes, int]
     vectors_s: float
     """CPU-seconds that the windows took."""
@@ -100,17 +110,17 @@ class Script:
     def of(cls, path: Path) -> Self:
         """Hear all of it, once."""
         samples, _ = soundfile.read(path, dtype="int16")
-        models, asked = load_models(), VoicesAsked(len(samples) / RATE, begins=True)
+        models, asked = load_models(), WindowEmbeddingsRequest(len(samples) / RATE, begins=True)
         sound = samples.astype(np.float32) / np.float32(32_768)
         begun = time.process_time()
-        windows = hear(models, np.array_split(sound, len(sound) // RATE), asked, STEP_S)
+        windows = embed_windows(models, np.array_split(sound, len(sound) // RATE), asked, STEP_S)
         heard = time.process_time()
         diarizer = Diarizer(models)
         diarizer.take(windows, len(sound), len(sound))
         diarizer.finish()
         words = _words(diarizer.turns)
         told = time.process_time()
-        begins = begins_of(asked, len(samples), STEP_S)
+        begins = window_starts(asked, len(samples), STEP_S)
         return cls(
             words,
             dict(zip(begins, windows, strict=True)),
@@ -119,7 +129,9 @@ class Script:
             told - heard,
         )
 
-    def answer(self, samples: npt.NDArray[np.int16], asked: VoicesAsked | None) -> dict[str, Any]:
+    def answer(
+        self, samples: npt.NDArray[np.int16], asked: WindowEmbeddingsRequest | None
+    ) -> dict[str, Any]:
         """What a node says of a piece."""
         at = self.places[_print(samples)]
         begin_s = at / RATE
@@ -127,10 +139,10 @@ class Script:
         words = [one for one in self.words if begin_s <= (one[1] + one[2]) / 2 < end_s]
         body = _body(words, begin_s, end_s)
         if asked is not None:
-            begins = [at + one for one in begins_of(asked, len(samples), STEP_S)]
+            begins = [at + one for one in window_starts(asked, len(samples), STEP_S)]
             # The last window of a recording begins where it must, which is in the script as well.
-            found = written([self.windows[one] for one in begins])
-            body[FIELD] = {"form": found.form, "windows": found.windows}
+            found = encode_windows([self.windows[one] for one in begins])
+            body[LOCAL_VOICES_FIELD] = {"form": found.form, "windows": found.windows}
         return body
 
 
@@ -138,11 +150,11 @@ def _print(samples: npt.NDArray[np.int16]) -> bytes:
     return samples[:RATE].tobytes()[: 4 * GRID]
 
 
-def _words(turns: Sequence[Turn]) -> list[Word]:
+def _words(turns: Sequence[SpeakerTurn]) -> list[Word]:
     """A word each 0.4 s that somebody has the floor."""
     numbers: dict[int, int] = {}
     found: list[Word] = []
-    for line in floor_of(turns):
+    for line in dominant_turns(turns):
         speaker = numbers.setdefault(line.label, len(numbers))
         for at in np.arange(line.start, line.end - WORD_S, WORD_S):
             start = round(float(at), 3)
@@ -187,14 +199,14 @@ class Node:
                 "engine_state": "busy" if busy else "ready",
             }
             waiting = {"jobs_waiting": max(0, self._waiting - busy)}
-            return state | waiting | ({FIELD: FORM} if offers else {})
+            return state | waiting | ({LOCAL_VOICES_FIELD: WINDOW_FORMAT} if offers else {})
 
         @app.post("/transcribe")
         async def transcribe(request: Request) -> Any:
             form = await request.form()
             file: Any = form["audio"]
             sound = await file.read()
-            return await _in_thread(lambda: self._hear(sound, form.get(FIELD)))
+            return await _in_thread(lambda: self._hear(sound, form.get(LOCAL_VOICES_FIELD)))
 
         self._script, self._speed = script, speed
         self.port = serving.free_port()
@@ -208,7 +220,7 @@ class Node:
             with self._turn:
                 begun = time.monotonic()
                 samples, _ = soundfile.read(io.BytesIO(sound), dtype="int16")
-                wanted = asked_of(asked)
+                wanted = embeddings_request_of(asked)
                 length_s = len(samples) / RATE if wanted is None else wanted.words_s
                 answer = self._script.answer(samples, wanted)
                 time.sleep(max(0.0, begun + length_s / self._speed - time.monotonic()))

@@ -28,11 +28,11 @@ from torch.nn import functional
 from transformers import AutoProcessor, BitsAndBytesConfig, VibeVoiceAsrForConditionalGeneration
 
 from bench.int8_linear import Int8Linear, weight_only
-from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoder
+from sidecar.engines.vibevoice.vibevoice_decoder import PromptContinuation, VibeVoiceDecoder
 from sidecar.engines.vibevoice.vibevoice_model import (
     UNQUANTIZED,
-    AudioEncoder,
-    request_ids,
+    VibeVoiceAudioEncoder,
+    build_prompt_ids,
     token_count,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan
@@ -97,11 +97,11 @@ def with_outliers(folder: Path, factor: float, target: Path) -> Path:
 @torch.inference_mode()
 def walk(model: Any, processor: Any, audio: Any, prompt: str, along: list[int] | None) -> Tensor:
     """Logits after each token of ``along``, or of its own answer."""
-    decoder, plan = Decoder(model), MemoryPlan()
-    ids = request_ids(processor, len(audio), prompt)
+    decoder, plan = VibeVoiceDecoder(model), MemoryPlan()
+    ids = build_prompt_ids(processor, len(audio), prompt)
     embeddings = decoder.embed(ids)
     heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
-    encoder = AudioEncoder(model, processor.feature_extractor)
+    encoder = VibeVoiceAudioEncoder(model, processor.feature_extractor)
     encoder.encode(audio, plan.encoder_chunk_s, heard, lambda: None)
     embeddings[ids == processor.audio_token_id] = heard
     cache = decoder.new_cache(plan, len(ids))
@@ -111,7 +111,7 @@ def walk(model: Any, processor: Any, audio: Any, prompt: str, along: list[int] |
         token = int(logits[-1].argmax()) if along is None else along[len(logits) - 1]
         if along is None and token == model.generation_config.eos_token_id:
             break
-        logits.append(decoder.step([Continuation([token], cache)])[0][0])
+        logits.append(decoder.step([PromptContinuation([token], cache)])[0][0])
     return torch.stack(logits).float()
 
 

@@ -35,7 +35,7 @@ from bench.connection import Connection
 from bench.load import KEY
 from bench.queue_clients import FORM, Recording
 from bench.serving import ROOT, Server
-from sidecar.storage.job_journal import FILE, MIGRATIONS
+from sidecar.storage.job_journal import JOURNAL_FILE, MIGRATIONS
 
 SECONDS = 40
 SPEED = 40
@@ -206,8 +206,8 @@ class Lives:
             assert job["error"]["code"] == "engine_crashed", job
 
     def _killed_while_it_starts(self, migrating: bool) -> None:
-        if migrating and (self.folder / "jobs" / FILE).exists():
-            older(self.folder / "jobs" / FILE)
+        if migrating and (self.folder / "jobs" / JOURNAL_FILE).exists():
+            older(self.folder / "jobs" / JOURNAL_FILE)
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 self._command,

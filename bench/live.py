@@ -38,12 +38,12 @@ import numpy as np
 import psutil
 
 from bench.metrics import Clip, Piece, Scores, clips, score
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.auth.identity import EVERYBODY
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
-from sidecar.live.runtime.speech_segments import FIRST_S, STEP_S
+from sidecar.live.runtime.speech_segments import FIRST_PARTIAL_S, PARTIAL_STEP_S
 from sidecar.live.sessions.session import Session
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
@@ -72,7 +72,7 @@ class Measured:
 
 def pcm16(clip: Clip) -> bytes:
     """A clip as clients send it."""
-    samples = decode_file(clip.path, LIVE_RATE)
+    samples = decode_audio_file(clip.path, LIVE_RATE)
     return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
 
 
@@ -110,7 +110,9 @@ async def follow(session: Session, begun: float, options: LiveOptions, found: Me
             case Final() as final:
                 segment = final.segment
                 length = segment.end - segment.start
-                steps = math.floor(max(0.0, length - FIRST_S) / STEP_S) + (length > FIRST_S)
+                steps = math.floor(max(0.0, length - FIRST_PARTIAL_S) / PARTIAL_STEP_S) + (
+                    length > FIRST_PARTIAL_S
+                )
                 found.due += steps
                 found.came += min(steps, seen.pop(final.piece, 0))
                 found.words += len(segment.text.split())
@@ -145,7 +147,7 @@ async def row(
 ) -> list[str]:
     """So many sessions at once."""
     options = LiveOptions(partials=partials, diarize=False)
-    sessions = [service.live.open(EVERYBODY, options) for _ in range(count)]
+    sessions = [service.live.open(ANONYMOUS, options) for _ in range(count)]
     for session in sessions:
         await session.send(bytes(round(QUIET_S * LIVE_RATE) * 2))
     while not all(session.told.last for session in sessions):  # noqa: ASYNC110 - what is told
@@ -201,7 +203,7 @@ async def accuracy(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> tu
 
     async def one(clip: Clip, sound: bytes) -> None:
         options = LiveOptions(diarize=False)
-        session = service.live.open(EVERYBODY, options)
+        session = service.live.open(ANONYMOUS, options)
         reading = asyncio.create_task(follow(session, begun, options, found))
         await talk(session, sound, len(sound) / 2 / LIVE_RATE, begun)
         await reading
@@ -220,13 +222,13 @@ async def accuracy(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> tu
 
 async def file_path(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> Scores:
     """Errors of the same clips as files."""
-    from sidecar.audio.audio_source import open_path
+    from sidecar.audio.audio_source import open_recording_file
     from sidecar.interfaces.engine_interface import TranscribeOptions
 
     scores = Scores()
     for clip, _ in chosen:
         job = await service.submissions.submit(
-            EVERYBODY, open_path(str(clip.path)), TranscribeOptions(diarize=False)
+            ANONYMOUS, open_recording_file(str(clip.path)), TranscribeOptions(diarize=False)
         )
         transcript = await job.result()
         scores += score(clip, [Piece(0, 0, "-", one.text) for one in transcript.segments])
@@ -235,7 +237,7 @@ async def file_path(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> S
 
 async def recovery(service: Service, sound: bytes, kills: int) -> list[float]:
     """From the death of the engine's process, while somebody speaks, to the next words; seconds."""
-    session = service.live.open(EVERYBODY, LiveOptions(diarize=False))
+    session = service.live.open(ANONYMOUS, LiveOptions(diarize=False))
     begun = time.monotonic()
     talking = asyncio.create_task(talk(session, sound, (kills + 1) * BETWEEN_KILLS_S, begun))
     killed_at, found = 0.0, []
@@ -267,7 +269,7 @@ def library() -> dict[str, float]:
     chosen = [clip for clip in clips() if clip.text][:LIBRARY_CLIPS]
     spent = heard = 0.0
     for clip in chosen:
-        samples = decode_file(clip.path, LIVE_RATE)
+        samples = decode_audio_file(clip.path, LIVE_RATE)
         stream = transcriber.create_stream(0.5)
         stream.start()
         before = time.process_time()

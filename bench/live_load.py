@@ -23,9 +23,17 @@ import psutil
 
 from bench.serving import Server, cpu_s, ours, workshop
 from sidecar.cli.load_clients import open_file_client, open_live_client
-from sidecar.cli.load_run import Row, at_once
-from sidecar.cli.load_statistics import Visit
-from sidecar.cli.load_target import Course, FileWire, LiveWire, Part, Recording, Side, Tempo
+from sidecar.cli.load_run import LoadTestRow, at_once
+from sidecar.cli.load_statistics import LoadTestSession
+from sidecar.cli.load_target import (
+    LoadTestAudio,
+    LoadTestFileWire,
+    LoadTestLiveWire,
+    LoadTestRecording,
+    LoadTestScript,
+    LoadTestTarget,
+    LoadTestTempo,
+)
 
 RATE = 16_000
 SPEECH = np.full(RATE * 3 // 2, 9000, "<i2").tobytes()
@@ -33,7 +41,7 @@ TURN = SPEECH + bytes(len(SPEECH))
 """A second and a half of speech, and as much of silence."""
 TURN_S = 3.0
 REAL_TIME_S = 20.0
-REAL_TIME = Tempo()
+REAL_TIME = LoadTestTempo()
 SPEED = 10.0
 MOMENTS = 5
 """At which memory is looked at, from one to the next as long as to the end."""
@@ -44,23 +52,30 @@ open_quiet_client = partial(open_live_client, partials=False)
 """Finals alone, on the wire that can leave partials out."""
 
 
-def side_of(server: Server, wire: LiveWire | FileWire, grpc_port: int = 0) -> Side:
+def side_of(
+    server: Server, wire: LoadTestLiveWire | LoadTestFileWire, grpc_port: int = 0
+) -> LoadTestTarget:
     """A service of this machine, by a wire."""
     url, process = f"http://127.0.0.1:{server.port}", psutil.Process(server.pid)
-    return Side(wire, wire, url, target=f"127.0.0.1:{grpc_port}", process=process)
+    return LoadTestTarget(wire, wire, url, target=f"127.0.0.1:{grpc_port}", process=process)
 
 
-def turns_of(count: int) -> Course:
+def turns_of(count: int) -> LoadTestScript:
     """So many turns."""
-    return Course((Part(SPEECH, speech=True), Part(bytes(len(SPEECH)), speech=False)) * count)
+    return LoadTestScript(
+        (LoadTestAudio(SPEECH, speech=True), LoadTestAudio(bytes(len(SPEECH)), speech=False))
+        * count
+    )
 
 
-def one_utterance(count: int) -> Course:
+def one_utterance(count: int) -> LoadTestScript:
     """The sound of so many turns as an utterance: then every wire carries the silence too."""
-    return Course((Part(TURN * count, speech=True),))
+    return LoadTestScript((LoadTestAudio(TURN * count, speech=True),))
 
 
-async def rehearsed(side: Side, course: Course, count: int) -> tuple[Row, float]:
+async def rehearsed(
+    side: LoadTestTarget, course: LoadTestScript, count: int
+) -> tuple[LoadTestRow, float]:
     """So many sessions of the same course in real time, once the engine is there.
 
     With them the seconds of a processor that the service's own process took.
@@ -74,7 +89,7 @@ async def rehearsed(side: Side, course: Course, count: int) -> tuple[Row, float]
         return row, cpu_s([side.process]) - before
 
 
-def failed(visits: Sequence[Visit]) -> list[str]:
+def failed(visits: Sequence[LoadTestSession]) -> list[str]:
     """Codes of the sessions that did not end well."""
     return [one.error_code for one in visits if one.error_code]
 
@@ -83,7 +98,10 @@ async def real_time(server: Server, count: int) -> None:
     """The share of a core that each wire takes."""
     course = one_utterance(round(REAL_TIME_S / TURN_S))
     print("| wire | connections | service, of a core | turns | errors |\n|---|---|---|---|---|")
-    for name, wire in (("/v1/live", LiveWire.LIVE), ("/api/asr-streaming", LiveWire.STREAMING)):
+    for name, wire in (
+        ("/v1/live", LoadTestLiveWire.LIVE),
+        ("/api/asr-streaming", LoadTestLiveWire.STREAMING),
+    ):
         row, _ = await rehearsed(side_of(server, wire), course, count)
         told = sum(one.finals for one in row.visits)
         share, wrong = row.figures["service_cpu"], len(failed(row.visits))
@@ -92,9 +110,9 @@ async def real_time(server: Server, count: int) -> None:
 
 async def files(server: Server, recording: Path) -> float:
     """Seconds of recordings that are transcribed in a second."""
-    side, each = side_of(server, FileWire.TRANSCRIBE), [Recording(recording, JOB_S)]
+    side, each = side_of(server, LoadTestFileWire.TRANSCRIBE), [LoadTestRecording(recording, JOB_S)]
     async with open_file_client(side, each, JOBS) as client:
-        visit = await client.visit("0", Course())
+        visit = await client.visit("0", LoadTestScript())
     if visit.error_code:
         raise RuntimeError(f"a recording failed with {visit.error_code}")
     return visit.sound_s / (visit.ended - visit.begun)
@@ -114,18 +132,18 @@ async def long_run(server: Server, count: int, minutes: float, recording: Path) 
     alone = await files(server, recording)
     turns = round(minutes * 60 / TURN_S)
     lasts_s = minutes * 60 / SPEED
-    side, memory = side_of(server, LiveWire.LIVE), list[float]()
+    side, memory = side_of(server, LoadTestLiveWire.LIVE), list[float]()
 
     async def watch() -> None:
         for _ in range(MOMENTS):
             await asyncio.sleep(lasts_s / (MOMENTS + 1))
             memory.append(service.memory_info().rss / 2**20)
 
-    async with open_quiet_client(side, Tempo(TURN_S / 3, SPEED)) as client:
+    async with open_quiet_client(side, LoadTestTempo(TURN_S / 3, SPEED)) as client:
         work = asyncio.create_task(at_once(side, client, [turns_of(turns)] * count))
         watching = asyncio.create_task(watch())
         await asyncio.sleep(lasts_s / 10)
-        refused = await client.visit("one more", Course())
+        refused = await client.visit("one more", LoadTestScript())
         beside = await files(server, recording)
         visits = (await work).visits
         await watching

@@ -24,17 +24,23 @@ import numpy as np
 from bench.diarization import engine_row
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.diarization.speaker_models import SIZE, SpeakerEncoder, Vector, load_models
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.diarization.speaker_models import EMBEDDING_SIZE, SpeakerEncoder, Vector, load_models
 from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer
-from sidecar.interfaces.live_engine import AT_THE_START, LIVE_RATE, LiveOptions
-from sidecar.interfaces.live_events import Final, Heard, LiveEvent, SpeakersRevised, Summary
+from sidecar.interfaces.live_engine import LIVE_RATE, NEW_SESSION, LiveOptions
+from sidecar.interfaces.live_events import (
+    Final,
+    InputProcessed,
+    LiveEvent,
+    SpeakersRevised,
+    Summary,
+)
 from sidecar.live.runtime import live_speaker_labels, segment_embeddings
-from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.live_speaker_labels import Question, decided
-from sidecar.live.runtime.speech_segments import Hypothesis, Listen
-from sidecar.live.runtime.stream_recognizer import Hearing
-from sidecar.live.runtime.vad import Detector, State, load_weights
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.live_speaker_labels import RelabelRequest, relabel
+from sidecar.live.runtime.speech_segments import RecognitionHypothesis, RecognitionTask
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.live.runtime.vad import SileroVad, VadState, load_vad_weights
 from sidecar.transcripts.transcript import Segment
 
 LATER_S = 10.0
@@ -69,7 +75,7 @@ class Story:
             case SpeakersRevised(changes):
                 self._settle()
                 self.now.update(changes)
-            case Heard(at):
+            case InputProcessed(at):
                 self.heard = at
                 self._settle()
             case Summary(transcript):
@@ -94,17 +100,17 @@ class Room:
 
     def __init__(self) -> None:
         self._recognizer = load_recognizer()
-        self._detector = Detector(load_weights())
+        self._detector = SileroVad(load_vad_weights())
         self._encoder = SpeakerEncoder(load_models())
         self._likely: dict[str, list[float]] = {}
-        self._texts: dict[tuple[str, int, int], Hypothesis | None] = {}
+        self._texts: dict[tuple[str, int, int], RecognitionHypothesis | None] = {}
         self._vectors: dict[bytes, Vector] = {}
         self.cpu_s = self.voice_s = 0.0
 
     def session(self, clip: Clip, sound: Block) -> Story:
         """One session over a clip."""
         story = Story()
-        hearing = Hearing(LiveOptions(partials=False), AT_THE_START, voices=True)
+        hearing = StreamRecognizer(LiveOptions(partials=False), NEW_SESSION, voices=True)
         hearing.sound(sound)
         for likely in self._speech(clip, sound):
             hearing.frames(1)
@@ -116,27 +122,33 @@ class Room:
 
     def _speech(self, clip: Clip, sound: Block) -> list[float]:
         if clip.name not in self._likely:
-            state = [State()]
-            frames = sound[: len(sound) // FRAME * FRAME].reshape(-1, 1, FRAME)
+            state = [VadState()]
+            frames = sound[: len(sound) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(
+                -1, 1, FRAME_SAMPLES
+            )
             found = [float(self._detector.probabilities(frame, state)[0]) for frame in frames]
             self._likely[clip.name] = found
         return self._likely[clip.name]
 
-    def _work(self, clip: Clip, hearing: Hearing, story: Story) -> None:
+    def _work(self, clip: Clip, hearing: StreamRecognizer, story: Story) -> None:
         while (due := hearing.due()) is not None:
-            if isinstance(due, Listen):
+            if isinstance(due, RecognitionTask):
                 found = self._text(clip, due, hearing.began(due))
                 story.take(hearing.recognised(due, found, 0.0, 0.0))
             else:
                 voice = hearing.began_voice(due)
                 question = hearing.heard_voice(due, None if voice is None else self._vector(voice))
-                story.take(hearing.decided(due, None if question is None else decided(question)))
+                story.take(hearing.decided(due, None if question is None else relabel(question)))
 
-    def _text(self, clip: Clip, listen: Listen, audio: Block) -> Hypothesis | None:
+    def _text(
+        self, clip: Clip, listen: RecognitionTask, audio: Block
+    ) -> RecognitionHypothesis | None:
         key = clip.name, listen.piece.start, listen.to
         if key not in self._texts:
             found = self._recognizer.hear(audio, None, lambda: False)
-            self._texts[key] = None if found is None else Hypothesis(found.text, language="en")
+            self._texts[key] = (
+                None if found is None else RecognitionHypothesis(found.text, language="en")
+            )
         return self._texts[key]
 
     def _vector(self, voice: Block) -> Vector:
@@ -198,7 +210,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.audio:
         os.environ["VIBEVOICE_BENCH_AUDIO"] = given.audio
-    heard = [(clip, decode_file(clip.path, LIVE_RATE)) for clip in clips() if clip.turns]
+    heard = [(clip, decode_audio_file(clip.path, LIVE_RATE)) for clip in clips() if clip.turns]
     if not heard:
         print("Lacking: clips with turns, in a folder with a manifest.json; none is measured.")
         return
@@ -207,10 +219,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     room = Room()
     if given.curve:
-        for segment_embeddings.ENOUGH_S, live_speaker_labels.FOUNDS_S in CURVE:
+        for segment_embeddings.MAX_EMBEDDING_S, live_speaker_labels.MIN_FOUNDING_S in CURVE:
             note = (
-                f"{segment_embeddings.ENOUGH_S:g} s of voice, {live_speaker_labels.FOUNDS_S:g} "
-                "s found, "
+                f"{segment_embeddings.MAX_EMBEDDING_S:g} s of voice, "
+                f"{live_speaker_labels.MIN_FOUNDING_S:g} s found, "
             )
             measured(room, heard, note)
         return
@@ -229,12 +241,12 @@ def main() -> None:
 def deciding(count: int) -> float:
     """CPU of one decision over made-up pieces of six people."""
     chance = np.random.default_rng(1)
-    noise = 0.05 * chance.normal(size=(count, SIZE))
-    vectors = (np.eye(SIZE)[chance.integers(6, size=count)] + noise).astype(np.float32)
+    noise = 0.05 * chance.normal(size=(count, EMBEDDING_SIZE))
+    vectors = (np.eye(EMBEDDING_SIZE)[chance.integers(6, size=count)] + noise).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    question = Question(tuple(range(count)), vectors, np.full(count, 3.0, np.float32))
+    question = RelabelRequest(tuple(range(count)), vectors, np.full(count, 3.0, np.float32))
     begun = time.process_time()
-    decided(question)
+    relabel(question)
     return time.process_time() - begun
 
 

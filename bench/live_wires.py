@@ -20,7 +20,7 @@ import httpx
 
 from bench.live_load import TURN_S, failed, one_utterance, rehearsed, side_of
 from bench.serving import Server, ours, workshop
-from sidecar.cli.load_target import LiveWire
+from sidecar.cli.load_target import LoadTestLiveWire
 
 MOST = 1.3
 """Times what the WebSocket takes; more is a failure."""
@@ -32,7 +32,7 @@ async def in_turns(server: Server, count: int, rounds: int, seconds: float) -> f
     By the clients' sound, and not by the clock, which goes on where clients are kept waiting.
     """
     port = _grpc_port(server)
-    wires = {"/api/asr-streaming": LiveWire.STREAMING, "gRPC": LiveWire.GRPC}
+    wires = {"/api/asr-streaming": LoadTestLiveWire.STREAMING, "gRPC": LoadTestLiveWire.GRPC}
     course = one_utterance(round(seconds / TURN_S))
     shares: dict[str, list[float]] = {name: [] for name in wires}
     print("| round | wire | clients | service, of a core | finals | errors |")

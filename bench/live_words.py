@@ -27,11 +27,11 @@ import numpy as np
 
 from bench.metrics import Clip, Piece, _normalizer, clips, score
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.interfaces.live_engine import AT_THE_START, LIVE_RATE, LiveEngine, LiveOptions
+from sidecar.interfaces.live_engine import LIVE_RATE, NEW_SESSION, LiveEngine, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, Summary
-from sidecar.live.runtime.speech_segments import Context
+from sidecar.live.runtime.speech_segments import RecognitionContext
 from sidecar.transcripts.transcript import Finished
 
 MOVED_S, QUIETER, NOISE = 0.25, 0.5, 1e-4
@@ -53,7 +53,7 @@ class Sound:
 
 def copy(clip: Clip, number: int) -> Block:
     """The clip as clients send it; all but the first a little changed, each in its own way."""
-    samples = decode_file(clip.path, LIVE_RATE)
+    samples = decode_audio_file(clip.path, LIVE_RATE)
     if number:
         chance = np.random.default_rng(number)
         moved = np.zeros(int(chance.integers(1, round(MOVED_S * LIVE_RATE))), np.float32)
@@ -74,7 +74,7 @@ def live(engine: LiveEngine, samples: Block) -> str:
         if isinstance(event, Summary):
             over.set()
 
-    session = engine.open(LiveOptions(partials=False, diarize=False), AT_THE_START, tell)
+    session = engine.open(LiveOptions(partials=False, diarize=False), NEW_SESSION, tell)
     session.push(samples)
     session.finish()
     over.wait()
@@ -83,7 +83,7 @@ def live(engine: LiveEngine, samples: Block) -> str:
 
 def alone(engine: LiveEngine, samples: Block) -> str:
     """The same where no piece has a context."""
-    with mock.patch.object(Context, "of", return_value=None):
+    with mock.patch.object(RecognitionContext, "of", return_value=None):
         return live(engine, samples)
 
 

@@ -44,13 +44,13 @@ from bench.queue_clients import (
     recordings,
 )
 from bench.serving import ours, table, verdict
-from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
-from sidecar.workers.engine_slot import LeasedEngine
-from sidecar.workers.worker_process import Worker
+from sidecar.workers.engine_slot import ExclusiveEngineLease
+from sidecar.workers.worker_process import WorkerProcess
 
 KEY = "0123456789abcdef0123456789abcdef"
 HOUR_S = 3600.0
@@ -73,10 +73,10 @@ def told(**variables: str) -> Iterator[None]:
 async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
     """Seconds that the engine's process takes, which always has one that waits inside."""
     with told(VIBEVOICE_SCRIPTED_SPEED=str(speed)):
-        worker = Worker("alone")
+        worker = WorkerProcess("alone")
     try:
         await worker.ask("load", engine="scripted", options=LoadOptions().to_wire())
-        engine = LeasedEngine(worker, Precision.FP32, lambda memory: None)
+        engine = ExclusiveEngineLease(worker, Precision.FP32, lambda memory: None)
         two = asyncio.Semaphore(2)
 
         async def heard(sent: Sendable) -> None:
@@ -84,7 +84,7 @@ async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
                 with tempfile.TemporaryFile() as file:
                     file.write(sent.file)
                     file.flush()
-                    facts = AudioFacts("wav", "sndfile", float(sent.seconds))
+                    facts = AudioInfo("wav", "sndfile", float(sent.seconds))
                     options = TranscribeOptions()
                     source = AudioSource(file.fileno(), spooled=True)
                     events = engine.transcribe(source, facts, options, HOUR_S)
@@ -106,7 +106,7 @@ class Side:
     def __init__(
         self, folder: Path, work: Sequence[Sendable], clients: int, speed: int, keep: bool
     ) -> None:
-        issuer = Issuer(folder / f"tokens-{keep}")
+        issuer = TokenIssuer(folder / f"tokens-{keep}")
         self._tokens = {owner: issuer.create(owner)[0] for owner in OWNERS}
         self._work, self._clients = work, clients
         self.seen: list[Seen] = []

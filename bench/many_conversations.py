@@ -29,7 +29,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bench.conversation_stages import Voice, model
 from bench.serving import machine, ours, table, workshop
-from sidecar.conversation.llm.chat_completions import REPEATS
+from sidecar.conversation.llm.chat_completions import REPEAT_PREFIX
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1
@@ -148,7 +148,7 @@ class Conversation:
         got = await self._until("transcript")
         if not is_mine(got["user"]):
             raise Mixed(f"said: {got['user']!r}")
-        meant = f"{REPEATS} {got['user']}"
+        meant = f"{REPEAT_PREFIX} {got['user']}"
         heard, sound = got["assistant"].rstrip(MARKS), bytes(self._pcm)
         made = await asyncio.to_thread(self._voice.sound, meant)
         if not meant.startswith(heard) or (whole and heard != meant):

@@ -29,9 +29,21 @@ from bench import memory_simulation
 from bench.memory_run import Row, Taken, taken
 from bench.serving import machine, table, workshop
 from sidecar import errors
-from sidecar.gpu_memory.memory_admission import Admission, Memory
-from sidecar.gpu_memory.memory_footprint import FULL, ModelShape, Work, peak_bytes, reserve_bytes
-from sidecar.gpu_memory.memory_plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
+from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
+from sidecar.gpu_memory.memory_footprint import (
+    VIBEVOICE_7B_SHAPE,
+    ModelShape,
+    RecordingWork,
+    peak_bytes,
+    reserve_bytes,
+)
+from sidecar.gpu_memory.memory_plan import (
+    LOAD_PLANS,
+    PREFERRED_PRECISIONS,
+    max_audio_s,
+    plan_job,
+    plan_ladder,
+)
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -69,7 +81,7 @@ class Case:
     minutes: float
 
 
-Measure = Callable[[Case, MemoryPlan, Work], Taken]
+Measure = Callable[[Case, MemoryPlan, RecordingWork], Taken]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,7 @@ class Bench:
             yield self._row(case)
 
     def _row(self, case: Case) -> tuple[str, ...]:
-        work = Work.of(self.shape, case.minutes * 60)
+        work = RecordingWork.of(self.shape, case.minutes * 60)
         estimate = plan_job(self.shape, case.precision, work, case.card, apart=self.apart)
         planned = peak_bytes(self.shape, case.precision, estimate.plan, work)
         measured = self.measure(case, estimate.plan, work)
@@ -127,7 +139,7 @@ class Bench:
 
 
 @functools.cache
-def simulated(case: Case, plan: MemoryPlan, work: Work) -> Taken:
+def simulated(case: Case, plan: MemoryPlan, work: RecordingWork) -> Taken:
     """The peak on fake tensors, and the reserve as planned."""
     peak = memory_simulation.simulate(
         memory_simulation.full_size(), case.precision, plan, work
@@ -139,10 +151,10 @@ def in_a_process(home: Path, device: str, shape: ModelShape) -> Measure:
     """The engine's own parts on a device that is told to be as small as the card."""
 
     @functools.cache  # what was promised may be the longest as well
-    def measure(case: Case, plan: MemoryPlan, work: Work) -> Taken:
-        load = LOADS[-1] if device == "cuda" else LOADS[0]
-        admission = Admission(shape, tuple(Precision), None)
-        now = Memory(case.card, None, on_gpu=device == "cuda")
+    def measure(case: Case, plan: MemoryPlan, work: RecordingWork) -> Taken:
+        load = LOAD_PLANS[-1] if device == "cuda" else LOAD_PLANS[0]
+        admission = MemoryAdmission(shape, tuple(Precision), None)
+        now = MemoryState(case.card, None, on_gpu=device == "cuda")
         with contextlib.suppress(errors.WontFit):  # it is to be seen that it does not
             load = admission.place(case.precision, now).memory
         return taken(Row(str(home), device, case.card, case.precision, load, plan, work))
@@ -150,7 +162,7 @@ def in_a_process(home: Path, device: str, shape: ModelShape) -> Measure:
     return measure
 
 
-def described(plan: MemoryPlan, work: Work) -> str:
+def described(plan: MemoryPlan, work: RecordingWork) -> str:
     """What a plan gives up, in words."""
     parts = ["encoders evicted"] if plan.evict_encoders else []
     parts += ["growing cache"] if plan.cache_tokens < work.positions else []
@@ -162,7 +174,7 @@ def described(plan: MemoryPlan, work: Work) -> str:
 def cards(bench: Bench, gigabytes: Sequence[int], precisions: Sequence[Precision]) -> None:
     """Print the longest audio for each card and precision, planned beside measured."""
     longest = [
-        Case(size * GIB, one, longest_audio_s(FULL, one, size * GIB) / 60)
+        Case(size * GIB, one, max_audio_s(VIBEVOICE_7B_SHAPE, one, size * GIB) / 60)
         for size in gigabytes
         for one in precisions
     ]
@@ -177,10 +189,12 @@ def cards(bench: Bench, gigabytes: Sequence[int], precisions: Sequence[Precision
 
 def small_cards(bench: Bench, precisions: Sequence[Precision], minutes: float) -> None:
     """Print the same of a small checkpoint, on cards that are just as large as a plan, or less."""
-    work = Work.of(bench.shape, minutes * 60)
+    work = RecordingWork.of(bench.shape, minutes * 60)
     cases = []
     for one in precisions:
-        peaks = [peak_bytes(bench.shape, one, step, work) for step in ladder(work, apart=False)]
+        peaks = [
+            peak_bytes(bench.shape, one, step, work) for step in plan_ladder(work, apart=False)
+        ]
         cases += [Case(total, one, minutes) for total in dict.fromkeys(p.total for p in peaks)]
         least = min(peaks, key=lambda peak: peak.total)
         cases.append(Case(least.total - (least.cache + least.activations) // 4, one, minutes))
@@ -189,10 +203,10 @@ def small_cards(bench: Bench, precisions: Sequence[Precision], minutes: float) -
 
 def frozen() -> None:
     """Print the rows that the tests hold the planner to."""
-    for precision in (Precision.FP32, *PREFERRED):
+    for precision in (Precision.FP32, *PREFERRED_PRECISIONS):
         for minutes in (1, 30, 60):
-            work = Work.of(FULL, 60.0 * minutes)
-            for step, plan in enumerate(ladder(work)):
+            work = RecordingWork.of(VIBEVOICE_7B_SHAPE, 60.0 * minutes)
+            for step, plan in enumerate(plan_ladder(work)):
                 peak = memory_simulation.simulate(
                     memory_simulation.full_size(), precision, plan, work
                 ).highest
@@ -217,7 +231,7 @@ def with_weights(given: argparse.Namespace, folder: Path) -> None:
         small_cards(bench, given.precisions or ON_CPU, given.minutes)
     else:
         print(torch.cuda.get_device_name())
-        cards(Bench(shape, measure, GIB), given.cards, given.precisions or PREFERRED)
+        cards(Bench(shape, measure, GIB), given.cards, given.precisions or PREFERRED_PRECISIONS)
 
 
 def main() -> None:
@@ -243,8 +257,8 @@ def main() -> None:
     print(machine())
     if given.device == "simulated":
         print("SIMULATED: no GPU was used; what context and fragmentation take is an assumption.")
-        bench = Bench(FULL, simulated, GIB, found="simulated")
-        cards(bench, given.cards, given.precisions or PREFERRED)
+        bench = Bench(VIBEVOICE_7B_SHAPE, simulated, GIB, found="simulated")
+        cards(bench, given.cards, given.precisions or PREFERRED_PRECISIONS)
         return
     with workshop() as folder:
         with_weights(given, folder)

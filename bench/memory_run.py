@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import serving
-from sidecar.gpu_memory.gpu_devices import gpu_memory
-from sidecar.gpu_memory.memory_footprint import CONTEXT_BYTES, Work, reserve_bytes
+from sidecar.gpu_memory.gpu_devices import read_gpu_memory
+from sidecar.gpu_memory.memory_footprint import CONTEXT_BYTES, RecordingWork, reserve_bytes
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 PATIENCE_S = 540.0
@@ -41,7 +41,7 @@ class Row:
     precision: Precision
     load: MemoryPlan
     plan: MemoryPlan
-    work: Work
+    work: RecordingWork
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> Row:
@@ -52,7 +52,7 @@ class Row:
                 "precision": Precision(values["precision"]),
                 "load": MemoryPlan(**values["load"]),
                 "plan": MemoryPlan(**values["plan"]),
-                "work": Work(**values["work"]),
+                "work": RecordingWork(**values["work"]),
             }
         )
 
@@ -155,7 +155,7 @@ class CardScale:
 
 def _used(pid: int | None = None) -> int:
     """Bytes of the card that are taken, by a process (0 where that is not told) or in all."""
-    gpu = gpu_memory()
+    gpu = read_gpu_memory()
     if gpu is None:
         raise RuntimeError("the driver of the GPU does not answer")
     return gpu.used_bytes if pid is None else gpu.processes.get(pid, 0)
@@ -217,11 +217,11 @@ def run(row: Row) -> Taken:
     def move(part: torch.nn.Module, device: str) -> None:
         part.to(device)
 
-    vibevoice.keep()
+    vibevoice.keep_freed_memory()
     begin(phase)
     as_on_a_gpu = contextlib.nullcontext() if on_gpu else memory_simulation.as_on_a_gpu()
     try:
-        loaded = vibevoice_model.load(
+        loaded = vibevoice_model.load_vibevoice(
             Path(row.folder),
             row.precision,
             vibevoice_model.pick_device(row.device),

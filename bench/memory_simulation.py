@@ -4,7 +4,8 @@ The engine's own code and the model's own classes run under `FakeTensorMode`: sh
 lifetimes are real, numbers and memory are not. Every storage on the (fake) GPU is counted from its
 birth to its end; the largest sum is the peak. The full-size model takes seconds. What is not real:
 
-- **Attention** (`Decoder._attend`) is what a fused kernel of a GPU allocates, no square matrix.
+- **Attention** (`VibeVoiceDecoder._attend`) is what a fused kernel of a GPU allocates, no square
+matrix.
 - **int8, int4**: `stand_ins` hold and allocate what bitsandbytes does on CUDA.
 - **Sizes**: an allocator rounds up and fragments, cuDNN and cuBLAS have workspaces, the context
   takes its share. None of that is here; `footprint.reserve_bytes` adds it.
@@ -27,9 +28,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.gpu_kernel_stand_ins import Int4Linear, Int8Linear, fused_attention
 from bench.tensor_counting import Counter, Peaks
-from sidecar.engines.vibevoice.vibevoice_decoder import WIDTH, Continuation, Decoder, Decoding
-from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, AudioEncoder
-from sidecar.gpu_memory.memory_footprint import WINDOW_S, Work
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    DRAFT_WIDTH_TOKENS,
+    PlannedDecoder,
+    PromptContinuation,
+    VibeVoiceDecoder,
+)
+from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, VibeVoiceAudioEncoder
+from sidecar.gpu_memory.memory_footprint import WINDOW_S, RecordingWork
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 DEVICE = "meta"
@@ -50,7 +56,7 @@ Move = Callable[[nn.Module, str], Any]
 def transcribe(
     model: Any,
     plan: MemoryPlan,
-    work: Work,
+    work: RecordingWork,
     begin: Callable[[str], None],
     move: Move,
     *,
@@ -62,7 +68,7 @@ def transcribe(
     last two tiles: the others do the same in the same memory. So do, always, a single token and a
     draft before each growth of the cache and in the end.
     """
-    decoder, encoders = Decoder(model), hearing(model)
+    decoder, encoders = VibeVoiceDecoder(model), hearing(model)
     device = str(decoder.device)
     begin("encode")
     if plan.evict_encoders:
@@ -72,7 +78,7 @@ def transcribe(
     heard = torch.empty_like(embeddings)
     window_s = min(work.audio_s, WINDOW_S)
     chunks_s = window_s if whole else min(window_s, 2 * plan.encoder_chunk_s)
-    AudioEncoder(model, NoLoudness()).encode(
+    VibeVoiceAudioEncoder(model, NoLoudness()).encode(
         np.zeros(int(chunks_s * SAMPLE_RATE), np.float32), plan.encoder_chunk_s, heard, _go_on
     )
     embeddings[:] = heard
@@ -90,15 +96,15 @@ def transcribe(
     del embeddings
 
     begin("decode")
-    decoding = Decoding(decoder, plan)
+    decoding = PlannedDecoder(decoder, plan)
     while True:
         end = min(cache.capacity, work.positions)
-        for tokens in (1, WIDTH):
+        for tokens in (1, DRAFT_WIDTH_TOKENS):
             cache.length = end - tokens
-            decoding.step([Continuation([0] * tokens, cache)])
+            decoding.step([PromptContinuation([0] * tokens, cache)])
         if end == work.positions:
             return
-        decoding.step([Continuation([0], cache)])  # no room: it grows
+        decoding.step([PromptContinuation([0], cache)])  # no room: it grows
 
 
 def _go_on() -> None:
@@ -155,7 +161,7 @@ def place(part: nn.Module, device: str, without: Collection[nn.Module] = ()) -> 
 
 
 def simulate(
-    config: Any, precision: Precision, plan: MemoryPlan, work: Work, *, real: bool = False
+    config: Any, precision: Precision, plan: MemoryPlan, work: RecordingWork, *, real: bool = False
 ) -> Peaks:
     """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`.
 
@@ -175,8 +181,8 @@ def simulate(
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
     """Attention like a fused kernel's, and the step that is captured there (here it is not)."""
-    attention = mock.patch.object(Decoder, "_attend", fused_attention)
-    with attention, mock.patch.object(Decoder, "capturable", True):
+    attention = mock.patch.object(VibeVoiceDecoder, "_attend", fused_attention)
+    with attention, mock.patch.object(VibeVoiceDecoder, "capturable", True):
         yield
 
 

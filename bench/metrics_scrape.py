@@ -21,7 +21,7 @@ from bench.live_load import REAL_TIME, TURN_S, open_quiet_client, side_of, turns
 from bench.serving import FORM_TYPE, Server, form, ours, workshop
 from bench.serving import clip as clip_of
 from sidecar.cli.load_run import at_once
-from sidecar.cli.load_target import LiveWire
+from sidecar.cli.load_target import LoadTestLiveWire
 
 PATHS = ("/health", "/metrics", "/metrics.json")
 EVERY_S = 0.05
@@ -56,7 +56,10 @@ async def under_load(
     server: Server, sessions: int, clients: int, seconds: float
 ) -> tuple[dict[str, list[float]], int]:
     """The same while others work, and how many sessions heard all their turns."""
-    side, course = side_of(server, LiveWire.LIVE), turns_of(max(1, round(seconds / TURN_S) + 1))
+    side, course = (
+        side_of(server, LoadTestLiveWire.LIVE),
+        turns_of(max(1, round(seconds / TURN_S) + 1)),
+    )
     body = form(clip_of("endgame_nagg_nell.wav").read_bytes())
     sending = [asyncio.create_task(uploads(server, body)) for _ in range(clients)]
     async with open_quiet_client(side, REAL_TIME) as client:

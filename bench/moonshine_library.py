@@ -15,8 +15,8 @@ from moonshine_voice.transcriber import Transcriber
 
 from sidecar.audio import Block
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import Hypothesis
-from sidecar.transcripts.transcript import joined, one_comma
+from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis
+from sidecar.transcripts.transcript import collapse_commas, join_texts
 
 OPTIONS = {
     "return_audio_data": "false",
@@ -34,7 +34,7 @@ class LibraryRecognizer:
     def __init__(self) -> None:
         self._library = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=OPTIONS)
 
-    def hear(self, audio: Block) -> Hypothesis:
+    def hear(self, audio: Block) -> MoonshineHypothesis:
         """What is said in ``audio``, shape (samples,): one utterance."""
         whole = max(1, -(-len(audio) // _HOP)) * _HOP
         samples = np.pad(audio, (0, whole - len(audio))).astype(np.float32)
@@ -50,7 +50,7 @@ class LibraryRecognizer:
             )
         )
         lines = self._library._parse_transcript(found).lines
-        return Hypothesis(one_comma(joined(line.text for line in lines)))
+        return MoonshineHypothesis(collapse_commas(join_texts(line.text for line in lines)))
 
     def text(self, audio: Block) -> str:
         """The text alone."""

@@ -24,17 +24,17 @@ import psutil
 from bench.metrics import Piece, Scores, clips, score
 from bench.moonshine_library import LibraryRecognizer
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.audio.loudness import quietest
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.audio.loudness import quietest_sample
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import Recognizer, load_recognizer
+from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, load_recognizer
 
 LENGTHS_S = (1, 2, 4, 8, 12)
 _PIECE_S = 8.0
 _PAUSE_S = 0.1
 
 
-def load(side: str) -> Recognizer | LibraryRecognizer:
+def load(side: str) -> MoonshineRecognizer | LibraryRecognizer:
     """One of the two."""
     return LibraryRecognizer() if side == "library" else load_recognizer()
 
@@ -50,13 +50,13 @@ def pieces(audio: Block) -> list[Block]:
     """A recording in stretches of 4 to 8 s."""
     found, half = [], round(_PIECE_S / 2 * SAMPLE_RATE)
     while len(audio) > _PIECE_S * SAMPLE_RATE:
-        cut = half + quietest(audio[half : 2 * half], SAMPLE_RATE, _PAUSE_S)
+        cut = half + quietest_sample(audio[half : 2 * half], SAMPLE_RATE, _PAUSE_S)
         found.append(audio[:cut])
         audio = audio[cut:]
     return [*found, audio]
 
 
-def drafts(recognizer: Recognizer, audio: Block) -> dict[str, float]:
+def drafts(recognizer: MoonshineRecognizer, audio: Block) -> dict[str, float]:
     """A stretch that grows: what hearing it again and again costs with the draft and without."""
     grown = [audio[: int(end * SAMPLE_RATE / 2)] for end in range(2, 21)]
     plain: list[str] = []
@@ -80,7 +80,7 @@ def drafts(recognizer: Recognizer, audio: Block) -> dict[str, float]:
 
 def measure(side: str) -> dict[str, Any]:
     """All figures of one side, in this process."""
-    chosen = [(clip, decode_file(clip.path, SAMPLE_RATE)) for clip in clips()]
+    chosen = [(clip, decode_audio_file(clip.path, SAMPLE_RATE)) for clip in clips()]
     process = psutil.Process()
     before = process.memory_info().rss
     recognizer = load(side)

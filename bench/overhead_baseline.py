@@ -1,6 +1,6 @@
 """The bare side of `bench.overhead`: what the same machine does without a server.
 
-``python -m bench.overhead_baseline engine`` runs our `MoonshineEngine` over `probe` and
+``python -m bench.overhead_baseline engine`` runs our `MoonshineEngine` over `probe_audio` and
 `open_audio` in a plain process. ``python -m bench.overhead_baseline library`` feeds
 moonshine-voice's own `Transcriber` with the audio that the same decoder gives: with speakers, half
 a second at a time into a stream that identifies them at its default cadence; without, in one call.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sidecar.audio.audio_decoder import decode_file, open_audio, probe
+from sidecar.audio.audio_decoder import decode_audio_file, open_audio, probe_audio
 from sidecar.engines.moonshine import SPEC, MoonshineEngine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
@@ -38,7 +38,7 @@ def engine_side() -> Side:
 
     def text_of(path: str, diarize: bool) -> str:
         with open(path, "rb", buffering=0) as file:
-            facts = probe(file.fileno(), _MAX_S)
+            facts = probe_audio(file.fileno(), _MAX_S)
             with open_audio(file.fileno(), facts, rate=SAMPLE_RATE, max_s=_MAX_S) as audio:
                 options = TranscribeOptions(diarize=diarize)
                 events = list(engine.transcribe(audio, options, lambda: False))
@@ -65,7 +65,7 @@ def library_side() -> Side:
         return loaded[diarize]
 
     def text_of(path: str, diarize: bool) -> str:
-        audio = decode_file(path, SAMPLE_RATE)
+        audio = decode_audio_file(path, SAMPLE_RATE)
         if diarize:
             with transcriber(True).create_stream(update_interval=0.5) as stream:
                 stream.start()

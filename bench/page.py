@@ -127,9 +127,9 @@ def wait(driver: Any, script: str) -> Any:
 
 def on_the_wire() -> dict[str, int]:
     """Bytes of all of it, compressed and plain."""
-    from sidecar.api.page import Files
+    from sidecar.api.page import PageFiles
 
-    files = Files()
+    files = PageFiles()
     all_files = [files.front, *(files.get(files.digest, name) for name in files)]
     return {
         "files": len(all_files),

@@ -13,9 +13,9 @@ import typer
 
 from bench.capture_reader import Captured, CaptureReader
 from sidecar import errors
-from sidecar.cli.backends import Ear, Where, ear
-from sidecar.cli.common_options import addressed
-from sidecar.cli.output import INTERRUPTED, complain, say, shown
+from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
+from sidecar.cli.common_options import command
+from sidecar.cli.output import INTERRUPTED, print_error_line, printable, report_error
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial
 from sidecar.storage.encryption import journal_key
@@ -60,7 +60,7 @@ def replay(
         typer.Option("--journal-key-file", metavar="FILE", help="Its key, if not ours."),
     ] = None,
     *,
-    where: Where,
+    where: ServiceTarget,
 ) -> None:
     """What was asked for, done."""
     raise typer.Exit(run(capture, where, pace, tolerance, save, key_file))
@@ -68,7 +68,7 @@ def replay(
 
 def run(
     capture: Path,
-    where: Where,
+    where: ServiceTarget,
     pace: float = 1.0,
     tolerance_s: float = 0.1,
     save: Path | None = None,
@@ -82,23 +82,23 @@ def run(
         reader = CaptureReader(capture, journal_key(load_settings(**given)))
         if save is not None:
             for path in reader.save(save):
-                print(shown(str(path)))
+                print(printable(str(path)))
             return 0
         return _compared(reader, reader.read(), where, pace, tolerance_s)
     except errors.SidecarError as error:
-        return complain(error, about=capture.name)
+        return report_error(error, about=capture.name)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
 
 
 def _compared(
-    reader: CaptureReader, captured: Captured, where: Where, pace: float, tolerance_s: float
+    reader: CaptureReader, captured: Captured, where: ServiceTarget, pace: float, tolerance_s: float
 ) -> int:
 
     if not captured.whole:
-        say("the capture breaks off: the service died in it, or it is damaged.")
+        print_error_line("the capture breaks off: the service died in it, or it is damaged.")
     if captured.left_out:
-        say(f"{captured.left_out} chunks of its sound were left out, and are silence.")
+        print_error_line(f"{captured.left_out} chunks of its sound were left out, and are silence.")
     now = asyncio.run(_again(reader, captured, where, pace))
     finished = captured.finished and captured.whole
     found = likeness(captured.told, now, tolerance_s, finished=finished)
@@ -109,12 +109,12 @@ def _compared(
 
 
 async def _again(
-    reader: CaptureReader, captured: Captured, where: Where, pace: float
+    reader: CaptureReader, captured: Captured, where: ServiceTarget, pace: float
 ) -> list[LiveEvent]:
     """What is told now."""
     options = _wishes(captured.options.to_wire())
     spawn = asyncio.get_running_loop().create_task
-    async with ear(where, captured.rate, options, captured.encoding) as heard:
+    async with open_live_backend(where, captured.rate, options, captured.encoding) as heard:
         sending, telling = spawn(_send(reader, captured, heard, pace)), spawn(_told(heard))
         try:
             done, _ = await asyncio.wait({sending, telling}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,11 +127,11 @@ async def _again(
             await asyncio.wait({sending, telling})
 
 
-async def _told(heard: Ear) -> list[LiveEvent]:
+async def _told(heard: LiveBackend) -> list[LiveEvent]:
     return [numbered.event async for numbered in heard.events()]
 
 
-async def _send(reader: CaptureReader, captured: Captured, heard: Ear, pace: float) -> None:
+async def _send(reader: CaptureReader, captured: Captured, heard: LiveBackend, pace: float) -> None:
     """All that its client did, each when it did it."""
     loop = asyncio.get_running_loop()
     began, samples = loop.time(), _Samples(reader.sound())
@@ -149,7 +149,7 @@ async def _send(reader: CaptureReader, captured: Captured, heard: Ear, pace: flo
         pass  # it has told all that it will
 
 
-async def _order(heard: Ear, order: Mapping[str, Any]) -> None:
+async def _order(heard: LiveBackend, order: Mapping[str, Any]) -> None:
     if "commit" in order:
         await heard.commit()
     elif "forget" in order:
@@ -257,5 +257,5 @@ def _pair(old: Piece, new: Piece, tolerance_s: float) -> Iterator[str]:
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    app.command(help=HELP)(addressed(replay))
+    app.command(help=HELP)(command(replay))
     app()

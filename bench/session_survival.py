@@ -31,10 +31,10 @@ from scripted_speech import talk as spoken
 
 from bench.live import LIVE_RATE, QUIET_S, Measured, follow, pcm16, quantiles, talk
 from bench.metrics import clips
-from sidecar.auth.identity import EVERYBODY
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.live.sessions.session_checkpoint import Fate, Name, Saved
+from sidecar.live.sessions.session_checkpoint import SaveOutcome, SessionName, SessionSave
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 
@@ -49,12 +49,14 @@ class Writes:
         self.took: list[float] = []
         self.sessions = self.bytes = 0
 
-    async def save(self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float) -> Any:
+    async def save(
+        self, sessions: Sequence[SessionSave], over: Sequence[SessionName], grace_s: float
+    ) -> Any:
         """As it is, and measured."""
         begun = time.perf_counter()
         fates = await self._elsewhere.save(sessions, over, grace_s)
         self.took.append(time.perf_counter() - begun)
-        self.sessions += sum(fate is Fate.SAVED for fate in fates.values())
+        self.sessions += sum(fate is SaveOutcome.SAVED for fate in fates.values())
         self.bytes += sum(len(one.session) + len(one.story or b"") for one in sessions)
         return fates
 
@@ -62,7 +64,7 @@ class Writes:
 async def row(service: Service, count: int, seconds: float, sound: bytes, found: Measured) -> float:
     """So many sessions at once; the share of a core that this process took."""
     options = LiveOptions(partials=False, diarize=False)
-    sessions = [service.live.open(EVERYBODY, options) for _ in range(count)]
+    sessions = [service.live.open(ANONYMOUS, options) for _ in range(count)]
     if service.live._saver is not None:
         await asyncio.gather(*map(service.live.move, sessions))
     for session in sessions:

@@ -37,10 +37,10 @@ import numpy.typing as npt
 
 from bench.metrics import Clip, clips
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.diarization.diarizer import voice_print
-from sidecar.diarization.speaker_identification import SAME_PERSON
-from sidecar.diarization.speaker_models import RATE, SpeakerEncoder, load_models
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.diarization.diarizer import enrolment_embedding
+from sidecar.diarization.speaker_identification import SAME_SPEAKER_SIMILARITY
+from sidecar.diarization.speaker_models import SAMPLE_RATE, SpeakerEncoder, load_models
 from sidecar.errors import SidecarError
 
 Floats = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ class Trials:
 
 def voices(clip: Clip) -> Iterator[tuple[str, Block]]:
     """What each speaker of a clip says alone."""
-    samples = decode_file(clip.path, RATE)
+    samples = decode_audio_file(clip.path, SAMPLE_RATE)
     if not clip.turns:
         yield re.sub(r"(?<=[a-z])\d.*|_\d.*", "", clip.path.stem), samples
         return
@@ -91,15 +91,15 @@ def voices(clip: Clip) -> Iterator[tuple[str, Block]]:
     owner: dict[str, npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(samples), np.bool_))
     for start, end, speaker in clip.turns:
         if end - start >= LEAST_TURN_S:
-            owner[speaker][round(start * RATE) : round(end * RATE)] = True
-        busy[round(start * RATE) : round(end * RATE)] += 1
+            owner[speaker][round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] = True
+        busy[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] += 1
     for speaker, mask in owner.items():
         yield speaker, samples[mask & (busy == 1)]
 
 
 def pieces(encoder: SpeakerEncoder, heard: list[tuple[str, str, Block]], s: float) -> list[Piece]:
     """Vectors of pieces of ``s`` seconds, from all over each recording."""
-    found, size = [], round(s * RATE)
+    found, size = [], round(s * SAMPLE_RATE)
     for speaker, sound, samples in heard:
         count = len(samples) // size
         starts = np.linspace(0, len(samples) - size, min(count, MOST)).astype(int)
@@ -252,9 +252,9 @@ def main() -> None:
     encoder = SpeakerEncoder()
     if args.held_out:
         print(
-            f"| s of voice | against | wrong names at {SAME_PERSON}: of trials | of pairs of"
-            " speakers | at most | unknown: of trials | of speakers | at most | fitted on one"
-            " half | on the other: wrong, % | unknown, % |"
+            f"| s of voice | against | wrong names at {SAME_SPEAKER_SIMILARITY}: of trials"
+            " | of pairs of speakers | at most | unknown: of trials"
+            " | of speakers | at most | fitted on one half | on the other: wrong, % | unknown, % |"
         )
         print("|---" * 11 + "|")
         for s in args.seconds:
@@ -262,7 +262,7 @@ def main() -> None:
                 report_held_out(s, name, trials)
         return
     print("| s of voice | against | speakers | trials, true + false | EER, % | 95 % | its border |"
-          f" at {SAME_PERSON}: false accepts, % | false rejects, % |")  # fmt: skip
+          f" at {SAME_SPEAKER_SIMILARITY}: false accepts, % | false rejects, % |")  # fmt: skip
     print("|---" * 9 + "|")
     for s in args.seconds:
         for name, trials in ways_of(pieces(encoder, heard, s), s).items():
@@ -277,7 +277,7 @@ def ways_of(found: list[Piece], s: float) -> dict[str, Trials]:
 
 def report_held_out(s: float, name: str, trials: Trials) -> None:
     """A row of the table of `held_out`."""
-    true, taken = trials.true, trials.likeness >= SAME_PERSON
+    true, taken = trials.true, trials.likeness >= SAME_SPEAKER_SIMILARITY
     speakers = sorted({one for pair in trials.pairs for one in pair})
     cells = [f"{s:g}", name]
     for wrong, asked in ((~true & taken, ~true), (true & ~taken, true)):
@@ -294,16 +294,16 @@ def report_held_out(s: float, name: str, trials: Trials) -> None:
 def enrolments(heard: list[tuple[str, str, Block]]) -> None:
     """How many clips are taken, of one voice and of two, by their seconds."""
     models, random = load_models(), np.random.default_rng(0)
-    long = [one for one in heard if len(one[2]) >= 10 * RATE]
-    pause = np.zeros(round(PAUSE_S * RATE), np.float32)
+    long = [one for one in heard if len(one[2]) >= 10 * SAMPLE_RATE]
+    pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
 
     def cut(samples: Block, seconds: float) -> Block:
-        at = int(random.integers(len(samples) - round(seconds * RATE) + 1))
-        return samples[at : at + round(seconds * RATE)]
+        at = int(random.integers(len(samples) - round(seconds * SAMPLE_RATE) + 1))
+        return samples[at : at + round(seconds * SAMPLE_RATE)]
 
     def outcome(samples: Block) -> str:
         try:
-            voice_print(models, [samples])
+            enrolment_embedding(models, [samples])
         except SidecarError as error:
             return error.code
         return "taken"
@@ -329,7 +329,7 @@ def report(s: float, name: str, trials: Trials, *, curve: bool) -> None:
     weight = weights(trials, dict.fromkeys(speakers, 1.0))
     error, border = equal_error(trials, weight)
     low, high = interval(trials, speakers)
-    accepts, rejects = rates(trials, weight, SAME_PERSON)
+    accepts, rejects = rates(trials, weight, SAME_SPEAKER_SIMILARITY)
     true = int(trials.true.sum())
     print(f"| {s:g} | {name} | {len(speakers)} | {true} + {len(trials.pairs) - true} | {error:.2f} "
           f"| {low:.1f} to {high:.1f} | {border:.2f} | {accepts:.2f} | {rejects:.2f} |",

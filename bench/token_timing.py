@@ -19,14 +19,14 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import serving
-from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, Verifier
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, TokenVerifier
+from sidecar.auth.token_issuing import TokenIssuer
 
 CLAIMS = {"sub": "anna", "jti": "0123456789abcdef0123456789abcdef", "aud": AUDIENCE}
 AGAINST = "another signature, first byte"
 
 
-def kinds(issuer: Issuer) -> dict[str, str]:
+def kinds(issuer: TokenIssuer) -> dict[str, str]:
     """A token of each kind."""
     good = issuer.create("anna")[0]
     head, _, signature = good.rpartition(".")
@@ -68,11 +68,11 @@ def main() -> None:
     given = parser.parse_args()
     print(serving.machine())
     with tempfile.TemporaryDirectory() as folder:
-        issuer = Issuer(Path(folder))
+        issuer = TokenIssuer(Path(folder))
         tokens = kinds(issuer)
         name, key = issuer.keys.signer()
         public = {name: key.public_key()}
-        verifier = Verifier(lambda: public, frozenset)
+        verifier = TokenVerifier(lambda: public, frozenset)
         taken: dict[str, list[float]] = {kind: [] for kind in tokens}
         order = list(tokens)
         for _ in range(given.rounds):

@@ -21,22 +21,27 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bench.memory_simulation import DEVICE, DTYPES, place
 from bench.serving import table
 from bench.tensor_counting import Counter, Peaks
-from sidecar.gpu_memory.memory_admission import USUAL_S
-from sidecar.gpu_memory.memory_footprint import FULL, Work
+from sidecar.gpu_memory.memory_admission import TYPICAL_AUDIO_S
+from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, RecordingWork
 from sidecar.gpu_memory.memory_plan import GB, best_precision
 from sidecar.gpu_memory.tts_memory import (
-    LONGEST_SAMPLE_S,
+    CACHED_VOICE_SAMPLES,
+    MAX_SAMPLE_S,
     RATE,
-    SAMPLES_KEPT,
-    VoiceShape,
-    most_frames,
-    peak_bytes,
-    phases,
+    TtsModelShape,
+    max_frames,
     prompt_tokens,
+    tts_memory_phases,
+    tts_peak_bytes,
 )
-from sidecar.interfaces.engine_interface import LONGEST_TEXT, Precision
-from sidecar.tts.vibevoice_tts_model import Language, Manner, Prompt, Speaker
-from sidecar.tts.vibevoice_tts_synthesis import embeddings
+from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
+from sidecar.tts.vibevoice_tts_model import (
+    TtsGenerationOptions,
+    TtsLanguageModel,
+    TtsPrompt,
+    VibeVoiceTtsModel,
+)
+from sidecar.tts.vibevoice_tts_synthesis import sample_embeddings
 
 FRAMES = 3
 """That stand for all: the others do the same in the same memory."""
@@ -47,19 +52,19 @@ SOUND = 3
 
 
 def speak(model: Any, characters: int, sample_s: float, begin: Callable[[str], None]) -> None:
-    """The engine's parts in the order of its `Speech.say`, of a text of so many characters with the
-    sample of a voice; ``begin`` is told each phase."""
-    speaker = Speaker(model, 10)
+    """The engine's parts in the order of its `VibeVoiceSynthesizer.say`, of a text of so many
+    characters with the sample of a voice; ``begin`` is told each phase."""
+    speaker = VibeVoiceTtsModel(model, 10)
     begin("hear")
     table, sound = model.get_input_embeddings().weight, torch.zeros(round(sample_s * RATE))
     tokens = len(sound) // HOP
-    others = table.new_empty((SAMPLES_KEPT - 1) * tokens, table.shape[1])
-    heard = embeddings(model.model, sound)
+    others = table.new_empty((CACHED_VOICE_SAMPLES - 1) * tokens, table.shape[1])
+    heard = sample_embeddings(model.model, sound)
     del sound
     begin("prompt")
     ids = [SOUND] * tokens + [0] * prompt_tokens(characters)
-    manner = Manner(most_frames(characters))
-    frames = speaker.frames(Prompt(ids, heard), manner, lambda: None)
+    manner = TtsGenerationOptions(max_frames(characters))
+    frames = speaker.frames(TtsPrompt(ids, heard), manner, lambda: None)
     next(frames)
     begin("speak")
     for _ in range(FRAMES):
@@ -106,14 +111,17 @@ def simulate(
 def as_on_a_gpu() -> Iterator[None]:
     """Attention like a fused kernel's, and a word that need not be known."""
 
-    def fused(_: Language, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def fused(_: TtsLanguageModel, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         query.new_empty(query.shape[:-1], dtype=torch.float32)
         return query.new_empty(query.shape[2], query.shape[1] * query.shape[3])
 
-    def sound(_: Language, outputs: Tensor, guidance: float) -> int:
+    def sound(_: TtsLanguageModel, outputs: Tensor, guidance: float) -> int:
         return SOUND
 
-    with mock.patch.object(Language, "_attend", fused), mock.patch.object(Language, "word", sound):
+    with (
+        mock.patch.object(TtsLanguageModel, "_attend", fused),
+        mock.patch.object(TtsLanguageModel, "word", sound),
+    ):
         yield
 
 
@@ -171,11 +179,11 @@ def configured(filters: int, depths: Sequence[int], head: int, **text: Any) -> A
 def main() -> None:
     """Print the table."""
     config, rows = full_size(), []
-    shape = VoiceShape.from_config(config.to_dict())
+    shape = TtsModelShape.from_config(config.to_dict())
     for precision in (Precision.BF16, Precision.FP32):
-        for characters, sample_s in ((100, 10.0), (LONGEST_TEXT, LONGEST_SAMPLE_S)):
+        for characters, sample_s in ((100, 10.0), (MAX_TTS_CHARACTERS, MAX_SAMPLE_S)):
             counted = simulate(config, precision, characters, sample_s)
-            for phase in phases(shape, precision, characters, sample_s):
+            for phase in tts_memory_phases(shape, precision, characters, sample_s):
                 simulated = counted.phases[phase.phase]
                 rows.append(
                     [
@@ -189,12 +197,12 @@ def main() -> None:
                 )
     headers = ["precision", "text, sample", "phase", "GB of tensors", "planned", "GB in all"]
     table("VibeVoice 1.5B that speaks", headers, rows)
-    speaking = peak_bytes(shape, Precision.BF16).total
-    usual = Work.of(FULL, USUAL_S)
+    speaking = tts_peak_bytes(shape, Precision.BF16).total
+    usual = RecordingWork.of(VIBEVOICE_7B_SHAPE, TYPICAL_AUDIO_S)
     beside = [
         [f"{card} GB", best.precision.value if best.fits else "no room"]
         for card in (12, 16, 24)
-        for best in [best_precision(FULL, usual, (card << 30) - speaking)]
+        for best in [best_precision(VIBEVOICE_7B_SHAPE, usual, (card << 30) - speaking)]
     ]
     table("VibeVoice-ASR beside it, ten minutes", ["card, all of it free", "precision"], beside)
 

@@ -25,12 +25,19 @@ from threadpoolctl import threadpool_limits
 
 from bench.metrics import clips
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import find
-from sidecar.interfaces.live_engine import Endpointing
-from sidecar.live.runtime.endpointing import Began, Ended, Endpointer
-from sidecar.live.runtime.vad import FRAME, MODEL, RATE, Detector, State, load_weights
+from sidecar.checkpoints.onnx_runtime import find_embedded_models
+from sidecar.interfaces.live_engine import EndpointingOptions
+from sidecar.live.runtime.endpointing import Endpointer, UtteranceBegan, UtteranceEnded
+from sidecar.live.runtime.vad import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    SILERO_MODEL,
+    SileroVad,
+    VadState,
+    load_vad_weights,
+)
 
 CELL_S = 0.01
 APART_S = 0.75
@@ -63,18 +70,23 @@ class Talk:
     probabilities: npt.NDArray[np.float32]
 
 
-def ours(talk: Talk, by: Endpointing) -> Iterator[Stretch]:
+def ours(talk: Talk, by: EndpointingOptions) -> Iterator[Stretch]:
     """What `Endpointer` makes of it."""
     endpointer, begin, known = Endpointer(by), 0, 0
     for number in range(len(talk.probabilities) + 1):
         last = number == len(talk.probabilities)
-        heard = endpointer.heard + (0 if last else FRAME)
+        heard = endpointer.heard + (0 if last else FRAME_SAMPLES)
         told = endpointer.finish() if last else endpointer.feed(talk.probabilities[number])
         for event in told:
-            if isinstance(event, Began):
+            if isinstance(event, UtteranceBegan):
                 begin, known = event.at, heard
-            elif isinstance(event, Ended):
-                yield Stretch(begin / RATE, event.at / RATE, known / RATE, heard / RATE)
+            elif isinstance(event, UtteranceEnded):
+                yield Stretch(
+                    begin / SAMPLE_RATE,
+                    event.at / SAMPLE_RATE,
+                    known / SAMPLE_RATE,
+                    heard / SAMPLE_RATE,
+                )
 
 
 def iterator(
@@ -83,7 +95,10 @@ def iterator(
     """What the package's ``VADIterator`` would tell (silero-vad 6.2, utils_vad.py)."""
     speaking, quiet, begin, known = False, 0.0, 0.0, 0.0
     for number, probability in enumerate(talk.probabilities):
-        start, heard = number * FRAME / RATE, (number + 1) * FRAME / RATE
+        start, heard = (
+            number * FRAME_SAMPLES / SAMPLE_RATE,
+            (number + 1) * FRAME_SAMPLES / SAMPLE_RATE,
+        )
         if probability >= threshold:
             quiet = 0.0
             if not speaking:
@@ -91,20 +106,20 @@ def iterator(
         elif probability < threshold - 0.15 and speaking:
             quiet = quiet or heard
             if heard - quiet >= silence_s:
-                yield Stretch(begin, quiet + pad_s - FRAME / RATE, known, heard)
+                yield Stretch(begin, quiet + pad_s - FRAME_SAMPLES / SAMPLE_RATE, known, heard)
                 speaking, quiet = False, 0.0
     if speaking:
         yield Stretch(begin, talk.duration_s, known, talk.duration_s)
 
 
-def talks(detector: Detector) -> Iterator[Talk]:
+def talks(detector: SileroVad) -> Iterator[Talk]:
     """The clips with turns, heard."""
     for clip in clips():
         if not clip.turns:
             continue
-        sound = decode_file(clip.path, RATE)
-        frames = sound[: len(sound) // FRAME * FRAME].reshape(-1, FRAME)
-        state = [State()]
+        sound = decode_audio_file(clip.path, SAMPLE_RATE)
+        frames = sound[: len(sound) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+        state = [VadState()]
         said = [detector.probabilities(frame[None], state)[0] for frame in frames]
         yield Talk(clip.name, clip.duration_s, joined(clip.turns), np.array(said))
 
@@ -173,7 +188,7 @@ def spread(delays: list[float]) -> str:
     return f"{np.percentile(delays, 50):.0f} / {np.percentile(delays, 95):.0f} ({len(delays)})"
 
 
-def accuracy(detector: Detector) -> None:
+def accuracy(detector: SileroVad) -> None:
     """The first table."""
     heard = list(talks(detector))
     if not heard:
@@ -185,7 +200,7 @@ def accuracy(detector: Detector) -> None:
     for silence_s, pad_s in ((0.1, 0.03), (0.3, 0.1), (0.5, 0.1)):
         name = f"VADIterator, silence {silence_s} s, pad {pad_s} s"
         row(name, [(talk, list(iterator(talk, silence_s, pad_s))) for talk in heard])
-    default = Endpointing()
+    default = EndpointingOptions()
     bare = replace(default, pre_roll_s=0, post_roll_s=0)
     for name, by in (
         ("ours", default),
@@ -197,25 +212,27 @@ def accuracy(detector: Detector) -> None:
     print()
 
 
-def cost(detector: Detector) -> None:
+def cost(detector: SileroVad) -> None:
     """The second table, on whatever clips there are."""
-    sound = np.concatenate([decode_file(clip.path, RATE) for clip in clips()[:3]])
-    frames = sound[: len(sound) // FRAME * FRAME].reshape(-1, FRAME)
+    sound = np.concatenate([decode_audio_file(clip.path, SAMPLE_RATE) for clip in clips()[:3]])
+    frames = sound[: len(sound) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     print("CPU-ms per second of a session's sound\n")
     print("| sessions | ours, in one batch | onnxruntime, in one batch | onnxruntime, one by one |")
     print("|---|---|---|---|")
-    model = onnx_runtime.session(find((MODEL,))[MODEL], onnx_runtime.session_options(1))
-    rate = np.array(RATE, np.int64)
+    model = onnx_runtime.create_session(
+        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_runtime.session_options(1)
+    )
+    rate = np.array(SAMPLE_RATE, np.int64)
 
     def run(sounds: Block, state: Block) -> Block:
         return np.asarray(model.run(None, {"input": sounds, "state": state, "sr": rate})[1])
 
     for sessions in SESSIONS:
-        steps = max(60, round(SECONDS_HEARD * RATE / FRAME / sessions))
+        steps = max(60, round(SECONDS_HEARD * SAMPLE_RATE / FRAME_SAMPLES / sessions))
         places = (np.arange(steps)[:, None] + np.arange(sessions) * 37) % len(frames)
         heard = [frames[place] for place in places]
         with_past = [np.concatenate([one[:, -64:], one], axis=1) for one in heard]
-        states = [State() for _ in range(sessions)]
+        states = [VadState() for _ in range(sessions)]
         together = np.zeros((2, sessions, 128), np.float32)
         each = [np.zeros((2, 1, 128), np.float32) for _ in range(sessions)]
         spent = [0.0, 0.0, 0.0]
@@ -228,7 +245,7 @@ def cost(detector: Detector) -> None:
             each = [run(others[at : at + 1], each[at]) for at in range(sessions)]
             marks.append(time.process_time())
             spent = [one + more for one, more in zip(spent, np.diff(marks), strict=True)]
-        figures = [1000 * one / (steps * sessions * FRAME / RATE) for one in spent]
+        figures = [1000 * one / (steps * sessions * FRAME_SAMPLES / SAMPLE_RATE) for one in spent]
         print(f"| {sessions} | {' | '.join(f'{one:.2f}' for one in figures)} |", flush=True)
 
 
@@ -242,7 +259,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.audio:
         os.environ["VIBEVOICE_BENCH_AUDIO"] = given.audio
-    detector = Detector(load_weights())
+    detector = SileroVad(load_vad_weights())
     threadpool_limits(given.threads, user_api="blas")
     accuracy(detector)
     cost(detector)

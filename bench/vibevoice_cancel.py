@@ -61,10 +61,14 @@ class Watch:
 
 def watching(current: list[Watch]) -> None:
     """Have the engine's parts tell the last of ``current`` what they begin."""
-    from sidecar.engines.vibevoice.vibevoice_generation import Generation
-    from sidecar.engines.vibevoice.vibevoice_model import AudioEncoder
+    from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
+    from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceAudioEncoder
 
-    encode, begin, token = AudioEncoder.encode, Generation.__init__, Generation.token
+    encode, begin, token = (
+        VibeVoiceAudioEncoder.encode,
+        TokenGeneration.__init__,
+        TokenGeneration.token,
+    )
 
     def encoding(*arguments: Any) -> None:
         current[-1].begin("encode")
@@ -80,19 +84,19 @@ def watching(current: list[Watch]) -> None:
         current[-1].took_token()
         return chosen
 
-    AudioEncoder.encode = encoding  # type: ignore[method-assign]
-    Generation.__init__ = beginning  # type: ignore[method-assign, assignment]
-    Generation.token = choosing  # type: ignore[method-assign, assignment]
+    VibeVoiceAudioEncoder.encode = encoding  # type: ignore[method-assign]
+    TokenGeneration.__init__ = beginning  # type: ignore[method-assign, assignment]
+    TokenGeneration.token = choosing  # type: ignore[method-assign, assignment]
 
 
 def held_bytes(device: str) -> tuple[int, int]:
     """Bytes of living tensors, and of an idle process (on a GPU: of the device)."""
     import torch
 
-    from sidecar.workers.worker_main import give_back
+    from sidecar.workers.worker_main import trim_heap
 
     gc.collect()
-    give_back()
+    trim_heap()
     if device == "cuda":
         return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     storages = {
@@ -118,7 +122,7 @@ def measure(
     checkpoint: str, wav: str, known: str, precision: str, device: str, times: int
 ) -> dict[str, Any]:
     """Latencies (s) and tokens after the cancel for each phase, and the memory around it all."""
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
     from sidecar.engines.vibevoice import VibeVoiceEngine
     from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
     from sidecar.transcripts.transcript import Finished
@@ -128,8 +132,10 @@ def measure(
     planned = planning(Path(checkpoint), Precision(precision), device)
     watches: list[Watch] = [Watch()]
     watching(watches)
-    long = _Recording(decode_file(wav, 24_000))
-    recordings = dict.fromkeys(PHASES, long) | {"decode": _Recording(decode_file(known, 24_000))}
+    long = _Recording(decode_audio_file(wav, 24_000))
+    recordings = dict.fromkeys(PHASES, long) | {
+        "decode": _Recording(decode_audio_file(known, 24_000))
+    }
     clock: Callable[[], float] = time.perf_counter
 
     def run(watch: Watch, phase: str, **options: Any) -> tuple[float, bool]:

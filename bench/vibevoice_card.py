@@ -17,8 +17,8 @@ from bench.serving import median, table, verdict
 from bench.vibevoice_time_split import HOUR_TOKENS, Split, measure, settle, synthetic
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_decoder import SPAN
-from sidecar.engines.vibevoice.vibevoice_model import Loaded, load
+from sidecar.engines.vibevoice.vibevoice_decoder import GRAPH_POSITIONS
+from sidecar.engines.vibevoice.vibevoice_model import LoadedVibeVoice, load_vibevoice
 from sidecar.interfaces.engine_interface import Precision
 
 LONG_MINUTES = 30.0
@@ -44,7 +44,7 @@ def card(folder: Path, wanted: Sequence[str], given: argparse.Namespace) -> None
     print(f"{name}: a copy moves {copied / 1e9:.0f} GB/s; size {size}, {given.precision}")
     sounds = {length: synthetic(length * 60) for length in minutes}
 
-    def both(model: Loaded) -> tuple[int, int, dict[float, Split]]:
+    def both(model: LoadedVibeVoice) -> tuple[int, int, dict[float, Split]]:
         splits = {
             length: measure(model, sound, given.tokens, given.rounds, plain=True)
             for length, sound in sounds.items()
@@ -60,10 +60,12 @@ def card(folder: Path, wanted: Sequence[str], given: argparse.Namespace) -> None
         _p16(home, device, sounds, splits, given, judged)
 
 
-def with_model(home: Path, precision: str, device: torch.device, use: Callable[[Loaded], T]) -> T:
+def with_model(
+    home: Path, precision: str, device: torch.device, use: Callable[[LoadedVibeVoice], T]
+) -> T:
     """What ``use`` makes of the checkpoint, loaded by the product's loader; freed in the end."""
     begun = time.perf_counter()
-    model = load(home, Precision(precision), device)
+    model = load_vibevoice(home, Precision(precision), device)
     settle(device)
     print(f"loaded in {precision}: {time.perf_counter() - begun:.1f} s")
     try:
@@ -90,14 +92,14 @@ def copy_rate(device: torch.device) -> float:
     return 2 * count / best
 
 
-def read_per_token(model: Loaded) -> int:
+def read_per_token(model: LoadedVibeVoice) -> int:
     """Bytes of weights that one token reads: layers, last norm, head."""
     language = model.model.model.language_model
     parts = (language.layers, language.norm, model.model.lm_head)
     return sum(parameter.nbytes for part in parts for parameter in part.parameters())
 
 
-def model_kv(model: Loaded) -> int:
+def model_kv(model: LoadedVibeVoice) -> int:
     """Bytes of keys and values per position."""
     text = model.model.config.text_config
     head_dim = text.hidden_size // text.num_attention_heads
@@ -137,7 +139,7 @@ def _p4(
 def _p5(minutes: float, split: Split, judged: bool) -> None:
     tokens = round(HOUR_TOKENS * minutes / 60)
     first, last = median(split.rates), median(split.last_rates)
-    captures_s = -(-tokens // SPAN) * median(split.capture_s)
+    captures_s = -(-tokens // GRAPH_POSITIONS) * median(split.capture_s)
     decode_s = tokens * (1 / first + 1 / last) / 2 + captures_s
     before_s = split.encode_s + split.prefill_s
     total = before_s + decode_s
@@ -165,7 +167,7 @@ def _p16(
 ) -> None:
     rows = []
 
-    def ours(model: Loaded) -> list[Split]:
+    def ours(model: LoadedVibeVoice) -> list[Split]:
         return [
             measure(model, sound, given.tokens, given.rounds, plain=False)
             for sound in sounds.values()

@@ -1,8 +1,8 @@
 """The sides of `bench.vibevoice` that are plain processes: ``python -m bench.vibevoice_sides
 engine``.
 
-``engine`` is our `VibeVoiceEngine` over `probe` and `open_audio`, with the memory plan that the
-server would give to each recording. ``plain`` is what the model's page shows: processor,
+``engine`` is our `VibeVoiceEngine` over `probe_audio` and `open_audio`, with the memory plan that
+the server would give to each recording. ``plain`` is what the model's page shows: processor,
 ``model.generate(sample=False)``, ``decode(return_format="parsed")``, with samples from the same
 decoder. Each keeps its model, decodes the file within the measured time, and takes one JSON line
 per operation on stdin; `Child` is the other end of that.
@@ -120,14 +120,14 @@ class EngineSide:
 
     def transcribe(self, path: str, limit: int | None) -> dict[str, Any]:
         """The events of one request, timed."""
-        from sidecar.audio.audio_decoder import open_audio, probe
+        from sidecar.audio.audio_decoder import open_audio, probe_audio
         from sidecar.interfaces.engine_interface import TranscribeOptions
         from sidecar.transcripts.transcript import Finished, SegmentReady
 
         begun, first_s, last = time.perf_counter(), None, None
         self._tokens, shown = 0, 0
         with open(path, "rb", buffering=0) as file:
-            facts = probe(file.fileno(), _MAX_S)
+            facts = probe_audio(file.fileno(), _MAX_S)
             options = self._planned(facts.total_s, TranscribeOptions(max_tokens=limit))
             with open_audio(file.fileno(), facts, rate=RATE, max_s=_MAX_S) as audio:
                 for event in self._engine.transcribe(audio, options, lambda: False):
@@ -147,34 +147,34 @@ class EngineSide:
         }
 
     def _count_tokens(self) -> None:
-        from sidecar.engines.vibevoice.vibevoice_generation import Generation
+        from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
 
-        choose = Generation.token
+        choose = TokenGeneration.token
 
-        def counted(generation: Generation, *arguments: Any) -> int:
+        def counted(generation: TokenGeneration, *arguments: Any) -> int:
             self._tokens += 1
             return choose(generation, *arguments)
 
-        Generation.token = counted  # type: ignore[method-assign]
+        TokenGeneration.token = counted  # type: ignore[method-assign]
 
 
 def planning(checkpoint: Path, precision: Precision, device: str) -> Planned:
     """(seconds, options) -> options with the memory plan that the server would give them."""
-    from sidecar.engines import spec_of
+    from sidecar.engines import engine_spec
     from sidecar.gpu_memory.gpu_devices import host_free_bytes
-    from sidecar.gpu_memory.memory_admission import Admission, Memory
+    from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
     from sidecar.gpu_memory.memory_footprint import ModelShape
 
     shape = ModelShape.from_config(json.loads((checkpoint / "config.json").read_text()))
-    admission = Admission(shape, spec_of("vibevoice").precisions, None)
+    admission = MemoryAdmission(shape, engine_spec("vibevoice").precisions, None)
 
     def planned(audio_s: float | None, options: TranscribeOptions) -> TranscribeOptions:
-        now = Memory(host_free_bytes(), precision, on_gpu=False)
+        now = MemoryState(host_free_bytes(), precision, on_gpu=False)
         if device == "cuda":
             import torch
 
             free, _ = torch.cuda.mem_get_info()
-            now = Memory(free, precision, on_gpu=True, own_bytes=torch.cuda.memory_reserved())
+            now = MemoryState(free, precision, on_gpu=True, own_bytes=torch.cuda.memory_reserved())
         return admission.planned(precision, audio_s, options, now)
 
     return planned
@@ -206,9 +206,9 @@ class PlainSide:
         """One ``generate``."""
         import torch
 
-        from sidecar.audio.audio_decoder import decode_file
+        from sidecar.audio.audio_decoder import decode_audio_file
 
-        inputs = self._processor.apply_transcription_request(audio=decode_file(path, RATE))
+        inputs = self._processor.apply_transcription_request(audio=decode_audio_file(path, RATE))
         inputs = inputs.to(self._model.device, self._model.dtype)
         more = {} if limit is None else {"max_new_tokens": limit}
         with torch.inference_mode():

@@ -1,8 +1,8 @@
 """Where the time of one recording goes: our parts, and plain ``generate`` in turns with them.
 
 Random weights say nothing that could be parsed, so the engine's parts are driven as its `Model`
-drives them, without the reading of the answer and without drafts of it: `AudioEncoder`, `Decoder`,
-`Generation.token`.
+drives them, without the reading of the answer and without drafts of it: `VibeVoiceAudioEncoder`,
+`VibeVoiceDecoder`, `TokenGeneration.token`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_decoder import SPAN, Decoder, Decoding
-from sidecar.engines.vibevoice.vibevoice_generation import Generation
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    GRAPH_POSITIONS,
+    PlannedDecoder,
+    VibeVoiceDecoder,
+)
+from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_model import (
     SAMPLE_RATE,
-    AudioEncoder,
-    Loaded,
-    request_ids,
+    LoadedVibeVoice,
+    VibeVoiceAudioEncoder,
+    build_prompt_ids,
     token_count,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan
@@ -64,15 +68,17 @@ def synthetic(seconds: float) -> Block:
     return sound
 
 
-def measure(model: Loaded, sound: Block, tokens: int, rounds: int, *, plain: bool) -> Split:
+def measure(
+    model: LoadedVibeVoice, sound: Block, tokens: int, rounds: int, *, plain: bool
+) -> Split:
     """One recording through our parts and, in turns with the decoding, through ``generate``."""
     device = model.device
     answer_tokens = round(HOUR_TOKENS * len(sound) / SAMPLE_RATE / 3600)
-    ids = request_ids(model.processor, len(sound), "")
+    ids = build_prompt_ids(model.processor, len(sound), "")
     taken = _WARM_TOKENS + tokens
-    plan = MemoryPlan(cache_tokens=len(ids) + max(answer_tokens, taken) + SPAN + taken)
-    decoder = Decoder(model.model)
-    encoder = AudioEncoder(model.model, model.processor.feature_extractor)
+    plan = MemoryPlan(cache_tokens=len(ids) + max(answer_tokens, taken) + GRAPH_POSITIONS + taken)
+    decoder = VibeVoiceDecoder(model.model)
+    encoder = VibeVoiceAudioEncoder(model.model, model.processor.feature_extractor)
     with torch.inference_mode():
         some = sound[: _WARM_S * SAMPLE_RATE]  # the first pass chooses its kernels
         hidden = model.model.config.text_config.hidden_size
@@ -98,7 +104,7 @@ def measure(model: Loaded, sound: Block, tokens: int, rounds: int, *, plain: boo
             parts = []
             for position in (len(ids), end):
                 cache.length = within_a_span(position, taken)
-                generation = Generation(Decoding(decoder, plan), cache, logits)
+                generation = TokenGeneration(PlannedDecoder(decoder, plan), cache, logits)
                 parts.append(decoded(generation, tokens, device))
                 del generation  # its graphs write to the cache, the next one has its own
             (rate, capture), (last, _) = parts
@@ -124,11 +130,11 @@ def within_a_span(position: int, tokens: int) -> int:
     One graph serves some two thousand tokens; among a hundred that are timed it would count too
     much. Positions that nothing was written to hold zeros, which take as long to read.
     """
-    border = -(-(position + 1) // SPAN) * SPAN
+    border = -(-(position + 1) // GRAPH_POSITIONS) * GRAPH_POSITIONS
     return position if position + tokens <= border else border
 
 
-def decoded(generation: Generation, tokens: int, device: torch.device) -> tuple[float, float]:
+def decoded(generation: TokenGeneration, tokens: int, device: torch.device) -> tuple[float, float]:
     """Tokens per second, and what the first pass took more than one of those."""
     generation.token()  # the prompt's
     settle(device)
@@ -162,7 +168,7 @@ class _Stamps(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def by_generate(model: Loaded, sound: Block, tokens: int) -> tuple[float, float]:
+def by_generate(model: LoadedVibeVoice, sound: Block, tokens: int) -> tuple[float, float]:
     """``generate``: tokens per second after the first, and seconds to the first."""
     stamps = _Stamps()
     settle(model.device)

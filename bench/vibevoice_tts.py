@@ -25,8 +25,13 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from transformers.utils import logging as chatter
 
 from bench.serving import ROOT, machine, table, verdict
-from sidecar.tts.vibevoice_tts_model import GUIDANCE, Manner, Prompt, Speaker
-from sidecar.tts.vibevoice_tts_synthesis import request
+from sidecar.tts.vibevoice_tts_model import (
+    GUIDANCE_SCALE,
+    TtsGenerationOptions,
+    TtsPrompt,
+    VibeVoiceTtsModel,
+)
+from sidecar.tts.vibevoice_tts_synthesis import build_prompt_ids
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 import tiny_vibevoice_tts
@@ -44,10 +49,10 @@ class Sides:
         dtype = torch.float32 if given.device == "cpu" else torch.bfloat16
         self._model: Any = VibeVoiceForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         self._model.eval().to(given.device)
-        self._ids = request(AutoProcessor.from_pretrained(folder), given.text, 0)
+        self._ids = build_prompt_ids(AutoProcessor.from_pretrained(folder), given.text, 0)
         self._asked = torch.tensor([self._ids], device=given.device)
         self._clock = time.process_time if given.device == "cpu" else time.perf_counter
-        self._speaker = Speaker(self._model, given.steps)
+        self._speaker = VibeVoiceTtsModel(self._model, given.steps)
 
     def plain(self, seed: int) -> tuple[torch.Tensor, float]:
         """What `generate` says, and seconds to all of it."""
@@ -58,7 +63,7 @@ class Sides:
                 input_ids=self._asked,
                 attention_mask=torch.ones_like(self._asked),
                 max_new_tokens=self._given.frames,
-                guidance_scale=GUIDANCE,
+                guidance_scale=GUIDANCE_SCALE,
                 num_diffusion_steps=self._given.steps,
                 noise_scheduler=OwnScheduler(),
             )
@@ -69,8 +74,8 @@ class Sides:
         """What we say, and seconds to each frame of it."""
         begun, said, times = self._clock(), [], []
         with torch.inference_mode():
-            manner = Manner(self._given.frames, seed=seed)
-            for frame in self._speaker.frames(Prompt(self._ids), manner, lambda: None):
+            manner = TtsGenerationOptions(self._given.frames, seed=seed)
+            for frame in self._speaker.frames(TtsPrompt(self._ids), manner, lambda: None):
                 said.append(frame.cpu())
                 times.append(self._clock() - begun)
         return torch.cat(said), times

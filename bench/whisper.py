@@ -32,7 +32,7 @@ import numpy as np
 
 from bench.metrics import clips
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 
 RATE, LANGUAGE = 16_000, "en"
@@ -122,7 +122,7 @@ def side(name: str, folder: str, precision: str, tokens: int, runs: int, least_s
     sound = np.zeros(0, np.float32)
     for clip in clips():
         if clip.language == LANGUAGE and len(sound) < least_s * RATE and clip.duration_s < 120:
-            sound = np.concatenate([sound, decode_file(clip.path, RATE)])
+            sound = np.concatenate([sound, decode_audio_file(clip.path, RATE)])
     sound = sound[: round(least_s * RATE)]
     work = (
         ours(name, folder, precision, tokens)
@@ -178,8 +178,8 @@ def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block
     from sidecar.engines import create_engine
     from sidecar.engines.whisper import whisper_model
 
-    whisper_model.POSITIONS = 2 * tokens
-    whisper_model.sound_tokens = lambda *_, **__: None  # type: ignore[assignment]
+    whisper_model.MAX_POSITIONS = 2 * tokens
+    whisper_model.tokens_before_loop = lambda *_, **__: None  # type: ignore[assignment]
     engine = create_engine("whisper")
     ours = {"float32": Precision.FP32}.get(precision, Precision.INT8)
     for _ in engine.load(LoadOptions(ours, folder, "cpu")):

@@ -26,22 +26,22 @@ import numpy as np
 from bench.metrics import clips
 from bench.whisper import build
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_model
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions
-from sidecar.interfaces.live_events import Final, LiveEvent, Noticed, Partial, Summary
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
+from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
 
 TOKENS_S = 4
 CHUNK_S = 0.1
 
 
-class Bounded(whisper_model.Model):
+class Bounded(whisper_model.WhisperRecognizer):
     """Writes as much as people say."""
 
     def hear(
-        self, samples: Block, wish: whisper_model.Wish, before: str | None = None
-    ) -> whisper_model.Heard:
+        self, samples: Block, wish: whisper_model.WhisperRequest, before: str | None = None
+    ) -> whisper_model.WhisperResult:
         """As long a text as the sound."""
         limit = max(4, round(TOKENS_S * len(samples) / LIVE_RATE))
         return super().hear(samples, dataclasses.replace(wish, max_tokens=limit), before)
@@ -54,7 +54,7 @@ class Talker:
         self.told: list[LiveEvent] = []
         self.over = threading.Event()
         self._sound = sound
-        self._session = engine.open(options, Begin(), self._tell)
+        self._session = engine.open(options, LiveSessionStart(), self._tell)
 
     def _tell(self, event: LiveEvent) -> None:
         self.told.append(event)
@@ -91,7 +91,7 @@ def row(engine: WhisperEngine, sound: Block, count: int, seconds: float, partial
     waits = [one.wait_s + one.work_s for one in told if isinstance(one, Final)]
     p50, p95 = np.quantile(waits, [0.5, 0.95]) if waits else (0.0, 0.0)
     rate = sum(isinstance(one, Partial) for one in told) / (seconds * count)
-    off = {one.notice.code for one in told if isinstance(one, Noticed)}
+    off = {one.notice.code for one in told if isinstance(one, NoticeRaised)}
     return (
         f"{count} | {p50:.2f} / {p95:.2f} | {len(waits)} | {rate:.2f} | {cpu:.3f} | "
         f"{', '.join(sorted(off)) or '-'}"
@@ -107,16 +107,16 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--finals", action="store_true")
     given = parser.parse_args()
-    sound = np.concatenate([decode_file(clip.path, LIVE_RATE) for clip in clips()[:4]])
+    sound = np.concatenate([decode_audio_file(clip.path, LIVE_RATE) for clip in clips()[:4]])
     print(
         f"load {os.getloadavg()[0]:.1f}; sessions | final p50 / p95 | finals | partials/s | CPU-s/s"
     )
     for size in given.sizes:
         with (
             tempfile.TemporaryDirectory() as scratch,
-            mock.patch.object(whisper_model, "Model", Bounded),
+            mock.patch.object(whisper_model, "WhisperRecognizer", Bounded),
             mock.patch.object(whisper_model, "is_silence", return_value=False),
-            mock.patch.object(whisper_model, "sound_tokens", return_value=None),
+            mock.patch.object(whisper_model, "tokens_before_loop", return_value=None),
         ):
             folder = Path(scratch) / size
             build(size, folder)

@@ -36,19 +36,19 @@ from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
 from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
 from sidecar.engines.vibevoice.vibevoice_windows import (
-    SAME_VOICE,
-    Stitching,
-    Voices,
-    Window,
-    Windows,
-    speech,
+    SAME_SPEAKER_SIMILARITY,
+    TranscriptStitcher,
+    VibeVoiceWindow,
+    VibeVoiceWindows,
+    WindowSpeakerMatcher,
+    detect_window_speech,
 )
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.transcripts.speaker_turns import Turn, dominant, shares
+from sidecar.transcripts.speaker_turns import SpeakerTurn, dominant_speaker, speaking_seconds
 from sidecar.transcripts.transcript import Finished, Segment
 
-LEAST = (SAME_VOICE - 0.05, SAME_VOICE, SAME_VOICE + 0.1)
-Heard = list[tuple[Window, list[Segment]]]
+LEAST = (SAME_SPEAKER_SIMILARITY - 0.05, SAME_SPEAKER_SIMILARITY, SAME_SPEAKER_SIMILARITY + 0.1)
+Heard = list[tuple[VibeVoiceWindow, list[Segment]]]
 
 
 class Samples:
@@ -63,28 +63,30 @@ class Samples:
             yield self._samples[at : at + SAMPLE_RATE]
 
 
-class Unlinked(Stitching):
+class Unlinked(TranscriptStitcher):
     """Every window's speakers are new ones."""
 
     def _signs(self, *window: object) -> dict[tuple[int, int], float]:
         return {}
 
 
-class ByReference(Stitching):
+class ByReference(TranscriptStitcher):
     """Every window's speakers are who speaks most in their segments."""
 
     def __init__(self, turns: Sequence[tuple[float, float, str]]) -> None:
         super().__init__(None)
         self._names = sorted({name for _, _, name in turns})
-        self.turns = [Turn(start, end, self._names.index(name)) for start, end, name in turns]
+        self.turns = [
+            SpeakerTurn(start, end, self._names.index(name)) for start, end, name in turns
+        ]
 
-    def _link(self, window: Window, segments: Sequence[Segment]) -> dict[int, int]:
+    def _link(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> dict[int, int]:
         persons: dict[int, int] = {}
         for label in {one.speaker for one in segments if one.speaker is not None}:
             seconds = [0.0] * len(self._names)
             for one in segments:
                 if one.speaker == label:
-                    for person, share in shares(self.turns, one.start, one.end).items():
+                    for person, share in speaking_seconds(self.turns, one.start, one.end).items():
                         seconds[person] += share
             persons[label] = seconds.index(max(seconds))
         return persons
@@ -96,13 +98,13 @@ def told_apart(clip: Clip, heard: Heard) -> Heard:
     count = len({turn.label for turn in turns})
     told = []
     for index, (window, segments) in enumerate(heard):
-        speakers = [dominant(turns, one.start, one.end) or 0 for one in segments]
+        speakers = [dominant_speaker(turns, one.start, one.end) or 0 for one in segments]
         pairs = zip(segments, speakers, strict=True)
         told.append((window, [replace(one, speaker=(who + index) % count) for one, who in pairs]))
     return told
 
 
-def referred(clip: Clip, windows: Windows) -> Heard:
+def referred(clip: Clip, windows: VibeVoiceWindows) -> Heard:
     """Every window as the reference has it; its speakers are numbered anew."""
     heard = []
     for window in windows:
@@ -129,7 +131,7 @@ def hear(engine: MoonshineEngine, samples: Block) -> list[Segment]:
     return list(last.transcript.segments)
 
 
-def by_window(engine: MoonshineEngine, windows: Windows) -> Heard:
+def by_window(engine: MoonshineEngine, windows: VibeVoiceWindows) -> Heard:
     """Every window by itself, on the recording's clock."""
     heard = []
     for window in windows:
@@ -141,7 +143,7 @@ def by_window(engine: MoonshineEngine, windows: Windows) -> Heard:
     return heard
 
 
-def stitched(stitching: Stitching, heard: Heard) -> tuple[list[Segment], float]:
+def stitched(stitching: TranscriptStitcher, heard: Heard) -> tuple[list[Segment], float]:
     """The recording, and the CPU-seconds that putting it together took."""
     begun = time.process_time()
     for window, segments in heard:
@@ -177,15 +179,15 @@ def tell(clip: Clip, row: str, segments: Sequence[Segment], more: str = "") -> N
 
 def compare(folder: Path, seconds: float) -> None:
     """How readers compare by so many seconds at a recording's beginning, and as many at its end."""
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
-    voices = Voices(SAMPLE_RATE)
+    voices = WindowSpeakerMatcher(SAMPLE_RATE)
     names, vectors = [], []
     for path in sorted(folder.rglob("*-*.flac")):
-        samples = np.ascontiguousarray(decode_file(path, SAMPLE_RATE))
+        samples = np.ascontiguousarray(decode_audio_file(path, SAMPLE_RATE))
         length_s = len(samples) / SAMPLE_RATE
         for start in (0.0, length_s - seconds) if length_s >= 2 * seconds else ():
-            heard = voices.hear(samples, [Turn(start, start + seconds, 0)])
+            heard = voices.hear(samples, [SpeakerTurn(start, start + seconds, 0)])
             names.append(path.name.split("-")[0])
             vectors.append(heard[0].vector)
     alike = np.stack(vectors) @ np.stack(vectors).T
@@ -221,32 +223,40 @@ def main() -> None:
     engine = MoonshineEngine()
     if not args.reference:
         list(engine.load(LoadOptions()))
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
     print("| clip | row | WER | DER | cpWER | speakers found/real | CPU-s a border: cut, link |")
     print("|---|---|---|---|---|---|---|")
     shortest = min(args.windows)
     chosen = [clip for clip in clips() if args.only in clip.name and clip.utterances]
     for clip in [clip for clip in chosen if clip.duration_s > shortest]:
-        samples = np.ascontiguousarray(decode_file(clip.path, SAMPLE_RATE))
+        samples = np.ascontiguousarray(decode_audio_file(clip.path, SAMPLE_RATE))
         if not args.no_whole and not args.reference:
             tell(clip, "in one piece", hear(engine, samples))
         for window_s in [length for length in args.windows if length < clip.duration_s]:
             row = f"{window_s:.0f} s"
             cuts_s = cut_s(samples, window_s)
-            windows = Windows(Samples(samples), SAMPLE_RATE, window_s, speech)
+            windows = VibeVoiceWindows(
+                Samples(samples), SAMPLE_RATE, window_s, detect_window_speech
+            )
             heard = referred(clip, windows) if args.reference else by_window(engine, windows)
-            linked, link_s = stitched(Stitching(Voices(SAMPLE_RATE)), heard)
+            linked, link_s = stitched(TranscriptStitcher(WindowSpeakerMatcher(SAMPLE_RATE)), heard)
             each_s = cuts_s / (len(heard) - 1), link_s / (len(heard) - 1)
             tell(clip, f"{row}, linked", linked, f"{each_s[0]:.1f}, {each_s[1]:.1f}")
             if args.reference:
-                tell(clip, f"{row}, by the overlap alone", stitched(Stitching(None), heard)[0])
+                tell(
+                    clip,
+                    f"{row}, by the overlap alone",
+                    stitched(TranscriptStitcher(None), heard)[0],
+                )
                 continue
             by_reference = stitched(ByReference(clip.turns or []), heard)[0]
             tell(clip, f"{row}, linked by the reference", by_reference)
-            told, _ = stitched(Stitching(Voices(SAMPLE_RATE)), told_apart(clip, heard))
+            told, _ = stitched(
+                TranscriptStitcher(WindowSpeakerMatcher(SAMPLE_RATE)), told_apart(clip, heard)
+            )
             tell(clip, f"{row}, told apart by the reference, linked", told)
-            tell(clip, f"{row}, by the overlap alone", stitched(Stitching(None), heard)[0])
+            tell(clip, f"{row}, by the overlap alone", stitched(TranscriptStitcher(None), heard)[0])
             tell(clip, f"{row}, not linked", stitched(Unlinked(None), heard)[0])
             if not args.no_blind:
                 tell(clip, f"{row}, as before", blindly(engine, samples, window_s))
@@ -255,7 +265,7 @@ def main() -> None:
 def cut_s(samples: Block, window_s: float) -> float:
     """CPU-seconds of cutting alone."""
     begun = time.process_time()
-    for _ in Windows(Samples(samples), SAMPLE_RATE, window_s, speech):
+    for _ in VibeVoiceWindows(Samples(samples), SAMPLE_RATE, window_s, detect_window_speech):
         pass
     return time.process_time() - begun
 

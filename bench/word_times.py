@@ -24,13 +24,17 @@ import numpy as np
 
 from bench.metrics import Clip, clips
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.moonshine import MoonshineEngine
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import Recognizer, model_folder, silence
+from sidecar.engines.moonshine.moonshine_recognizer import (
+    MoonshineRecognizer,
+    frame_silence,
+    model_folder,
+)
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, Segment
-from sidecar.transcripts.word_timing import spread
+from sidecar.transcripts.word_timing import estimate_word_times
 
 SILENCES_S = (0.0, 0.05, 0.12, 0.3, 0.6)
 BUTTED_S = 0.06
@@ -89,7 +93,7 @@ def plain(text: str) -> tuple[str, ...]:
 def pieces(audio: Block) -> list[tuple[int, int]]:
     """Stretches of speech between two quiet places, in samples."""
     frames = len(audio) // _FRAME
-    loud = np.flatnonzero(silence(audio, _FRAME, frames) < 0)
+    loud = np.flatnonzero(frame_silence(audio, _FRAME, frames) < 0)
     if not len(loud):
         return []
     gaps = np.flatnonzero(np.diff(loud) > _QUIET_S * 100)
@@ -99,7 +103,7 @@ def pieces(audio: Block) -> list[tuple[int, int]]:
     return [(a, b) for a, b in found if _LEAST_S <= (b - a) / SAMPLE_RATE <= _MOST_S]
 
 
-def joined(audio: Block, recognizer: Recognizer, seed: int) -> tuple[Block, list[Spoken]]:
+def joined(audio: Block, recognizer: MoonshineRecognizer, seed: int) -> tuple[Block, list[Spoken]]:
     """The pieces of a recording with other silences between them, and where each is now."""
     chance = random.Random(seed)
     parts: list[Block] = [np.zeros(SAMPLE_RATE // 4, np.float32)]
@@ -179,7 +183,7 @@ def measured(
     ours, rule = Errors(), Errors()
     for audio, spoken in recordings:
         segments = heard(engine, audio)
-        guessed = [spread(replace(one, words=())) for one in segments]
+        guessed = [estimate_word_times(replace(one, words=())) for one in segments]
         for found, of in ((ours, segments), (rule, guessed)):
             some = errors(spoken, of)
             found.all += some.all
@@ -197,9 +201,9 @@ def cpu_s(engine: MoonshineEngine, audio: Block, words: bool) -> float:
 
 def main() -> None:
     """Measure, and print a table."""
-    engine, recognizer = MoonshineEngine(), Recognizer(model_folder())
+    engine, recognizer = MoonshineEngine(), MoonshineRecognizer(model_folder())
     list(engine.load(LoadOptions()))
-    chosen = [(clip, decode_file(clip.path, SAMPLE_RATE)) for clip in clips()]
+    chosen = [(clip, decode_audio_file(clip.path, SAMPLE_RATE)) for clip in clips()]
     print("| ms | median | p95 | without a pause: median | p95 |\n|---|---|---|---|---|")
     made = [joined(audio, recognizer, seed) for seed, (_, audio) in enumerate(chosen)]
     measured("joined", engine, [one for one in made if one[1]])

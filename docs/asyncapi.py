@@ -7,17 +7,22 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from sidecar.api.live_messages import MESSAGES, Begin, Change, Plain
-from sidecar.api.live_routes import PATH, SPOKEN
+from sidecar.api.live_messages import (
+    SERVER_MESSAGES,
+    LiveBeginRequest,
+    LiveChangeRequest,
+    LivePlainRequest,
+)
+from sidecar.api.live_routes import PATH, SUBPROTOCOLS
 
-ORDERS = (Begin, Change, Plain)
+ORDERS = (LiveBeginRequest, LiveChangeRequest, LivePlainRequest)
 SOUND = "Sound"
 _CHANNEL = "#/channels/live"
 
 
 def asyncapi() -> str:
     """The document, as JSON (which is YAML, too)."""
-    models = [*ORDERS, *MESSAGES]
+    models = [*ORDERS, *SERVER_MESSAGES]
     refs = "#/components/schemas/{model}"
     _, schemas = models_json_schema([(one, "validation") for one in models], ref_template=refs)
     messages: dict[str, Any] = {
@@ -46,13 +51,13 @@ def asyncapi() -> str:
             "live": {
                 "address": PATH,
                 "description": "The first message of a client is `begin`. The subprotocol is "
-                f"`{SPOKEN[0]}`; beside it may stand `bearer.TOKEN`.",
+                f"`{SUBPROTOCOLS[0]}`; beside it may stand `bearer.TOKEN`.",
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
             }
         },
         "operations": {
             "hear": _operation("receive", [SOUND, *(one.__name__ for one in ORDERS)]),
-            "tell": _operation("send", [one.__name__ for one in MESSAGES]),
+            "tell": _operation("send", [one.__name__ for one in SERVER_MESSAGES]),
         },
         "components": {"schemas": schemas["$defs"], "messages": messages},
     }

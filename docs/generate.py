@@ -14,10 +14,10 @@ from rooms import architecture_page, rooms_page
 
 from sidecar import errors
 from sidecar.api.http.responses import STATUS
-from sidecar.cli.common_options import NO_FLAG, Flag, describe, described
-from sidecar.config.setting_types import LARGEST, SMALLEST
+from sidecar.cli.common_options import NO_FLAG, SettingFlag, describe, described
+from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
 from sidecar.config.settings import Settings
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 from sidecar.server.service_process import EXIT_CODES
 
 HERE = Path(__file__).resolve().parent
@@ -59,8 +59,8 @@ one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
 - Windows: `%APPDATA%\\vibevoice-asr\\`
 
 A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`, `"2d"`.
-A number is 0, or from {SMALLEST:f} to {LARGEST:,}; many settings have narrower limits. The service
-does not start with others (`settings_invalid`).
+A number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many settings have narrower limits.
+The service does not start with others (`settings_invalid`).
 
 For example:
 
@@ -72,7 +72,7 @@ diarization = "accurate"
 {sections}"""
 
 
-def _setting_row(flag: Flag) -> Sequence[str]:
+def _setting_row(flag: SettingFlag) -> Sequence[str]:
     return (
         f"`{flag.name}`",
         f"`{flag.option}`" if flag.option else "–",
@@ -132,26 +132,26 @@ def _first_line(kind: type) -> str:
     return (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]
 
 
-FAMILIES: Mapping[Kind, str] = {
-    Kind.MALFORMED: "Refused",
-    Kind.UNPROCESSABLE: "Refused",
-    Kind.UNSUPPORTED: "Refused",
-    Kind.METHOD: "Refused",
-    Kind.TOO_LARGE: "TooLarge",
-    Kind.HEADERS_TOO_LARGE: "TooLarge",
-    Kind.TIMEOUT: "Busy",
-    Kind.NOT_FOUND: "NotFound",
-    Kind.FORBIDDEN: "Forbidden",
-    Kind.UNAUTHORIZED: "Unauthorized",
-    Kind.CONFLICT: "Conflict",
-    Kind.PRECONDITION: "Conflict",
-    Kind.RANGE: "Refused",
-    Kind.CANCELLED: "Cancelled",
-    Kind.BUSY: "Busy",
-    Kind.LIMITED: "Busy",
-    Kind.STORAGE_FULL: "OutOfSpace",
-    Kind.WONT_FIT: "OutOfSpace",
-    Kind.FAILED: "Failed",
+FAMILIES: Mapping[ErrorKind, str] = {
+    ErrorKind.MALFORMED: "Refused",
+    ErrorKind.UNPROCESSABLE: "Refused",
+    ErrorKind.UNSUPPORTED: "Refused",
+    ErrorKind.METHOD: "Refused",
+    ErrorKind.TOO_LARGE: "TooLarge",
+    ErrorKind.HEADERS_TOO_LARGE: "TooLarge",
+    ErrorKind.TIMEOUT: "Busy",
+    ErrorKind.NOT_FOUND: "NotFound",
+    ErrorKind.FORBIDDEN: "Forbidden",
+    ErrorKind.UNAUTHORIZED: "Unauthorized",
+    ErrorKind.CONFLICT: "Conflict",
+    ErrorKind.PRECONDITION: "Conflict",
+    ErrorKind.RANGE: "Refused",
+    ErrorKind.CANCELLED: "Cancelled",
+    ErrorKind.BUSY: "Busy",
+    ErrorKind.LIMITED: "Busy",
+    ErrorKind.STORAGE_FULL: "OutOfSpace",
+    ErrorKind.WONT_FIT: "OutOfSpace",
+    ErrorKind.FAILED: "Failed",
 }
 """By what the Python client groups errors."""
 

@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from sidecar.api.live_messages import Begin as BeginLive
+from sidecar.api.live_messages import LiveBeginRequest as BeginLive
 from sidecar.protocols.s2s import messages as s2s_messages
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- limits: by docs/generate.py -->\n", "<!-- end of the limits -->\n"
 PAGES: Mapping[str, Sequence[type[BaseModel]]] = {
     "live-wire.md": (BeginLive,),
-    "talk.md": get_args(s2s_messages.Order),
+    "talk.md": get_args(s2s_messages.S2SCommand),
 }
 """The pages that have such a table, and the messages in it."""
 HEAD = ("field", "least", "most")

@@ -6,20 +6,27 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
 from sidecar.checkpoints.installed_checkpoints import VOXTRAL_REPOSITORY
-from sidecar.checkpoints.whisper_checkpoints import BEST_FIRST, NAMES
+from sidecar.checkpoints.whisper_checkpoints import BEST_FIRST, WHISPER_MODELS
 from sidecar.engines.voxtral import SPEC as VOXTRAL
 from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
-    FULL,
     TOKENS_PER_SECOND,
+    VIBEVOICE_7B_SHAPE,
+    RecordingWork,
     StreamShape,
-    Work,
+    memory_phases,
     peak_bytes,
-    phases,
     weights_bytes,
 )
-from sidecar.gpu_memory.memory_plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
+from sidecar.gpu_memory.memory_plan import (
+    GB,
+    PREFERRED_PRECISIONS,
+    estimated_seconds,
+    max_audio_s,
+    plan_job,
+    plan_ladder,
+)
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
@@ -91,9 +98,9 @@ a GPU, where this was not measured."""
 
 def models_page(mark: str, table: Table) -> str:
     """Which card takes what, and what there is to know about the weights."""
-    everything = weights_bytes(FULL, Precision.INT8, MemoryPlan())
+    everything = weights_bytes(VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan())
     least = weights_bytes(
-        FULL, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
+        VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
     )
     layers, slower = _offload(600.0, 8)
     alone = _minutes(Precision.INT4, 8)
@@ -184,8 +191,9 @@ takes nothing back, in thirteen languages that it tells apart by itself:
 
 ## VibeVoice-ASR
 
-`vibevoice`: Microsoft's VibeVoice-ASR-7B, {FULL.parameters / 1e9:.2f} billion parameters. It hears
-up to an hour at once and writes who said what and when; longer recordings go through in windows.
+`vibevoice`: Microsoft's VibeVoice-ASR-7B,
+{VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It hears up to an hour
+at once and writes who said what and when; longer recordings go through in windows.
 
 - **Languages**: more than 50, within one recording too, and it need not be told which. The
   model's page has error rates for Chinese, English, French, German, Italian, Japanese, Korean,
@@ -248,10 +256,10 @@ assumptions: they are not measured on a GPU yet.
 - With encoders and token table on the host, {least / GB:.1f} GB remain: no room for a cache, nor
   for the encoders while they work.
 - **int4** is what fits: {alone} minutes at once, {shared} with a desktop.
-- Layers left on the host would make room: {layers} of {FULL.layers}, for ten minutes of audio. They
-  would cross the bus for each token, which adds {slower / 60:.0f} minutes in a full PCIe 4.0 slot
-  and twice that on eight lanes, as many of these cards have. It is not built, since int4 takes
-  more on the same card in less time.
+- Layers left on the host would make room: {layers} of {VIBEVOICE_7B_SHAPE.layers}, for ten
+  minutes of audio. They would cross the bus for each token, which adds {slower / 60:.0f} minutes
+  in a full PCIe 4.0 slot and twice that on eight lanes, as many of these cards have. It is not
+  built, since int4 takes more on the same card in less time.
 
 ### How long an hour takes
 
@@ -293,9 +301,12 @@ def models_plot() -> str:
         f'<text x="{(left + width - right) / 2:.0f}" y="{height - 8}" text-anchor="middle">'
         "minutes of audio at once</text>"
     )
-    for precision in PREFERRED:
+    for precision in PREFERRED_PRECISIONS:
         color = COLORS[precision]
-        steps = [Work.of(FULL, max(1.0, 60.0 * minutes)) for minutes in range(0, 61, 2)]
+        steps = [
+            RecordingWork.of(VIBEVOICE_7B_SHAPE, max(1.0, 60.0 * minutes))
+            for minutes in range(0, 61, 2)
+        ]
         upper = [(work, _gigabytes(precision, work, 0)) for work in steps]
         lower = [(work, _gigabytes(precision, work, -1)) for work in steps]
         outline = [*upper, *reversed(lower)]
@@ -314,53 +325,59 @@ def models_plot() -> str:
 def _rows() -> Iterable[tuple[str, ...]]:
     for card in CARDS:
         cells = []
-        for precision in PREFERRED:
+        for precision in PREFERRED_PRECISIONS:
             free, shared = _minutes(precision, card), _minutes(precision, card - DESKTOP_GB)
             cells.append(f"{free} min ({shared})" if free != "–" else "–")
-        hour = Work.of(FULL, 3600.0)
-        fitting = [one for one in PREFERRED if plan_job(FULL, one, hour, int(card * GB)).fits]
+        hour = RecordingWork.of(VIBEVOICE_7B_SHAPE, 3600.0)
+        fitting = [
+            one
+            for one in PREFERRED_PRECISIONS
+            if plan_job(VIBEVOICE_7B_SHAPE, one, hour, int(card * GB)).fits
+        ]
         some = any(cell != "–" for cell in cells)
         whole = f"in {fitting[0].value}" if fitting else "in windows"
         yield f"{card} GB", *cells, whole if some else "–"
 
 
 def _minutes(precision: Precision, gigabytes: float) -> str:
-    longest = longest_audio_s(FULL, precision, int(gigabytes * GB))
+    longest = max_audio_s(VIBEVOICE_7B_SHAPE, precision, int(gigabytes * GB))
     return f"{longest // 60:.0f}" if longest >= 60 else "–"
 
 
-def _gigabytes(precision: Precision, work: Work, step: int) -> float:
+def _gigabytes(precision: Precision, work: RecordingWork, step: int) -> float:
     """What a step of the ladder takes; no step takes more than one before it."""
-    plans = ladder(work)[: step + 1] if step >= 0 else ladder(work)
-    return min(peak_bytes(FULL, precision, plan, work).total for plan in plans) / GB
+    plans = plan_ladder(work)[: step + 1] if step >= 0 else plan_ladder(work)
+    return min(peak_bytes(VIBEVOICE_7B_SHAPE, precision, plan, work).total for plan in plans) / GB
 
 
 def _times() -> Iterable[tuple[str, ...]]:
-    hour = Work.of(FULL, 3600.0)
+    hour = RecordingWork.of(VIBEVOICE_7B_SHAPE, 3600.0)
     for name, bandwidth in BANDWIDTHS:
         available = int(float(name.split()[0]) * GB)
         yield (
             name,
             *(
-                f"{seconds(FULL, one, hour, bandwidth) / 60:.0f} min"
-                if longest_audio_s(FULL, one, available) >= 600
+                f"{estimated_seconds(VIBEVOICE_7B_SHAPE, one, hour, bandwidth) / 60:.0f} min"
+                if max_audio_s(VIBEVOICE_7B_SHAPE, one, available) >= 600
                 else "–"
-                for one in PREFERRED
+                for one in PREFERRED_PRECISIONS
             ),
         )
 
 
 def _offload(audio_s: float, card: float) -> tuple[int, float]:
     """Layers of int8 that must stay on the host, and what moving them for each token takes."""
-    work = Work.of(FULL, audio_s)
-    least = ladder(work)[-1]
-    working = [one.total for one in phases(FULL, Precision.INT8, least, work)[1:]]
-    layer = FULL.linear_parameters / FULL.layers
+    work = RecordingWork.of(VIBEVOICE_7B_SHAPE, audio_s)
+    least = plan_ladder(work)[-1]
+    working = [
+        one.total for one in memory_phases(VIBEVOICE_7B_SHAPE, Precision.INT8, least, work)[1:]
+    ]
+    layer = VIBEVOICE_7B_SHAPE.linear_parameters / VIBEVOICE_7B_SHAPE.layers
     layers = ceil((max(working) - card * GB) / (layer * (1 + FRAGMENTATION)))
     return layers, 6.0 * audio_s * layers * layer / PCIE
 
 
 def _whispers() -> Iterable[Sequence[str]]:
-    for name, one in NAMES.items():
+    for name, one in WHISPER_MODELS.items():
         english = name.endswith(".en") or name.startswith("distil")
         yield f"`{name}`", f"{one.gb:g} GB", "English" if english else "all"

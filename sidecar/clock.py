@@ -15,16 +15,16 @@ Clock = Callable[[], float]
 """Seconds since 1970, in UTC."""
 
 
-def wall() -> float:
+def wall_time() -> float:
     """The time of day, in seconds since 1970."""
     return time.time()
 
 
-def for_people(seconds: float) -> str:
+def format_utc(seconds: float) -> str:
     """A time of day as in `2026-11-20T21:10:00Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def today() -> datetime.datetime:
+def utc_now() -> datetime.datetime:
     """Now, in UTC, to the second."""
-    return datetime.datetime.fromtimestamp(int(wall()), datetime.UTC)
+    return datetime.datetime.fromtimestamp(int(wall_time()), datetime.UTC)

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def usable_cores() -> int:
+def usable_cpu_cores() -> int:
     """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class Threads:
+class ThreadLimiter:
     """At most ``most`` threads at once for one kind of work; a thread for each piece of it."""
 
     def __init__(self, kind: str, most: int) -> None:
@@ -113,7 +113,7 @@ class Threads:
 log = logging.getLogger(__name__)
 
 
-class Background:
+class BackgroundTaskGroup:
     """Owns them."""
 
     def __init__(self) -> None:
@@ -149,26 +149,26 @@ def backoff_s(attempt: int, first_s: float, longest_s: float) -> float:
     return min(first_s * 2.0 ** min(attempt, MOST_DOUBLINGS), longest_s)
 
 
-PARTS = 6
+TIMER_STEPS = 6
 
 
-async def comes(event: asyncio.Event, within_s: float) -> bool:
+async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
     """Whether the event is set within so many seconds."""
-    for _ in range(PARTS):
+    for _ in range(TIMER_STEPS):
         with suppress(TimeoutError):
-            async with asyncio.timeout(within_s / PARTS):
+            async with asyncio.timeout(within_s / TIMER_STEPS):
                 await event.wait()
         if event.is_set():
             return True
     return False
 
 
-class Alarm:
+class OneShotTimer:
     """Calls ``then`` in so many seconds, unless it is cancelled."""
 
     def __init__(self, seconds: float, then: Callable[[], object]) -> None:
-        self._step_s, self._then = seconds / PARTS, then
-        self._handle = self._after(PARTS)
+        self._step_s, self._then = seconds / TIMER_STEPS, then
+        self._handle = self._after(TIMER_STEPS)
 
     def cancel(self) -> None:
         """It is not called."""

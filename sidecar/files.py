@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 from sidecar.errors import SettingsInvalid
 
 PRIVATE = 0o600
@@ -27,20 +27,20 @@ OPEN_FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 """Of files that others name: opening one waits for nothing and takes no terminal."""
-PIPE_S = 5.0
+PIPE_TIMEOUT_S = 5.0
 """So long a pipe may take to say what it says: whoever starts us writes to it, or nobody does."""
-_PAUSE_S = 0.01
+_PIPE_POLL_S = 0.01
 """Between two looks at a pipe to which nobody has written yet."""
-Alone = AbstractContextManager[None]
-_heard: dict[tuple[str, int, int], bytes] = {}
+ExclusiveLock = AbstractContextManager[None]
+_pipe_contents: dict[tuple[str, int, int], bytes] = {}
 """What pipes have said."""
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:
     """What a file holds; with ``private`` only its owner may be able to read it.
 
-    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_S` to say all that it says; that is
-    remembered, as it says nothing to who reads again.
+    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_TIMEOUT_S` to say all that it says;
+    that is remembered, as it says nothing to who reads again.
 
     Raises:
         errors.SettingsInvalid: it is not there, not readable, neither a regular file nor a pipe,
@@ -52,9 +52,9 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
             if stat.S_ISREG(status.st_mode):
                 data = file.read(most + 1)
             elif stat.S_ISFIFO(status.st_mode) and sys.platform != "win32":
-                data = _said(path, file.fileno(), status, most + 1)
+                data = _read_pipe(path, file.fileno(), status, most + 1)
             else:
-                raise _no_file(path)
+                raise _not_a_file_error(path)
     except OSError as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
     if len(data) > most:
@@ -72,7 +72,7 @@ def check_regular(path: Path) -> None:
     """
     with suppress(OSError):  # whoever opens it says what is wrong
         if not stat.S_ISREG(path.stat().st_mode):
-            raise _no_file(path)
+            raise _not_a_file_error(path)
 
 
 def check_private(path: Path, mode: int) -> None:
@@ -153,7 +153,7 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Alone with what is in a folder, among those of us that ask.
 
     Raises:
@@ -178,16 +178,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _said(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:
+def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:
     known = str(path), status.st_dev, status.st_ino
-    if known not in _heard:
-        _heard[known] = _to_its_end(path, pipe, most)
-    return _heard[known]
+    if known not in _pipe_contents:
+        _pipe_contents[known] = _read_pipe_to_end(path, pipe, most)
+    return _pipe_contents[known]
 
 
-def _to_its_end(path: Path, pipe: int, most: int) -> bytes:
+def _read_pipe_to_end(path: Path, pipe: int, most: int) -> bytes:
     """So many bytes of a pipe at most. One that nobody has opened yet is at its end, too."""
-    data, until = b"", time.monotonic() + PIPE_S
+    data, until = b"", time.monotonic() + PIPE_TIMEOUT_S
     while len(data) < most and (left_s := until - time.monotonic()) > 0:
         select.select([pipe], [], [], left_s)
         try:
@@ -197,17 +197,17 @@ def _to_its_end(path: Path, pipe: int, most: int) -> bytes:
         if not part and data:
             return data
         if not part:
-            time.sleep(_PAUSE_S)
+            time.sleep(_PIPE_POLL_S)
         data += part
     if len(data) >= most:
         return data
     raise SettingsInvalid(
-        f"The pipe {path} said nothing to its end within {PIPE_S:g} s.",
+        f"The pipe {path} said nothing to its end within {PIPE_TIMEOUT_S:g} s.",
         hint="Write to it and close it, or name a file.",
     )
 
 
-def _no_file(path: Path) -> SettingsInvalid:
+def _not_a_file_error(path: Path) -> SettingsInvalid:
     return SettingsInvalid(f"{path} is not a regular file.", hint="Name a file that has it.")
 
 
@@ -226,11 +226,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOK_S = 5.0
+WATCH_INTERVAL_S = 5.0
 """Between two looks; a change counts within 30 s, with room for a slow disk."""
 
 
-class Watched(Generic[T]):
+class WatchedFiles(Generic[T]):
     """What ``read`` makes of ``paths``, files or folders of files.
 
     Raises:
@@ -261,23 +261,23 @@ class Watched(Generic[T]):
         return True
 
     def _look_at(self) -> tuple[object, ...]:
-        return tuple(_mark(each) for path in self._paths for each in _files(path))
+        return tuple(_file_signature(each) for path in self._paths for each in _files_under(path))
 
 
-class Watch:
+class FileWatcher:
     """All files that are looked at; each in a thread, so one on a silent disk holds up no other."""
 
-    def __init__(self, every_s: float = LOOK_S) -> None:
+    def __init__(self, every_s: float = WATCH_INTERVAL_S) -> None:
         self._every_s = every_s
-        self._all: list[Watched[Any]] = []
+        self._all: list[WatchedFiles[Any]] = []
 
-    def add(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> Watched[T]:
-        """Watch files from now on, as `Watched` has it.
+    def add(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> WatchedFiles[T]:
+        """Watch files from now on, as `WatchedFiles` has it.
 
         Raises:
             errors.SettingsInvalid: they cannot be read the first time.
         """
-        watched = Watched(what, paths, read)
+        watched = WatchedFiles(what, paths, read)
         self._all.append(watched)
         return watched
 
@@ -287,10 +287,10 @@ class Watch:
 
         await asyncio.gather(*map(self._keep_looking, self._all))
 
-    async def _keep_looking(self, watched: Watched[Any]) -> None:
+    async def _keep_looking(self, watched: WatchedFiles[Any]) -> None:
         import asyncio
 
-        threads = Threads("look", 1)
+        threads = ThreadLimiter("look", 1)
         while True:
             await asyncio.sleep(self._every_s)
             try:
@@ -299,7 +299,7 @@ class Watch:
                 log.exception("a fault of ours while looking at a file")
 
 
-def _files(path: Path) -> list[Path]:
+def _files_under(path: Path) -> list[Path]:
     """A folder's files besides itself: one that is written in place does not change the folder."""
     try:
         return [path, *sorted(path.iterdir())]
@@ -307,7 +307,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
 
 
-def _mark(path: Path) -> object:
+def _file_signature(path: Path) -> object:
     try:
         status = path.stat()
     except OSError as error:

@@ -16,23 +16,30 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import errors
 from sidecar.api import operations_routes
-from sidecar.api.http.request_headers import caller_of
-from sidecar.api.http.responses import STATUS, Say, headers_of, json_response, problem_body, to_json
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.responses import (
+    STATUS,
+    ErrorRenderer,
+    error_headers,
+    json_response,
+    problem_body,
+    to_json,
+)
 from sidecar.api.http.upload import read_json
-from sidecar.auth.identity import Proof, Scope
-from sidecar.errors import Kind
+from sidecar.auth.identity import AuthMethod, Scope
+from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
 from sidecar.service.facade import Service
-from sidecar.workers.engine_fleet import LONGEST_NAME, Wish
+from sidecar.workers.engine_fleet import MAX_NAME_CHARACTERS, ModelLoadRequest
 
-OFF = ("ERR4001", 501, "Admin API not enabled")
-LOADED = ("ERR4002", 409, "Model is already loaded")
+ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
+ALREADY_LOADED = ("ERR4002", 409, "Model is already loaded")
 NOT_FOUND = ("ERR4003", 400, "Model not found or is default")
 WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
 WRONG_PATH = ("ERR4005", 403, "model_path is not allowed")
-SAID: Mapping[str, tuple[str, int, str]] = {
-    errors.AdminOff.code: OFF,
-    errors.ModelLoaded.code: LOADED,
+ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
+    errors.AdminOff.code: ADMIN_OFF,
+    errors.ModelLoaded.code: ALREADY_LOADED,
     errors.ModelNotFound.code: NOT_FOUND,
     errors.ModelUnsuited.code: ("ERR4003", 400, ""),
     errors.TokenMissing.code: WRONG_TOKEN,
@@ -48,17 +55,19 @@ SAID: Mapping[str, tuple[str, int, str]] = {
 _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
-def say_where(*, on: bool) -> Say:
+def install_error_format(*, on: bool) -> ErrorRenderer:
     """How errors are said here. Where it is not ``on`` that comes before who asks."""
 
     def say(error: errors.SidecarError) -> Response:
-        return _said(errors.AdminOff() if not on and isinstance(error, _UNKNOWN) else error)
+        return _admin_error_response(
+            errors.AdminOff() if not on and isinstance(error, _UNKNOWN) else error
+        )
 
     return say
 
 
-def _said(error: errors.SidecarError) -> Response:
-    number, status, message = number_of(error)
+def _admin_error_response(error: errors.SidecarError) -> Response:
+    number, status, message = admin_error_of(error)
     body: dict[str, Any] = problem_body(error)
     body |= {"status": status, "error": error.code, "code": number}
     body |= {"message": message or error.detail}
@@ -66,15 +75,15 @@ def _said(error: errors.SidecarError) -> Response:
         to_json(body),
         status_code=status,
         media_type="application/json",
-        headers=headers_of(error),
+        headers=error_headers(error),
     )
 
 
-def number_of(error: errors.SidecarError) -> tuple[str, int, str]:
+def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
     """Number, status and message of an error."""
-    if error.code in SAID:
-        return SAID[error.code]
-    malformed = error.kind in (Kind.MALFORMED, Kind.UNPROCESSABLE, Kind.UNSUPPORTED)
+    if error.code in ADMIN_ERRORS:
+        return ADMIN_ERRORS[error.code]
+    malformed = error.kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
     return ("ERR1010", 400, "") if malformed else ("ERR3001", STATUS[error.kind], "")
 
 
@@ -94,8 +103,9 @@ PRECISIONS: Mapping[str, Precision] = {
     **{one.value: one for one in Precision},
 }
 """By the names of CTranslate2, and ours."""
-REFUSED: dict[int | str, dict[str, Any]] = {
-    status: {"model": operations_routes.Refused} for status in (400, 401, 403, 409, OFF[1])
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": operations_routes.AdminRefusal}
+    for status in (400, 401, 403, 409, ADMIN_OFF[1])
 }
 
 
@@ -106,14 +116,14 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         f"{PATH}load_model",
         summary="Begin to load a model",
-        response_model=operations_routes.Loading,
-        responses=REFUSED,
+        response_model=operations_routes.AdminLoading,
+        responses=ERROR_RESPONSES,
         openapi_extra=operations_routes.LOAD,
     )
     async def load_model(request: Request) -> Response:
-        _admit(request, service)
+        _require_admin(request, service)
         values = await read_json(request, service.settings)
-        wish = wish_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
+        wish = load_request_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
         await service.models.load(wish)
         message = f"Model '{wish.model_id}' is being loaded."
         ignored = [name for name in ("language",) if values.get(name)]
@@ -122,12 +132,12 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         f"{PATH}unload_model",
         summary="Go back to the model of the start",
-        response_model=operations_routes.Unloaded,
-        responses={202: {"model": operations_routes.Unloaded}, **REFUSED},
+        response_model=operations_routes.AdminUnloaded,
+        responses={202: {"model": operations_routes.AdminUnloaded}, **ERROR_RESPONSES},
         openapi_extra=operations_routes.UNLOAD,
     )
     async def unload_model(request: Request) -> Response:
-        _admit(request, service)
+        _require_admin(request, service)
         model_id = request.query_params.get("model_id", "")
         timeout_s = _seconds(request.query_params.get("drain_timeout_sec"))
         going = service.models.unload(model_id)
@@ -141,17 +151,17 @@ def build_router(service: Service) -> APIRouter:
     @router.get(
         f"{PATH}list_models",
         summary="The models that are there",
-        response_model=operations_routes.Models,
-        responses=REFUSED,
+        response_model=operations_routes.AdminModelList,
+        responses=ERROR_RESPONSES,
     )
     async def list_models(request: Request) -> Response:
-        _admit(request, service)
+        _require_admin(request, service)
         return json_response(_listed(service))
 
     return router
 
 
-def wish_of(values: Mapping[str, Any], device: str) -> Wish:
+def load_request_of(values: Mapping[str, Any], device: str) -> ModelLoadRequest:
     """What a client wants loaded, where engines run on a ``device``. Pure.
 
     Raises:
@@ -160,8 +170,8 @@ def wish_of(values: Mapping[str, Any], device: str) -> Wish:
     model_id = _text(values, "model_id")
     if not model_id:
         raise errors.FieldMissing("The field 'model_id' is missing.")
-    if len(model_id) > LONGEST_NAME:
-        raise errors.FieldInvalid(f"A 'model_id' has {LONGEST_NAME} characters at most.")
+    if len(model_id) > MAX_NAME_CHARACTERS:
+        raise errors.FieldInvalid(f"A 'model_id' has {MAX_NAME_CHARACTERS} characters at most.")
     if (_text(values, "device") or AUTO) not in (AUTO, device):
         raise errors.FieldInvalid(
             f"Engines run on '{device}' here, and the field 'device' cannot change that.",
@@ -175,12 +185,12 @@ def wish_of(values: Mapping[str, Any], device: str) -> Wish:
         )
     path = _text(values, "model_path")
     size = "" if path else _text(values, "model_size")
-    return Wish(model_id, Path(path) if path else None, size, PRECISIONS[kind])
+    return ModelLoadRequest(model_id, Path(path) if path else None, size, PRECISIONS[kind])
 
 
-def _admit(request: Request, service: Service) -> None:
-    caller = caller_of(request)
-    if not service.settings.admin or caller.proof is Proof.PLACE:
+def _require_admin(request: Request, service: Service) -> None:
+    caller = identity_of(request)
+    if not service.settings.admin or caller.proof is AuthMethod.PLACE:
         raise errors.AdminOff()
     caller.demand(Scope.ADMIN)
 

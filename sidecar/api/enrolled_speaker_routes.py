@@ -10,59 +10,59 @@ from pydantic import BaseModel, Field
 
 from sidecar import clock, errors
 from sidecar.api.http import schemas
-from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.service.facade import Service
 from sidecar.storage import speaker_store
-from sidecar.storage.speaker_store import exported, parse_name
-from sidecar.transcripts.speaker_embeddings import LONGEST_NAME, VoicePrint
+from sidecar.storage.speaker_store import exported_speaker, parse_speaker_name
+from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerEmbedding
 
 
-class PersonVoice(BaseModel):
+class PeopleVoice(BaseModel):
     """A recording that a person is known by."""
 
     added: str = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
     seconds: float = Field(examples=[8.4], description="Of voice.")
 
 
-class Person(BaseModel):
+class PeoplePerson(BaseModel):
     """Somebody who is recognised."""
 
     id: str
     name: str = Field(examples=["Nell"])
     created: str = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
-    voices: list[PersonVoice]
+    voices: list[PeopleVoice]
 
 
-class PersonList(BaseModel):
+class PeopleList(BaseModel):
     """Your people, the oldest first."""
 
-    people: list[Person]
+    people: list[PeoplePerson]
 
 
-class ExportedVoice(PersonVoice):
+class PeopleExportedVoice(PeopleVoice):
     """The same, with its vector."""
 
     vector: str = Field(description="Base64 of 256 little-endian float16.")
 
 
-class ExportedPerson(Person):
+class PeopleExportedPerson(PeoplePerson):
     """All that is stored of a person."""
 
-    voices: list[ExportedVoice]  # type: ignore[assignment]
+    voices: list[PeopleExportedVoice]  # type: ignore[assignment]
 
 
-class Export(BaseModel):
+class PeopleExport(BaseModel):
     """All that is stored of your people."""
 
-    people: list[ExportedPerson]
+    people: list[PeopleExportedPerson]
 
 
 _NAME: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
-    "maxLength": LONGEST_NAME,
+    "maxLength": MAX_NAME_CHARACTERS,
     "examples": ["Nell"],
 }
 _JOB: dict[str, Any] = {"type": "string", "description": "A job of yours that has ended."}
@@ -110,14 +110,14 @@ CHANGE = person_form([])
 PATH = "/v1/people"
 
 
-def person_body(person: speaker_store.Person) -> dict[str, Any]:
+def person_body(person: speaker_store.EnrolledSpeaker) -> dict[str, Any]:
     """A person as JSON has it, without vectors."""
     return {
         "id": person.id,
         "name": person.name,
-        "created": clock.for_people(person.created),
+        "created": clock.format_utc(person.created),
         "voices": [
-            {"added": clock.for_people(one.added), "seconds": one.print.seconds}
+            {"added": clock.format_utc(one.added), "seconds": one.print.seconds}
             for one in person.samples
         ],
     }
@@ -131,14 +131,14 @@ def build_router(service: Service) -> APIRouter:
         "",
         summary="Make somebody known, by a clip or by a job's speaker",
         status_code=201,
-        response_model=Person,
+        response_model=PeoplePerson,
         responses=PROBLEMS,
         openapi_extra=ADD,
     )
     async def add(request: Request) -> Response:
-        caller, people = caller_of(request), service.voices.people
+        caller, people = identity_of(request), service.voices.people
         await people.check_room(caller)
-        name, heard = await _read(request, service)
+        name, heard = await _read_person_request(request, service)
         if name is None:
             raise errors.FieldMissing("The field 'name' is missing.")
         if heard is None:
@@ -149,42 +149,42 @@ def build_router(service: Service) -> APIRouter:
         person = await people.add(caller, name, heard)
         return json_response(person_body(person), 201, {"Location": f"{PATH}/{person.id}"})
 
-    @router.get("", summary="Your people", response_model=PersonList, responses=PROBLEMS)
+    @router.get("", summary="Your people", response_model=PeopleList, responses=PROBLEMS)
     async def listed(request: Request) -> Response:
-        everybody = await service.voices.people.all(caller_of(request))
+        everybody = await service.voices.people.all(identity_of(request))
         return json_response({"people": [person_body(one) for one in everybody]})
 
     @router.get(
         "/export",
         summary="All that is stored of your people, vectors too",
-        response_model=Export,
+        response_model=PeopleExport,
         responses=PROBLEMS,
     )
     async def export(request: Request) -> Response:
-        everybody = await service.voices.people.all(caller_of(request))
-        return json_response({"people": [exported(one) for one in everybody]})
+        everybody = await service.voices.people.all(identity_of(request))
+        return json_response({"people": [exported_speaker(one) for one in everybody]})
 
     @router.get(
         "/{person_id}",
         summary="One of them",
-        response_model=Person,
+        response_model=PeoplePerson,
         responses=PROBLEMS,
     )
     async def one(request: Request, person_id: str) -> Response:
-        person = await service.voices.people.person(caller_of(request), person_id)
+        person = await service.voices.people.person(identity_of(request), person_id)
         return json_response(person_body(person))
 
     @router.patch(
         "/{person_id}",
         summary="Rename somebody, or confirm that a job's speaker is them",
-        response_model=Person,
+        response_model=PeoplePerson,
         responses=PROBLEMS,
         openapi_extra=CHANGE,
     )
     async def change(request: Request, person_id: str) -> Response:
-        caller, people = caller_of(request), service.voices.people
+        caller, people = identity_of(request), service.voices.people
         await people.person(caller, person_id)
-        name, heard = await _read(request, service)
+        name, heard = await _read_person_request(request, service)
         if name is None and heard is None:
             raise errors.FieldMissing(
                 "Nothing was sent that could be changed.",
@@ -199,13 +199,15 @@ def build_router(service: Service) -> APIRouter:
         responses=PROBLEMS,
     )
     async def delete(request: Request, person_id: str) -> Response:
-        await service.voices.people.delete(caller_of(request), person_id)
+        await service.voices.people.delete(identity_of(request), person_id)
         return Response(status_code=204)
 
     return router
 
 
-async def _read(request: Request, service: Service) -> tuple[str | None, VoicePrint | None]:
+async def _read_person_request(
+    request: Request, service: Service
+) -> tuple[str | None, SpeakerEmbedding | None]:
     """The name and the voice of a request, as far as it has them; what is wrong with the name is
     said before anybody listens.
 
@@ -215,14 +217,14 @@ async def _read(request: Request, service: Service) -> tuple[str | None, VoicePr
     """
     fields, source = await read_fields(request, service)
     try:
-        name = parse_name(fields["name"]) if "name" in fields else None
+        name = parse_speaker_name(fields["name"]) if "name" in fields else None
         if source is None and "audio_path" in fields:
             source = await open_local(request, fields, service)
         if source is not None:
-            return name, await service.voices.of(caller_of(request), source)
+            return name, await service.voices.of(identity_of(request), source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
-            return name, await service.owned.voice(caller_of(request), job, speaker)
+            return name, await service.owned.voice(identity_of(request), job, speaker)
         return name, None
     finally:
         if source is not None:
@@ -238,7 +240,7 @@ def _text(fields: Fields, name: str) -> str:
     return value
 
 
-class Erased(BaseModel):
+class ErasureAnswer(BaseModel):
     """What was deleted, and what goes on."""
 
     jobs: int = Field(description="With their recordings and transcripts; those that ran ended.")
@@ -256,10 +258,10 @@ def build_erasure_router(service: Service) -> APIRouter:
     @router.delete(
         "/v1/data",
         summary="Delete all that is kept of you: jobs, recordings, transcripts, people",
-        response_model=Erased,
+        response_model=ErasureAnswer,
         responses=PROBLEMS,
     )
     async def erase(request: Request) -> Response:
-        return json_response(asdict(await service.erasure.erase(caller_of(request))))
+        return json_response(asdict(await service.erasure.erase(identity_of(request))))
 
     return router

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, open_local, read_fields
 from sidecar.api.http.schemas import OPTIONS, PROBLEMS
-from sidecar.gpu_memory.memory_plan import Forecast
+from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.request_options import parse_number
 from sidecar.service.facade import Service
 
 
-class Alternative(BaseModel):
+class EstimateAlternative(BaseModel):
     """A precision that would fit."""
 
     precision: str = Field(examples=["int8"])
@@ -25,7 +25,7 @@ class Alternative(BaseModel):
     seconds: float | None = Field(examples=[231.5])
 
 
-class Estimate(BaseModel):
+class EstimateAnswer(BaseModel):
     """What a recording would take; memory in MB (2**20 bytes), times in seconds."""
 
     fits: bool
@@ -44,7 +44,9 @@ class Estimate(BaseModel):
         examples=[3600.0], description="What this precision takes at once."
     )
     sentence: str = Field(examples=["fits: int8, 11.2 of 15.9 GB, about 4 minutes"])
-    alternatives: list[Alternative] = Field(description="What would fit where this does not.")
+    alternatives: list[EstimateAlternative] = Field(
+        description="What would fit where this does not."
+    )
 
 
 _OPTIONS = {name: OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")}
@@ -87,7 +89,7 @@ ESTIMATE_BODY: dict[str, Any] = {
 MB = 1 << 20
 
 
-def forecast_body(forecast: Forecast) -> dict[str, Any]:
+def forecast_body(forecast: JobForecast) -> dict[str, Any]:
     """A forecast as JSON; memory in MB (2**20 bytes), times in seconds."""
     return {
         "fits": forecast.fits,
@@ -116,17 +118,17 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         "/v1/estimate",
         summary="Whether a recording fits, and how long it takes",
-        response_model=Estimate,
+        response_model=EstimateAnswer,
         responses=PROBLEMS,
         openapi_extra={"requestBody": ESTIMATE_BODY},
     )
     async def estimate(request: Request) -> Response:
-        return json_response(forecast_body(await _forecast(request, service)))
+        return json_response(forecast_body(await _request_forecast(request, service)))
 
     return router
 
 
-async def _forecast(request: Request, service: Service) -> Forecast:
+async def _request_forecast(request: Request, service: Service) -> JobForecast:
     fields, source = await read_fields(request, service)
     try:
         options = service.options(fields)
@@ -141,7 +143,7 @@ async def _forecast(request: Request, service: Service) -> Forecast:
             raise errors.FieldMissing("One of the fields 'duration' and 'audio_path' is needed.")
         else:
             source = source or await open_local(request, fields, service)
-            audio_s = await service.submissions.measure(caller_of(request), source)
+            audio_s = await service.submissions.measure(identity_of(request), source)
     finally:
         if source is not None:
             source.close()

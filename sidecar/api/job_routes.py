@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http import responses
-from sidecar.api.http.request_headers import caller_of, digest, key_name
+from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
 from sidecar.api.http.responses import (
     error_body,
     job_summary,
@@ -24,36 +24,41 @@ from sidecar.api.http.responses import (
     read_fields,
 )
 from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.job_schemas import Page, no_such_after, page_of
-from sidecar.api.transcript_routes import add_editing, add_listening, etag_of, unchanged
+from sidecar.api.job_schemas import JobPageQuery, page_of, unknown_cursor_error
+from sidecar.api.transcript_routes import (
+    add_edit_routes,
+    add_recording_routes,
+    etag_of,
+    is_not_modified,
+)
 from sidecar.audio.audio_source import AudioSource
-from sidecar.audio.loudness import PER_SECOND
+from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
 from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.request_options import parse_choice
-from sidecar.jobs.job_log import TOGETHER, Behind, Subscription
+from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Crashed,
-    Edited,
-    Failed,
-    Failure,
-    Interrupted,
+    CancelledChange,
+    CrashedChange,
+    EditedChange,
+    FailedChange,
+    IdempotencyKey,
+    InterruptedChange,
     JobEvent,
+    JobFailure,
     JobRecord,
-    PutBack,
-    Refused,
-    Reported,
-    RequestKey,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    UnschedulableChange,
 )
-from sidecar.jobs.job_store import Turn
+from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
 from sidecar.service.facade import Service
-from sidecar.transcripts.edit_serialization import step_values
+from sidecar.transcripts.edit_serialization import edit_step_to_json
 from sidecar.transcripts.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
-from sidecar.transcripts.transcript_formats import format_of, render, segment_body
+from sidecar.transcripts.transcript_formats import formatter_of, render_transcript, segment_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class JobRequest:
     source: AudioSource
     options: TranscribeOptions
     priority: Priority
-    key: RequestKey | None
+    key: IdempotencyKey | None
 
 
 async def read_request(request: Request, service: Service) -> JobRequest:
@@ -72,7 +77,7 @@ async def read_request(request: Request, service: Service) -> JobRequest:
     Raises:
         errors.BadRequest: it is not what it says it is, or means nothing.
     """
-    name = key_name(request)
+    name = idempotency_key_of(request)
     fields, source = await read_fields(request, service)
     uploaded = source is not None
     try:
@@ -82,7 +87,7 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         key = None
         if name is not None:
             fd = source.fd if uploaded else None
-            key = RequestKey(name, await asyncio.to_thread(digest, fields, fd))
+            key = IdempotencyKey(name, await asyncio.to_thread(request_digest, fields, fd))
         return JobRequest(source, options, priority, key)
     except BaseException:
         if source is not None:
@@ -97,45 +102,47 @@ RETRY = b"retry: 1000\n\n"
 def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
     """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
-        case Begun():
+        case StartedChange():
             return "begun", {}
-        case Crashed():
+        case CrashedChange():
             return "crashed", {}
-        case PutBack() | Interrupted():
+        case RequeuedChange() | InterruptedChange():
             return "put_back", {}
-        case Refused(refused):
+        case UnschedulableChange(refused):
             return "refused", {"error": error_body(refused) if refused is not None else None}
-        case Failed(failure):
+        case FailedChange(failure):
             return "failed", {"error": error_body(failure)}
-        case Cancelled():
-            return "cancelled", {"error": error_body(Failure.of(JobCancelled()))}
-        case Reported(Progress() as progress):
+        case CancelledChange():
+            return "cancelled", {"error": error_body(JobFailure.of(JobCancelled()))}
+        case ReportedChange(Progress() as progress):
             return "progress", progress_body(progress)
-        case Reported(SegmentReady(index, segment)):
+        case ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case Reported(Checkpoint() | Peaks()):  # between us and the engine; for another address
+        case ReportedChange(
+            Checkpoint() | Peaks()
+        ):  # between us and the engine; for another address
             return None
-        case Reported(Finished(transcript), processing_s):
+        case ReportedChange(Finished(transcript), processing_s):
             return "done", {
                 "duration": round(transcript.duration, 3),
                 "processing_time": round(processing_s, 3),
                 "segments": len(transcript.segments),
                 "transcript": f"/v1/jobs/{job_id}/transcript",
             }
-        case Edited(step):
-            return "edited", {"operations": step_values(step)}
+        case EditedChange(step):
+            return "edited", {"operations": edit_step_to_json(step)}
     raise AssertionError(event)
 
 
-def farewell() -> bytes:
+def token_revoked_frame() -> bytes:
     """The last frame of a stream whose reader's token counts no more."""
-    return responses.frame({"error": error_body(Failure.of(TokenInvalid()))}, "unauthorized")
+    return responses.sse_frame({"error": error_body(JobFailure.of(TokenInvalid()))}, "unauthorized")
 
 
-class Frames:
+class JobEventFrames:
     """Events as they go out, each written once for all who follow it."""
 
-    def __init__(self, most: int = TOGETHER) -> None:
+    def __init__(self, most: int = MAX_EVENT_BATCH) -> None:
         """``most``: so many of the last are kept, for those who take them a moment later."""
         self._most = most
         self._written: dict[tuple[str, int], bytes] = {}
@@ -145,27 +152,27 @@ class Frames:
         frame = self._written.get((job_id, event.seq))
         if frame is None:
             told = event_body(job_id, event)
-            frame = b"" if told is None else responses.frame(told[1], told[0], event.seq)
+            frame = b"" if told is None else responses.sse_frame(told[1], told[0], event.seq)
             while len(self._written) >= self._most:
                 del self._written[next(iter(self._written))]
             self._written[job_id, event.seq] = frame
         return frame
 
     async def following(
-        self, job_id: str, subscription: Subscription
+        self, job_id: str, subscription: JobSubscription
     ) -> AsyncGenerator[bytes, None]:
         """Every event of a subscription, until the job has ended. A reader that is too slow is told
         after which one to resume, and that is the last it gets."""
         yield RETRY
         try:
-            async with aclosing(subscription.batches(responses.KEEP_ALIVE_S)) as batches:
+            async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
                 async for events in batches:
                     if not events:
-                        yield responses.KEEP_ALIVE
+                        yield responses.SSE_KEEP_ALIVE
                     elif frames := b"".join(self.of(job_id, event) for event in events):
                         yield frames
-        except Behind as behind:
-            yield responses.frame({"resume_after": behind.seq}, "behind")
+        except SubscriberTooSlow as behind:
+            yield responses.sse_frame({"resume_after": behind.seq}, "behind")
 
 
 PATH = "/v1/jobs"
@@ -179,13 +186,13 @@ MEDIA_TYPES = {
 }
 
 
-def job_body(service: Service, job: JobRecord, turn: Turn | None) -> dict[str, Any]:
+def job_body(service: Service, job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
     """Return a job as it stands, without what was said; times in seconds."""
     return {
         **job_summary(job, turn),
         "priority": job.priority.value,
         "estimated_wait_seconds": turn and round(turn.wait_s, 1),
-        "ended": job.ended and clock.for_people(job.ended),
+        "ended": job.ended and clock.format_utc(job.ended),
         "last_event": job.seq,
         "revision": job.history.revision,
         "recording": service.recordings.has(job),
@@ -195,29 +202,29 @@ def job_body(service: Service, job: JobRecord, turn: Turn | None) -> dict[str, A
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter(prefix=PATH)
-    _add_coming_and_going(router, service)
-    _add_looking(router, service)
-    _add_results(router, service)
-    add_editing(router, service)
-    add_listening(router, service)
+    _add_submission_routes(router, service)
+    _add_listing_routes(router, service)
+    _add_result_routes(router, service)
+    add_edit_routes(router, service)
+    add_recording_routes(router, service)
     return router
 
 
-def _add_coming_and_going(router: APIRouter, service: Service) -> None:
+def _add_submission_routes(router: APIRouter, service: Service) -> None:
     """Submit a job, end it."""
 
     @router.post(
         "",
         summary="Submit a recording as a job",
         status_code=202,
-        response_model=job_schemas.Job,
+        response_model=job_schemas.JobAnswer,
         responses=PROBLEMS,
         openapi_extra=job_schemas.SUBMIT,
     )
     async def submit(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         replayed = False
-        with await service.submissions.place(caller, key_name(request)) as place:
+        with await service.submissions.place(caller, idempotency_key_of(request)) as place:
             asked = await read_request(request, service)
             if asked.key is None:
                 job = await service.submissions.submit(
@@ -241,12 +248,12 @@ def _add_coming_and_going(router: APIRouter, service: Service) -> None:
         responses=PROBLEMS,
     )
     async def delete(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         await service.owned.delete(caller, await service.owned.job(caller, job_id))
         return Response(status_code=204)
 
 
-def _add_looking(router: APIRouter, service: Service) -> None:
+def _add_listing_routes(router: APIRouter, service: Service) -> None:
     """How jobs are."""
 
     @router.get(
@@ -257,35 +264,40 @@ def _add_looking(router: APIRouter, service: Service) -> None:
         openapi_extra=job_schemas.LIST,
     )
     async def listed(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         page, more = await _page(service, caller, page_of(request.query_params))
         turns = await service.owned.turns(caller, page)
         bodies = [job_body(service, job, turns.get(job.id)) for job in page]
         return json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
     @router.get(
-        "/{job_id}", summary="How far a job is", response_model=job_schemas.Job, responses=PROBLEMS
+        "/{job_id}",
+        summary="How far a job is",
+        response_model=job_schemas.JobAnswer,
+        responses=PROBLEMS,
     )
     async def state(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         job = await service.owned.job(caller, job_id)
         return json_response(job_body(service, job, await service.owned.turn(caller, job)))
 
 
-async def _page(service: Service, caller: Identity, asked: Page) -> tuple[list[JobRecord], bool]:
+async def _page(
+    service: Service, caller: Identity, asked: JobPageQuery
+) -> tuple[list[JobRecord], bool]:
     """Return the jobs of a page, and whether more follow it."""
     try:
         found = await service.owned.jobs(
             caller, states=asked.states, after=asked.after, limit=asked.limit + 1
         )
     except errors.JobNotFound:
-        raise no_such_after() from None
+        raise unknown_cursor_error() from None
     return [*found[: asked.limit]], len(found) > asked.limit
 
 
-def _add_results(router: APIRouter, service: Service) -> None:
+def _add_result_routes(router: APIRouter, service: Service) -> None:
     """What happens to a job, and what was said."""
-    frames = Frames()
+    frames = JobEventFrames()
 
     @router.get(
         "/{job_id}/events",
@@ -295,7 +307,7 @@ def _add_results(router: APIRouter, service: Service) -> None:
         openapi_extra=job_schemas.RESUME,
     )
     async def events(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         job, after = await service.owned.job(caller, job_id), responses.last_event_id(request)
         if after > job.seq:
             raise errors.FieldInvalid(
@@ -306,7 +318,7 @@ def _add_results(router: APIRouter, service: Service) -> None:
             return Response(status_code=204)  # which tells a browser to ask no more
         subscription = await service.owned.events(caller, job, after)
         stream = frames.following(job.id, subscription)
-        return responses.EventStream(stream, subscription.close, farewell())
+        return responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
 
     @router.get(
         "/{job_id}/transcript",
@@ -316,24 +328,26 @@ def _add_results(router: APIRouter, service: Service) -> None:
         openapi_extra=job_schemas.FORMAT,
     )
     async def transcript(request: Request, job_id: str) -> Response:
-        caller, fmt = caller_of(request), request.query_params.get("format", "json")
+        caller, fmt = identity_of(request), request.query_params.get("format", "json")
         await service.owned.job(caller, job_id)
-        format_of(fmt)
+        formatter_of(fmt)
         job, said = await service.owned.transcript(caller, job_id)
         headers = {"ETag": etag_of(job)}
-        if unchanged(request, job):
+        if is_not_modified(request, job):
             return Response(status_code=304, headers=headers)
         noted = service.noted(said, job.options)
-        body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
+        body = await service.owned.written(
+            caller, job, lambda: render_transcript(noted, fmt, job.id).encode()
+        )
         return Response(body, media_type=MEDIA_TYPES[fmt], headers=headers)
 
     @router.get(
         "/{job_id}/peaks",
         summary="How loud it is, tenth of a second by tenth, as far as it was heard",
-        response_model=job_schemas.Peaks,
+        response_model=job_schemas.JobPeaks,
         responses=PROBLEMS,
     )
     async def peaks(request: Request, job_id: str) -> Response:
-        job = await service.owned.job(caller_of(request), job_id)
+        job = await service.owned.job(identity_of(request), job_id)
         levels = base64.b64encode(job.peaks).decode()
-        return json_response({"per_second": PER_SECOND, "peaks": levels})
+        return json_response({"per_second": PEAKS_PER_SECOND, "peaks": levels})

@@ -10,11 +10,15 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http.schemas import OPTIONS, PROBLEMS, JobSummary, submission
-from sidecar.interfaces.request_options import parse_whole
+from sidecar.interfaces.request_options import parse_integer
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.scheduler import Priority
-from sidecar.transcripts.edit_serialization import LONGEST_TEXT, MOST_OPERATIONS, MOST_PARTS
-from sidecar.transcripts.speaker_embeddings import LONGEST_NAME
+from sidecar.transcripts.edit_serialization import (
+    MAX_OPERATIONS,
+    MAX_SPLIT_SPEAKERS,
+    MAX_TEXT_CHARACTERS,
+)
+from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
 from sidecar.transcripts.transcript_formats import FORMATS
 
 USUAL, MOST = 50, 500
@@ -22,7 +26,7 @@ USUAL, MOST = 50, 500
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class JobPageQuery:
     """What a client asks for: at most ``limit`` jobs in some ``states`` (empty: in any), behind the
     job with the id ``after``."""
 
@@ -31,18 +35,18 @@ class Page:
     after: str | None
 
 
-def page_of(query: Mapping[str, str]) -> Page:
+def page_of(query: Mapping[str, str]) -> JobPageQuery:
     """Return the page of a query: ``state`` (one, or several with commas), ``limit``, ``after``.
 
     Raises:
         errors.FieldInvalid: one of them means nothing.
     """
     states = _states(query.get("state", ""))
-    limit = parse_whole("limit", query.get("limit"), 1, MOST) or USUAL
-    return Page(states, limit, query.get("after") or None)
+    limit = parse_integer("limit", query.get("limit"), 1, MOST) or USUAL
+    return JobPageQuery(states, limit, query.get("after") or None)
 
 
-def no_such_after() -> errors.FieldInvalid:
+def unknown_cursor_error() -> errors.FieldInvalid:
     """Return the error of a page behind a job that is not there."""
     return errors.FieldInvalid(
         "'after' is no job of yours, or one that was forgotten.",
@@ -61,7 +65,7 @@ def _states(given: str) -> frozenset[JobState]:
         ) from None
 
 
-class Job(JobSummary):
+class JobAnswer(JobSummary):
     """A job as it stands, without what was said."""
 
     priority: Literal["interactive", "batch"]
@@ -77,11 +81,11 @@ class Job(JobSummary):
 class JobPage(BaseModel):
     """A page of the list."""
 
-    jobs: list[Job]
+    jobs: list[JobAnswer]
     next: str | None = Field(description="What to send as 'after' for the next page.")
 
 
-class Peaks(BaseModel):
+class JobPeaks(BaseModel):
     """What a picture of a recording's sound is drawn from."""
 
     per_second: int = Field(examples=[10])
@@ -203,21 +207,21 @@ AUDIO: dict[int | str, dict[str, Any]] = {
 }
 
 
-class NamedSpeaker(BaseModel):
+class JobSpeaker(BaseModel):
     """A speaker of a transcript."""
 
     speaker: str = Field(examples=["Speaker_0"])
     name: str | None = Field(examples=["Nell"])
 
 
-class ChangedSegment(BaseModel):
+class JobChangedSegment(BaseModel):
     """A segment that is not as it was."""
 
     index: int
     segment: dict[str, Any] = Field(description="As the transcript has it.")
 
 
-class Revision(BaseModel):
+class JobRevision(BaseModel):
     """How a transcript stands."""
 
     revision: int
@@ -225,14 +229,14 @@ class Revision(BaseModel):
     redo: int = Field(description="Steps that can be done again.")
 
 
-class Group(BaseModel):
+class JobSpeakerGroup(BaseModel):
     """Who says some of what one speaker was taken to have said."""
 
     speaker: str = Field(examples=["Speaker_1"])
     segments: list[int] = Field(description="Their places, from 0.")
 
 
-class Part(BaseModel):
+class JobSplitSpeaker(BaseModel):
     """A speaker that was split by voice."""
 
     speaker: str = Field(examples=["Speaker_0"])
@@ -240,18 +244,22 @@ class Part(BaseModel):
         description="The cosine between the two groups that are most alike; from 0.55 on they may "
         "well be one person."
     )
-    groups: list[Group] = Field(description="Who it turned out to be, the speaker itself first.")
+    groups: list[JobSpeakerGroup] = Field(
+        description="Who it turned out to be, the speaker itself first."
+    )
 
 
-class Edited(Revision):
+class JobEditAnswer(JobRevision):
     """What an edit came to."""
 
-    speakers: list[NamedSpeaker]
-    segments: list[ChangedSegment]
-    parts: list[Part] | None = Field(None, description="Who was split by voice, if anybody was.")
+    speakers: list[JobSpeaker]
+    segments: list[JobChangedSegment]
+    parts: list[JobSplitSpeaker] | None = Field(
+        None, description="Who was split by voice, if anybody was."
+    )
 
 
-class HistoryEntry(BaseModel):
+class JobEditHistoryEntry(BaseModel):
     """Operations that were done together."""
 
     at: str = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
@@ -259,11 +267,11 @@ class HistoryEntry(BaseModel):
     undone: bool
 
 
-class History(Revision):
+class JobEditHistory(JobRevision):
     """What was done to a transcript."""
 
     first: int = Field(description="How many entries came before these.")
-    entries: list[HistoryEntry]
+    entries: list[JobEditHistoryEntry]
 
 
 _SPEAKER: dict[str, Any] = {
@@ -273,14 +281,18 @@ _SPEAKER: dict[str, Any] = {
 }
 _PLACE: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "From 0."}
 _PLACES: dict[str, Any] = {"type": "array", "items": _PLACE, "minItems": 1}
-_NAME: dict[str, Any] = {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST_NAME}
+_NAME: dict[str, Any] = {
+    "type": ["string", "null"],
+    "minLength": 1,
+    "maxLength": MAX_NAME_CHARACTERS,
+}
 _PARTS: dict[str, Any] = {
     "type": ["integer", "null"],
     "minimum": 2,
-    "maximum": MOST_PARTS,
+    "maximum": MAX_SPLIT_SPEAKERS,
     "description": "How many people it is; as many as it sounds like, if it is left out.",
 }
-_LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
+_LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
 
 
 def operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +318,7 @@ EDIT: dict[str, Any] = {
                         "operations": {
                             "type": "array",
                             "minItems": 1,
-                            "maxItems": MOST_OPERATIONS,
+                            "maxItems": MAX_OPERATIONS,
                             "description": "All of them are done, in order, or none.",
                             "items": {
                                 "oneOf": [

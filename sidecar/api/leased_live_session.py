@@ -16,58 +16,64 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
 from sidecar.api import live_messages
-from sidecar.api.http.websocket_connections import Message, Socket
+from sidecar.api.http.websocket_connections import Message, WebSocketConnection
 from sidecar.auth.identity import Identity, Scope
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, Encoding, LiveOptions
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart, SampleEncoding
 from sidecar.interfaces.live_events import (
     ContextKnown,
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
     Partial,
+    SpeakerEmbeddingsKnown,
     TurnEnded,
-    VoicesKnown,
 )
-from sidecar.live.sessions.event_log import Numbered, ToldState
-from sidecar.live.sessions.input_log import Chunk, SoundState
-from sidecar.live.sessions.session import RATES, Session
+from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
+from sidecar.live.sessions.input_log import InputChunk, InputLogState
+from sidecar.live.sessions.session import SAMPLE_RATES, Session
 from sidecar.service.facade import Service
-from sidecar.upstream.remote_live_messages import ALIVE_S, FORM, Lease, events_text, lease_of
+from sidecar.upstream.remote_live_messages import (
+    HEARTBEAT_INTERVAL_S,
+    PROTOCOL_VERSION,
+    RemoteSessionRequest,
+    events_text,
+    parse_session_request,
+)
 
 WIRE = "lease"
 """How such sessions are counted."""
 
 
-class Sound(BaseModel):
+class LeaseAudioFormat(BaseModel):
     """What binary messages are, from here on."""
 
     type: Literal["sound"]
-    encoding: Encoding
-    rate: int = Field(ge=RATES.start, lt=RATES.stop)
+    encoding: SampleEncoding
+    rate: int = Field(ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
 
 
-class Options(BaseModel):
+class LeaseOptions(BaseModel):
     """Hear on with these."""
 
     type: Literal["change"]
     options: LiveOptions
 
 
-class Plain(BaseModel):
+class LeaseCommand(BaseModel):
     """An order that needs no more words."""
 
     type: Literal["commit", "cancel", "finish"]
 
 
-Order = Sound | Options | Plain
+LeaseRequest = LeaseAudioFormat | LeaseOptions | LeaseCommand
 
 
 @cache
-def _orders() -> TypeAdapter[Order]:
-    return TypeAdapter(Annotated[Order, Field(discriminator="type")])
+def _command_adapter() -> TypeAdapter[LeaseRequest]:
+    return TypeAdapter(Annotated[LeaseRequest, Field(discriminator="type")])
 
 
-async def serve(socket: Socket, service: Service, asked: Mapping[str, Any]) -> None:
+async def serve(socket: WebSocketConnection, service: Service, asked: Mapping[str, Any]) -> None:
     """From the first message to the end of the connection, which is the end of the session here.
 
     Raises:
@@ -75,19 +81,21 @@ async def serve(socket: Socket, service: Service, asked: Mapping[str, Any]) -> N
         errors.SidecarError: what ended it.
     """
     socket.caller.demand(Scope.LEASE)
-    lease = lease_of(asked)
-    session = seat(service, socket.caller, lease)
-    place = Place(socket, session, lease.begin)
-    session.witnesses = [*session.witnesses, place]
+    lease = parse_session_request(asked)
+    session = open_leased_session(service, socket.caller, lease)
+    place = LeaseConnection(socket, session, lease.begin)
+    session.observers = [*session.observers, place]
     try:
-        began = live_messages.message("began", session=session.id, form=FORM, **place.received())
+        began = live_messages.message(
+            "began", session=session.id, form=PROTOCOL_VERSION, **place.received()
+        )
         await socket.send(began)
-        await socket.side_by_side(socket.read(place.take), place.tell(), place.be_alive())
+        await socket.run_until_first_ends(socket.read(place.take), place.tell(), place.be_alive())
     finally:
         service.live.end(session)
 
 
-def seat(service: Service, caller: Identity, lease: Lease) -> Session:
+def open_leased_session(service: Service, caller: Identity, lease: RemoteSessionRequest) -> Session:
     """A session that goes on where the front's is.
 
     Raises:
@@ -105,13 +113,13 @@ def seat(service: Service, caller: Identity, lease: Lease) -> Session:
     session.meet(wanted)  # whom the front knows, and nobody who is known here
     begin = lease.begin
     lead = begin.at if begin.lead is None else begin.lead
-    session.told.restore(_told(begin))
-    mark = Chunk(lead, b"", Encoding.PCM16, LIVE_RATE)  # what comes is from there
-    session.sound.restore(SoundState(lead, 0, begin.at, 0, (lead, 0), (mark,), (), lead))
+    session.told.restore(_initial_event_log(begin))
+    mark = InputChunk(lead, b"", SampleEncoding.PCM16, LIVE_RATE)  # what comes is from there
+    session.sound.restore(InputLogState(lead, 0, begin.at, 0, (lead, 0), (mark,), (), lead))
     return session
 
 
-def _told(begin: Begin) -> ToldState:
+def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
     """What makes of a session that has said nothing one that said all this (`Told.so_far`)."""
     said = list(zip(begin.pieces, begin.said, strict=True))
     closed = len(said) - begin.open
@@ -120,17 +128,21 @@ def _told(begin: Begin) -> ToldState:
     if begin.turn:
         events.append(TurnEnded(before, begin.at, begin.at, ""))
     events += [Final(begin.turn, piece, one) for piece, one in said[closed:]]
-    kept = tuple(Numbered(number, event) for number, event in enumerate(events, start=1))
-    return ToldState(len(kept), max(begin.turn, begin.began) - 1, kept, begin.voices, begin.context)
+    kept = tuple(NumberedEvent(number, event) for number, event in enumerate(events, start=1))
+    return EventLogState(
+        len(kept), max(begin.turn, begin.began) - 1, kept, begin.voices, begin.context
+    )
 
 
-class Place:
+class LeaseConnection:
     """Both directions of one connection; a witness of its session (`live.sessions.session`)."""
 
-    def __init__(self, socket: Socket, session: Session, begin: Begin) -> None:
+    def __init__(
+        self, socket: WebSocketConnection, session: Session, begin: LiveSessionStart
+    ) -> None:
         self._socket, self._session = socket, session
         self._voices, self._context = begin.voices, begin.context
-        self._form = Encoding.PCM16, LIVE_RATE
+        self._form = SampleEncoding.PCM16, LIVE_RATE
         self._commits = 0
         """Of the front's that were answered, by whichever process of ours."""
         self._asked_to_finish = False
@@ -144,7 +156,7 @@ class Place:
     def received(self) -> dict[str, object]:
         """How much is here."""
         one = self._session
-        return live_messages.received(
+        return live_messages.received_message(
             one.received_samples, one.received_s, one.received_orders, 0.0
         )
 
@@ -154,20 +166,20 @@ class Place:
             if isinstance(message, bytes):
                 await self._session.send(message, *self._form)
             else:
-                self._do(_order_of(message))
+                self._do(_parse_command(message))
         except errors.SessionOver:
             pass  # the summary is on its way
         return True
 
-    def _do(self, order: Order) -> None:
+    def _do(self, order: LeaseRequest) -> None:
         match order:
-            case Sound(encoding=encoding, rate=rate):
+            case LeaseAudioFormat(encoding=encoding, rate=rate):
                 self._form = encoding, rate
-            case Options(options=options):
+            case LeaseOptions(options=options):
                 self._session.change(dataclasses.replace(options, keep=False))
-            case Plain(type="commit"):
+            case LeaseCommand(type="commit"):
                 self._session.commit()
-            case Plain(type="cancel"):
+            case LeaseCommand(type="cancel"):
                 self._session.forget()
             case _:
                 self._asked_to_finish = True
@@ -194,10 +206,10 @@ class Place:
     async def be_alive(self) -> None:
         """Say something, so that silence means that nobody is here."""
         while True:
-            await asyncio.sleep(ALIVE_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
             await self._socket.send(live_messages.message("received", **self.received()))
 
-    def sound(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """It came from the front."""
 
     def ordered(self, order: Mapping[str, Any]) -> None:
@@ -206,7 +218,7 @@ class Place:
         if "finish" in order and not self._asked_to_finish:
             self._ended(errors.SessionHandedOver())
 
-    def told(self, numbered: Numbered) -> None:
+    def told(self, numbered: NumberedEvent) -> None:
         """A final comes with how much of the sound it was, so that the front never has one
         without the other: what goes on for this session would say it again."""
         event = numbered.event
@@ -215,7 +227,7 @@ class Place:
         if isinstance(event, Final | TurnEnded):
             self._unsettled = True
             self._commits += isinstance(event, TurnEnded) and event.committed
-        elif isinstance(event, Heard):
+        elif isinstance(event, InputProcessed):
             self._unsettled = False
             self._add_known()
             event = dataclasses.replace(event, commits=self._commits)
@@ -240,19 +252,19 @@ class Place:
         state = self._session.told.state
         if state.voices is not self._voices:
             self._voices = state.voices
-            self._coming.append(VoicesKnown(dict(state.voices)))
+            self._coming.append(SpeakerEmbeddingsKnown(dict(state.voices)))
         if state.context is not self._context:
             self._context = state.context
             self._coming.append(ContextKnown(state.context))
 
 
-def _order_of(text: str) -> Order:
+def _parse_command(text: str) -> LeaseRequest:
     """The order in a text frame.
 
     Raises:
         errors.MessageInvalid: it is none.
     """
     try:
-        return _orders().validate_json(text)
+        return _command_adapter().validate_json(text)
     except (ValidationError, RecursionError):
         raise errors.MessageInvalid() from None

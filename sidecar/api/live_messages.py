@@ -17,42 +17,42 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import (
     LIVE_RATE,
-    Encoding,
-    Endpointing,
+    EndpointingOptions,
     LiveOptions,
-    Number,
+    SampleEncoding,
     Seconds,
-    Turns,
+    SequenceNumber,
+    TurnControl,
 )
 from sidecar.interfaces.live_events import (
     ContextKnown,
-    Heard,
+    InputProcessed,
     LiveEvent,
+    SpeakerEmbeddingsKnown,
     SpeechStarted,
     SpeechStopped,
     TurnDropped,
-    VoicesKnown,
 )
-from sidecar.interfaces.request_options import LONGEST_PROMPT
-from sidecar.live.sessions.event_log import Numbered
-from sidecar.live.sessions.session import RATES
+from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
+from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.live.sessions.session import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
-CODES: Mapping[Kind | str, int] = {
-    Kind.UNAUTHORIZED: 4401,
-    Kind.FORBIDDEN: 4403,
-    Kind.NOT_FOUND: 4404,
-    Kind.TIMEOUT: 4408,
-    Kind.CONFLICT: 4409,
-    Kind.LIMITED: 4429,
+LIVE_CLOSE_CODES: Mapping[ErrorKind | str, int] = {
+    ErrorKind.UNAUTHORIZED: 4401,
+    ErrorKind.FORBIDDEN: 4403,
+    ErrorKind.NOT_FOUND: 4404,
+    ErrorKind.TIMEOUT: 4408,
+    ErrorKind.CONFLICT: 4409,
+    ErrorKind.LIMITED: 4429,
     errors.SessionHandedOver.code: 1012,
 }
 """Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
-TYPES: Mapping[type[LiveEvent], str] = {
+EVENT_TYPES: Mapping[type[LiveEvent], str] = {
     SpeechStarted: "speech_started",
     SpeechStopped: "speech_stopped",
     live_events.Partial: "partial",
@@ -60,20 +60,20 @@ TYPES: Mapping[type[LiveEvent], str] = {
     live_events.TurnEnded: "turn_ended",
     TurnDropped: "turn_dropped",
     live_events.SpeakersRevised: "speakers_revised",
-    live_events.Noticed: "notice",
+    live_events.NoticeRaised: "notice",
     live_events.Summary: "summary",
 }
-"""`Heard` is no message of its own: `received` has it."""
+"""`InputProcessed` is no message of its own: `received_message` has it."""
 
 
-def event_message(numbered: Numbered) -> str:
-    """One event, but for `Heard`."""
+def event_message(numbered: NumberedEvent) -> str:
+    """One event, but for `InputProcessed`."""
     event = numbered.event
-    kind = TYPES[type(event)]
+    kind = EVENT_TYPES[type(event)]
     return _text({"type": kind, "number": numbered.number, **_body(event)})
 
 
-def received(samples: int, seconds: float, orders: int, heard_s: float) -> dict[str, Any]:
+def received_message(samples: int, seconds: float, orders: int, heard_s: float) -> dict[str, Any]:
     """How much the service has, of what a client need not send again; and heard."""
     return {
         "received_samples": samples,
@@ -112,13 +112,13 @@ def _body(event: LiveEvent) -> dict[str, Any]:
             body = {"speakers": {str(piece): speaker_label(who) for piece, who in speakers.items()}}
             called = {speaker_label(who): name for who, name in names.items()}
             return {**body, "names": called} if called else body
-        case live_events.Noticed(notice, turn):
+        case live_events.NoticeRaised(notice, turn):
             body = dataclasses.asdict(notice)
             return body if turn is None else {**body, "turn": turn}
         case live_events.Summary(transcript, job):
             body = {"transcript": transcript_body(transcript)}
             return body if job is None else {**body, "job": job}
-        case Heard() | VoicesKnown() | ContextKnown():
+        case InputProcessed() | SpeakerEmbeddingsKnown() | ContextKnown():
             raise AssertionError("told in `received`, or to no client")
     return {
         name: round(value, 3) if isinstance(value, float) else value
@@ -136,9 +136,9 @@ OPUS = "opus"
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-_HINTS: dict[str, Any] = get_type_hints(Endpointing, include_extras=True)
+_HINTS: dict[str, Any] = get_type_hints(EndpointingOptions, include_extras=True)
 _ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
-Ends: type[BaseModel] = create_model(
+LiveEndpointing: type[BaseModel] = create_model(
     "Ends",
     __config__=_STRICT,
     __doc__="What counts as speech, and where an utterance ends: `Endpointing`, in part.",
@@ -146,20 +146,20 @@ Ends: type[BaseModel] = create_model(
 )
 
 
-class Wishes(BaseModel):
+class LiveOptionsRequest(BaseModel):
     """Options of a session; what is left out is as it was, at first as the service has it."""
 
     model_config = _STRICT
 
     language: str | None = None
-    turns: Turns | None = None
-    endpointing: Ends | None = None  # type: ignore[valid-type]
+    turns: TurnControl | None = None
+    endpointing: LiveEndpointing | None = None  # type: ignore[valid-type]
     partials: bool | None = None
     diarize: bool | None = None
     words: bool | None = None
     translate: bool | None = None
     accurate: bool | None = None
-    prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
+    prompt: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
     delay_s: Seconds | None = None
     recognise: bool | None = None
     keep: bool | None = None
@@ -172,7 +172,7 @@ class Wishes(BaseModel):
         """
         given: dict[str, Any] = {
             name: getattr(self, name)
-            for name in Wishes.model_fields
+            for name in LiveOptionsRequest.model_fields
             if name != "endpointing" and getattr(self, name) is not None
         }
         if self.endpointing is not None:
@@ -184,7 +184,7 @@ class Wishes(BaseModel):
         return dataclasses.replace(options, **given)
 
 
-class Begin(Wishes):
+class LiveBeginRequest(LiveOptionsRequest):
     """The first message: a session, or with ``after`` one that goes on.
 
     ``session``: how the client calls it; ``after``: the last event that came, 0 if none did.
@@ -195,11 +195,11 @@ class Begin(Wishes):
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    after: Number | None = None
+    after: SequenceNumber | None = None
     moves: bool = False
     lease: dict[str, Any] | None = None
-    encoding: Encoding | Literal["opus"] = Encoding.PCM16
-    rate: int | None = Field(None, ge=RATES.start, lt=RATES.stop)
+    encoding: SampleEncoding | Literal["opus"] = SampleEncoding.PCM16
+    rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
 
     @property
     def counted_rate(self) -> int:
@@ -217,13 +217,13 @@ class Begin(Wishes):
         return codecs.OPUS_RATE
 
 
-class Change(Wishes):
+class LiveChangeRequest(LiveOptionsRequest):
     """Hear on with other options."""
 
     type: Literal["change"]
 
 
-class Plain(BaseModel):
+class LivePlainRequest(BaseModel):
     """An order that needs no more words."""
 
     model_config = _STRICT
@@ -231,15 +231,15 @@ class Plain(BaseModel):
     type: Literal["commit", "cancel", "finish"]
 
 
-Order = Begin | Change | Plain
+LiveRequest = LiveBeginRequest | LiveChangeRequest | LivePlainRequest
 
 
 @cache
-def _orders() -> TypeAdapter[Order]:
-    return TypeAdapter(Annotated[Order, Field(discriminator="type")])
+def _request_adapter() -> TypeAdapter[LiveRequest]:
+    return TypeAdapter(Annotated[LiveRequest, Field(discriminator="type")])
 
 
-def order_of(text: str) -> Order:
+def parse_request(text: str) -> LiveRequest:
     """The order in a text frame.
 
     Raises:
@@ -247,7 +247,7 @@ def order_of(text: str) -> Order:
         errors.FieldInvalid: a field holds what it cannot, or there is no such field.
     """
     try:
-        return _orders().validate_json(text)
+        return _request_adapter().validate_json(text)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         if len(first["loc"]) < 2:  # of the object itself, or which order it is
@@ -261,13 +261,13 @@ def order_of(text: str) -> Order:
 _EXACT = ConfigDict(extra="forbid")
 
 
-class Said(BaseModel):
+class LiveMessage(BaseModel):
     """What all of them are."""
 
     model_config = _EXACT
 
 
-class Word(Said):
+class LiveWordMessage(LiveMessage):
     """One word, in seconds on the session's clock."""
 
     start_time: float
@@ -275,7 +275,7 @@ class Word(Said):
     text: str
 
 
-class Segment(Said):
+class LiveSegmentMessage(LiveMessage):
     """One stretch of speech by one speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
@@ -283,19 +283,19 @@ class Segment(Said):
     end_time: float
     text: str
     name: str | None = Field(None, description="Who of the people known that is.")
-    words: list[Word] | None = None
+    words: list[LiveWordMessage] | None = None
     words_by: str | None = Field(None, description="attention, server or spread.")
     flags: list[str] | None = None
 
 
-class Transcript(Said):
+class LiveTranscriptMessage(LiveMessage):
     """All that was said, as `POST /transcribe` answers it."""
 
-    segments: list[Segment]
+    segments: list[LiveSegmentMessage]
     metadata: dict[str, Any]
 
 
-class Counts(Said):
+class LiveCountsMessage(LiveMessage):
     """How much is here, of what a client need not send again."""
 
     received_samples: int
@@ -304,7 +304,7 @@ class Counts(Said):
     heard_s: float
 
 
-class Began(Counts):
+class LiveBeganMessage(LiveCountsMessage):
     """The answer to `begin`."""
 
     type: Literal["began"]
@@ -313,19 +313,19 @@ class Began(Counts):
     grace_s: float
 
 
-class Received(Counts):
+class LiveReceivedMessage(LiveCountsMessage):
     """About twice a second."""
 
     type: Literal["received"]
 
 
-class Event(Said):
+class LiveEventMessage(LiveMessage):
     """Something that was said; numbers only grow."""
 
     number: int
 
 
-class Spoken(Event):
+class LiveSpeechMessage(LiveEventMessage):
     """Somebody speaks, or pauses long enough; or a turn was cancelled."""
 
     type: Literal["speech_started", "speech_stopped", "turn_dropped"]
@@ -333,7 +333,7 @@ class Spoken(Event):
     at: float
 
 
-class Partial(Event):
+class LivePartialMessage(LiveEventMessage):
     """What a piece that goes on seems to say; `stable` is not taken back before its final."""
 
     type: Literal["partial"]
@@ -346,20 +346,20 @@ class Partial(Event):
     tail: str
 
 
-class Final(Event):
+class LiveFinalMessage(LiveEventMessage):
     """A piece that stands; its speaker may still be revised, and is known where `diarized`."""
 
     type: Literal["final"]
     turn: int
     piece: int
-    segment: Segment
+    segment: LiveSegmentMessage
     diarized: bool
     language: str
     wait_s: float
     work_s: float
 
 
-class TurnEnded(Event):
+class LiveTurnEndedMessage(LiveEventMessage):
     """All pieces of a turn are told."""
 
     type: Literal["turn_ended"]
@@ -370,7 +370,7 @@ class TurnEnded(Event):
     committed: bool
 
 
-class SpeakersRevised(Event):
+class LiveSpeakersRevisedMessage(LiveEventMessage):
     """Piece → speaker, of finals that were told before; speaker → who that is, where it changed."""
 
     type: Literal["speakers_revised"]
@@ -378,7 +378,7 @@ class SpeakersRevised(Event):
     names: dict[str, str | None] | None = None
 
 
-class Noticed(Event):
+class LiveNoticeMessage(LiveEventMessage):
     """Something to know, of a turn where it has to do with one."""
 
     type: Literal["notice"]
@@ -387,15 +387,15 @@ class Noticed(Event):
     turn: int | None = None
 
 
-class Summary(Event):
+class LiveSummaryMessage(LiveEventMessage):
     """The last event; `job`: what the session is kept as, if it is."""
 
     type: Literal["summary"]
-    transcript: Transcript
+    transcript: LiveTranscriptMessage
     job: str | None = None
 
 
-class Refused(Said):
+class LiveErrorMessage(LiveMessage):
     """The last message of a connection that something was wrong with (docs/errors.md)."""
 
     type: Literal["error"]
@@ -405,15 +405,15 @@ class Refused(Said):
     retry_after: int | None = None
 
 
-MESSAGES: tuple[type[Said], ...] = (
-    Began,
-    Received,
-    Spoken,
-    Partial,
-    Final,
-    TurnEnded,
-    SpeakersRevised,
-    Noticed,
-    Summary,
-    Refused,
+SERVER_MESSAGES: tuple[type[LiveMessage], ...] = (
+    LiveBeganMessage,
+    LiveReceivedMessage,
+    LiveSpeechMessage,
+    LivePartialMessage,
+    LiveFinalMessage,
+    LiveTurnEndedMessage,
+    LiveSpeakersRevisedMessage,
+    LiveNoticeMessage,
+    LiveSummaryMessage,
+    LiveErrorMessage,
 )

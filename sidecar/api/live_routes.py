@@ -11,17 +11,17 @@ from starlette.websockets import WebSocket
 from sidecar import errors
 from sidecar.api import leased_live_session, live_messages
 from sidecar.api.http import websocket_connections
-from sidecar.api.http.websocket_connections import Gone, Message, Socket
-from sidecar.api.live_messages import OPUS, Begin, Change, order_of
+from sidecar.api.http.websocket_connections import Message, WebSocketConnection, WebSocketGone
+from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
-from sidecar.concurrency import Threads
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
-from sidecar.interfaces.live_events import Heard, Summary
+from sidecar.concurrency import ThreadLimiter
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_events import InputProcessed, Summary
 from sidecar.live.sessions.session import Session
 from sidecar.service.facade import Service
 
 
-class Resent:
+class ResentAudio:
     """Of one connection: from where its client goes on, at ``rate`` samples a second, and what of
     that is here already."""
 
@@ -49,39 +49,39 @@ class Resent:
         return self._orders <= self._session.received_orders
 
 
-GREETING_S = 10.0
+BEGIN_TIMEOUT_S = 10.0
 """So long a connection may take to say what it wants."""
-RECEIVED_S = 0.5
+RECEIVED_INTERVAL_S = 0.5
 """How often a client is told how much of its sound is here."""
-FAREWELL_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
 """After its last event a session waits so long for its client to close. One that does has heard it,
 one that does not comes again, perhaps."""
-DONE = 1000
+SESSION_DONE_CODE = 1000
 """The close code of a client that needs its session no more."""
 
 
-async def converse(socket: Socket, service: Service) -> None:
+async def serve_live_connection(socket: WebSocketConnection, service: Service) -> None:
     """From the first message to the end of the connection.
 
     Raises:
         Gone: the client went.
         errors.SidecarError: what ended it.
     """
-    begin = await _greeting(socket)
+    begin = await _read_begin(socket)
     if begin.lease is not None:
         return await leased_live_session.serve(socket, service, begin.lease)
     rate = begin.counted_rate
-    decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
+    decoder = await ThreadLimiter("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = await _session(socket, service, begin)
     taken, done = session.taken, False
-    talk = _Talk(socket, session, begin, rate, decoder)
+    talk = _LiveConnection(socket, session, begin, rate, decoder)
     try:
         await socket.send(talk.began(service))
-        await socket.side_by_side(
-            socket.read(talk.take), talk.tell(), talk.acknowledge(), _ends_with(taken)
+        await socket.run_until_first_ends(
+            socket.read(talk.take), talk.tell(), talk.acknowledge(), _raise_when_moved(taken)
         )
-    except Gone as gone:
-        done = gone.code == DONE
+    except WebSocketGone as gone:
+        done = gone.code == SESSION_DONE_CODE
         raise
     except errors.SidecarError:
         done = session.over  # it is said below us, and nothing else is left to hear
@@ -95,19 +95,21 @@ async def converse(socket: Socket, service: Service) -> None:
             service.live.leave(session, unheard=True)
 
 
-async def _greeting(socket: Socket) -> Begin:
+async def _read_begin(socket: WebSocketConnection) -> LiveBeginRequest:
     try:
-        async with asyncio.timeout(GREETING_S):
+        async with asyncio.timeout(BEGIN_TIMEOUT_S):
             said = await socket.receive()
     except TimeoutError:
         raise errors.SessionIdle("The connection was opened, and then nothing was said.") from None
-    order = order_of(said) if isinstance(said, str) else None
-    if not isinstance(order, Begin):
+    order = parse_request(said) if isinstance(said, str) else None
+    if not isinstance(order, LiveBeginRequest):
         raise errors.MessageInvalid("The first message of a connection is 'begin'.")
     return order
 
 
-async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+async def _session(
+    socket: WebSocketConnection, service: Service, begin: LiveBeginRequest
+) -> Session:
     if begin.after is None:
         session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
@@ -118,29 +120,29 @@ async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
         return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return await service.live.take_up(socket.caller, begin.session, begin.after)
+    return await service.live.find_or_take_over(socket.caller, begin.session, begin.after)
 
 
-async def _ends_with(taken: asyncio.Event) -> None:
+async def _raise_when_moved(taken: asyncio.Event) -> None:
     await taken.wait()
     raise errors.SessionMoved()
 
 
-class _Talk:
+class _LiveConnection:
     """The tasks of a connection that holds a session."""
 
     def __init__(
         self,
-        socket: Socket,
+        socket: WebSocketConnection,
         session: Session,
-        begin: Begin,
+        begin: LiveBeginRequest,
         rate: int,
         decoder: OpusDecoder | None,
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = 0.0, False
-        self._resent = Resent(session, rate)
+        self._resent = ResentAudio(session, rate)
         self._summed_up = False
         """Whether the summary went out: nothing comes behind it."""
 
@@ -176,17 +178,17 @@ class _Talk:
         if isinstance(message, bytes):
             encoding = self._begin.encoding
             if self._decoder is not None:
-                message, encoding = self._decoder.samples(message), Encoding.PCM16
-            message = self._resent.sound(message, Encoding(encoding).width)
-            await self._session.send(message, Encoding(encoding), self._rate)
+                message, encoding = self._decoder.samples(message), SampleEncoding.PCM16
+            message = self._resent.sound(message, SampleEncoding(encoding).width)
+            await self._session.send(message, SampleEncoding(encoding), self._rate)
             return
-        order = order_of(message)
+        order = parse_request(message)
         match order:
-            case Begin():
+            case LiveBeginRequest():
                 raise errors.MessageInvalid("This connection has begun already.")
             case _ if self._resent.order():
                 self._finished = self._finished or order.type == "finish"
-            case Change():
+            case LiveChangeRequest():
                 self._session.change(order.upon(self._session.options))
             case _ if order.type == "commit":
                 self._session.commit()
@@ -200,18 +202,18 @@ class _Talk:
     async def tell(self) -> None:
         """Everything that is said behind what the client has, to the end."""
         async for numbered in self._session.events(self._begin.after or 0):
-            if isinstance(numbered.event, Heard):
+            if isinstance(numbered.event, InputProcessed):
                 self._heard_s = numbered.event.at
             else:
                 self._summed_up = isinstance(numbered.event, Summary)
                 await self._socket.send(live_messages.event_message(numbered))
-        await asyncio.sleep(FAREWELL_S)
+        await asyncio.sleep(CLOSE_TIMEOUT_S)
 
     async def acknowledge(self) -> None:
         """How much is here, whenever that has changed."""
         told = self._standing()
         while True:
-            await asyncio.sleep(RECEIVED_S)
+            await asyncio.sleep(RECEIVED_INTERVAL_S)
             if not self._summed_up and (now := self._standing()) != told:
                 told = now  # that sound came is told, too, where it is acknowledged later
                 await self._socket.send(live_messages.message("received", **self._received()))
@@ -221,11 +223,11 @@ class _Talk:
 
     def _received(self) -> dict[str, object]:
         samples, orders = self._resent.acknowledged
-        return live_messages.received(samples, samples / self._rate, orders, self._heard_s)
+        return live_messages.received_message(samples, samples / self._rate, orders, self._heard_s)
 
 
 PATH = "/v1/live"
-SPOKEN = ("vibevoice-live",)
+SUBPROTOCOLS = ("vibevoice-live",)
 """The subprotocol that is answered where a client offers it, beside its key."""
 
 
@@ -235,27 +237,31 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def live(websocket: WebSocket) -> None:
-        socket = await Socket.accept(websocket, service.settings, SPOKEN)
+        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
         try:
-            await converse(socket, service)
+            await serve_live_connection(socket, service)
             await socket.close()
-        except Gone:
+        except WebSocketGone:
             pass
         except errors.SidecarError as error:
             await socket.say(live_messages.error_message(error))
             await socket.close(
-                websocket_connections.close_code(error, live_messages.CODES), error.code
+                websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES), error.code
             )
 
     return router
 
 
-async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+async def send_refusal(
+    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Say no to somebody who was not let in, where a browser hears it too: in a frame."""
     websocket = WebSocket(scope, receive, send)
     await websocket.receive()
-    await websocket_connections.greet(websocket, SPOKEN)
+    await websocket_connections.accept_handshake(websocket, SUBPROTOCOLS)
     await websocket.send_text(live_messages.error_message(error))
-    await websocket_connections.close(
-        websocket, websocket_connections.close_code(error, live_messages.CODES), error.code
+    await websocket_connections.send_close(
+        websocket,
+        websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES),
+        error.code,
     )

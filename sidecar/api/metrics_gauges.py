@@ -9,43 +9,50 @@ from typing import Any
 
 from sidecar.errors import JournalUnreachable
 from sidecar.observability import prometheus
-from sidecar.observability.metrics import Counter, Gauge, Histogram, Labels, Measured, Tally
+from sidecar.observability.metrics import (
+    AnyMetric,
+    Counter,
+    Gauge,
+    Histogram,
+    Labels,
+    ServiceMetrics,
+)
 from sidecar.observability.prometheus import resident_bytes
 from sidecar.service.facade import Service
-from sidecar.service.health import Health
-from sidecar.workers.engine_fleet import Role, Standing
-from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.service.health import ServiceHealth
+from sidecar.workers.engine_fleet import EngineRole, EngineStatus
+from sidecar.workers.engine_lifecycle import EngineState
 
 
-def measured(service: Service, now: Health) -> list[Measured]:
+def gauges(service: Service, now: ServiceHealth) -> list[AnyMetric]:
     """All that is known where it is and not counted in the tally."""
     settings, wires = service.settings, service.tally.wires
     sessions: collections.Counter[Labels] = collections.Counter(
         (session.counted.wire,) for session in service.live.going_on()
     )
     gpu = now.gpu
-    found: list[Measured] = [
+    found: list[AnyMetric] = [
         Gauge("build_info", "Which build this is.", {(now.version,): 1}, ("version",)),
-        _plain("healthy", "Whether what was recognised lately went well.", now.trouble is None),
-        _plain("ready", "Whether work is taken.", not why_not_ready(now)),
-        _plain("jobs_waiting", "Recordings that wait.", now.jobs_waiting),
-        _plain("jobs_running", "Recordings that are heard.", now.jobs_running),
-        _plain("jobs_limit", "Recordings that may wait.", settings.queue_limit),
+        _gauge("healthy", "Whether what was recognised lately went well.", now.trouble is None),
+        _gauge("ready", "Whether work is taken.", not why_not_ready(now)),
+        _gauge("jobs_waiting", "Recordings that wait.", now.jobs_waiting),
+        _gauge("jobs_running", "Recordings that are heard.", now.jobs_running),
+        _gauge("jobs_limit", "Recordings that may wait.", settings.queue_limit),
         Gauge("live_sessions", "Live sessions that go on.", sessions, ("wire",)),
-        _plain("live_sessions_limit", "Live sessions that may go on.", service.live.most),
-        _plain("live_speaking", "Utterances that go on.", service.tally.live.speaking),
-        _plain("live_sound_bytes", "Sound that is kept for them.", service.live.sound_bytes),
-        _plain("http_requests_answering", "Requests that are being answered.", wires.answering),
-        _plain("websockets_open", "WebSockets that are open.", wires.sockets_open),
+        _gauge("live_sessions_limit", "Live sessions that may go on.", service.live.most),
+        _gauge("live_speaking", "Utterances that go on.", service.tally.live.speaking),
+        _gauge("live_sound_bytes", "Sound that is kept for them.", service.live.sound_bytes),
+        _gauge("http_requests_answering", "Requests that are being answered.", wires.answering),
+        _gauge("websockets_open", "WebSockets that are open.", wires.sockets_open),
         *_engines(now.engines),
     ]
     if gpu is not None:
         found += [
-            _plain("gpu_memory_used_bytes", "What all take of the GPU's.", gpu.used_bytes),
-            _plain("gpu_memory_bytes", "What it has.", gpu.total_mb << 20),
+            _gauge("gpu_memory_used_bytes", "What all take of the GPU's.", gpu.used_bytes),
+            _gauge("gpu_memory_bytes", "What it has.", gpu.total_mb << 20),
         ]
         found += [
-            _plain(name, what, value)
+            _gauge(name, what, value)
             for name, what, value in (
                 ("gpu_utilization_percent", "How busy it is.", gpu.busy),
                 ("gpu_temperature_celsius", "How warm it is.", gpu.celsius),
@@ -55,20 +62,20 @@ def measured(service: Service, now: Health) -> list[Measured]:
     return found
 
 
-def as_json(service: Service, now: Health) -> dict[str, Any]:
+def metrics_json(service: Service, now: ServiceHealth) -> dict[str, Any]:
     """By the names of the other server, and ours below `vibevoice`."""
-    return {**nested(service), "vibevoice": _own(service, now)}
+    return {**metrics_nested(service), "vibevoice": _service_values(service, now)}
 
 
-def nested(service: Service) -> dict[str, Any]:
+def metrics_nested(service: Service) -> dict[str, Any]:
     """By the names of the other server."""
     by_owner = None
     if service.settings.metrics_owners:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
-    return prometheus.nested(service.tally, len(service.live), by_owner)
+    return prometheus.stt_metrics_json(service.tally, len(service.live), by_owner)
 
 
-def why_not_ready(now: Health) -> str:
+def why_not_ready(now: ServiceHealth) -> str:
     """Why no work is taken, "" where it is."""
     if now.stopping:
         return "stopping"
@@ -77,7 +84,7 @@ def why_not_ready(now: Health) -> str:
     return now.trouble or ("" if now.reachable else JournalUnreachable.code)
 
 
-def gpus(now: Health) -> list[dict[str, Any]]:
+def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
     """The GPU that is used, as it was seen last."""
     gpu = now.gpu
     if gpu is None:
@@ -95,7 +102,7 @@ def gpus(now: Health) -> list[dict[str, Any]]:
     ]
 
 
-def _own(service: Service, now: Health) -> dict[str, Any]:
+def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
     tally, lately = service.tally, service.tally.outcomes.lately()
     return {
         "service": {
@@ -129,7 +136,7 @@ def _own(service: Service, now: Health) -> dict[str, Any]:
     }
 
 
-def _jobs(tally: Tally, now: Health, limit: int) -> dict[str, Any]:
+def _jobs(tally: ServiceMetrics, now: ServiceHealth, limit: int) -> dict[str, Any]:
     jobs = tally.jobs
     ended = jobs.ended.by("outcome")
     return {
@@ -142,8 +149,8 @@ def _jobs(tally: Tally, now: Health, limit: int) -> dict[str, Any]:
         "crashed_attempts": jobs.crashed.total,
         "audio_seconds": jobs.audio.total,
         "processing_seconds": jobs.work.total,
-        "realtime_ratio": _spread(jobs.factor),
-        "wait_seconds": _spread(jobs.waited),
+        "realtime_ratio": _histogram_values(jobs.factor),
+        "wait_seconds": _histogram_values(jobs.waited),
     }
 
 
@@ -163,18 +170,18 @@ def _live(service: Service) -> dict[str, Any]:
         "partials": live.partials.total,
         "audio_seconds": live.audio.total,
         "sound_bytes": service.live.sound_bytes,
-        "realtime_ratio": _spread(live.factor),
-        "decode_seconds": _spread(live.work),
-        "queue_wait_seconds": _spread(live.queued),
+        "realtime_ratio": _histogram_values(live.factor),
+        "decode_seconds": _histogram_values(live.work),
+        "queue_wait_seconds": _histogram_values(live.queued),
     }
 
 
-def _spread(histogram: Histogram) -> dict[str, float]:
+def _histogram_values(histogram: Histogram) -> dict[str, float]:
     seen = histogram.only
     return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
 
 
-def _engine(role: Role, one: Standing) -> dict[str, Any]:
+def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
     return {
         "role": role.value,
         "engine": one.engine,
@@ -191,13 +198,13 @@ def _engine(role: Role, one: Standing) -> dict[str, Any]:
     }
 
 
-def _engines(engines: Mapping[Role, Standing]) -> list[Measured]:
+def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[AnyMetric]:
     by_role = ("role",)
 
-    def each(name: str, what: str, values: Mapping[Role, float]) -> Gauge:
+    def each(name: str, what: str, values: Mapping[EngineRole, float]) -> Gauge:
         return Gauge(name, what, {(role.value,): one for role, one in values.items()}, by_role)
 
-    def counted(name: str, what: str, values: Mapping[Role, float]) -> Counter:
+    def counted(name: str, what: str, values: Mapping[EngineRole, float]) -> Counter:
         counter = Counter(name, what, by_role)
         for role, value in values.items():
             counter.add(role.value, by=value)
@@ -209,7 +216,7 @@ def _engines(engines: Mapping[Role, Standing]) -> list[Measured]:
     states: dict[Labels, float] = {
         (role.value, state.value): float(one.state is state)
         for role, one in engines.items()
-        for state in SlotState
+        for state in EngineState
     }
     return [
         Gauge("engine_info", "Which engine it is.", infos, ("role", "engine", "precision")),
@@ -242,9 +249,9 @@ def _engines(engines: Mapping[Role, Standing]) -> list[Measured]:
     ]
 
 
-def _resident(one: Standing) -> int:
+def _resident(one: EngineStatus) -> int:
     return resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
 
 
-def _plain(name: str, what: str, value: float) -> Gauge:
+def _gauge(name: str, what: str, value: float) -> Gauge:
     return Gauge(name, what, {(): float(value)})

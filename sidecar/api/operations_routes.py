@@ -15,20 +15,25 @@ from starlette.types import Scope as Asked
 
 from sidecar import __version__
 from sidecar.api import metrics_gauges, transcribe_schemas
-from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import prometheus
-from sidecar.observability.metrics import PREFIX
-from sidecar.observability.prometheus import Machine, exposition, import_library, library_is_here
+from sidecar.observability.metrics import METRIC_PREFIX
+from sidecar.observability.prometheus import (
+    ProcessUsage,
+    import_prometheus_client,
+    is_library_imported,
+    render_metrics,
+)
 from sidecar.service.facade import Service
-from sidecar.service.health import Health
-from sidecar.transcripts.speaker_embeddings import FIELD, FORM
+from sidecar.service.health import ServiceHealth
+from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT
 
-VLLM = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
+VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
 """How the queue server's clients are told of an engine: by what they look at, its backend."""
 
 
@@ -36,17 +41,19 @@ def build_health_router(service: Service) -> APIRouter:
     """The routes that say it."""
     router = APIRouter()
 
-    @router.get("/", summary="Who answers here", response_model=transcribe_schemas.Root)
+    @router.get("/", summary="Who answers here", response_model=transcribe_schemas.RootAnswer)
     async def root() -> Response:
         return json_response(
             {"service": "vibevoice-asr", "version": __version__, "status": "running"},
             headers={"Vary": "Accept"},  # who asks for HTML gets the page (api/page.py)
         )
 
-    @router.get("/health", summary="How the service is", response_model=transcribe_schemas.Health)
+    @router.get(
+        "/health", summary="How the service is", response_model=transcribe_schemas.HealthAnswer
+    )
     async def health() -> Response:
         now = await service.looked()
-        failing = now.trouble is not None and _says_so(service.settings)
+        failing = now.trouble is not None and _reports_500(service.settings)
         return json_response(
             {
                 "status": "error" if failing else _status(now),
@@ -66,12 +73,12 @@ def build_health_router(service: Service) -> APIRouter:
                 "live_engine": now.live and now.live.engine,
                 "live_engine_state": now.live and now.live.state.value,
                 "jobs_waiting": now.jobs_waiting,
-                "vllm": VLLM[_status(now)],
+                "vllm": VLLM_STATUS[_status(now)],
                 "pipeline_state": service.conversations.phase.value,
                 "initialized": service.live.spec is not None,
-                **({FIELD: FORM} if service.offers_voices else {}),
+                **({LOCAL_VOICES_FIELD: WINDOW_FORMAT} if service.offers_voices else {}),
                 **now.also,
-                **_classic(service, now),
+                **_classic_health(service, now),
             },
             status=500 if failing else 200,
         )
@@ -79,7 +86,7 @@ def build_health_router(service: Service) -> APIRouter:
     return router
 
 
-def _says_so(settings: Settings) -> bool:
+def _reports_500(settings: Settings) -> bool:
     """Whether 500 tells that it is not healthy."""
     return (
         settings.grpc_port is not None
@@ -88,24 +95,24 @@ def _says_so(settings: Settings) -> bool:
     )
 
 
-def _classic(service: Service, now: Health) -> dict[str, Any]:
+def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
     """What those read who had the server whose wire gRPC is."""
     pids = sum(one.worker_pid is not None for one in now.engines.values())
     crashes = sum(one.crashes for one in now.engines.values())
     return {
         "grpc_running": "grpc_port" in now.also,
         "model_pool_healthy": now.trouble is None,
-        **prometheus.health(service.tally, now.live_sessions, now.jobs_waiting, pids, crashes),
+        **prometheus.stt_health(service.tally, now.live_sessions, now.jobs_waiting, pids, crashes),
     }
 
 
-def _status(now: Health) -> str:
+def _status(now: ServiceHealth) -> str:
     if now.stopping:
         return "stopping"
     return "ok" if now.loading is None else "loading"
 
 
-class Probe(BaseModel):
+class ProbeAnswer(BaseModel):
     """Whether it is so, and why not."""
 
     status: str = Field(examples=["ok"])
@@ -116,7 +123,7 @@ class Probe(BaseModel):
     )
 
 
-class Metrics(BaseModel):
+class MetricsAnswer(BaseModel):
     """What was counted: at the top by the names of the server whose dashboards read them."""
 
     active_sessions: int
@@ -148,7 +155,7 @@ class Metrics(BaseModel):
     )
 
 
-class Process(BaseModel):
+class SystemProcess(BaseModel):
     """The service's own process, without those of engines."""
 
     pid: int
@@ -158,7 +165,7 @@ class Process(BaseModel):
     threads: int
 
 
-class Memory(BaseModel):
+class SystemMemory(BaseModel):
     """The host's memory."""
 
     memory_total_bytes: int
@@ -166,7 +173,7 @@ class Memory(BaseModel):
     memory_percent: float
 
 
-class Gpu(BaseModel):
+class SystemGpu(BaseModel):
     """The GPU that is used, as it was seen last; null where the driver does not say."""
 
     index: int
@@ -178,7 +185,7 @@ class Gpu(BaseModel):
     temperature_gpu: int | None
 
 
-class System(BaseModel):
+class SystemAnswer(BaseModel):
     """The machine."""
 
     timestamp: float = Field(description="Seconds since 1970.")
@@ -186,12 +193,12 @@ class System(BaseModel):
     python: str
     cpu_count: int
     load_avg: list[float]
-    process: Process
-    system: Memory
-    gpus: list[Gpu]
+    process: SystemProcess
+    system: SystemMemory
+    gpus: list[SystemGpu]
 
 
-class Refused(BaseModel):
+class AdminRefusal(BaseModel):
     """Why not, by the numbers of the original; `error` is the code that every wire knows."""
 
     code: str = Field(examples=["ERR4003"])
@@ -201,7 +208,7 @@ class Refused(BaseModel):
     hint: str
 
 
-class Loading(BaseModel):
+class AdminLoading(BaseModel):
     """It is being loaded; `/admin/list_models` tells what came of it."""
 
     status: str = Field(examples=["loading_started"])
@@ -209,14 +216,14 @@ class Loading(BaseModel):
     ignored: list[str] = Field(description="Fields that mean nothing here.")
 
 
-class Unloaded(BaseModel):
+class AdminUnloaded(BaseModel):
     """It is gone, or (202) goes once the job that runs has ended."""
 
     status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
     model_id: str
 
 
-class Model(BaseModel):
+class AdminModel(BaseModel):
     """A model and the engine that works with it."""
 
     id: str = Field(examples=["default"])
@@ -226,11 +233,11 @@ class Model(BaseModel):
     state: str = Field(examples=["ready"])
 
 
-class Models(BaseModel):
+class AdminModelList(BaseModel):
     """Those that are there."""
 
     models: list[str] = Field(examples=[["default"]])
-    details: list[Model]
+    details: list[AdminModel]
     loading: list[str] = Field(description="Those that are on their way.")
     failed: dict[str, str] = Field(
         description="The last one that did not load: the code of its error by its name."
@@ -272,7 +279,7 @@ UNLOAD: dict[str, Any] = {
 
 
 METRICS = ("/metrics", "/metrics.json", "/system")
-UNKEPT = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 TEXT: dict[str, Any] = {
     "content": {
         form: {"schema": {"type": "string"}}
@@ -281,7 +288,7 @@ TEXT: dict[str, Any] = {
 }
 
 
-def is_open(settings: Settings, asked: Asked) -> bool:
+def is_public_metrics(settings: Settings, asked: Asked) -> bool:
     """Whether a request is for numbers that everybody gets who may come at all."""
     return settings.metrics_open and asked["type"] == "http" and asked["path"] in METRICS
 
@@ -289,11 +296,11 @@ def is_open(settings: Settings, asked: Asked) -> bool:
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    machine = Machine()
+    machine = ProcessUsage()
 
     def admit(request: Request) -> None:
-        if not is_open(service.settings, request.scope):
-            caller_of(request).demand(Scope.METRICS)
+        if not is_public_metrics(service.settings, request.scope):
+            identity_of(request).demand(Scope.METRICS)
 
     @router.get(
         "/metrics",
@@ -303,35 +310,37 @@ def build_router(service: Service) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         admit(request)
-        if not library_is_here():
-            await asyncio.to_thread(import_library)
-        own = [*metrics_gauges.measured(service, service.health()), *service.tally.measured()]
-        other = prometheus.gauges(metrics_gauges.nested(service))
+        if not is_library_imported():
+            await asyncio.to_thread(import_prometheus_client)
+        own = [*metrics_gauges.gauges(service, service.health()), *service.tally.measured()]
+        other = prometheus.stt_gauges(metrics_gauges.metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
-        page, media_type = exposition(own, other, PREFIX, accept)
-        return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **UNKEPT})
+        page, media_type = render_metrics(own, other, METRIC_PREFIX, accept)
+        return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
     @router.get(
         "/metrics.json",
         summary="The same as JSON",
-        response_model=Metrics,
+        response_model=MetricsAnswer,
         responses=PROBLEMS,
     )
     async def metrics_json(request: Request) -> Response:
         admit(request)
-        return json_response(metrics_gauges.as_json(service, service.health()), headers=UNKEPT)
+        return json_response(
+            metrics_gauges.metrics_json(service, service.health()), headers=NO_STORE
+        )
 
     @router.get(
         "/system",
         summary="The machine, our process on it, and the GPU",
-        response_model=System,
+        response_model=SystemAnswer,
         responses=PROBLEMS,
     )
     async def system(request: Request) -> Response:
         admit(request)
         facts = machine.facts()
         return json_response(
-            {**facts, "gpus": metrics_gauges.gpus(service.health())}, headers=UNKEPT
+            {**facts, "gpus": metrics_gauges.gpu_metrics(service.health())}, headers=NO_STORE
         )
 
     _add_probes(router, service)
@@ -339,15 +348,15 @@ def build_router(service: Service) -> APIRouter:
 
 
 def _add_probes(router: APIRouter, service: Service) -> None:
-    @router.get("/healthz/live", summary="Whether the service runs", response_model=Probe)
+    @router.get("/healthz/live", summary="Whether the service runs", response_model=ProbeAnswer)
     async def live() -> Response:
         return _probe("")
 
     @router.get(
         "/healthz/startup",
         summary="Whether the service has started",
-        response_model=Probe,
-        responses={503: {"model": Probe}},
+        response_model=ProbeAnswer,
+        responses={503: {"model": ProbeAnswer}},
     )
     async def startup() -> Response:
         return _probe("starting" if service.health().starting else "")
@@ -355,8 +364,8 @@ def _add_probes(router: APIRouter, service: Service) -> None:
     @router.get(
         "/healthz/ready",
         summary="Whether the service takes work",
-        response_model=Probe,
-        responses={503: {"model": Probe}},
+        response_model=ProbeAnswer,
+        responses={503: {"model": ProbeAnswer}},
     )
     async def ready() -> Response:
         return _probe(metrics_gauges.why_not_ready(service.health()))
@@ -364,4 +373,4 @@ def _add_probes(router: APIRouter, service: Service) -> None:
 
 def _probe(why_not: str) -> Response:
     body = {"status": "unavailable", "reason": why_not} if why_not else {"status": "ok"}
-    return json_response(body, status=503 if why_not else 200, headers=UNKEPT)
+    return json_response(body, status=503 if why_not else 200, headers=NO_STORE)

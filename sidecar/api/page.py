@@ -23,13 +23,13 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 
 from sidecar import __version__, errors
-from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, media_type
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.upload import read_json
-from sidecar.auth.identity import Identity, Proof, Scope
-from sidecar.auth.startup_token import LASTS_S, Handover
-from sidecar.concurrency import Threads
+from sidecar.auth.identity import AuthMethod, Identity, Scope
+from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.concurrency import ThreadLimiter
 from sidecar.service import system_checks
 from sidecar.service.facade import Service
 
@@ -41,7 +41,7 @@ CHECKOUT_CLIENT = Path(__file__).parents[2] / "clients/js/src"
 ASSETS = "/page"
 """Below it all files lie, under a digest of them all: what has a name never changes."""
 FRONT = "index.html"
-LATE = "conversation/"
+LAZY_ASSETS = "conversation/"
 """What few visitors want is fetched when they do."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -53,7 +53,7 @@ _BASE, _MODULES = b"{{base}}", b"{{modules}}"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class PageFile:
     """One file: plainly, and by gzip."""
 
     body: bytes
@@ -61,12 +61,12 @@ class File:
     media_type: str
 
     @classmethod
-    def of(cls, name: str, body: bytes) -> File:
+    def of(cls, name: str, body: bytes) -> PageFile:
         """A file with what is in it."""
         return cls(body, gzip.compress(body, 9, mtime=0), MEDIA_TYPES[Path(name).suffix])
 
 
-class Files:
+class PageFiles:
     """All of them, read when the first is asked for: who looks at no page pays for none."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
@@ -80,19 +80,23 @@ class Files:
         """Whether all is read: then nothing here waits for a disk."""
         return {"front", "digest"} <= self.__dict__.keys()
 
-    def get(self, digest: str, name: str) -> File | None:
+    def get(self, digest: str, name: str) -> PageFile | None:
         """A file by its name under a digest; None if there is none, or it is of another build."""
         return self._all.get(name) if digest == self.digest else None
 
     @cached_property
-    def front(self) -> File:
+    def front(self) -> PageFile:
         """The page itself, which knows the digest of the rest, and has its modules fetched at
         once instead of one after the other."""
         base = f"{ASSETS}/{self.digest}"
-        names = [name for name in self._all if name.endswith(".js") and not name.startswith(LATE)]
+        names = [
+            name for name in self._all if name.endswith(".js") and not name.startswith(LAZY_ASSETS)
+        ]
         links = "\n".join(f'    <link rel="modulepreload" href="{base}/{name}">' for name in names)
         body = (self._folder / FRONT).read_bytes()
-        return File.of(FRONT, body.replace(_BASE, base.encode()).replace(_MODULES, links.encode()))
+        return PageFile.of(
+            FRONT, body.replace(_BASE, base.encode()).replace(_MODULES, links.encode())
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -103,7 +107,7 @@ class Files:
         return said.hexdigest()[:16]
 
     @cached_property
-    def _all(self) -> Mapping[str, File]:
+    def _all(self) -> Mapping[str, PageFile]:
         paths = {
             path.relative_to(self._folder).as_posix(): path
             for path in self._folder.rglob("*")
@@ -111,21 +115,21 @@ class Files:
         }
         if not (self._folder / CLIENT).is_dir():
             paths |= {f"{CLIENT}/{path.name}": path for path in CHECKOUT_CLIENT.glob("*.js")}
-        return {name: File.of(name, path.read_bytes()) for name, path in sorted(paths.items())}
+        return {name: PageFile.of(name, path.read_bytes()) for name, path in sorted(paths.items())}
 
 
 T = TypeVar("T")
 PATH = "/"
 SESSIONS = "/v1/page/sessions"
 """Where the word of a link is exchanged for its token."""
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 """Nothing from elsewhere, nothing inline, no text that becomes markup, and no page around it."""
 STRICT: Mapping[str, str] = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(self)",
@@ -133,10 +137,10 @@ STRICT: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-LASTING = "public, max-age=31536000, immutable"
+IMMUTABLE_CACHE = "public, max-age=31536000, immutable"
 
 
-def is_open(scope: types.Scope) -> bool:
+def is_public_page(scope: types.Scope) -> bool:
     """Whether a request is for what everybody gets: the page, its files, or a token for a word."""
     if scope["type"] != "http":
         return False
@@ -154,7 +158,7 @@ def wants_page(scope: types.Scope) -> bool:
     return "text/html" in kinds
 
 
-class _Front(Route):
+class _PageRoute(Route):
     """A route that is there for who wants a page; for others it is not."""
 
     def matches(self, scope: types.Scope) -> tuple[Match, types.Scope]:
@@ -163,9 +167,9 @@ class _Front(Route):
         return super().matches(scope)
 
 
-def install(app: FastAPI) -> None:
+def install_page(app: FastAPI) -> None:
     """Serve the page and its files; after this no route is in front of it."""
-    files, reading = Files(), Threads("page", 1)
+    files, reading = PageFiles(), ThreadLimiter("page", 1)
 
     async def have(which: Callable[[], T]) -> T:
         return which() if files.ready else await reading.run(which)
@@ -180,14 +184,14 @@ def install(app: FastAPI) -> None:
         file = await have(lambda: files.get(digest, name))
         if file is None:
             raise errors.NotFound()
-        said = {"Cache-Control": LASTING, "Vary": "Accept-Encoding", **STRICT}
+        said = {"Cache-Control": IMMUTABLE_CACHE, "Vary": "Accept-Encoding", **STRICT}
         return _answer(request, file, said)
 
-    app.router.routes.insert(0, _Front(PATH, front, methods=["GET"]))
+    app.router.routes.insert(0, _PageRoute(PATH, front, methods=["GET"]))
     app.router.routes.append(Route(ASSETS + "/{digest}/{name:path}", asset, methods=["GET"]))
 
 
-def _answer(request: Request, file: File, said: Mapping[str, str], tag: str = "") -> Response:
+def _answer(request: Request, file: PageFile, said: Mapping[str, str], tag: str = "") -> Response:
     headers = dict(said) | ({"ETag": tag} if tag else {})
     if tag and tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -198,7 +202,7 @@ def _answer(request: Request, file: File, said: Mapping[str, str], tag: str = ""
     return Response(body, media_type=file.media_type, headers=headers)
 
 
-class Link(BaseModel):
+class PageLink(BaseModel):
     """A link that opens the page with the token that asked for it, once."""
 
     path: str = Field(examples=["/#open=9s2…"], description="To be put behind the address.")
@@ -210,14 +214,14 @@ _SIGNED_IN_AS = Field(
 )
 
 
-class Session(BaseModel):
+class PageSession(BaseModel):
     """What the word of a link stood for."""
 
     token: str
     signed_in_as: str | None = _SIGNED_IN_AS
 
 
-class Finding(BaseModel):
+class PageFinding(BaseModel):
     """Something that is missing or wrong, and what to do."""
 
     topic: str = Field(examples=["uploads"])
@@ -226,7 +230,7 @@ class Finding(BaseModel):
     remedy: str
 
 
-class Engine(BaseModel):
+class PageEngine(BaseModel):
     """What hears."""
 
     name: str = Field(examples=["moonshine"])
@@ -237,18 +241,18 @@ class Engine(BaseModel):
     planned: bool = Field(description="Whether its memory is planned: /v1/estimate says how.")
 
 
-class About(BaseModel):
+class PageInfo(BaseModel):
     """What the page has to know, beside what the other wires say."""
 
     version: str
-    engine: Engine
+    engine: PageEngine
     may_reload: bool
     keeps_seconds: float = Field(description="How long a result waits to be fetched.")
     keeps_jobs: bool = Field(description="Whether jobs outlive the service.")
     keeps_recordings: bool = Field(description="Whether recordings of jobs that are done stay.")
     people: bool = Field(description="Whether voices of people may be stored: /v1/people.")
     longest_audio_seconds: float
-    findings: list[Finding] = Field(
+    findings: list[PageFinding] = Field(
         description="Only for who asks from this machine: they name folders of it."
     )
     signed_in_as: str | None = _SIGNED_IN_AS
@@ -269,35 +273,35 @@ SESSION: dict[str, Any] = {
 }
 
 
-OPENS = "/#open="
+OPEN_FRAGMENT = "/#open="
 """Before the word of a link: what stands behind a '#' is sent to nobody and is in no log."""
-UNREAD = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    handover, looking = Handover[dict[str, str]](), Threads("findings", 1)
+    handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
     @router.post(
         "/v1/page/links",
         summary="A link that opens the page, once, with the token of this request",
         status_code=201,
-        response_model=Link,
+        response_model=PageLink,
         responses=PROBLEMS,
     )
     async def link(request: Request) -> Response:
         _, _, token = request.headers.get("authorization", "").partition(" ")
-        caller, path = caller_of(request), "/"
+        caller, path = identity_of(request), "/"
         if token := token.strip():
             opened = {"token": token, **_signed_in_as(caller)}
-            path = f"{OPENS}{handover.give(opened, caller.owner)}"
-        return json_response({"path": path, "expires_in": LASTS_S}, 201, UNREAD)
+            path = f"{OPEN_FRAGMENT}{handover.give(opened, caller.owner)}"
+        return json_response({"path": path, "expires_in": CODE_LIFETIME_S}, 201, NO_STORE)
 
     @router.post(
         SESSIONS,
         summary="The token that a link stands for; the link is used up",
-        response_model=Session,
+        response_model=PageSession,
         responses=PROBLEMS,
         openapi_extra={"requestBody": SESSION},
     )
@@ -307,19 +311,19 @@ def build_router(service: Service) -> APIRouter:
         word = (await read_json(request, service.settings)).get("word")
         if not isinstance(word, str):
             raise errors.FieldMissing("The field 'word' is missing.")
-        return json_response(handover.take(word), headers=UNREAD)
+        return json_response(handover.take(word), headers=NO_STORE)
 
     @router.get(
         "/v1/page/about",
         summary="What the engine can do, and what is missing",
-        response_model=About,
+        response_model=PageInfo,
         responses=PROBLEMS,
     )
     async def about(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         found: list[dict[str, str]] = []
         if Scope.AUDIO_PATH in caller.scopes:
-            found = await looking.run(lambda: list(_amiss(service)))
+            found = await looking.run(lambda: list(_page_findings(service)))
         settings, spec = service.settings, service.spec
         body: dict[str, Any] = {
             "version": __version__,
@@ -340,20 +344,20 @@ def build_router(service: Service) -> APIRouter:
             "findings": found,
             **_signed_in_as(caller),
         }
-        return json_response(body, headers=UNREAD)
+        return json_response(body, headers=NO_STORE)
 
     return router
 
 
 def _signed_in_as(caller: Identity) -> dict[str, str]:
     """Return the name in the caller's signed token, for the page to show; nothing without one."""
-    return {"signed_in_as": caller.subject} if caller.proof is Proof.JWT else {}
+    return {"signed_in_as": caller.subject} if caller.proof is AuthMethod.JWT else {}
 
 
-def _amiss(service: Service) -> Iterator[dict[str, str]]:
+def _page_findings(service: Service) -> Iterator[dict[str, str]]:
     """What is not as it might be; what is good needs no words."""
-    for finding in system_checks.around(service.settings):
-        if finding.state is not system_checks.State.GOOD:
+    for finding in system_checks.check_environment(service.settings):
+        if finding.state is not system_checks.CheckState.GOOD:
             yield {
                 "topic": finding.topic,
                 "state": finding.state.name.lower(),

@@ -21,10 +21,10 @@ from fastapi import APIRouter, Request, Response
 from sidecar import errors
 from sidecar.api import transcribe_schemas
 from sidecar.api.http import middleware, responses
-from sidecar.api.http.request_headers import caller_of, wants_async
+from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import (
-    Unsaid,
-    headers_of,
+    UnsentSegments,
+    error_headers,
     job_summary,
     json_response,
     media_type,
@@ -41,10 +41,10 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.request_options import parse_flag
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import Turn
+from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts import speaker_embeddings
-from sidecar.transcripts.speaker_embeddings import FIELD, asked_of
+from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_request_of
 from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_formats import segment_body, transcript_body
 
@@ -54,11 +54,13 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     if (heard := transcript.local_voices) is not None:
-        body[FIELD] = asdict(heard)
+        body[LOCAL_VOICES_FIELD] = asdict(heard)
     return {"status": "success", **body}
 
 
-def job_rendering(service: Service, job: JobRecord, turn: Turn | None) -> Callable[[], bytes]:
+def job_rendering(
+    service: Service, job: JobRecord, turn: QueuePosition | None
+) -> Callable[[], bytes]:
     """What makes the body of a job as it stands now, with its result once there is one; it may be
     called in a thread."""
     summary, segments = job_summary(job, turn), job.segments
@@ -90,10 +92,12 @@ def add_routes(router: APIRouter, service: Service) -> None:
     """The routes of jobs that can be asked for."""
 
     @router.get(
-        "/jobs", summary="The jobs that can be asked for", response_model=transcribe_schemas.JobList
+        "/jobs",
+        summary="The jobs that can be asked for",
+        response_model=transcribe_schemas.TranscribeJobList,
     )
     async def jobs(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         own = await service.owned.jobs(caller)
         turns = await service.owned.turns(caller, own)
         return json_response({"jobs": [job_summary(job, turns.get(job.id)) for job in own]})
@@ -101,21 +105,21 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.get(
         "/jobs/{job_id}",
         summary="How far a job is, and its result",
-        response_model=transcribe_schemas.Job,
+        response_model=transcribe_schemas.TranscribeJob,
         responses=PROBLEMS,
     )
     async def job_state(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         return await job_response(service, caller, await service.owned.job(caller, job_id))
 
     @router.delete(
         "/jobs/{job_id}",
         summary="Cancel a job",
-        response_model=transcribe_schemas.Job,
+        response_model=transcribe_schemas.TranscribeJob,
         responses=PROBLEMS,
     )
     async def cancel_job(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         job = await service.owned.job(caller, job_id)
         return await job_response(service, caller, await service.owned.cancel(caller, job))
 
@@ -125,23 +129,23 @@ KEEP_ALIVE = b"\n"
 """An empty line, which every reader passes over."""
 
 
-class Lines(responses.EventStream):
+class NdjsonResponse(responses.EventStreamResponse):
     """As that, of lines."""
 
     media_type = MEDIA_TYPE
 
 
-def wanted_by(request: Request) -> bool:
+def wants_ndjson(request: Request) -> bool:
     """Whether a client asks for its answer line by line (`Accept`)."""
     kinds = ",".join(request.headers.getlist("accept")).split(",")
     return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in kinds)
 
 
-async def lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
+async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
     """What a client gets to read, with an empty line where nothing comes for a while."""
-    unsaid = Unsaid()
+    unsaid = UnsentSegments()
     try:
-        async with aclosing(job.watched(responses.KEEP_ALIVE_S)) as changes:
+        async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
                     yield KEEP_ALIVE
@@ -153,12 +157,12 @@ async def lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
             lambda: _line("result", answer_body(service, job.record, transcript))
         )
     except errors.SidecarError as error:
-        yield failed(error)
+        yield error_line(error)
 
 
-def failed(error: errors.SidecarError) -> bytes:
+def error_line(error: errors.SidecarError) -> bytes:
     """The last line where there is no transcript: a problem, and when to try again."""
-    retry = {name.lower(): value for name, value in headers_of(error).items()}.get("retry-after")
+    retry = {name.lower(): value for name, value in error_headers(error).items()}.get("retry-after")
     return _line("failed", problem_body(error) | ({"retry_after": retry} if retry else {}))
 
 
@@ -173,16 +177,16 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         "/transcribe",
         summary="Who said what and when",
-        response_model=transcribe_schemas.Transcription,
+        response_model=transcribe_schemas.TranscribeAnswer,
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
-            202: {"model": transcribe_schemas.Job},
+            202: {"model": transcribe_schemas.TranscribeJob},
             **PROBLEMS,
         },
         openapi_extra={"requestBody": transcribe_schemas.TRANSCRIBE_BODY},
     )
     async def transcribe(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         later = wants_async(request.headers.getlist("prefer"))
         with await service.submissions.place(caller) as place:
             source, options = await _read_request(request, service, kept=later)
@@ -191,10 +195,10 @@ def build_router(service: Service) -> APIRouter:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, said)
         cancel = partial(service.owned.hang_up, caller, job.record)
-        if wanted_by(request):
-            farewell = failed(errors.TokenInvalid())
-            return Lines(lines(service, job), cancel, farewell)
-        async with middleware.noticed(request, cancel, cancel):
+        if wants_ndjson(request):
+            farewell = error_line(errors.TokenInvalid())
+            return NdjsonResponse(ndjson_lines(service, job), cancel, farewell)
+        async with middleware.watch_disconnect(request, cancel, cancel):
             transcript = await job.result()
         return json_response(
             await asyncio.to_thread(lambda: to_json(answer_body(service, job.record, transcript)))
@@ -203,7 +207,7 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         "/reload-model",
         summary="Load the engine anew at another precision",
-        response_model=transcribe_schemas.Reloaded,
+        response_model=transcribe_schemas.ReloadAnswer,
         responses=PROBLEMS,
         openapi_extra={"requestBody": transcribe_schemas.RELOAD_BODY},
     )
@@ -212,7 +216,7 @@ def build_router(service: Service) -> APIRouter:
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request, service.settings)
         now = parse_flag("now", request.query_params.get("now"), default=False)
-        precision = await service.reload(caller_of(request), _text(values, "precision"), now=now)
+        precision = await service.reload(identity_of(request), _text(values, "precision"), now=now)
         return json_response(
             {"status": "success", "message": f"Model reloaded with precision: {precision}"}
         )
@@ -237,7 +241,7 @@ async def _read_request(
     fields, source = await read_fields(request, service)
     try:
         options = service.options(fields)
-        asked = asked_of(fields.get(speaker_embeddings.FIELD))
+        asked = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=asked)
         return source or await open_local(request, fields, service), options

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.api.http.schemas import OPTIONS, JobSummary, submission
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.transcripts.speaker_embeddings import FIELD, FORM
+from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 
 
-class Root(BaseModel):
+class RootAnswer(BaseModel):
     """Who answers."""
 
     service: str = Field(examples=["vibevoice-asr"])
@@ -19,7 +19,7 @@ class Root(BaseModel):
     status: str = Field(examples=["running"])
 
 
-class Health(BaseModel):
+class HealthAnswer(BaseModel):
     """How the service is: 200 whatever it is doing, unless the setting 'health_errors' wants 500
     where it is not healthy."""
 
@@ -74,7 +74,7 @@ class Health(BaseModel):
     )
     local_voices: str = Field(
         default="",
-        examples=[FORM],
+        examples=[WINDOW_FORMAT],
         description=(
             "Form of what a service of the same build may ask for with a piece of a recording, to "
             "tell voices apart over all of it; there only where it is to be had."
@@ -92,7 +92,7 @@ class Health(BaseModel):
     decode_latency_max: float
 
 
-class Word(BaseModel):
+class TranscribeWord(BaseModel):
     """One word, where the engine tells."""
 
     start_time: float
@@ -100,7 +100,7 @@ class Word(BaseModel):
     text: str
 
 
-class Segment(BaseModel):
+class TranscribeSegment(BaseModel):
     """One stretch of speech by one speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
@@ -108,7 +108,7 @@ class Segment(BaseModel):
     start_time: float = Field(examples=[0.07], description="Seconds from the start.")
     end_time: float = Field(examples=[0.93])
     text: str = Field(examples=["Do you hear me?"])
-    words: list[Word] = []
+    words: list[TranscribeWord] = []
     words_by: str = Field(
         default="",
         examples=["attention"],
@@ -120,14 +120,14 @@ class Segment(BaseModel):
     flags: list[str] = []
 
 
-class Warning(BaseModel):
+class TranscribeWarning(BaseModel):
     """Something to know about this transcript."""
 
     code: str = Field(examples=["precision_substituted"])
     message: str
 
 
-class Speaker(BaseModel):
+class TranscribeSpeaker(BaseModel):
     """What is known of a speaker by voice."""
 
     speaker: str = Field(examples=["Speaker_0"])
@@ -140,7 +140,7 @@ class Speaker(BaseModel):
     voice_seconds: float = Field(examples=[15.1], description="Heard alone.")
 
 
-class Metadata(BaseModel):
+class TranscribeMetadata(BaseModel):
     """About the transcript as a whole."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -159,52 +159,52 @@ class Metadata(BaseModel):
     diarized: bool
     no_speech: bool
     job_id: str
-    warnings: list[Warning]
+    warnings: list[TranscribeWarning]
     words_by: str = Field(
         default="",
         examples=["attention"],
         description="Of all segments with words the least sure way; left out where none has any.",
     )
-    speakers: list[Speaker] = Field(
+    speakers: list[TranscribeSpeaker] = Field(
         [], description="There with the setting 'people', or where voices came with the request."
     )
 
 
-class LocalVoices(BaseModel):
+class TranscribeLocalVoices(BaseModel):
     """What a piece of a recording says of its voices."""
 
-    form: str = Field(examples=[FORM])
+    form: str = Field(examples=[WINDOW_FORMAT])
     windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
     same: bool = Field(
         description="Whether the speakers of the segments were told apart by the like of these."
     )
 
 
-class Transcription(BaseModel):
+class TranscribeAnswer(BaseModel):
     """The answer to a transcription."""
 
     status: Literal["success"]
-    segments: list[Segment]
-    metadata: Metadata
-    local_voices: LocalVoices | None = Field(
+    segments: list[TranscribeSegment]
+    metadata: TranscribeMetadata
+    local_voices: TranscribeLocalVoices | None = Field(
         None, description="There where the request asked for it."
     )
 
 
-class Job(JobSummary):
+class TranscribeJob(JobSummary):
     """A job with what was said so far. A running job's speakers may be revised in its result."""
 
-    segments: list[Segment]
-    result: Transcription | None = None
+    segments: list[TranscribeSegment]
+    result: TranscribeAnswer | None = None
 
 
-class JobList(BaseModel):
+class TranscribeJobList(BaseModel):
     """The jobs of requests with 'Prefer: respond-async', oldest first."""
 
     jobs: list[JobSummary]
 
 
-class Reloaded(BaseModel):
+class ReloadAnswer(BaseModel):
     """The answer to a reload."""
 
     status: Literal["success"]
@@ -214,7 +214,7 @@ class Reloaded(BaseModel):
 TRANSCRIBE_BODY = submission(
     OPTIONS
     | {
-        FIELD: {
+        LOCAL_VOICES_FIELD: {
             "type": "string",
             "description": (
                 "For another vibevoice-asr, which has cut a recording and tells its voices apart "

@@ -15,19 +15,19 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api import job_schemas
-from sidecar.api.http.request_headers import caller_of, lasting, range_of
+from sidecar.api.http.request_headers import identity_of, parse_range, revocable
 from sidecar.api.http.responses import json_response, media_type, problem
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.upload import read_json
-from sidecar.audio.audio_format import HEAD_BYTES, sniff
-from sidecar.interfaces.request_options import parse_whole
+from sidecar.audio.audio_format import SNIFF_BYTES, detect_container
+from sidecar.interfaces.request_options import parse_integer
 from sidecar.jobs.job_record import JobRecord
-from sidecar.jobs.owned_jobs import Part
+from sidecar.jobs.owned_jobs import SpeakerSplit
 from sidecar.service.facade import Service
-from sidecar.storage.encryption import SealedFile
-from sidecar.transcripts.edit_serialization import step_values, wished_of
+from sidecar.storage.encryption import EncryptedFile
+from sidecar.transcripts.edit_serialization import edit_request_from_json, edit_step_to_json
 from sidecar.transcripts.transcript import Transcript
-from sidecar.transcripts.transcript_edits import History, speakers_in
+from sidecar.transcripts.transcript_edits import EditHistory, speakers_in
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 
 USUAL, MOST = 100, 1000
@@ -40,7 +40,7 @@ def etag_of(job: JobRecord) -> str:
     return f'"{job.history.revision}"'
 
 
-def revisions_in(request: Request, header: str) -> set[int] | None:
+def parse_revisions(request: Request, header: str) -> set[int] | None:
     """Those that a header names; None without one, or if any will do.
 
     Raises:
@@ -59,26 +59,26 @@ def revisions_in(request: Request, header: str) -> set[int] | None:
     return {int(one) for one in tags if one.isascii() and one.isdigit()}
 
 
-def unchanged(request: Request, job: JobRecord) -> bool:
+def is_not_modified(request: Request, job: JobRecord) -> bool:
     """Whether the client has this revision already (`If-None-Match`)."""
-    revisions = revisions_in(request, "If-None-Match")
+    revisions = parse_revisions(request, "If-None-Match")
     return revisions is not None and job.history.revision in revisions
 
 
-def add_editing(router: APIRouter, service: Service) -> None:
+def add_edit_routes(router: APIRouter, service: Service) -> None:
     """The routes."""
 
     @router.patch(
         "/{job_id}/transcript",
         summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
-        response_model=job_schemas.Edited,
+        response_model=job_schemas.JobEditAnswer,
         responses=PROBLEMS,
         openapi_extra=job_schemas.EDIT,
     )
     async def edit(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         await service.owned.transcript(caller, job_id)  # before anything of the body is read
-        revisions = revisions_in(request, "If-Match")
+        revisions = parse_revisions(request, "If-Match")
         if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported("An edit is sent as JSON.")
         fields = await read_json(request, service.settings)
@@ -86,29 +86,29 @@ def add_editing(router: APIRouter, service: Service) -> None:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:
             raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
-        wished = wished_of(fields["operations"])
+        wished = edit_request_from_json(fields["operations"])
         done = await service.edits.edit(caller, job_id, wished, revisions)
         body = edited_body(done.before, done.job)
         if done.parts:
-            body["parts"] = [part_body(one) for one in done.parts]
+            body["parts"] = [split_speaker_body(one) for one in done.parts]
         return json_response(body, headers={"ETag": etag_of(done.job)})
 
     @router.get(
         "/{job_id}/transcript/history",
         summary="What was done to a transcript, the oldest first",
-        response_model=job_schemas.History,
+        response_model=job_schemas.JobEditHistory,
         responses=PROBLEMS,
         openapi_extra=job_schemas.HISTORY,
     )
     async def history(request: Request, job_id: str) -> Response:
-        job, _ = await service.owned.transcript(caller_of(request), job_id)
-        limit = parse_whole("limit", request.query_params.get("limit"), 1, MOST) or USUAL
+        job, _ = await service.owned.transcript(identity_of(request), job_id)
+        limit = parse_integer("limit", request.query_params.get("limit"), 1, MOST) or USUAL
         history = job.history
         first = max(0, len(history.entries) - limit)
         entries = [
             {
-                "at": clock.for_people(entry.at),
-                "operations": step_values(entry.operations),
+                "at": clock.format_utc(entry.at),
+                "operations": edit_step_to_json(entry.operations),
                 "undone": number >= history.applied,
             }
             for number, entry in islice(enumerate(history.entries), first, None)
@@ -117,7 +117,7 @@ def add_editing(router: APIRouter, service: Service) -> None:
         return json_response(body, headers={"ETag": etag_of(job)})
 
 
-def counts_body(history: History) -> dict[str, Any]:
+def counts_body(history: EditHistory) -> dict[str, Any]:
     """Which revision there is, and how many steps there are in both directions."""
     return {
         "revision": history.revision,
@@ -140,7 +140,7 @@ def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
     }
 
 
-def part_body(part: Part) -> dict[str, Any]:
+def split_speaker_body(part: SpeakerSplit) -> dict[str, Any]:
     """A speaker that was split by voice, and which segments went where."""
     return {
         "speaker": speaker_label(part.speaker),
@@ -165,7 +165,7 @@ def _changed(before: Transcript, after: Transcript) -> Iterator[dict[str, Any]]:
 
 log = logging.getLogger(__name__)
 
-KINDS: Mapping[str, tuple[str, str]] = {
+MEDIA_TYPES: Mapping[str, tuple[str, str]] = {
     "wav": ("audio/wav", "wav"),
     "rf64": ("audio/wav", "wav"),
     "w64": ("audio/x-w64", "w64"),
@@ -183,7 +183,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
 }
 """Of each container (`audio.audio_format`): its media type, and how names of its files end."""
 _UNKNOWN = ("application/octet-stream", "bin")
-SAFE: Mapping[str, str] = {
+DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
@@ -192,25 +192,25 @@ SAFE: Mapping[str, str] = {
 """It came from somebody, and is nothing but bytes to be played: no page, and in no cache."""
 
 
-def kind_of(head: bytes) -> tuple[str, str]:
+def media_type_of(head: bytes) -> tuple[str, str]:
     """The media type of a recording by its first bytes, and how its name may end."""
-    container = sniff(head)
+    container = detect_container(head)
     name = container.name if container is not None else ""
     if name == "matroska" and b"webm" in head[:64]:
         return "audio/webm", "webm"
     if name == "mp4" and head[4:11] in (b"ftypM4A", b"ftypM4B"):
         return "audio/mp4", "m4a"
-    return KINDS.get(name, _UNKNOWN)
+    return MEDIA_TYPES.get(name, _UNKNOWN)
 
 
-class _Played(Response):
+class _RecordingResponse(Response):
     """Bytes of a recording, opened as they are taken. What is found broken in the middle ends the
     connection before its announced end, which tells whoever listens."""
 
     def __init__(
         self,
         pieces: AsyncGenerator[bytes, None],
-        file: SealedFile,
+        file: EncryptedFile,
         status: int,
         headers: Mapping[str, str],
     ) -> None:
@@ -220,13 +220,13 @@ class _Played(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         sending = asyncio.ensure_future(self._send_all(send))
-        leaving = asyncio.ensure_future(_left(receive))
+        leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
 
         def sent_away() -> None:
             leaving.cancel()
 
         try:
-            with lasting(scope, sent_away):
+            with revocable(scope, sent_away):
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sending.cancel()
@@ -249,12 +249,12 @@ class _Played(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def add_listening(router: APIRouter, service: Service) -> None:
+def add_recording_routes(router: APIRouter, service: Service) -> None:
     """The route."""
 
     @router.get(
@@ -265,7 +265,7 @@ def add_listening(router: APIRouter, service: Service) -> None:
         openapi_extra=job_schemas.RANGE,
     )
     async def audio(request: Request, job_id: str) -> Response:
-        file = await service.recordings.open(caller_of(request), job_id)
+        file = await service.recordings.open(identity_of(request), job_id)
         try:
             return await _answer(request, service, job_id, file)
         except BaseException:
@@ -273,21 +273,21 @@ def add_listening(router: APIRouter, service: Service) -> None:
             raise
 
 
-async def _answer(request: Request, service: Service, job_id: str, file: SealedFile) -> Response:
-    media_type, ending = kind_of(await service.recordings.read(file, 0, HEAD_BYTES))
+async def _answer(request: Request, service: Service, job_id: str, file: EncryptedFile) -> Response:
+    media_type, ending = media_type_of(await service.recordings.read(file, 0, SNIFF_BYTES))
     tag = f'"{job_id}"'  # a recording never changes
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Disposition": f'attachment; filename="recording-{job_id[:8]}.{ending}"',
         "Content-Type": media_type,
         "ETag": tag,
-        **SAFE,
+        **DOWNLOAD_HEADERS,
     }
     begin, end, status = 0, file.size, 200
     asked, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
     if asked and same:
         try:
-            span = range_of(asked, file.size)
+            span = parse_range(asked, file.size)
         except errors.RangeUnsatisfiable as error:
             file.close()
             refused = problem(error)
@@ -299,4 +299,4 @@ async def _answer(request: Request, service: Service, job_id: str, file: SealedF
     headers["Content-Length"] = str(end - begin)
     if request.scope.get("head"):  # nobody reads on
         end = begin
-    return _Played(service.recordings.pieces(file, begin, end), file, status, headers)
+    return _RecordingResponse(service.recordings.pieces(file, begin, end), file, status, headers)

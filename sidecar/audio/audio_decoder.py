@@ -18,27 +18,28 @@ from sidecar import errors
 from sidecar.audio import Block, ffmpeg
 from sidecar.audio.audio_format import (
     CONTAINERS,
-    HEAD_BYTES,
+    SNIFF_BYTES,
     WAV,
-    Container,
+    AudioContainer,
+    detect_container,
     is_truncated,
-    read_header,
-    sniff,
+    read_wav_header,
 )
-from sidecar.audio.loudness import Peaks
+from sidecar.audio.loudness import PeakMeter
 
 MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""
 MAX_CHANNELS = 256
-COUNT_BUDGET_S = 2.0
+DURATION_SCAN_BUDGET_S = 2.0
 """Longest time spent on counting the samples of a file that claims to be over the limit."""
-_BLOCK_VALUES = 1 << 18
+_BLOCK_SAMPLES = 1 << 18
 """Samples times channels that are decoded at once: 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
-class AudioFacts:
-    """What `probe` found. ``total_s`` is a claim of the header's, None where it makes none."""
+class AudioInfo:
+    """What `probe_audio` found. ``total_s`` is a claim of the header's, None where it makes
+    none."""
 
     container: str
     decoder: str
@@ -49,14 +50,14 @@ class AudioFacts:
         return {"container": self.container, "decoder": self.decoder, "total_s": self.total_s}
 
     @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> AudioFacts:
+    def from_wire(cls, values: dict[str, Any]) -> AudioInfo:
         """The facts that `to_wire` wrote."""
         return cls(**values)
 
 
-def glance(fd: int, max_s: float) -> AudioFacts | None:
+def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     """The facts of a recording that needs no decoder to be judged: plain wav, within limits."""
-    header = read_header(fd)
+    header = read_wav_header(fd)
     if (
         header is None
         or not header.is_plain
@@ -65,25 +66,25 @@ def glance(fd: int, max_s: float) -> AudioFacts | None:
         or not 0 < header.seconds <= max_s
     ):
         return None
-    return AudioFacts(WAV.name, "sndfile", header.seconds)
+    return AudioInfo(WAV.name, "sndfile", header.seconds)
 
 
-def prepare() -> None:
+def preload_decoders() -> None:
     """Import what the first file would wait for otherwise."""
     import ffmpeg  # noqa: F401
     import soundfile  # noqa: F401
 
 
-def probe(fd: int, max_s: float) -> AudioFacts:
+def probe_audio(fd: int, max_s: float) -> AudioInfo:
     """Find out what an open file is, and that samples come out of it.
 
     Raises:
         errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
     """
-    container = _identify(fd)
-    deadline = time.monotonic() + COUNT_BUDGET_S
+    container = _detect_container(fd)
+    deadline = time.monotonic() + DURATION_SCAN_BUDGET_S
     for decoder in ("sndfile", "ffmpeg") if container.in_process else ("ffmpeg",):
-        facts = AudioFacts(container.name, decoder, None)
+        facts = AudioInfo(container.name, decoder, None)
         try:
             with open_audio(fd, facts, rate=16_000, max_s=max_s) as audio:
                 blocks = iter(audio)
@@ -91,16 +92,16 @@ def probe(fd: int, max_s: float) -> AudioFacts:
                     continue
                 claimed = audio.total_s
                 if claimed is not None and claimed > max_s:
-                    claimed = _count(audio, blocks, deadline)
-                return AudioFacts(container.name, decoder, claimed)
-        except _ImpossibleShape:
+                    claimed = _measured_duration(audio, blocks, deadline)
+                return AudioInfo(container.name, decoder, claimed)
+        except _ImplausibleHeader:
             raise  # ffmpeg would make hours of sound of it
         except errors.AudioUndecodable:
             continue
     raise errors.AudioUndecodable()
 
 
-def _count(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
+def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
     """The true length of a file whose header claims more than the limit.
 
     Raises:
@@ -112,11 +113,11 @@ def _count(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> flo
     return audio.done_s
 
 
-def _identify(fd: int) -> Container:
+def _detect_container(fd: int) -> AudioContainer:
     if os.fstat(fd).st_size == 0:
         raise errors.AudioEmpty()
     os.lseek(fd, 0, os.SEEK_SET)
-    container = sniff(os.read(fd, HEAD_BYTES))
+    container = detect_container(os.read(fd, SNIFF_BYTES))
     if container is None:
         raise errors.AudioFormatUnsupported()
     return container
@@ -130,12 +131,12 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         errors.AudioUndecodable: nothing came out.
     """
 
-    def __init__(self, decoder: _Decoder, rate: int, max_s: float) -> None:
+    def __init__(self, decoder: _BlockDecoder, rate: int, max_s: float) -> None:
         self._decoder = decoder
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
-        self.peaks = Peaks(rate)
+        self.peaks = PeakMeter(rate)
         """How loud it is, as far as it has come out."""
 
     @property
@@ -179,7 +180,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._decoder.close()
 
 
-class _Decoder(Protocol):
+class _BlockDecoder(Protocol):
     """What `DecodedAudio` reads from."""
 
     total_s: float | None
@@ -192,14 +193,14 @@ class _Decoder(Protocol):
     def close(self) -> None: ...
 
 
-class _ImpossibleShape(errors.AudioUndecodable):
+class _ImplausibleHeader(errors.AudioUndecodable):
     """A header that is read well and says what no recording can be."""
 
 
 class _SndfileDecoder:
     """libsndfile for the samples, soxr for the rate; the mean of all channels."""
 
-    def __init__(self, fd: int, container: Container, rate: int) -> None:
+    def __init__(self, fd: int, container: AudioContainer, rate: int) -> None:
         import soundfile
 
         os.lseek(fd, 0, os.SEEK_SET)
@@ -210,7 +211,7 @@ class _SndfileDecoder:
         source_rate, channels = self._file.samplerate, self._file.channels
         if not (MIN_RATE <= source_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
             self._file.close()
-            raise _ImpossibleShape(
+            raise _ImplausibleHeader(
                 f"The audio claims {source_rate} Hz and {channels} channels.",
                 hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
             )
@@ -233,7 +234,7 @@ class _SndfileDecoder:
         if source_rate != self._rate:
             stream = soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32")
             resample = stream.resample_chunk
-        buffer = np.empty((max(1, _BLOCK_VALUES // channels), channels), dtype=np.float32)
+        buffer = np.empty((max(1, _BLOCK_SAMPLES // channels), channels), dtype=np.float32)
         while not self._damaged:
             try:
                 frames = self._file.read(out=buffer)
@@ -265,16 +266,16 @@ class _SndfileDecoder:
 class _FfmpegDecoder:
     """ffmpeg, which mixes and resamples by itself."""
 
-    def __init__(self, fd: int, container: Container, rate: int, max_s: float) -> None:
+    def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         self._fd, self._container = fd, container
-        self._process = ffmpeg.Decoder(fd, container, rate, max_s + 1.0)
-        self._process.wait_described(ffmpeg.STALL_S)
+        self._process = ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0)
+        self._process.wait_for_header(ffmpeg.STALL_TIMEOUT_S)
         self.total_s = self._process.total_s
 
     @property
     def truncated(self) -> bool:
-        return self._process.complained or is_truncated(self._fd, self._container)
+        return self._process.had_errors or is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._process)
@@ -283,8 +284,8 @@ class _FfmpegDecoder:
         self._process.close()
 
 
-def open_audio(fd: int, facts: AudioFacts, *, rate: int, max_s: float) -> DecodedAudio:
-    """Decode an open file that `probe` described, at ``rate`` Hz, up to ``max_s`` seconds.
+def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> DecodedAudio:
+    """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
@@ -295,11 +296,11 @@ def open_audio(fd: int, facts: AudioFacts, *, rate: int, max_s: float) -> Decode
     return DecodedAudio(_FfmpegDecoder(fd, container, rate, max_s), rate, max_s)
 
 
-def decode_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:
+def decode_audio_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:
     """A whole file as one array, shape (samples,): for tools and tests, not for the service."""
     import numpy as np
 
     with open(path, "rb", buffering=0) as file:
-        facts = probe(file.fileno(), max_s)
+        facts = probe_audio(file.fileno(), max_s)
         with open_audio(file.fileno(), facts, rate=rate, max_s=max_s) as audio:
             return np.concatenate(list(audio))

@@ -10,11 +10,11 @@ import os
 import struct
 from dataclasses import dataclass
 
-HEAD_BYTES = 4096
+SNIFF_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class AudioContainer:
     """A container format.
 
     ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``in_process`` whether
@@ -26,27 +26,27 @@ class Container:
     in_process: bool = False
 
 
-WAV = Container("wav", "wav", in_process=True)
-RF64 = Container("rf64", "wav", in_process=True)
-W64 = Container("w64", "w64", in_process=True)
-FLAC = Container("flac", "flac", in_process=True)
-OGG = Container("ogg", "ogg", in_process=True)
-MP3 = Container("mp3", "mp3", in_process=True)
-AIFF = Container("aiff", "aiff", in_process=True)
-AU = Container("au", "au", in_process=True)
-CAF = Container("caf", "caf", in_process=True)
-MP4 = Container("mp4", "mov")
-MATROSKA = Container("matroska", "matroska")
-ASF = Container("asf", "asf")
-ADTS = Container("aac", "aac")
-AMR = Container("amr", "amr")
+WAV = AudioContainer("wav", "wav", in_process=True)
+RF64 = AudioContainer("rf64", "wav", in_process=True)
+W64 = AudioContainer("w64", "w64", in_process=True)
+FLAC = AudioContainer("flac", "flac", in_process=True)
+OGG = AudioContainer("ogg", "ogg", in_process=True)
+MP3 = AudioContainer("mp3", "mp3", in_process=True)
+AIFF = AudioContainer("aiff", "aiff", in_process=True)
+AU = AudioContainer("au", "au", in_process=True)
+CAF = AudioContainer("caf", "caf", in_process=True)
+MP4 = AudioContainer("mp4", "mov")
+MATROSKA = AudioContainer("matroska", "matroska")
+ASF = AudioContainer("asf", "asf")
+ADTS = AudioContainer("aac", "aac")
+AMR = AudioContainer("amr", "amr")
 
 CONTAINERS = (
     *(WAV, RF64, W64, FLAC, OGG, MP3, AIFF, AU, CAF),
     *(MP4, MATROSKA, ASF, ADTS, AMR),
 )
 
-_MAGIC: tuple[tuple[bytes, Container], ...] = (
+_MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"fLaC", FLAC),
     (b"OggS", OGG),
     (b".snd", AU),
@@ -59,8 +59,8 @@ _MAGIC: tuple[tuple[bytes, Container], ...] = (
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
 
-def sniff(head: bytes) -> Container | None:
-    """The container that ``head`` (the first `HEAD_BYTES` of a file) begins, None for none."""
+def detect_container(head: bytes) -> AudioContainer | None:
+    """The container that ``head`` (the first `SNIFF_BYTES` of a file) begins, None for none."""
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return WAV
     if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
@@ -72,10 +72,10 @@ def sniff(head: bytes) -> Container | None:
     for magic, container in _MAGIC:
         if head.startswith(magic):
             return container
-    return _sniff_frames(head)
+    return _detect_by_frames(head)
 
 
-def _sniff_frames(head: bytes) -> Container | None:
+def _detect_by_frames(head: bytes) -> AudioContainer | None:
     """Formats without a magic number: a tag, or two frames in a row that agree."""
     if head[:3] == b"ID3" and len(head) >= 10:
         size = 0
@@ -84,7 +84,7 @@ def _sniff_frames(head: bytes) -> Container | None:
         behind = head[10 + size :]
         if behind[:4] == b"fLaC":
             return FLAC
-        return (_sniff_frames(behind) if len(behind) >= 4 else None) or MP3
+        return (_detect_by_frames(behind) if len(behind) >= 4 else None) or MP3
     if length := adts_frame_length(head):
         return ADTS if len(head) <= length or adts_frame_length(head[length:]) else None
     if length := mpeg_frame_length(head):
@@ -131,7 +131,7 @@ UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
 """Data sizes that recorders write when they cannot go back to correct the header."""
 _PCM, _FLOAT = 1, 3
 _FORMAT = struct.Struct("<HHIIHH")
-_MOST_CHUNKS = 64
+_MAX_CHUNKS = 64
 WAV_HEAD_BYTES = 44
 _UNKNOWN_BYTES = 0xFFFFFFFF
 
@@ -185,7 +185,7 @@ class WavHeader:
         return frames / self.rate
 
 
-def read_at(fd: int, position: int, count: int) -> bytes:
+def read_file_at(fd: int, position: int, count: int) -> bytes:
     """Bytes of an open file, without moving its position where the system can."""
     if hasattr(os, "pread"):
         return os.pread(fd, count, position)
@@ -193,15 +193,15 @@ def read_at(fd: int, position: int, count: int) -> bytes:
     return os.read(fd, count)
 
 
-def read_header(fd: int) -> WavHeader | None:
+def read_wav_header(fd: int) -> WavHeader | None:
     """The header of an open file, None where it has none."""
     size = os.fstat(fd).st_size
-    head = read_at(fd, 0, 12)
+    head = read_file_at(fd, 0, 12)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
     position, layout = 12, (0, 0, 0, 0, 0, 0)
-    for _ in range(_MOST_CHUNKS):
-        chunk = read_at(fd, position, 8 + _FORMAT.size)
+    for _ in range(_MAX_CHUNKS):
+        chunk = read_file_at(fd, position, 8 + _FORMAT.size)
         if len(chunk) < 8:
             return None
         length = int.from_bytes(chunk[4:8], "little")
@@ -220,22 +220,22 @@ _TAIL_BYTES = 65_536
 _MAX_BOXES = 4096
 
 
-def is_truncated(fd: int, container: Container) -> bool:
+def is_truncated(fd: int, container: AudioContainer) -> bool:
     """Whether an open file broke off; False where the format does not tell."""
     if container is WAV:
-        header = read_header(fd)
+        header = read_wav_header(fd)
         return header is not None and header.is_short
     if container is OGG:
-        return _ogg_has_no_end(fd)
+        return _is_ogg_truncated(fd)
     if container is MP4:
-        return _mp4_is_short(fd)
+        return _is_mp4_truncated(fd)
     return False
 
 
-def _ogg_has_no_end(fd: int) -> bool:
+def _is_ogg_truncated(fd: int) -> bool:
     """Whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section 6)."""
     size = os.fstat(fd).st_size
-    tail = read_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    tail = read_file_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
     last = tail.rfind(b"OggS")
     if last < 0 or last + 27 > len(tail):
         return True
@@ -244,12 +244,12 @@ def _ogg_has_no_end(fd: int) -> bool:
     return not whole or not tail[last + 5] & 0x04
 
 
-def _mp4_is_short(fd: int) -> bool:
+def _is_mp4_truncated(fd: int) -> bool:
     """Whether a top-level box claims more bytes than there are (ISO 14496-12, section 4.2)."""
     size = os.fstat(fd).st_size
     position = 0
     for _ in range(_MAX_BOXES):
-        header = read_at(fd, position, 16)
+        header = read_file_at(fd, position, 16)
         length = int.from_bytes(header[:4])
         if length == 1:
             length = int.from_bytes(header[8:])

@@ -24,12 +24,12 @@ from typing import BinaryIO, Self
 
 from sidecar import errors, files
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_MANY = {errno.EMFILE, errno.ENFILE}
-_DESCRIPTORS = ("/proc/", "/dev/fd/")
-_MOST_LINKS = 40
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
+_DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
+_MAX_SYMLINKS = 40
 """What Linux follows; it refuses the next."""
-OUTSIDE = "'audio_path' lies outside of the folders that are allowed."
+PATH_OUTSIDE_ROOTS = "'audio_path' lies outside of the folders that are allowed."
 
 
 class AudioSource:
@@ -43,7 +43,7 @@ class AudioSource:
         """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
         self._settled: Callable[[], None] | None = None
 
-    def when_settled(self, tell: Callable[[], None]) -> None:
+    def on_settled(self, tell: Callable[[], None]) -> None:
         """Have ``tell`` called once this has become a job, or nothing."""
         self._settled = tell
 
@@ -79,11 +79,12 @@ class AudioSource:
         self.close()
 
 
-class Spool:
+class UploadSpool:
     """An upload on its way in: memory at first, then a file without a name.
 
-    Whoever adds to it calls `spill` once `pending` has grown to `MEMORY_BYTES`; it may wait for a
-    disk, as `finish` may. A small recording never sees one where the system has files in memory.
+    Whoever adds to it calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait
+    for a disk, as `finish` may. A small recording never sees one where the system has files in
+    memory.
     """
 
     MEMORY_BYTES = 2 << 20
@@ -183,14 +184,14 @@ def _write_all(file: BinaryIO, data: bytearray) -> None:
 
 def storage_error(error: OSError) -> errors.SidecarError:
     """What it means for a client that something cannot be written."""
-    if error.errno in _FULL:
+    if error.errno in _DISK_FULL_ERRNOS:
         return errors.DiskFull()
-    if error.errno in _MANY:
+    if error.errno in _TOO_MANY_FILES_ERRNOS:
         return errors.UploadsFull("As many files are open as this service may have.")
     return errors.SpoolUnwritable(f"The folder for uploads cannot be written: {error.strerror}.")
 
 
-def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
+def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     """Open the file that a client named, once, without waiting for whatever it is.
 
     ``roots``: the folders in which it must lie, links followed; none: anywhere.
@@ -204,9 +205,9 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     if os.name == "nt" and path.startswith("\\\\") and not path.startswith("\\\\?\\"):
         raise errors.AudioPathInvalid("'audio_path' names another machine.")
     try:
-        if roots and not _lies_in(os.path.realpath(path), roots):
-            raise errors.AudioPathForbidden(OUTSIDE)
-        if _is_descriptor(path):
+        if roots and not _is_inside_roots(os.path.realpath(path), roots):
+            raise errors.AudioPathForbidden(PATH_OUTSIDE_ROOTS)
+        if _is_descriptor_path(path):
             raise errors.AudioPathNotAFile()
         fd = os.open(path, files.OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
@@ -220,19 +221,19 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     if not _is_plain_file(fd):
         os.close(fd)
         raise errors.AudioPathNotAFile()
-    if roots and not _lies_in(_path_of(fd, path), roots):  # it was another a moment ago
+    if roots and not _is_inside_roots(_real_path(fd, path), roots):  # it was another a moment ago
         os.close(fd)
-        raise errors.AudioPathForbidden(OUTSIDE)
+        raise errors.AudioPathForbidden(PATH_OUTSIDE_ROOTS)
     return AudioSource(fd, spooled=False, path=path)
 
 
-def _is_descriptor(path: str) -> bool:
+def _is_descriptor_path(path: str) -> bool:
     """Whether the path, or a link on its way, is in a folder of open files: the ones there are
     those of a process, ours with other clients' uploads among them."""
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_SYMLINKS):
         folder = os.path.realpath(os.path.dirname(path))
         path = os.path.join(folder, os.path.basename(path))
-        if f"{path}/".startswith(_DESCRIPTORS):
+        if f"{path}/".startswith(_DESCRIPTOR_FOLDERS):
             return True
         try:
             path = os.path.join(folder, os.readlink(path))
@@ -241,11 +242,11 @@ def _is_descriptor(path: str) -> bool:
     return False
 
 
-def _lies_in(path: str, roots: Sequence[Path]) -> bool:
+def _is_inside_roots(path: str, roots: Sequence[Path]) -> bool:
     return any(Path(path).is_relative_to(os.path.realpath(root)) for root in roots)
 
 
-def _path_of(fd: int, path: str) -> str:
+def _real_path(fd: int, path: str) -> str:
     """Where the open file lies; where the system does not tell, by its name once more."""
     if sys.platform == "linux":
         return os.readlink(f"/proc/self/fd/{fd}")
@@ -260,21 +261,21 @@ def _is_plain_file(fd: int) -> bool:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and status.st_nlink == 0):
         return False
-    return status.st_dev not in _kernel_devices()
+    return status.st_dev not in _virtual_filesystem_devices()
 
 
-def _kernel_devices() -> set[int]:
+def _virtual_filesystem_devices() -> set[int]:
     if sys.platform != "linux":
         return set()
     mounts = [Path("/proc"), Path("/sys")]
     return {mount.stat().st_dev for mount in mounts if mount.is_mount()}
 
 
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class OpenUploadRef:
     """An upload that this process holds open, for as long as it does. ``device`` and ``inode`` say
     which file it is: the number of a closed descriptor is soon another's."""
 
@@ -299,13 +300,13 @@ class Held:
         return AudioSource(fd, spooled=True)
 
 
-def nowhere() -> Held:
+def missing_recording_ref() -> OpenUploadRef:
     """Return the reference of a recording that is not kept: no descriptor has that number."""
-    return Held(-1, 0, 0)
+    return OpenUploadRef(-1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredRecordingRef:
     """An upload that was written down, by its name in the storage of recordings, and what it was
     then: the SHA-256 of what is there, in hexadecimal digits, and how many bytes that are (None:
     an older version wrote it). ``storage``: of which kind that is."""
@@ -317,7 +318,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ClientFileRef:
     """A file that a client named, as it was then: the same file (``inode``), unchanged since
     (``mtime``, nanoseconds since 1970)."""
 
@@ -332,7 +333,7 @@ class Named:
             errors.BadRequest: it is not there any more, or may not be read.
             errors.AudioLost: it is another, or was changed.
         """
-        source = open_path(self.path, roots)
+        source = open_recording_file(self.path, roots)
         status = os.fstat(source.fd)
         if (status.st_ino, status.st_mtime_ns) != (self.inode, self.mtime):
             source.close()
@@ -340,18 +341,18 @@ class Named:
         return source
 
 
-AudioRef = Held | Kept | Named
+RecordingRef = OpenUploadRef | StoredRecordingRef | ClientFileRef
 
 
-def ref_to(source: AudioSource) -> Held | Named:
+def recording_ref(source: AudioSource) -> OpenUploadRef | ClientFileRef:
     """What an open recording is known by."""
     status = os.fstat(source.fd)
     if source.path is not None:
-        return Named(source.path, status.st_ino, status.st_mtime_ns)
-    return Held(source.fd, status.st_dev, status.st_ino)
+        return ClientFileRef(source.path, status.st_ino, status.st_mtime_ns)
+    return OpenUploadRef(source.fd, status.st_dev, status.st_ino)
 
 
-class Measured:
+class HashingStream:
     """A stream that is counted while somebody takes it."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -372,24 +373,24 @@ class Measured:
         return self._digest.hexdigest()
 
 
-def digest_of(fd: int) -> str:
+def sha256_of_file(fd: int) -> str:
     """The SHA-256 of a whole file, in hexadecimal digits."""
-    read = Measured(pieces(fd))
+    read = HashingStream(read_chunks(fd))
     for _ in read:
         pass
     return read.sha256
 
 
-def pieces(fd: int) -> Iterator[bytes]:
+def read_chunks(fd: int) -> Iterator[bytes]:
     """The whole file; where the system lets us, whoever else reads it keeps its position."""
     at = 0
-    while piece := _read_at(fd, at):
+    while piece := _read_chunk_at(fd, at):
         at += len(piece)
         yield piece
 
 
-def _read_at(fd: int, at: int) -> bytes:
+def _read_chunk_at(fd: int, at: int) -> bytes:
     if sys.platform == "win32":
         os.lseek(fd, at, os.SEEK_SET)
-        return os.read(fd, _PIECE)
-    return os.pread(fd, _PIECE, at)
+        return os.read(fd, _CHUNK_BYTES)
+    return os.pread(fd, _CHUNK_BYTES, at)

@@ -22,13 +22,13 @@ G711_RATE = 8_000
 """Samples a second."""
 
 
-def _mu(byte: int) -> int:
+def _mu_law_sample(byte: int) -> int:
     byte ^= 0xFF
     size = (((byte & 0x0F) << 3) + 0x84 << ((byte & 0x70) >> 4)) - 0x84
     return -size if byte & 0x80 else size
 
 
-def _a(byte: int) -> int:
+def _a_law_sample(byte: int) -> int:
     byte ^= 0x55
     size, segment = ((byte & 0x0F) << 4) + 8, (byte & 0x70) >> 4
     if segment:
@@ -37,32 +37,32 @@ def _a(byte: int) -> int:
 
 
 @cache
-def _samples(expand: Callable[[int], int]) -> tuple[bytes, ...]:
+def _decode_table(expand: Callable[[int], int]) -> tuple[bytes, ...]:
     return tuple(expand(byte).to_bytes(2, "little", signed=True) for byte in range(256))
 
 
-def from_mu_law(raw: bytes) -> bytes:
+def decode_mu_law(raw: bytes) -> bytes:
     """16-bit samples, little-endian, twice as many bytes."""
-    return b"".join(map(_samples(_mu).__getitem__, raw))
+    return b"".join(map(_decode_table(_mu_law_sample).__getitem__, raw))
 
 
-def from_a_law(raw: bytes) -> bytes:
+def decode_a_law(raw: bytes) -> bytes:
     """The same of the other law."""
-    return b"".join(map(_samples(_a).__getitem__, raw))
+    return b"".join(map(_decode_table(_a_law_sample).__getitem__, raw))
 
 
-def to_mu_law(pcm: bytes) -> bytes:
+def encode_mu_law(pcm: bytes) -> bytes:
     """Half as many bytes: of each 16-bit sample the nearest that there is."""
-    return _nearest(_mu, pcm)
+    return _encode_samples(_mu_law_sample, pcm)
 
 
-def to_a_law(pcm: bytes) -> bytes:
+def encode_a_law(pcm: bytes) -> bytes:
     """The same by the other law."""
-    return _nearest(_a, pcm)
+    return _encode_samples(_a_law_sample, pcm)
 
 
 @cache
-def _bytes(expand: Callable[[int], int]) -> bytes:
+def _encode_table(expand: Callable[[int], int]) -> bytes:
     """The nearest byte to each sample, from the least on."""
     sizes = sorted((expand(byte), byte) for byte in range(256))
     found, at = bytearray(), 0
@@ -73,8 +73,8 @@ def _bytes(expand: Callable[[int], int]) -> bytes:
     return bytes(found)
 
 
-def _nearest(expand: Callable[[int], int], pcm: bytes) -> bytes:
-    table = _bytes(expand)
+def _encode_samples(expand: Callable[[int], int], pcm: bytes) -> bytes:
+    table = _encode_table(expand)
     samples = array("h", pcm)
     if sys.byteorder == "big":
         samples.byteswap()
@@ -83,7 +83,7 @@ def _nearest(expand: Callable[[int], int], pcm: bytes) -> bytes:
 
 OPUS_RATE = 48_000
 """Samples a second of what comes out, whatever the packets were made from."""
-LONGEST = 61_298
+MAX_OPUS_PACKET_BYTES = 61_298
 """Bytes of a packet: 48 frames of 1,275 (RFC 6716), and what stands before them."""
 
 
@@ -111,14 +111,14 @@ class OpusDecoder:
         Raises:
             errors.SoundInvalid: it is no packet.
         """
-        if not 0 < len(packet) <= LONGEST:
-            raise errors.SoundInvalid(f"{len(packet)} bytes are no Opus packet.", hint=_HINT)
+        if not 0 < len(packet) <= MAX_OPUS_PACKET_BYTES:
+            raise errors.SoundInvalid(f"{len(packet)} bytes are no Opus packet.", hint=_OPUS_HINT)
         try:
             frames = self._context.decode(self._av.Packet(packet))
         except self._av.error.FFmpegError:
-            raise errors.SoundInvalid("A message is no Opus packet.", hint=_HINT) from None
+            raise errors.SoundInvalid("A message is no Opus packet.", hint=_OPUS_HINT) from None
         return b"".join(bytes(one.planes[0])[: 2 * one.samples] for one in frames)
 
 
-_HINT = "Send one whole Opus packet in each binary message, without Ogg or WebM around it."
+_OPUS_HINT = "Send one whole Opus packet in each binary message, without Ogg or WebM around it."
 """Anything else would be decoded to noise, or not at all."""

@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterator
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_format import Container
+from sidecar.audio.audio_format import AudioContainer
 
 log = logging.getLogger(__name__)
 
-STALL_S = 12.0
+STALL_TIMEOUT_S = 12.0
 """Longest silence of a decoder at work before it is given up."""
-MEMORY_BYTES = 2 << 30
+MEMORY_LIMIT_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
-_OUR_DOING = "not on whitelist"
+_WHITELIST_REFUSAL = "not on whitelist"
 """What ffmpeg says of pictures and films beside the sound: they are left alone on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_DECODERS = (
@@ -40,7 +40,7 @@ _AUDIO_DECODERS = (
 )
 
 
-def executable() -> str:
+def find_ffmpeg() -> str:
     """The ffmpeg that is used: the one that came with the install, else the one on the PATH.
 
     Raises:
@@ -51,17 +51,19 @@ def executable() -> str:
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
-        raise _missing("none was found") from None
+        raise _ffmpeg_missing_error("none was found") from None
 
 
-def _missing(why: str) -> errors.AudioFormatUnsupported:
+def _ffmpeg_missing_error(why: str) -> errors.AudioFormatUnsupported:
     return errors.AudioFormatUnsupported(
         f"This format needs ffmpeg, and {why}.",
         hint="Install ffmpeg, or send wav, flac, ogg or mp3.",
     )
 
 
-def command(exe: str, source: str, container: Container, rate: int, max_s: float) -> list[str]:
+def decode_command(
+    exe: str, source: str, container: AudioContainer, rate: int, max_s: float
+) -> list[str]:
     """The whole argument list; ``source`` is our own handle, never a name a client chose."""
     import ffmpeg
 
@@ -79,18 +81,18 @@ def command(exe: str, source: str, container: Container, rate: int, max_s: float
     return [str(part) for part in stream.global_args(*args).compile(cmd=exe)]
 
 
-class Decoder:
+class FfmpegProcess:
     """One run of ffmpeg over an open file; iterate for blocks, then `close`."""
 
-    def __init__(self, fd: int, container: Container, rate: int, max_s: float) -> None:
+    def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
         # /dev/fd opens our very file again, whatever its name is now, with a position of its own.
         source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
-        arguments = command(executable(), source, container, rate, max_s)
+        arguments = decode_command(find_ffmpeg(), source, container, rate, max_s)
         try:
-            self._process = _started(arguments, fd)
+            self._process = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name anything
             log.warning("%s does not start: %s", arguments[0], error.strerror)
-            raise _missing("the one that is here does not start") from None
+            raise _ffmpeg_missing_error("the one that is here does not start") from None
         self._complaints = 0
         self._described = threading.Event()
         self.total_s: float | None = None
@@ -98,11 +100,11 @@ class Decoder:
         self._reader.start()
 
     @property
-    def complained(self) -> bool:
+    def had_errors(self) -> bool:
         """Whether ffmpeg found the stream broken somewhere, once it has ended."""
         return self._complaints > 0
 
-    def wait_described(self, timeout_s: float) -> None:
+    def wait_for_header(self, timeout_s: float) -> None:
         """Wait until ffmpeg has read the header (or ended, or ``timeout_s`` is over)."""
         self._described.wait(timeout_s)
 
@@ -113,7 +115,7 @@ class Decoder:
         assert stdout is not None
         rest = b""
         while True:
-            if os.name == "posix" and not select.select([stdout], [], [], STALL_S)[0]:
+            if os.name == "posix" and not select.select([stdout], [], [], STALL_TIMEOUT_S)[0]:
                 raise errors.AudioDecodeTimeout()
             data = os.read(stdout.fileno(), _READ_BYTES)
             if not data:
@@ -123,16 +125,16 @@ class Decoder:
             rest = data[whole:]
             yield np.frombuffer(data[:whole], dtype="<f4").astype(np.float32, copy=False)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process.wait(STALL_S) != 0:
+            if self._process.wait(STALL_TIMEOUT_S) != 0:
                 self._complaints += 1
-        self._reader.join(STALL_S)
+        self._reader.join(STALL_TIMEOUT_S)
 
     def close(self) -> None:
         """End the process and let go of its pipes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._reader.join(STALL_S)
+        self._reader.join(STALL_TIMEOUT_S)
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -144,14 +146,14 @@ class Decoder:
             if found := _DURATION.search(line):
                 hours, minutes, seconds = found.groups()
                 self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            if ("[error]" in line or "[fatal]" in line) and _OUR_DOING not in line:
+            if ("[error]" in line or "[fatal]" in line) and _WHITELIST_REFUSAL not in line:
                 self._complaints += 1
             if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
                 self._described.set()
         self._described.set()
 
 
-def _started(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
+def _start_process(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         arguments,
         stdin=fd,
@@ -159,11 +161,11 @@ def _started(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
         cwd="/" if os.name == "posix" else None,
-        preexec_fn=_before_exec() if sys.platform == "linux" else None,
+        preexec_fn=_limit_child_process() if sys.platform == "linux" else None,
     )
 
 
-def _before_exec() -> Callable[[], None]:
+def _limit_child_process() -> Callable[[], None]:
     """What the child does before it is ffmpeg: die with the parent, and never take the machine's
     memory. All that needs a lock is done here, as another thread may have it while we fork."""
     import ctypes
@@ -174,7 +176,7 @@ def _before_exec() -> Callable[[], None]:
 
     def bound() -> None:
         prctl(pr_set_pdeathsig, signal.SIGKILL)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     return bound

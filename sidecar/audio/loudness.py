@@ -6,16 +6,16 @@ from collections import deque
 
 from sidecar.audio import Block
 
-PER_SECOND = 10
-LOUDEST = 255
+PEAKS_PER_SECOND = 10
+MAX_PEAK = 255
 
 
-class Peaks:
+class PeakMeter:
     """The loudest sample of each tenth of a second, 0 to 255, as the blocks come."""
 
     def __init__(self, rate: int) -> None:
         """``rate``: samples in a second."""
-        self._each = max(1, rate // PER_SECOND)
+        self._each = max(1, rate // PEAKS_PER_SECOND)
         self._rest: Block | None = None
         self._levels = bytearray()
 
@@ -28,14 +28,14 @@ class Peaks:
         whole = len(block) // self._each
         parts = block[: whole * self._each].reshape(whole, self._each)
         loudest = np.maximum(parts.max(axis=1, initial=0.0), -parts.min(axis=1, initial=0.0))
-        self._levels += np.rint(loudest * LOUDEST).astype(np.uint8).tobytes()
+        self._levels += np.rint(loudest * MAX_PEAK).astype(np.uint8).tobytes()
         self._rest = block[whole * self._each :].copy()
 
     def end(self) -> None:
         """No more comes: what is left is a tenth of a second, too."""
         if self._rest is not None and len(self._rest):
             loudest = float(abs(self._rest).max())
-            self._levels.append(round(loudest * LOUDEST))
+            self._levels.append(round(loudest * MAX_PEAK))
             self._rest = None
 
     def since(self, first: int) -> bytes:
@@ -46,7 +46,7 @@ class Peaks:
 _FRAME_S = 0.02
 
 
-def quietest(samples: Block, rate: int, over_s: float) -> int:
+def quietest_sample(samples: Block, rate: int, over_s: float) -> int:
     """The sample in the middle of the ``over_s`` seconds with the least energy.
 
     ``samples``: shape (samples,). The middle of all where there are fewer.
@@ -62,7 +62,7 @@ def quietest(samples: Block, rate: int, over_s: float) -> int:
     return (int(smooth.argmin()) * 2 + over) * frame // 2
 
 
-class RecentAudio:
+class AudioHistoryBuffer:
     """Blocks in order; what lies behind `forget` is gone. Times in seconds from the start."""
 
     def __init__(self, sample_rate: int) -> None:

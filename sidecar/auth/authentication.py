@@ -17,34 +17,36 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.auth import signed_tokens, token_issuing
 from sidecar.auth.identity import (
-    UNLIMITED,
+    UNLIMITED_OWNER,
     Authenticator,
-    Credential,
+    AuthMethod,
     Identity,
-    Limits,
-    Nobody,
-    Proof,
+    NoAuthenticator,
+    OwnerLimits,
     Scope,
-    SharedToken,
-    bearer,
+    SharedTokenAuthenticator,
+    SignedCredential,
+    bearer_token,
 )
-from sidecar.auth.rate_limits import Turnstile
-from sidecar.auth.request_origin import Approach, is_loopback
-from sidecar.auth.revocable_streams import Visits
-from sidecar.auth.signed_tokens import Verifier
-from sidecar.auth.token_issuing import FOLDER
+from sidecar.auth.rate_limits import RateLimiter
+from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
+from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.signed_tokens import TokenVerifier
+from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.errors import TokenInvalid
-from sidecar.files import Watch
-from sidecar.observability.logs import data_folder
+from sidecar.files import FileWatcher
+from sidecar.observability.logs import default_data_folder
 
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE)
+_HOST_HEADER = re.compile(
+    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
+)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class AccessPolicy:
     """The rules. ``names`` are hosts that clients may use beside those of the loopback.
 
     Where the ``authenticator`` knows nobody from elsewhere only this machine is served: what counts
@@ -60,11 +62,11 @@ class Access:
     anywhere: bool = False
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
-    authenticator: Authenticator = field(default_factory=Nobody)
-    limits: Limits = UNLIMITED
+    authenticator: Authenticator = field(default_factory=NoAuthenticator)
+    limits: OwnerLimits = UNLIMITED_OWNER
     """Of who has none of its own."""
 
-    def check_place(self, approach: Approach) -> None:
+    def check_peer_and_host(self, approach: RequestOrigin) -> None:
         """Refuse what was sent to another name, by a page that is not ours, or, where nobody
         elsewhere can be known, from another machine.
 
@@ -92,63 +94,66 @@ class Access:
             self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None
         )
 
-    def identify(self, approach: Approach) -> Identity:
+    def identify(self, approach: RequestOrigin) -> Identity:
         """Who asks, and what that allows from where it asks.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: nobody who is known.
         """
         who = self.authenticator.identify(approach).at(approach)
-        if who.limits != UNLIMITED:
+        if who.limits != UNLIMITED_OWNER:
             return who
-        return replace(who, limits=replace(self.limits, shares=who.proof is Proof.JWT))
+        return replace(who, limits=replace(self.limits, shares=who.proof is AuthMethod.JWT))
 
     def _is_ours(self, host: str) -> bool:
-        said = _HOST.fullmatch(host)
+        said = _HOST_HEADER.fullmatch(host)
         if said is None:
             return False
         name = said["name"].lower()
         return self.anywhere or name in _LOOPBACK or name in self.names
 
 
-Pause = Callable[[float], Awaitable[object]]
+SleepFunction = Callable[[float], Awaitable[object]]
 """Waits for so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class AccessControl:
     """What all wires share. Without a ``turnstile`` nobody is counted."""
 
-    access: Access
-    turnstile: Turnstile | None = None
-    visits: Visits = field(default_factory=Visits)
+    access: AccessPolicy
+    turnstile: RateLimiter | None = None
+    visits: RevocableStreams = field(default_factory=RevocableStreams)
 
-    def arrive(self, approach: Approach) -> None:
+    def admit_request(self, approach: RequestOrigin) -> None:
         """Somebody has come from somewhere.
 
         Raises:
             errors.HostNotAllowed, errors.PeerNotAllowed, errors.OriginNotAllowed: not from there.
             errors.RateLimited: too often.
         """
-        self.access.check_place(approach)
+        self.access.check_peer_and_host(approach)
         if self.turnstile is not None:
-            self.turnstile.arrive(approach)
+            self.turnstile.admit_request(approach)
 
-    async def identify(self, approach: Approach) -> Identity:
+    async def identify(self, approach: RequestOrigin) -> Identity:
         """Who it is that has arrived.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: nobody who is known.
             errors.RateLimited: one who comes too often.
         """
-        who = await identified(self.access, self.turnstile, approach)
+        who = await identify_request(self.access, self.turnstile, approach)
         if self.turnstile is not None:
             self.turnstile.enter(who)
         return who
 
 
-async def identified(
-    access: Access, turnstile: Turnstile | None, approach: Approach, pause: Pause = asyncio.sleep
+async def identify_request(
+    access: AccessPolicy,
+    turnstile: RateLimiter | None,
+    approach: RequestOrigin,
+    pause: SleepFunction = asyncio.sleep,
 ) -> Identity:
     """Who it is; the answer to a wrong token waits.
 
@@ -160,12 +165,12 @@ async def identified(
         return access.identify(approach)
     except errors.TokenInvalid:
         if turnstile is not None:
-            await wait_for_a_wrong_one(turnstile, approach, pause)
+            await delay_wrong_token(turnstile, approach, pause)
         raise
 
 
-async def wait_for_a_wrong_one(
-    turnstile: Turnstile, approach: Approach, pause: Pause = asyncio.sleep
+async def delay_wrong_token(
+    turnstile: RateLimiter, approach: RequestOrigin, pause: SleepFunction = asyncio.sleep
 ) -> None:
     """A wrong token came: wait before that is said, longer each time.
 
@@ -182,7 +187,7 @@ async def wait_for_a_wrong_one(
 
 log = logging.getLogger(__name__)
 
-USUAL = Limits(
+DEFAULT_LIMITS = OwnerLimits(
     requests_per_minute=1200,
     jobs=32,
     queued_audio_s=24 * 3600.0,
@@ -193,73 +198,75 @@ USUAL = Limits(
 
 
 @dataclass(frozen=True, slots=True)
-class SignedTokens:
+class SignedTokenAuthenticator:
     """Signed tokens, each with a name in it; the token of this start besides, if there is one."""
 
-    verifier: Verifier
-    shared: SharedToken | None = None
+    verifier: TokenVerifier
+    shared: SharedTokenAuthenticator | None = None
     local_only: bool = False
 
-    def identify(self, approach: Approach) -> Identity:
+    def identify(self, approach: RequestOrigin) -> Identity:
         """Whom the token names.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: none was sent, or one that does not count.
         """
-        given = bearer(approach)
+        given = bearer_token(approach)
         if self.shared is not None and self.shared.knows(given):
             return self.shared.identity
         claims = self.verifier.verify(given)
         if claims is None:
             raise TokenInvalid()
         scopes = frozenset(scope for scope in Scope if scope in claims.scopes)
-        return Identity(claims.subject, Proof.JWT, scopes, credential=claims.credential)
+        return Identity(claims.subject, AuthMethod.JWT, scopes, credential=claims.credential)
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         """Why a token counts no more."""
         return self.verifier.refusal(credential)
 
 
-def authenticator_of(settings: Settings, watch: Watch) -> Authenticator:
+def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:
     """Who tells clients apart; its files are read again when they change, by ``watch``.
 
     Raises:
         errors.SettingsInvalid: a file of keys or revocations cannot be used.
     """
-    shared = SharedToken(settings.token.get_secret_value()) if settings.token else None
-    folder = settings.token_keys or _usual_keys(settings)
+    shared = SharedTokenAuthenticator(settings.token.get_secret_value()) if settings.token else None
+    folder = settings.token_keys or _default_key_folder(settings)
     if folder is None:
-        return shared or Nobody()
+        return shared or NoAuthenticator()
     public = watch.add(
-        "the keys of signed tokens", [folder], lambda: token_issuing.read_public(folder)
+        "the keys of signed tokens", [folder], lambda: token_issuing.read_public_keys(folder)
     )
     log.info("signed tokens count, by %d keys", len(public.value))
     list_file = settings.revoked_tokens or folder.parent / "revoked.txt"
-    read = signed_tokens.Revocations(list_file, optional=settings.revoked_tokens is None)
+    read = signed_tokens.RevocationFile(list_file, optional=settings.revoked_tokens is None)
     revoked = watch.add("the list of revoked tokens", [list_file], read)
-    return SignedTokens(Verifier(lambda: public.value, lambda: revoked.value), shared)
+    return SignedTokenAuthenticator(
+        TokenVerifier(lambda: public.value, lambda: revoked.value), shared
+    )
 
 
-def limits_of(settings: Settings) -> Limits:
+def owner_limits_of(settings: Settings) -> OwnerLimits:
     """What one owner may have: nothing is counted on the loopback, unless the settings say so."""
-    exposed = not is_loopback(settings.host) or bool(settings.forwarded_allow_ips)
-    usual = USUAL if exposed else UNLIMITED
+    exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
+    usual = DEFAULT_LIMITS if exposed else UNLIMITED_OWNER
     hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
-    return Limits(
-        requests_per_minute=_limit(settings.limit_requests, usual.requests_per_minute),
-        jobs=_limit(settings.limit_jobs, usual.jobs),
+    return OwnerLimits(
+        requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
+        jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
         queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
         upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
         live_sessions=usual.live_sessions if settings.live_sessions_per_owner is None else None,
     )
 
 
-def _limit(said: int | None, usual: int | None) -> int | None:
+def _limit_or_default(said: int | None, usual: int | None) -> int | None:
     return usual if said is None else said or None
 
 
-def _usual_keys(settings: Settings) -> Path | None:
+def _default_key_folder(settings: Settings) -> Path | None:
     """Where `token create` puts public keys; they count where others than this machine ask."""
-    data = None if is_loopback(settings.host) else data_folder(settings.data_dir)
-    folder = data and data / FOLDER / "public"
+    data = None if is_loopback_address(settings.host) else default_data_folder(settings.data_dir)
+    folder = data and data / SUBFOLDER / "public"
     return folder if folder is not None and folder.is_dir() else None

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sidecar import errors
-from sidecar.auth.request_origin import Approach
+from sidecar.auth.request_origin import RequestOrigin
 
 
 class Scope(StrEnum):
@@ -33,10 +33,10 @@ class Scope(StrEnum):
     """See and change what is everybody's."""
 
 
-EVERYTHING = frozenset(Scope)
+ALL_SCOPES = frozenset(Scope)
 
 
-class Proof(StrEnum):
+class AuthMethod(StrEnum):
     """How an identity was proved."""
 
     PLACE = "place"
@@ -48,7 +48,7 @@ class Proof(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OwnerLimits:
     """The most that one identity may have; None: no limit of its own."""
 
     requests_per_minute: int | None = None
@@ -63,11 +63,11 @@ class Limits:
     (`limits.leaves_room`)."""
 
 
-UNLIMITED = Limits()
+UNLIMITED_OWNER = OwnerLimits()
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
+class SignedCredential:
     """A signed token, as far as it tells whether it still counts."""
 
     token_id: str
@@ -81,10 +81,10 @@ class Identity:
     """Who asks, how that is known, and what it allows."""
 
     subject: str
-    proof: Proof
+    proof: AuthMethod
     scopes: frozenset[Scope] = frozenset()
-    limits: Limits = UNLIMITED
-    credential: Credential | None = dataclasses.field(default=None, compare=False)
+    limits: OwnerLimits = UNLIMITED_OWNER
+    credential: SignedCredential | None = dataclasses.field(default=None, compare=False)
     """What may be taken back while somebody is being answered; None: nothing."""
 
     @property
@@ -105,7 +105,7 @@ class Identity:
             raise errors.AudioPathForbidden("'audio_path' works on this machine only.")
         raise errors.ScopeMissing(f"The token that was sent does not allow '{scope}'.")
 
-    def at(self, approach: Approach) -> Identity:
+    def at(self, approach: RequestOrigin) -> Identity:
         """The same, as far as the place allows from where it asks: who is elsewhere, or not known
         to be here, names no files of this machine."""
         if approach.is_local:
@@ -113,7 +113,7 @@ class Identity:
         return dataclasses.replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
 
 
-EVERYBODY = Identity("everybody", Proof.PLACE, EVERYTHING)
+ANONYMOUS = Identity("everybody", AuthMethod.PLACE, ALL_SCOPES)
 """Who asks where nobody is told apart: without a token, and in a process that is its own client."""
 
 
@@ -125,7 +125,7 @@ class Authenticator(Protocol):
         """Whether it has no means to know anybody who is not on this machine."""
         ...
 
-    def identify(self, approach: Approach) -> Identity:
+    def identify(self, approach: RequestOrigin) -> Identity:
         """Who it is.
 
         Raises:
@@ -133,44 +133,44 @@ class Authenticator(Protocol):
         """
         ...
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         """Why what proved an identity counts no more, None while it does."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Nobody:
+class NoAuthenticator:
     """Asks for nothing: all of this machine are the same owner."""
 
     local_only: bool = dataclasses.field(default=True, init=False)
 
-    def identify(self, approach: Approach) -> Identity:
+    def identify(self, approach: RequestOrigin) -> Identity:
         """Everybody; nobody else was let in."""
-        return EVERYBODY
+        return ANONYMOUS
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         """Nothing was asked for."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class SharedToken:
+class SharedTokenAuthenticator:
     """One secret, the token of this start: who knows it is its owner."""
 
     token: str = dataclasses.field(repr=False)
     local_only: bool = dataclasses.field(default=False, init=False)
 
-    def identify(self, approach: Approach) -> Identity:
+    def identify(self, approach: RequestOrigin) -> Identity:
         """The one who knows the token.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: none was sent, or a wrong one.
         """
-        if not self.knows(bearer(approach)):
+        if not self.knows(bearer_token(approach)):
             raise errors.TokenInvalid()
         return self.identity
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         """It counts as long as the service lives."""
         return None
 
@@ -181,10 +181,10 @@ class SharedToken:
     @property
     def identity(self) -> Identity:
         """Who knows it."""
-        return Identity("host", Proof.TOKEN, EVERYTHING)
+        return Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
 
 
-def bearer(approach: Approach) -> str:
+def bearer_token(approach: RequestOrigin) -> str:
     """What was sent as a bearer token, whatever it is.
 
     Raises:

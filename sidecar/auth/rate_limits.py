@@ -16,26 +16,28 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.auth.request_origin import Approach
+from sidecar.auth.request_origin import RequestOrigin
 from sidecar.concurrency import backoff_s
 
 MINUTE_S = 60.0
 HOUR_S = 3600.0
 ADDRESS_SHARE = 4
 """Owners that one address may stand for: a household has one to the outside, and a proxy too."""
-MOST_KEYS = 10_000
+MAX_KEYS = 10_000
 """Addresses or owners that are remembered; beyond it those that were quiet the longest go."""
-SHARE = 3
+MAX_SHARE_OF_FREE = 3
 """What one owner may have beside others: at most so many times what it leaves free."""
-FREE_FAILURES = 5
+UNDELAYED_FAILURES = 5
 """Wrong tokens that cost nothing: a client with one that has expired tries a few times."""
 FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 8.0
-FORGIVEN_S = 600.0
+MAX_DELAY_S = 8.0
+FAILURE_MEMORY_S = 600.0
 """After so long without a wrong token an address is as new."""
 
 
-def leaves_room(has: float, more: float, free: float, share: float = SHARE) -> bool:
+def is_within_fair_share(
+    has: float, more: float, free: float, share: float = MAX_SHARE_OF_FREE
+) -> bool:
     """Whether an owner with ``has`` of something may have ``more`` of the ``free`` rest.
 
     Afterwards it has at most ``share`` times what is left (dynamic thresholds: Choudhury and Hahne
@@ -46,7 +48,7 @@ def leaves_room(has: float, more: float, free: float, share: float = SHARE) -> b
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateLimit:
     """``amount`` in ``window_s`` seconds, at once or spread."""
 
     amount: float
@@ -59,28 +61,28 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateLimitState:
     """How somebody stands: what is left of ``rate``, and when all of it is back."""
 
-    rate: Rate
+    rate: RateLimit
     left: int
     full_in_s: int
 
 
 @dataclass(slots=True)
-class _Bucket:
+class _TokenBucket:
     level: float
     at: float
 
 
-class Buckets:
+class TokenBuckets:
     """A bucket for each key, full at first. What it holds may fall below zero where a thing's size
     is known only once it came (`charge`); then nothing is had until it is made good."""
 
-    def __init__(self, rate: Rate, most: int = MOST_KEYS) -> None:
+    def __init__(self, rate: RateLimit, most: int = MAX_KEYS) -> None:
         self.rate = rate
         self._most = most
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str, _TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -102,29 +104,29 @@ class Buckets:
         level = self._bucket(key, now).level
         return 0.0 if level >= 1 else (1.0 - level) / self.rate.per_s
 
-    def standing(self, key: str, now: float) -> Standing:
+    def standing(self, key: str, now: float) -> RateLimitState:
         """What is left."""
         level = self._bucket(key, now).level
         full = math.ceil((self.rate.amount - level) / self.rate.per_s)
-        return Standing(self.rate, max(0, int(level)), full)
+        return RateLimitState(self.rate, max(0, int(level)), full)
 
-    def _bucket(self, key: str, now: float) -> _Bucket:
+    def _bucket(self, key: str, now: float) -> _TokenBucket:
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._most:
                 self._buckets.popitem(last=False)
-            bucket = self._buckets[key] = _Bucket(self.rate.amount, now)
+            bucket = self._buckets[key] = _TokenBucket(self.rate.amount, now)
         self._buckets.move_to_end(key)
         back = max(0.0, now - bucket.at) * self.rate.per_s
         bucket.level, bucket.at = min(self.rate.amount, bucket.level + back), now
         return bucket
 
 
-class Window:
+class SlidingWindowLimit:
     """What one has done in the last ``rate.window_s`` seconds: at most ``rate.amount`` times, in
     any stretch of that length, unlike with a bucket. An amount of 0 is no limit."""
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: RateLimit) -> None:
         self.rate = rate
         self._times: deque[float] = deque()
 
@@ -140,11 +142,11 @@ class Window:
         return 0.0
 
 
-class Failures:
+class FailedTokenDelays:
     """Wrong tokens by address: each answer takes longer than the one before. Only wrong ones wait,
     so nobody is locked out by another's mistakes behind the same address."""
 
-    def __init__(self, most: int = MOST_KEYS) -> None:
+    def __init__(self, most: int = MAX_KEYS) -> None:
         self._most = most
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
@@ -154,16 +156,16 @@ class Failures:
     def note(self, key: str, now: float) -> float:
         """One more; how many seconds its answer is to wait."""
         count, last = self._seen.pop(key, (0, now))
-        count = 1 if now - last > FORGIVEN_S else count + 1
+        count = 1 if now - last > FAILURE_MEMORY_S else count + 1
         if len(self._seen) >= self._most:
             self._seen.popitem(last=False)
         self._seen[key] = (count, now)
-        if count <= FREE_FAILURES:
+        if count <= UNDELAYED_FAILURES:
             return 0.0
-        return backoff_s(count - FREE_FAILURES - 1, FIRST_DELAY_S, LONGEST_DELAY_S)
+        return backoff_s(count - UNDELAYED_FAILURES - 1, FIRST_DELAY_S, MAX_DELAY_S)
 
 
-def address_key(peer: str | None) -> str:
+def rate_limit_key(peer: str | None) -> str:
     """What an address is counted by: of IPv6 the network, which is what one customer has."""
     try:
         ip = ipaddress.ip_address(peer or "")
@@ -176,28 +178,28 @@ def address_key(peer: str | None) -> str:
     return str(ip)
 
 
-MOST_HELD = 64
+MAX_DELAYED_ANSWERS = 64
 """Answers to wrong tokens that wait at once; beyond it they are refused as too many."""
 
 
-class Turnstile:
+class RateLimiter:
     """Counts requests. ``per_minute`` is an owner's; an address has several owners' worth."""
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._owners = Buckets(Rate(per_minute, MINUTE_S))
-        self._addresses = Buckets(Rate(ADDRESS_SHARE * per_minute, MINUTE_S))
-        self._failures = Failures()
+        self._owners = TokenBuckets(RateLimit(per_minute, MINUTE_S))
+        self._addresses = TokenBuckets(RateLimit(ADDRESS_SHARE * per_minute, MINUTE_S))
+        self._failures = FailedTokenDelays()
         self.held = 0
         """Answers that wait."""
 
-    def arrive(self, approach: Approach) -> None:
+    def admit_request(self, approach: RequestOrigin) -> None:
         """A request has come from somewhere.
 
         Raises:
             errors.RateLimited: too many have.
         """
-        _refuse(self._addresses.take(address_key(approach.peer), self._now()))
+        _raise_rate_limited(self._addresses.take(rate_limit_key(approach.peer), self._now()))
 
     def enter(self, who: Identity) -> None:
         """It is known who sent it.
@@ -205,30 +207,30 @@ class Turnstile:
         Raises:
             errors.RateLimited: it sent too many.
         """
-        _refuse(self._owners.take(who.owner, self._now()))
+        _raise_rate_limited(self._owners.take(who.owner, self._now()))
 
-    def standing(self, who: Identity) -> Standing:
+    def standing(self, who: Identity) -> RateLimitState:
         """How many more it may send."""
         return self._owners.standing(who.owner, self._now())
 
-    def fail(self, approach: Approach) -> float:
+    def fail(self, approach: RequestOrigin) -> float:
         """It brought a wrong token; how many seconds the answer is to wait.
 
         Raises:
             errors.RateLimited: as many answers wait as may.
         """
-        delay = self._failures.note(address_key(approach.peer), self._now())
-        if delay and self.held >= MOST_HELD:
-            _refuse(delay)
+        delay = self._failures.note(rate_limit_key(approach.peer), self._now())
+        if delay and self.held >= MAX_DELAYED_ANSWERS:
+            _raise_rate_limited(delay)
         return delay
 
 
-def _refuse(wait_s: float) -> None:
+def _raise_rate_limited(wait_s: float) -> None:
     if wait_s > 0:
         raise errors.RateLimited(retry_after=math.ceil(wait_s))
 
 
-class FairSemaphore:
+class FairOwnerSemaphore:
     """At most ``places`` are held at once. Owners who wait are served round robin, each in the
     order of its own requests; one that shares with others (`Limits.shares`) leaves them places."""
 
@@ -280,7 +282,7 @@ class FairSemaphore:
     def _may(self, owner: str) -> bool:
         caller, _ = self._waiting[owner][0]
         has, free = self._held[owner], self._places - self._held.total()
-        return leaves_room(has if caller.limits.shares else 0, 1, free)
+        return is_within_fair_share(has if caller.limits.shares else 0, 1, free)
 
     def _leave(self, owner: str) -> None:
         """Forget those of an owner who do not wait any more."""

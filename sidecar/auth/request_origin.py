@@ -10,7 +10,7 @@ from sidecar.errors import HeaderTooLarge
 
 
 @dataclass(frozen=True, slots=True)
-class Approach:
+class RequestOrigin:
     """What a request says of where it comes from; headers as often as they were there."""
 
     hosts: Sequence[str]
@@ -30,10 +30,10 @@ class Approach:
     @property
     def is_local(self) -> bool:
         """Whether it was sent on this machine; who is not known to be here is a stranger."""
-        return self.peer is not None and is_loopback(self.peer) and not self.forwarded
+        return self.peer is not None and is_loopback_address(self.peer) and not self.forwarded
 
 
-def is_loopback(address: str) -> bool:
+def is_loopback_address(address: str) -> bool:
     """Whether nobody beyond this machine reaches what listens there."""
     if address.lower() == "localhost":
         return True
@@ -45,11 +45,11 @@ def is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
-LIMIT_BYTES = 1 << 10
+MAX_HEADER_BYTES = 1 << 10
 """Of one header, name and value: no client of ours and no browser needs more."""
-HEAD_BYTES = 128 << 10
+MAX_ALL_HEADERS_BYTES = 128 << 10
 """Of all headers together. The HTTP parser refuses only what is longer and comes in pieces."""
-LONG = (
+LONG_HEADERS = (
     *("authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"),
     "sec-websocket-protocol",  # tokens of pages, whose WebSockets have no headers
     "cookie",  # browsers send those of every program on localhost
@@ -62,11 +62,11 @@ LONG = (
     *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
     *("x-original-ur", "x-forwarded-uri"),
 )
-"""How the names begin of headers that only `HEAD_BYTES` limits: tokens, whose check is linear, and
-what browsers and proxies add that is never parsed here."""
+"""How the names begin of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check is
+linear, and what browsers and proxies add that is never parsed here."""
 
 
-def check(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Refuse a request with a header, or a head, beyond its limit.
 
     Raises:
@@ -77,9 +77,9 @@ def check(headers: Iterable[tuple[bytes, bytes]]) -> None:
         size = len(name) + len(value)
         total += size
         known = name[:64].decode("latin-1").lower()
-        if size > LIMIT_BYTES and not known.startswith(LONG):
+        if size > MAX_HEADER_BYTES and not known.startswith(LONG_HEADERS):
             raise HeaderTooLarge(
-                f"The header '{known}' has {size} bytes, of {LIMIT_BYTES} at most."
+                f"The header '{known}' has {size} bytes, of {MAX_HEADER_BYTES} at most."
             )
-    if total > HEAD_BYTES:
-        raise HeaderTooLarge(f"The headers have {total} bytes, of {HEAD_BYTES} at most.")
+    if total > MAX_ALL_HEADERS_BYTES:
+        raise HeaderTooLarge(f"The headers have {total} bytes, of {MAX_ALL_HEADERS_BYTES} at most.")

@@ -13,33 +13,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sidecar import errors
-from sidecar.auth.identity import Credential, Identity, Scope
-from sidecar.auth.rate_limits import leaves_room
-from sidecar.files import LOOK_S
+from sidecar.auth.identity import Identity, Scope, SignedCredential
+from sidecar.auth.rate_limits import is_within_fair_share
+from sidecar.files import WATCH_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
-OPEN = 512
+MAX_OPEN_STREAMS = 512
 """Requests and connections that those who share have open together, beside jobs and sessions."""
-Refusal = Callable[[Credential], str | None]
+RevocationCheck = Callable[[SignedCredential], str | None]
 """Why a credential counts no more, None while it does."""
 
 
-class Visits:
+class RevocableStreams:
     """Those who are being answered; they are looked at together, again and again."""
 
     def __init__(
         self,
-        refusal: Refusal = lambda credential: None,
-        every_s: float = LOOK_S,
-        most: int = OPEN,
+        refusal: RevocationCheck = lambda credential: None,
+        every_s: float = WATCH_INTERVAL_S,
+        most: int = MAX_OPEN_STREAMS,
     ) -> None:
         """``most``: of what those have open together who share (`Limits.shares`)."""
         self._refusal = refusal
         self._every_s = every_s
         self._most = most
         self._open = Counter[str]()
-        self._here: dict[Callable[[], None], Credential] = {}
+        self._here: dict[Callable[[], None], SignedCredential] = {}
 
     @contextmanager
     def lasting(self, caller: Identity, sent_away: Callable[[], None]) -> Iterator[None]:
@@ -67,7 +67,7 @@ class Visits:
             yield
             return
         has = self._open[caller.owner]
-        if has and not leaves_room(has, 1, self._most - self._open.total()):
+        if has and not is_within_fair_share(has, 1, self._most - self._open.total()):
             raise errors.ConnectionsLimited()
         self._open[caller.owner] += 1
         try:

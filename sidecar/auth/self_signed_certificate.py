@@ -18,17 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import files
-from sidecar.clock import today
+from sidecar.clock import utc_now
 from sidecar.errors.access_errors import needed_for
 
 log = logging.getLogger(__name__)
 
-FOLDER = "tls"
+CERTIFICATE_FOLDER = "tls"
 """In the data folder."""
-MOST_BYTES = 64 << 10
-LASTS_DAYS = 3650
+MAX_PEM_BYTES = 64 << 10
+VALIDITY_DAYS = 3650
 """Whoever pins it has to be told of another one."""
-TOO_LATE_DAYS = 30
+RENEWAL_DAYS = 30
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
@@ -36,19 +36,19 @@ _ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - names no address
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class CertificatePair:
     """A certificate and its key, in files of PEM."""
 
     certificate: Path
     key: Path
 
 
-def pair_in(folder: Path) -> Pair:
+def certificate_pair_in(folder: Path) -> CertificatePair:
     """Where a certificate of our own lies."""
-    return Pair(folder / "certificate.pem", folder / "key.pem")
+    return CertificatePair(folder / "certificate.pem", folder / "key.pem")
 
 
-def fingerprint(pem: str) -> str:
+def certificate_fingerprint(pem: str) -> str:
     """SHA-256 of the first certificate in ``pem``, as `openssl x509 -fingerprint` writes it.
 
     Raises:
@@ -61,7 +61,7 @@ def fingerprint(pem: str) -> str:
     return hashlib.sha256(der).digest().hex(":").upper()
 
 
-def names_of(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]:
+def certificate_names(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]:
     """Names and addresses that a certificate must have: this machine's for itself, and those that
     the settings name."""
     names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), host, *allowed_hosts}
@@ -69,7 +69,9 @@ def names_of(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in named if _is_address(name) or _NAME.fullmatch(name))
 
 
-def self_signed(folder: Path, names: frozenset[str], beside: Iterable[str] = ()) -> Pair:
+def ensure_certificate(
+    folder: Path, names: frozenset[str], beside: Iterable[str] = ()
+) -> CertificatePair:
     """The certificate in ``folder``, made if there is none that has all ``names`` and lasts.
 
     ``beside``: addresses that one that is made has too, and that come and go.
@@ -78,37 +80,37 @@ def self_signed(folder: Path, names: frozenset[str], beside: Iterable[str] = ())
         errors.SettingsInvalid: it cannot be made or read, or others may read its key.
     """
     files.make_folder(folder)
-    pair = pair_in(folder)
-    with files.locked(folder):
+    pair = certificate_pair_in(folder)
+    with files.lock_folder(folder):
         if pair.certificate.exists() and pair.key.exists():
-            files.read(pair.key, MOST_BYTES, private=True)
-            if (lacks := _lacks(pair, names)) is None:
+            files.read(pair.key, MAX_PEM_BYTES, private=True)
+            if (lacks := _renewal_reason(pair, names)) is None:
                 return pair
             log.warning(
                 "a new certificate is made, with another fingerprint: the old one %s", lacks
             )
-        _make(pair, names | frozenset(beside))
+        _create_certificate(pair, names | frozenset(beside))
     return pair
 
 
-def _lacks(pair: Pair, names: frozenset[str]) -> str | None:
+def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
     """Why a certificate will do no more; None where it does."""
     with needed_for("Certificates of our own"):
         from cryptography import x509
     try:
-        found = x509.load_pem_x509_certificate(files.read(pair.certificate, MOST_BYTES))
+        found = x509.load_pem_x509_certificate(files.read(pair.certificate, MAX_PEM_BYTES))
         said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
         return "cannot be read"
-    if found.not_valid_after_utc < today() + datetime.timedelta(days=TOO_LATE_DAYS):
+    if found.not_valid_after_utc < utc_now() + datetime.timedelta(days=RENEWAL_DAYS):
         return "is about to expire"
     has = {*said.get_values_for_type(x509.DNSName)}
     has |= {str(address) for address in said.get_values_for_type(x509.IPAddress)}
-    missing = {_spelled(name) for name in names} - has
+    missing = {_normalized_name(name) for name in names} - has
     return f"has not the name {min(missing)}" if missing else None
 
 
-def _make(pair: Pair, names: frozenset[str]) -> None:
+def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
     with needed_for("Certificates of our own"):
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
@@ -130,8 +132,8 @@ def _make(pair: Pair, names: frozenset[str]) -> None:
         .issuer_name(subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(today() - datetime.timedelta(days=1))
-        .not_valid_after(today() + datetime.timedelta(days=LASTS_DAYS))
+        .not_valid_before(utc_now() - datetime.timedelta(days=1))
+        .not_valid_after(utc_now() + datetime.timedelta(days=VALIDITY_DAYS))
         .add_extension(x509.SubjectAlternativeName(said), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
@@ -161,5 +163,5 @@ def _is_address(name: str) -> bool:
     return "%" not in name
 
 
-def _spelled(name: str) -> str:
+def _normalized_name(name: str) -> str:
     return str(ipaddress.ip_address(name)) if _is_address(name) else name

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock, files
-from sidecar.auth.identity import Credential
+from sidecar.auth.identity import SignedCredential
 from sidecar.errors import SettingsInvalid
 from sidecar.errors.access_errors import needed_for
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 8 << 20
+MAX_REVOCATION_BYTES = 8 << 20
 TOKEN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-HEADER = "# Tokens that count no more, by their ids. 'vibevoice-asr token revoke' writes it.\n"
+REVOCATION_FILE_HEADER = (
+    "# Tokens that count no more, by their ids. 'vibevoice-asr token revoke' writes it.\n"
+)
 
 
-def parse(text: str) -> frozenset[str]:
+def parse_revocations(text: str) -> frozenset[str]:
     """The ids in the text of such a file.
 
     Raises:
@@ -52,23 +54,23 @@ def parse(text: str) -> frozenset[str]:
     return frozenset(ids)
 
 
-def render(ids: frozenset[str]) -> str:
+def render_revocations(ids: frozenset[str]) -> str:
     """The text of a file with these ids."""
-    return HEADER + "".join(f"{each}\n" for each in sorted(ids))
+    return REVOCATION_FILE_HEADER + "".join(f"{each}\n" for each in sorted(ids))
 
 
-def read(path: Path) -> frozenset[str]:
+def read_revocations(path: Path) -> frozenset[str]:
     """The ids in a file.
 
     Raises:
         errors.SettingsInvalid: it cannot be read or understood, or it is empty: a list without
             revocations has a comment, a file that is being written has nothing.
     """
-    data = files.read(path, MOST_BYTES)
+    data = files.read(path, MAX_REVOCATION_BYTES)
     try:
         if not data:
             raise ValueError("it is empty, which a file is while it is written")
-        return parse(data.decode())
+        return parse_revocations(data.decode())
     except ValueError as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise SettingsInvalid(
@@ -77,7 +79,7 @@ def read(path: Path) -> frozenset[str]:
         ) from None
 
 
-class Revocations:
+class RevocationFile:
     """Reads a file for `Watched`, and tells when somebody is let in again."""
 
     def __init__(self, path: Path, *, optional: bool = False) -> None:
@@ -87,12 +89,12 @@ class Revocations:
         self._before: frozenset[str] = frozenset()
 
     def __call__(self) -> frozenset[str]:
-        """The ids in the file; `read` says what it raises."""
+        """The ids in the file; `read_revocations` says what it raises."""
         if self._optional and not os.path.lexists(self._path):
             log.warning("no list of revoked tokens yet; it counts once it is there: %s", self._path)
             return self._before
         self._optional = False
-        ids = read(self._path)
+        ids = read_revocations(self._path)
         if gone := self._before - ids:
             log.warning("%d tokens are revoked no longer: the file has them no more", len(gone))
         self._before = ids
@@ -103,37 +105,37 @@ ALGORITHM = "ES256"
 AUDIENCE = "vibevoice-asr"
 SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 """Names without look-alikes, spaces or signs that a log or a path might read in its own way."""
-LONGEST = 2048
+MAX_TOKEN_CHARACTERS = 2048
 """Characters; ours have about 350."""
 LEEWAY_S = 30
 """How far two clocks may differ."""
-LATEST = 253_402_300_800
+MAX_TIMESTAMP_S = 253_402_300_800
 """The year 10000, in seconds since 1970: no date of a token is so late."""
-_HEADER = frozenset({"alg", "kid", "typ"})
+_JOSE_FIELDS = frozenset({"alg", "kid", "typ"})
 """No key, address of a key, or extension is taken from a token."""
 _SIGNATURE_BYTES = 64
-_CLAIMS_OF_ANOTHER_KIND = (TypeError, ValueError, OverflowError, RecursionError)
+_CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 """What PyJWT lets through: of an expiry that is null, for one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class TokenClaims:
     """What a token says that counts."""
 
     subject: str
-    credential: Credential
+    credential: SignedCredential
     scopes: frozenset[str] = frozenset()
     """Words of `scope` (RFC 8693), as they are."""
 
 
-class Verifier:
+class TokenVerifier:
     """Checks tokens by the ``keys`` and ``revoked`` ids as they are at that moment."""
 
     def __init__(
         self,
         keys: Callable[[], Mapping[str, EllipticCurvePublicKey]],
         revoked: Callable[[], frozenset[str]],
-        now: clock.Clock = clock.wall,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
         with needed_for("Signed tokens"):
             import jwt
@@ -146,7 +148,7 @@ class Verifier:
         filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
         self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
 
-    def verify(self, token: str) -> Claims | None:
+    def verify(self, token: str) -> TokenClaims | None:
         """What the token says; None if it does not count, for whatever reason."""
         key_id = self._key_named(token)
         key = self._keys().get(key_id)
@@ -162,12 +164,12 @@ class Verifier:
                 leeway=LEEWAY_S,
                 options={"require": ["sub", "jti"], "strict_aud": True},
             )
-        except (self._jwt.InvalidTokenError, *_CLAIMS_OF_ANOTHER_KIND) as error:
+        except (self._jwt.InvalidTokenError, *_CLAIM_TYPE_ERRORS) as error:
             log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
             return None
         return self._counting(said, key_id)
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         """Why a token that counted does so no more, by the same rules; None while it does."""
         if credential.token_id in self._revoked():
             return "was revoked"
@@ -177,7 +179,7 @@ class Verifier:
             return "has expired"
         return None
 
-    def _counting(self, said: Mapping[str, Any], key_id: str) -> Claims | None:
+    def _counting(self, said: Mapping[str, Any], key_id: str) -> TokenClaims | None:
         subject, token_id, scope = said["sub"], said["jti"], said.get("scope", "")
         if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
             return None
@@ -186,18 +188,20 @@ class Verifier:
         if not all(_is_date(said[name]) for name in ("exp", "nbf", "iat") if name in said):
             return None
         until = int(said["exp"]) if "exp" in said else None
-        return Claims(subject, Credential(token_id, key_id, until), frozenset(scope.split()))
+        return TokenClaims(
+            subject, SignedCredential(token_id, key_id, until), frozenset(scope.split())
+        )
 
     def _key_named(self, token: str) -> str:
         """The name of its key in a well-formed token; of every other, and without one, none."""
-        if len(token) > LONGEST:
+        if len(token) > MAX_TOKEN_CHARACTERS:
             return ""
         try:
             header = self._jwt.get_unverified_header(token)
             signature = _decoded(token.rpartition(".")[2])
         except (self._jwt.InvalidTokenError, ValueError, RecursionError):
             return ""
-        if len(signature) != _SIGNATURE_BYTES or not _HEADER.issuperset(header):
+        if len(signature) != _SIGNATURE_BYTES or not _JOSE_FIELDS.issuperset(header):
             return ""
         if header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
             return ""
@@ -208,7 +212,7 @@ def _is_date(value: object) -> bool:
     """Whether it is a number (RFC 7519) that a calendar has; PyJWT takes digits in a text, too."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return abs(value) < LATEST  # neither is what is no number
+    return abs(value) < MAX_TIMESTAMP_S  # neither is what is no number
 
 
 def _decoded(part: str) -> bytes:

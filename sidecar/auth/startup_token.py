@@ -18,14 +18,14 @@ from typing import Generic, TypeVar
 from pydantic import SecretStr
 
 from sidecar import errors, files
-from sidecar.config.settings import SHORTEST_TOKEN, Settings
+from sidecar.config.settings import MIN_TOKEN_CHARACTERS, Settings
 from sidecar.errors import SettingsInvalid
 
-MADE_BYTES = 32
-_LONGEST_LINE = 4096
+GENERATED_TOKEN_BYTES = 32
+_MAX_LINE = 4096
 
 
-def with_token(settings: Settings) -> Settings:
+def resolve_token(settings: Settings) -> Settings:
     """The settings with the token that they lead to; never from the command line.
 
     Raises:
@@ -44,39 +44,39 @@ def with_token(settings: Settings) -> Settings:
         )
     token = None
     if settings.token_file is not None:
-        token = read_file(settings.token_file)
+        token = read_token_file(settings.token_file)
     elif settings.token_stdin:
-        token = _checked(_first_line(0), "The first line of standard input")
+        token = _check_token(_first_line(0), "The first line of standard input")
     elif settings.generate_token:
-        token = secrets.token_urlsafe(MADE_BYTES)
+        token = secrets.token_urlsafe(GENERATED_TOKEN_BYTES)
     return settings.model_copy(update={"token": SecretStr(token)}) if token else settings
 
 
-def for_clients(settings: Settings) -> str | None:
+def client_token(settings: Settings) -> str | None:
     """The token that our own command line sends to a service, if it knows one.
 
     Raises:
         errors.SettingsInvalid: the file with it cannot be used.
     """
     if settings.token_file is not None:
-        return read_file(settings.token_file)
+        return read_token_file(settings.token_file)
     return settings.token.get_secret_value() if settings.token else None
 
 
-def read_file(path: Path) -> str:
+def read_token_file(path: Path) -> str:
     """The token in a file that nobody else may read.
 
     Raises:
         errors.SettingsInvalid: others may read it, it is not there, or holds no token.
     """
-    text = files.read(path, _LONGEST_LINE, private=True).decode("utf-8", "replace")
-    return _checked(text.strip(), f"The file {path}")
+    text = files.read(path, _MAX_LINE, private=True).decode("utf-8", "replace")
+    return _check_token(text.strip(), f"The file {path}")
 
 
-def _checked(token: str, where: str) -> str:
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+def _check_token(token: str, where: str) -> str:
+    if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable():
         raise SettingsInvalid(
-            f"{where} holds no token of at least {SHORTEST_TOKEN} printable ASCII characters."
+            f"{where} holds no token of at least {MIN_TOKEN_CHARACTERS} printable ASCII characters."
         )
     return token
 
@@ -84,23 +84,23 @@ def _checked(token: str, where: str) -> str:
 def _first_line(fd: int) -> str:
     """Not a byte more: the rest is not ours."""
     line = b""
-    while len(line) < _LONGEST_LINE and (byte := os.read(fd, 1)) not in (b"", b"\n"):
+    while len(line) < _MAX_LINE and (byte := os.read(fd, 1)) not in (b"", b"\n"):
         line += byte
     return line.decode("utf-8", "replace").strip()
 
 
 T = TypeVar("T")
-LASTS_S = 120.0
+CODE_LIFETIME_S = 120.0
 """From the command to the page that a browser shows: time for one that starts cold."""
-MOST = 64
+MAX_CODES_PER_OWNER = 64
 """Words of one owner that wait at once; the oldest goes first."""
-MOST_OF_ALL = 8 * MOST
+MAX_CODES = 8 * MAX_CODES_PER_OWNER
 """Whoever has many owners gets no more memory by it: the oldest of whoever has most goes."""
-_BYTES = 32
+_CODE_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class _Word(Generic[T]):
+class _OneTimeCode(Generic[T]):
     """What one stands for, whose it is, and until when."""
 
     until: float
@@ -108,12 +108,12 @@ class _Word(Generic[T]):
     meaning: T
 
 
-class Handover(Generic[T]):
+class OneTimeCodes(Generic[T]):
     """The words that wait, each with the token, or the like, that it stands for; memory only."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._waiting: dict[str, _Word[T]] = {}
+        self._waiting: dict[str, _OneTimeCode[T]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -123,8 +123,8 @@ class Handover(Generic[T]):
         of nobody else's."""
         self._drop_old()
         self._make_room(owner)
-        word = secrets.token_urlsafe(_BYTES)
-        self._waiting[word] = _Word(self._now() + LASTS_S, owner, meaning)
+        word = secrets.token_urlsafe(_CODE_BYTES)
+        self._waiting[word] = _OneTimeCode(self._now() + CODE_LIFETIME_S, owner, meaning)
         return word
 
     def take(self, word: str) -> T:
@@ -142,8 +142,8 @@ class Handover(Generic[T]):
 
     def _make_room(self, owner: str) -> None:
         having = Counter(one.owner for one in self._waiting.values())
-        if having[owner] < MOST:
-            if len(self._waiting) < MOST_OF_ALL:
+        if having[owner] < MAX_CODES_PER_OWNER:
+            if len(self._waiting) < MAX_CODES:
                 return
             ((owner, _),) = having.most_common(1)
         del self._waiting[next(word for word, one in self._waiting.items() if one.owner == owner)]

@@ -21,7 +21,7 @@ from sidecar import files
 from sidecar import files as sidecar_files
 from sidecar.auth import signed_tokens
 from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, SUBJECT
-from sidecar.clock import today
+from sidecar.clock import utc_now
 from sidecar.errors import SettingsInvalid
 from sidecar.errors.access_errors import needed_for
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     )
 
 
-MOST_KEY_BYTES = 16 << 10
-MOST_KEYS = 64
+MAX_KEY_BYTES = 16 << 10
+MAX_KEYS = 64
 _COORDINATE_BYTES = 32
-_WHAT = "Signed tokens"
+_FEATURE_NAME = "Signed tokens"
 
 
-def thumbprint(key: EllipticCurvePublicKey) -> str:
+def key_thumbprint(key: EllipticCurvePublicKey) -> str:
     """The name of a key, 43 characters of base64url: RFC 7638 with SHA-256."""
     numbers = key.public_numbers()
     x, y = (_base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (numbers.x, numbers.y))
@@ -47,7 +47,7 @@ def thumbprint(key: EllipticCurvePublicKey) -> str:
     return _base64url(hashlib.sha256(canonical.encode()).digest())
 
 
-def read_public(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
+def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
     """The public keys in a file or in the files `*.pem` of a folder, by their thumbprints.
 
     Raises:
@@ -59,13 +59,13 @@ def read_public(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
             f"The folder {path} has no public key (*.pem).",
             hint="'vibevoice-asr token keys' makes a pair and says where the public one is.",
         )
-    if len(files) > MOST_KEYS:
-        raise SettingsInvalid(f"The folder {path} has more than {MOST_KEYS} keys.")
-    keys = [_public(file) for file in files]
-    return {thumbprint(key): key for key in keys}
+    if len(files) > MAX_KEYS:
+        raise SettingsInvalid(f"The folder {path} has more than {MAX_KEYS} keys.")
+    keys = [_read_public_key(file) for file in files]
+    return {key_thumbprint(key): key for key in keys}
 
 
-class KeyPairs:
+class SigningKeys:
     """The pairs of a folder: `private/` for who makes tokens, `public/` for servers."""
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class KeyPairs:
 
     def names(self) -> list[str]:
         """The thumbprints of all private keys, oldest first; the last one signs."""
-        return [thumbprint(_private(file).public_key()) for file in self._files()]
+        return [key_thumbprint(_read_private_key(file).public_key()) for file in self._files()]
 
     def signer(self) -> tuple[str, EllipticCurvePrivateKey]:
         """The newest private key and its thumbprint; made if there is none.
@@ -84,21 +84,21 @@ class KeyPairs:
         """
         if not self._files():
             self.make()
-        key = _private(self._files()[-1])
-        return thumbprint(key.public_key()), key
+        key = _read_private_key(self._files()[-1])
+        return key_thumbprint(key.public_key()), key
 
     def make(self) -> str:
         """A new pair, which signs from now on; its thumbprint."""
-        with needed_for(_WHAT):
+        with needed_for(_FEATURE_NAME):
             from cryptography.hazmat.primitives import serialization
             from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
-        name = thumbprint(key.public_key())
+        name = key_thumbprint(key.public_key())
         for folder in (self.private, self.public):
             sidecar_files.make_folder(folder)
         number = 1 + max((int(file.name.split("-")[0]) for file in self._files()), default=0)
-        file = f"{number:04}-{today():%Y%m%d}-{name[:8]}.pem"
+        file = f"{number:04}-{utc_now():%Y%m%d}-{name[:8]}.pem"
         sidecar_files.write(
             self.public / file,
             key.public_key().public_bytes(
@@ -121,13 +121,13 @@ class KeyPairs:
         return sorted(self.private.glob("[0-9]*-*.pem"))
 
 
-def _public(file: Path) -> EllipticCurvePublicKey:
-    with needed_for(_WHAT):
+def _read_public_key(file: Path) -> EllipticCurvePublicKey:
+    with needed_for(_FEATURE_NAME):
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = sidecar_files.read(file, MOST_KEY_BYTES)
+    data = sidecar_files.read(file, MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
         raise SettingsInvalid(
             f"The file {file} holds a private key, and servers need the public one only.",
@@ -142,14 +142,14 @@ def _public(file: Path) -> EllipticCurvePublicKey:
     return key
 
 
-def _private(file: Path) -> EllipticCurvePrivateKey:
-    with needed_for(_WHAT):
+def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
+    with needed_for(_FEATURE_NAME):
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(sidecar_files.read(file, MOST_KEY_BYTES, private=True), None)
+        key = load_pem_private_key(sidecar_files.read(file, MAX_KEY_BYTES, private=True), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsInvalid(f"The file {file} is no private key in PEM.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -161,14 +161,14 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-FOLDER = "tokens"
+SUBFOLDER = "tokens"
 """In the data folder."""
-MOST_ISSUED_BYTES = 64 << 20
+MAX_ISSUED_BYTES = 64 << 20
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedToken:
     """A token that was made, but for the token."""
 
     token_id: str
@@ -179,19 +179,19 @@ class Issued:
     scopes: tuple[str, ...] = ()
 
 
-class Issuer:
+class TokenIssuer:
     """Makes tokens with what is in ``folder``; ``now`` tells the date."""
 
-    def __init__(self, folder: Path, now: Callable[[], datetime.datetime] = today) -> None:
+    def __init__(self, folder: Path, now: Callable[[], datetime.datetime] = utc_now) -> None:
         self.folder = folder
-        self.keys = KeyPairs(folder)
+        self.keys = SigningKeys(folder)
         self.revoked_file = folder / "revoked.txt"
         self._issued_file = folder / "issued.jsonl"
         self._now = now
 
     def create(
         self, subject: str, lasts_s: float | None = None, scopes: Iterable[str] = ()
-    ) -> tuple[str, Issued]:
+    ) -> tuple[str, IssuedToken]:
         """A new token for ``subject``, which expires after ``lasts_s`` seconds or never.
 
         Raises:
@@ -207,8 +207,13 @@ class Issuer:
         with self._alone():
             name, key = self.keys.signer()
             issued = self._now()
-            issue = Issued(
-                uuid.uuid4().hex, subject, name, issued, _later(issued, lasts_s), tuple(scopes)
+            issue = IssuedToken(
+                uuid.uuid4().hex,
+                subject,
+                name,
+                issued,
+                _expiry_date(issued, lasts_s),
+                tuple(scopes),
             )
             claims: dict[str, object] = {
                 "sub": subject,
@@ -231,7 +236,7 @@ class Issuer:
             self._begin_list()
             return self.keys.make()
 
-    def issued(self) -> list[Issued]:
+    def issued(self) -> list[IssuedToken]:
         """All tokens that were made here, oldest first.
 
         Raises:
@@ -241,9 +246,9 @@ class Issuer:
             return []
         try:
             lines = (
-                files.read(self._issued_file, MOST_ISSUED_BYTES, private=True).decode().splitlines()
+                files.read(self._issued_file, MAX_ISSUED_BYTES, private=True).decode().splitlines()
             )
-            return [_parsed(line) for line in lines]
+            return [_parse_issued(line) for line in lines]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SettingsInvalid(f"The file {self._issued_file} is damaged.") from None
 
@@ -253,7 +258,11 @@ class Issuer:
         Raises:
             errors.SettingsInvalid: the list of them is damaged.
         """
-        return signed_tokens.read(self.revoked_file) if self.revoked_file.exists() else frozenset()
+        return (
+            signed_tokens.read_revocations(self.revoked_file)
+            if self.revoked_file.exists()
+            else frozenset()
+        )
 
     def revoke(self, who: str) -> list[str]:
         """Have all tokens of a name, or the one with an id, count no more; their ids.
@@ -275,9 +284,9 @@ class Issuer:
             self._write_revoked(self.revoked() | set(ids))
         return ids
 
-    def _alone(self) -> files.Alone:
+    def _alone(self) -> files.ExclusiveLock:
         files.make_folder(self.folder)
-        return files.locked(self.folder)
+        return files.lock_folder(self.folder)
 
     def _begin_list(self) -> None:
         """Write an empty list of revoked tokens: a service watches only one that it finds."""
@@ -285,9 +294,9 @@ class Issuer:
             self._write_revoked(frozenset())
 
     def _write_revoked(self, ids: frozenset[str]) -> None:
-        files.write(self.revoked_file, signed_tokens.render(ids).encode(), files.PUBLIC)
+        files.write(self.revoked_file, signed_tokens.render_revocations(ids).encode(), files.PUBLIC)
 
-    def _note(self, issue: Issued) -> None:
+    def _note(self, issue: IssuedToken) -> None:
         line = {
             "jti": issue.token_id,
             "sub": issue.subject,
@@ -298,11 +307,11 @@ class Issuer:
         }
         before = b""
         if self._issued_file.exists():
-            before = files.read(self._issued_file, MOST_ISSUED_BYTES, private=True)
+            before = files.read(self._issued_file, MAX_ISSUED_BYTES, private=True)
         files.write(self._issued_file, before + json.dumps(line).encode() + b"\n")
 
 
-def _later(begin: datetime.datetime, lasts_s: float | None) -> datetime.datetime | None:
+def _expiry_date(begin: datetime.datetime, lasts_s: float | None) -> datetime.datetime | None:
     if lasts_s is None:
         return None
     try:
@@ -313,9 +322,9 @@ def _later(begin: datetime.datetime, lasts_s: float | None) -> datetime.datetime
     raise SettingsInvalid("So long a time is not possible for a token.", hint="Such as '90d'.")
 
 
-def _parsed(line: str) -> Issued:
+def _parse_issued(line: str) -> IssuedToken:
     said = json.loads(line)
-    return Issued(
+    return IssuedToken(
         token_id=said["jti"],
         subject=said["sub"],
         key=said["kid"],

@@ -21,21 +21,21 @@ MODEL_TYPE = "vibevoice_asr"
 """What `config.json` says in the layout of transformers (`VibeVoiceAsrConfig`)."""
 ORIGINAL_MODEL_TYPE = "vibevoice"
 """What it says in the original layout, which the models that speak share."""
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PULLED = "pulled.json"
+WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+PULL_NOTE_FILE = "pulled.json"
 """In a folder that `pull --to` filled: its repository, its revision and which commit that was."""
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
-_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_PROCESSORS = (("processor_config.json",), ("preprocessor_config.json",))
-_TEMPLATES = (("chat_template.jinja",), ("chat_template.json",))
-_NOTE_LIMIT = 4096
-_JSON_LIMIT = 25_000_000
+_TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_PROCESSOR_FILES = (("processor_config.json",), ("preprocessor_config.json",))
+_CHAT_TEMPLATE_FILES = (("chat_template.jinja",), ("chat_template.json",))
+_MAX_NOTE_BYTES = 4096
+_MAX_JSON_BYTES = 25_000_000
 """Largest JSON that is read, in bytes; huggingface_hub sets it for safetensors headers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class ModelCheckpoint:
     """A folder that can be loaded, as far as can be told without loading it.
 
     ``bytes`` is the size of ``weight_files`` together; ``revision`` the commit, where the folder
@@ -65,8 +65,8 @@ def is_commit(text: str) -> bool:
 def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
     """The commit that `pull` noted in a folder (of ``repository``, if named); None without."""
     try:
-        with (folder / PULLED).open("rb") as file:
-            note = json.loads(file.read(_NOTE_LIMIT))
+        with (folder / PULL_NOTE_FILE).open("rb") as file:
+            note = json.loads(file.read(_MAX_NOTE_BYTES))
         commit = note["commit"]
         if repository in (None, note["repository"]) and is_commit(commit):
             return str(commit)
@@ -77,7 +77,7 @@ def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
 
 def read_checkpoint(
     folder: Path, check: Callable[[Path], dict[str, Any]] | None = None
-) -> Checkpoint:
+) -> ModelCheckpoint:
     """Look at everything that can be seen without loading it; ``check`` reads the configuration of
     another model than VibeVoice-ASR.
 
@@ -85,18 +85,18 @@ def read_checkpoint(
         errors.CheckpointNotFound: there is no `config.json`.
         errors.CheckpointIncomplete: weights, tokenizer or processor are missing.
         errors.CheckpointDamaged: a file is cut short or garbled, or cannot be read.
-        errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_config`.
+        errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_vibevoice_config`.
         errors.CheckpointUnsafe: code of its own, or nothing but pickled weights.
     """
-    with unreadable():
-        config = (check or check_config)(folder)
+    with disk_errors_as_ours():
+        config = (check or check_vibevoice_config)(folder)
         files = _weight_files(folder)
         _check_processor(folder)
-        return Checkpoint.of(folder, config, files)
+        return ModelCheckpoint.of(folder, config, files)
 
 
 @contextmanager
-def unreadable() -> Iterator[None]:
+def disk_errors_as_ours() -> Iterator[None]:
     """What the disk does not give, as an error of ours.
 
     Raises:
@@ -110,7 +110,7 @@ def unreadable() -> Iterator[None]:
         ) from None
 
 
-def check_config(folder: Path) -> dict[str, Any]:
+def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of VibeVoice-ASR as transformers has it.
 
     A config that names code of its own (``auto_map``) is refused, not ignored: whoever wrote it
@@ -125,7 +125,7 @@ def check_config(folder: Path) -> dict[str, Any]:
     if kind == MODEL_TYPE:
         refuse_code(folder, config)
         return config
-    if kind == ORIGINAL_MODEL_TYPE and _transcribes(config):
+    if kind == ORIGINAL_MODEL_TYPE and _is_asr_config(config):
         raise errors.CheckpointNotConverted(
             f"{folder} has the original layout of VibeVoice-ASR, not the one of transformers."
         )
@@ -162,21 +162,21 @@ def check_safetensors(path: Path) -> frozenset[str]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, _JSON_LIMIT):
-            raise damaged(path, "is cut short, or is no safetensors file")
-        header = _parse(path, file.read(length))
+        if length > min(size - 8, _MAX_JSON_BYTES):
+            raise damaged_error(path, "is cut short, or is no safetensors file")
+        header = _parse_json(path, file.read(length))
     header.pop("__metadata__", None)
     try:
         end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (TypeError, LookupError, ValueError, ArithmeticError):
-        raise damaged(path, "has a garbled header") from None
+        raise damaged_error(path, "has a garbled header") from None
     if size != 8 + length + end:
         state = "is cut short" if size < 8 + length + end else "is too long"
-        raise damaged(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
+        raise damaged_error(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
     return frozenset(header)
 
 
-def _transcribes(config: dict[str, Any]) -> bool:
+def _is_asr_config(config: dict[str, Any]) -> bool:
     """Whether a config of the original layout is of the model that listens, not one that speaks."""
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
@@ -186,54 +186,56 @@ def _transcribes(config: dict[str, Any]) -> bool:
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     """The weights, in the order of their names; transformers looks for the single file first."""
-    if (folder / WEIGHTS).is_file():
-        check_safetensors(folder / WEIGHTS)
-        return (folder / WEIGHTS,)
-    if not (folder / INDEX).is_file():
-        if any(file.suffix in PICKLES for file in folder.iterdir()):
+    if (folder / WEIGHTS_FILE).is_file():
+        check_safetensors(folder / WEIGHTS_FILE)
+        return (folder / WEIGHTS_FILE,)
+    if not (folder / WEIGHTS_INDEX_FILE).is_file():
+        if any(file.suffix in PICKLE_SUFFIXES for file in folder.iterdir()):
             raise errors.CheckpointUnsafe(
                 f"{folder} has pickled weights only, which can run code as they are loaded."
             )
         raise errors.CheckpointIncomplete(
-            f"{folder} has no weights ({WEIGHTS}).", hint=_mend(folder)
+            f"{folder} has no weights ({WEIGHTS_FILE}).", hint=_repair_hint(folder)
         )
     tensors: dict[str, set[str]] = {}
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / WEIGHTS_INDEX_FILE).get("weight_map")
     for tensor, name in (weight_map if isinstance(weight_map, dict) else {}).items():
         tensors.setdefault(str(name), set()).add(tensor)
     if not tensors or any(re.search(r"[/\\:]|^\.", name) for name in tensors):
-        raise damaged(folder / INDEX, "is no index of weights")
+        raise damaged_error(folder / WEIGHTS_INDEX_FILE, "is no index of weights")
     names = sorted(tensors)
-    require(folder, [name for name in names if not (folder / name).is_file()], len(names))
+    require_files(folder, [name for name in names if not (folder / name).is_file()], len(names))
     for name in names:
         if not tensors[name] <= check_safetensors(folder / name):
-            raise damaged(folder / name, f"lacks weights that {INDEX} says are in it")
+            raise damaged_error(
+                folder / name, f"lacks weights that {WEIGHTS_INDEX_FILE} says are in it"
+            )
     return tuple(folder / name for name in names)
 
 
 def _check_processor(folder: Path) -> None:
     """The tokenizer, the processor's settings and the chat template are there."""
-    for ways in (_TOKENIZERS, _PROCESSORS, _TEMPLATES):
+    for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, _CHAT_TEMPLATE_FILES):
         if not any(all((folder / name).is_file() for name in names) for names in ways):
-            require(folder, list(ways[0]), 1)
+            require_files(folder, list(ways[0]), 1)
 
 
-def require(folder: Path, absent: list[str], of: int) -> None:
+def require_files(folder: Path, absent: list[str], of: int) -> None:
     """Raise `errors.CheckpointIncomplete` where files are absent; ``of``: files of weights."""
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         count = f" ({len(absent)} of {of} files of weights)" if of > 1 else ""
         raise errors.CheckpointIncomplete(
-            f"{folder} lacks {absent[0]}{more}{count}.", hint=_mend(folder)
+            f"{folder} lacks {absent[0]}{more}{count}.", hint=_repair_hint(folder)
         )
 
 
-def damaged(path: Path, what: str) -> errors.CheckpointDamaged:
+def damaged_error(path: Path, what: str) -> errors.CheckpointDamaged:
     """The error of a file that is ``what``."""
-    return errors.CheckpointDamaged(f"{path} {what}.", hint=_mend(path.parent))
+    return errors.CheckpointDamaged(f"{path} {what}.", hint=_repair_hint(path.parent))
 
 
-def _mend(folder: Path) -> str:
+def _repair_hint(folder: Path) -> str:
     """What makes a folder whole: where it is of a cache, the command that does it."""
     if folder.parent.name != "snapshots":
         return "Copy the folder anew, or get the whole: vibevoice-asr pull vibevoice"
@@ -247,26 +249,26 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         errors.CheckpointDamaged: it is none.
     """
-    if path.stat().st_size > _JSON_LIMIT:
-        raise damaged(path, "is too large to be JSON of a checkpoint")
-    return _parse(path, path.read_bytes())
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise damaged_error(path, "is too large to be JSON of a checkpoint")
+    return _parse_json(path, path.read_bytes())
 
 
-def _parse(path: Path, data: bytes) -> dict[str, Any]:
+def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise damaged(path, "is not valid JSON") from None
+        raise damaged_error(path, "is not valid JSON") from None
     if not isinstance(value, dict):
-        raise damaged(path, "holds no JSON object")
+        raise damaged_error(path, "holds no JSON object")
     return value
 
 
-MAIN = "main"
+MAIN_REVISION = "main"
 """The branch that is meant where nobody names a revision."""
 
 
-def cache_root(env: Mapping[str, str] = os.environ) -> Path:
+def hugging_face_cache(env: Mapping[str, str] = os.environ) -> Path:
     """The Hugging Face cache, by the variables that huggingface_hub obeys."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := env.get(variable):
@@ -280,7 +282,7 @@ def cache_folder(repo: str, root: Path) -> Path:
     return root / f"models--{repo.replace('/', '--')}"
 
 
-def cached_commit(repo: Path, revision: str = MAIN) -> str | None:
+def cached_commit(repo: Path, revision: str = MAIN_REVISION) -> str | None:
     """The commit that a branch or a tag is in a repository's cache; None where it is not noted."""
     try:
         commit = (repo / "refs" / revision).read_text("utf-8").strip()
@@ -289,19 +291,19 @@ def cached_commit(repo: Path, revision: str = MAIN) -> str | None:
     return commit if is_commit(commit) else None
 
 
-def snapshots(repo: Path) -> list[Path]:
+def cached_snapshots(repo: Path) -> list[Path]:
     """The revisions of a repository in a cache: ``main`` first, then the newest."""
     main = cached_commit(repo)
     folders = [folder for folder in (repo / "snapshots").glob("*") if folder.is_dir()]
     return sorted(folders, key=lambda each: (each.name != main, -each.stat().st_mtime))
 
 
-def looked_in(named: Path | None) -> Path:
+def searched_folder_text(named: Path | None) -> Path:
     """Where a checkpoint is looked for: the folder that was ``named``, or the cache."""
-    return Path(os.path.abspath(cache_root() if named is None else named.expanduser()))
+    return Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
 
 
-def folders_of(
+def candidate_folders(
     path: Path, repositories: Iterable[str], marks: Iterable[str] = ("config.json",)
 ) -> Iterator[Path]:
     """The folders that may be checkpoints: ``path`` itself where it has one of ``marks``, the
@@ -309,17 +311,17 @@ def folders_of(
     if any((path / mark).is_file() for mark in marks):
         yield path
     elif (path / "snapshots").is_dir():
-        yield from snapshots(path)
+        yield from cached_snapshots(path)
     else:
         wanted = list(repositories)
         for root in (path, path / "hub"):
             for repository in wanted:
-                yield from snapshots(cache_folder(repository, root))
+                yield from cached_snapshots(cache_folder(repository, root))
 
 
-def first_whole(
-    folders: Iterable[Path], read: Callable[[Path], Checkpoint] = read_checkpoint
-) -> Checkpoint | None:
+def first_complete_checkpoint(
+    folders: Iterable[Path], read: Callable[[Path], ModelCheckpoint] = read_checkpoint
+) -> ModelCheckpoint | None:
     """The first that is whole; None where there is none at all.
 
     Raises:
@@ -339,20 +341,20 @@ def first_whole(
 def find_model(
     named: Path | None,
     repositories: Iterable[str],
-    read: Callable[[Path], Checkpoint],
+    read: Callable[[Path], ModelCheckpoint],
     what: str,
     remedy: str,
     marks: Iterable[str] = ("config.json",),
-) -> Checkpoint:
+) -> ModelCheckpoint:
     """Return the one in the folder that was ``named`` (its own, or a cache that has it), or in the
     cache; ``what`` is looked for, and ``remedy`` is what helps where it is not.
 
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = looked_in(named)
+    path = searched_folder_text(named)
     try:
-        found = first_whole(folders_of(path, repositories, marks), read)
+        found = first_complete_checkpoint(candidate_folders(path, repositories, marks), read)
     except OSError as error:
         raise no_access(error) from None
     if found is None:

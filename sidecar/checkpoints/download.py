@@ -14,45 +14,45 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.checkpoints import hugging_face_hub
 from sidecar.checkpoints.checkpoint import (
-    MAIN,
-    Checkpoint,
+    MAIN_REVISION,
+    ModelCheckpoint,
     cache_folder,
-    cache_root,
     cached_commit,
-    first_whole,
+    cached_snapshots,
+    first_complete_checkpoint,
+    hugging_face_cache,
     is_commit,
     pulled_commit,
-    snapshots,
 )
 from sidecar.checkpoints.download_files import (
-    CacheFolder,
-    Destination,
-    Growing,
-    Meter,
-    PlainFolder,
-    RemoteFile,
+    DownloadDestination,
+    DownloadProgress,
+    FolderDestination,
+    HubCacheDestination,
+    HubFile,
+    PartialFile,
     check_room,
     fetch,
     locked,
-    side_by_side,
+    run_in_parallel,
 )
-from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS, Layout
+from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
 
 _NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
 
 
-def pull(
+def pull_checkpoint(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    meter: Meter | None = None,
-    layout: Layout = TRANSFORMERS,
-) -> Checkpoint:
+    meter: DownloadProgress | None = None,
+    layout: CheckpointLayout = TRANSFORMERS_LAYOUT,
+) -> ModelCheckpoint:
     """Bring a checkpoint here, to the Hugging Face cache or to the folder ``to``, and check it all.
 
     What is here already is checked and not fetched again. What an interruption leaves is used by
-    the next call. Without a ``revision`` it is the commit that is here, and the newest (`MAIN`)
-    only where there is none.
+    the next call. Without a ``revision`` it is the commit that is here, and the newest
+    (`MAIN_REVISION`) only where there is none.
 
     Raises:
         errors.HubUnreachable, errors.RepositoryNotFound, errors.RepositoryForbidden: no answer.
@@ -60,45 +60,52 @@ def pull(
         errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
         errors.PullRunning: another process is at it.
     """
-    meter = meter or Meter()
-    cache = cache_folder(repo, cache_root()).absolute()
-    if hugging_face_hub.offline():
-        return _offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
-    with hugging_face_hub.explained(repo, revision or MAIN):
-        pinned = pulled_commit(to.expanduser(), repo) if to else _pinned(cache, layout)
+    meter = meter or DownloadProgress()
+    cache = cache_folder(repo, hugging_face_cache()).absolute()
+    if hugging_face_hub.is_offline():
+        return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
+    with hugging_face_hub.hub_errors_as_ours(repo, revision or MAIN_REVISION):
+        pinned = pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
         snapshot = _look_up(repo, revision, pinned, meter, layout)
-        place: Destination = CacheFolder(cache, snapshot.commit)
+        place: DownloadDestination = HubCacheDestination(cache, snapshot.commit)
         if to is not None:
-            place = PlainFolder(to.expanduser().absolute(), repo, snapshot.commit)
+            place = FolderDestination(to.expanduser().absolute(), repo, snapshot.commit)
         missing = [file for file in snapshot.files if place.found(file) is None]
         check_room(place, missing, "download", "GB", _NO_ROOM)
         with locked(place):
             place.begin()
             _fetch_all(snapshot, place, meter, layout)
             checkpoint = layout.read(place.folder)
-            place.finish(revision or MAIN)
+            place.finish(revision or MAIN_REVISION)
     meter.notice(f"{repo} at commit {snapshot.commit}")
     return checkpoint
 
 
 def _look_up(
-    repo: str, revision: str | None, pinned: str | None, meter: Meter, layout: Layout
-) -> hugging_face_hub.Snapshot:
+    repo: str,
+    revision: str | None,
+    pinned: str | None,
+    meter: DownloadProgress,
+    layout: CheckpointLayout,
+) -> hugging_face_hub.HubSnapshot:
     """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
-    or of `MAIN` where nothing is."""
-    snapshot = hugging_face_hub.look_up(repo, revision or MAIN, layout)
+    or of `MAIN_REVISION` where nothing is."""
+    snapshot = hugging_face_hub.list_snapshot(repo, revision or MAIN_REVISION, layout)
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
-        f"{MAIN} of {repo} is at {snapshot.commit} now; what is here stays at {pinned}. "
-        f"--revision {MAIN} gets the newer one."
+        f"{MAIN_REVISION} of {repo} is at {snapshot.commit} now; what is here stays at {pinned}. "
+        f"--revision {MAIN_REVISION} gets the newer one."
     )
-    with hugging_face_hub.explained(repo, pinned):
-        return hugging_face_hub.look_up(repo, pinned, layout)
+    with hugging_face_hub.hub_errors_as_ours(repo, pinned):
+        return hugging_face_hub.list_snapshot(repo, pinned, layout)
 
 
 def _fetch_all(
-    snapshot: hugging_face_hub.Snapshot, place: Destination, meter: Meter, layout: Layout
+    snapshot: hugging_face_hub.HubSnapshot,
+    place: DownloadDestination,
+    meter: DownloadProgress,
+    layout: CheckpointLayout,
 ) -> None:
     """The small files first: `config.json` says whether the large ones are worth it."""
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
@@ -109,49 +116,51 @@ def _fetch_all(
             _fetch(snapshot, file, place, meter, stop)
     layout.check_config(place.folder)
     fetches = [partial(_fetch, snapshot, file, place, meter, stop) for file in large]
-    for _ in side_by_side(fetches, stop):
+    for _ in run_in_parallel(fetches, stop):
         pass
 
 
 def _fetch(
-    snapshot: hugging_face_hub.Snapshot,
-    file: RemoteFile,
-    place: Destination,
-    meter: Meter,
+    snapshot: hugging_face_hub.HubSnapshot,
+    file: HubFile,
+    place: DownloadDestination,
+    meter: DownloadProgress,
     stop: threading.Event,
 ) -> None:
     """Bring one file here and check it; `growing.Stopped` once ``stop`` is set."""
     if (found := place.found(file)) is not None:
         with found.open("rb") as content:
-            growing = Growing(file, content, meter, stop)
+            growing = PartialFile(file, content, meter, stop)
         if growing.whole:
             place.keep(file)
             return
         meter.advance(-growing.done)
         meter.notice(f"{file.name} is damaged: it is fetched anew.")
         place.drop(file)
-    fetch(file, place, partial(hugging_face_hub.read_file, snapshot), meter, stop)
+    fetch(file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop)
 
 
-def _pinned(cache: Path, layout: Layout) -> str | None:
-    """The commit in a repository's cache that a service loads: that of `MAIN`, or the newest whole
-    one. None where there is none."""
+def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
+    """The commit in a repository's cache that a service loads: that of `MAIN_REVISION`, or the
+    newest whole one. None where there is none."""
     if (commit := cached_commit(cache)) is not None:
         return commit
     try:
-        found = first_whole(snapshots(cache), layout.read)
+        found = first_complete_checkpoint(cached_snapshots(cache), layout.read)
     except errors.BadCheckpoint:
         return None
     return found.folder.name if found is not None and is_commit(found.folder.name) else None
 
 
-def _cached_folder(cache: Path, revision: str | None, layout: Layout) -> Path:
+def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) -> Path:
     """The folder of a revision in the cache, which need not be there."""
-    commit = cached_commit(cache, revision) if revision else _pinned(cache, layout)
-    return cache / "snapshots" / (commit or revision or MAIN)
+    commit = cached_commit(cache, revision) if revision else _pinned_commit(cache, layout)
+    return cache / "snapshots" / (commit or revision or MAIN_REVISION)
 
 
-def _offline(repo: str, folder: Path, meter: Meter, layout: Layout) -> Checkpoint:
+def _pull_offline(
+    repo: str, folder: Path, meter: DownloadProgress, layout: CheckpointLayout
+) -> ModelCheckpoint:
     try:
         checkpoint = layout.find(folder)
     except errors.BadCheckpoint:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 from filelock import FileLock, Timeout
 
 from sidecar import errors, files
-from sidecar.checkpoints.checkpoint import PULLED, pulled_commit
+from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, pulled_commit
 
 GIT, SHA256, MD5, SIZE = "git", "sha256", "md5", "size"
 _DIGEST_CHARS = {GIT: 40, SHA256: 64, MD5: 32, SIZE: 0}
@@ -30,7 +30,7 @@ _ANY_MARK = "[0-9a-f]" * 8
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
+class HubFile:
     """A file at a server: ``name`` is its path there and here, ``digest`` its checksum in hex.
 
     ``kind`` says which checksum: `GIT` is git's blob id; `SIZE` none, where a server has none.
@@ -69,7 +69,7 @@ class RemoteFile:
         return sums
 
 
-class Destination:
+class DownloadDestination:
     """A folder that files are brought to; nothing has its final name before it is checked."""
 
     def __init__(self, folder: Path) -> None:
@@ -78,26 +78,26 @@ class Destination:
         self.lock = folder / LOCK
         """The file that one download at a time locks."""
 
-    def path(self, file: RemoteFile) -> Path:
+    def path(self, file: HubFile) -> Path:
         """What a file is called in the end."""
         return self.folder.joinpath(*file.name.split("/"))
 
-    def partial(self, file: RemoteFile) -> Path:
+    def partial(self, file: HubFile) -> Path:
         """Where a file grows: beside its name to be, by its version."""
         path = self.path(file)
         return path.with_name(f"{path.name}.{file.mark}{_PARTIAL}")
 
-    def found(self, file: RemoteFile) -> Path | None:
+    def found(self, file: HubFile) -> Path | None:
         """The file, where it is here already (which says nothing of its content)."""
         path = self.path(file)
         return path if path.is_file() else None
 
-    def keep(self, file: RemoteFile) -> None:
+    def keep(self, file: HubFile) -> None:
         """Give a file that is whole its name; nothing where that is done."""
         with suppress(FileNotFoundError):
             os.replace(self.partial(file), self.path(file))
 
-    def drop(self, file: RemoteFile) -> None:
+    def drop(self, file: HubFile) -> None:
         """Forget a file that is here."""
         self.path(file).unlink(missing_ok=True)
 
@@ -108,7 +108,7 @@ class Destination:
         """All of it is here."""
 
 
-class PlainFolder(Destination):
+class FolderDestination(DownloadDestination):
     """A folder with the files of a commit, and a note of which that is (`checkpoint.PULLED`)."""
 
     def __init__(self, folder: Path, repository: str, commit: str) -> None:
@@ -118,17 +118,17 @@ class PlainFolder(Destination):
     def begin(self) -> None:
         """Delete the note of another commit, whose files are about to be replaced."""
         if pulled_commit(self.folder) not in (None, self._commit):
-            (self.folder / PULLED).unlink()
+            (self.folder / PULL_NOTE_FILE).unlink()
 
     def finish(self, revision: str) -> None:
         """Note which commit it is, and leave no lock behind."""
         note = {"repository": self._repository, "revision": revision, "commit": self._commit}
-        files.write(self.folder / PULLED, json.dumps(note).encode(), files.PUBLIC)
+        files.write(self.folder / PULL_NOTE_FILE, json.dumps(note).encode(), files.PUBLIC)
         with suppress(OSError):
             self.lock.unlink()
 
 
-class CacheFolder(Destination):
+class HubCacheDestination(DownloadDestination):
     """A repository in the Hugging Face cache: blobs by checksum, and a folder of links per commit.
 
     The layout is documented by huggingface_hub ("Understand caching").
@@ -140,16 +140,16 @@ class CacheFolder(Destination):
         # Where huggingface_hub has its locks too.
         self.lock = root.parent / ".locks" / root.name / "pull.lock"
 
-    def partial(self, file: RemoteFile) -> Path:
+    def partial(self, file: HubFile) -> Path:
         """Beside the blob, by its checksum: the next attempt finds it, whatever its revision."""
         return self.root / "blobs" / f"{file.digest}{_PARTIAL}"
 
-    def found(self, file: RemoteFile) -> Path | None:
+    def found(self, file: HubFile) -> Path | None:
         """The link, or the blob that another commit brought."""
         blob = self._blob(file)
         return super().found(file) or (blob if blob.is_file() else None)
 
-    def keep(self, file: RemoteFile) -> None:
+    def keep(self, file: HubFile) -> None:
         """Name the blob and link to it; where links are not allowed (Windows) the blob moves."""
         blob, link = self._blob(file), self.path(file)
         with suppress(FileNotFoundError):
@@ -163,7 +163,7 @@ class CacheFolder(Destination):
         except OSError:
             os.replace(blob, link)
 
-    def drop(self, file: RemoteFile) -> None:
+    def drop(self, file: HubFile) -> None:
         """Delete the link and the blob."""
         super().drop(file)
         self._blob(file).unlink(missing_ok=True)
@@ -175,15 +175,15 @@ class CacheFolder(Destination):
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(self._commit, encoding="utf-8")
 
-    def _blob(self, file: RemoteFile) -> Path:
+    def _blob(self, file: HubFile) -> Path:
         return self.root / "blobs" / file.digest
 
 
-STREAMS = 4
+PARALLEL_DOWNLOADS = 4
 """Files at a time: one connection rarely fills a fast line."""
-TRIES = 5
+MAX_ATTEMPTS = 5
 """How often a file may break off without a byte in between."""
-RETRY_S = 1.0
+RETRY_PAUSE_S = 1.0
 READ_BYTES = 1 << 20
 _POLL_S = 0.5
 
@@ -193,21 +193,21 @@ PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers of a server that are worth another try."""
 _UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}
 
-Done = TypeVar("Done")
-Read = Callable[[RemoteFile, int], Iterator[tuple[int, bytes]]]
+Result = TypeVar("Result")
+ChunkReader = Callable[[HubFile, int], Iterator[tuple[int, bytes]]]
 """The bytes of a file from a place to its end, each chunk with its place in the file; raises
-`Interrupted`. A server that knows no ranges begins at 0 again."""
+`DownloadInterrupted`. A server that knows no ranges begins at 0 again."""
 
 
-class Interrupted(Exception):
+class DownloadInterrupted(Exception):
     """The server stopped answering in the middle of a file; another try may do."""
 
 
-class Stopped(Exception):
+class DownloadStopped(Exception):
     """Another file failed, or somebody pressed Ctrl-C."""
 
 
-class Meter:
+class DownloadProgress:
     """What a download tells whoever looks on. This one keeps it to itself."""
 
     def begin(self, what: str, total: int) -> None:
@@ -220,11 +220,11 @@ class Meter:
         """Something worth a line."""
 
 
-class Growing:
+class PartialFile:
     """A file as far as it is here, and the checksums of that, in one reading."""
 
     def __init__(
-        self, file: RemoteFile, content: BinaryIO, meter: Meter, stop: threading.Event
+        self, file: HubFile, content: BinaryIO, meter: DownloadProgress, stop: threading.Event
     ) -> None:
         self.file = file
         self.done = 0
@@ -261,14 +261,14 @@ class Growing:
 
     def _count(self, data: bytes) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise DownloadStopped
         for one in self._sums.values():
             one.update(data)
         self.done += len(data)
         self._meter.advance(len(data))
 
 
-def receive(read: Read, growing: Growing, stop: threading.Event) -> None:
+def download_file(read: ChunkReader, growing: PartialFile, stop: threading.Event) -> None:
     """Ask for what is missing until all of it is here; every byte that comes renews the patience.
 
     Raises:
@@ -277,7 +277,7 @@ def receive(read: Read, growing: Growing, stop: threading.Event) -> None:
     """
     if growing.too_long:
         growing.restart()
-    tries = TRIES
+    tries = MAX_ATTEMPTS
     while growing.done < growing.file.size:
         before = growing.done
         try:
@@ -287,16 +287,17 @@ def receive(read: Read, growing: Growing, stop: threading.Event) -> None:
                 growing.write(data)
                 if growing.too_long:
                     return
-        except Interrupted as error:
-            tries = TRIES if growing.done > before else tries - 1
+        except DownloadInterrupted as error:
+            tries = MAX_ATTEMPTS if growing.done > before else tries - 1
             if not tries:
                 raise (error.__cause__ or error) from None
-            if stop.wait(RETRY_S):
-                raise Stopped from None
+            if stop.wait(RETRY_PAUSE_S):
+                raise DownloadStopped from None
 
 
 def chunks(answer: Any, start: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """As `Read`, what an HTTP answer (of httpx or httpx2) to a question from ``start`` on brings.
+    """As `ChunkReader`, what an HTTP answer (of httpx or httpx2) to a question from ``start`` on
+    brings.
 
     Raises:
         Interrupted: it ends before ``size``, or is another part of the file.
@@ -305,17 +306,21 @@ def chunks(answer: Any, start: int, size: int) -> Iterator[tuple[int, bytes]]:
     if answer.status_code == 206:  # partial content
         found = re.match(r"bytes (\d+)-", answer.headers.get("content-range", ""))
         if found is None or int(found[1]) != start:
-            raise Interrupted("another part than was asked for")
+            raise DownloadInterrupted("another part than was asked for")
         place = start
     for data in answer.iter_bytes():
         yield place, data
         place += len(data)
     if place < size:
-        raise Interrupted("the connection ended early")
+        raise DownloadInterrupted("the connection ended early")
 
 
 def fetch(
-    file: RemoteFile, place: Destination, read: Read, meter: Meter, stop: threading.Event
+    file: HubFile,
+    place: DownloadDestination,
+    read: ChunkReader,
+    meter: DownloadProgress,
+    stop: threading.Event,
 ) -> str:
     """Bring a file here, check it and give it its name; its SHA-256 in hex.
 
@@ -330,8 +335,8 @@ def fetch(
         if old != begun:  # of another version
             old.unlink()
     with begun.open("a+b") as content:
-        growing = Growing(file, content, meter, stop)
-        receive(read, growing, stop)
+        growing = PartialFile(file, content, meter, stop)
+        download_file(read, growing, stop)
     if not growing.whole:
         begun.unlink()
         meter.advance(-growing.done)
@@ -344,7 +349,7 @@ def fetch(
 
 
 def check_room(
-    place: Destination, missing: Sequence[RemoteFile], what: str, unit: str, hint: str
+    place: DownloadDestination, missing: Sequence[HubFile], what: str, unit: str, hint: str
 ) -> None:
     """Raise `errors.DiskFull` if what is still to be fetched does not fit."""
     needed = 0
@@ -363,7 +368,7 @@ def check_room(
 
 
 @contextmanager
-def locked(place: Destination, detail: str | None = None) -> Iterator[None]:
+def locked(place: DownloadDestination, detail: str | None = None) -> Iterator[None]:
     """Lock a destination, which is created.
 
     Raises:
@@ -406,9 +411,11 @@ def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
     )
 
 
-def side_by_side(work: Iterable[Callable[[], Done]], stop: threading.Event) -> Iterator[Done]:
+def run_in_parallel(
+    work: Iterable[Callable[[], Result]], stop: threading.Event
+) -> Iterator[Result]:
     """What each piece of ``work`` gives, as it is done; the first that fails sets ``stop``."""
-    with ThreadPoolExecutor(STREAMS) as pool:
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         waiting = {pool.submit(one) for one in work}
         try:
             while waiting:

@@ -14,37 +14,37 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
 
 from sidecar import __version__, errors
-from sidecar.checkpoints.checkpoint import PICKLES, is_commit
+from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
 from sidecar.checkpoints.download_files import (
     GIT,
     PASSING,
     SHA256,
-    Interrupted,
-    RemoteFile,
+    DownloadInterrupted,
+    HubFile,
     chunks,
     explained_by,
 )
-from sidecar.checkpoints.installed_checkpoints import Layout
+from sidecar.checkpoints.installed_checkpoints import CheckpointLayout
 
-TIMEOUT_S = 10.0
+HUB_TIMEOUT_S = 10.0
 """Longest silence of the hub; huggingface_hub has the same."""
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class HubSnapshot:
     """What the hub has of a repository at a commit."""
 
     repository: str
     commit: str
-    files: tuple[RemoteFile, ...]
+    files: tuple[HubFile, ...]
 
 
-def offline() -> bool:
+def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids to ask the hub."""
     return huggingface_hub.is_offline_mode()
 
 
-def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
+def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnapshot:
     """What there is to fetch: the hub's list of files, with their checksums.
 
     Raises:
@@ -54,12 +54,12 @@ def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
     """
     try:
         info = huggingface_hub.HfApi().model_info(
-            repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
+            repo, revision=revision, files_metadata=True, timeout=HUB_TIMEOUT_S
         )
         siblings = info.siblings or []
         suffixes = {Path(sibling.rfilename).suffix for sibling in siblings}
         files = tuple(
-            RemoteFile(
+            HubFile(
                 sibling.rfilename,
                 int(sibling.size or 0),
                 SHA256 if sibling.lfs else GIT,
@@ -80,13 +80,13 @@ def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
             hint="Check HF_ENDPOINT, the proxy, and whether the network asks for a login.",
         ) from None
     if not any(layout.is_large(file.name) for file in files):
-        if suffixes & PICKLES:
+        if suffixes & PICKLE_SUFFIXES:
             raise errors.CheckpointUnsafe(f"{repo} has pickled weights only; they are not fetched.")
         raise errors.CheckpointUnsupported(f"{repo} has no weights ({layout.weights}).")
-    return Snapshot(repo, str(info.sha), files)
+    return HubSnapshot(repo, str(info.sha), files)
 
 
-def read_file(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
+def read_hub_file(snapshot: HubSnapshot, file: HubFile, start: int) -> Iterator[tuple[int, bytes]]:
     """As `download_files.Read`.
 
     Raises:
@@ -99,24 +99,24 @@ def read_file(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[tupl
         headers["Range"] = f"bytes={start}-"
     try:
         with huggingface_hub.get_session().stream(
-            "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
+            "GET", url, headers=headers, timeout=HUB_TIMEOUT_S, follow_redirects=True
         ) as response:
             if response.is_error:
                 response.read()
             huggingface_hub.hf_raise_for_status(response)
             yield from chunks(response, start, file.size)
     except httpx2.TransportError as error:
-        raise Interrupted from error
+        raise DownloadInterrupted from error
     except hub_errors.HfHubHTTPError as error:
         if error.response.status_code in PASSING:
-            raise Interrupted from error
+            raise DownloadInterrupted from error
         raise
 
 
 @contextmanager
-def explained(repo: str, revision: str) -> Iterator[None]:
+def hub_errors_as_ours(repo: str, revision: str) -> Iterator[None]:
     """The errors of the hub, the network and the disk, as ours."""
-    with explained_by(constants.ENDPOINT, (Interrupted, httpx2.HTTPError)):
+    with explained_by(constants.ENDPOINT, (DownloadInterrupted, httpx2.HTTPError)):
         try:
             yield
         except hub_errors.GatedRepoError:

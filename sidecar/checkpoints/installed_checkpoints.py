@@ -20,24 +20,24 @@ from sidecar import errors
 from sidecar import files as sidecar_files
 from sidecar.checkpoints import checkpoint, whisper_checkpoints
 from sidecar.checkpoints.checkpoint import (
-    INDEX,
     ORIGINAL_MODEL_TYPE,
-    WEIGHTS,
-    Checkpoint,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+    ModelCheckpoint,
     cache_folder,
+    cached_snapshots,
     check_safetensors,
-    damaged,
+    damaged_error,
+    disk_errors_as_ours,
     find_model,
-    first_whole,
-    looked_in,
+    first_complete_checkpoint,
     no_access,
     read_checkpoint,
     read_config,
     read_json,
     refuse_code,
-    require,
-    snapshots,
-    unreadable,
+    require_files,
+    searched_folder_text,
 )
 
 VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
@@ -45,7 +45,7 @@ VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
 VIBEVOICE_REPOSITORY_GB = 16.7
 """Size of its weights: 8.33 billion parameters of two bytes."""
 
-_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
+_VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
 
 
 def vibevoice_repository(name: str) -> str:
@@ -56,14 +56,14 @@ def vibevoice_repository(name: str) -> str:
     """
     word = name.strip()
     owner, _, model = word.rpartition("/")
-    if owner.lower() in ("", "microsoft") and model.lower() in _NAMES:
+    if owner.lower() in ("", "microsoft") and model.lower() in _VIBEVOICE_NAMES:
         return VIBEVOICE_REPOSITORY
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
         raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
     return word
 
 
-def find_checkpoint(model_path: Path | None) -> Checkpoint:
+def find_checkpoint(model_path: Path | None) -> ModelCheckpoint:
     """The checkpoint in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
     Of several, the canonical repository's comes first, and of that the revision ``main``; one that
@@ -72,14 +72,14 @@ def find_checkpoint(model_path: Path | None) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = looked_in(model_path)
+    path = searched_folder_text(model_path)
     try:
         if model_path is not None and not path.is_dir():
             raise errors.CheckpointNotFound(f"{path} is no folder.")
         folders = list(_candidates(path))
     except OSError as error:
         raise no_access(error) from None
-    found = first_whole(folders)
+    found = first_complete_checkpoint(folders)
     if found is None and model_path is not None:
         return read_checkpoint(path)  # says what it lacks
     if found is None:
@@ -92,18 +92,20 @@ def _candidates(path: Path) -> Iterator[Path]:
     if (path / "config.json").is_file():
         yield path
     elif (path / "snapshots").is_dir():
-        yield from snapshots(path)
+        yield from cached_snapshots(path)
     elif path.name == "snapshots":
-        yield from snapshots(path.parent)
+        yield from cached_snapshots(path.parent)
     else:
         canonical = cache_folder(VIBEVOICE_REPOSITORY, path).name
         for root in (path, path / "hub"):
-            cached = [folder for folder in root.glob("models--*") if _sounds_right(folder.name)]
+            cached = [
+                folder for folder in root.glob("models--*") if _is_vibevoice_cache(folder.name)
+            ]
             for folder in sorted(cached, key=lambda each: (each.name != canonical, each.name)):
-                yield from snapshots(folder)
+                yield from cached_snapshots(folder)
 
 
-def _sounds_right(name: str) -> bool:
+def _is_vibevoice_cache(name: str) -> bool:
     return "vibevoice" in name.lower() and "asr" in name.lower()
 
 
@@ -115,8 +117,8 @@ VIBEVOICE_TTS_NAMES = frozenset(
 VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
 VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
 """What `config.json` says in both layouts; they differ in what its parts are called."""
-_PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
-_ORIGINAL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
+_MODEL_PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
+_ORIGINAL_MODEL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
 
 
 VOICES_FOLDER = "voices"
@@ -128,7 +130,7 @@ def voice_samples(checkpoint: Path) -> list[Path]:
     return sorted((checkpoint / VOICES_FOLDER).glob("*.wav"))
 
 
-def find_vibevoice_tts(voice_path: Path | None) -> Checkpoint:
+def find_vibevoice_tts(voice_path: Path | None) -> ModelCheckpoint:
     """The one in ``voice_path`` (its folder, or a cache that has it), or in the cache.
 
     Raises:
@@ -143,7 +145,7 @@ def find_vibevoice_tts(voice_path: Path | None) -> Checkpoint:
     )
 
 
-def read_vibevoice_tts(folder: Path) -> Checkpoint:
+def read_vibevoice_tts(folder: Path) -> ModelCheckpoint:
     """Look at everything that can be seen without loading it.
 
     Raises:
@@ -162,10 +164,10 @@ def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder, f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}")
     refuse_code(folder, config)
     kind = config.get("model_type")
-    if kind == VIBEVOICE_TTS_MODEL_TYPE and config.keys() >= _PARTS:
+    if kind == VIBEVOICE_TTS_MODEL_TYPE and config.keys() >= _MODEL_PARTS:
         _check_parts(folder, config)
         return config
-    if kind == ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_PARTS:
+    if kind == ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_MODEL_PARTS:
         raise errors.CheckpointNotConverted(
             f"{folder} has the original layout of VibeVoice, not the one of transformers.",
             hint=f"Get the converted one: {VIBEVOICE_TTS_COMMAND}",
@@ -177,9 +179,9 @@ def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_parts(folder: Path, config: dict[str, Any]) -> None:
-    whole = all(isinstance(config[part], dict) for part in _PARTS)
+    whole = all(isinstance(config[part], dict) for part in _MODEL_PARTS)
     if not whole or "hidden_size" not in config["text_config"]:
-        raise damaged(folder / "config.json", "does not say how large the model is")
+        raise damaged_error(folder / "config.json", "does not say how large the model is")
 
 
 VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
@@ -188,11 +190,11 @@ VOXTRAL_NAMES = frozenset(
 )
 VOXTRAL_COMMAND = "vibevoice-asr pull voxtral"
 VOXTRAL_MODEL_TYPE = "voxtral_realtime"
-TOKENS = "tekken.json"
-FILES = frozenset(
+TEKKEN_FILE = "tekken.json"
+VOXTRAL_FILES = frozenset(
     {
         *("config.json", "generation_config.json", "processor_config.json"),
-        *("preprocessor_config.json", TOKENS, WEIGHTS, INDEX),
+        *("preprocessor_config.json", TEKKEN_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE),
     }
 )
 
@@ -200,10 +202,10 @@ FILES = frozenset(
 def is_voxtral_fetched(name: str) -> bool:
     """Whether a file of the repository is for us: it may have the weights in Mistral's own layout
     besides."""
-    return name in FILES or (name.startswith("model-") and name.endswith(".safetensors"))
+    return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
-def find_voxtral(model_path: Path | None) -> Checkpoint:
+def find_voxtral(model_path: Path | None) -> ModelCheckpoint:
     """The one in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
     Raises:
@@ -213,17 +215,17 @@ def find_voxtral(model_path: Path | None) -> Checkpoint:
     return find_model(model_path, [VOXTRAL_REPOSITORY], read_voxtral, "Voxtral Realtime", remedy)
 
 
-def read_voxtral(folder: Path) -> Checkpoint:
+def read_voxtral(folder: Path) -> ModelCheckpoint:
     """Look at everything that can be seen without loading it.
 
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
-    with unreadable():
+    with disk_errors_as_ours():
         config = check_voxtral_config(folder)
         files = _weight_files(folder)
-        require(folder, [] if (folder / TOKENS).is_file() else [TOKENS], 1)
-        return Checkpoint.of(folder, config, files)
+        require_files(folder, [] if (folder / TEKKEN_FILE).is_file() else [TEKKEN_FILE], 1)
+        return ModelCheckpoint.of(folder, config, files)
 
 
 def check_voxtral_config(folder: Path) -> dict[str, Any]:
@@ -240,23 +242,23 @@ def check_voxtral_config(folder: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    names = {WEIGHTS}
-    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
-        listed = read_json(folder / INDEX).get("weight_map")
+    names = {WEIGHTS_FILE}
+    if not (folder / WEIGHTS_FILE).is_file() and (folder / WEIGHTS_INDEX_FILE).is_file():
+        listed = read_json(folder / WEIGHTS_INDEX_FILE).get("weight_map")
         names = {Path(str(name)).name for name in (listed or {}).values()} or names
-    require(folder, [name for name in names if not (folder / name).is_file()], len(names))
+    require_files(folder, [name for name in names if not (folder / name).is_file()], len(names))
     files = tuple(folder / name for name in sorted(names))
     for file in files:
         check_safetensors(file)
     return files
 
 
-SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
 """What a checkpoint of transformers consists of; nothing else is fetched, pickles least of all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CheckpointLayout:
     """``fetched``: whether a file of the repository is; ``is_large``: whether it is of the weights,
     which come last; ``check_config``: raises where they are not worth it."""
 
@@ -264,27 +266,27 @@ class Layout:
     fetched: Callable[[str], bool]
     is_large: Callable[[str], bool]
     check_config: Callable[[Path], dict[str, Any]]
-    read: Callable[[Path], Checkpoint]
-    find: Callable[[Path], Checkpoint]
+    read: Callable[[Path], ModelCheckpoint]
+    find: Callable[[Path], ModelCheckpoint]
 
 
-TRANSFORMERS = Layout(
+TRANSFORMERS_LAYOUT = CheckpointLayout(
     "*.safetensors",
-    lambda name: Path(name).suffix in SUFFIXES,
+    lambda name: Path(name).suffix in FETCHED_SUFFIXES,
     lambda name: name.endswith(".safetensors"),
-    checkpoint.check_config,
+    checkpoint.check_vibevoice_config,
     checkpoint.read_checkpoint,
     find_checkpoint,
 )
-CTRANSLATE2 = Layout(
-    whisper_checkpoints.WEIGHTS,
-    lambda name: name in whisper_checkpoints.FILES,
-    lambda name: name == whisper_checkpoints.WEIGHTS,
-    whisper_checkpoints.check_config,
-    whisper_checkpoints.read_model,
-    whisper_checkpoints.find_model,
+CTRANSLATE2_LAYOUT = CheckpointLayout(
+    whisper_checkpoints.WEIGHTS_FILE,
+    lambda name: name in whisper_checkpoints.WHISPER_FILES,
+    lambda name: name == whisper_checkpoints.WEIGHTS_FILE,
+    whisper_checkpoints.check_whisper_config,
+    whisper_checkpoints.read_whisper,
+    whisper_checkpoints.find_whisper,
 )
-VOXTRAL = Layout(
+VOXTRAL_LAYOUT = CheckpointLayout(
     "model*.safetensors",
     is_voxtral_fetched,
     lambda name: name.endswith(".safetensors"),
@@ -292,37 +294,37 @@ VOXTRAL = Layout(
     read_voxtral,
     find_voxtral,
 )
-SPEAKING = Layout(
-    TRANSFORMERS.weights,
-    TRANSFORMERS.fetched,
-    TRANSFORMERS.is_large,
+VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
+    TRANSFORMERS_LAYOUT.weights,
+    TRANSFORMERS_LAYOUT.fetched,
+    TRANSFORMERS_LAYOUT.is_large,
     check_vibevoice_tts_config,
     read_vibevoice_tts,
     find_vibevoice_tts,
 )
 
 
-def wanted(name: str) -> tuple[str, Layout]:
+def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
     """The repository that people mean by ``name``, and what is in it.
 
     Raises:
         errors.RepositoryNotFound: it is no name.
     """
-    if name.startswith(whisper_checkpoints.PREFIX):
-        return whisper_checkpoints.named(
-            name.removeprefix(whisper_checkpoints.PREFIX)
-        ).repository, CTRANSLATE2
+    if name.startswith(whisper_checkpoints.WHISPER_PREFIX):
+        return whisper_checkpoints.whisper_model_named(
+            name.removeprefix(whisper_checkpoints.WHISPER_PREFIX)
+        ).repository, CTRANSLATE2_LAYOUT
     if name.strip().lower() in VOXTRAL_NAMES:
-        return VOXTRAL_REPOSITORY, VOXTRAL
+        return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
     if name.strip().lower() in VIBEVOICE_TTS_NAMES:
-        return VIBEVOICE_TTS_REPOSITORY, SPEAKING
-    known = {one.repository for one in whisper_checkpoints.NAMES.values()}
+        return VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
+    known = {one.repository for one in whisper_checkpoints.WHISPER_MODELS.values()}
     repository = vibevoice_repository(name)
-    return repository, CTRANSLATE2 if repository in known else TRANSFORMERS
+    return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
 
 
-LIST = "manifest.json"
-LONGEST_LIST = 4 << 20
+MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
 READ_BYTES = 1 << 20
 
 
@@ -346,7 +348,7 @@ class PulledVoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class PulledVoices:
     """What is in ``folder``, by its list."""
 
     folder: Path
@@ -354,11 +356,11 @@ class Pulled:
     voices: tuple[PulledVoice, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path) -> Pulled:
+    def read(cls, folder: Path) -> PulledVoices:
         """The list of a folder; nothing where there is none, or none that can be understood."""
         try:
-            with (folder / LIST).open("rb") as file:
-                values: Any = json.loads(file.read(LONGEST_LIST))
+            with (folder / MANIFEST_FILE).open("rb") as file:
+                values: Any = json.loads(file.read(MAX_MANIFEST_BYTES))
             files = {str(key): PulledFile(**one) for key, one in values["files"].items()}
             voices = tuple(
                 PulledVoice(one["name"], one["language"], tuple(map(str, one["files"])))
@@ -379,15 +381,15 @@ class Pulled:
             "voices": [asdict(voice) for voice in self.voices],
         }
         text = json.dumps(values, indent=1, ensure_ascii=False)
-        sidecar_files.write(self.folder / LIST, text.encode(), sidecar_files.PUBLIC)
+        sidecar_files.write(self.folder / MANIFEST_FILE, text.encode(), sidecar_files.PUBLIC)
 
-    def with_file(self, key: str, file: PulledFile) -> Pulled:
+    def with_file(self, key: str, file: PulledFile) -> PulledVoices:
         """The same, and a file."""
         return replace(self, files={**self.files, key: file})
 
-    def with_voice(self, voice: PulledVoice) -> Pulled:
+    def with_voice(self, voice: PulledVoice) -> PulledVoices:
         """The same, and a voice, behind those that are there."""
-        others = (one for one in self.voices if not _same(one, voice))
+        others = (one for one in self.voices if not _is_same_voice(one, voice))
         return replace(self, voices=(*others, voice))
 
     def lacking(self, voice: PulledVoice) -> list[str]:
@@ -427,11 +429,11 @@ class Pulled:
         return known is not None and path.is_file() and path.stat().st_size == known.size
 
 
-def _same(one: PulledVoice, other: PulledVoice) -> bool:
+def _is_same_voice(one: PulledVoice, other: PulledVoice) -> bool:
     return (one.name, one.language) == (other.name, other.language)
 
 
-def speaking(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:
+def voice_for_language(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:
     """The first of ``voices`` for a tag: of its own region, else of its language."""
     wanted = language.lower().replace("_", "-")
     general = wanted.split("-")[0]

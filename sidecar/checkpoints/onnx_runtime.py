@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-TELLS_NOBODY = {"ORT_DISABLE_TELEMETRY": "1"}
+TELEMETRY_OFF_ENV = {"ORT_DISABLE_TELEMETRY": "1"}
 """From 1.29 on its official builds report to Microsoft what is run, and keep a number that stands
 for this machine, unless this is set before it is imported (its Privacy.md)."""
 
 
-def load_runtime() -> Any:
+def load_onnxruntime() -> Any:
     """The package. Raises ImportError or OSError where it does not load."""
-    os.environ.update(TELLS_NOBODY)
+    os.environ.update(TELEMETRY_OFF_ENV)
     import onnxruntime
 
     return onnxruntime
@@ -38,7 +38,7 @@ def load_runtime() -> Any:
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
     """Options of a session on ``threads`` threads, which sleep between calls."""
-    options = load_runtime().SessionOptions()
+    options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -47,7 +47,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def session(
+def create_session(
     model: str | bytes, options: onnxruntime.SessionOptions
 ) -> onnxruntime.InferenceSession:
     """A model, by its path or itself, ready to run on the CPU.
@@ -55,11 +55,11 @@ def session(
     Raises:
         Exception: the runtime does not take it; its errors have no base of their own.
     """
-    runtime = load_runtime()
+    runtime = load_onnxruntime()
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-MARK, BEFORE_MARK = b"ORTM", 4
+ORT_MAGIC, ORT_MAGIC_OFFSET = b"ORTM", 4
 """What such a model has near its beginning, and how many bytes before that."""
 _MODEL, _GRAPH = 1, 7
 _INITIALIZERS, _NODES = 0, 2
@@ -71,14 +71,14 @@ _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8"}
 
 
 @dataclass(frozen=True, slots=True)
-class OrtModel:
+class OrtModelFile:
     """Names of nodes (of branches too) with their inputs' names, and weights by name."""
 
     inputs: dict[str, list[str]]
     weights: dict[str, npt.NDArray[Any]]
 
 
-def read(file: Path) -> OrtModel:
+def read_ort_model(file: Path) -> OrtModelFile:
     """The model in ``file``; the weights are views of it.
 
     Raises:
@@ -86,10 +86,10 @@ def read(file: Path) -> OrtModel:
         ValueError: it is no such model.
     """
     with file.open("rb") as opened:
-        return parse(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), file.name)
+        return parse_ort_model(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), file.name)
 
 
-def parse(data: bytes | mmap.mmap, name: str) -> OrtModel:
+def parse_ort_model(data: bytes | mmap.mmap, name: str) -> OrtModelFile:
     """The model in ``data``, which is called ``name`` where it is none; the weights are views.
 
     Raises:
@@ -97,15 +97,15 @@ def parse(data: bytes | mmap.mmap, name: str) -> OrtModel:
     """
     from flatbuffers.table import Table
 
-    if data[4:8] != MARK:
+    if data[4:8] != ORT_MAGIC:
         raise ValueError(f"{name} is not in ONNX Runtime's format")
-    model = OrtModel({}, {})
+    model = OrtModelFile({}, {})
     root = Table(data, int.from_bytes(data[:4], "little"))
     _collect(_table(_table(root, _MODEL), _GRAPH), model)
     return model
 
 
-def _collect(graph: Any, model: OrtModel) -> None:
+def _collect(graph: Any, model: OrtModelFile) -> None:
     for tensor in _tables(graph, _INITIALIZERS):
         values = _weights(tensor)
         if values is not None:
@@ -167,7 +167,7 @@ def _texts(table: Any, field: int) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedModel:
     """A model inside the library's file: what it is for, its bytes and its SHA-256."""
 
     what: str
@@ -175,31 +175,31 @@ class Embedded:
     digest: str
 
 
-def find(models: Sequence[Embedded]) -> Mapping[Embedded, bytes]:
+def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedModel, bytes]:
     """Those of ``models`` that the library carries; none where it is not installed.
 
     Raises:
         OSError: its file cannot be read.
     """
     spec = importlib.util.find_spec("moonshine_voice")
-    found: dict[Embedded, bytes] = {}
+    found: dict[EmbeddedModel, bytes] = {}
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*moonshine*")):
             if path.suffix in (".so", ".dll", ".dylib"):
-                found |= _within(path, models)
+                found |= _models_in_library(path, models)
     return found
 
 
-def _within(path: Path, models: Sequence[Embedded]) -> dict[Embedded, bytes]:
+def _models_in_library(path: Path, models: Sequence[EmbeddedModel]) -> dict[EmbeddedModel, bytes]:
     """What of the models a file holds."""
-    found: dict[Embedded, bytes] = {}
+    found: dict[EmbeddedModel, bytes] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
-        at = held.find(MARK)
+        at = held.find(ORT_MAGIC)
         while at >= 0:
-            begin = max(0, at - BEFORE_MARK)
+            begin = max(0, at - ORT_MAGIC_OFFSET)
             for model in models:
                 content = held[begin : begin + model.size]
                 if hashlib.sha256(content).hexdigest() == model.digest:
                     found[model] = content
-            at = held.find(MARK, at + 1)
+            at = held.find(ORT_MAGIC, at + 1)
     return found

@@ -24,32 +24,32 @@ from sidecar.checkpoints.download_files import (
     PASSING,
     SHA256,
     SIZE,
-    Destination,
-    Interrupted,
-    Meter,
-    RemoteFile,
+    DownloadDestination,
+    DownloadInterrupted,
+    DownloadProgress,
+    HubFile,
     check_room,
     chunks,
     explained_by,
     fetch,
     locked,
-    side_by_side,
+    run_in_parallel,
 )
-from sidecar.checkpoints.installed_checkpoints import Pulled, PulledFile, PulledVoice
+from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
 
-TIMEOUT_S = 10.0
+VOICE_SERVER_TIMEOUT_S = 10.0
 """Longest silence of the server."""
-_LENGTHS = {SHA256: 32, MD5: 16}
+_DIGEST_BYTES = {SHA256: 32, MD5: 16}
 _NO_ROOM = "Free some space, or set VIBEVOICE_VOICES_DIR to a folder on another disk."
 
 
-class FileServer:
+class VoiceFileServer:
     """What is below an address; owns its connections."""
 
     def __init__(self, url: str) -> None:
         self._base = url.rstrip("/")
         self._client = httpx.Client(
-            timeout=TIMEOUT_S,
+            timeout=VOICE_SERVER_TIMEOUT_S,
             follow_redirects=True,
             headers={
                 "User-Agent": f"vibevoice-asr/{__version__}",
@@ -61,7 +61,7 @@ class FileServer:
         """Hang up."""
         self._client.close()
 
-    def look_up(self, key: str) -> RemoteFile:
+    def look_up(self, key: str) -> HubFile:
         """What the server says of a file.
 
         Raises:
@@ -71,17 +71,17 @@ class FileServer:
         answer = self._client.head(self._url(key))
         self._check(answer, key)
         length = answer.headers.get("content-length", "")
-        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in _kind(answer):
+        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in _content_type(answer):
             raise errors.HubUnreachable(
                 f"What answers at {self._base} is no server of voices.",
                 hint="Check VIBEVOICE_VOICES_URL, the proxy, and whether the network asks for a "
                 "login.",
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
-        kind, digest = promised(answer.headers)
-        return RemoteFile(key, int(length), kind, digest, version)
+        kind, digest = announced_checksum(answer.headers)
+        return HubFile(key, int(length), kind, digest, version)
 
-    def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
+    def read(self, file: HubFile, start: int) -> Iterator[tuple[int, bytes]]:
         """As `download_files.Read`; begins at 0 where there is another version by now."""
         headers = {}
         if start:
@@ -91,11 +91,11 @@ class FileServer:
         try:
             with self._client.stream("GET", self._url(file.name), headers=headers) as answer:
                 if answer.status_code in PASSING:
-                    raise Interrupted(f"it answers with {answer.status_code}")
+                    raise DownloadInterrupted(f"it answers with {answer.status_code}")
                 self._check(answer, file.name)
                 yield from chunks(answer, start, file.size)
         except httpx.TransportError as error:
-            raise Interrupted from error
+            raise DownloadInterrupted from error
 
     def _url(self, key: str) -> str:
         return f"{self._base}/{quote(key)}"
@@ -113,7 +113,7 @@ class FileServer:
             )
 
 
-def promised(headers: httpx.Headers) -> tuple[str, str]:
+def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
     """What a server says the sum of a file is: which, and in hex; (`SIZE`, '') if it says none."""
     said = {
         SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
@@ -127,16 +127,18 @@ def promised(headers: httpx.Headers) -> tuple[str, str]:
                 raw = base64.b64decode(found[1], validate=True)
             except (binascii.Error, ValueError):
                 continue
-            if len(raw) == _LENGTHS[name]:
+            if len(raw) == _DIGEST_BYTES[name]:
                 return name, raw.hex()
     return SIZE, ""
 
 
-def _kind(answer: httpx.Response) -> str:
+def _content_type(answer: httpx.Response) -> str:
     return str(answer.headers.get("content-type", ""))
 
 
-def pull(folder: Path, url: str, voice: PulledVoice, meter: Meter | None = None) -> Pulled:
+def pull_voice(
+    folder: Path, url: str, voice: PulledVoice, meter: DownloadProgress | None = None
+) -> PulledVoices:
     """Bring the files of ``voice`` from below ``url`` to ``folder``; what is there of them in all.
 
     What is here is checked by the list and not fetched again; with all of it here nobody is asked.
@@ -148,18 +150,22 @@ def pull(folder: Path, url: str, voice: PulledVoice, meter: Meter | None = None)
         errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
         errors.PullRunning: another process is at it.
     """
-    meter = meter or Meter()
-    wrong = (Interrupted, httpx.HTTPError, httpx.InvalidURL)
+    meter = meter or DownloadProgress()
+    wrong = (DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
         explained_by(url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."),
-        locked(Destination(folder), "Another 'vibevoice-asr pull voice' is at work."),
+        locked(DownloadDestination(folder), "Another 'vibevoice-asr pull voice' is at work."),
     ):
-        pulled = _bring(Pulled.read(folder), url, voice, meter).with_voice(voice)
+        pulled = _download_voice_files(PulledVoices.read(folder), url, voice, meter).with_voice(
+            voice
+        )
         pulled.write()
     return pulled
 
 
-def _bring(pulled: Pulled, url: str, voice: PulledVoice, meter: Meter) -> Pulled:
+def _download_voice_files(
+    pulled: PulledVoices, url: str, voice: PulledVoice, meter: DownloadProgress
+) -> PulledVoices:
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:
         if key in pulled.files and pulled.path(key).exists():
@@ -168,20 +174,24 @@ def _bring(pulled: Pulled, url: str, voice: PulledVoice, meter: Meter) -> Pulled
     if not wanted:
         return pulled
     stop = threading.Event()
-    with closing(FileServer(url)) as server:
-        files = list(side_by_side([partial(server.look_up, key) for key in wanted], stop))
-        place = Destination(pulled.folder)
+    with closing(VoiceFileServer(url)) as server:
+        files = list(run_in_parallel([partial(server.look_up, key) for key in wanted], stop))
+        place = DownloadDestination(pulled.folder)
         check_room(place, files, "voice", "MB", _NO_ROOM)
         meter.begin(voice.name, sum(file.size for file in files))
         work = [partial(_fetch, server, file, place, meter, stop) for file in files]
-        for key, came in side_by_side(work, stop):
+        for key, came in run_in_parallel(work, stop):
             pulled = pulled.with_file(key, came)
             pulled.write()  # so that what is whole stays so, whatever becomes of the others
     return pulled
 
 
 def _fetch(
-    server: FileServer, file: RemoteFile, place: Destination, meter: Meter, stop: threading.Event
+    server: VoiceFileServer,
+    file: HubFile,
+    place: DownloadDestination,
+    meter: DownloadProgress,
+    stop: threading.Event,
 ) -> tuple[str, PulledFile]:
     sha256 = fetch(file, place, server.read, meter, stop)
     return file.name, PulledFile(file.size, sha256, file.kind)

@@ -17,58 +17,58 @@ from typing import Any, BinaryIO
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.checkpoint import (
-    Checkpoint,
+    ModelCheckpoint,
     cache_folder,
-    damaged,
-    looked_in,
+    damaged_error,
+    disk_errors_as_ours,
     read_config,
-    require,
-    unreadable,
+    require_files,
+    searched_folder_text,
 )
 
-PREFIX = "whisper:"
+WHISPER_PREFIX = "whisper:"
 """`vibevoice-asr pull whisper:small`."""
-WEIGHTS = "model.bin"
+WEIGHTS_FILE = "model.bin"
 """CTranslate2's own format: names, shapes, numbers; no pickle."""
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
-FILES = frozenset(
-    {"config.json", "preprocessor_config.json", WEIGHTS, "tokenizer.json", *VOCABULARIES}
+WHISPER_FILES = frozenset(
+    {"config.json", "preprocessor_config.json", WEIGHTS_FILE, "tokenizer.json", *VOCABULARIES}
 )
-ENGLISH_WORDS = 51_864
+ENGLISH_VOCABULARY_SIZE = 51_864
 """Entries in the vocabulary of a model that knows English only; the others have more."""
-DEFAULT = "small"
+DEFAULT_MODEL = "small"
 """What to get where nothing is said: of those that a laptop can, the one that knows most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class WhisperModelName:
     """A model that people know by name; ``gb``: to download, in fp16 (fp32: tiny.en, base.en)."""
 
     repository: str
     gb: float
 
 
-NAMES = {
-    "tiny": Named("Systran/faster-whisper-tiny", 0.08),
-    "tiny.en": Named("Systran/faster-whisper-tiny.en", 0.08),
-    "base": Named("Systran/faster-whisper-base", 0.15),
-    "base.en": Named("Systran/faster-whisper-base.en", 0.15),
-    "small": Named("Systran/faster-whisper-small", 0.48),
-    "small.en": Named("Systran/faster-whisper-small.en", 0.48),
-    "medium": Named("Systran/faster-whisper-medium", 1.53),
-    "medium.en": Named("Systran/faster-whisper-medium.en", 1.53),
-    "large-v1": Named("Systran/faster-whisper-large-v1", 3.09),
-    "large-v2": Named("Systran/faster-whisper-large-v2", 3.09),
-    "large-v3": Named("Systran/faster-whisper-large-v3", 3.09),
-    "large-v3-turbo": Named("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1.62),
-    "distil-small.en": Named("Systran/faster-distil-whisper-small.en", 0.33),
-    "distil-medium.en": Named("Systran/faster-distil-whisper-medium.en", 0.79),
-    "distil-large-v2": Named("Systran/faster-distil-whisper-large-v2", 1.51),
-    "distil-large-v3": Named("Systran/faster-distil-whisper-large-v3", 1.51),
-    "distil-large-v3.5": Named("distil-whisper/distil-large-v3.5-ct2", 1.51),
+WHISPER_MODELS = {
+    "tiny": WhisperModelName("Systran/faster-whisper-tiny", 0.08),
+    "tiny.en": WhisperModelName("Systran/faster-whisper-tiny.en", 0.08),
+    "base": WhisperModelName("Systran/faster-whisper-base", 0.15),
+    "base.en": WhisperModelName("Systran/faster-whisper-base.en", 0.15),
+    "small": WhisperModelName("Systran/faster-whisper-small", 0.48),
+    "small.en": WhisperModelName("Systran/faster-whisper-small.en", 0.48),
+    "medium": WhisperModelName("Systran/faster-whisper-medium", 1.53),
+    "medium.en": WhisperModelName("Systran/faster-whisper-medium.en", 1.53),
+    "large-v1": WhisperModelName("Systran/faster-whisper-large-v1", 3.09),
+    "large-v2": WhisperModelName("Systran/faster-whisper-large-v2", 3.09),
+    "large-v3": WhisperModelName("Systran/faster-whisper-large-v3", 3.09),
+    "large-v3-turbo": WhisperModelName("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1.62),
+    "distil-small.en": WhisperModelName("Systran/faster-distil-whisper-small.en", 0.33),
+    "distil-medium.en": WhisperModelName("Systran/faster-distil-whisper-medium.en", 0.79),
+    "distil-large-v2": WhisperModelName("Systran/faster-distil-whisper-large-v2", 1.51),
+    "distil-large-v3": WhisperModelName("Systran/faster-distil-whisper-large-v3", 1.51),
+    "distil-large-v3.5": WhisperModelName("distil-whisper/distil-large-v3.5-ct2", 1.51),
 }
 """As faster-whisper names them. Sizes: two bytes a parameter of the published counts."""
-ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
+WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 BEST_FIRST = (
     *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
     *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
@@ -77,37 +77,38 @@ BEST_FIRST = (
 """Of several in the cache the first is taken, those of many languages before the others."""
 
 
-def named(name: str) -> Named:
+def whisper_model_named(name: str) -> WhisperModelName:
     """The model that people mean by ``name``, without the prefix.
 
     Raises:
         errors.RepositoryNotFound: there is none.
     """
     word = name.strip().lower()
-    word = ALIASES.get(word, word)
-    if word not in NAMES:
+    word = WHISPER_ALIASES.get(word, word)
+    if word not in WHISPER_MODELS:
         raise errors.RepositoryNotFound(
-            f"'{name}' is not the name of a Whisper model.", hint=f"Use one of: {', '.join(NAMES)}."
+            f"'{name}' is not the name of a Whisper model.",
+            hint=f"Use one of: {', '.join(WHISPER_MODELS)}.",
         )
-    return NAMES[word]
+    return WHISPER_MODELS[word]
 
 
-def command(name: str = DEFAULT) -> str:
+def pull_command(name: str = DEFAULT_MODEL) -> str:
     """What to type for a model, and its size."""
-    return f"vibevoice-asr pull {PREFIX}{name} ({NAMES[name].gb:g} GB)"
+    return f"vibevoice-asr pull {WHISPER_PREFIX}{name} ({WHISPER_MODELS[name].gb:g} GB)"
 
 
-def model_name(folder: Path) -> str:
+def whisper_model_name(folder: Path) -> str:
     """What a transcript calls the model in a folder: ``whisper-small``, as people know it, for one
     that was fetched; else as its folder is called."""
     cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
-    for name, one in NAMES.items():
+    for name, one in WHISPER_MODELS.items():
         if cache.name == cache_folder(one.repository, cache.parent).name:
             return f"whisper-{name}"
     return cache.name
 
 
-def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
+def find_whisper(model_path: Path | None, name: str = "") -> ModelCheckpoint:
     """The model in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
     ``name``: the one that is meant where several are there; without it the best.
@@ -116,24 +117,28 @@ def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
         errors.RepositoryNotFound: ``name`` is no model's.
     """
-    path = looked_in(model_path)
+    path = searched_folder_text(model_path)
     if model_path is not None and not path.is_dir():
         raise errors.CheckpointNotFound(f"{path} is no folder.")
     return checkpoint.find_model(
         model_path,
-        list(_repositories(name)),
-        read_model,
+        list(_repositories_of(name)),
+        read_whisper,
         f"Whisper model{f' {name!r}' if name else ''}",
-        f"Get one: {command(ALIASES.get(name, name) or DEFAULT)}.",
-        (WEIGHTS, "config.json"),
+        f"Get one: {pull_command(WHISPER_ALIASES.get(name, name) or DEFAULT_MODEL)}.",
+        (WEIGHTS_FILE, "config.json"),
     )
 
 
-def _repositories(name: str) -> Iterator[str]:
-    yield from (named(name).repository,) if name else (NAMES[one].repository for one in BEST_FIRST)
+def _repositories_of(name: str) -> Iterator[str]:
+    yield from (
+        (whisper_model_named(name).repository,)
+        if name
+        else (WHISPER_MODELS[one].repository for one in BEST_FIRST)
+    )
 
 
-def read_model(folder: Path) -> Checkpoint:
+def read_whisper(folder: Path) -> ModelCheckpoint:
     """Look at everything that can be seen without loading it.
 
     ``config`` has CTranslate2's `config.json`, and ``multilingual``: whether it knows other
@@ -142,30 +147,37 @@ def read_model(folder: Path) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
-    with unreadable():
-        config = check_config(folder)
-        require(folder, [name for name in (WEIGHTS,) if not (folder / name).is_file()], 1)
-        require(folder, [] if _vocabulary(folder) else [VOCABULARIES[0]], 1)
-        require(folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1)
-        check_weights(folder / WEIGHTS)
+    with disk_errors_as_ours():
+        config = check_whisper_config(folder)
+        require_files(
+            folder, [name for name in (WEIGHTS_FILE,) if not (folder / name).is_file()], 1
+        )
+        require_files(folder, [] if _vocabulary(folder) else [VOCABULARIES[0]], 1)
+        require_files(
+            folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1
+        )
+        check_ctranslate2_weights(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
-        config = {**config, "multilingual": _words(folder) > ENGLISH_WORDS and not distilled}
-        return Checkpoint.of(folder, config, (folder / WEIGHTS,))
+        config = {
+            **config,
+            "multilingual": _vocabulary_size(folder) > ENGLISH_VOCABULARY_SIZE and not distilled,
+        }
+        return ModelCheckpoint.of(folder, config, (folder / WEIGHTS_FILE,))
 
 
-def check_config(folder: Path) -> dict[str, Any]:
+def check_whisper_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of a Whisper as CTranslate2 has it."""
-    config = read_config(folder, f"Get a Whisper model: {command()}.")
+    config = read_config(folder, f"Get a Whisper model: {pull_command()}.")
     if "architectures" in config or "model_type" in config:
         raise errors.CheckpointUnsupported(
             f"{folder} has a model of transformers ({str(config.get('model_type'))[:40]!r}), not "
             "one of CTranslate2.",
-            hint=f"Get a Whisper model: {command()}.",
+            hint=f"Get a Whisper model: {pull_command()}.",
         )
     return config
 
 
-def check_weights(path: Path) -> None:
+def check_ctranslate2_weights(path: Path) -> None:
     """A file of CTranslate2's that is a Whisper, and as long as its tensors say.
 
     A version, the model's name, a revision, then each tensor: name, shape, type, bytes (little
@@ -179,7 +191,7 @@ def check_weights(path: Path) -> None:
             if not 2 <= version <= 100 or name != "WhisperSpec":
                 raise errors.CheckpointUnsupported(
                     f"{path} is no Whisper model of CTranslate2.",
-                    hint=f"Get one: {command()}.",
+                    hint=f"Get one: {pull_command()}.",
                 )
             _, count = _read(file, "<II")
             for _ in range(count):
@@ -191,9 +203,9 @@ def check_weights(path: Path) -> None:
                 if file.tell() > size:
                     break
         except (struct.error, UnicodeDecodeError):
-            raise damaged(path, "is cut short, or garbled") from None
+            raise damaged_error(path, "is cut short, or garbled") from None
         if file.tell() > size:
-            raise damaged(path, "is cut short")
+            raise damaged_error(path, "is cut short")
 
 
 def _read(file: BinaryIO, form: str) -> tuple[int, ...]:
@@ -209,7 +221,7 @@ def _vocabulary(folder: Path) -> Path | None:
     return next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
 
 
-def _words(folder: Path) -> int:
+def _vocabulary_size(folder: Path) -> int:
     """How many entries the vocabulary has."""
     path = _vocabulary(folder)
     assert path is not None
@@ -218,4 +230,4 @@ def _words(folder: Path) -> int:
     try:
         return len(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
-        raise damaged(path, "is no list of words") from None
+        raise damaged_error(path, "is no list of words") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sidecar.cli.output import COMPLETION, PROGRAM, USAGE, say
+from sidecar.cli.output import COMPLETION, PROGRAM, USAGE, print_error_line
 
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 """Options that are not of `serve`, the command that is meant when none is named."""
@@ -45,6 +45,6 @@ def run(words: list[str]) -> int:
         if message is None:
             raise
         where = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
-        say(f"{message()} See '{where} --help'.")
+        print_error_line(f"{message()} See '{where} --help'.")
         return USAGE
     return code if isinstance(code, int) else 0

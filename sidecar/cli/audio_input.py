@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, Spool, open_path
+from sidecar.audio.audio_source import AudioSource, UploadSpool, open_recording_file
 from sidecar.interfaces.live_engine import LIVE_RATE
 
 if TYPE_CHECKING:
@@ -43,16 +43,16 @@ Opens = Callable[[Path], AudioSource]
 """Opens a recording that somebody named, as `open_file` does."""
 
 
-def spread(named: Iterable[Path]) -> list[Path]:
+def expand_folders(named: Iterable[Path]) -> list[Path]:
     """Files as they were named; for a folder the recordings in it and below, by name. One that has
     none stays as it is, to be complained of like any other that is no recording."""
     files: list[Path] = []
     for path in named:
-        files += (path.is_dir() and in_folder(path)) or [path]
+        files += (path.is_dir() and list_recordings(path)) or [path]
     return files
 
 
-def in_folder(folder: Path, *, below: bool = True) -> list[Path]:
+def list_recordings(folder: Path, *, below: bool = True) -> list[Path]:
     """The recordings in a folder, hidden ones left out."""
     found = folder.rglob("*") if below else folder.glob("*")
     return sorted(
@@ -73,7 +73,7 @@ def open_file(path: Path) -> AudioSource:
         errors.BadRequest: it is not there, not readable, or no regular file.
     """
     try:
-        return open_path(os.path.abspath(path))
+        return open_recording_file(os.path.abspath(path))
     except errors.AudioPathNotFound:
         raise errors.AudioPathNotFound("There is no such file.", hint="Check the path.") from None
     except errors.AudioPathNotAFile:
@@ -90,7 +90,7 @@ def open_file(path: Path) -> AudioSource:
         ) from None
 
 
-def key_of(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
+def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
     """By what a service knows that this was sent before: same file, same size and date, same
     options. Who knows it learns nothing of the path."""
     status = os.fstat(source.fd)
@@ -126,21 +126,21 @@ def check_name(path: Path) -> None:
     """Whether a file can have this name, before work is done for it.
 
     Raises:
-        OSError: it cannot (`is_of_its_name`).
+        OSError: it cannot (`is_name_error`).
     """
     try:
         path.lstat()
     except OSError as error:
-        if is_of_its_name(error):
+        if is_name_error(error):
             raise
 
 
-def is_of_its_name(error: OSError) -> bool:
+def is_name_error(error: OSError) -> bool:
     """Whether a file could not be written for its name alone: another can be."""
     return error.errno in _OF_NAMES
 
 
-def write(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """All of it or nothing: a file that is there is whole.
 
     Raises:
@@ -163,19 +163,19 @@ LONGEST_S = 24 * 3600.0
 INSTALL = "pip install 'vibevoice-asr[microphone]'"
 
 
-def look_at(path: Path) -> None:
+def check_recording(path: Path) -> None:
     """See that it is a recording, before anything is done for it.
 
     Raises:
         errors.SidecarError: it is none, or not there.
     """
-    from sidecar.audio.audio_decoder import probe
+    from sidecar.audio.audio_decoder import probe_audio
 
     with open_file(path) as source:
-        probe(source.fd, LONGEST_S)
+        probe_audio(source.fd, LONGEST_S)
 
 
-async def of_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
+async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
     """A recording at `LIVE_RATE` as pcm16, ``pace`` seconds of it in a second; 0: without a pause.
 
     Raises:
@@ -195,12 +195,12 @@ async def of_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
             pieces.close()
 
 
-async def of_pipe(rate: int) -> AsyncIterator[bytes]:
+async def stream_stdin(rate: int) -> AsyncIterator[bytes]:
     """Raw pcm16 on standard input, as it comes."""
     # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
     pipe, rest, most = sys.stdin.fileno(), b"", round(PIECE_S * rate) * 2
     # A thread of its own, that nobody waits for: Ctrl-C comes while it reads.
-    while raw := await in_a_thread(lambda: os.read(pipe, most)):
+    while raw := await run_in_thread(lambda: os.read(pipe, most)):
         whole = rest + raw
         rest = whole[len(whole) & ~1 :]
         if whole[: len(whole) & ~1]:
@@ -215,7 +215,7 @@ class Microphone:
     """
 
     def __init__(self, device: str | None) -> None:
-        self._library = library()
+        self._library = import_sounddevice()
         self._device = int(device) if device is not None and device.isdecimal() else device
         try:
             found = self._library.query_devices(self._device, "input")
@@ -253,7 +253,7 @@ class Microphone:
                 yield await heard.get()
 
 
-def library() -> Any:
+def import_sounddevice() -> Any:
     """sounddevice, with PortAudio below it.
 
     Raises:
@@ -280,7 +280,7 @@ def devices(way: str = "input") -> list[str]:
     Raises:
         errors.MicrophoneUnavailable: nobody can say.
     """
-    sound = library()
+    sound = import_sounddevice()
     chosen = sound.default.device[way == "output"]
     return [
         f"{'*' if number == chosen else ' '} {number}: {one['name']} "
@@ -300,11 +300,11 @@ def _decoded(path: Path) -> Generator[bytes, None, None]:
     """Pieces of a recording."""
     import numpy as np
 
-    from sidecar.audio.audio_decoder import open_audio, probe
+    from sidecar.audio.audio_decoder import open_audio, probe_audio
 
     size = round(PIECE_S * LIVE_RATE)
     with open_file(path) as source:
-        facts = probe(source.fd, LONGEST_S)
+        facts = probe_audio(source.fd, LONGEST_S)
         with open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S) as audio:
             rest: Block = np.zeros(0, np.float32)
             for block in audio:
@@ -322,7 +322,7 @@ def _pcm16(block: Block) -> bytes:
     return found
 
 
-async def in_a_thread(work: Callable[[], bytes]) -> bytes:
+async def run_in_thread(work: Callable[[], bytes]) -> bytes:
     """What ``work`` gives, b"" where it fails; nobody waits for it who has to go."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()
@@ -349,7 +349,7 @@ CHUNK = 1 << 20
 MB = 1 << 20
 
 
-def named(files: Sequence[Path]) -> list[Path]:
+def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
     """The same files, with one name for standard input.
 
     Raises:
@@ -364,7 +364,7 @@ def named(files: Sequence[Path]) -> list[Path]:
 
 
 @contextlib.contextmanager
-def kept(files: Sequence[Path]) -> Iterator[Opens]:
+def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
     """What opens ``files``. If standard input is among them it is read to its end here, into a file
     without a name: a recording is looked at before it is heard, and a pipe can be read once.
 
@@ -375,7 +375,7 @@ def kept(files: Sequence[Path]) -> Iterator[Opens]:
     if STANDARD_INPUT not in files:
         yield open_file
         return
-    with spooled() as source:
+    with spool_stdin() as source:
 
         def opens(path: Path) -> AudioSource:
             if path != STANDARD_INPUT:
@@ -385,7 +385,7 @@ def kept(files: Sequence[Path]) -> Iterator[Opens]:
         yield opens
 
 
-def spooled() -> AudioSource:
+def spool_stdin() -> AudioSource:
     """All of standard input."""
     from sidecar.config.settings import load_settings
 
@@ -395,13 +395,13 @@ def spooled() -> AudioSource:
             hint="Send one through a pipe, or name a file.",
         )
     settings = load_settings()
-    spool = Spool(settings.spool_dir)
+    spool = UploadSpool(settings.spool_dir)
     try:
         while data := _more():
             spool.add(data)
             if spool.size > settings.max_upload_mb * MB:
                 raise errors.UploadTooLarge("What comes on standard input is beyond the limit.")
-            if spool.pending >= Spool.MEMORY_BYTES:
+            if spool.pending >= UploadSpool.MEMORY_BYTES:
                 spool.spill()
         return spool.finish()
     except BaseException:

@@ -13,36 +13,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar import errors
-from sidecar.auth.identity import EVERYBODY
-from sidecar.cli.audio_input import Opens, key_of, open_file
-from sidecar.cli.output import keep_quiet, say
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.cli.audio_input import Opens, idempotency_key, open_file
+from sidecar.cli.output import keep_quiet, print_error_line
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_precision
-from sidecar.server.port_owner import address
+from sidecar.server.port_owner import service_url
 from sidecar.version import own_command
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust
     from vibevoice_asr_client.models import Progress as Said
 
-    from sidecar.live.sessions.event_log import Numbered
+    from sidecar.live.sessions.event_log import NumberedEvent
     from sidecar.live.sessions.session import Session
     from sidecar.service.facade import Service
     from sidecar.transcripts.transcript import Transcript
 
 
-Told = Callable[[str, float, float | None], None]
+ProgressCallback = Callable[[str, float, float | None], None]
 """Told how far a recording is: the stage, how much of it is done, and of how much."""
-Transcribe = Callable[[Path, Told], Awaitable["Transcript"]]
+TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
 """A recording's transcript, or a `SidecarError`; left early, its job ends, or waits to be found."""
-SENDINGS = 3
+MAX_SUBMISSIONS = 3
 """How often one recording is sent to a service that forgets its job, as one does that is started
 anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class ServiceTarget:
     """Which service, and what it wants to see. ``leave``: jobs go on where a command is ended, and
     the next one finds them."""
 
@@ -51,13 +51,13 @@ class Where:
     trust: Trust | None = None
     leave: bool = False
 
-    def or_ours(self) -> Where:
+    def or_ours(self) -> ServiceTarget:
         """Return this one, or the one that the settings tell of if no service is named.
 
         Raises:
             errors.SettingsInvalid: they are not possible, or leave the port open.
         """
-        from sidecar.cli.remote_service import of_settings
+        from sidecar.cli.remote_service import trust_from_settings
 
         if self.server is not None:
             return self
@@ -67,18 +67,18 @@ class Where:
                 "The settings take any free port, so it is not known where the service is.",
                 hint="Give its address with --server.",
             )
-        server = address(settings.host, settings.port, encrypted=settings.encrypted)
-        own = of_settings(settings)
+        server = service_url(settings.host, settings.port, encrypted=settings.encrypted)
+        own = trust_from_settings(settings)
         given = self.trust is not None and self.trust.given
         return replace(self, server=server, trust=self.trust if given else own)
 
-    def with_token(self) -> Where:
+    def with_token(self) -> ServiceTarget:
         """Return it with the token that is known here, if none is given."""
-        from sidecar.auth.startup_token import for_clients
+        from sidecar.auth.startup_token import client_token
 
-        return replace(self, token=self.token or for_clients(load_settings()))
+        return replace(self, token=self.token or client_token(load_settings()))
 
-    def answering(self, ready: Mapping[str, Any]) -> Where:
+    def answering(self, ready: Mapping[str, Any]) -> ServiceTarget:
         """Return the service that has said this ready line."""
         from vibevoice_asr_client import Trust
 
@@ -87,7 +87,7 @@ class Where:
 
 
 @asynccontextmanager
-async def client_of(where: Where) -> AsyncGenerator[AsyncClient, None]:
+async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
     """Give a client of the service of ``where``, else of that of the settings.
 
     Raises:
@@ -119,9 +119,9 @@ async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
         await service.close()
 
 
-def backend(
-    where: Where, options: Mapping[str, str], opens: Opens = open_file
-) -> AbstractAsyncContextManager[Transcribe]:
+def open_backend(
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file
+) -> AbstractAsyncContextManager[TranscribeRecording]:
     """Give what transcribes: the service of ``where``, or one of this process without one.
 
     Raises:
@@ -133,37 +133,45 @@ def backend(
 
 @asynccontextmanager
 async def _recordings_with_server(
-    where: Where, options: Mapping[str, str], opens: Opens
-) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.cli.remote_service import in_our_words
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens
+) -> AsyncGenerator[TranscribeRecording, None]:
+    from sidecar.cli.remote_service import translate_client_errors
 
     async with client_of(where) as client:
         await client.health()  # nobody there is one line, not one per file
 
-        async def transcribe(path: Path, told: Told) -> Transcript:
-            with opens(path) as source, in_our_words():
+        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
+            with opens(path) as source, translate_client_errors():
                 found_again = where.leave and not source.spooled
-                key = key_of(path, source, options) if found_again else None
-                return await _sent(client, source.fd, key, options, told)
+                key = idempotency_key(path, source, options) if found_again else None
+                return await _send_recording(client, source.fd, key, options, told)
 
         yield transcribe
 
 
-async def _sent(
-    client: AsyncClient, fd: int, key: str | None, options: Mapping[str, str], told: Told
+async def _send_recording(
+    client: AsyncClient,
+    fd: int,
+    key: str | None,
+    options: Mapping[str, str],
+    told: ProgressCallback,
 ) -> Transcript:
     from vibevoice_asr_client import NotFound
 
-    for _ in range(1, SENDINGS):
+    for _ in range(1, MAX_SUBMISSIONS):
         with suppress(NotFound):
-            return await _once(client, fd, key, options, told)
-    return await _once(client, fd, key, options, told)
+            return await _send_once(client, fd, key, options, told)
+    return await _send_once(client, fd, key, options, told)
 
 
-async def _once(
-    client: AsyncClient, fd: int, key: str | None, options: Mapping[str, str], told: Told
+async def _send_once(
+    client: AsyncClient,
+    fd: int,
+    key: str | None,
+    options: Mapping[str, str],
+    told: ProgressCallback,
 ) -> Transcript:
-    from sidecar.cli.remote_service import transcript_of
+    from sidecar.cli.remote_service import convert_transcript
 
     def on_progress(said: Said) -> None:
         told(said.stage, said.done, said.total)
@@ -183,7 +191,7 @@ async def _once(
         over = True
         if job.error is not None:
             raise job.error
-        return transcript_of(await client.transcript(job.id))
+        return convert_transcript(await client.transcript(job.id))
     finally:
         if over:
             with suppress(Exception):  # it is forgotten by itself, too
@@ -192,28 +200,28 @@ async def _once(
 
 @asynccontextmanager
 async def _recordings_without_server(
-    where: Where, options: Mapping[str, str], opens: Opens
-) -> AsyncGenerator[Transcribe, None]:
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens
+) -> AsyncGenerator[TranscribeRecording, None]:
     # The engine is loaded for this command alone, so at the precision that it asks for.
     precision = options.get("precision")
     wanted = {"precision": parse_precision(precision)} if precision else {}
     async with own_service(**wanted) as service:
         meant = service.options(dict(options))
 
-        async def transcribe(path: Path, told: Told) -> Transcript:
-            job = await service.submissions.submit(EVERYBODY, opens(path), meant, kept=False)
+        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
+            job = await service.submissions.submit(ANONYMOUS, opens(path), meant, kept=False)
             try:
                 async for record in job.changes():
                     told("running", record.progress.audio_s_done, record.progress.audio_s_total)
                 return service.noted(await job.result(), meant)
             finally:
-                service.owned.hang_up(EVERYBODY, job.record)  # one that has ended stays as it is
+                service.owned.hang_up(ANONYMOUS, job.record)  # one that has ended stays as it is
 
         await service.open()
         yield transcribe
 
 
-class Ear(Protocol):
+class LiveBackend(Protocol):
     """One live session."""
 
     async def send(self, sound: bytes) -> None:
@@ -231,16 +239,16 @@ class Ear(Protocol):
     async def change(self, options: Mapping[str, Any]) -> None:
         """It is heard on with these."""
 
-    def events(self) -> AsyncIterator[Numbered]:
+    def events(self) -> AsyncIterator[NumberedEvent]:
         """What is said, to the summary; a `SidecarError` where it ends otherwise."""
 
 
-def ear(
-    where: Where,
+def open_live_backend(
+    where: ServiceTarget,
     rate: int,
     options: Mapping[str, Any],
-    encoding: Encoding = Encoding.PCM16,
-) -> AbstractAsyncContextManager[Ear]:
+    encoding: SampleEncoding = SampleEncoding.PCM16,
+) -> AbstractAsyncContextManager[LiveBackend]:
     """By the service of ``where``, or without one; ``options`` are fields of `LiveOptions`.
 
     Raises:
@@ -252,16 +260,16 @@ def ear(
 
 @asynccontextmanager
 async def _live_with_server(
-    where: Where, rate: int, options: Mapping[str, Any], encoding: Encoding
-) -> AsyncGenerator[Ear, None]:
-    from sidecar.cli.remote_service import RemoteEar
+    where: ServiceTarget, rate: int, options: Mapping[str, Any], encoding: SampleEncoding
+) -> AsyncGenerator[LiveBackend, None]:
+    from sidecar.cli.remote_service import RemoteLiveBackend
 
     async with client_of(where) as client:
         await client.health()  # nobody there is said now, not after all attempts
         async with client.live(rate=rate, encoding=encoding.value, **options) as live:
             if live.captured:
-                say("this service writes what is said to files, for debugging.")
-            yield RemoteEar(live)
+                print_error_line("this service writes what is said to files, for debugging.")
+            yield RemoteLiveBackend(live)
 
 
 def live_options(given: Mapping[str, Any]) -> LiveOptions:
@@ -269,8 +277,8 @@ def live_options(given: Mapping[str, Any]) -> LiveOptions:
     return LiveOptions.from_wire({**LiveOptions().to_wire(), **given})
 
 
-class _Near:
-    def __init__(self, session: Session, rate: int, encoding: Encoding) -> None:
+class _LocalLiveBackend:
+    def __init__(self, session: Session, rate: int, encoding: SampleEncoding) -> None:
         self._session, self._rate, self._encoding = session, rate, encoding
 
     async def send(self, sound: bytes) -> None:
@@ -288,27 +296,27 @@ class _Near:
     async def change(self, options: Mapping[str, Any]) -> None:
         self._session.change(live_options({**self._session.options.to_wire(), **options}))
 
-    def events(self) -> AsyncIterator[Numbered]:
+    def events(self) -> AsyncIterator[NumberedEvent]:
         return self._session.events()
 
 
 @asynccontextmanager
 async def _live_without_server(
-    where: Where, rate: int, options: Mapping[str, Any], encoding: Encoding
-) -> AsyncGenerator[Ear, None]:
+    where: ServiceTarget, rate: int, options: Mapping[str, Any], encoding: SampleEncoding
+) -> AsyncGenerator[LiveBackend, None]:
     # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
     # be looked into.
     async with own_service(live_grace=0.0, capture=False) as service:
         await service.open()
-        session = service.live.open(EVERYBODY, live_options(options))
+        session = service.live.open(ANONYMOUS, live_options(options))
         try:
-            yield _Near(session, rate, encoding)
+            yield _LocalLiveBackend(session, rate, encoding)
         finally:
             service.live.end(session)
 
 
 @contextmanager
-def started(
+def start_child_service(
     given: Mapping[str, Any],
 ) -> Generator[tuple[subprocess.Popen[bytes], dict[str, Any] | None], None, None]:
     """A service with the settings ``given``, and its ready line; None where it could not start,
@@ -323,7 +331,7 @@ def started(
             *flags,
         ],
         stdout=subprocess.PIPE,
-        **_apart(),
+        **_detach_from_terminal(),
     )
     try:
         yield service, _ready_line(service)
@@ -333,15 +341,18 @@ def started(
 
 
 @contextmanager
-def started_for(where: Where, given: Mapping[str, Any]) -> Generator[Where | None, None, None]:
-    """Start a service as `started` does; give where it is, None if it could not start."""
-    with started(given) as (service, ready):
+def started_for(
+    where: ServiceTarget, given: Mapping[str, Any]
+) -> Generator[ServiceTarget | None, None, None]:
+    """Start a service as `start_child_service` does; give where it is, None if it could not
+    start."""
+    with start_child_service(given) as (service, ready):
         if ready is None:
             service.wait()
         yield where.answering(ready) if ready else None
 
 
-def _apart() -> dict[str, Any]:
+def _detach_from_terminal() -> dict[str, Any]:
     """Ctrl-C at a terminal is the command's alone: the service ends by the command, behind it."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}

@@ -11,26 +11,34 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli.audio_input import spread, write
-from sidecar.cli.backends import Where, started_for
+from sidecar.cli.audio_input import expand_folders, write_atomically
+from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.common_options import command
 from sidecar.cli.demo import sample
-from sidecar.cli.load_run import Row, Work, broken, logs, results, summed_up, sweep
-from sidecar.cli.load_statistics import FORMATS, WHAT, bound_of, format_of
+from sidecar.cli.load_run import (
+    LoadTestRow,
+    LoadTestWork,
+    broken_bounds,
+    render_results,
+    render_session_logs,
+    row_summary,
+    sweep,
+)
+from sidecar.cli.load_statistics import FORMATS, WHAT, format_of, parse_bound
 from sidecar.cli.load_target import (
-    Course,
-    FileWire,
-    LiveWire,
-    Mode,
-    Side,
-    Tempo,
+    LoadTestFileWire,
+    LoadTestLiveWire,
+    LoadTestMode,
+    LoadTestScript,
+    LoadTestTarget,
+    LoadTestTempo,
     clips_of,
-    course_of,
-    look,
+    describe_target,
     recordings_of,
+    script_of,
     starts,
 )
-from sidecar.cli.output import PROGRAM, say
+from sidecar.cli.output import PROGRAM, print_error_line
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -81,7 +89,7 @@ SessionsOption = Annotated[str, typer.Option(metavar="N,N", help="How many at on
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class BenchOptions:
     """Options that both commands have."""
 
     start: Annotated[
@@ -130,7 +138,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class FilesHow(How):
+class FilesBenchOptions(BenchOptions):
     """The same; clients that send recordings all begin at once."""
 
     ramp_steps: RampStepsOption = 1
@@ -138,15 +146,15 @@ class FilesHow(How):
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOrder:
+class LiveBenchCommand:
     """Options of `bench live`."""
 
     wire: Annotated[
-        LiveWire, typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC.")
-    ] = LiveWire.LIVE
+        LoadTestLiveWire, typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC.")
+    ] = LoadTestLiveWire.LIVE
     mode: Annotated[
-        Mode, typer.Option(help="Talk all the time, talk by turns, or say nothing.")
-    ] = Mode.TALK
+        LoadTestMode, typer.Option(help="Talk all the time, talk by turns, or say nothing.")
+    ] = LoadTestMode.TALK
     sessions: SessionsOption = "8,32,64,100"
     seconds: Annotated[
         float, typer.Option(metavar="S", min=0.1, help="How long a session lasts, at least.")
@@ -168,10 +176,10 @@ class LiveOrder:
         typer.Option(metavar="N", min=0, help="Times real time; 0: as fast as it is taken."),
     ] = 1.0
     _: KW_ONLY
-    where: Where
-    how: How
+    where: ServiceTarget
+    how: BenchOptions
 
-    def work(self) -> Work:
+    def work(self) -> LoadTestWork:
         """Return sessions with utterances that are cut from the recording.
 
         Raises:
@@ -179,32 +187,34 @@ class LiveOrder:
         """
         from sidecar.cli.load_clients import open_live_client
 
-        idle = self.mode is Mode.IDLE
+        idle = self.mode is LoadTestMode.IDLE
         clips = [] if idle else clips_of(self.audio or sample(), self.talk)
-        tempo = Tempo(self.chunk_ms / 1000, self.pace)
-        return Work(
-            lambda number: course_of(self.mode, clips, self.seconds, self.pause, number),
-            course_of(self.mode, clips, 0.0, self.pause, 0),
+        tempo = LoadTestTempo(self.chunk_ms / 1000, self.pace)
+        return LoadTestWork(
+            lambda number: script_of(self.mode, clips, self.seconds, self.pause, number),
+            script_of(self.mode, clips, 0.0, self.pause, 0),
             lambda side: open_live_client(side, tempo),
             tempo.chunk_s,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class FilesOrder:
+class FilesBenchCommand:
     """Options of `bench files`."""
 
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, or folders of them.")
     ] = None
-    wire: Annotated[FileWire, typer.Option(help="How they are sent.")] = FileWire.TRANSCRIBE
+    wire: Annotated[LoadTestFileWire, typer.Option(help="How they are sent.")] = (
+        LoadTestFileWire.TRANSCRIBE
+    )
     sessions: SessionsOption = "1,4,8"
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Recordings of each client.")] = 2
     _: KW_ONLY
-    where: Where
-    how: FilesHow
+    where: ServiceTarget
+    how: FilesBenchOptions
 
-    def work(self) -> Work:
+    def work(self) -> LoadTestWork:
         """Return clients that send the recordings one after another.
 
         Raises:
@@ -212,15 +222,15 @@ class FilesOrder:
         """
         from sidecar.cli.load_clients import open_file_client
 
-        recordings = recordings_of(spread(self.files or ()) or [sample()])
-        return Work(
-            lambda _: Course(),
-            Course(),
+        recordings = recordings_of(expand_folders(self.files or ()) or [sample()])
+        return LoadTestWork(
+            lambda _: LoadTestScript(),
+            LoadTestScript(),
             lambda side: open_file_client(side, recordings, self.repeat),
         )
 
 
-Order = LiveOrder | FilesOrder
+BenchCommand = LiveBenchCommand | FilesBenchCommand
 
 
 def build() -> typer.Typer:
@@ -234,22 +244,22 @@ def build() -> typer.Typer:
     return app
 
 
-def run_live(order: LiveOrder) -> int:
+def run_live(order: LiveBenchCommand) -> int:
     """Measure live sessions; the exit code."""
     return _run(order)
 
 
-def run_files(order: FilesOrder) -> int:
+def run_files(order: FilesBenchCommand) -> int:
     """Measure recordings; the exit code."""
     return _run(order)
 
 
-def _run(order: Order) -> int:
+def _run(order: BenchCommand) -> int:
     """Measure, print, and judge; the exit code."""
     how, counts = order.how, _counts(order.sessions)
     if how.start and order.where.server is not None:
         raise typer.BadParameter("--start goes without --server.")
-    bounds = [bound_of(one, compared=how.against is not None) for one in how.fail_if or ()]
+    bounds = [parse_bound(one, compared=how.against is not None) for one in how.fail_if or ()]
     work = order.work()
     format = format_of(how.format, None)
     log_format = format_of(how.log_format, how.log)
@@ -257,14 +267,14 @@ def _run(order: Order) -> int:
         if where is None:
             return BROKEN
         found = asyncio.run(_measure(order, where, work, counts))
-    print(results(found, format), end="")
+    print(render_results(found, format), end="")
     if how.log is not None:
-        _log(how.log, logs(found, how.most_logs, log_format))
-    said = broken(found, bounds)
+        _log(how.log, render_session_logs(found, how.most_logs, log_format))
+    said = broken_bounds(found, bounds)
     if not any(row.figures["held"] for rows in found for row in rows[:1]):
         said.append("no session went well.")
     for line in said:
-        say(f"failed: {line}")
+        print_error_line(f"failed: {line}")
     return BROKEN if said else 0
 
 
@@ -282,16 +292,16 @@ def _log(path: Path, text: str) -> None:
     if path == STANDARD_OUTPUT:
         print(text, end="")
     else:
-        write(path, text)
+        write_atomically(path, text)
 
 
 @contextmanager
-def _service(order: Order, counts: list[int]) -> Generator[Where | None, None, None]:
+def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget | None, None, None]:
     """Where the service is; one of our own where that is asked for, None if it does not start."""
     where = order.where
     if order.how.start:
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
-        if LiveWire.GRPC in (order.wire, order.how.against):
+        if LoadTestLiveWire.GRPC in (order.wire, order.how.against):
             given["grpc_port"] = 0
         with started_for(where, given) as started:
             yield started
@@ -299,10 +309,12 @@ def _service(order: Order, counts: list[int]) -> Generator[Where | None, None, N
         yield where.or_ours()
 
 
-async def _measure(order: Order, where: Where, work: Work, counts: list[int]) -> list[list[Row]]:
-    from sidecar.cli.remote_service import warn_of
+async def _measure(
+    order: BenchCommand, where: ServiceTarget, work: LoadTestWork, counts: list[int]
+) -> list[list[LoadTestRow]]:
+    from sidecar.cli.remote_service import warn_of_insecure_trust
 
-    warn_of(where.trust)
+    warn_of_insecure_trust(where.trust)
     where = where.with_token()
     how = order.how
 
@@ -313,22 +325,24 @@ async def _measure(order: Order, where: Where, work: Work, counts: list[int]) ->
         sides = []
         for side in await _sides(order, where):
             sides.append((side, await stack.enter_async_context(work.opens(side))))
-        return await sweep(work, sides, counts, begin, lambda row: say(summed_up(row)), how.warm_up)
+        return await sweep(
+            work, sides, counts, begin, lambda row: print_error_line(row_summary(row)), how.warm_up
+        )
 
 
-async def _sides(order: Order, where: Where) -> list[Side]:
-    sides = [await look(where, order.wire)]
+async def _sides(order: BenchCommand, where: ServiceTarget) -> list[LoadTestTarget]:
+    sides = [await describe_target(where, order.wire)]
     against = order.how.against
     if against is None:
         return sides
     wires = type(order.wire)
     if against in tuple(wires):
-        sides.append(await look(where, wires(against)))
+        sides.append(await describe_target(where, wires(against)))
     else:
         # What was said of a certificate is of no use where nothing is encrypted.
         plain = against.startswith(("http://", "grpc://"))
         other = replace(where, server=against, trust=None if plain else where.trust)
-        sides.append(await look(other, order.wire))
+        sides.append(await describe_target(other, order.wire))
     if sides[0].name == sides[1].name:  # the same twice: what is measured of it is noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
     return sides

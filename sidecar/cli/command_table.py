@@ -25,7 +25,7 @@ from sidecar.cli import (
     token,
     transcribe,
 )  # fmt: skip
-from sidecar.cli.common_options import ELSE_OURS, command, serve_with
+from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, command, serve_with
 from sidecar.cli.output import PROGRAM
 
 HELP = f"""
@@ -60,9 +60,9 @@ def build_command() -> Any:
     app.command("talk", help=talk.HELP)(command(talk.talk, about="file"))
     app.command("estimate", help=estimate.HELP)(command(estimate.estimate, about="file"))
     app.command("demo", help=demo.HELP)(command(demo.demo))
-    app.command("status", help=status.HELP)(command(status.status, ELSE_OURS))
-    app.command("monitor", help=monitor.HELP)(command(monitor.monitor, ELSE_OURS))
-    app.command("open", help=open.HELP)(command(open.open_page, ELSE_OURS))
+    app.command("status", help=status.HELP)(command(status.status, SERVER_OR_SETTINGS_HELP))
+    app.command("monitor", help=monitor.HELP)(command(monitor.monitor, SERVER_OR_SETTINGS_HELP))
+    app.command("open", help=open.HELP)(command(open.open_page, SERVER_OR_SETTINGS_HELP))
     app.command("pull", help=pull.HELP)(command(pull.pull))
     app.command("doctor", help=doctor.HELP)(command(doctor.doctor))
     for several in (token, config, jobs, people, bench):

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, complain, say
-from sidecar.config.settings import ENV_PREFIX, Group, Settings, parse_duration
+from sidecar.cli.output import INTERRUPTED, print_error_line, report_error
+from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
 NO_FLAG = "not a flag"
 """A value that is not for the command line."""
@@ -28,7 +28,7 @@ REMOVED = {"config_model": "--model-config"}
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
+class SettingFlag:
     """One setting, in words. ``choices`` is empty where a value is free."""
 
     name: str
@@ -62,12 +62,12 @@ class Flag:
         return [choice for choice in self.choices if choice.startswith(incomplete)]
 
 
-def describe(settings: type[Settings] = Settings) -> list[Flag]:
+def describe(settings: type[Settings] = Settings) -> list[SettingFlag]:
     """Every setting, group by group."""
     return [flag for group in settings.groups() for flag in described(group)]
 
 
-def described(group: type[Group]) -> list[Flag]:
+def described(group: type[SettingsGroup]) -> list[SettingFlag]:
     """The settings of one group."""
     return [_flag(name, field) for name, field in group.model_fields.items()]
 
@@ -111,9 +111,9 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     return serve
 
 
-def _flag(name: str, field: FieldInfo) -> Flag:
+def _flag(name: str, field: FieldInfo) -> SettingFlag:
     choices = _choices(field.annotation)
-    return Flag(
+    return SettingFlag(
         name=name,
         value="|".join(choices) or _value(field),
         choices=choices,
@@ -182,7 +182,7 @@ WordsOption = Annotated[
     typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
 ]
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
-ELSE_OURS = f"{SERVER_HELP} Without it: where the settings say."
+SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +212,11 @@ class ServiceOptions:
 
     def where(self) -> Any:
         """Return the service that is meant, a `backends.Where`."""
-        from sidecar.cli.backends import Where
-        from sidecar.cli.remote_service import of_flags
+        from sidecar.cli.backends import ServiceTarget
+        from sidecar.cli.remote_service import trust_from_flags
 
-        trust = of_flags(self.ca_cert, self.fingerprint, self.insecure)
-        return Where(self.server, self.token, trust)
+        trust = trust_from_flags(self.ca_cert, self.fingerprint, self.insecure)
+        return ServiceTarget(self.server, self.token, trust)
 
 
 def command(
@@ -240,7 +240,7 @@ def command(
             code = work()
             return (asyncio.run(code) if inspect.iscoroutine(code) else code) or 0
         except errors.SidecarError as error:
-            return complain(error, about=subject)
+            return report_error(error, about=subject)
         except BrokenPipeError:
             # The reader has gone; what is left to flush must not find it gone once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -248,7 +248,7 @@ def command(
         except OSError as error:
             if not {"output", "log"} & given.keys():
                 raise
-            say(f"{error.filename or output}: cannot be written: {error.strerror}.")
+            print_error_line(f"{error.filename or output}: cannot be written: {error.strerror}.")
             return 1
         except (KeyboardInterrupt, asyncio.CancelledError):
             return INTERRUPTED
@@ -259,7 +259,7 @@ def command(
 
 
 def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
-    own = inspect.signature(function, eval_str=True, locals={"Where": ServiceOptions})
+    own = inspect.signature(function, eval_str=True, locals={"ServiceTarget": ServiceOptions})
     return own.parameters.values()
 
 

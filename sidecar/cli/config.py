@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar.cli.common_options import command
-from sidecar.cli.output import PROGRAM, say
+from sidecar.cli.output import PROGRAM, print_error_line
 
 if TYPE_CHECKING:
-    from sidecar.config.grpc_yaml_config import Meant
+    from sidecar.config.grpc_yaml_config import ConvertedConfig
 
 HELP = f"""
 Convert the YAML files of another gRPC server, whose clients this one serves as well.
@@ -59,11 +59,11 @@ def convert(
     else:
         files.write(output, written.encode(), files.PUBLIC)
     for key in meant.unheeded:
-        say(f"nothing here corresponds to {key}")
+        print_error_line(f"nothing here corresponds to {key}")
     return 0
 
 
-def _text(meant: Meant, sources: Sequence[str]) -> str:
+def _text(meant: ConvertedConfig, sources: Sequence[str]) -> str:
     """Return the TOML file; ``sources``: the names of the files that it is made of."""
     lines = [f"# Settings of vibevoice-asr, from {', '.join(sources)}."]
     if meant.unheeded:

@@ -10,8 +10,8 @@ import typer
 
 from sidecar import errors
 from sidecar.cli import transcribe
-from sidecar.cli.backends import Where, started
-from sidecar.cli.output import PROGRAM, say
+from sidecar.cli.backends import ServiceTarget, start_child_service
+from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.config.settings import load_settings
 
 HELP = f"""
@@ -33,17 +33,17 @@ def demo(
     given = {"port": port} if port else {}
     load_settings(**given)
     audio = audio or sample()
-    with started(given) as (service, ready):
+    with start_child_service(given) as (service, ready):
         if ready is None:  # it has said why
             return service.wait()
-        there = Where().answering(ready)
-        say(f"The service runs at {there.server}. Sending it {audio.name}:")
-        code = transcribe.run(transcribe.Order([audio], where=there))
+        there = ServiceTarget().answering(ready)
+        print_error_line(f"The service runs at {there.server}. Sending it {audio.name}:")
+        code = transcribe.run(transcribe.TranscribeCommandOptions([audio], where=there))
         if code or ready.get("reused"):
             return code
         curl = f"curl -F audio=@recording.m4a {there.server}/transcribe"
-        say(f"Still serving. Open {there.server} in a browser, or: {curl}")
-        say("Ctrl-C stops it.")
+        print_error_line(f"Still serving. Open {there.server} in a browser, or: {curl}")
+        print_error_line("Ctrl-C stops it.")
         return service.wait()
 
 

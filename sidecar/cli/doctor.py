@@ -17,13 +17,13 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__, errors
-from sidecar.cli.output import PROGRAM, say
-from sidecar.config.settings import Settings, config_file, load_settings
-from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, few
-from sidecar.observability.logs import CrashNotes, data_folder
+from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.config.settings import Settings, config_file_path, load_settings
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
+from sidecar.observability.logs import CrashNotes, default_data_folder
 from sidecar.server import port_owner
 from sidecar.service import system_checks
-from sidecar.service.system_checks import Finding, State
+from sidecar.service.system_checks import CheckFinding, CheckState
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
@@ -61,118 +61,120 @@ def doctor(
         words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in found]
         return write(file, "\n".join(words) + "\n", _settings()[0])
     _print(found, next_step(found))
-    return int(any(finding.state is State.BAD for finding in found))
+    return int(any(finding.state is CheckState.BAD for finding in found))
 
 
-def next_step(findings: Sequence[Finding]) -> str:
+def next_step(findings: Sequence[CheckFinding]) -> str:
     """The one thing to do next: the remedy of the worst finding, the first among equals."""
-    wrong = [finding for finding in findings if finding.remedy and finding.state >= State.WARNING]
+    wrong = [
+        finding for finding in findings if finding.remedy and finding.state >= CheckState.WARNING
+    ]
     return max(wrong, key=lambda finding: finding.state).remedy if wrong else READY
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[CheckFinding]:
     """Everything there is to find out, in the order it is read."""
-    yield Finding(
+    yield CheckFinding(
         "version",
-        State.GOOD,
+        CheckState.GOOD,
         f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}",
     )
     settings, finding = _settings()
     yield finding
     yield from _engines(settings)
-    yield system_checks.live(settings)
-    yield system_checks.voice(settings)
-    yield system_checks.thinker(settings)
+    yield system_checks.check_live_engine(settings)
+    yield system_checks.check_tts(settings)
+    yield system_checks.check_llm(settings)
     yield from _upstreams(settings)
-    yield system_checks.gpu()
-    yield system_checks.ffmpeg()
-    yield system_checks.checkpoint(settings)
+    yield system_checks.check_gpu()
+    yield system_checks.check_ffmpeg()
+    yield system_checks.check_checkpoint(settings)
     yield _port(settings)
-    yield system_checks.spool(settings)
+    yield system_checks.check_spool(settings)
     if settings.keeps_jobs:
-        yield system_checks.kept(settings)
+        yield system_checks.check_kept_jobs(settings)
 
 
-def _settings() -> tuple[Settings, Finding]:
+def _settings() -> tuple[Settings, CheckFinding]:
     """The settings, or the defaults where they are not possible; and which it is."""
     try:
         settings = load_settings()
     except errors.SettingsInvalid as error:
-        wrong = Finding("settings", State.BAD, error.detail, error.hint)
+        wrong = CheckFinding("settings", CheckState.BAD, error.detail, error.hint)
         return Settings.model_construct(), wrong
-    file = config_file()
+    file = config_file_path()
     text = f"{file}{'' if file.exists() else ' (not there)'}"
-    return settings, Finding("settings", State.GOOD, text)
+    return settings, CheckFinding("settings", CheckState.GOOD, text)
 
 
-def _engines(settings: Settings) -> Iterator[Finding]:
+def _engines(settings: Settings) -> Iterator[CheckFinding]:
     from sidecar import engines
     from sidecar.engines import engine_selection
-    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, look, without_whisper
+    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, gather_facts, whisper_problem
 
-    facts = look(settings.model_copy(update={"engine": AUTO}))
+    facts = gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
-        serves, reason = engine_selection.decide(settings.engine, facts)
+        serves, reason = engine_selection.decide_engine(settings.engine, facts)
     except (errors.EngineUnavailable, errors.BadCheckpoint) as error:
         serves = ""
-        yield Finding("engine", State.BAD, error.detail, error.hint)
+        yield CheckFinding("engine", CheckState.BAD, error.detail, error.hint)
     else:
-        yield Finding("serves", State.GOOD, f"{serves} ({settings.engine}): {reason}")
+        yield CheckFinding("serves", CheckState.GOOD, f"{serves} ({settings.engine}): {reason}")
     for spec in engines.ENGINES:
         title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
         # What is not asked for may lack what it needs.
-        bad = State.BAD if spec.name == serves else State.ABSENT
-        if lacking := engines.missing(spec):
+        bad = CheckState.BAD if spec.name == serves else CheckState.ABSENT
+        if lacking := engines.missing_packages(spec):
             packages = ", ".join(lacking)
-            yield Finding(
+            yield CheckFinding(
                 "engine",
                 bad,
                 f"{title}; not usable, without {packages}",
-                engine_selection.remedy(spec.name),
+                engine_selection.install_hint(spec.name),
             )
         elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
             wrong = facts.checkpoint
-            yield Finding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name == WHISPER and (lacks := without_whisper(settings)):
-            yield Finding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
+            yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
+        elif spec.name == WHISPER and (lacks := whisper_problem(settings)):
+            yield CheckFinding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
-            yield Finding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)
+            yield CheckFinding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)
         else:
-            languages = few(spec.languages) or "any language"
+            languages = abbreviate_names(spec.languages) or "any language"
             precisions = ", ".join(spec.precisions)
-            yield Finding("engine", State.GOOD, f"{title}; {languages}; {precisions}")
+            yield CheckFinding("engine", CheckState.GOOD, f"{title}; {languages}; {precisions}")
 
 
-def _upstreams(settings: Settings) -> Iterator[Finding]:
+def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
     """Who hears for the engine 'upstream'; nobody is asked where that is not set."""
     from sidecar.engines.engine_selection import UPSTREAM
 
     if settings.engine != UPSTREAM:
         return
-    from sidecar.config.remote_server import upstream_of
-    from sidecar.upstream.upstream_pool import Upstreams
+    from sidecar.config.remote_server import upstream_options
+    from sidecar.upstream.upstream_pool import UpstreamPool
 
     try:
-        upstreams = Upstreams(upstream_of(settings))
+        upstreams = UpstreamPool(upstream_options(settings))
     except errors.SidecarError as error:
-        yield Finding("upstream", State.BAD, error.detail, error.hint)
+        yield CheckFinding("upstream", CheckState.BAD, error.detail, error.hint)
         return
     for server, wrong in upstreams.run(upstreams.visit()).result():
         if wrong is not None:
-            yield Finding("upstream", State.WARNING, wrong.detail, wrong.hint)
+            yield CheckFinding("upstream", CheckState.WARNING, wrong.detail, wrong.hint)
         elif server.dialect is not None:
             own = "" if server.dialect.diarizes else "; speakers are told apart here"
             own += "; says what voices are like" if server.dialect.voices else ""
             text = f"{server.name} answers ({server.dialect.name}){own}"
-            yield Finding("upstream", State.GOOD, text)
+            yield CheckFinding("upstream", CheckState.GOOD, text)
 
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     """Load an engine in a process of its own, and let it go; why it does not load."""
     from sidecar.workers.slot_interface import WorkerDied
-    from sidecar.workers.worker_process import Worker
+    from sidecar.workers.worker_process import WorkerProcess
 
-    worker = Worker(spec.name)
+    worker = WorkerProcess(spec.name)
     try:
         async with asyncio.timeout(LOAD_TIMEOUT_S):
             await worker.ask("load", engine=spec.name, options=LoadOptions().to_wire())
@@ -187,32 +189,32 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     return None
 
 
-def _port(settings: Settings) -> Finding:
-    from sidecar.server.ports import bind
+def _port(settings: Settings) -> CheckFinding:
+    from sidecar.server.ports import bind_port
 
     if not settings.port:
-        return Finding("port", State.GOOD, "any free one")
+        return CheckFinding("port", CheckState.GOOD, "any free one")
     try:
-        bind(settings.host, settings.port).close()
+        bind_port(settings.host, settings.port).close()
     except errors.PortInUse as error:
-        if other := port_owner.at(settings.host, settings.port):
+        if other := port_owner.find_service(settings.host, settings.port):
             text = f"{settings.port}: vibevoice-asr {other.version} runs, pid {other.pid}"
-            return Finding("port", State.GOOD, text)
-        return Finding("port", State.WARNING, error.detail, error.hint)
+            return CheckFinding("port", CheckState.GOOD, text)
+        return CheckFinding("port", CheckState.WARNING, error.detail, error.hint)
     except errors.SidecarError as error:
-        return Finding("port", State.BAD, error.detail, error.hint)
-    return Finding("port", State.GOOD, f"{settings.port} on {settings.host} is free")
+        return CheckFinding("port", CheckState.BAD, error.detail, error.hint)
+    return CheckFinding("port", CheckState.GOOD, f"{settings.port} on {settings.host} is free")
 
 
-def _print(findings: Sequence[Finding], step: str) -> None:
+def _print(findings: Sequence[CheckFinding], step: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
     marks = {
-        State.GOOD: ("ok", "green"),
-        State.ABSENT: ("--", "dim"),
-        State.WARNING: ("! ", "yellow"),
-        State.BAD: ("X ", "red"),
+        CheckState.GOOD: ("ok", "green"),
+        CheckState.ABSENT: ("--", "dim"),
+        CheckState.WARNING: ("! ", "yellow"),
+        CheckState.BAD: ("X ", "red"),
     }
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
@@ -228,16 +230,16 @@ LOG_BYTES = 200_000
 def write(file: Path | None, findings: str, settings: Settings) -> int:
     """Write the report to ``file`` (else into this folder); the exit code."""
     target = file or Path(f"{PROGRAM}-report-{time.strftime('%Y%m%d-%H%M%S')}.zip")
-    data = data_folder(settings.data_dir)
+    data = default_data_folder(settings.data_dir)
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as report:
-            report.writestr("doctor.txt", _homeless(findings))
+            report.writestr("doctor.txt", _without_home_path(findings))
             for note in CrashNotes(data).notes():
-                report.writestr(f"crash/{note.name}", _homeless(note.read_text("utf-8")))
+                report.writestr(f"crash/{note.name}", _without_home_path(note.read_text("utf-8")))
             for log in sorted((data / "log").glob("*.log")) if data else ():
-                report.writestr(f"log/{log.name}", _homeless(_end_of(log)))
+                report.writestr(f"log/{log.name}", _without_home_path(_end_of(log)))
     except OSError as error:
-        say(f"{target}: cannot be written: {error.strerror}.")
+        print_error_line(f"{target}: cannot be written: {error.strerror}.")
         return 1
     print(target)
     return 0
@@ -249,5 +251,5 @@ def _end_of(log: Path) -> str:
         return file.read().decode("utf-8", "replace")
 
 
-def _homeless(text: str) -> str:
+def _without_home_path(text: str) -> str:
     return text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from sidecar.auth.identity import EVERYBODY
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import open_file
-from sidecar.cli.backends import Where, client_of, own_service
-from sidecar.cli.output import PROGRAM, shown
+from sidecar.cli.backends import ServiceTarget, client_of, own_service
+from sidecar.cli.output import PROGRAM, printable
 from sidecar.cli.transcribe import PrecisionOption
 
 HELP = f"""
@@ -30,7 +30,7 @@ async def estimate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
     precision: PrecisionOption = None,
     *,
-    where: Where,
+    where: ServiceTarget,
 ) -> int:
     """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
     options = {"precision": precision} if precision is not None else {}
@@ -42,8 +42,8 @@ async def estimate(
             fits, sentence = answer["fits"], answer["sentence"]
         else:
             async with own_service() as service:  # the engine is not loaded for this
-                measured = await service.submissions.measure(EVERYBODY, source)
+                measured = await service.submissions.measure(ANONYMOUS, source)
                 forecast = service.forecast(measured, service.options(options))
             fits, sentence = forecast.fits, forecast.sentence
-    print(f"{shown(str(file))}: {sentence}")
+    print(f"{printable(str(file))}: {sentence}")
     return 0 if fits else 1

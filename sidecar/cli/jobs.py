@@ -9,10 +9,10 @@ import typer
 
 from sidecar import errors
 from sidecar.cli.common_options import command
-from sidecar.cli.output import PROGRAM, say
+from sidecar.cli.output import PROGRAM, print_error_line
 
 if TYPE_CHECKING:
-    from sidecar.storage.job_backup import Backup
+    from sidecar.storage.job_backup import BackupSummary
 
 HELP = f"""
 Back up and restore the jobs that a service keeps (--keep-jobs), as they are: encrypted.
@@ -45,18 +45,18 @@ def _backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where they go; it must be new.")],
     jobs_dir: FolderOption = None,
 ) -> None:
-    from sidecar.storage.job_backup import back_up
+    from sidecar.storage.job_backup import back_up_jobs
 
-    _say("backed up", back_up(_folder(jobs_dir), file))
+    _say("backed up", back_up_jobs(_folder(jobs_dir), file))
 
 
 def _restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `jobs backup` wrote.")],
     jobs_dir: FolderOption = None,
 ) -> None:
-    from sidecar.storage.job_backup import restore
+    from sidecar.storage.job_backup import restore_jobs
 
-    _say("restored", restore(file, _folder(jobs_dir)))
+    _say("restored", restore_jobs(file, _folder(jobs_dir)))
 
 
 def _folder(named: Path | None) -> Path:
@@ -73,6 +73,6 @@ def _folder(named: Path | None) -> Path:
     return named or jobs_folder(settings)
 
 
-def _say(what: str, found: Backup) -> None:
+def _say(what: str, found: BackupSummary) -> None:
     size = f"{found.size / 1e6:.1f} MB"
-    say(f"{what}: {found.jobs} jobs, {found.recordings} recordings, {size}")
+    print_error_line(f"{what}: {found.jobs} jobs, {found.recordings} recordings, {size}")

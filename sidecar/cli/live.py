@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.audio_input import Microphone, devices, look_at, loudness, of_file, of_pipe, write
-from sidecar.cli.backends import Ear, Where, ear
+from sidecar.cli.audio_input import (
+    Microphone,
+    check_recording,
+    devices,
+    loudness,
+    stream_file,
+    stream_stdin,
+    write_atomically,
+)
+from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
-from sidecar.cli.output import INTERRUPTED, PROGRAM, interrupts, print_text, say
+from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line, print_text
 from sidecar.interfaces.live_engine import LIVE_RATE
-from sidecar.interfaces.live_events import Final, Heard, Noticed, Partial, Summary
-from sidecar.live.sessions.event_log import Numbered
+from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
+from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
-from sidecar.transcripts.speaker_embeddings import SpeakerVoice
+from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -50,7 +58,7 @@ PIPE = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class LiveCommandOptions:
     """Options of the command. ``source``: a recording, `PIPE`, or a microphone if None."""
 
     source: Annotated[
@@ -106,7 +114,7 @@ class Order:
         bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
     ] = False
     _: KW_ONLY
-    where: Where
+    where: ServiceTarget
 
     @property
     def options(self) -> dict[str, Any]:
@@ -129,10 +137,10 @@ METER = 10
 """Characters of the level meter."""
 
 
-class Show:
+class LiveDisplay:
     """Somewhere to look; here nothing is shown."""
 
-    def event(self, numbered: Numbered) -> None:
+    def event(self, numbered: NumberedEvent) -> None:
         """Something was said."""
 
     def level(self, loud: float) -> None:
@@ -144,19 +152,22 @@ def line_of(segment: Segment, name: str | None = None) -> str:
     speaker = segment.speaker
     one = Transcript((segment,), "", segment.end, "", "", diarized=speaker is not None)
     if speaker is not None and name is not None:
-        one = replace(one, voices=(SpeakerVoice(speaker, 0.0, name=name),))
-    return transcript_formats.render(one, "text")
+        one = replace(one, voices=(SpeakerProfile(speaker, 0.0, name=name),))
+    return transcript_formats.render_transcript(one, "text")
 
 
 @contextmanager
-def captions(fmt: str, write: Callable[[str], None], *, shown: bool) -> Iterator[Show]:
-    """Tell ``write`` what a program reads as it comes: lines of `text`, events of `jsonl`.
+def open_live_display(
+    fmt: str, write: Callable[[str], None], *, shown: bool
+) -> Iterator[LiveDisplay]:
+    """Tell ``write_atomically`` what a program reads as it comes: lines of `text`, events of
+    `jsonl`.
 
     On a terminal people see it there, in colours, and not twice.
     """
     as_text = fmt == "text"
     terminal = sys.stdout if as_text and shown else sys.stderr
-    lines = _Lines(fmt, write)
+    lines = _LiveLineDisplay(fmt, write)
     if terminal is None or not terminal.isatty():
         yield lines
         return
@@ -165,34 +176,34 @@ def captions(fmt: str, write: Callable[[str], None], *, shown: bool) -> Iterator
 
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _Screen(live, None if as_text and shown else lines)
+        yield _LiveScreenDisplay(live, None if as_text and shown else lines)
 
 
-class _Lines(Show):
+class _LiveLineDisplay(LiveDisplay):
     """For programs: whole lines, each when it stands."""
 
     def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
         self._fmt, self._write = fmt, write
 
-    def event(self, numbered: Numbered) -> None:
+    def event(self, numbered: NumberedEvent) -> None:
         from sidecar.api.live_messages import event_message
 
         event = numbered.event
-        if self._fmt == "jsonl" and not isinstance(event, Heard):
+        if self._fmt == "jsonl" and not isinstance(event, InputProcessed):
             self._write(event_message(numbered) + "\n")
         elif self._fmt == "text" and isinstance(event, Final):
             self._write(line_of(event.segment, event.name))
 
 
-class _Screen(Show):
+class _LiveScreenDisplay(LiveDisplay):
     """For people: lines that stay, below them how loud it is and what seems to be said."""
 
-    def __init__(self, live: Live, lines: _Lines | None) -> None:
+    def __init__(self, live: Live, lines: _LiveLineDisplay | None) -> None:
         self._live, self._lines = live, lines
         self._partial = ""
         self._loud = 0.0
 
-    def event(self, numbered: Numbered) -> None:
+    def event(self, numbered: NumberedEvent) -> None:
         from rich.text import Text
 
         match numbered.event:
@@ -203,7 +214,7 @@ class _Screen(Show):
                 colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
                 style = colour if segment.speaker is not None else ""
                 self._live.console.print(Text(line_of(segment, name).rstrip("\n"), style=style))
-            case Noticed(notice):
+            case NoticeRaised(notice):
                 self._live.console.print(Text(notice.message, style="dim italic"))
         if self._lines is not None:
             self._lines.event(numbered)
@@ -223,7 +234,7 @@ class _Screen(Show):
         self._live.update(Text.assemble(meter, " ", (seen, "dim")), refresh=True)
 
 
-def run(order: Order) -> int:
+def run(order: LiveCommandOptions) -> int:
     """Do it; the exit code."""
     if order.devices:
         print("\n".join(devices()) or "There is no microphone.")
@@ -242,50 +253,55 @@ def run(order: Order) -> int:
     return asyncio.run(_run(order))
 
 
-async def _run(order: Order) -> int:
+async def _run(order: LiveCommandOptions) -> int:
     rate, sound = _sound_of(order)
     name = Path(order.source).stem if order.source and order.source != PIPE else "live"
     text: list[str] = []
     write_now = text.append if order.output is not None else print_text
     ended = asyncio.Event()
-    with interrupts(ended) as interrupted:
-        async with aclosing(sound), ear(order.where, rate, order.options) as heard:
-            with captions(order.format, write_now, shown=order.output is None) as show:
+    with handle_interrupts(ended) as interrupted:
+        async with aclosing(sound), open_live_backend(order.where, rate, order.options) as heard:
+            with open_live_display(order.format, write_now, shown=order.output is None) as show:
                 summary = await _listen(heard, sound, show, ended)
     transcript = summary.transcript
     if order.format not in ("text", "jsonl"):
-        write_now(transcript_formats.render(transcript, order.format, name))
+        write_now(transcript_formats.render_transcript(transcript, order.format, name))
     if order.output is not None:
         whole = (
-            transcript_formats.render(transcript, "text", name) if order.format == "text" else None
+            transcript_formats.render_transcript(transcript, "text", name)
+            if order.format == "text"
+            else None
         )
-        write(order.output, "".join(text) if whole is None else whole)
+        write_atomically(order.output, "".join(text) if whole is None else whole)
     for notice in transcript.notices:
-        say(notice.message)
+        print_error_line(notice.message)
     if summary.job is not None:
-        say(f"It is kept as the job {summary.job}.")
+        print_error_line(f"It is kept as the job {summary.job}.")
     if sys.stderr is not None and sys.stderr.isatty():
-        say(_summed_up(transcript))
+        print_error_line(_summary_of(transcript))
     # A microphone has no end but this one; a recording has.
     return INTERRUPTED if interrupted() and order.source is not None else 0
 
 
-def _sound_of(order: Order) -> tuple[int, Any]:
+def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
     if order.source is None:
         microphone = Microphone(order.device)
         return microphone.rate, microphone.sound()
     if order.source == PIPE:
-        return order.rate, of_pipe(order.rate)
-    look_at(Path(order.source))
-    return LIVE_RATE, of_file(Path(order.source), order.pace)
+        return order.rate, stream_stdin(order.rate)
+    check_recording(Path(order.source))
+    return LIVE_RATE, stream_file(Path(order.source), order.pace)
 
 
 async def _listen(
-    heard: Ear, sound: AsyncIterator[bytes], show: Show, ended: asyncio.Event
+    heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
 ) -> Summary:
     """Bring it all the sound, until ``ended``, and show what is said; the summary."""
     spawn = asyncio.get_running_loop().create_task
-    bringing, telling = spawn(_bring(heard, sound, show, ended)), spawn(_tell(heard, show))
+    bringing, telling = (
+        spawn(_send_audio(heard, sound, show, ended)),
+        spawn(_show_events(heard, show)),
+    )
     try:
         done, _ = await asyncio.wait({bringing, telling}, return_when=asyncio.FIRST_COMPLETED)
         if bringing in done:
@@ -297,7 +313,9 @@ async def _listen(
         await asyncio.wait({bringing, telling})
 
 
-async def _bring(heard: Ear, sound: AsyncIterator[bytes], show: Show, ended: asyncio.Event) -> None:
+async def _send_audio(
+    heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
+) -> None:
     ending = asyncio.ensure_future(ended.wait())
     coming: asyncio.Future[bytes | None] | None = None
     try:
@@ -316,7 +334,7 @@ async def _bring(heard: Ear, sound: AsyncIterator[bytes], show: Show, ended: asy
     await heard.finish()
 
 
-async def _tell(heard: Ear, show: Show) -> Summary:
+async def _show_events(heard: LiveBackend, show: LiveDisplay) -> Summary:
     async for numbered in heard.events():
         show.event(numbered)
         if isinstance(numbered.event, Summary):
@@ -324,7 +342,7 @@ async def _tell(heard: Ear, show: Show) -> Summary:
     raise errors.SessionOver("The live session ended without its summary.")
 
 
-def _summed_up(transcript: Transcript) -> str:
+def _summary_of(transcript: Transcript) -> str:
     minutes, seconds = divmod(round(transcript.duration), 60)
     words = sum(len(segment.text.split()) for segment in transcript.segments)
     voices = f", {transcript.num_speakers} speakers" if transcript.diarized else ""

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli import load_target
-from sidecar.cli.load_statistics import DECODE, Turn, Visit
+from sidecar.cli.load_statistics import DECODE, LoadTestSession, LoadTestUtterance
 from sidecar.cli.load_target import (
-    Carrier,
-    Course,
-    FileWire,
-    LiveWire,
-    Recording,
-    Refusal,
-    Side,
-    Tempo,
-    play,
-    together,
-    visiting,
+    LoadTestFileWire,
+    LoadTestLiveWire,
+    LoadTestRecording,
+    LoadTestRefusal,
+    LoadTestScript,
+    LoadTestSender,
+    LoadTestTarget,
+    LoadTestTempo,
+    recorded_session,
+    run_until_done,
+    send_script,
 )
 from sidecar.errors.access_errors import needed_for
 from sidecar.interfaces.live_engine import LIVE_RATE
@@ -44,36 +44,43 @@ LONGEST_S = 3600.0
 """For an answer."""
 
 
-_Play = Callable[[Carrier], Awaitable[None]]
+_Play = Callable[[LoadTestSender], Awaitable[None]]
 """Sends all of a session's sound with a carrier."""
-_Session = Callable[[str, _Play, Visit], Awaitable[None]]
+_Session = Callable[[str, _Play, LoadTestSession], Awaitable[None]]
 """One session of a name, from its beginning to its end; an exception where it fails."""
-_Asks = Callable[[Recording, Visit, Turn], Awaitable[None]]
+_LoadTestFileRequest = Callable[
+    [LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
+]
 """Sends a recording, and waits until all of it is told; an exception where it is not."""
 
 
 class LoadClient:
     """Sessions of one service by one wire."""
 
-    def __init__(self, session: _Session, tempo: Tempo | None = None) -> None:
-        self._session, self._tempo = session, tempo or Tempo()
+    def __init__(self, session: _Session, tempo: LoadTestTempo | None = None) -> None:
+        self._session, self._tempo = session, tempo or LoadTestTempo()
 
-    async def visit(self, name: str, course: Course) -> Visit:
+    async def visit(self, name: str, course: LoadTestScript) -> LoadTestSession:
         """Return what came of one session; never an exception."""
-        visit = Visit(name)
-        with visiting(visit, course):
-            await self._session(name, partial(play, course, self._tempo, visit), visit)
+        visit = LoadTestSession(name)
+        with recorded_session(visit, course):
+            await self._session(name, partial(send_script, course, self._tempo, visit), visit)
         return visit
 
 
 async def _recordings(
-    asks: _Asks, recordings: Sequence[Recording], repeat: int, name: str, _: _Play, visit: Visit
+    asks: _LoadTestFileRequest,
+    recordings: Sequence[LoadTestRecording],
+    repeat: int,
+    name: str,
+    _: _Play,
+    visit: LoadTestSession,
 ) -> None:
     """So many recordings one after another, for each name from another one on."""
     shift = int(name) if name.isdecimal() else 0
     for number in range(repeat):
         recording = recordings[(shift + number) % len(recordings)]
-        turn = Turn(0.0, time.monotonic(), recording.seconds)
+        turn = LoadTestUtterance(0.0, time.monotonic(), recording.seconds)
         turn.ended = turn.began  # it is sent as a whole
         visit.turns.append(turn)
         await asks(recording, visit, turn)
@@ -88,9 +95,9 @@ async def _post(
     path: str,
     part: str,
     fields: Mapping[str, str],
-    recording: Recording,
-    visit: Visit,
-    turn: Turn,
+    recording: LoadTestRecording,
+    visit: LoadTestSession,
+    turn: LoadTestUtterance,
 ) -> None:
     """An answer to each request."""
     import httpx
@@ -104,10 +111,15 @@ async def _post(
             raise ConnectionError(type(error).__name__) from None
     visit.responses += 1
     if not answer.is_success:
-        raise Refusal(_http_code_of(answer))
+        raise LoadTestRefusal(_http_code_of(answer))
 
 
-async def _job(client: AsyncClient, recording: Recording, visit: Visit, turn: Turn) -> None:
+async def _job(
+    client: AsyncClient,
+    recording: LoadTestRecording,
+    visit: LoadTestSession,
+    turn: LoadTestUtterance,
+) -> None:
     """A job that is followed by its events."""
     job = await client.submit(recording.path, name="recording")
     try:
@@ -134,19 +146,19 @@ def _http_code_of(answer: httpx.Response) -> str:
 
 @asynccontextmanager
 async def open_file_client(
-    side: Side, recordings: Sequence[Recording], repeat: int
+    side: LoadTestTarget, recordings: Sequence[LoadTestRecording], repeat: int
 ) -> AsyncGenerator[LoadClient, None]:
     """Clients of ``side``; each sends ``repeat`` recordings."""
     from vibevoice_asr_client import NEVER, AsyncClient
 
     async with AsyncExitStack() as stack:
-        asks: _Asks
-        if side.wire is FileWire.JOBS:
+        asks: _LoadTestFileRequest
+        if side.wire is LoadTestFileWire.JOBS:
             client = AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER)
             asks = partial(_job, await stack.enter_async_context(client))
         else:
             http = await stack.enter_async_context(await _http(side))
-            openai = side.wire is FileWire.OPENAI
+            openai = side.wire is LoadTestFileWire.OPENAI
             asks = (
                 partial(_post, http, "/v1/audio/transcriptions", "file", {"model": "whisper-1"})
                 if openai
@@ -155,13 +167,13 @@ async def open_file_client(
         yield LoadClient(partial(_recordings, asks, recordings, repeat))
 
 
-async def _context(side: Side) -> ssl.SSLContext | None:
+async def _context(side: LoadTestTarget) -> ssl.SSLContext | None:
     if side.trust is None:
         return None
     return await asyncio.to_thread(side.trust.context, side.url)
 
 
-async def _http(side: Side) -> httpx.AsyncClient:
+async def _http(side: LoadTestTarget) -> httpx.AsyncClient:
     import httpx
 
     context = await _context(side)
@@ -176,21 +188,21 @@ async def _http(side: Side) -> httpx.AsyncClient:
 
 
 async def _live(
-    client: AsyncClient, options: Mapping[str, Any], _: str, play: _Play, visit: Visit
+    client: AsyncClient, options: Mapping[str, Any], _: str, play: _Play, visit: LoadTestSession
 ) -> None:
     """A session of `/v1/live`, to its summary."""
     async with AsyncExitStack() as stack:
-        async with asyncio.timeout(load_target.PATIENCE_S):
+        async with asyncio.timeout(load_target.ANSWER_TIMEOUT_S):
             live = await stack.enter_async_context(client.live(**options))
 
         async def send() -> None:
-            await play(_LiveCarrier(live))
+            await play(_LoadTestLiveSender(live))
             await live.finish()
 
-        await together(send(), _read_live(live, visit))
+        await run_until_done(send(), _read_live(live, visit))
 
 
-class _LiveCarrier(Carrier):
+class _LoadTestLiveSender(LoadTestSender):
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
 
@@ -198,7 +210,7 @@ class _LiveCarrier(Carrier):
         await self._live.send(sound)
 
 
-async def _read_live(live: AsyncLive, visit: Visit) -> None:
+async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
     from vibevoice_asr_client import Final, Partial, Summary
 
     decode = visit.decode
@@ -228,7 +240,11 @@ LONGEST_MESSAGE = 32 << 20
 
 
 async def _streaming(
-    side: Side, context: ssl.SSLContext | None, name: str, play: _Play, visit: Visit
+    side: LoadTestTarget,
+    context: ssl.SSLContext | None,
+    name: str,
+    play: _Play,
+    visit: LoadTestSession,
 ) -> None:
     """A connection of yap's wire, from the handshake to its farewell."""
     from websockets.asyncio.client import connect
@@ -245,21 +261,21 @@ async def _streaming(
             ping_interval=None,  # as clients of that wire do
             **tls,
         ) as socket:
-            talk = _Talk(socket, name, visit)
+            talk = _LoadTestYapSession(socket, name, visit)
             await talk.ready()
-            await together(talk.all_of(play), talk.read())
+            await run_until_done(talk.all_of(play), talk.read())
     except InvalidStatus as error:
-        raise Refusal(f"status_{error.response.status_code}") from None
+        raise LoadTestRefusal(f"status_{error.response.status_code}") from None
     except ConnectionClosed as error:
-        raise Refusal(f"closed_{error.rcvd.code if error.rcvd else 1006}") from None
+        raise LoadTestRefusal(f"closed_{error.rcvd.code if error.rcvd else 1006}") from None
 
 
-class _Talk(Carrier):
+class _LoadTestYapSession(LoadTestSender):
     """One connection. A commit ends an utterance, so nothing is sent in pauses."""
 
     silent = True
 
-    def __init__(self, socket: ClientConnection, name: str, visit: Visit) -> None:
+    def __init__(self, socket: ClientConnection, name: str, visit: LoadTestSession) -> None:
         self._socket, self._name, self._visit = socket, name, visit
         self._request = 0
         self._told = asyncio.Event()
@@ -275,7 +291,7 @@ class _Talk(Carrier):
     async def all_of(self, play: _Play) -> None:
         """All of it, until everything is told; then the farewell."""
         await play(self)
-        async with asyncio.timeout(load_target.PATIENCE_S):
+        async with asyncio.timeout(load_target.ANSWER_TIMEOUT_S):
             while self._visit.lost:
                 self._told.clear()
                 await self._told.wait()
@@ -309,9 +325,9 @@ class _Talk(Carrier):
             frame: dict[str, Any] = json.loads(await self._socket.recv())
             kind, payload = frame["type"], frame["payload"]
         except (ValueError, KeyError, TypeError):
-            raise Refusal("answer_not_understood") from None
+            raise LoadTestRefusal("answer_not_understood") from None
         if kind == "error":
-            raise Refusal(str((payload or {}).get("code") or kind))
+            raise LoadTestRefusal(str((payload or {}).get("code") or kind))
         return frame
 
     async def _say(self, kind: str, **payload: object) -> None:
@@ -326,7 +342,9 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """Each client has a connection of its own, as WebSockets have."""
 
 
-async def _grpc(side: Side, credentials: Any, name: str, play: _Play, visit: Visit) -> None:
+async def _grpc(
+    side: LoadTestTarget, credentials: Any, name: str, play: _Play, visit: LoadTestSession
+) -> None:
     """A stream of the package `stt`; ``credentials``: None where nothing is encrypted."""
     import grpc
 
@@ -340,10 +358,12 @@ async def _grpc(side: Side, credentials: Any, name: str, play: _Play, visit: Vis
             # Names that others have are taken.
             await _stream(side, channel, f"{name}-{time.monotonic_ns()}", play, visit)
         except grpc.aio.AioRpcError as error:
-            raise Refusal(_grpc_code_of(error)) from None
+            raise LoadTestRefusal(_grpc_code_of(error)) from None
 
 
-async def _stream(side: Side, channel: Any, name: str, play: _Play, visit: Visit) -> None:
+async def _stream(
+    side: LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
+) -> None:
     from sidecar.protocols.grpc_stt.stt_pb2 import (
         AudioChunk,
         SessionRequest,
@@ -361,16 +381,16 @@ async def _stream(side: Side, channel: Any, name: str, play: _Play, visit: Visit
     call = recognize(metadata=[*metadata, ("session-id", name)])
 
     async def send() -> None:
-        await play(_GrpcCarrier(call, name, session.token))
+        await play(_LoadTestGrpcSender(call, name, session.token))
         await call.done_writing()
 
     try:
-        await together(send(), _read_grpc(call, visit))
+        await run_until_done(send(), _read_grpc(call, visit))
     finally:
         call.cancel()
 
 
-class _GrpcCarrier(Carrier):
+class _LoadTestGrpcSender(LoadTestSender):
     def __init__(self, call: Any, name: str, token: str) -> None:
         self._call, self._name, self._token = call, name, token
 
@@ -386,7 +406,7 @@ class _GrpcCarrier(Carrier):
         await self._call.write(chunk)
 
 
-async def _read_grpc(call: Any, visit: Visit) -> None:
+async def _read_grpc(call: Any, visit: LoadTestSession) -> None:
     async for result in call:
         middle = (result.start_sec + result.end_sec) / 2
         visit.heard(visit.turn_at(middle), time.monotonic(), final=result.is_final)
@@ -405,7 +425,7 @@ def _grpc_code_of(error: Any) -> str:
 
 @asynccontextmanager
 async def open_live_client(
-    side: Side, tempo: Tempo, **options: Any
+    side: LoadTestTarget, tempo: LoadTestTempo, **options: Any
 ) -> AsyncGenerator[LoadClient, None]:
     """Live sessions of ``side``, each of one attempt; ``options`` are those of `/v1/live`.
 
@@ -415,16 +435,16 @@ async def open_live_client(
     from vibevoice_asr_client import NEVER, AsyncClient
 
     match side.wire:
-        case LiveWire.STREAMING:
+        case LoadTestLiveWire.STREAMING:
             yield LoadClient(partial(_streaming, side, await _context(side)), tempo)
-        case LiveWire.GRPC:
+        case LoadTestLiveWire.GRPC:
             yield LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
         case _:
             async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
                 yield LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
 
 
-async def _credentials(side: Side) -> Any:
+async def _credentials(side: LoadTestTarget) -> Any:
     with needed_for("Measurements over gRPC", "grpc"):
         import grpc
 
@@ -435,7 +455,7 @@ async def _credentials(side: Side) -> Any:
     return grpc.ssl_channel_credentials(await asyncio.to_thread(_roots, side))
 
 
-def _roots(side: Side) -> bytes | None:
+def _roots(side: LoadTestTarget) -> bytes | None:
     """The certificate that is believed, in PEM; None: those of the system."""
     trust = side.trust
     if trust is None or not trust.given:

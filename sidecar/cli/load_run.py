@@ -11,58 +11,58 @@ from typing import Protocol
 
 from sidecar.cli.load_statistics import (
     NAMES,
-    Bound,
     Figures,
+    LoadTestBound,
+    LoadTestSession,
     Value,
-    Visit,
     figures_of,
     ratios,
     render,
 )
-from sidecar.cli.load_target import Course, Share, Side
+from sidecar.cli.load_target import CpuShare, LoadTestScript, LoadTestTarget
 
 SETTLE_S = 1.0
 """Behind each row: whoever was there is gone, and nothing of it is measured with the next."""
 
 
-class Wire(Protocol):
+class LoadTestClient(Protocol):
     """Whatever makes visits on a side."""
 
-    async def visit(self, name: str, course: Course) -> Visit:
+    async def visit(self, name: str, course: LoadTestScript) -> LoadTestSession:
         """One session from its beginning to its end; never an exception."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LoadTestWork:
     """What session N does, what one does that only warms a side up, and what opens a side.
 
     ``spread_s``: sessions that begin together do so within that.
     """
 
-    course: Callable[[int], Course]
-    warm: Course
-    opens: Callable[[Side], AbstractAsyncContextManager[Wire]]
+    course: Callable[[int], LoadTestScript]
+    warm: LoadTestScript
+    opens: Callable[[LoadTestTarget], AbstractAsyncContextManager[LoadTestClient]]
     spread_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LoadTestRow:
     """What came of so many sessions on one side."""
 
-    side: Side
+    side: LoadTestTarget
     sessions: int
-    visits: Sequence[Visit]
+    visits: Sequence[LoadTestSession]
     figures: Figures
 
 
 async def sweep(
-    work: Work,
-    sides: Sequence[tuple[Side, Wire]],
+    work: LoadTestWork,
+    sides: Sequence[tuple[LoadTestTarget, LoadTestClient]],
     counts: Sequence[int],
     begin: Callable[[int], Sequence[float]],
-    done: Callable[[Row], None],
+    done: Callable[[LoadTestRow], None],
     warm_up: int = 1,
-) -> list[list[Row]]:
+) -> list[list[LoadTestRow]]:
     """Each number of sessions on all ``sides``, in turns; for each number the rows of the sides.
 
     Who is first changes from one number to the next, so that what a machine does meanwhile hits
@@ -74,7 +74,7 @@ async def sweep(
     await asyncio.sleep(SETTLE_S)
     found = []
     for step, count in enumerate(counts):
-        courses, rows = [work.course(number) for number in range(count)], dict[str, Row]()
+        courses, rows = [work.course(number) for number in range(count)], dict[str, LoadTestRow]()
         for side, wire in sides if step % 2 == 0 else reversed(sides):
             rows[side.name] = await at_once(side, wire, courses, begin(count))
             done(rows[side.name])
@@ -84,21 +84,24 @@ async def sweep(
 
 
 async def at_once(
-    side: Side, wire: Wire, courses: Sequence[Course], begin: Sequence[float] | None = None
-) -> Row:
+    side: LoadTestTarget,
+    wire: LoadTestClient,
+    courses: Sequence[LoadTestScript],
+    begin: Sequence[float] | None = None,
+) -> LoadTestRow:
     """A session of each course, which begins so many seconds from now; without ``begin`` now."""
 
-    async def one(number: int) -> Visit:
+    async def one(number: int) -> LoadTestSession:
         await asyncio.sleep(begin[number] if begin is not None else 0.0)
         return await wire.visit(str(number), courses[number])
 
-    share, begun = Share(side.process), time.monotonic()
+    share, begun = CpuShare(side.process), time.monotonic()
     visits = await asyncio.gather(*map(one, range(len(courses))))
     cpu, lasted_s = share.so_far(), time.monotonic() - begun
-    return Row(side, len(courses), visits, figures_of(visits, lasted_s, cpu))
+    return LoadTestRow(side, len(courses), visits, figures_of(visits, lasted_s, cpu))
 
 
-def results(found: Sequence[Sequence[Row]], format: str) -> str:
+def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
     """Of each number of sessions the rows of its sides.
 
     As ``markdown`` a table for each number, with a line for each figure; else a line for each side.
@@ -111,7 +114,7 @@ def results(found: Sequence[Sequence[Row]], format: str) -> str:
     return render(lines, format)
 
 
-def logs(found: Sequence[Sequence[Row]], most: int, format: str) -> str:
+def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, format: str) -> str:
     """A line for each session, of at most ``most`` in each row (0: of all)."""
     lines = [
         visit.row(row.side.name, row.sessions)
@@ -122,7 +125,9 @@ def logs(found: Sequence[Sequence[Row]], most: int, format: str) -> str:
     return render(lines, format)
 
 
-def broken(found: Sequence[Sequence[Row]], bounds: Sequence[Bound]) -> list[str]:
+def broken_bounds(
+    found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[LoadTestBound]
+) -> list[str]:
     """Which bounds do not hold for the first side, and where."""
     said = []
     for first, *others in found:
@@ -134,7 +139,7 @@ def broken(found: Sequence[Sequence[Row]], bounds: Sequence[Bound]) -> list[str]
     return said
 
 
-def summed_up(row: Row) -> str:
+def row_summary(row: LoadTestRow) -> str:
     """A row in a line, for who waits for the rest."""
     figures = row.figures
     spread = ", ".join(
@@ -148,7 +153,7 @@ def summed_up(row: Row) -> str:
     return f"{row.sessions} x {row.side.name}: {said}{wrong}"
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[LoadTestRow]) -> str:
     lines: list[dict[str, Value]] = []
     compared = ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else {}
     for name in NAMES:

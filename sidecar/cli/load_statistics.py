@@ -22,7 +22,7 @@ DECODE = ("buffer_wait", "queue_wait", "inference", "response_emit", "total")
 
 
 @dataclass(slots=True)
-class Turn:
+class LoadTestUtterance:
     """One utterance; when it was sent and answered, by a clock that only goes on.
 
     ``at_s`` and ``end_s``: where it lies in the session's sound.
@@ -37,7 +37,7 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Visit:
+class LoadTestSession:
     """One session; times in seconds of one clock."""
 
     session_id: str
@@ -49,7 +49,7 @@ class Visit:
     ended: float = 0.0
     responses: int = 0
     finals: int = 0
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[LoadTestUtterance] = field(default_factory=list)
     decode: dict[str, float] = field(default_factory=dict)
     """Of `DECODE`."""
     pace: list[float] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Visit:
         """Utterances of which nothing final was told."""
         return sum(one.final is None for one in self.turns)
 
-    def turn_at(self, position_s: float) -> Turn | None:
+    def turn_at(self, position_s: float) -> LoadTestUtterance | None:
         """The utterance at a place of the session's sound: the last that begins before it."""
         found = None
         for one in self.turns:
@@ -89,7 +89,7 @@ class Visit:
                 found = one
         return found
 
-    def heard(self, turn: Turn | None, now: float, *, final: bool) -> None:
+    def heard(self, turn: LoadTestUtterance | None, now: float, *, final: bool) -> None:
         """Words of an utterance have come."""
         self.responses += 1
         self.finals += final
@@ -159,7 +159,7 @@ WHAT = {
 }
 
 
-def centile(values: Sequence[float], which: int) -> float | None:
+def percentile(values: Sequence[float], which: int) -> float | None:
     """The value below which so many percent of ``values`` lie; None of none."""
     if not values:
         return None
@@ -169,7 +169,7 @@ def centile(values: Sequence[float], which: int) -> float | None:
 
 
 def figures_of(
-    visits: Sequence[Visit], lasted_s: float, cpu: tuple[float, float] | None
+    visits: Sequence[LoadTestSession], lasted_s: float, cpu: tuple[float, float] | None
 ) -> Figures:
     """What ``visits`` come to, which took ``lasted_s`` together.
 
@@ -182,7 +182,7 @@ def figures_of(
         "rtf": [value for one in visits for value in one.pace],
     }
     spread = {
-        f"{name}_p{which}": centile(values, which)
+        f"{name}_p{which}": percentile(values, which)
         for name, values in kinds.items()
         for which in CENTILES
     }
@@ -198,7 +198,7 @@ def figures_of(
         "audio_per_s": sound_s / lasted_s if lasted_s else None,
         "service_cpu": cpu[0] if cpu else None,
         "engine_cpu": cpu[1] if cpu else None,
-        "late_p95": centile([one.late_s for one in visits], 95),
+        "late_p95": percentile([one.late_s for one in visits], 95),
     }
 
 
@@ -215,7 +215,7 @@ _SAID = re.compile(r"\s*(\w+)\s*([<>])\s*(\d+(?:\.\d+)?|\.\d+)\s*+(x?)\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class LoadTestBound:
     """A figure that fails above, or below, a limit; ``times``: of the other side's."""
 
     figure: str
@@ -239,7 +239,7 @@ class Bound:
         return f"{self.figure}{'>' if self.above else '<'}{self.limit:g}{'x' * self.times}"
 
 
-def bound_of(text: str, *, compared: bool) -> Bound:
+def parse_bound(text: str, *, compared: bool) -> LoadTestBound:
     """The bound that ``text`` says; ``compared``: whether there is another side.
 
     Raises:
@@ -261,7 +261,7 @@ def bound_of(text: str, *, compared: bool) -> Bound:
             f"'{text}' compares with another side, and there is none.",
             hint="Name it with --against, or give the limit without 'x'.",
         )
-    return Bound(figure, sign == ">", float(limit), bool(times))
+    return LoadTestBound(figure, sign == ">", float(limit), bool(times))
 
 
 FORMATS = ("jsonl", "csv", "tsv", "markdown")

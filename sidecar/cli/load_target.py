@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sidecar import errors
-from sidecar.cli.audio_input import LONGEST_S, look_at
-from sidecar.cli.backends import Where
-from sidecar.cli.load_statistics import Turn, Visit
+from sidecar.cli.audio_input import LONGEST_S, check_recording
+from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.load_statistics import LoadTestSession, LoadTestUtterance
 from sidecar.interfaces.live_engine import LIVE_RATE
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class Share:
+class CpuShare:
     """The share of a core that a service's own process took since this was made, and its children.
 
     ``process``: None of a service elsewhere.
@@ -73,14 +73,14 @@ def process_of(url: str, pid: object) -> psutil.Process | None:
     """
     import psutil
 
-    from sidecar.server.port_owner import listens
+    from sidecar.server.port_owner import listens_on
 
     parts = urlsplit(url)
     if not isinstance(pid, int) or parts.hostname not in LOOPBACK or not parts.port:
         return None
     try:
         process = psutil.Process(pid)
-        return process if listens(process, parts.port) else None
+        return process if listens_on(process, parts.port) else None
     except psutil.Error:
         return None
 
@@ -89,7 +89,7 @@ GRPC = "grpc"
 ENCRYPTED = "grpcs"
 
 
-class LiveWire(StrEnum):
+class LoadTestLiveWire(StrEnum):
     """How live audio goes to a service."""
 
     LIVE = "live"
@@ -100,7 +100,7 @@ class LiveWire(StrEnum):
     """The package `stt`."""
 
 
-class FileWire(StrEnum):
+class LoadTestFileWire(StrEnum):
     """How recordings go to a service."""
 
     TRANSCRIBE = "transcribe"
@@ -112,11 +112,11 @@ class FileWire(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class LoadTestTarget:
     """One of those that are compared. ``target``: host and port of its gRPC, "" without."""
 
     name: str
-    wire: LiveWire | FileWire
+    wire: LoadTestLiveWire | LoadTestFileWire
     url: str
     token: str | None = None
     trust: Trust | None = None
@@ -129,7 +129,9 @@ class Side:
         return urlsplit(self.url).scheme in ("https", ENCRYPTED)
 
 
-async def look(where: Where, wire: LiveWire | FileWire) -> Side:
+async def describe_target(
+    where: ServiceTarget, wire: LoadTestLiveWire | LoadTestFileWire
+) -> LoadTestTarget:
     """The service of ``where``, as it says it is; one that is not ours may say nothing.
 
     Raises:
@@ -137,15 +139,17 @@ async def look(where: Where, wire: LiveWire | FileWire) -> Side:
     """
     from vibevoice_asr_client import AnswerNotUnderstood, AsyncClient, ServiceError
 
-    from sidecar.cli.remote_service import in_our_words
+    from sidecar.cli.remote_service import translate_client_errors
 
     url = where.server or ""
     parts = urlsplit(url)
     if parts.scheme in (GRPC, ENCRYPTED):
-        if wire is not LiveWire.GRPC:
+        if wire is not LoadTestLiveWire.GRPC:
             raise errors.FieldInvalid(f"{url} speaks gRPC alone.", hint="Add --wire grpc.")
-        return Side(f"{wire} {url}", wire, url, where.token, where.trust, target=parts.netloc)
-    with in_our_words():
+        return LoadTestTarget(
+            f"{wire} {url}", wire, url, where.token, where.trust, target=parts.netloc
+        )
+    with translate_client_errors():
         async with AsyncClient(url, where.token, trust=where.trust) as client:
             url = client.url
             try:
@@ -153,7 +157,7 @@ async def look(where: Where, wire: LiveWire | FileWire) -> Side:
             except (ServiceError, AnswerNotUnderstood):
                 health = {}
     target = ""
-    if wire is LiveWire.GRPC:
+    if wire is LoadTestLiveWire.GRPC:
         if not health.get("grpc_port"):
             raise errors.FieldInvalid(
                 f"The service at {url} has no gRPC.",
@@ -164,7 +168,7 @@ async def look(where: Where, wire: LiveWire | FileWire) -> Side:
             f"[{host}]:{health['grpc_port']}" if ":" in host else f"{host}:{health['grpc_port']}"
         )
     process = process_of(url, health.get("pid"))
-    return Side(f"{wire} {url}", wire, url, where.token, where.trust, target, process)
+    return LoadTestTarget(f"{wire} {url}", wire, url, where.token, where.trust, target, process)
 
 
 SAMPLE_BYTES = 2
@@ -172,7 +176,7 @@ BREATH_S = 1.0
 """Between two utterances of who talks all the time: longer than a pause that ends one."""
 
 
-class Mode(StrEnum):
+class LoadTestMode(StrEnum):
     """How sessions behave."""
 
     TALK = "talk"
@@ -184,7 +188,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LoadTestAudio:
     """A stretch of sound: pcm16 at `LIVE_RATE`."""
 
     sound: bytes
@@ -197,10 +201,10 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class LoadTestScript:
     """What one session sends; ``idle_s``: for how long it only stays, where it sends nothing."""
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[LoadTestAudio, ...] = ()
     idle_s: float = 0.0
 
     @property
@@ -214,26 +218,28 @@ def silence(seconds: float) -> bytes:
     return bytes(round(seconds * LIVE_RATE) * SAMPLE_BYTES)
 
 
-def course_of(
-    mode: Mode, clips: Sequence[bytes], seconds: float, pause_s: float, number: int
-) -> Course:
+def script_of(
+    mode: LoadTestMode, clips: Sequence[bytes], seconds: float, pause_s: float, number: int
+) -> LoadTestScript:
     """What session ``number`` sends for some ``seconds``: whole utterances and pauses.
 
     ``clips``: one utterance each, taken from another place on by every session. ``pause_s``: of a
     conversation, in which every second session begins by listening.
     """
-    if mode is Mode.IDLE:
-        return Course(idle_s=seconds)
-    pause = Part(silence(pause_s if mode is Mode.CONVERSATION else BREATH_S), speech=False)
-    listens_first = mode is Mode.CONVERSATION and number % 2
+    if mode is LoadTestMode.IDLE:
+        return LoadTestScript(idle_s=seconds)
+    pause = LoadTestAudio(
+        silence(pause_s if mode is LoadTestMode.CONVERSATION else BREATH_S), speech=False
+    )
+    listens_first = mode is LoadTestMode.CONVERSATION and number % 2
     parts = [pause] if listens_first else []
     turn, lasts = number, sum(part.seconds for part in parts)
     while lasts < seconds or not any(part.speech for part in parts):
-        said = Part(clips[turn % len(clips)], speech=True)
+        said = LoadTestAudio(clips[turn % len(clips)], speech=True)
         parts += [said, pause]
         lasts += said.seconds + pause.seconds
         turn += 1
-    return Course(tuple(parts))
+    return LoadTestScript(tuple(parts))
 
 
 def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[float]:
@@ -254,20 +260,20 @@ QUIET = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class LoadTestRecording:
     """A file, and how long it is."""
 
     path: Path
     seconds: float
 
 
-def recordings_of(files: Sequence[Path]) -> list[Recording]:
+def recordings_of(files: Sequence[Path]) -> list[LoadTestRecording]:
     """The files with their lengths.
 
     Raises:
         errors.SidecarError: one is no recording, or not there.
     """
-    return [Recording(path, len(_decoded(path)) / LIVE_RATE) for path in files]
+    return [LoadTestRecording(path, len(_decoded(path)) / LIVE_RATE) for path in files]
 
 
 def clips_of(path: Path, talk_s: float) -> list[bytes]:
@@ -308,24 +314,24 @@ def utterances(samples: Block, talk_s: float) -> list[bytes]:
 
 
 def _decoded(path: Path) -> Block:
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
     try:
-        look_at(path)
-        return decode_file(path, LIVE_RATE, LONGEST_S)
+        check_recording(path)
+        return decode_audio_file(path, LIVE_RATE, LONGEST_S)
     except errors.SidecarError as error:  # there may be many of them: which one it is
         raise type(error)(f"{path}: {error.detail}", hint=error.hint) from None
 
 
-PATIENCE_S = 60.0
+ANSWER_TIMEOUT_S = 60.0
 """For the end of a session, once all was sent."""
 
 
-class EndedEarly(Exception):
+class SessionEndedEarly(Exception):
     """The service ended a session that its client had not."""
 
 
-class Refusal(Exception):
+class LoadTestRefusal(Exception):
     """The service said no; ``code`` is its word for why."""
 
     def __init__(self, code: str) -> None:
@@ -333,7 +339,7 @@ class Refusal(Exception):
         super().__init__(code)
 
 
-class Carrier:
+class LoadTestSender:
     """Client that sends sound. Pauses end utterances, so they are sent, unless it is ``silent``."""
 
     silent = False
@@ -350,18 +356,20 @@ class Carrier:
 
 
 @dataclass(frozen=True, slots=True)
-class Tempo:
+class LoadTestTempo:
     """Pieces of ``chunk_s``, ``pace`` seconds of sound in a second; 0: as fast as they go."""
 
     chunk_s: float = 0.1
     pace: float = 1.0
 
 
-async def play(course: Course, tempo: Tempo, visit: Visit, carrier: Carrier) -> None:
+async def send_script(
+    course: LoadTestScript, tempo: LoadTestTempo, visit: LoadTestSession, carrier: LoadTestSender
+) -> None:
     """Send all of ``course``, and keep in ``visit`` when which utterance began and ended."""
     begun, position = time.monotonic(), 0.0
     for part in course.parts:
-        turn = Turn(position, time.monotonic())
+        turn = LoadTestUtterance(position, time.monotonic())
         number = len(visit.turns)
         if part.speech:
             visit.turns.append(turn)
@@ -379,7 +387,7 @@ async def play(course: Course, tempo: Tempo, visit: Visit, carrier: Carrier) -> 
     visit.sent = time.monotonic()
 
 
-async def _until(begun: float, position: float, pace: float, visit: Visit) -> None:
+async def _until(begun: float, position: float, pace: float, visit: LoadTestSession) -> None:
     """Wait until that place of the sound has been spoken."""
     if not pace:
         return
@@ -389,18 +397,20 @@ async def _until(begun: float, position: float, pace: float, visit: Visit) -> No
     visit.late_s = max(visit.late_s, time.monotonic() - begun - position / pace)
 
 
-def pieces(part: Part, chunk_s: float) -> list[bytes]:
+def pieces(part: LoadTestAudio, chunk_s: float) -> list[bytes]:
     """A part in pieces of ``chunk_s``, the last as long as it is."""
     size = max(1, round(chunk_s * LIVE_RATE)) * SAMPLE_BYTES
     return [part.sound[at : at + size] for at in range(0, len(part.sound), size)]
 
 
-async def together(sending: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, None]) -> None:
+async def run_until_done(
+    sending: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, None]
+) -> None:
     """Both, until the service has told the end.
 
     Raises:
         EndedEarly: it did while there was more to be sent.
-        TimeoutError: it did not, for `PATIENCE_S`.
+        TimeoutError: it did not, for `ANSWER_TIMEOUT_S`.
         Exception: whatever either raises; that of ``reading`` where both do.
     """
     spawn = asyncio.get_running_loop().create_task
@@ -408,11 +418,11 @@ async def together(sending: Coroutine[Any, Any, None], reading: Coroutine[Any, A
     try:
         await asyncio.wait({sender, reader}, return_when=asyncio.FIRST_COMPLETED)
         if sender.done():
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await asyncio.wait({reader})
         await reader
         if not sender.done():
-            raise EndedEarly
+            raise SessionEndedEarly
         await sender
     finally:
         for task in (sender, reader):
@@ -421,7 +431,7 @@ async def together(sending: Coroutine[Any, Any, None], reading: Coroutine[Any, A
 
 
 @contextlib.contextmanager
-def visiting(visit: Visit, course: Course) -> Iterator[None]:
+def recorded_session(visit: LoadTestSession, course: LoadTestScript) -> Iterator[None]:
     """Around a session: when it began and ended, and as what code it failed, if it did."""
     visit.begun = time.monotonic()
     try:
@@ -439,11 +449,11 @@ def code_of(error: Exception) -> str:
     from vibevoice_asr_client import ServiceError, ServiceUnreachable
 
     match error:
-        case Refusal() | errors.SidecarError():
+        case LoadTestRefusal() | errors.SidecarError():
             return error.code
         case ServiceError():
             return error.code or f"status_{error.status}"
-        case EndedEarly():
+        case SessionEndedEarly():
             return "ended_early"
         case TimeoutError():
             return "timeout"

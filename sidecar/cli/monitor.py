@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli.backends import Where
-from sidecar.cli.monitor_view import Camera, Picture, camera, sections, table
-from sidecar.cli.output import PROGRAM, say
+from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.monitor_view import (
+    MonitorClient,
+    MonitorSnapshot,
+    create_monitor_client,
+    sections,
+    table,
+)
+from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.errors.access_errors import needed_for
 
 HELP = f"""
@@ -33,7 +39,7 @@ NOBODY = 1
 
 async def monitor(
     *,
-    where: Where,
+    where: ServiceTarget,
     metrics_url: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Of the metrics in JSON, instead of its /metrics.json."),
@@ -53,33 +59,33 @@ async def monitor(
 ) -> int:
     """What was asked for, done."""
     where = where.with_token().or_ours()
-    async with camera(where, metrics_url, system_url, timeout_s) as looking:
+    async with create_monitor_client(where, metrics_url, system_url, timeout_s) as looking:
         if once:
             if not await print_once(looking):
-                say("Nothing answers there.")
+                print_error_line("Nothing answers there.")
                 return NOBODY
         elif no_clear:
-            await print_again(looking, interval)
+            await print_repeatedly(looking, interval)
         else:
             with needed_for("The monitor's screen (--once does without)", "monitor"):
-                from sidecar.cli.monitor_screen import Monitor
+                from sidecar.cli.monitor_screen import MonitorApp
 
-            await Monitor(looking, interval).run_async()
+            await MonitorApp(looking, interval).run_async()
     return 0
 
 
-async def print_once(camera: Camera) -> bool:
+async def print_once(camera: MonitorClient) -> bool:
     """Print one table; whether anybody answered."""
-    picture = await camera.picture()
+    picture = await camera.fetch_snapshot()
     print(table(sections(picture)), end="", flush=True)
     return picture.answers
 
 
-async def print_again(camera: Camera, interval_s: float) -> None:
+async def print_repeatedly(camera: MonitorClient, interval_s: float) -> None:
     """Print a table each ``interval_s``, until it is ended."""
-    before: Picture | None = None
+    before: MonitorSnapshot | None = None
     while True:
-        picture = await camera.picture()
+        picture = await camera.fetch_snapshot()
         print(table(sections(picture, before)), flush=True)
         before = picture
         await asyncio.sleep(interval_s)

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import Footer, Header, Sparkline, Static
 
-from sidecar.cli.monitor_view import Camera, Picture, Section, sections
+from sidecar.cli.monitor_view import MonitorClient, MonitorSection, MonitorSnapshot, sections
 
 REMEMBERED = 120
 """Pictures whose sessions and jobs are drawn."""
@@ -19,7 +19,7 @@ TRENDS = {"sessions": ("live", "sessions"), "waiting": ("jobs", "waiting")}
 """What is drawn, and where it is in the metrics."""
 
 
-class Monitor(App[None]):
+class MonitorApp(App[None]):
     """Sections side by side, looked at each ``interval_s``."""
 
     TITLE = "vibevoice-asr"
@@ -36,10 +36,10 @@ class Monitor(App[None]):
         ("r", "look", "Look now"),
     ]
 
-    def __init__(self, camera: Camera, interval_s: float) -> None:
+    def __init__(self, camera: MonitorClient, interval_s: float) -> None:
         super().__init__()
         self._camera, self._interval_s = camera, interval_s
-        self._before: Picture | None = None
+        self._before: MonitorSnapshot | None = None
         self._paused = self._looking = False
         self._grid = ItemGrid(min_column_width=44, id="sections")
         self._lines = {name: Sparkline([], classes="trend") for name in TRENDS}
@@ -77,7 +77,7 @@ class Monitor(App[None]):
 
     async def _look(self) -> None:
         try:
-            picture = await self._camera.picture()
+            picture = await self._camera.fetch_snapshot()
             if self._grid.is_attached:  # it may have been left meanwhile
                 before, self._before = self._before, picture
                 self._say(picture)
@@ -86,11 +86,11 @@ class Monitor(App[None]):
         finally:
             self._looking = False
 
-    def _say(self, picture: Picture) -> None:
+    def _say(self, picture: MonitorSnapshot) -> None:
         state = picture.address if picture.answers else f"{picture.address} does not answer"
         self.sub_title = f"{state}{', paused' if self._paused else ''}"
 
-    def _draw_trends(self, picture: Picture) -> None:
+    def _draw_trends(self, picture: MonitorSnapshot) -> None:
         own = picture.metrics.get("vibevoice")
         for name, (part, value) in TRENDS.items():
             here = own.get(part, {}).get(value, 0) if isinstance(own, dict) else 0
@@ -99,7 +99,7 @@ class Monitor(App[None]):
             line.data = list(self._trends[name])
             line.border_title = f"{name}: {here:g}"
 
-    async def _draw(self, found: list[Section]) -> None:
+    async def _draw(self, found: list[MonitorSection]) -> None:
         """Panels stay where they are as long as their sections are there."""
         panels = {str(panel.name): panel for panel in self._grid.query(Static)}
         for gone in set(panels) - {section.title for section in found}:
@@ -113,7 +113,7 @@ class Monitor(App[None]):
                 await self._grid.mount(panel)
 
 
-def _drawn(section: Section) -> Table:
+def _drawn(section: MonitorSection) -> Table:
     drawn = Table.grid(padding=(0, 2))
     for name, value in section.rows:
         drawn.add_row(name, value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from sidecar import errors
-from sidecar.cli.backends import Where
+from sidecar.cli.backends import ServiceTarget
 
 if TYPE_CHECKING:
     import httpx
@@ -24,7 +24,7 @@ NOTHING: Answer = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class MonitorSnapshot:
     """The answers of one moment; ``at`` by a clock that only goes on. What did not answer is empty,
     and ``wrong`` says why, by its name."""
 
@@ -42,18 +42,18 @@ class Picture:
         return bool(self.health or self.metrics or self.system)
 
 
-class Camera:
-    """Asks one service; ``addresses``: of each answer, by its name in `Picture`."""
+class MonitorClient:
+    """Asks one service; ``addresses``: of each answer, by its name in `MonitorSnapshot`."""
 
     def __init__(self, http: httpx.AsyncClient, address: str, addresses: Mapping[str, str]) -> None:
         self._http, self._address, self._addresses = http, address, addresses
 
-    async def picture(self) -> Picture:
+    async def fetch_snapshot(self) -> MonitorSnapshot:
         """The answers of now; never an exception because of the service."""
         names = list(self._addresses)
         found = await asyncio.gather(*(self._ask(self._addresses[name]) for name in names))
         answers = dict(zip(names, found, strict=True))
-        return Picture(
+        return MonitorSnapshot(
             address=self._address,
             at=time.monotonic(),
             wrong={name: body for name, body in answers.items() if isinstance(body, str)},
@@ -85,9 +85,9 @@ class Camera:
 
 
 @asynccontextmanager
-async def camera(
-    where: Where, metrics_url: str | None, system_url: str | None, timeout_s: float
-) -> AsyncGenerator[Camera, None]:
+async def create_monitor_client(
+    where: ServiceTarget, metrics_url: str | None, system_url: str | None, timeout_s: float
+) -> AsyncGenerator[MonitorClient, None]:
     """For the service of ``where``; metrics and system may be asked for elsewhere.
 
     Raises:
@@ -95,7 +95,7 @@ async def camera(
     """
     import httpx
 
-    from sidecar.cli.remote_service import in_our_words, warn_of
+    from sidecar.cli.remote_service import translate_client_errors, warn_of_insecure_trust
 
     base = (where.server or "").rstrip("/")
     addresses = {
@@ -111,9 +111,9 @@ async def camera(
                 f"'{address}' is no address.", hint="One begins http:// or https://."
             )
     context = None
-    warn_of(where.trust)
+    warn_of_insecure_trust(where.trust)
     if where.trust is not None and where.trust.given:
-        with in_our_words():
+        with translate_client_errors():
             context = await asyncio.to_thread(where.trust.context, base)
     token = where.token
 
@@ -128,7 +128,7 @@ async def camera(
         verify=True if context is None else context,
         event_hooks={"request": [authorize]},
     ) as http:
-        yield Camera(http, base, addresses)
+        yield MonitorClient(http, base, addresses)
 
 
 Rows: TypeAlias = list[tuple[str, str]]
@@ -141,7 +141,7 @@ UNKNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class MonitorSection:
     """A title, and what is below it. ``warns``: whether somebody should look."""
 
     title: str
@@ -149,7 +149,7 @@ class Section:
     warns: bool = False
 
 
-def sections(now: Picture, before: Picture | None = None) -> list[Section]:
+def sections(now: MonitorSnapshot, before: MonitorSnapshot | None = None) -> list[MonitorSection]:
     """All that is known; ``before``: an earlier picture, for what comes in a second."""
     found = [_service(now)]
     own = now.metrics.get("vibevoice")
@@ -166,11 +166,11 @@ def sections(now: Picture, before: Picture | None = None) -> list[Section]:
     found.append(_memory(now))
     found.append(_errors(now, before))
     if now.jobs.get("jobs"):
-        found.append(Section("jobs", [_job(one) for one in now.jobs["jobs"]]))
+        found.append(MonitorSection("jobs", [_job(one) for one in now.jobs["jobs"]]))
     return [section for section in found if section.rows]
 
 
-def table(found: Sequence[Section]) -> str:
+def table(found: Sequence[MonitorSection]) -> str:
     """All of it in plain columns: section, name, value; a line each."""
     lines = [(one.title, name, value) for one in found for name, value in one.rows]
     if not lines:
@@ -179,7 +179,7 @@ def table(found: Sequence[Section]) -> str:
     return "".join(f"{a:<{first}}  {b:<{second}}  {c}\n" for a, b, c in lines)
 
 
-def _service(now: Picture) -> Section:
+def _service(now: MonitorSnapshot) -> MonitorSection:
     health, service = now.health, _part(_part(now.metrics, "vibevoice"), "service")
     state = str(health.get("status") or ("ok" if now.answers else "no answer"))
     trouble = service.get("trouble") or service.get("stopping") or not now.answers
@@ -192,10 +192,10 @@ def _service(now: Picture) -> Section:
     if service.get("trouble"):
         rows.append(("trouble", str(service["trouble"])))
     rows += [(f"/{name}", why) for name, why in now.wrong.items()]
-    return Section("service", rows, bool(trouble or health.get("status") == "error"))
+    return MonitorSection("service", rows, bool(trouble or health.get("status") == "error"))
 
 
-def _live(live: Answer, before: Answer, passed: float) -> Section:
+def _live(live: Answer, before: Answer, passed: float) -> MonitorSection:
     wires = _counts(live.get("by_wire"))
     rows = [("sessions", _of(live.get("sessions"), live.get("limit")))]
     rows += [(f"by {wire}", f"{count:g}") for wire, count in wires]
@@ -210,10 +210,10 @@ def _live(live: Answer, before: Answer, passed: float) -> Section:
         ("waiting s", _spread(live.get("queue_wait_seconds"))),
     ]
     full = bool(live.get("limit")) and live.get("sessions", 0) >= live["limit"]
-    return Section("live", rows, full)
+    return MonitorSection("live", rows, full)
 
 
-def _queue(jobs: Answer, before: Answer, passed: float) -> Section:
+def _queue(jobs: Answer, before: Answer, passed: float) -> MonitorSection:
     rows = [("waiting", _of(jobs.get("waiting"), jobs.get("limit")))]
     rows += [(name, _number(jobs.get(name))) for name in ("running", "done", "failed", "cancelled")]
     rows += [
@@ -222,14 +222,14 @@ def _queue(jobs: Answer, before: Answer, passed: float) -> Section:
         ("waiting s", _spread(jobs.get("wait_seconds"))),
     ]
     full = bool(jobs.get("limit")) and jobs.get("waiting", 0) >= jobs["limit"]
-    return Section("queue", rows, full)
+    return MonitorSection("queue", rows, full)
 
 
-def _engine(engine: Answer) -> Section:
+def _engine(engine: Answer) -> MonitorSection:
     loading = engine.get("load_percent")
     state = f"{engine.get('state')}{f' {loading}%' if loading is not None else ''}"
     planned = _bytes(engine.get("reserved_bytes"))
-    return Section(
+    return MonitorSection(
         f"engine {engine.get('role', '')}".strip(),
         [
             ("engine", f"{engine.get('engine')} {engine.get('precision')}"),
@@ -243,17 +243,17 @@ def _engine(engine: Answer) -> Section:
     )
 
 
-def _decoding(metrics: Answer) -> Section:
+def _decoding(metrics: Answer) -> MonitorSection:
     """By the names of another server, that has no part of ours."""
     rows = [
         (name.replace("_", " "), _number(value) if float(value).is_integer() else f"{value:.3f}")
         for name, value in metrics.items()
         if isinstance(value, int | float)
     ]
-    return Section("decoding", rows)
+    return MonitorSection("decoding", rows)
 
 
-def _memory(now: Picture) -> Section:
+def _memory(now: MonitorSnapshot) -> MonitorSection:
     rows: Rows = []
     own = _part(now.metrics, "vibevoice")
     planned = sum(
@@ -284,16 +284,16 @@ def _memory(now: Picture) -> Section:
     if now.system.get("load_avg"):
         load = " ".join(f"{one:.2f}" for one in now.system["load_avg"])
         rows.append(("load", f"{load} on {now.system.get('cpu_count')}"))
-    return Section("machine", rows, tight)
+    return MonitorSection("machine", rows, tight)
 
 
-def _errors(now: Picture, before: Picture | None) -> Section:
+def _errors(now: MonitorSnapshot, before: MonitorSnapshot | None) -> MonitorSection:
     """All since the service began; it warns where there are more than a moment ago."""
     rows = _wrong(now)
-    return Section("errors", rows, before is not None and rows != _wrong(before))
+    return MonitorSection("errors", rows, before is not None and rows != _wrong(before))
 
 
-def _wrong(now: Picture) -> Rows:
+def _wrong(now: MonitorSnapshot) -> Rows:
     own = _part(now.metrics, "vibevoice")
     live, http, grpc = (_part(own, name) for name in ("live", "http", "grpc"))
     found = {

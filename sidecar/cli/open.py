@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli.backends import Where, client_of
-from sidecar.cli.output import PROGRAM, print_text, say
+from sidecar.cli.backends import ServiceTarget, client_of
+from sidecar.cli.output import PROGRAM, print_error_line, print_text
 
 HELP = f"""
 Open the page of a running service in the browser: drop recordings, read and search what was said.
@@ -21,7 +21,7 @@ Example: `{PROGRAM} open --server http://127.0.0.1:9000`
 
 async def open_page(
     *,
-    where: Where,
+    where: ServiceTarget,
     show: Annotated[bool, typer.Option("--print", help="Print the link instead.")] = False,
 ) -> None:
     """Open it, or with ``show`` print the link instead."""
@@ -33,5 +33,7 @@ async def open_page(
         link = f"{client.url}{await client.page_path() if where.token else '/'}"
     if show or not webbrowser.open(link):
         if not show:
-            say("There is no browser here; this link opens the page, once, within two minutes:")
+            print_error_line(
+                "There is no browser here; this link opens the page, once, within two minutes:"
+            )
         print_text(f"{link}\n")

@@ -30,7 +30,7 @@ _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI
 """Characters that change the direction of those behind them (UAX 9)."""
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name, or other words of strangers, as a terminal may have it: what would move its cursor,
     colour it or turn its letters round is written as Python does (``\\x1b``). Pure."""
     return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
@@ -44,25 +44,27 @@ def print_text(text: str) -> None:
     sys.stdout.flush()
 
 
-def say(message: str) -> None:
+def print_error_line(message: str) -> None:
     """One line on stderr."""
     if sys.stderr is not None:  # a windowed executable has none
-        print(f"{PROGRAM}: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
+        print(f"{PROGRAM}: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 def keep_quiet(settings: Settings) -> None:
     """A log level that was set holds; otherwise a command says what it has to say by itself."""
-    from sidecar.observability.logs import to_stderr
+    from sidecar.observability.logs import log_to_stderr
 
     asked = "log_level" in settings.model_fields_set
-    to_stderr(settings.log_level if asked else "critical")
+    log_to_stderr(settings.log_level if asked else "critical")
 
 
-def complain(error: errors.SidecarError, about: str = "") -> int:
+def report_error(error: errors.SidecarError, about: str = "") -> int:
     """Say in one line what was wrong, with what, and what to do; the exit code."""
     from sidecar.server.service_process import EXIT_CODES
 
-    say(f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}")
+    print_error_line(
+        f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}"
+    )
     return EXIT_CODES.get(error.code, 1)
 
 
@@ -71,7 +73,7 @@ def _steers(one: str) -> bool:
 
 
 @contextmanager
-def interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
+def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
     """Ctrl-C sets ``ended``, and once more cancels this task; gives whether there was one."""
     import asyncio
 

@@ -11,9 +11,9 @@ import typer
 
 from sidecar import errors
 from sidecar.cli.audio_input import open_file
-from sidecar.cli.backends import Where, client_of
+from sidecar.cli.backends import ServiceTarget, client_of
 from sidecar.cli.common_options import command
-from sidecar.cli.output import PROGRAM, say, shown
+from sidecar.cli.output import PROGRAM, print_error_line, printable
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
@@ -53,7 +53,7 @@ def build() -> typer.Typer:
     return app
 
 
-async def _list(*, where: Where) -> None:
+async def _list(*, where: ServiceTarget) -> None:
     async with client_of(where) as client:
         for one in (await client.people())["people"]:
             print(_line(one))
@@ -63,26 +63,26 @@ async def _add(
     name: NameArgument,
     clip: Annotated[Path, typer.Argument(metavar="FILE", help="5 to 10 s of one person.")],
     *,
-    where: Where,
+    where: ServiceTarget,
 ) -> None:
     async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
 
 
-async def _rename(person: PersonArgument, name: NameArgument, *, where: Where) -> None:
+async def _rename(person: PersonArgument, name: NameArgument, *, where: ServiceTarget) -> None:
     async with client_of(where) as client:
         print(_line(await client.change_person(await _id_of(client, person), name)))
 
 
-async def _delete(person: PersonArgument, *, where: Where) -> None:
+async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
     async with client_of(where) as client:
         found = await _id_of(client, person)
         await client.delete_person(found)
-        say(f"deleted: {found}")
+        print_error_line(f"deleted: {found}")
 
 
-async def _export(*, where: Where) -> None:
+async def _export(*, where: ServiceTarget) -> None:
     async with client_of(where) as client:
         print(json.dumps(await client.export_people(), ensure_ascii=False, indent=2))
 
@@ -96,8 +96,8 @@ async def _carry_over(
     from sidecar.config.settings import load_settings
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.postgres_settings import journal_address
-    from sidecar.storage.postgres_speaker_store import SharedPeople, carry_over
-    from sidecar.storage.speaker_store import people_folder
+    from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore, import_speaker_file
+    from sidecar.storage.speaker_store import speaker_folder
 
     settings = load_settings()
     address, secret = journal_address(settings), journal_key(settings)
@@ -106,9 +106,11 @@ async def _carry_over(
             "No database is named for people to come into.",
             hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
         )
-    folder = people_dir or people_folder(settings)
-    came, there = await carry_over(folder, secret, SharedPeople(address, secret))
-    say(f"carried over: {came}; there already: {there}. The file is still in {folder}.")
+    folder = people_dir or speaker_folder(settings)
+    came, there = await import_speaker_file(folder, secret, PostgresSpeakerStore(address, secret))
+    print_error_line(
+        f"carried over: {came}; there already: {there}. The file is still in {folder}."
+    )
 
 
 async def _id_of(client: AsyncClient, given: str) -> str:
@@ -124,4 +126,5 @@ async def _id_of(client: AsyncClient, given: str) -> str:
 
 def _line(person: dict[str, Any]) -> str:
     seconds = sum(one["seconds"] for one in person["voices"])
-    return f"{person['id']}  {len(person['voices']):>2}  {seconds:>6.1f} s  {shown(person['name'])}"
+    voices, name = len(person["voices"]), printable(person["name"])
+    return f"{person['id']}  {voices:>2}  {seconds:>6.1f} s  {name}"

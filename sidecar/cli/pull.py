@@ -1,4 +1,4 @@
-"""Command `pull`: checkpoints and voices."""
+"""Command `pull_voice`: checkpoints and voices."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, PROGRAM, say
+from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line
 from sidecar.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sidecar.checkpoints.checkpoint import Checkpoint
-    from sidecar.checkpoints.download_files import Meter
-    from sidecar.checkpoints.installed_checkpoints import Layout, PulledVoice
+    from sidecar.checkpoints.checkpoint import ModelCheckpoint
+    from sidecar.checkpoints.download_files import DownloadProgress
+    from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, PulledVoice
 
 HELP = f"""
 Download a checkpoint of VibeVoice-ASR (16.7 GB), or check the one that is here.
@@ -89,10 +89,10 @@ def pull(
         name, _, named = name.partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
-        repository, layout = installed_checkpoints.wanted(name)
+        repository, layout = installed_checkpoints.resolve_repository(name)
         print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
-        say("Stopped. The same command goes on where it was.")
+        print_error_line("Stopped. The same command goes on where it was.")
         return INTERRUPTED
     return 0
 
@@ -101,36 +101,40 @@ def fetch(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    layout: Layout | None = None,
-) -> Checkpoint:
+    layout: CheckpointLayout | None = None,
+) -> ModelCheckpoint:
     """Download a checkpoint, with a bar where somebody looks on.
 
     Raises:
         errors.EngineUnavailable: what downloads is not installed.
         errors.SidecarError: see `checkpoints.download.pull`.
     """
-    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2, TRANSFORMERS, VOXTRAL
+    from sidecar.checkpoints.installed_checkpoints import (
+        CTRANSLATE2_LAYOUT,
+        TRANSFORMERS_LAYOUT,
+        VOXTRAL_LAYOUT,
+    )
     from sidecar.engines import engine_selection
 
-    layout = layout or TRANSFORMERS
+    layout = layout or TRANSFORMERS_LAYOUT
     if find_spec("huggingface_hub") is None:
         engine = {
-            CTRANSLATE2.weights: engine_selection.WHISPER,
-            VOXTRAL.weights: engine_selection.VOXTRAL,
+            CTRANSLATE2_LAYOUT.weights: engine_selection.WHISPER,
+            VOXTRAL_LAYOUT.weights: engine_selection.VOXTRAL,
         }.get(layout.weights, engine_selection.VIBEVOICE)
         raise errors.EngineUnavailable(
             "To download, the package huggingface_hub is needed, which is not installed.",
-            hint=engine_selection.remedy(engine),
+            hint=engine_selection.install_hint(engine),
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from sidecar.checkpoints.download import pull
+    from sidecar.checkpoints.download import pull_checkpoint
 
-    with shown() as meter:
-        return pull(repo, revision, to, meter, layout)
+    with progress_meter() as meter:
+        return pull_checkpoint(repo, revision, to, meter, layout)
 
 
-def provide(settings: Settings) -> None:
+def download_if_missing(settings: Settings) -> None:
     """Before `serve`: download what VibeVoice-ASR lacks, if that was allowed or is now.
 
     Does nothing where a download is not the remedy; the start says what is.
@@ -142,7 +146,9 @@ def provide(settings: Settings) -> None:
     from sidecar.checkpoints import installed_checkpoints
     from sidecar.engines.engine_selection import VIBEVOICE
 
-    lacking = any(engines.missing(spec) for spec in engines.ENGINES if spec.name == VIBEVOICE)
+    lacking = any(
+        engines.missing_packages(spec) for spec in engines.ENGINES if spec.name == VIBEVOICE
+    )
     if settings.model_path is not None or lacking:
         return
     try:
@@ -153,14 +159,14 @@ def provide(settings: Settings) -> None:
             f"{installed_checkpoints.VIBEVOICE_REPOSITORY}"
         )
         if settings.allow_download:
-            say(f"Downloading {what} first, as --allow-download says.")
-        if settings.allow_download or _agrees(f"Download {what}? [y/N] "):
+            print_error_line(f"Downloading {what} first, as --allow-download says.")
+        if settings.allow_download or _confirm(f"Download {what}? [y/N] "):
             fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
     except errors.BadCheckpoint:
         return
 
 
-def _agrees(question: str) -> bool:
+def _confirm(question: str) -> bool:
     """What somebody at a terminal answers; no, where nobody is there."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return False
@@ -169,13 +175,13 @@ def _agrees(question: str) -> bool:
 
 
 @contextmanager
-def shown() -> Iterator[Meter]:
+def progress_meter() -> Iterator[DownloadProgress]:
     """A bar on a terminal; in a pipe only what is worth a line."""
-    from sidecar.checkpoints.download_files import Meter
+    from sidecar.checkpoints.download_files import DownloadProgress
 
-    class Plain(Meter):
+    class Plain(DownloadProgress):
         def notice(self, message: str) -> None:
-            say(message)
+            print_error_line(message)
 
     if sys.stderr is None or not sys.stderr.isatty():
         yield Plain()
@@ -207,27 +213,29 @@ def shown() -> Iterator[Meter]:
 def _pull_voice(name: str, language: str, to: Path | None, *, listed: bool) -> None:
     """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices."""
     from sidecar import engines
-    from sidecar.checkpoints.voice_download import pull
+    from sidecar.checkpoints.voice_download import pull_voice
     from sidecar.tts import moonshine_tts, moonshine_tts_library
     from sidecar.tts.voice_selection import voices_folder
 
     settings = load_settings()
     folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
-    if engines.missing(moonshine_tts.SPEC):
+    if engines.missing_packages(moonshine_tts.SPEC):
         raise errors.EngineUnavailable("moonshine-voice, which speaks, is not installed.")
     if listed:
         _list(folder, language)
         return
-    voice = wanted(name, language)
-    with shown() as meter:
-        pulled = pull(folder, settings.voices_url or moonshine_tts_library.server(), voice, meter)
+    voice = find_voice(name, language)
+    with progress_meter() as meter:
+        pulled = pull_voice(
+            folder, settings.voices_url or moonshine_tts_library.voice_server_url(), voice, meter
+        )
     unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
     checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
-    say(f"{voice.name} speaks {voice.language} ({checked}).")
+    print_error_line(f"{voice.name} speaks {voice.language} ({checked}).")
     print(folder)
 
 
-def wanted(name: str, language: str) -> PulledVoice:
+def find_voice(name: str, language: str) -> PulledVoice:
     """The voice that is meant by a name and a language, of which either may be '', and its files.
 
     Raises:
@@ -237,23 +245,32 @@ def wanted(name: str, language: str) -> PulledVoice:
     from sidecar.checkpoints.installed_checkpoints import PulledVoice
     from sidecar.tts import moonshine_tts, moonshine_tts_library
 
-    named = moonshine_tts.choose(moonshine_tts_library.catalogue(), name, language)
+    named = moonshine_tts.choose_moonshine_voice(
+        moonshine_tts_library.voice_catalogue(), name, language
+    )
     if not named.name:
         named = replace(
-            named, name=moonshine_tts.own_choice(moonshine_tts_library.needs(named.language))
+            named,
+            name=moonshine_tts.library_default_voice(
+                moonshine_tts_library.voice_files(named.language)
+            ),
         )
-    files = moonshine_tts_library.needs(named.language, named.name)
+    files = moonshine_tts_library.voice_files(named.language, named.name)
     return PulledVoice(named.name, named.language, tuple(files))
 
 
 def _list(folder: Path, language: str) -> None:
     """Language and voice, a line each; those that are here are marked."""
-    from sidecar.checkpoints.installed_checkpoints import Pulled
+    from sidecar.checkpoints.installed_checkpoints import PulledVoices
     from sidecar.tts import moonshine_tts, moonshine_tts_library
 
-    there = moonshine_tts_library.catalogue()
-    here = {(voice.language, voice.name) for voice in Pulled.read(folder).whole()}
-    tags = [moonshine_tts.choose(there, "", language).language] if language else sorted(there)
+    there = moonshine_tts_library.voice_catalogue()
+    here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
+    tags = (
+        [moonshine_tts.choose_moonshine_voice(there, "", language).language]
+        if language
+        else sorted(there)
+    )
     for tag in tags:
         for name in there[tag]:
             print(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}")

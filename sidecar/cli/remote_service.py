@@ -24,10 +24,10 @@ from vibevoice_asr_client import (
 from vibevoice_asr_client.problems import wire_of
 
 from sidecar import errors
-from sidecar.cli.output import say
+from sidecar.cli.output import print_error_line
 from sidecar.interfaces import live_events
-from sidecar.live.sessions.event_log import Numbered
-from sidecar.transcripts.speaker_embeddings import SpeakerVoice
+from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line and log have it."
 
 
-def of_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
+def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
     """As the command line says.
 
     Raises:
@@ -54,11 +54,11 @@ def of_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> T
         raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
 
 
-def of_settings(settings: Settings) -> Trust:
+def trust_from_settings(settings: Settings) -> Trust:
     """For the service of this machine, that the settings tell of: by any name, its certificate."""
-    from sidecar.server.tls import fingerprint_here
+    from sidecar.server.tls import local_fingerprint
 
-    return Trust(fingerprint=fingerprint_here(settings))
+    return Trust(fingerprint=local_fingerprint(settings))
 
 
 ATTEMPTS = 12
@@ -74,21 +74,23 @@ async def service_at(
     Raises:
         errors.SidecarError: in the body too, whatever the client raises there.
     """
-    warn_of(trust)
-    with in_our_words():
+    warn_of_insecure_trust(trust)
+    with translate_client_errors():
         async with AsyncClient(url, token, trust=trust, retry=Retry(ATTEMPTS)) as client:
             yield client
 
 
-def warn_of(trust: Trust | None) -> None:
+def warn_of_insecure_trust(trust: Trust | None) -> None:
     """Say once that whoever answers is believed, where that is so."""
     if trust is not None and trust.insecure:
-        say("warning: --insecure: whoever answers is believed, and gets the recordings.")
+        print_error_line(
+            "warning: --insecure: whoever answers is believed, and gets the recordings."
+        )
         warnings.simplefilter("ignore", InsecureWarning)  # it is said
 
 
 @contextmanager
-def in_our_words() -> Iterator[None]:
+def translate_client_errors() -> Iterator[None]:
     """What the client raises, as the service raised it.
 
     Raises:
@@ -106,7 +108,7 @@ def in_our_words() -> Iterator[None]:
         raise errors.ServiceUnreachable(error.detail, hint=error.hint) from None
 
 
-class RemoteEar:
+class RemoteLiveBackend:
     """A live session of a service (`backends.Ear`)."""
 
     def __init__(self, live: AsyncLive) -> None:
@@ -114,37 +116,37 @@ class RemoteEar:
 
     async def send(self, sound: bytes) -> None:
         """Send more sound."""
-        with in_our_words():
+        with translate_client_errors():
             await self._live.send(sound)
 
     async def finish(self) -> None:
         """End the sound."""
-        with in_our_words():
+        with translate_client_errors():
             await self._live.finish()
 
     async def commit(self) -> None:
         """End the turn."""
-        with in_our_words():
+        with translate_client_errors():
             await self._live.commit()
 
     async def cancel(self) -> None:
         """Drop the turn."""
-        with in_our_words():
+        with translate_client_errors():
             await self._live.cancel()
 
     async def change(self, options: Mapping[str, Any]) -> None:
         """Change options."""
-        with in_our_words():
+        with translate_client_errors():
             await self._live.change(**options)
 
-    async def events(self) -> AsyncIterator[Numbered]:
+    async def events(self) -> AsyncIterator[NumberedEvent]:
         """Give the events, to the summary."""
-        with in_our_words():
+        with translate_client_errors():
             async for said in self._live:
-                yield Numbered(said.number, live_event_of(said))
+                yield NumberedEvent(said.number, convert_live_event(said))
 
 
-def transcript_of(said: models.Transcript) -> Transcript:
+def convert_transcript(said: models.Transcript) -> Transcript:
     """A transcript of the client's as the engine's, to be written in any format."""
     return Transcript(
         segments=tuple(_segment(segment, diarized=said.diarized) for segment in said.segments),
@@ -159,17 +161,17 @@ def transcript_of(said: models.Transcript) -> Transcript:
     )
 
 
-def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerVoice, ...]:
+def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerProfile, ...]:
     """The speakers who have names."""
     names = {_number(one.speaker): one.name for one in segments if one.name is not None}
     return tuple(
-        SpeakerVoice(number, 0.0, name=name)
+        SpeakerProfile(number, 0.0, name=name)
         for number, name in sorted(names.items(), key=lambda one: one[0] or 0)
         if number is not None
     )
 
 
-def live_event_of(said: client.LiveEvent) -> live_events.LiveEvent:
+def convert_live_event(said: client.LiveEvent) -> live_events.LiveEvent:
     """A live event of the client's as the engine's."""
     match said:
         case client.SpeechStarted(_, turn, at):
@@ -193,9 +195,9 @@ def live_event_of(said: client.LiveEvent) -> live_events.LiveEvent:
             called = {_number(who) or 0: name for who, name in names.items()}
             return live_events.SpeakersRevised(numbers, called)
         case client.Noticed(_, code, message):
-            return live_events.Noticed(Notice(code, message))
+            return live_events.NoticeRaised(Notice(code, message))
         case client.Summary(_, transcript, job):
-            return live_events.Summary(transcript_of(transcript), job)
+            return live_events.Summary(convert_transcript(transcript), job)
 
 
 def _number(speaker: str) -> int | None:

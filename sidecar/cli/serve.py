@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, PROGRAM, complain
-from sidecar.config.settings import NODE, load_settings
-from sidecar.server.parent_process import announce, fatal_line
+from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
+from sidecar.config.settings import ROLE_NODE, load_settings
+from sidecar.server.parent_process import fatal_line, write_parent_line
 from sidecar.server.service_process import serve
 
 HELP = f"""
@@ -47,7 +47,7 @@ def run(given: dict[str, Any]) -> int:
         if settings.engine == "vibevoice":
             from sidecar.cli import pull
 
-            pull.provide(settings)
+            pull.download_if_missing(settings)
         serve(settings)
     except errors.SidecarError as error:
         return _fatal(error)
@@ -61,9 +61,9 @@ def run(given: dict[str, Any]) -> int:
 
 def run_node(given: dict[str, Any]) -> int:
     """Serve as a node with the settings that were given as flags; the exit code."""
-    return run(given | {"role": NODE})
+    return run(given | {"role": ROLE_NODE})
 
 
 def _fatal(error: errors.SidecarError) -> int:
-    announce(fatal_line(error))
-    return complain(error)
+    write_parent_line(fatal_line(error))
+    return report_error(error)

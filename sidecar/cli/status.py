@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.cli.backends import Where
+from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.output import PROGRAM
 
 HELP = f"""
@@ -12,7 +12,7 @@ Example: `{PROGRAM} status --server http://127.0.0.1:9000`
 """
 
 
-async def status(*, where: Where) -> None:
+async def status(*, where: ServiceTarget) -> None:
     """Print the service's health; the exit code is 0 when it answers."""
     from sidecar.cli.remote_service import service_at
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.audio_input import Microphone, devices, look_at, of_file
-from sidecar.cli.backends import Where, client_of, started_for
-from sidecar.cli.output import INTERRUPTED, PROGRAM, interrupts, say
-from sidecar.cli.talk_client import Party, connected
-from sidecar.cli.talk_screen import Loudspeaker, Player, shown
+from sidecar.cli.audio_input import Microphone, check_recording, devices, stream_file
+from sidecar.cli.backends import ServiceTarget, client_of, started_for
+from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line
+from sidecar.cli.talk_client import TalkSession, connect_talk
+from sidecar.cli.talk_screen import Loudspeaker, PlaybackDevice, open_talk_display
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LIVE_RATE
 
@@ -83,7 +83,7 @@ def talk(
         ),
     ] = None,
     *,
-    where: Where,
+    where: ServiceTarget,
 ) -> int:
     """What was asked for, done; the exit code."""
     if devices:
@@ -98,7 +98,7 @@ def talk(
     if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
     rate, sound = (LIVE_RATE, None) if text else _sound_of(file, device)
-    player = Loudspeaker(speaker, rate) if aloud else Player(rate)
+    player = Loudspeaker(speaker, rate) if aloud else PlaybackDevice(rate)
     wishes = {"voice": voice, "model": model}
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has said why
@@ -124,15 +124,17 @@ def list_devices() -> int:
 def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerator[bytes, None]]:
     """Samples a second, and what is heard."""
     if file is not None:
-        look_at(file)
-        return LIVE_RATE, of_file(file, 1.0)
+        check_recording(file)
+        return LIVE_RATE, stream_file(file, 1.0)
     microphone = Microphone(device)
     microphone.rate = min(microphone.rate, HIGHEST_RATE)
     return microphone.rate, microphone.sound()
 
 
 @contextmanager
-def _service(where: Where, llm: str | None, *, aloud: bool) -> Generator[Where | None, None, None]:
+def _service(
+    where: ServiceTarget, llm: str | None, *, aloud: bool
+) -> Generator[ServiceTarget | None, None, None]:
     """The one that was named, the one that runs here, or else one that is started for this and ends
     with it; None if it does not start."""
     running = where if where.server else None if llm is not None else _running(where)
@@ -146,32 +148,32 @@ def _service(where: Where, llm: str | None, *, aloud: bool) -> Generator[Where |
         yield started
 
 
-def _running(where: Where) -> Where | None:
+def _running(where: ServiceTarget) -> ServiceTarget | None:
     """The service of this machine, if one runs where the settings say, and will do."""
     from sidecar.server import port_owner
 
     settings = load_settings()
-    other = port_owner.at(settings.host, settings.port) if settings.port else None
+    other = port_owner.find_service(settings.host, settings.port) if settings.port else None
     return None if other is None or other.stopping else where.or_ours()
 
 
 async def _run(
-    where: Where,
+    where: ServiceTarget,
     rate: int,
     wishes: dict[str, str | None],
     sound: AsyncGenerator[bytes, None] | None,
-    player: Player,
+    player: PlaybackDevice,
 ) -> bool:
     """Talk to the end; whether Ctrl-C was that."""
     ended = asyncio.Event()
     given = {name: wish for name, wish in wishes.items() if wish is not None}
-    with interrupts(ended) as interrupted:
+    with handle_interrupts(ended) as interrupted:
         async with client_of(where) as client:
             await client.health()  # nobody there is said now
-            async with connected(client.url, where.token, where.trust) as wire:
+            async with connect_talk(client.url, where.token, where.trust) as wire:
                 await wire.say("begin", rate=rate, **given)
-                with shown(spoken=sound is not None) as show, player.playing():
-                    party = Party(wire, player, show, rate=rate)
+                with open_talk_display(spoken=sound is not None) as show, player.playing():
+                    party = TalkSession(wire, player, show, rate=rate)
                     await party.go_on(_heard(sound, client) if sound else None, ended)
         return interrupted()
 
@@ -184,7 +186,7 @@ async def _heard(
     async with aclosing(sound):
         while (await client.health()).get("live_engine_state") in ("absent", "loading"):
             if not told:
-                say("The engine is being loaded.")
+                print_error_line("The engine is being loaded.")
                 told = True
             await asyncio.sleep(LOOK_S)
         async for piece in sound:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli.audio_input import PIECE_S, loudness
-from sidecar.cli.output import say
-from sidecar.cli.talk_screen import Player, Show, lines
+from sidecar.cli.output import print_error_line
+from sidecar.cli.talk_screen import PlaybackDevice, TalkDisplay, read_stdin_lines
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust
@@ -30,7 +30,7 @@ Message = bytes | dict[str, Any]
 """Sound of the reply that was started last, or what is told."""
 
 
-class Wire:
+class TalkConnection:
     """What goes out, and what comes of it. Who sends to a service that has gone is not told so:
     who reads is."""
 
@@ -80,7 +80,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(url: str, token: str | None, trust: Trust | None) -> AsyncGenerator[Wire, None]:
+async def connect_talk(
+    url: str, token: str | None, trust: Trust | None
+) -> AsyncGenerator[TalkConnection, None]:
     """A conversation with the service at ``url``, which answers.
 
     Raises:
@@ -90,9 +92,9 @@ async def connected(url: str, token: str | None, trust: Trust | None) -> AsyncGe
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidHandshake
 
-    from sidecar.cli.remote_service import in_our_words
+    from sidecar.cli.remote_service import translate_client_errors
 
-    with in_our_words():
+    with translate_client_errors():
         context = (trust or Trust()).context(url)
     tls: dict[str, Any] = {} if context is None else {"ssl": context}
     try:
@@ -113,7 +115,7 @@ async def connected(url: str, token: str | None, trust: Trust | None) -> AsyncGe
     except (OSError, TimeoutError):
         raise errors.ServiceUnreachable(f"No service answers at {url}.") from None
     async with socket:
-        yield Wire(socket)
+        yield TalkConnection(socket)
 
 
 def error_of(message: dict[str, Any]) -> errors.SidecarError:
@@ -136,10 +138,12 @@ FAREWELL_S = 3.0
 """For the last words of a service that was told of the end."""
 
 
-class Party:
-    """The tasks around one `Wire`; ``rate``: samples a second of what the person says."""
+class TalkSession:
+    """The tasks around one `TalkConnection`; ``rate``: samples a second of what the person says."""
 
-    def __init__(self, wire: Wire, player: Player, show: Show, *, rate: int) -> None:
+    def __init__(
+        self, wire: TalkConnection, player: PlaybackDevice, show: TalkDisplay, *, rate: int
+    ) -> None:
         self._wire, self._player, self._show = wire, player, show
         self._silence = bytes(2 * round(PIECE_S * rate))
         self._phase, self._since = IDLE, asyncio.get_running_loop().time()
@@ -206,7 +210,7 @@ class Party:
             case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
                 raise error_of(message)
             case {"type": "error", "hint": _}:  # without one it is the end, and raised
-                say(f"{message.get('message', '')} {message.get('hint', '')}")
+                print_error_line(f"{message.get('message', '')} {message.get('hint', '')}")
             case {"type": "began"}:
                 self._began(message)
 
@@ -216,7 +220,7 @@ class Party:
             speaks = message["speaks"]
             aloud = f"a machine's voice ({speaks}) says it" if speaks else "nobody says it aloud"
             how = "Enter interrupts, Ctrl-C ends."
-            say(f"{message['model']} answers, {aloud}. {how}")
+            print_error_line(f"{message['model']} answers, {aloud}. {how}")
         self._show.ready()
         self._begun.set()
 
@@ -267,7 +271,7 @@ class Party:
         for the answer to the one before."""
         await self._begun.wait()
         at_once = sys.stdin is not None and sys.stdin.isatty()
-        async for line in lines():
+        async for line in read_stdin_lines():
             if not line:
                 await self._interrupt()
                 continue

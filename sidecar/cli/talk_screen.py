@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli import output
-from sidecar.cli.audio_input import in_a_thread, library
+from sidecar.cli.audio_input import import_sounddevice, run_in_thread
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -25,7 +25,7 @@ METER = 10
 """Characters of the level meter."""
 
 
-class Show:
+class TalkDisplay:
     """Somewhere to look; here nothing is shown."""
 
     def ready(self) -> None:
@@ -51,23 +51,23 @@ class Show:
 
 
 @contextmanager
-def shown(*, spoken: bool) -> Iterator[Show]:
+def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
     """On standard output; ``spoken``: there is a level to be seen, else people type."""
     if not sys.stdout.isatty():
-        yield _Lines()
+        yield _TalkLineDisplay()
         return
     from rich.console import Console
     from rich.live import Live
 
     live = Live(console=Console(), auto_refresh=False, transient=True)
-    screen = _Screen(live, spoken=spoken)
+    screen = _TalkScreenDisplay(live, spoken=spoken)
     try:
         yield screen
     finally:
         screen.close()
 
 
-class _Lines(Show):
+class _TalkLineDisplay(TalkDisplay):
     """For programs: whole lines, each when it stands."""
 
     def said(self, text: str, *, typed: bool) -> None:
@@ -77,10 +77,10 @@ class _Lines(Show):
         self._write(MACHINE, text)
 
     def _write(self, who: str, text: str) -> None:
-        output.print_text(f"{who}: {output.shown(' '.join(text.split()))}\n")
+        output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
 
 
-class _Screen(Show):
+class _TalkScreenDisplay(TalkDisplay):
     """For people: below the lines what either side is saying, and how loud it is."""
 
     def __init__(self, live: Live, *, spoken: bool) -> None:
@@ -120,7 +120,9 @@ class _Screen(Show):
         from rich.text import Text
 
         self._draw()  # what was still being said is gone before it stands
-        self._live.console.print(Text.assemble((f"{who}: ", "bold"), (output.shown(text), style)))
+        self._live.console.print(
+            Text.assemble((f"{who}: ", "bold"), (output.printable(text), style))
+        )
 
     def _draw(self) -> None:
         from rich.text import Text
@@ -131,11 +133,11 @@ class _Screen(Show):
         if self._spoken:
             filled = round(min(1.0, self._loud**0.5) * METER)
             parts.append(Text("█" * filled + "·" * (METER - filled) + " ", style="green"))
-        parts.append(Text(output.shown(self._writing or self._saying), style="dim"))
+        parts.append(Text(output.printable(self._writing or self._saying), style="dim"))
         self._live.update(Text.assemble(*parts), refresh=True)
 
 
-class Player:
+class PlaybackDevice:
     """Has the answer of one turn at a time; here it is read, so all that was said was heard."""
 
     def __init__(self, rate: int) -> None:
@@ -165,7 +167,7 @@ class Player:
         return self._turn, self._given / self._rate
 
 
-class Loudspeaker(Player):
+class Loudspeaker(PlaybackDevice):
     """An output of this machine, by its number or a part of its name; the system's own if None.
     Its own thread asks for sound; what it was given and is not out yet does not count as heard.
 
@@ -176,7 +178,7 @@ class Loudspeaker(Player):
 
     def __init__(self, device: str | None, rate: int) -> None:
         super().__init__(rate)
-        sound = library()
+        sound = import_sounddevice()
         self._lock = threading.Lock()
         self._waiting = bytearray()
         self._held = False
@@ -240,13 +242,13 @@ class Loudspeaker(Player):
 LONGEST = 1 << 16
 
 
-async def lines() -> AsyncIterator[str]:
+async def read_stdin_lines() -> AsyncIterator[str]:
     """Each line of standard input, as it comes, without its end."""
     if sys.stdin is None:
         return
     # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
     source, rest = sys.stdin.fileno(), b""
-    while raw := await in_a_thread(lambda: os.read(source, LONGEST)):
+    while raw := await run_in_thread(lambda: os.read(source, LONGEST)):
         *whole, rest = (rest + raw).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace").strip()

@@ -11,10 +11,10 @@ import typer
 from sidecar import errors
 from sidecar.auth.identity import Scope
 from sidecar.cli.common_options import command
-from sidecar.cli.output import PROGRAM, say
+from sidecar.cli.output import PROGRAM, print_error_line
 
 if TYPE_CHECKING:
-    from sidecar.auth.token_issuing import Issued, Issuer
+    from sidecar.auth.token_issuing import IssuedToken, TokenIssuer
 
 HELP = f"""
 Make, list and revoke the tokens by which a service knows who asks (JWT, ES256).
@@ -70,15 +70,15 @@ def _create(
     issuer = _issuer(folder)
     token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
     until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
-    say(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
+    print_error_line(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
     print(token)
 
 
 def _list(folder: FolderOption = None) -> None:
-    from sidecar.clock import today
+    from sidecar.clock import utc_now
 
     issuer = _issuer(folder)
-    revoked, now = issuer.revoked(), today()
+    revoked, now = issuer.revoked(), utc_now()
     for issue in issuer.issued():
         expired = issue.expires is not None and issue.expires <= now
         state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
@@ -91,7 +91,9 @@ def _revoke(
 ) -> None:
     issuer = _issuer(folder)
     ids = issuer.revoke(who)
-    say(f"{len(ids)} revoked in {issuer.revoked_file}; services that read it know in seconds")
+    print_error_line(
+        f"{len(ids)} revoked in {issuer.revoked_file}; services that read it know in seconds"
+    )
 
 
 def _keys(
@@ -102,21 +104,21 @@ def _keys(
     if new or not issuer.keys.names():
         issuer.rotate()
     print(*issuer.keys.names(), sep="\n")
-    say(f"public keys, for --token-keys: {issuer.keys.public}")
-    say(f"revoked tokens, for --revoked-tokens: {issuer.revoked_file}")
+    print_error_line(f"public keys, for --token-keys: {issuer.keys.public}")
+    print_error_line(f"revoked tokens, for --revoked-tokens: {issuer.revoked_file}")
 
 
-def _issuer(folder: Path | None) -> Issuer:
-    from sidecar.auth.token_issuing import FOLDER, Issuer
+def _issuer(folder: Path | None) -> TokenIssuer:
+    from sidecar.auth.token_issuing import SUBFOLDER, TokenIssuer
     from sidecar.config.settings import load_settings
-    from sidecar.observability.logs import data_folder
+    from sidecar.observability.logs import default_data_folder
 
     if folder is None:
-        data = data_folder(load_settings().data_dir)
+        data = default_data_folder(load_settings().data_dir)
         if data is None:
             raise errors.SettingsInvalid("There is no data folder.", hint="Use --folder.")
-        folder = data / FOLDER
-    return Issuer(folder)
+        folder = data / SUBFOLDER
+    return TokenIssuer(folder)
 
 
 def _seconds(expires: str | None) -> float | None:
@@ -138,7 +140,7 @@ def _scopes(names: Sequence[str]) -> list[Scope]:
     return [Scope(name) for name in names]
 
 
-def _row(issue: Issued, state: str) -> tuple[str, ...]:
+def _row(issue: IssuedToken, state: str) -> tuple[str, ...]:
     until = f"{issue.expires:{_DATE}}" if issue.expires else "for ever"
     return (
         issue.token_id, f"{state:<8}", f"{issue.subject:<16}", f"{issue.issued:{_DATE}}",

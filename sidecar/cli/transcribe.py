@@ -17,16 +17,16 @@ from sidecar.cli import audio_input, watch_folder
 from sidecar.cli.audio_input import (
     Opens,
     check_name,
-    is_of_its_name,
+    expand_folders,
+    is_name_error,
     is_written,
     output_names,
-    spread,
-    write,
+    write_atomically,
 )
-from sidecar.cli.backends import Told, Transcribe, Where, backend
+from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, open_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
-from sidecar.cli.output import PROGRAM, complain, print_text, say, shown
-from sidecar.interfaces.engine_interface import Diarization, Precision, Windowing
+from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
+from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
@@ -64,7 +64,7 @@ service that takes fewer says so, and then it is waited."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TranscribeCommandOptions:
     """Options of the command; None if not given."""
 
     files: Annotated[
@@ -104,7 +104,7 @@ class Order:
         int, typer.Option(metavar="N", min=1, help="Recordings with the service at once.")
     ] = AT_ONCE
     _: KW_ONLY
-    where: Where = field(default_factory=Where)
+    where: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
     precision: PrecisionOption = None
     diarize: DiarizeOption = None
@@ -112,8 +112,8 @@ class Order:
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Effort to tell them apart: {', '.join(Diarization)}.",
-            autocompletion=lambda: list(Diarization),
+            help=f"Effort to tell them apart: {', '.join(DiarizationEffort)}.",
+            autocompletion=lambda: list(DiarizationEffort),
         ),
     ] = None
     hotwords: Annotated[
@@ -131,7 +131,7 @@ class Order:
         typer.Option(
             metavar="NAME",
             help="'parallel': long recordings in several windows at once, faster on a big card.",
-            autocompletion=lambda: list(Windowing),
+            autocompletion=lambda: list(WindowingMode),
         ),
     ] = None
     words: WordsOption = None
@@ -168,17 +168,17 @@ class Order:
         return self.watch is not None or len(files) > 1 or any(map(Path.is_dir, files))
 
     @property
-    def recognizer(self) -> Where:
+    def recognizer(self) -> ServiceTarget:
         """Who transcribes."""
         return replace(self.where, leave=self.resume or self.watch is not None)
 
 
-Bar = Callable[[str], AbstractContextManager[Told]]
+Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 """A bar of this name, as long as it is open."""
 
 
 @contextmanager
-def bars() -> Iterator[Bar]:
+def progress_bars() -> Iterator[Bar]:
     """Bars with the time left, one below the other, while somebody looks on."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda label: nullcontext(lambda stage, done, total: None)
@@ -198,7 +198,7 @@ def bars() -> Iterator[Bar]:
     ) as shown:
 
         @contextmanager
-        def bar(label: str) -> Iterator[Told]:
+        def bar(label: str) -> Iterator[ProgressCallback]:
             task, stage_shown = shown.add_task(label, total=None), ""
 
             def told(stage: str, done: float, total: float | None) -> None:
@@ -217,12 +217,12 @@ def bars() -> Iterator[Bar]:
         yield bar
 
 
-def run(order: Order) -> int:
+def run(order: TranscribeCommandOptions) -> int:
     """Do it; the exit code."""
     if bool(order.files) == (order.watch is not None):
         said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)
-    transcript_formats.format_of(order.format)
+    transcript_formats.formatter_of(order.format)
     if order.resume and order.output is None:
         raise errors.SettingsInvalid(
             "--resume goes by what is written already, and nothing is.",
@@ -236,39 +236,41 @@ def run(order: Order) -> int:
         order.output.mkdir(parents=True, exist_ok=True)
     if order.watch is not None:
         return asyncio.run(_watch(order, order.watch))
-    files = audio_input.named(order.files or ())
-    with audio_input.kept(files) as opens:  # before the loop: there Ctrl-C ends it
+    files = audio_input.normalize_stdin_names(order.files or ())
+    with audio_input.open_recordings(files) as opens:  # before the loop: there Ctrl-C ends it
         return asyncio.run(_run(order, files, opens))
 
 
-async def _watch(order: Order, folder: Path) -> int:
-    async with backend(order.recognizer, order.options) as transcribe:
+async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
+    async with open_backend(order.recognizer, order.options) as transcribe:
         to = order.output or folder
         return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
 
 
-async def _run(order: Order, named: Sequence[Path], opens: Opens) -> int:
-    files = spread(named)
-    names = output_names(files, transcript_formats.extension(order.format))
+async def _run(order: TranscribeCommandOptions, named: Sequence[Path], opens: Opens) -> int:
+    files = expand_folders(named)
+    names = output_names(files, transcript_formats.file_extension(order.format))
     pairs = list(zip(files, names, strict=True))
     if order.resume and order.output is not None:
         to = order.output
         pairs = [(path, name) for path, name in pairs if not is_written(to / name, path)]
         if not pairs:
             return 0
-    with bars() as bar:
-        async with backend(order.recognizer, order.options, opens) as transcribe:
-            return await _Pile(order, transcribe, bar).run(pairs)
+    with progress_bars() as bar:
+        async with open_backend(order.recognizer, order.options, opens) as transcribe:
+            return await _TranscriptionBatch(order, transcribe, bar).run(pairs)
 
 
-def _at_once(order: Order) -> int:
+def _at_once(order: TranscribeCommandOptions) -> int:
     return order.at_once if order.where.server is not None else 1
 
 
-class _Pile:
+class _TranscriptionBatch:
     """Many recordings: some at once, and what comes of them in the order they were named in."""
 
-    def __init__(self, order: Order, transcribe: Transcribe, bar: Bar) -> None:
+    def __init__(
+        self, order: TranscribeCommandOptions, transcribe: TranscribeRecording, bar: Bar
+    ) -> None:
         self._order = order
         self._transcribe = transcribe
         self._bar = bar
@@ -287,23 +289,23 @@ class _Pile:
                 try:
                     transcript = await task
                 except errors.SidecarError as error:
-                    complain(error, about=str(path))
+                    report_error(error, about=str(path))
                     failed = True
                     continue
                 except OSError as error:
-                    if not is_of_its_name(error):
+                    if not is_name_error(error):
                         raise
-                    say(f"{path}: its output cannot be written: {error.strerror}.")
+                    print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
                     failed = True
                     continue
                 for notice in transcript.notices:
-                    say(f"{path}: {notice.message}")
+                    print_error_line(f"{path}: {notice.message}")
                 if self._order.output is None:
-                    text = transcript_formats.render(
-                        transcript, self._order.format, shown(path.stem)
+                    text = transcript_formats.render_transcript(
+                        transcript, self._order.format, printable(path.stem)
                     )
                     head = len(pairs) > 1 and self._order.format == "text"
-                    print_text(f"# {shown(path.name)}\n{text}" if head else text)
+                    print_text(f"# {printable(path.name)}\n{text}" if head else text)
         finally:
             for task in tasks:
                 task.cancel()
@@ -317,11 +319,11 @@ class _Pile:
             with self._bar(label) as told:
                 transcript = await self._transcribe(path, told)
         if self._order.output is not None:
-            text = transcript_formats.render(transcript, self._order.format, path.stem)
-            write(self._order.output / name, text)
+            text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
+            write_atomically(self._order.output / name, text)
         return transcript
 
 
 def _label(path: Path, number: int, many: int) -> str:
-    name = shown(path.name)
+    name = printable(path.name)
     return name if many == 1 else f"{number}/{many} {name}"

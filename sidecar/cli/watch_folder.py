@@ -14,21 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.cli.audio_input import check_name, in_folder, is_written, write
-from sidecar.cli.backends import Transcribe
-from sidecar.cli.output import complain, say
-from sidecar.errors import Kind
+from sidecar.cli.audio_input import check_name, is_written, list_recordings, write_atomically
+from sidecar.cli.backends import TranscribeRecording
+from sidecar.cli.output import print_error_line, report_error
+from sidecar.errors import ErrorKind
 from sidecar.transcripts import transcript_formats
 
-LOOK_S = 1.0
+POLL_S = 1.0
 SETTLED_S = 3.0
 """So long a recording stays as it is before it counts as whole."""
-LATER_S = 30.0
+RETRY_S = 30.0
 FAILED = "failed"
 """Folder beside the recordings for those that cannot be transcribed, each with its reason."""
-LATER = frozenset({Kind.BUSY, Kind.LIMITED, Kind.CANCELLED, Kind.TIMEOUT, Kind.STORAGE_FULL})
+RETRYABLE_KINDS = frozenset(
+    {
+        ErrorKind.BUSY,
+        ErrorKind.LIMITED,
+        ErrorKind.CANCELLED,
+        ErrorKind.TIMEOUT,
+        ErrorKind.STORAGE_FULL,
+    }
+)
 """What passes: the recording stays where it is, and is tried again."""
-OPTIONS = (
+OPTION_ERRORS = (
     errors.FieldInvalid,
     errors.FieldMissing,
     errors.FieldTooLong,
@@ -40,21 +48,21 @@ OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FileSnapshot:
     """How a file was."""
 
     size: int
     mtime_ns: int
 
 
-class Settling:
+class FileSettling:
     """Which files have stayed as they are for long enough. Pure; time is of any clock."""
 
     def __init__(self, settled_s: float) -> None:
         self._settled_s = settled_s
-        self._since: dict[Path, tuple[Look, float]] = {}
+        self._since: dict[Path, tuple[FileSnapshot, float]] = {}
 
-    def settled(self, looks: Mapping[Path, Look], now: float) -> list[Path]:
+    def settled(self, looks: Mapping[Path, FileSnapshot], now: float) -> list[Path]:
         """Those of ``looks`` that are as they were, since so long; empty ones never are."""
         self._since = {
             path: self._since[path] if self._since.get(path, (None,))[0] == look else (look, now)
@@ -69,28 +77,30 @@ class Settling:
 
 def output_of(recording: Path, to: Path, fmt: str) -> Path:
     """Where its transcript goes: by its whole name, which no other recording of the folder has."""
-    return to / f"{recording.name}.{transcript_formats.extension(fmt)}"
+    return to / f"{recording.name}.{transcript_formats.file_extension(fmt)}"
 
 
-async def run(folder: Path, to: Path, fmt: str, transcribe: Transcribe, at_once: int) -> int:
+async def run(
+    folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
+) -> int:
     """Watch until it is ended.
 
     Raises:
         errors.SidecarError: no recording could be transcribed: who asks may not, or the options
             mean nothing.
     """
-    say(f"watching {folder}; transcripts go to {to}")
-    return await _Watch(folder, to, fmt, transcribe, at_once).run()
+    print_error_line(f"watching {folder}; transcripts go to {to}")
+    return await _FolderWatch(folder, to, fmt, transcribe, at_once).run()
 
 
-class _Watch:
+class _FolderWatch:
     def __init__(
-        self, folder: Path, to: Path, fmt: str, transcribe: Transcribe, at_once: int
+        self, folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
     ) -> None:
         self._folder, self._to, self._fmt = folder, to, fmt
         self._transcribe = transcribe
         self._at_once = at_once
-        self._settling = Settling(SETTLED_S)
+        self._settling = FileSettling(SETTLED_S)
         self._running: dict[Path, asyncio.Task[None]] = {}
         self._not_before: dict[Path, float] = {}
 
@@ -102,7 +112,7 @@ class _Watch:
                 for path in self._due(time.monotonic()):
                     task = asyncio.get_running_loop().create_task(self._one(path))
                     self._running[path] = task
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
         finally:
             for task in self._running.values():
                 task.cancel()
@@ -110,12 +120,12 @@ class _Watch:
 
     def _due(self, now: float) -> list[Path]:
         looks = {}
-        for path in in_folder(self._folder, below=False):
+        for path in list_recordings(self._folder, below=False):
             try:
                 status = path.stat()
             except OSError:  # gone again
                 continue
-            looks[path] = Look(status.st_size, status.st_mtime_ns)
+            looks[path] = FileSnapshot(status.st_size, status.st_mtime_ns)
         return [
             path
             for path in self._settling.settled(looks, now)
@@ -129,7 +139,7 @@ class _Watch:
         try:
             check_name(output)
         except OSError as error:
-            say(f"{path}: its output cannot be written: {error.strerror}.")
+            print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
             self._not_before[path] = math.inf  # it has to be called something else
             return
         try:
@@ -137,25 +147,29 @@ class _Watch:
         except errors.AudioPathNotFound:
             return  # somebody took it away
         except errors.SidecarError as error:
-            if _is_of_all(error):
+            if _applies_to_all(error):
                 raise
-            complain(error, about=str(path))
-            if error.kind in LATER or isinstance(error, errors.JobNotFound):
-                self._not_before[path] = time.monotonic() + (error.retry_after or LATER_S)
+            report_error(error, about=str(path))
+            if error.kind in RETRYABLE_KINDS or isinstance(error, errors.JobNotFound):
+                self._not_before[path] = time.monotonic() + (error.retry_after or RETRY_S)
             else:
                 _set_aside(path, error)
             return
         for notice in transcript.notices:
-            say(f"{path}: {notice.message}")
-        write(output, transcript_formats.render(transcript, self._fmt, path.stem))
-        say(f"{path.name}: {output}")
+            print_error_line(f"{path}: {notice.message}")
+        write_atomically(
+            output, transcript_formats.render_transcript(transcript, self._fmt, path.stem)
+        )
+        print_error_line(f"{path.name}: {output}")
 
 
-def _is_of_all(error: errors.SidecarError) -> bool:
+def _applies_to_all(error: errors.SidecarError) -> bool:
     """Whether no other recording would fare better: who asks may not, or the options are wrong."""
     if isinstance(error, errors.AudioPathForbidden):
         return False
-    return error.kind in (Kind.UNAUTHORIZED, Kind.FORBIDDEN) or isinstance(error, OPTIONS)
+    return error.kind in (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN) or isinstance(
+        error, OPTION_ERRORS
+    )
 
 
 def _set_aside(path: Path, error: errors.SidecarError) -> None:
@@ -165,4 +179,6 @@ def _set_aside(path: Path, error: errors.SidecarError) -> None:
     while to.exists():
         to, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
     path.rename(to)
-    write(to.with_name(f"{to.name}.reason.txt"), f"{error.detail} {error.hint} ({error.code})\n")
+    write_atomically(
+        to.with_name(f"{to.name}.reason.txt"), f"{error.detail} {error.hint} ({error.code})\n"
+    )

@@ -13,27 +13,45 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.claims import TRIES, ClaimedJob, Claims, Held, HeldClaims, Offer
-from sidecar.concurrency import Background, Threads
+from sidecar.cluster.claims import (
+    MAX_NODE_ATTEMPTS,
+    ClaimedJob,
+    ClaimPreferences,
+    ClaimStore,
+    HeldClaim,
+    HeldClaims,
+)
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MemoryLog
+from sidecar.jobs.job_log import MemoryJobLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import Begun, Failed, Failure, JobRecord, PutBack
-from sidecar.storage.postgres_database import FAULT_PAUSE_S, at_most, patiently, repeatedly
+from sidecar.jobs.job_record import (
+    FailedChange,
+    JobFailure,
+    JobRecord,
+    RequeuedChange,
+    StartedChange,
+)
+from sidecar.storage.postgres_database import (
+    FAULT_RETRY_PAUSE_S,
+    cancel_after,
+    retry_while_unavailable,
+    run_periodically,
+)
 
 log = logging.getLogger(__name__)
 
 # a memory plan takes milliseconds of the event loop
-AT_ONCE = 20
+ELIGIBILITY_BATCH = 20
 """Jobs that are judged at once."""
 
 
-class Judging:
+class EligibilityJudge:
     """Judges jobs for one node."""
 
     def __init__(
         self,
-        claims: Claims,
+        claims: ClaimStore,
         refusal: Callable[[JobRecord], errors.SidecarError | None],
         patience_s: float,
     ) -> None:
@@ -41,18 +59,18 @@ class Judging:
         that a job waits which all nodes refuse."""
         self._claims, self._refusal, self._patience_s = claims, refusal, patience_s
 
-    def failure(self, record: JobRecord) -> Failure | None:
+    def failure(self, record: JobRecord) -> JobFailure | None:
         """Return why this node cannot do a job; None if it can."""
         try:
             error = self._refusal(record)
         except Exception:
             log.exception("job %s could not be judged", record.id)
             error = errors.SidecarError()
-        return None if error is None else Failure.of(error)
+        return None if error is None else JobFailure.of(error)
 
-    async def refuse(self, job_id: str, failure: Failure) -> None:
+    async def refuse(self, job_id: str, failure: JobFailure) -> None:
         """Persist that this node cannot do a job, however long the database is away."""
-        await patiently(partial(self._claims.judge, {job_id: failure}))
+        await retry_while_unavailable(partial(self._claims.judge, {job_id: failure}))
 
     async def judge_waiting(self) -> None:
         """Judge the next jobs that no node is known to be able to do.
@@ -60,7 +78,7 @@ class Judging:
         Raises:
             errors.JournalUnreachable: the database is away.
         """
-        if verdicts := await self._verdicts(await self._claims.unjudged(AT_ONCE)):
+        if verdicts := await self._verdicts(await self._claims.unjudged(ELIGIBILITY_BATCH)):
             await self._claims.judge(verdicts)
 
     async def end_unschedulable(self) -> None:
@@ -71,8 +89,8 @@ class Judging:
         """
         await self._claims.end_unschedulable(self._patience_s)
 
-    async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, Failure | None]:
-        verdicts = dict[str, Failure | None]()
+    async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, JobFailure | None]:
+        verdicts = dict[str, JobFailure | None]()
         for record in records:
             verdicts[record.id] = self.failure(record)
             await asyncio.sleep(0)  # each may take a while
@@ -80,37 +98,37 @@ class Judging:
 
 
 # a claim that is lost costs another node's work until it is noticed
-CHECK_S = 3.0
+CLAIM_CHECK_INTERVAL_S = 3.0
 """Seconds between two checks of claims and of waiting jobs."""
 # memory that comes free, or a notice that is lost, is told by nothing
-LOOK_S = 3.0
+IDLE_POLL_S = 3.0
 """Seconds after which an idle node asks for a job without being told of one."""
 # a storage that is away is asked by all nodes
-REST_S = 5.0
+STORAGE_BACKOFF_S = 5.0
 """Seconds without claims after the storage of recordings could not be reached."""
 # an engine ends within its grace for cancels, and is killed then
-STOPS_S = 5.0
+ENGINE_STOP_TIMEOUT_S = 5.0
 """Seconds for engines to stop at the end of a drain."""
-STOPPING_S = 0.02
+ENGINE_STOP_POLL_S = 0.02
 """Seconds between two looks whether an engine has stopped."""
 # after so long without this service others take it for dead and free its jobs
-GIVING_S = 3.0
+FINAL_REPORT_TIMEOUT_S = 3.0
 """Seconds, at least, for the last reports of a node that stops."""
 
 
-class Node:
+class ClaimLoop:
     """Claims jobs for the queue of this service as it has places for them."""
 
     def __init__(
         self,
-        claims: Claims,
-        log: MemoryLog,
+        claims: ClaimStore,
+        log: MemoryJobLog,
         queue: JobQueue,
         opened: Callable[[JobRecord], AudioSource],
-        judging: Judging,
-        threads: Threads,
+        judging: EligibilityJudge,
+        threads: ThreadLimiter,
         *,
-        offer: Callable[[], Offer] = Offer,
+        offer: Callable[[], ClaimPreferences] = ClaimPreferences,
         beside: Callable[[JobRecord], int] = lambda record: 1,
         places: int = 1,
     ) -> None:
@@ -126,14 +144,14 @@ class Node:
         self._aside = 0
         self._draining = False
         self._waiting, self._missed = asyncio.Event(), asyncio.Event()
-        self._claiming, self._checking = Background(), Background()
+        self._claiming, self._checking = BackgroundTaskGroup(), BackgroundTaskGroup()
 
     def open(self) -> None:
         """Start to claim."""
         self._claims.on_waiting(self._waiting.set)
         self._claims.on_ended(self._ended_elsewhere)
         self._spawn(self._claim_forever())
-        self._checking.spawn("check claims", repeatedly(self._check, 0.0))
+        self._checking.spawn("check claims", run_periodically(self._check, 0.0))
 
     async def drain(self, grace_s: float) -> None:
         """Claim no more. Running jobs have ``grace_s`` to end, then other nodes go on with them
@@ -142,16 +160,16 @@ class Node:
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
         await self._queue.drain(grace_s)
-        stops_at = time.monotonic() + STOPS_S
+        stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
         while self._queue.running and time.monotonic() < stops_at:
             await self._a_moment()
-        await self._release_all(max(GIVING_S, over_at - time.monotonic()))
+        await self._release_all(max(FINAL_REPORT_TIMEOUT_S, over_at - time.monotonic()))
 
     async def close(self) -> None:
         """Release all claims and stop."""
         self._draining = True
         await self._claiming.close()
-        await self._release_all(GIVING_S)
+        await self._release_all(FINAL_REPORT_TIMEOUT_S)
         await self._checking.close()
 
     @contextmanager
@@ -162,7 +180,7 @@ class Node:
             yield
         finally:
             self._aside -= 1
-            self._held.freed.set()
+            self._held.capacity_freed.set()
 
     @property
     def held(self) -> int:
@@ -172,24 +190,24 @@ class Node:
     async def _claim_forever(self) -> None:
         while True:
             while self._held.busy >= self._places or self._aside:
-                self._held.freed.clear()
-                await self._held.freed.wait()
+                self._held.capacity_freed.clear()
+                await self._held.capacity_freed.wait()
             self._waiting.clear()
-            company: list[Held] = []
+            company: list[HeldClaim] = []
             try:
                 await self._claim_company(company)
             except Exception:
                 log.exception("jobs could not be claimed")
                 for held in company:
                     self._spawn(self._held.release(held))
-                await asyncio.sleep(FAULT_PAUSE_S)
+                await asyncio.sleep(FAULT_RETRY_PAUSE_S)
                 continue
             if company:
                 self._spawn(self._begin(company))
             else:
-                await at_most(LOOK_S, self._waiting.wait())
+                await cancel_after(IDLE_POLL_S, self._waiting.wait())
 
-    async def _claim_company(self, company: list[Held]) -> None:
+    async def _claim_company(self, company: list[HeldClaim]) -> None:
         """Claim the next job and those that can run in step with it; none if none waits."""
         if (first := await self._claimed_fit()) is None:
             return
@@ -205,37 +223,37 @@ class Node:
 
     def _fits_beside(self, record: JobRecord) -> bool:
         sociable = not record.alone and self._beside(record) > 1
-        return sociable and _given_up(record) is None and self._judging.failure(record) is None
+        return sociable and _poison_error(record) is None and self._judging.failure(record) is None
 
-    async def _claimed_fit(self) -> Held | None:
+    async def _claimed_fit(self) -> HeldClaim | None:
         """Claim the next job that this node can do. The others are refused, and a job that killed
         too many engines ends."""
         while (held := await self._claimed()) is not None:
-            if (end := _given_up(held.record)) is not None:
-                self._held.append(held, Failed(Failure.of(end)))
+            if (end := _poison_error(held.record)) is not None:
+                self._held.append(held, FailedChange(JobFailure.of(end)))
             elif (failure := self._judging.failure(held.record)) is not None:
                 await self._refuse(held, failure)
             else:
                 return held
         return None
 
-    async def _claimed(self) -> Held | None:
+    async def _claimed(self) -> HeldClaim | None:
         """Claim the next job, however long the database is away."""
         token = self._asking = uuid.uuid4().hex
-        claim = await patiently(lambda: self._claims.claim(token, self._offer()))
+        claim = await retry_while_unavailable(lambda: self._claims.claim(token, self._offer()))
         self._asking = ""
         if claim is None:
             return None
         return self._held.add(claim)
 
-    async def _refuse(self, held: Held, failure: Failure) -> None:
+    async def _refuse(self, held: HeldClaim, failure: JobFailure) -> None:
         """Let other nodes have a job that this one cannot do, and look what else there is."""
         await self._judging.refuse(held.id, failure)
         await self._held.release(held)
         with contextlib.suppress(errors.JournalUnreachable):
             await self._judging.judge_waiting()
 
-    async def _begin(self, company: Sequence[Held]) -> None:
+    async def _begin(self, company: Sequence[HeldClaim]) -> None:
         """Open the recordings, and have all run at once that are to run in step."""
         jobs = await asyncio.gather(*map(self._job, company))
         while any(self._queue.live(held.id) is not None for held in company):
@@ -245,10 +263,10 @@ class Node:
                 self._queue.resume(job)
 
     async def _a_moment(self) -> None:
-        self._held.freed.clear()
-        await at_most(STOPPING_S, self._held.freed.wait())
+        self._held.capacity_freed.clear()
+        await cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
 
-    async def _job(self, held: Held) -> ClaimedJob | None:
+    async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
             source = await self._threads.run(self._opened, held.record)
         except errors.StorageUnreachable:
@@ -262,7 +280,7 @@ class Node:
             return self._made(held, source)
         return None
 
-    def _made(self, held: Held, source: AudioSource) -> ClaimedJob | None:
+    def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
         if held not in self._held:  # it was ended, or the claim was lost, meanwhile
             source.close()
             return None
@@ -270,7 +288,7 @@ class Node:
         held.job = ClaimedJob(source, held.record, held.reporter.flushed, passes_on)
         return held.job
 
-    def _put_off(self, held: Held) -> None:
+    def _put_off(self, held: HeldClaim) -> None:
         """Release a job, uncounted, for a node that reaches the storage of recordings sooner."""
         log.warning("the recording of job %s cannot be reached now", held.id)
         if held in self._held:
@@ -279,29 +297,29 @@ class Node:
 
     async def _rest(self) -> None:
         with self.aside():
-            await asyncio.sleep(REST_S)
+            await asyncio.sleep(STORAGE_BACKOFF_S)
 
-    def _not_opened(self, held: Held, error: errors.SidecarError) -> None:
+    def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
         log.warning("the recording of job %s cannot be opened: %s", held.id, error)
         if held not in self._held:
             return
-        if held.record.passed + 1 < TRIES:
-            self._held.append(held, Begun())
-            self._held.append(held, PutBack(counted=True, passed=True))
+        if held.record.passed + 1 < MAX_NODE_ATTEMPTS:
+            self._held.append(held, StartedChange())
+            self._held.append(held, RequeuedChange(counted=True, passed=True))
             self._spawn(self._pass_on(held, error))
         else:
-            self._held.append(held, Failed(Failure.of(error)))
+            self._held.append(held, FailedChange(JobFailure.of(error)))
 
-    def _passes_on(self, held: Held, job: ClaimedJob, error: errors.SidecarError) -> bool:
+    def _passes_on(self, held: HeldClaim, job: ClaimedJob, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job, which it gets once that is reported."""
-        if job.record.passed + 1 >= TRIES:
+        if job.record.passed + 1 >= MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True
 
-    async def _pass_on(self, held: Held, error: errors.SidecarError) -> None:
+    async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
         await held.reporter.flushed()
-        await self._judging.refuse(held.id, Failure.of(error))
+        await self._judging.refuse(held.id, JobFailure.of(error))
         await self._held.release(held)
 
     async def _release_all(self, within_s: float) -> None:
@@ -309,7 +327,7 @@ class Node:
         await self._held.release_all(within_s, asking)
 
     async def _check(self) -> None:
-        await at_most(CHECK_S, self._missed.wait())
+        await cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
         self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:
@@ -326,5 +344,5 @@ class Node:
         self._claiming.spawn("claims", work)
 
 
-def _given_up(record: JobRecord) -> errors.EngineCrashed | None:
-    return job_record.given_up(record.crashes, record.interruptions)
+def _poison_error(record: JobRecord) -> errors.EngineCrashed | None:
+    return job_record.poison_error(record.crashes, record.interruptions)

@@ -15,39 +15,43 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.eligibility import unschedulable
-from sidecar.cluster.job_rows import Rows, fold, kind_of, worn
-from sidecar.cluster.shared_retention import Housekeeping
-from sidecar.jobs.job_log import MemoryLog
+from sidecar.cluster.eligibility import unschedulable_error
+from sidecar.cluster.job_rows import JobRows, event_kind, replay_events, strip_ended_events
+from sidecar.cluster.shared_retention import SharedRetention
+from sidecar.jobs.job_log import MemoryJobLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
-    Cancelled,
-    Change,
-    Failed,
-    Failure,
+    CancelledChange,
+    FailedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    PutBack,
-    Refused,
-    advance,
+    RequeuedChange,
+    UnschedulableChange,
+    apply_event,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.retention import FEW_SEGMENTS, weight
-from sidecar.jobs.scheduler import PASSED_OVER_S
-from sidecar.jobs.sqlite_job_log import Unreadable
-from sidecar.observability.metrics import JobTally, outcome_of
-from sidecar.storage.postgres_database import Database, at_most, patiently
+from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
+from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
+from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.observability.metrics import JobMetrics, outcome_of_error
+from sidecar.storage.postgres_database import (
+    PostgresDatabase,
+    cancel_after,
+    retry_while_unavailable,
+)
 
 log = logging.getLogger(__name__)
 
 # a machine may be at fault; two that fail alike put the blame on the recording
-TRIES = 2
+MAX_NODE_ATTEMPTS = 2
 """Nodes that try a job which could not be done, before it fails."""
 # memory and loaded engines change within half a minute, and a judgement costs milliseconds
-JUDGED_S = 30.0
+ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
-LOOKED_AT = 1000
+UNSCHEDULABLE_BATCH = 1000
 """Refused jobs that are looked at in one call: tenths of a second."""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: something may be claimed; a job was ended or deleted."""
@@ -59,8 +63,8 @@ _EVENTS = """
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A claimed job. ``token``: of this claim; every report carries it. ``record``: the job as it
-    stands. ``worn``: its earlier checkpoints without their state, as they are to be persisted with
-    the end of the job."""
+    stands. ``strip_ended_events``: its earlier checkpoints without their state, as they are to be
+    persisted with the end of the job."""
 
     token: str
     record: JobRecord
@@ -68,7 +72,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ClaimPreferences:
     """What a node prefers: requested precisions that need no load now, and for how many seconds
     the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
     ``{"auto", "fp16"}``; empty if nothing is loaded."""
@@ -77,7 +81,7 @@ class Offer:
     loaded_for_s: float = 0.0
 
 
-class Claims:
+class ClaimStore:
     """The shared jobs, as one node sees them.
 
     All calls but the ``on_*`` may be repeated, and raise `errors.JournalUnreachable` if the
@@ -86,19 +90,20 @@ class Claims:
 
     def __init__(
         self,
-        database: Database,
-        rows: Rows,
+        database: PostgresDatabase,
+        rows: JobRows,
         node_id: str,
-        housekeeping: Housekeeping,
-        tally: JobTally,
+        housekeeping: SharedRetention,
+        tally: JobMetrics,
     ) -> None:
         self._database, self._rows, self._node = database, rows, node_id
         self._housekeeping, self._tally = housekeeping, tally
 
-    async def claim(self, token: str, offer: Offer) -> Claim | None:
-        """Claim the next job in fair order that this node has not refused in the last `JUDGED_S`;
-        None if there is none. If the token holds a claim already, return that one."""
-        values = (self._node, token, [*offer.loaded], offer.loaded_for_s, PASSED_OVER_S)
+    async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
+        """Claim the next job in fair order that this node has not refused in the last
+        `ELIGIBILITY_TTL_S`; None if there is none. If the token holds a claim already, return that
+        one."""
+        values = (self._node, token, [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S)
         rows = await self._database.call("claim_1", *values)
         if not rows:
             return None
@@ -106,13 +111,13 @@ class Claims:
         events = await self._database.fetch(_EVENTS, (job_id, seq)) if seq else []
         try:
             past = [self._rows.event(*row) for row in events]
-            record = fold(self._rows.record(job_id, submitted), past)
+            record = replay_events(self._rows.record(job_id, submitted), past)
             record = replace(record, seq=seq)  # also behind an event that changed nothing
-        except Unreadable as error:
+        except UnreadableRecord as error:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)
             return None
-        return Claim(token, record, worn(past))
+        return Claim(token, record, strip_ended_events(past))
 
     async def report(
         self,
@@ -125,8 +130,9 @@ class Claims:
         """Append events to a claimed job whose last event has the number ``base``.
 
         The numbers of ``events`` ascend, with gaps. ``record`` is the job after them: its state
-        becomes the job's, and its end ends the claim. ``worn`` replaces earlier events. Return
-        whether all is persisted, also of a report that is repeated; False if the claim is lost.
+        becomes the job's, and its end ends the claim. ``strip_ended_events`` replaces earlier
+        events. Return whether all is persisted, also of a report that is repeated; False if the
+        claim is lost.
         """
         ((persisted,),) = await self._database.call(
             "report_1",
@@ -135,14 +141,14 @@ class Claims:
             base,
             [one.seq for one in events],
             [one.at for one in events],
-            [one.fleeting for one in events],
-            [kind_of(one.change) for one in events],
+            [one.superseded_by_next for one in events],
+            [event_kind(one.change) for one in events],
             await self._sealed(record, events),
             record.state.value,
             record.progress.fraction or 0.0,
             record.behind,
-            weight(record) if record.over else 0,
-            self._rows.sealed_summary(record),
+            retained_bytes(record) if record.over else 0,
+            self._rows.encrypt_summary(record),
             [one.seq for one in worn],
             await self._sealed(record, worn),
         )
@@ -154,7 +160,7 @@ class Claims:
         """Encrypt events; a whole transcript in a thread."""
 
         def sealed() -> list[bytes]:
-            return [self._rows.sealed_event(record.id, one) for one in events]
+            return [self._rows.encrypt_event(record.id, one) for one in events]
 
         long = record.over and len(record.segments) > FEW_SEGMENTS
         return await asyncio.to_thread(sealed) if long else sealed()
@@ -170,29 +176,29 @@ class Claims:
         )
         return frozenset(claim for (claim,) in rows)
 
-    async def judge(self, verdicts: Mapping[str, Failure | None]) -> None:
+    async def judge(self, verdicts: Mapping[str, JobFailure | None]) -> None:
         """Persist, by job id, why this node cannot do a job; None if it can."""
         failures = [
-            self._rows.sealed_failure(job_id, self._node, failure) if failure else None
+            self._rows.encrypt_failure(job_id, self._node, failure) if failure else None
             for job_id, failure in verdicts.items()
         ]
         await self._database.call("judge_1", self._node, [*verdicts], failures)
 
     async def unjudged(self, most: int) -> Sequence[JobRecord]:
         """Return waiting jobs, as they were submitted, that no live node is known to be able to do,
-        and that this node did not judge in the last `JUDGED_S`."""
+        and that this node did not judge in the last `ELIGIBILITY_TTL_S`."""
         found = []
         for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
             try:
                 found.append(self._rows.record(job_id, submitted))
-            except Unreadable as error:
+            except UnreadableRecord as error:
                 await self._refuse_unreadable(job_id, error)
         return found
 
     async def end_unschedulable(self, patience_s: float) -> None:
         """Say of each waiting job that all live nodes refuse that it is so, and end it after
         ``patience_s``."""
-        rows = await self._database.call("refused_1", LOOKED_AT)
+        rows = await self._database.call("refused_1", UNSCHEDULABLE_BATCH)
         for job_id, seq, nodes, failures, told, for_s in rows:
             ends = for_s >= patience_s
             if told and not ends:
@@ -202,16 +208,18 @@ class Claims:
                     self._rows.failure(job_id, node, one)
                     for node, one in zip(nodes, failures, strict=True)
                 ]
-            except Unreadable as error:
+            except UnreadableRecord as error:
                 log.error("what nodes say of job %s cannot be read: %s", job_id, error)
                 continue
-            failure = Failure.of(unschedulable(said))
-            event = JobEvent(seq + 1, 0.0, Failed(failure) if ends else Refused(failure))
-            sealed = self._rows.sealed_event(job_id, event)
+            failure = JobFailure.of(unschedulable_error(said))
+            event = JobEvent(
+                seq + 1, 0.0, FailedChange(failure) if ends else UnschedulableChange(failure)
+            )
+            sealed = self._rows.encrypt_event(job_id, event)
             whom = None if ends else nodes
             ((lasted_s,),) = await self._database.call("tell_refused_1", job_id, seq, whom, sealed)
             if lasted_s is not None:
-                self._tally.failed(failure.code, lasted_s, outcome_of(failure.error()))
+                self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
         """Have ``tell`` called when there may be something to claim."""
@@ -225,10 +233,10 @@ class Claims:
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
         log.error("job %s in the database cannot be read: %s", job_id, error)
-        await self.judge({job_id: Failure.of(errors.AudioLost("Its record is damaged."))})
+        await self.judge({job_id: JobFailure.of(errors.AudioLost("Its record is damaged."))})
 
 
-HERE = (
+NODE_ERRORS = (
     errors.ModelLoadFailed,
     errors.BadCheckpoint,
     errors.EngineUnavailable,
@@ -265,9 +273,9 @@ class ClaimedJob(Job):
 
     def fail(self, error: errors.SidecarError) -> None:
         """End without a transcript, or stop untold if another node will try."""
-        passes = self.claimed and isinstance(error, HERE) and not self.ended
+        passes = self.claimed and isinstance(error, NODE_ERRORS) and not self.ended
         if passes and self._passes_on(self, error):
-            self.wait_again(counted=True, passed=True)
+            self.requeue(counted=True, passed=True)
             self.let_go()
             self.cancel()
         else:
@@ -279,28 +287,28 @@ class ClaimedJob(Job):
         if self.claimed:
             await self._reported()
 
-    def _append(self, change: Change) -> None:
+    def _append(self, change: JobChange) -> None:
         if self.claimed:
             super()._append(change)
-        elif isinstance(change, Cancelled) and not self.ended:
+        elif isinstance(change, CancelledChange) and not self.ended:
             self._end_untold(change)
 
-    def _end_untold(self, change: Cancelled) -> None:
+    def _end_untold(self, change: CancelledChange) -> None:
         event = JobEvent(self.record.seq + 1, self.record.created, change)
-        self._heard(advance(self.record, event), event)
+        self._heard(apply_event(self.record, event), event)
         self.source.close()
 
 
-GATHER_S = 0.005
+REPORT_BATCH_S = 0.005
 """Seconds in which events come together: of the last segment and the end of a recording that is
 done, each would be a commit, and the end waits for that of the segment."""
 
 
-class Reporter:
+class ClaimReporter:
     """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
     `close`."""
 
-    def __init__(self, claims: Claims, log: MemoryLog, claim: Claim) -> None:
+    def __init__(self, claims: ClaimStore, log: MemoryJobLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
         self._claims, self._log, self._claim = claims, log, claim
         self._base = claim.record.seq
@@ -344,7 +352,7 @@ class Reporter:
         try:
             while True:
                 await self._news.wait()
-                await at_most(GATHER_S, self._urgent.wait())
+                await cancel_after(REPORT_BATCH_S, self._urgent.wait())
                 self._news.clear()
                 self._urgent.clear()
                 record = self._log.get(self._claim.record.id)
@@ -360,7 +368,9 @@ class Reporter:
         events = tuple(self._log.events(record.id, self._base))
         lost = self._worn() if record.over else ()
         token, base = self._claim.token, self._base
-        if not await patiently(partial(self._claims.report, token, base, record, events, lost)):
+        if not await retry_while_unavailable(
+            partial(self._claims.report, token, base, record, events, lost)
+        ):
             return False
         self._base = record.seq
         self._move()
@@ -370,7 +380,10 @@ class Reporter:
         """Return the checkpoints that the database has, without their state: no attempt goes on
         from them any more."""
         events = self._log.events(self._claim.record.id)
-        return (*self._claim.worn, *worn([one for one in events if one.seq <= self._base]))
+        return (
+            *self._claim.worn,
+            *strip_ended_events([one for one in events if one.seq <= self._base]),
+        )
 
     def _heard(self, record: JobRecord, event: JobEvent) -> None:
         self._news.set()
@@ -387,11 +400,11 @@ class Reporter:
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class HeldClaim:
     """A claim, and what this node has made of it. ``job``: once its recording is open."""
 
     claim: Claim
-    reporter: Reporter
+    reporter: ClaimReporter
     job: ClaimedJob | None = None
 
     @property
@@ -409,20 +422,20 @@ class HeldClaims:
     """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
     claim is lost."""
 
-    def __init__(self, claims: Claims, log: MemoryLog, queue: JobQueue) -> None:
+    def __init__(self, claims: ClaimStore, log: MemoryJobLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldClaim] = {}
         self._unknown: frozenset[str] = frozenset()
         """Claims that the last check did not know of."""
-        self.freed = asyncio.Event()
+        self.capacity_freed = asyncio.Event()
         """Set when a job has ended here, or a claim is gone."""
         log.listen(self._heard)
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def __contains__(self, held: Held) -> bool:
+    def __contains__(self, held: HeldClaim) -> bool:
         return self._held.get(held.id) is held
 
     @property
@@ -430,23 +443,23 @@ class HeldClaims:
         """Number of claimed jobs that have not ended here."""
         return sum(not self._record(held).over for held in self._held.values())
 
-    def add(self, claim: Claim) -> Held:
+    def add(self, claim: Claim) -> HeldClaim:
         """Hold a claim. If this node had lost the job before without noticing, that ends first."""
         if (lost := self._held.get(claim.record.id)) is not None:
             self._lose(lost)
         self._log.enter(claim.record)
-        held = Held(claim, Reporter(self._claims, self._log, claim))
+        held = HeldClaim(claim, ClaimReporter(self._claims, self._log, claim))
         self._held[held.id] = held
         held.reporter.open(partial(self._reports_ended, held))
         return held
 
-    def append(self, held: Held, change: Change) -> None:
+    def append(self, held: HeldClaim, change: JobChange) -> None:
         """Note what happened to a job, to be reported."""
         self._log.append(held.id, change)
 
-    async def release(self, held: Held) -> None:
+    async def release(self, held: HeldClaim) -> None:
         """Give a claim back, however long the database is away."""
-        await patiently(partial(self._claims.release, held.claim.token))
+        await retry_while_unavailable(partial(self._claims.release, held.claim.token))
         self._drop(held)
 
     async def release_all(self, within_s: float, asking: str) -> None:
@@ -454,8 +467,8 @@ class HeldClaims:
         that may have been made. What takes longer is left to the expiry of this service."""
         work = [self._give_back(held) for held in self._held.values()]
         if asking:
-            work.append(patiently(partial(self._claims.release, asking)))
-        await at_most(within_s, asyncio.gather(*work))
+            work.append(retry_while_unavailable(partial(self._claims.release, asking)))
+        await cancel_after(within_s, asyncio.gather(*work))
         for held in [*self._held.values()]:
             log.warning("job %s is not given back: the database is away", held.id)
             self._drop(held)
@@ -485,26 +498,26 @@ class HeldClaims:
         if held is not None and self._runs(held):
             self._drop(held)
 
-    async def _give_back(self, held: Held) -> None:
+    async def _give_back(self, held: HeldClaim) -> None:
         if held not in self:
             return
         if held.job is not None:
             held.job.let_go()
         if self._record(held).state is JobState.RUNNING:
-            self.append(held, PutBack())
+            self.append(held, RequeuedChange())
         await held.reporter.flushed()
         if held in self:
             await self.release(held)
 
-    def _reports_ended(self, held: Held, persisted: bool) -> None:
+    def _reports_ended(self, held: HeldClaim, persisted: bool) -> None:
         if held in self:
             (self._drop if persisted else self._lose)(held)
 
-    def _lose(self, held: Held) -> None:
+    def _lose(self, held: HeldClaim) -> None:
         log.warning("job %s stops here: its claim is lost", held.id)
         self._drop(held)
 
-    def _drop(self, held: Held) -> None:
+    def _drop(self, held: HeldClaim) -> None:
         """Forget a claim; if the job has not ended it stops untold."""
         if held not in self:
             return
@@ -514,14 +527,14 @@ class HeldClaims:
             held.job.let_go()
             self._queue.cancel(held.job)
         self._log.forget(held.id)
-        self.freed.set()
+        self.capacity_freed.set()
 
-    def _record(self, held: Held) -> JobRecord:
+    def _record(self, held: HeldClaim) -> JobRecord:
         return self._log.get(held.id)
 
-    def _runs(self, held: Held) -> bool:
+    def _runs(self, held: HeldClaim) -> bool:
         return held in self and not self._record(held).over
 
     def _heard(self, record: JobRecord, event: JobEvent) -> None:
         if record.over:
-            self.freed.set()
+            self.capacity_freed.set()

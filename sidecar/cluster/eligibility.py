@@ -6,27 +6,31 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from sidecar import errors
-from sidecar.jobs.job_backend import Provision
-from sidecar.jobs.job_record import Failure, JobRecord
-from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.job_record import JobFailure, JobRecord
+from sidecar.workers.engine_lifecycle import EngineState
 
-HEARD_LIVE = "live"
+LIVE_DECODER = "live"
 """Decoder of a recording that was transcribed in a live session: it cannot be opened again."""
 
 
-def refusal(record: JobRecord, provision: Provision, max_s: float) -> errors.SidecarError | None:
+def ineligibility(
+    record: JobRecord, provision: EngineProvisioning, max_s: float
+) -> errors.SidecarError | None:
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
     that it accepts, in seconds."""
     return (
-        _of_engine(record, provision) or _of_length(record, max_s) or _of_memory(record, provision)
+        _engine_refusal(record, provision)
+        or _length_refusal(record, max_s)
+        or _memory_refusal(record, provision)
     )
 
 
-def unschedulable(refusals: Sequence[Failure]) -> errors.Unschedulable:
+def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:
     """Return the error of a job that all nodes refuse: each reason once, the most frequent first.
     Its hint is that of the most frequent reason."""
     by_code = Counter(one.code for one in refusals)
-    one_of: Mapping[str, Failure] = {one.code: one for one in reversed(refusals)}
+    one_of: Mapping[str, JobFailure] = {one.code: one for one in reversed(refusals)}
     parts = [
         f"{count} × {code} ({one_of[code].detail.rstrip('.')})"
         for code, count in by_code.most_common()
@@ -41,11 +45,11 @@ def unschedulable(refusals: Sequence[Failure]) -> errors.Unschedulable:
     )
 
 
-def _of_engine(record: JobRecord, provision: Provision) -> errors.SidecarError | None:
+def _engine_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.SidecarError | None:
     spec, language = provision.spec, record.options.language
-    if provision.slot.state is SlotState.STUCK:
+    if provision.slot.state is EngineState.STUCK:
         return errors.EngineStuck()
-    if record.facts.decoder == HEARD_LIVE:
+    if record.facts.decoder == LIVE_DECODER:
         return errors.AudioLost("What was said live was not told to its end.")
     if not spec.speaks(language):
         return errors.LanguageUnsupported(
@@ -55,7 +59,7 @@ def _of_engine(record: JobRecord, provision: Provision) -> errors.SidecarError |
     return None
 
 
-def _of_length(record: JobRecord, max_s: float) -> errors.SidecarError | None:
+def _length_refusal(record: JobRecord, max_s: float) -> errors.SidecarError | None:
     length_s = record.facts.total_s
     if length_s is None or length_s <= max_s:
         return None
@@ -64,7 +68,7 @@ def _of_length(record: JobRecord, max_s: float) -> errors.SidecarError | None:
     )
 
 
-def _of_memory(record: JobRecord, provision: Provision) -> errors.SidecarError | None:
+def _memory_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.SidecarError | None:
     try:
         provision.admitted(record.options, record.facts.total_s)
     except errors.SidecarError as error:

@@ -10,28 +10,32 @@ from weakref import WeakKeyDictionary
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.claim_loop import Node
-from sidecar.cluster.job_follower import Follower
+from sidecar.cluster.claim_loop import ClaimLoop
+from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.concurrency import Background
+from sidecar.cluster.postgres_jobs import PostgresJobStore
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import Hold
-from sidecar.storage.encryption import Seal
-from sidecar.storage.postgres_database import Database, patiently, repeatedly
+from sidecar.jobs.reservations import Reservation
+from sidecar.storage.encryption import Cipher
+from sidecar.storage.postgres_database import (
+    PostgresDatabase,
+    retry_while_unavailable,
+    run_periodically,
+)
 
 
-class SharedQueue:
+class SharedJobQueue:
     """Accepts jobs for all services; runs some if there is a ``node`` with its ``queue``."""
 
     def __init__(
         self,
-        store: PostgresJobs,
-        follower: Follower,
+        store: PostgresJobStore,
+        follower: JobFollower,
         limit: int,
         members: Membership,
-        node: Node | None = None,
+        node: ClaimLoop | None = None,
         queue: JobQueue | None = None,
     ) -> None:
         """``limit``: jobs that may wait, of all services together."""
@@ -106,7 +110,7 @@ class SharedQueue:
                 f"{taken} jobs are waiting or on their way, and the queue takes no more."
             )
 
-    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.
 
         Raises:
@@ -172,9 +176,9 @@ class SharedQueue:
             job.part(errors.ShuttingDown())
 
 
-AGAIN_S = 30.0
+CLIENT_RETURN_S = 30.0
 """Time for a client to come once more after an answer was lost."""
-LOOK_S = 5.0
+TIMEOUT_POLL_S = 5.0
 """Interval of looks for jobs whose clients did not come back; they may run so much longer."""
 _OVERDUE = """
     SELECT id FROM vibevoice.jobs
@@ -186,14 +190,14 @@ class ClientTimeouts:
 
     def __init__(
         self,
-        database: Database,
-        seal: Seal,
+        database: PostgresDatabase,
+        seal: Cipher,
         service_id: str,
-        store: PostgresJobs,
-        queue: SharedQueue,
+        store: PostgresJobStore,
+        queue: SharedJobQueue,
     ) -> None:
         self._database, self._seal, self._service_id = database, seal, service_id
-        self._store, self._queue, self._leaving = store, queue, Background()
+        self._store, self._queue, self._leaving = store, queue, BackgroundTaskGroup()
         self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
         """By which call this service took jobs over."""
 
@@ -223,8 +227,8 @@ class ClientTimeouts:
             except errors.JobNotFound:
                 break
             except BaseException:  # it may be awaited here, and its client comes once more
-                again = partial(self._left, job_id, code, AGAIN_S, taker)
-                self._leaving.spawn("leave a job again", patiently(again))
+                again = partial(self._left, job_id, code, CLIENT_RETURN_S, taker)
+                self._leaving.spawn("leave a job again", retry_while_unavailable(again))
                 raise
         return None
 
@@ -247,7 +251,7 @@ class ClientTimeouts:
 
     async def end_in_time(self) -> None:
         """End jobs whose clients did not come back in time, for ever."""
-        await repeatedly(self._end_overdue, LOOK_S)
+        await run_periodically(self._end_overdue, TIMEOUT_POLL_S)
 
     async def _end_overdue(self) -> None:
         for (job_id,) in await self._database.fetch(_OVERDUE):

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from sidecar import clock, errors
-from sidecar.cluster.job_rows import Rows, fold
-from sidecar.jobs.job_log import Feed, Subscription
-from sidecar.jobs.job_record import Cancelled, JobEvent, JobRecord, advance
+from sidecar.cluster.job_rows import JobRows, replay_events
+from sidecar.jobs.job_log import JobEventFeed, JobSubscription
+from sidecar.jobs.job_record import CancelledChange, JobEvent, JobRecord, apply_event
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.sqlite_job_log import Unreadable
-from sidecar.storage.postgres_database import Database, Row, patiently
-from sidecar.storage.postgres_settings import FIRST_PAUSE_S
+from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
+from sidecar.storage.postgres_settings import MIN_RETRY_PAUSE_S
 
-CHANNEL = "vibevoice_events_"
+EVENTS_CHANNEL = "vibevoice_events_"
 """Channel of a service, with its id: a notification names a job that it follows and that has new
 events, or is gone. It only wakes, and is not counted on: after a reconnect all are read."""
 
-READS = 10
+MAX_READS = 10
 """Reads of a job that was told further here than what was read, before a subscription fails."""
 _BEHIND = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
@@ -39,7 +39,7 @@ _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE 
 
 
 @dataclass(slots=True)
-class _Followed:
+class _FollowedJob:
     """A job that is followed: its record as it was told last."""
 
     record: JobRecord
@@ -47,22 +47,26 @@ class _Followed:
     """Whether the database notifies this service of its events."""
 
 
-class Follower(Feed):
+class JobFollower(JobEventFeed):
     """Keeps the jobs in memory that are followed here, and no others."""
 
     def __init__(
-        self, database: Database, rows: Rows, service_id: str, now: clock.Clock = clock.wall
+        self,
+        database: PostgresDatabase,
+        rows: JobRows,
+        service_id: str,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
         super().__init__()
         self._database, self._rows, self._service_id, self._now = database, rows, service_id, now
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedJob] = {}
         self._coming: dict[str, bool] = {}
         """Jobs that are submitted now, and whether something was notified of them."""
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
-        database.listen(CHANNEL + service_id, self._notified)
+        database.listen(EVENTS_CHANNEL + service_id, self._notified)
 
-    async def subscribe_to(self, job_id: str, after: int = 0) -> Subscription:
+    async def subscribe_to(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job behind the number ``after``, past and to come.
 
         Raises:
@@ -72,16 +76,16 @@ class Follower(Feed):
         if "\0" in job_id:  # which no text in the database has
             raise errors.JobNotFound()
         await self._database.fetch(_FOLLOW, (self._service_id, job_id, self._service_id))
-        for _ in range(READS):
+        for _ in range(MAX_READS):
             record, events = await self._read(job_id)
             followed = self._followed.get(job_id)
             if followed is None or followed.record.seq <= record.seq:
                 break
-            await asyncio.sleep(FIRST_PAUSE_S)  # it was told further than what was read
+            await asyncio.sleep(MIN_RETRY_PAUSE_S)  # it was told further than what was read
         else:  # the database has lost what it had told
             raise errors.JournalUnreachable()
         if followed is None:
-            followed = _Followed(record, marked=True)
+            followed = _FollowedJob(record, marked=True)
         else:
             missing = [one for one in events if one.seq > followed.record.seq]
             self._publish(followed, missing)
@@ -105,7 +109,7 @@ class Follower(Feed):
     def follow(self, job: Job) -> None:
         """Have a job hear what happens to it, until it has ended or `unfollow` is called."""
         marked = not job.record.kept  # by its submission, or as it was taken over
-        self._followed.setdefault(job.id, _Followed(job.record, marked=marked))
+        self._followed.setdefault(job.id, _FollowedJob(job.record, marked=marked))
         job.hear(self)
         if not marked or self._coming.get(job.id, True):
             self._notified(job.id)
@@ -115,7 +119,7 @@ class Follower(Feed):
         job.unhear(self)
         self._drop_idle(job.id)
 
-    def leave(self, job_id: str, subscription: Subscription) -> None:
+    def leave(self, job_id: str, subscription: JobSubscription) -> None:
         """Tell a subscription no more."""
         super().leave(job_id, subscription)
         self._drop_idle(job_id)
@@ -127,7 +131,7 @@ class Follower(Feed):
             self._wake.clear()
             woken, self._woken = self._woken & self._followed.keys(), set()
             if woken:
-                await patiently(partial(self._catch_up, sorted(woken)))
+                await retry_while_unavailable(partial(self._catch_up, sorted(woken)))
 
     @property
     def following(self) -> int:
@@ -161,10 +165,10 @@ class Follower(Feed):
         for job_id in job_ids:
             if (followed := self._followed.get(job_id)) is None:
                 continue
-            with contextlib.suppress(Unreadable):  # of a later release
+            with contextlib.suppress(UnreadableRecord):  # of a later release
                 self._publish(followed, [self._rows.event(*one) for one in by_job[job_id]])
             if job_id not in there and not followed.record.over:
-                event = JobEvent(followed.record.seq + 1, self._now(), Cancelled())
+                event = JobEvent(followed.record.seq + 1, self._now(), CancelledChange())
                 self._publish(followed, [event])
 
     async def _follow_again(self, job_ids: Sequence[str]) -> None:
@@ -175,11 +179,11 @@ class Follower(Feed):
         for job_id in marked & self._followed.keys():
             self._followed[job_id].marked = True
         for job_id in {*job_ids} - marked:
-            asyncio.get_running_loop().call_later(FIRST_PAUSE_S, self._notified, job_id)
+            asyncio.get_running_loop().call_later(MIN_RETRY_PAUSE_S, self._notified, job_id)
 
-    def _publish(self, followed: _Followed, events: Sequence[JobEvent]) -> None:
+    def _publish(self, followed: _FollowedJob, events: Sequence[JobEvent]) -> None:
         for event in events:
-            record = advance(followed.record, event)
+            record = apply_event(followed.record, event)
             if record is followed.record:
                 continue
             followed.record = record
@@ -193,8 +197,8 @@ class Follower(Feed):
         rows = await self._database.fetch(_BEHIND, ([job_id], [0]))
         try:
             events = [self._rows.event(*row) for row in rows]
-            return fold(self._rows.record(*jobs[0]), events), events
-        except (IndexError, Unreadable):
+            return replay_events(self._rows.record(*jobs[0]), events), events
+        except (IndexError, UnreadableRecord):
             raise errors.JobNotFound() from None
 
     def _drop_idle(self, job_id: str) -> None:

@@ -11,60 +11,66 @@ from functools import lru_cache
 from itertools import starmap
 from typing import Any
 
-from sidecar.audio.audio_source import AudioRef, Kept, nowhere
+from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Crashed,
-    Edited,
-    Failed,
-    Failure,
-    Interrupted,
+    CancelledChange,
+    CrashedChange,
+    EditedChange,
+    FailedChange,
+    InterruptedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    PutBack,
-    Refused,
-    Reported,
-    advance,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    UnschedulableChange,
+    apply_event,
 )
-from sidecar.jobs.sqlite_job_log import Unreadable, change_of, change_text, record_of, record_text
-from sidecar.storage.encryption import Seal, SealBroken
+from sidecar.jobs.sqlite_job_log import (
+    UnreadableRecord,
+    parse_change,
+    parse_record,
+    serialize_change,
+    serialize_record,
+)
+from sidecar.storage.encryption import Cipher, DecryptionFailed
 from sidecar.storage.postgres_database import Row
 from sidecar.transcripts.transcript import (
     Checkpoint,
-    Event,
     Finished,
     Peaks,
     Progress,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
 )
-from sidecar.transcripts.transcript_edits import History
+from sidecar.transcripts.transcript_edits import EditHistory
 
 log = logging.getLogger(__name__)
 
-KEYS = 256
+DERIVED_KEY_CACHE_SIZE = 256
 """Derived keys that are remembered: those of the jobs that a busy service works with."""
-_PLAIN: dict[str, Callable[[], Change]] = {
-    "cancelled": Cancelled,
-    "interrupted": Interrupted,
-    "waited": lambda: Interrupted(waited=True),
-    "open": Refused,
+_CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
+    "cancelled": CancelledChange,
+    "interrupted": InterruptedChange,
+    "waited": lambda: InterruptedChange(waited=True),
+    "open": UnschedulableChange,
 }
 """What happened, by the kinds of events that the database's functions append."""
 
 
-_KINDS: dict[type[Change | Event], str] = {
-    Begun: "begun",
-    Crashed: "crashed",
-    PutBack: "putback",
-    Interrupted: "interrupted",
-    Cancelled: "cancelled",
-    Refused: "refused",
-    Failed: "failed",
-    Edited: "edited",
+_KINDS: dict[type[JobChange | TranscriptionEvent], str] = {
+    StartedChange: "begun",
+    CrashedChange: "crashed",
+    RequeuedChange: "putback",
+    InterruptedChange: "interrupted",
+    CancelledChange: "cancelled",
+    UnschedulableChange: "refused",
+    FailedChange: "failed",
+    EditedChange: "edited",
     Progress: "progress",
     SegmentReady: "segmentready",
     Peaks: "peaks",
@@ -74,36 +80,38 @@ _KINDS: dict[type[Change | Event], str] = {
 """Kinds of events in the database, which SQL compares: no renaming of a class moves them."""
 
 
-def kind_of(change: Change) -> str:
+def event_kind(change: JobChange) -> str:
     """Return the kind of an event, which the database has in the clear."""
-    return _KINDS[type(change.event if isinstance(change, Reported) else change)]
+    return _KINDS[type(change.event if isinstance(change, ReportedChange) else change)]
 
 
-def recording_of(audio: AudioRef) -> tuple[str | None, int | None]:
+def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:
     """Return the name and the size of a recording in the storage."""
-    return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
+    return (audio.name, audio.size) if isinstance(audio, StoredRecordingRef) else (None, None)
 
 
-class Rows:
+class JobRows:
     """Encrypts what goes to the database and decrypts what comes."""
 
-    def __init__(self, seal: Seal) -> None:
+    def __init__(self, seal: Cipher) -> None:
         self._seal = seal  # of rows that a release before 0.2 wrote
-        self._of_job = lru_cache(KEYS)(seal.of_job)
+        self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(seal.of_job)
 
-    def sealed_record(self, record: JobRecord) -> bytes:
+    def encrypt_record(self, record: JobRecord) -> bytes:
         """Encrypt a record as it was submitted."""
-        return self._sealed(record.id, record_text(record), record.id)
+        return self._sealed(record.id, serialize_record(record), record.id)
 
-    def sealed_event(self, job_id: str, event: JobEvent) -> bytes:
+    def encrypt_event(self, job_id: str, event: JobEvent) -> bytes:
         """Encrypt an event, bound to its job and number."""
-        return self._sealed(job_id, change_text(event.change), f"{job_id}/{event.seq}")
+        return self._sealed(job_id, serialize_change(event.change), f"{job_id}/{event.seq}")
 
-    def sealed_failure(self, job_id: str, node: str, failure: Failure) -> bytes:
+    def encrypt_failure(self, job_id: str, node: str, failure: JobFailure) -> bytes:
         """Encrypt why a node cannot do a job."""
-        return self._sealed(job_id, change_text(Refused(failure)), f"{job_id}/{node}")
+        return self._sealed(
+            job_id, serialize_change(UnschedulableChange(failure)), f"{job_id}/{node}"
+        )
 
-    def sealed_summary(self, record: JobRecord) -> bytes | None:
+    def encrypt_summary(self, record: JobRecord) -> bytes | None:
         """Encrypt what lists say of a job that is done; None of any other."""
         if record.state is not JobState.DONE or record.transcript is None:
             return None
@@ -118,16 +126,16 @@ class Rows:
         }
         return self._sealed(record.id, json.dumps(values).encode(), f"{record.id}/summary")
 
-    def failure(self, job_id: str, node: str, sealed: bytes) -> Failure:
+    def failure(self, job_id: str, node: str, sealed: bytes) -> JobFailure:
         """Decrypt why a node cannot do a job.
 
         Raises:
             Unreadable: it is damaged, or of a later release.
         """
-        match change_of(self._opened(job_id, sealed, f"{job_id}/{node}")):
-            case Refused(Failure() as failure):
+        match parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
+            case UnschedulableChange(JobFailure() as failure):
                 return failure
-        raise Unreadable("no refusal")
+        raise UnreadableRecord("no refusal")
 
     def record(self, job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
         """Decrypt a record as it was submitted. ``recording``: whether it is still there.
@@ -135,9 +143,9 @@ class Rows:
         Raises:
             Unreadable: it is damaged, or of a later release.
         """
-        record = record_of(self._opened(job_id, submitted, job_id))
-        gone = isinstance(record.audio, Kept) and not recording
-        return replace(record, audio=nowhere()) if gone else record
+        record = parse_record(self._opened(job_id, submitted, job_id))
+        gone = isinstance(record.audio, StoredRecordingRef) and not recording
+        return replace(record, audio=missing_recording_ref()) if gone else record
 
     def event(self, job_id: str, seq: int, at: float, kind: str, change: bytes | None) -> JobEvent:
         """Decrypt an event; ``change`` is None where its kind says all.
@@ -146,10 +154,10 @@ class Rows:
             Unreadable: it is damaged, or of a later release.
         """
         if change is None:
-            if kind not in _PLAIN:
-                raise Unreadable(f"an event of the unknown kind '{kind}'")
-            return JobEvent(seq, at, _PLAIN[kind]())
-        return JobEvent(seq, at, change_of(self._opened(job_id, change, f"{job_id}/{seq}")))
+            if kind not in _CHANGES_BY_KIND:
+                raise UnreadableRecord(f"an event of the unknown kind '{kind}'")
+            return JobEvent(seq, at, _CHANGES_BY_KIND[kind]())
+        return JobEvent(seq, at, parse_change(self._opened(job_id, change, f"{job_id}/{seq}")))
 
     def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
         """Return a job that is done, as the values of `record`, as lists have it, without words;
@@ -163,10 +171,10 @@ class Rows:
                 state=JobState.DONE,
                 transcript=Transcript((), "", duration, "", ""),
                 progress=replace(record.progress, audio_s_done=duration, audio_s_total=duration),
-                history=replace(History(), revision=revision),
+                history=replace(EditHistory(), revision=revision),
                 **said,
             )
-        except (Unreadable, ValueError, KeyError, TypeError) as error:
+        except (UnreadableRecord, ValueError, KeyError, TypeError) as error:
             log.error("job %s in the database cannot be read: %s", job[0], error)
             return None
 
@@ -174,8 +182,8 @@ class Rows:
         """Return a job, as the values of `record`, after the rows of all its events; None, with a
         line in the log, of one that cannot be read here."""
         try:
-            return fold(self.record(*job), starmap(self.event, events))
-        except Unreadable as error:
+            return replay_events(self.record(*job), starmap(self.event, events))
+        except UnreadableRecord as error:
             log.error("job %s in the database cannot be read: %s", job[0], error)
             return None
 
@@ -184,19 +192,19 @@ class Rows:
 
     def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
         for seal in (self._of_job(job_id), self._seal):
-            with suppress(SealBroken):
+            with suppress(DecryptionFailed):
                 return seal.opened(sealed, about)
-        raise Unreadable("damaged")
+        raise UnreadableRecord("damaged")
 
 
-def fold(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
+def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
     """Return a record after its events, with the number of the last, also if it changed nothing."""
     last = record.seq
     for event in events:
-        record, last = advance(record, event), max(last, event.seq)
+        record, last = apply_event(record, event), max(last, event.seq)
     return replace(record, seq=last)
 
 
-def worn(events: Sequence[JobEvent]) -> list[JobEvent]:
+def strip_ended_events(events: Sequence[JobEvent]) -> list[JobEvent]:
     """Return those events that lose something at the end of their job, as they are then."""
     return [less for one in events if (less := one.worn) is not one]

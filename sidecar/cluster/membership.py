@@ -13,21 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.storage.postgres_database import Database, at_most, repeatedly
-from sidecar.storage.postgres_settings import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.storage.postgres_database import PostgresDatabase, cancel_after, run_periodically
+from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
-COUNTED_S = 0.9
+COUNT_MAX_AGE_S = 0.9
 """Age of a count that is good enough for a look: one service counts for all."""
-COUNT_S = 0.3
+COUNT_TIMEOUT_S = 0.3
 """Limit for counting jobs for somebody who looks; then the count of the last look is told."""
-LEAVING_S = 2.0
+LEAVE_TIMEOUT_S = 2.0
 """Limit for saying goodbye at the end; without it the service expires by itself."""
 
 
 @dataclass(slots=True)
-class Looks:
+class HeartbeatObserver:
     """What an observer saw: the beat of each service, and how many looks it stood still. Pure."""
 
     at: float = 0.0
@@ -38,27 +38,32 @@ class Looks:
         """Return who is dead after a look that took from ``begun`` to ``ended`` by the observer's
         clock. A look that the database kept waiting, or that came late, shows nothing: nobody
         could beat, or the observer itself stood still."""
-        slow = ended - begun > HEARTBEAT_S or begun - self.at > 3 * HEARTBEAT_S
+        slow = ended - begun > HEARTBEAT_INTERVAL_S or begun - self.at > 3 * HEARTBEAT_INTERVAL_S
         before, self.at, self.beats = self.beats, ended, dict(beats)
         self.still = {
             one: self.still.get(one, 0) + 1
             for one, beat in beats.items()
             if not slow and before.get(one) == beat
         }
-        return [one for one, looks in self.still.items() if looks >= EXPIRY_LOOKS]
+        return [one for one, looks in self.still.items() if looks >= EXPIRY_HEARTBEATS]
 
 
 class Membership:
     """This service among the others, as ``id``."""
 
     def __init__(
-        self, database: Database, service_id: str, *, works: bool, beats: Database | None = None
+        self,
+        database: PostgresDatabase,
+        service_id: str,
+        *,
+        works: bool,
+        beats: PostgresDatabase | None = None,
     ) -> None:
         """``works``: whether it claims jobs. ``beats``: a connection for heartbeats alone, which no
         slow call holds up."""
         self.id, self.draining = service_id, False
         self._database, self._beats, self._works = database, beats or database, works
-        self._looks = Looks()
+        self._looks = HeartbeatObserver()
         self.waiting = self.running = 0
         """Jobs of all services, as of the last look or a second before."""
 
@@ -73,30 +78,30 @@ class Membership:
         if expired:
             await self._beats.call("await_again_1", self.id)
 
-    async def beat(self) -> None:
+    async def send_heartbeat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
-        await repeatedly(self.register, HEARTBEAT_S)
+        await run_periodically(self.register, HEARTBEAT_INTERVAL_S)
 
     async def observe(self) -> None:
         """Look at the others and at the queue, for ever."""
-        await repeatedly(self._look, HEARTBEAT_S)
+        await run_periodically(self._look, HEARTBEAT_INTERVAL_S)
 
     async def drain(self) -> None:
         """Have jobs not wait for this node any more, nor claim any."""
         self.draining = True
-        await _briefly(LEAVING_S, self.register())
+        await _call_within(LEAVE_TIMEOUT_S, self.register())
 
     async def leave(self) -> None:
         """Be none of the services any more."""
-        await _briefly(LEAVING_S, self._expire({self.id: None}))
+        await _call_within(LEAVE_TIMEOUT_S, self._expire({self.id: None}))
 
     async def count(self) -> None:
         """Bring `waiting` and `running` up to date, if the database answers at once."""
         if self._database.up:
-            await _briefly(COUNT_S, self._count(0.0))
+            await _call_within(COUNT_TIMEOUT_S, self._count(0.0))
 
     async def _look(self) -> None:
-        looks, self._looks = self._looks, Looks()  # after an outage nobody could beat
+        looks, self._looks = self._looks, HeartbeatObserver()  # after an outage nobody could beat
         begun = time.monotonic()
         rows = await self._database.fetch("SELECT id, beat FROM vibevoice.services")
         beats: dict[str, int] = dict(rows)
@@ -105,7 +110,7 @@ class Membership:
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have died: their jobs are free", len(dead))
             await self._expire({one: beats[one] for one in dead})
-        await self._count(COUNTED_S)
+        await self._count(COUNT_MAX_AGE_S)
 
     async def _count(self, fresh_s: float) -> None:
         ((self.waiting, self.running),) = await self._database.call("standing_1", fresh_s)
@@ -117,7 +122,7 @@ class Membership:
         await self._database.call("release_orphans_1")
 
 
-async def _briefly(most_s: float, call: Awaitable[None]) -> None:
+async def _call_within(most_s: float, call: Awaitable[None]) -> None:
     """Wait for a call at most so long; if the database is away, not even that."""
     with suppress(errors.JournalUnreachable):
-        await at_most(most_s, call)
+        await cancel_after(most_s, call)

@@ -13,28 +13,41 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from sidecar import clock, errors
-from sidecar.cluster.job_follower import Follower
-from sidecar.cluster.job_rows import Rows, fold, kind_of, recording_of, worn
-from sidecar.cluster.shared_retention import Housekeeping
-from sidecar.concurrency import Background
-from sidecar.jobs.job_log import KeyTaken, Subscription
-from sidecar.jobs.job_record import Change, Edited, JobEvent, JobRecord, JobState, advance
-from sidecar.jobs.job_store import OwnerLoad, Turn
-from sidecar.jobs.reservations import UNSAID_S
-from sidecar.jobs.retention import FEW_SEGMENTS, weight
+from sidecar.cluster.job_follower import JobFollower
+from sidecar.cluster.job_rows import (
+    JobRows,
+    event_kind,
+    recording_columns,
+    replay_events,
+    strip_ended_events,
+)
+from sidecar.cluster.shared_retention import SharedRetention
+from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.jobs.job_log import DuplicateRequestKey, JobSubscription
+from sidecar.jobs.job_record import (
+    EditedChange,
+    JobChange,
+    JobEvent,
+    JobRecord,
+    JobState,
+    apply_event,
+)
+from sidecar.jobs.job_store import OwnerLoad, QueuePosition
+from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
+from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
 from sidecar.jobs.scheduler import Priority
-from sidecar.observability.metrics import JobTally
-from sidecar.storage.postgres_database import Database, Row, patiently
+from sidecar.observability.metrics import JobMetrics
+from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 
-LONG_BYTES = 100_000
+DECRYPT_IN_THREAD_BYTES = 100_000
 """Encrypted events that are decrypted in a thread: some milliseconds of the event loop."""
-UNKNOWN_S = 60.0
+UNKNOWN_WORK_S = 60.0
 """Work that a recording of unknown length counts as between owners."""
-FRESH_S = 1.0
+POSITIONS_INTERVAL_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
-CLOSING_S = 3.0
+CLOSE_TIMEOUT_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
-PACE_SAMPLE_S = 60.0
+PREDICTION_SAMPLE_S = 60.0
 """Length of audio for which a service's pace is asked, to turn work into a wait."""
 
 _BY_ID = "SELECT id, submitted, recording IS NOT NULL, seq FROM vibevoice.jobs WHERE id = %s"
@@ -50,35 +63,35 @@ _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
-_OVERTAKEN = ["segmentready", "progress", "checkpoint"]
+_SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
 """Events of a job that is done which its transcript says again."""
 
 
-class PostgresJobs:
+class PostgresJobStore:
     """A `JobStore` of all services that share a database."""
 
     def __init__(
         self,
-        database: Database,
-        rows: Rows,
+        database: PostgresDatabase,
+        rows: JobRows,
         service_id: str,
-        follower: Follower,
-        housekeeping: Housekeeping,
+        follower: JobFollower,
+        housekeeping: SharedRetention,
         pace_s: Callable[[float], float],
         queue_limit: int,
-        tally: JobTally,
-        now: clock.Clock = clock.wall,
+        tally: JobMetrics,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
         """``pace_s``: seconds that this service predicts for so many seconds of audio."""
         self._database, self._rows, self._service_id = database, rows, service_id
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = asyncio.Lock()
-        self._turns: dict[str, Turn] = {}
+        self._turns: dict[str, QueuePosition] = {}
         """Turns that were worked out since `_turns_at`."""
         self._turns_at = 0.0
         self._turning = asyncio.Lock()
-        self._ending = Background()
+        self._ending = BackgroundTaskGroup()
 
     async def submit(self, record: JobRecord) -> None:
         """Persist a job that waits.
@@ -93,13 +106,13 @@ class PostgresJobs:
             record.id,
             record.owner,
             record.key.name if record.key is not None else None,
-            self._rows.sealed_record(record),
+            self._rows.encrypt_record(record),
             record.kept,
             record.priority is Priority.INTERACTIVE,
             record.options.precision.value,
             record.facts.total_s,
             _work_s(record),
-            *recording_of(record.audio),
+            *recording_columns(record.audio),
             None if record.kept else self._service_id,
             self._limit,
         )
@@ -110,31 +123,31 @@ class PostgresJobs:
                 self._soon(self._delete_later, record.id)
             raise
         if outcome == "known":
-            raise KeyTaken(job_id)
+            raise DuplicateRequestKey(job_id)
         if outcome == "queue_full":
             raise errors.QueueFull("The queue of all services takes no more jobs.")
         if outcome == "deleted":
             raise errors.JournalUnreachable()  # an earlier try had no answer, and was undone
 
-    async def import_ended(self, record: JobRecord, changes: Sequence[Change]) -> JobRecord:
+    async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Persist a job that is over already, with all that happened to it."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
-        ended = fold(record, events)
-        sealed = [self._rows.sealed_event(record.id, one.worn) for one in events]
+        ended = replay_events(record, events)
+        sealed = [self._rows.encrypt_event(record.id, one.worn) for one in events]
         await self._database.call(
             "import_1",
             record.id,
             record.owner,
-            self._rows.sealed_record(record),
+            self._rows.encrypt_record(record),
             record.facts.total_s,
-            *recording_of(record.audio),
+            *recording_columns(record.audio),
             [one.seq for one in events],
             [one.at for one in events],
-            [kind_of(one.change) for one in events],
+            [event_kind(one.change) for one in events],
             sealed,
             ended.state.value,
-            weight(ended, events),
-            self._rows.sealed_summary(ended),
+            retained_bytes(ended, events),
+            self._rows.encrypt_summary(ended),
         )
         self._housekeeping.settle(record.owner)
         return ended
@@ -177,7 +190,7 @@ class PostgresJobs:
         known = {one.id: one for one in (*whole, *brief) if one is not None}
         return [known[row[0]] for row in rows if row[0] in known]
 
-    async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Follow a job behind the event ``after``.
 
         Raises:
@@ -225,7 +238,7 @@ class PostgresJobs:
         await self._housekeeping.delete_recordings_now()
         return len(rows)
 
-    async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
+    async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
         """Change the transcript of a job, if it is still as in ``record``.
 
         Raises:
@@ -233,17 +246,17 @@ class PostgresJobs:
             errors.TranscriptChanged: it is not.
         """
         event = JobEvent(record.seq + 1, self._now(), change)
-        after = advance(record, event)
+        after = apply_event(record, event)
         if after is record:
             return await self.get(record.id)
         edited = await self._database.call(
             "edit_1",
             record.id,
             record.seq,
-            self._rows.sealed_event(record.id, event.worn),
+            self._rows.encrypt_event(record.id, event.worn),
             event.at,
-            weight(after),
-            self._rows.sealed_summary(after),
+            retained_bytes(after),
+            self._rows.encrypt_summary(after),
         )
         if edited != [(True,)]:
             await self.get(record.id)
@@ -251,11 +264,11 @@ class PostgresJobs:
         self._housekeeping.settle(record.owner)
         return after
 
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the places of those that wait, at most a second old."""
         ids = [one.id for one in records if one.state is JobState.QUEUED]
         async with self._turning:
-            if time.monotonic() - self._turns_at > FRESH_S:
+            if time.monotonic() - self._turns_at > POSITIONS_INTERVAL_S:
                 self._turns_at, self._turns = time.monotonic(), {}
             if missing := [one for one in ids if one not in self._turns]:
                 self._turns |= await self._worked_out(missing)
@@ -267,7 +280,7 @@ class PostgresJobs:
             """SELECT count(*), count(*) FILTER (WHERE state = 'queued'),
                 coalesce(sum(coalesce(audio_s, %s)) FILTER (WHERE state = 'queued'), 0)
                 FROM vibevoice.jobs WHERE owner = %s AND ended IS NULL""",
-            (UNSAID_S, owner),
+            (UNKNOWN_AUDIO_CHARGE_S, owner),
         )
         return OwnerLoad(jobs, waiting, waiting_s)
 
@@ -284,7 +297,7 @@ class PostgresJobs:
 
     async def close(self) -> None:
         """Give what is done in the background a moment to end."""
-        await self._ending.close(CLOSING_S)
+        await self._ending.close(CLOSE_TIMEOUT_S)
 
     async def _delete(self, job_id: str, *, overdue: bool = False) -> None:
         ((lasted_s,),) = await self._database.call("delete_1", job_id, overdue)
@@ -310,10 +323,10 @@ class PostgresJobs:
 
     async def _folded(self, jobs: Sequence[Row]) -> Sequence[JobRecord]:
         """Return jobs after their events, without those that cannot be read here. ``jobs``: values
-        of `Rows.record`."""
+        of `JobRows.record`."""
         if not jobs:
             return []
-        rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _OVERTAKEN))
+        rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS))
         by_job: dict[str, list[Row]] = {job[0]: [] for job in jobs}
         for row in rows:
             by_job[row[0]].append(row)
@@ -322,7 +335,7 @@ class PostgresJobs:
             found = (self._rows.folded(job, by_job[job[0]]) for job in jobs)
             return [one for one in found if one is not None]
 
-        long = sum(len(row[4] or b"") for row in rows) > LONG_BYTES
+        long = sum(len(row[4] or b"") for row in rows) > DECRYPT_IN_THREAD_BYTES
         return await asyncio.to_thread(folded) if long else folded()
 
     async def _place(self, owner: str, after: str | None, private: bool) -> int:
@@ -345,7 +358,7 @@ class PostgresJobs:
                 WHERE job = %s AND kind = 'checkpoint'""",
             (job_id,),
         )
-        less = worn([self._rows.event(*row) for row in rows])
+        less = strip_ended_events([self._rows.event(*row) for row in rows])
         if less:
             await self._database.fetch(
                 """UPDATE vibevoice.events e SET change = u.c
@@ -353,27 +366,27 @@ class PostgresJobs:
                     WHERE job = %s AND seq = u.s RETURNING seq""",
                 (
                     [one.seq for one in less],
-                    [self._rows.sealed_event(job_id, one) for one in less],
+                    [self._rows.encrypt_event(job_id, one) for one in less],
                     job_id,
                 ),
             )
 
-    async def _worked_out(self, ids: Sequence[str]) -> dict[str, Turn]:
+    async def _worked_out(self, ids: Sequence[str]) -> dict[str, QueuePosition]:
         rows = await self._database.call("turns_1", [*ids])
-        pace = self._pace_s(PACE_SAMPLE_S) / PACE_SAMPLE_S
+        pace = self._pace_s(PREDICTION_SAMPLE_S) / PREDICTION_SAMPLE_S
         return {
-            job_id: Turn(ahead, (ahead_s + left_s) * pace / max(1, running))
+            job_id: QueuePosition(ahead, (ahead_s + left_s) * pace / max(1, running))
             for job_id, ahead, ahead_s, running, left_s in rows
         }
 
     def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
         async def done() -> None:
             with suppress(errors.JobNotFound):  # it was deleted meanwhile
-                await patiently(lambda: call(job_id))
+                await retry_while_unavailable(lambda: call(job_id))
 
         self._ending.spawn(f"end {job_id}", done())
 
 
 def _work_s(record: JobRecord) -> float:
     length_s = record.facts.total_s
-    return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_S
+    return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_WORK_S

@@ -15,12 +15,18 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.cluster.membership import Membership
-from sidecar.live.sessions.session_checkpoint import ASKED_S, Fate, Found, Name, Saved
-from sidecar.storage.encryption import Seal, SealBroken
-from sidecar.storage.postgres_database import SESSIONS_CHANNEL, Database
-from sidecar.storage.postgres_settings import HEARTBEAT_S
+from sidecar.live.sessions.session_checkpoint import (
+    TAKEOVER_TIMEOUT_S,
+    ResumedSession,
+    SaveOutcome,
+    SessionName,
+    SessionSave,
+)
+from sidecar.storage.encryption import Cipher, DecryptionFailed
+from sidecar.storage.postgres_database import SESSIONS_CHANNEL, PostgresDatabase
+from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S
 
-SWEEP_S = 30.0
+SWEEP_INTERVAL_S = 30.0
 """Interval of looks for sessions whose time is over; taking and leaving one looks as well."""
 _NOTIFY = f"NOTIFY {SESSIONS_CHANNEL}"
 _INSERT = """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, pieces, session)
@@ -37,26 +43,26 @@ _TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %
     ON CONFLICT (owner, id, place) DO UPDATE SET said = excluded.said"""
 
 
-class SharedSessions:
+class PostgresSessionStore:
     """`live.sessions.session_checkpoint.Elsewhere` in the database of all services."""
 
-    def __init__(self, database: Database, seal: Seal, member: Membership) -> None:
+    def __init__(self, database: PostgresDatabase, seal: Cipher, member: Membership) -> None:
         """``member``: this service among the others."""
         self._database, self._seal, self._front = database, seal, member.id
-        self._here: set[Name] = set()
+        self._here: set[SessionName] = set()
         """Those that may lie there as this service's."""
         self._told = asyncio.Event()
-        self._tell: Callable[[Name, float], None] = lambda name, since_s: None
+        self._tell: Callable[[SessionName, float], None] = lambda name, since_s: None
         self._rung = asyncio.Event()
         database.listen(SESSIONS_CHANNEL, lambda payload: self._ring())
 
     async def save(
-        self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float
-    ) -> Mapping[Name, Fate]:
-        """As `Elsewhere.save`."""
+        self, sessions: Sequence[SessionSave], over: Sequence[SessionName], grace_s: float
+    ) -> Mapping[SessionName, SaveOutcome]:
+        """As `SessionStore.save`."""
         sealed = {one: self._sealed(one) for one in sessions}
 
-        async def put(cursor: Any) -> Mapping[Name, Fate]:
+        async def put(cursor: Any) -> Mapping[SessionName, SaveOutcome]:
             for owner, number in over:
                 await cursor.execute(
                     "DELETE FROM vibevoice.sessions WHERE owner = %s AND id = %s AND front = %s",
@@ -68,12 +74,12 @@ class SharedSessions:
 
         self._here.update(one.name for one in sessions)
         fates = await self._database.transaction(put)
-        taken = {name for name, fate in fates.items() if fate is Fate.TAKEN}
+        taken = {name for name, fate in fates.items() if fate is SaveOutcome.TAKEN}
         self._here -= taken | (set(over) - fates.keys())
         return fates
 
-    async def leave(self, name: Name, for_s: float) -> bool:
-        """As `Elsewhere.leave`."""
+    async def leave(self, name: SessionName, for_s: float) -> bool:
+        """As `SessionStore.leave`."""
 
         async def put(cursor: Any) -> bool:
             await cursor.execute(
@@ -91,12 +97,12 @@ class SharedSessions:
         self._here.discard(name)
         return was_ours
 
-    async def take(self, name: Name) -> Found | bool:
-        """As `Elsewhere.take`. It is this service's for good with the first that it saves: until
+    async def take(self, name: SessionName) -> ResumedSession | bool:
+        """As `SessionStore.take`. It is this service's for good with the first that it saves: until
         then (a client may have gone, an answer be lost) it is as free as one that was left."""
 
         async def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
-            await _sweep(cursor)
+            await _delete_expired(cursor)
             await cursor.execute(
                 """SELECT session, front IS NOT NULL, front = %s,
                         until IS NULL AND EXISTS (
@@ -110,7 +116,7 @@ class SharedSessions:
             session, had, ours, lives = row
             if lives:
                 if not ours:
-                    await _ask(cursor, name)
+                    await _request_session(cursor, name)
                 return not ours
             await cursor.execute(
                 """UPDATE vibevoice.sessions
@@ -131,20 +137,22 @@ class SharedSessions:
             return reached
         session, story, orphaned = reached
         try:
-            about = [_about(name, place) for place in range(len(story))]
+            about = [_associated_data(name, place) for place in range(len(story))]
             said = [self._seal.opened(one, of) for one, of in zip(story, about, strict=True)]
-            return Found(self._seal.opened(session, _about(name)), said, orphaned)
-        except SealBroken:
+            return ResumedSession(
+                self._seal.opened(session, _associated_data(name)), said, orphaned
+            )
+        except DecryptionFailed:
             return False
 
     async def news(self, most_s: float) -> None:
-        """As `Elsewhere.news`."""
+        """As `SessionStore.news`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._told.wait()
 
-    def on_asked(self, tell: Callable[[Name, float], None]) -> None:
-        """As `Elsewhere.on_asked`."""
+    def on_asked(self, tell: Callable[[SessionName, float], None]) -> None:
+        """As `SessionStore.on_asked`."""
         self._tell = tell
 
     async def run(self) -> None:
@@ -154,38 +162,40 @@ class SharedSessions:
         while True:
             with suppress(errors.JournalUnreachable):
                 if swept <= clock():
-                    await self._database.transaction(_sweep)
-                    swept = clock() + SWEEP_S
+                    await self._database.transaction(_delete_expired)
+                    swept = clock() + SWEEP_INTERVAL_S
                 if self._here:
                     for name, since_s in await self._database.transaction(self._beaten):
                         self._tell(name, since_s)
             self._rung.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
                     await self._rung.wait()
 
     def _ring(self) -> None:
         self._told.set()
         self._rung.set()
 
-    async def _beaten(self, cursor: Any) -> list[tuple[Name, float]]:
+    async def _beaten(self, cursor: Any) -> list[tuple[SessionName, float]]:
         """Return which sessions of this service others ask for, and since when."""
         await cursor.execute(
             """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8
                 FROM vibevoice.sessions
                 WHERE front = %s AND asked > clock_timestamp() - make_interval(secs => %s)""",
-            (self._front, ASKED_S),
+            (self._front, TAKEOVER_TIMEOUT_S),
         )
         return [((owner, number), since_s) for owner, number, since_s in await cursor.fetchall()]
 
-    def _sealed(self, one: Saved) -> tuple[bytes, bytes | None]:
+    def _sealed(self, one: SessionSave) -> tuple[bytes, bytes | None]:
         seal = self._seal.seal
-        story = None if one.story is None else seal(one.story, _about(one.name, one.place))
-        return seal(one.session, _about(one.name)), story
+        story = (
+            None if one.story is None else seal(one.story, _associated_data(one.name, one.place))
+        )
+        return seal(one.session, _associated_data(one.name)), story
 
     async def _put(
-        self, cursor: Any, one: Saved, sealed: tuple[bytes, bytes | None], grace_s: float
-    ) -> Fate:
+        self, cursor: Any, one: SessionSave, sealed: tuple[bytes, bytes | None], grace_s: float
+    ) -> SaveOutcome:
         session, story = sealed
         values = {
             "owner": one.name[0],
@@ -198,7 +208,7 @@ class SharedSessions:
             "story": story,
         }
         if one.fresh:
-            await _sweep(cursor)
+            await _delete_expired(cursor)
             await cursor.execute(_INSERT, values)
         else:
             await cursor.execute(_UPDATE, values)
@@ -208,33 +218,33 @@ class SharedSessions:
                     WHERE owner = %(owner)s AND id = %(id)s AND front IS DISTINCT FROM %(front)s""",
                 values,
             )
-            return Fate.TAKEN if cursor.rowcount else Fate.GONE
+            return SaveOutcome.TAKEN if cursor.rowcount else SaveOutcome.GONE
         if one.fresh:
             await cursor.execute(
                 "DELETE FROM vibevoice.stories WHERE owner = %(owner)s AND id = %(id)s", values
             )
         if story is not None:
             await cursor.execute(_TELL, values)
-        return Fate.SAVED
+        return SaveOutcome.SAVED
 
 
-async def _ask(cursor: Any, name: Name) -> None:
+async def _request_session(cursor: Any, name: SessionName) -> None:
     """Have its service leave a session, once for all who ask meanwhile."""
     await cursor.execute(
         """UPDATE vibevoice.sessions SET asked = clock_timestamp()
             WHERE owner = %s AND id = %s AND coalesce(
                 asked < clock_timestamp() - make_interval(secs => %s), true)""",
-        (*name, ASKED_S),
+        (*name, TAKEOVER_TIMEOUT_S),
     )
     if cursor.rowcount:
         await cursor.execute(_NOTIFY)
 
 
-async def _sweep(cursor: Any) -> None:
+async def _delete_expired(cursor: Any) -> None:
     """Delete sessions that no client comes back for."""
     await cursor.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
 
 
-def _about(name: Name, place: int | None = None) -> str:
+def _associated_data(name: SessionName, place: int | None = None) -> str:
     owner, number = name
     return f"session {number} {owner}" if place is None else f"story {place} {number} {owner}"

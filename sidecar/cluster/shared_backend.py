@@ -9,35 +9,35 @@ from collections.abc import Callable
 from functools import partial
 
 from sidecar import clock, errors
-from sidecar.cluster.claim_loop import Judging, Node
-from sidecar.cluster.claims import Claims, Offer
-from sidecar.cluster.eligibility import refusal
-from sidecar.cluster.front_queue import ClientTimeouts, SharedQueue
-from sidecar.cluster.job_follower import Follower
-from sidecar.cluster.job_rows import Rows
+from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge
+from sidecar.cluster.claims import ClaimPreferences, ClaimStore
+from sidecar.cluster.eligibility import ineligibility
+from sidecar.cluster.front_queue import ClientTimeouts, SharedJobQueue
+from sidecar.cluster.job_follower import JobFollower
+from sidecar.cluster.job_rows import JobRows
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.cluster.postgres_live_sessions import SharedSessions
-from sidecar.cluster.shared_retention import Housekeeping, Limits
-from sidecar.concurrency import Background, Threads
-from sidecar.config.settings import ALL, FRONT, NODE, Settings
+from sidecar.cluster.postgres_jobs import PostgresJobStore
+from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
+from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.config.settings import ROLE_ALL, ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_backend import EngineSetup, Provision
-from sidecar.jobs.job_log import Listener, MemoryLog
-from sidecar.jobs.job_telemetry import Counted
-from sidecar.jobs.recovery import KeptRecordings, jobs_folder
-from sidecar.observability.metrics import JobTally
+from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
+from sidecar.jobs.job_log import JobListener, MemoryJobLog
+from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.recovery import PersistentRecordings, jobs_folder
+from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
-from sidecar.storage.job_journal import UPLOADS
-from sidecar.storage.postgres_database import Database, migrate
+from sidecar.storage.job_journal import UPLOADS_FOLDER
+from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
 from sidecar.storage.postgres_settings import journal_address
-from sidecar.storage.storage_selection import check, storage_of
+from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
-OPENING = 2
+MAX_CONCURRENT_OPENS = 2
 """Recordings that are opened side by side."""
 
 
-class SharedBackend:
+class SharedJobBackend:
     """The `Backend` of one of several services over a database."""
 
     shares = True
@@ -46,9 +46,9 @@ class SharedBackend:
         self,
         settings: Settings,
         address: str,
-        engine: EngineSetup,
-        tally: JobTally,
-        disk: Threads,
+        engine: LocalQueueSetup,
+        tally: JobMetrics,
+        disk: ThreadLimiter,
         now: clock.Clock,
         service_id: str,
     ) -> None:
@@ -60,26 +60,26 @@ class SharedBackend:
         """
         self._role, self._engine = settings.role, engine
         provision = engine.provision
-        storage = storage_of(settings, jobs_folder(settings) / UPLOADS)
-        check(storage)
-        seal = migrate(address, journal_key(settings))
-        rows = Rows(seal)
-        self.keeping = KeptRecordings(settings, storage, seal, shared=True)
+        storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
+        check_storage(storage)
+        seal = migrate_postgres(address, journal_key(settings))
+        rows = JobRows(seal)
+        self.persistent_recordings = PersistentRecordings(settings, storage, seal, shared=True)
         """Recordings of jobs."""
-        self._database = Database(address)
-        self._follower = Follower(self._database, rows, service_id, now)
-        limits = Limits(
+        self._database = PostgresDatabase(address)
+        self._follower = JobFollower(self._database, rows, service_id, now)
+        limits = RetentionLimits(
             settings.job_retention,
             settings.job_retention_count,
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,
         )
-        self._housekeeping = Housekeeping(self._database, storage, disk, limits, rows)
-        self._beats = Database(address, 1)  # no slow call of others holds up a heartbeat
+        self._housekeeping = SharedRetention(self._database, storage, disk, limits, rows)
+        self._beats = PostgresDatabase(address, 1)  # no slow call of others holds up a heartbeat
         self._membership = Membership(
-            self._database, service_id, works=settings.role != FRONT, beats=self._beats
+            self._database, service_id, works=settings.role != ROLE_FRONT, beats=self._beats
         )
-        self.store = PostgresJobs(
+        self.store = PostgresJobStore(
             self._database,
             rows,
             service_id,
@@ -92,33 +92,33 @@ class SharedBackend:
         )
         """Jobs of all services."""
         node, queue = None, None
-        if settings.role != FRONT:
-            log = MemoryLog(now)
-            log.listen(Counted(tally))
+        if settings.role != ROLE_FRONT:
+            log = MemoryJobLog(now)
+            log.listen(JobEventMetrics(tally))
             queue = engine.queue(log)
-            claims = Claims(self._database, rows, service_id, self._housekeeping, tally)
+            claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
             max_s = settings.max_audio_hours * 3600
-            refused = partial(refusal, provision=provision, max_s=max_s)
-            judging = Judging(claims, refused, settings.unschedulable_after)
-            node = Node(
+            refused = partial(ineligibility, provision=provision, max_s=max_s)
+            judging = EligibilityJudge(claims, refused, settings.unschedulable_after)
+            node = ClaimLoop(
                 claims,
                 log,
                 queue,
-                self.keeping.open,
+                self.persistent_recordings.open,
                 judging,
-                Threads("opening", OPENING),
+                ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
                 offer=_offers(provision),
                 beside=provision.beside,
                 places=engine.places,
             )
-        self.queue = SharedQueue(
+        self.queue = SharedJobQueue(
             self.store, self._follower, settings.queue_limit, self._membership, node, queue
         )
         self.client_timeouts = ClientTimeouts(
             self._database, seal, service_id, self.store, self.queue
         )
         """Jobs whose clients timed out."""
-        self.sessions = SharedSessions(self._database, seal, self._membership)
+        self.sessions = PostgresSessionStore(self._database, seal, self._membership)
         """Live sessions that other services find."""
 
     @property
@@ -130,21 +130,21 @@ class SharedBackend:
         """Bring the counts of the queue up to date, if the database answers at once."""
         await self._membership.count()
 
-    def listen(self, tell: Listener) -> None:
+    def listen(self, tell: JobListener) -> None:
         """Have ``tell`` called with the events of jobs that are accepted here, which are followed
         for that."""
         self._follower.listen(tell)
         self.queue.follows_all = True
 
-    async def open(self, background: Background) -> None:
+    async def open(self, background: BackgroundTaskGroup) -> None:
         """Start to work; this does not wait for the database."""
         await asyncio.gather(self._database.open(), self._beats.open())
-        background.spawn("heartbeat", self._membership.beat())
+        background.spawn("heartbeat", self._membership.send_heartbeat())
         background.spawn("observe services", self._membership.observe())
         background.spawn("follow jobs", self._follower.run())
         background.spawn("retention", self._housekeeping.run())
         background.spawn("share live sessions", self.sessions.run())
-        if self._role != NODE:
+        if self._role != ROLE_NODE:
             background.spawn("end jobs of lost clients", self.client_timeouts.end_in_time())
         self.queue.open()
         self._engine.open(background)
@@ -160,7 +160,7 @@ class SharedBackend:
         await self._membership.leave()
         await self.store.close()
         await asyncio.gather(self._database.close(), self._beats.close())
-        self.keeping.close()
+        self.persistent_recordings.close()
 
 
 def shared_address(settings: Settings) -> str | None:
@@ -171,7 +171,7 @@ def shared_address(settings: Settings) -> str | None:
         errors.SettingsInvalid: it is only a front or a node, and shares with nobody.
     """
     address = journal_address(settings)
-    if address is None and settings.role != ALL:
+    if address is None and settings.role != ROLE_ALL:
         raise errors.SettingsInvalid(
             f"A service that is only a {settings.role} needs jobs that others share.",
             hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
@@ -179,14 +179,16 @@ def shared_address(settings: Settings) -> str | None:
     return address
 
 
-def _offers(provision: Provision) -> Callable[[], Offer]:
+def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
     """Return what tells which requested precisions need no load now."""
     slot = provision.slot
 
-    def offer() -> Offer:
+    def offer() -> ClaimPreferences:
         if not slot.loaded:
-            return Offer()
+            return ClaimPreferences()
         fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
-        return Offer(frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at)
+        return ClaimPreferences(
+            frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at
+        )
 
     return offer

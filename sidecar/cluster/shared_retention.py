@@ -8,26 +8,31 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.cluster.job_rows import Rows, recording_of
-from sidecar.concurrency import Threads
-from sidecar.jobs.sqlite_job_log import Unreadable
-from sidecar.storage.postgres_database import Database, at_most, patiently, repeatedly
-from sidecar.storage.recording_storage import Storage
+from sidecar.cluster.job_rows import JobRows, recording_columns
+from sidecar.concurrency import ThreadLimiter
+from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.storage.postgres_database import (
+    PostgresDatabase,
+    cancel_after,
+    retry_while_unavailable,
+    run_periodically,
+)
+from sidecar.storage.recording_storage import RecordingStorage
 
 log = logging.getLogger(__name__)
 
-SWEEP_S = 10.0
+SWEEP_INTERVAL_S = 10.0
 """Time between two looks for results whose time is over; they may stay so much longer."""
-SETTLE_S = 0.5
+SETTLE_DELAY_S = 0.5
 """Seconds in which ended jobs of an owner are settled together: under load one in each would cost
 the database more than the jobs themselves."""
-SOON_S = 2.0
+DELETE_WAIT_S = 2.0
 """Time that a request waits for the storage to delete a recording."""
-STORAGE_SWEEP_S = 6 * 3600.0
+STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
 """Time between two looks for recordings without a job; listing a large bucket takes a while."""
-BATCH = 200
+DELETE_BATCH = 200
 """Jobs or recordings of one call: some tenths of a second at most."""
-UNCLAIMED_S = 3600.0
+ORPHANED_RECORDING_S = 3600.0
 """Age of a recording without a job before it is deleted: a service may be about to submit it."""
 
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
@@ -38,7 +43,7 @@ _DELETED = """
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetentionLimits:
     """What is kept of each owner's ended jobs: for how many seconds, how many, bytes of results
     and bytes of recordings."""
 
@@ -48,11 +53,16 @@ class Limits:
     recording_bytes: int
 
 
-class Housekeeping:
+class SharedRetention:
     """Deletes from the database and from the storage of recordings."""
 
     def __init__(
-        self, database: Database, storage: Storage, disk: Threads, limits: Limits, rows: Rows
+        self,
+        database: PostgresDatabase,
+        storage: RecordingStorage,
+        disk: ThreadLimiter,
+        limits: RetentionLimits,
+        rows: JobRows,
     ) -> None:
         """``disk``: threads that may wait for the storage."""
         self._database, self._storage, self._disk = database, storage, disk
@@ -77,7 +87,7 @@ class Housekeeping:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await at_most(SOON_S, self.delete_recordings())
+        await cancel_after(DELETE_WAIT_S, self.delete_recordings())
 
     async def delete_recordings(self) -> None:
         """Delete recordings that the database has given up. One that cannot be deleted now is tried
@@ -86,7 +96,7 @@ class Housekeeping:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        doomed = await self._database.fetch(_DOOMED, (BATCH,))
+        doomed = await self._database.fetch(_DOOMED, (DELETE_BATCH,))
         gone = [name for (name,) in doomed if await self._deleted(name)]
         if gone:
             await self._database.fetch(_DELETED, (gone,))
@@ -94,8 +104,8 @@ class Housekeeping:
     async def run(self) -> None:
         """Delete what is over, and from time to time what crashes left behind, for ever."""
         await asyncio.gather(
-            repeatedly(self._sweep_in_turn, SWEEP_S),
-            repeatedly(self._settle_next, SETTLE_S),
+            run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
+            run_periodically(self._settle_next, SETTLE_DELAY_S),
             self._look_after_storage(),
         )
 
@@ -112,15 +122,15 @@ class Housekeeping:
         await self.delete_recordings()
 
     async def _look_after_storage(self) -> None:
-        await patiently(self._adopt)
-        await repeatedly(self._sweep_storage, STORAGE_SWEEP_S)
+        await retry_while_unavailable(self._adopt)
+        await run_periodically(self._sweep_storage, STORAGE_SWEEP_INTERVAL_S)
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
-        ((turn,),) = await self._database.call("sweep_1", SWEEP_S)
+        ((turn,),) = await self._database.call("sweep_1", SWEEP_INTERVAL_S)
         await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
@@ -134,13 +144,15 @@ class Housekeeping:
     async def _purge(self, owner: str) -> None:
         limits = self._limits
         results = (limits.retention_s, limits.results, limits.result_bytes)
-        while await self._purged("purge_1", owner, *results) >= BATCH:
+        while await self._purged("purge_1", owner, *results) >= DELETE_BATCH:
             pass
-        while await self._purged("forget_recordings_1", owner, limits.recording_bytes) >= BATCH:
+        while (
+            await self._purged("forget_recordings_1", owner, limits.recording_bytes) >= DELETE_BATCH
+        ):
             pass
 
     async def _purged(self, function: str, owner: str, *limits: float) -> int:
-        ((count,),) = await self._database.call(function, owner, *limits, BATCH)
+        ((count,),) = await self._database.call(function, owner, *limits, DELETE_BATCH)
         return int(count)
 
     async def _deleted(self, name: str) -> bool:
@@ -155,7 +167,8 @@ class Housekeeping:
         """Note the recordings of jobs that a release before 0.2 took in, which kept their names in
         encrypted records alone."""
         while found := await self._database.fetch(
-            "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s", (BATCH,)
+            "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s",
+            (DELETE_BATCH,),
         ):
             for job_id, submitted in found:
                 name, size = self._recording_of(job_id, submitted)
@@ -167,15 +180,15 @@ class Housekeeping:
 
     def _recording_of(self, job_id: str, submitted: bytes) -> tuple[str | None, int | None]:
         try:
-            return recording_of(self._rows.record(job_id, submitted).audio)
-        except Unreadable:
+            return recording_columns(self._rows.record(job_id, submitted).audio)
+        except UnreadableRecord:
             return None, None
 
     async def _sweep_storage(self) -> None:
         """Delete recordings that no job needs: they were never submitted, or their service died
         before it deleted them."""
         ages = await self._disk.run(self._storage.ages)
-        old = [name for name, age_s in ages.items() if age_s > UNCLAIMED_S]
+        old = [name for name, age_s in ages.items() if age_s > ORPHANED_RECORDING_S]
         needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )

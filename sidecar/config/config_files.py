@@ -18,7 +18,7 @@ from sidecar import files
 from sidecar.config.setting_types import ENV_PREFIX
 from sidecar.errors import SettingsInvalid
 
-LARGEST = 256 << 10
+MAX_FILE_BYTES = 256 << 10
 """Bytes."""
 CONVERT = "Make TOML of it with 'vibevoice-asr config convert', and name that by --config."
 REMOVED = {"config_model": CONVERT}
@@ -48,7 +48,7 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(sorted(known))}."
 
 
-def read(path: Path, known: Sequence[str]) -> dict[str, Any]:
+def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
     """Return the settings of a TOML file; ``known``: the names that there are.
 
     Raises:
@@ -57,7 +57,7 @@ def read(path: Path, known: Sequence[str]) -> dict[str, Any]:
     if is_yaml(path):
         raise SettingsInvalid(f"The file {path} is YAML.", hint=CONVERT)
     try:
-        given = tomllib.loads(files.read(path, LARGEST).decode("utf-8-sig"))
+        given = tomllib.loads(files.read(path, MAX_FILE_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error}") from None
     for name in given:
@@ -69,7 +69,7 @@ def read(path: Path, known: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-ELSEWHERE = {
+GRPC_SERVER_ENVIRONMENT = {
     "MAX_CONCURRENT_CONNECTIONS": "live_sessions",
     "WS_IDLE_TIMEOUT_S": "live_idle",
     "WS_MAX_CONNECTION_DURATION_S": "live_longest",
@@ -84,7 +84,7 @@ ELSEWHERE = {
 (docs/live.md)."""
 
 
-def config_file() -> Path:
+def config_file_path() -> Path:
     """The TOML file that is read: ``VIBEVOICE_CONFIG``, or the one in the user's config folder."""
     if named := os.environ.get(f"{ENV_PREFIX}CONFIG"):
         return Path(named)
@@ -97,7 +97,7 @@ def config_file() -> Path:
     return base / "vibevoice-asr" / "config.toml"
 
 
-class AsElsewhere(PydanticBaseSettingsSource):
+class GrpcServerEnvSource(PydanticBaseSettingsSource):
     """The environment of a deployment that had that server before. What there means "as usual"
     (nothing, zero and below, or "off") means so here too."""
 
@@ -107,12 +107,14 @@ class AsElsewhere(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Values by the names of our settings."""
-        given = {name: os.environ.get(foreign, "") for foreign, name in ELSEWHERE.items()}
+        given = {
+            name: os.environ.get(foreign, "") for foreign, name in GRPC_SERVER_ENVIRONMENT.items()
+        }
         usual = re.compile(r"\s*(|none|off|-.*|0+(\.0*)?)\s*", re.IGNORECASE)
         return {name: value for name, value in given.items() if not usual.fullmatch(value)}
 
 
-class Files(PydanticBaseSettingsSource):
+class ConfigFileSource(PydanticBaseSettingsSource):
     """The file with settings; ``given`` as a flag, or by the environment."""
 
     def __init__(self, settings_cls: type[BaseSettings], given: dict[str, Any]) -> None:
@@ -126,6 +128,6 @@ class Files(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Values by the names of our settings."""
         named = self._given.get("config")
-        file = Path(named) if named else config_file()
+        file = Path(named) if named else config_file_path()
         known = [name for name in self.settings_cls.model_fields if name != "config"]
-        return read(file, known) if named or file.exists() else {}
+        return read_config_files(file, known) if named or file.exists() else {}

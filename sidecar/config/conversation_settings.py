@@ -8,11 +8,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from sidecar.config.setting_types import Duration, Group, TalkPorts, parse_talk_ports
-from sidecar.interfaces.engine_interface import MOST_STEPS
+from sidecar.config.setting_types import (
+    ConversationPorts,
+    Duration,
+    SettingsGroup,
+    parse_talk_ports,
+)
+from sidecar.interfaces.engine_interface import MAX_TTS_STEPS
 
 
-class Talk(Group):
+class ConversationSettings(SettingsGroup):
     """Conversations: how many there are, who answers in them, and with which words."""
 
     conversations: int = Field(
@@ -26,13 +31,15 @@ class Talk(Group):
             "client's, once nothing is said any more, before it ends."
         ),
     )
-    talk_ports: Annotated[TalkPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = Field(
-        None,
-        description=(
-            "'original': conversations are had at port 8005 of the loopback, too, as the page of "
-            "the speech-to-speech demo, served at port 3000, expects it; or other ports for the "
-            "two, such as '8006:3001' (docs/talk.md)."
-        ),
+    talk_ports: Annotated[ConversationPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = (
+        Field(
+            None,
+            description=(
+                "'original': conversations are had at port 8005 of the loopback, too, as the page "
+                "of the speech-to-speech demo, served at port 3000, expects it; or other ports for "
+                "the two, such as '8006:3001' (docs/talk.md)."
+            ),
+        )
     )
     talk_instructions: str = Field(
         "You are spoken with. Answer in one or two short sentences, without lists or markup.",
@@ -64,7 +71,7 @@ class Talk(Group):
     )
 
 
-class Voices(Group):
+class TtsSettings(SettingsGroup):
     """Voices: who speaks in conversations, and with what."""
 
     voice_engine: Literal[
@@ -91,7 +98,7 @@ class Voices(Group):
     voice_steps: int = Field(
         0,
         ge=0,
-        le=MOST_STEPS,
+        le=MAX_TTS_STEPS,
         description=(
             "Steps of diffusion in which VibeVoice makes each 133 ms of what it says: fewer are "
             "quicker and rougher. 0 takes ten, and five where a machine is too slow for ten."

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from sidecar.config.setting_types import Duration, Group, Language, Words
-from sidecar.interfaces.engine_interface import AUTO, Diarization, Precision
+from sidecar.config.setting_types import Duration, Language, SettingsGroup, WordList
+from sidecar.interfaces.engine_interface import AUTO, DiarizationEffort, Precision
 
 
-class Engines(Group):
+class EngineSettings(SettingsGroup):
     """Engines: which one transcribes, with which weights, on what, and for how long it stays."""
 
     engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = Field(
@@ -68,8 +68,8 @@ class Engines(Group):
             "(16.7 GB) before it starts; without it, it asks where it has a terminal."
         ),
     )
-    diarization: Diarization = Field(
-        Diarization.BALANCED,
+    diarization: DiarizationEffort = Field(
+        DiarizationEffort.BALANCED,
         description=(
             "Effort to tell speakers apart: 'balanced' (the knee of the measured curve) or "
             "'accurate' (a third more work, for a few words)."
@@ -97,10 +97,10 @@ class Engines(Group):
     )
 
 
-class Upstream(Group):
+class UpstreamSettings(SettingsGroup):
     """Upstreams: other servers that do the hearing."""
 
-    upstream: Words = Field(
+    upstream: WordList = Field(
         (),
         description=(
             "Servers that do the hearing with the engine 'upstream', such as "
@@ -149,7 +149,7 @@ class Upstream(Group):
     )
 
 
-class People(Group):
+class EnrolledSpeakerSettings(SettingsGroup):
     """People: whether anybody is known by voice."""
 
     people: bool = Field(

@@ -16,89 +16,89 @@ from typing import Any, TypeVar
 
 from sidecar import files
 from sidecar.checkpoints import whisper_checkpoints
-from sidecar.config.config_files import LARGEST, is_yaml, suggestion
+from sidecar.config.config_files import MAX_FILE_BYTES, is_yaml, suggestion
 from sidecar.errors import SettingsInvalid
 from sidecar.version import is_frozen
 
 DEEPEST = 20
 """Levels of a YAML file, of which two mean something."""
-FOREVER_S = 86_400.0
+UNLIMITED_S = 86_400.0
 """Where there is no limit there: a day."""
 MB = 1 << 20
 DAY_S = 86_400
 
 
-def whole(value: Any) -> int:
+def to_integer(value: Any) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("a whole number")
     return value
 
 
-def number(value: Any) -> float:
+def to_number(value: Any) -> float:
     """A number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("a number")
     return value
 
 
-def text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """Text."""
     if not isinstance(value, str):
         raise ValueError("text")
     return value
 
 
-def truth(value: Any) -> bool:
+def to_boolean(value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
 
 
-def patience(value: Any) -> float:
+def to_timeout_s(value: Any) -> float:
     """Seconds, for ever where that is zero or less."""
-    seconds = number(value)
-    return seconds if seconds > 0 else FOREVER_S
+    seconds = to_number(value)
+    return seconds if seconds > 0 else UNLIMITED_S
 
 
-def from_ms(value: Any) -> float:
+def ms_to_seconds(value: Any) -> float:
     """Seconds of milliseconds."""
-    return number(value) / 1000
+    return to_number(value) / 1000
 
 
-def in_mb(value: Any) -> int:
+def bytes_to_mb(value: Any) -> int:
     """Whole MB of bytes, at least one."""
-    return max(1, math.ceil(whole(value) / MB))
+    return max(1, math.ceil(to_integer(value) / MB))
 
 
-def in_mb_or_any(value: Any) -> int:
+def bytes_to_mb_or_unlimited(value: Any) -> int:
     """The same; zero and less are no limit."""
-    return in_mb(value) if whole(value) > 0 else 0
+    return bytes_to_mb(value) if to_integer(value) > 0 else 0
 
 
-def count_or_any(value: Any) -> int:
+def to_count_or_unlimited(value: Any) -> int:
     """How many; zero and less are no limit."""
-    return max(0, whole(value))
+    return max(0, to_integer(value))
 
 
-def from_days(value: Any) -> float:
+def days_to_seconds(value: Any) -> float:
     """Seconds; zero and less are no limit."""
-    return max(0.0, number(value)) * DAY_S
+    return max(0.0, to_number(value)) * DAY_S
 
 
-def severity(value: Any) -> str:
+def to_log_level(value: Any) -> str:
     """Levels of Python's logging."""
     known = {"critical": "error", "fatal": "error", "warn": "warning"}
-    return known.get(text(value).lower(), text(value).lower())
+    return known.get(to_text(value).lower(), to_text(value).lower())
 
 
-def device(value: Any) -> str:
+def to_device(value: Any) -> str:
     """Which GPU it is, is said by CUDA_VISIBLE_DEVICES here."""
-    return "cuda" if text(value).startswith("cuda") else text(value)
+    return "cuda" if to_text(value).startswith("cuda") else to_text(value)
 
 
-def precision(value: Any) -> str:
+def to_precision(value: Any) -> str:
     """CTranslate2's names of types."""
     known = {
         "default": "auto",
@@ -111,120 +111,120 @@ def precision(value: Any) -> str:
         "bfloat16": "bf16",
         "float32": "fp32",
     }
-    if text(value) not in known:
+    if to_text(value) not in known:
         raise ValueError(f"one of {', '.join(known)}")
     return known[value]
 
 
-def task(value: Any) -> str:
+def to_task(value: Any) -> str:
     """What becomes of speech."""
-    if text(value).lower() not in ("transcribe", "translate"):
+    if to_text(value).lower() not in ("transcribe", "translate"):
         raise ValueError("transcribe or translate")
-    return text(value).lower()
+    return to_text(value).lower()
 
 
 Value = TypeVar("Value")
-Read = Callable[[Any], Any]
+Converter = Callable[[Any], Any]
 """A value there → here; a ValueError says what it should have been."""
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class YamlKey:
     """What a key there means: a ``setting`` here, by ``read``; none where it is ''. ``usual``: what
     it may say without being heeded, because that is what is done."""
 
     setting: str = ""
-    read: Read | None = None
+    read: Converter | None = None
     usual: Sequence[object] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class ConvertedConfig:
     """What files say: settings by name, and keys that nothing here corresponds to."""
 
     settings: Mapping[str, Any]
     unheeded: Sequence[str]
 
 
-def profile(value: Any) -> str:
+def to_decode_profile(value: Any) -> str:
     """One of the two that there are here."""
-    if value not in PROFILES:
-        raise ValueError(f"one of {', '.join(PROFILES)}")
+    if value not in DECODE_PROFILE_DEFAULTS:
+        raise ValueError(f"one of {', '.join(DECODE_PROFILE_DEFAULTS)}")
     return str(value)
 
 
-SERVER = {
-    "port": Key("grpc_port", whole),
-    "max_sessions": Key("live_sessions", whole),
-    "metrics_port": Key("port", whole),
-    "decode_timeout_sec": Key("live_timeout", patience),
-    "log_metrics": Key(usual=(False,)),
-    "session_timeout_sec": Key("live_idle", number),
-    "max_buffer_sec": Key(),
-    "max_buffer_bytes": Key(),
-    "max_chunk_ms": Key("live_chunk", from_ms),
-    "partial_decode_interval_sec": Key(),
-    "partial_decode_window_sec": Key(),
-    "max_pending_decodes_per_stream": Key(),
-    "max_pending_decodes_global": Key(),
-    "max_total_buffer_bytes": Key("live_buffer_mb", in_mb),
-    "decode_queue_timeout_sec": Key(),
-    "buffer_overlap_sec": Key(),
-    "grpc_max_receive_message_bytes": Key("grpc_message_mb", in_mb),
-    "grpc_max_send_message_bytes": Key(usual=(4 * MB,)),
-    "sample_rate": Key(usual=(16_000,)),
+SERVER_KEYS = {
+    "port": YamlKey("grpc_port", to_integer),
+    "max_sessions": YamlKey("live_sessions", to_integer),
+    "metrics_port": YamlKey("port", to_integer),
+    "decode_timeout_sec": YamlKey("live_timeout", to_timeout_s),
+    "log_metrics": YamlKey(usual=(False,)),
+    "session_timeout_sec": YamlKey("live_idle", to_number),
+    "max_buffer_sec": YamlKey(),
+    "max_buffer_bytes": YamlKey(),
+    "max_chunk_ms": YamlKey("live_chunk", ms_to_seconds),
+    "partial_decode_interval_sec": YamlKey(),
+    "partial_decode_window_sec": YamlKey(),
+    "max_pending_decodes_per_stream": YamlKey(),
+    "max_pending_decodes_global": YamlKey(),
+    "max_total_buffer_bytes": YamlKey("live_buffer_mb", bytes_to_mb),
+    "decode_queue_timeout_sec": YamlKey(),
+    "buffer_overlap_sec": YamlKey(),
+    "grpc_max_receive_message_bytes": YamlKey("grpc_message_mb", bytes_to_mb),
+    "grpc_max_send_message_bytes": YamlKey(usual=(4 * MB,)),
+    "sample_rate": YamlKey(usual=(16_000,)),
 }
-MODEL = {
-    "name": Key("whisper_model", text),
-    "device": Key("device", device),
-    "compute_type": Key("precision", precision),
-    "pool_size": Key(usual=(1,)),
-    "language_fix": Key("language_fix", truth),
-    "language": Key("language", text),
-    "languages": Key(),
-    "task": Key("grpc_task", task),
-    "default_decode_profile": Key("grpc_profile", profile),
+MODEL_KEYS = {
+    "name": YamlKey("whisper_model", to_text),
+    "device": YamlKey("device", to_device),
+    "compute_type": YamlKey("precision", to_precision),
+    "pool_size": YamlKey(usual=(1,)),
+    "language_fix": YamlKey("language_fix", to_boolean),
+    "language": YamlKey("language", to_text),
+    "languages": YamlKey(),
+    "task": YamlKey("grpc_task", to_task),
+    "default_decode_profile": YamlKey("grpc_profile", to_decode_profile),
 }
-STORAGE = {
-    "persist_audio": Key("capture", truth),
-    "directory": Key("capture_dir", text),
-    "queue_max_chunks": Key("capture_queue", whole),
-    "max_bytes": Key("capture_mb", in_mb_or_any),
-    "max_files": Key("capture_files", count_or_any),
-    "max_age_days": Key("capture_age", from_days),
+STORAGE_KEYS = {
+    "persist_audio": YamlKey("capture", to_boolean),
+    "directory": YamlKey("capture_dir", to_text),
+    "queue_max_chunks": YamlKey("capture_queue", to_integer),
+    "max_bytes": YamlKey("capture_mb", bytes_to_mb_or_unlimited),
+    "max_files": YamlKey("capture_files", to_count_or_unlimited),
+    "max_age_days": YamlKey("capture_age", days_to_seconds),
 }
-SECTIONS: Mapping[str, Mapping[str, Key]] = {
-    "server": SERVER,
+SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
+    "server": SERVER_KEYS,
     "vad": {
-        "silence": Key("grpc_silence", number),
-        "threshold": Key("grpc_threshold", number),
-        "model_pool_size": Key(),
-        "model_prewarm": Key(),
-        "model_pool_growth_factor": Key(),
+        "silence": YamlKey("grpc_silence", to_number),
+        "threshold": YamlKey("grpc_threshold", to_number),
+        "model_pool_size": YamlKey(),
+        "model_prewarm": YamlKey(),
+        "model_pool_growth_factor": YamlKey(),
     },
-    "safety": {"speech_rms_threshold": Key(usual=(0, 0.0))},
+    "safety": {"speech_rms_threshold": YamlKey(usual=(0, 0.0))},
     "logging": {
-        "level": Key("log_level", severity),
-        "file": Key(),
-        "faster_whisper_level": Key(),
+        "level": YamlKey("log_level", to_log_level),
+        "file": YamlKey(),
+        "faster_whisper_level": YamlKey(),
     },
-    "metrics": {"expose_api_key_sessions": Key("metrics_owners", truth)},
-    "storage": STORAGE,
+    "metrics": {"expose_api_key_sessions": YamlKey("metrics_owners", to_boolean)},
+    "storage": STORAGE_KEYS,
     "health": {
-        "window_sec": Key("health_window", number),
-        "min_events": Key("health_min_events", whole),
-        "max_timeout_ratio": Key("health_max_timeout_ratio", number),
-        "min_success_ratio": Key("health_min_success_ratio", number),
+        "window_sec": YamlKey("health_window", to_number),
+        "min_events": YamlKey("health_min_events", to_integer),
+        "max_timeout_ratio": YamlKey("health_max_timeout_ratio", to_number),
+        "min_success_ratio": YamlKey("health_min_success_ratio", to_number),
     },
-    "model": MODEL,
+    "model": MODEL_KEYS,
 }
-"""All keys but those of `PROFILES`."""
-PROFILES: Mapping[str, Mapping[str, object]] = {
+"""All keys but those of `DECODE_PROFILE_DEFAULTS`."""
+DECODE_PROFILE_DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "realtime": {"beam_size": 1, "best_of": 1},
     "accurate": {"beam_size": 5, "best_of": 5},
 }
 """The decode profiles that there are here, and what each does (engine 'whisper')."""
-DECODING: Mapping[str, object] = {
+DECODING_DEFAULTS: Mapping[str, object] = {
     "beam_size": None,
     "best_of": None,
     "patience": 1.0,
@@ -236,10 +236,10 @@ DECODING: Mapping[str, object] = {
     "log_prob_threshold": -1.0,
 }
 """What may stand in a profile, and what both do."""
-DECODE_PROFILES = "decode_profiles"
+DECODE_PROFILES_SECTION = "decode_profiles"
 
 
-def read(paths: Sequence[Path]) -> Meant:
+def read(paths: Sequence[Path]) -> ConvertedConfig:
     """Return what YAML files say together; later ones win.
 
     Raises:
@@ -248,7 +248,7 @@ def read(paths: Sequence[Path]) -> Meant:
     for path in paths:
         if not is_yaml(path):
             raise SettingsInvalid(f"The file {path} is no YAML.", hint="Name it NAME.yaml.")
-    return meant([(str(path), _yaml(path)) for path in paths])
+    return convert_yaml_config([(str(path), _yaml(path)) for path in paths])
 
 
 def _yaml(path: Path) -> object:
@@ -261,7 +261,7 @@ def _yaml(path: Path) -> object:
             if is_frozen()
             else "pip install 'vibevoice-asr[grpc]'",
         ) from None
-    data = files.read(path, LARGEST)
+    data = files.read(path, MAX_FILE_BYTES)
     try:
         depth = 0
         for event in yaml.parse(data, Loader=yaml.SafeLoader):
@@ -291,7 +291,7 @@ def _refuse_twins(path: Path, node: Any) -> None:
         _refuse_twins(path, value)
 
 
-def meant(contents: Sequence[tuple[str, object]]) -> Meant:
+def convert_yaml_config(contents: Sequence[tuple[str, object]]) -> ConvertedConfig:
     """What files say together, each a name for people and its content; later ones win.
 
     Raises:
@@ -301,19 +301,19 @@ def meant(contents: Sequence[tuple[str, object]]) -> Meant:
     unheeded: list[str] = []
     for name, content in contents:
         for section, keys in _sections(name, content):
-            if section == DECODE_PROFILES:
-                unheeded += _unheeded_profiles(name, keys)
+            if section == DECODE_PROFILES_SECTION:
+                unheeded += _unused_profiles(name, keys)
                 continue
             for word, value in keys.items():
                 where = f"{section}.{word}"
-                key = _known(SECTIONS[section], word, name, section)
+                key = _lookup_known(SECTIONS[section], word, name, section)
                 if value is None:
                     continue
                 if key.setting and key.read is not None:
-                    settings[key.setting] = _read(key.read, value, name, where)
+                    settings[key.setting] = _convert_value(key.read, value, name, where)
                 elif value not in key.usual:
                     unheeded.append(where)
-    return Meant(_together(settings), tuple(dict.fromkeys(unheeded)))
+    return ConvertedConfig(_resolve_combinations(settings), tuple(dict.fromkeys(unheeded)))
 
 
 def _sections(name: str, content: object) -> list[tuple[str, Mapping[str, Any]]]:
@@ -323,14 +323,14 @@ def _sections(name: str, content: object) -> list[tuple[str, Mapping[str, Any]]]
         raise SettingsInvalid(f"{name}: this is no list of sections such as 'server:'.")
     found = []
     for section, keys in content.items():
-        _known({**SECTIONS, DECODE_PROFILES: None}, section, name)
+        _lookup_known({**SECTIONS, DECODE_PROFILES_SECTION: None}, section, name)
         if keys is not None and not isinstance(keys, Mapping):
             raise SettingsInvalid(f"{name}: '{section}' holds keys with values.")
         found.append((section, keys or {}))
     return found
 
 
-def _known(words: Mapping[str, Value], word: object, name: str, section: str = "") -> Value:
+def _lookup_known(words: Mapping[str, Value], word: object, name: str, section: str = "") -> Value:
     if isinstance(word, str) and word in words:
         return words[word]
     where = f"{section}.{word}" if section else str(word)
@@ -342,7 +342,7 @@ def _known(words: Mapping[str, Value], word: object, name: str, section: str = "
     )
 
 
-def _read(read: Read, value: object, name: str, where: str) -> Any:
+def _convert_value(read: Converter, value: object, name: str, where: str) -> Any:
     try:
         return read(value)
     except ValueError as error:
@@ -351,18 +351,18 @@ def _read(read: Read, value: object, name: str, where: str) -> Any:
         ) from None
 
 
-def _unheeded_profiles(name: str, profiles: Mapping[str, Any]) -> list[str]:
+def _unused_profiles(name: str, profiles: Mapping[str, Any]) -> list[str]:
     unheeded = []
     for profile, options in profiles.items():
-        where = f"{DECODE_PROFILES}.{profile}"
+        where = f"{DECODE_PROFILES_SECTION}.{profile}"
         if options is not None and not isinstance(options, Mapping):
             raise SettingsInvalid(f"{name}: '{where}' holds keys with values.")
         for option in options or {}:
-            _known(DECODING, option, name, where)
-        if profile not in PROFILES:
+            _lookup_known(DECODING_DEFAULTS, option, name, where)
+        if profile not in DECODE_PROFILE_DEFAULTS:
             unheeded.append(where)
             continue
-        done = {**DECODING, **PROFILES[profile]}
+        done = {**DECODING_DEFAULTS, **DECODE_PROFILE_DEFAULTS[profile]}
         unheeded += [
             f"{where}.{option}"
             for option, value in (options or {}).items()
@@ -371,7 +371,7 @@ def _unheeded_profiles(name: str, profiles: Mapping[str, Any]) -> list[str]:
     return unheeded
 
 
-def _together(settings: dict[str, Any]) -> dict[str, Any]:
+def _resolve_combinations(settings: dict[str, Any]) -> dict[str, Any]:
     """What keys mean beside each other: a language counts where it is fixed, and a model is one of
     Whisper's, by its name or by its folder."""
     fixed = settings.pop("language_fix", False)
@@ -380,6 +380,6 @@ def _together(settings: dict[str, Any]) -> dict[str, Any]:
     model = settings.get("whisper_model")
     if model is not None:
         settings["live_engine"] = "whisper"
-        if model not in whisper_checkpoints.NAMES and Path(model).parts[1:]:
+        if model not in whisper_checkpoints.WHISPER_MODELS and Path(model).parts[1:]:
             settings["model_path"] = settings.pop("whisper_model")
     return settings

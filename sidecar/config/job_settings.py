@@ -8,16 +8,16 @@ from typing import Literal
 from pydantic import Field, SecretStr
 
 from sidecar.config.setting_types import (
-    ALL,
-    SHORTEST_JOURNAL_KEY,
-    Address,
+    MIN_JOURNAL_KEY_CHARACTERS,
+    ROLE_ALL,
+    DatabaseUrl,
     Duration,
     Folders,
-    Group,
+    SettingsGroup,
 )
 
 
-class Jobs(Group):
+class JobSettings(SettingsGroup):
     """Jobs: how many wait, and what is kept of them, where and for how long."""
 
     queue_limit: int = Field(
@@ -62,14 +62,14 @@ class Jobs(Group):
         None, description="Folder of the jobs that are kept; in the user's data folder if unset."
     )
     role: Literal["all", "front", "node"] = Field(
-        ALL,
+        ROLE_ALL,
         description=(
             "What this service is of those that share a journal: 'front' takes requests in and "
             "works on none of them, 'node' works and takes none in, 'all' does both. Live audio is "
             "heard by the service that is asked (docs/scale.md)."
         ),
     )
-    journal: Address | None = Field(
+    journal: DatabaseUrl | None = Field(
         None,
         description=(
             "Address of a PostgreSQL database in which several services share their jobs, such as "
@@ -111,7 +111,7 @@ class Jobs(Group):
     )
     journal_key: SecretStr | None = Field(
         None,
-        min_length=SHORTEST_JOURNAL_KEY,
+        min_length=MIN_JOURNAL_KEY_CHARACTERS,
         description=(
             "Key that kept jobs, people and captures are encrypted with; the system's keyring has "
             "one if unset and the package 'keyring' is installed."
@@ -122,7 +122,7 @@ class Jobs(Group):
     )
 
 
-class Recordings(Group):
+class RecordingSettings(SettingsGroup):
     """Recordings: how large, how slow and how long they may be, and where they lie meanwhile."""
 
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")

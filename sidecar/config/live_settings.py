@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from sidecar.config.setting_types import Duration, Group, parse_duration
-from sidecar.interfaces.live_engine import Probability, Silence
+from sidecar.config.setting_types import Duration, SettingsGroup, parse_duration
+from sidecar.interfaces.live_engine import Probability, SilenceSeconds
 
 
-class Live(Group):
+class LiveSettings(SettingsGroup):
     """Live sessions: how many there are, how long they last, and how much of them waits."""
 
     live_engine: Literal[
@@ -113,7 +113,7 @@ class Live(Group):
     )
 
 
-class Captures(Group):
+class CaptureSettings(SettingsGroup):
     """Captures: live sessions written to files, for debugging."""
 
     capture: bool = Field(
@@ -144,7 +144,7 @@ class Captures(Group):
     )
 
 
-class Grpc(Group):
+class GrpcSettings(SettingsGroup):
     """gRPC: live audio by it, and what holds where a session says nothing."""
 
     grpc_port: int | None = Field(
@@ -175,7 +175,7 @@ class Grpc(Group):
     grpc_unused: Duration = Field(
         30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
     )
-    grpc_silence: Annotated[Silence, BeforeValidator(parse_duration)] = Field(
+    grpc_silence: Annotated[SilenceSeconds, BeforeValidator(parse_duration)] = Field(
         0.5,
         description="Silence that ends an utterance of a gRPC session which names none.",
     )

@@ -10,12 +10,12 @@ from pydantic import SecretStr
 from sidecar import files
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.interfaces.engine_interface import Upstream
+from sidecar.interfaces.engine_interface import UpstreamOptions
 
-LONGEST_FILE = 1 << 16
+MAX_KEY_FILE_BYTES = 1 << 16
 
 
-def address(text: str, setting: str) -> str:
+def parse_server_url(text: str, setting: str) -> str:
     """A server's address without what is no part of it: a slash at the end, '/v1'.
 
     Raises:
@@ -66,7 +66,7 @@ def parse_keys(secret: SecretStr | None, file: Path | None, setting: str) -> lis
     if secret is not None:
         found = [secret.get_secret_value().strip()]
     elif file is not None:
-        text = files.read(file, LONGEST_FILE, private=True).decode("utf-8", "replace")
+        text = files.read(file, MAX_KEY_FILE_BYTES, private=True).decode("utf-8", "replace")
         found = [line for part in text.splitlines() if (line := part.strip())]
         if not found:
             raise SettingsInvalid(f"The file of keys {file} has no key.")
@@ -75,18 +75,18 @@ def parse_keys(secret: SecretStr | None, file: Path | None, setting: str) -> lis
     return found
 
 
-def key(secret: SecretStr | None, file: Path | None, setting: str) -> str:
+def parse_key(secret: SecretStr | None, file: Path | None, setting: str) -> str:
     """As `keys`, the first of them."""
     return parse_keys(secret, file, setting)[0]
 
 
-def upstream_of(settings: Settings) -> Upstream:
+def upstream_options(settings: Settings) -> UpstreamOptions:
     """The upstreams that the settings name.
 
     Raises:
         errors.SettingsInvalid: there are none, or one is no address, or a key is no secret.
     """
-    urls = tuple(address(url, "upstream") for url in settings.upstream)
+    urls = tuple(parse_server_url(url, "upstream") for url in settings.upstream)
     if not urls:
         raise SettingsInvalid(
             "The engine 'upstream' has no server to send recordings to.",
@@ -97,9 +97,9 @@ def upstream_of(settings: Settings) -> Upstream:
         files.check_regular(ca)  # the engine's process has it opened, and would wait for a pipe
         if not ca.is_file():
             raise SettingsInvalid(f"The file of certificates {ca} is not there.")
-    return Upstream(
+    return UpstreamOptions(
         urls,
-        _keys(settings, len(urls)),
+        _upstream_keys(settings, len(urls)),
         settings.upstream_dialect,
         settings.upstream_model,
         None if ca is None else str(ca.resolve()),
@@ -108,7 +108,7 @@ def upstream_of(settings: Settings) -> Upstream:
     )
 
 
-def _keys(settings: Settings, count: int) -> tuple[str, ...]:
+def _upstream_keys(settings: Settings, count: int) -> tuple[str, ...]:
     """A key for each of ``count`` upstreams; '' where there is none."""
     keys = parse_keys(settings.upstream_key, settings.upstream_key_file, "upstream")
     if len(keys) not in (1, count):

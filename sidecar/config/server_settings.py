@@ -7,10 +7,16 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from sidecar.config.setting_types import SHORTEST_TOKEN, Duration, Folders, Group, Words
+from sidecar.config.setting_types import (
+    MIN_TOKEN_CHARACTERS,
+    Duration,
+    Folders,
+    SettingsGroup,
+    WordList,
+)
 
 
-class Process(Group):
+class ProcessSettings(SettingsGroup):
     """The process: where it listens, with whom it lives and ends, where it leaves its log."""
 
     config: Path | None = Field(None, description="File with settings: TOML with these names.")
@@ -73,7 +79,7 @@ class Process(Group):
     )
 
 
-class Operations(Group):
+class OperationsSettings(SettingsGroup):
     """Operations: when the service is healthy, who looks at it, and who changes it."""
 
     health_window: Duration = Field(
@@ -126,12 +132,12 @@ class Operations(Group):
     )
 
 
-class Access(Group):
+class AccessSettings(SettingsGroup):
     """Access: who may come in, by what they are known, and how much one owner may have."""
 
     token: SecretStr | None = Field(
         None,
-        min_length=SHORTEST_TOKEN,
+        min_length=MIN_TOKEN_CHARACTERS,
         description=(
             "What a client must send as 'Authorization: Bearer'; none is asked for if unset. No "
             "flag: other programs can read command lines."
@@ -161,10 +167,10 @@ class Access(Group):
             "change; 'revoked.txt' beside the folder of keys if unset."
         ),
     )
-    allowed_hosts: Words = Field(
+    allowed_hosts: WordList = Field(
         (), description="Names that clients may use for this machine, beside those of the loopback."
     )
-    allowed_origins: Words = Field(
+    allowed_origins: WordList = Field(
         ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
         description="Web pages that may use the service: the hosts' own.",
     )
@@ -188,7 +194,7 @@ class Access(Group):
     tls_key: Path | None = Field(
         None, description="File (PEM) with its key; in the certificate's file if unset."
     )
-    forwarded_allow_ips: Words = Field(
+    forwarded_allow_ips: WordList = Field(
         (),
         description=(
             "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' "
@@ -230,7 +236,7 @@ class Access(Group):
     )
 
 
-class Wyoming(Group):
+class WyomingSettings(SettingsGroup):
     """Wyoming: Home Assistant's protocol, and who may speak it here."""
 
     wyoming_port: int | None = Field(
@@ -242,7 +248,7 @@ class Wyoming(Group):
             "which the ready line tells. There is none if unset."
         ),
     )
-    wyoming_clients: Words = Field(
+    wyoming_clients: WordList = Field(
         (),
         description=(
             "Addresses or networks whose Wyoming clients need no token, as that protocol has none. "

@@ -20,13 +20,13 @@ from sidecar import errors
 from sidecar.interfaces.request_options import parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
-SHORTEST_TOKEN = 16
+MIN_TOKEN_CHARACTERS = 16
 """Characters; shorter ones are guessed."""
-SHORTEST_JOURNAL_KEY = 32
+MIN_JOURNAL_KEY_CHARACTERS = 32
 """Characters: 128 bits in hexadecimal digits."""
-ALL: Final = "all"
-FRONT: Final = "front"
-NODE: Final = "node"
+ROLE_ALL: Final = "all"
+ROLE_FRONT: Final = "front"
+ROLE_NODE: Final = "node"
 """What a service is of those that share a journal."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -51,11 +51,11 @@ def parse_list(value: object) -> object:
     return tuple(word for part in value.split(",") if (word := part.strip()))
 
 
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
+WordList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
 Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(parse_list)]
 
 
-def parse_tag(value: object) -> object:
+def parse_language_tag(value: object) -> object:
     """A language tag, or 'auto'."""
     if not isinstance(value, str):
         return value
@@ -65,10 +65,10 @@ def parse_tag(value: object) -> object:
         raise ValueError(f"{error.detail} {error.hint}") from None
 
 
-Language = Annotated[str, BeforeValidator(parse_tag)]
+Language = Annotated[str, BeforeValidator(parse_language_tag)]
 
 
-class TalkPorts(NamedTuple):
+class ConversationPorts(NamedTuple):
     """Where the page of the speech-to-speech demo finds who answers it, and where it comes from;
     as it has them, if nobody says otherwise."""
 
@@ -78,18 +78,18 @@ class TalkPorts(NamedTuple):
 
 def parse_talk_ports(value: object) -> object:
     """``"original"``, ``"8005"`` (the wire's) or ``"8005:3000"`` (the page's behind it)."""
-    if value is None or isinstance(value, TalkPorts):
+    if value is None or isinstance(value, ConversationPorts):
         return value
     if value == "original":
-        return TalkPorts()
+        return ConversationPorts()
     match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value).strip())
-    ports = TalkPorts(*(int(port) for port in match.groups() if port)) if match else None
+    ports = ConversationPorts(*(int(port) for port in match.groups() if port)) if match else None
     if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
         raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
     return ports
 
 
-class Address(SecretStr):
+class DatabaseUrl(SecretStr):
     """An address that may have a password in it: it has a flag, and is shown nowhere."""
 
     @property
@@ -99,11 +99,11 @@ class Address(SecretStr):
         return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
 
 
-SMALLEST, LARGEST = 0.000_001, 1_000_000_000
+MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000
 """Of any number that is not 0: a microsecond; thirty years in seconds, a petabyte in MB."""
 
 
-class Group(BaseModel):
+class SettingsGroup(BaseModel):
     """Some settings. Nobody makes one: `Settings` is all of them, and the one that is checked."""
 
     model_config = ConfigDict(defer_build=True, frozen=True, protected_namespaces=())
@@ -115,6 +115,6 @@ class Group(BaseModel):
         value = read(given)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return value
-        if isinstance(given, bool) or (value and not SMALLEST <= abs(value) <= LARGEST):
-            raise ValueError(f"not 0, nor a number from {SMALLEST:f} to {LARGEST:,}")
+        if isinstance(given, bool) or (value and not MIN_SETTING <= abs(value) <= MAX_SETTING):
+            raise ValueError(f"not 0, nor a number from {MIN_SETTING:f} to {MAX_SETTING:,}")
         return value

@@ -12,40 +12,50 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar import errors
-from sidecar.config.config_files import AsElsewhere, Files, config_file, refuse_removed
-from sidecar.config.conversation_settings import Talk, Voices
-from sidecar.config.engine_settings import Engines, People, Upstream
-from sidecar.config.job_settings import Jobs, Recordings
-from sidecar.config.live_settings import Captures, Grpc, Live
-from sidecar.config.server_settings import Access, Operations, Process, Wyoming
+from sidecar.config.config_files import (
+    ConfigFileSource,
+    GrpcServerEnvSource,
+    config_file_path,
+    refuse_removed,
+)
+from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
+from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
+from sidecar.config.job_settings import JobSettings, RecordingSettings
+from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
+from sidecar.config.server_settings import (
+    AccessSettings,
+    OperationsSettings,
+    ProcessSettings,
+    WyomingSettings,
+)
 from sidecar.config.setting_types import (
-    ALL,
     ENV_PREFIX,
-    FRONT,
-    NODE,
-    SHORTEST_JOURNAL_KEY,
-    SHORTEST_TOKEN,
-    Address,
-    Group,
+    MIN_JOURNAL_KEY_CHARACTERS,
+    MIN_TOKEN_CHARACTERS,
+    ROLE_ALL,
+    ROLE_FRONT,
+    ROLE_NODE,
+    DatabaseUrl,
+    SettingsGroup,
     parse_duration,
 )
 
 
 class Settings(
-    Process,
-    Access,
-    Engines,
-    Upstream,
-    Recordings,
-    Jobs,
-    People,
-    Live,
-    Captures,
-    Grpc,
-    Wyoming,
-    Talk,
-    Voices,
-    Operations,
+    ProcessSettings,
+    AccessSettings,
+    EngineSettings,
+    UpstreamSettings,
+    RecordingSettings,
+    JobSettings,
+    EnrolledSpeakerSettings,
+    LiveSettings,
+    CaptureSettings,
+    GrpcSettings,
+    WyomingSettings,
+    ConversationSettings,
+    TtsSettings,
+    OperationsSettings,
     BaseSettings,
 ):
     """Flags win over the environment, the environment over the file, the file over defaults."""
@@ -58,9 +68,9 @@ class Settings(
     )
 
     @classmethod
-    def groups(cls) -> list[type[Group]]:
+    def groups(cls) -> list[type[SettingsGroup]]:
         """What they are about, in the order in which they are read."""
-        return [base for base in cls.__bases__ if issubclass(base, Group)]
+        return [base for base in cls.__bases__ if issubclass(base, SettingsGroup)]
 
     @property
     def shares_jobs(self) -> bool:
@@ -87,8 +97,8 @@ class Settings(
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, the same by others' names, file; neither .env nor secret folders."""
-        files = Files(settings_cls, init_settings())
-        return init_settings, env_settings, AsElsewhere(settings_cls), files
+        files = ConfigFileSource(settings_cls, init_settings())
+        return init_settings, env_settings, GrpcServerEnvSource(settings_cls), files
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -98,7 +108,7 @@ def load_settings(**flags: Any) -> Settings:
         errors.SettingsInvalid: a value is not possible; the detail names the setting.
     """
     refuse_removed(flags)
-    if Address(str(flags.get("journal") or "")).has_password:
+    if DatabaseUrl(str(flags.get("journal") or "")).has_password:
         raise errors.SettingsInvalid(
             "Other programs can read the password on the command line.",
             hint="Give it in VIBEVOICE_JOURNAL, by --journal-file FILE, or in PGPASSWORD.",

@@ -12,33 +12,33 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.conversation.barge_in import LONGEST_LAG_S
-from sidecar.interfaces.engine_interface import Sound
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
+from sidecar.interfaces.engine_interface import SynthesizedAudio
+from sidecar.interfaces.live_engine import SampleEncoding
 
-KEPT_S = 12.0
+HISTORY_S = 12.0
 """Of either sound, and what is compared of an utterance at most: one without a pause never ends."""
-FRAMES = 100
+FRAMES_PER_S = 100
 """Values a second of an envelope."""
-WINDOW = 4
+WINDOW_FRAMES = 4
 """Frames that a value is taken from: with 40 ms the harmonics of a voice stand apart."""
 BANDS, LOWEST_HZ, HIGHEST_HZ = 48, 150, 3900
 """What a telephone has, too."""
 COMPRESSION = 0.3
 """Exponent of a band's power, so that the loudest vowels do not decide alone."""
-LEAST_S = 0.4
+MIN_COMPARED_S = 0.4
 """Of sound below this nothing is said: any two are alike."""
 STRETCH_S = 1.0
 """An utterance is compared in stretches of about this, and each must be alike: so a word of the
 person's behind a long echo counts."""
-QUIET = 0.1
+SILENCE_AMPLITUDE_RATIO = 0.1
 """A stretch is silence below this part of the loudest one's amplitude."""
-EARLY_S = 0.2
+MAX_CLOCK_LEAD_S = 0.2
 """What is played may be heard so much before the clock has it: clients report it late."""
 
-LEAST_RATE = 8_000
+MIN_SAMPLE_RATE = 8_000
 """Samples a second below which a sound has no such bands."""
-MERGED_S = 0.1
+MERGED_SPAN_S = 0.1
 """What comes in shorter messages is kept in pieces of about this."""
 
 Samples = npt.NDArray[np.int16]
@@ -46,7 +46,7 @@ Envelopes = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _AudioSpan:
     """Samples that end at a time, or at a place in the person's sound."""
 
     end: float
@@ -58,28 +58,28 @@ class _Piece:
         return self.end - len(self.samples) / self.rate
 
 
-class Evidence:
-    """The sounds of one conversation, of the last `KEPT_S`."""
+class EchoDetector:
+    """The sounds of one conversation, of the last `HISTORY_S`."""
 
     def __init__(self) -> None:
-        self._heard: deque[_Piece] = deque()
-        self._played: deque[_Piece] = deque()
+        self._heard: deque[_AudioSpan] = deque()
+        self._played: deque[_AudioSpan] = deque()
         self._turn, self._rate, self._at_s = 0, 0, 0.0
         self._waiting = bytearray()
         """Of the turn's sound what is behind ``_at_s``."""
         self._before = (-1.0, 0.0)
         """Where the utterance began that was compared last, and how like it was."""
 
-    def hear(self, raw: bytes, encoding: Encoding, rate: int, upto: float) -> None:
+    def hear(self, raw: bytes, encoding: SampleEncoding, rate: int, upto: float) -> None:
         """More sound of the person's, which ends ``upto`` seconds from its beginning."""
-        if encoding is Encoding.PCM16:
+        if encoding is SampleEncoding.PCM16:
             samples = np.frombuffer(raw, "<i2")
         else:
             sound = np.nan_to_num(np.frombuffer(raw, "<f4"))
             samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
-        _keep(self._heard, _Piece(upto, samples, rate))
+        _append_span(self._heard, _AudioSpan(upto, samples, rate))
 
-    def emit(self, turn: int, sound: Sound) -> None:
+    def emit(self, turn: int, sound: SynthesizedAudio) -> None:
         """More sound of a turn is to be played."""
         if turn != self._turn:
             self._turn, self._rate, self._at_s = turn, sound.rate, 0.0
@@ -94,26 +94,26 @@ class Evidence:
         played = np.frombuffer(bytes(self._waiting[: 2 * count]), "<i2")
         del self._waiting[: 2 * count]
         self._at_s += len(played) / self._rate
-        _keep(self._played, _Piece(now, played, self._rate))
+        _append_span(self._played, _AudioSpan(now, played, self._rate))
 
     def likeness(self, start: float, end: float, ended: float) -> float | None:
         """How like the person's sound from ``start`` to ``end``, which ended at the time ``ended``,
         is what was played then, from 0 to 1; None where nothing was, or too little was said."""
         began = ended - (end - start)
-        if not self._played or self._played[-1].end < began - LONGEST_LAG_S:
+        if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None
-        first, began = max(start, end - KEPT_S), max(began, ended - KEPT_S)
-        heard = _envelopes(self._heard, first, end)
-        played = _envelopes(self._played, began - LONGEST_LAG_S, ended + EARLY_S)
-        if len(heard) < LEAST_S * FRAMES:
+        first, began = max(start, end - HISTORY_S), max(began, ended - HISTORY_S)
+        heard = _envelopes_between(self._heard, first, end)
+        played = _envelopes_between(self._played, began - MAX_ECHO_LAG_S, ended + MAX_CLOCK_LEAD_S)
+        if len(heard) < MIN_COMPARED_S * FRAMES_PER_S:
             return None
-        stretches = np.array_split(heard, max(1, round(len(heard) / FRAMES / STRETCH_S)))
+        stretches = np.array_split(heard, max(1, round(len(heard) / FRAMES_PER_S / STRETCH_S)))
         loud = [float(np.mean(one ** (1 / COMPRESSION))) for one in stretches]
         found, at = [], 0
         for stretch, power in zip(stretches, loud, strict=True):
-            reach = len(stretch) + round((LONGEST_LAG_S + EARLY_S) * FRAMES)
-            if power >= QUIET**2 * max(loud):
-                found.append(alike(stretch, played[at : at + reach]))
+            reach = len(stretch) + round((MAX_ECHO_LAG_S + MAX_CLOCK_LEAD_S) * FRAMES_PER_S)
+            if power >= SILENCE_AMPLITUDE_RATIO**2 * max(loud):
+                found.append(echo_similarity(stretch, played[at : at + reach]))
             at += len(stretch)
         if first > start and self._before[0] == start:  # what is gone was compared then
             found.append(self._before[1])
@@ -121,7 +121,7 @@ class Evidence:
         return min(found)
 
 
-def alike(heard: Envelopes, played: Envelopes) -> float:
+def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
     """The greatest normalised correlation of ``heard`` with a stretch of ``played``, from 0 to 1.
     Of each band the mean is left out: that is the room and the loudspeaker."""
     count = len(heard)
@@ -136,11 +136,11 @@ def alike(heard: Envelopes, played: Envelopes) -> float:
     return best
 
 
-def envelopes(samples: Samples, rate: int) -> Envelopes:
-    """The loudness of each band, `FRAMES` a second, compressed; shape (frames, bands)."""
-    step = rate // FRAMES
-    size = WINDOW * step
-    if len(samples) < size or rate < LEAST_RATE:
+def band_envelopes(samples: Samples, rate: int) -> Envelopes:
+    """The loudness of each band, `FRAMES_PER_S` a second, compressed; shape (frames, bands)."""
+    step = rate // FRAMES_PER_S
+    size = WINDOW_FRAMES * step
+    if len(samples) < size or rate < MIN_SAMPLE_RATE:
         return np.zeros((0, BANDS), np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(samples / 32768, size)[::step]
     windows = windows * np.hanning(size)
@@ -151,30 +151,30 @@ def envelopes(samples: Samples, rate: int) -> Envelopes:
     return np.asarray(bands**COMPRESSION, np.float32)
 
 
-def _envelopes(pieces: deque[_Piece], start: float, end: float) -> Envelopes:
+def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> Envelopes:
     """Those of the pieces' sound from ``start`` to ``end``; where there is none it is silence."""
-    rate = pieces[-1].rate if pieces else FRAMES
+    rate = pieces[-1].rate if pieces else FRAMES_PER_S
     samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
     for piece in pieces:
         at = round((piece.start - start) * rate)
         first, last = max(0, at), min(len(samples), at + len(piece.samples))
         if piece.rate == rate and first < last:
             samples[first:last] = piece.samples[first - at : last - at]
-    return envelopes(samples, rate)
+    return band_envelopes(samples, rate)
 
 
-def _keep(pieces: deque[_Piece], piece: _Piece) -> None:
+def _append_span(pieces: deque[_AudioSpan], piece: _AudioSpan) -> None:
     if not len(piece.samples):
         return
     last = pieces[-1] if pieces else None
     if (
         last is not None
         and last.rate == piece.rate
-        and len(last.samples) + len(piece.samples) <= MERGED_S * piece.rate
-        and abs(piece.start - last.end) < 1 / FRAMES
+        and len(last.samples) + len(piece.samples) <= MERGED_SPAN_S * piece.rate
+        and abs(piece.start - last.end) < 1 / FRAMES_PER_S
     ):
         samples = np.concatenate([pieces.pop().samples, piece.samples])
-        piece = _Piece(piece.end, samples, piece.rate)
+        piece = _AudioSpan(piece.end, samples, piece.rate)
     pieces.append(piece)
-    while piece.end - pieces[0].end > KEPT_S:
+    while piece.end - pieces[0].end > HISTORY_S:
         pieces.popleft()

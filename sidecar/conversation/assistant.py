@@ -5,45 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sidecar.conversation.assistant_turn import Turn
-from sidecar.conversation.barge_in import LONGEST_LAG_S
-from sidecar.conversation.chat_history import History
+from sidecar.conversation.assistant_turn import AssistantTurn
+from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
+from sidecar.conversation.chat_history import ChatHistory
 from sidecar.conversation.conversation_events import (
-    Calling,
-    Command,
-    Hush,
-    Played,
+    ConversationCommand,
+    ConversationOptions,
+    DropReplyAudio,
+    LlmToken,
+    LlmToolCallDelta,
+    PlaybackReported,
+    SendClientEvent,
     StageEnded,
     StageFailed,
-    TalkOptions,
-    Tell,
-    Token,
-    Voiced,
+    TtsAudio,
 )
-from sidecar.conversation.llm.chat_completions import Message
-from sidecar.conversation.output_queue import CallEnded, Ending, Failed, Latency, ReplyEnded
+from sidecar.conversation.llm.chat_completions import ChatMessage
+from sidecar.conversation.output_queue import (
+    ConversationError,
+    ReplyEnded,
+    ReplyEnding,
+    ReplyLatency,
+    ToolCallEnded,
+)
 from sidecar.errors import ReplyEmpty, SidecarError
 
 
-class Answering:
+class Assistant:
     """Turns by their numbers. ``do`` takes the commands in order.
 
     A turn that is *tried* answers what may be all that was said, and no client knows of it; one
     that is *given* is heard.
     """
 
-    def __init__(self, options: TalkOptions, do: Callable[[Command], None]) -> None:
+    def __init__(
+        self, options: ConversationOptions, do: Callable[[ConversationCommand], None]
+    ) -> None:
         self.options = options
-        self.history = History(options.most_messages, options.most_bytes)
+        self.history = ChatHistory(options.most_messages, options.most_bytes)
         self.number = 1
-        self.turn: Turn | None = None
+        self.turn: AssistantTurn | None = None
         self._do = do
         self._last_said, self._last_said_until = "", float("-inf")
         self.last_made_s = 0.0
         """Seconds of sound of the reply before."""
 
     @property
-    def given(self) -> Turn | None:
+    def given(self) -> AssistantTurn | None:
         """The reply that is being given."""
         return self.turn if self.turn is not None and self.turn.confirmed else None
 
@@ -52,7 +60,7 @@ class Answering:
         """Whether sound of a reply has gone out that may still be heard."""
         return self.turn is not None and self.turn.sounding
 
-    def use(self, options: TalkOptions) -> None:
+    def use(self, options: ConversationOptions) -> None:
         """Other options, from the next turn on."""
         self.options = options
         self.history.bound(options.most_messages, options.most_bytes)
@@ -67,7 +75,11 @@ class Answering:
         self._begin(said, now).think(self._messages(said), now)
 
     def give(
-        self, text: str, latency: Latency, now: float, options: TalkOptions | None = None
+        self,
+        text: str,
+        latency: ReplyLatency,
+        now: float,
+        options: ConversationOptions | None = None,
     ) -> None:
         """Answer ``text``, which stands in the history now: by what was tried, if it was that and
         there are no ``options`` for this answer alone."""
@@ -77,69 +89,81 @@ class Answering:
             turn.think(self._messages(options=options), now)
         self._confirm(latency, now)
 
-    def give_any(self, now: float, options: TalkOptions | None = None) -> None:
+    def give_any(self, now: float, options: ConversationOptions | None = None) -> None:
         """Answer what stands in the history."""
         self.discard()
         if self._messages(options=options):
-            self.give("", Latency(0, total=now), now, options)
+            self.give("", ReplyLatency(0, total=now), now, options)
         else:
-            self._do(Tell(Failed(0, ReplyEmpty("There is nothing to be answered."))))
+            self._do(
+                SendClientEvent(
+                    ConversationError(0, ReplyEmpty("There is nothing to be answered."))
+                )
+            )
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
         """Say that something went wrong before there was anything to be answered."""
         self.discard()
         self._begin("", now).fail(error, now)
-        self._confirm(Latency(0, total=since), now)
+        self._confirm(ReplyLatency(0, total=since), now)
 
-    def _begin(self, said: str, now: float, options: TalkOptions | None = None) -> Turn:
+    def _begin(
+        self, said: str, now: float, options: ConversationOptions | None = None
+    ) -> AssistantTurn:
         taken = self.history.knows
-        self.turn = Turn(self.number, said, options or self.options, self._wanted, now, taken)
+        self.turn = AssistantTurn(
+            self.number, said, options or self.options, self._wanted, now, taken
+        )
         return self.turn
 
-    def _wanted(self, command: Command) -> None:
+    def _wanted(self, command: ConversationCommand) -> None:
         """By a turn. A call that is told to its end is history from then on, for what comes of it
         may come before the turn is over."""
-        if isinstance(command, Tell) and isinstance(command.told, CallEnded):
+        if isinstance(command, SendClientEvent) and isinstance(command.told, ToolCallEnded):
             entry = self.history.called(command.told.turn, command.told.call)
-            command = Tell(replace(command.told, entry=entry.number))
+            command = SendClientEvent(replace(command.told, entry=entry.number))
         self._do(command)
 
-    def _confirm(self, latency: Latency, now: float) -> None:
+    def _confirm(self, latency: ReplyLatency, now: float) -> None:
         assert self.turn is not None
         entry = self.history.begin(self.turn.number, self.turn.reply)
         self.turn.confirm(now, latency, entry.number)
 
-    def _messages(self, said: str = "", options: TalkOptions | None = None) -> tuple[Message, ...]:
+    def _messages(
+        self, said: str = "", options: ConversationOptions | None = None
+    ) -> tuple[ChatMessage, ...]:
         return self.history.messages((options or self.options).instructions, said)
 
     # It goes on
 
     def report(
-        self, event: Token | Calling | Voiced | StageEnded | StageFailed | Played, now: float
+        self,
+        event: LlmToken | LlmToolCallDelta | TtsAudio | StageEnded | StageFailed | PlaybackReported,
+        now: float,
     ) -> None:
         """Something of a stage, or of who plays the sound: of this turn, or too late."""
         turn = self.turn
         if turn is None or event.turn != turn.number:
             return
         match event:
-            case Token():
+            case LlmToken():
                 turn.token(event)
-            case Calling():
+            case LlmToolCallDelta():
                 turn.calling(event)
-            case Voiced():
+            case TtsAudio():
                 turn.voiced(event)
             case StageEnded():
                 turn.ended(event)
             case StageFailed():
                 turn.failed(event)
-            case Played():
+            case PlaybackReported():
                 turn.heard(event.seconds, now)
 
     def saying(self, began: float) -> str:
         """What of ours may be heard again by whom who began to speak then."""
         if self.turn is not None and self.turn.sounding:
             return self.turn.reply.around(self.turn.played)
-        return self._last_said if began <= self._last_said_until + LONGEST_LAG_S else ""
+        return self._last_said if began <= self._last_said_until + MAX_ECHO_LAG_S else ""
 
     # It ends
 
@@ -150,13 +174,13 @@ class Answering:
             self.number += 1
             turn.stop()
 
-    def abandon(self, ending: Ending, now: float) -> None:
+    def abandon(self, ending: ReplyEnding, now: float) -> None:
         """Fall silent: hush, the next turn, stop, the history, the client."""
         self.discard()
         turn = self.turn
         if turn is None:
             return
-        self._do(Hush(turn.number))
+        self._do(DropReplyAudio(turn.number))
         self.number += 1
         turn.stop()
         turn.break_off()
@@ -181,13 +205,15 @@ class Answering:
         self.abandon(turn.ending, now)
         return True
 
-    def _record(self, turn: Turn, heard: str, ending: Ending, now: float) -> None:
+    def _record(self, turn: AssistantTurn, heard: str, ending: ReplyEnding, now: float) -> None:
         self.turn = None
         text = self.history.replied(turn.number, heard)
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
         self.last_made_s = made = turn.reply.made_s
-        self._do(Tell(ReplyEnded(turn.number, ending, text, min(turn.played, made), made)))
+        self._do(
+            SendClientEvent(ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
+        )
 
     def forget(self) -> None:
         """Nothing was said."""

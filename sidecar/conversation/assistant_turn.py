@@ -13,64 +13,64 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sidecar.conversation.chat_history import Reply
+from sidecar.conversation.chat_history import ReplyText
 from sidecar.conversation.conversation_events import (
-    Calling,
-    Command,
-    Emit,
-    Pause,
-    Resume,
-    Say,
-    Stage,
+    ConversationCommand,
+    ConversationOptions,
+    ConversationStage,
+    GenerateReply,
+    LlmToken,
+    LlmToolCallDelta,
+    PauseReplyAudio,
+    ResumeReplyAudio,
+    SendClientEvent,
+    SendReplyAudio,
     StageEnded,
     StageFailed,
-    Stop,
-    TalkOptions,
-    Tell,
-    Think,
-    Token,
-    Voiced,
+    StopStage,
+    SynthesizeText,
+    TtsAudio,
 )
-from sidecar.conversation.llm.chat_completions import Call, Fragment, Message
+from sidecar.conversation.llm.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.output_queue import (
-    CallEnded,
-    CallStarted,
-    CallWritten,
-    Ending,
-    Failed,
-    Latency,
-    ReplySpoken,
+    ConversationError,
+    ReplyAudioStarted,
+    ReplyEnding,
+    ReplyLatency,
     ReplyStarted,
-    ReplyWritten,
+    ReplyTextDelta,
+    ToolCallArgumentsDelta,
+    ToolCallEnded,
+    ToolCallStarted,
 )
-from sidecar.conversation.tts_text import Piece, Sentences
+from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
 
-MOST = 16
+MAX_TOOL_CALLS = 16
 """Calls of one answer."""
-MOST_CHARACTERS = 32_768
+MAX_ARGUMENT_CHARACTERS = 32_768
 """Of the arguments of all of them."""
 
 
 @dataclass(slots=True)
-class _Call:
+class _PendingToolCall:
     id: str
     name: str
     arguments: str = ""
 
 
-class Calls:
+class ToolCallCollector:
     """Those of turn ``number``; ``taken`` says whether an id is another call's already."""
 
     def __init__(self, number: int, taken: Callable[[str], bool]) -> None:
         self._number, self._taken = number, taken
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _PendingToolCall] = {}
         self._size = 0
 
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def feed(self, fragment: Fragment) -> Iterator[CallStarted | CallWritten]:
+    def feed(self, fragment: ToolCallDelta) -> Iterator[ToolCallStarted | ToolCallArgumentsDelta]:
         """More of one.
 
         Raises:
@@ -78,18 +78,20 @@ class Calls:
         """
         call = self._calls.get(fragment.index)
         if call is None:
-            if not fragment.name or len(self._calls) == MOST:
+            if not fragment.name or len(self._calls) == MAX_TOOL_CALLS:
                 raise LlmGarbled("It calls a tool without a name, or too many of them.")
-            call = self._calls[fragment.index] = _Call(self._new_id(fragment.id), fragment.name)
-            yield CallStarted(self._number, call.id, call.name)
+            call = self._calls[fragment.index] = _PendingToolCall(
+                self._new_id(fragment.id), fragment.name
+            )
+            yield ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
-            if self._size > MOST_CHARACTERS:
+            if self._size > MAX_ARGUMENT_CHARACTERS:
                 raise LlmGarbled("It calls a tool with arguments that have no end.")
             call.arguments += fragment.arguments
-            yield CallWritten(self._number, call.id, fragment.arguments)
+            yield ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
 
-    def end(self) -> Iterator[CallWritten | CallEnded]:
+    def end(self) -> Iterator[ToolCallArgumentsDelta | ToolCallEnded]:
         """All of them are there.
 
         Raises:
@@ -98,14 +100,14 @@ class Calls:
         for call in self._calls.values():
             if not call.arguments.strip():  # some models write nothing where there are none
                 call.arguments += "{}"
-                yield CallWritten(self._number, call.id, "{}")
+                yield ToolCallArgumentsDelta(self._number, call.id, "{}")
             if not _is_object(call.arguments):
                 raise LlmGarbled(
                     f"It calls '{call.name[:80]}' with arguments that are no JSON.",
                     hint="They may have been cut: VIBEVOICE_LLM_MAX_TOKENS is of a whole answer.",
                 )
         for call in self._calls.values():
-            yield CallEnded(self._number, Call(call.id, call.name, call.arguments))
+            yield ToolCallEnded(self._number, ToolCall(call.id, call.name, call.arguments))
 
     def _new_id(self, given: str) -> str:
         """The server's own, for it gets it back, unless another call has it."""
@@ -123,64 +125,64 @@ def _is_object(text: str) -> bool:
         return False
 
 
-SAID_AHEAD = 2
+TTS_AHEAD_PHRASES = 2
 """Pieces that a voice has at once: the one it says, and the next."""
-STALLED_S = 30.0
+STAGE_TIMEOUT_S = 30.0
 """A stage that tells nothing for so long has failed; so has who plays the sound."""
 _SLACK_S = 0.002
 
 
-class Turn:
+class AssistantTurn:
     """Turn ``number``, which answers ``said``. ``do`` takes its commands in order; ``taken`` as
-    `Calls`."""
+    `ToolCallCollector`."""
 
     def __init__(
         self,
         number: int,
         said: str,
-        options: TalkOptions,
-        do: Callable[[Command], None],
+        options: ConversationOptions,
+        do: Callable[[ConversationCommand], None],
         now: float,
         taken: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
-        self._held: list[Command] | None = []
-        self._sentences = Sentences()
-        self._calls = Calls(number, taken)
-        self.reply = Reply()
+        self._held: list[ConversationCommand] | None = []
+        self._sentences = SentenceSplitter()
+        self._calls = ToolCallCollector(number, taken)
+        self.reply = ReplyText()
         self._written = ""
         self._thinking = False
         self._mute = not options.voiced
         self._next = self._voicing = 0
         self.played = 0.0
         self.paused = False
-        self.ending = Ending.COMPLETED
+        self.ending = ReplyEnding.COMPLETED
         self.progress = now
         self._first: dict[str, float] = {}
-        self._latency: Latency | None = None
+        self._latency: ReplyLatency | None = None
         self.sounding = False
 
     # What it is asked to do
 
-    def think(self, messages: tuple[Message, ...], now: float) -> None:
+    def think(self, messages: tuple[ChatMessage, ...], now: float) -> None:
         """Have ``messages`` answered."""
         self._thinking = True
         self._first["think"] = now
-        self._do(Think(self.number, messages, self._options.tools))
+        self._do(GenerateReply(self.number, messages, self._options.tools))
 
     def fail(self, error: SidecarError, now: float) -> None:
         """There is nothing to be thought about: say that something went wrong."""
         self._failed(error)
         self._apologise(now)
 
-    def confirm(self, now: float, latency: Latency, entry: int) -> None:
+    def confirm(self, now: float, latency: ReplyLatency, entry: int) -> None:
         """The person's turn is over: what was held back goes out, and the rest as it comes. So much
         of ``latency`` is known: ``endpoint`` and ``recognised``, and in ``total`` when the person
         was last heard. ``entry``: its number in the history."""
         self._latency = latency
         held, self._held = self._held or [], None
-        self._do(Tell(ReplyStarted(self.number, self._options.voiced, entry)))
+        self._do(SendClientEvent(ReplyStarted(self.number, self._options.voiced, entry)))
         for command in held:
             self._out(command, now)
         self._advance(now)
@@ -189,18 +191,18 @@ class Turn:
         """Hold its sound."""
         if not self.paused:
             self.paused = True
-            self._do(Pause(self.number))
+            self._do(PauseReplyAudio(self.number))
 
     def resume(self, now: float) -> None:
         """Let it go on."""
         if self.paused:
             self.paused, self.progress = False, now
-            self._do(Resume(self.number))
+            self._do(ResumeReplyAudio(self.number))
 
     def stop(self) -> None:
         """Nobody waits for its stages any more: the voice, then the thought."""
-        self._do(Stop(self.number, Stage.VOICE))
-        self._do(Stop(self.number, Stage.THINKER))
+        self._do(StopStage(self.number, ConversationStage.VOICE))
+        self._do(StopStage(self.number, ConversationStage.THINKER))
 
     def break_off(self) -> None:
         """Nobody listens any more: what was to come is known to be missing."""
@@ -242,7 +244,7 @@ class Turn:
         """When something has to have happened."""
         if not (self.confirmed or self._thinking or self._busy):
             return float("inf")
-        return self.progress + STALLED_S
+        return self.progress + STAGE_TIMEOUT_S
 
     @property
     def _busy(self) -> bool:
@@ -253,7 +255,7 @@ class Turn:
 
     # What happens to it
 
-    def token(self, event: Token) -> None:
+    def token(self, event: LlmToken) -> None:
         """More of its text."""
         if not self._thinking:
             return
@@ -263,9 +265,9 @@ class Turn:
         text = event.text.encode(errors="replace")[:room].decode(errors="ignore")
         self._write(text, self._sentences.feed(text), event.at)
         if len(text) < len(event.text):
-            self._limit(event.at, Stage.THINKER)
+            self._limit(event.at, ConversationStage.THINKER)
 
-    def calling(self, event: Calling) -> None:
+    def calling(self, event: LlmToolCallDelta) -> None:
         """More of a call."""
         if not self._thinking:
             return
@@ -273,12 +275,12 @@ class Turn:
         self._first.setdefault("token", event.at)
         try:
             for told in self._calls.feed(event.fragment):
-                self._out(Tell(told), event.at)
+                self._out(SendClientEvent(told), event.at)
         except LlmGarbled as error:
-            self._do(Stop(self.number, Stage.THINKER))
-            self.failed(StageFailed(event.at, self.number, Stage.THINKER, error))
+            self._do(StopStage(self.number, ConversationStage.THINKER))
+            self.failed(StageFailed(event.at, self.number, ConversationStage.THINKER, error))
 
-    def voiced(self, event: Voiced) -> None:
+    def voiced(self, event: TtsAudio) -> None:
         """More of its sound."""
         if self._mute or not self._voicing <= event.piece < self._next:
             return
@@ -290,20 +292,20 @@ class Turn:
             self.reply.said(earlier)
         self._voicing = event.piece
         if self.reply.made_s + event.sound.seconds > self._options.longest_reply_s:
-            self._limit(event.at, Stage.VOICE)
+            self._limit(event.at, ConversationStage.VOICE)
             return
         self._first.setdefault("voiced", event.at)
         if self.reply.sounded(event.piece, event.sound):
-            told = ReplySpoken(self.number, event.piece, parts[event.piece].piece.text)
-            self._out(Tell(told), event.at)
-        self._out(Emit(self.number, event.piece, event.sound), event.at)
+            told = ReplyAudioStarted(self.number, event.piece, parts[event.piece].piece.text)
+            self._out(SendClientEvent(told), event.at)
+        self._out(SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
     def ended(self, event: StageEnded) -> None:
         """A stage has done what it was to do."""
         self.progress = event.at
-        if event.stage is Stage.THINKER and self._thinking:
+        if event.stage is ConversationStage.THINKER and self._thinking:
             self._thought(event.at)
-        elif event.stage is Stage.VOICE and event.piece < self._next:
+        elif event.stage is ConversationStage.VOICE and event.piece < self._next:
             for piece in range(self._voicing, event.piece + 1):
                 self.reply.said(piece)
             self._advance(event.at)
@@ -311,10 +313,10 @@ class Turn:
     def failed(self, event: StageFailed) -> None:
         """A stage gave up."""
         self.progress = event.at
-        if event.stage is Stage.THINKER and self._thinking:
+        if event.stage is ConversationStage.THINKER and self._thinking:
             self._failed(event.error)
             self._thought(event.at)
-        elif event.stage is Stage.VOICE and self._busy:
+        elif event.stage is ConversationStage.VOICE and self._busy:
             self._failed(event.error)
             self._silence(event.at)
 
@@ -332,11 +334,11 @@ class Turn:
         """Nothing has happened for too long; whether somebody can still do something about it."""
         self.progress = now
         if self._thinking:
-            self._do(Stop(self.number, Stage.THINKER))
-            self.failed(StageFailed(now, self.number, Stage.THINKER, StageSilent()))
+            self._do(StopStage(self.number, ConversationStage.THINKER))
+            self.failed(StageFailed(now, self.number, ConversationStage.THINKER, StageSilent()))
         elif self._busy:
-            self._do(Stop(self.number, Stage.VOICE))
-            self.failed(StageFailed(now, self.number, Stage.VOICE, StageSilent()))
+            self._do(StopStage(self.number, ConversationStage.VOICE))
+            self.failed(StageFailed(now, self.number, ConversationStage.VOICE, StageSilent()))
         else:
             self._failed(StageSilent("What was said does not seem to be played."))
             return False
@@ -344,37 +346,41 @@ class Turn:
 
     # How it does that
 
-    def _out(self, command: Command, now: float) -> None:
+    def _out(self, command: ConversationCommand, now: float) -> None:
         """Do what clients notice, once the turn is confirmed."""
         if self._held is not None:
             self._held.append(command)
             return
         self._do(command)
         first_words = (
-            self._mute and isinstance(command, Tell) and isinstance(command.told, ReplyWritten)
+            self._mute
+            and isinstance(command, SendClientEvent)
+            and isinstance(command.told, ReplyTextDelta)
         )
-        if isinstance(command, Emit):
+        if isinstance(command, SendReplyAudio):
             self.sounding = True
-        if self._latency is not None and (first_words or isinstance(command, Emit)):
+        if self._latency is not None and (first_words or isinstance(command, SendReplyAudio)):
             self._measure(self._latency, now)
 
-    def _measure(self, known: Latency, now: float) -> None:
+    def _measure(self, known: ReplyLatency, now: float) -> None:
         first = self._first
         self._latency = None
         thought = first.get("token", now) - first["think"] if "think" in first else 0.0
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
         since = known.total
         self._do(
-            Tell(
-                Latency(self.number, known.endpoint, known.recognised, thought, voiced, now - since)
+            SendClientEvent(
+                ReplyLatency(
+                    self.number, known.endpoint, known.recognised, thought, voiced, now - since
+                )
             )
         )
 
-    def _write(self, text: str, pieces: list[Piece], now: float) -> None:
+    def _write(self, text: str, pieces: list[TtsPhrase], now: float) -> None:
         """More of what is shown, and the pieces that are complete by it."""
         self._written += text
         if text:
-            self._out(Tell(ReplyWritten(self.number, text)), now)
+            self._out(SendClientEvent(ReplyTextDelta(self.number, text)), now)
         for piece in pieces:
             self.reply.add(piece, silent=self._mute)
         self._advance(now)
@@ -390,25 +396,25 @@ class Turn:
         while self._next < len(parts) and not self._mute:
             waiting = parts[self._voicing : self._next]
             ahead = sum(1 for part in waiting if not (part.silent or part.whole))
-            if ahead >= (SAID_AHEAD if self.confirmed else 1):
+            if ahead >= (TTS_AHEAD_PHRASES if self.confirmed else 1):
                 return
             part = parts[self._next]
             if not self.confirmed and "say" in self._first and not part.silent:
                 return
             if not part.silent:
                 self._first.setdefault("say", now)
-                self._do(Say(self.number, self._next, part.piece.text))
+                self._do(SynthesizeText(self.number, self._next, part.piece.text))
             self._next += 1
 
     def _thought(self, now: float) -> None:
         """The thinker says no more."""
         self._thinking = False
         self._write("", self._sentences.flush(), now)
-        if self.ending is not Ending.FAILED:
+        if self.ending is not ReplyEnding.FAILED:
             self._call(now)
-        if self._written.strip() or (self._calls and self.ending is not Ending.FAILED):
+        if self._written.strip() or (self._calls and self.ending is not ReplyEnding.FAILED):
             return
-        if self.ending is not Ending.FAILED:
+        if self.ending is not ReplyEnding.FAILED:
             self._failed(ReplyEmpty())
         self._apologise(now)
 
@@ -416,18 +422,18 @@ class Turn:
         """What it called is to be carried out, all of it or nothing."""
         try:
             for told in list(self._calls.end()):
-                self._out(Tell(told), now)
+                self._out(SendClientEvent(told), now)
         except LlmGarbled as error:
             self._failed(error)
 
     def _apologise(self, now: float) -> None:
         """Say that something went wrong. That is shown as an error, and is not history."""
         if not self._mute and self._options.apology:
-            self._write("", [Piece("", self._options.apology)], now)
+            self._write("", [TtsPhrase("", self._options.apology)], now)
 
     def _failed(self, error: SidecarError) -> None:
-        self.ending = Ending.FAILED
-        told = Tell(Failed(self.number, error))
+        self.ending = ReplyEnding.FAILED
+        told = SendClientEvent(ConversationError(self.number, error))
         if self._held is None:
             self._do(told)
         else:
@@ -435,21 +441,21 @@ class Turn:
 
     def _silence(self, now: float) -> None:
         """There is no voice any more: what was not said is read."""
-        self._do(Stop(self.number, Stage.VOICE))
+        self._do(StopStage(self.number, ConversationStage.VOICE))
         self._mute = True
         self.reply.mute()
         self._advance(now)
 
-    def _limit(self, now: float, stage: Stage) -> None:
+    def _limit(self, now: float, stage: ConversationStage) -> None:
         """It is as long as may be: the text, or the sound."""
-        self.ending = Ending.LIMITED
+        self.ending = ReplyEnding.LIMITED
         if self._thinking:
             self._thinking = False
-            self._do(Stop(self.number, Stage.THINKER))
-        if stage is Stage.THINKER:
+            self._do(StopStage(self.number, ConversationStage.THINKER))
+        if stage is ConversationStage.THINKER:
             self._write("", self._sentences.flush(), now)
         else:
-            self._do(Stop(self.number, Stage.VOICE))
+            self._do(StopStage(self.number, ConversationStage.VOICE))
             self.reply.limit(self._voicing)
             self._next = min(self._next, len(self.reply.parts))
             self._advance(now)

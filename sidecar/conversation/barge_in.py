@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from sidecar.conversation.end_of_turn import FILLERS
-from sidecar.conversation.tts_text import among, bare
+from sidecar.conversation.tts_text import normalized_words, word_set
 
 PAUSE_AFTER_S = 0.25
 """Of speech over a reply hold it. A cough is shorter."""
@@ -20,9 +20,9 @@ GUARDED_THRESHOLD = 0.15
 """There it takes so much more probability to be speech while a reply is heard."""
 RESUME_AFTER_S = 2.0
 """Without words a reply is not held for longer, once nobody speaks any more."""
-HELD_S = 6.0
+MAX_HOLD_S = 6.0
 """Nor for longer than this, if what seems to be speech goes on: it is no talking, then."""
-BACKCHANNELS = among(
+BACKCHANNELS = word_set(
     "mm-hm mhm mm mmm uh-huh aha ah oh yes yeah yep yup ya okay ok okey right sure good great "
     "nice cool true exactly really wow indeed fine correct absolutely uh_huh mm_hm mm_hmm m_hm "
     "i_see got_it of_course all_right ja jaja genau stimmt klar gut achso richtig oui ouais voilà "
@@ -30,14 +30,14 @@ BACKCHANNELS = among(
     "はい うん ええ そう へえ なるほど 네 응 예 对 嗯 好 好的 是 是的"
 )
 """What one says to show that one listens."""
-ORDERS = among("stop wait no halt nein stopp warte non arrête para espera basta стоп")
+STOP_WORDS = word_set("stop wait no halt nein stopp warte non arrête para espera basta стоп")
 """What ends a reply whoever else said it: these are no echo on their own."""
 ANSWERS_WITHIN_S = 0.5
 """Of a reply's sound that are left when polite words over it end: these answer it, for people
 answer a question before its last word is out."""
 
 
-class Meaning(Enum):
+class SpeechOverReply(Enum):
     """What was said over a reply."""
 
     NOTHING = "nothing"
@@ -47,18 +47,18 @@ class Meaning(Enum):
     FLOOR = "floor"
 
 
-def meaning(text: str) -> Meaning:
+def classify_speech(text: str) -> SpeechOverReply:
     """What ``text`` means that is said over a reply: two words, or one that is not merely polite,
     want the floor."""
-    words = bare(text)
+    words = normalized_words(text)
     if not words:
-        return Meaning.NOTHING
+        return SpeechOverReply.NOTHING
     polite = BACKCHANNELS | FILLERS
     again = len(set(words)) == 1 and words[0] in polite  # "yeah, yeah"
-    return Meaning.LISTENING if again or "".join(words) in polite else Meaning.FLOOR
+    return SpeechOverReply.LISTENING if again or "".join(words) in polite else SpeechOverReply.FLOOR
 
 
-class Verdict(Enum):
+class BargeInDecision(Enum):
     """What becomes of a reply that is spoken over."""
 
     OVER = "over"
@@ -67,28 +67,30 @@ class Verdict(Enum):
     """It is held until more is known."""
 
 
-def verdict(text: str, *, settled: bool, audible: bool) -> Verdict:
+def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecision:
     """What becomes of a reply by the words that are said over it. ``settled``: no more come;
     ``audible``: something of the reply was heard."""
-    if text and (meaning(text) is Meaning.FLOOR if audible else goes_on(text)):
-        return Verdict.OVER
-    return Verdict.GOES_ON if settled else Verdict.OPEN
+    if text and (
+        classify_speech(text) is SpeechOverReply.FLOOR if audible else continues_turn(text)
+    ):
+        return BargeInDecision.OVER
+    return BargeInDecision.GOES_ON if settled else BargeInDecision.OPEN
 
 
-def goes_on(text: str) -> bool:
+def continues_turn(text: str) -> bool:
     """Whether ``text``, said before anything of the reply was heard, goes on with the turn: any
     word does, for there is nothing yet to be polite about."""
-    return any(word not in FILLERS for word in bare(text))
+    return any(word not in FILLERS for word in normalized_words(text))
 
 
-ALIKE = 0.85
+ECHO_SIMILARITY = 0.85
 """From this likeness on a sound is an echo, whatever its words seem to be: a recogniser makes
 others of a quiet one. Somebody who speaks as loud as the echo stays below it."""
-OWN_WORDS_ALIKE = 0.7
+OWN_WORDS_ECHO_SIMILARITY = 0.7
 """From this on it is one where the words are the machine's, too. Strangers stay below it."""
-OTHERS = 3
+WORDS_PER_MISMATCH = 3
 """One word in so many may be another than was said."""
-LONGEST_LAG_S = 0.8
+MAX_ECHO_LAG_S = 0.8
 """What is played is heard again within this: buffers, the air, buffers."""
 
 
@@ -96,28 +98,30 @@ def is_echo(text: str, likeness: float, saying: str) -> bool:
     """Whether ``text`` is an echo of ``saying``, by the ``likeness`` of the two sounds."""
     if not text:
         return False
-    return likeness >= ALIKE or (likeness >= OWN_WORDS_ALIKE and own_words(text, saying))
+    return likeness >= ECHO_SIMILARITY or (
+        likeness >= OWN_WORDS_ECHO_SIMILARITY and is_own_words(text, saying)
+    )
 
 
-def own_words(text: str, saying: str) -> bool:
+def is_own_words(text: str, saying: str) -> bool:
     """Whether ``text`` is made of words of ``saying``, in their order, but for one in three: a
     recogniser makes others of a quiet sound, and misses some, so these need not be neighbours. An
     order ("stop") that is not among them, or is alone, is never one."""
-    words, said = bare(text), bare(saying)
-    if not words or (len(words) == 1 and words[0] in ORDERS):
+    words, said = normalized_words(text), normalized_words(saying)
+    if not words or (len(words) == 1 and words[0] in STOP_WORDS):
         return False
-    return any(_follows(words, said[at:]) for at, word in enumerate(said) if word in words)
+    return any(_is_subsequence(words, said[at:]) for at, word in enumerate(said) if word in words)
 
 
-def _follows(words: Sequence[str], said: Sequence[str]) -> bool:
+def _is_subsequence(words: Sequence[str], said: Sequence[str]) -> bool:
     """Whether ``words`` are in ``said`` in order, from its first on, without long gaps."""
     at = others = 0
     for word in words:
         reach = said[at : at + 1 + len(words)]
         if word in reach:
             at += reach.index(word) + 1
-        elif word in ORDERS:
+        elif word in STOP_WORDS:
             return False
         else:
             others += 1
-    return others * OTHERS <= len(words)
+    return others * WORDS_PER_MISMATCH <= len(words)

@@ -10,27 +10,27 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from sidecar.conversation.llm.chat_completions import Call, Message, Role
-from sidecar.conversation.tts_text import Piece
-from sidecar.interfaces.engine_interface import Mark, Sound
-from sidecar.transcripts.word_timing import atoms, placed, width
+from sidecar.conversation.llm.chat_completions import ChatMessage, ChatRole, ToolCall
+from sidecar.conversation.tts_text import TtsPhrase
+from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
+from sidecar.transcripts.word_timing import split_atoms, spread_over_time, text_columns
 
-PACE = 15.0
+DEFAULT_CHARACTERS_PER_S = 15.0
 """Columns a second: how fast a voice is taken to speak of which too little was heard to know."""
 ELLIPSIS = "…"
 _SLACK_S = 0.005
 
 
 @dataclass(slots=True)
-class Part:
+class ReplyPart:
     """A piece and its sound as far as there is some: ``seconds`` from ``start`` of the reply's on.
     ``whole``: no more comes; ``broken``: though there is more of its text."""
 
-    piece: Piece
+    piece: TtsPhrase
     start: float | None = None
     seconds: float = 0.0
     whole: bool = False
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[WordMark] = field(default_factory=list)
     silent: bool = False
     broken: bool = False
 
@@ -48,8 +48,10 @@ class Part:
         """Where each word ends in the text, and when it begins and ends in the sound."""
         text = self.piece.text
         if not self.marks:
-            words, end = atoms(text), 0
-            for word, (begins, ends) in zip(words, placed(words, 0.0, self._lasts()), strict=True):
+            words, end = split_atoms(text), 0
+            for word, (begins, ends) in zip(
+                words, spread_over_time(words, 0.0, self._lasts()), strict=True
+            ):
                 end += len(word)
                 yield end, begins, ends
             return
@@ -58,35 +60,35 @@ class Part:
                 yield after.character, mark.start, after.start
                 continue
             rest = text[mark.character :]
-            known = len(rest) if self.whole and not self.broken else len(atoms(rest)[0])
+            known = len(rest) if self.whole and not self.broken else len(split_atoms(rest)[0])
             yield mark.character + known, mark.start, self._lasts(mark)
 
-    def _lasts(self, last: Mark | None = None) -> float:
+    def _lasts(self, last: WordMark | None = None) -> float:
         """How long its sound is, or will be as far as one can tell; that of the ``last`` word that
         is marked yet."""
         if self.whole and not self.broken:
             return self.seconds
         text, start = self.piece.text, 0.0
         if last is not None:
-            text, start = atoms(text[last.character :])[0], last.start
-        return max(self.seconds, start + width(text.rstrip()) / PACE)
+            text, start = split_atoms(text[last.character :])[0], last.start
+        return max(self.seconds, start + text_columns(text.rstrip()) / DEFAULT_CHARACTERS_PER_S)
 
 
-class Reply:
+class ReplyText:
     """One reply as it grows."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[ReplyPart] = []
         self.made_s = 0.0
         """Seconds of sound there are."""
         self.limited = False
         """It was to be longer."""
 
-    def add(self, piece: Piece, *, silent: bool) -> None:
+    def add(self, piece: TtsPhrase, *, silent: bool) -> None:
         """One more piece, ``silent`` if no voice is to say it."""
-        self.parts.append(Part(piece, silent=silent or not piece.text))
+        self.parts.append(ReplyPart(piece, silent=silent or not piece.text))
 
-    def sounded(self, number: int, sound: Sound) -> bool:
+    def sounded(self, number: int, sound: SynthesizedAudio) -> bool:
         """Piece ``number`` sounds on; whether that is how it began."""
         part = self.parts[number]
         began = part.start is None
@@ -129,11 +131,11 @@ class Reply:
             if ends and until >= part.seconds - _SLACK_S:
                 found += part.piece.shown
                 continue
-            found += _shown(part.piece, count)
+            found += _shown_text(part.piece, count)
             last = ends and count == len(part.piece.text)
             later = any(one.piece.shown.strip() for one in self.parts[at + last :])
-            return _cut(found) if later else found.strip()
-        return _cut(found) if self.limited else found.strip()
+            return _cut_text(found) if later else found.strip()
+        return _cut_text(found) if self.limited else found.strip()
 
     def around(self, seconds: float, before: float = 6.0, after: float = 1.0) -> str:
         """What is said about that moment of its sound, piece by piece."""
@@ -147,7 +149,7 @@ class Reply:
         return " ".join(near)
 
 
-def _shown(piece: Piece, characters: int) -> str:
+def _shown_text(piece: TtsPhrase, characters: int) -> str:
     """What is shown of ``piece`` when so many characters of what is said were heard. The two differ
     by marks alone, so the words are looked for one behind the other."""
     at = 0
@@ -161,7 +163,7 @@ def _shown(piece: Piece, characters: int) -> str:
     return piece.shown[:at]
 
 
-def _cut(text: str) -> str:
+def _cut_text(text: str) -> str:
     text = text.strip().rstrip(",;:、，；：-–— ")
     if not text:
         return ""
@@ -170,54 +172,54 @@ def _cut(text: str) -> str:
     return f"{text} {ELLIPSIS}" if text[-1] in ".!?。！？؟।" else f"{text}{ELLIPSIS}"
 
 
-_ANSWERS = (Role.ASSISTANT, Role.TOOL)
-MOST_SAID = 65_536
+_ANSWERS = (ChatRole.ASSISTANT, ChatRole.TOOL)
+MAX_USER_TURN_BYTES = 65_536
 """Bytes of what a person says aloud in one turn: an hour without a pause that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChatEntry:
     """One message, by its ``number``; a reply's ``turn``, and what it was made of, to cut it once
     more: its client let it ``end`` after so many seconds. A tool's entry is a ``call``, or
     what came of one (``returned``)."""
 
-    role: Role
+    role: ChatRole
     text: str
     turn: int = 0
-    reply: Reply | None = None
+    reply: ReplyText | None = None
     number: int = 0
     end: float = float("inf")
-    call: Call | None = None
+    call: ToolCall | None = None
     returned: bool = False
 
 
-class History:
+class ChatHistory:
     """Messages in order, the oldest let go of; replies are ``most_bytes`` long at most."""
 
     def __init__(self, most: int = 40, most_bytes: int = 4096) -> None:
         self._most, self._most_bytes = most, most_bytes
-        self._entries: list[Entry] = []
+        self._entries: list[ChatEntry] = []
         self._count = 0
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[ChatEntry, ...]:
         """All that say something."""
         return tuple(entry for entry in self._entries if entry.text)
 
-    def add(self, role: Role, text: str) -> Entry:
+    def add(self, role: ChatRole, text: str) -> ChatEntry:
         """What somebody said, all of it; as it stands there."""
-        return self._append(Entry(role, text))
+        return self._append(ChatEntry(role, text))
 
-    def begin(self, turn: int, reply: Reply) -> Entry:
+    def begin(self, turn: int, reply: ReplyText) -> ChatEntry:
         """Keep the place of a reply of which nothing was heard yet."""
-        return self._append(Entry(Role.ASSISTANT, "", turn, reply))
+        return self._append(ChatEntry(ChatRole.ASSISTANT, "", turn, reply))
 
     def replied(self, turn: int, text: str) -> str:
         """What was heard of a reply; as it stands there."""
         at = self._of(turn)
         if at is None:
             return ""
-        text = bounded(text.strip(), self._most_bytes)
+        text = truncate_utf8(text.strip(), self._most_bytes)
         self._entries[at] = replace(self._entries[at], text=text)
         return text
 
@@ -231,13 +233,13 @@ class History:
         entry = self._entries[at]
         assert entry.reply is not None
         end = min(entry.end, seconds)
-        text = bounded(entry.reply.heard(end), self._most_bytes)
+        text = truncate_utf8(entry.reply.heard(end), self._most_bytes)
         self._entries[at] = replace(entry, text=text, end=end)
         return text
 
-    def called(self, turn: int, call: Call) -> Entry:
+    def called(self, turn: int, call: ToolCall) -> ChatEntry:
         """A turn has called a tool; what comes of it is waited for."""
-        return self._append(Entry(Role.TOOL, "", turn, call=call))
+        return self._append(ChatEntry(ChatRole.TOOL, "", turn, call=call))
 
     def awaits(self, call: str) -> bool:
         """Whether what comes of that call is waited for."""
@@ -248,7 +250,7 @@ class History:
         """Whether a call of that id stands there."""
         return any(one.call is not None and one.call.id == call for one in self._entries)
 
-    def returned(self, call: str, output: str) -> Entry | None:
+    def returned(self, call: str, output: str) -> ChatEntry | None:
         """What came of a call; None if nobody waits for that. It stands where it came: models
         want it behind its call with nothing between, so they are told of the call there."""
         if not self.awaits(call):
@@ -274,12 +276,16 @@ class History:
         """Other bounds from here on."""
         self._most, self._most_bytes = most, most_bytes
 
-    def messages(self, instructions: str = "", said: str = "") -> tuple[Message, ...]:
+    def messages(self, instructions: str = "", said: str = "") -> tuple[ChatMessage, ...]:
         """What a language model gets: what ``said`` besides is the person's. Neighbours of one role
         are one message: models want them to take turns. Of calls they are told once something came
         of them, of those of one turn together."""
-        entries = [Entry(Role.SYSTEM, instructions), *self._entries, Entry(Role.USER, said)]
-        found: list[Message] = []
+        entries = [
+            ChatEntry(ChatRole.SYSTEM, instructions),
+            *self._entries,
+            ChatEntry(ChatRole.USER, said),
+        ]
+        found: list[ChatMessage] = []
         calling = 0
         """The place of the last message with calls."""
         turn = 0
@@ -288,27 +294,27 @@ class History:
             if entry.call is not None:
                 if not entry.returned:
                     continue
-                if last is Role.TOOL and entry.turn == turn:
+                if last is ChatRole.TOOL and entry.turn == turn:
                     calls = (*found[calling].calls, entry.call)
-                elif last is Role.ASSISTANT:
+                elif last is ChatRole.ASSISTANT:
                     calling, calls = len(found) - 1, (entry.call,)
                 else:
                     calling, calls = len(found), (entry.call,)
-                    found.append(Message(Role.ASSISTANT, ""))
+                    found.append(ChatMessage(ChatRole.ASSISTANT, ""))
                 turn = entry.turn
                 found[calling] = replace(found[calling], calls=calls)
-                found.append(Message(Role.TOOL, entry.text, call=entry.call.id))
+                found.append(ChatMessage(ChatRole.TOOL, entry.text, call=entry.call.id))
             elif entry.text and last is entry.role:
-                found[-1] = Message(entry.role, f"{found[-1].text} {entry.text}")
+                found[-1] = ChatMessage(entry.role, f"{found[-1].text} {entry.text}")
             elif entry.text:
-                found.append(Message(entry.role, entry.text))
+                found.append(ChatMessage(entry.role, entry.text))
         return tuple(found)
 
     def _of(self, turn: int) -> int | None:
         places = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)
         return next(places, None)
 
-    def _append(self, entry: Entry) -> Entry:
+    def _append(self, entry: ChatEntry) -> ChatEntry:
         self._count += 1
         text = entry.text if entry.call else entry.text.strip()
         entry = replace(entry, text=text, number=self._count)
@@ -321,7 +327,7 @@ class History:
         return entry
 
 
-def bounded(text: str, most_bytes: int) -> str:
+def truncate_utf8(text: str, most_bytes: int) -> str:
     """``text`` in at most so many bytes of UTF-8, cut with an ellipsis."""
     raw = text.encode(errors="replace")
     if len(raw) <= most_bytes:

@@ -10,17 +10,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from sidecar.conversation.llm.chat_completions import NO_TOOLS, Fragment, Message, Role, Tools
-from sidecar.conversation.output_queue import Told
+from sidecar.conversation.llm.chat_completions import (
+    NO_TOOLS,
+    ChatMessage,
+    ChatRole,
+    ToolCallDelta,
+    ToolSet,
+)
+from sidecar.conversation.output_queue import ConversationClientEvent
 from sidecar.errors import SidecarError
-from sidecar.interfaces.engine_interface import Sound
+from sidecar.interfaces.engine_interface import SynthesizedAudio
 
-LONGEST_REPORT_S = 3_600
+MAX_PLAYBACK_REPORT_S = 3_600
 """Most of a reply that a client may say was played: more than any reply has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class EndOfTurnDelays:
     """How long a pause ends a person's turn, in seconds: after a sentence that is finished, as a
     rule, and at most. ``scale`` makes all of them longer or shorter."""
 
@@ -37,7 +43,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class TalkOptions:
+class ConversationOptions:
     """A conversation's manners.
 
     ``instructions``: what the thinker is told before all else. ``apology``: what is said aloud
@@ -49,24 +55,24 @@ class TalkOptions:
     """
 
     instructions: str = ""
-    tools: Tools = NO_TOOLS
+    tools: ToolSet = NO_TOOLS
     apology: str = "Sorry, something went wrong. Please try again."
     voiced: bool = True
     ends_turns: bool = True
     answers: bool = True
     interruptible: bool = True
     guarded: bool = False
-    patience: Patience = field(default_factory=Patience)
+    patience: EndOfTurnDelays = field(default_factory=EndOfTurnDelays)
     longest_reply_s: float = 60.0
     most_messages: int = 40
     most_bytes: int = 4096
 
 
-UNKNOWN = -1
+UNKNOWN_UTTERANCE = -1
 """No utterance's number."""
 
 
-class Stage(StrEnum):
+class ConversationStage(StrEnum):
     """Who works for a turn."""
 
     RECOGNISER = "recogniser"
@@ -75,7 +81,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechStarted:
+class UserSpeechStarted:
     """Somebody speaks, since ``began``: an utterance begins, or goes on after a pause."""
 
     at: float
@@ -84,7 +90,7 @@ class SpeechStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechStopped:
+class UserSpeechStopped:
     """Nobody speaks since ``ended``. To be told as soon as it is known, 0.1 s later at best: how
     long a pause ends a turn is decided here."""
 
@@ -94,7 +100,7 @@ class SpeechStopped:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class RecognizedWords:
     """What an utterance seems to say, all of it; ``upto``: its sound up to there was heard. Words
     that cover all up to where it stopped are settled, unless it goes on."""
 
@@ -105,7 +111,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class EchoSimilarity:
     """An utterance's sound so far is so like what was played then, from 0 to 1 (`evidence`): to be
     told before its words."""
 
@@ -115,21 +121,21 @@ class Alike:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class TurnCommitted:
     """The client says that the person's turn is over: no patience."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class TurnDiscarded:
     """The client does not want what was said and is not answered yet."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
+class TextTyped:
     """A person's turn as text."""
 
     at: float
@@ -137,18 +143,18 @@ class Typed:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class HistoryEntryAdded:
     """Something that belongs into the history and wants no answer; the client calls it
     ``name``."""
 
     at: float
-    role: Role
+    role: ChatRole
     text: str
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class ToolResultAdded:
     """What came of a call, by its id; the client calls that ``name``. It wants no answer yet."""
 
     at: float
@@ -158,7 +164,7 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class HistoryEntryDeleted:
     """The entry of that number does not belong into the history."""
 
     at: float
@@ -166,15 +172,15 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResponseRequested:
     """The client wants an answer to the history as it is, if it likes by other ``options``."""
 
     at: float
-    options: TalkOptions | None = None
+    options: ConversationOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class LlmToken:
     """More of the reply: some characters."""
 
     at: float
@@ -183,22 +189,22 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Calling:
+class LlmToolCallDelta:
     """The thinker calls a tool: some of that call."""
 
     at: float
     turn: int
-    fragment: Fragment
+    fragment: ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True)
-class Voiced:
+class TtsAudio:
     """More sound of a piece that was to be said."""
 
     at: float
     turn: int
     piece: int
-    sound: Sound
+    sound: SynthesizedAudio
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,23 +213,23 @@ class StageEnded:
 
     at: float
     turn: int
-    stage: Stage
+    stage: ConversationStage
     piece: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StageFailed:
-    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser, `UNKNOWN` where
-    what it could not hear may have been none."""
+    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser,
+    `UNKNOWN_UTTERANCE` where what it could not hear may have been none."""
 
     at: float
     turn: int
-    stage: Stage
+    stage: ConversationStage
     error: SidecarError
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlaybackReported:
     """``seconds`` of the turn's sound have been heard by now, in all. To be told before whatever
     may interrupt (speech, words, a tick), so that the history is right to the word."""
 
@@ -233,9 +239,9 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Truncated:
+class PlaybackTruncated:
     """The client says that ``seconds`` of that turn's sound were heard and no more; if it goes on,
-    it ends. That counts for more than what was `Played`, but once cut is cut."""
+    it ends. That counts for more than what was `PlaybackReported`, but once cut is cut."""
 
     at: float
     turn: int
@@ -243,80 +249,80 @@ class Truncated:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class ResponseCancelled:
     """The client does not want to hear the rest."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
+class ConversationReset:
     """A conversation from the beginning."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
+class OptionsChanged:
     """From here on otherwise; what goes on is finished as it was begun."""
 
     at: float
-    options: TalkOptions
+    options: ConversationOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """It is as late as ``at``: `WakeAt` asked for this."""
+class TimerFired:
+    """It is as late as ``at``: `SetTimer` asked for this."""
 
     at: float
 
 
-TalkEvent: TypeAlias = (
-    SpeechStarted
-    | SpeechStopped
-    | Words
-    | Alike
-    | Committed
-    | Forgotten
-    | Typed
-    | Noted
-    | Returned
-    | Dropped
-    | Asked
-    | Token
-    | Calling
-    | Voiced
+ConversationEvent: TypeAlias = (
+    UserSpeechStarted
+    | UserSpeechStopped
+    | RecognizedWords
+    | EchoSimilarity
+    | TurnCommitted
+    | TurnDiscarded
+    | TextTyped
+    | HistoryEntryAdded
+    | ToolResultAdded
+    | HistoryEntryDeleted
+    | ResponseRequested
+    | LlmToken
+    | LlmToolCallDelta
+    | TtsAudio
     | StageEnded
     | StageFailed
-    | Played
-    | Truncated
-    | Cancelled
-    | Reset
-    | Configured
-    | Tick
+    | PlaybackReported
+    | PlaybackTruncated
+    | ResponseCancelled
+    | ConversationReset
+    | OptionsChanged
+    | TimerFired
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Recognise:
-    """Make words of the utterance's sound up to ``upto`` and tell them as `Words` that cover it: it
-    may be over. Nothing to do for an ear that does so by itself."""
+class RecognizeUtterance:
+    """Make words of the utterance's sound up to ``upto`` and tell them as `RecognizedWords` that
+    cover it: it may be over. Nothing to do for an ear that does so by itself."""
 
     utterance: int
     upto: float
 
 
 @dataclass(frozen=True, slots=True)
-class Think:
+class GenerateReply:
     """Answer ``messages``, token by token, for this turn, or call one of the ``tools``."""
 
     turn: int
-    messages: tuple[Message, ...]
-    tools: Tools = NO_TOOLS
+    messages: tuple[ChatMessage, ...]
+    tools: ToolSet = NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class SynthesizeText:
     """Make sound of ``text``. Of one turn these come in the order of ``piece``, and are to be said
     one after the other; two at most are on their way."""
 
@@ -326,30 +332,30 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class Emit:
+class SendReplyAudio:
     """Sound of the turn to be heard behind all of it before."""
 
     turn: int
     piece: int
-    sound: Sound
+    sound: SynthesizedAudio
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class PauseReplyAudio:
     """Hold the turn's sound where it is: nothing is lost, and what comes of it waits as well."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class Resume:
+class ResumeReplyAudio:
     """The turn's sound goes on."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class Hush:
+class DropReplyAudio:
     """Drop all of the turn's sound that is not with the client, and have the client drop the rest
     if it can."""
 
@@ -357,15 +363,15 @@ class Hush:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopStage:
     """Nobody waits for that stage of the turn any more."""
 
     turn: int
-    stage: Stage
+    stage: ConversationStage
 
 
 @dataclass(frozen=True, slots=True)
-class Attend:
+class SetSpeechDetection:
     """What counts as speech from here on: add ``threshold`` to the usual probability, and ask for
     ``speech_s`` seconds of it before a reply is held."""
 
@@ -374,20 +380,30 @@ class Attend:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class SendClientEvent:
     """For the client."""
 
-    told: Told
+    told: ConversationClientEvent
 
 
 @dataclass(frozen=True, slots=True)
-class WakeAt:
-    """A `Tick` is wanted at that time, if nothing else happens before; the last one counts, and
-    None means that none is."""
+class SetTimer:
+    """A `TimerFired` is wanted at that time, if nothing else happens before; the last one counts,
+    and None means that none is."""
 
     at: float | None
 
 
-Command: TypeAlias = (
-    Recognise | Think | Say | Emit | Pause | Resume | Hush | Stop | Attend | Tell | WakeAt
+ConversationCommand: TypeAlias = (
+    RecognizeUtterance
+    | GenerateReply
+    | SynthesizeText
+    | SendReplyAudio
+    | PauseReplyAudio
+    | ResumeReplyAudio
+    | DropReplyAudio
+    | StopStage
+    | SetSpeechDetection
+    | SendClientEvent
+    | SetTimer
 )

@@ -13,95 +13,97 @@ from typing import Any, Protocol, TypeAlias
 from sidecar import errors
 from sidecar.conversation import conversation_events
 from sidecar.conversation.conversation_events import (
-    Alike,
-    Calling,
-    Cancelled,
-    Played,
-    Say,
-    Stage,
+    ConversationEvent,
+    ConversationOptions,
+    ConversationStage,
+    EchoSimilarity,
+    GenerateReply,
+    LlmToken,
+    LlmToolCallDelta,
+    PlaybackReported,
+    RecognizedWords,
+    ResponseCancelled,
     StageEnded,
     StageFailed,
-    TalkEvent,
-    TalkOptions,
-    Think,
-    Tick,
-    Token,
-    Voiced,
-    Words,
+    SynthesizeText,
+    TimerFired,
+    TtsAudio,
 )
-from sidecar.conversation.llm.chat_completions import Thinker
+from sidecar.conversation.llm.chat_completions import Llm
 from sidecar.conversation.output_queue import (
-    Clear,
-    Client,
-    Failed,
-    Hold,
-    Noticed,
-    Out,
-    Over,
-    Pacer,
-    Phase,
-    Release,
+    AudioPacer,
+    ClearPlayback,
+    CommitAcknowledged,
+    ConversationClientEvent,
+    ConversationEnded,
+    ConversationError,
+    ConversationNotice,
+    ConversationOutput,
+    ConversationPhase,
+    DiscardAcknowledged,
+    HoldPlayback,
+    PlaybackClient,
     ReplyEnded,
-    Sent,
-    Told,
-    TurnDropped,
-    TurnTaken,
+    ResumePlayback,
+    TurnAudioSent,
 )
-from sidecar.conversation.speech_input import Ear
-from sidecar.conversation.state_machine import Conversation
-from sidecar.interfaces.engine_interface import SayOptions, Sound
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.conversation.speech_input import SpeechInput
+from sidecar.conversation.state_machine import ConversationStateMachine
+from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
 
 log = logging.getLogger(__name__)
 
-Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """What a stage does; made when its task begins, which one that is stopped at once never does."""
 
 
-class Speaks(Protocol):
+class SpeechSynthesizer(Protocol):
     """What says things (`workers.engine_slot.Spoken`)."""
 
-    def say(self, text: str, options: SayOptions | None = None) -> AsyncGenerator[Sound, None]:
+    def say(
+        self, text: str, options: SynthesisOptions | None = None
+    ) -> AsyncGenerator[SynthesizedAudio, None]:
         """The sound of a text; leaving early ends it."""
 
 
-class Stages:
+class ConversationTasks:
     """Owns the tasks. To stop one is not to wait for it: nobody listens to it any more at once,
     and it ends in its own time."""
 
     def __init__(
         self,
-        thinker: Thinker,
-        voice: Speaks | None,
-        manner: SayOptions,
+        thinker: Llm,
+        voice: SpeechSynthesizer | None,
+        manner: SynthesisOptions,
         now: Callable[[], float],
-        happened: Callable[[TalkEvent], None],
+        happened: Callable[[ConversationEvent], None],
     ) -> None:
         self.thinker, self.manner = thinker, manner
         """Who thinks, and how the voice speaks: what is set counts for what begins later."""
         self._voice = voice
         self._now, self._happened = now, happened
-        self._going: dict[tuple[int, Stage], asyncio.Task[None]] = {}
-        self._said: dict[int, asyncio.Queue[Say]] = {}
+        self._going: dict[tuple[int, ConversationStage], asyncio.Task[None]] = {}
+        self._said: dict[int, asyncio.Queue[SynthesizeText]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def think(self, command: Think) -> None:
+    def think(self, command: GenerateReply) -> None:
         """Begin to answer."""
-        self._begin(command.turn, Stage.THINKER, partial(self._thought, command))
+        self._begin(command.turn, ConversationStage.THINKER, partial(self._thought, command))
 
-    def say(self, command: Say) -> None:
+    def say(self, command: SynthesizeText) -> None:
         """Say that behind what is being said of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
             spoken = partial(self._spoken, command.turn, self.manner)
-            self._begin(command.turn, Stage.VOICE, spoken)
+            self._begin(command.turn, ConversationStage.VOICE, spoken)
         self._said[command.turn].put_nowait(command)
 
-    def stop(self, turn: int, stage: Stage) -> None:
+    def stop(self, turn: int, stage: ConversationStage) -> None:
         """Nobody waits for that any more."""
-        if stage is Stage.VOICE:
+        if stage is ConversationStage.VOICE:
             self._said.pop(turn, None)
         if (task := self._going.pop((turn, stage), None)) is not None:
             task.cancel()
@@ -115,13 +117,13 @@ class Stages:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self, turn: int, stage: Stage, work: Work) -> None:
+    def _begin(self, turn: int, stage: ConversationStage, work: StageWork) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
         self._going[turn, stage] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _watched(self, turn: int, stage: Stage, work: Work) -> None:
+    async def _watched(self, turn: int, stage: ConversationStage, work: StageWork) -> None:
         try:
             await work()
         except errors.SidecarError as error:
@@ -132,14 +134,14 @@ class Stages:
         finally:
             self._going.pop((turn, stage), None)
 
-    async def _thought(self, command: Think) -> None:
+    async def _thought(self, command: GenerateReply) -> None:
         async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
             async for piece in pieces:
-                more = Token if isinstance(piece, str) else Calling
+                more = LlmToken if isinstance(piece, str) else LlmToolCallDelta
                 self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
-        self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
+        self._happened(StageEnded(self._now(), command.turn, ConversationStage.THINKER))
 
-    async def _spoken(self, turn: int, manner: SayOptions) -> None:
+    async def _spoken(self, turn: int, manner: SynthesisOptions) -> None:
         waiting = self._said[turn]
         while True:
             command = await waiting.get()
@@ -147,23 +149,23 @@ class Stages:
                 raise errors.EngineUnavailable("No engine of this installation speaks.")
             async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
-                    self._happened(Voiced(self._now(), turn, command.piece, sound))
-            self._happened(StageEnded(self._now(), turn, Stage.VOICE, command.piece))
+                    self._happened(TtsAudio(self._now(), turn, command.piece, sound))
+            self._happened(StageEnded(self._now(), turn, ConversationStage.VOICE, command.piece))
 
 
-MOST_UNREAD = 2_000
+MAX_PENDING_OUTPUT = 2_000
 """What may be told and wait for a client that reads slowly: minutes of sound."""
 COMPARE_EVERY_S = 0.2
 """Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
-WORDLESS_S = 2.0
+MAX_WORDLESS_S = 2.0
 """So long an utterance may be that has no words yet; after that they alone are compared for."""
 
 
-def _unseen(told: Told) -> None:
+def _ignore_event(told: ConversationClientEvent) -> None:
     """Nobody wants to know."""
 
 
-class Talk:
+class ConversationLoop:
     """One conversation. Everything happens in one thread and at once: an event goes to the machine,
     and what that wants is begun before anything else happens.
 
@@ -174,46 +176,46 @@ class Talk:
     def __init__(
         self,
         session: Session,
-        thinker: Thinker,
-        voice: Speaks | None,
-        options: TalkOptions,
-        manner: SayOptions,
+        thinker: Llm,
+        voice: SpeechSynthesizer | None,
+        options: ConversationOptions,
+        manner: SynthesisOptions,
         *,
-        client: Client | None = None,
-        seen: Callable[[Told], None] = _unseen,
+        client: PlaybackClient | None = None,
+        seen: Callable[[ConversationClientEvent], None] = _ignore_event,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         from sidecar.conversation.acoustic_echo import (
-            Evidence,  # it takes numpy, which a service begins without
+            EchoDetector,  # it takes numpy, which a service begins without
         )
 
         self._now, self._seen = now, seen
         self.id = session.id
         self.greeting = session.greeting
         """What a client is to know when it begins, beside what its wire says."""
-        self._machine = Conversation(options)
-        self._ear = Ear(session, now, self._recognised, self._noticed)
-        self._stages = Stages(thinker, voice, manner, now, self._happened)
-        self._pacer = Pacer(client)
-        self._evidence, self._compared_s = Evidence(), 0.0
-        self._out: asyncio.Queue[Out] = asyncio.Queue()
+        self._machine = ConversationStateMachine(options)
+        self._ear = SpeechInput(session, now, self._recognised, self._noticed)
+        self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
+        self._pacer = AudioPacer(client)
+        self._evidence, self._compared_s = EchoDetector(), 0.0
+        self._out: asyncio.Queue[ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def options(self) -> TalkOptions:
+    def options(self) -> ConversationOptions:
         """As they are now."""
         return self._machine.options
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ConversationPhase:
         """What it is doing."""
         return self._machine.phase
 
     async def hear(
-        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound of the person's, as `Session.send`."""
         await self._ear.hear(raw, encoding, rate)
@@ -222,7 +224,7 @@ class Talk:
         if utterance is None or not self._pacer.turn:
             return
         start, end, _ = self._ear.place(utterance)
-        if end - start <= WORDLESS_S and end - self._compared_s >= COMPARE_EVERY_S:
+        if end - start <= MAX_WORDLESS_S and end - self._compared_s >= COMPARE_EVERY_S:
             self._compare(utterance)
 
     @property
@@ -245,7 +247,7 @@ class Talk:
         return self._ear.received_s
 
     def span(self, utterance: int) -> tuple[float, float]:
-        """As `Ear.span`."""
+        """As `SpeechInput.span`."""
         return self._ear.span(utterance)
 
     @property
@@ -263,7 +265,7 @@ class Talk:
         return self._machine.history.awaits(call)
 
     @property
-    def thinker(self) -> Thinker:
+    def thinker(self) -> Llm:
         """Who thinks of replies."""
         return self._stages.thinker
 
@@ -272,15 +274,15 @@ class Talk:
         """Whether a reply is being given of which more is to come."""
         return self._machine.replying > self._sent
 
-    def wish(self, what: Callable[..., TalkEvent], *values: Any) -> None:
+    def wish(self, what: Callable[..., ConversationEvent], *values: Any) -> None:
         """The client wishes something now: the kind of event, and what belongs to it."""
         self._ear.touch()
         self._happened(what(self._now(), *values))
 
-    def heard_out(self) -> None:
+    def playback_completed(self) -> None:
         """The client plays to its end what was sent of a reply: nothing was held back."""
         if self._machine.replying and not self.sending:
-            self.wish(Played, self._machine.replying, float("inf"))
+            self.wish(PlaybackReported, self._machine.replying, float("inf"))
 
     async def commit(self) -> None:
         """The client ends the person's turn behind the sound that came. Waits until all of that was
@@ -289,13 +291,15 @@ class Talk:
         Raises:
             errors.SessionOver: nothing is heard any more.
         """
-        await self._settled(self._ear.commit, TurnTaken())
+        await self._settled(self._ear.commit, CommitAcknowledged())
 
     async def forget(self) -> None:
         """The client does not want what was said and not answered; as `commit`."""
-        await self._settled(self._ear.forget, TurnDropped())
+        await self._settled(self._ear.forget, DiscardAcknowledged())
 
-    async def _settled(self, order: Callable[[Callable[[], None]], None], out: Out) -> None:
+    async def _settled(
+        self, order: Callable[[Callable[[], None]], None], out: ConversationOutput
+    ) -> None:
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done() -> None:
@@ -306,15 +310,15 @@ class Talk:
         order(done)
         await settled
 
-    def plays(self, client: Client) -> None:
+    def plays(self, client: PlaybackClient) -> None:
         """From here on this can be told to who plays the sound."""
         self._pacer.client = client
 
-    def speaks(self, manner: SayOptions) -> None:
+    def speaks(self, manner: SynthesisOptions) -> None:
         """Speak like that from the next reply on of which nothing was said yet."""
         self._stages.manner = manner
 
-    def thinks(self, thinker: Thinker) -> None:
+    def thinks(self, thinker: Llm) -> None:
         """Have replies thought of by that one from the next on."""
         self._stages.thinker = thinker
 
@@ -324,19 +328,20 @@ class Talk:
         now = self._now()
         self._ear.touch()
         self._pacer.report(turn, seconds, now)
-        self._happened(Tick(now))
+        self._happened(TimerFired(now))
 
     def end(self) -> None:
-        """No more of it: a reply that goes on ends here, and `Over` is the last that is told."""
-        self.wish(Cancelled)
-        self._out.put_nowait(Over())
+        """No more of it: a reply that goes on ends here, and `ConversationEnded` is the last that
+        is told."""
+        self.wish(ResponseCancelled)
+        self._out.put_nowait(ConversationEnded())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""
-        self._out.put_nowait(Failed(0, error))
+        self._out.put_nowait(ConversationError(0, error))
 
     def _noticed(self, notice: Notice) -> None:
-        self._out.put_nowait(Noticed(notice))
+        self._out.put_nowait(ConversationNotice(notice))
 
     async def run(self) -> None:
         """Go on until the session ends.
@@ -355,7 +360,7 @@ class Talk:
             await asyncio.wait({listening})
             await self._close()
 
-    async def outgoing(self) -> AsyncIterator[Out]:
+    async def outgoing(self) -> AsyncIterator[ConversationOutput]:
         """What goes to the client; for ever, and for one reader."""
         while True:
             yield await self._out.get()
@@ -366,7 +371,7 @@ class Talk:
         self._broken.cancel()
         await self._stages.close()
 
-    def _happened(self, event: TalkEvent) -> None:
+    def _happened(self, event: ConversationEvent) -> None:
         """Tell the machine, and do what it says. How much was heard comes first: an interruption
         goes by that."""
         if self._broken.done():
@@ -375,76 +380,76 @@ class Talk:
             now = self._now()
             if turn := self._pacer.turn:
                 self._evidence.play(turn, self._pacer.heard(now), now)
-                self._do(self._machine.take(Played(now, turn, self._pacer.played(now))))
+                self._do(self._machine.take(PlaybackReported(now, turn, self._pacer.played(now))))
             self._do(self._machine.take(event))
             for frame in self._pacer.due(now):
                 self._out.put_nowait(frame)
             self._tell_sent()
             self._set_timer(now)
-            if self._out.qsize() > MOST_UNREAD:
+            if self._out.qsize() > MAX_PENDING_OUTPUT:
                 raise errors.InboundFull("The client does not read what it is told.")
         except Exception as fault:  # a fault of ours ends it, and is told where it runs
             self._broken.set_exception(fault)
 
-    def _recognised(self, event: TalkEvent) -> None:
+    def _recognised(self, event: ConversationEvent) -> None:
         """Of the ear. What its words sound like comes before them."""
-        if isinstance(event, Words) and event.text:
+        if isinstance(event, RecognizedWords) and event.text:
             self._compare(event.utterance)
         self._happened(event)
 
     def _compare(self, utterance: int) -> None:
         """Tell how like an utterance's sound so far is what was played then, if anything was."""
         self._compared_s = self._ear.received_s
-        self._happened(Tick(self._now()))
+        self._happened(TimerFired(self._now()))
         likeness = self._evidence.likeness(*self._ear.place(utterance))
         if likeness is not None:
-            self._happened(Alike(self._now(), utterance, likeness))
+            self._happened(EchoSimilarity(self._now(), utterance, likeness))
 
     def _tell_sent(self) -> None:
         ending = self._machine.made
         if ending is not None and self.sending and not self._pacer.waiting:
             self._sent = self._machine.replying
-            self._out.put_nowait(Sent(self._sent, ending))
+            self._out.put_nowait(TurnAudioSent(self._sent, ending))
 
-    def _do(self, commands: list[conversation_events.Command]) -> None:
+    def _do(self, commands: list[conversation_events.ConversationCommand]) -> None:
         for command in commands:
             self._carry_out(command, self._now())
 
-    def _carry_out(self, command: conversation_events.Command, now: float) -> None:
+    def _carry_out(self, command: conversation_events.ConversationCommand, now: float) -> None:
         match command:
-            case conversation_events.Tell(told):
+            case conversation_events.SendClientEvent(told):
                 if isinstance(told, ReplyEnded):
                     self._ear.touch()  # who listens is there
                     for frame in self._pacer.end(told.turn, now):
                         self._out.put_nowait(frame)
                 self._seen(told)
                 self._out.put_nowait(told)
-            case conversation_events.Emit(turn, piece, sound):
+            case conversation_events.SendReplyAudio(turn, piece, sound):
                 self._pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
-            case conversation_events.Hush(turn):
-                self._pacer.hush(turn, now)
-                self._out.put_nowait(Clear(turn))
-            case conversation_events.Pause(turn):
+            case conversation_events.DropReplyAudio(turn):
+                self._pacer.drop_audio(turn, now)
+                self._out.put_nowait(ClearPlayback(turn))
+            case conversation_events.PauseReplyAudio(turn):
                 self._pacer.pause(now)
-                self._tell_holder(Hold(turn))
-            case conversation_events.Resume(turn):
+                self._tell_holder(HoldPlayback(turn))
+            case conversation_events.ResumeReplyAudio(turn):
                 self._pacer.resume(now)
-                self._tell_holder(Release(turn))
-            case conversation_events.Think():
+                self._tell_holder(ResumePlayback(turn))
+            case conversation_events.GenerateReply():
                 self._stages.think(command)
-            case conversation_events.Say():
+            case conversation_events.SynthesizeText():
                 self._stages.say(command)
-            case conversation_events.Stop(turn, stage):
+            case conversation_events.StopStage(turn, stage):
                 self._stages.stop(turn, stage)
-            case conversation_events.Attend(threshold):
+            case conversation_events.SetSpeechDetection(threshold):
                 self._ear.attend(threshold)
-            case conversation_events.WakeAt(at):
+            case conversation_events.SetTimer(at):
                 self._due = at
-            case conversation_events.Recognise():
+            case conversation_events.RecognizeUtterance():
                 pass  # the ear does that by itself
 
-    def _tell_holder(self, wish: Hold | Release) -> None:
+    def _tell_holder(self, wish: HoldPlayback | ResumePlayback) -> None:
         if self._pacer.client.holds:
             self._out.put_nowait(wish)
 
@@ -461,4 +466,4 @@ class Talk:
 
     def _tick(self) -> None:
         self._timer = None
-        self._happened(Tick(self._now()))
+        self._happened(TimerFired(self._now()))

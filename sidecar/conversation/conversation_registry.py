@@ -12,47 +12,55 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
 from sidecar.conversation import speech_input
-from sidecar.conversation.conversation_events import TalkOptions
-from sidecar.conversation.conversation_loop import Talk
-from sidecar.conversation.llm.chat_completions import REPEAT, Repeat, Thinker
-from sidecar.conversation.llm.llm_client import meant_by, thinker_of
-from sidecar.conversation.output_queue import Client, Latency, Phase, ReplyStarted, Told
-from sidecar.interfaces.engine_interface import SayOptions
-from sidecar.live.sessions.session_registry import Sessions
-from sidecar.workers.engine_slot import Spoken
+from sidecar.conversation.conversation_events import ConversationOptions
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.llm.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
+from sidecar.conversation.llm.llm_client import choose_llm, create_llm
+from sidecar.conversation.output_queue import (
+    ConversationClientEvent,
+    ConversationPhase,
+    PlaybackClient,
+    ReplyLatency,
+    ReplyStarted,
+)
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.live.sessions.session_registry import SessionRegistry
+from sidecar.workers.engine_slot import TtsSlot
 
 log = logging.getLogger(__name__)
 
-LEAVING_S = 1.0
+SLOT_WAIT_S = 1.0
 """So long one waits for a place: a page that is loaded anew comes back before it is known that it
 has left."""
-AT_ONCE_S = 0.1
+FAST_PROBE_S = 0.1
 """Where nobody listens at an address that is known within this."""
-LOOK_RESTS = 30
+PROBE_REST_FACTOR = 30
 """Times the length of a look that took longer there is none."""
 
 
-class Conversations:
+class ConversationRegistry:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, voice: Spoken | None) -> None:
+    def __init__(
+        self, settings: Settings, sessions: SessionRegistry, voice: TtsSlot | None
+    ) -> None:
         """All that there may be, by the settings.
 
         Raises:
             errors.SettingsInvalid: what they say of who thinks cannot be.
         """
-        self._meant = meant_by(settings)
+        self._meant = choose_llm(settings)
         self._settings, self._sessions, self._voice = settings, sessions, voice
-        self._thinker: Thinker | None = None
-        self._others: dict[str, Thinker] = {REPEAT: Repeat()}
+        self._thinker: Llm | None = None
+        self._others: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
         self._finding = asyncio.Lock()
         self._look_at = 0.0
-        self._going: set[Talk] = set()
+        self._going: set[ConversationLoop] = set()
         self._opening = 0
         self._left = asyncio.Event()
         self.replies = 0
         """How many were begun since the service started."""
-        self.last = Latency(0)
+        self.last = ReplyLatency(0)
         """Where the time went in the last one that was heard."""
 
     def __len__(self) -> int:
@@ -60,9 +68,9 @@ class Conversations:
         return len(self._going) + self._opening
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ConversationPhase:
         """What one of them is doing."""
-        return next((talk.phase for talk in self._going), Phase.IDLE)
+        return next((talk.phase for talk in self._going), ConversationPhase.IDLE)
 
     @property
     def llm(self) -> str:
@@ -70,13 +78,13 @@ class Conversations:
         return self._thinker.name if self._thinker is not None else self._settings.llm
 
     async def models(self) -> tuple[str, ...]:
-        """Who may think, who does unasked first; `REPEAT` always may. A server that does not say
-        what it has is met when somebody talks."""
+        """Who may think, who does unasked first; `REPEAT_LLM_NAME` always may. A server that does
+        not say what it has is met when somebody talks."""
         thinker = await self._found()
         named: tuple[str, ...] = ()
         with suppress(errors.LlmError):
             named = await thinker.models()
-        return tuple(dict.fromkeys((*named, REPEAT)))
+        return tuple(dict.fromkeys((*named, REPEAT_LLM_NAME)))
 
     async def voices(self) -> tuple[str, ...]:
         """Whose voices there are, loading the engine that speaks if need be.
@@ -86,7 +94,7 @@ class Conversations:
         """
         return await self._voice.ready() if self._voice is not None else ()
 
-    async def thinker(self, model: str = "") -> Thinker:
+    async def thinker(self, model: str = "") -> Llm:
         """Who thinks by that name, '' for who does unasked.
 
         Raises:
@@ -102,9 +110,9 @@ class Conversations:
             self._others.setdefault(model, usual.other(model))
         return self._others[model]
 
-    def options(self) -> TalkOptions:
+    def options(self) -> ConversationOptions:
         """A conversation's manners, as the settings have them."""
-        return TalkOptions(
+        return ConversationOptions(
             instructions=self._settings.talk_instructions, voiced=self._voice is not None
         )
 
@@ -112,14 +120,14 @@ class Conversations:
     async def open(
         self,
         caller: Identity,
-        options: TalkOptions,
-        manner: SayOptions,
+        options: ConversationOptions,
+        manner: SynthesisOptions,
         *,
-        client: Client | None = None,
+        client: PlaybackClient | None = None,
         session: str | None = None,
-    ) -> AsyncIterator[Talk]:
+    ) -> AsyncIterator[ConversationLoop]:
         """A conversation, for as long as it is held. Model and voice are made ready meanwhile.
-        ``client`` and ``manner`` as `Talk`; ``session``: its number.
+        ``client`` and ``manner`` as `ConversationLoop`; ``session``: its number.
 
         Raises:
             errors.TalkFull: there are enough of them.
@@ -129,14 +137,16 @@ class Conversations:
         self._opening += 1
         try:
             thinker = await self._found()
-            hears = speech_input.options(self._settings.language)
+            hears = speech_input.speech_input_options(self._settings.language)
             idle_s = self._settings.talk_idle
             live = self._sessions.open(
                 caller, hears, session, wire="talk", forgiving=True, idle_s=idle_s
             )
         finally:
             self._opening -= 1
-        talk = Talk(live, thinker, self._voice, options, manner, client=client, seen=self._seen)
+        talk = ConversationLoop(
+            live, thinker, self._voice, options, manner, client=client, seen=self._seen
+        )
         self._going.add(talk)
         warming = [self._warm(talk, thinker.ready)]
         if self._voice is not None and options.voiced:
@@ -163,31 +173,35 @@ class Conversations:
             errors.TalkFull: there is none.
         """
         try:
-            async with asyncio.timeout(LEAVING_S):
+            async with asyncio.timeout(SLOT_WAIT_S):
                 while len(self) >= self._settings.conversations:
                     self._left.clear()
                     await self._left.wait()
         except TimeoutError:
             raise errors.TalkFull() from None
 
-    async def _found(self) -> Thinker:
+    async def _found(self) -> Llm:
         """Who thinks. A server on this machine may start later than this service: while there is
         none it is looked for again, seldom if a look takes long."""
         async with self._finding:
             if self._thinker is None:
-                self._thinker = await thinker_of(self._meant)
+                self._thinker = await create_llm(self._meant)
             elif (
-                isinstance(self._thinker, Repeat)
+                isinstance(self._thinker, RepeatLlm)
                 and self._meant.looked_for
                 and time.monotonic() >= self._look_at
             ):
                 began = time.monotonic()
-                self._thinker = await thinker_of(self._meant, again=True)
+                self._thinker = await create_llm(self._meant, again=True)
                 took_s = time.monotonic() - began
-                self._look_at = began + (LOOK_RESTS * took_s if took_s > AT_ONCE_S else 0.0)
+                self._look_at = began + (
+                    PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0
+                )
             return self._thinker
 
-    def _warm(self, talk: Talk, ready: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+    def _warm(
+        self, talk: ConversationLoop, ready: Callable[[], Awaitable[object]]
+    ) -> asyncio.Task[None]:
         """Have a stage ready before it is needed; what keeps it from that is said at once."""
 
         async def warmed() -> None:
@@ -199,8 +213,8 @@ class Conversations:
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
-    def _seen(self, told: Told) -> None:
-        if isinstance(told, Latency):
+    def _seen(self, told: ConversationClientEvent) -> None:
+        if isinstance(told, ReplyLatency):
             self.last = told
         elif isinstance(told, ReplyStarted):
             self.replies += 1

@@ -7,32 +7,32 @@ from collections import deque
 from dataclasses import dataclass
 
 from sidecar.conversation.output_queue import (
-    Began,
-    NothingSaid,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
+    ConversationClientEvent,
+    ConversationStarted,
+    ReplyAudioStarted,
     ReplyEnded,
-    ReplySpoken,
     ReplyStarted,
     ReplyTruncated,
-    Told,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
-from sidecar.transcripts.speaker_embeddings import SpeakerVoice
+from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
 
 PERSON, MACHINE = 0, 1
 """The speakers' numbers."""
-MOST = 5_000
+MAX_ENTRIES = 5_000
 """Lines that are kept; the oldest go."""
-LETTERS = 1_000_000
+MAX_CHARACTERS = 1_000_000
 """Characters that are kept, of all lines; a conversation of a day has fewer."""
 NEVER = float("-inf")
 
 
 @dataclass(slots=True)
-class _Line:
+class _TranscriptEntry:
     """What one of the two said, on the teller's clock; ``turn`` of the machine's replies."""
 
     speaker: int
@@ -42,39 +42,39 @@ class _Line:
     turn: int = 0
 
 
-class Account:
+class ConversationTranscript:
     """One conversation, since ``began``. Feed it with what is told, in order."""
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._lines: deque[_Line] = deque(maxlen=MOST)
-        self._person: _Line | None = None
-        self._reply: _Line | None = None
+        self._lines: deque[_TranscriptEntry] = deque(maxlen=MAX_ENTRIES)
+        self._person: _TranscriptEntry | None = None
+        self._reply: _TranscriptEntry | None = None
 
-    def take(self, told: Told, at: float) -> None:
+    def take(self, told: ConversationClientEvent, at: float) -> None:
         """One more thing that was told, at ``at``."""
         match told:
-            case PersonStarted(began=began):
-                self._person = _Line(PERSON, began, NEVER, "")
-            case PersonSaying(text) if self._person is not None:
+            case UserTurnStarted(began=began):
+                self._person = _TranscriptEntry(PERSON, began, NEVER, "")
+            case UserTurnPartial(text) if self._person is not None:
                 self._person.text = text
-            case PersonStopped(ended) if self._person is not None:
+            case UserTurnStopped(ended) if self._person is not None:
                 self._person.ended = ended
-            case NothingSaid():
+            case UserTurnDropped():
                 self._person = None
-            case PersonSaid(text, backchannel=(began, ended)):
-                self._keep(_Line(PERSON, began, ended, text))
-            case PersonSaid(text, typed):
+            case UserTurnFinal(text, backchannel=(began, ended)):
+                self._keep(_TranscriptEntry(PERSON, began, ended, text))
+            case UserTurnFinal(text, typed):
                 self._said(text, at, typed=typed)
             case ReplyStarted(turn):
-                self._reply = _Line(MACHINE, at, at, "", turn)
-            case ReplySpoken(turn=turn, piece=0):
+                self._reply = _TranscriptEntry(MACHINE, at, at, "", turn)
+            case ReplyAudioStarted(turn=turn, piece=0):
                 self._spoken(turn, at)
             case ReplyEnded(turn=turn, text=text):
                 self._ended(turn, text, at)
             case ReplyTruncated(turn=turn, text=text):
                 self._truncated(turn, text)
-            case Began():
+            case ConversationStarted():
                 self._lines.clear()
                 self._person = self._reply = None
 
@@ -93,7 +93,7 @@ class Account:
             key=lambda one: (one.start, one.end),
         )  # fmt: skip
         spoke = {one.speaker for one in lines}
-        names = (SpeakerVoice(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
+        names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
         return Transcript(
             tuple(segments),
             language,
@@ -107,10 +107,10 @@ class Account:
     def _said(self, text: str, at: float, *, typed: bool) -> None:
         line = self._person
         if typed or line is None:
-            self._keep(_Line(PERSON, at, at, text))
+            self._keep(_TranscriptEntry(PERSON, at, at, text))
             return
         self._person = None
-        self._keep(_Line(PERSON, line.began, max(line.began, line.ended), text))
+        self._keep(_TranscriptEntry(PERSON, line.began, max(line.began, line.ended), text))
 
     def _spoken(self, turn: int, at: float) -> None:
         if self._reply is not None and self._reply.turn == turn:
@@ -122,12 +122,12 @@ class Account:
             return
         self._reply = None
         if text:
-            self._keep(_Line(MACHINE, line.began, at, text, turn))
+            self._keep(_TranscriptEntry(MACHINE, line.began, at, text, turn))
 
-    def _keep(self, line: _Line) -> None:
+    def _keep(self, line: _TranscriptEntry) -> None:
         """Add a line; the oldest go."""
         self._lines.append(line)
-        while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > LETTERS:
+        while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > MAX_CHARACTERS:
             self._lines.popleft()
 
     def _truncated(self, turn: int, text: str) -> None:
@@ -136,7 +136,7 @@ class Account:
                 line.text = text
 
     @staticmethod
-    def _until(line: _Line, at: float) -> _Line:
+    def _until(line: _TranscriptEntry, at: float) -> _TranscriptEntry:
         return dataclasses.replace(line, ended=at) if line.ended == NEVER else line
 
     def _since(self, at: float) -> float:

@@ -1,7 +1,7 @@
 """User turn and end-of-turn detection. Pure.
 
 A turn is one utterance or several: the ear ends one at any pause it likes, and the turn goes on
-until a pause is long enough for what was said (`patience`).
+until a pause is long enough for what was said (`end_of_turn_delay_s`).
 
 A pause behind a finished sentence is an end; one behind "and" is a breath. So what was said so far
 decides, and for those who speak slowly all takes a little longer.
@@ -14,31 +14,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from sidecar.conversation.chat_history import MOST_SAID, bounded
-from sidecar.conversation.conversation_events import Patience, TalkOptions
-from sidecar.conversation.tts_text import among, bare
+from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
+from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.tts_text import normalized_words, word_set
 from sidecar.errors import SidecarError
 
-USUAL = Patience()
-SAYING_S = 0.8
+DEFAULT_DELAYS = EndOfTurnDelays()
+AFTER_COMMA_S = 0.8
 """Behind a comma: the sentence goes on."""
-LOOKING_S = 1.0
+AFTER_NUMBER_S = 1.0
 """Behind a run of digits or a word that needs another: numbers are said in groups."""
-USUAL_PACE = 2.5
+DEFAULT_WORDS_PER_S = 2.5
 """Words a second; who speaks more slowly pauses for longer."""
-PACE_COUNTS_FROM = 4
+MIN_PACE_WORDS = 4
 """Words below which a pace says nothing."""
-FILLERS = among(
+FILLERS = word_set(
     "um uh umm uhm uhh er erm ehm hmm hm eh ah äh ähm ehh hem euh heu ben pues este cioè allora "
     "えっと ええと あの えー 음 어 嗯 呃 那个"
 )
 """What is said while one looks for words."""
-JOINING = among(
+NEVER_FINAL_WORDS = word_set(
     "and or but because the a an if und oder aber weil dass der das ein eine einen et ou mais "
     "parce le les une des pero porque los las perché il och men и или но потому"
 )
 """What never ends a sentence, whatever mark a recogniser puts behind it."""
-WANTING = JOINING | among(
+INCOMPLETE_WORDS = NEVER_FINAL_WORDS | word_set(
     "so when while although though than as nor unless until that which who whose to of in on at "
     "for from with without by about into like my your his her our their is are was were am i'm "
     "you're it's we're they're i i'd i'll let's maybe wenn ob als denn sondern obwohl die dem den "
@@ -46,7 +46,7 @@ WANTING = JOINING | among(
     "de à dans avec pour sur chez y o cuando el con por en al del ma quando lo gli di per su nel "
     "della mas os uma com em что если когда на к для"
 )
-NUMBER_WORDS = among(
+NUMBER_WORDS = word_set(
     "zero oh one two three four five six seven eight nine ten double triple null eins zwei drei "
     "vier fünf sechs sieben acht neun zéro deux trois quatre cinq sept huit neuf uno dos tres "
     "cuatro cinco seis siete ocho nueve"
@@ -58,31 +58,33 @@ _ELLIPSIS = re.compile(r"(?:\.\.|…)['\"”’»)\]]*$")
 _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
 
 
-def patience(text: str, pace: float | None = None, settings: Patience = USUAL) -> float:
+def end_of_turn_delay_s(
+    text: str, pace: float | None = None, settings: EndOfTurnDelays = DEFAULT_DELAYS
+) -> float:
     """Seconds of silence that end a turn of which ``text`` was said so far, at ``pace`` words a
     second where that is known. Never more than ``settings.most_s``, scaled."""
-    words = bare(text)
-    wanted = min(settings.most_s, _wanted(text.strip()[-_END:], words, settings))
-    if pace is not None and len(words) >= PACE_COUNTS_FROM:
-        wanted *= min(1.5, max(1.0, USUAL_PACE / max(pace, 0.1)))
+    words = normalized_words(text)
+    wanted = min(settings.most_s, _base_delay_s(text.strip()[-_END:], words, settings))
+    if pace is not None and len(words) >= MIN_PACE_WORDS:
+        wanted *= min(1.5, max(1.0, DEFAULT_WORDS_PER_S / max(pace, 0.1)))
     return min(wanted, settings.most_s) * settings.scale
 
 
-def _wanted(text: str, words: Sequence[str], settings: Patience) -> float:
+def _base_delay_s(text: str, words: Sequence[str], settings: EndOfTurnDelays) -> float:
     ended = bool(_ENDS.search(text)) and not _ELLIPSIS.search(text)
     last = words[-1] if words else ""
     if last in FILLERS:
         return settings.most_s
-    if last in (JOINING if ended else WANTING) or _ELLIPSIS.search(text):
-        return max(LOOKING_S, settings.usual_s)
-    if _in_groups(words, ended=ended):
-        return max(LOOKING_S, settings.usual_s)
+    if last in (NEVER_FINAL_WORDS if ended else INCOMPLETE_WORDS) or _ELLIPSIS.search(text):
+        return max(AFTER_NUMBER_S, settings.usual_s)
+    if _ends_in_digit_group(words, ended=ended):
+        return max(AFTER_NUMBER_S, settings.usual_s)
     if _GOES_ON.search(text):
-        return max(SAYING_S, settings.usual_s)
+        return max(AFTER_COMMA_S, settings.usual_s)
     return settings.finished_s if ended else settings.usual_s
 
 
-def _in_groups(words: Sequence[str], *, ended: bool) -> bool:
+def _ends_in_digit_group(words: Sequence[str], *, ended: bool) -> bool:
     """Whether this ends in a number that may go on, as one is said in groups: "four one five",
     "0171 55". A number at the end of a sentence is one of several, or is an end."""
     run = list(takewhile(lambda word: word.isdigit() or word in NUMBER_WORDS, reversed(words)))
@@ -92,15 +94,15 @@ def _in_groups(words: Sequence[str], *, ended: bool) -> bool:
 
 SPECULATE_AFTER_S = 0.1
 """Of silence words are wanted: the turn may be over."""
-RECOGNISER_S = 20.0
+RECOGNIZER_TIMEOUT_S = 20.0
 """A recogniser that takes longer has failed."""
-MOST_UTTERANCES = 100
+MAX_UTTERANCES = 100
 """Of one turn that are kept apart; of older ones the text alone is kept."""
 _SLACK_S = 0.02
 
 
 @dataclass(slots=True)
-class Utterance:
+class UserUtterance:
     """What is known of one since it ``began``: it is to be heard up to ``ended``, and was up to
     ``upto``. ``likeness``: how like its sound is what was played then; ``echo``: it is that."""
 
@@ -119,7 +121,7 @@ class Utterance:
 
 
 @dataclass(slots=True)
-class Person:
+class UserTurn:
     """Somebody's turn. ``since``: when the stretch of speech began that goes on or was the last;
     ``saying``: what the machine says meanwhile, or did just before, which may come back.
     ``answer``: the client wants one, by ``answer_by`` if that is given.
@@ -135,10 +137,10 @@ class Person:
     speaking: bool = True
     ended: float = 0.0
     spoken_s: float = 0.0
-    utterances: dict[int, Utterance] = field(default_factory=dict)
+    utterances: dict[int, UserUtterance] = field(default_factory=dict)
     committed: bool = False
     answer: bool = False
-    answer_by: TalkOptions | None = None
+    answer_by: ConversationOptions | None = None
     told: bool = False
     saying: str = ""
     before: str = ""
@@ -150,9 +152,9 @@ class Person:
     settled_at: float = 0.0
 
     @classmethod
-    def starting(cls, utterance: int, began: float) -> Person:
+    def starting(cls, utterance: int, began: float) -> UserTurn:
         """Who begins to speak."""
-        return cls(began, utterance, utterances={utterance: Utterance(began)})
+        return cls(began, utterance, utterances={utterance: UserUtterance(began)})
 
     @property
     def first(self) -> int:
@@ -190,12 +192,12 @@ class Person:
             self.stop(self.current, began)
         self.speaking, self.current, self.since = True, utterance, began
         self.committed = self.dismissed = self.aside = False
-        one = self.utterances.setdefault(utterance, Utterance(began))
+        one = self.utterances.setdefault(utterance, UserUtterance(began))
         one.ended = one.asked = None
-        if len(self.utterances) > MOST_UTTERANCES:
+        if len(self.utterances) > MAX_UTTERANCES:
             oldest = self.utterances.pop(next(iter(self.utterances)))
             text = "" if oldest.echo else oldest.text.strip()
-            self.before = bounded(f"{self.before} {text}".strip(), MOST_SAID)
+            self.before = truncate_utf8(f"{self.before} {text}".strip(), MAX_USER_TURN_BYTES)
 
     def stop(self, utterance: int, ended: float) -> None:
         """Pauses since ``ended``."""
@@ -218,7 +220,7 @@ class Person:
         if one is not None and one.ended is not None and not one.settled:
             one.upto, self.failure = one.ended, error
 
-    def wanted(self) -> list[tuple[float, int, Utterance]]:
+    def wanted(self) -> list[tuple[float, int, UserUtterance]]:
         """Utterances that are over as far as one knows and whose words are not asked for: since
         when they are wanted."""
         return [
@@ -230,16 +232,16 @@ class Person:
     def late(self) -> list[tuple[float, int]]:
         """Utterances whose words are asked for: when that takes too long."""
         return [
-            (one.asked + RECOGNISER_S, number)
+            (one.asked + RECOGNIZER_TIMEOUT_S, number)
             for number, one in self.utterances.items()
             if one.asked is not None and not one.settled
         ]
 
-    def over_at(self, settings: Patience) -> float:
+    def over_at(self, settings: EndOfTurnDelays) -> float:
         """When the turn is over, if nobody goes on speaking."""
         text = self.text
-        pace = len(bare(text)) / self.spoken_s if self.spoken_s > 0 else None
-        return self.ended + patience(text, pace, settings)
+        pace = len(normalized_words(text)) / self.spoken_s if self.spoken_s > 0 else None
+        return self.ended + end_of_turn_delay_s(text, pace, settings)
 
     @property
     def recognised_s(self) -> float:

@@ -1,8 +1,9 @@
 """Output queue of a conversation: client events, paced audio, playback position. Pure.
 
 Some clients queue whatever arrives and cannot be told to drop it: to them nothing is sent more than
-`LEAD_S` ahead of the ear, so that a hush is one. Others have a message that clears what they have:
-they get it as fast as they like, and what was heard goes by time, or by what they report.
+`MAX_AUDIO_LEAD_S` ahead of the ear, so that a hush is one. Others have a message that clears what
+they have: they get it as fast as they like, and what was heard goes by time, or by what they
+report.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from sidecar.conversation.llm.chat_completions import Call, Role
+from sidecar.conversation.llm.chat_completions import ChatRole, ToolCall
 from sidecar.errors import SidecarError
-from sidecar.interfaces.engine_interface import Sound
+from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
 
 
-class Phase(StrEnum):
+class ConversationPhase(StrEnum):
     """What a conversation is doing."""
 
     IDLE = "idle"
@@ -32,7 +33,7 @@ class Phase(StrEnum):
     SPEAKING = "speaking"
 
 
-class Ending(StrEnum):
+class ReplyEnding(StrEnum):
     """How a reply ended."""
 
     COMPLETED = "completed"
@@ -46,14 +47,14 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class PhaseChanged:
     """The conversation does something else now."""
 
-    phase: Phase
+    phase: ConversationPhase
 
 
 @dataclass(frozen=True, slots=True)
-class PersonStarted:
+class UserTurnStarted:
     """A person's turn begins, with that utterance. Over a reply this is told only once that is
     interrupted."""
 
@@ -62,14 +63,14 @@ class PersonStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class PersonSaying:
+class UserTurnPartial:
     """What the person seems to have said so far in this turn."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class PersonStopped:
+class UserTurnStopped:
     """The person's turn is over: since ``ended`` nobody spoke, and that ``utterance`` was its
     last."""
 
@@ -78,7 +79,7 @@ class PersonStopped:
 
 
 @dataclass(frozen=True, slots=True)
-class PersonSaid:
+class UserTurnFinal:
     """What the person said, as it stands in the history by the number of ``entry``; ``typed``: not
     aloud. ``backchannel``: from when to when it was said over a reply, which it did not interrupt;
     it is not answered."""
@@ -90,18 +91,18 @@ class PersonSaid:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class HistoryEntryRecorded:
     """What the client put into the history, by the number of ``entry`` there; ``name`` is what the
     client calls it."""
 
     entry: int
-    role: Role
+    role: ChatRole
     text: str
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NothingSaid:
+class UserTurnDropped:
     """What began as a person's turn was none: a noise, an echo (``echo``), or the client forgot
     it."""
 
@@ -118,7 +119,7 @@ class ReplyStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyWritten:
+class ReplyTextDelta:
     """More of the reply's text, as it is to be shown."""
 
     turn: int
@@ -126,7 +127,7 @@ class ReplyWritten:
 
 
 @dataclass(frozen=True, slots=True)
-class CallStarted:
+class ToolCallStarted:
     """The turn calls a tool by that name; the call has an id."""
 
     turn: int
@@ -135,7 +136,7 @@ class CallStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class CallWritten:
+class ToolCallArgumentsDelta:
     """More of that call's arguments."""
 
     turn: int
@@ -144,17 +145,17 @@ class CallWritten:
 
 
 @dataclass(frozen=True, slots=True)
-class CallEnded:
+class ToolCallEnded:
     """All of a call is there: it is to be carried out, and what comes of it is waited for. It
     stands in the history as ``entry``. One that has not got so far when its reply ends is none."""
 
     turn: int
-    call: Call
+    call: ToolCall
     entry: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class ReplySpoken:
+class ReplyAudioStarted:
     """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
 
     turn: int
@@ -163,7 +164,7 @@ class ReplySpoken:
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
+class ReplyLatency:
     """Where the time went before a reply was heard, in seconds.
 
     ``endpoint``: from the person's last sound to the decision that the turn is over;
@@ -186,7 +187,7 @@ class ReplyEnded:
     ``heard_s`` of ``made_s`` seconds of sound were."""
 
     turn: int
-    ending: Ending
+    ending: ReplyEnding
     text: str
     heard_s: float
     made_s: float
@@ -203,7 +204,7 @@ class ReplyTruncated:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class ConversationError:
     """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's."""
 
     turn: int
@@ -211,63 +212,63 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Noticed:
+class ConversationNotice:
     """Something is not as it should be, and nothing is lost by it."""
 
     notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class ConversationStarted:
     """The conversation begins, again after a reset."""
 
 
-Told: TypeAlias = (
-    Entered
-    | PersonStarted
-    | PersonSaying
-    | PersonStopped
-    | PersonSaid
-    | Recorded
-    | NothingSaid
+ConversationClientEvent: TypeAlias = (
+    PhaseChanged
+    | UserTurnStarted
+    | UserTurnPartial
+    | UserTurnStopped
+    | UserTurnFinal
+    | HistoryEntryRecorded
+    | UserTurnDropped
     | ReplyStarted
-    | ReplyWritten
-    | CallStarted
-    | CallWritten
-    | CallEnded
-    | ReplySpoken
-    | Latency
+    | ReplyTextDelta
+    | ToolCallStarted
+    | ToolCallArgumentsDelta
+    | ToolCallEnded
+    | ReplyAudioStarted
+    | ReplyLatency
     | ReplyEnded
     | ReplyTruncated
-    | Failed
-    | Noticed
-    | Began
+    | ConversationError
+    | ConversationNotice
+    | ConversationStarted
 )
 
 
-LEAD_S = 0.15
+MAX_AUDIO_LEAD_S = 0.15
 """So far ahead of the ear a client is at most that cannot be told to be quiet."""
-SHORTEST_S = 0.12
-LONGEST_S = 0.25
+MIN_FRAME_S = 0.12
+MAX_FRAME_S = 0.25
 """Of a frame. A browser's page may lose a hundredth of a second where one ends, so they are not
 shorter than need be, and end between two words if there is such a place."""
-DRY_S = 0.02
+UNDERRUN_S = 0.02
 """Who has less than this left gets whatever there is."""
 _SLACK_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class PlaybackClient:
     """What can be told to who plays the sound: to drop what it has (``clears``), and to stop and go
     on (``holds``). ``lead_s``: so much it has at most, if it clears nothing."""
 
     clears: bool = False
     holds: bool = False
-    lead_s: float = LEAD_S
+    lead_s: float = MAX_AUDIO_LEAD_S
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ReplyAudioFrame:
     """Sound to be sent now; ``start`` is where it lies in the turn's sound, in seconds."""
 
     turn: int
@@ -282,7 +283,7 @@ class Frame:
 
 
 @dataclass(slots=True)
-class _Line:
+class _TurnAudio:
     """One turn's sound: what waits, from ``sent`` to ``made``, and where words begin in it."""
 
     turn: int
@@ -297,13 +298,13 @@ class _Line:
     heard: float = 0.0
 
 
-class Pacer:
+class AudioPacer:
     """The sound of one turn after the other, on its way to ``client``."""
 
-    def __init__(self, client: Client | None = None) -> None:
-        self.client = client or Client()
+    def __init__(self, client: PlaybackClient | None = None) -> None:
+        self.client = client or PlaybackClient()
         """Who plays it; another one from the next look on."""
-        self._line: _Line | None = None
+        self._line: _TurnAudio | None = None
         self._hushed = 0
         self._paused = False
 
@@ -317,7 +318,7 @@ class Pacer:
         """Whether some of it was not sent."""
         return self._line is not None and bool(self._line.pcm)
 
-    def add(self, turn: int, piece: int, sound: Sound, now: float) -> None:
+    def add(self, turn: int, piece: int, sound: SynthesizedAudio, now: float) -> None:
         """More sound behind all there is. A new turn's replaces what there was; sound of one that
         was hushed, or is older, is dropped.
 
@@ -328,7 +329,7 @@ class Pacer:
         if turn <= self._hushed or (line is not None and turn < line.turn):
             return
         if line is None or line.turn != turn:
-            line = self._line = _Line(turn, sound.rate, now)
+            line = self._line = _TurnAudio(turn, sound.rate, now)
             self._paused = False
         if sound.rate != line.rate:
             raise ValueError(f"a turn's sound has one rate: {line.rate}, not {sound.rate}")
@@ -339,15 +340,15 @@ class Pacer:
         line.pcm += sound.pcm
         line.made += sound.seconds
 
-    def due(self, now: float) -> list[Frame]:
+    def due(self, now: float) -> list[ReplyAudioFrame]:
         """What is to be sent now, in order."""
-        line, found = self._line, list[Frame]()
+        line, found = self._line, list[ReplyAudioFrame]()
         if line is None or self._paused:
             return found
         self._settle(line, now)
         while (seconds := self._next(line)) > 0:
             size = min(len(line.pcm), 2 * max(1, round(seconds * line.rate)))
-            found.append(Frame(line.turn, bytes(line.pcm[:size]), line.rate, line.sent))
+            found.append(ReplyAudioFrame(line.turn, bytes(line.pcm[:size]), line.rate, line.sent))
             del line.pcm[:size]
             line.sent += found[-1].seconds
         return found
@@ -363,7 +364,7 @@ class Pacer:
         if self.client.clears:
             return now
         waiting = line.made - line.sent
-        start = self.client.lead_s - SHORTEST_S if waiting >= SHORTEST_S else DRY_S
+        start = self.client.lead_s - MIN_FRAME_S if waiting >= MIN_FRAME_S else UNDERRUN_S
         return now + max(0.0, ahead - start)
 
     def heard(self, now: float) -> float:
@@ -407,7 +408,7 @@ class Pacer:
             self._line.since = now
         self._paused = False
 
-    def hush(self, turn: int, now: float) -> float:
+    def drop_audio(self, turn: int, now: float) -> float:
         """Drop what was not sent of the turn, and take no more; so much of it was heard, or will
         have been where a client can drop nothing."""
         self._hushed = max(self._hushed, turn)
@@ -418,12 +419,12 @@ class Pacer:
         self._line, self._paused = None, False
         return heard
 
-    def end(self, turn: int, now: float) -> list[Frame]:
+    def end(self, turn: int, now: float) -> list[ReplyAudioFrame]:
         """The turn is over by itself: what is left of it, which is too short to be waited for."""
-        line, found = self._line, list[Frame]()
+        line, found = self._line, list[ReplyAudioFrame]()
         if line is not None and line.turn == turn and line.pcm:
-            found.append(Frame(turn, bytes(line.pcm), line.rate, line.sent))
-        self.hush(turn, now)
+            found.append(ReplyAudioFrame(turn, bytes(line.pcm), line.rate, line.sent))
+        self.drop_audio(turn, now)
         return found
 
     @property
@@ -431,70 +432,80 @@ class Pacer:
         """Whether the client's sound stands still, too."""
         return self._paused and (self.client.holds or not self.client.clears)
 
-    def _settle(self, line: _Line, now: float) -> None:
+    def _settle(self, line: _TurnAudio, now: float) -> None:
         """What was heard up to now was, whatever comes."""
         line.heard, line.since = self.heard(now), max(now, line.since)
 
-    def _next(self, line: _Line) -> float:
+    def _next(self, line: _TurnAudio) -> float:
         """How long the next frame is, in seconds; 0 while there is none to send."""
         waiting = len(line.pcm) / (2 * line.rate)
         if self.client.clears:
-            return min(waiting, LONGEST_S)
+            return min(waiting, MAX_FRAME_S)
         ahead = line.sent - line.heard
-        most = min(waiting, self.client.lead_s - ahead, LONGEST_S) + _SLACK_S
-        if waiting < SHORTEST_S:
-            return waiting if ahead <= DRY_S + _SLACK_S and most >= waiting else 0.0
-        if most < SHORTEST_S:
+        most = min(waiting, self.client.lead_s - ahead, MAX_FRAME_S) + _SLACK_S
+        if waiting < MIN_FRAME_S:
+            return waiting if ahead <= UNDERRUN_S + _SLACK_S and most >= waiting else 0.0
+        if most < MIN_FRAME_S:
             return 0.0
-        first = bisect_left(line.words, line.sent + SHORTEST_S)
+        first = bisect_left(line.words, line.sent + MIN_FRAME_S)
         last = bisect_right(line.words, line.sent + most)
         border = line.words[last - 1] - line.sent if last > first else most
         return min(border, waiting)
 
 
 @dataclass(frozen=True, slots=True)
-class Clear:
+class ClearPlayback:
     """The client is to drop what it has of that turn's sound."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class HoldPlayback:
     """The client is to stop that turn's sound where it is, and to keep it."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ResumePlayback:
     """That turn's sound goes on."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class TurnAudioSent:
     """All of that turn is with the client, though some of it may still have to be heard; it will
     end like that. Where that is all the same, `ReplyEnded` alone is told."""
 
     turn: int
-    ending: Ending
+    ending: ReplyEnding
 
 
 @dataclass(frozen=True, slots=True)
-class TurnTaken:
+class CommitAcknowledged:
     """What the client committed was heard: what of it was words is told."""
 
 
 @dataclass(frozen=True, slots=True)
-class TurnDropped:
+class DiscardAcknowledged:
     """What the client did not want is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class ConversationEnded:
     """The client has asked for the end: nothing comes behind this."""
 
 
-Out: TypeAlias = Told | Frame | Clear | Hold | Release | Sent | TurnTaken | TurnDropped | Over
+ConversationOutput: TypeAlias = (
+    ConversationClientEvent
+    | ReplyAudioFrame
+    | ClearPlayback
+    | HoldPlayback
+    | ResumePlayback
+    | TurnAudioSent
+    | CommitAcknowledged
+    | DiscardAcknowledged
+    | ConversationEnded
+)

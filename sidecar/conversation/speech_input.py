@@ -9,31 +9,36 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar import errors
-from sidecar.concurrency import Alarm
+from sidecar.concurrency import OneShotTimer
 from sidecar.conversation.conversation_events import (
-    UNKNOWN,
-    Committed,
-    Forgotten,
-    SpeechStarted,
-    SpeechStopped,
-    Stage,
+    UNKNOWN_UTTERANCE,
+    ConversationEvent,
+    ConversationStage,
+    RecognizedWords,
     StageFailed,
-    TalkEvent,
-    Words,
+    TurnCommitted,
+    TurnDiscarded,
+    UserSpeechStarted,
+    UserSpeechStopped,
 )
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_engine import Encoding, Endpointing, LiveOptions, Turns
-from sidecar.live.sessions.session import LOST, Session
+from sidecar.interfaces.live_engine import (
+    EndpointingOptions,
+    LiveOptions,
+    SampleEncoding,
+    TurnControl,
+)
+from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.transcripts.transcript import Notice
 
-KEPT_S = 120.0
+CLOCK_HISTORY_S = 120.0
 """Of sound; nobody asks for what lies further back."""
-STEP_S = 0.01
+MIN_CLOCK_STEP_S = 0.01
 """Places are no closer together: however short the chunks are, there are no more than 12,000."""
 
 
-class SoundClock:
+class AudioClock:
     """Sound comes in chunks; what lies ``s`` seconds before a chunk's end was said ``s`` seconds
     before it came. A client that pauses between two makes no difference to that."""
 
@@ -45,10 +50,10 @@ class SoundClock:
         ends = self._ends
         if ends and upto <= ends[-1][0]:
             return
-        if len(ends) > 1 and upto - ends[-2][0] < STEP_S:
+        if len(ends) > 1 and upto - ends[-2][0] < MIN_CLOCK_STEP_S:
             ends.pop()
         ends.append((upto, now))
-        while self._ends[-1][0] - self._ends[0][0] > KEPT_S:
+        while self._ends[-1][0] - self._ends[0][0] > CLOCK_HISTORY_S:
             self._ends.popleft()
 
     def time(self, position: float) -> float:
@@ -60,26 +65,31 @@ class SoundClock:
         return came - max(0.0, end - position)
 
 
-STARVED_S = 0.6
+INPUT_STALL_S = 0.6
 """A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
 four times a second, and say nothing when a person switches the microphone off."""
-CHUNKS = 1.5
+STALL_CHUNKS = 1.5
 """Times the length of a chunk a client is waited for at least: some send a second at once."""
-MOST_SPANS = 100
+MAX_UTTERANCE_SPANS = 100
 """Utterances of which it is known where they lay."""
-SURELY_S = 0.064
+MIN_SPEECH_S = 0.064
 """So far behind its beginning speech is speech: two looks of the detector."""
-LISTENS = Endpointing(silence_s=0.2, pause_s=0.1)
+CONVERSATION_ENDPOINTING = EndpointingOptions(silence_s=0.2, pause_s=0.1)
 """Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
 to say."""
 
 
-def options(language: str = AUTO) -> LiveOptions:
+def speech_input_options(language: str = AUTO) -> LiveOptions:
     """How a session hears for a conversation."""
-    return LiveOptions(language=language, turns=Turns.SILENCE, endpointing=LISTENS, diarize=False)
+    return LiveOptions(
+        language=language,
+        turns=TurnControl.SILENCE,
+        endpointing=CONVERSATION_ENDPOINTING,
+        diarize=False,
+    )
 
 
-class Ear:
+class SpeechInput:
     """Owns the way from a session to ``happened``, and to ``noticed`` for what is beside the
     conversation; `listen` goes on until the session ends."""
 
@@ -87,17 +97,17 @@ class Ear:
         self,
         session: Session,
         now: Callable[[], float],
-        happened: Callable[[TalkEvent], None],
+        happened: Callable[[ConversationEvent], None],
         noticed: Callable[[Notice], None],
     ) -> None:
         self._session, self._now, self._happened = session, now, happened
         self._noticed = noticed
-        self._clock = SoundClock()
+        self._clock = AudioClock()
         self._finals: dict[int, list[str]] = {}
         """Texts of a turn's finals, by turn, until it has ended."""
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
-        self._starving: Alarm | None = None
+        self._starving: OneShotTimer | None = None
         self._quiet = False
         """Nothing has come for so long that what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
@@ -141,7 +151,7 @@ class Ear:
         return start, max(start, end), self._clock.time(max(start, end))
 
     async def hear(
-        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound, as `Session.send`."""
         if self._starving is not None:  # also while an engine has no room for what came
@@ -204,16 +214,16 @@ class Ear:
                 self._speaking = turn
                 self._lies(turn, at, at)
                 # What comes before the first sound may have been sent long ago.
-                into = self._usual.endpointing.pre_roll_s + SURELY_S
-                began = self._clock.time(at + into) - SURELY_S
-                self._happened(SpeechStarted(self._now(), turn, began))
+                into = self._usual.endpointing.pre_roll_s + MIN_SPEECH_S
+                began = self._clock.time(at + into) - MIN_SPEECH_S
+                self._happened(UserSpeechStarted(self._now(), turn, began))
                 if self._quiet:  # it is told late: no sound comes that could end it
                     self._cut()
             case live_events.SpeechStopped(turn, at):
                 self._silent(turn)
                 self._stopped[turn] = self._clock.time(at)
                 self._lies(turn, self.span(turn)[0], at)
-                self._happened(SpeechStopped(self._now(), turn, self._stopped[turn]))
+                self._happened(UserSpeechStopped(self._now(), turn, self._stopped[turn]))
             case live_events.Partial() if event.turn == self._speaking:
                 self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
@@ -224,19 +234,19 @@ class Ear:
                 self._ended(event)
             case live_events.TurnDropped(turn):
                 self._dropped(turn)
-            case live_events.Noticed(notice) if notice.code == LOST.code:
+            case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
                 self._lost()
-            case live_events.Noticed(notice):
+            case live_events.NoticeRaised(notice):
                 self._noticed(notice)
 
     def _lost(self) -> None:
         """No more words come of what was said and is not told."""
         if self._speaking is not None:
             ended = self._stopped[self._speaking] = self._now()
-            self._happened(SpeechStopped(ended, self._speaking, ended))
+            self._happened(UserSpeechStopped(ended, self._speaking, ended))
         error = errors.EngineCrashed(hint="Say it again, or type it.")
-        for utterance in self._stopped or (UNKNOWN,):
-            self._happened(StageFailed(self._now(), utterance, Stage.RECOGNISER, error))
+        for utterance in self._stopped or (UNKNOWN_UTTERANCE,):
+            self._happened(StageFailed(self._now(), utterance, ConversationStage.RECOGNISER, error))
         self._gone = frozenset(self._stopped)
         self._speaking = None
         self._stopped.clear()
@@ -248,7 +258,7 @@ class Ear:
             self._told_all(event)
         heard = self._commits.popleft() if event.committed and self._commits else None
         if heard is not None:
-            self._happened(Committed(self._now()))
+            self._happened(TurnCommitted(self._now()))
             heard()
 
     def _told_all(self, event: live_events.TurnEnded) -> None:
@@ -257,20 +267,20 @@ class Ear:
             self._silent(event.turn)
             ended = self._clock.time(event.end)
             self._lies(event.turn, event.start, event.end)
-            self._happened(SpeechStopped(self._now(), event.turn, ended))
-        self._happened(Words(self._now(), event.turn, event.text, ended))
+            self._happened(UserSpeechStopped(self._now(), event.turn, ended))
+        self._happened(RecognizedWords(self._now(), event.turn, event.text, ended))
 
     def _dropped(self, turn: int) -> None:
         self._silent(turn)
         self._stopped.pop(turn, None)
         self._finals.pop(turn, None)
-        self._happened(Forgotten(self._now()))
+        self._happened(TurnDiscarded(self._now()))
         if self._forgets:
             self._forgets.popleft()()
 
     def _lies(self, utterance: int, start: float, end: float) -> None:
         self._spans[utterance] = start, end
-        if len(self._spans) > MOST_SPANS:
+        if len(self._spans) > MAX_UTTERANCE_SPANS:
             del self._spans[next(iter(self._spans))]
 
     def _silent(self, turn: int) -> None:
@@ -281,11 +291,11 @@ class Ear:
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Tell the finals of the turn and ``text`` behind them."""
         texts = [*self._finals.get(turn, ()), text]
-        self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
+        self._happened(RecognizedWords(self._now(), turn, " ".join(filter(None, texts)), upto))
 
     def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does before the alarm."""
-        self._starving = Alarm(max(STARVED_S, CHUNKS * chunk_s), self._starved)
+        self._starving = OneShotTimer(max(INPUT_STALL_S, STALL_CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
         self._quiet = True

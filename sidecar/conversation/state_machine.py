@@ -10,50 +10,50 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.conversation import conversation_events
-from sidecar.conversation.assistant import Answering
+from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
-from sidecar.conversation.chat_history import History
+from sidecar.conversation.chat_history import ChatHistory
 from sidecar.conversation.conversation_events import (
-    Attend,
-    Command,
-    Stage,
-    TalkEvent,
-    TalkOptions,
-    Tell,
-    WakeAt,
+    ConversationCommand,
+    ConversationEvent,
+    ConversationOptions,
+    ConversationStage,
+    SendClientEvent,
+    SetSpeechDetection,
+    SetTimer,
 )
-from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
-    Began,
-    Ending,
-    Entered,
-    Failed,
-    PersonSaid,
-    Phase,
-    Recorded,
+    ConversationError,
+    ConversationPhase,
+    ConversationStarted,
+    HistoryEntryRecorded,
+    PhaseChanged,
+    ReplyEnding,
     ReplyTruncated,
+    UserTurnFinal,
 )
-from sidecar.conversation.turn_taking import Floor
+from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
 
-USUAL = TalkOptions()
+DEFAULT_OPTIONS = ConversationOptions()
 _MOST_AT_ONCE = 64
 """Timers that one event may set off: more would be a machine that turns in a circle."""
 
 
-class Conversation:
+class ConversationStateMachine:
     """One conversation. Feed it with `take`; it is not for several threads."""
 
-    def __init__(self, options: TalkOptions = USUAL) -> None:
-        self._commands: list[Command] = []
-        self._answering = Answering(options, self._do)
-        self._floor = Floor(self._answering, self._do)
+    def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
+        self._commands: list[ConversationCommand] = []
+        self._answering = Assistant(options, self._do)
+        self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
-        self._phase = Phase.IDLE
+        self._phase = ConversationPhase.IDLE
         self._due: float | None = None
 
     @property
-    def options(self) -> TalkOptions:
+    def options(self) -> ConversationOptions:
         """Its manners, from the next turn on."""
         return self._answering.options
 
@@ -68,23 +68,23 @@ class Conversation:
         return self._answering.given.number if self._answering.given is not None else 0
 
     @property
-    def made(self) -> Ending | None:
+    def made(self) -> ReplyEnding | None:
         """How the reply that is being given will end, if nothing more comes of it; some of it may
         still have to be heard."""
         reply = self._answering.given
         return reply.ending if reply is not None and reply.made else None
 
     @property
-    def history(self) -> History:
+    def history(self) -> ChatHistory:
         """What was said so far."""
         return self._answering.history
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ConversationPhase:
         """What it is doing."""
         return self._phase
 
-    def take(self, event: TalkEvent) -> list[Command]:
+    def take(self, event: ConversationEvent) -> list[ConversationCommand]:
         """What is to be done about ``event``, in order."""
         self._late_first(event.at)
         self._floor.at = max(self._floor.at, event.at)
@@ -94,60 +94,60 @@ class Conversation:
         commands, self._commands = self._commands, []
         return commands
 
-    def _do(self, command: Command) -> None:
+    def _do(self, command: ConversationCommand) -> None:
         self._commands.append(command)
 
     # What happened
 
-    def _happened(self, event: TalkEvent) -> None:
+    def _happened(self, event: ConversationEvent) -> None:
         match event:
-            case conversation_events.SpeechStarted():
+            case conversation_events.UserSpeechStarted():
                 self._floor.started(event.utterance, min(event.began, self._floor.at))
-            case conversation_events.SpeechStopped():
+            case conversation_events.UserSpeechStopped():
                 self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
-            case conversation_events.Words():
+            case conversation_events.RecognizedWords():
                 self._floor.words(event.utterance, event.text, event.upto)
-            case conversation_events.Alike():
+            case conversation_events.EchoSimilarity():
                 self._floor.alike(event.utterance, event.likeness)
-            case conversation_events.StageFailed(stage=Stage.RECOGNISER):
-                self._floor.recogniser_failed(event.turn, event.error)
+            case conversation_events.StageFailed(stage=ConversationStage.RECOGNISER):
+                self._floor.recognizer_failed(event.turn, event.error)
             case (
-                conversation_events.Token()
-                | conversation_events.Calling()
-                | conversation_events.Voiced()
+                conversation_events.LlmToken()
+                | conversation_events.LlmToolCallDelta()
+                | conversation_events.TtsAudio()
                 | conversation_events.StageEnded()
                 | conversation_events.StageFailed()
-                | conversation_events.Played()
+                | conversation_events.PlaybackReported()
             ):
                 self._answering.report(event, self._floor.at)
                 self._floor.leave_if_done()
             case _:
                 self._wished(event)
 
-    def _wished(self, event: TalkEvent) -> None:
+    def _wished(self, event: ConversationEvent) -> None:
         """Something of the client's."""
         match event:
-            case conversation_events.Typed():
+            case conversation_events.TextTyped():
                 self._typed(event.text)
-            case conversation_events.Noted():
+            case conversation_events.HistoryEntryAdded():
                 self._noted(event)
-            case conversation_events.Returned():
+            case conversation_events.ToolResultAdded():
                 self._returned(event)
-            case conversation_events.Dropped():
+            case conversation_events.HistoryEntryDeleted():
                 self.history.drop(event.entry)
-            case conversation_events.Asked():
+            case conversation_events.ResponseRequested():
                 self._asked(event.options)
-            case conversation_events.Committed():
+            case conversation_events.TurnCommitted():
                 self._floor.commit()
-            case conversation_events.Forgotten():
+            case conversation_events.TurnDiscarded():
                 self._floor.forget()
-            case conversation_events.Cancelled():
+            case conversation_events.ResponseCancelled():
                 self._cancel()
-            case conversation_events.Truncated():
+            case conversation_events.PlaybackTruncated():
                 self._truncated(event.turn, event.seconds)
-            case conversation_events.Reset():
+            case conversation_events.ConversationReset():
                 self._reset()
-            case conversation_events.Configured():
+            case conversation_events.OptionsChanged():
                 self._answering.use(event.options)
 
     # What clients wish
@@ -156,34 +156,40 @@ class Conversation:
         text = text.strip()
         if not text:
             return
-        self._floor.abandon(Ending.INTERRUPTED)
+        self._floor.abandon(ReplyEnding.INTERRUPTED)
         self._floor.bank()
-        entry = self.history.add(Role.USER, text)
-        self._do(Tell(PersonSaid(entry.text, typed=True, entry=entry.number)))
+        entry = self.history.add(ChatRole.USER, text)
+        self._do(SendClientEvent(UserTurnFinal(entry.text, typed=True, entry=entry.number)))
         self._answering.give_any(self._floor.at)
 
-    def _noted(self, noted: conversation_events.Noted) -> None:
+    def _noted(self, noted: conversation_events.HistoryEntryAdded) -> None:
         entry = self.history.add(noted.role, noted.text)
-        self._do(Tell(Recorded(entry.number, entry.role, entry.text, noted.name)))
+        self._do(
+            SendClientEvent(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
+        )
 
-    def _returned(self, returned: conversation_events.Returned) -> None:
+    def _returned(self, returned: conversation_events.ToolResultAdded) -> None:
         entry = self.history.returned(returned.call, returned.output)
         if entry is None:
-            self._do(Tell(Failed(0, CallUnknown())))
+            self._do(SendClientEvent(ConversationError(0, CallUnknown())))
         else:
-            self._do(Tell(Recorded(entry.number, entry.role, entry.text, returned.name)))
+            self._do(
+                SendClientEvent(
+                    HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name)
+                )
+            )
 
-    def _asked(self, options: TalkOptions | None) -> None:
+    def _asked(self, options: ConversationOptions | None) -> None:
         person = self._floor.person
         if person is not None and person.committed:
             person.answer, person.answer_by = True, options
             return
-        self._floor.abandon(Ending.INTERRUPTED)
+        self._floor.abandon(ReplyEnding.INTERRUPTED)
         self._answering.give_any(self._floor.at, options)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:
-            self._floor.abandon(Ending.CANCELLED)
+            self._floor.abandon(ReplyEnding.CANCELLED)
             self._floor.leave()
 
     def _truncated(self, number: int, seconds: float) -> None:
@@ -192,13 +198,13 @@ class Conversation:
             reply.cut(seconds)
             self._cancel()
         text = self.history.truncate(number, seconds)
-        self._do(Tell(ReplyTruncated(number, seconds, text or "")))
+        self._do(SendClientEvent(ReplyTruncated(number, seconds, text or "")))
 
     def _reset(self) -> None:
-        self._floor.abandon(Ending.CANCELLED)
+        self._floor.abandon(ReplyEnding.CANCELLED)
         self._floor.person = None
         self._answering.forget()
-        self._do(Tell(Began()))
+        self._do(SendClientEvent(ConversationStarted()))
 
     # Time
 
@@ -229,23 +235,23 @@ class Conversation:
         phase = self._phase_now()
         if phase is not self._phase:
             self._phase = phase
-            self._do(Tell(Entered(phase)))
+            self._do(SendClientEvent(PhaseChanged(phase)))
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
         if attending != self._attending:
             self._attending = attending
-            self._do(Attend(*attending))
+            self._do(SetSpeechDetection(*attending))
         due = min((at for at, _ in self._timers()), default=None)
         if due != self._due:
             self._due = due
-            self._do(WakeAt(due))
+            self._do(SetTimer(due))
 
-    def _phase_now(self) -> Phase:
+    def _phase_now(self) -> ConversationPhase:
         person, reply = self._floor.person, self._answering.given
         if person is not None and person.told and person.speaking:
-            return Phase.LISTENING
+            return ConversationPhase.LISTENING
         if reply is not None:
             if reply.sounding:
-                return Phase.SPEAKING
-            return Phase.SYNTHESIZING if reply.saying else Phase.GENERATING
-        return Phase.TRANSCRIBING if person is not None else Phase.IDLE
+                return ConversationPhase.SPEAKING
+            return ConversationPhase.SYNTHESIZING if reply.saying else ConversationPhase.GENERATING
+        return ConversationPhase.TRANSCRIBING if person is not None else ConversationPhase.IDLE

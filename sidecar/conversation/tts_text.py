@@ -31,7 +31,7 @@ _LEAST_RULE = 3
 _TASK = re.compile(r"^\[[ xX]\][ \t]+")
 
 
-def spoken(text: str, *, from_line_start: bool = True) -> str:
+def speakable_text(text: str, *, from_line_start: bool = True) -> str:
     """What a voice gets of ``text``; empty if there is nothing in it to be said.
 
     Marks of headings, lists and quotes stand only where a line begins: ``from_line_start`` says
@@ -39,14 +39,14 @@ def spoken(text: str, *, from_line_start: bool = True) -> str:
     """
     lines = text.split("\n")
     said = [
-        _line(line, leads=number > 0 or from_line_start, ended=number < len(lines) - 1)
+        _clean_line(line, leads=number > 0 or from_line_start, ended=number < len(lines) - 1)
         for number, line in enumerate(lines)
     ]
     joined = " ".join(line for line in said if line)
-    return joined if any(_sounds(one) for one in joined) else ""
+    return joined if any(_is_pronounced(one) for one in joined) else ""
 
 
-def _line(line: str, *, leads: bool, ended: bool) -> str:
+def _clean_line(line: str, *, leads: bool, ended: bool) -> str:
     if leads and _is_rule(line):
         return ""
     if leads:
@@ -59,7 +59,7 @@ def _line(line: str, *, leads: bool, ended: bool) -> str:
         line = pattern.sub(substitute, line)
     line = " ".join(_without_pictures(line).split())
     line = _LONE_MARK.sub(r"\1", line)
-    if ended and line and _sounds(line[-1]):
+    if ended and line and _is_pronounced(line[-1]):
         line += "."
     return line
 
@@ -71,7 +71,7 @@ def _is_rule(line: str) -> bool:
     return across or ("-" * _LEAST_RULE in line and {*bare} <= {*":|-"})
 
 
-def _sounds(character: str) -> bool:
+def _is_pronounced(character: str) -> bool:
     return unicodedata.category(character)[0] in "LN"
 
 
@@ -91,7 +91,7 @@ def _is_picture(character: str) -> bool:
     return code >= 0x2190 and unicodedata.category(character) == "So"
 
 
-def bare(text: str) -> list[str]:
+def normalized_words(text: str) -> list[str]:
     """The words of ``text``, in order: lower case, letters and digits alone."""
     found = (
         "".join(one for one in word if _counts(one))
@@ -104,36 +104,36 @@ def _counts(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM"
 
 
-def among(words: str) -> frozenset[str]:
-    """The words listed in ``words``, as `bare` would give them, each in one piece: "uh_huh" is
-    "uhhuh"."""
-    return frozenset("".join(bare(word)) for word in words.split())
+def word_set(words: str) -> frozenset[str]:
+    """The words listed in ``words``, as `normalized_words` would give them, each in one piece:
+    "uh_huh" is "uhhuh"."""
+    return frozenset("".join(normalized_words(word)) for word in words.split())
 
 
-LONGEST = 240
+MAX_PHRASE_CHARACTERS = 240
 """Characters of a piece in which nothing ends."""
-CLAUSE_WORDS = 3
+MIN_CLAUSE_WORDS = 3
 """Before a comma, for the first piece."""
-LEAST_WORDS = 3
+MIN_PHRASE_WORDS = 3
 """Of a later piece: shorter sentences go with the next."""
 _WIDE_ENDS = "。！？｡"
 _ENDS = ".!?؟।॥…" + _WIDE_ENDS
 _CLOSES = "'\"”’»)]」』）*_~`"
 _WIDE_STOPS = "，、；："
 _STOPS = ",;:،؛—–" + _WIDE_STOPS
-_SHORT = among(
+_SHORT = word_set(
     "dr mr mrs ms mx prof sr jr st vs etc eg ie approx dept est inc ltd co corp mt gen col sgt "
     "capt lt rev hon ed al ca cf bzw usw ggf evtl inkl zzgl hr fr dipl ing geb sog mme mlle sra "
     "srta jan feb mar apr jun jul aug sep sept oct nov dec okt dez"
 )
-_SHORT_BEFORE_NUMBERS = among("no nr fig vol p pp art sec ch bd kap abs núm")
+_SHORT_BEFORE_NUMBERS = word_set("no nr fig vol p pp art sec ch bd kap abs núm")
 _INITIALS = re.compile(r"(?:^|\W)[^\W\d_]\.$")
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})([^\n]*)")
 _MAY_BE_A_FENCE = re.compile(r"[ ]{0,3}(?:`{1,2}|~{1,2})?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TtsPhrase:
     """A stretch of a reply: as it is ``shown``, and the ``text`` that a voice gets of it, which is
     empty where there is nothing to be said."""
 
@@ -141,7 +141,7 @@ class Piece:
     text: str
 
 
-class Sentences:
+class SentenceSplitter:
     """One reply: fed with text as it comes, gives the pieces that are certain."""
 
     def __init__(self) -> None:
@@ -149,17 +149,17 @@ class Sentences:
         self._line_start = True
         self._first = True
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[TtsPhrase]:
         """The pieces that are complete with ``text``."""
         self._rest += text
         return self._pieces(final=False)
 
-    def flush(self) -> list[Piece]:
+    def flush(self) -> list[TtsPhrase]:
         """What is left: no more comes."""
         return self._pieces(final=True)
 
-    def _pieces(self, *, final: bool) -> list[Piece]:
-        found: list[Piece] = []
+    def _pieces(self, *, final: bool) -> list[TtsPhrase]:
+        found: list[TtsPhrase] = []
         while self._rest:
             length, code = self._next(final)
             if not length:
@@ -167,12 +167,12 @@ class Sentences:
             found.append(self._take(length, code))
         return found
 
-    def _take(self, length: int, code: bool) -> Piece:
+    def _take(self, length: int, code: bool) -> TtsPhrase:
         shown, self._rest = self._rest[:length], self._rest[length:]
-        text = "" if code else spoken(shown, from_line_start=self._line_start)
+        text = "" if code else speakable_text(shown, from_line_start=self._line_start)
         self._line_start = shown.endswith("\n")
         self._first = self._first and not text
-        return Piece(shown, text)
+        return TtsPhrase(shown, text)
 
     def _next(self, final: bool) -> tuple[int, bool]:
         """How long the next piece is, 0 while that is open; and whether it is code."""
@@ -182,14 +182,14 @@ class Sentences:
             return (len(rest) if final else 0), False
         line = rest.rfind("\n", 0, begin) + 1
         if line or self._line_start:
-            code = _code(rest, line, final)
+            code = _code_block_end(rest, line, final)
             if code is not None:
                 return code, True
-        end = _end(rest, begin, first=self._first, final=final)
+        end = _phrase_end(rest, begin, first=self._first, final=final)
         return (end or (len(rest) if final else 0)), False
 
 
-def _code(rest: str, line: int, final: bool) -> int | None:
+def _code_block_end(rest: str, line: int, final: bool) -> int | None:
     """Where the block of code ends that begins at ``line``; 0 while that is open, None if there is
     none."""
     if not final and _MAY_BE_A_FENCE.fullmatch(rest, line):
@@ -206,20 +206,20 @@ def _code(rest: str, line: int, final: bool) -> int | None:
     return len(rest) if final else 0
 
 
-def _end(rest: str, begin: int, *, first: bool, final: bool) -> int:
+def _phrase_end(rest: str, begin: int, *, first: bool, final: bool) -> int:
     """Where the piece ends that begins at ``begin``, 0 while that is open."""
     at = begin
     while at < len(rest):
-        if at - begin >= LONGEST:
-            return _somewhere(rest, begin)
+        if at - begin >= MAX_PHRASE_CHARACTERS:
+            return _forced_cut(rest, begin)
         one = rest[at]
         if one == "\n":
             return at + 1
         if one in _ENDS or (first and one in _STOPS):
-            after = _run(rest, at)
+            after = _punctuation_end(rest, at)
             if after == len(rest) and not final:
                 return 0
-            certain = _cuts(rest, begin, at, after, first, final)
+            certain = _ends_phrase(rest, begin, at, after, first, final)
             if certain is None:
                 return 0
             if certain:
@@ -229,7 +229,7 @@ def _end(rest: str, begin: int, *, first: bool, final: bool) -> int:
     return 0
 
 
-def _run(rest: str, at: int) -> int:
+def _punctuation_end(rest: str, at: int) -> int:
     """Behind the mark at ``at``, its like, and what closes with it."""
     after = at + 1
     if rest[at] in _ENDS:
@@ -240,30 +240,32 @@ def _run(rest: str, at: int) -> int:
     return after
 
 
-def _cuts(rest: str, begin: int, at: int, after: int, first: bool, final: bool) -> bool | None:
+def _ends_phrase(
+    rest: str, begin: int, at: int, after: int, first: bool, final: bool
+) -> bool | None:
     """Whether a piece ends with the mark from ``at`` to ``after``; None while that is open."""
     said = rest[begin:after]
-    if _open(said):
+    if _has_open_markup(said):
         return False
     wide = any(one in _WIDE_ENDS + _WIDE_STOPS for one in rest[at:after])
     if after < len(rest) and not (wide or rest[after].isspace()):
         return False
     if rest[at] in _STOPS:
-        return _words(said) >= CLAUSE_WORDS
+        return _count_words(said) >= MIN_CLAUSE_WORDS
     gap = len(rest) - len(rest[after:].lstrip())
     if gap == len(rest) or "\n" in rest[after:gap]:
         return True if final or gap < len(rest) else None
-    if _goes_on(said, rest[at:after], rest[gap]):
+    if _sentence_continues(said, rest[at:after], rest[gap]):
         return False
-    return first or _words(said) >= LEAST_WORDS
+    return first or _count_words(said) >= MIN_PHRASE_WORDS
 
 
-def _goes_on(said: str, mark: str, behind: str) -> bool:
+def _sentence_continues(said: str, mark: str, behind: str) -> bool:
     """Whether the sentence goes on with ``behind``, though a mark stands before it."""
     if behind.islower():
         return True
     if mark.startswith(("..", "…")):
-        return _words(said) < LEAST_WORDS
+        return _count_words(said) < MIN_PHRASE_WORDS
     if not mark.startswith("."):
         return False
     word = re.split(r"[\s(\[\"'“]", said[: len(said) - len(mark)])[-1].casefold()
@@ -274,7 +276,7 @@ def _goes_on(said: str, mark: str, behind: str) -> bool:
     return said[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins an entry of a list
 
 
-def _open(said: str) -> bool:
+def _has_open_markup(said: str) -> bool:
     """Whether a link or code stands open in it."""
     if said.count("`") % 2:
         return True
@@ -285,12 +287,12 @@ def _open(said: str) -> bool:
     return close < 0 or (said[close + 1 : close + 2] == "(" and ")" not in said[close:])
 
 
-def _words(said: str) -> int:
+def _count_words(said: str) -> int:
     """So many words, of which those in scripts without spaces count by two characters."""
     return sum(1 + (len(word) // 2 if ord(max(word)) >= 0x2E80 else 0) for word in said.split())
 
 
-def _somewhere(rest: str, begin: int) -> int:
+def _forced_cut(rest: str, begin: int) -> int:
     """Where too long a piece is cut: behind a word if there are any."""
-    space = rest.rfind(" ", begin + LONGEST // 2, begin + LONGEST)
-    return space + 1 if space >= 0 else begin + LONGEST
+    space = rest.rfind(" ", begin + MAX_PHRASE_CHARACTERS // 2, begin + MAX_PHRASE_CHARACTERS)
+    return space + 1 if space >= 0 else begin + MAX_PHRASE_CHARACTERS

@@ -4,50 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.conversation.assistant import Answering
-from sidecar.conversation.assistant_turn import Turn
+from sidecar.conversation.assistant import Assistant
+from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import (
-    ALIKE,
     ANSWERS_WITHIN_S,
+    ECHO_SIMILARITY,
     GUARDED_PAUSE_AFTER_S,
-    HELD_S,
+    MAX_HOLD_S,
     PAUSE_AFTER_S,
     RESUME_AFTER_S,
-    Verdict,
+    BargeInDecision,
+    decide_barge_in,
     is_echo,
-    verdict,
 )
-from sidecar.conversation.chat_history import MOST_SAID, bounded
-from sidecar.conversation.conversation_events import UNKNOWN, Command, Recognise, TalkOptions, Tell
-from sidecar.conversation.end_of_turn import Person
-from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
+from sidecar.conversation.conversation_events import (
+    UNKNOWN_UTTERANCE,
+    ConversationCommand,
+    ConversationOptions,
+    RecognizeUtterance,
+    SendClientEvent,
+)
+from sidecar.conversation.end_of_turn import UserTurn
+from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
-    Ending,
-    Failed,
-    Latency,
-    NothingSaid,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
+    ConversationError,
+    ReplyEnding,
+    ReplyLatency,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
 from sidecar.errors import SidecarError, StageSilent
 
 
-class Floor:
+class TurnTaking:
     """Who speaks, over a reply or not. ``do`` takes the commands in order; ``at``, the time, is set
     by who calls."""
 
-    def __init__(self, answering: Answering, do: Callable[[Command], None]) -> None:
+    def __init__(self, answering: Assistant, do: Callable[[ConversationCommand], None]) -> None:
         self._answering = answering
         self._do = do
         self.at = float("-inf")
-        self.person: Person | None = None
+        self.person: UserTurn | None = None
         self.guarded = False
         """An echo was heard."""
 
     @property
-    def options(self) -> TalkOptions:
+    def options(self) -> ConversationOptions:
         """Those of now."""
         return self._answering.options
 
@@ -61,7 +67,7 @@ class Floor:
             self._set_aside(person)
             person = None
         if person is None:
-            person = self.person = Person.starting(utterance, began)
+            person = self.person = UserTurn.starting(utterance, began)
             person.saying = self._answering.saying(began)
         else:
             person.start(utterance, began)
@@ -94,22 +100,22 @@ class Floor:
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
         was_echo = one.echo
-        more = person.hear(utterance, bounded(text, MOST_SAID), upto)
+        more = person.hear(utterance, truncate_utf8(text, MAX_USER_TURN_BYTES), upto)
         one.echo = is_echo(one.text, one.likeness, self._saying(person))
         if more or one.echo != was_echo:
             self._said_more(person)
 
-    def recogniser_failed(self, utterance: int, error: SidecarError) -> None:
+    def recognizer_failed(self, utterance: int, error: SidecarError) -> None:
         """Words will not come."""
         person = self.person
-        if utterance == UNKNOWN:
-            self._do(Tell(Failed(0, error)))
+        if utterance == UNKNOWN_UTTERANCE:
+            self._do(SendClientEvent(ConversationError(0, error)))
         elif person is not None:
             person.give_up(utterance, error)
             if person.settled:
                 self._said_more(person)
 
-    def _said_more(self, person: Person) -> None:
+    def _said_more(self, person: UserTurn) -> None:
         if person.settled:
             person.settled_at = self.at
         reply = self._answering.given
@@ -117,26 +123,26 @@ class Floor:
             self._decide(person, reply)
             return
         if person.told:
-            self._do(Tell(PersonSaying(person.text)))
+            self._do(SendClientEvent(UserTurnPartial(person.text)))
         elif person.text:
             self._tell_of(person)
         self._consider(person)
 
-    def _tell_of(self, person: Person) -> None:
+    def _tell_of(self, person: UserTurn) -> None:
         """Clients get to know of who speaks."""
         if person.told:
             return
         person.told = True
-        self._do(Tell(PersonStarted(person.first, person.began)))
+        self._do(SendClientEvent(UserTurnStarted(person.first, person.began)))
         if person.text:
-            self._do(Tell(PersonSaying(person.text)))
+            self._do(SendClientEvent(UserTurnPartial(person.text)))
 
-    def _nothing_said(self, person: Person) -> None:
+    def _nothing_said(self, person: UserTurn) -> None:
         if person.told:
             person.told = False
-            self._do(Tell(NothingSaid(echo=person.echoed)))
+            self._do(SendClientEvent(UserTurnDropped(echo=person.echoed)))
 
-    def _saying(self, person: Person) -> str:
+    def _saying(self, person: UserTurn) -> str:
         """What the machine says meanwhile, or said just before."""
         if self._answering.sounding:
             return f"{person.saying} {self._answering.saying(self.at)}"
@@ -144,7 +150,7 @@ class Floor:
 
     # While no reply is given: is the turn over?
 
-    def _consider(self, person: Person) -> None:
+    def _consider(self, person: UserTurn) -> None:
         """Answer, or try to, what was said so far, if all of it is known."""
         if self._answering.given is not None or not person.settled:
             return
@@ -154,7 +160,7 @@ class Floor:
         elif self.options.answers and self.options.ends_turns:
             self._answering.attempt(text, self.at)
 
-    def _over_at(self, person: Person) -> float:
+    def _over_at(self, person: UserTurn) -> float:
         if person.committed:
             return person.ended
         if not self.options.ends_turns:
@@ -163,14 +169,14 @@ class Floor:
             return person.ended
         return person.over_at(self.options.patience)
 
-    def _over(self, person: Person) -> None:
+    def _over(self, person: UserTurn) -> None:
         """The person's turn is over."""
         self.person = None
         self.guarded = self.guarded or person.echoed
-        text = bounded(person.text, MOST_SAID)
+        text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
         if not text and person.failure is not None:
             self._tell_of(person)
-            self._do(Tell(PersonStopped(person.ended, person.current)))
+            self._do(SendClientEvent(UserTurnStopped(person.ended, person.current)))
             self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
@@ -182,24 +188,24 @@ class Floor:
         if person.answer:
             self._answering.give_any(self.at, person.answer_by)
 
-    def _answer(self, person: Person, text: str) -> None:
+    def _answer(self, person: UserTurn, text: str) -> None:
         self._tell_of(person)
         self._said(person, text)
         if person.failure is not None:
-            self._do(Tell(Failed(0, person.failure)))
+            self._do(SendClientEvent(ConversationError(0, person.failure)))
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
         endpoint, recognised = self.at - person.ended, person.recognised_s
-        known = Latency(0, endpoint, recognised, total=person.ended)
+        known = ReplyLatency(0, endpoint, recognised, total=person.ended)
         self._answering.give(text, known, self.at, person.answer_by)
         self.leave_if_done()
 
-    def _said(self, person: Person, text: str) -> None:
+    def _said(self, person: UserTurn, text: str) -> None:
         """The turn is history."""
-        self._do(Tell(PersonStopped(person.ended, person.current)))
-        entry = self._answering.history.add(Role.USER, text)
-        self._do(Tell(PersonSaid(entry.text, entry=entry.number)))
+        self._do(SendClientEvent(UserTurnStopped(person.ended, person.current)))
+        entry = self._answering.history.add(ChatRole.USER, text)
+        self._do(SendClientEvent(UserTurnFinal(entry.text, entry=entry.number)))
 
     # While one is: does somebody want the floor?
 
@@ -209,53 +215,55 @@ class Floor:
         guarded = self.guarded or self.options.guarded
         return GUARDED_PAUSE_AFTER_S if guarded else PAUSE_AFTER_S
 
-    def _hold(self, person: Person, reply: Turn) -> None:
+    def _hold(self, person: UserTurn, reply: AssistantTurn) -> None:
         """Hold the reply until it is known what is said over it."""
         if self.options.interruptible and person.paused_at is None:
             person.paused_at = self.at
             reply.pause()
 
-    def _decide(self, person: Person, reply: Turn) -> None:
+    def _decide(self, person: UserTurn, reply: AssistantTurn) -> None:
         """By its words, as far as they are known."""
         if person.committed:  # the client is sure that this is a turn
             self._interrupt(person)
             return
         if not self.options.interruptible:
             return
-        match verdict(person.text, settled=person.settled, audible=reply.audible):
-            case Verdict.OVER:
+        match decide_barge_in(person.text, settled=person.settled, audible=reply.audible):
+            case BargeInDecision.OVER:
                 self._interrupt(person)
-            case Verdict.GOES_ON:
+            case BargeInDecision.GOES_ON:
                 self.guarded = self.guarded or person.echoed
                 person.aside = self.options.ends_turns  # else it waits for the client
                 self._dismiss(person, reply)
-            case Verdict.OPEN:
+            case BargeInDecision.OPEN:
                 pass
 
-    def _interrupt(self, person: Person) -> None:
+    def _interrupt(self, person: UserTurn) -> None:
         """The floor is the person's."""
-        self.abandon(Ending.INTERRUPTED)
+        self.abandon(ReplyEnding.INTERRUPTED)
         person.dismissed = person.aside = False
         self._tell_of(person)
         self._consider(person)
 
-    def _dismiss(self, person: Person, reply: Turn) -> None:
+    def _dismiss(self, person: UserTurn, reply: AssistantTurn) -> None:
         """It is nothing, as far as one knows: the reply goes on."""
         person.dismissed, person.paused_at = True, None
         if person.failure is not None:  # it may have been something
-            self._do(Tell(Failed(0, person.failure)))
+            self._do(SendClientEvent(ConversationError(0, person.failure)))
             person.failure = None
         self._nothing_said(person)
         reply.resume(self.at)
 
-    def _set_aside(self, person: Person) -> None:
+    def _set_aside(self, person: UserTurn) -> None:
         """It interrupted nothing, and is not answered: a backchannel, if it was not an echo."""
         self.person = None
-        text = bounded(person.text, MOST_SAID)
+        text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
         if text:
-            entry = self._answering.history.add(Role.USER, text)
+            entry = self._answering.history.add(ChatRole.USER, text)
             spoken = person.began, person.ended
-            self._do(Tell(PersonSaid(entry.text, entry=entry.number, backchannel=spoken)))
+            self._do(
+                SendClientEvent(UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
+            )
 
     def alike(self, utterance: int, likeness: float) -> None:
         """Its sound is so like what was played. Where it is an echo and there are no words yet, the
@@ -264,7 +272,7 @@ class Floor:
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
         one.likeness = likeness
-        if likeness < ALIKE or person.text:
+        if likeness < ECHO_SIMILARITY or person.text:
             return
         self.guarded = True
         if reply is not None and not person.dismissed:
@@ -291,7 +299,7 @@ class Floor:
             self._tell_of(person)
         self._consider(person)
 
-    def abandon(self, ending: Ending) -> None:
+    def abandon(self, ending: ReplyEnding) -> None:
         """No more of the reply, whoever has the floor then."""
         if self.person is not None:
             self.person.paused_at = None
@@ -309,10 +317,10 @@ class Floor:
             return
         self.person = None
         if person.failure is not None:
-            self._do(Tell(Failed(0, person.failure)))
+            self._do(SendClientEvent(ConversationError(0, person.failure)))
         if person.text:
             self._tell_of(person)
-            self._said(person, bounded(person.text, MOST_SAID))
+            self._said(person, truncate_utf8(person.text, MAX_USER_TURN_BYTES))
         else:
             self._nothing_said(person)
 
@@ -356,20 +364,22 @@ class Floor:
         elif self.options.interruptible and not person.dismissed:
             if person.paused_at is not None:
                 quiet = float("inf") if person.speaking else person.ended
-                at = min(max(quiet, person.paused_at) + RESUME_AFTER_S, person.paused_at + HELD_S)
+                at = min(
+                    max(quiet, person.paused_at) + RESUME_AFTER_S, person.paused_at + MAX_HOLD_S
+                )
                 found.append((at, lambda: self._dismiss(person, reply)))
             elif person.speaking:
                 at = person.since + self.pause_after
                 found.append((at, lambda: self._hold(person, reply)))
         return found
 
-    def _want_words(self, person: Person) -> None:
+    def _want_words(self, person: UserTurn) -> None:
         for at, number, one in person.wanted():
             if at <= self.at and one.ended is not None:
                 one.asked = self.at
-                self._do(Recognise(number, one.ended))
+                self._do(RecognizeUtterance(number, one.ended))
 
-    def _words_late(self, person: Person) -> None:
+    def _words_late(self, person: UserTurn) -> None:
         for at, number in person.late():
             if at <= self.at and self.person is person:
-                self.recogniser_failed(number, StageSilent())
+                self.recognizer_failed(number, StageSilent())

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from sidecar.audio import Block
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
-AHEAD_S = 30.0
+MAX_LEAD_S = 30.0
 """As far may be heard ahead of what is recognized: the voices of the next half minute are told
 apart on one core while the words of the last are recognized on another."""
 
-ASKED_S = 0.05
+CANCEL_POLL_S = 0.05
 """How often who waits for the follower asks whether that is still wanted."""
 
 
-class Follower(Protocol):
+class StreamingDiarizer(Protocol):
     """Tells who speaks when, or only that somebody does; times in seconds from the start."""
 
     @property
@@ -28,7 +28,7 @@ class Follower(Protocol):
         """Up to here it is told where there is speech; the first words may move a little."""
 
     @property
-    def turns(self) -> Sequence[Turn]:
+    def turns(self) -> Sequence[SpeakerTurn]:
         """Who speaks when, as it looks now."""
 
     def feed(self, block: Block) -> None:
@@ -39,7 +39,7 @@ class Follower(Protocol):
 
 
 @runtime_checkable
-class Resumable(Follower, Protocol):
+class ResumableDiarizer(StreamingDiarizer, Protocol):
     """One that can say what it knows, for another to go on from."""
 
     @property
@@ -52,46 +52,46 @@ class Resumable(Follower, Protocol):
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Know all that the snapshots say."""
 
-    def hear_again(self, block: Block) -> None:
+    def replay_audio(self, block: Block) -> None:
         """Sound of which that is known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class DiarizationUpdate:
     """What a follower knew once it had heard ``end_s`` seconds; now and then, for who goes on from
     here, all of it since the last time."""
 
     end_s: float
     told_s: float
-    turns: Sequence[Turn]
+    turns: Sequence[SpeakerTurn]
     snapshot: Mapping[str, Any] | None = None
 
 
-class _Knowledge:
+class _DiarizationState:
     """What is known of a recording by its follower, and when it is told in full."""
 
-    def __init__(self, follower: Follower, settle_s: float | None) -> None:
+    def __init__(self, follower: StreamingDiarizer, settle_s: float | None) -> None:
         self._follower = follower
         self._settle_s = settle_s
-        self._settled = follower.windows if isinstance(follower, Resumable) else 0
+        self._settled = follower.windows if isinstance(follower, ResumableDiarizer) else 0
         self._settled_s: float | None = None
-        self.latest = Heard(0.0, 0.0, ())
+        self.latest = DiarizationUpdate(0.0, 0.0, ())
 
-    def hear(self, end_s: float, block: Block) -> Heard:
+    def hear(self, end_s: float, block: Block) -> DiarizationUpdate:
         """After one more block, which ends at ``end_s``."""
         self._follower.feed(block)
         told_s = self._follower.told_s
         turns = self._follower.turns if told_s > self.latest.told_s else self.latest.turns
-        self.latest = Heard(end_s, told_s, turns)
+        self.latest = DiarizationUpdate(end_s, told_s, turns)
         return replace(self.latest, snapshot=self._snapshot(end_s))
 
-    def finish(self) -> Heard:
+    def finish(self) -> DiarizationUpdate:
         """After the last block."""
         self._follower.finish()
-        return Heard(self.latest.end_s, float("inf"), self._follower.turns)
+        return DiarizationUpdate(self.latest.end_s, float("inf"), self._follower.turns)
 
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
-        if self._settle_s is None or not isinstance(self._follower, Resumable):
+        if self._settle_s is None or not isinstance(self._follower, ResumableDiarizer):
             return None
         if self._settled_s is None:
             self._settled_s = end_s
@@ -102,13 +102,13 @@ class _Knowledge:
         return snapshot
 
 
-def followed(
-    follower: Follower,
+def diarize_in_background(
+    follower: StreamingDiarizer,
     blocks: Iterable[tuple[float, Block]],
     ahead_s: float | None = None,
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
-) -> Iterator[Heard]:
+) -> Iterator[DiarizationUpdate]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
     The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
@@ -118,9 +118,9 @@ def followed(
     it knows, if it can.
     """
     if ahead_s is None:
-        ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
-    knowledge = _Knowledge(follower, settle_s)
-    asked: deque[tuple[float, Future[Heard]]] = deque()
+        ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
+    knowledge = _DiarizationState(follower, settle_s)
+    asked: deque[tuple[float, Future[DiarizationUpdate]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")
     try:
         for end_s, block in blocks:
@@ -129,21 +129,23 @@ def followed(
                 allowed_s = ahead_s if knowledge.latest.told_s else 0.0
                 if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
                     break
-                if (heard := _answer(asked.popleft()[1], cancelled)) is None:
+                if (heard := _wait_for_result(asked.popleft()[1], cancelled)) is None:
                     return
                 yield heard
         asked.append((0.0, thread.submit(knowledge.finish)))
         while asked:
-            if (heard := _answer(asked.popleft()[1], cancelled)) is None:
+            if (heard := _wait_for_result(asked.popleft()[1], cancelled)) is None:
                 return
             yield heard
     finally:
         thread.shutdown(wait=cancelled is None, cancel_futures=True)
 
 
-def _answer(future: Future[Heard], cancelled: Callable[[], bool] | None) -> Heard | None:
+def _wait_for_result(
+    future: Future[DiarizationUpdate], cancelled: Callable[[], bool] | None
+) -> DiarizationUpdate | None:
     """What the follower says; None once that is not wanted any more."""
-    while cancelled is not None and not wait([future], ASKED_S).done:
+    while cancelled is not None and not wait([future], CANCEL_POLL_S).done:
         if cancelled():
             return None
     return future.result()

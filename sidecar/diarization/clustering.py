@@ -17,34 +17,34 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.diarization.speaker_identification import vector_of
-from sidecar.diarization.speaker_models import RATE, Models
+from sidecar.diarization.speaker_models import SAMPLE_RATE, SpeakerModels
 from sidecar.diarization.window_embeddings import (
-    FRAMES,
-    LEAD_S,
-    STEP_S,
-    VOICES,
-    WINDOW,
+    FRAME_LEAD_S,
+    FRAME_STEP_S,
+    MAX_WINDOW_SPEAKERS,
+    WINDOW_FRAMES,
+    WINDOW_SAMPLES,
     Activity,
-    segmentation,
+    segment_speakers,
 )
-from sidecar.transcripts.speaker_embeddings import VoicePrint
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
-SAME_VOICE = 0.55
+SAME_SPEAKER_DISTANCE = 0.55
 """The mean distance (one less the cosine) up to which two clusters are one person. Anything from
 0.45 to 0.65 does the same; 0.40 splits a voice, 0.70 takes two for one."""
-CLOSEST, FARTHEST = 0.45, 0.7
+MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE = 0.45, 0.7
 """How far a known number of speakers may move it."""
-AT_ONCE = 480
-"""More vectors than that are clustered in parts of `PART`."""
-PART = 240
+MAX_CLUSTERED_VECTORS = 480
+"""More vectors than that are clustered in parts of `PARTITION_VECTORS`."""
+PARTITION_VECTORS = 240
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class ClusterMerge:
     """Two clusters become one, which keeps the lower number."""
 
     kept: int
@@ -52,45 +52,48 @@ class Merge:
     distance: float
 
 
-def clustered(
+def cluster_embeddings(
     vectors: Matrix, seconds: npt.NDArray[np.float32], num_speakers: int | None = None
 ) -> Labels:
     """The cluster of each vector, numbered from 0 in the order of their first members.
 
     ``vectors``: shape (count, size), of length 1. ``seconds``: shape (count,), how much each was
     heard. ``num_speakers`` is a hint: it moves the border between one voice and two within
-    `CLOSEST` and `FARTHEST`, and only for clusters that are heard enough to be somebody.
+    `MIN_SPEAKER_DISTANCE` and `MAX_SPEAKER_DISTANCE`, and only for clusters that are heard enough
+    to be somebody.
     """
     sums, labels = vectors, np.arange(len(vectors))
     sizes = np.ones(len(vectors), np.float32)
-    while len(sums) > AT_ONCE:
+    while len(sums) > MAX_CLUSTERED_VECTORS:
         found = np.empty(len(sums), np.int64)
         first = 0
-        for begin in range(0, len(sums), PART):
-            part = slice(begin, begin + PART)
-            within = cut(merges(sums[part], sizes[part]), len(sums[part]), SAME_VOICE)
+        for begin in range(0, len(sums), PARTITION_VECTORS):
+            part = slice(begin, begin + PARTITION_VECTORS)
+            within = cut_tree(
+                linkage_tree(sums[part], sizes[part]), len(sums[part]), SAME_SPEAKER_DISTANCE
+            )
             found[part] = first + within
             first += int(within.max()) + 1
         if first == len(sums):
             break
         labels = found[labels]
-        sums, sizes = _gathered(sums, found, first), _gathered(sizes, found, first)
-    tree = merges(sums, sizes)
-    border = SAME_VOICE
+        sums, sizes = _sums_by_label(sums, found, first), _sums_by_label(sizes, found, first)
+    tree = linkage_tree(sums, sizes)
+    border = SAME_SPEAKER_DISTANCE
     if num_speakers is not None:
         heard = np.bincount(labels, seconds, len(sums)).astype(np.float32)
-        border = hinted(tree, heard, num_speakers)
-    return cut(tree, len(sums), border)[labels]
+        border = threshold_for_speakers(tree, heard, num_speakers)
+    return cut_tree(tree, len(sums), border)[labels]
 
 
-def directions(vectors: Matrix, labels: Labels) -> Matrix:
+def cluster_directions(vectors: Matrix, labels: Labels) -> Matrix:
     """The direction of each cluster: shape (clusters, size), of length 1."""
     means = np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     found: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
     return found
 
 
-def merges(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[Merge]:
+def linkage_tree(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[ClusterMerge]:
     """The whole tree of average linkage, nearest pairs first, by chains of nearest neighbours.
 
     ``sums``: shape (count, size), each the sum of ``sizes`` vectors of length 1.
@@ -100,7 +103,7 @@ def merges(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[Merge]:
     apart = 1 - (sums @ sums.T) / np.outer(sizes, sizes)
     np.fill_diagonal(apart, np.inf)
     alive = np.ones(count, np.bool_)
-    tree: list[Merge] = []
+    tree: list[ClusterMerge] = []
     chain: list[int] = []
     while len(tree) < count - 1:
         if not chain:
@@ -115,7 +118,7 @@ def merges(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[Merge]:
             chain.append(near)
         kept, gone = sorted(chain[-2:])
         del chain[-2:]
-        tree.append(Merge(kept, gone, float(apart[kept, gone])))
+        tree.append(ClusterMerge(kept, gone, float(apart[kept, gone])))
         both = sizes[kept] + sizes[gone]
         mean = (sizes[kept] * apart[kept] + sizes[gone] * apart[gone]) / both
         apart[kept], apart[:, kept] = mean, mean
@@ -126,33 +129,45 @@ def merges(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[Merge]:
     return sorted(tree, key=lambda merge: merge.distance)
 
 
-def hinted(tree: list[Merge], seconds: npt.NDArray[np.float32], num_speakers: int) -> float:
+def threshold_for_speakers(
+    tree: list[ClusterMerge], seconds: npt.NDArray[np.float32], num_speakers: int
+) -> float:
     """The border that gives the number of speakers hoped for, or comes nearest to it.
 
     A cluster counts that has at least a tenth of an equal share of what is heard: an outlier is
     no speaker, however far off it is. Where nothing within the bounds is nearer to the number than
-    `SAME_VOICE` is, that stands.
+    `SAME_SPEAKER_DISTANCE` is, that stands.
     """
     least_s = 0.1 * float(seconds.sum()) / num_speakers
-    best, misses = SAME_VOICE, None
-    for border in _borders(tree):
-        labels = cut(tree, len(seconds), border)
+    best, misses = SAME_SPEAKER_DISTANCE, None
+    for border in _candidate_thresholds(tree):
+        labels = cut_tree(tree, len(seconds), border)
         heard = np.bincount(labels, seconds)
         missed = abs(int((heard >= least_s).sum()) - num_speakers)
-        if misses is None or (missed, abs(border - SAME_VOICE)) < (misses, abs(best - SAME_VOICE)):
+        if misses is None or (missed, abs(border - SAME_SPEAKER_DISTANCE)) < (
+            misses,
+            abs(best - SAME_SPEAKER_DISTANCE),
+        ):
             best, misses = border, missed
     return best
 
 
-def _borders(tree: list[Merge]) -> Iterator[float]:
-    """`SAME_VOICE`, and each border within the bounds that cuts the tree in another way."""
-    inside = [merge.distance for merge in tree if CLOSEST <= merge.distance <= FARTHEST]
-    yield SAME_VOICE
-    for before, after in zip([CLOSEST, *inside], [*inside, FARTHEST], strict=True):
+def _candidate_thresholds(tree: list[ClusterMerge]) -> Iterator[float]:
+    """`SAME_SPEAKER_DISTANCE`, and each border within the bounds that cuts the tree in another
+    way."""
+    inside = [
+        merge.distance
+        for merge in tree
+        if MIN_SPEAKER_DISTANCE <= merge.distance <= MAX_SPEAKER_DISTANCE
+    ]
+    yield SAME_SPEAKER_DISTANCE
+    for before, after in zip(
+        [MIN_SPEAKER_DISTANCE, *inside], [*inside, MAX_SPEAKER_DISTANCE], strict=True
+    ):
         yield (before + after) / 2
 
 
-def cut(tree: list[Merge], count: int, border: float) -> Labels:
+def cut_tree(tree: list[ClusterMerge], count: int, border: float) -> Labels:
     """The cluster of each, when what is nearer than ``border`` is one; numbered as they appear."""
     into = np.arange(count)
     for merge in tree:
@@ -162,25 +177,25 @@ def cut(tree: list[Merge], count: int, border: float) -> Labels:
     return np.argsort(np.argsort(first))[labels]
 
 
-def _gathered(values: Matrix, labels: Labels, count: int) -> Matrix:
+def _sums_by_label(values: Matrix, labels: Labels, count: int) -> Matrix:
     """The sum of the values of each label."""
     found = np.zeros((count, *values.shape[1:]), values.dtype)
     np.add.at(found, labels, values)
     return found
 
 
-FOUNDS_S = 1.5
+MIN_FOUNDING_S = 1.5
 """A segment of which less is heard founds no group, unless none is heard longer."""
-SHARE = 0.1
+MIN_GROUP_SHARE = 0.1
 """A group that has less than this of an equal share is nobody: its segments go to the nearest."""
-TREE = 480
+MAX_TREE_VECTORS = 480
 """So many segments say how many groups there are, those that are heard longest."""
-ROUNDS = 5
+REASSIGNMENT_ROUNDS = 5
 """How often segments go to the nearest group, and groups become the mean of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parted:
+class SplitSpeakerGroups:
     """The group of each segment, 0 being the one that is heard most, and the cosine between the
     two groups that are most alike."""
 
@@ -188,7 +203,9 @@ class Parted:
     likeness: float
 
 
-def parted(prints: Sequence[VoicePrint | None], into: int | None = None) -> Parted | None:
+def split_speaker(
+    prints: Sequence[SpeakerEmbedding | None], into: int | None = None
+) -> SplitSpeakerGroups | None:
     """Segments of one speaker, in order, as those of ``into`` people: at least two, and as many as
     there seem to be where nobody says. None where fewer segments have a vector.
 
@@ -199,10 +216,10 @@ def parted(prints: Sequence[VoicePrint | None], into: int | None = None) -> Part
         return None
     vectors = np.stack([vector_of(one) for one in prints if one is not None])
     seconds = np.array([one.seconds for one in prints if one is not None], np.float32)
-    centres = _centres(vectors, seconds, into)
+    centres = _group_centroids(vectors, seconds, into)
     if centres is None:
         return None
-    labels = _nearest(vectors, seconds, centres)
+    labels = _assign_to_nearest(vectors, seconds, centres)
     if len(np.unique(labels)) < len(centres):
         return None
     heard = np.bincount(labels, seconds, len(centres))
@@ -212,26 +229,28 @@ def parted(prints: Sequence[VoicePrint | None], into: int | None = None) -> Part
     for at in range(len(prints)):
         last = whose.get(at, last)
         groups.append(last)
-    return Parted(groups, _likeness(vectors, seconds, labels))
+    return SplitSpeakerGroups(groups, _cosine_similarity(vectors, seconds, labels))
 
 
-def _centres(vectors: Matrix, seconds: npt.NDArray[np.float32], into: int | None) -> Matrix | None:
+def _group_centroids(
+    vectors: Matrix, seconds: npt.NDArray[np.float32], into: int | None
+) -> Matrix | None:
     """What the groups sound like; None where the segments cannot be so many people."""
-    founding = seconds >= min(FOUNDS_S, float(seconds.max()))
+    founding = seconds >= min(MIN_FOUNDING_S, float(seconds.max()))
     if founding.sum() < (into or 2):
         founding[:] = True
     if into is None:
-        labels = clustered(vectors[founding], seconds[founding])
-        groups = _solid(labels, seconds[founding])
+        labels = cluster_embeddings(vectors[founding], seconds[founding])
+        groups = _large_groups(labels, seconds[founding])
         if len(groups) > 1:
             return _means(vectors[founding], seconds[founding], labels, groups)
     chosen = np.flatnonzero(founding)
-    chosen = chosen[np.argsort(-seconds[chosen], kind="stable")[:TREE]]
+    chosen = chosen[np.argsort(-seconds[chosen], kind="stable")[:MAX_TREE_VECTORS]]
     some, heard = vectors[chosen], seconds[chosen]
-    tree = merges(some, np.ones(len(some), np.float32))
+    tree = linkage_tree(some, np.ones(len(some), np.float32))
     for undone in range((into or 2) - 1, len(tree) + 1):
-        labels = cut(tree[: len(tree) - undone], len(some), np.inf)
-        groups = _solid(labels, heard)
+        labels = cut_tree(tree[: len(tree) - undone], len(some), np.inf)
+        groups = _large_groups(labels, heard)
         if len(groups) >= (into or 2) or undone == len(tree):
             most = sorted(groups, key=lambda one: -float(heard[labels == one].sum()))
             found = sorted(most[: into or 2])
@@ -239,12 +258,12 @@ def _centres(vectors: Matrix, seconds: npt.NDArray[np.float32], into: int | None
     return None
 
 
-def _solid(labels: Labels, seconds: npt.NDArray[np.float32]) -> list[int]:
+def _large_groups(labels: Labels, seconds: npt.NDArray[np.float32]) -> list[int]:
     """The groups that are heard enough to be somebody."""
     heard = np.bincount(labels, seconds)
     groups = np.flatnonzero(heard)
     while len(groups) > 1:
-        least = SHARE * float(heard[groups].sum()) / len(groups)
+        least = MIN_GROUP_SHARE * float(heard[groups].sum()) / len(groups)
         enough = groups[heard[groups] >= least]
         if len(enough) == len(groups):
             break
@@ -261,11 +280,13 @@ def _means(
     return found
 
 
-def _nearest(vectors: Matrix, seconds: npt.NDArray[np.float32], centres: Matrix) -> Labels:
+def _assign_to_nearest(
+    vectors: Matrix, seconds: npt.NDArray[np.float32], centres: Matrix
+) -> Labels:
     """The group of each segment. A group that would lose its last segment keeps what it sounds
     like, and its last segment."""
     labels: Labels = (vectors @ centres.T).argmax(axis=1)
-    for _ in range(ROUNDS):
+    for _ in range(REASSIGNMENT_ROUNDS):
         if len(np.unique(labels)) < len(centres):
             break
         centres = _means(vectors, seconds, labels, range(len(centres)))
@@ -276,67 +297,67 @@ def _nearest(vectors: Matrix, seconds: npt.NDArray[np.float32], centres: Matrix)
     return labels
 
 
-def _likeness(vectors: Matrix, seconds: npt.NDArray[np.float32], labels: Labels) -> float:
+def _cosine_similarity(vectors: Matrix, seconds: npt.NDArray[np.float32], labels: Labels) -> float:
     means = _means(vectors, seconds, labels, np.unique(labels).tolist())
     alike = means @ means.T
     np.fill_diagonal(alike, -1.0)
     return round(float(alike.max()), 3)
 
 
-NOBODY = -1
-TWICE = 0.3
+NO_SPEAKER = -1
+SAME_PERSON_MARGIN = 0.3
 """So much nearer another person has to be, in cosine, for two voices of a window to be one."""
-LEAST_GAP_S = 0.5
+MIN_GAP_S = 0.5
 """A shorter silence within one voice is none: people breathe."""
-LEAST_TURN_S = 0.1
+MIN_TURN_S = 0.1
 """A shorter turn is none."""
 
 
-def persons_of(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
-    """Who each voice of each window is: shape (windows, 3), `NOBODY` where there is none.
+def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
+    """Who each voice of each window is: shape (windows, 3), `NO_SPEAKER` where there is none.
 
     ``alike``: the cosine of each voice to each person, shape (windows, 3, persons). ``heard``:
     shape (windows, 3), whether there is such a voice. Two voices of a window are two persons,
-    unless each is so much nearer to the same one (`TWICE`).
+    unless each is so much nearer to the same one (`SAME_PERSON_MARGIN`).
     """
     windows, _, persons = alike.shape
     if not persons or not windows:
-        return np.full((windows, VOICES), NOBODY)
-    nearest = np.argsort(-alike, axis=2, kind="stable")[:, :, :VOICES]
-    each, own = np.arange(windows), np.arange(VOICES)
-    best, found = np.full(windows, -np.inf), np.zeros((windows, VOICES), np.int64)
-    for choice in product(range(nearest.shape[2]), repeat=VOICES):
+        return np.full((windows, MAX_WINDOW_SPEAKERS), NO_SPEAKER)
+    nearest = np.argsort(-alike, axis=2, kind="stable")[:, :, :MAX_WINDOW_SPEAKERS]
+    each, own = np.arange(windows), np.arange(MAX_WINDOW_SPEAKERS)
+    best, found = np.full(windows, -np.inf), np.zeros((windows, MAX_WINDOW_SPEAKERS), np.int64)
+    for choice in product(range(nearest.shape[2]), repeat=MAX_WINDOW_SPEAKERS):
         chosen = nearest[:, own, choice]
         value = np.where(heard, alike[each[:, None], own, chosen], 0.0).sum(axis=1)
         for one, other in ((0, 1), (0, 2), (1, 2)):
             twice = (chosen[:, one] == chosen[:, other]) & heard[:, one] & heard[:, other]
-            value -= TWICE * twice
+            value -= SAME_PERSON_MARGIN * twice
         better = value > best + 1e-9
         best[better], found[better] = value[better], chosen[better]
-    return np.where(heard, found, NOBODY)
+    return np.where(heard, found, NO_SPEAKER)
 
 
-def renumbered(before: Labels, after: Labels, count: int) -> Labels:
+def renumber_speakers(before: Labels, after: Labels, count: int) -> Labels:
     """The number of each new person: that of the old one who had most of the same voices.
 
     ``before``, ``after``: who each voice was and is, of the same shape. ``count``: how many are
     new. Who was nobody before gets the next number that is free.
     """
-    old = int(before.max(initial=NOBODY)) + 1
+    old = int(before.max(initial=NO_SPEAKER)) + 1
     shared = np.zeros((old, count), np.int64)
-    both = (before != NOBODY) & (after != NOBODY)
+    both = (before != NO_SPEAKER) & (after != NO_SPEAKER)
     np.add.at(shared, (before[both], after[both]), 1)
-    numbers = np.full(count, NOBODY)
+    numbers = np.full(count, NO_SPEAKER)
     while shared.any():
         was, now = np.unravel_index(int(shared.argmax()), shared.shape)
         numbers[now] = was
         shared[was], shared[:, now] = 0, 0
-    fresh = numbers == NOBODY
+    fresh = numbers == NO_SPEAKER
     numbers[fresh] = old + np.arange(int(fresh.sum()))
     return numbers
 
 
-def activity(
+def speaker_activity(
     starts: Sequence[int], windows: Sequence[Activity], persons: Labels
 ) -> npt.NDArray[np.bool_]:
     """Who speaks in each frame: shape (frames, persons), from the first window's first frame on.
@@ -345,16 +366,16 @@ def activity(
     voices for it in the mean; who they are, each window says the louder the nearer a frame is to
     its middle.
     """
-    count = int(persons.max(initial=NOBODY)) + 1
+    count = int(persons.max(initial=NO_SPEAKER)) + 1
     origin = starts[0]
-    votes = np.zeros((starts[-1] - origin + FRAMES, count), np.float32)
+    votes = np.zeros((starts[-1] - origin + WINDOW_FRAMES, count), np.float32)
     looks, voices = np.zeros((2, len(votes)), np.int64)
-    taper = np.hamming(FRAMES).astype(np.float32)
+    taper = np.hamming(WINDOW_FRAMES).astype(np.float32)
     for start, window, who in zip(starts, windows, persons, strict=True):
-        at = slice(start - origin, start - origin + FRAMES)
+        at = slice(start - origin, start - origin + WINDOW_FRAMES)
         looks[at] += 1
         voices[at] += window.sum(axis=1)
-        for person in set(who[who != NOBODY].tolist()):
+        for person in set(who[who != NO_SPEAKER].tolist()):
             votes[at, person] += taper * window[:, who == person].any(axis=1)
     speaking = (2 * voices + looks) // np.maximum(2 * looks, 1)  # rounded, a half upwards
     rank = np.argsort(np.argsort(-votes, axis=1, kind="stable"), axis=1)
@@ -362,50 +383,54 @@ def activity(
     return active
 
 
-def turns_of(active: npt.NDArray[np.bool_], first: int, end_s: float) -> list[Turn]:
-    """The turns in what `activity` says, in order; those of two persons may overlap.
+def turns_from_activity(
+    active: npt.NDArray[np.bool_], first: int, end_s: float
+) -> list[SpeakerTurn]:
+    """The turns in what `speaker_activity` says, in order; those of two persons may overlap.
 
     ``first``: the first frame. No turn goes beyond ``end_s``.
     """
     turns = [
-        Turn(start, end, person)
+        SpeakerTurn(start, end, person)
         for person in range(active.shape[1])
-        for start, end in stretches(active[:, person], first, end_s)
+        for start, end in speech_spans(active[:, person], first, end_s)
     ]
     return sorted(turns, key=lambda turn: (turn.start, turn.end))
 
 
-def stretches(
-    speaking: npt.NDArray[np.bool_], first: int, end_s: float, least_gap_s: float = LEAST_GAP_S
+def speech_spans(
+    speaking: npt.NDArray[np.bool_], first: int, end_s: float, least_gap_s: float = MIN_GAP_S
 ) -> list[tuple[float, float]]:
     """Where somebody speaks: short gaps closed, then short stretches left out."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], speaking, [False]]).astype(np.int8)))
     found: list[tuple[float, float]] = []
     for begin, end in edges.reshape(-1, 2).tolist():
-        start = 0.0 if first + begin == 0 else (first + begin) * STEP_S + LEAD_S
-        stop = min(end_s, (first + end) * STEP_S + LEAD_S)
+        start = 0.0 if first + begin == 0 else (first + begin) * FRAME_STEP_S + FRAME_LEAD_S
+        stop = min(end_s, (first + end) * FRAME_STEP_S + FRAME_LEAD_S)
         if found and start - found[-1][1] < least_gap_s:
             found[-1] = found[-1][0], stop
         else:
             found.append((start, stop))
-    return [(start, end) for start, end in found if end - start >= LEAST_TURN_S]
+    return [(start, end) for start, end in found if end - start >= MIN_TURN_S]
 
 
-LOOK_S = 5.0
+SEGMENTATION_STEP_S = 5.0
 """From one window to the next."""
 
 
-def speech(models: Models, samples: Block) -> list[tuple[float, float]]:
+def detect_speech(models: SpeakerModels, samples: Block) -> list[tuple[float, float]]:
     """The stretches with speech, (start, end) in seconds, in order; every pause is one.
 
     ``samples``: shape (samples,), at 16 kHz. Costs 7 ms of CPU for each second.
     """
-    last = max(0, len(samples) - WINDOW)
-    votes, looks = np.zeros((2, round(last / RATE / STEP_S) + FRAMES), np.int64)
-    for begin in [*range(0, last, round(LOOK_S * RATE)), last]:
-        sound = samples[begin : begin + WINDOW]
-        active = segmentation(models, np.pad(sound, (0, WINDOW - len(sound))))
-        at = round(begin / RATE / STEP_S)
-        votes[at : at + FRAMES] += active.any(axis=1)
-        looks[at : at + FRAMES] += 1
-    return stretches(2 * votes >= np.maximum(looks, 1), 0, len(samples) / RATE, least_gap_s=0.0)
+    last = max(0, len(samples) - WINDOW_SAMPLES)
+    votes, looks = np.zeros((2, round(last / SAMPLE_RATE / FRAME_STEP_S) + WINDOW_FRAMES), np.int64)
+    for begin in [*range(0, last, round(SEGMENTATION_STEP_S * SAMPLE_RATE)), last]:
+        sound = samples[begin : begin + WINDOW_SAMPLES]
+        active = segment_speakers(models, np.pad(sound, (0, WINDOW_SAMPLES - len(sound))))
+        at = round(begin / SAMPLE_RATE / FRAME_STEP_S)
+        votes[at : at + WINDOW_FRAMES] += active.any(axis=1)
+        looks[at : at + WINDOW_FRAMES] += 1
+    return speech_spans(
+        2 * votes >= np.maximum(looks, 1), 0, len(samples) / SAMPLE_RATE, least_gap_s=0.0
+    )

@@ -20,89 +20,108 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization import speaker_identification
 from sidecar.diarization.clustering import (
-    LEAST_GAP_S,
-    NOBODY,
+    MIN_GAP_S,
+    NO_SPEAKER,
     Labels,
     Matrix,
-    activity,
-    clustered,
-    directions,
-    persons_of,
-    renumbered,
-    stretches,
-    turns_of,
+    cluster_directions,
+    cluster_embeddings,
+    renumber_speakers,
+    speaker_activity,
+    speakers_of_windows,
+    speech_spans,
+    turns_from_activity,
 )
-from sidecar.diarization.speaker_identification import Speakers, Voice, print_of
-from sidecar.diarization.speaker_models import SIZE, Models, OneVoice, SpeakerEncoder, Vector
-from sidecar.diarization.window_embeddings import STEP_S as FRAME_STEP_S
-from sidecar.diarization.window_embeddings import VOICES, Listening, Window, voices_in
-from sidecar.interfaces.engine_interface import Diarization, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import VoicePrint
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector, embedding_of
+from sidecar.diarization.speaker_models import (
+    EMBEDDING_SIZE,
+    SingleSpeakerEncoder,
+    SpeakerEncoder,
+    SpeakerModels,
+    Vector,
+)
+from sidecar.diarization.window_embeddings import FRAME_STEP_S as FRAME_STEP_S
+from sidecar.diarization.window_embeddings import (
+    MAX_WINDOW_SPEAKERS,
+    DiarizationWindow,
+    WindowExtractor,
+    vectors_in_spans,
+)
+from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
-def window_values(window: Window) -> dict[str, Any]:
+def window_to_json(window: DiarizationWindow) -> dict[str, Any]:
     """A window as plain values."""
     return {
         "start": window.start,
-        "packed": _text(window.packed),
-        "vectors": _text(window.vectors),
+        "packed": _array_to_base64(window.packed),
+        "vectors": _array_to_base64(window.vectors),
         "alone_s": window.alone_s.tolist(),
         "heard": window.heard.tolist(),
     }
 
 
-def window_of(values: Mapping[str, Any]) -> Window:
-    """The window that `window_values` wrote."""
-    return Window(
+def window_from_json(values: Mapping[str, Any]) -> DiarizationWindow:
+    """The window that `window_to_json` wrote."""
+    return DiarizationWindow(
         values["start"],
-        _bytes(values["packed"], np.uint8),
-        _bytes(values["vectors"], np.float16).reshape(VOICES, SIZE),
+        _array_from_base64(values["packed"], np.uint8),
+        _array_from_base64(values["vectors"], np.float16).reshape(
+            MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE
+        ),
         np.array(values["alone_s"], np.float32),
         np.array(values["heard"], np.bool_),
     )
 
 
-def persons_values(
+def speakers_to_json(
     persons: npt.NDArray[np.int64], known: Mapping[int, npt.NDArray[np.float32]]
 ) -> dict[str, Any]:
     """Who the voices of all windows are, and the direction of each person's."""
     return {
-        "persons": _text(persons.astype(np.int16)),
-        "known": [[number, _text(vector)] for number, vector in known.items()],
+        "persons": _array_to_base64(persons.astype(np.int16)),
+        "known": [[number, _array_to_base64(vector)] for number, vector in known.items()],
     }
 
 
-def known_persons(
+def speakers_from_json(
     values: Mapping[str, Any],
 ) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.float32]]]:
-    """What `persons_values` wrote."""
-    persons = _bytes(values["persons"], np.int16).astype(np.int64).reshape(-1, VOICES)
-    return persons, {number: _bytes(text, np.float32) for number, text in values["known"]}
+    """What `speakers_to_json` wrote."""
+    persons = (
+        _array_from_base64(values["persons"], np.int16)
+        .astype(np.int64)
+        .reshape(-1, MAX_WINDOW_SPEAKERS)
+    )
+    return persons, {
+        number: _array_from_base64(text, np.float32) for number, text in values["known"]
+    }
 
 
-def _text(array: npt.NDArray[Any]) -> str:
+def _array_to_base64(array: npt.NDArray[Any]) -> str:
     return b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def _bytes(text: str, kind: type[Any]) -> npt.NDArray[Any]:
+def _array_from_base64(text: str, kind: type[Any]) -> npt.NDArray[Any]:
     return np.frombuffer(b64decode(text), kind).copy()
 
 
 STEP_S = 2.5
-STEPS_S = {Diarization.BALANCED: STEP_S, Diarization.ACCURATE: 1.25}
+STEPS_S = {DiarizationEffort.BALANCED: STEP_S, DiarizationEffort.ACCURATE: 1.25}
 """From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
 SPEECH_STEP_S = 5.0
 """The same where nobody asks who, only whether."""
-LEAST_S = 2.0
+MIN_SPEAKER_S = 2.0
 """A voice of a window that is heard alone for less founds no person; it is given to one."""
-DECIDE_S = 10.0
+RECLUSTER_INTERVAL_S = 10.0
 """How often all vectors are clustered anew, and never oftener than each twentieth of what there is:
 so the decisions over a recording cost as much as a few of its last one."""
-_DECIDE_PART = 0.05
-FIRST_TOLD_S = 9.0
+_RECLUSTER_SHARE = 0.05
+FIRST_TURNS_S = 9.0
 """The end of a window lacks what is said next."""
-DRAWN_AT_ONCE = 240
+WINDOWS_PER_BATCH = 240
 """So many windows, of ten minutes, become turns at a time: memory does not follow the length."""
 
 
@@ -116,17 +135,17 @@ class Diarizer:
 
     def __init__(
         self,
-        models: Models,
+        models: SpeakerModels,
         step_s: float = STEP_S,
         num_speakers: int | None = None,
         *,
         tell_apart: bool = True,
     ) -> None:
-        encoder = SpeakerEncoder(models) if tell_apart else OneVoice()
-        self._listening = Listening(models, encoder, step_s)
+        encoder = SpeakerEncoder(models) if tell_apart else SingleSpeakerEncoder()
+        self._listening = WindowExtractor(models, encoder, step_s)
         self._num_speakers = num_speakers
-        self._windows: list[Window] = []
-        self._persons: Labels = np.empty((0, VOICES), np.int64)
+        self._windows: list[DiarizationWindow] = []
+        self._persons: Labels = np.empty((0, MAX_WINDOW_SPEAKERS), np.int64)
         self._known: dict[int, npt.NDArray[np.float32]] = {}
         self._active: npt.NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
         self._decided_s = 0.0
@@ -134,7 +153,7 @@ class Diarizer:
 
     @classmethod
     def wished(
-        cls, models: Models, options: TranscribeOptions, speech_step_s: float = SPEECH_STEP_S
+        cls, models: SpeakerModels, options: TranscribeOptions, speech_step_s: float = SPEECH_STEP_S
     ) -> Self:
         """As a request wishes: whether voices are told apart, how closely, and among how many."""
         step_s = STEPS_S[options.diarization] if options.diarize else speech_step_s
@@ -145,20 +164,20 @@ class Diarizer:
         self._listening.hear(block)
         self._take(self._listening.windows())
 
-    def take(self, windows: Sequence[Window], next_window: int, end: int) -> None:
+    def take(self, windows: Sequence[DiarizationWindow], next_window: int, end: int) -> None:
         """More windows, which were made elsewhere (`diarization.window_embeddings`), and no sound:
         up to ``end`` the recording is known, and the next one begins at ``next_window``; both in
         samples."""
-        self._listening.leap(next_window, end)
+        self._listening.skip_to(next_window, end)
         self._take(list(windows))
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
         """What is known, as plain values, of the windows behind the first ``after``."""
         return {
-            "windows": [window_values(window) for window in self._windows[after:]],
+            "windows": [window_to_json(window) for window in self._windows[after:]],
             "next": self._listening.next,
             "decided_s": self._decided_s,
-            **persons_values(self._persons, self._known),
+            **speakers_to_json(self._persons, self._known),
         }
 
     @property
@@ -170,15 +189,15 @@ class Diarizer:
         """Know all that the parts of a snapshot say, as if it had been heard here. What was heard
         by then comes again by `hear_again`, and what follows by `feed`."""
         last = parts[-1]
-        self._windows = [window_of(values) for part in parts for values in part["windows"]]
-        self._persons, self._known = known_persons(last)
+        self._windows = [window_from_json(values) for part in parts for values in part["windows"]]
+        self._persons, self._known = speakers_from_json(last)
         self._decided_s = last["decided_s"]
         self._listening.go_on(last["next"])
         self._redraw(0)
 
-    def hear_again(self, block: Block) -> None:
+    def replay_audio(self, block: Block) -> None:
         """Sound from the beginning on, up to where the snapshot was taken."""
-        self._listening.hear_again(block)
+        self._listening.replay_audio(block)
 
     def finish(self) -> None:
         """The recording is over: decide over all of it."""
@@ -192,34 +211,34 @@ class Diarizer:
         """Up to here `speech` stays as it is. It is up to 18 s behind what was fed."""
         if self._finished:
             return self._listening.end_s
-        return max(0.0, self._listening.heard_s - LEAST_GAP_S)
+        return max(0.0, self._listening.heard_s - MIN_GAP_S)
 
     @property
     def told_s(self) -> float:
         """Up to here `speech` is worth listening to: the first window's is as soon as there is one,
         though later ones may move it a little, so that first words come early."""
-        return max(FIRST_TOLD_S if self._windows else 0.0, self.heard_s)
+        return max(FIRST_TURNS_S if self._windows else 0.0, self.heard_s)
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[SpeakerTurn]:
         """Who speaks when, as it looks now; turns of two persons may overlap."""
-        return turns_of(self._active, 0, self._listening.end_s)
+        return turns_from_activity(self._active, 0, self._listening.end_s)
 
     @property
     def speech(self) -> list[tuple[float, float]]:
         """Where anybody speaks, in order. It does not depend on who is who."""
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
-        return stretches(speaking, 0, self._listening.end_s)
+        return speech_spans(speaking, 0, self._listening.end_s)
 
-    def speakers(self) -> Speakers:
+    def speakers(self) -> DiarizedSpeakers:
         """Who spoke when, and what they sound like; for when it is finished.
 
         A voice is the mean of what the windows heard of it alone, each second weighing the same;
         its seconds are those that nobody else speaks in.
         """
-        voices: dict[int, Voice] = {}
+        voices: dict[int, SpeakerVector] = {}
         if not self._known:
-            return Speakers(self.turns, voices)
+            return DiarizedSpeakers(self.turns, voices)
         alone = self._active & (self._active.sum(axis=1) == 1)[:, None]
         heard_s = alone.sum(axis=0) * FRAME_STEP_S
         vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
@@ -228,8 +247,8 @@ class Diarizer:
             mean: Vector = (weights * (self._persons.reshape(-1) == person)) @ vectors
             length = np.linalg.norm(mean)
             if length and person < len(heard_s) and heard_s[person]:
-                voices[person] = Voice(mean / length, float(heard_s[person]))
-        return Speakers(self.turns, voices, partial(voices_in, self._windows))
+                voices[person] = SpeakerVector(mean / length, float(heard_s[person]))
+        return DiarizedSpeakers(self.turns, voices, partial(vectors_in_spans, self._windows))
 
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """The voices of each window by itself: seconds heard alone, and the vector."""
@@ -237,26 +256,26 @@ class Diarizer:
             for voice in np.flatnonzero(window.heard):
                 yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
 
-    def _take(self, windows: list[Window]) -> None:
+    def _take(self, windows: list[DiarizationWindow]) -> None:
         """More windows: by the persons known, until it is time to decide anew."""
         if not windows:
             return
         first = len(self._windows)
         self._windows += windows
         heard_s = self._listening.heard_s
-        due = heard_s - self._decided_s >= max(DECIDE_S, _DECIDE_PART * heard_s)
+        due = heard_s - self._decided_s >= max(RECLUSTER_INTERVAL_S, _RECLUSTER_SHARE * heard_s)
         if due or (not self._known and any(window.heard.any() for window in windows)):
             self.decide()
             return
         self._persons = np.concatenate([self._persons, self._recognized(windows)])
         self._redraw(first)
 
-    def _recognized(self, windows: list[Window]) -> Labels:
+    def _recognized(self, windows: list[DiarizationWindow]) -> Labels:
         """Who the voices of the windows are, of the persons known."""
         if not self._known:
-            return np.full((len(windows), VOICES), NOBODY)
+            return np.full((len(windows), MAX_WINDOW_SPEAKERS), NO_SPEAKER)
         found = _assigned(windows, np.stack(list(self._known.values())))
-        return np.where(found == NOBODY, NOBODY, np.array(list(self._known))[found])
+        return np.where(found == NO_SPEAKER, NO_SPEAKER, np.array(list(self._known))[found])
 
     def decide(self) -> None:
         """Tell voices apart anew, over all that is heard. It happens by itself, too."""
@@ -264,26 +283,28 @@ class Diarizer:
             return
         self._decided_s = self._listening.heard_s
         alone_s = np.concatenate([window.alone_s for window in self._windows])
-        founding = alone_s >= min(LEAST_S, float(alone_s.max()) / 2)
+        founding = alone_s >= min(MIN_SPEAKER_S, float(alone_s.max()) / 2)
         founding &= alone_s > 0
         if not founding.any():
-            self._persons = np.full((len(self._windows), VOICES), NOBODY)
+            self._persons = np.full((len(self._windows), MAX_WINDOW_SPEAKERS), NO_SPEAKER)
             self._known = {}
         else:
             halves = np.concatenate([window.vectors for window in self._windows])
             vectors = halves[founding].astype(np.float32)
-            labels = clustered(vectors, alone_s[founding], self._num_speakers)
-            centroids = directions(vectors, labels)
+            labels = cluster_embeddings(vectors, alone_s[founding], self._num_speakers)
+            centroids = cluster_directions(vectors, labels)
             persons = _assigned(self._windows, centroids)
-            numbers = renumbered(self._persons, persons[: len(self._persons)], len(centroids))
+            numbers = renumber_speakers(
+                self._persons, persons[: len(self._persons)], len(centroids)
+            )
             self._known = dict(zip(numbers.tolist(), centroids, strict=True))
-            self._persons = np.where(persons == NOBODY, NOBODY, numbers[persons])
+            self._persons = np.where(persons == NO_SPEAKER, NO_SPEAKER, numbers[persons])
         self._redraw(0)
 
     def _redraw(self, first: int) -> None:
         """Say anew who speaks when, from the window of that index on."""
-        for at in range(first, len(self._windows), DRAWN_AT_ONCE):
-            self._draw(at, min(at + DRAWN_AT_ONCE, len(self._windows)))
+        for at in range(first, len(self._windows), WINDOWS_PER_BATCH):
+            self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
 
     def _draw(self, first: int, last: int) -> None:
         """Who speaks from the begin of window ``first`` to that of window ``last``, or the end."""
@@ -293,7 +314,7 @@ class Diarizer:
         while first and self._windows[first - 1].end > begin:
             first -= 1
         windows = self._windows[first:last]
-        drawn = activity(
+        drawn = speaker_activity(
             [window.start for window in windows],
             [window.activity for window in windows],
             self._persons[first:last],
@@ -306,19 +327,19 @@ class Diarizer:
         self._active[begin:, : drawn.shape[1]] = drawn
 
 
-def _assigned(windows: list[Window], centroids: Matrix) -> Labels:
+def _assigned(windows: list[DiarizationWindow], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
-    return persons_of(alike, np.stack([window.heard for window in windows]))
+    return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
 
 
-STRANGER_S = 1.0
+OTHER_SPEAKER_S = 1.0
 """So much of another voice and the clip is nobody's. One that is heard for less is not compared."""
-KIN = 0.3
+MIN_CLIP_SIMILARITY = 0.3
 """The cosine between what one person says in a second or two and all that is said in the clip; of
 the recordings in docs/performance.md ("People") one second in a hundred is under it."""
 
 
-def voice_print(models: Models, blocks: Iterable[Block]) -> VoicePrint:
+def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> SpeakerEmbedding:
     """The voice of the one person who speaks in a recording at 16 kHz.
 
     Raises:
@@ -337,14 +358,14 @@ def voice_print(models: Models, blocks: Iterable[Block]) -> VoicePrint:
     voice = speakers.voices[person]
     others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
     strange = any(
-        seconds >= STRANGER_S and float(vector @ voice.vector) < KIN
+        seconds >= OTHER_SPEAKER_S and float(vector @ voice.vector) < MIN_CLIP_SIMILARITY
         for seconds, vector in diarizer.local_voices()
     )
-    if strange or others >= STRANGER_S:
+    if strange or others >= OTHER_SPEAKER_S:
         raise errors.SeveralVoices()
-    if voice.seconds < speaker_identification.LEAST_S:
+    if voice.seconds < speaker_identification.MIN_SPEECH_S:
         raise errors.VoiceTooShort(
             f"There are {voice.seconds:.1f} s of voice in the clip; "
-            f"{speaker_identification.LEAST_S:g} s are needed."
+            f"{speaker_identification.MIN_SPEECH_S:g} s are needed."
         )
-    return print_of(voice)
+    return embedding_of(voice)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import Embedded, find
+from sidecar.checkpoints.onnx_runtime import EmbeddedModel, find_embedded_models
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,7 +32,7 @@ _WIDTHS = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class ProtobufField:
     """One field of a message: its number, its value, and the bytes it was written in."""
 
     number: int
@@ -47,19 +47,19 @@ class Field:
         return self.value
 
 
-def fields(message: bytes) -> Iterator[Field]:
+def parse_fields(message: bytes) -> Iterator[ProtobufField]:
     """The fields of a message, in order. Raises ValueError for what is none."""
     at = 0
     while at < len(message):
         begin = at
-        key, at = _varint(message, at)
+        key, at = _decode_varint(message, at)
         kind = key & 7
         value: bytes | int
         if kind == _VARINT:
-            value, at = _varint(message, at)
+            value, at = _decode_varint(message, at)
         else:
             if kind == _BYTES:
-                size, at = _varint(message, at)
+                size, at = _decode_varint(message, at)
             elif kind in _WIDTHS:
                 size = _WIDTHS[kind]
             else:
@@ -67,20 +67,20 @@ def fields(message: bytes) -> Iterator[Field]:
             value, at = message[at : at + size], at + size
         if at > len(message):
             raise ValueError("the message ends in the middle of a field")
-        yield Field(key >> 3, value, message[begin:at])
+        yield ProtobufField(key >> 3, value, message[begin:at])
 
 
-def contents(message: bytes, number: int) -> list[bytes]:
+def field_contents(message: bytes, number: int) -> list[bytes]:
     """The values of all fields of that number, which are strings, bytes or messages."""
-    return [field.content for field in fields(message) if field.number == number]
+    return [field.content for field in parse_fields(message) if field.number == number]
 
 
-def written(number: int, content: bytes) -> bytes:
+def encode_field(number: int, content: bytes) -> bytes:
     """A field of bytes, as it stands in a message."""
-    return _as_varint(number << 3 | _BYTES) + _as_varint(len(content)) + content
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
+def _decode_varint(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while at < len(message):
         byte = message[at]
@@ -91,7 +91,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
     raise ValueError("the message ends in the middle of a number")
 
 
-def _as_varint(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     digits = bytearray()
     while value > 0x7F:
         digits.append(value & 0x7F | 0x80)
@@ -105,23 +105,23 @@ _TRUNK = "/resnet/layer4/layer4.2/Relu_1_output_0"
 _WEIGHT, _BIAS = "resnet.seg_1.weight", "resnet.seg_1.bias"
 # Numbers of fields: onnx.ModelProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, TypeProto.
 _GRAPH = 7
-_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
+_GRAPH_NODE, _GRAPH_INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT = 1, 2
 _TENSOR_NAME, _TENSOR_DATA = 8, 9
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _FLOATS = b"\x0a\x02\x08\x01"  # a tensor of floats, of any shape
 
 
-class VoicesUnavailable(Exception):
+class SpeakerModelsUnavailable(Exception):
     """The models that tell voices apart are not here, or do not run; the message says why."""
 
 
-SEGMENTATION = Embedded(
+SEGMENTATION = EmbeddedModel(
     "segmentation",
     1_594_080,
     "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a",
 )
-ENCODER = Embedded(
+ENCODER = EmbeddedModel(
     "speaker encoder",
     6_975_920,
     "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b",
@@ -129,7 +129,7 @@ ENCODER = Embedded(
 
 
 @dataclass(frozen=True)
-class Models:
+class SpeakerModels:
     """What is loaded: two sessions of ONNX Runtime, and the encoder's head.
 
     ``segmentation``: waveforms (1, 1, 160000) → (1, 589, 3). ``trunk``: features (1, frames, 80) →
@@ -143,56 +143,58 @@ class Models:
     bias: npt.NDArray[np.float32]
 
 
-def load_models(threads: int = 1) -> Models:
+def load_models(threads: int = 1) -> SpeakerModels:
     """Both models, ready to run with ``threads`` threads each.
 
     Raises:
         VoicesUnavailable: without onnxruntime, or beside a library that carries other models.
     """
     try:
-        found = embedded()
+        found = find_speaker_models()
         segmentation = _session(found[SEGMENTATION], onnx_runtime.session_options(threads))
         encoder = _as_onnx(found[ENCODER])
-        trunk = _session(_trunk(encoder), onnx_runtime.session_options(threads))
-        weight, bias = _head(encoder)
+        trunk = _session(_encoder_trunk(encoder), onnx_runtime.session_options(threads))
+        weight, bias = _encoder_head(encoder)
     except (ImportError, OSError, ValueError, KeyError) as error:
-        raise VoicesUnavailable(f"no voices are told apart: {error}") from None
-    return Models(segmentation, trunk, weight, bias)
+        raise SpeakerModelsUnavailable(f"no voices are told apart: {error}") from None
+    return SpeakerModels(segmentation, trunk, weight, bias)
 
 
-def embedded() -> Mapping[Embedded, bytes]:
+def find_speaker_models() -> Mapping[EmbeddedModel, bytes]:
     """The models as the library carries them.
 
     Raises:
         VoicesUnavailable: when one is not there.
     """
-    found = find((SEGMENTATION, ENCODER))
+    found = find_embedded_models((SEGMENTATION, ENCODER))
     if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
-        raise VoicesUnavailable(f"this moonshine-voice does not carry the {', the '.join(lacking)}")
+        raise SpeakerModelsUnavailable(
+            f"this moonshine-voice does not carry the {', the '.join(lacking)}"
+        )
     return found
 
 
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
-        return onnx_runtime.session(model, options)
+        return onnx_runtime.create_session(model, options)
     except Exception as error:  # its errors have no base of their own
-        raise VoicesUnavailable(f"the model does not load: {error}") from None
+        raise SpeakerModelsUnavailable(f"the model does not load: {error}") from None
 
 
 def _as_onnx(model: bytes) -> bytes:
     """The same model as plain ONNX, by ONNX Runtime's own hand, which only writes to a path."""
     options = onnx_runtime.session_options(1)
-    level = onnx_runtime.load_runtime().GraphOptimizationLevel
+    level = onnx_runtime.load_onnxruntime().GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_DISABLE_ALL
     options.add_session_config_entry("session.save_model_format", "ONNX")
-    with _scratch() as path:
+    with _scratch_path() as path:
         options.optimized_model_filepath = str(path)
         _session(model, options)
         return path.read_bytes()
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def _scratch_path() -> Iterator[Path]:
     """A path for a moment: in memory where the system has such files, else a temporary one."""
     if hasattr(os, "memfd_create"):
         held = os.memfd_create("encoder")
@@ -205,37 +207,45 @@ def _scratch() -> Iterator[Path]:
             yield Path(folder) / "encoder.onnx"
 
 
-def _trunk(model: bytes) -> bytes:
+def _encoder_trunk(model: bytes) -> bytes:
     """The part of the encoder's graph that comes before the pooling."""
-    (graph,) = contents(model, _GRAPH)
-    parts = list(fields(graph))
+    (graph,) = field_contents(model, _GRAPH)
+    parts = list(parse_fields(graph))
     wanted, kept = {_TRUNK.encode()}, set()
     for at, part in reversed(list(enumerate(parts))):  # nodes stand in the order they run in
-        if part.number == _NODE and wanted & set(contents(part.content, _NODE_OUTPUT)):
-            wanted |= set(contents(part.content, _NODE_INPUT))
+        if part.number == _GRAPH_NODE and wanted & set(field_contents(part.content, _NODE_OUTPUT)):
+            wanted |= set(field_contents(part.content, _NODE_INPUT))
             kept.add(at)
     for at, part in enumerate(parts):
-        if part.number == _INITIALIZER and contents(part.content, _TENSOR_NAME)[0] in wanted:
+        if (
+            part.number == _GRAPH_INITIALIZER
+            and field_contents(part.content, _TENSOR_NAME)[0] in wanted
+        ):
             kept.add(at)
-        if part.number == _INPUT and contents(part.content, _VALUE_NAME) == [_FEATURES.encode()]:
+        if part.number == _INPUT and field_contents(part.content, _VALUE_NAME) == [
+            _FEATURES.encode()
+        ]:
             kept.add(at)
-        if part.number not in (_NODE, _INITIALIZER, _INPUT, _OUTPUT):
+        if part.number not in (_GRAPH_NODE, _GRAPH_INITIALIZER, _INPUT, _OUTPUT):
             kept.add(at)
-    output = written(_VALUE_NAME, _TRUNK.encode()) + written(_VALUE_TYPE, _FLOATS)
-    cut = b"".join(parts[at].raw for at in sorted(kept)) + written(_OUTPUT, output)
+    output = encode_field(_VALUE_NAME, _TRUNK.encode()) + encode_field(_VALUE_TYPE, _FLOATS)
+    cut = b"".join(parts[at].raw for at in sorted(kept)) + encode_field(_OUTPUT, output)
     return b"".join(
-        written(_GRAPH, cut) if part.number == _GRAPH else part.raw for part in fields(model)
+        encode_field(_GRAPH, cut) if part.number == _GRAPH else part.raw
+        for part in parse_fields(model)
     )
 
 
-def _head(model: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _encoder_head(model: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The matrix and the bias that come behind the pooling: (256, 5120) and (256,)."""
     import numpy as np
 
-    (graph,) = contents(model, _GRAPH)
+    (graph,) = field_contents(model, _GRAPH)
     data = {
-        contents(tensor, _TENSOR_NAME)[0].decode(): (contents(tensor, _TENSOR_DATA) or [b""])[0]
-        for tensor in contents(graph, _INITIALIZER)
+        field_contents(tensor, _TENSOR_NAME)[0].decode(): (
+            field_contents(tensor, _TENSOR_DATA) or [b""]
+        )[0]
+        for tensor in field_contents(graph, _GRAPH_INITIALIZER)
     }
     bias = np.frombuffer(data[_BIAS], np.float32)
     scale, zero = (
@@ -245,9 +255,9 @@ def _head(model: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32
     return levels.astype(np.float32) * scale + zero, bias
 
 
-RATE = 16_000
-FRAME, HOP = 400, 160
-MELS = 80
+SAMPLE_RATE = 16_000
+FRAME_SAMPLES, HOP_SAMPLES = 400, 160
+MEL_BINS = 80
 _FFT = 512
 _LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0
 _PREEMPHASIS = 0.97
@@ -258,14 +268,14 @@ Features = npt.NDArray[np.float32]
 """Shape (frames, 80)."""
 
 
-def fbank(samples: Block) -> Features:
+def log_mel_features(samples: Block) -> Features:
     """Log mel energies less their mean over the stretch, a frame every 10 ms.
 
-    ``samples``: shape (samples,) at `RATE`, at least `FRAME` of them.
+    ``samples``: shape (samples,) at `SAMPLE_RATE`, at least `FRAME_SAMPLES` of them.
     """
-    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP] * np.float32(
-        _FULL_SCALE
-    )
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_SAMPLES)[
+        ::HOP_SAMPLES
+    ] * np.float32(_FULL_SCALE)
     frames -= frames.mean(axis=1, keepdims=True)
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     window, filters = _tables()
@@ -280,12 +290,12 @@ def fbank(samples: Block) -> Features:
 def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The window, shape (400,), and the mel filters, shape (257, 80)."""
     lowest, highest = _mel(_LOWEST_HZ), _mel(_HIGHEST_HZ)
-    edges = np.linspace(lowest, highest, MELS + 2)
-    bins = _mel(np.arange(_FFT // 2 + 1) * (RATE / _FFT))[:, None]
+    edges = np.linspace(lowest, highest, MEL_BINS + 2)
+    bins = _mel(np.arange(_FFT // 2 + 1) * (SAMPLE_RATE / _FFT))[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     filters = np.maximum(0.0, np.minimum(rising, falling))
-    return np.hamming(FRAME).astype(np.float32), filters.astype(np.float32)
+    return np.hamming(FRAME_SAMPLES).astype(np.float32), filters.astype(np.float32)
 
 
 def _mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -294,7 +304,7 @@ def _mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 FRAME_S = 0.08
 """From one frame of the trunk to the next."""
-SIZE = 256
+EMBEDDING_SIZE = 256
 FRAMES_IN_ONE = 8
 """Of the features, in a frame of the trunk."""
 
@@ -313,18 +323,18 @@ class SpeakerEncoder:
         VoicesUnavailable: when it is made without ``models``, and they are not here.
     """
 
-    def __init__(self, models: Models | None = None) -> None:
+    def __init__(self, models: SpeakerModels | None = None) -> None:
         self._models = models or load_models()
 
     def vector(self, voice: Block) -> Vector:
         """The vector of one voice at 16 kHz, shape (samples,), at least a tenth of a second."""
         frames = self.frames(voice)
         found = self.pooled(frames, np.ones(len(frames), np.float32))
-        return found if found is not None else np.zeros(SIZE, np.float32)
+        return found if found is not None else np.zeros(EMBEDDING_SIZE, np.float32)
 
     def frames(self, samples: Block) -> Frames:
         """The trunk over a stretch at 16 kHz: a frame for each begun 80 ms of its features."""
-        (found,) = self._models.trunk.run(None, {"fbank": fbank(samples)[None]})
+        (found,) = self._models.trunk.run(None, {"fbank": log_mel_features(samples)[None]})
         frames: Frames = np.ascontiguousarray(found[0].reshape(-1, found.shape[-1]).T)
         return frames
 
@@ -344,7 +354,7 @@ class SpeakerEncoder:
         return found
 
 
-class OneVoice(SpeakerEncoder):
+class SingleSpeakerEncoder(SpeakerEncoder):
     """Takes everybody for the same person, and costs nothing: where only speech counts."""
 
     def __init__(self) -> None:
@@ -352,9 +362,9 @@ class OneVoice(SpeakerEncoder):
 
     def frames(self, samples: Block) -> Frames:
         """As many as the trunk makes, with nothing in them."""
-        count = -(-((len(samples) - FRAME) // HOP + 1) // FRAMES_IN_ONE)
+        count = -(-((len(samples) - FRAME_SAMPLES) // HOP_SAMPLES + 1) // FRAMES_IN_ONE)
         return np.zeros((count, 1), np.float32)
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
         """The same direction whoever speaks; None if nobody does."""
-        return np.eye(1, SIZE, dtype=np.float32)[0] if weights.any() else None
+        return np.eye(1, EMBEDDING_SIZE, dtype=np.float32)[0] if weights.any() else None

@@ -15,53 +15,57 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.diarization.speaker_identification import Voice
+from sidecar.diarization.speaker_identification import SpeakerVector
 from sidecar.diarization.speaker_models import (
-    FRAME,
+    EMBEDDING_SIZE,
     FRAME_S,
-    RATE,
-    SIZE,
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
     Frames,
-    Models,
     SpeakerEncoder,
+    SpeakerModels,
 )
-from sidecar.transcripts.speaker_embeddings import FORM, LocalVoices, VoicesAsked
+from sidecar.transcripts.speaker_embeddings import (
+    WINDOW_FORMAT,
+    EncodedWindowEmbeddings,
+    WindowEmbeddingsRequest,
+)
 
-WINDOW = 160_000
+WINDOW_SAMPLES = 160_000
 """Ten seconds, in samples."""
-FRAMES = 589
+WINDOW_FRAMES = 589
 """Of a window's answer."""
-VOICES = 3
+MAX_WINDOW_SPEAKERS = 3
 """As many at the most in one window; which is which means nothing beyond it."""
-STEP_S = 0.016875
+FRAME_STEP_S = 0.016875
 """From one frame to the next."""
-FIELD_S = 0.0619375
+RECEPTIVE_FIELD_S = 0.0619375
 """What one frame looks at."""
-LEAD_S = (FIELD_S - STEP_S) / 2
+FRAME_LEAD_S = (RECEPTIVE_FIELD_S - FRAME_STEP_S) / 2
 """A frame stands for the middle step of its field: from here on, in the window."""
 
 Activity = npt.NDArray[np.bool_]
 """Shape (589, 3): does that voice speak in that frame?"""
 
 
-def segmentation(models: Models, window: Block) -> Activity:
+def segment_speakers(models: SpeakerModels, window: Block) -> Activity:
     """The voices of a window: shape (160000,), at 16 kHz."""
     (found,) = models.segmentation.run(None, {"waveforms": window[None, None]})
     active: Activity = found[0] > 0.5
     return active
 
 
-BLOCK = WINDOW
+BLOCK = WINDOW_SAMPLES
 """What the trunk takes at once, in samples; blocks do not overlap, windows do."""
-_HOP = round(FRAME_S * RATE)
+_HOP = round(FRAME_S * SAMPLE_RATE)
 _BLOCK_FRAMES = BLOCK // _HOP
 _FIRST_CENTRE_S = 0.0125
-LEAST_ALONE_S = 0.3
+MIN_SOLO_S = 0.3
 """A voice that is heard alone for less is told by all it says, others' words included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Window:
+class DiarizationWindow:
     """Ten seconds: ``start`` is its first frame, counted over the recording.
 
     ``vectors``: shape (3, 256), half precision; ``alone_s``: seconds that each voice has the floor
@@ -77,26 +81,26 @@ class Window:
     @property
     def end(self) -> int:
         """The frame behind its last one."""
-        return self.start + FRAMES
+        return self.start + WINDOW_FRAMES
 
     @property
     def activity(self) -> Activity:
         """Who of its voices speaks when."""
-        bits = np.unpackbits(self.packed, count=FRAMES * VOICES)
-        return bits.reshape(FRAMES, VOICES).astype(np.bool_)
+        bits = np.unpackbits(self.packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
+        return bits.reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS).astype(np.bool_)
 
 
-class Listening:
+class WindowExtractor:
     """Give it sound, take its windows, each once, in order.
 
     It holds the sound from the last window's begin on, and what the trunk made of two blocks. The
     trunk runs only where somebody speaks.
     """
 
-    def __init__(self, models: Models, encoder: SpeakerEncoder, step_s: float) -> None:
+    def __init__(self, models: SpeakerModels, encoder: SpeakerEncoder, step_s: float) -> None:
         self._models = models
         self._encoder = encoder
-        self._step = round(step_s * RATE)
+        self._step = round(step_s * SAMPLE_RATE)
         self._sound: Block = np.zeros(0, np.float32)
         self._sound_begin = 0
         self._next = 0
@@ -111,17 +115,17 @@ class Listening:
     @property
     def end_s(self) -> float:
         """How much there is, in seconds."""
-        return self.end / RATE
+        return self.end / SAMPLE_RATE
 
     @property
     def held_s(self) -> float:
         """How much of the sound is kept."""
-        return len(self._sound) / RATE
+        return len(self._sound) / SAMPLE_RATE
 
     @property
     def heard_s(self) -> float:
         """No later window reaches back beyond this."""
-        return min(self._next, self.end) / RATE
+        return min(self._next, self.end) / SAMPLE_RATE
 
     def hear(self, sound: Block) -> None:
         """More sound, shape (samples,)."""
@@ -136,14 +140,14 @@ class Listening:
         """The windows before that one are known; the sound before comes by `hear_again`."""
         self._next = next_window
 
-    def leap(self, next_window: int, end: int) -> None:
+    def skip_to(self, next_window: int, end: int) -> None:
         """The windows before that one are known, and nothing is wanted of the sound before ``end``,
         both in samples."""
         self._next, self._sound_begin = next_window, end
         self._sound = self._sound[:0]
         self._blocks = {}
 
-    def hear_again(self, sound: Block) -> None:
+    def replay_audio(self, sound: Block) -> None:
         """Sound whose windows are known."""
         self.hear(sound)
         self._forget()
@@ -152,39 +156,41 @@ class Listening:
         """There is no more."""
         self._finished = True
 
-    def windows(self) -> list[Window]:
+    def windows(self) -> list[DiarizationWindow]:
         """The windows that are complete now."""
-        found: list[Window] = []
+        found: list[DiarizationWindow] = []
         complete = self.end if self._finished else self.end // BLOCK * BLOCK
-        while self._next + WINDOW <= complete:
+        while self._next + WINDOW_SAMPLES <= complete:
             found.append(self._window(self._next))
             # Twice as often in the beginning, at which few windows look.
             self._next += self._step // (1 if self._next >= self._step else 2)
         if self._finished and self._next < self.end:
-            last = max(0, self.end - WINDOW)  # whole: what is filled up with silence misleads
-            if self.end >= FRAME and (not self._next or self._next - self._step < last):
+            last = max(
+                0, self.end - WINDOW_SAMPLES
+            )  # whole: what is filled up with silence misleads
+            if self.end >= FRAME_SAMPLES and (not self._next or self._next - self._step < last):
                 found.append(self._window(last))
             self._next = self.end
         self._forget()
         return found
 
-    def _window(self, begin: int) -> Window:
-        sound = self._between(begin, begin + WINDOW)
-        active = segmentation(self._models, np.pad(sound, (0, WINDOW - len(sound))))
+    def _window(self, begin: int) -> DiarizationWindow:
+        sound = self._between(begin, begin + WINDOW_SAMPLES)
+        active = segment_speakers(self._models, np.pad(sound, (0, WINDOW_SAMPLES - len(sound))))
         active[_frames_in(len(sound)) :] = False
         alone = active & (active.sum(axis=1) == 1)[:, None]
-        alone_s = (alone.sum(axis=0) * STEP_S).astype(np.float32)
-        vectors = np.zeros((VOICES, SIZE), np.float16)
-        heard = np.zeros(VOICES, np.bool_)
+        alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
+        vectors = np.zeros((MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE), np.float16)
+        heard = np.zeros(MAX_WINDOW_SPEAKERS, np.bool_)
         for voice in np.flatnonzero(active.any(axis=0)):
-            mask = alone if alone_s[voice] >= LEAST_ALONE_S else active
+            mask = alone if alone_s[voice] >= MIN_SOLO_S else active
             frames, weights = self._frames(begin, begin + len(sound), mask[:, voice])
             vector = self._encoder.pooled(frames, weights)
             heard[voice] = vector is not None
             if vector is not None:
                 vectors[voice] = vector
-        start = round(begin / RATE / STEP_S)
-        return Window(start, np.packbits(active), vectors, alone_s, heard)
+        start = round(begin / SAMPLE_RATE / FRAME_STEP_S)
+        return DiarizationWindow(start, np.packbits(active), vectors, alone_s, heard)
 
     def _frames(
         self, begin: int, end: int, mask: npt.NDArray[np.bool_]
@@ -193,10 +199,10 @@ class Listening:
         blocks = [self._block(block) for block in range(begin // BLOCK, -(-end // BLOCK))]
         frames = np.concatenate(blocks)
         numbers = begin // BLOCK * _BLOCK_FRAMES + np.arange(len(frames))
-        centres_s = numbers * FRAME_S + _FIRST_CENTRE_S - begin / RATE
-        nearest = np.round((centres_s - FIELD_S / 2) / STEP_S).astype(np.int64)
-        inside = (centres_s >= 0) & (centres_s < WINDOW / RATE)
-        weights = mask[np.clip(nearest, 0, FRAMES - 1)] & inside
+        centres_s = numbers * FRAME_S + _FIRST_CENTRE_S - begin / SAMPLE_RATE
+        nearest = np.round((centres_s - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S).astype(np.int64)
+        inside = (centres_s >= 0) & (centres_s < WINDOW_SAMPLES / SAMPLE_RATE)
+        weights = mask[np.clip(nearest, 0, WINDOW_FRAMES - 1)] & inside
         return frames, weights.astype(np.float32)
 
     def _block(self, number: int) -> Frames:
@@ -214,8 +220,8 @@ class Listening:
 
     def _forget(self) -> None:
         """Let go of the sound and the blocks that no window will need."""
-        oldest = max(0, min(self._next, self.end - WINDOW - _HOP)) // BLOCK
-        begin = max(self._sound_begin, min(oldest * BLOCK, self.end - WINDOW - _HOP))
+        oldest = max(0, min(self._next, self.end - WINDOW_SAMPLES - _HOP)) // BLOCK
+        begin = max(self._sound_begin, min(oldest * BLOCK, self.end - WINDOW_SAMPLES - _HOP))
         self._sound = self._sound[begin - self._sound_begin :]
         self._sound_begin = begin
         self._blocks = {at: block for at, block in self._blocks.items() if at >= oldest}
@@ -223,22 +229,27 @@ class Listening:
 
 def _frames_in(samples: int) -> int:
     """The frames whose middle is within so many samples."""
-    return max(0, min(FRAMES, round((samples / RATE - FIELD_S / 2) / STEP_S) + 1))
+    return max(
+        0,
+        min(
+            WINDOW_FRAMES, round((samples / SAMPLE_RATE - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S) + 1
+        ),
+    )
 
 
-LEAST_S = 0.3
+MIN_S = 0.3
 """A voice that is heard for less in a stretch says nothing of it."""
 
 
-def voices_in(
-    windows: Sequence[Window], stretches: Sequence[tuple[float, float]]
-) -> list[Voice | None]:
+def vectors_in_spans(
+    windows: Sequence[DiarizationWindow], stretches: Sequence[tuple[float, float]]
+) -> list[SpeakerVector | None]:
     """The voice of each stretch of (start, end) seconds; None where hardly anybody is heard.
 
     ``windows``: in order. Of several voices in a stretch it is the one that has most of it.
     """
     frames = [
-        (round((start - LEAD_S) / STEP_S), round((end - LEAD_S) / STEP_S))
+        (round((start - FRAME_LEAD_S) / FRAME_STEP_S), round((end - FRAME_LEAD_S) / FRAME_STEP_S))
         for start, end in stretches
     ]
     sums: list[npt.NDArray[np.float32] | float] = [0.0] * len(frames)
@@ -249,62 +260,62 @@ def voices_in(
     for window in windows:
         while first < len(order) and frames[order[first]][0] + longest < window.start:
             first += 1
-        alone = _counted(window)
+        alone = _embedding_frames(window)
         for at in order[first:]:
-            begin, end = (min(max(one - window.start, 0), FRAMES) for one in frames[at])
+            begin, end = (min(max(one - window.start, 0), WINDOW_FRAMES) for one in frames[at])
             if frames[at][0] >= window.end:
                 break
             inside = alone[begin:end].sum(axis=0)
             voice = int(inside.argmax())
-            heard_s = float(inside[voice]) * STEP_S
-            if heard_s < LEAST_S or not window.heard[voice]:
+            heard_s = float(inside[voice]) * FRAME_STEP_S
+            if heard_s < MIN_S or not window.heard[voice]:
                 continue
-            share = heard_s / (float(alone[:, voice].sum()) * STEP_S)
+            share = heard_s / (float(alone[:, voice].sum()) * FRAME_STEP_S)
             sums[at] = sums[at] + heard_s * share * window.vectors[voice].astype(np.float32)
             seconds[at] = max(seconds[at], heard_s)
-    return [_voice(one, heard_s) for one, heard_s in zip(sums, seconds, strict=True)]
+    return [_speaker_vector(one, heard_s) for one, heard_s in zip(sums, seconds, strict=True)]
 
 
-def _counted(window: Window) -> npt.NDArray[np.bool_]:
+def _embedding_frames(window: DiarizationWindow) -> npt.NDArray[np.bool_]:
     """The frames that each voice's vector was made of: where it is alone, if it ever is."""
     active = window.activity
     alone: npt.NDArray[np.bool_] = active & (active.sum(axis=1) == 1)[:, None]
-    lonely: npt.NDArray[np.bool_] = np.where(window.alone_s >= LEAST_S, alone, active)
+    lonely: npt.NDArray[np.bool_] = np.where(window.alone_s >= MIN_S, alone, active)
     return lonely
 
 
-def _voice(total: npt.NDArray[np.float32] | float, seconds: float) -> Voice | None:
+def _speaker_vector(total: npt.NDArray[np.float32] | float, seconds: float) -> SpeakerVector | None:
     length = float(np.linalg.norm(total))
-    return Voice(np.asarray(total, np.float32) / length, seconds) if length else None
+    return SpeakerVector(np.asarray(total, np.float32) / length, seconds) if length else None
 
 
-_PACKED = -(-FRAMES * VOICES // 8)
-_OFF = 0.01
+_PACKED = -(-WINDOW_FRAMES * MAX_WINDOW_SPEAKERS // 8)
+_NORM_TOLERANCE = 0.01
 """So far a vector's length may be from 1: it is told with eleven bits."""
 
 
-class Unusable(Exception):
+class WindowEmbeddingsInvalid(Exception):
     """What is said to be windows is none; the message says why."""
 
 
-def hear(
-    models: Models,
+def embed_windows(
+    models: SpeakerModels,
     blocks: Iterable[Block],
-    asked: VoicesAsked,
+    asked: WindowEmbeddingsRequest,
     step_s: float,
     stop: Callable[[], bool] = lambda: False,
-) -> list[Window]:
+) -> list[DiarizationWindow]:
     """The windows of a piece, whose sound comes in ``blocks`` at 16 kHz from its begin on.
 
     They begin with frame 0 where the recording does, and else are counted from a frame that says
-    nothing: `read` and `placed` say when they are. Empty once ``stop()``.
+    nothing: `decode_windows` and `place_windows` say when they are. Empty once ``stop()``.
     """
-    listening = Listening(models, SpeakerEncoder(models), step_s)
+    listening = WindowExtractor(models, SpeakerEncoder(models), step_s)
     begin = 0 if asked.begins else BLOCK  # only the first ten seconds are looked at more often
-    listening.leap(begin, begin)
-    left_out = round(asked.first_s * RATE)
-    until = None if asked.until_s is None else begin + round(asked.until_s * RATE) - left_out
-    found: list[Window] = []
+    listening.skip_to(begin, begin)
+    left_out = round(asked.first_s * SAMPLE_RATE)
+    until = None if asked.until_s is None else begin + round(asked.until_s * SAMPLE_RATE) - left_out
+    found: list[DiarizationWindow] = []
     for block in blocks:
         if stop():
             return []
@@ -314,92 +325,109 @@ def hear(
     listening.finish()
     found += listening.windows()
     if until is not None:
-        last = round(until / RATE / STEP_S)
+        last = round(until / SAMPLE_RATE / FRAME_STEP_S)
         found = [window for window in found if window.start < last]
     return found
 
 
-def begins_of(asked: VoicesAsked, end: int, step_s: float) -> list[int]:
-    """Where the windows begin that `hear` makes of ``end`` samples, in samples of the piece."""
-    step, first = round(step_s * RATE), round(asked.first_s * RATE)
-    until = end if asked.until_s is None else round(asked.until_s * RATE)
+def window_starts(asked: WindowEmbeddingsRequest, end: int, step_s: float) -> list[int]:
+    """Where the windows begin that `embed_windows` makes of ``end`` samples, in samples of the
+    piece."""
+    step, first = round(step_s * SAMPLE_RATE), round(asked.first_s * SAMPLE_RATE)
+    until = end if asked.until_s is None else round(asked.until_s * SAMPLE_RATE)
     found, at = [], first
-    while at < until and at + WINDOW <= end:
+    while at < until and at + WINDOW_SAMPLES <= end:
         found.append(at)
         at += step // (2 if asked.begins and at - first < step else 1)
-    last = max(first, end - WINDOW)
+    last = max(first, end - WINDOW_SAMPLES)
     if (
         asked.until_s is None
         and at < end
-        and end - first >= FRAME
+        and end - first >= FRAME_SAMPLES
         and (not found or at - step < last)
     ):
         found.append(last)
     return found
 
 
-def written(windows: Sequence[Window], *, same: bool = False) -> LocalVoices:
+def encode_windows(
+    windows: Sequence[DiarizationWindow], *, same: bool = False
+) -> EncodedWindowEmbeddings:
     """Windows on their way: of each who speaks when and the vectors; the rest follows from that.
-    ``same``: as `LocalVoices`."""
-    records = np.zeros(len(windows), _record())
+    ``same``: as `EncodedWindowEmbeddings`."""
+    records = np.zeros(len(windows), _window_dtype())
     for record, window in zip(records, windows, strict=True):
         record["packed"], record["vectors"] = window.packed, window.vectors
-    return LocalVoices(FORM, b64encode(records.tobytes()).decode(), same)
+    return EncodedWindowEmbeddings(WINDOW_FORMAT, b64encode(records.tobytes()).decode(), same)
 
 
-def read(given: LocalVoices, begins: Sequence[int]) -> list[Window]:
-    """What `written` wrote, as windows that begin at these samples of the recording.
+def decode_windows(
+    given: EncodedWindowEmbeddings, begins: Sequence[int]
+) -> list[DiarizationWindow]:
+    """What `encode_windows` wrote, as windows that begin at these samples of the recording.
 
     Raises:
         Unusable: it is of another form, not so many, or none: nothing of it is believed then.
     """
-    if given.form != FORM:
-        raise Unusable("they are of another form")
-    size = len(begins) * _record().itemsize
+    if given.form != WINDOW_FORMAT:
+        raise WindowEmbeddingsInvalid("they are of another form")
+    size = len(begins) * _window_dtype().itemsize
     if len(given.windows) != -(-size // 3) * 4:
-        raise Unusable(f"they are not {len(begins)} windows")
+        raise WindowEmbeddingsInvalid(f"they are not {len(begins)} windows")
     try:
         data = b64decode(given.windows, validate=True)
     except (binascii.Error, ValueError):
-        raise Unusable("they are no base64") from None
+        raise WindowEmbeddingsInvalid("they are no base64") from None
     if len(data) != size:
-        raise Unusable(f"they are not {len(begins)} windows")
-    records = np.frombuffer(data, _record())
+        raise WindowEmbeddingsInvalid(f"they are not {len(begins)} windows")
+    records = np.frombuffer(data, _window_dtype())
     if not np.isfinite(records["vectors"]).all():
-        raise Unusable("a vector is not finite")
+        raise WindowEmbeddingsInvalid("a vector is not finite")
     lengths = np.linalg.norm(records["vectors"].astype(np.float32), axis=2)
     heard = lengths > 0
-    if (np.abs(lengths[heard] - 1) > _OFF).any():
-        raise Unusable("a vector is not of length 1")
+    if (np.abs(lengths[heard] - 1) > _NORM_TOLERANCE).any():
+        raise WindowEmbeddingsInvalid("a vector is not of length 1")
     found = [
         _window(begin, record, one)
         for begin, record, one in zip(begins, records, heard, strict=True)
     ]
     if any((window.heard & ~window.activity.any(axis=0)).any() for window in found):
-        raise Unusable("a voice is never heard")
+        raise WindowEmbeddingsInvalid("a voice is never heard")
     return found
 
 
-def placed(windows: Sequence[Window], begins: Sequence[int]) -> list[Window]:
-    """The windows that `hear` made, where they begin in the recording, in samples."""
+def place_windows(
+    windows: Sequence[DiarizationWindow], begins: Sequence[int]
+) -> list[DiarizationWindow]:
+    """The windows that `embed_windows` made, where they begin in the recording, in samples."""
     return [
-        Window(_frame(begin), one.packed, one.vectors, one.alone_s, one.heard)
+        DiarizationWindow(_frame(begin), one.packed, one.vectors, one.alone_s, one.heard)
         for begin, one in zip(begins, windows, strict=True)
     ]
 
 
-def _record() -> np.dtype[np.void]:
+def _window_dtype() -> np.dtype[np.void]:
     """A window as it is on the wire: 1,757 bytes."""
-    return np.dtype([("packed", np.uint8, _PACKED), ("vectors", "<f2", (VOICES, SIZE))])
+    return np.dtype(
+        [("packed", np.uint8, _PACKED), ("vectors", "<f2", (MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE))]
+    )
 
 
-def _window(begin: int, record: npt.NDArray[np.void], heard: npt.NDArray[np.bool_]) -> Window:
+def _window(
+    begin: int, record: npt.NDArray[np.void], heard: npt.NDArray[np.bool_]
+) -> DiarizationWindow:
     packed = np.array(record["packed"], np.uint8)
-    active = np.unpackbits(packed, count=FRAMES * VOICES).reshape(FRAMES, VOICES).astype(np.bool_)
+    active = (
+        np.unpackbits(packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
+        .reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS)
+        .astype(np.bool_)
+    )
     alone = active & (active.sum(axis=1) == 1)[:, None]
-    alone_s = (alone.sum(axis=0) * STEP_S).astype(np.float32)
-    return Window(_frame(begin), packed, np.array(record["vectors"], np.float16), alone_s, heard)
+    alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
+    return DiarizationWindow(
+        _frame(begin), packed, np.array(record["vectors"], np.float16), alone_s, heard
+    )
 
 
 def _frame(begin: int) -> int:
-    return round(begin / RATE / STEP_S)
+    return round(begin / SAMPLE_RATE / FRAME_STEP_S)

@@ -14,68 +14,72 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from sidecar.transcripts.speaker_turns import Turn, dominant, shares
+from sidecar.transcripts.speaker_turns import SpeakerTurn, dominant_speaker, speaking_seconds
 from sidecar.transcripts.transcript import Segment, Word
-from sidecar.transcripts.word_timing import pieces_of
+from sidecar.transcripts.word_timing import split_at_words
 
-JOIN_S = 0.7
+MAX_JOINED_PAUSE_S = 0.7
 """A voice that pauses for less goes on with its line, if nobody else speaks meanwhile. From 0.6 to
 0.8 the errors are the same; shorter lines lose words (docs/performance.md)."""
-LEAST_FLOOR_S = 0.5
+MIN_FLOOR_S = 0.5
 """Who goes on for less than this behind another's words has not taken the floor."""
-LEAST_ASIDE_S = 1.0
+MIN_BACKCHANNEL_S = 1.0
 """Who speaks for less while another goes on gets no line: there is nothing to be understood."""
 CONTEXT_S = 0.3
 """Of the silence around a line is heard with it; never what belongs to a neighbour."""
 
 
-def lines_of(turns: Iterable[Turn]) -> list[Turn]:
+def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     """The lines in ``turns``, by their begin: each is what one voice says with short pauses only.
 
     The floor goes to who outlasts its holder, in the middle of the time that both speak: those
     lines do not overlap. Who speaks between, while another goes on, has a line of its own beside.
     """
-    floor, asides = _split(turns)
-    asides = [turn for turn in asides if turn.end - turn.start >= LEAST_ASIDE_S]
+    floor, asides = _split_overlaps(turns)
+    asides = [turn for turn in asides if turn.end - turn.start >= MIN_BACKCHANNEL_S]
     return sorted([*floor, *asides], key=lambda line: (line.start, line.end))
 
 
-def floor_of(turns: Iterable[Turn]) -> list[Turn]:
+def dominant_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     """The lines in ``turns`` that have the floor: one at any time."""
-    return _split(turns)[0]
+    return _split_overlaps(turns)[0]
 
 
-def _split(turns: Iterable[Turn]) -> tuple[list[Turn], list[Turn]]:
+def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
     """Who has the floor, and what is said beside."""
-    floor: list[Turn] = []
-    asides: list[Turn] = []
+    floor: list[SpeakerTurn] = []
+    asides: list[SpeakerTurn] = []
     for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
         last = floor[-1] if floor else None
         if last is None or turn.start >= last.end:
             floor.append(turn)
         elif turn.label == last.label:
             floor[-1] = replace(last, end=max(last.end, turn.end))
-        elif turn.end - last.end < LEAST_FLOOR_S:
+        elif turn.end - last.end < MIN_FLOOR_S:
             asides.append(turn)
         else:
             middle = (turn.start + last.end) / 2
             floor[-1] = replace(last, end=middle)
             floor.append(replace(turn, start=middle))
-    return _joined(floor), asides
+    return _join_turns(floor), asides
 
 
-def _joined(floor: Iterable[Turn]) -> list[Turn]:
-    found: list[Turn] = []
+def _join_turns(floor: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
+    found: list[SpeakerTurn] = []
     for turn in floor:
         last = found[-1] if found else None
-        if last is not None and last.label == turn.label and turn.start - last.end < JOIN_S:
+        if (
+            last is not None
+            and last.label == turn.label
+            and turn.start - last.end < MAX_JOINED_PAUSE_S
+        ):
             found[-1] = replace(last, end=turn.end)
         else:
             found.append(turn)
     return found
 
 
-def heard_with(lines: Sequence[Turn], index: int) -> tuple[float, float]:
+def context_span(lines: Sequence[SpeakerTurn], index: int) -> tuple[float, float]:
     """From where to where line number ``index`` is listened to, in seconds.
 
     Half of the silence to the next line belongs to each, up to `CONTEXT_S`.
@@ -88,10 +92,10 @@ def heard_with(lines: Sequence[Turn], index: int) -> tuple[float, float]:
     return start, end
 
 
-class Floor:
+class SpeakerLookup:
     """Whose a line is, by the turns of the whole recording."""
 
-    def __init__(self, turns: Iterable[Turn]) -> None:
+    def __init__(self, turns: Iterable[SpeakerTurn]) -> None:
         self._turns = sorted(turns, key=lambda turn: turn.start)
         self._starts = [turn.start for turn in self._turns]
         self._longest = max((turn.end - turn.start for turn in self._turns), default=0.0)
@@ -103,43 +107,43 @@ class Floor:
         """
         first = bisect_left(self._starts, start - self._longest)
         near = self._turns[first : bisect_left(self._starts, end)]
-        if 2 * shares(near, start, end).get(label, 0.0) >= end - start:
+        if 2 * speaking_seconds(near, start, end).get(label, 0.0) >= end - start:
             return label
-        found = dominant(near or self._turns, start, end)
+        found = dominant_speaker(near or self._turns, start, end)
         return label if found is None else found
 
 
-OFF_S = 0.5
+WORD_TIME_ERROR_S = 0.5
 """So far the begin of a word may be off; within it a sentence's end or a pause draws the cut."""
 PAUSE_S = 0.2
 """What counts as a pause between two words."""
-_CLOSES = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
+_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
-def attributed(segments: Iterable[Segment], turns: Sequence[Turn]) -> list[Segment]:
+def attribute_words(segments: Iterable[Segment], turns: Sequence[SpeakerTurn]) -> list[Segment]:
     """The same words as segments of one speaker each; the label of a turn is the speaker.
 
     ``segments``: times in seconds, in order; speakers that they have are overwritten. What is no
     speech has no speaker, and where there are no turns nobody has.
     """
-    floor = _Floor(turns)
+    floor = _DominantTurns(turns)
     found: list[Segment] = []
     for segment in segments:
         if not turns or not segment.is_speech:
             found.append(replace(segment, speaker=None))
         elif segment.words:
-            found += _cut(segment, floor)
+            found += _cut_at_speaker_changes(segment, floor)
         else:
             found.append(replace(segment, speaker=floor.most(segment.start, segment.end)))
     return found
 
 
-class _Floor:
+class _DominantTurns:
     """Who has the floor at a time, in some steps."""
 
-    def __init__(self, turns: Sequence[Turn]) -> None:
+    def __init__(self, turns: Sequence[SpeakerTurn]) -> None:
         self._turns = turns
-        self._lines = floor_of(turns)
+        self._lines = dominant_turns(turns)
         self._starts = [line.start for line in self._lines]
 
     def at(self, time_s: float) -> int:
@@ -152,10 +156,10 @@ class _Floor:
         """Who has it for most of a stretch."""
         first = max(0, bisect_right(self._starts, start_s) - 1)
         last = bisect_right(self._starts, end_s)
-        return dominant(self._lines[first : last + 1] or self._turns, start_s, end_s)
+        return dominant_speaker(self._lines[first : last + 1] or self._turns, start_s, end_s)
 
 
-def _cut(segment: Segment, floor: _Floor) -> list[Segment]:
+def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Segment]:
     """A segment with words, where its voices change."""
     words = segment.words
     voices = [floor.at((word.start + word.end) / 2) for word in words]
@@ -163,8 +167,8 @@ def _cut(segment: Segment, floor: _Floor) -> list[Segment]:
     if not cuts:
         return [replace(segment, speaker=voices[0])]
     speakers = [voices[at] for at in (0, *cuts)]
-    pieces = pieces_of(segment.text, [word.text for word in words])
-    edges = pairwise([0, *_moved(cuts, words), len(words)])
+    pieces = split_at_words(segment.text, [word.text for word in words])
+    edges = pairwise([0, *_snap_cuts(cuts, words), len(words)])
     found: list[Segment] = []
     for speaker, (first, last) in zip(speakers, edges, strict=True):
         inside = words[first:last]
@@ -181,7 +185,7 @@ def _cut(segment: Segment, floor: _Floor) -> list[Segment]:
     return found
 
 
-def _moved(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
+def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
     """Each cut where it is likeliest, with at least one word between two of them."""
     found: list[int] = []
     for place, cut in enumerate(cuts):
@@ -190,15 +194,15 @@ def _moved(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
         near = [
             at
             for at in range(least, max(most, least) + 1)
-            if at == cut or abs(words[at].start - words[cut].start) <= OFF_S
+            if at == cut or abs(words[at].start - words[cut].start) <= WORD_TIME_ERROR_S
         ]
-        found.append(min(near, key=lambda at: _unlikely(words, at, cut)))
+        found.append(min(near, key=lambda at: _cut_cost(words, at, cut)))
     return found
 
 
-def _unlikely(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
+def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
     """How unlikely it is that another speaks from word ``at`` on: the less, the likelier."""
     before, after = words[at - 1], words[at]
-    closed = before.text.rstrip(" \"'”’»)").endswith(_CLOSES)
+    closed = before.text.rstrip(" \"'”’»)").endswith(_SENTENCE_ENDS)
     paused = after.start - before.end >= PAUSE_S
     return 2 - 2 * closed - (paused and not closed), abs(after.start - words[cut].start)

@@ -16,20 +16,20 @@ from typing import Generic, TypeVar
 
 from sidecar import engines, errors
 from sidecar.checkpoints import installed_checkpoints, whisper_checkpoints
-from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.config.remote_server import host_of, upstream_of
+from sidecar.checkpoints.checkpoint import ModelCheckpoint
+from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
-from sidecar.gpu_memory.gpu_devices import gpu_memory, host_free_bytes
+from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
-from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, Upstream
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
 from sidecar.version import is_frozen
 
-VIBEVOICE, WHISPER, EMBEDDED, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
+VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
 VOXTRAL = "voxtral"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EngineFacts:
     """What counts when an engine is chosen.
 
     ``lacking``: the packages that are missing, by engine. ``gpu``: its name, None without one.
@@ -42,19 +42,19 @@ class Facts:
     lacking: Mapping[str, Sequence[str]]
     gpu: str | None = None
     cuda: bool = False
-    checkpoint: Checkpoint | errors.BadCheckpoint | None = None
+    checkpoint: ModelCheckpoint | errors.BadCheckpoint | None = None
     named: bool = False
-    whisper: Checkpoint | errors.SidecarError | None = None
-    voxtral: Checkpoint | errors.BadCheckpoint | None = None
+    whisper: ModelCheckpoint | errors.SidecarError | None = None
+    voxtral: ModelCheckpoint | errors.BadCheckpoint | None = None
     language: str = AUTO
 
 
-def look(settings: Settings) -> Facts:
+def gather_facts(settings: Settings) -> EngineFacts:
     """The facts, as far as the settings make them matter: each costs some milliseconds."""
-    lacking = {spec.name: engines.missing(spec) for spec in engines.ENGINES}
+    lacking = {spec.name: engines.missing_packages(spec) for spec in engines.ENGINES}
     named = settings.model_path is not None
-    facts = _look_for_vibevoice(settings, lacking, named)
-    foreign = is_foreign(settings.language)
+    facts = _find_vibevoice_facts(settings, lacking, named)
+    foreign = is_unsupported_language(settings.language)
     if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
         facts = replace(facts, whisper=whisper_model(settings))
     if settings.engine == VOXTRAL:
@@ -62,48 +62,48 @@ def look(settings: Settings) -> Facts:
     return replace(facts, language=settings.language)
 
 
-def _look_for_vibevoice(
+def _find_vibevoice_facts(
     settings: Settings, lacking: Mapping[str, Sequence[str]], named: bool
-) -> Facts:
+) -> EngineFacts:
     usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
     if settings.engine not in (AUTO, VIBEVOICE) or not (usable or named):
-        return Facts(lacking)
+        return EngineFacts(lacking)
     try:
-        checkpoint: Checkpoint | errors.BadCheckpoint = installed_checkpoints.find_checkpoint(
+        checkpoint: ModelCheckpoint | errors.BadCheckpoint = installed_checkpoints.find_checkpoint(
             settings.model_path
         )
     except errors.BadCheckpoint as error:
         checkpoint = error
     if not usable:
-        return Facts(lacking, checkpoint=checkpoint, named=named)
-    gpu = gpu_memory()
-    return Facts(lacking, gpu.name if gpu else None, torch_has_cuda(), checkpoint, named)
+        return EngineFacts(lacking, checkpoint=checkpoint, named=named)
+    gpu = read_gpu_memory()
+    return EngineFacts(lacking, gpu.name if gpu else None, torch_has_cuda(), checkpoint, named)
 
 
-def whisper_model(settings: Settings) -> Checkpoint | errors.SidecarError:
+def whisper_model(settings: Settings) -> ModelCheckpoint | errors.SidecarError:
     """The one that would be loaded, or what is wrong with it."""
     try:
-        return whisper_checkpoints.find_model(settings.model_path, settings.whisper_model)
+        return whisper_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
     except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
         return error
 
 
-def _voxtral_model(settings: Settings) -> Checkpoint | errors.BadCheckpoint:
+def _voxtral_model(settings: Settings) -> ModelCheckpoint | errors.BadCheckpoint:
     try:
         return installed_checkpoints.find_voxtral(settings.model_path)
     except errors.BadCheckpoint as error:
         return error
 
 
-def without_whisper(settings: Settings) -> errors.SidecarError | None:
+def whisper_problem(settings: Settings) -> errors.SidecarError | None:
     """What is wrong with the Whisper model that would be loaded; None where nothing is."""
     found = whisper_model(settings)
-    return None if isinstance(found, Checkpoint) else found
+    return None if isinstance(found, ModelCheckpoint) else found
 
 
-def is_foreign(language: str) -> bool:
+def is_unsupported_language(language: str) -> bool:
     """Whether a tag is of a language that the embedded engine does not know."""
-    return not engines.spec_of(EMBEDDED).speaks(language)
+    return not engines.engine_spec(MOONSHINE).speaks(language)
 
 
 def torch_has_cuda() -> bool:
@@ -116,23 +116,23 @@ def torch_has_cuda() -> bool:
     return any(any(Path(folder).glob("lib/*torch_cuda.*")) for folder in folders or ())
 
 
-INSTALL = {
+INSTALL_COMMANDS = {
     VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'",
     WHISPER: "pip install 'vibevoice-asr[whisper]'",
     VOXTRAL: "pip install 'vibevoice-asr[voxtral]'",
 }
 """How the packages of an engine are installed, where the base does not bring them."""
-BUILDS = {
+BUILD_HINTS = {
     VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them.",
-    WHISPER: f"No build has them; with Python: {INSTALL[WHISPER]}",
-    VOXTRAL: f"No build has them; with Python: {INSTALL[VOXTRAL]}",
+    WHISPER: f"No build has them; with Python: {INSTALL_COMMANDS[WHISPER]}",
+    VOXTRAL: f"No build has them; with Python: {INSTALL_COMMANDS[VOXTRAL]}",
 }
 """What to do instead with an executable, into which nothing can be installed."""
 
 
-MOST_ELSEWHERE = 10_000
+MAX_REMOTE_SESSIONS = 10_000
 """Sessions of one service that others hear: its own limits count, and theirs."""
-STRETCH_S = 60.0
+STREAM_MEMORY_S = 60.0
 """Seconds of speech that a stream is counted with; what is cut out of it is shorter."""
 
 
@@ -140,7 +140,7 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(Generic[Spec]):
+class EngineChoice(Generic[Spec]):
     """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
     ``upstream`` has who does the work for it, None where it does it itself; ``session_bytes``: what
     each live session takes of the device beside the weights; ``folder`` is where its files are, of
@@ -149,14 +149,14 @@ class Choice(Generic[Spec]):
 
     spec: Spec
     reason: str
-    checkpoint: Checkpoint | None = None
-    upstream: Upstream | None = None
+    checkpoint: ModelCheckpoint | None = None
+    upstream: UpstreamOptions | None = None
     session_bytes: int = 0
     folder: Path | None = None
     folder_bytes: int = 0
 
 
-def choose(settings: Settings) -> Choice[EngineSpec]:
+def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
     """The engine that the settings mean on this machine.
 
     Raises:
@@ -164,44 +164,46 @@ def choose(settings: Settings) -> Choice[EngineSpec]:
         errors.BadCheckpoint: an engine or a folder was named, and its weights are not usable.
         errors.SettingsInvalid: the upstreams that it needs are not said, or wrongly.
     """
-    facts = look(settings)
-    name, reason = decide(settings.engine, facts)
-    spec = engines.spec_of(name)
+    facts = gather_facts(settings)
+    name, reason = decide_engine(settings.engine, facts)
+    spec = engines.engine_spec(name)
     if name == UPSTREAM:
-        others = upstream_of(settings)
+        others = upstream_options(settings)
         hosts = ", ".join(map(host_of, others.urls))
-        return Choice(spec, f"{reason}; recordings go to {hosts}", None, others)
+        return EngineChoice(spec, f"{reason}; recordings go to {hosts}", None, others)
     found = {VIBEVOICE: facts.checkpoint, WHISPER: facts.whisper, VOXTRAL: facts.voxtral}.get(name)
-    checkpoint = found if isinstance(found, Checkpoint) else None
+    checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
         spec = replace(spec, languages=("en",), translates=False)
     if name == VOXTRAL and checkpoint is not None:
         shape = StreamShape.from_config(checkpoint.config)
-        spec = replace(spec, sessions=_streams(spec, checkpoint, shape, settings))
-        return Choice(spec, reason, checkpoint, session_bytes=shape.peak_bytes(STRETCH_S))
-    return Choice(spec, reason, checkpoint)
+        spec = replace(spec, sessions=_max_streams(spec, checkpoint, shape, settings))
+        return EngineChoice(
+            spec, reason, checkpoint, session_bytes=shape.peak_bytes(STREAM_MEMORY_S)
+        )
+    return EngineChoice(spec, reason, checkpoint)
 
 
-def choose_for_others(settings: Settings) -> Choice[EngineSpec]:
-    """The engine that the nodes have for which this service takes jobs in: as `choose` where it can
-    run here too; else the one that is named, which is then known by what is true of it anywhere,
-    and hears nothing live.
+def choose_engine_for_nodes(settings: Settings) -> EngineChoice[EngineSpec]:
+    """The engine that the nodes have for which this service takes jobs in: as `choose_engine` where
+    it can run here too; else the one that is named, which is then known by what is true of it
+    anywhere, and hears nothing live.
 
     Raises:
         errors.SidecarError: none is named, and none can run here.
     """
     try:
-        return choose(settings)
+        return choose_engine(settings)
     except (errors.EngineUnavailable, errors.BadCheckpoint):
         if settings.engine == AUTO:
             raise
-        spec = engines.spec_of(settings.engine)
-        return Choice(replace(spec, sessions=0), "nodes have it")
+        spec = engines.engine_spec(settings.engine)
+        return EngineChoice(replace(spec, sessions=0), "nodes have it")
 
 
-def choose_live(
-    settings: Settings, files: Choice[EngineSpec]
-) -> tuple[Choice[EngineSpec] | None, str]:
+def choose_live_engine(
+    settings: Settings, files: EngineChoice[EngineSpec]
+) -> tuple[EngineChoice[EngineSpec] | None, str]:
     """The engine for live audio beside the one that serves ``files``, and why it is that one; None
     where nobody named one and none can.
 
@@ -211,57 +213,57 @@ def choose_live(
     """
     wanted = settings.live_engine
     if wanted == AUTO:
-        return _live_by_itself(files)
+        return _auto_live_spec(files)
     if wanted == UPSTREAM:
-        found = _live_elsewhere(settings)
+        found = _remote_live_choice(settings)
         return found, found.reason
     named = files
     if wanted != files.spec.name:  # the folder that is set is that of the engine for files
-        named = choose(settings.model_copy(update={"engine": wanted, "model_path": None}))
+        named = choose_engine(settings.model_copy(update={"engine": wanted, "model_path": None}))
     if not named.spec.sessions:
         raise errors.EngineUnavailable(
             f"The engine '{wanted}' does not hear live audio.",
-            hint=f"Those that do: {', '.join(_live_engines()) or 'none'}; or set 'auto'.",
+            hint=f"Those that do: {', '.join(_live_engine_names()) or 'none'}; or set 'auto'.",
         )
     return named, "as set"
 
 
-def _live_elsewhere(settings: Settings) -> Choice[EngineSpec]:
+def _remote_live_choice(settings: Settings) -> EngineChoice[EngineSpec]:
     """Those that the settings name for recordings: how many sessions there is room for, and which
     languages they know, is theirs to say."""
-    others = upstream_of(settings)
+    others = upstream_options(settings)
     hosts = ", ".join(map(host_of, others.urls))
-    spec = replace(engines.spec_of(UPSTREAM), sessions=MOST_ELSEWHERE, translates=True)
-    return Choice(spec, f"as set; sound goes to {hosts}", None, others)
+    spec = replace(engines.engine_spec(UPSTREAM), sessions=MAX_REMOTE_SESSIONS, translates=True)
+    return EngineChoice(spec, f"as set; sound goes to {hosts}", None, others)
 
 
-def _live_by_itself(files: Choice[EngineSpec]) -> tuple[Choice[EngineSpec] | None, str]:
+def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[EngineSpec] | None, str]:
     if files.spec.sessions:
         return files, "it transcribes files, and hears live too"
     reason = f"the engine '{files.spec.name}', for files, does not hear live"
-    embedded = engines.spec_of(EMBEDDED)
-    if lacking := engines.missing(embedded):
+    embedded = engines.engine_spec(MOONSHINE)
+    if lacking := engines.missing_packages(embedded):
         return None, f"{reason}; for the embedded one are not installed: {', '.join(lacking)}"
     if not embedded.sessions:
         return None, f"{reason}, nor does the embedded one"
-    return Choice(embedded, reason), reason
+    return EngineChoice(embedded, reason), reason
 
 
-def _live_engines() -> list[str]:
+def _live_engine_names() -> list[str]:
     """The names of all that hear live."""
     return [spec.name for spec in engines.ENGINES if spec.sessions]
 
 
-def _streams(
-    spec: EngineSpec, checkpoint: Checkpoint, shape: StreamShape, settings: Settings
+def _max_streams(
+    spec: EngineSpec, checkpoint: ModelCheckpoint, shape: StreamShape, settings: Settings
 ) -> int:
     """How many sessions there is memory for beside the weights; one may always try."""
-    gpu = gpu_memory() if settings.device != "cpu" else None
+    gpu = read_gpu_memory() if settings.device != "cpu" else None
     free = gpu.free_bytes if gpu is not None else host_free_bytes()
-    return max(1, min(spec.sessions, shape.most(free - checkpoint.bytes, STRETCH_S)))
+    return max(1, min(spec.sessions, shape.most(free - checkpoint.bytes, STREAM_MEMORY_S)))
 
 
-def decide(wanted: str, facts: Facts) -> tuple[str, str]:
+def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:
     """The name of the engine that serves, and the reason.
 
     Raises:
@@ -269,7 +271,7 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
         errors.BadCheckpoint: what was found, where VibeVoice-ASR or the folder was named.
     """
     if wanted == AUTO:
-        name, reason = _decide_by_itself(facts)
+        name, reason = _decide_auto(facts)
     else:
         name = wanted
         slow = wanted == VIBEVOICE and not (facts.gpu and facts.cuda)
@@ -277,7 +279,7 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
     if lacking := facts.lacking.get(name, [f"sidecar.engines.{name}"]):
         raise errors.EngineUnavailable(
             f"The engine '{name}' needs packages that are not installed: {', '.join(lacking)}.",
-            hint=remedy(name),
+            hint=install_hint(name),
         )
     if name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
         raise facts.checkpoint
@@ -288,56 +290,55 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
     return name, reason
 
 
-def _decide_by_itself(facts: Facts) -> tuple[str, str]:
+def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
     """What `auto` takes.
 
     Raises:
         errors.BadCheckpoint: the folder that was named is no good for any engine.
     """
-    hears = isinstance(facts.whisper, Checkpoint)
+    hears = isinstance(facts.whisper, ModelCheckpoint)
     if facts.named and isinstance(facts.checkpoint, errors.BadCheckpoint) and not hears:
         raise facts.checkpoint
-    obstacle = shortcoming(facts)
+    obstacle = vibevoice_shortcoming(facts)
     if not obstacle:
         return VIBEVOICE, f"it runs on {facts.gpu}"
     reason = f"VibeVoice-ASR is not used: {obstacle}"
-    if not (facts.named and hears) and not is_foreign(facts.language):
-        return EMBEDDED, reason
+    if not (facts.named and hears) and not is_unsupported_language(facts.language):
+        return MOONSHINE, reason
     if lacking := facts.lacking.get(WHISPER, [WHISPER]):
-        return EMBEDDED, f"{reason} Nor is Whisper: not installed are {', '.join(lacking)}"
+        return MOONSHINE, f"{reason} Nor is Whisper: not installed are {', '.join(lacking)}"
     if hears:
         return WHISPER, f"it is for '{facts.language}', or was named. {reason}"
     assert isinstance(facts.whisper, errors.SidecarError)
-    return EMBEDDED, f"{reason} Nor is Whisper: {facts.whisper.detail} {facts.whisper.hint}"
+    return MOONSHINE, f"{reason} Nor is Whisper: {facts.whisper.detail} {facts.whisper.hint}"
 
 
-def way_to(tag: str, settings: Settings) -> str:
+def language_hint(tag: str, settings: Settings) -> str:
     """What to do for a language that the engine in use does not know."""
     able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."
     start = f"start with --language {tag} (or --engine {WHISPER})"
-    if engines.missing(engines.spec_of(WHISPER)):
-        return (
-            f"For '{tag}': {remedy(WHISPER)}, then {whisper_checkpoints.command()}, then {start}."
-        )
+    if engines.missing_packages(engines.engine_spec(WHISPER)):
+        pull = whisper_checkpoints.pull_command()
+        return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
     model = whisper_model(settings)
-    if isinstance(model, Checkpoint) and model.config["multilingual"]:
+    if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
         return f"For '{tag}': {start}; its model is here."
-    return f"For '{tag}': {whisper_checkpoints.command()}, then {start}."
+    return f"For '{tag}': {whisper_checkpoints.pull_command()}, then {start}."
 
 
-def remedy(engine: str) -> str:
+def install_hint(engine: str) -> str:
     """What to do where the packages of an engine are missing."""
     if is_frozen():
-        return BUILDS.get(engine, "Download this build again: it is not whole.")
-    return INSTALL.get(engine, "pip install vibevoice-asr")
+        return BUILD_HINTS.get(engine, "Download this build again: it is not whole.")
+    return INSTALL_COMMANDS.get(engine, "pip install vibevoice-asr")
 
 
-def shortcoming(facts: Facts) -> str | None:
+def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
     """What keeps `auto` from VibeVoice-ASR, None where nothing does."""
     if lacking := facts.lacking.get(VIBEVOICE, [VIBEVOICE]):
-        return f"not installed are {', '.join(lacking)} ({remedy(VIBEVOICE)})"
+        return f"not installed are {', '.join(lacking)} ({install_hint(VIBEVOICE)})"
     if facts.gpu is None:
         return (
             "there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it "

@@ -29,25 +29,25 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import (
     AudioStream,
-    Cancelled,
+    BatchRequest,
+    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
-    Request,
     TranscribeOptions,
 )
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions, LiveSession
-from sidecar.interfaces.live_events import Tell
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import (
-    BY_ATTENTION,
+    WORDS_BY_ATTENTION,
     Checkpoint,
-    Event,
     Finished,
     Progress,
     Segment,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
     Word,
 )
 
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.live.runtime.live_scheduler import Hall
-    from sidecar.live.runtime.speech_segments import Hypothesis
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
 SPEC = EngineSpec(
     name="scripted",
@@ -72,7 +72,7 @@ SPEC = EngineSpec(
 
 LOAD_STEPS = 20
 WORD_S = 0.25
-LOUD = 0.01
+SPEECH_LEVEL = 0.01
 """The mean of what is speech."""
 
 
@@ -88,7 +88,7 @@ class ScriptedEngine:
         self._poison: dict[str, bool] = {}
         self._hear_s = 0.0
         self._fault = ""
-        self._hall: Hall | None = None
+        self._hall: LiveScheduler | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory.
@@ -114,8 +114,8 @@ class ScriptedEngine:
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """One segment a second, two speakers in turn."""
         for event in self.transcribe_from((), audio, options, cancelled):
             if not isinstance(event, Checkpoint):
@@ -126,8 +126,8 @@ class ScriptedEngine:
         settled: Sequence[Checkpoint],
         audio: AudioStream,
         options: TranscribeOptions,
-        cancelled: Cancelled,
-    ) -> Iterator[Event]:
+        cancelled: CancelCheck,
+    ) -> Iterator[TranscriptionEvent]:
         """The same, from what is settled on."""
         assert self._precision is not None
         segments = [segment for one in settled for segment in one.segments]
@@ -136,7 +136,7 @@ class ScriptedEngine:
         if settled:
             fingerprint = settled[-1].state["fingerprint"]
         due = time.monotonic()
-        for second in () if self._deaf else _seconds(audio):
+        for second in () if self._deaf else _one_second_blocks(audio):
             start, samples = samples, samples + len(second)
             if start / SPEC.sample_rate < done_s:
                 continue
@@ -153,7 +153,7 @@ class ScriptedEngine:
                 speaker=len(segments) % 2 if options.diarize else None,
             )
             if segment.text in self._poison:
-                _die(with_service=self._poison[segment.text])
+                _exit_process(with_service=self._poison[segment.text])
             segments.append(segment)
             yield SegmentReady(len(segments) - 1, segment)
             yield Progress(segment.end, audio.total_s)
@@ -168,13 +168,13 @@ class ScriptedEngine:
                 engine=SPEC.name,
                 precision=self._precision.value,
                 diarized=options.diarize,
-                prints=tuple(map(_print, segments)) if options.voiceprints else (),
+                prints=tuple(map(_speaker_embedding, segments)) if options.voiceprints else (),
             )
         )
 
     def transcribe_together(
-        self, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        self, requests: Sequence[BatchRequest]
+    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """A second of each in turn."""
         running = {
             number: self.transcribe(one.audio, one.options, one.cancelled)
@@ -193,27 +193,33 @@ class ScriptedEngine:
                 else:
                     yield number, event
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> LiveSession:
         """A session in which each quarter of a second is a word."""
         import numpy as np
 
-        from sidecar.live.runtime.live_scheduler import Ears, Hall
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
         if self._hall is None:
             assert self._precision is not None
             precision = self._precision.value
-            ears = Ears(self._hear, encoder=LoudnessOfOne())
+            ears = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
             second = np.zeros(LIVE_RATE, np.float32)
-            self._hall = Hall(ears, Loudness(), SPEC.name, precision, sample=second)
+            self._hall = LiveScheduler(ears, LoudnessVad(), SPEC.name, precision, sample=second)
         seat = self._hall.open(options, begin, tell)
         if self._fault and options.prompt == "fault":
-            setattr(seat.hearing, self._fault, _fail)
+            setattr(seat.hearing, self._fault, _raise_out_of_memory)
         return seat
 
     def _hear(
-        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis | None:
-        from sidecar.live.runtime.speech_segments import Hypothesis
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: CancelCheck,
+    ) -> RecognitionHypothesis | None:
+        from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
         due = time.monotonic() + self._hear_s
         while time.monotonic() < due and not cancelled():
@@ -224,16 +230,16 @@ class ScriptedEngine:
         words = tuple(
             Word(at / LIVE_RATE, (at + step) / LIVE_RATE, f"w{int(abs(part).mean() * 1000)}")
             for at in range(0, len(audio) - step + 1, step)
-            if abs(part := audio[at : at + step]).mean() > LOUD
+            if abs(part := audio[at : at + step]).mean() > SPEECH_LEVEL
         )
         for word in words:
             if word.text in self._poison:
-                _die(with_service=self._poison[word.text])
+                _exit_process(with_service=self._poison[word.text])
         text = " ".join(word.text for word in words)
-        return Hypothesis(text, words if options.words else (), BY_ATTENTION, "en")
+        return RecognitionHypothesis(text, words if options.words else (), WORDS_BY_ATTENTION, "en")
 
 
-class Loudness:
+class LoudnessVad:
     """What is not quiet is speech."""
 
     def state(self) -> None:
@@ -243,11 +249,13 @@ class Loudness:
         """1 for each frame that is loud, 0 for the others."""
         import numpy as np
 
-        found: npt.NDArray[np.float32] = (np.abs(frames).mean(axis=1) > LOUD).astype(np.float32)
+        found: npt.NDArray[np.float32] = (np.abs(frames).mean(axis=1) > SPEECH_LEVEL).astype(
+            np.float32
+        )
         return found
 
 
-class LoudnessOfOne:
+class LoudnessSpeakerEncoder:
     """Who is as loud, in steps of a fifth, is the same voice."""
 
     def vector(self, voice: Block) -> npt.NDArray[np.float32]:
@@ -259,27 +267,27 @@ class LoudnessOfOne:
         return found
 
 
-def _print(segment: Segment) -> VoicePrint | None:
+def _speaker_embedding(segment: Segment) -> SpeakerEmbedding | None:
     """A made-up voice: each speaker has a direction of its own."""
     if segment.speaker is None:
         return None
     vector = struct.pack("<256e", *(float(at == segment.speaker) for at in range(256)))
-    return VoicePrint(b64encode(vector).decode(), segment.end - segment.start)
+    return SpeakerEmbedding(b64encode(vector).decode(), segment.end - segment.start)
 
 
-def _fail(*args: object) -> NoReturn:
+def _raise_out_of_memory(*args: object) -> NoReturn:
     """As for want of memory, where it is noticed."""
     raise MemoryError
 
 
-def _die(*, with_service: bool) -> None:
+def _exit_process(*, with_service: bool) -> None:
     """As for want of memory."""
     if with_service:
         os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _seconds(audio: AudioStream) -> Iterator[Block]:
+def _one_second_blocks(audio: AudioStream) -> Iterator[Block]:
     """The audio a second at a time; what is left at the end comes last."""
     import numpy as np
 

@@ -1,8 +1,8 @@
 """Catalogue of every error that a client can meet.
 
-One is a class: a stable ``code``, a ``Kind`` that each transport translates into its own language,
-a default ``detail``, and a ``hint`` that says what to do next. They lie by what they are about, a
-file each; `docs/errors.md` is written from them.
+One is a class: a stable ``code``, a ``ErrorKind`` that each transport translates into its own
+language, a default ``detail``, and a ``hint`` that says what to do next. They lie by what they are
+about, a file each; `docs/errors.md` is written from them.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ from sidecar.errors.engine_errors import (
 )
 from sidecar.errors.error_base import (
     BadRequest,
-    Kind,
-    Limited,
+    ErrorKind,
+    LimitExceeded,
     NotFound,
     SidecarError,
     Unauthorized,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sidecar import errors
-from sidecar.errors.error_base import Kind, Limited, SidecarError, Unauthorized
+from sidecar.errors.error_base import ErrorKind, LimitExceeded, SidecarError, Unauthorized
 from sidecar.version import is_frozen
 
 
@@ -14,7 +14,7 @@ class HostNotAllowed(SidecarError):
     """The request was sent to a name that is none of ours: a web page may have rebound its own."""
 
     code = "host_not_allowed"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "The Host header names no address of this service."
     default_hint = "Use 127.0.0.1 or localhost; other names go into the setting 'allowed_hosts'."
 
@@ -23,7 +23,7 @@ class PeerNotAllowed(SidecarError):
     """Somebody on another machine, or behind a proxy, and there is no token to know them by."""
 
     code = "peer_not_allowed"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "Without a token this service answers its own machine only, and no proxy."
     default_hint = "Start it with VIBEVOICE_TOKEN (or --token-file) and send that as Bearer."
 
@@ -32,7 +32,7 @@ class OriginNotAllowed(SidecarError):
     """A web page that may not ask."""
 
     code = "origin_not_allowed"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "Web pages of this origin may not use this service."
     default_hint = "Add the origin to the setting 'allowed_origins' if the page is yours."
 
@@ -80,19 +80,19 @@ class ScopeMissing(SidecarError):
     """A token that is right, but not for this."""
 
     code = "scope_missing"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "The token that was sent does not allow this."
     default_hint = "Ask whoever gives out tokens for one that does."
 
 
-class RateLimited(Limited):
+class RateLimited(LimitExceeded):
     """Too many requests."""
 
     code = "rate_limited"
     default_detail = "Too many requests in a short time."
 
 
-class JobsLimited(Limited):
+class JobsLimited(LimitExceeded):
     """As many jobs at once as one owner may have."""
 
     code = "jobs_limited"
@@ -100,7 +100,7 @@ class JobsLimited(Limited):
     default_hint = "Wait until one of them has ended, or cancel one."
 
 
-class AudioLimited(Limited):
+class AudioLimited(LimitExceeded):
     """More audio waits than one owner may have waiting."""
 
     code = "audio_limited"
@@ -108,7 +108,7 @@ class AudioLimited(Limited):
     default_hint = "Wait until some of it is transcribed."
 
 
-class UploadsLimited(Limited):
+class UploadsLimited(LimitExceeded):
     """More was uploaded than one owner may in an hour."""
 
     code = "uploads_limited"
@@ -116,7 +116,7 @@ class UploadsLimited(Limited):
     default_hint = "Try again after the time in Retry-After; opus or flac is less to upload."
 
 
-class ConnectionsLimited(Limited):
+class ConnectionsLimited(LimitExceeded):
     """As many requests and connections are open as one owner may have."""
 
     code = "connections_limited"
@@ -124,7 +124,7 @@ class ConnectionsLimited(Limited):
     default_hint = "Close event streams and live connections that are not needed any more."
 
 
-class LiveLimited(Limited):
+class LiveLimited(LimitExceeded):
     """One client has as many live sessions as it may."""
 
     code = "live_limited"
@@ -136,7 +136,7 @@ class SettingsInvalid(SidecarError):
     """A setting has an impossible value."""
 
     code = "settings_invalid"
-    kind = Kind.MALFORMED
+    kind = ErrorKind.MALFORMED
     default_detail = "A setting has a value that is not possible."
     default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
 
@@ -145,7 +145,7 @@ class PortInUse(SidecarError):
     """Another program holds the port."""
 
     code = "port_in_use"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "The port is in use."
     default_hint = "Stop the other program or choose another port with --port."
 
@@ -154,7 +154,7 @@ class DiskFull(SidecarError):
     """No room for the upload."""
 
     code = "disk_full"
-    kind = Kind.STORAGE_FULL
+    kind = ErrorKind.STORAGE_FULL
     default_detail = "There is no room on the disk for the upload."
     default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
 
@@ -163,7 +163,7 @@ class SpoolUnwritable(SidecarError):
     """The folder for uploads cannot be written."""
 
     code = "spool_unwritable"
-    kind = Kind.STORAGE_FULL
+    kind = ErrorKind.STORAGE_FULL
     default_detail = "The folder for uploads cannot be written."
     default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
 
@@ -172,7 +172,7 @@ class ServiceUnreachable(SidecarError):
     """No service answers at the address that the command line was given."""
 
     code = "service_unreachable"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "No service answers at this address."
     default_hint = "Start it with 'vibevoice-asr', or leave --server out to work without one."
 
@@ -181,7 +181,7 @@ class ShuttingDown(SidecarError):
     """The service is on its way out."""
 
     code = "shutting_down"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The service is shutting down."
     default_hint = "Start it again, then repeat the request."
     default_retry_after = 2
@@ -191,7 +191,7 @@ class MachineBusy(SidecarError):
     """A process of ours has not begun within a minute: there is too much else to do."""
 
     code = "machine_busy"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "This machine is too busy to look at the file."
     default_hint = "Send it again when the machine has less to do; nothing is wrong with the file."
     default_retry_after = 30

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sidecar.errors.error_base import Kind, NotFound, SidecarError
+from sidecar.errors.error_base import ErrorKind, NotFound, SidecarError
 
 
 class EngineUnavailable(SidecarError):
     """The engine that was asked for cannot run here."""
 
     code = "engine_unavailable"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The engine cannot be used on this machine."
     default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
 
@@ -18,7 +18,7 @@ class ModelLoadFailed(SidecarError):
     """The engine could not be loaded."""
 
     code = "model_load_failed"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The engine could not be loaded."
     default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
 
@@ -28,7 +28,7 @@ class EngineStuck(EngineUnavailable):
     there, too, so none is started before that one has gone."""
 
     code = "engine_stuck"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = (
         "The engine's process hangs where nothing can end it, and none takes its place."
     )
@@ -39,7 +39,7 @@ class ReloadSuperseded(SidecarError):
     """A reload that another one, at another precision, overtook before its turn came."""
 
     code = "reload_superseded"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "Another reload overtook this one."
     default_hint = "The last reload counts; ask again if you still want another precision."
 
@@ -48,7 +48,7 @@ class AdminOff(SidecarError):
     """The administrators' API where it is not on, or nobody could be told from others."""
 
     code = "admin_off"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "The administrators' API is not on."
     default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
 
@@ -57,7 +57,7 @@ class ModelLoaded(SidecarError):
     """A model is to be loaded that is there, or on its way."""
 
     code = "model_loaded"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "There is a model of this name already."
     default_hint = "GET /admin/list_models has those that are there; take another name."
 
@@ -66,7 +66,7 @@ class ModelPathForbidden(SidecarError):
     """A model lies where none may be loaded from."""
 
     code = "model_path_forbidden"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "Models are not loaded from this folder."
     default_hint = "The setting 'admin_model_roots' has the folders that they may be loaded from."
 
@@ -76,7 +76,7 @@ class ModelUnsuited(SidecarError):
     the same is true of both."""
 
     code = "model_unsuited"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "No engine that runs here can work with this model."
     default_hint = (
         "The same engine, languages and shape are taken; for another, start the service with it."
@@ -87,7 +87,7 @@ class WontFit(SidecarError):
     """There is not enough memory for this recording, or this precision; told before any work."""
 
     code = "wont_fit"
-    kind = Kind.WONT_FIT
+    kind = ErrorKind.WONT_FIT
     default_detail = "There is not enough memory for this."
     default_hint = "Send a shorter recording, or take a smaller precision: int8, int4."
 
@@ -99,7 +99,7 @@ class GpuOutOfMemory(SidecarError):
     """
 
     code = "gpu_out_of_memory"
-    kind = Kind.WONT_FIT
+    kind = ErrorKind.WONT_FIT
     default_detail = "CUDA out of memory."
     default_hint = "Try INT8 or INT4 precision, or close GPU applications."
 
@@ -108,7 +108,7 @@ class DeviceLost(SidecarError):
     """The GPU's driver gave up on the engine's process, which ends; the job is tried anew."""
 
     code = "device_lost"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The GPU stopped working for the engine's process."
     default_hint = "Try again. If it stays: 'nvidia-smi' tells how the GPU is."
     default_retry_after = 5
@@ -119,7 +119,7 @@ class EngineCrashed(SidecarError):
     (`jobs.job_record`)."""
 
     code = "engine_crashed"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The engine's process died while it worked on this audio."
     default_hint = "The service is up again; if it repeats with this file, please report it."
     default_retry_after = 1
@@ -135,7 +135,7 @@ class EngineFailed(SidecarError):
 class BadCheckpoint(SidecarError):
     """The weights that an engine needs cannot be used."""
 
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
 
 
 class CheckpointNotFound(BadCheckpoint):
@@ -192,7 +192,7 @@ class CheckpointUnwritable(SidecarError):
     """The folder that a checkpoint is downloaded to cannot be written."""
 
     code = "checkpoint_unwritable"
-    kind = Kind.STORAGE_FULL
+    kind = ErrorKind.STORAGE_FULL
     default_detail = "The folder for the checkpoint cannot be written."
     default_hint = "Set HF_HOME to a folder that can be, or name one: vibevoice-asr pull --to DIR"
 
@@ -201,7 +201,7 @@ class HubUnreachable(SidecarError):
     """The place that checkpoints are downloaded from does not answer, or may not be asked."""
 
     code = "hub_unreachable"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The model hub cannot be reached."
     default_hint = "Check the network; the same command goes on where it stopped."
 
@@ -218,7 +218,7 @@ class RepositoryForbidden(SidecarError):
     """The hub does not give it to this user."""
 
     code = "repository_forbidden"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "The model hub does not let this user have this model."
     default_hint = "Accept its terms on its page, then set HF_TOKEN to a token of yours."
 
@@ -227,7 +227,7 @@ class PullRunning(SidecarError):
     """Somebody else is downloading to the same place."""
 
     code = "pull_running"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "Another 'vibevoice-asr pull' of this checkpoint is at work."
     default_hint = "Wait for it; what it has downloaded is then here too."
 
@@ -235,7 +235,7 @@ class PullRunning(SidecarError):
 class UpstreamError(SidecarError):
     """The server that hears for the engine 'upstream' did not."""
 
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -278,7 +278,7 @@ class UpstreamRefused(UpstreamError):
     """It is there, and will not do this."""
 
     code = "upstream_refused"
-    kind = Kind.FAILED
+    kind = ErrorKind.FAILED
     default_detail = "The upstream refused the request."
     default_hint = "Check VIBEVOICE_UPSTREAM_DIALECT, VIBEVOICE_UPSTREAM_MODEL and the key."
 
@@ -287,6 +287,6 @@ class UpstreamGarbled(UpstreamError):
     """Its answer cannot be read."""
 
     code = "upstream_garbled"
-    kind = Kind.FAILED
+    kind = ErrorKind.FAILED
     default_detail = "The upstream's answer cannot be read."
     default_hint = "Check that VIBEVOICE_UPSTREAM_DIALECT is the kind of server that answers there."

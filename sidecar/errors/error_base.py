@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 
-class Kind(StrEnum):
+class ErrorKind(StrEnum):
     """What sort of trouble it is; transports map it to a status, a close code or an exit code."""
 
     MALFORMED = "malformed"
@@ -38,7 +38,7 @@ class SidecarError(Exception):
     """
 
     code: ClassVar[str] = "internal"
-    kind: ClassVar[Kind] = Kind.FAILED
+    kind: ClassVar[ErrorKind] = ErrorKind.FAILED
     default_detail: ClassVar[str] = "Something went wrong inside the service."
     default_hint: ClassVar[str] = "Try again; if it stays, look into the service's log."
     default_retry_after: ClassVar[int | None] = None
@@ -68,14 +68,14 @@ class SidecarError(Exception):
 class BadRequest(SidecarError):
     """The request itself is wrong."""
 
-    kind = Kind.MALFORMED
+    kind = ErrorKind.MALFORMED
 
 
 class NotFound(SidecarError):
     """No such thing here."""
 
     code = "not_found"
-    kind = Kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
     default_detail = "There is nothing at this address."
     default_hint = "See /docs for what this service answers."
 
@@ -83,13 +83,13 @@ class NotFound(SidecarError):
 class Unauthorized(SidecarError):
     """Nobody knows who asks."""
 
-    kind = Kind.UNAUTHORIZED
+    kind = ErrorKind.UNAUTHORIZED
 
 
-class Limited(SidecarError):
+class LimitExceeded(SidecarError):
     """More than one owner, or one address, may have."""
 
-    kind = Kind.LIMITED
+    kind = ErrorKind.LIMITED
     default_hint = "Try again after the time in Retry-After."
     default_retry_after = 30
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sidecar.errors.error_base import BadRequest, Kind, NotFound, SidecarError
+from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 
 class QueueFull(SidecarError):
     """As many jobs as the queue takes are waiting."""
 
     code = "queue_full"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The queue is full."
     default_hint = "Try again after the time in Retry-After."
     default_retry_after = 5
@@ -27,7 +27,7 @@ class JobNotDone(SidecarError):
     """The transcript of a job that still waits or runs."""
 
     code = "job_not_done"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "The job has not ended yet: there is no transcript."
     default_hint = "Follow its events, or ask again; what was said so far is in its events."
     default_retry_after = 2
@@ -37,7 +37,7 @@ class JobCancelled(SidecarError):
     """The job was cancelled before it ended."""
 
     code = "job_cancelled"
-    kind = Kind.CANCELLED
+    kind = ErrorKind.CANCELLED
     default_detail = "The job was cancelled."
     default_hint = "Submit it again if this was not meant."
 
@@ -46,7 +46,7 @@ class IdempotencyKeyReused(SidecarError):
     """The same Idempotency-Key with another request."""
 
     code = "idempotency_key_reused"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "This Idempotency-Key was sent with another request."
     default_hint = "Make a new key for each recording; repeat one only with the same request."
 
@@ -55,7 +55,7 @@ class AudioLost(SidecarError):
     """The audio of a job is not there any more as it was when it was submitted."""
 
     code = "audio_lost"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "The recording of this job is not there any more."
     default_hint = "Submit it again."
 
@@ -75,7 +75,7 @@ class EditImpossible(BadRequest):
     """An edit of a transcript names what is not there, or cannot be done to it."""
 
     code = "edit_impossible"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "That cannot be done to this transcript."
     default_hint = "None of the operations was done; fetch the transcript and send them anew."
 
@@ -84,7 +84,7 @@ class VoicesNotKept(SidecarError):
     """A speaker is to be split by voice, and of what the segments sound like nothing was kept."""
 
     code = "voices_not_kept"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "Nothing was kept of what the segments of this job sound like."
     default_hint = (
         "Voices are kept with jobs that were heard with the setting 'people' on, without "
@@ -96,7 +96,7 @@ class TranscriptChanged(SidecarError):
     """Somebody edited the transcript since the revision that was sent."""
 
     code = "transcript_changed"
-    kind = Kind.PRECONDITION
+    kind = ErrorKind.PRECONDITION
     default_detail = "The transcript is of another revision than 'If-Match' says."
     default_hint = "Fetch it again, and send the edit with the new ETag if it still makes sense."
 
@@ -105,7 +105,7 @@ class EditsFull(SidecarError):
     """A transcript has been edited as often as it may be."""
 
     code = "edits_full"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "No more edits of this transcript are kept."
     default_hint = "Fetch it in the format that you need, and go on with that."
 
@@ -114,7 +114,7 @@ class JournalUnreachable(SidecarError):
     """The database in which several services keep their jobs does not answer."""
 
     code = "journal_unreachable"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The database in which jobs are kept does not answer now."
     default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
     default_retry_after = 3
@@ -124,7 +124,7 @@ class StorageUnreachable(SidecarError):
     """The folder or the bucket in which recordings are kept does not answer."""
 
     code = "storage_unreachable"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The storage in which recordings are kept does not answer now."
     default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
     default_retry_after = 5
@@ -134,7 +134,7 @@ class Unschedulable(SidecarError):
     """Of services that share their jobs, none that is there can do this one."""
 
     code = "unschedulable"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "No node that is there can do this."
     default_hint = "Change the request as the nodes say, or start a node that can do it."
 
@@ -142,14 +142,14 @@ class Unschedulable(SidecarError):
 class BadAudio(SidecarError):
     """The audio itself cannot be used."""
 
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
 
 
 class AudioEmpty(BadAudio):
     """The file has no bytes."""
 
     code = "audio_empty"
-    kind = Kind.MALFORMED
+    kind = ErrorKind.MALFORMED
     default_detail = "The audio is empty (0 bytes)."
     default_hint = "Check that the recording was written before it was sent."
 
@@ -158,7 +158,7 @@ class AudioFormatUnsupported(BadAudio):
     """The bytes are not a recording in a format that is understood."""
 
     code = "audio_format_unsupported"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "The content is not audio in a format this service knows."
     default_hint = (
         "Send wav, flac, mp3, ogg/opus, m4a/aac, webm, wma, mp4, mkv, aiff or amr. "
@@ -178,7 +178,7 @@ class AudioTooLong(BadAudio):
     """Longer than the limit."""
 
     code = "audio_too_long"
-    kind = Kind.TOO_LARGE
+    kind = ErrorKind.TOO_LARGE
     default_detail = "The audio is longer than the limit."
     default_hint = "Cut it into parts or raise VIBEVOICE_MAX_AUDIO_HOURS."
 
@@ -195,7 +195,7 @@ class AudioPathInvalid(BadRequest):
     """Not a path that could be read."""
 
     code = "audio_path_invalid"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "'audio_path' is not an absolute path of a local file."
     default_hint = "Give the full path of a file on this machine; URLs are not fetched."
 
@@ -204,7 +204,7 @@ class AudioPathNotAFile(BadRequest):
     """A folder, a device, a pipe, a socket, or a file of the kernel's."""
 
     code = "audio_path_not_a_file"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "'audio_path' is not a regular file."
     default_hint = "Give the path of a recording, not of a folder, device, pipe or socket."
 
@@ -213,7 +213,7 @@ class AudioPathNotFound(BadRequest):
     """No file there."""
 
     code = "audio_path_not_found"
-    kind = Kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
     default_detail = "Audio file not found."
     default_hint = "Check the path; it is read by the service, on the service's machine."
 
@@ -222,7 +222,7 @@ class AudioPathForbidden(BadRequest):
     """A file that may not be read."""
 
     code = "audio_path_forbidden"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "The audio file may not be read."
     default_hint = "Give the service's user the right to read it, or upload it instead."
 
@@ -250,7 +250,7 @@ class PeopleOff(SidecarError):
     """Nobody's voice is kept here."""
 
     code = "people_off"
-    kind = Kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
     default_detail = "This service keeps no voices: the setting 'people' is off."
     default_hint = "Start it with --people (docs/people.md says what is then stored, and where)."
 
@@ -259,7 +259,7 @@ class PeopleFull(SidecarError):
     """As many people as one owner may have."""
 
     code = "people_full"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "There are as many people as one owner may have."
     default_hint = "Delete one that is not needed any more."
 
@@ -292,7 +292,7 @@ class ClipTooLong(BadAudio):
     """A clip of a voice is longer than one."""
 
     code = "clip_too_long"
-    kind = Kind.TOO_LARGE
+    kind = ErrorKind.TOO_LARGE
     default_detail = "The clip is longer than a clip of a voice may be."
     default_hint = "Send 5 to 10 s of one person speaking, or name a job's speaker instead."
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sidecar.errors.error_base import BadRequest, Kind, NotFound, SidecarError
+from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 
 class LiveUnavailable(SidecarError):
     """No engine here hears live."""
 
     code = "live_unavailable"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "No engine of this service hears while somebody speaks."
     default_hint = (
         "Send the recording when it is done; 'vibevoice-asr doctor' says what is missing."
@@ -20,7 +20,7 @@ class LiveFull(SidecarError):
     """As many live sessions as the service takes are going on."""
 
     code = "live_full"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "As many live sessions as this service takes are going on."
     default_hint = "Try again later, or raise live_sessions if the machine has room."
     default_retry_after = 5
@@ -30,7 +30,7 @@ class UtteranceDropped(SidecarError):
     """An utterance was not recognised: too many speak."""
 
     code = "utterance_dropped"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "Too many speak: this utterance was not recognised."
     default_hint = "Say it again later; sessions that were there first are served first."
     default_retry_after = 5
@@ -48,7 +48,7 @@ class SessionTaken(SidecarError):
     """A live session with that name goes on."""
 
     code = "session_taken"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "A live session with this id goes on."
     default_hint = "End it first, or take another id."
 
@@ -57,7 +57,7 @@ class SessionMoved(SidecarError):
     """Another connection holds the live session now."""
 
     code = "session_moved"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "Another connection has taken this live session over."
     default_hint = "One connection holds a session; the last one to come."
 
@@ -66,7 +66,7 @@ class SessionHandedOver(SidecarError):
     """The service ends, and another one goes on with the live session."""
 
     code = "session_handed_over"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "This service ends; another one goes on with the live session."
     default_hint = "Connect again at once, with its id and 'after'."
 
@@ -75,7 +75,7 @@ class SessionOver(SidecarError):
     """The live session has ended, or takes no more sound."""
 
     code = "session_over"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "The live session takes no more sound."
     default_hint = "Begin a new one."
 
@@ -84,7 +84,7 @@ class SessionIdle(SidecarError):
     """Nothing came for a live session for too long."""
 
     code = "session_idle"
-    kind = Kind.TIMEOUT
+    kind = ErrorKind.TIMEOUT
     default_detail = "Nothing came for this live session for too long."
     default_hint = (
         "Begin a new one when somebody speaks; live_idle says how long it waits, talk_idle how "
@@ -96,7 +96,7 @@ class SessionTooLong(SidecarError):
     """A live session has lasted as long as one may."""
 
     code = "session_too_long"
-    kind = Kind.TIMEOUT
+    kind = ErrorKind.TIMEOUT
     default_detail = "The live session has lasted as long as one may."
     default_hint = "Begin a new one; live_longest says how long one lasts."
 
@@ -113,7 +113,7 @@ class MessageTooBig(SidecarError):
     """More at once than a live connection takes."""
 
     code = "message_too_big"
-    kind = Kind.TOO_LARGE
+    kind = ErrorKind.TOO_LARGE
     default_detail = "The message is too big."
     default_hint = "Send pieces of about 0.1 s of sound."
 
@@ -122,7 +122,7 @@ class InboundFull(SidecarError):
     """A live client sends more than is taken from it, and does not wait."""
 
     code = "inbound_full"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "More messages wait on this connection than may."
     default_hint = "Send sound no faster than somebody speaks, or connect again and go on."
     default_retry_after = 1
@@ -132,7 +132,7 @@ class ChunkTooLong(SidecarError):
     """A piece of live sound is longer than one may be."""
 
     code = "chunk_too_long"
-    kind = Kind.TOO_LARGE
+    kind = ErrorKind.TOO_LARGE
     default_detail = "The piece of sound is too long."
     default_hint = "Send pieces of about 0.1 s; a whole recording is better sent as a file."
 
@@ -149,7 +149,7 @@ class EncodingUnavailable(SidecarError):
     """Live sound was to come in a form that needs a package that is not installed."""
 
     code = "encoding_unavailable"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "This installation does not decode Opus."
     default_hint = "Send pcm16, or have the service install 'vibevoice-asr[opus]'."
 
@@ -158,7 +158,7 @@ class EventUnsupported(BadRequest):
     """A live client sent an event that its address does not know."""
 
     code = "event_unsupported"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "The event has no type that is known here."
     default_hint = "See docs/openai.md for the events that transcribe."
 
@@ -175,7 +175,7 @@ class CaptureUnreadable(SidecarError):
     """A file of a captured session cannot be used."""
 
     code = "capture_unreadable"
-    kind = Kind.MALFORMED
+    kind = ErrorKind.MALFORMED
     default_detail = "That is no captured session."
     default_hint = "Name one of the two files of a capture (docs/capture.md)."
 
@@ -184,7 +184,7 @@ class TalkFull(SidecarError):
     """As many conversations go on as may."""
 
     code = "talk_full"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "There are as many conversations as may be at once."
     default_hint = "Try again when one has ended, or raise VIBEVOICE_CONVERSATIONS."
     default_retry_after = 10
@@ -194,7 +194,7 @@ class ItemUnknown(SidecarError):
     """A conversation has no item of that name."""
 
     code = "item_unknown"
-    kind = Kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
     default_detail = "The conversation has no such item."
     default_hint = "Name one that was told, and was neither deleted nor let go of for its age."
 
@@ -203,7 +203,7 @@ class CallUnknown(SidecarError):
     """The result of a call came that nobody waits for."""
 
     code = "call_unknown"
-    kind = Kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
     default_detail = "No call of that id waits for an output."
     default_hint = (
         "Send one output for each call that was told to its end; those of an answer that was "
@@ -215,7 +215,7 @@ class ToolsUnavailable(SidecarError):
     """Tools are wanted, and who answers calls none."""
 
     code = "tools_unavailable"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "Who answers here only repeats what is said, and calls no tools."
     default_hint = "Set VIBEVOICE_LLM to a language model, or leave the tools out."
 
@@ -224,7 +224,7 @@ class ResponseActive(SidecarError):
     """A client asked for an answer while one is being given (the code is OpenAI's)."""
 
     code = "conversation_already_has_active_response"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "The conversation already has a response in progress."
     default_hint = "Wait for its response.done, or cancel it first."
 
@@ -233,7 +233,7 @@ class ResponseNotActive(SidecarError):
     """A client cancelled an answer that is not being given (the code is OpenAI's)."""
 
     code = "response_cancel_not_active"
-    kind = Kind.CONFLICT
+    kind = ErrorKind.CONFLICT
     default_detail = "No such response is in progress."
     default_hint = "There is nothing to be done."
 
@@ -250,7 +250,7 @@ class StageSilent(SidecarError):
     """A part of a conversation began something and never told how it went."""
 
     code = "stage_silent"
-    kind = Kind.TIMEOUT
+    kind = ErrorKind.TIMEOUT
     default_detail = "A part of the conversation does not answer."
     default_hint = "Go on speaking; if it stays, look whether the model and the voice still run."
 
@@ -258,7 +258,7 @@ class StageSilent(SidecarError):
 class LlmError(SidecarError):
     """The language model that answers in conversations did not."""
 
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
 
 
 class LlmUnreachable(LlmError):
@@ -281,7 +281,7 @@ class LlmRefused(LlmError):
     """It is there, and will not do this."""
 
     code = "llm_refused"
-    kind = Kind.FAILED
+    kind = ErrorKind.FAILED
     default_detail = "The language model refused the request."
     default_hint = "Check VIBEVOICE_LLM_MODEL and VIBEVOICE_LLM_KEY."
 
@@ -298,7 +298,7 @@ class LlmGarbled(LlmError):
     """Its answer cannot be read."""
 
     code = "llm_garbled"
-    kind = Kind.FAILED
+    kind = ErrorKind.FAILED
     default_detail = "The language model's answer cannot be read."
     default_hint = "VIBEVOICE_LLM is to name a server with OpenAI's chat completions."
 
@@ -307,7 +307,7 @@ class SpeechFailed(SidecarError):
     """The server that speaks for the voice 'speech' did not."""
 
     code = "speech_failed"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "The server that speaks did not."
     default_hint = "Check VIBEVOICE_SPEECH_URL and the log of that server."
 
@@ -316,7 +316,7 @@ class MicrophoneUnavailable(SidecarError):
     """There is no microphone, or what it takes to use one is missing."""
 
     code = "microphone_unavailable"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "There is no microphone that can be used."
     default_hint = "'vibevoice-asr live --devices' lists those that there are."
 
@@ -325,6 +325,6 @@ class LoudspeakerUnavailable(SidecarError):
     """There is no loudspeaker, or what it takes to use one is missing."""
 
     code = "loudspeaker_unavailable"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "There is no loudspeaker that can be used."
     default_hint = "'vibevoice-asr talk --devices' lists those that there are; --text needs none."

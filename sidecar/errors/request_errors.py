@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors.error_base import BadRequest, Kind, NotFound, SidecarError
+from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 
 class RequestInvalid(BadRequest):
@@ -17,7 +17,7 @@ class HeaderTooLarge(BadRequest):
     """A header, or all headers together, beyond the limit."""
 
     code = "header_too_large"
-    kind = Kind.HEADERS_TOO_LARGE
+    kind = ErrorKind.HEADERS_TOO_LARGE
     default_detail = "The headers of the request are too large."
     default_hint = "Send short headers; texts and options belong into the body."
 
@@ -26,7 +26,7 @@ class ContentTypeUnsupported(BadRequest):
     """The body is neither multipart nor JSON."""
 
     code = "content_type_unsupported"
-    kind = Kind.UNSUPPORTED
+    kind = ErrorKind.UNSUPPORTED
     default_detail = "The Content-Type of the request is not supported here."
     default_hint = "Send multipart/form-data with a file part 'audio', or application/json."
 
@@ -75,7 +75,7 @@ class FieldInvalid(BadRequest):
     """A field holds a value that it cannot have."""
 
     code = "field_invalid"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "A field has a value that is not possible."
     default_hint = "See /docs for the fields and their values."
 
@@ -84,7 +84,7 @@ class FieldMissing(BadRequest):
     """A field that must be there is not."""
 
     code = "field_missing"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "A required field is missing."
     default_hint = "See /docs for the fields of this request."
 
@@ -101,7 +101,7 @@ class JsonTooLarge(BadRequest):
     """The JSON body is beyond its limit."""
 
     code = "json_too_large"
-    kind = Kind.TOO_LARGE
+    kind = ErrorKind.TOO_LARGE
     default_detail = "The JSON body is larger than 64 KiB."
     default_hint = "Audio goes as multipart/form-data or by 'audio_path', not inside JSON."
 
@@ -110,7 +110,7 @@ class UploadTooLarge(BadRequest):
     """The upload is beyond its limit."""
 
     code = "upload_too_large"
-    kind = Kind.TOO_LARGE
+    kind = ErrorKind.TOO_LARGE
     default_detail = "The upload is larger than the limit."
     default_hint = "Send a compressed file (opus, flac, mp3) or raise VIBEVOICE_MAX_UPLOAD_MB."
 
@@ -119,7 +119,7 @@ class UploadStalled(BadRequest):
     """The client stopped sending, or is too slow to wait for."""
 
     code = "upload_stalled"
-    kind = Kind.TIMEOUT
+    kind = ErrorKind.TIMEOUT
     default_detail = "The upload stopped before it was complete."
     default_hint = "Send it again; on one machine 'audio_path' needs no upload at all."
 
@@ -128,7 +128,7 @@ class UploadsFull(SidecarError):
     """As many uploads as are read at once are on their way, or as many bytes."""
 
     code = "uploads_full"
-    kind = Kind.BUSY
+    kind = ErrorKind.BUSY
     default_detail = "Too much is being uploaded at once."
     default_hint = "Try again after the time in Retry-After, or raise VIBEVOICE_UPLOAD_ROOM_MB."
     default_retry_after = 5
@@ -138,7 +138,7 @@ class MethodNotAllowed(SidecarError):
     """The address exists, the method does not."""
 
     code = "method_not_allowed"
-    kind = Kind.METHOD
+    kind = ErrorKind.METHOD
     default_detail = "This address does not take this method."
     default_hint = "See /docs; the Allow header lists what it takes."
 
@@ -147,7 +147,7 @@ class RangeUnsatisfiable(SidecarError):
     """Bytes were asked for that lie behind the end."""
 
     code = "range_unsatisfiable"
-    kind = Kind.RANGE
+    kind = ErrorKind.RANGE
     default_detail = "The recording has no such bytes."
     default_hint = "Ask for bytes before its end: 'Content-Range' says how long it is."
 
@@ -156,7 +156,7 @@ class PrecisionUnknown(BadRequest):
     """A precision nobody has heard of."""
 
     code = "precision_unknown"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "The precision is not known."
 
 
@@ -164,7 +164,7 @@ class PrecisionUnavailable(BadRequest):
     """A precision that exists, but not in the engine that serves."""
 
     code = "precision_unavailable"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine does not have this precision."
 
 
@@ -172,7 +172,7 @@ class LanguageInvalid(BadRequest):
     """Not a language tag."""
 
     code = "language_invalid"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "The language is not a language tag."
     default_hint = "Use 'auto' or a tag such as 'en' or 'de-CH'."
 
@@ -181,7 +181,7 @@ class LanguageUnsupported(BadRequest):
     """A language that the engine does not speak."""
 
     code = "language_unsupported"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine does not know this language."
 
 
@@ -189,7 +189,7 @@ class TranslationUnavailable(BadRequest):
     """A translation by an engine that writes down what is said, and no other language."""
 
     code = "translation_unavailable"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine does not translate."
 
 
@@ -197,7 +197,7 @@ class LogprobsUnavailable(BadRequest):
     """Probabilities of tokens, which leave no engine."""
 
     code = "logprobs_unavailable"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "No engine here tells the probabilities of its tokens."
     default_hint = "Leave 'include' out."
 
@@ -206,7 +206,7 @@ class WordsUnavailable(BadRequest):
     """Times of words from an engine that has none."""
 
     code = "words_unavailable"
-    kind = Kind.UNPROCESSABLE
+    kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine tells no times of words."
     default_hint = "Ask for 'segment' alone, or start with --engine whisper, which tells them."
 

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Numbers or names of the GPUs that a process may use, the first one first; empty: none."""
-ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+DEVICE_ORDER_ENV = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """What makes CUDA count the GPUs as their driver does; by itself it has the fastest first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class GpuDevice:
     """A GPU, or a slice of one (MIG): the names it goes by, and the driver's handles.
 
     ``handle`` is its own, None where the driver refuses it; ``card`` that of the whole GPU.
@@ -32,15 +32,15 @@ class Device:
     names: tuple[str, ...]
     handle: Any = None
     card: Any = None
-    slices: tuple[Device, ...] = ()
+    slices: tuple[GpuDevice, ...] = ()
 
 
-def first_visible(cards: Sequence[Device], wanted: str | None) -> Device | None:
+def first_visible(cards: Sequence[GpuDevice], wanted: str | None) -> GpuDevice | None:
     """The device that becomes ``cuda:0``, None where none does.
 
-    ``cards`` stand in the order of the PCI bus, ``wanted`` is what `VISIBLE` says (None: it is not
-    set): a number, or a name or its beginning if that is one device's only. CUDA reads up to the
-    first word that it does not understand; so only the first word counts here.
+    ``cards`` stand in the order of the PCI bus, ``wanted`` is what `VISIBLE_DEVICES_VARIABLE` says
+    (None: it is not set): a number, or a name or its beginning if that is one device's only. CUDA
+    reads up to the first word that it does not understand; so only the first word counts here.
     """
     if wanted is None:
         return _usable(cards[0]) if cards else None
@@ -54,13 +54,13 @@ def first_visible(cards: Sequence[Device], wanted: str | None) -> Device | None:
     return _usable(named[0]) if len(named) == 1 else None
 
 
-def _usable(device: Device) -> Device:
+def _usable(device: GpuDevice) -> GpuDevice:
     """Of a GPU that is cut into slices, CUDA uses the first."""
     return device.slices[0] if device.slices else device
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class EngineMemoryHolding:
     """An engine's process: its id, None while there is none, and what its weights take.
 
     ``coming``: a new engine is on its way, and nobody knows how much of it is there.
@@ -81,15 +81,15 @@ class DeviceLedger:
     def __init__(self) -> None:
         self.strangers_bytes = 0
         """What others than engines of ours took when somebody looked last."""
-        self._engines: dict[str, Callable[[], Holding]] = {}
+        self._engines: dict[str, Callable[[], EngineMemoryHolding]] = {}
         self._reserved: dict[str, int] = {}
         self._taken: dict[str, int] = {}
 
-    def enlist(self, who: str, holding: Callable[[], Holding]) -> None:
+    def register_engine(self, who: str, holding: Callable[[], EngineMemoryHolding]) -> None:
         """An engine that may live here, and who tells what it holds."""
         self._engines[who] = holding
 
-    def holdings(self) -> dict[str, Holding]:
+    def holdings(self) -> dict[str, EngineMemoryHolding]:
         """What each engine holds now."""
         return {who: holding() for who, holding in self._engines.items()}
 
@@ -106,16 +106,19 @@ class DeviceLedger:
         return self._reserved.get(who, 0)
 
     def see(
-        self, holdings: Mapping[str, Holding], used_bytes: int, processes: Mapping[int, int]
+        self,
+        holdings: Mapping[str, EngineMemoryHolding],
+        used_bytes: int,
+        processes: Mapping[int, int],
     ) -> None:
         """Take in a look: what all take, and the bytes of processes of which the driver tells."""
         present = {who: one for who, one in holdings.items() if one.pid is not None or one.coming}
-        self._taken = {who: _taken(one, processes) for who, one in present.items()}
+        self._taken = {who: _held_bytes(one, processes) for who, one in present.items()}
         if not any(one.coming for one in present.values()):  # else they are who they were
             before = self.strangers_bytes
-            self.strangers_bytes = strangers_bytes(before, used_bytes, processes, present)
+            self.strangers_bytes = other_processes_bytes(before, used_bytes, processes, present)
 
-    def promised_bytes(self, who: str) -> int:
+    def committed_bytes(self, who: str) -> int:
         """What others of ours will take of what was free when somebody looked last."""
         others = (one for one in self._reserved if one != who)
         return sum(max(0, self._reserved[one] - self._taken.get(one, 0)) for one in others)
@@ -128,15 +131,18 @@ class DeviceLedger:
         return max(0, used_bytes - self.strangers_bytes - others)
 
 
-def _taken(holding: Holding, processes: Mapping[int, int]) -> int:
+def _held_bytes(holding: EngineMemoryHolding, processes: Mapping[int, int]) -> int:
     """What an engine has, as far as the driver tells; else its weights."""
     if holding.pid is None:
         return 0
     return processes.get(holding.pid, holding.weights_bytes)
 
 
-def strangers_bytes(
-    before: int, used_bytes: int, processes: Mapping[int, int], holdings: Mapping[str, Holding]
+def other_processes_bytes(
+    before: int,
+    used_bytes: int,
+    processes: Mapping[int, int],
+    holdings: Mapping[str, EngineMemoryHolding],
 ) -> int:
     """What others take of a device: what is not our engines'.
 
@@ -144,18 +150,18 @@ def strangers_bytes(
     for what they were ``before``, or for less where that leaves too little for the weights.
     """
     here = [one for one in holdings.values() if one.pid is not None]
-    rest = max(0, used_bytes - sum(_taken(one, processes) for one in here))
+    rest = max(0, used_bytes - sum(_held_bytes(one, processes) for one in here))
     told = all(one.pid in processes for one in here if one.weights_bytes)
     return rest if told else min(before, rest)
 
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
+GPU_POLL_INTERVAL_S = 2.0
 """Time between two looks at a GPU."""
-SILENT_LOOK_S = 10.0
+SILENT_GPU_POLL_INTERVAL_S = 10.0
 """The same while its driver does not answer."""
-PATIENCE_S = 1.0
+DRIVER_TIMEOUT_S = 1.0
 """How long a job waits for a look; usually it takes milliseconds."""
 
 
@@ -191,7 +197,7 @@ class GpuMemory:
         return self.total_mb - self.used_mb << 20
 
 
-class GpuWatch:
+class GpuMonitor:
     """The GPU that is used as it was last seen, and who has what of it.
 
     ``read`` is the driver's word.
@@ -202,15 +208,15 @@ class GpuWatch:
 
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
-        self._read = read or what_the_driver_says
+        self._read = read or query_gpu
         self._looking: asyncio.Task[None] | None = None
         self._silent = False
-        self._thread = Threads("gpu", 1)
+        self._thread = ThreadLimiter("gpu", 1)
 
     def free_bytes(self, who: str) -> int:
         """What nobody takes, and no other engine of ours will; less than nothing where an engine
         is to let go of something first."""
-        return self.seen.free_bytes - self.ledger.promised_bytes(who) if self.seen else 0
+        return self.seen.free_bytes - self.ledger.committed_bytes(who) if self.seen else 0
 
     def own_bytes(self, who: str) -> int:
         """What an engine takes in all."""
@@ -222,13 +228,14 @@ class GpuWatch:
             self._take_in(self._read(), {})
 
     async def look(self) -> None:
-        """Look now; where the driver takes longer than `PATIENCE_S`, what it said last counts."""
+        """Look now; where the driver takes longer than `DRIVER_TIMEOUT_S`, what it said last
+        counts."""
         import asyncio
 
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(DRIVER_TIMEOUT_S):
                 await asyncio.shield(self._looking)
 
     async def go_on(self) -> None:
@@ -238,7 +245,9 @@ class GpuWatch:
         try:
             await self.look()
             while self.seen is not None or (self._looking and not self._looking.done()):
-                await asyncio.sleep(SILENT_LOOK_S if self._silent else LOOK_S)
+                await asyncio.sleep(
+                    SILENT_GPU_POLL_INTERVAL_S if self._silent else GPU_POLL_INTERVAL_S
+                )
                 await self.look()
         finally:
             if self._looking is not None:
@@ -248,9 +257,9 @@ class GpuWatch:
         before = self.ledger.holdings()
         gpu = await self._thread.run(self._read)
         now = self.ledger.holdings()
-        self._take_in(gpu, {who: _over(before.get(who), one) for who, one in now.items()})
+        self._take_in(gpu, {who: _steady_holding(before.get(who), one) for who, one in now.items()})
 
-    def _take_in(self, gpu: GpuMemory | None, holdings: Mapping[str, Holding]) -> None:
+    def _take_in(self, gpu: GpuMemory | None, holdings: Mapping[str, EngineMemoryHolding]) -> None:
         """A GPU whose driver falls silent stays what it was."""
         if gpu is None:
             if self.seen is not None and not self._silent:
@@ -264,12 +273,14 @@ class GpuWatch:
         self.ledger.see(holdings, gpu.used_bytes, gpu.processes)
 
 
-def _over(before: Holding | None, now: Holding) -> Holding:
+def _steady_holding(
+    before: EngineMemoryHolding | None, now: EngineMemoryHolding
+) -> EngineMemoryHolding:
     """What an engine held during a look: of one that came or went meanwhile nobody can tell."""
     return now if before == now else replace(now, coming=True)
 
 
-class HostWatch:
+class HostMemoryMonitor:
     """The host's memory, and who has what of it."""
 
     def __init__(self) -> None:
@@ -278,19 +289,19 @@ class HostWatch:
     def free_bytes(self, who: str) -> int:
         """What is free now, and no other engine of ours will take."""
         self.ledger.see(self.ledger.holdings(), 0, {})
-        return host_free_bytes() - self.ledger.promised_bytes(who)
+        return host_free_bytes() - self.ledger.committed_bytes(who)
 
 
-def what_the_driver_says() -> GpuMemory | None:
+def query_gpu() -> GpuMemory | None:
     """The GPU; whatever goes wrong with asking is a driver that does not answer."""
     try:
-        return gpu_memory()
+        return read_gpu_memory()
     except Exception as error:
         log.warning("the GPU's driver cannot be asked: %r", error)
         return None
 
 
-def gpu_memory() -> GpuMemory | None:
+def read_gpu_memory() -> GpuMemory | None:
     """The NVIDIA GPU that torch will use: the first that `CUDA_VISIBLE_DEVICES` leaves.
 
     None where there is none (or no driver, or it does not answer).
@@ -302,7 +313,7 @@ def gpu_memory() -> GpuMemory | None:
     except pynvml.NVMLError:
         return None
     try:
-        device = first_visible(_cards(pynvml), os.environ.get(VISIBLE))
+        device = first_visible(_list_gpus(pynvml), os.environ.get(VISIBLE_DEVICES_VARIABLE))
         if device is None or device.handle is None:
             return None
         memory = pynvml.nvmlDeviceGetMemoryInfo(device.handle)
@@ -317,7 +328,7 @@ def gpu_memory() -> GpuMemory | None:
             bandwidth and bandwidth * memory.total / whole.total,  # a slice has its share
             major >= 8,
             _processes(pynvml, device.handle),
-            *_load(pynvml, device.handle),
+            *_utilization(pynvml, device.handle),
             _celsius(pynvml, device.card),
         )
     except pynvml.NVMLError:
@@ -327,7 +338,7 @@ def gpu_memory() -> GpuMemory | None:
             pynvml.nvmlShutdown()
 
 
-def _cards(nvml: Any) -> list[Device]:
+def _list_gpus(nvml: Any) -> list[GpuDevice]:
     """All GPUs in the driver's order; one that it refuses keeps its place."""
     cards = []
     for number in range(nvml.nvmlDeviceGetCount()):
@@ -335,13 +346,13 @@ def _cards(nvml: Any) -> list[Device]:
             card = nvml.nvmlDeviceGetHandleByIndex(number)
             names = (str(nvml.nvmlDeviceGetUUID(card)),)
         except nvml.NVMLError:
-            cards.append(Device(()))
+            cards.append(GpuDevice(()))
         else:
-            cards.append(Device(names, card, card, tuple(_slices(nvml, card, names[0]))))
+            cards.append(GpuDevice(names, card, card, tuple(_mig_slices(nvml, card, names[0]))))
     return cards
 
 
-def _slices(nvml: Any, card: Any, uuid: str) -> Iterator[Device]:
+def _mig_slices(nvml: Any, card: Any, uuid: str) -> Iterator[GpuDevice]:
     """What a GPU is cut into (MIG); nothing where it is not, or cannot be."""
     try:
         if nvml.nvmlDeviceGetMigMode(card)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
@@ -353,7 +364,7 @@ def _slices(nvml: Any, card: Any, uuid: str) -> Iterator[Device]:
                 inside = f"{inside}/{nvml.nvmlDeviceGetComputeInstanceId(part)}"
                 # The second name is how drivers before 470 had it.
                 names = str(nvml.nvmlDeviceGetUUID(part)), f"MIG-{uuid}/{inside}"
-                yield Device(names, part, card)
+                yield GpuDevice(names, part, card)
     except nvml.NVMLError:
         return
 
@@ -367,7 +378,7 @@ def _processes(nvml: Any, handle: Any) -> dict[int, int]:
     return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
 
 
-def _load(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
+def _utilization(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
     """Percent of the time in which it computed, and in which its memory was read or written; a
     slice is not asked."""
     try:

@@ -18,15 +18,20 @@ from sidecar.gpu_memory.memory_footprint import (
     PROMPT_TOKENS,
     WINDOW_S,
     ModelShape,
-    Work,
-    loading,
+    RecordingWork,
+    loading_bytes,
     peak_bytes,
 )
-from sidecar.gpu_memory.memory_plan import Estimate, peak_in_step, windows_in_step
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions, Windowing
+from sidecar.gpu_memory.memory_plan import MemoryEstimate, batched_peak_bytes, batched_windows_plan
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    WindowingMode,
+)
 
 
-class Placement(StrEnum):
+class LoadPlacement(StrEnum):
     """Where a new engine is loaded while an old one stands."""
 
     BESIDE = "beside"
@@ -39,20 +44,20 @@ class Placement(StrEnum):
 class LoadPlan:
     """How a new engine comes in; of ``memory`` counts what it keeps on the host meanwhile."""
 
-    placement: Placement = Placement.BESIDE
+    placement: LoadPlacement = LoadPlacement.BESIDE
     memory: MemoryPlan = field(default_factory=MemoryPlan)
 
 
-Place = Callable[[Precision], LoadPlan]
+PlacementDecision = Callable[[Precision], LoadPlan]
 """Decides it; raises `errors.WontFit` where the new one has no room even alone."""
 
 
-def always_beside(precision: Precision) -> LoadPlan:
+def load_beside(precision: Precision) -> LoadPlan:
     """For engines that are small."""
     return LoadPlan()
 
 
-class Account(Protocol):
+class MemoryAccount(Protocol):
     """Who keeps what an engine takes of its device's memory, and what it will."""
 
     def comes(self, precision: Precision, plan: LoadPlan) -> None:
@@ -65,7 +70,7 @@ class Account(Protocol):
         """So many live sessions have it now."""
 
 
-class NoAccount:
+class NoMemoryAccount:
     """For engines whose memory nobody plans."""
 
     def comes(self, precision: Precision, plan: LoadPlan) -> None:
@@ -78,28 +83,28 @@ class NoAccount:
         """Nothing is kept."""
 
 
-Look = Callable[[], Awaitable[None]]
+MemoryProbe = Callable[[], Awaitable[None]]
 """Finds out how much memory there is."""
 
 
-async def nothing() -> None:
+async def no_memory_probe() -> None:
     """For engines whose memory nobody plans."""
 
 
 CPU_CHUNK_S = 8 / 3
 """Twenty tokens: what the encoders hold of it stays in a CPU's cache (docs/performance.md)."""
-MOST_WINDOWS = 8
+MAX_WINDOWS = 8
 """Of a recording at once: an eighth of the passes; each more is one more border, for ever less."""
-USUAL_S = 600.0
+TYPICAL_AUDIO_S = 600.0
 """What is planned for where nobody knows how long a recording is, and for the first load."""
 
 
-EVERYTHING = memory_plan.LOADS[0]
+LOAD_PLAN_ALL_ON_GPU = memory_plan.LOAD_PLANS[0]
 """Nothing stays on the host."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryState:
     """A look at the engine's device: bytes that are free, and the precision that is loaded.
 
     Free is not what another engine of ours has reserved (`gpu_memory.gpu_devices`).
@@ -124,20 +129,20 @@ class Memory:
         return available if limit_bytes is None else min(available, limit_bytes)
 
 
-class Room(Protocol):
+class MemoryPlanner(Protocol):
     """Who decides about the memory of an engine that somebody plans."""
 
-    def first_precision(self, now: Memory) -> Precision:
+    def first_precision(self, now: MemoryState) -> Precision:
         """What to load when nobody said."""
 
-    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
         """How it comes in; raises `errors.WontFit` where it has no room."""
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan) -> int:
         """What it takes that does nothing."""
 
 
-class Admission:
+class MemoryAdmission:
     """Decides for one checkpoint. ``limit_bytes`` caps what the engine may take, None: all."""
 
     def __init__(
@@ -148,8 +153,12 @@ class Admission:
         self._limit = limit_bytes
 
     def estimate(
-        self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
-    ) -> tuple[Estimate, tuple[Estimate, ...]]:
+        self,
+        precision: Precision,
+        audio_s: float | None,
+        options: TranscribeOptions,
+        now: MemoryState,
+    ) -> tuple[MemoryEstimate, tuple[MemoryEstimate, ...]]:
         """What a recording takes at ``precision``, and the other precisions that would fit."""
         work, available = self._work(audio_s, options), self.available_bytes(now)
         estimate = memory_plan.plan_job(
@@ -158,14 +167,20 @@ class Admission:
         if estimate.fits:
             return estimate, ()
         others = [
-            one for one in memory_plan.PREFERRED if one in self._precisions and one != precision
+            one
+            for one in memory_plan.PREFERRED_PRECISIONS
+            if one in self._precisions and one != precision
         ]
-        return estimate, memory_plan.alternatives(
+        return estimate, memory_plan.fitting_precisions(
             self._shape, work, available, others, now.bandwidth, apart=now.on_gpu
         )
 
     def planned(
-        self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+        self,
+        precision: Precision,
+        audio_s: float | None,
+        options: TranscribeOptions,
+        now: MemoryState,
     ) -> TranscribeOptions:
         """The options with the memory plan that fits, and the one to fall back on.
 
@@ -174,20 +189,22 @@ class Admission:
         """
         estimate, others = self.estimate(precision, audio_s, options, now)
         if not estimate.fits:
-            raise refusal(estimate, others)
+            raise does_not_fit_error(estimate, others)
         work = self._work(audio_s, options)
         memory, fallback = (
             estimate.plan,
-            memory_plan.smaller(estimate.plan, self._shape, precision, work, apart=now.on_gpu),
+            memory_plan.next_smaller_plan(
+                estimate.plan, self._shape, precision, work, apart=now.on_gpu
+            ),
         )
-        if options.windows is Windowing.PARALLEL:
-            in_step = windows_in_step(
+        if options.windows is WindowingMode.PARALLEL:
+            in_step = batched_windows_plan(
                 self._shape,
                 precision,
                 WINDOW_S if audio_s is None else audio_s,
-                MOST_WINDOWS,
+                MAX_WINDOWS,
                 self.available_bytes(now),
-                text_tokens=_text_tokens(options),
+                text_tokens=_prompt_tokens(options),
                 apart=now.on_gpu,
             )
             if in_step is not None:
@@ -197,20 +214,20 @@ class Admission:
         return dataclasses.replace(options, memory=memory, memory_fallback=fallback)
 
     def fitting_precision(
-        self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+        self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: MemoryState
     ) -> Precision:
         """For a client to whom it is all the same: what is loaded, if it fits; else what does."""
         estimate, others = self.estimate(loaded, audio_s, options, now)
         return loaded if estimate.fits or not others else others[0].precision
 
-    def first_precision(self, now: Memory) -> Precision:
+    def first_precision(self, now: MemoryState) -> Precision:
         """What to load when nobody said: 16 bit on a CPU, the best that fits on a GPU."""
         if not now.on_gpu:
             return Precision.BF16
-        work = Work.of(self._shape, USUAL_S)
+        work = RecordingWork.of(self._shape, TYPICAL_AUDIO_S)
         return memory_plan.best_precision(self._shape, work, self.available_bytes(now)).precision
 
-    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
         """How the engine is loaded anew at ``precision``: beside the old one if it can be, and
         with as much of it on the device as there is room for.
 
@@ -218,7 +235,7 @@ class Admission:
             errors.WontFit: not even alone could it hear a second.
         """
         available = self.available_bytes(now)
-        second = Work.of(self._shape, 1.0)
+        second = RecordingWork.of(self._shape, 1.0)
         least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
         if not least.fits:
             raise errors.WontFit(
@@ -229,68 +246,70 @@ class Admission:
         beside = now.free_bytes
         if self._limit is not None and now.held is not None:
             beside = min(beside, self._limit - self.loaded_bytes(now.held))
-        steps = memory_plan.LOADS if now.on_gpu else memory_plan.LOADS[:1]
-        for placement, room in ((Placement.BESIDE, beside), (Placement.INSTEAD, available)):
+        steps = memory_plan.LOAD_PLANS if now.on_gpu else memory_plan.LOAD_PLANS[:1]
+        for placement, room in ((LoadPlacement.BESIDE, beside), (LoadPlacement.INSTEAD, available)):
             for memory in steps:
                 if self.loaded_bytes(precision, memory) <= room:
                     return LoadPlan(placement, memory)
-        return LoadPlan(Placement.INSTEAD, steps[-1])
+        return LoadPlan(LoadPlacement.INSTEAD, steps[-1])
 
-    def available_bytes(self, now: Memory) -> int:
+    def available_bytes(self, now: MemoryState) -> int:
         """What the engine may take in all."""
         return now.available_bytes(self.loaded_bytes, self._limit)
 
-    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
         """What an engine takes that loads or does nothing; ``memory`` keeps parts on the host."""
-        return loading(self._shape, precision, memory).total
+        return loading_bytes(self._shape, precision, memory).total
 
     def peak_bytes(
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions
     ) -> int:
         """What an engine comes to take that hears a recording by the plan in its ``options``."""
-        memory, text_tokens = options.memory, _text_tokens(options)
+        memory, text_tokens = options.memory, _prompt_tokens(options)
         if memory.together > 1:
-            return peak_in_step(self._shape, precision, memory, text_tokens=text_tokens)
+            return batched_peak_bytes(self._shape, precision, memory, text_tokens=text_tokens)
         return peak_bytes(self._shape, precision, memory, self._work(audio_s, options)).total
 
     def fits_together(
         self,
         precision: Precision,
         recordings: Sequence[tuple[float, TranscribeOptions]],
-        now: Memory,
+        now: MemoryState,
     ) -> bool:
         """Whether recordings, each seconds and options, can be heard in step by the fastest plan.
 
         Together they hold what one as long as all of them would, and write as much.
         """
         works = [self._work(audio_s, options) for audio_s, options in recordings]
-        work = Work(
+        work = RecordingWork(
             sum(one.audio_s for one in works),
             sum(one.prompt_tokens for one in works),
             sum(one.output_tokens for one in works),
         )
-        fastest = memory_plan.ladder(work, apart=now.on_gpu)[0]
+        fastest = memory_plan.plan_ladder(work, apart=now.on_gpu)[0]
         in_step = dataclasses.replace(fastest, together=len(works))
         peak = peak_bytes(self._shape, precision, in_step, work)
         return peak.total <= self.available_bytes(now)
 
-    def _work(self, audio_s: float | None, options: TranscribeOptions) -> Work:
+    def _work(self, audio_s: float | None, options: TranscribeOptions) -> RecordingWork:
         """The work; a client's limit of tokens makes it smaller, never larger: the audio decides
         how much there is to say, and the cache grows where that was wrong."""
-        work = Work.of(
+        work = RecordingWork.of(
             self._shape,
-            USUAL_S if audio_s is None else audio_s,
-            text_tokens=_text_tokens(options),
+            TYPICAL_AUDIO_S if audio_s is None else audio_s,
+            text_tokens=_prompt_tokens(options),
         )
         most = options.max_tokens or work.output_tokens
         return dataclasses.replace(work, output_tokens=min(most, work.output_tokens))
 
 
-def _text_tokens(options: TranscribeOptions) -> int:
+def _prompt_tokens(options: TranscribeOptions) -> int:
     return PROMPT_TOKENS + len(options.prompt.encode()) // 2
 
 
-def refusal(estimate: Estimate, others: Sequence[Estimate]) -> errors.WontFit:
+def does_not_fit_error(
+    estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
+) -> errors.WontFit:
     """The error for a recording that does not fit, with the ways out."""
     minutes = estimate.longest_audio_s / 60
     ways = [f"precision {one.precision}" for one in others]

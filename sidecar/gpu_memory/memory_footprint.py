@@ -172,7 +172,7 @@ class ModelShape:
         return 2 * self.layers * self.key_width
 
 
-FULL = ModelShape(
+VIBEVOICE_7B_SHAPE = ModelShape(
     hidden=3584,
     layers=28,
     heads=28,
@@ -197,7 +197,7 @@ TOKENS_PER_SECOND = 9.0
 """What a dense hour of speech writes at most, tokens per second of audio (the model page's sample
 writes 8.5); the cache is budgeted for it."""
 
-FEWEST_TOKENS = 64
+MIN_OUTPUT_TOKENS = 64
 """Room for the first segment of a very short recording."""
 
 CONTEXT_BYTES = 600_000_000
@@ -213,7 +213,7 @@ DRAFT_TOKENS = 12
 CACHE_ROUND = 64
 """The cache's length is a multiple of this many positions."""
 
-LITTLE_BYTES = 1 << 14
+SMALL_TENSORS_BYTES = 1 << 14
 """Positions, angles, statistics: what is too small to be named."""
 
 NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
@@ -221,7 +221,7 @@ NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RecordingWork:
     """One recording of ``audio_s`` seconds, as the model meets it: positions of the prompt (audio
     and text) and tokens of the answer, of one window of it where it is longer than that."""
 
@@ -237,12 +237,12 @@ class Work:
         *,
         text_tokens: int = PROMPT_TOKENS,
         output_tokens: int | None = None,
-    ) -> Work:
+    ) -> RecordingWork:
         """The work of a recording; without ``output_tokens`` what it may write at most."""
         window_s = min(audio_s, WINDOW_S)
         heard = ceil(window_s * SAMPLE_RATE / shape.acoustic.hop)
         if output_tokens is None:
-            output_tokens = FEWEST_TOKENS + ceil(TOKENS_PER_SECOND * window_s)
+            output_tokens = MIN_OUTPUT_TOKENS + ceil(TOKENS_PER_SECOND * window_s)
         return cls(audio_s, heard + text_tokens, output_tokens)
 
     @property
@@ -252,7 +252,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Breakdown:
+class MemoryBreakdown:
     """Where the bytes of a phase go. ``reserve`` is what no tensor accounts for."""
 
     phase: str
@@ -302,9 +302,9 @@ def cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
     return shape.cache_values * value_bytes(precision) * positions
 
 
-def phases(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work
-) -> tuple[Breakdown, ...]:
+def memory_phases(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
+) -> tuple[MemoryBreakdown, ...]:
     """The peaks of loading, encoding, prefill and decoding.
 
     What ``plan`` keeps on the host is loaded there: it need not pass through the card. Of a plan
@@ -315,46 +315,52 @@ def phases(
     first = first_positions(plan, work)
     last = last_positions(plan, work)
     embeddings = work.prompt_tokens * shape.hidden * value_bytes(precision)
-    chunk = _chunk(shape, precision, plan, work)
-    tile = _tile(shape, precision, plan, work, first)
-    step = _decoding(shape, precision, plan, first, last)
+    chunk = _encoder_chunk_bytes(shape, precision, plan, work)
+    tile = _prefill_tile_bytes(shape, precision, plan, work, first)
+    step = _decoding_bytes(shape, precision, plan, first, last)
     return (
-        loading(shape, precision, plan),
+        loading_bytes(shape, precision, plan),
         # The audio's embeddings, and those of the whole prompt that they go into; of several
         # windows the last is heard beside the caches of the others.
-        Breakdown(
+        MemoryBreakdown(
             "encode",
             weights + encoders,
             cache_bytes(shape, precision, first) * (plan.together - 1) // plan.together,
-            LITTLE_BYTES + 2 * embeddings + chunk,
+            SMALL_TENSORS_BYTES + 2 * embeddings + chunk,
         ),
-        Breakdown(
+        MemoryBreakdown(
             "prefill",
             weights,
             cache_bytes(shape, precision, first),
-            LITTLE_BYTES + embeddings + tile,
+            SMALL_TENSORS_BYTES + embeddings + tile,
         ),
-        Breakdown("decode", weights, cache_bytes(shape, precision, last), LITTLE_BYTES + step),
+        MemoryBreakdown(
+            "decode", weights, cache_bytes(shape, precision, last), SMALL_TENSORS_BYTES + step
+        ),
     )
 
 
-def loading(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> Breakdown:
+def loading_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> MemoryBreakdown:
     """The weights as they come, without what ``plan`` keeps on the host; one is quantized."""
     weights = weights_bytes(shape, precision, plan)
-    return Breakdown("load", weights, 0, LITTLE_BYTES + _quantizing(shape, precision))
+    return MemoryBreakdown(
+        "load", weights, 0, SMALL_TENSORS_BYTES + _quantization_bytes(shape, precision)
+    )
 
 
-def peak_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> Breakdown:
+def peak_bytes(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
+) -> MemoryBreakdown:
     """The phase that takes most, taken apart."""
-    return max(phases(shape, precision, plan, work), key=lambda phase: phase.tensors)
+    return max(memory_phases(shape, precision, plan, work), key=lambda phase: phase.tensors)
 
 
-def first_positions(plan: MemoryPlan, work: Work) -> int:
+def first_positions(plan: MemoryPlan, work: RecordingWork) -> int:
     """Positions of the cache to begin with: the plan's, or as many as the prompt needs."""
     return ceil(max(plan.cache_tokens, work.prompt_tokens + 1) / CACHE_ROUND) * CACHE_ROUND
 
 
-def last_positions(plan: MemoryPlan, work: Work) -> int:
+def last_positions(plan: MemoryPlan, work: RecordingWork) -> int:
     """Positions of the cache in the end, grown by whole steps."""
     first = first_positions(plan, work)
     missing = max(0, work.positions - first)
@@ -372,13 +378,15 @@ def _linear_bytes(shape: ModelShape, precision: Precision) -> int:
     return weights * value_bytes(precision)
 
 
-def _quantizing(shape: ModelShape, precision: Precision) -> int:
+def _quantization_bytes(shape: ModelShape, precision: Precision) -> int:
     """The largest weight beside its quantized self: in 16 bit, for int8 in float16 once more."""
     copies = {Precision.INT8: 4, Precision.INT4: 2}.get(precision, 0)
     return copies * shape.hidden * shape.mlp
 
 
-def _chunk(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> int:
+def _encoder_chunk_bytes(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
+) -> int:
     """One chunk in the hungrier encoder, at the GELU of its widest stage; the convolutions' states
     and the last chunk's results beside it."""
     hop = shape.acoustic.hop
@@ -402,8 +410,8 @@ def widest_stage(encoder: EncoderShape, samples: int) -> int:
     return most
 
 
-def _tile(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work, positions: int
+def _prefill_tile_bytes(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork, positions: int
 ) -> int:
     """A tile in an MLP, what its layer's attention left beside it, what the tile before it became,
     and the rotary table."""
@@ -417,11 +425,11 @@ def _tile(
         inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
     if work.prompt_tokens > tile:
         beside += tile * size * hidden
-    kept = rotary_kept(shape, precision, positions)
-    return max(kept + beside + inside, rotary_made(shape, positions))
+    kept = rotary_cache_values(shape, precision, positions)
+    return max(kept + beside + inside, rotary_temporary_values(shape, positions))
 
 
-def _decoding(
+def _decoding_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, first: int, last: int
 ) -> int:
     """A step against the whole cache, or the last growth of it, whichever takes more.
@@ -433,32 +441,32 @@ def _decoding(
     rows = DRAFT_TOKENS + 1
     shares = rows * (12 * shape.heads + 1) * last + 16 * last
     little = rows * (shape.vocab + 4 * shape.mlp) * value_bytes(precision)
-    step = rotary_kept(shape, precision, last) + shares + little
+    step = rotary_cache_values(shape, precision, last) + shares + little
     if last == first:
         return step
     copied = cache_bytes(shape, precision, last) // (2 * shape.layers)
-    before = rotary_kept(shape, precision, last - plan.cache_step)
-    return max(step, before + max(copied, rotary_made(shape, last)))
+    before = rotary_cache_values(shape, precision, last - plan.cache_step)
+    return max(step, before + max(copied, rotary_temporary_values(shape, last)))
 
 
-def rotary_kept(shape: ModelShape, precision: Precision, positions: int) -> int:
+def rotary_cache_values(shape: ModelShape, precision: Precision, positions: int) -> int:
     """A cosine and a sine for each position and dimension of a head."""
     return positions * 2 * shape.head_dim * value_bytes(precision)
 
 
-def rotary_made(shape: ModelShape, positions: int) -> int:
+def rotary_temporary_values(shape: ModelShape, positions: int) -> int:
     """While they are made: the angles (half and whole), both results twice, all in float32."""
     return positions * (18 * shape.head_dim + 8)
 
 
 TOKENS_S = 12.5
 """Positions of the decoder for a second."""
-BEFORE = 33 + 30
+PROMPT_POSITIONS = 33 + 30
 """Of a stream that begins, with the longest delay: the prompt; and behind it about as many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class AttentionShape:
     """A stack of layers; ``window``: positions that each sees, itself included."""
 
     layers: int
@@ -475,8 +483,8 @@ class Attention:
 class StreamShape:
     """The two stacks whose past a stream keeps; ``factor``: frames to a token."""
 
-    decoder: Attention
-    encoder: Attention
+    decoder: AttentionShape
+    encoder: AttentionShape
     factor: int
 
     @classmethod
@@ -484,13 +492,13 @@ class StreamShape:
         """From `config.json`; what it leaves out is as in the released model."""
         text, audio = config.get("text_config") or {}, config.get("audio_config") or {}
         return cls(
-            Attention(
+            AttentionShape(
                 text.get("num_hidden_layers", 26),
                 text.get("num_key_value_heads", 8),
                 text.get("head_dim", 128),
                 text.get("sliding_window", 8192),
             ),
-            Attention(
+            AttentionShape(
                 audio.get("num_hidden_layers", 32),
                 audio.get("num_key_value_heads") or audio.get("num_attention_heads", 32),
                 audio.get("head_dim", 64),
@@ -505,7 +513,7 @@ class StreamShape:
 
     def peak_bytes(self, longest_s: float, width: int = 2) -> int:
         """Of one that hears a stretch of speech of that length to its end."""
-        return self.bytes(math.ceil(longest_s * TOKENS_S) + 2 * BEFORE, width)
+        return self.bytes(math.ceil(longest_s * TOKENS_S) + 2 * PROMPT_POSITIONS, width)
 
     def most(self, free_bytes: int, longest_s: float, width: int = 2) -> int:
         """Streams that there is room for."""

@@ -1,6 +1,6 @@
 """Memory plan of a recording: precision, windows in step, forecast of fit and duration. Pure.
 
-A plan is looked for from the fastest to the most frugal (`ladder`); `footprint` says what each
+A plan is looked for from the fastest to the most frugal (`plan_ladder`); `footprint` says what each
 takes. Bytes are the card's: ``available_bytes`` is what the engine's process may take in all, its
 CUDA context included (with a loaded engine: what is free and what it holds). GB in sentences are
 2**30 bytes, as on the box of a card.
@@ -15,16 +15,16 @@ from math import ceil
 from sidecar.gpu_memory.memory_footprint import (
     PROMPT_TOKENS,
     WINDOW_S,
-    Breakdown,
+    MemoryBreakdown,
     ModelShape,
-    Work,
+    RecordingWork,
     cache_bytes,
     peak_bytes,
     weights_bytes,
 )
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
-PREFERRED = (Precision.BF16, Precision.INT8, Precision.INT4)
+PREFERRED_PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
 """What `auto` chooses from on a GPU: the truest weights first."""
 
 CACHE_ROUND = 256
@@ -45,18 +45,18 @@ ENCODE_AND_PREFILL = 1.05
 """Decoding is about 95 % of the time at any length."""
 
 GB = float(1 << 30)
-_ELSEWHERE = MemoryPlan(evict_encoders=True, host_token_table=True)
-LOADS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _ELSEWHERE)
+_OFFLOADED_PLAN = MemoryPlan(evict_encoders=True, host_token_table=True)
+LOAD_PLANS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _OFFLOADED_PLAN)
 """What stays on the host while an engine loads, from nothing on; the jobs' own plans follow."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MemoryEstimate:
     """What is known of a job before it begins.
 
-    ``plan`` is the fastest that fits, the most frugal where none does. ``seconds`` is rough, None
-    where the card's bandwidth is not known. ``longest_audio_s`` is what this precision takes at
-    once in these bytes, 0 if nothing.
+    ``plan`` is the fastest that fits, the most frugal where none does. ``estimated_seconds`` is
+    rough, None where the card's bandwidth is not known. ``max_audio_s`` is what this precision
+    takes at once in these bytes, 0 if nothing.
     """
 
     fits: bool
@@ -69,7 +69,7 @@ class Estimate:
     longest_audio_s: float
 
 
-def ladder(work: Work, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
+def plan_ladder(work: RecordingWork, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
     """The plans for a recording, each step giving up a little speed for memory.
 
     Encoders to the host's memory (a copy of 1.4 GB before the next job); a cache that grows while
@@ -98,38 +98,38 @@ def ladder(work: Work, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
 def plan_job(
     shape: ModelShape,
     precision: Precision,
-    work: Work,
+    work: RecordingWork,
     available_bytes: int,
     bandwidth: float | None = None,
     *,
     apart: bool = True,
-) -> Estimate:
+) -> MemoryEstimate:
     """The fastest plan that fits at ``precision``; ``bandwidth`` of the card in bytes a second.
 
-    ``apart`` as in `ladder`, here and below.
+    ``apart`` as in `plan_ladder`, here and below.
     """
-    plan, peak = _choose(shape, precision, work, available_bytes, apart)
-    return Estimate(
+    plan, peak = _choose_plan(shape, precision, work, available_bytes, apart)
+    return MemoryEstimate(
         fits=peak.total <= available_bytes,
         precision=precision,
         plan=plan,
         peak_bytes=peak.total,
         available_bytes=available_bytes,
         audio_s=work.audio_s,
-        seconds=None if bandwidth is None else seconds(shape, precision, work, bandwidth),
-        longest_audio_s=longest_audio_s(shape, precision, available_bytes, apart=apart),
+        seconds=None if bandwidth is None else estimated_seconds(shape, precision, work, bandwidth),
+        longest_audio_s=max_audio_s(shape, precision, available_bytes, apart=apart),
     )
 
 
-def alternatives(
+def fitting_precisions(
     shape: ModelShape,
-    work: Work,
+    work: RecordingWork,
     available_bytes: int,
-    candidates: Sequence[Precision] = PREFERRED,
+    candidates: Sequence[Precision] = PREFERRED_PRECISIONS,
     bandwidth: float | None = None,
     *,
     apart: bool = True,
-) -> tuple[Estimate, ...]:
+) -> tuple[MemoryEstimate, ...]:
     """The candidates that fit, in their order."""
     estimates = (
         plan_job(shape, precision, work, available_bytes, bandwidth, apart=apart)
@@ -140,40 +140,47 @@ def alternatives(
 
 def best_precision(
     shape: ModelShape,
-    work: Work,
+    work: RecordingWork,
     available_bytes: int,
-    candidates: Sequence[Precision] = PREFERRED,
+    candidates: Sequence[Precision] = PREFERRED_PRECISIONS,
     bandwidth: float | None = None,
     *,
     apart: bool = True,
-) -> Estimate:
+) -> MemoryEstimate:
     """The first candidate that fits; the last of them, not fitting, where none does."""
-    fitting = alternatives(shape, work, available_bytes, candidates, bandwidth, apart=apart)
+    fitting = fitting_precisions(shape, work, available_bytes, candidates, bandwidth, apart=apart)
     if fitting:
         return fitting[0]
     return plan_job(shape, candidates[-1], work, available_bytes, bandwidth, apart=apart)
 
 
-def smaller(
-    plan: MemoryPlan, shape: ModelShape, precision: Precision, work: Work, *, apart: bool = True
+def next_smaller_plan(
+    plan: MemoryPlan,
+    shape: ModelShape,
+    precision: Precision,
+    work: RecordingWork,
+    *,
+    apart: bool = True,
 ) -> MemoryPlan | None:
     """After the memory ran out: the next plan that takes less, None where none does."""
     taken = peak_bytes(shape, precision, plan, work).total
-    steps = ladder(work, apart=apart)
+    steps = plan_ladder(work, apart=apart)
     later = steps[steps.index(plan) + 1 :] if plan in steps else steps
     return next(
         (step for step in later if peak_bytes(shape, precision, step, work).total < taken), None
     )
 
 
-def longest_audio_s(
+def max_audio_s(
     shape: ModelShape, precision: Precision, available_bytes: int, *, apart: bool = True
 ) -> float:
     """Whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if not one second does."""
 
     def fits(seconds: int) -> bool:
-        work = Work.of(shape, float(seconds))
-        return _choose(shape, precision, work, available_bytes, apart)[1].total <= available_bytes
+        work = RecordingWork.of(shape, float(seconds))
+        return (
+            _choose_plan(shape, precision, work, available_bytes, apart)[1].total <= available_bytes
+        )
 
     low, high = 0, int(WINDOW_S) + 1
     while high - low > 1:
@@ -182,19 +189,21 @@ def longest_audio_s(
     return float(low)
 
 
-def seconds(shape: ModelShape, precision: Precision, work: Work, bandwidth: float) -> float:
+def estimated_seconds(
+    shape: ModelShape, precision: Precision, work: RecordingWork, bandwidth: float
+) -> float:
     """Roughly how long it takes: each token reads the language model and the cache once."""
     window_s = min(work.audio_s, WINDOW_S)
     windows = work.audio_s / window_s if window_s else 0.0
     tokens = min(work.output_tokens, ceil(LIKELY_TOKENS_PER_SECOND * window_s))
-    weights = weights_bytes(shape, precision, _ELSEWHERE)
+    weights = weights_bytes(shape, precision, _OFFLOADED_PLAN)
     cache = cache_bytes(shape, precision, work.prompt_tokens + tokens // 2)
     reached = bandwidth * EFFICIENCY.get(precision, EFFICIENCY_UNQUANTIZED)
     return windows * ENCODE_AND_PREFILL * tokens * (weights + cache) / reached
 
 
-def sentence(estimate: Estimate, others: Sequence[Estimate] = ()) -> str:
-    """The estimate for people; ``others`` are the `alternatives` to one that does not fit."""
+def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate] = ()) -> str:
+    """The estimate for people; ``others`` are the `fitting_precisions` to one that does not fit."""
     if estimate.fits:
         parts = [
             f"fits: {estimate.precision}",
@@ -216,11 +225,11 @@ def sentence(estimate: Estimate, others: Sequence[Estimate] = ()) -> str:
     )
 
 
-def _choose(
-    shape: ModelShape, precision: Precision, work: Work, available_bytes: int, apart: bool
-) -> tuple[MemoryPlan, Breakdown]:
+def _choose_plan(
+    shape: ModelShape, precision: Precision, work: RecordingWork, available_bytes: int, apart: bool
+) -> tuple[MemoryPlan, MemoryBreakdown]:
     """The first plan that fits and its peak; else the one that takes least."""
-    steps = ladder(work, apart=apart)
+    steps = plan_ladder(work, apart=apart)
     peaks = [(plan, peak_bytes(shape, precision, plan, work)) for plan in steps]
     for plan, peak in peaks:
         if peak.total <= available_bytes:
@@ -239,14 +248,14 @@ def _duration(seconds: float, *, down: bool = False) -> str:
     return "1 minute" if minutes == 1 else f"{minutes} minutes"
 
 
-SHORTEST_S = 300.0
+MIN_WINDOW_S = 300.0
 """Seconds of a recording that are worth a window: enough to hear who speaks."""
-BORDER_S = 130.0
+MAX_WINDOW_LOSS_S = 130.0
 """What a window may lose to the search for a pause at its end, and to the overlap with the next
 (`SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
 
 
-def windows_in_step(
+def batched_windows_plan(
     shape: ModelShape,
     precision: Precision,
     audio_s: float,
@@ -260,35 +269,37 @@ def windows_in_step(
 
     Together they hold and write what one recording of all their lengths would.
     """
-    for count in range(min(most, int(audio_s // SHORTEST_S)), 1, -1):
-        window_s = min(audio_s / count + BORDER_S, WINDOW_S)
-        one = Work.of(shape, window_s, text_tokens=text_tokens)
-        for step in ladder(one, apart=apart):
+    for count in range(min(most, int(audio_s // MIN_WINDOW_S)), 1, -1):
+        window_s = min(audio_s / count + MAX_WINDOW_LOSS_S, WINDOW_S)
+        one = RecordingWork.of(shape, window_s, text_tokens=text_tokens)
+        for step in plan_ladder(one, apart=apart):
             plan = replace(step, window_s=window_s, together=count)
-            peak = peak_in_step(shape, precision, plan, text_tokens=text_tokens)
+            peak = batched_peak_bytes(shape, precision, plan, text_tokens=text_tokens)
             if peak <= available_bytes:
                 return plan
     return None
 
 
-def peak_in_step(
+def batched_peak_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, *, text_tokens: int = PROMPT_TOKENS
 ) -> int:
     """Bytes that a plan takes with all of its windows."""
     count = plan.together
-    one = Work.of(shape, plan.window_s, text_tokens=text_tokens)
-    all_ = Work(count * plan.window_s, count * one.prompt_tokens, count * one.output_tokens)
+    one = RecordingWork.of(shape, plan.window_s, text_tokens=text_tokens)
+    all_ = RecordingWork(
+        count * plan.window_s, count * one.prompt_tokens, count * one.output_tokens
+    )
     held = replace(plan, cache_tokens=count * plan.cache_tokens, cache_step=count * plan.cache_step)
     return peak_bytes(shape, precision, held, all_).total
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class JobForecast:
     """An estimate for people and programs.
 
     ``audio_s`` is None where nobody knows how long the recording is, the bytes where an engine
-    takes next to nothing, ``seconds`` (of work) where the device's speed is not known.
-    ``longest_audio_s``: what ``precision`` takes at once. ``alternatives`` would fit instead.
+    takes next to nothing, ``estimated_seconds`` (of work) where the device's speed is not known.
+    ``max_audio_s``: what ``precision`` takes at once. ``fitting_precisions`` would fit instead.
     """
 
     fits: bool
@@ -299,12 +310,12 @@ class Forecast:
     seconds: float | None
     longest_audio_s: float
     sentence: str
-    alternatives: tuple[Estimate, ...] = ()
+    alternatives: tuple[MemoryEstimate, ...] = ()
 
     @classmethod
     def planned(
-        cls, audio_s: float | None, estimate: Estimate, others: Sequence[Estimate]
-    ) -> Forecast:
+        cls, audio_s: float | None, estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
+    ) -> JobForecast:
         """For an engine whose memory is planned; ``others`` fit where ``estimate`` does not."""
         return cls(
             fits=estimate.fits,
@@ -314,14 +325,14 @@ class Forecast:
             available_bytes=estimate.available_bytes,
             seconds=estimate.seconds,
             longest_audio_s=estimate.longest_audio_s,
-            sentence=sentence(estimate, others),
+            sentence=estimate_sentence(estimate, others),
             alternatives=tuple(others),
         )
 
     @classmethod
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float
-    ) -> Forecast:
+    ) -> JobForecast:
         """For an engine whose memory is small and the same at any length."""
         return cls(
             fits=True,

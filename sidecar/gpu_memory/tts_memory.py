@@ -13,31 +13,42 @@ from math import ceil
 from typing import Any
 
 from sidecar import errors
-from sidecar.gpu_memory.memory_admission import EVERYTHING, USUAL_S, LoadPlan, Memory, Placement
+from sidecar.gpu_memory.memory_admission import (
+    LOAD_PLAN_ALL_ON_GPU,
+    TYPICAL_AUDIO_S,
+    LoadPlacement,
+    LoadPlan,
+    MemoryState,
+)
 from sidecar.gpu_memory.memory_footprint import (
-    LITTLE_BYTES,
-    Breakdown,
+    SMALL_TENSORS_BYTES,
+    MemoryBreakdown,
     ModelShape,
-    Work,
+    RecordingWork,
     cache_bytes,
-    rotary_kept,
-    rotary_made,
+    rotary_cache_values,
+    rotary_temporary_values,
     value_bytes,
     widest_stage,
 )
 from sidecar.gpu_memory.memory_plan import GB, best_precision
-from sidecar.interfaces.engine_interface import LONGEST_TEXT, MOST_STEPS, MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import (
+    MAX_TTS_CHARACTERS,
+    MAX_TTS_STEPS,
+    MemoryPlan,
+    Precision,
+)
 
 PROMPT_TOKENS = 64
 """Text around what is to be said."""
-LONGEST_SAMPLE_S, SAMPLE_CHUNK_S = 30.0, 4.0
+MAX_SAMPLE_S, SAMPLE_CHUNK_S = 30.0, 4.0
 """Of the sample of a voice, and of what is heard of it at once."""
-SAMPLES_KEPT = 16
+CACHED_VOICE_SAMPLES = 16
 """Voices whose samples stay where they are heard from."""
-FRAMES_PER_CHARACTER, FEWEST_FRAMES = 2, 40
+FRAMES_PER_CHARACTER, MIN_FRAMES = 2, 40
 """The most that a text may sound, four times as long as people take for one: a model that finds no
 end is ended."""
-BRANCHES = 3
+GUIDANCE_BRANCHES = 3
 """With the text, without it for the sound, without it for the words."""
 RATE = 24_000
 
@@ -48,13 +59,13 @@ def prompt_tokens(characters: int) -> int:
     return PROMPT_TOKENS + characters
 
 
-def most_frames(characters: int) -> int:
+def max_frames(characters: int) -> int:
     """Frames after which a text of so many characters is cut."""
-    return FEWEST_FRAMES + FRAMES_PER_CHARACTER * characters
+    return MIN_FRAMES + FRAMES_PER_CHARACTER * characters
 
 
 @dataclass(frozen=True, slots=True)
-class HeadShape:
+class DiffusionHeadShape:
     """The diffusion head; ``hidden`` is the language model's, ``frequencies`` of its clock."""
 
     hidden: int
@@ -73,17 +84,17 @@ class HeadShape:
 
 
 @dataclass(frozen=True, slots=True)
-class VoiceShape:
+class TtsModelShape:
     """The whole model. ``model``: the language model, both encoders and what connects them, as
     VibeVoice-ASR has them; the acoustic codec has a decoder besides. ``tied``: the words that may
     follow are read by the table of those that are put in."""
 
     model: ModelShape
-    head: HeadShape
+    head: DiffusionHeadShape
     tied: bool
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> VoiceShape:
+    def from_config(cls, config: dict[str, Any]) -> TtsModelShape:
         """From the `config.json` of a checkpoint in the layout of transformers.
 
         Raises:
@@ -99,7 +110,7 @@ class VoiceShape:
         head = config.get("diffusion_head_config") or {}
         return cls(
             model,
-            HeadShape(
+            DiffusionHeadShape(
                 model.hidden,
                 model.acoustic.latent,
                 head.get("num_hidden_layers", 4),
@@ -122,54 +133,59 @@ class VoiceShape:
         return self.model.parameters - twice + self.decoder_parameters + self.head.parameters + 2
 
 
-def phases(
-    shape: VoiceShape,
+def tts_memory_phases(
+    shape: TtsModelShape,
     precision: Precision,
-    characters: int = LONGEST_TEXT,
-    sample_s: float = LONGEST_SAMPLE_S,
-) -> tuple[Breakdown, ...]:
+    characters: int = MAX_TTS_CHARACTERS,
+    sample_s: float = MAX_SAMPLE_S,
+) -> tuple[MemoryBreakdown, ...]:
     """The peaks of loading, of hearing the sample of a voice, of the prompt, and of the frames."""
     model, size = shape.model, value_bytes(precision)
     weights = shape.parameters * size
-    heard = tokens_of(shape, sample_s)
-    prompt, frames = prompt_tokens(characters) + heard, most_frames(characters)
-    cache = cache_bytes(model, precision, prompt + BRANCHES * frames + BRANCHES - 1)
-    little = LITTLE_BYTES + 4 * _clock(shape)
-    kept = little + SAMPLES_KEPT * heard * model.hidden * size
-    table = rotary_kept(model, precision, prompt + frames)
-    made = rotary_made(model, prompt + frames)
+    heard = audio_tokens(shape, sample_s)
+    prompt, frames = prompt_tokens(characters) + heard, max_frames(characters)
+    cache = cache_bytes(
+        model, precision, prompt + GUIDANCE_BRANCHES * frames + GUIDANCE_BRANCHES - 1
+    )
+    little = SMALL_TENSORS_BYTES + 4 * _timestep_values(shape)
+    kept = little + CACHED_VOICE_SAMPLES * heard * model.hidden * size
+    table = rotary_cache_values(model, precision, prompt + frames)
+    made = rotary_temporary_values(model, prompt + frames)
     return (
-        Breakdown("load", weights, 0, little),
-        Breakdown("hear", weights, 0, kept + _sample(shape, sample_s) * size),
-        Breakdown(
+        MemoryBreakdown("load", weights, 0, little),
+        MemoryBreakdown("hear", weights, 0, kept + _voice_sample_values(shape, sample_s) * size),
+        MemoryBreakdown(
             "prompt", weights, cache, kept + max(made, table + _prompt(model, prompt) * size)
         ),
-        Breakdown("speak", weights, cache, kept + table + _frame(shape, prompt) * size),
+        MemoryBreakdown("speak", weights, cache, kept + table + _frame(shape, prompt) * size),
     )
 
 
-def peak_bytes(shape: VoiceShape, precision: Precision) -> Breakdown:
+def tts_peak_bytes(shape: TtsModelShape, precision: Precision) -> MemoryBreakdown:
     """The phase that takes most of the longest text, taken apart."""
-    return max(phases(shape, precision), key=lambda phase: phase.tensors)
+    return max(tts_memory_phases(shape, precision), key=lambda phase: phase.tensors)
 
 
-def tokens_of(shape: VoiceShape, seconds: float) -> int:
+def audio_tokens(shape: TtsModelShape, seconds: float) -> int:
     """Tokens that sound of so many seconds becomes."""
     return ceil(seconds * RATE / shape.model.acoustic.hop)
 
 
-def _clock(shape: VoiceShape) -> int:
+def _timestep_values(shape: TtsModelShape) -> int:
     """What the head is told of the time in each step, and all that it is made of."""
-    return MOST_STEPS * (3 * shape.model.hidden + 2 * shape.head.frequencies)
+    return MAX_TTS_STEPS * (3 * shape.model.hidden + 2 * shape.head.frequencies)
 
 
-def _sample(shape: VoiceShape, sample_s: float) -> int:
+def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
     """Values alive in the widest stage of the encoder, and what became of the sample by then."""
     codec = shape.model.acoustic
     samples = round(min(sample_s, SAMPLE_CHUNK_S) * RATE)
     states = 64 * sum(codec.widths)
     return (
-        widest_stage(codec, samples) + samples + states + tokens_of(shape, sample_s) * codec.latent
+        widest_stage(codec, samples)
+        + samples
+        + states
+        + audio_tokens(shape, sample_s) * codec.latent
     )
 
 
@@ -181,32 +197,32 @@ def _prompt(model: ModelShape, tokens: int) -> int:
     return tokens * (beside + 3 * model.mlp)
 
 
-def _frame(shape: VoiceShape, prompt: int) -> int:
+def _frame(shape: TtsModelShape, prompt: int) -> int:
     """Values alive in the widest stage of the codec, its states and the semantic encoder's; the
     embeddings of the prompt, which wait for what follows; what the head is told of each step."""
     model = shape.model
     codec = widest_stage(model.acoustic, model.acoustic.hop)
     states = 2 * 64 * sum(model.acoustic.widths)
-    told = 2 * MOST_STEPS * model.hidden * (3 * shape.head.layers + 4)
+    told = 2 * MAX_TTS_STEPS * model.hidden * (3 * shape.head.layers + 4)
     return codec + states + prompt * model.hidden + told
 
 
-class VoiceAdmission:
+class TtsMemoryAdmission:
     """Decides for one checkpoint that speaks. ``limit_bytes`` caps what it may take, None: all.
 
     What it says takes the same every time, as long as the longest text may be, and people wait for
     it: so it is asked for when it is loaded, with the weights, and nobody else gets it meanwhile.
     """
 
-    def __init__(self, shape: VoiceShape, limit_bytes: int | None) -> None:
+    def __init__(self, shape: TtsModelShape, limit_bytes: int | None) -> None:
         self._shape = shape
         self._limit = limit_bytes
 
-    def first_precision(self, now: Memory) -> Precision:
+    def first_precision(self, now: MemoryState) -> Precision:
         """What to load when nobody said: 16 bit."""
         return Precision.BF16
 
-    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
         """How it is loaded: beside the old one, or in its place.
 
         Raises:
@@ -223,25 +239,25 @@ class VoiceAdmission:
             )
         both = self._limit is None or now.held is None
         beside = both and needed <= now.free_bytes
-        return LoadPlan(Placement.BESIDE if beside else Placement.INSTEAD)
+        return LoadPlan(LoadPlacement.BESIDE if beside else LoadPlacement.INSTEAD)
 
-    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
         """What it takes while it is silent; nothing of it stays on the host."""
-        return phases(self._shape, precision)[0].total
+        return tts_memory_phases(self._shape, precision)[0].total
 
     def peak_bytes(self, precision: Precision) -> int:
         """What it takes while it speaks."""
-        return peak_bytes(self._shape, precision).total
+        return tts_peak_bytes(self._shape, precision).total
 
     def work_bytes(self, precision: Precision) -> int:
         """What it takes for that beside what it takes anyway."""
         return self.peak_bytes(precision) - self.loaded_bytes(precision)
 
 
-def fits_beside(voice: VoiceShape, hearing: ModelShape | None, free_bytes: int) -> bool:
+def fits_beside_asr(voice: TtsModelShape, hearing: ModelShape | None, free_bytes: int) -> bool:
     """Whether a device has room for VibeVoice that speaks, and for the model that hears on the same
     one, at the precision that takes least: recordings of a usual length."""
-    left = free_bytes - peak_bytes(voice, Precision.BF16).total
+    left = free_bytes - tts_peak_bytes(voice, Precision.BF16).total
     if hearing is None or left < 0:
         return left >= 0
-    return best_precision(hearing, Work.of(hearing, USUAL_S), left).fits
+    return best_precision(hearing, RecordingWork.of(hearing, TYPICAL_AUDIO_S), left).fits

@@ -16,8 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicesAsked
-from sidecar.transcripts.transcript import Checkpoint, Event
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, WindowEmbeddingsRequest
+from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
 
 AUTO = "auto"
 
@@ -33,14 +33,14 @@ class Precision(StrEnum):
     INT4 = "int4"
 
 
-class Diarization(StrEnum):
+class DiarizationEffort(StrEnum):
     """How much work goes into telling speakers apart (`docs/performance.md` has the curve)."""
 
     BALANCED = "balanced"
     ACCURATE = "accurate"
 
 
-class Windowing(StrEnum):
+class WindowingMode(StrEnum):
     """What becomes of a recording that could be heard in several windows."""
 
     AUTO = AUTO
@@ -86,7 +86,7 @@ class EngineSpec(ModelSpec):
 
     ``steerable``: it takes a prompt, a number of speakers, a temperature and a limit of tokens.
     ``counted``: of these, the number of speakers. ``together``: so many recordings it hears in step
-    at most; an engine with more than one is a `SociableEngine`. ``sessions``: so many live ones it
+    at most; an engine with more than one is a `BatchEngine`. ``sessions``: so many live ones it
     hears in one process at most; an engine with any is a `interfaces.live_engine.LiveEngine`.
     ``remote``: others do the work, so that company costs this machine nothing. ``translates``: it
     writes in English what is said in another language. ``resumes``: the form of its checkpoints,
@@ -106,7 +106,7 @@ class EngineSpec(ModelSpec):
     by_voices: bool = False
 
 
-def few(names: Sequence[str], most: int = 10) -> str:
+def abbreviate_names(names: Sequence[str], most: int = 10) -> str:
     """The first of some names, and how many there are more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -154,23 +154,23 @@ class TranscribeOptions:
     precision: Precision = Precision.AUTO
     language: str = AUTO
     diarize: bool = True
-    diarization: Diarization = Diarization.BALANCED
+    diarization: DiarizationEffort = DiarizationEffort.BALANCED
     prompt: str = ""
     num_speakers: int | None = None
     temperature: float = 0.0
     max_tokens: int | None = None
     translate: bool = False
-    windows: Windowing = Windowing.AUTO
+    windows: WindowingMode = WindowingMode.AUTO
     words: bool = False
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
     recognise: bool = True
-    known_voices: tuple[KnownVoice, ...] = ()
+    known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
-    local_voices: VoicesAsked | None = None
+    local_voices: WindowEmbeddingsRequest | None = None
 
     @property
-    def hears_voices(self) -> bool:
+    def identifies_speakers(self) -> bool:
         """Whether somebody wants to know who the speakers are, and not only that they differ."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
@@ -187,18 +187,20 @@ class TranscribeOptions:
             **{
                 **values,
                 "precision": Precision(values["precision"]),
-                "diarization": Diarization(values["diarization"]),
-                "windows": Windowing(values["windows"]),
+                "diarization": DiarizationEffort(values["diarization"]),
+                "windows": WindowingMode(values["windows"]),
                 "memory": MemoryPlan(**values["memory"]),
                 "memory_fallback": fallback and MemoryPlan(**fallback),
-                "known_voices": tuple(map(KnownVoice.from_wire, values.get("known_voices", ()))),
-                "local_voices": local and VoicesAsked(**local),
+                "known_voices": tuple(
+                    map(SpeakerCandidate.from_wire, values.get("known_voices", ()))
+                ),
+                "local_voices": local and WindowEmbeddingsRequest(**local),
             }
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class UpstreamOptions:
     """Where other servers hear for an engine, and how they are to be asked.
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
@@ -232,7 +234,7 @@ class LoadOptions:
     device: str = AUTO
     evict_encoders: bool = False
     host_token_table: bool = False
-    upstream: Upstream | None = None
+    upstream: UpstreamOptions | None = None
     live: bool = False
     speaks: bool = False
     short_windows: bool = False
@@ -248,11 +250,11 @@ class LoadOptions:
         other = values["upstream"]
         if other is not None:
             lists = {name: tuple(other[name]) for name in ("urls", "keys")}
-            other = Upstream(**{**other, **lists})
+            other = UpstreamOptions(**{**other, **lists})
         return cls(**{**values, "precision": Precision(values["precision"]), "upstream": other})
 
 
-Cancelled = Callable[[], bool]
+CancelCheck = Callable[[], bool]
 """Asked between steps; True means stop."""
 
 
@@ -267,7 +269,7 @@ class AudioStream(Protocol):
         """Blocks of at most a few seconds, at the engine's rate."""
 
 
-class Watched:
+class InterruptibleAudio:
     """Audio whose reading can be stopped between two blocks: an hour takes its time."""
 
     def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
@@ -285,7 +287,7 @@ class Watched:
             yield block
 
 
-class Engine(Protocol):
+class TranscriptionEngine(Protocol):
     """Blocking, plain, testable without a server. What it took goes with its process."""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -295,19 +297,19 @@ class Engine(Protocol):
         """
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
 
 
 @runtime_checkable
-class TunedEngine(Engine, Protocol):
+class LoadedRateEngine(TranscriptionEngine, Protocol):
     """An engine that knows once it is loaded at which rate it hears, whatever its spec says."""
 
     sample_rate: int
 
 
-class ResumableEngine(Engine, Protocol):
+class ResumableEngine(TranscriptionEngine, Protocol):
     """An engine that says what is settled, and goes on from there."""
 
     def transcribe_from(
@@ -315,9 +317,10 @@ class ResumableEngine(Engine, Protocol):
         settled: Sequence[Checkpoint],
         audio: AudioStream,
         options: TranscribeOptions,
-        cancelled: Cancelled,
-    ) -> Iterator[Event]:
-        """As `Engine.transcribe`, with a `Checkpoint` every half minute of audio or so.
+        cancelled: CancelCheck,
+    ) -> Iterator[TranscriptionEvent]:
+        """As `TranscriptionEngine.transcribe`, with a `Checkpoint` every half minute of audio or
+        so.
 
         ``settled``: all those of this recording so far, none at its beginning; ``audio`` is the
         whole of it. Segments are numbered on from those that are settled; `Finished` has all.
@@ -325,21 +328,22 @@ class ResumableEngine(Engine, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BatchRequest:
     """One recording of several that are heard in step."""
 
     audio: AudioStream
     options: TranscribeOptions
-    cancelled: Cancelled
+    cancelled: CancelCheck
 
 
-class SociableEngine(Engine, Protocol):
+class BatchEngine(TranscriptionEngine, Protocol):
     """An engine that can hear several recordings in step."""
 
     def transcribe_together(
-        self, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
-        """The events of each request with its number, as `Engine.transcribe` gives them.
+        self, requests: Sequence[BatchRequest]
+    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
+        """The events of each request with its number, as `TranscriptionEngine.transcribe` gives
+        them.
 
         What goes wrong with one of them is its last event.
         """
@@ -347,14 +351,14 @@ class SociableEngine(Engine, Protocol):
 
 PCM16_BYTES = 2
 """Of a sample of sound as it goes to listeners: 16 bit, mono, little-endian."""
-LONGEST_TEXT = 2_000
+MAX_TTS_CHARACTERS = 2_000
 """Characters that are said at once at most; who has more says it a sentence at a time."""
-MOST_STEPS = 20
+MAX_TTS_STEPS = 20
 """From noise to a frame of sound, of an engine that goes that way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoiceSpec(ModelSpec):
+class TtsSpec(ModelSpec):
     """What an engine that speaks can do.
 
     ``streams``: its sound comes while it is made, and can be stopped in between; of another a piece
@@ -368,7 +372,7 @@ class VoiceSpec(ModelSpec):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class WordMark:
     """The word at ``character`` of the text that was to be said is heard from ``start`` on: seconds
     since the beginning of that text's sound."""
 
@@ -377,13 +381,13 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class SynthesizedAudio:
     """Some of what is said: ``pcm`` as 16-bit mono little-endian samples, ``rate`` of them a
     second; ``marks`` of the words that begin in it, where the engine knows them."""
 
     pcm: bytes
     rate: int
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[WordMark, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -392,7 +396,7 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
-class SayOptions:
+class SynthesisOptions:
     """How something is to be said.
 
     ``voice``: one of those that the engine has, '' for its own choice. ``speed``: 1 is the voice's
@@ -410,12 +414,12 @@ class SayOptions:
         return asdict(self)
 
     @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> SayOptions:
+    def from_wire(cls, values: dict[str, Any]) -> SynthesisOptions:
         """The options that `to_wire` wrote."""
         return cls(**values)
 
 
-class VoiceEngine(Protocol):
+class TtsEngine(Protocol):
     """Blocking, plain, testable without a server. What it took goes with its process."""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -424,7 +428,9 @@ class VoiceEngine(Protocol):
     def voices(self) -> Sequence[str]:
         """Whose voices it has, its own choice first; known once it is loaded."""
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
         """The sound of ``text``, in order; ends early once ``cancelled()``.
 
         Raises:

@@ -17,14 +17,19 @@ from typing import Annotated, Any, Protocol, Self, get_args, get_type_hints
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import AUTO, Engine
-from sidecar.interfaces.live_events import Tell, Understood, prints_from, understood_from
-from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
+from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
+from sidecar.interfaces.live_events import (
+    ContextUtterance,
+    LiveEventCallback,
+    context_from_wire,
+    embeddings_from_wire,
+)
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment, segment_from_wire
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class NumberRange:
     """A number from ``least`` to ``most``; NaN and infinities never are."""
 
     least: float
@@ -43,31 +48,31 @@ class Interval:
 
 
 @cache
-def limits_of(options: Hashable) -> Mapping[str, Interval]:
+def field_limits(options: Hashable) -> Mapping[str, NumberRange]:
     """Return the limits of each field of a class whose annotation has some, by the field's name."""
     hints = get_type_hints(options, include_extras=True)
-    found = {name: _limits(hint) for name, hint in hints.items()}
+    found = {name: _annotation_limits(hint) for name, hint in hints.items()}
     return MappingProxyType({name: one for name, one in found.items() if one is not None})
 
 
-def check(options: Any) -> None:
+def check_field_limits(options: Any) -> None:
     """Compare the fields of ``options`` with their limits.
 
     Raises:
         ValueError: one is beyond them; the message names the field.
     """
-    for name, limits in limits_of(options.__class__).items():
+    for name, limits in field_limits(options.__class__).items():
         value = getattr(options, name)
         if value is not None and value not in limits:
             raise ValueError(f"{name} is not from {limits}")
 
 
-def _limits(hint: Any) -> Interval | None:
+def _annotation_limits(hint: Any) -> NumberRange | None:
     """Those of an annotation, which may be optional."""
     for one in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
-        if isinstance(one, Interval):
+        if isinstance(one, NumberRange):
             return one
-        if (inner := _limits(one)) is not None:
+        if (inner := _annotation_limits(one)) is not None:
             return inner
     return None
 
@@ -79,21 +84,21 @@ def _short(value: float) -> str:
 LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
 
-Probability = Annotated[float, Interval(0, 1)]
-Seconds = Annotated[float, Interval(0, 60)]
+Probability = Annotated[float, NumberRange(0, 1)]
+Seconds = Annotated[float, NumberRange(0, 60)]
 """A length of time within a session: as much as is kept of its sound by default."""
-Silence = Annotated[float, Interval(0.001, 60)]
+SilenceSeconds = Annotated[float, NumberRange(0.001, 60)]
 """Seconds without speech that end an utterance."""
-Longest = Annotated[float, Interval(0.256, 86_400)]
+MaxUtteranceSeconds = Annotated[float, NumberRange(0.256, 86_400)]
 """Seconds of an utterance: from twice the 0.128 s that its beginning takes at least, to a day; half
 of `live_buffer` is the most that has an effect."""
-Place = Annotated[float, Interval(0, 366 * 86_400)]
+TimePosition = Annotated[float, NumberRange(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
-Number = Annotated[int, Interval(0, 2**53 - 1)]
+SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]
 """Of an event, a turn or a piece: as large as every reader of JSON has it exactly."""
 
 
-class Encoding(StrEnum):
+class SampleEncoding(StrEnum):
     """How samples come in, mono and little-endian."""
 
     PCM16 = "pcm16"
@@ -102,10 +107,10 @@ class Encoding(StrEnum):
     @property
     def width(self) -> int:
         """Bytes of a sample."""
-        return 2 if self is Encoding.PCM16 else 4
+        return 2 if self is SampleEncoding.PCM16 else 4
 
 
-class Turns(StrEnum):
+class TurnControl(StrEnum):
     """Who ends a turn."""
 
     SILENCE = "silence"
@@ -117,7 +122,7 @@ class Turns(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpointing:
+class EndpointingOptions:
     """What counts as speech, and how an utterance is cut out of it; seconds.
 
     Somebody speaks from a probability of ``threshold`` on until it falls below ``neg_threshold``.
@@ -138,11 +143,11 @@ class Endpointing:
     pre_roll_s: Seconds = 0.2
     post_roll_s: Seconds = 0.1
     pause_s: Seconds = 0.2
-    silence_s: Silence = 0.5
-    longest_s: Longest = 8.0
+    silence_s: SilenceSeconds = 0.5
+    longest_s: MaxUtteranceSeconds = 8.0
 
     def __post_init__(self) -> None:
-        check(self)
+        check_field_limits(self)
         if self.neg_threshold > self.threshold:
             raise ValueError("neg_threshold may not be above threshold")
         opening = self.pre_roll_s + max(self.min_speech_s, self.min_sure_speech_s) + 0.128
@@ -168,8 +173,8 @@ class LiveOptions:
     """
 
     language: str = AUTO
-    turns: Turns = Turns.SILENCE
-    endpointing: Endpointing = Endpointing()
+    turns: TurnControl = TurnControl.SILENCE
+    endpointing: EndpointingOptions = EndpointingOptions()
     partials: bool = True
     diarize: bool = True
     words: bool = False
@@ -178,7 +183,7 @@ class LiveOptions:
     prompt: str = ""
     delay_s: Seconds | None = None
     recognise: bool = True
-    known_voices: tuple[KnownVoice, ...] = field(default=(), repr=False)
+    known_voices: tuple[SpeakerCandidate, ...] = field(default=(), repr=False)
     voiceprints: bool = False
     keep: bool = False
     client: str = ""
@@ -192,13 +197,13 @@ class LiveOptions:
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> Self:
         """The options that `to_wire` wrote."""
-        ends = Endpointing(**values["endpointing"])
-        known = tuple(map(KnownVoice.from_wire, values["known_voices"]))
-        turns = Turns(values["turns"])
+        ends = EndpointingOptions(**values["endpointing"])
+        known = tuple(map(SpeakerCandidate.from_wire, values["known_voices"]))
+        turns = TurnControl(values["turns"])
         return cls(**{**values, "turns": turns, "endpointing": ends, "known_voices": known})
 
     @property
-    def hears_voices(self) -> bool:
+    def identifies_speakers(self) -> bool:
         """Whether somebody wants to know who the speakers are, and not only that they differ."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
@@ -243,7 +248,7 @@ class LiveSession(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class LiveSessionStart:
     """Where a session begins that goes on for one whose process died: times, and the next numbers
     of a turn and a piece. ``said`` is what was told before, as pieces number ``pieces``; the last
     ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
@@ -251,39 +256,41 @@ class Begin:
     ``at`` it was heard already, and ``context`` is told pieces in it. Utterances of the first
     ``began`` turns were being recognised, and are."""
 
-    at: Place = 0.0
-    turn: Number = 0
-    piece: Number = 0
+    at: TimePosition = 0.0
+    turn: SequenceNumber = 0
+    piece: SequenceNumber = 0
     said: tuple[Segment, ...] = field(default=())
-    open: Number = 0
-    pieces: tuple[Number, ...] = ()
-    voices: Mapping[int, VoicePrint] = field(default_factory=dict)
-    lead: Place | None = None
-    context: tuple[Understood, ...] = ()
-    began: Number = 0
+    open: SequenceNumber = 0
+    pieces: tuple[SequenceNumber, ...] = ()
+    voices: Mapping[int, SpeakerEmbedding] = field(default_factory=dict)
+    lead: TimePosition | None = None
+    context: tuple[ContextUtterance, ...] = ()
+    began: SequenceNumber = 0
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> Begin:
+    def from_wire(cls, values: dict[str, Any]) -> LiveSessionStart:
         """What `to_wire` wrote."""
         said = tuple(map(segment_from_wire, values["said"]))
-        pieces, voices = tuple(values["pieces"]), prints_from(values["voices"])
-        context = understood_from(values["context"])
+        pieces, voices = tuple(values["pieces"]), embeddings_from_wire(values["voices"])
+        context = context_from_wire(values["context"])
         known = {"said": said, "pieces": pieces, "voices": voices, "context": context}
         return cls(**{**values, **known})
 
 
-AT_THE_START = Begin()
+NEW_SESSION = LiveSessionStart()
 """Nothing was said before."""
 
 
-class LiveEngine(Engine, Protocol):
+class LiveEngine(TranscriptionEngine, Protocol):
     """An engine that hears as many as `EngineSpec.sessions` streams at once."""
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> LiveSession:
         """A session; its events come by ``tell`` on threads of the engine's.
 
         Raises:

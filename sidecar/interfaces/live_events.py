@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import (
     Notice,
     Segment,
@@ -21,9 +21,9 @@ from sidecar.transcripts.transcript import (
     transcript_from_wire,
 )
 
-NOT_UNDERSTOOD = "recognition_failed"
+RECOGNITION_FAILED = "recognition_failed"
 """The notice of a stretch that no engine could make words of in time."""
-UNHEARD = "unheard"
+AUDIO_UNHEARD = "unheard"
 """The flag of its final."""
 UTTERANCE_DROPPED = "utterance_dropped"
 """The notice of an utterance that is not recognised because too many speak: it has no finals."""
@@ -108,15 +108,15 @@ class SpeakersRevised:
 
 
 @dataclass(frozen=True, slots=True)
-class VoicesKnown:
+class SpeakerEmbeddingsKnown:
     """What the speakers sound like, by their numbers: for who has to go on for this engine
     (`Begin.voices`), never for a client."""
 
-    voices: dict[int, VoicePrint]
+    voices: dict[int, SpeakerEmbedding]
 
 
 @dataclass(frozen=True, slots=True)
-class Understood:
+class ContextUtterance:
     """A piece that was told and that what follows is heard behind; seconds on the session's clock.
     ``tokens``: what it says, in the engine's own."""
 
@@ -130,11 +130,11 @@ class ContextKnown:
     """What was told last, as far as what follows is heard behind it: for who has to go on for this
     engine (`Begin.context`), never for a client."""
 
-    pieces: tuple[Understood, ...]
+    pieces: tuple[ContextUtterance, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class InputProcessed:
     """The sound was heard up to ``at``; before ``settled`` nothing is to be told any more, and who
     has to go on for this engine hears it from ``wanted`` on (from ``settled`` where that is None).
     ``commits``: so many of the client's have been answered."""
@@ -146,7 +146,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Noticed:
+class NoticeRaised:
     """Something the client should know, of a turn where it has to do with one."""
 
     notice: Notice
@@ -154,7 +154,7 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedAway:
+class SessionRejected:
     """The engine is too busy for one more who speaks: the session is over, and nothing follows."""
 
 
@@ -175,11 +175,11 @@ LiveEvent = (
     | TurnEnded
     | TurnDropped
     | SpeakersRevised
-    | VoicesKnown
+    | SpeakerEmbeddingsKnown
     | ContextKnown
-    | Heard
-    | Noticed
-    | TurnedAway
+    | InputProcessed
+    | NoticeRaised
+    | SessionRejected
     | Summary
 )
 EVENT_TYPES: dict[str, type[LiveEvent]] = {
@@ -190,18 +190,26 @@ EVENT_TYPES: dict[str, type[LiveEvent]] = {
     "TurnEnded": TurnEnded,
     "TurnDropped": TurnDropped,
     "SpeakersRevised": SpeakersRevised,
-    "VoicesKnown": VoicesKnown,
+    "VoicesKnown": SpeakerEmbeddingsKnown,
     "ContextKnown": ContextKnown,
-    "Heard": Heard,
-    "Noticed": Noticed,
-    "TurnedAway": TurnedAway,
+    "Heard": InputProcessed,
+    "Noticed": NoticeRaised,
+    "TurnedAway": SessionRejected,
     "Summary": Summary,
 }
 """Types by their names in messages and captures, which stay whatever the classes are called."""
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
-_PLAIN: dict[str, Callable[..., LiveEvent]] = {
+_PLAIN_EVENTS: dict[str, Callable[..., LiveEvent]] = {
     _NAMES[one]: one
-    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard, TurnedAway)
+    for one in (
+        SpeechStarted,
+        SpeechStopped,
+        Partial,
+        TurnEnded,
+        TurnDropped,
+        InputProcessed,
+        SessionRejected,
+    )
 }
 
 
@@ -224,29 +232,29 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 revised = {int(piece): who for piece, who in speakers.items()}
                 return SpeakersRevised(revised, {int(who): name for who, name in names.items()})
             case {"live": "VoicesKnown", "voices": voices}:
-                return VoicesKnown(prints_from(voices))
+                return SpeakerEmbeddingsKnown(embeddings_from_wire(voices))
             case {"live": "ContextKnown", "pieces": pieces}:
-                return ContextKnown(understood_from(pieces))
+                return ContextKnown(context_from_wire(pieces))
             case {"live": "Noticed", "notice": notice, **rest}:
-                return Noticed(Notice(**notice), **rest)
+                return NoticeRaised(Notice(**notice), **rest)
             case {"live": "Summary", "transcript": transcript, "job": job}:
                 return Summary(transcript_from_wire(transcript), job)
-            case {"live": str(name), **rest} if name in _PLAIN:
-                return _PLAIN[name](**rest)
+            case {"live": str(name), **rest} if name in _PLAIN_EVENTS:
+                return _PLAIN_EVENTS[name](**rest)
     except (TypeError, KeyError, ValueError):
         pass
     raise errors.EngineFailed("The engine's process sent something that is no event.")
 
 
-def prints_from(values: Mapping[Any, Any]) -> dict[int, VoicePrint]:
+def embeddings_from_wire(values: Mapping[Any, Any]) -> dict[int, SpeakerEmbedding]:
     """Voices by number, which JSON makes text of."""
-    return {int(number): VoicePrint(**one) for number, one in values.items()}
+    return {int(number): SpeakerEmbedding(**one) for number, one in values.items()}
 
 
-def understood_from(values: Sequence[Mapping[str, Any]]) -> tuple[Understood, ...]:
+def context_from_wire(values: Sequence[Mapping[str, Any]]) -> tuple[ContextUtterance, ...]:
     """Pieces as `to_wire` writes them."""
-    return tuple(Understood(one["start"], one["end"], tuple(one["tokens"])) for one in values)
+    return tuple(ContextUtterance(one["start"], one["end"], tuple(one["tokens"])) for one in values)
 
 
-Tell = Callable[[LiveEvent], None]
+LiveEventCallback = Callable[[LiveEvent], None]
 """Takes what a session has to say, from whichever thread says it; never waits."""

@@ -15,31 +15,31 @@ from typing import TypeVar
 from sidecar.errors import FieldInvalid, LanguageInvalid, PrecisionUnknown
 from sidecar.interfaces.engine_interface import (
     AUTO,
-    Diarization,
+    DiarizationEffort,
     EngineSpec,
     Precision,
     TranscribeOptions,
-    Windowing,
+    WindowingMode,
 )
 from sidecar.transcripts.transcript import Notice, Transcript
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-LONGEST_PROMPT = 4096
+MAX_PROMPT_CHARACTERS = 4096
 """Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
-MOST_SPEAKERS = 20
-MOST_TOKENS = 65_536
+MAX_SPEAKERS = 20
+MAX_TOKENS = 65_536
 """Positions that the model has in all (64 K)."""
 
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
 """The shape of a language tag (BCP 47, without its rarer parts)."""
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
-_WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)
 
 
 def parse_options(
-    given: Mapping[str, object], diarization: Diarization, language: str = AUTO
+    given: Mapping[str, object], diarization: DiarizationEffort, language: str = AUTO
 ) -> TranscribeOptions:
     """The options that the fields of a request mean; fields that are no option are left out.
 
@@ -51,43 +51,49 @@ def parse_options(
         errors.BadRequest: one of them means nothing.
     """
     return TranscribeOptions(
-        precision=parse_precision(parse_word("precision", given.get("precision")) or AUTO),
-        language=parse_language(parse_word("language", given.get("language")) or language),
+        precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
+        language=parse_language(parse_text("language", given.get("language")) or language),
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=parse_prompt(given),
-        num_speakers=parse_whole("num_speakers", given.get("num_speakers"), 1, MOST_SPEAKERS),
+        num_speakers=parse_integer("num_speakers", given.get("num_speakers"), 1, MAX_SPEAKERS),
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
-        max_tokens=parse_whole("max_tokens", given.get("max_tokens"), 1, MOST_TOKENS),
-        windows=parse_choice("windows", given.get("windows"), Windowing.AUTO),
+        max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
+        windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
         words=parse_flag("words", given.get("words"), default=False),
         recognise=parse_flag("recognise", given.get("recognise"), default=True),
     )
 
 
-COUNT = "num_speakers"
+SPEAKER_COUNT_FIELD = "num_speakers"
 
 
-def steering(options: TranscribeOptions) -> tuple[str, ...]:
+def steering_fields(options: TranscribeOptions) -> tuple[str, ...]:
     """The fields in use that only an engine that is `steerable` can follow."""
     fields = {
         "prompt/hotwords": bool(options.prompt),
-        COUNT: options.num_speakers is not None,
+        SPEAKER_COUNT_FIELD: options.num_speakers is not None,
         "temperature": bool(options.temperature),
         "max_tokens": options.max_tokens is not None,
-        "windows": options.windows is not Windowing.AUTO,
+        "windows": options.windows is not WindowingMode.AUTO,
     }
     return tuple(name for name, used in fields.items() if used)
 
 
-def ignored(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
+def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
     """The fields that the client sent and the engine cannot follow."""
     if spec.steerable:
         return ()
-    return tuple(name for name in steering(options) if not (spec.counted and name == COUNT))
+    return tuple(
+        name
+        for name in steering_fields(options)
+        if not (spec.counted and name == SPEAKER_COUNT_FIELD)
+    )
 
 
-def noted(spec: EngineSpec, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+def with_ignored_notices(
+    spec: EngineSpec, transcript: Transcript, options: TranscribeOptions
+) -> Transcript:
     """A transcript with what its client should know of how the wishes were met."""
     notices = []
     asked, name = options.precision, spec.name
@@ -96,11 +102,11 @@ def noted(spec: EngineSpec, transcript: Transcript, options: TranscribeOptions) 
         if spec.resolve_precision(asked) is asked:  # somebody had it loaded anew
             message = f"Instead of {asked}, {transcript.precision} was used."
         notices.append(Notice("precision_substituted", message))
-    if left_out := ignored(spec, options):
+    if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)
         message = f"The engine '{name}' cannot follow these options: {fields}."
         notices.append(Notice("option_ignored", message))
-    return transcript.noting(*notices)
+    return transcript.with_notice(*notices)
 
 
 def parse_precision(value: str) -> Precision:
@@ -131,7 +137,7 @@ def parse_language(value: str) -> str:
     return tag
 
 
-def parse_word(name: str, value: object) -> str:
+def parse_text(name: str, value: object) -> str:
     """The text of a field, '' where there is none.
 
     Raises:
@@ -152,7 +158,7 @@ def parse_flag(name: str, value: object, *, default: bool) -> bool:
     """
     if isinstance(value, bool):
         return value
-    word = parse_word(name, value).strip().lower()
+    word = parse_text(name, value).strip().lower()
     if not word:
         return default
     if word not in _TRUE | _FALSE:
@@ -166,7 +172,7 @@ def parse_choice(name: str, value: object, default: Choice) -> Choice:
     Raises:
         errors.FieldInvalid: it is none of them.
     """
-    word = parse_word(name, value).strip().lower()
+    word = parse_text(name, value).strip().lower()
     if not word:
         return default
     choices = type(default)
@@ -179,7 +185,7 @@ def parse_choice(name: str, value: object, default: Choice) -> Choice:
         ) from None
 
 
-def parse_whole(name: str, value: object, least: int, most: int) -> int | None:
+def parse_integer(name: str, value: object, least: int, most: int) -> int | None:
     """A whole number from ``least`` to ``most``, None where there is none.
 
     Raises:
@@ -193,7 +199,7 @@ def parse_whole(name: str, value: object, least: int, most: int) -> int | None:
         word = value.strip()
         if not word:
             return None
-        value = int(word) if _WHOLE.fullmatch(word) else None
+        value = int(word) if _INTEGER.fullmatch(word) else None
     elif value is None:
         return None
     elif isinstance(value, float):
@@ -233,7 +239,10 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     Raises:
         errors.FieldInvalid: no text, too much of it, or two contexts.
     """
-    texts = {name: _plain(name, given.get(name)) for name in ("prompt", "context", "hotwords")}
+    texts = {
+        name: _parse_single_line(name, given.get(name))
+        for name in ("prompt", "context", "hotwords")
+    }
     if texts["prompt"] and texts["context"] and texts["prompt"] != texts["context"]:
         raise FieldInvalid(
             "'prompt' and 'context' are the same field and say different things.",
@@ -242,18 +251,18 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     context, hotwords = texts["prompt"] or texts["context"], texts["hotwords"]
     between = " " if context and unicodedata.category(context[-1]).startswith("P") else ", "
     prompt = between.join(filter(None, (context, hotwords)))
-    if len(prompt) > LONGEST_PROMPT:
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
         names = " and ".join(f"'{name}'" for name, text in texts.items() if text)
         raise FieldInvalid(
-            f"{names} has {len(prompt)} characters; {LONGEST_PROMPT} are taken.",
+            f"{names} has {len(prompt)} characters; {MAX_PROMPT_CHARACTERS} are taken.",
             hint="Send the names and terms that matter most.",
         )
     return prompt
 
 
-def _plain(name: str, value: object) -> str:
+def _parse_single_line(name: str, value: object) -> str:
     """Text on one line, without control characters and space around it."""
-    word = parse_word(name, value)
+    word = parse_text(name, value)
     try:
         word.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
@@ -263,7 +272,7 @@ def _plain(name: str, value: object) -> str:
     )
 
 
-NAMES = {
+LANGUAGE_NAMES = {
     "af": "afrikaans", "am": "amharic", "ar": "arabic", "as": "assamese", "az": "azerbaijani",
     "ba": "bashkir", "be": "belarusian", "bg": "bulgarian", "bn": "bengali", "bo": "tibetan",
     "br": "breton", "bs": "bosnian", "ca": "catalan", "cs": "czech", "cy": "welsh", "da": "danish",

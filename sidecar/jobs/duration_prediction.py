@@ -23,27 +23,27 @@ from typing import Any
 from sidecar import files
 from sidecar.errors import SettingsInvalid
 
-GUESS = 0.25
+DEFAULT_WORK_PER_AUDIO_S = 0.25
 """Seconds of work for a second of audio, before anything was measured: the embedded engine needs
 that on a slow core."""
-LEAST_S = 0.2
+MIN_JOB_S = 0.2
 """What a job takes however short it is: it is read, begun and answered."""
-USUAL_S = 600.0
+UNKNOWN_AUDIO_S = 600.0
 """Of a recording that does not say how long it is."""
-REMEMBERED = 15
+REMEMBERED_JOBS = 15
 """Of so many jobs the ones in the middle count: one that was slow is no measure."""
-LOADS = 5
+REMEMBERED_LOADS = 5
 """The same of loads."""
-FEW = 3
+MIN_MEASURED_JOBS = 3
 """As long as fewer were measured, what was known before the start counts."""
-APART = 1.5
+MIN_LENGTH_RATIO = 1.5
 """Jobs of which one has so many times the other's audio tell beginning and pace apart."""
-SLOPES = 6
+MIN_SLOPES = 6
 """As few pairs of such are enough: those of four jobs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class DurationKey:
     """What does the work. ``model``: the name of its weights, '' where it has none of its own."""
 
     engine: str = ""
@@ -52,7 +52,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DurationFit:
     """What is known of one: seconds to begin, seconds for each of audio (None: not measured yet),
     seconds to load."""
 
@@ -61,31 +61,35 @@ class Line:
     load_s: float = 0.0
 
 
-Known = Mapping[Means, Line]
+DurationFits = Mapping[DurationKey, DurationFit]
 
 
-class Pace:
+class DurationPredictor:
     """Seconds of work for a recording, for each precision of one engine."""
 
-    def __init__(self, engine: str = "", model: str = "", known: Known | None = None) -> None:
+    def __init__(
+        self, engine: str = "", model: str = "", known: DurationFits | None = None
+    ) -> None:
         """``known``: what was measured before the start, of this engine and others."""
-        self._means = Means(engine, model)
+        self._means = DurationKey(engine, model)
         self._before = dict(known or {})
         self._measured: defaultdict[str, deque[tuple[float, float]]] = defaultdict(
-            lambda: deque(maxlen=REMEMBERED)
+            lambda: deque(maxlen=REMEMBERED_JOBS)
         )
-        self._loads: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOADS))
-        self._lines: dict[str, Line] = {}
+        self._loads: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=REMEMBERED_LOADS)
+        )
+        self._lines: dict[str, DurationFit] = {}
         """As they were worked out since something was learned."""
 
     def seconds(self, precision: str, audio_s: float | None, guess_s: float | None = None) -> float:
         """Predicted seconds of work of a recording; ``guess_s``, if somebody has one, counts until
         something was measured."""
-        length_s = USUAL_S if audio_s is None else audio_s
+        length_s = UNKNOWN_AUDIO_S if audio_s is None else audio_s
         line = self._line(precision)
         if line.per_s is not None:
-            return max(LEAST_S, line.begin_s + length_s * line.per_s)
-        return max(LEAST_S, length_s * GUESS if guess_s is None else guess_s)
+            return max(MIN_JOB_S, line.begin_s + length_s * line.per_s)
+        return max(MIN_JOB_S, length_s * DEFAULT_WORK_PER_AUDIO_S if guess_s is None else guess_s)
 
     def knows(self, precision: str) -> bool:
         """Whether something was measured."""
@@ -107,7 +111,7 @@ class Pace:
         self._lines.clear()
 
     @property
-    def known(self) -> dict[Means, Line]:
+    def known(self) -> dict[DurationKey, DurationFit]:
         """All that is worth to be remembered; what is of now comes last."""
         now = {
             replace(self._means, precision=precision): self._line(precision)
@@ -115,29 +119,29 @@ class Pace:
         }
         return {means: line for means, line in self._before.items() if means not in now} | now
 
-    def _line(self, precision: str) -> Line:
+    def _line(self, precision: str) -> DurationFit:
         if precision not in self._lines:
             self._lines[precision] = self._worked_out(precision)
         return self._lines[precision]
 
-    def _worked_out(self, precision: str) -> Line:
-        before = self._before.get(replace(self._means, precision=precision), Line())
+    def _worked_out(self, precision: str) -> DurationFit:
+        before = self._before.get(replace(self._means, precision=precision), DurationFit())
         measured, loads = self._measured.get(precision, ()), self._loads.get(precision)
         load_s = statistics.median(loads) if loads else before.load_s
-        if not measured or (len(measured) < FEW and before.per_s is not None):
+        if not measured or (len(measured) < MIN_MEASURED_JOBS and before.per_s is not None):
             return replace(before, load_s=load_s)
-        begin_s, per_s = fitted([*measured])
-        return Line(begin_s, per_s, load_s)
+        begin_s, per_s = fit_durations([*measured])
+        return DurationFit(begin_s, per_s, load_s)
 
 
-def fitted(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Seconds to begin, and for each second of audio, of jobs with (seconds of audio, of work)."""
     slopes = [
         (one[1] - other[1]) / (one[0] - other[0])
         for one, other in combinations(measured, 2)
-        if max(one[0], other[0]) >= APART * min(one[0], other[0])
+        if max(one[0], other[0]) >= MIN_LENGTH_RATIO * min(one[0], other[0])
     ]
-    if len(slopes) >= SLOPES and (slope := statistics.median(slopes)) > 0:
+    if len(slopes) >= MIN_SLOPES and (slope := statistics.median(slopes)) > 0:
         begin_s = statistics.median(work_s - slope * audio_s for audio_s, work_s in measured)
         if begin_s >= 0:
             return begin_s, slope
@@ -148,60 +152,60 @@ def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> floa
     """What is left of a job that runs, by how far it is (0 to 1) or else by what was predicted;
     never nothing."""
     if fraction:
-        return max(LEAST_S, elapsed_s / fraction * (1.0 - fraction))
-    return max(LEAST_S, work_s - elapsed_s)
+        return max(MIN_JOB_S, elapsed_s / fraction * (1.0 - fraction))
+    return max(MIN_JOB_S, work_s - elapsed_s)
 
 
 log = logging.getLogger(__name__)
 
-NAME = "pace.json"
-MOST = 64
+DURATION_FILE_NAME = "pace.json"
+MAX_FITS = 64
 """Engines, models and precisions; those that were used last."""
-MOST_BYTES = 64 << 10
-EVERY_S = 60.0
+MAX_FILE_BYTES = 64 << 10
+SAVE_INTERVAL_S = 60.0
 """As much may be lost with the process."""
-LONGEST_S = 1e6
+MAX_DURATION_S = 1e6
 
 
-class PaceFile:
+class DurationFile:
     """Where it is kept; without a ``folder`` nowhere. A broken or unwritable file costs a line of
     the log and nothing else."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = folder / NAME if folder is not None else None
-        self._written: Known = {}
+        self._path = folder / DURATION_FILE_NAME if folder is not None else None
+        self._written: DurationFits = {}
 
-    def read(self) -> dict[Means, Line]:
+    def read(self) -> dict[DurationKey, DurationFit]:
         """What was known at the last end."""
         if self._path is None or not self._path.exists():
             return {}
         try:
-            known = parsed(files.read(self._path, MOST_BYTES))
+            known = parse_durations(files.read(self._path, MAX_FILE_BYTES))
         except (SettingsInvalid, ValueError) as error:
             log.warning("what was known of the engine's pace cannot be read: %s", error)
             return {}
         self._written = known
         return known
 
-    def write(self, known: Known) -> None:
+    def write(self, known: DurationFits) -> None:
         """Keep what is known now, if that is anything new; this waits for the disk."""
         if self._path is None or known == self._written:
             return
         self._written = known
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            files.write(self._path, text(known))
+            files.write(self._path, serialize_durations(known))
         except (OSError, SettingsInvalid) as error:
             log.warning("what is known of the engine's pace cannot be kept: %s", error)
 
-    async def run(self, pace: Pace) -> None:
+    async def run(self, pace: DurationPredictor) -> None:
         """Keep it again and again, until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(SAVE_INTERVAL_S)
             await asyncio.to_thread(self.write, pace.known)
 
 
-def text(known: Known) -> bytes:
+def serialize_durations(known: DurationFits) -> bytes:
     """The file's content."""
     lines = [
         {
@@ -212,12 +216,12 @@ def text(known: Known) -> bytes:
             "per_s": None if line.per_s is None else round(line.per_s, 6),
             "load_s": round(line.load_s, 3),
         }
-        for means, line in [*known.items()][-MOST:]
+        for means, line in [*known.items()][-MAX_FITS:]
     ]
     return json.dumps({"version": 1, "paces": lines}, indent=1).encode()
 
 
-def parsed(data: bytes) -> dict[Means, Line]:
+def parse_durations(data: bytes) -> dict[DurationKey, DurationFit]:
     """What a file says.
 
     Raises:
@@ -227,15 +231,15 @@ def parsed(data: bytes) -> dict[Means, Line]:
         said = json.loads(data)
         if said["version"] != 1:
             raise ValueError(f"version {said['version']!r}")
-        return dict(_entry(one) for one in said["paces"][-MOST:])
+        return dict(_parse_entry(one) for one in said["paces"][-MAX_FITS:])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _entry(said: dict[str, Any]) -> tuple[Means, Line]:
-    means = Means(*(str(said[name]) for name in ("engine", "model", "precision")))
+def _parse_entry(said: dict[str, Any]) -> tuple[DurationKey, DurationFit]:
+    means = DurationKey(*(str(said[name]) for name in ("engine", "model", "precision")))
     per_s = said["per_s"]
-    return means, Line(
+    return means, DurationFit(
         _seconds(said["begin_s"]),
         None if per_s is None else _seconds(per_s),
         _seconds(said["load_s"]),
@@ -243,6 +247,10 @@ def _entry(said: dict[str, Any]) -> tuple[Means, Line]:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_S:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= MAX_DURATION_S
+    ):
         raise ValueError("a number of seconds that cannot be")
     return float(value)

@@ -13,42 +13,42 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
-from sidecar.concurrency import Background, Threads
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.gpu_memory.memory_admission import Memory
-from sidecar.gpu_memory.memory_plan import Forecast
+from sidecar.gpu_memory.memory_admission import MemoryState
+from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs.duration_prediction import LEAST_S, Pace, PaceFile
-from sidecar.jobs.job_log import JobLog, Listener, MemoryLog
-from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationFile, DurationPredictor
+from sidecar.jobs.job_log import JobListener, JobLog, MemoryJobLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
-from sidecar.jobs.job_runner import Job, Plan
-from sidecar.jobs.job_store import JobStore, LocalJobs
-from sidecar.jobs.job_telemetry import Counted
-from sidecar.jobs.recovery import Keeping, KeptRecordings, go_on
-from sidecar.jobs.reservations import Hold
+from sidecar.jobs.job_runner import Job, OptionsPlanner
+from sidecar.jobs.job_store import JobStore, LocalJobStore
+from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.recovery import JobPersistence, PersistentRecordings, requeue_unfinished
+from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import Retention
-from sidecar.observability.logs import data_folder
-from sidecar.observability.metrics import JobTally
-from sidecar.workers.engine_host import Lodging
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.observability.logs import default_data_folder
+from sidecar.observability.metrics import JobMetrics
+from sidecar.workers.engine_host import EngineHost
+from sidecar.workers.engine_slot import ExclusiveSlot
 
 if TYPE_CHECKING:
 
-    def _checked(local: LocalBackend) -> Backend:
+    def _checked(local: LocalJobBackend) -> JobBackend:
         return local
 
 
-IN_STEP_S = 120.0
+MAX_BATCHED_AUDIO_S = 120.0
 """Longer recordings take their turns: who waits behind one learns when it begins."""
-SENT_TOGETHER_S = 900.0
+MAX_REMOTE_BATCHED_AUDIO_S = 900.0
 """The same where others hear: a few of them keep several servers at work, and memory small."""
 
 
-class Provision:
+class EngineProvisioning:
     """What each job of the engine in a ``lodging`` gets."""
 
-    def __init__(self, settings: Settings, lodging: Lodging[EngineSpec, EngineSlot]) -> None:
+    def __init__(self, settings: Settings, lodging: EngineHost[EngineSpec, ExclusiveSlot]) -> None:
         self._settings = settings
         self._lodging = lodging
         self._admission = lodging.admission
@@ -59,7 +59,7 @@ class Provision:
         """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
         nobody can tell that more exactly. Never where a plan is made of the memory that is free
         when a job begins, nor where it would not wait there for the one before."""
-        return LEAST_S if self._admission is None and self.slot.follows else 0.0
+        return MIN_JOB_S if self._admission is None and self.slot.follows else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
         """The options with a precision that fits; refuses what does not, before any work."""
@@ -78,7 +78,7 @@ class Provision:
             return job.options
         now, audio_s = self._lodging.memory_now(), job.facts.total_s
         options = self._admission.planned(precision, audio_s, job.options, now)
-        self._lodging.expects(self._admission.peak_bytes(precision, audio_s, options))
+        self._lodging.expect_peak(self._admission.peak_bytes(precision, audio_s, options))
         return options
 
     def guess(self, job: Job, precision: Precision) -> float | None:
@@ -98,7 +98,7 @@ class Provision:
         most = 1 if precision is Precision.FP16 else self.beside(due)  # that may have to be widened
         if most < 2:
             return [due]
-        others = filter(self._is_sociable, waiting)
+        others = filter(self._is_batch_engine, waiting)
         jobs = [due, *islice(others, most - 1)]
         if self._admission is not None:
             now = self._lodging.memory_now()
@@ -114,31 +114,33 @@ class Provision:
         wishes."""
         pays = self._lodging.on_gpu or self.spec.remote
         most = self._settings.batch or (self.spec.together if pays else 1)
-        return min(most, self.spec.together) if self._is_sociable(job) else 1
+        return min(most, self.spec.together) if self._is_batch_engine(job) else 1
 
-    def _is_sociable(self, job: Job | JobRecord) -> bool:
+    def _is_batch_engine(self, job: Job | JobRecord) -> bool:
         length_s = job.facts.total_s or math.inf
         if self.spec.remote:
-            return length_s <= SENT_TOGETHER_S
-        return length_s <= IN_STEP_S and not job.options.temperature
+            return length_s <= MAX_REMOTE_BATCHED_AUDIO_S
+        return length_s <= MAX_BATCHED_AUDIO_S and not job.options.temperature
 
-    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> Forecast:
+    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
 
         Where nobody knows how long it is, it is taken for one of usual length.
         """
         if self._admission is None:
             precision = self.spec.resolve_precision(options.precision)
-            return Forecast.small(
+            return JobForecast.small(
                 self.spec, precision, audio_s, self._settings.max_audio_hours * 3600
             )
         now = self._lodging.memory_now()
         precision = self._suited(options, audio_s, now)
-        return Forecast.planned(
+        return JobForecast.planned(
             audio_s, *self._admission.estimate(precision, audio_s, options, now)
         )
 
-    def _suited(self, options: TranscribeOptions, audio_s: float | None, now: Memory) -> Precision:
+    def _suited(
+        self, options: TranscribeOptions, audio_s: float | None, now: MemoryState
+    ) -> Precision:
         """The precision for a job that came now: what it asks for, or what fits."""
         assert self._admission is not None
         precision = self.slot.resolve(options.precision, math.inf)
@@ -147,7 +149,7 @@ class Provision:
         return precision
 
 
-class Intake(Protocol):
+class SubmissionQueue(Protocol):
     """Queue that accepts jobs: of this process, or of all services that share jobs."""
 
     @property
@@ -169,7 +171,7 @@ class Intake(Protocol):
         """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted."""
         ...
 
-    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted."""
         ...
 
@@ -186,7 +188,7 @@ class Intake(Protocol):
         ...
 
 
-class EngineSetup:
+class LocalQueueSetup:
     """The queue that runs jobs in this process, and its pace.
 
     ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: so
@@ -194,15 +196,20 @@ class EngineSetup:
     """
 
     def __init__(
-        self, settings: Settings, provision: Provision, plan: Plan, places: int, model: str
+        self,
+        settings: Settings,
+        provision: EngineProvisioning,
+        plan: OptionsPlanner,
+        places: int,
+        model: str,
     ) -> None:
         self.provision, self.places = provision, places
         self._limit = settings.queue_limit
-        self._terms = Terms(
+        self._terms = DispatchOptions(
             plan, settings.max_audio_hours * 3600, provision.company, provision.lead_s
         )
-        self._file = PaceFile(data_folder(settings.data_dir))
-        self.pace = Pace(provision.spec.name, model, self._file.read())
+        self._file = DurationFile(default_data_folder(settings.data_dir))
+        self.pace = DurationPredictor(provision.spec.name, model, self._file.read())
         """How long work takes."""
 
     def queue(self, log: JobLog) -> JobQueue:
@@ -217,7 +224,7 @@ class EngineSetup:
             pace=self.pace,
         )
 
-    def open(self, background: Background) -> None:
+    def open(self, background: BackgroundTaskGroup) -> None:
         """Persist the pace from time to time."""
         background.spawn("remember the pace", self._file.run(self.pace))
 
@@ -226,7 +233,7 @@ class EngineSetup:
         await asyncio.to_thread(self._file.write, self.pace.known)
 
 
-class Backend(Protocol):
+class JobBackend(Protocol):
     """A store of jobs and a queue. ``keeping``: recordings of jobs that outlive the process; None
     where none do. ``shares``: whether other services have the same jobs."""
 
@@ -238,20 +245,20 @@ class Backend(Protocol):
         ...
 
     @property
-    def queue(self) -> Intake:
+    def queue(self) -> SubmissionQueue:
         """Accepts jobs."""
         ...
 
     @property
-    def keeping(self) -> KeptRecordings | None:
+    def persistent_recordings(self) -> PersistentRecordings | None:
         """Recordings of jobs that outlive the process."""
         ...
 
-    def listen(self, tell: Listener) -> None:
+    def listen(self, tell: JobListener) -> None:
         """Have ``tell`` called with the events of jobs that are accepted here."""
         ...
 
-    async def open(self, background: Background) -> None:
+    async def open(self, background: BackgroundTaskGroup) -> None:
         """Start to work."""
         ...
 
@@ -264,25 +271,25 @@ class Backend(Protocol):
         ...
 
 
-class LocalBackend:
-    """The `Backend` of a service that has its jobs for itself, in memory or in a file."""
+class LocalJobBackend:
+    """The `JobBackend` of a service that has its jobs for itself, in memory or in a file."""
 
     shares = False
 
     def __init__(
         self,
         settings: Settings,
-        engine: EngineSetup,
-        tally: JobTally,
-        disk: Threads,
+        engine: LocalQueueSetup,
+        tally: JobMetrics,
+        disk: ThreadLimiter,
         now: clock.Clock,
     ) -> None:
         """``disk``: threads that may wait for one."""
         self._disk, self._now, self._engine = disk, now, engine
-        self._kept = Keeping(settings, now) if settings.keeps_jobs else None
-        self.log: JobLog = self._kept.store if self._kept else MemoryLog(now)
+        self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
+        self.log: JobLog = self._kept.store if self._kept else MemoryJobLog(now)
         """What happens to the jobs of this process."""
-        self.log.listen(Counted(tally))
+        self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)
         self.results = Retention(
             self.log,
@@ -291,25 +298,25 @@ class LocalBackend:
             settings.job_retention_count,
         )
         """Jobs that have ended, until they are fetched."""
-        self.store = LocalJobs(self.log, self.queue, self.results)
+        self.store = LocalJobStore(self.log, self.queue, self.results)
 
     @property
-    def keeping(self) -> KeptRecordings | None:
+    def persistent_recordings(self) -> PersistentRecordings | None:
         """Recordings of jobs that outlive the process."""
         return self._kept
 
-    def listen(self, tell: Listener) -> None:
+    def listen(self, tell: JobListener) -> None:
         """Have ``tell`` called with the events of all jobs."""
         self.log.listen(tell)
 
-    async def open(self, background: Background) -> None:
+    async def open(self, background: BackgroundTaskGroup) -> None:
         """Start to work, and go on with what was left of the last time."""
         self.queue.open()
         if self._kept is not None:
             ended = [record for record in self.log.all() if record.over]
             for record in sorted(ended, key=lambda one: one.touched):
                 self.results.remember(record, self._now() - record.touched)
-            background.spawn("go on", go_on(self._kept, self.queue, self._disk))
+            background.spawn("go on", requeue_unfinished(self._kept, self.queue, self._disk))
         self._engine.open(background)
 
     async def fetched(self) -> None:

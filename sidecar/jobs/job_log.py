@@ -13,19 +13,19 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from sidecar import clock, errors
-from sidecar.jobs.job_record import Change, JobEvent, JobRecord, advance
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, apply_event
 
-BUFFER = 256
+SUBSCRIBER_BUFFER_EVENTS = 256
 """Events that a subscriber may be behind: some minutes of a recording that is heard fast."""
 
-TOGETHER = 64
+MAX_EVENT_BATCH = 64
 """Events that are taken at once by who takes all that there are."""
 
-Listener = Callable[[JobRecord, JobEvent], None]
+JobListener = Callable[[JobRecord, JobEvent], None]
 """Called at once with each event and the record after it; it does not wait and does not raise."""
 
 
-class Behind(Exception):
+class SubscriberTooSlow(Exception):
     """A subscriber took its events too slowly. It has had all up to ``seq``, and resumes there."""
 
     def __init__(self, seq: int) -> None:
@@ -33,14 +33,15 @@ class Behind(Exception):
         self.seq = seq
 
 
-class Subscription:
+class JobSubscription:
     """The events of one job, each once and in order, until it has ended.
 
-    Iterating raises `Behind` if more than the buffer are waiting; nobody waits for a subscriber.
+    Iterating raises `SubscriberTooSlow` if more than the buffer are waiting; nobody waits for a
+    subscriber.
     """
 
     def __init__(
-        self, feed: Feed, job_id: str, after: int, past: Sequence[JobEvent], over: bool
+        self, feed: JobEventFeed, job_id: str, after: int, past: Sequence[JobEvent], over: bool
     ) -> None:
         self._feed = feed
         self._job_id = job_id
@@ -76,7 +77,7 @@ class Subscription:
             await self._news.wait()
         if self._behind:
             self._waiting.clear()
-            raise Behind(self._seq)
+            raise SubscriberTooSlow(self._seq)
         if not self._waiting:
             raise StopAsyncIteration
         event = self._waiting.popleft()
@@ -98,7 +99,9 @@ class Subscription:
                 continue
             except StopAsyncIteration:
                 return
-            more = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER - 1))]
+            more = [
+                self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_EVENT_BATCH - 1))
+            ]
             if more:
                 self._seq = more[-1].seq
             yield first, *more
@@ -119,37 +122,37 @@ class Subscription:
         self.close()
 
 
-class Feed:
+class JobEventFeed:
     """Tells of events as they are stored."""
 
-    def __init__(self, buffer: int = BUFFER) -> None:
+    def __init__(self, buffer: int = SUBSCRIBER_BUFFER_EVENTS) -> None:
         self.buffer = buffer
-        self._all: list[Listener] = []
-        self._of_one: defaultdict[str, list[Listener]] = defaultdict(list)
-        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._all: list[JobListener] = []
+        self._of_one: defaultdict[str, list[JobListener]] = defaultdict(list)
+        self._subscriptions: defaultdict[str, set[JobSubscription]] = defaultdict(set)
 
-    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+    def listen(self, tell: JobListener, job_id: str | None = None) -> None:
         """Have ``tell`` called with all events, or with those of one job until it has ended."""
         if job_id is not None:
             self._of_one[job_id].append(tell)
         else:
             self._all.append(tell)
 
-    def unlisten(self, tell: Listener, job_id: str) -> None:
+    def unlisten(self, tell: JobListener, job_id: str) -> None:
         """Call a listener of one job no more."""
         if tell in self._of_one.get(job_id, ()):
             self._of_one[job_id].remove(tell)
             if not self._of_one[job_id]:
                 del self._of_one[job_id]
 
-    def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> Subscription:
+    def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> JobSubscription:
         """What comes, behind the ``past`` events that came after ``after``."""
-        subscription = Subscription(self, record.id, after, past, record.over)
+        subscription = JobSubscription(self, record.id, after, past, record.over)
         if not record.over:
             self._subscriptions[record.id].add(subscription)
         return subscription
 
-    def leave(self, job_id: str, subscription: Subscription) -> None:
+    def leave(self, job_id: str, subscription: JobSubscription) -> None:
         """Tell a subscription no more."""
         if job_id in self._subscriptions:
             self._subscriptions[job_id].discard(subscription)
@@ -187,7 +190,7 @@ class JobLog(Protocol):
         """
         ...
 
-    def append(self, job_id: str, change: Change) -> JobRecord:
+    def append(self, job_id: str, change: JobChange) -> JobRecord:
         """Something happened to a job: keep it, then tell of it; the record after it.
 
         What changes nothing (`record.advance`) is neither kept nor told.
@@ -222,7 +225,7 @@ class JobLog(Protocol):
         """
         ...
 
-    def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+    def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """The same, and then what comes, as it comes.
 
         Raises:
@@ -230,7 +233,7 @@ class JobLog(Protocol):
         """
         ...
 
-    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+    def listen(self, tell: JobListener, job_id: str | None = None) -> None:
         """Have ``tell`` called with each event that is kept, of all jobs or of one."""
         ...
 
@@ -257,11 +260,11 @@ class JobLog(Protocol):
         ...
 
 
-class KeyTaken(Exception):
+class DuplicateRequestKey(Exception):
     """Of one owner no two jobs have the same key."""
 
 
-class Entry:
+class JobLogEntry:
     """A record and its events."""
 
     __slots__ = ("fleeting_at", "from_seq", "log", "record")
@@ -277,7 +280,7 @@ class Entry:
     def take(self, record: JobRecord, event: JobEvent) -> None:
         """One more event, and the record after it."""
         self.record = record
-        if event.fleeting:
+        if event.superseded_by_next:
             if self.fleeting_at is not None:
                 del self.log[self.fleeting_at]
             self.fleeting_at = len(self.log)
@@ -286,29 +289,31 @@ class Entry:
             self.log = [one.worn for one in self.log]
 
 
-class MemoryLog:
+class MemoryJobLog:
     """Keeps jobs as long as the process lives."""
 
-    def __init__(self, now: clock.Clock = clock.wall, buffer: int = BUFFER) -> None:
+    def __init__(
+        self, now: clock.Clock = clock.wall_time, buffer: int = SUBSCRIBER_BUFFER_EVENTS
+    ) -> None:
         self._now = now
-        self._feed = Feed(buffer)
-        self._entries: dict[str, Entry] = {}
+        self._feed = JobEventFeed(buffer)
+        self._entries: dict[str, JobLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._tell_gone: list[Callable[[str], None]] = []
 
     def add(self, record: JobRecord) -> None:
         """Keep a job that was submitted."""
-        self._enter(Entry(record))
+        self._enter(JobLogEntry(record))
 
     def enter(self, record: JobRecord) -> None:
         """Hold a job that was accepted elsewhere, from where it stands; it has no key here."""
-        self._entries[record.id] = Entry(record)
+        self._entries[record.id] = JobLogEntry(record)
 
-    def append(self, job_id: str, change: Change) -> JobRecord:
+    def append(self, job_id: str, change: JobChange) -> JobRecord:
         """Something happened to a job: keep it, then tell of it."""
         entry = self._entry(job_id)
         event = JobEvent(self._next_seq(entry), self._now(), change)
-        record = advance(entry.record, event)
+        record = apply_event(entry.record, event)
         if record is not entry.record:
             self._keep(entry, record, event)
             self._feed.publish(record, event)
@@ -332,11 +337,11 @@ class MemoryLog:
         log = self._entry(job_id).log
         return log[bisect_right(log, after, key=lambda event: event.seq) :]
 
-    def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+    def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """What happened behind ``after``, and then what comes."""
         return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
-    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+    def listen(self, tell: JobListener, job_id: str | None = None) -> None:
         """Have ``tell`` called with each event."""
         self._feed.listen(tell, job_id)
 
@@ -365,22 +370,22 @@ class MemoryLog:
         self._entries.clear()
         self._keys.clear()
 
-    def _enter(self, entry: Entry) -> None:
+    def _enter(self, entry: JobLogEntry) -> None:
         record = entry.record
         if record.key is not None:
             key = record.owner, record.key.name
             if key in self._keys:
-                raise KeyTaken(record.key.name)
+                raise DuplicateRequestKey(record.key.name)
             self._keys[key] = record.id
         self._entries[record.id] = entry
 
-    def _next_seq(self, entry: Entry) -> int:
+    def _next_seq(self, entry: JobLogEntry) -> int:
         return max(entry.record.seq + 1, entry.from_seq)
 
-    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+    def _keep(self, entry: JobLogEntry, record: JobRecord, event: JobEvent) -> None:
         entry.take(record, event)
 
-    def _entry(self, job_id: str) -> Entry:
+    def _entry(self, job_id: str) -> JobLogEntry:
         try:
             return self._entries[job_id]
         except KeyError:

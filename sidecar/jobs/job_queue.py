@@ -20,53 +20,55 @@ from itertools import chain, islice
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.duration_prediction import Pace
+from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.job_log import JobLog
-from sidecar.jobs.job_runner import Job, Plan, Run
-from sidecar.jobs.reservations import Hold
-from sidecar.jobs.wait_queue import Guess, Lineup
-from sidecar.workers.slot_interface import Place
+from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
+from sidecar.jobs.reservations import Reservation
+from sidecar.jobs.wait_queue import GuessJobSeconds, WaitQueue
+from sidecar.workers.slot_interface import EngineSlot
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 0.3
+NEXT_JOB_WAIT_S = 0.3
 """What a client takes at most to send its next recording after the answer to the last."""
 
-Company = Callable[[Iterator[Job], Precision], Sequence[Job]]
+BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
 """Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
 step. Who is in turn is worked out as they are taken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DispatchOptions:
     """What holds in every place.
 
     ``lead_s``: when a job is likely to end within so many seconds, the next is handed to the
     engine, which begins with it by itself; at 0 when the job has ended.
     """
 
-    plan: Plan
+    plan: OptionsPlanner
     max_s: float
-    company: Company = lambda waiting, _: [next(waiting)]
+    company: BatchChooser = lambda waiting, _: [next(waiting)]
     lead_s: float = 0.0
 
 
-class Lane:
+class Dispatcher:
     """Sees to the place with the number ``at`` in the line, from `open` until `close`."""
 
-    def __init__(self, at: int, place: Place, lineup: Lineup, terms: Terms) -> None:
+    def __init__(
+        self, at: int, place: EngineSlot, lineup: WaitQueue, terms: DispatchOptions
+    ) -> None:
         self._at = at
         self._place = place
         self._waiting = lineup
         self._terms = terms
         self._news = asyncio.Event()
         """Somebody came, or something became of those that run."""
-        self._runs: list[Run] = []
+        self._runs: list[JobRun] = []
         """First the one that is at work, then one that waits at the engine."""
         self._runner: asyncio.Task[None] | None = None
         lineup.watch(self._news.set)
 
-    def open(self, ended: Callable[[Lane, BaseException | None], None]) -> None:
+    def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
         """Start to work; ``ended`` is called if that ends although nobody closed it: a fault."""
         runner = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self._at}")
         self._runner = runner
@@ -126,10 +128,10 @@ class Lane:
                     await run.end()
                 self._take_back()
 
-    def _start(self, jobs: Sequence[Job], behind: Run | None = None) -> None:
+    def _start(self, jobs: Sequence[Job], behind: JobRun | None = None) -> None:
         self._waiting.begin(jobs, self._at)
         terms = self._terms
-        run = Run(jobs, self._place, terms.plan, terms.max_s, self._news.set, behind)
+        run = JobRun(jobs, self._place, terms.plan, terms.max_s, self._news.set, behind)
         self._runs.append(run)
 
     async def _see_to_runs(self) -> None:
@@ -203,7 +205,7 @@ class Lane:
             if job is not None:
                 if not self._needs_a_load(job):
                     return job
-                deadline = now() + LINGER_S if deadline is None else deadline
+                deadline = now() + NEXT_JOB_WAIT_S if deadline is None else deadline
                 if now() >= deadline:
                     return job
             self._news.clear()
@@ -233,20 +235,20 @@ class JobQueue:
 
     def __init__(
         self,
-        place: Place,
+        place: EngineSlot,
         store: JobLog,
-        terms: Terms,
+        terms: DispatchOptions,
         *,
         limit: int,
         places: int = 1,
-        guess: Guess = lambda job, precision: None,
-        pace: Pace | None = None,
+        guess: GuessJobSeconds = lambda job, precision: None,
+        pace: DurationPredictor | None = None,
     ) -> None:
         """``places``: so many run at once in the ``place``. ``limit``: so many may wait."""
         self._store = store
         self._limit = limit
-        self._waiting = Lineup(place, places, guess, pace)
-        self._lanes = [Lane(at, place, self._waiting, terms) for at in range(places)]
+        self._waiting = WaitQueue(place, places, guess, pace)
+        self._lanes = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
         self._draining = False
         self._put_off: list[Job] = []
@@ -321,7 +323,7 @@ class JobQueue:
                 f"{taken} jobs are waiting or on their way, and the queue takes no more."
             )
 
-    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted. ``promised``: the place that was kept for it,
         released as soon as the job counts here.
 
@@ -405,7 +407,7 @@ class JobQueue:
             self._put_off.append(job)
             self._waiting.halt()  # the service ends: nobody is begun any more
 
-    def _lane_ended(self, lane: Lane, fault: BaseException | None) -> None:
+    def _lane_ended(self, lane: Dispatcher, fault: BaseException | None) -> None:
         """Without its runner a place is out. Without any every job would wait for ever: end them,
         take no more, and say so."""
         if any(one.open_ for one in self._lanes):

@@ -12,26 +12,26 @@ from enum import StrEnum
 from typing import Self
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import AudioRef
-from sidecar.auth.identity import EVERYBODY
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import RecordingRef
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.transcript import (
     Checkpoint,
-    Event,
     Finished,
     Peaks,
     Progress,
     Segment,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
 )
-from sidecar.transcripts.transcript_edits import History, Step
+from sidecar.transcripts.transcript_edits import EditHistory, EditStep
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class JobFailure:
     """An error as plain values."""
 
     code: str
@@ -50,7 +50,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedChange:
     """An attempt starts, from what is settled; ``anew``: from nothing all the same, because what
     was settled means nothing to the engine. ``behind``: it does when that job has ended, and waits
     at the engine until then."""
@@ -60,12 +60,12 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Crashed:
+class CrashedChange:
     """The engine's process died in it; what follows is tried alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class PutBack:
+class RequeuedChange:
     """Back to the queue, as if nothing had happened; ``counted``: the attempt was one, in which the
     engine's process died or (``passed``) which showed that it cannot be done there."""
 
@@ -75,7 +75,7 @@ class PutBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupted:
+class InterruptedChange:
     """The service died while it was there, and has begun again; it waits, and what follows is tried
     alone. ``waited``: so it did then, at the engine."""
 
@@ -83,44 +83,54 @@ class Interrupted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnschedulableChange:
     """Of those that could work on it nobody who is there can, and what they say; None: somebody
     can again."""
 
-    failure: Failure | None = None
+    failure: JobFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
+class ReportedChange:
     """What the engine said, ``processing_s`` seconds into the attempt. With its transcript a job is
     done, whatever becomes of the engine."""
 
-    event: Event
+    event: TranscriptionEvent
     processing_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedChange:
     """It ended without a transcript."""
 
-    failure: Failure
+    failure: JobFailure
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class CancelledChange:
     """Somebody ended it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Edited:
+class EditedChange:
     """Somebody changed the transcript, after the end. ``ready``: a transcript and what the step
     makes of it, where that was worked out before; no part of what is kept."""
 
-    step: Step
+    step: EditStep
     ready: tuple[Transcript, Transcript] | None = field(default=None, compare=False, repr=False)
 
 
-Change = Begun | Crashed | PutBack | Interrupted | Refused | Reported | Failed | Cancelled | Edited
+JobChange = (
+    StartedChange
+    | CrashedChange
+    | RequeuedChange
+    | InterruptedChange
+    | UnschedulableChange
+    | ReportedChange
+    | FailedChange
+    | CancelledChange
+    | EditedChange
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +139,29 @@ class JobEvent:
 
     seq: int
     at: float
-    change: Change
+    change: JobChange
 
     @property
-    def fleeting(self) -> bool:
+    def superseded_by_next(self) -> bool:
         """Whether only the last of its kind is worth keeping: each says all that those before it
         said."""
-        return isinstance(self.change, Reported) and isinstance(self.change.event, Progress)
+        return isinstance(self.change, ReportedChange) and isinstance(self.change.event, Progress)
 
     @property
     def ends(self) -> bool:
         """Whether a job that is over after it was not so before."""
-        return not isinstance(self.change, Edited)
+        return not isinstance(self.change, EditedChange)
 
     @property
     def worn(self) -> JobEvent:
         """What is left of it once its job has ended: nobody goes on from a checkpoint any more, nor
         works out an edit that was applied."""
         match self.change:
-            case Reported(Checkpoint() as checkpoint, processing_s):
-                change = Reported(replace(checkpoint, state={}), processing_s)
+            case ReportedChange(Checkpoint() as checkpoint, processing_s):
+                change = ReportedChange(replace(checkpoint, state={}), processing_s)
                 return replace(self, change=change)
-            case Edited(step):
-                return replace(self, change=Edited(step))
+            case EditedChange(step):
+                return replace(self, change=EditedChange(step))
         return self
 
 
@@ -165,11 +175,11 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
-class RequestKey:
+class IdempotencyKey:
     """What a client calls a request by, so that sending it again gives the job that there is.
 
     ``digest``: of all that was sent with it, to tell another request by the same name.
@@ -202,13 +212,13 @@ class JobRecord:
     id: str
     owner: str
     created: float
-    audio: AudioRef
+    audio: RecordingRef
     options: TranscribeOptions
-    facts: AudioFacts
+    facts: AudioInfo
     progress: Progress
     kept: bool = True
     priority: Priority = Priority.INTERACTIVE
-    key: RequestKey | None = None
+    key: IdempotencyKey | None = None
     durable: bool = False
     state: JobState = JobState.QUEUED
     attempts: int = 0
@@ -217,30 +227,30 @@ class JobRecord:
     interruptions: int = 0
     passed: int = 0
     behind: str = ""
-    refused: Failure | None = None
+    refused: JobFailure | None = None
     settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
     peaks: bytes = b""
     transcript: Transcript | None = None
-    error: Failure | None = None
+    error: JobFailure | None = None
     processing_s: float = 0.0
     begun: float | None = None
     ended: float | None = None
     seq: int = 0
-    history: History = field(default_factory=History)
+    history: EditHistory = field(default_factory=EditHistory)
 
     @classmethod
     def submitted(
         cls,
         at: float,
-        audio: AudioRef,
-        facts: AudioFacts,
+        audio: RecordingRef,
+        facts: AudioInfo,
         options: TranscribeOptions,
         *,
-        owner: str = EVERYBODY.owner,
+        owner: str = ANONYMOUS.owner,
         kept: bool = True,
         priority: Priority = Priority.INTERACTIVE,
-        key: RequestKey | None = None,
+        key: IdempotencyKey | None = None,
         durable: bool = False,
     ) -> Self:
         """A new one, submitted at a time of day."""
@@ -252,7 +262,7 @@ class JobRecord:
     @property
     def over(self) -> bool:
         """Whether it has come to its end: of what follows only its transcript changes."""
-        return self.state in ENDED
+        return self.state in TERMINAL_STATES
 
     @property
     def touched(self) -> float:
@@ -260,7 +270,7 @@ class JobRecord:
         return self.history.changed or self.ended or self.created
 
 
-def advance(record: JobRecord, event: JobEvent) -> JobRecord:
+def apply_event(record: JobRecord, event: JobEvent) -> JobRecord:
     """The record after ``event``; itself where the event changes nothing.
 
     How a job ended never changes: behind its end only edits of its transcript count, and before
@@ -269,23 +279,23 @@ def advance(record: JobRecord, event: JobEvent) -> JobRecord:
     """
     if event.seq <= record.seq:
         return record
-    changed = _edited(record, event) if record.over else _changed(record, event)
+    changed = _apply_edit(record, event) if record.over else _apply_before_end(record, event)
     return record if changed is None else replace(changed, seq=event.seq)
 
 
-def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
+def _apply_before_end(record: JobRecord, event: JobEvent) -> JobRecord | None:
     running = record.state is JobState.RUNNING
     match event.change:
-        case Begun(anew, behind):
+        case StartedChange(anew, behind):
             settled = () if anew else record.settled
             first = event.at if record.begun is None else record.begun
-            at_work = _from_settled(replace(record, settled=settled), JobState.RUNNING)
+            at_work = _reset_to_checkpoints(replace(record, settled=settled), JobState.RUNNING)
             attempts = record.attempts + 1
             return replace(at_work, attempts=attempts, behind=behind, refused=None, begun=first)
-        case Crashed() if running:
+        case CrashedChange() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
-        case PutBack(counted, alone, passed) if running:
-            waiting = _from_settled(record, JobState.QUEUED)
+        case RequeuedChange(counted, alone, passed) if running:
+            waiting = _reset_to_checkpoints(record, JobState.QUEUED)
             return replace(
                 waiting,
                 attempts=record.attempts - (not counted),
@@ -293,26 +303,26 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
                 passed=record.passed + passed,
                 alone=waiting.alone or alone,
             )
-        case Interrupted(waited):
-            waiting = _from_settled(record, JobState.QUEUED)
+        case InterruptedChange(waited):
+            waiting = _reset_to_checkpoints(record, JobState.QUEUED)
             died = running and not waited
             alone = waiting.alone or died  # if it dies again, nobody else's work dies with it
             return replace(waiting, interruptions=record.interruptions + died, alone=alone)
-        case Refused(failure) if not running and failure != record.refused:
+        case UnschedulableChange(failure) if not running and failure != record.refused:
             return replace(record, refused=failure)
-        case Reported(report, processing_s) if running:
-            return replace(_reported(record, report, event.at), processing_s=processing_s)
-        case Failed(failure):
-            return replace(_over(record, JobState.FAILED, event.at), error=failure)
-        case Cancelled():
-            failure = Failure.of(errors.JobCancelled())
-            return replace(_over(record, JobState.CANCELLED, event.at), error=failure)
+        case ReportedChange(report, processing_s) if running:
+            return replace(_apply_report(record, report, event.at), processing_s=processing_s)
+        case FailedChange(failure):
+            return replace(_end_job(record, JobState.FAILED, event.at), error=failure)
+        case CancelledChange():
+            failure = JobFailure.of(errors.JobCancelled())
+            return replace(_end_job(record, JobState.CANCELLED, event.at), error=failure)
     return None
 
 
-def _edited(record: JobRecord, event: JobEvent) -> JobRecord | None:
+def _apply_edit(record: JobRecord, event: JobEvent) -> JobRecord | None:
     before = record.transcript
-    if not isinstance(event.change, Edited) or before is None:
+    if not isinstance(event.change, EditedChange) or before is None:
         return None
     was, will_be = event.change.ready or (None, None)
     try:
@@ -327,7 +337,7 @@ def _edited(record: JobRecord, event: JobEvent) -> JobRecord | None:
     return replace(record, history=history, transcript=transcript, segments=transcript.segments)
 
 
-def _from_settled(record: JobRecord, state: JobState) -> JobRecord:
+def _reset_to_checkpoints(record: JobRecord, state: JobState) -> JobRecord:
     """As it stands when an attempt begins; what is settled has nobody's company."""
     settled = record.settled
     progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
@@ -336,11 +346,11 @@ def _from_settled(record: JobRecord, state: JobState) -> JobRecord:
     return replace(record, state=state, segments=segments, progress=progress, alone=alone)
 
 
-def _over(record: JobRecord, state: JobState, at: float) -> JobRecord:
+def _end_job(record: JobRecord, state: JobState, at: float) -> JobRecord:
     return replace(record, state=state, ended=at, settled=(), refused=None)
 
 
-def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
+def _apply_report(record: JobRecord, report: TranscriptionEvent, at: float) -> JobRecord:
     match report:
         case Progress():
             return replace(record, progress=report)
@@ -356,30 +366,30 @@ def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
             return replace(record, settled=settled, crashes=0, interruptions=0, passed=0)
         case Finished(transcript):
             return replace(
-                _over(record, JobState.DONE, at),
+                _end_job(record, JobState.DONE, at),
                 transcript=transcript,
                 segments=tuple(transcript.segments),
                 progress=Progress(transcript.duration, transcript.duration),
             )
 
 
-OF_A_CRASH = 5
+CRASH_WEIGHT = 5
 """What an engine's process that dies under a living service weighs."""
-OF_A_DEATH = 1
+SERVICE_DEATH_WEIGHT = 1
 """The same of a service."""
-ENOUGH = 10
+POISON_WEIGHT = 10
 """So two crashes are, ten deaths, and one crash with five deaths."""
 
 
-def weight(crashes: int, deaths: int) -> int:
+def poison_weight(crashes: int, deaths: int) -> int:
     """How much speaks against a recording in which so many engines crashed, and so many services
     died."""
-    return crashes * OF_A_CRASH + deaths * OF_A_DEATH
+    return crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT
 
 
-def given_up(crashes: int, deaths: int) -> errors.EngineCrashed | None:
+def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
     """What a job ends with in which so many died; None where it is to be tried again."""
-    if weight(crashes, deaths) < ENOUGH:
+    if poison_weight(crashes, deaths) < POISON_WEIGHT:
         return None
     if not deaths:
         return errors.EngineCrashed()

@@ -17,27 +17,33 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import Feed, JobLog
+from sidecar.jobs.job_log import JobEventFeed, JobLog
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Crashed,
-    Failed,
-    Failure,
+    CancelledChange,
+    CrashedChange,
+    FailedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    PutBack,
-    Reported,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
 )
-from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Notice, Transcript
-from sidecar.workers.engine_slot import Stay
-from sidecar.workers.slot_interface import Lease, Place, WorkerDied
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Notice,
+    Transcript,
+    TranscriptionEvent,
+)
+from sidecar.workers.engine_slot import SequentialLease
+from sidecar.workers.slot_interface import EngineLease, EngineSlot, WorkerDied
 
 
 class Job:
@@ -67,7 +73,7 @@ class Job:
         return self.record.options
 
     @property
-    def facts(self) -> AudioFacts:
+    def facts(self) -> AudioInfo:
         """What its recording is."""
         return self.record.facts
 
@@ -97,11 +103,11 @@ class Job:
         self._store = store
         store.listen(self._heard, self.id)
 
-    def hear(self, feed: Feed) -> None:
+    def hear(self, feed: JobEventFeed) -> None:
         """Hear what happens to it from a feed; it is changed elsewhere."""
         feed.listen(self._heard, self.id)
 
-    def unhear(self, feed: Feed) -> None:
+    def unhear(self, feed: JobEventFeed) -> None:
         """Hear no more of it."""
         feed.unlisten(self._heard, self.id)
 
@@ -157,38 +163,36 @@ class Job:
         """An attempt starts, from what is settled if its engine understands it (``form``);
         ``behind`` the job with this id."""
         anew = any(one.form != form for one in self.record.settled)
-        self._append(Begun(anew, behind))
+        self._append(StartedChange(anew, behind))
 
-    def take_in(self, event: Event, processing_s: float = 0.0) -> None:
+    def apply_report(self, event: TranscriptionEvent, processing_s: float = 0.0) -> None:
         """The engine reported something; with the transcript it is done."""
-        self._append(Reported(event, processing_s))
+        self._append(ReportedChange(event, processing_s))
 
     def crash(self) -> None:
         """The engine's process died in it."""
-        self._append(Crashed())
+        self._append(CrashedChange())
 
-    def wait_again(
-        self, *, counted: bool = False, alone: bool = False, passed: bool = False
-    ) -> None:
+    def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
         """Back to the queue; ``counted``: the attempt was one; ``passed``: it cannot be done
         here."""
-        self._append(PutBack(counted, alone, passed))
+        self._append(RequeuedChange(counted, alone, passed))
 
     def fail(self, error: errors.SidecarError) -> None:
         """It ended without a transcript; one that has ended stays as it is."""
-        self._append(Failed(Failure.of(error)))
+        self._append(FailedChange(JobFailure.of(error)))
 
     def cancel(self) -> None:
         """Somebody ended it; one that has ended stays as it is."""
-        self._append(Cancelled())
+        self._append(CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:
         """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
-        self.record = replace(self.record, state=JobState.FAILED, error=Failure.of(error))
+        self.record = replace(self.record, state=JobState.FAILED, error=JobFailure.of(error))
         self._over.set()
         self._changed.set()
 
-    def _append(self, change: Change) -> None:
+    def _append(self, change: JobChange) -> None:
         if self.ended:
             return
         assert self._store is not None, "it was never submitted"
@@ -210,16 +214,16 @@ class Job:
 
 log = logging.getLogger(__name__)
 
-STARTED_AGAIN = Notice(
+RESTARTED_NOTICE = Notice(
     "started_again",
     "The service or its engine ended in the middle, and this engine had to begin again.",
 )
 
-Plan = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
+OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 """A job's options with the memory plan that it gets when it begins."""
 
 
-class Run:
+class JobRun:
     """Jobs on the engine, from now on or ``behind`` another run; who does not end waits again.
 
     ``news`` is called when it is over, and when one could run behind it.
@@ -228,24 +232,24 @@ class Run:
     def __init__(
         self,
         jobs: Sequence[Job],
-        place: Place,
-        plan: Plan,
+        place: EngineSlot,
+        plan: OptionsPlanner,
         max_s: float,
         news: Callable[[], None] = lambda: None,
-        behind: Run | None = None,
+        behind: JobRun | None = None,
     ) -> None:
         self.jobs = jobs
         self._place = place
         self._plan = plan
         self._max_s = max_s
         self._news = news
-        self._stay: Stay | None = None
+        self._stay: SequentialLease | None = None
         """The engine, while it is there for this."""
         self._behind = ""
         if behind is not None and behind._stay is not None:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
         self._leaving: asyncio.Task[None] | None = None
-        self._engine: Lease | None = None
+        self._engine: EngineLease | None = None
         self._heard: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
         self._interrupted = False
@@ -307,17 +311,19 @@ class Run:
                     await self._attempt(job)
                 except WorkerDied as died:
                     if behind and not died.began:
-                        return job.wait_again()
+                        return job.requeue()
                     log.error("the engine's process died in job %s", job.id)
                     job.crash()
                     known = job.record
-                    if (end := job_record.given_up(known.crashes, known.interruptions)) is not None:
+                    if (
+                        end := job_record.poison_error(known.crashes, known.interruptions)
+                    ) is not None:
                         job.fail(end)
         except errors.SidecarError as error:
             job.fail(error)
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
-                job.wait_again()
+                job.requeue()
             else:
                 job.cancel()
         except Exception:
@@ -330,7 +336,7 @@ class Run:
         if self._stay is None:
             alone = job.record.crashes > 0  # if it dies again, nobody else's work dies with it
             lease = self._place.lease(job.options.precision, job.arrived_at, alone)
-            self._stay = await Stay.begin(lease)
+            self._stay = await SequentialLease.begin(lease)
         try:
             await self._heard_by(self._stay, job)
         finally:
@@ -338,7 +344,7 @@ class Run:
         if not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
 
-    async def _heard_by(self, stay: Stay, job: Job) -> None:
+    async def _heard_by(self, stay: SequentialLease, job: Job) -> None:
         engine = stay.engine
         options = await self._plan(job, engine.precision)
         resumes = job.record.durable and self._place.spec.resumes
@@ -348,9 +354,9 @@ class Run:
         self._news()
         async with aclosing(events):
             async for event in events:
-                if isinstance(event, Finished) and not resumes and _began_again(job):
-                    event = Finished(event.transcript.noting(STARTED_AGAIN))
-                job.take_in(event, time.monotonic() - stay.since)
+                if isinstance(event, Finished) and not resumes and _was_restarted(job):
+                    event = Finished(event.transcript.with_notice(RESTARTED_NOTICE))
+                job.apply_report(event, time.monotonic() - stay.since)
                 if isinstance(event, Checkpoint):
                     await job.written()
 
@@ -379,7 +385,7 @@ class Run:
             log.exception("jobs go on one by one")
         for job in self.jobs:
             if not job.ended:
-                job.wait_again(counted=crashed, alone=not self._interrupted)
+                job.requeue(counted=crashed, alone=not self._interrupted)
 
     async def _begin_together(self) -> None:
         for job in self.jobs:
@@ -410,10 +416,10 @@ class Run:
             async with aclosing(events):
                 async for number, event in events:
                     if not isinstance(event, errors.SidecarError):
-                        jobs[number].take_in(event, time.monotonic() - begun)
+                        jobs[number].apply_report(event, time.monotonic() - begun)
                     elif not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
                         jobs[number].fail(event)
 
 
-def _began_again(job: Job) -> bool:
+def _was_restarted(job: Job) -> bool:
     return job.record.durable and job.record.crashes + job.record.interruptions > 0

@@ -9,15 +9,22 @@ from itertools import islice
 from typing import Protocol
 
 from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
-from sidecar.jobs.job_log import JobLog, Subscription
+from sidecar.jobs.job_log import JobLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import Cancelled, Change, Edited, JobEvent, JobRecord, JobState
-from sidecar.jobs.reservations import counted_s
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    EditedChange,
+    JobChange,
+    JobEvent,
+    JobRecord,
+    JobState,
+)
+from sidecar.jobs.reservations import charged_audio_s
 from sidecar.jobs.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class QueuePosition:
     """The place of a waiting job. ``position``: how many jobs go first; ``wait_s``: predicted."""
 
     position: int
@@ -73,7 +80,7 @@ class JobStore(Protocol):
         """
         ...
 
-    async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job behind the number ``after``, and those that come.
 
         Raises:
@@ -102,7 +109,7 @@ class JobStore(Protocol):
         """`delete` all jobs of an owner, private ones too; return how many there were."""
         ...
 
-    async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
+    async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
         """Change the transcript of a job that has ended, and return the job after it. A step that
         changes nothing is not persisted.
 
@@ -112,12 +119,12 @@ class JobStore(Protocol):
         """
         ...
 
-    async def import_ended(self, record: JobRecord, changes: Sequence[Change]) -> JobRecord:
+    async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Add a job with all its changes, of which the last ends it, and return it as it is then;
         if that fails, there is no job."""
         ...
 
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the turn of each job that waits, by its id."""
         ...
 
@@ -134,7 +141,7 @@ class JobStore(Protocol):
         ...
 
 
-class LocalJobs:
+class LocalJobStore:
     """The `JobStore` of a service that has its jobs for itself."""
 
     def __init__(self, log: JobLog, queue: JobQueue, results: Retention) -> None:
@@ -161,11 +168,11 @@ class LocalJobs:
         own: Sequence[JobRecord] = self._all_of(owner)
         own = [one for one in own if one.kept or private]
         if after is not None:
-            own = _behind(own, after)
+            own = _records_after(own, after)
         found = (one for one in own if not states or one.state in states)
         return [*islice(found, limit)]
 
-    async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """As `JobStore.subscribe`."""
         return self._log.subscribe(job_id, after)
 
@@ -201,7 +208,7 @@ class LocalJobs:
         await self._log.written()
         return len(own)
 
-    async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
+    async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
         """As `JobStore.edit`."""
         if self._log.get(record.id).seq != record.seq:
             raise TranscriptChanged()
@@ -209,7 +216,7 @@ class LocalJobs:
         await self._persisted(edited)
         return edited
 
-    async def import_ended(self, record: JobRecord, changes: Sequence[Change]) -> JobRecord:
+    async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """As `JobStore.import_ended`."""
         self._log.add(record)
         ended = record
@@ -222,7 +229,7 @@ class LocalJobs:
             raise
         return ended
 
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """As `JobStore.turns`."""
         found = ((record.id, self._turn(record.id)) for record in records)
         return {job_id: turn for job_id, turn in found if turn is not None}
@@ -230,7 +237,7 @@ class LocalJobs:
     async def load(self, owner: str) -> OwnerLoad:
         """As `JobStore.load`."""
         waiting = self._queue.of(owner, running=False)
-        audio_s = sum(counted_s(job.facts.total_s) for job in waiting)
+        audio_s = sum(charged_audio_s(job.facts.total_s) for job in waiting)
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
@@ -247,11 +254,11 @@ class LocalJobs:
     def _all_of(self, owner: str) -> Sequence[JobRecord]:
         return [one for one in self._log.all() if one.owner == owner]
 
-    def _turn(self, job_id: str) -> Turn | None:
+    def _turn(self, job_id: str) -> QueuePosition | None:
         live = self._queue.live(job_id)
         if live is None or (position := self._queue.position(live)) is None:
             return None
-        return Turn(position, self._queue.wait_s(live) or 0.0)
+        return QueuePosition(position, self._queue.wait_s(live) or 0.0)
 
     def _cancelled(self, record: JobRecord) -> JobRecord:
         """End a job and return it as it is then; a private one may be forgotten by that."""
@@ -267,7 +274,7 @@ class LocalJobs:
         if live is not None:
             self._queue.cancel(live)
         else:  # it was kept over a start, and its recording is still being opened
-            self._log.append(record.id, Cancelled())
+            self._log.append(record.id, CancelledChange())
         return ended[-1]
 
     def _forget(self, record: JobRecord) -> None:
@@ -279,7 +286,7 @@ class LocalJobs:
             await self._log.written(record.id)
 
 
-def _behind(records: Sequence[JobRecord], job_id: str) -> Sequence[JobRecord]:
+def _records_after(records: Sequence[JobRecord], job_id: str) -> Sequence[JobRecord]:
     """Return the records behind the one with this id, which has to be among them."""
     for at, record in enumerate(records, 1):
         if record.id == job_id:

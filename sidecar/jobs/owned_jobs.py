@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import FairSemaphore
-from sidecar.concurrency import Threads
+from sidecar.auth.rate_limits import FairOwnerSemaphore
+from sidecar.concurrency import ThreadLimiter
 from sidecar.errors import (
     EditImpossible,
     JobNotDone,
@@ -20,31 +20,31 @@ from sidecar.errors import (
     TranscriptChanged,
     VoicesNotKept,
 )
-from sidecar.jobs.job_log import Subscription
-from sidecar.jobs.job_record import ENDED, Edited, JobRecord, JobState
-from sidecar.jobs.job_store import JobStore, Turn
-from sidecar.jobs.recovery import KeptRecordings
-from sidecar.storage.encryption import SealBroken, SealedFile
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.jobs.job_log import JobSubscription
+from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
+from sidecar.jobs.job_store import JobStore, QueuePosition
+from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_edits import (
-    Operation,
-    Redo,
-    Split,
-    SplitSpeaker,
-    Step,
-    Undo,
-    Wish,
-    edited,
-    segments_of,
+    EditOperation,
+    EditRequest,
+    EditStep,
+    RedoStep,
+    SplitSegments,
+    SplitSpeakerRequest,
+    UndoStep,
+    apply_operations,
+    segments_of_speaker,
 )
 from sidecar.transcripts.transcript_formats import speaker_label
-from sidecar.workers.audio_probe import Intake
+from sidecar.workers.audio_probe import AudioProbe
 
 T = TypeVar("T")
-EDITS = 2
+MAX_CONCURRENT_EDITS = 2
 """Edits that are worked out side by side; where owners are told apart one of them has one place."""
-ON_THEIR_WAY = frozenset(JobState) - ENDED
+UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 
 class OwnedJobs:
@@ -56,7 +56,10 @@ class OwnedJobs:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._editing, self._threads = FairSemaphore(EDITS), Threads("edit", EDITS)
+        self._editing, self._threads = (
+            FairOwnerSemaphore(MAX_CONCURRENT_EDITS),
+            ThreadLimiter("edit", MAX_CONCURRENT_EDITS),
+        )
 
     async def job(self, caller: Identity, job_id: str) -> JobRecord:
         """Return the caller's job with this id.
@@ -64,7 +67,7 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: there is none, or it is another's.
         """
-        record = _own(caller, await self._store.get(job_id))
+        record = _require_owned(caller, await self._store.get(job_id))
         if not record.kept:
             raise JobNotFound()
         return record
@@ -87,7 +90,7 @@ class OwnedJobs:
     async def on_their_way(self, caller: Identity) -> Sequence[JobRecord]:
         """Return the caller's jobs that wait or run, also those that cannot be asked for because
         their clients wait for them at some service."""
-        return await self._store.list(caller.owner, states=ON_THEIR_WAY, private=True)
+        return await self._store.list(caller.owner, states=UNFINISHED_STATES, private=True)
 
     async def answer(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
@@ -98,17 +101,17 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return await self._store.answer(_own(caller, record), render)
+        return await self._store.answer(_require_owned(caller, record), render)
 
-    async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+    async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> JobSubscription:
         """Return the events of a job behind the number ``after``, and those that come.
 
         Raises:
             errors.JobNotFound: it is another's, or was deleted.
         """
-        return await self._store.subscribe(_own(caller, record).id, after)
+        return await self._store.subscribe(_require_owned(caller, record).id, after)
 
-    async def turn(self, caller: Identity, record: JobRecord) -> Turn | None:
+    async def turn(self, caller: Identity, record: JobRecord) -> QueuePosition | None:
         """Return the turn of a job; None if it does not wait.
 
         Raises:
@@ -116,7 +119,9 @@ class OwnedJobs:
         """
         return (await self.turns(caller, [record])).get(record.id)
 
-    async def turns(self, caller: Identity, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+    async def turns(
+        self, caller: Identity, records: Sequence[JobRecord]
+    ) -> Mapping[str, QueuePosition]:
         """Return the turns of the jobs that wait, by id. They are predictions: none while the
         database does not answer.
 
@@ -124,7 +129,7 @@ class OwnedJobs:
             errors.JobNotFound: one of them is another's.
         """
         with suppress(JournalUnreachable):
-            return await self._store.turns([_own(caller, one) for one in records])
+            return await self._store.turns([_require_owned(caller, one) for one in records])
         return {}
 
     def hang_up(self, caller: Identity, record: JobRecord) -> None:
@@ -134,7 +139,7 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: it is another's.
         """
-        self._store.cancel_soon(_own(caller, record).id)
+        self._store.cancel_soon(_require_owned(caller, record).id)
 
     async def cancel(self, caller: Identity, record: JobRecord) -> JobRecord:
         """End a job and return it as it is then; one that has ended stays as it is.
@@ -143,7 +148,7 @@ class OwnedJobs:
             errors.JobNotFound: it is another's.
             errors.DiskFull, errors.SpoolUnwritable: it has ended, but that is not persisted.
         """
-        return await self._store.cancel(_own(caller, record).id)
+        return await self._store.cancel(_require_owned(caller, record).id)
 
     async def delete(self, caller: Identity, record: JobRecord) -> None:
         """End a job if it has not ended, and delete it with its transcript; on the disk too, once
@@ -154,7 +159,7 @@ class OwnedJobs:
             errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and is deleted there
                 with the next write that succeeds.
         """
-        await self._store.delete(_own(caller, record).id)
+        await self._store.delete(_require_owned(caller, record).id)
 
     async def delete_all(self, caller: Identity) -> int:
         """`delete` all of the caller's jobs, private ones too; return how many there were.
@@ -164,7 +169,7 @@ class OwnedJobs:
         """
         return await self._store.delete_owner(caller.owner)
 
-    async def voice(self, caller: Identity, job_id: str, speaker: str) -> VoicePrint:
+    async def voice(self, caller: Identity, job_id: str, speaker: str) -> SpeakerEmbedding:
         """What a speaker of a job that has ended sounds like; ``speaker`` as a transcript says it.
 
         Raises:
@@ -196,7 +201,7 @@ class OwnedJobs:
         return record, record.transcript
 
     async def edit(
-        self, caller: Identity, job_id: str, step: Step, revisions: Container[int] | None = None
+        self, caller: Identity, job_id: str, step: EditStep, revisions: Container[int] | None = None
     ) -> tuple[Transcript, JobRecord]:
         """Change a transcript, all of the step or nothing; the one before it, and the job after.
         What changes nothing is no revision.
@@ -216,7 +221,7 @@ class OwnedJobs:
             after = await self.in_turn(caller, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]
             with suppress(TranscriptChanged):  # somebody edited it meanwhile
-                return before, await self._store.edit(record, Edited(step, ready))
+                return before, await self._store.edit(record, EditedChange(step, ready))
 
     async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
         """What the work on a transcript returns or raises, in a thread at the caller's turn: it may
@@ -232,32 +237,32 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return await self._store.form(_own(caller, record), render)
+        return await self._store.form(_require_owned(caller, record), render)
 
 
-def _own(caller: Identity, record: JobRecord) -> JobRecord:
+def _require_owned(caller: Identity, record: JobRecord) -> JobRecord:
     """The job, if it is the caller's; another's is not there."""
     if record.owner != caller.owner:
         raise JobNotFound()
     return record
 
 
-AT_ONCE = 2
+MAX_CONCURRENT_READS = 2
 """Pieces that are read from the disk and opened side by side."""
 
 
-class Recordings:
+class OwnedRecordings:
     """What an owner may listen to; without a ``keeping`` there is nothing."""
 
-    def __init__(self, owned: OwnedJobs, keeping: KeptRecordings | None) -> None:
+    def __init__(self, owned: OwnedJobs, keeping: PersistentRecordings | None) -> None:
         self._owned, self._keeping = owned, keeping
-        self._threads = Threads("listen", AT_ONCE)
+        self._threads = ThreadLimiter("listen", MAX_CONCURRENT_READS)
 
     def has(self, job: JobRecord) -> bool:
         """Whether a job's recording is there, as far as is known without looking."""
         return self._keeping is not None and self._keeping.shelf.has(job)
 
-    async def open(self, caller: Identity, job_id: str) -> SealedFile:
+    async def open(self, caller: Identity, job_id: str) -> EncryptedFile:
         """The recording of the caller's job.
 
         Raises:
@@ -270,7 +275,7 @@ class Recordings:
             raise errors.RecordingNotKept()
         return await self._threads.run(self._keeping.recording, job)
 
-    async def read(self, file: SealedFile, at: int, most: int) -> bytes:
+    async def read(self, file: EncryptedFile, at: int, most: int) -> bytes:
         """Some of its bytes from there on.
 
         Raises:
@@ -278,10 +283,12 @@ class Recordings:
         """
         try:
             return await self._threads.run(file.read, at, most)
-        except SealBroken:
+        except DecryptionFailed:
             raise errors.AudioLost("The recording that was kept is not what it was.") from None
 
-    async def pieces(self, file: SealedFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+    async def pieces(
+        self, file: EncryptedFile, begin: int, end: int
+    ) -> AsyncGenerator[bytes, None]:
         """Its bytes from ``begin`` to before ``end``.
 
         Raises:
@@ -293,12 +300,12 @@ class Recordings:
             yield piece
 
 
-ATTEMPTS = 3
+SPLIT_ATTEMPTS = 3
 """How often voices are compared anew where somebody edits the transcript meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SpeakerSplit:
     """A speaker that was split: the segments of each that it turned out to be, itself first.
     ``likeness``: the cosine between the two of them that are most alike."""
 
@@ -308,19 +315,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class EditResult:
     """A transcript as it was, the job as it is, and who was split by voice."""
 
     before: Transcript
     job: JobRecord
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SpeakerSplit, ...] = ()
 
 
-class Edits:
+class TranscriptEditor:
     """Changes transcripts of whoever asks; vectors are compared in the process that looks at
     files, for nothing here knows how."""
 
-    def __init__(self, jobs: OwnedJobs, intake: Intake) -> None:
+    def __init__(self, jobs: OwnedJobs, intake: AudioProbe) -> None:
         self._jobs = jobs
         self._intake = intake
 
@@ -328,18 +335,18 @@ class Edits:
         self,
         caller: Identity,
         job_id: str,
-        wished: Undo | Redo | Sequence[Wish],
+        wished: UndoStep | RedoStep | Sequence[EditRequest],
         revisions: Container[int] | None = None,
-    ) -> Changed:
+    ) -> EditResult:
         """As `OwnedJobs.edit`, of what may have to be found out first.
 
         Raises:
             errors.SidecarError: as there.
             errors.VoicesNotKept: a speaker cannot be split by voice.
         """
-        if isinstance(wished, Undo | Redo):
-            return Changed(*await self._jobs.edit(caller, job_id, wished, revisions))
-        for attempt in range(ATTEMPTS):
+        if isinstance(wished, UndoStep | RedoStep):
+            return EditResult(*await self._jobs.edit(caller, job_id, wished, revisions))
+        for attempt in range(SPLIT_ATTEMPTS):
             record, transcript = await self._jobs.transcript(caller, job_id)
             revision = record.history.revision
             if revisions is not None and revision not in revisions:
@@ -348,23 +355,23 @@ class Edits:
             try:
                 done = await self._jobs.edit(caller, job_id, step, {revision} if parts else None)
             except TranscriptChanged:
-                if revisions is not None or attempt == ATTEMPTS - 1:
+                if revisions is not None or attempt == SPLIT_ATTEMPTS - 1:
                     raise
             else:
-                return Changed(*done, parts)
+                return EditResult(*done, parts)
         raise AssertionError
 
     async def _resolved(
-        self, caller: Identity, transcript: Transcript, wished: Sequence[Wish]
-    ) -> tuple[tuple[Operation, ...], tuple[Part, ...]]:
+        self, caller: Identity, transcript: Transcript, wished: Sequence[EditRequest]
+    ) -> tuple[tuple[EditOperation, ...], tuple[SpeakerSplit, ...]]:
         """What is to be done, and who is split by that; each wish by what those before it do."""
-        step: list[Operation] = []
-        parts: list[Part] = []
+        step: list[EditOperation] = []
+        parts: list[SpeakerSplit] = []
         for number, wish in enumerate(wished):
-            if not isinstance(wish, SplitSpeaker):
+            if not isinstance(wish, SplitSpeakerRequest):
                 step.append(wish)
                 continue
-            now = await self._jobs.in_turn(caller, edited, transcript, tuple(step))
+            now = await self._jobs.in_turn(caller, apply_operations, transcript, tuple(step))
             try:
                 splits, part = await self._parted(caller, now, wish)
             except EditImpossible as error:
@@ -374,9 +381,9 @@ class Edits:
         return tuple(step), tuple(parts)
 
     async def _parted(
-        self, caller: Identity, now: Transcript, wish: SplitSpeaker
-    ) -> tuple[list[Split], Part]:
-        places = segments_of(now, wish.speaker)
+        self, caller: Identity, now: Transcript, wish: SplitSpeakerRequest
+    ) -> tuple[list[SplitSegments], SpeakerSplit]:
+        places = segments_of_speaker(now, wish.speaker)
         if not now.prints:
             raise VoicesNotKept()
         found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
@@ -390,7 +397,7 @@ class Edits:
             tuple(at for at, group in zip(places, groups, strict=True) if group == one)
             for one in range(max(groups) + 1)
         ]
-        splits = [Split(segments) for segments in of[1:]]
-        after = edited(now, splits)
+        splits = [SplitSegments(segments) for segments in of[1:]]
+        after = apply_operations(now, splits)
         whose = tuple((after.segments[one[0]].speaker or 0, one) for one in of)
-        return splits, Part(wish.speaker, whose, likeness)
+        return splits, SpeakerSplit(wish.speaker, whose, likeness)

@@ -14,25 +14,25 @@ from pathlib import Path
 from sidecar import clock, errors
 from sidecar.audio import audio_source
 from sidecar.audio.audio_source import (
-    AudioRef,
     AudioSource,
-    Kept,
-    Measured,
-    Named,
-    Spool,
+    ClientFileRef,
+    HashingStream,
+    RecordingRef,
+    StoredRecordingRef,
+    UploadSpool,
     storage_error,
 )
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.jobs import job_record
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import Failed, Failure, Interrupted, JobRecord
+from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.sqlite_job_log import Shelf, SqliteLog
-from sidecar.storage.encryption import Seal, SealBroken, SealedFile, journal_key
-from sidecar.storage.job_journal import UPLOADS
-from sidecar.storage.recording_storage import Storage
-from sidecar.storage.storage_selection import storage_of
+from sidecar.jobs.sqlite_job_log import RecordingArchive, SqliteJobLog
+from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile, journal_key
+from sidecar.storage.job_journal import UPLOADS_FOLDER
+from sidecar.storage.recording_storage import RecordingStorage
+from sidecar.storage.storage_selection import create_recording_storage
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +48,23 @@ def jobs_folder(settings: Settings) -> Path:
     return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "jobs"
 
 
-class KeptRecordings:
+class PersistentRecordings:
     """Recordings of jobs that outlive the process: written, opened and deleted."""
 
     def __init__(
-        self, settings: Settings, storage: Storage, seal: Seal, *, shared: bool = False
+        self, settings: Settings, storage: RecordingStorage, seal: Cipher, *, shared: bool = False
     ) -> None:
         """``shared``: whether other services have to find them, so that a file which a client
         named is copied."""
         self._storage, self._seal, self._shared = storage, seal, shared
-        self.shelf = Shelf(storage, settings.keep_recordings_mb << 20)
+        self.shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
 
-    async def kept(self, threads: Threads, source: AudioSource) -> Kept | Named:
+    async def kept(
+        self, threads: ThreadLimiter, source: AudioSource
+    ) -> StoredRecordingRef | ClientFileRef:
         """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
         deletes what it has written.
 
@@ -71,7 +73,7 @@ class KeptRecordings:
             errors.UploadsFull: as many files are open as may be.
         """
 
-        def keep(fd: int) -> Kept | Named:
+        def keep(fd: int) -> StoredRecordingRef | ClientFileRef:
             own = AudioSource(fd, spooled=source.spooled, path=source.path)
             return self.keep(own, uuid.uuid4().hex)
 
@@ -80,19 +82,21 @@ class KeptRecordings:
         except OSError as error:  # of the descriptor: those of the disk have their names already
             raise storage_error(error) from None
 
-    def keep(self, source: AudioSource, name: str) -> Kept | Named:
+    def keep(self, source: AudioSource, name: str) -> StoredRecordingRef | ClientFileRef:
         """Have a recording outlive the process; a file that a client named stays where it is.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
             errors.StorageUnreachable: it cannot be written now.
         """
-        known = audio_source.ref_to(source)
-        if isinstance(known, Named) and not self._shared:
+        known = audio_source.recording_ref(source)
+        if isinstance(known, ClientFileRef) and not self._shared:
             return known  # other services may not see it
-        sealed = Measured(self._seal.seal_recording(audio_source.pieces(source.fd), name))
+        sealed = HashingStream(
+            self._seal.encrypt_recording(audio_source.read_chunks(source.fd), name)
+        )
         self._storage.put(name, sealed)
-        return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
+        return StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
 
     def open(self, record: JobRecord) -> AudioSource:
         """The recording of a job that was kept.
@@ -103,27 +107,27 @@ class KeptRecordings:
             errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
         """
         kept = record.audio
-        if not isinstance(kept, Kept):
+        if not isinstance(kept, StoredRecordingRef):
             return kept.open(self._roots)
         self._check(kept)
-        spool = Spool(self._spool_dir)
+        spool = UploadSpool(self._spool_dir)
         try:
-            sealed = Measured(self._storage.read(kept.name))
-            for piece in self._seal.opened_recording(sealed, kept.name):
+            sealed = HashingStream(self._storage.read(kept.name))
+            for piece in self._seal.decrypt_recording(sealed, kept.name):
                 spool.add(piece)
-                if spool.pending >= Spool.MEMORY_BYTES:
+                if spool.pending >= UploadSpool.MEMORY_BYTES:
                     spool.spill()
             if sealed.sha256 != kept.sha256:
                 raise errors.AudioLost(_ALTERED)
             return spool.finish()
         except FileNotFoundError:
             raise errors.AudioLost() from None
-        except (OSError, SealBroken):
+        except (OSError, DecryptionFailed):
             raise errors.AudioLost(_ALTERED) from None
         finally:
             spool.close()
 
-    def recording(self, record: JobRecord) -> SealedFile:
+    def recording(self, record: JobRecord) -> EncryptedFile:
         """The recording of a job, to be listened to: opened piece by piece, and written nowhere.
 
         Raises:
@@ -132,19 +136,19 @@ class KeptRecordings:
             errors.StorageUnreachable: it cannot be read now.
         """
         kept = record.audio
-        if not isinstance(kept, Kept) or not self.shelf.has(record):
+        if not isinstance(kept, StoredRecordingRef) or not self.shelf.has(record):
             raise errors.RecordingNotKept()
         self._check(kept)
         try:
-            return SealedFile(self._seal, self._storage.open(kept.name), kept.name)
+            return EncryptedFile(self._seal, self._storage.open(kept.name), kept.name)
         except FileNotFoundError:  # it went just now
             raise errors.RecordingNotKept() from None
-        except (OSError, SealBroken):
+        except (OSError, DecryptionFailed):
             raise errors.AudioLost(_ALTERED) from None
 
-    def discard(self, audio: AudioRef) -> None:
+    def discard(self, audio: RecordingRef) -> None:
         """Delete a recording that has no job: it was refused, or nobody waits for it any more."""
-        if isinstance(audio, Kept):
+        if isinstance(audio, StoredRecordingRef):
             with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
                 self._storage.delete(audio.name)
 
@@ -152,7 +156,7 @@ class KeptRecordings:
         """Let go of the storage."""
         self._storage.close()
 
-    def _check(self, kept: Kept) -> None:
+    def _check(self, kept: StoredRecordingRef) -> None:
         """A service with another storage than the one that took a job in knows nothing of its
         recording, and does not say that it is lost."""
         here = self._storage.kind
@@ -161,19 +165,19 @@ class KeptRecordings:
             raise errors.StorageUnreachable("The recording is where this service has no way to.")
 
 
-class Keeping(KeptRecordings):
+class JobPersistence(PersistentRecordings):
     """Jobs and recordings that one service keeps in a folder."""
 
-    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
+    def __init__(self, settings: Settings, now: clock.Clock = clock.wall_time) -> None:
         """Open it; this waits for the disk.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         folder = jobs_folder(settings)
-        storage = storage_of(settings, folder / UPLOADS)
-        shelf = Shelf(storage, settings.keep_recordings_mb << 20)
-        self.store = SqliteLog(folder, journal_key(settings), now, shelf=shelf)
+        storage = create_recording_storage(settings, folder / UPLOADS_FOLDER)
+        shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
+        self.store = SqliteJobLog(folder, journal_key(settings), now, shelf=shelf)
         super().__init__(settings, storage, self.store.seal)
         self.shelf = shelf
         self._sweep()
@@ -187,34 +191,36 @@ class Keeping(KeptRecordings):
         """Delete recordings that no job needs: their jobs were never accepted, or have ended and
         there is no room for more."""
         there = self._storage.ages()
-        records = [one for one in self.store.all() if isinstance(one.audio, Kept)]
+        records = [one for one in self.store.all() if isinstance(one.audio, StoredRecordingRef)]
         for record in sorted(records, key=lambda one: one.ended or 0.0):
             if record.over:
                 self.shelf.put(record, there)
         needed = {
             record.audio.name
             for record in records
-            if isinstance(record.audio, Kept) and self.shelf.has(record)
+            if isinstance(record.audio, StoredRecordingRef) and self.shelf.has(record)
         }
         for name in there:
             if name not in needed:
                 self._storage.delete(name)
 
 
-async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
+async def requeue_unfinished(
+    keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
+) -> None:
     """Have the jobs that were accepted and not ended wait again, in the order in which they came;
     each goes on from what is settled."""
     store = keeping.store
     unfinished = [one for one in store.all() if one.durable and not one.over]
     there = {record.id for record in unfinished}
     for record in unfinished:
-        store.append(record.id, Interrupted(waited=record.behind in there))
+        store.append(record.id, InterruptedChange(waited=record.behind in there))
     if unfinished:
         log.info("%d jobs that were kept go on", len(unfinished))
     for record in unfinished:
         try:
             after = store.get(record.id)
-            if (error := job_record.given_up(after.crashes, after.interruptions)) is not None:
+            if (error := job_record.poison_error(after.crashes, after.interruptions)) is not None:
                 raise error
             source = await threads.run(keeping.open, record)
         except Exception as error:  # those behind it go on, whatever is the matter with this one
@@ -222,7 +228,7 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
             if known is not error:
                 log.exception("a fault of ours while job %s was opened", record.id)
             with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
-                store.append(record.id, Failed(Failure.of(known)))
+                store.append(record.id, FailedChange(JobFailure.of(known)))
             continue
         now = next((one for one in store.all() if one.id == record.id), None)
         if now is None or now.over:  # or cancelled it

@@ -16,10 +16,10 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import HOUR_S, Buckets, Rate, leaves_room
+from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
 
 
-class Hold:
+class Reservation:
     """Something that is taken and given back once, at the end of a ``with`` or before."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Hold:
         self.release()
 
 
-class Place(Hold):
+class QueueReservation(Reservation):
     """A place in the queue that is kept for a job to come."""
 
-    def __init__(self, room: Room, owner: str) -> None:
+    def __init__(self, room: Reservations, owner: str) -> None:
         super().__init__()
         self._room = room
         self._owner = owner
@@ -61,7 +61,7 @@ class Place(Hold):
 
 
 @dataclass(slots=True)
-class Uploading:
+class OwnerUploads:
     """What one owner is uploading: how many bodies, the bytes that came, and those that were
     declared or came beyond that."""
 
@@ -70,16 +70,16 @@ class Uploading:
     promised: int = 0
 
 
-class Body(Hold):
+class UploadReservation(Reservation):
     """An upload that is being read."""
 
     def __init__(
-        self, room: Room, owner: str, declared: int, came: Callable[[int], None] | None
+        self, room: Reservations, owner: str, declared: int, came: Callable[[int], None] | None
     ) -> None:
         super().__init__()
         self._room, self._owner, self._came = room, owner, came
         self._size, self._promised = 0, declared
-        own = room.uploading.setdefault(owner, Uploading())
+        own = room.uploading.setdefault(owner, OwnerUploads())
         own.bodies += 1
         own.promised += declared
         self._own = own
@@ -107,16 +107,16 @@ class Body(Hold):
             del self._room.uploading[self._owner]
 
 
-class Room:
+class Reservations:
     """Counts what is on its way. What a body says of its length counts for its owner alone: who
     declares much and sends little would keep the others out."""
 
     def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
-        self.most_bodies = most_bodies
-        self.most_body_bytes = most_body_bytes
+        self.max_bodies = most_bodies
+        self.max_body_bytes = most_body_bytes
         self.owners = Counter[str]()
         """Places in the queue that are kept, by whom they are kept for."""
-        self.uploading: dict[str, Uploading] = {}
+        self.uploading: dict[str, OwnerUploads] = {}
         """Uploads that are being read, and what they have brought, by owner."""
 
     @property
@@ -134,56 +134,54 @@ class Room:
         """What they have brought."""
         return sum(one.bytes for one in self.uploading.values())
 
-    def place(self, owner: str = "") -> Place:
+    def place(self, owner: str = "") -> QueueReservation:
         """Keep a place; whether there is one is the queue's to say."""
-        return Place(self, owner)
+        return QueueReservation(self, owner)
 
     def body(
         self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None
-    ) -> Body:
+    ) -> UploadReservation:
         """Begin to read an upload of ``declared`` bytes (0: it does not say); one alone is always
         read. ``came`` is told of its bytes.
 
         Raises:
             errors.UploadsFull: too many are read already, or too much; of this owner, or of all.
         """
-        own = self.uploading.get(caller.owner, Uploading())
+        own = self.uploading.get(caller.owner, OwnerUploads())
         owners = len(self.uploading) + (not own.bodies)
-        many = self.bodies >= self.most_bodies and (own.bodies + 1) * owners > self.most_bodies
-        much = (
-            self.body_bytes >= self.most_body_bytes and own.bytes * owners >= self.most_body_bytes
-        )
+        many = self.bodies >= self.max_bodies and (own.bodies + 1) * owners > self.max_bodies
+        much = self.body_bytes >= self.max_body_bytes and own.bytes * owners >= self.max_body_bytes
         if self.uploading and (many or much):
             raise errors.UploadsFull()
         declared = declared if caller.limits.shares else 0
         if caller.limits.shares and own.bodies:
             self._check_others(own, declared)
-        return Body(self, caller.owner, declared, came)
+        return UploadReservation(self, caller.owner, declared, came)
 
-    def check_share(self, own: Uploading) -> None:
+    def check_share(self, own: OwnerUploads) -> None:
         """Refuse more of an owner who has more than an equal share of what is full.
 
         Raises:
             errors.UploadsFull: that is so.
         """
         bodies, size, owners = self.bodies, self.body_bytes, len(self.uploading)
-        many = bodies > self.most_bodies and own.bodies * owners > self.most_bodies
-        much = size > self.most_body_bytes and own.bytes * owners > self.most_body_bytes
+        many = bodies > self.max_bodies and own.bodies * owners > self.max_bodies
+        much = size > self.max_body_bytes and own.bytes * owners > self.max_body_bytes
         if many or (bodies > 1 and much):
             raise errors.UploadsFull()
 
-    def _check_others(self, own: Uploading, declared: int) -> None:
+    def _check_others(self, own: OwnerUploads, declared: int) -> None:
         """Refuse one more beside its ``own`` that would leave others too little: three quarters of
         the bodies that are free, and half of the bytes, are what one owner gets."""
-        fits = 2 * (own.promised + declared) <= self.most_body_bytes
-        if not fits or not leaves_room(own.bodies, 1, self.most_bodies - self.bodies):
+        fits = 2 * (own.promised + declared) <= self.max_body_bytes
+        if not fits or not is_within_fair_share(own.bodies, 1, self.max_bodies - self.bodies):
             raise errors.UploadsFull(
                 "You are uploading as much at once as one may.",
                 hint="Try again when one of your uploads has ended.",
             )
 
 
-UNSAID_S = 3600.0
+UNKNOWN_AUDIO_CHARGE_S = 3600.0
 """What a recording counts for that does not say how long it is."""
 
 
@@ -205,7 +203,7 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
     Raises:
         errors.JobsLimited: that is so.
     """
-    if who.limits.shares and waiting and not leaves_room(waiting, 1, free):
+    if who.limits.shares and waiting and not is_within_fair_share(waiting, 1, free):
         raise errors.JobsLimited(
             f"You have {waiting} jobs waiting, and others are to find a place, too."
         )
@@ -219,19 +217,19 @@ def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
         errors.AudioLimited: with it, more audio waits than may.
     """
     most = who.limits.queued_audio_s
-    if most is not None and waiting_s and waiting_s + counted_s(more_s) > most:
+    if most is not None and waiting_s and waiting_s + charged_audio_s(more_s) > most:
         raise errors.AudioLimited(
             f"{waiting_s / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
         )
 
 
-class Uploads:
+class UploadQuotas:
     """What owners have uploaded within an hour: counted as it comes, whatever was said of its
     length."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._buckets: dict[int, Buckets] = {}
+        self._buckets: dict[int, TokenBuckets] = {}
         """By what may be had; one in practice."""
 
     def begin(self, who: Identity) -> Callable[[int], None] | None:
@@ -243,12 +241,12 @@ class Uploads:
         most = who.limits.upload_bytes
         if most is None:
             return None
-        buckets = self._buckets.setdefault(most, Buckets(Rate(most, HOUR_S)))
+        buckets = self._buckets.setdefault(most, TokenBuckets(RateLimit(most, HOUR_S)))
         if wait_s := buckets.wait(who.owner, self._now()):
             raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
         return lambda size: buckets.charge(who.owner, self._now(), size)
 
 
-def counted_s(total_s: float | None) -> float:
+def charged_audio_s(total_s: float | None) -> float:
     """Return the seconds that a recording counts for; None: its length is unknown."""
-    return UNSAID_S if total_s is None else total_s
+    return UNKNOWN_AUDIO_CHARGE_S if total_s is None else total_s

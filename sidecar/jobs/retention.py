@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.jobs.job_log import JobLog
-from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, Reported
+from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
-from sidecar.transcripts.transcript_edits import History, Rewrite
+from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and a line of every list."""
@@ -28,43 +28,45 @@ WORD_BYTES = 120
 """What a segment and a word take in memory beside their text (tracemalloc, CPython 3.11)."""
 EDIT_BYTES = 700
 """What an edit takes beside what it says, in the history and among the events; an undo, too."""
-PRINT_BYTES = 900
+EMBEDDING_BYTES = 900
 """What the voice of a segment takes, as a vector."""
 FEW_SEGMENTS = 50
 """Whose rendering takes about a millisecond, with words."""
-FETCH_S = 2.0
+MIN_RETENTION_S = 2.0
 """How long a result can be fetched at least, also of a service that ends: clients look once a
 second or more often."""
 
 
-def weight(record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | None = None) -> int:
+def retained_bytes(
+    record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | None = None
+) -> int:
     """The bytes of memory that an ended job is charged for, with its events and what was made of
     it."""
     told = [
         event.change.event.segment
         for event in events
-        if isinstance(event.change, Reported) and isinstance(event.change.event, SegmentReady)
+        if isinstance(event.change, ReportedChange) and isinstance(event.change.event, SegmentReady)
     ]
-    spoken = _spoken(record.segments) + _spoken(told)
+    spoken = _segments_bytes(record.segments) + _segments_bytes(told)
     if record.transcript is not None:
-        spoken += PRINT_BYTES * len(record.transcript.prints)
-    return JOB_BYTES + spoken + _edited(record.history) + len(answer or b"")
+        spoken += EMBEDDING_BYTES * len(record.transcript.prints)
+    return JOB_BYTES + spoken + _edit_history_bytes(record.history) + len(answer or b"")
 
 
-def _edited(history: History) -> int:
+def _edit_history_bytes(history: EditHistory) -> int:
     """What is kept so that edits can be undone; a segment that only changed hands shares its
     words."""
     size = EDIT_BYTES * history.revision + history.said
     for entry in history.entries:
         replaced = [segment for _, segment in entry.before.segments]
-        if any(isinstance(one, Rewrite) for one in entry.operations):
-            size += _spoken(replaced)
+        if any(isinstance(one, RewriteSegment) for one in entry.operations):
+            size += _segments_bytes(replaced)
         else:
             size += SEGMENT_BYTES * len(replaced)
     return size
 
 
-def _spoken(segments: Iterable[Segment]) -> int:
+def _segments_bytes(segments: Iterable[Segment]) -> int:
     size = 0
     for segment in segments:
         size += SEGMENT_BYTES + sys.getsizeof(segment.text)
@@ -73,7 +75,7 @@ def _spoken(segments: Iterable[Segment]) -> int:
 
 
 @dataclass(slots=True)
-class _Result:
+class _EndedJob:
     """A job that has ended."""
 
     record: JobRecord
@@ -91,7 +93,7 @@ class _Result:
         failure = self.record.error
         told = failure is not None and failure.code == errors.ShuttingDown.code
         result = self.record.state in (JobState.DONE, JobState.FAILED) and not told
-        young = self.ended_at + FETCH_S > time.monotonic()
+        young = self.ended_at + MIN_RETENTION_S > time.monotonic()
         return result and young and not self.fetched.is_set()
 
 
@@ -115,7 +117,7 @@ class Retention:
         self._limit = limit or sys.maxsize
         self._own = own
         self._count: Counter[str] = Counter()
-        self._ended: dict[str, _Result] = {}
+        self._ended: dict[str, _EndedJob] = {}
         """In the order in which they did, or were edited."""
         self._held: Counter[str] = Counter()
         self._rendering = asyncio.Lock()
@@ -152,13 +154,13 @@ class Retention:
         return job_id in self._ended and self._ended[job_id].fetched.is_set()
 
     async def all_fetched(self) -> None:
-        """Wait until the results of the last seconds were fetched, `FETCH_S` from their end at
-        most. Who was cancelled or put off by the end of the service has no result."""
+        """Wait until the results of the last seconds were fetched, `MIN_RETENTION_S` from their end
+        at most. Who was cancelled or put off by the end of the service has no result."""
         now = time.monotonic()
 
-        async def fetched(result: _Result) -> None:
+        async def fetched(result: _EndedJob) -> None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(result.ended_at + FETCH_S - now):
+                async with asyncio.timeout(result.ended_at + MIN_RETENTION_S - now):
                     await result.fetched.wait()
 
         await asyncio.gather(*(fetched(one) for one in self._ended.values() if one.awaited))
@@ -188,7 +190,7 @@ class Retention:
             return
         now = time.monotonic()
         if event.ends:
-            self._take(_Result(record, now, now))
+            self._take(_EndedJob(record, now, now))
         elif (result := self._ended.pop(record.id, None)) is not None:
             result.record, result.young_at, result.answer = record, now, None
             self._ended[record.id] = result
@@ -198,18 +200,18 @@ class Retention:
         """A job that ended or was edited so long ago, before the service was started; the oldest
         come first."""
         at = time.monotonic() - max(0.0, age_s)
-        self._take(_Result(record, at, at))
+        self._take(_EndedJob(record, at, at))
 
-    def _take(self, result: _Result) -> None:
+    def _take(self, result: _EndedJob) -> None:
         self._ended[result.record.id] = result
         self._count[result.record.owner] += 1
         self._charge(result)
         self._set_timer()
 
-    def _charge(self, result: _Result) -> None:
+    def _charge(self, result: _EndedJob) -> None:
         """Take a job's weight into account, and make room for it."""
         record = result.record
-        now = weight(record, self._store.events(record.id), result.answer)
+        now = retained_bytes(record, self._store.events(record.id), result.answer)
         self._held[record.owner] += now - result.weight
         result.weight = now
         while (

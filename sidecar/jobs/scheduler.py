@@ -26,9 +26,9 @@ from enum import StrEnum
 
 from sidecar.interfaces.engine_interface import Precision
 
-PASSED_OVER_S = 60.0
+MAX_PASSED_OVER_S = 60.0
 """Longest time that jobs of the loaded precision go before one that is due."""
-AGED_S = 600.0
+BATCH_AGING_S = 600.0
 """After so long a job of a batch is waited for, too."""
 
 
@@ -41,9 +41,9 @@ class Priority(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A job that waits, since it ``came`` by the clock of `Moment`. ``work_s``: predicted seconds
-    of work, as they count between owners."""
+class WaitingJob:
+    """A job that waits, since it ``came`` by the clock of `SchedulerMoment`. ``work_s``: predicted
+    seconds of work, as they count between owners."""
 
     owner: str
     wanted: Precision
@@ -53,11 +53,11 @@ class Waiting:
 
     def urgent(self, now: float) -> bool:
         """Whether it goes before those of its owner that nobody waits for."""
-        return self.priority is Priority.INTERACTIVE or now - self.came >= AGED_S
+        return self.priority is Priority.INTERACTIVE or now - self.came >= BATCH_AGING_S
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class SchedulerMoment:
     """When it is decided: ``at``, in seconds of any clock. ``loaded``: the precision in memory,
     since ``loaded_at``; None while there is none."""
 
@@ -67,7 +67,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class OwnerShares:
     """How much work each owner has had. ``passed``: what has passed for all of them."""
 
     passed: float = 0.0
@@ -77,44 +77,44 @@ class Shares:
         """Where an owner stands; who is not known stands where time does."""
         return self.tags.get(owner, self.passed)
 
-    def joined(self, owner: str) -> Shares:
+    def joined(self, owner: str) -> OwnerShares:
         """An owner who had nothing here has something again: what it left unused is gone."""
-        return Shares(self.passed, {**self.tags, owner: max(self.tag(owner), self.passed)})
+        return OwnerShares(self.passed, {**self.tags, owner: max(self.tag(owner), self.passed)})
 
-    def charged(self, owner: str, work_s: float, active: Collection[str]) -> Shares:
+    def charged(self, owner: str, work_s: float, active: Collection[str]) -> OwnerShares:
         """Work of an owner was begun, one of those who have something here."""
         passed = self.passed + work_s / max(1, len(active))
         tags = {**self.tags, owner: self.tag(owner) + work_s}
         known = {one: tag for one, tag in tags.items() if one in active or tag > passed}
-        return Shares(passed, known)
+        return OwnerShares(passed, known)
 
-    def refunded(self, owner: str, work_s: float) -> Shares:
+    def refunded(self, owner: str, work_s: float) -> OwnerShares:
         """Work that was begun came to nothing by no fault of its owner's."""
-        return Shares(self.passed, {**self.tags, owner: self.tag(owner) - work_s})
+        return OwnerShares(self.passed, {**self.tags, owner: self.tag(owner) - work_s})
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScheduledJob:
     """The job at ``index`` is next, after ``wait_s`` seconds."""
 
     index: int
     wait_s: float
 
 
-def next_job(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
+def next_job(waiting: Sequence[WaitingJob], shares: OwnerShares, moment: SchedulerMoment) -> int:
     """The index of the job to run, of those in order of arrival; at least one waits."""
-    return next(turns(waiting, shares, moment)).index
+    return next(schedule_jobs(waiting, shares, moment)).index
 
 
-def turns(
-    waiting: Sequence[Waiting],
-    shares: Shares,
-    moment: Moment,
+def schedule_jobs(
+    waiting: Sequence[WaitingJob],
+    shares: OwnerShares,
+    moment: SchedulerMoment,
     *,
     takes_s: Sequence[float] | None = None,
     busy_s: Sequence[float] = (0.0,),
     load_s: float = 0.0,
-) -> Iterator[Turn]:
+) -> Iterator[ScheduledJob]:
     """All who wait, in the order in which they would run if nobody else came, in one place or in
     several of the same engine: whichever is free first takes the next (Graham 1966: a list
     schedule), of equals the first.
@@ -122,22 +122,26 @@ def turns(
     ``takes_s``: what each takes as it is predicted now, if otherwise than its ``work_s``.
     ``busy_s``: for each place, what runs there still takes. ``load_s``: what it takes to load anew.
     """
-    lines = _Lines(waiting, shares, moment.at)
-    places = [_Place(waiting, lines, moment, one) for one in busy_s]
+    lines = _OwnerQueues(waiting, shares, moment.at)
+    places = [_SimulatedSlot(waiting, lines, moment, one) for one in busy_s]
     for _ in waiting:
         place = min(places, key=lambda one: one.free_s)
         index = place.next()
-        yield Turn(index, place.free_s)
+        yield ScheduledJob(index, place.free_s)
         lines.take(index)
         work_s = waiting[index].work_s if takes_s is None else takes_s[index]
         place.take(index, work_s, load_s)
 
 
-class _Place:
+class _SimulatedSlot:
     """One as it will be: free in ``free_s`` seconds."""
 
     def __init__(
-        self, waiting: Sequence[Waiting], lines: _Lines, moment: Moment, busy_s: float
+        self,
+        waiting: Sequence[WaitingJob],
+        lines: _OwnerQueues,
+        moment: SchedulerMoment,
+        busy_s: float,
     ) -> None:
         self._waiting, self._lines, self._at = waiting, lines, moment.at
         self.free_s = busy_s
@@ -148,7 +152,7 @@ class _Place:
         index = self._lines.due()
         job, now = self._waiting[index], self._at + self.free_s
         passed_over_s = now - max(job.came, self._loaded_at)
-        if self._loaded not in (None, job.wanted) and passed_over_s < PASSED_OVER_S:
+        if self._loaded not in (None, job.wanted) and passed_over_s < MAX_PASSED_OVER_S:
             return self._lines.due_at(self._loaded, index)
         return index
 
@@ -161,11 +165,11 @@ class _Place:
         self.free_s += work_s
 
 
-class _Lines:
+class _OwnerQueues:
     """Those who wait, by index: of each owner a line for each precision, and who of all the first
     would end with the least."""
 
-    def __init__(self, waiting: Sequence[Waiting], shares: Shares, now: float) -> None:
+    def __init__(self, waiting: Sequence[WaitingJob], shares: OwnerShares, now: float) -> None:
         self._waiting = waiting
         self._tags = {job.owner: shares.tag(job.owner) for job in waiting}
         self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))

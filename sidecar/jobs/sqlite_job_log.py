@@ -19,54 +19,59 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import clock, errors
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import AudioRef, Held, Kept, Named
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import (
+    ClientFileRef,
+    OpenUploadRef,
+    RecordingRef,
+    StoredRecordingRef,
+)
 from sidecar.errors import BadRequest, SidecarError
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_log import BUFFER, Entry, MemoryLog
+from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLogEntry, MemoryJobLog
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Crashed,
-    Edited,
-    Failed,
-    Failure,
-    Interrupted,
+    CancelledChange,
+    CrashedChange,
+    EditedChange,
+    FailedChange,
+    IdempotencyKey,
+    InterruptedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    PutBack,
-    Refused,
-    Reported,
-    RequestKey,
-    advance,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    UnschedulableChange,
+    apply_event,
 )
 from sidecar.jobs.scheduler import Priority
-from sidecar.storage.encrypted_sqlite import Part, Statement, Writer
-from sidecar.storage.encryption import SealBroken
-from sidecar.storage.job_journal import UPLOADS, Broken, Journal, open_journal
-from sidecar.storage.recording_storage import Folder, Storage
+from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
+from sidecar.storage.encryption import DecryptionFailed
+from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamaged, open_journal
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.transcripts import transcript
-from sidecar.transcripts.edit_serialization import step_of, step_values
+from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
 from sidecar.transcripts.transcript import Checkpoint, Progress, SegmentReady
 
 log = logging.getLogger(__name__)
 
 
-class Shelf:
+class RecordingArchive:
     """``limit_bytes`` for each owner; with 0 nothing stays here."""
 
-    def __init__(self, storage: Storage, limit_bytes: int = 0) -> None:
+    def __init__(self, storage: RecordingStorage, limit_bytes: int = 0) -> None:
         self._storage, self._limit = storage, limit_bytes
-        self._sizes: defaultdict[str, dict[Kept, int]] = defaultdict(dict)
+        self._sizes: defaultdict[str, dict[StoredRecordingRef, int]] = defaultdict(dict)
         """Of each owner, the oldest first; bytes in the storage."""
-        self._gone: set[Kept] = set()
+        self._gone: set[StoredRecordingRef] = set()
 
     def has(self, record: JobRecord) -> bool:
         """Whether a job's recording is there, as far as is known without looking."""
         audio = record.audio
-        if not isinstance(audio, Kept) or audio in self._gone:
+        if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
             return False
         return not record.over or (self._limit > 0 and record.state is JobState.DONE)
 
@@ -74,7 +79,7 @@ class Shelf:
         """A job has ended: its recording stays from here on as long as there is room. ``there``:
         those that there are, where that is known."""
         audio = record.audio
-        if not isinstance(audio, Kept):
+        if not isinstance(audio, StoredRecordingRef):
             return
         try:
             if there is not None and audio.name not in there:
@@ -92,11 +97,11 @@ class Shelf:
 
     def drop(self, record: JobRecord) -> None:
         """A job is forgotten: its recording goes with it."""
-        if isinstance(record.audio, Kept):
+        if isinstance(record.audio, StoredRecordingRef):
             self._take(record.owner, record.audio)
             self._gone.discard(record.audio)
 
-    def _take(self, owner: str, audio: Kept) -> None:
+    def _take(self, owner: str, audio: StoredRecordingRef) -> None:
         self._sizes[owner].pop(audio, None)
         if not self._sizes[owner]:
             del self._sizes[owner]
@@ -108,13 +113,17 @@ class Shelf:
 
 
 # Names in stored jobs: they stay, whatever the classes are called.
-_REFS: dict[str, type[AudioRef]] = {"Held": Held, "Kept": Kept, "Named": Named}
-_PLAIN: dict[str, Callable[..., Change]] = {
-    "Begun": Begun,
-    "Crashed": Crashed,
-    "PutBack": PutBack,
-    "Interrupted": Interrupted,
-    "Cancelled": Cancelled,
+_REFS: dict[str, type[RecordingRef]] = {
+    "Held": OpenUploadRef,
+    "Kept": StoredRecordingRef,
+    "Named": ClientFileRef,
+}
+_PLAIN: dict[str, Callable[..., JobChange]] = {
+    "Begun": StartedChange,
+    "Crashed": CrashedChange,
+    "PutBack": RequeuedChange,
+    "Interrupted": InterruptedChange,
+    "Cancelled": CancelledChange,
 }
 _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
@@ -123,63 +132,63 @@ _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
 """Beside audio, options and facts; the rest is what events say."""
 
 
-class Unreadable(Exception):
+class UnreadableRecord(Exception):
     """It is not what was written, or a later version wrote it."""
 
 
-def record_text(record: JobRecord) -> bytes:
+def serialize_record(record: JobRecord) -> bytes:
     """A record as it was submitted."""
     plain = {name: getattr(record, name) for name in _AS_SUBMITTED}
     more = {
-        "audio": _ref_values(record.audio),
+        "audio": _serialize_audio_ref(record.audio),
         "options": record.options.to_wire(),
         "facts": record.facts.to_wire(),
         "priority": record.priority.value,
         "key": asdict(record.key) if record.key is not None else None,
     }
-    return _text(plain | more)
+    return _to_json_bytes(plain | more)
 
 
-def record_of(text: bytes) -> JobRecord:
-    """The record that `record_text` wrote.
+def parse_record(text: bytes) -> JobRecord:
+    """The record that `serialize_record` wrote.
 
     Raises:
         Unreadable: it is none.
     """
     try:
         values = json.loads(text)
-        facts = AudioFacts.from_wire(values["facts"])
+        facts = AudioInfo.from_wire(values["facts"])
         return JobRecord(
-            audio=_ref(values["audio"]),
+            audio=_parse_audio_ref(values["audio"]),
             options=TranscribeOptions.from_wire(values["options"]),
             facts=facts,
             progress=Progress(0.0, facts.total_s),
             priority=Priority(values.get("priority", Priority.INTERACTIVE)),
-            key=RequestKey(**values["key"]) if values.get("key") else None,
+            key=IdempotencyKey(**values["key"]) if values.get("key") else None,
             **{name: value for name, value in values.items() if name in _AS_SUBMITTED},
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Unreadable(f"no record: {error}") from None
+        raise UnreadableRecord(f"no record: {error}") from None
 
 
-def change_text(change: Change) -> bytes:
+def serialize_change(change: JobChange) -> bytes:
     """What happened to a job."""
     match change:
-        case Reported(event, processing_s):
+        case ReportedChange(event, processing_s):
             values = {"report": transcript.to_wire(event), "processing_s": processing_s}
-        case Failed(failure):
+        case FailedChange(failure):
             values = {"failure": asdict(failure)}
-        case Refused(refused):
+        case UnschedulableChange(refused):
             values = {"refused": asdict(refused) if refused is not None else None}
-        case Edited(step):
-            values = {"edit": step_values(step)}
+        case EditedChange(step):
+            values = {"edit": edit_step_to_json(step)}
         case _:
             values = {"change": _NAMES[type(change)], **asdict(change)}
-    return _text(values)
+    return _to_json_bytes(values)
 
 
-def change_of(text: bytes) -> Change:
-    """The change that `change_text` wrote.
+def parse_change(text: bytes) -> JobChange:
+    """The change that `serialize_change` wrote.
 
     Raises:
         Unreadable: it is none.
@@ -187,56 +196,56 @@ def change_of(text: bytes) -> Change:
     try:
         match json.loads(text):
             case {"report": report, "processing_s": processing_s}:
-                return Reported(transcript.from_wire(report), processing_s)
+                return ReportedChange(transcript.from_wire(report), processing_s)
             case {"failure": failure}:
-                return Failed(Failure(**failure))
+                return FailedChange(JobFailure(**failure))
             case {"refused": refused}:
-                return Refused(Failure(**refused) if refused is not None else None)
+                return UnschedulableChange(JobFailure(**refused) if refused is not None else None)
             case {"edit": operations}:
-                return Edited(step_of(operations))
+                return EditedChange(edit_step_from_json(operations))
             case {"change": str(name), **values}:
                 return _PLAIN[name](**{str(key): value for key, value in values.items()})
     except (ValueError, KeyError, TypeError, BadRequest) as error:
-        raise Unreadable(f"no change: {error}") from None
-    raise Unreadable("no change")
+        raise UnreadableRecord(f"no change: {error}") from None
+    raise UnreadableRecord("no change")
 
 
-def _ref_values(ref: AudioRef) -> dict[str, Any]:
+def _serialize_audio_ref(ref: RecordingRef) -> dict[str, Any]:
     values = {field.name: getattr(ref, field.name) for field in fields(ref)}
-    if isinstance(ref, Kept):
+    if isinstance(ref, StoredRecordingRef):
         values["path"] = values.pop("name")  # as older versions read it
     return {"ref": _NAMES[type(ref)], **values}
 
 
-def _ref(values: dict[str, Any]) -> AudioRef:
+def _parse_audio_ref(values: dict[str, Any]) -> RecordingRef:
     kind = _REFS[values.pop("ref")]
-    if kind is Kept:  # older versions wrote where it was then
+    if kind is StoredRecordingRef:  # older versions wrote where it was then
         name = Path(values.pop("path")).name
-        known = {field.name for field in fields(Kept)}
-        return Kept(name, **{key: one for key, one in values.items() if key in known})
+        known = {field.name for field in fields(StoredRecordingRef)}
+        return StoredRecordingRef(name, **{key: one for key, one in values.items() if key in known})
     return kind(**values)
 
 
-def _text(values: dict[str, Any]) -> bytes:
+def _to_json_bytes(values: dict[str, Any]) -> bytes:
     """JSON; half a surrogate pair, which a transcript may hold, is written as an escape."""
     return json.dumps(values, separators=(",", ":")).encode()
 
 
-TOLD = 1 << 20
+SEQ_STRIDE = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""
 
 
-class SqliteLog(MemoryLog):
+class SqliteJobLog(MemoryJobLog):
     """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
 
     def __init__(
         self,
         folder: Path,
         secret: str,
-        now: clock.Clock = clock.wall,
-        buffer: int = BUFFER,
+        now: clock.Clock = clock.wall_time,
+        buffer: int = SUBSCRIBER_BUFFER_EVENTS,
         *,
-        shelf: Shelf | None = None,
+        shelf: RecordingArchive | None = None,
     ) -> None:
         """Open it, with all that was kept; this waits for the disk. ``shelf``: who has the
         recordings of jobs that have ended.
@@ -245,10 +254,10 @@ class SqliteLog(MemoryLog):
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         super().__init__(now, buffer)
-        self._shelf = shelf or Shelf(Folder(folder / UPLOADS))
+        self._shelf = shelf or RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
         self._journal = open_journal(folder, secret, self._read)
         self.seal = self._journal.seal
-        self._writer = Writer(self._journal.database)
+        self._writer = SqliteWriter(self._journal.database)
         self._closed = False
 
     def add(self, record: JobRecord) -> None:
@@ -258,7 +267,7 @@ class SqliteLog(MemoryLog):
             name = record.key.name if record.key is not None else None
             values = record.id, record.owner, self._sealed(record), name
             sql = "INSERT INTO jobs (id, owner, submitted, idempotency_key) VALUES (?, ?, ?, ?)"
-            self._writer.put(Part(record.id, [(sql, values)]))
+            self._writer.put(JobWrite(record.id, [(sql, values)]))
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer: nothing of it is left, on the disk neither."""
@@ -267,7 +276,7 @@ class SqliteLog(MemoryLog):
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
             after = partial(self._shelf.drop, entry.record)
-            self._writer.put(Part(job_id, [deleted], after=after, gone=True))
+            self._writer.put(JobWrite(job_id, [deleted], after=after, gone=True))
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until it is on the disk."""
@@ -282,7 +291,7 @@ class SqliteLog(MemoryLog):
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(settle, error)
 
-        self._writer.when_written(job_id, told)
+        self._writer.on_written(job_id, told)
         await done
 
     def close(self) -> None:
@@ -293,9 +302,9 @@ class SqliteLog(MemoryLog):
             self._journal.close()
         super().close()
 
-    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+    def _keep(self, entry: JobLogEntry, record: JobRecord, event: JobEvent) -> None:
         super()._keep(entry, record, event)
-        if not record.durable or event.fleeting:
+        if not record.durable or event.superseded_by_next:
             return
         values = (
             record.id,
@@ -312,19 +321,20 @@ class SqliteLog(MemoryLog):
                     (self._sealed(record, one), record.id, one.seq),
                 )
                 for one in entry.log
-                if isinstance(one.change, Reported) and isinstance(one.change.event, Checkpoint)
+                if isinstance(one.change, ReportedChange)
+                and isinstance(one.change.event, Checkpoint)
             ]
         change = event.change
-        later = isinstance(change, Reported) and isinstance(change.event, SegmentReady)
+        later = isinstance(change, ReportedChange) and isinstance(change.event, SegmentReady)
         after = partial(self._shelf.put, record) if ended else None
-        self._writer.put(Part(record.id, statements, soon=not later, after=after))
+        self._writer.put(JobWrite(record.id, statements, soon=not later, after=after))
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
         if event is None:
-            return self.seal.seal(record_text(record), record.id)
-        return self.seal.seal(change_text(event.change), f"{record.id}/{event.seq}")
+            return self.seal.seal(serialize_record(record), record.id)
+        return self.seal.seal(serialize_change(event.change), f"{record.id}/{event.seq}")
 
-    def _read(self, journal: Journal) -> None:
+    def _read(self, journal: JobJournal) -> None:
         """All that was kept, as it was."""
         self._entries.clear()
         self._keys.clear()
@@ -332,19 +342,19 @@ class SqliteLog(MemoryLog):
 
         def opened(sealed: object, about: str) -> bytes:
             if not isinstance(sealed, bytes):
-                raise SealBroken
+                raise DecryptionFailed
             return journal.seal.opened(sealed, about)
 
         try:
             for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
-                self._enter(Entry(record_of(opened(text, f"{job_id}"))))
+                self._enter(JobLogEntry(parse_record(opened(text, f"{job_id}"))))
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):
                 entry = self._entries[job_id]
-                event = JobEvent(seq, at, change_of(opened(text, f"{job_id}/{seq}")))
-                entry.take(advance(entry.record, event), event)
-        except (SealBroken, Unreadable, KeyError) as error:
-            raise Broken(f"{type(error).__name__}: {error}") from None
+                event = JobEvent(seq, at, parse_change(opened(text, f"{job_id}/{seq}")))
+                entry.take(apply_event(entry.record, event), event)
+        except (DecryptionFailed, UnreadableRecord, KeyError) as error:
+            raise JournalDamaged(f"{type(error).__name__}: {error}") from None
         for entry in self._entries.values():
-            entry.from_seq = entry.record.seq + TOLD
+            entry.from_seq = entry.record.seq + SEQ_STRIDE

@@ -12,34 +12,34 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from sidecar import clock, errors
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import AudioRef, AudioSource, ref_to
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
 from sidecar.auth.identity import Identity, Scope
-from sidecar.concurrency import Threads
-from sidecar.config.settings import FRONT, Settings
+from sidecar.concurrency import ThreadLimiter
+from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_backend import Backend, Provision
-from sidecar.jobs.job_log import KeyTaken
-from sidecar.jobs.job_record import JobRecord, RequestKey
+from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
+from sidecar.jobs.job_log import DuplicateRequestKey
+from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.job_telemetry import JobTraces, Way
+from sidecar.jobs.job_telemetry import JobTraceContext, JobTraces
 from sidecar.jobs.reservations import (
-    Body,
-    Place,
-    Room,
-    Uploads,
+    QueueReservation,
+    Reservations,
+    UploadQuotas,
+    UploadReservation,
     check_audio,
     check_jobs,
     check_queue,
 )
 from sidecar.jobs.scheduler import Priority
-from sidecar.observability.metrics import JobTally
-from sidecar.workers.audio_probe import Intake
+from sidecar.observability.metrics import JobMetrics
+from sidecar.workers.audio_probe import AudioProbe
 
 
-class Once:
+class IdempotencyIndex:
     """Looks jobs up by the key that they came with."""
 
     def __init__(self, store: JobStore) -> None:
@@ -52,7 +52,7 @@ class Once:
         return await self._store.by_key(owner, name) is not None
 
     @asynccontextmanager
-    async def turn(self, owner: str, key: RequestKey) -> AsyncGenerator[JobRecord | None, None]:
+    async def turn(self, owner: str, key: IdempotencyKey) -> AsyncGenerator[JobRecord | None, None]:
         """While this lasts nobody else submits with the same key; the job that there is already.
 
         Raises:
@@ -62,7 +62,7 @@ class Once:
         async with lock:
             yield await self.known(owner, key)
 
-    async def known(self, owner: str, key: RequestKey) -> JobRecord | None:
+    async def known(self, owner: str, key: IdempotencyKey) -> JobRecord | None:
         """The job of a request that came before.
 
         Raises:
@@ -74,7 +74,7 @@ class Once:
         return known
 
 
-class Submissions:
+class JobSubmissions:
     """Takes recordings in, whatever wire they come by.
 
     ``disk``: threads that may wait for one; ``traces``: where stages are told.
@@ -83,26 +83,26 @@ class Submissions:
     def __init__(
         self,
         settings: Settings,
-        backend: Backend,
-        provision: Provision,
-        intake: Intake,
-        disk: Threads,
-        tally: JobTally,
+        backend: JobBackend,
+        provision: EngineProvisioning,
+        intake: AudioProbe,
+        disk: ThreadLimiter,
+        tally: JobMetrics,
         traces: JobTraces | None,
         now: clock.Clock,
     ) -> None:
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._provision, self._intake, self._disk = provision, intake, disk
         self._tally, self._traces, self._now = tally, traces, now
-        self._fits_elsewhere = settings.role == FRONT  # who works says what fits
+        self._fits_elsewhere = settings.role == ROLE_FRONT  # who works says what fits
         self._people = settings.people
         self._audio_roots = settings.audio_roots
-        self._once = Once(self._store)
+        self._once = IdempotencyIndex(self._store)
         self._queue_limit = settings.queue_limit
-        self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
-        self._uploads = Uploads()
+        self._room = Reservations(settings.queue_limit + 1, settings.upload_room_mb << 20)
+        self._uploads = UploadQuotas()
 
-    async def place(self, caller: Identity, key: str | None = None) -> Place:
+    async def place(self, caller: Identity, key: str | None = None) -> QueueReservation:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
 
         ``key``: what the client calls its request; if its job is there already it needs none.
@@ -115,7 +115,7 @@ class Submissions:
             await self._check(caller)
         return self._room.place(caller.owner)
 
-    def body(self, caller: Identity, declared: int = 0) -> Body:
+    def body(self, caller: Identity, declared: int = 0) -> UploadReservation:
         """Begin to read an upload of ``declared`` bytes; 0: it does not say.
 
         Raises:
@@ -147,11 +147,11 @@ class Submissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: Place | None = None,
+        place: QueueReservation | None = None,
         *,
         kept: bool = True,
         priority: Priority = Priority.INTERACTIVE,
-        key: RequestKey | None = None,
+        key: IdempotencyKey | None = None,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
@@ -173,10 +173,12 @@ class Submissions:
             with place or await self.place(caller) as promised:
                 facts = await self._intake.probe(caller, source)
                 options = await self._admitted(caller, facts, options)
-                durable = self._backend.keeping is not None and (kept or self._backend.shares)
+                durable = self._backend.persistent_recordings is not None and (
+                    kept or self._backend.shares
+                )
                 record = JobRecord.submitted(
                     self._now(),
-                    await self._kept(source) if durable else ref_to(source),
+                    await self._kept(source) if durable else recording_ref(source),
                     facts,
                     options,
                     owner=caller.owner,
@@ -200,8 +202,8 @@ class Submissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: Place,
-        key: RequestKey,
+        place: QueueReservation,
+        key: IdempotencyKey,
         *,
         priority: Priority = Priority.INTERACTIVE,
     ) -> tuple[JobRecord, bool]:
@@ -218,7 +220,7 @@ class Submissions:
                         caller, source, options, place, kept=True, priority=priority, key=key
                     )
                     return job.record, False
-        except KeyTaken:  # by another service, a moment ago
+        except DuplicateRequestKey:  # by another service, a moment ago
             known = await self._once.known(caller.owner, key)
             if known is None:  # and it is forgotten already
                 raise JournalUnreachable() from None
@@ -239,7 +241,7 @@ class Submissions:
         check_queue(caller, load.waiting + coming, free - self._room.promised)
 
     async def _admitted(
-        self, caller: Identity, facts: AudioFacts, options: TranscribeOptions
+        self, caller: Identity, facts: AudioInfo, options: TranscribeOptions
     ) -> TranscribeOptions:
         """The options with a precision that fits, where the caller may have more waiting; and with
         whether voices are kept here, for who works on it may be another service."""
@@ -250,16 +252,22 @@ class Submissions:
             check_audio(caller, facts.total_s, load.waiting_audio_s)
         return replace(options, voiceprints=self._people)
 
-    async def _kept(self, source: AudioSource) -> AudioRef:
-        assert self._backend.keeping is not None
-        return await self._backend.keeping.kept(self._disk, source)
+    async def _kept(self, source: AudioSource) -> RecordingRef:
+        assert self._backend.persistent_recordings is not None
+        return await self._backend.persistent_recordings.kept(self._disk, source)
 
     def _refused(
-        self, source: AudioSource, record: JobRecord | None, way: Way | None, error: BaseException
+        self,
+        source: AudioSource,
+        record: JobRecord | None,
+        way: JobTraceContext | None,
+        error: BaseException,
     ) -> None:
         if self._traces is not None and way is not None:
             self._traces.refused(way, record, error)
         source.close()
-        unsure = self._backend.shares and not isinstance(error, KeyTaken | QueueFull | ShuttingDown)
-        if record is not None and self._backend.keeping is not None and not unsure:
-            self._backend.keeping.discard(record.audio)
+        unsure = self._backend.shares and not isinstance(
+            error, DuplicateRequestKey | QueueFull | ShuttingDown
+        )
+        if record is not None and self._backend.persistent_recordings is not None and not unsure:
+            self._backend.persistent_recordings.discard(record.audio)

@@ -11,20 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.duration_prediction import Pace, remaining_s
+from sidecar.jobs.duration_prediction import DurationPredictor, remaining_s
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.scheduler import Moment, Shares, Turn, Waiting, turns
-from sidecar.workers.slot_interface import Place
+from sidecar.jobs.scheduler import (
+    OwnerShares,
+    ScheduledJob,
+    SchedulerMoment,
+    WaitingJob,
+    schedule_jobs,
+)
+from sidecar.workers.slot_interface import EngineSlot
 
-Takes = Callable[[Job], float]
+PredictJobSeconds = Callable[[Job], float]
 """Seconds of work of a job, by what is known now."""
 
 
-class Working:
+class RunningJobs:
     """Those that run in a ``place``; times are of `time.monotonic`."""
 
-    def __init__(self, place: Place, pace: Pace, takes_s: Takes) -> None:
+    def __init__(
+        self, place: EngineSlot, pace: DurationPredictor, takes_s: PredictJobSeconds
+    ) -> None:
         self.place = place
         self.running: list[Sequence[Job]] = []
         """First those at work, alone or in step; then who is behind them."""
@@ -78,32 +86,32 @@ class Working:
         )
 
 
-FRESH_S = 1.0
+POSITIONS_MAX_AGE_S = 1.0
 """Positions and waits that are asked for are so old at most: to work them out takes a moment."""
 
-Guess = Callable[[Job, Precision], float | None]
+GuessJobSeconds = Callable[[Job, Precision], float | None]
 """Seconds of work of a job, before anything was measured; None where nobody can tell."""
 
 
-class Lineup:
+class WaitQueue:
     """The jobs that wait for an engine, which has so many at once as there are ``places``, and how
     much of it each owner has had."""
 
     def __init__(
         self,
-        place: Place,
+        place: EngineSlot,
         places: int = 1,
-        guess: Guess = lambda job, precision: None,
-        pace: Pace | None = None,
+        guess: GuessJobSeconds = lambda job, precision: None,
+        pace: DurationPredictor | None = None,
     ) -> None:
         self._guess = guess
-        self._pace = pace if pace is not None else Pace()
+        self._pace = pace if pace is not None else DurationPredictor()
         self._place = place
-        self._working = [Working(place, self._pace, self._takes_s) for _ in range(places)]
-        self._shares = Shares()
+        self._working = [RunningJobs(place, self._pace, self._takes_s) for _ in range(places)]
+        self._shares = OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; who was put back is before who came later."""
-        self._values: dict[str, Waiting] = {}
+        self._values: dict[str, WaitingJob] = {}
         """What is decided on, of those of whom it was asked for, as precisions resolve now."""
         self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
@@ -226,7 +234,7 @@ class Lineup:
             load_s = self._pace.load_s(self._place.precision)
             found = self._worked_out(now, busy_s, takes_s=takes_s, load_s=load_s)
             self._turns = {jobs[one.index].id: (n, one.wait_s) for n, one in enumerate(found)}
-            self._turns_until = now + FRESH_S
+            self._turns_until = now + POSITIONS_MAX_AGE_S
         return self._turns[job.id]
 
     def busy_s(self, at: int) -> float:
@@ -240,14 +248,16 @@ class Lineup:
         *,
         takes_s: Sequence[float] | None = None,
         load_s: float = 0.0,
-    ) -> Iterator[Turn]:
+    ) -> Iterator[ScheduledJob]:
         """As `order.turns`, of all who wait."""
         loaded = self._place.precision if self._place.loaded else None
-        moment = Moment(now, loaded, self._place.loaded_at)
+        moment = SchedulerMoment(now, loaded, self._place.loaded_at)
         values = self._waiting()
-        return turns(values, self._shares, moment, takes_s=takes_s, busy_s=busy_s, load_s=load_s)
+        return schedule_jobs(
+            values, self._shares, moment, takes_s=takes_s, busy_s=busy_s, load_s=load_s
+        )
 
-    def _waiting(self) -> list[Waiting]:
+    def _waiting(self) -> list[WaitingJob]:
         """All who wait; each is made once: who asks for its turn asks for all of them."""
         if self._resolution != self._place.resolution:
             self._resolution = self._place.resolution
@@ -255,7 +265,7 @@ class Lineup:
         for job_id in self._jobs.keys() - self._values.keys():
             job, work_s = self._jobs[job_id], self._predicted[job_id]
             record, wanted = job.record, self.wanted(job)
-            self._values[job_id] = Waiting(
+            self._values[job_id] = WaitingJob(
                 record.owner, wanted, work_s, job.arrived_at, record.priority
             )
         return [self._values[job_id] for job_id in self._jobs]

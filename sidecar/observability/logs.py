@@ -27,20 +27,20 @@ from typing import Any, TextIO
 
 from sidecar import __version__
 
-Lines = queue.Queue[Any]
+LogQueue = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 """The old host looks for ' - ERROR - ' and ' - WARNING - '."""
-WAITING_LINES = 10_000
+LOG_QUEUE_RECORDS = 10_000
 """Lines that wait for a reader; more are lost."""
-FILE_BYTES, OLD_FILES = 1 << 20, 3
-NO_MORE_FILES, TO_NOBODY = (
+MAX_LOG_FILE_BYTES, ROTATED_LOG_FILES = 1 << 20, 3
+TOO_MANY_FILES_MESSAGE, CLIENT_GONE_MESSAGE = (
     "socket.accept() out of system resource",
     "socket.send() raised exception.",
 )
 """What asyncio says."""
-SPARED_S = 10.0
+REPEAT_MUTE_S = 10.0
 """So long the former is not said again."""
-_LAST_WORDS_S = 1.0
+_FLUSH_TIMEOUT_S = 1.0
 """How long the end waits for lines to be written."""
 
 
@@ -60,12 +60,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
     """The log of a command that somebody runs in a terminal."""
     logging.basicConfig(level=level.upper(), format=TEXT_FORMAT)
 
 
-class Logs:
+class ProcessLog:
     """The log of this process; one owner, who closes it."""
 
     def __init__(self, level: str, *, as_json: bool = False, file: Path | None = None) -> None:
@@ -77,15 +77,15 @@ class Logs:
         root.setLevel(level.upper())
         handlers: list[logging.Handler] = []
         if sys.stderr is not None:  # a windowed executable has none
-            handlers.append(logging.StreamHandler(_standard_error()))
+            handlers.append(logging.StreamHandler(_line_buffered_stderr()))
         trouble: OSError | None = None
         if file is not None:
             try:
-                handlers.append(rotating(file))
+                handlers.append(rotating_file_handler(file))
             except OSError as error:
                 trouble = error
-        drop = _Dropping([self._queue_for(one, formatter) for one in handlers])
-        drop.addFilter(_spare())
+        drop = _DroppingQueueHandler([self._queue_for(one, formatter) for one in handlers])
+        drop.addFilter(_repeat_filter())
         root.handlers[:] = [drop]
         if trouble is not None:
             logging.getLogger(__name__).warning("no log file: %s", trouble.strerror)
@@ -96,24 +96,24 @@ class Logs:
         Nor by Python: its `logging.shutdown` would wait for the thread that a full pipe holds.
         """
         atexit.unregister(logging.shutdown)
-        deadline = time.monotonic() + _LAST_WORDS_S
+        deadline = time.monotonic() + _FLUSH_TIMEOUT_S
         for listener in self._listeners:
             while listener.queue.unfinished_tasks and time.monotonic() < deadline:  # type: ignore[attr-defined]
                 time.sleep(0.005)
 
-    def _queue_for(self, handler: logging.Handler, formatter: logging.Formatter) -> Lines:
+    def _queue_for(self, handler: logging.Handler, formatter: logging.Formatter) -> LogQueue:
         handler.setFormatter(formatter)
-        lines: Lines = queue.Queue(WAITING_LINES)
+        lines: LogQueue = queue.Queue(LOG_QUEUE_RECORDS)
         listener = logging.handlers.QueueListener(lines, handler)
         listener.start()
         self._listeners.append(listener)
         return lines
 
 
-class _Dropping(logging.handlers.QueueHandler):
+class _DroppingQueueHandler(logging.handlers.QueueHandler):
     """Loses a line rather than waiting; what several threads log has one order in all queues."""
 
-    def __init__(self, queues: list[Lines]) -> None:
+    def __init__(self, queues: list[LogQueue]) -> None:
         super().__init__(queue.Queue())
         self._queues = queues
 
@@ -123,7 +123,7 @@ class _Dropping(logging.handlers.QueueHandler):
                 lines.put_nowait(record)
 
 
-def _spare() -> Callable[[logging.LogRecord], bool]:
+def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
     """Passes over what asyncio says again and again, with nothing to be done about it each time.
 
     Where no file may be opened any more it tries to accept two thousand times a second and writes a
@@ -136,17 +136,17 @@ def _spare() -> Callable[[logging.LogRecord], bool]:
         nonlocal told_at
         if record.name != "asyncio":
             return True
-        if record.getMessage().startswith(NO_MORE_FILES):
+        if record.getMessage().startswith(TOO_MANY_FILES_MESSAGE):
             now = time.monotonic()
-            if now - told_at < SPARED_S:
+            if now - told_at < REPEAT_MUTE_S:
                 return False
             told_at, record.exc_info = now, None
-        return record.msg != TO_NOBODY
+        return record.msg != CLIENT_GONE_MESSAGE
 
     return wanted
 
 
-def _standard_error() -> TextIO:
+def _line_buffered_stderr() -> TextIO:
     """Standard error; where it is no terminal, without the buffer of `sys.stderr`.
 
     Python empties that one at its end, and would wait for whoever writes to a full pipe by then.
@@ -162,7 +162,7 @@ def _standard_error() -> TextIO:
     return sys.stderr
 
 
-def rotating(file: Path) -> logging.Handler:
+def rotating_file_handler(file: Path) -> logging.Handler:
     """A handler of a file that only its owner may read.
 
     Raises:
@@ -171,8 +171,8 @@ def rotating(file: Path) -> logging.Handler:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return logging.handlers.RotatingFileHandler(
         file,
-        maxBytes=FILE_BYTES,
-        backupCount=OLD_FILES,
+        maxBytes=MAX_LOG_FILE_BYTES,
+        backupCount=ROTATED_LOG_FILES,
         encoding="utf-8",
         errors="backslashreplace",
     )
@@ -180,10 +180,10 @@ def rotating(file: Path) -> logging.Handler:
 
 log = logging.getLogger(__name__)
 
-KEPT_NOTES = 20
+MAX_CRASH_NOTES = 20
 
 
-def data_folder(chosen: Path | None) -> Path | None:
+def default_data_folder(chosen: Path | None) -> Path | None:
     """Where logs and notes go: ``chosen``, or the user's state folder; None if there is none."""
     if chosen is not None:
         return chosen
@@ -222,7 +222,7 @@ class CrashNotes:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.write_text(json.dumps(note, indent=2, default=str) + "\n", encoding="utf-8")
-            for old in self.notes()[:-KEPT_NOTES]:
+            for old in self.notes()[:-MAX_CRASH_NOTES]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             log.warning("no note of the crash: %s", error.strerror)

@@ -19,23 +19,25 @@ from enum import StrEnum
 from sidecar import errors
 
 Labels = tuple[str, ...]
-MOST = 500
+MAX_LABEL_SETS = 500
 """Combinations of labels of one number. All that is counted has fewer; this is for mistakes."""
-OTHER = "(other)"
+OTHER_LABEL = "(other)"
 """What the labels are of all that come after those."""
 
 
 class Counter:
     """How often something happened, or how much of it there was, by ``labels``."""
 
-    def __init__(self, name: str, what: str, labels: Sequence[str] = (), most: int = MOST) -> None:
+    def __init__(
+        self, name: str, what: str, labels: Sequence[str] = (), most: int = MAX_LABEL_SETS
+    ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
         self._most = most
         self.values: dict[Labels, float] = {} if self.labels else {(): 0}
 
     def add(self, *labels: str, by: float = 1) -> None:
         """Once more, or ``by`` so much."""
-        labels = _bounded(self.values, labels, self._most)
+        labels = _bounded_labels(self.values, labels, self._most)
         self.values[labels] = self.values.get(labels, 0) + by
 
     def of(self, *labels: str) -> float:
@@ -55,7 +57,7 @@ class Counter:
         return sums
 
 
-class Spread:
+class Distribution:
     """What values of one kind were seen: how many up to each bound, their sum, the largest."""
 
     __slots__ = ("_bounds", "_buckets", "count", "largest", "sum")
@@ -95,22 +97,24 @@ class Histogram:
         what: str,
         bounds: Sequence[float],
         labels: Sequence[str] = (),
-        most: int = MOST,
+        most: int = MAX_LABEL_SETS,
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
         self._bounds, self._most = tuple(map(float, bounds)), most
-        self.spreads: dict[Labels, Spread] = {} if self.labels else {(): Spread(self._bounds)}
+        self.spreads: dict[Labels, Distribution] = (
+            {} if self.labels else {(): Distribution(self._bounds)}
+        )
 
     def see(self, value: float, *labels: str) -> None:
         """One more."""
-        labels = _bounded(self.spreads, labels, self._most)
+        labels = _bounded_labels(self.spreads, labels, self._most)
         spread = self.spreads.get(labels)
         if spread is None:
-            spread = self.spreads[labels] = Spread(self._bounds)
+            spread = self.spreads[labels] = Distribution(self._bounds)
         spread.see(value)
 
     @property
-    def only(self) -> Spread:
+    def only(self) -> Distribution:
         """That of a histogram without labels."""
         return self.spreads[()]
 
@@ -124,16 +128,16 @@ class Gauge:
         self.name, self.what, self.labels, self.values = name, what, tuple(labels), values
 
 
-Measured = Counter | Histogram | Gauge
+AnyMetric = Counter | Histogram | Gauge
 
 
-def _bounded(known: Mapping[Labels, object], labels: Labels, most: int) -> Labels:
+def _bounded_labels(known: Mapping[Labels, object], labels: Labels, most: int) -> Labels:
     if labels in known or len(known) < most:
         return labels
-    return (OTHER,) * len(labels)
+    return (OTHER_LABEL,) * len(labels)
 
 
-class Outcome(StrEnum):
+class RecognitionOutcome(StrEnum):
     """What came of something that was to be recognised."""
 
     DONE = "done"
@@ -142,7 +146,7 @@ class Outcome(StrEnum):
     """The engine's fault. What is the client's fault, or was cancelled, is no outcome here."""
 
 
-_FAULTS = (
+_ENGINE_FAULTS = (
     errors.DeviceLost,
     errors.EngineCrashed,
     errors.EngineFailed,
@@ -152,16 +156,16 @@ _FAULTS = (
 )
 
 
-def outcome_of(error: errors.SidecarError) -> Outcome | None:
+def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     """What an error says of the engine; None where it says nothing of it."""
     if isinstance(error, errors.UpstreamTimeout):
-        return Outcome.TIMED_OUT
+        return RecognitionOutcome.TIMED_OUT
     internal = error.code == errors.SidecarError.code
-    return Outcome.FAILED if internal or isinstance(error, _FAULTS) else None
+    return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
+class HealthThresholds:
     """From when on so much goes wrong that the service is not healthy: ``least`` outcomes within
     ``window_s`` seconds, of which a share beyond ``most_timed_out`` was not there in time, or less
     than ``least_done`` went well."""
@@ -173,7 +177,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class Lately:
+class RecentOutcomes:
     """How many there were of each within the window."""
 
     done: int = 0
@@ -186,7 +190,7 @@ class Lately:
         return self.done + self.timed_out + self.failed
 
 
-def trouble(lately: Lately, thresholds: Thresholds) -> str | None:
+def health_problem(lately: RecentOutcomes, thresholds: HealthThresholds) -> str | None:
     """Why it is not healthy, None where it is, or where too little happened to say."""
     if not lately.all or lately.all < thresholds.least:
         return None
@@ -197,15 +201,15 @@ def trouble(lately: Lately, thresholds: Thresholds) -> str | None:
     return None
 
 
-class Outcomes:
+class OutcomeWindow:
     """Outcomes of the window, second by second: as many numbers as it has seconds, however much
     happens. ``now``: a clock that only goes forward."""
 
     def __init__(self, window_s: float, now: Callable[[], float]) -> None:
         self._window_s, self._now = window_s, now
-        self._seconds: deque[tuple[int, dict[Outcome, int]]] = deque()
+        self._seconds: deque[tuple[int, dict[RecognitionOutcome, int]]] = deque()
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: RecognitionOutcome) -> None:
         """One more, now."""
         second = int(self._now())
         if not self._seconds or self._seconds[-1][0] != second:
@@ -214,11 +218,17 @@ class Outcomes:
         counts = self._seconds[-1][1]
         counts[outcome] = counts.get(outcome, 0) + 1
 
-    def lately(self) -> Lately:
+    def lately(self) -> RecentOutcomes:
         """Those within the window."""
         self._forget()
-        sums = {one: sum(each.get(one, 0) for _, each in self._seconds) for one in Outcome}
-        return Lately(sums[Outcome.DONE], sums[Outcome.TIMED_OUT], sums[Outcome.FAILED])
+        sums = {
+            one: sum(each.get(one, 0) for _, each in self._seconds) for one in RecognitionOutcome
+        }
+        return RecentOutcomes(
+            sums[RecognitionOutcome.DONE],
+            sums[RecognitionOutcome.TIMED_OUT],
+            sums[RecognitionOutcome.FAILED],
+        )
 
     def _forget(self) -> None:
         oldest = self._now() - self._window_s
@@ -226,20 +236,20 @@ class Outcomes:
             self._seconds.popleft()
 
 
-PREFIX = "vibevoice_"
+METRIC_PREFIX = "vibevoice_"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 """How recordings end."""
-QUICK_S = (0.01, 0.1, 1, 10)
-LIVE_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
-LONG_S = (1, 5, 30, 60, 300, 1800, 7200)
-FACTORS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
+LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
+REAL_TIME_FACTOR_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 """Bounds of histograms, few: each is a line on a page that is written anew at every look."""
 
 
-class JobTally:
+class JobMetrics:
     """Recordings."""
 
-    def __init__(self, outcomes: Outcomes) -> None:
+    def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         self.submitted = Counter("jobs_submitted_total", "Recordings that were taken in.")
         self.ended = Counter("jobs_ended_total", "Recordings by how they ended.", ("outcome",))
@@ -252,11 +262,15 @@ class JobTally:
         )
         self.work = Counter("jobs_processing_seconds_total", "What engines took for that.")
         self.waited = Histogram(
-            "job_wait_seconds", "From being taken in to the first attempt.", LONG_S
+            "job_wait_seconds", "From being taken in to the first attempt.", LONG_BUCKETS_S
         )
-        self.lasted = Histogram("job_duration_seconds", "From being taken in to the end.", LONG_S)
+        self.lasted = Histogram(
+            "job_duration_seconds", "From being taken in to the end.", LONG_BUCKETS_S
+        )
         self.factor = Histogram(
-            "job_realtime_ratio", "Work for a second of sound, of recordings that ended.", FACTORS
+            "job_realtime_ratio",
+            "Work for a second of sound, of recordings that ended.",
+            REAL_TIME_FACTOR_BUCKETS,
         )
         for outcome in (DONE, FAILED, CANCELLED):
             self.ended.add(outcome, by=0)
@@ -273,9 +287,9 @@ class JobTally:
         self.work.add(by=work_s)
         if audio_s > 0:
             self.factor.see(work_s / audio_s)
-        self._outcomes.add(Outcome.DONE)
+        self._outcomes.add(RecognitionOutcome.DONE)
 
-    def failed(self, code: str, lasted_s: float, outcome: Outcome | None) -> None:
+    def failed(self, code: str, lasted_s: float, outcome: RecognitionOutcome | None) -> None:
         """It ended with an error; ``outcome``: what that says of the engine, if anything."""
         self.ended.add(FAILED)
         self.wrong.add(code)
@@ -289,10 +303,10 @@ class JobTally:
         self.lasted.see(max(0.0, lasted_s))
 
 
-class LiveTally:
+class LiveMetrics:
     """Live sessions and what is said in them; ``wire``: by which way they came."""
 
-    def __init__(self, outcomes: Outcomes) -> None:
+    def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         by_wire = ("wire",)
         self.opened = Counter("live_sessions_opened_total", "Live sessions that began.", by_wire)
@@ -327,19 +341,23 @@ class LiveTally:
             "live_orphaned_total", "Utterances whose sessions ended before they were told."
         )
         self.work = Histogram(
-            "live_decode_seconds", "What an engine took for a stretch of speech.", LIVE_S
+            "live_decode_seconds", "What an engine took for a stretch of speech.", LIVE_BUCKETS_S
         )
         self.queued = Histogram(
-            "live_queue_wait_seconds", "How long it lay before an engine had time for it.", LIVE_S
+            "live_queue_wait_seconds",
+            "How long it lay before an engine had time for it.",
+            LIVE_BUCKETS_S,
         )
         self.full = Histogram(
-            "live_buffer_wait_seconds", "How long sound had to wait to be taken.", LIVE_S
+            "live_buffer_wait_seconds", "How long sound had to wait to be taken.", LIVE_BUCKETS_S
         )
         self.emitted = Histogram(
-            "live_emit_seconds", "How long clients took to read a final (gRPC).", LIVE_S
+            "live_emit_seconds", "How long clients took to read a final (gRPC).", LIVE_BUCKETS_S
         )
         self.factor = Histogram(
-            "live_realtime_ratio", "Work for a second of speech that was told.", FACTORS
+            "live_realtime_ratio",
+            "Work for a second of speech that was told.",
+            REAL_TIME_FACTOR_BUCKETS,
         )
         self.speaking = 0
         """Utterances that go on."""
@@ -352,12 +370,12 @@ class LiveTally:
         if speech_s > 0:
             self.factor.see(work_s / speech_s)
 
-    def came(self, outcome: Outcome) -> None:
+    def came(self, outcome: RecognitionOutcome) -> None:
         """What that says of the engine."""
         self._outcomes.add(outcome)
 
 
-class WireTally:
+class ProtocolMetrics:
     """Requests, WebSockets, calls."""
 
     def __init__(self) -> None:
@@ -367,7 +385,10 @@ class WireTally:
             ("method", "route", "status"),
         )
         self.heads = Histogram(
-            "http_response_head_seconds", "Until the head of an answer.", QUICK_S, ("route",)
+            "http_response_head_seconds",
+            "Until the head of an answer.",
+            QUICK_BUCKETS_S,
+            ("route",),
         )
         self.sockets = Counter(
             "websockets_closed_total",
@@ -383,19 +404,19 @@ class WireTally:
         """WebSockets that are open."""
 
 
-class Tally:
+class ServiceMetrics:
     """All of it. ``now``: a clock that only goes forward."""
 
     def __init__(
-        self, thresholds: Thresholds | None = None, now: Callable[[], float] = time.monotonic
+        self, thresholds: HealthThresholds | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.thresholds = thresholds or Thresholds()
-        self.outcomes = Outcomes(self.thresholds.window_s, now)
-        self.jobs = JobTally(self.outcomes)
-        self.live = LiveTally(self.outcomes)
-        self.wires = WireTally()
+        self.thresholds = thresholds or HealthThresholds()
+        self.outcomes = OutcomeWindow(self.thresholds.window_s, now)
+        self.jobs = JobMetrics(self.outcomes)
+        self.live = LiveMetrics(self.outcomes)
+        self.wires = ProtocolMetrics()
 
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[AnyMetric]:
         """All that is counted, in the order in which it is declared."""
         return [
             one

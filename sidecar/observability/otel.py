@@ -15,15 +15,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from sidecar.observability.tracing import Arrival, Stage, Trace, Value
+from sidecar.observability.tracing import RequestArrival, RequestTrace, TraceSpan, Value
 
-NAME = "vibevoice-asr"
-PATH = "/v1/traces"
-PATIENCE_S = 3.0
+SERVICE_NAME = "vibevoice-asr"
+TRACES_PATH = "/v1/traces"
+EXPORT_TIMEOUT_S = 3.0
 """So long the end of the service waits for whoever takes the rest."""
 
 
-class Exporter:
+class OtlpExporter:
     """Sends from a thread of the SDK's, a bounded number of spans waiting: nobody waits for it."""
 
     on = True
@@ -33,38 +33,38 @@ class Exporter:
         environment, as headers, certificates and sampling always are."""
         given = {"service.version": version, "service.instance.id": str(uuid.uuid4())}
         if not os.environ.get("OTEL_SERVICE_NAME"):
-            given["service.name"] = NAME
-        endpoint = None if url is None else url.rstrip("/").removesuffix(PATH) + PATH
+            given["service.name"] = SERVICE_NAME
+        endpoint = None if url is None else url.rstrip("/").removesuffix(TRACES_PATH) + TRACES_PATH
         self._provider = TracerProvider(resource=Resource.create(given), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("sidecar", version)
 
-    def begin(self, name: str, at: float, arrival: Arrival | None) -> Trace:
+    def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
         """One that began ``at`` a time of day, beneath what the client traces."""
         carrier = {}
         if arrival is not None:
             carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
         above = TraceContextTextMapPropagator().extract(carrier, Context())
         kind = trace.SpanKind.SERVER
-        span = self._tracer.start_span(name, above, kind, start_time=_ns(at))
-        return _Trace(self._tracer, span)
+        span = self._tracer.start_span(name, above, kind, start_time=_to_nanoseconds(at))
+        return _OtlpTrace(self._tracer, span)
 
     def close(self) -> None:
         """Send what is left, as far as that takes no longer than some seconds."""
         sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         sending.start()
-        sending.join(PATIENCE_S)
+        sending.join(EXPORT_TIMEOUT_S)
 
 
-class _Trace:
+class _OtlpTrace:
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
         self._tracer, self._span = tracer, span
 
-    def tell(self, stage: Stage) -> None:
+    def tell(self, stage: TraceSpan) -> None:
         """With all that it fell into."""
         within = trace.set_span_in_context(self._span, Context())
-        span = self._tracer.start_span(stage.name, within, start_time=_ns(stage.begin))
-        one = _Trace(self._tracer, span)
+        span = self._tracer.start_span(stage.name, within, start_time=_to_nanoseconds(stage.begin))
+        one = _OtlpTrace(self._tracer, span)
         for part in stage.stages:
             one.tell(part)
         one.end(stage.end, stage.attributes, stage.error)
@@ -75,8 +75,8 @@ class _Trace:
         if error:
             self._span.set_attribute("error.type", error)
             self._span.set_status(trace.StatusCode.ERROR)
-        self._span.end(_ns(at))
+        self._span.end(_to_nanoseconds(at))
 
 
-def _ns(at: float) -> int:
+def _to_nanoseconds(at: float) -> int:
     return round(at * 1e9)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock
-from sidecar.observability.metrics import Counter, Gauge, Histogram, Measured, Tally
+from sidecar.observability.metrics import AnyMetric, Counter, Gauge, Histogram, ServiceMetrics
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Process = Iterable["Metric"]
 
 
-class _Page:
+class _MetricsCollector:
     """What `prometheus_client` takes for a registry."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
@@ -34,28 +34,28 @@ class _Page:
         return self._families
 
 
-def library_is_here() -> bool:
+def is_library_imported() -> bool:
     """Whether what writes pages was imported before."""
     return "prometheus_client" in sys.modules
 
 
-def import_library() -> None:
+def import_prometheus_client() -> None:
     """Import it: up to a tenth of a second, for a thread."""
     import prometheus_client  # noqa: F401
 
 
-def exposition(
-    own: Iterable[Measured], classic: Iterable[Gauge], prefix: str, accept: str
+def render_metrics(
+    own: Iterable[AnyMetric], classic: Iterable[Gauge], prefix: str, accept: str
 ) -> tuple[bytes, str]:
     """A page and its media type, by what a client ``accept``\\ s: ``own`` with the ``prefix``,
     ``classic`` as they are called, and what the library tells of every process."""
     from prometheus_client.exposition import choose_encoder
 
     encode, media_type = choose_encoder(accept)
-    return encode(_Page(_families(own, classic, prefix))), media_type
+    return encode(_MetricsCollector(_families(own, classic, prefix))), media_type
 
 
-def _families(own: Iterable[Measured], classic: Iterable[Gauge], prefix: str) -> Iterator[Metric]:
+def _families(own: Iterable[AnyMetric], classic: Iterable[Gauge], prefix: str) -> Iterator[Metric]:
     from prometheus_client import ProcessCollector
 
     for measured in own:
@@ -65,7 +65,7 @@ def _families(own: Iterable[Measured], classic: Iterable[Gauge], prefix: str) ->
         yield _family(gauge, "")
 
 
-def _family(measured: Measured, prefix: str) -> Metric:
+def _family(measured: AnyMetric, prefix: str) -> Metric:
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -91,9 +91,9 @@ def _family(measured: Measured, prefix: str) -> Metric:
             return gauge
 
 
-PREFIX = "stt_"
-WELL = "OK"
-HELP = {
+STT_PREFIX = "stt_"
+STATUS_OK = "OK"
+STT_HELP = {
     "active_sessions": "Live sessions that go on.",
     "active_sessions_by_api": "The same by owner.",
     "active_vad_utterances": "Utterances that go on.",
@@ -110,8 +110,8 @@ HELP = {
 _SUMS = {"total": "sum", "count": "number", "max": "largest"}
 
 
-def nested(
-    tally: Tally, sessions: int, by_owner: Mapping[str, int] | None = None
+def stt_metrics_json(
+    tally: ServiceMetrics, sessions: int, by_owner: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """As JSON; ``by_owner``: None where it is not to be told."""
     live = tally.live
@@ -131,27 +131,27 @@ def nested(
         "error_counts": _errors(tally),
     }
     for name, histogram in spreads.items():
-        found |= _three(name, histogram)
+        found |= _histogram_summary(name, histogram)
     if by_owner is not None:
         found["active_sessions_by_api"] = dict(by_owner)
     return dict(sorted(found.items()))
 
 
-def gauges(values: Mapping[str, Any]) -> list[Gauge]:
+def stt_gauges(values: Mapping[str, Any]) -> list[Gauge]:
     """The same as gauges, by name."""
     flat: dict[str, float] = defaultdict(float)  # of two owners the names may be the same by then
     for name, value in values.items():
-        for key, number in _flat(name, value):
+        for key, number in _flat_gauges(name, value):
             flat[key] += number
-    return [Gauge(PREFIX + name, _help(name), {(): flat[name]}) for name in sorted(flat)]
+    return [Gauge(STT_PREFIX + name, _help(name), {(): flat[name]}) for name in sorted(flat)]
 
 
-def _errors(tally: Tally) -> dict[str, int]:
+def _errors(tally: ServiceMetrics) -> dict[str, int]:
     by_status = tally.wires.calls.by("status")
-    return {name: int(many) for name, many in sorted(by_status.items()) if name != WELL}
+    return {name: int(many) for name, many in sorted(by_status.items()) if name != STATUS_OK}
 
 
-def _three(name: str, histogram: Histogram) -> dict[str, float]:
+def _histogram_summary(name: str, histogram: Histogram) -> dict[str, float]:
     seen = histogram.only
     return {
         f"{name}_total": seen.sum,
@@ -160,24 +160,26 @@ def _three(name: str, histogram: Histogram) -> dict[str, float]:
     }
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
+def _flat_gauges(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _flat(f"{name}_{key}", each)
+            yield from _flat_gauges(f"{name}_{key}", each)
     else:
         yield re.sub(r"[^a-zA-Z0-9_]", "_", name), value
 
 
 def _help(name: str) -> str:
-    if name in HELP:
-        return HELP[name]
+    if name in STT_HELP:
+        return STT_HELP[name]
     begin, _, end = name.rpartition("_")
-    if begin in HELP and end in _SUMS:
-        return f"{HELP[begin]}: {_SUMS[end]}."
-    return next((text for known, text in HELP.items() if name.startswith(f"{known}_")), name)
+    if begin in STT_HELP and end in _SUMS:
+        return f"{STT_HELP[begin]}: {_SUMS[end]}."
+    return next((text for known, text in STT_HELP.items() if name.startswith(f"{known}_")), name)
 
 
-def health(tally: Tally, sessions: int, waiting: int, pids: int, crashes: int) -> dict[str, Any]:
+def stt_health(
+    tally: ServiceMetrics, sessions: int, waiting: int, pids: int, crashes: int
+) -> dict[str, Any]:
     """What is in `/health` there beside ``status``; ``pids``: processes of engines that live."""
     work = tally.live.work.only
     return {
@@ -192,7 +194,7 @@ def health(tally: Tally, sessions: int, waiting: int, pids: int, crashes: int) -
     }
 
 
-class Machine:
+class ProcessUsage:
     """Asks for the share of the processor from one question to the next."""
 
     def __init__(self) -> None:
@@ -208,7 +210,7 @@ class Machine:
             used, held = process.cpu_times(), process.memory_info()
             threads, began = process.num_threads(), process.create_time()
         return {
-            "timestamp": clock.wall(),
+            "timestamp": clock.wall_time(),
             "platform": platform.platform(),
             "python": platform.python_version(),
             "cpu_count": os.cpu_count() or 1,
@@ -231,7 +233,7 @@ class Machine:
         """Since the last question; since the start of the process for the first."""
         now = time.monotonic()
         (before, used_before), self._before = self._before, (now, used_s)
-        passed = now - before if before else clock.wall() - began
+        passed = now - before if before else clock.wall_time() - began
         return round(100 * (used_s - used_before) / passed, 1) if passed > 0 else 0.0
 
 

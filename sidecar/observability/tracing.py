@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 Value = str | int | float | bool
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+OTLP_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Either says where traces go, as for every program."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class TraceSpan:
     """Something that took from ``begin`` to ``end``, in seconds since 1970; ``error``: the code of
     what ended it, and the ``stages`` it fell into."""
 
@@ -27,11 +27,11 @@ class Stage:
     end: float
     attributes: Mapping[str, Value] = field(default_factory=dict)
     error: str = ""
-    stages: Sequence[Stage] = ()
+    stages: Sequence[TraceSpan] = ()
 
 
 @dataclass(eq=False, slots=True)
-class Arrival:
+class RequestArrival:
     """A request that came ``at`` a time of day, as part of what its client traces."""
 
     at: float
@@ -55,39 +55,39 @@ class Arrival:
             act()
 
 
-ARRIVED: ContextVar[Arrival | None] = ContextVar("ARRIVED", default=None)
+CURRENT_ARRIVAL: ContextVar[RequestArrival | None] = ContextVar("ARRIVED", default=None)
 """The request that is being answered, where somebody traces."""
 
 
-class Trace(Protocol):
+class RequestTrace(Protocol):
     """Of one request, from when it began."""
 
-    def tell(self, stage: Stage) -> None:
+    def tell(self, stage: TraceSpan) -> None:
         """A stage of it is over."""
 
     def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
         """All of it is."""
 
 
-class Traces(Protocol):
+class Tracer(Protocol):
     """Where traces go."""
 
     on: bool
     """Whether it is worth telling."""
 
-    def begin(self, name: str, at: float, arrival: Arrival | None) -> Trace:
+    def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
         """One that began ``at`` a time of day, beneath what the client traces."""
 
     def close(self) -> None:
         """Send what is left; this waits for the network, not for long."""
 
 
-class NoTraces:
+class NullTracer:
     """Nobody traces."""
 
     on = False
 
-    def begin(self, name: str, at: float, arrival: Arrival | None) -> Trace:
+    def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
         """Nobody asks for that."""
         raise AssertionError("traces are off")
 
@@ -95,9 +95,9 @@ class NoTraces:
         """There is nothing left."""
 
 
-def configured(environment: Mapping[str, str]) -> bool:
+def is_tracing_configured(environment: Mapping[str, str]) -> bool:
     """Whether the environment asks for traces, in the standard's words."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
         return False
-    return exporter == "otlp" or any(environment.get(name) for name in ENDPOINTS)
+    return exporter == "otlp" or any(environment.get(name) for name in OTLP_ENDPOINT_VARIABLES)

@@ -16,9 +16,9 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http.responses import STATUS, headers_of, note, to_json
+from sidecar.api.http.responses import STATUS, error_headers, log_error, to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
-from sidecar.interfaces.request_options import NAMES, parse_language
+from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
 
 ALIASES = (
     "whisper-1",
@@ -31,11 +31,11 @@ ALIASES = (
 """The models of OpenAI's that transcribe (`AudioModel` of its SDK)."""
 LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
 """Those that transcribe live and nothing else (`AudioTranscription` of its SDK)."""
-DIARIZING = "gpt-4o-transcribe-diarize"
+DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 """The one that tells who speaks."""
 
 
-def names(spec: EngineSpec) -> dict[str, Precision]:
+def model_names(spec: EngineSpec) -> dict[str, Precision]:
     """Every name that counts, our own first, and the precision that it asks for."""
     own = {spec.name: Precision.AUTO}
     if len(spec.precisions) > 1:
@@ -54,7 +54,7 @@ def precision_of(spec: EngineSpec, name: str) -> Precision:
         raise errors.FieldMissing(
             "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
         )
-    found = names(spec).get(name)
+    found = model_names(spec).get(name)
     if found is None:
         raise errors.ModelNotFound(
             hint=f"What is loaded here is '{spec.name}'; GET /v1/models lists all its names."
@@ -107,18 +107,18 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
 _NAMED = re.compile(r"'([a-z_.]+)(?:\[[a-z_]*\])?'")
 
 
-def say(error: errors.SidecarError) -> Response:
+def error_response(error: errors.SidecarError) -> Response:
     """The response that says ``error``; the log has its id."""
     request_id = uuid.uuid4().hex
-    note(error, request_id)
+    log_error(error, request_id)
     return Response(
         to_json(error_body(error)),
         status_code=status_of(error),
         media_type="application/json",
         headers={
-            **headers_of(error),
+            **error_headers(error),
             REQUEST_ID: request_id,
-            "x-should-retry": "true" if again(error) else "false",
+            "x-should-retry": "true" if is_retryable(error) else "false",
         },
     )
 
@@ -142,7 +142,7 @@ def status_of(error: errors.SidecarError) -> int:
     return 429 if isinstance(error, _FULL) else STATUS[error.kind]
 
 
-def again(error: errors.SidecarError) -> bool:
+def is_retryable(error: errors.SidecarError) -> bool:
     """Whether the same request may go well a little later."""
     if isinstance(error, errors.UploadStalled):
         return True
@@ -157,7 +157,7 @@ def param_of(error: errors.SidecarError) -> str | None:
     return next((name for kind, name in _PARAMS.items() if isinstance(error, kind)), None)
 
 
-def letters(speaker: int) -> str:
+def speaker_letters(speaker: int) -> str:
     """The label of a speaker: A to Z, AA, AB, and so on."""
     label = ""
     number = speaker + 1
@@ -170,28 +170,28 @@ def letters(speaker: int) -> str:
 UNKNOWN = "unknown"
 
 
-def code_of(tag: str) -> str | None:
+def language_code(tag: str) -> str | None:
     """The code of a tag's language, None where nobody knows it."""
     return None if tag == AUTO else tag.split("-")[0].lower()
 
 
-def name_of(tag: str) -> str:
+def language_name(tag: str) -> str:
     """The name of a tag's language; its code where it has none."""
-    code = code_of(tag)
-    return UNKNOWN if code is None else NAMES.get(code, code)
+    code = language_code(tag)
+    return UNKNOWN if code is None else LANGUAGE_NAMES.get(code, code)
 
 
-def tag_of(value: str) -> str:
+def language_tag(value: str) -> str:
     """The tag that a client means, who may also send a name, as answers have it.
 
     Raises:
         errors.LanguageInvalid: it is neither.
     """
-    codes = {name: code for code, name in NAMES.items()}
+    codes = {name: code for code, name in LANGUAGE_NAMES.items()}
     return codes.get(value.strip().lower()) or parse_language(value)
 
 
-def only(spec: EngineSpec, possible: Sequence[str]) -> str:
+def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
     """The tag that an engine is told where a client names the languages that there may be: the one
     that it knows, or that it find out by itself.
 
@@ -199,7 +199,7 @@ def only(spec: EngineSpec, possible: Sequence[str]) -> str:
         errors.LanguageInvalid: one of them is no language.
         errors.LanguageUnsupported: the engine knows none of them.
     """
-    tags = list(dict.fromkeys(tag_of(one) for one in possible))
+    tags = list(dict.fromkeys(language_tag(one) for one in possible))
     known = [tag for tag in tags if spec.speaks(tag)]
     if tags and not known:
         raise errors.LanguageUnsupported(
@@ -208,7 +208,7 @@ def only(spec: EngineSpec, possible: Sequence[str]) -> str:
     return known[0] if len(known) == 1 else AUTO
 
 
-class Error(BaseModel):
+class OpenAIError(BaseModel):
     """What was wrong, as OpenAI's clients read it."""
 
     message: str = Field(examples=["The audio is empty (0 bytes). Check that …"])
@@ -217,13 +217,13 @@ class Error(BaseModel):
     code: str = Field(examples=["audio_empty"], description="One of docs/errors.md.")
 
 
-class ErrorBody(BaseModel):
+class OpenAIErrorBody(BaseModel):
     """The body of an error."""
 
-    error: Error
+    error: OpenAIError
 
 
-_ERROR = {"application/json": {"schema": ErrorBody.model_json_schema()}}
+_ERROR = {"application/json": {"schema": OpenAIErrorBody.model_json_schema()}}
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "What was wrong with the request", "content": _ERROR},
     "5XX": {"description": "What went wrong here", "content": _ERROR},

@@ -25,20 +25,29 @@ from sidecar.api import (
 )
 from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, middleware, responses, websocket_connections
-from sidecar.api.http.request_headers import Grant
-from sidecar.auth.authentication import Access, Entrance, authenticator_of, limits_of
-from sidecar.auth.rate_limits import Turnstile
-from sidecar.auth.request_origin import is_loopback
-from sidecar.auth.revocable_streams import OPEN, Visits
-from sidecar.auth.self_signed_certificate import Pair
-from sidecar.auth.startup_token import Handover
-from sidecar.config.settings import FRONT, NODE, Settings, load_settings
-from sidecar.engines.engine_selection import choose, choose_for_others, choose_live
+from sidecar.api.http.request_headers import TicketGrant
+from sidecar.auth.authentication import (
+    AccessControl,
+    AccessPolicy,
+    create_authenticator,
+    owner_limits_of,
+)
+from sidecar.auth.rate_limits import RateLimiter
+from sidecar.auth.request_origin import is_loopback_address
+from sidecar.auth.revocable_streams import MAX_OPEN_STREAMS, RevocableStreams
+from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.auth.startup_token import OneTimeCodes
+from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
+from sidecar.engines.engine_selection import (
+    choose_engine,
+    choose_engine_for_nodes,
+    choose_live_engine,
+)
 from sidecar.errors import SettingsInvalid
 from sidecar.errors.access_errors import needed_for
-from sidecar.files import Watch
+from sidecar.files import FileWatcher
 from sidecar.protocols import openai_common
-from sidecar.protocols.grpc_stt import without_forks
+from sidecar.protocols.grpc_stt import disable_fork_support
 from sidecar.protocols.openai import routes as openai_routes
 from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
 from sidecar.protocols.s2s import routes as s2s_routes
@@ -46,10 +55,10 @@ from sidecar.protocols.vvv import messages as vvv_messages
 from sidecar.protocols.vvv import routes as vvv_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.service.facade import Service
-from sidecar.tts.voice_selection import choose_voice
+from sidecar.tts.voice_selection import choose_tts_engine
 
 if TYPE_CHECKING:
-    from sidecar.protocols.grpc_stt.server import LiveGrpc
+    from sidecar.protocols.grpc_stt.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +69,7 @@ addresses of OpenAI's API, with the same code in its shape.
 """
 
 
-QUIET = {
+NO_FRAMEWORK_TELEMETRY = {
     "tracing": False,
     "metrics": False,
     "logs": False,
@@ -76,25 +85,29 @@ def create_service(settings: Settings) -> Service:
         errors.EngineUnavailable: the engine that the settings name cannot run here.
         errors.BadCheckpoint: its weights are missing, or not usable.
     """
-    choice = choose_for_others(settings) if settings.role == FRONT else choose(settings)
+    choice = (
+        choose_engine_for_nodes(settings)
+        if settings.role == ROLE_FRONT
+        else choose_engine(settings)
+    )
     log.info("engine %s: %s", choice.spec.name, choice.reason)
-    if settings.role == NODE:
+    if settings.role == ROLE_NODE:
         return Service(settings, choice)
-    live, reason = choose_live(settings, choice)
+    live, reason = choose_live_engine(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
-    voice, reason = choose_voice(settings, choice)
+    voice, reason = choose_tts_engine(settings, choice)
     log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
     return Service(settings, choice, live=live, voice=voice)
 
 
-def access_of(settings: Settings, watch: Watch) -> Access:
+def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
     """Who may come in; ``watch`` looks at the files that this hangs on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    authenticator = authenticator_of(settings, watch)
-    anywhere = not is_loopback(settings.host)
+    authenticator = create_authenticator(settings, watch)
+    anywhere = not is_loopback_address(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
             f"Other machines can reach the address {settings.host}, and there is no token and no "
@@ -108,37 +121,39 @@ def access_of(settings: Settings, watch: Watch) -> Access:
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
     listens = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return Access(
+    return AccessPolicy(
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
         localhost_origins=settings.allow_localhost_origins,
         authenticator=authenticator,
-        limits=limits_of(settings),
+        limits=owner_limits_of(settings),
     )
 
 
-def entrance_of(settings: Settings, watch: Watch) -> Entrance:
-    """What all wires have in common of who may come in; ``watch`` as in `access_of`.
+def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
+    """What all wires have in common of who may come in; ``watch`` as in `create_access`.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    access = access_of(settings, watch)
+    access = create_access(settings, watch)
     per_minute = access.limits.requests_per_minute
-    turnstile = Turnstile(per_minute) if per_minute else None
-    most = OPEN + settings.queue_limit + settings.live_sessions
-    return Entrance(access, turnstile, Visits(access.authenticator.refusal, most=most))
+    turnstile = RateLimiter(per_minute) if per_minute else None
+    most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
+    return AccessControl(
+        access, turnstile, RevocableStreams(access.authenticator.refusal, most=most)
+    )
 
 
 def create_listeners(
     settings: Settings,
     service: Service,
-    entrance: Entrance,
-    watch: Watch,
+    entrance: AccessControl,
+    watch: FileWatcher,
     grpc: socket.socket | None,
-    tls: Pair | None = None,
-) -> list[LiveGrpc]:
+    tls: CertificatePair | None = None,
+) -> list[GrpcServer]:
     """What serves beside HTTP. ``grpc`` has the port of it, and is closed when that is listened at;
     ``tls`` are the files that connections are encrypted by.
 
@@ -148,24 +163,24 @@ def create_listeners(
     """
     if grpc is None:
         return []
-    without_forks()
+    disable_fork_support()
     with needed_for("Calls over gRPC", "grpc"):
-        from sidecar.protocols.grpc_stt.server import LiveGrpc, credentials_of
+        from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
     clients = settings.grpc_client_ca
     if clients is not None and tls is None:
         raise SettingsInvalid(
             "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
             hint="Set --tls-cert with --tls-key, or --tls self-signed.",
         )
-    credentials = credentials_of(tls, watch, clients) if tls else None
-    return [LiveGrpc(service, entrance, grpc, credentials)]
+    credentials = server_credentials(tls, watch, clients) if tls else None
+    return [GrpcServer(service, entrance, grpc, credentials)]
 
 
 def create_app(
     settings: Settings | None = None,
     service: Service | None = None,
-    watch: Watch | None = None,
-    entrance: Entrance | None = None,
+    watch: FileWatcher | None = None,
+    entrance: AccessControl | None = None,
 ) -> FastAPI:
     """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
     looks at files while it runs; who comes by other wires comes by the same ``entrance``.
@@ -177,8 +192,8 @@ def create_app(
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
-    watch = watch or Watch()
-    entrance = entrance or entrance_of(settings, watch)
+    watch = watch or FileWatcher()
+    entrance = entrance or create_entrance(settings, watch)
     app = FastAPI(
         title="vibevoice-asr",
         version=__version__,
@@ -187,44 +202,46 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
-        telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
+        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older ones have no such thing, and take it
     )
-    tickets = Handover[Grant]()
+    tickets = OneTimeCodes[TicketGrant]()
     routers = _routers(service, tickets)
     for router in routers:
         app.include_router(router)
-    app.add_middleware(middleware.Route)
-    app.add_middleware(middleware.Head)
-    dialects = _dialects(settings)
+    app.add_middleware(middleware.RouteRecorder)
+    app.add_middleware(middleware.HeadRequests)
+    dialects = _error_dialects(settings)
     app.add_middleware(
-        auth_gate.Gate,
+        auth_gate.AuthGate,
         access=entrance.access,
         turnstile=entrance.turnstile,
         dialects=dialects,
         visits=entrance.visits,
-        opens=lambda asked: api_page.is_open(asked) or operations_routes.is_open(settings, asked),
+        opens=lambda asked: (
+            api_page.is_public_page(asked) or operations_routes.is_public_metrics(settings, asked)
+        ),
         refusals={
-            live_routes.PATH: live_routes.refuse,
-            openai_realtime_routes.REALTIME: openai_realtime_routes.refuse,
-            yap_routes.PATH: yap_routes.refuse(settings),
-            s2s_routes.PATH: s2s_routes.refuse,
+            live_routes.PATH: live_routes.send_refusal,
+            openai_realtime_routes.REALTIME: openai_realtime_routes.send_refusal,
+            yap_routes.PATH: yap_routes.refusal_of(settings),
+            s2s_routes.PATH: s2s_routes.send_refusal,
         },
         tickets=tickets,
     )
-    app.add_middleware(middleware.Lingering)
-    app.add_middleware(middleware.CutOff, dialects=dialects)
-    app.add_middleware(middleware.Counted, tally=service.tally.wires)
+    app.add_middleware(middleware.BodyDrain)
+    app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
+    app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
     if service.traces.on:
-        app.add_middleware(middleware.Arrivals)
-    if settings.role != NODE:
-        middleware.install(app)
-        api_page.install(app)
-    responses.install(app, *routers, dialects=dialects)
+        app.add_middleware(middleware.ArrivalRecorder)
+    if settings.role != ROLE_NODE:
+        middleware.install_docs_page(app)
+        api_page.install_page(app)
+    responses.install_error_handlers(app, *routers, dialects=dialects)
     return app
 
 
 def _lifespan(
-    service: Service, watch: Watch, visits: Visits
+    service: Service, watch: FileWatcher, visits: RevocableStreams
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From the first request to the last: the service is open, and files are looked at."""
 
@@ -245,9 +262,11 @@ def _lifespan(
     return lifespan
 
 
-def _routers(service: Service, tickets: Handover[Grant]) -> list[APIRouter]:
+def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
     """Every wire over HTTP that this service has."""
-    if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
+    if (
+        service.settings.role == ROLE_NODE
+    ):  # it takes nothing in: it is looked after, and that is all
         return [
             operations_routes.build_health_router(service),
             operations_routes.build_router(service),
@@ -275,16 +294,18 @@ def _routers(service: Service, tickets: Handover[Grant]) -> list[APIRouter]:
     ]
 
 
-def _dialects(settings: Settings) -> dict[str, responses.Say]:
+def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
     """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
     return {
-        **dict.fromkeys(vvv_routes.PATHS, vvv_messages.say),
-        **dict.fromkeys((*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.say),
-        admin_routes.PATH: admin_routes.say_where(on=settings.admin),
+        **dict.fromkeys(vvv_routes.PATHS, vvv_messages.error_response),
+        **dict.fromkeys(
+            (*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.error_response
+        ),
+        admin_routes.PATH: admin_routes.install_error_format(on=settings.admin),
     }
 
 
-def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
+def create_talk_app(service: Service, entrance: AccessControl, page: int) -> FastAPI:
     """What the page of the speech-to-speech demo finds at its own port, and nothing else: pages
     that are served on this machine at the port ``page`` may ask.
 
@@ -299,22 +320,22 @@ def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
     app = FastAPI(
         openapi_url=None,
         redirect_slashes=False,
-        telemetry=QUIET,  # type: ignore[arg-type]  # as above
+        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # as above
     )
     routers = [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)]
     for router in routers:
         app.include_router(router)
-    app.add_middleware(middleware.Route)
-    app.add_middleware(middleware.Head)
+    app.add_middleware(middleware.RouteRecorder)
+    app.add_middleware(middleware.HeadRequests)
     app.add_middleware(
-        auth_gate.Gate,
-        access=replace(entrance.access, origins=s2s_routes.origins(page)),
+        auth_gate.AuthGate,
+        access=replace(entrance.access, origins=s2s_routes.page_origins(page)),
         turnstile=entrance.turnstile,
         visits=entrance.visits,
-        refusals={s2s_routes.PATH: s2s_routes.refuse},
+        refusals={s2s_routes.PATH: s2s_routes.send_refusal},
     )
-    app.add_middleware(middleware.Lingering)
-    app.add_middleware(middleware.CutOff)
-    app.add_middleware(middleware.Counted, tally=service.tally.wires)
-    responses.install(app, *routers)
+    app.add_middleware(middleware.BodyDrain)
+    app.add_middleware(middleware.ShutdownAnswers)
+    app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
+    responses.install_error_handlers(app, *routers)
     return app

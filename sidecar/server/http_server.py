@@ -18,36 +18,41 @@ import uvicorn
 from fastapi import FastAPI
 
 from sidecar import errors
-from sidecar.api.http.uvicorn_protocols import LARGEST_MESSAGE, OF_ADDRESS, upgraded, with_deadline
-from sidecar.auth.request_origin import HEAD_BYTES
+from sidecar.api.http.uvicorn_protocols import (
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MAX_MESSAGE_BYTES,
+    http_protocol,
+    websocket_protocol,
+)
+from sidecar.auth.request_origin import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import listeners as server_listeners
 from sidecar.server import parent_process
-from sidecar.server.listeners import Listener, Listeners
-from sidecar.server.tls import Tls
+from sidecar.server.listeners import ProtocolListener, ProtocolListeners
+from sidecar.server.tls import ServerTls
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
 
-HOST_GONE_S = 1.5
+PARENT_GONE_GRACE_S = 1.5
 """After the host's end an orderly end may take this long; then the process ends as it is."""
-KEPT_S = 75
+KEEP_ALIVE_S = 75
 """So long a connection on which nothing is asked is kept: longer than clients keep theirs, and what
 stands between (a minute, as a rule). Who lets go first is to be who asks: where it is us, a request
 may be on its way, and its client does not know whether it was heard."""
-ANSWERS_S = 1
+FINAL_ANSWERS_S = 1
 """For the answers to requests whose jobs were ended."""
 _LOOK_S = 0.1
 
 
-def serve_until_told(
+def serve_until_shutdown(
     app: FastAPI,
     service: Service,
     settings: Settings,
     sock: socket.socket,
     ready: Callable[[dict[str, Any]], None],
-    tls: Tls | None = None,
-    listeners: Sequence[Listener] = (),
+    tls: ServerTls | None = None,
+    listeners: Sequence[ProtocolListener] = (),
 ) -> None:
     """Serve ``app`` on ``sock``, and by ``listeners`` besides; ``ready`` is called once all of them
     answer, with what is to be told of the latter.
@@ -56,29 +61,33 @@ def serve_until_told(
         errors.SidecarError: one of the listeners cannot serve.
         SystemExit: the service had a fault that only a new start mends; the log says which.
     """
-    config = config_of(app, settings, tls)
-    server = Server(config, service, settings, ready, Listeners(listeners))
+    config = uvicorn_config(app, settings, tls)
+    server = HttpServer(config, service, settings, ready, ProtocolListeners(listeners))
     server.run(sockets=[sock])
     if server.broken:
         raise SystemExit(1)
 
 
-def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvicorn.Config:
+def uvicorn_config(
+    app: FastAPI, settings: Settings, tls: ServerTls | None = None
+) -> uvicorn.Config:
     """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
     return uvicorn.Config(
         app,
-        http=with_deadline(settings.request_deadline, most=of_address(server_listeners.limit())),
+        http=http_protocol(
+            settings.request_deadline, most=max_connections_per_address(server_listeners.fd_limit())
+        ),
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
-        timeout_graceful_shutdown=ANSWERS_S,
-        timeout_keep_alive=KEPT_S,
-        ws=upgraded(),
-        ws_max_size=LARGEST_MESSAGE,
+        timeout_graceful_shutdown=FINAL_ANSWERS_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        ws=websocket_protocol(),
+        ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=settings.live_ping,
         ws_ping_timeout=settings.live_ping,
         ws_per_message_deflate=False,
-        h11_max_incomplete_event_size=HEAD_BYTES,
+        h11_max_incomplete_event_size=MAX_ALL_HEADERS_BYTES,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
@@ -86,13 +95,17 @@ def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvico
     )
 
 
-def of_address(most_open: int | None) -> int:
+def max_connections_per_address(most_open: int | None) -> int:
     """Connections of one address: half of what may be open at the most, so that it cannot have all
     of it."""
-    return OF_ADDRESS if most_open is None else min(OF_ADDRESS, most_open // 2)
+    return (
+        MAX_CONNECTIONS_PER_ADDRESS
+        if most_open is None
+        else min(MAX_CONNECTIONS_PER_ADDRESS, most_open // 2)
+    )
 
 
-class _Begun:
+class _StartedApp:
     """An application that has started: uvicorn would start it once more."""
 
     def __init__(self, lifespan: Any) -> None:
@@ -105,7 +118,7 @@ class _Begun:
         """It has."""
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Tells that it serves, lets the running job finish, and goes with its host."""
 
     def __init__(
@@ -114,7 +127,7 @@ class Server(uvicorn.Server):
         service: Service,
         settings: Settings,
         ready: Callable[[dict[str, Any]], None],
-        listeners: Listeners,
+        listeners: ProtocolListeners,
     ) -> None:
         super().__init__(config)
         self._listeners = listeners
@@ -136,14 +149,14 @@ class Server(uvicorn.Server):
             except BaseException:
                 await self.lifespan.shutdown()
                 raise
-        self.lifespan = cast("Any", _Begun(self.lifespan))
+        self.lifespan = cast("Any", _StartedApp(self.lifespan))
         await super().startup(sockets)  # exits where the application did not start
         self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
-        if (pid := parent_process.host_pid(self._settings.parent_pid, os.environ)) is not None:
-            self._end_after(parent_process.gone(pid), f"the host, pid {pid}, is gone")
+        if (pid := parent_process.parent_pid(self._settings.parent_pid, os.environ)) is not None:
+            self._end_after(parent_process.wait_for_exit(pid), f"the host, pid {pid}, is gone")
         if self._settings.exit_with_stdin:
-            self._end_after(parent_process.closed(0), "standard input is closed")
+            self._end_after(parent_process.wait_for_pipe_close(0), "standard input is closed")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The order to stop; told once more, whatever the signal, it waits for nobody.
@@ -165,7 +178,7 @@ class Server(uvicorn.Server):
         while not draining.done() and not self.force_exit:
             await asyncio.wait({draining}, timeout=_LOOK_S)
         draining.cancel()
-        await self._listeners.close(0 if self.force_exit else ANSWERS_S)
+        await self._listeners.close(0 if self.force_exit else FINAL_ANSWERS_S)
         await super().shutdown(sockets)
 
     async def _end_with_a_fault(self) -> None:
@@ -177,7 +190,7 @@ class Server(uvicorn.Server):
         async def wait() -> None:
             await end
             log.warning("%s: this service ends too", what)
-            last_resort = threading.Timer(HOST_GONE_S, os._exit, (1,))
+            last_resort = threading.Timer(PARENT_GONE_GRACE_S, os._exit, (1,))
             last_resort.daemon = True
             last_resort.start()
             self._grace_s = 0.0
@@ -186,8 +199,8 @@ class Server(uvicorn.Server):
         self._watches.append(asyncio.get_running_loop().create_task(wait()))
 
 
-class Besides:
-    """One of the `Listener`s; owns the socket and the server.
+class SecondaryPort:
+    """One of the `ProtocolListener`s; owns the socket and the server.
 
     ``name``: what the ready line and `/health` call the port; ``hint``: what to do where another
     program has it.
@@ -195,7 +208,7 @@ class Besides:
 
     def __init__(self, name: str, config: uvicorn.Config, sock: socket.socket, hint: str) -> None:
         self._name, self._sock, self._hint = name, sock, hint
-        self._server = _Server(config)
+        self._server = _SecondaryServer(config)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
@@ -240,7 +253,7 @@ class Besides:
             await asyncio.wait({self._serving})
 
 
-class _Server(uvicorn.Server):
+class _SecondaryServer(uvicorn.Server):
     """Lives and ends as it is told; signals are the service's own."""
 
     def __init__(self, config: uvicorn.Config) -> None:

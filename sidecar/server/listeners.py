@@ -17,7 +17,7 @@ from sidecar.errors import SettingsInvalid
 log = logging.getLogger(__name__)
 
 
-class Listener(Protocol):
+class ProtocolListener(Protocol):
     """A way in. `close` comes last, and alone where it did not start."""
 
     async def start(self) -> dict[str, Any]:
@@ -41,13 +41,13 @@ class Listener(Protocol):
         ...
 
 
-class Listeners:
+class ProtocolListeners:
     """All of them, begun in their order and ended in reverse. A fault of one at the end is in the
     log and keeps no other from ending."""
 
-    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(self, listeners: Sequence[ProtocolListener] = ()) -> None:
         self._waiting = list(listeners)
-        self._started: list[Listener] = []
+        self._started: list[ProtocolListener] = []
 
     async def start(self) -> dict[str, Any]:
         """Have all of them serve, or none; what is to be told of them.
@@ -94,7 +94,7 @@ _FIRST = 3
 _HINT = "One TCP socket (ListenStream=127.0.0.1:8765) is what it takes: deploy/systemd."
 
 
-def take(environment: MutableMapping[str, str]) -> socket.socket | None:
+def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socket | None:
     """The socket that was handed to this process, if one was. It is asked for once: what tells of
     it leaves the environment, and no child of ours gets either.
 
@@ -122,17 +122,17 @@ def take(environment: MutableMapping[str, str]) -> socket.socket | None:
     return sock
 
 
-def address(sock: socket.socket) -> dict[str, str | int]:
+def socket_address(sock: socket.socket) -> dict[str, str | int]:
     """Where it listens, as settings: what is asked of a client goes by that."""
     host, port, *_ = sock.getsockname()
     return {"host": str(host), "port": int(port)}
 
 
-MACOS_MOST = 10_240
+MACOS_OPEN_MAX = 10_240
 """OPEN_MAX: there a limit that says "infinite" is none that can be set."""
 
 
-def raise_limit() -> None:
+def raise_fd_limit() -> None:
     """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
     every client that follows a job is one. Children inherit it. On Windows there is none."""
     if sys.platform == "win32":
@@ -140,7 +140,7 @@ def raise_limit() -> None:
     import resource
 
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in (most, MACOS_MOST):
+    for limit in (most, MACOS_OPEN_MAX):
         if soft in (limit, resource.RLIM_INFINITY) or soft > limit > 0:
             return
         try:
@@ -150,7 +150,7 @@ def raise_limit() -> None:
         return
 
 
-def limit() -> int | None:
+def fd_limit() -> int | None:
     """How many that are; None where there is no limit."""
     if sys.platform == "win32":
         return None

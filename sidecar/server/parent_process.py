@@ -20,19 +20,19 @@ from typing import Any
 from sidecar import errors
 from sidecar.version import CONTRACT
 
-KNOWN_HOSTS = ("TRISPR_DEV_BUILD",)
+KNOWN_PARENT_VARIABLES = ("TRISPR_DEV_BUILD",)
 """Variables of hosts that expect their sidecar to go with them."""
-LOOK_S = 0.5
+PARENT_POLL_S = 0.5
 
 
-def host_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:
+def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:
     """Whom to watch: who was named, or our parent where a known host started us; None: nobody."""
     if asked is not None:
         return asked
-    return os.getppid() if any(name in environment for name in KNOWN_HOSTS) else None
+    return os.getppid() if any(name in environment for name in KNOWN_PARENT_VARIABLES) else None
 
 
-async def gone(pid: int) -> None:
+async def wait_for_exit(pid: int) -> None:
     """Return once the process ``pid`` has ended."""
     if sys.platform == "linux":
         try:
@@ -40,17 +40,17 @@ async def gone(pid: int) -> None:
         except ProcessLookupError:
             return
         except OSError:  # an old kernel, a sandbox
-            await _gone_by_looking(pid)
+            await _poll_for_exit(pid)
             return
         try:
             await _readable(fd)
         finally:
             os.close(fd)
     else:
-        await _gone_by_looking(pid)
+        await _poll_for_exit(pid)
 
 
-async def closed(fd: int) -> None:
+async def wait_for_pipe_close(fd: int) -> None:
     """Return once nobody can write to the pipe behind ``fd`` any more."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
@@ -75,7 +75,7 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-async def _gone_by_looking(pid: int) -> None:
+async def _poll_for_exit(pid: int) -> None:
     """By its identity, not its number alone: numbers are given again."""
     import psutil
 
@@ -83,7 +83,7 @@ async def _gone_by_looking(pid: int) -> None:
         process = psutil.Process(pid)
         # Nothing tells us here: numbers are looked at.
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(PARENT_POLL_S)
     except psutil.NoSuchProcess:
         return
 
@@ -115,7 +115,7 @@ def fatal_line(error: errors.SidecarError) -> dict[str, Any]:
     }
 
 
-def announce(line: dict[str, Any]) -> None:
+def write_parent_line(line: dict[str, Any]) -> None:
     """Write the line, in ASCII, and close standard output to everybody else."""
     if sys.stdout is None:  # no such descriptor: it may be a socket's by now
         return
@@ -123,12 +123,12 @@ def announce(line: dict[str, Any]) -> None:
         fd = sys.stdout.fileno()
         sys.stdout.flush()
         os.write(fd, (json.dumps(line, ensure_ascii=True) + "\n").encode())
-        silence(fd)
+        redirect_to_null(fd)
     except (OSError, ValueError):  # a host that closed it does not want to know
         return
 
 
-def silence(fd: int) -> None:
+def redirect_to_null(fd: int) -> None:
     """Lead a descriptor to nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, fd)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import psutil
 
-LOOK_S = 2.0
+PROBE_TIMEOUT_S = 2.0
 _PAUSE_S = 0.02
-ALSO = ("grpc_port", "talk_port", "wyoming_port")
+SECONDARY_PORT_FIELDS = ("grpc_port", "talk_port", "wyoming_port")
 """What `/health` and the ready line say of other ports."""
-STOP_S = 20.0
+STOP_TIMEOUT_S = 20.0
 """A service stops within its grace period and a little more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class RunningService:
     """A service of ours that answers at a port."""
 
     port: int
@@ -37,7 +37,7 @@ class Neighbour:
         import psutil
 
         try:
-            return _ended(psutil.Process(self.pid), STOP_S)
+            return _ended(psutil.Process(self.pid), STOP_TIMEOUT_S)
         except psutil.NoSuchProcess:
             return True
 
@@ -50,50 +50,52 @@ class Neighbour:
 
         try:
             process = psutil.Process(self.pid)
-            if self.pid == os.getpid() or not listens(process, self.port):
+            if self.pid == os.getpid() or not listens_on(process, self.port):
                 return False
             process.terminate()
-            if _ended(process, STOP_S):
+            if _ended(process, STOP_TIMEOUT_S):
                 return True
             process.kill()
-            return _ended(process, LOOK_S)
+            return _ended(process, PROBE_TIMEOUT_S)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:
             return False
 
 
-def address(host: str, port: int, *, encrypted: bool = False) -> str:
+def service_url(host: str, port: int, *, encrypted: bool = False) -> str:
     """The URL at which a service that listens on ``host`` answers this machine."""
-    name, scheme = reachable(host), "https" if encrypted else "http"
+    name, scheme = reachable_host(host), "https" if encrypted else "http"
     return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
 
-def reachable(host: str) -> str:
+def reachable_host(host: str) -> str:
     """The name or number under which this machine reaches what listens on ``host``."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
-def at(host: str, port: int) -> Neighbour | None:
+def find_service(host: str, port: int) -> RunningService | None:
     """The service of ours that listens there, with TLS or without; None if it is something else."""
     import http.client  # 10 ms that a start on a free port does not pay
     import ssl
 
-    deadline = time.monotonic() + LOOK_S
+    deadline = time.monotonic() + PROBE_TIMEOUT_S
     # Whoever has the port shows what certificate it likes: what it says of itself is checked else.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for connection in (
-        http.client.HTTPConnection(reachable(host), port, timeout=LOOK_S),
-        http.client.HTTPSConnection(reachable(host), port, timeout=LOOK_S, context=context),
+        http.client.HTTPConnection(reachable_host(host), port, timeout=PROBE_TIMEOUT_S),
+        http.client.HTTPSConnection(
+            reachable_host(host), port, timeout=PROBE_TIMEOUT_S, context=context
+        ),
     ):
         try:
             connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
-                also = {name: body[name] for name in ALSO if name in body}
-                return Neighbour(port, int(body["pid"]), str(body["version"]), stopping, also)
+                also = {name: body[name] for name in SECONDARY_PORT_FIELDS if name in body}
+                return RunningService(port, int(body["pid"]), str(body["version"]), stopping, also)
         except TimeoutError:
             return None
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
@@ -115,7 +117,7 @@ def _ended(process: psutil.Process, timeout_s: float) -> bool:
     return True
 
 
-def listens(process: psutil.Process, port: int) -> bool:
+def listens_on(process: psutil.Process, port: int) -> bool:
     """Whether that process listens at ``port``; psutil's errors where it may not be asked."""
     import psutil
 

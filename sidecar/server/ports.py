@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from sidecar import errors
-from sidecar.config.settings import NODE, Settings
-from sidecar.server.listeners import Listener
+from sidecar.config.settings import ROLE_NODE, Settings
+from sidecar.server.listeners import ProtocolListener
 
 if TYPE_CHECKING:
-    from sidecar.auth.authentication import Entrance
-    from sidecar.files import Watch
-    from sidecar.server.tls import Tls
+    from sidecar.auth.authentication import AccessControl
+    from sidecar.files import FileWatcher
+    from sidecar.server.tls import ServerTls
     from sidecar.service.facade import Service
 
-OF_WIRES = ("grpc_port", "wyoming_port", "talk_ports")
+PROTOCOL_PORT_SETTINGS = ("grpc_port", "wyoming_port", "talk_ports")
 """Settings of ports at which something is heard."""
 TALK_PORT_HINT = (
     "Stop the program that holds it, the demo itself perhaps: its page looks for no other. For a "
@@ -27,7 +27,7 @@ TALK_PORT_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class ReservedPorts:
     """The ports beside the one of HTTP, each taken and not listened at."""
 
     grpc: socket.socket | None = None
@@ -39,18 +39,18 @@ class Ports:
         """Those that the settings name.
 
         Raises:
-            errors.PortInUse: as `bind`.
-            errors.SettingsInvalid: as `bind`, or the service has nobody to listen to there.
+            errors.PortInUse: as `bind_port`.
+            errors.SettingsInvalid: as `bind_port`, or the service has nobody to listen to there.
         """
         _check_role(settings)
         grpc = wyoming = talk = None
         if settings.grpc_port is not None:
-            grpc = bind(settings.host, settings.grpc_port, "--grpc-port")
+            grpc = bind_port(settings.host, settings.grpc_port, "--grpc-port")
         if settings.wyoming_port is not None:
-            wyoming = bind(settings.host, settings.wyoming_port, "--wyoming-port")
+            wyoming = bind_port(settings.host, settings.wyoming_port, "--wyoming-port")
         if settings.talk_ports is not None:
             try:  # of the loopback, wherever else we are
-                talk = bind("127.0.0.1", settings.talk_ports.wire)
+                talk = bind_port("127.0.0.1", settings.talk_ports.wire)
             except errors.PortInUse as error:
                 raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
         return cls(grpc, wyoming, talk)
@@ -59,37 +59,39 @@ class Ports:
         self,
         settings: Settings,
         service: Service,
-        entrance: Entrance,
-        watch: Watch,
-        tls: Tls | None,
-    ) -> list[Listener]:
+        entrance: AccessControl,
+        watch: FileWatcher,
+        tls: ServerTls | None,
+    ) -> list[ProtocolListener]:
         """What serves there.
 
         Raises:
             errors.SettingsInvalid: settings contradict each other.
         """
         from sidecar.server.app import create_listeners, create_talk_app
-        from sidecar.server.http_server import Besides, config_of
+        from sidecar.server.http_server import SecondaryPort, uvicorn_config
 
         pair = tls.pair if tls else None
-        found: list[Listener] = []
+        found: list[ProtocolListener] = []
         found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
         if self.wyoming is not None:
-            from sidecar.protocols.wyoming.server import Wyoming
-            from sidecar.protocols.wyoming.session import Door
+            from sidecar.protocols.wyoming.server import WyomingServer
+            from sidecar.protocols.wyoming.session import WyomingAllowlist
 
-            found.append(Wyoming(service, Door.of(settings, entrance), self.wyoming))
+            found.append(
+                WyomingServer(service, WyomingAllowlist.of(settings, entrance), self.wyoming)
+            )
         if settings.talk_ports is not None and self.talk is not None:
             app = create_talk_app(service, entrance, settings.talk_ports.page)
-            config = config_of(app, settings)
-            found.append(Besides("talk_port", config, self.talk, TALK_PORT_HINT))
+            config = uvicorn_config(app, settings)
+            found.append(SecondaryPort("talk_port", config, self.talk, TALK_PORT_HINT))
         return found
 
 
 def _check_role(settings: Settings) -> None:
     """A node takes nothing in: what listens there would find no engine and no voice."""
-    named = [name for name in OF_WIRES if getattr(settings, name) is not None]
-    if settings.role == NODE and named:
+    named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
+    if settings.role == ROLE_NODE and named:
         raise errors.SettingsInvalid(
             f"A service that is only a node takes nothing in, and {' and '.join(named)} "
             "would have it listen.",
@@ -97,7 +99,7 @@ def _check_role(settings: Settings) -> None:
         )
 
 
-def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
+def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
     """A socket at the address, not listening yet; ``flag`` is what chooses another.
 
     Raises:

@@ -13,14 +13,14 @@ from typing import Any
 from pydantic import SecretStr
 
 from sidecar import __version__, errors
-from sidecar.auth.startup_token import with_token
+from sidecar.auth.startup_token import resolve_token
 from sidecar.config.settings import Settings
-from sidecar.observability.logs import Logs, data_folder
+from sidecar.observability.logs import ProcessLog, default_data_folder
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
-from sidecar.server.listeners import raise_limit
-from sidecar.server.parent_process import announce, ready_line
-from sidecar.server.ports import Ports, bind
+from sidecar.server.listeners import raise_fd_limit
+from sidecar.server.parent_process import ready_line, write_parent_line
+from sidecar.server.ports import ReservedPorts, bind_port
 
 log = logging.getLogger(__name__)
 
@@ -40,39 +40,43 @@ def serve(settings: Settings) -> None:
     Raises:
         errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
     """
-    raise_limit()
-    given = server_listeners.take(os.environ)
+    raise_fd_limit()
+    given = server_listeners.take_activated_socket(os.environ)
     if given is not None:
-        settings = settings.model_copy(update=server_listeners.address(given))
-    logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
+        settings = settings.model_copy(update=server_listeners.socket_address(given))
+    logs = ProcessLog(
+        settings.log_level, as_json=settings.log_format == "json", file=log_file(settings)
+    )
     try:
-        settings = with_token(settings)
+        settings = resolve_token(settings)
         _serve(settings, given)
     finally:
         logs.close()
 
 
 def _serve(settings: Settings, given: socket.socket | None) -> None:
-    place = take_place(settings) if given is None else given
-    besides = Ports.of(settings) if isinstance(place, socket.socket) else Ports()
+    place = acquire_port(settings) if given is None else given
+    besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
     if isinstance(place, socket.socket):
         # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
         # and gives up when it is kept waiting.
-        from sidecar.files import Watch
-        from sidecar.server.app import create_app, create_service, entrance_of
-        from sidecar.server.http_server import serve_until_told
-        from sidecar.server.tls import tls_of
+        from sidecar.files import FileWatcher
+        from sidecar.server.app import create_app, create_entrance, create_service
+        from sidecar.server.http_server import serve_until_shutdown
+        from sidecar.server.tls import create_tls
 
-        watch = Watch()
-        tls = tls_of(settings, watch)
+        watch = FileWatcher()
+        tls = create_tls(settings, watch)
         service = create_service(settings)
-        entrance = entrance_of(settings, watch)
+        entrance = create_entrance(settings, watch)
         app = create_app(settings, service, watch, entrance)
         listeners = besides.listeners(settings, service, entrance, watch, tls)
-        place = listening(place, settings)
-    if isinstance(place, port_owner.Neighbour):
+        place = start_listening(place, settings)
+    if isinstance(place, port_owner.RunningService):
         log.info("port %d is served by pid %d already", place.port, place.pid)
-        announce(_ready(settings, place.port, place.pid, None, reused=True, **place.also))
+        write_parent_line(
+            _announce_ready(settings, place.port, place.pid, None, reused=True, **place.also)
+        )
         return
     port = place.getsockname()[1]
 
@@ -83,19 +87,19 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         if tls and tls.fingerprint:
             shown["fingerprint"] = tls.fingerprint
             log.info("the fingerprint (SHA-256) of our certificate: %s", tls.fingerprint)
-        announce(_ready(settings, port, os.getpid(), made, **shown))
+        write_parent_line(_announce_ready(settings, port, os.getpid(), made, **shown))
 
     with place:
-        serve_until_told(app, service, settings, place, tell, tls, listeners)
+        serve_until_shutdown(app, service, settings, place, tell, tls, listeners)
 
 
 def log_file(settings: Settings) -> Path | None:
     """Where the log goes beside standard error; one file for each port."""
-    folder = data_folder(settings.data_dir)
+    folder = default_data_folder(settings.data_dir)
     return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
 
 
-def take_place(settings: Settings) -> socket.socket | port_owner.Neighbour:
+def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:
     """A socket that has the port, and does not listen; or, with ``reuse``, who has it already.
 
     Raises:
@@ -103,37 +107,37 @@ def take_place(settings: Settings) -> socket.socket | port_owner.Neighbour:
         errors.SettingsInvalid: the address cannot be bound.
     """
     try:
-        return bind(settings.host, settings.port)
+        return bind_port(settings.host, settings.port)
     except errors.PortInUse as error:
-        other = port_owner.at(settings.host, settings.port)
+        other = port_owner.find_service(settings.host, settings.port)
         if other is None:
             with contextlib.suppress(errors.PortInUse):  # one that goes now answers nobody
-                return bind(settings.host, settings.port)
+                return bind_port(settings.host, settings.port)
             raise errors.PortInUse(
                 f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
             ) from None
         if other.stopping and other.ends():
-            return bind(settings.host, settings.port)
+            return bind_port(settings.host, settings.port)
         if settings.reuse and not other.stopping and other.version == __version__:
             return other
         if settings.takeover:
             log.warning("taking the place of pid %d", other.pid)
             if other.stop():
-                return bind(settings.host, settings.port)
+                return bind_port(settings.host, settings.port)
         raise errors.PortInUse(
             f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
             hint=f"--reuse leaves it to that one, --takeover replaces it. {error.hint}",
         ) from None
 
 
-def listening(
-    place: socket.socket | port_owner.Neighbour, settings: Settings
-) -> socket.socket | port_owner.Neighbour:
+def start_listening(
+    place: socket.socket | port_owner.RunningService, settings: Settings
+) -> socket.socket | port_owner.RunningService:
     """The socket, listening. Two that do not listen yet can have the same port (Linux): where
-    another was quicker to, what `take_place` makes of that.
+    another was quicker to, what `acquire_port` makes of that.
 
     Raises:
-        errors.PortInUse, errors.SettingsInvalid: as `take_place`.
+        errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
     """
     while isinstance(place, socket.socket):
         try:
@@ -142,20 +146,20 @@ def listening(
             place.close()
             if error.errno != errno.EADDRINUSE:
                 raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
-            place = take_place(settings)
+            place = acquire_port(settings)
         else:
             break
     return place
 
 
-def _ready(
+def _announce_ready(
     settings: Settings, port: int, pid: int, token: SecretStr | None, **more: Any
 ) -> dict[str, Any]:
     """``token``: one that was made for this start, of which the service that the line tells of
     must know."""
     return ready_line(
         port=port,
-        url=port_owner.address(settings.host, port, encrypted=settings.encrypted),
+        url=port_owner.service_url(settings.host, port, encrypted=settings.encrypted),
         version=__version__,
         pid=pid,
         token=token.get_secret_value() if token else None,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from sidecar import files as sidecar_files
 from sidecar.auth import self_signed_certificate
-from sidecar.auth.request_origin import is_loopback
-from sidecar.auth.self_signed_certificate import Pair
+from sidecar.auth.request_origin import is_loopback_address
+from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.files import Watch
-from sidecar.observability.logs import data_folder
+from sidecar.files import FileWatcher
+from sidecar.observability.logs import default_data_folder
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ HSTS_S = 365 * 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class ServerTls:
     """The service's end of TLS."""
 
     context: ssl.SSLContext
-    pair: Pair
+    pair: CertificatePair
     """The files that it is from."""
     fingerprint: str | None
     """Of a certificate of our own, which nobody else vouches for."""
@@ -43,13 +43,13 @@ class Tls:
         return [("Strict-Transport-Security", f"max-age={HSTS_S}")]
 
 
-def tls_of(settings: Settings, watch: Watch) -> Tls | None:
+def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
     """How connections are encrypted; None: not at all. ``watch`` looks at the files.
 
     Raises:
         errors.SettingsInvalid: the settings contradict each other, or a file cannot be used.
     """
-    pair = _named(settings)
+    pair = _configured_certificate(settings)
     own = settings.tls == "self-signed"
     if own and pair:
         raise SettingsInvalid(
@@ -57,60 +57,60 @@ def tls_of(settings: Settings, watch: Watch) -> Tls | None:
             hint="Keep --tls-cert with --tls-key, or --tls self-signed.",
         )
     if own:
-        pair = self_signed_certificate.self_signed(
+        pair = self_signed_certificate.ensure_certificate(
             _folder(settings),
-            self_signed_certificate.names_of(settings.host, settings.allowed_hosts),
-            [] if is_loopback(settings.host) else _addresses(),
+            self_signed_certificate.certificate_names(settings.host, settings.allowed_hosts),
+            [] if is_loopback_address(settings.host) else _addresses(),
         )
     if pair is None:
         return None
-    return Tls(_context(pair, watch), pair, _fingerprint(pair) if own else None)
+    return ServerTls(_create_ssl_context(pair, watch), pair, _fingerprint(pair) if own else None)
 
 
-def fingerprint_here(settings: Settings) -> str | None:
+def local_fingerprint(settings: Settings) -> str | None:
     """Of the certificate that the service of this machine shows; None where it shows none, or where
     that cannot be read."""
     file = settings.tls_cert
     if file is None and settings.tls == "self-signed":
-        file = self_signed_certificate.pair_in(_folder(settings)).certificate
+        file = self_signed_certificate.certificate_pair_in(_folder(settings)).certificate
     try:
         if file is None or not file.is_file():  # a pipe would be waited for
             return None
-        return self_signed_certificate.fingerprint(file.read_text("ascii"))
+        return self_signed_certificate.certificate_fingerprint(file.read_text("ascii"))
     except (OSError, ValueError):
         return None
 
 
-def _named(settings: Settings) -> Pair | None:
+def _configured_certificate(settings: Settings) -> CertificatePair | None:
     if settings.tls_cert is None:
         if settings.tls_key is not None:
             raise SettingsInvalid("There is a key for TLS without a certificate (--tls-cert).")
         return None
-    return Pair(settings.tls_cert, settings.tls_key or settings.tls_cert)
+    return CertificatePair(settings.tls_cert, settings.tls_key or settings.tls_cert)
 
 
 def _folder(settings: Settings) -> Path:
-    data = data_folder(settings.data_dir)
+    data = default_data_folder(settings.data_dir)
     if data is None:
         raise SettingsInvalid("There is no folder for a certificate.", hint="Set --data-dir.")
-    return data / self_signed_certificate.FOLDER
+    return data / self_signed_certificate.CERTIFICATE_FOLDER
 
 
-def _context(pair: Pair, watch: Watch) -> ssl.SSLContext:
+def _create_ssl_context(pair: CertificatePair, watch: FileWatcher) -> ssl.SSLContext:
     """Of every connection at first; before the certificate is shown, the one that was read last
     takes over. So a pair is exchanged as a whole, and a broken one not at all."""
     files = {pair.certificate, pair.key}
-    current = watch.add("the certificate for TLS", files, lambda: _read(pair))
+    current = watch.add("the certificate for TLS", files, lambda: _read_certificate(pair))
 
     def take_over(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
         connection.context = current.value
 
-    context = _read(pair)
+    context = _read_certificate(pair)
     context.sni_callback = take_over
     return context
 
 
-def _read(pair: Pair) -> ssl.SSLContext:
+def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
     """A context with the pair.
 
     Raises:
@@ -140,8 +140,8 @@ def _read(pair: Pair) -> ssl.SSLContext:
     return context
 
 
-def _fingerprint(pair: Pair) -> str:
-    return self_signed_certificate.fingerprint(pair.certificate.read_text("ascii"))
+def _fingerprint(pair: CertificatePair) -> str:
+    return self_signed_certificate.certificate_fingerprint(pair.certificate.read_text("ascii"))
 
 
 def _addresses() -> list[str]:

@@ -17,41 +17,41 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.postgres_settings import journal_address
-from sidecar.storage.postgres_speaker_store import SharedPeople
+from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import (
-    MOST_PEOPLE,
-    KeptPeople,
-    PeopleStore,
-    Person,
-    Sample,
-    people_folder,
+    MAX_SPEAKERS,
+    EnrolledSpeaker,
+    SpeakerSample,
+    SpeakerStore,
+    SqliteSpeakerStore,
+    speaker_folder,
 )
-from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
-from sidecar.workers.audio_probe import Intake
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
+from sidecar.workers.audio_probe import AudioProbe
 
 
-class OwnedPeople:
+class OwnedSpeakers:
     """What an owner may do with its people. Owns the store.
 
     Every call may raise `errors.JournalUnreachable` where the store is a database.
     """
 
-    def __init__(self, store: PeopleStore, now: clock.Clock = clock.wall) -> None:
+    def __init__(self, store: SpeakerStore, now: clock.Clock = clock.wall_time) -> None:
         self._store, self._now = store, now
 
-    async def all(self, caller: Identity) -> Sequence[Person]:
+    async def all(self, caller: Identity) -> Sequence[EnrolledSpeaker]:
         """The caller's, the oldest first."""
         return await self._store.of(caller.owner)
 
-    async def person(self, caller: Identity, person_id: str) -> Person:
+    async def person(self, caller: Identity, person_id: str) -> EnrolledSpeaker:
         """One of the caller's.
 
         Raises:
             errors.PersonNotFound: there is none, or it is another's.
         """
-        return _found(await self._store.of(caller.owner), person_id)
+        return _find_speaker(await self._store.of(caller.owner), person_id)
 
-    async def known(self, owner: str) -> tuple[KnownVoice, ...]:
+    async def known(self, owner: str) -> tuple[SpeakerCandidate, ...]:
         """Who is to be recognised in a job of an owner."""
         return tuple(one.known for one in await self._store.of(owner))
 
@@ -61,9 +61,9 @@ class OwnedPeople:
         Raises:
             errors.PeopleFull: there are as many as one owner may have.
         """
-        _check_room(await self._store.of(caller.owner))
+        _check_capacity(await self._store.of(caller.owner))
 
-    async def add(self, caller: Identity, name: str, heard: VoicePrint) -> Person:
+    async def add(self, caller: Identity, name: str, heard: SpeakerEmbedding) -> EnrolledSpeaker:
         """Somebody new. Who is there by that name and that very recording is not there twice: who
         was not told that it was done may ask again.
 
@@ -72,13 +72,15 @@ class OwnedPeople:
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
         now = self._now()
-        person = Person(uuid.uuid4().hex, caller.owner, name, now, (Sample(now, heard),))
+        person = EnrolledSpeaker(
+            uuid.uuid4().hex, caller.owner, name, now, (SpeakerSample(now, heard),)
+        )
 
-        def decide(people: Sequence[Person]) -> Person:
+        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
             for one in people:
                 if one.name == name and one.hearing(person.samples[0]) == one:
                     return one
-            _check_room(people)
+            _check_capacity(people)
             return person
 
         return await self._store.keep(caller.owner, decide)
@@ -88,8 +90,8 @@ class OwnedPeople:
         caller: Identity,
         person_id: str,
         name: str | None = None,
-        heard: VoicePrint | None = None,
-    ) -> Person:
+        heard: SpeakerEmbedding | None = None,
+    ) -> EnrolledSpeaker:
         """Another name, one recording more, or both.
 
         Raises:
@@ -98,11 +100,11 @@ class OwnedPeople:
         """
         now = self._now()
 
-        def decide(people: Sequence[Person]) -> Person:
-            person = _found(people, person_id)
+        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
+            person = _find_speaker(people, person_id)
             if name is not None:
                 person = replace(person, name=name)
-            return person if heard is None else person.hearing(Sample(now, heard))
+            return person if heard is None else person.hearing(SpeakerSample(now, heard))
 
         return await self._store.keep(caller.owner, decide)
 
@@ -129,30 +131,30 @@ class OwnedPeople:
         await self._store.close()
 
 
-def _found(people: Sequence[Person], person_id: str) -> Person:
+def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> EnrolledSpeaker:
     for one in people:
         if one.id == person_id:
             return one
     raise errors.PersonNotFound()
 
 
-def _check_room(people: Sequence[Person]) -> None:
-    if len(people) >= MOST_PEOPLE:
-        raise errors.PeopleFull(f"There are {MOST_PEOPLE} people of yours already.")
+def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
+    if len(people) >= MAX_SPEAKERS:
+        raise errors.PeopleFull(f"There are {MAX_SPEAKERS} people of yours already.")
 
 
 log = logging.getLogger(__name__)
 
-LONGEST_CLIP_S = 60.0
+MAX_CLIP_S = 60.0
 """Of one person's voice; a longer recording is a job, one of whose speakers is named."""
-ASK_AGAIN_S = 1.0
+STORE_BACKOFF_S = 1.0
 """So long a job that begins leaves a database that does not answer alone."""
-LIVE_S = 3.0
+LIVE_LOOKUP_TIMEOUT_S = 3.0
 """So long a live session waits to be told who is known: a database that hangs says nothing for
 longer, to one who asks after the other."""
 
 
-def store_of(settings: Settings) -> PeopleStore | None:
+def create_speaker_store(settings: Settings) -> SpeakerStore | None:
     """Where people are kept; None where they are not.
 
     Where services share their jobs each has their people: what a job needs of them says the one
@@ -162,25 +164,31 @@ def store_of(settings: Settings) -> PeopleStore | None:
         errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
     """
     if (address := journal_address(settings)) is not None:
-        return SharedPeople(address, journal_key(settings))
-    return KeptPeople(people_folder(settings), journal_key(settings)) if settings.people else None
+        return PostgresSpeakerStore(address, journal_key(settings))
+    return (
+        SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
+        if settings.people
+        else None
+    )
 
 
-class KnownVoices:
+class EnrolledSpeakers:
     """What jobs are told of who may speak in them. Owns the people, where they are kept."""
 
-    def __init__(self, settings: Settings, intake: Intake, now: clock.Clock = clock.wall) -> None:
+    def __init__(
+        self, settings: Settings, intake: AudioProbe, now: clock.Clock = clock.wall_time
+    ) -> None:
         """Open them; this waits for the disk, or for the database.
 
         Raises:
-            errors.SettingsInvalid: as `store_of`.
+            errors.SettingsInvalid: as `create_speaker_store`.
         """
         self._intake, self._on = intake, settings.people
-        store = store_of(settings)
-        self._people = OwnedPeople(store, now) if store is not None else None
+        store = create_speaker_store(settings)
+        self._people = OwnedSpeakers(store, now) if store is not None else None
 
     @property
-    def people(self) -> OwnedPeople:
+    def people(self) -> OwnedSpeakers:
         """The people of whoever asks.
 
         Raises:
@@ -191,8 +199,8 @@ class KnownVoices:
         return self._people
 
     async def of(
-        self, caller: Identity, source: AudioSource, max_s: float = LONGEST_CLIP_S
-    ) -> VoicePrint:
+        self, caller: Identity, source: AudioSource, max_s: float = MAX_CLIP_S
+    ) -> SpeakerEmbedding:
         """What the one person in a clip sounds like; the clip is closed.
 
         Raises:
@@ -221,7 +229,7 @@ class KnownVoices:
         """
         try:
             known = [
-                KnownVoice(f"clip-{number}", name, (await self.of(caller, source, max_s),))
+                SpeakerCandidate(f"clip-{number}", name, (await self.of(caller, source, max_s),))
                 for number, (name, source) in enumerate(clips, len(options.known_voices))
             ]
         finally:
@@ -229,7 +237,7 @@ class KnownVoices:
                 source.close()
         return replace(options, known_voices=(*options.known_voices, *known))
 
-    async def with_people(
+    async def with_enrolled_speakers(
         self, options: TranscribeOptions, owner: str, *, kept: bool
     ) -> TranscribeOptions:
         """The options of a job that begins, with the people whom its owner knows by then; ``kept``:
@@ -243,16 +251,16 @@ class KnownVoices:
                 known = (*options.known_voices, *await self._people.known(owner))
                 return replace(options, known_voices=known, voiceprints=kept)
             except JournalUnreachable:
-                await asyncio.sleep(ASK_AGAIN_S)
+                await asyncio.sleep(STORE_BACKOFF_S)
 
-    async def with_people_live(self, options: LiveOptions, owner: str) -> LiveOptions:
+    async def with_enrolled_speakers_live(self, options: LiveOptions, owner: str) -> LiveOptions:
         """The options of a live session that begins, with the people whom its owner knows by then;
         what its speakers sound like is told where somebody can ask later who spoke in it. While
         nobody can be asked who is known, it is nobody: what is said waits for no database."""
         if self._people is None or not self._on or not options.recognise:
             return replace(options, known_voices=(), voiceprints=False)
         try:
-            async with asyncio.timeout(LIVE_S):
+            async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
                 known = await self._people.known(owner)
         except (JournalUnreachable, TimeoutError):
             log.warning("a live session knows nobody: the database does not answer")
@@ -264,7 +272,7 @@ class KnownVoices:
         many.
 
         Raises:
-            errors.SidecarError: as `OwnedPeople.delete_all`.
+            errors.SidecarError: as `OwnedSpeakers.delete_all`.
         """
         return await self._people.delete_all(caller) if self._people is not None else 0
 

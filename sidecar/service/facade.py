@@ -15,42 +15,47 @@ from typing import Any
 
 from sidecar import __version__, clock
 from sidecar.auth.identity import Identity, Scope
-from sidecar.cluster.shared_backend import SharedBackend, shared_address
-from sidecar.concurrency import Background, Threads
-from sidecar.config.settings import FRONT, Settings
-from sidecar.conversation.conversation_registry import Conversations
-from sidecar.engines.engine_selection import Choice, way_to
+from sidecar.cluster.shared_backend import SharedJobBackend, shared_address
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.config.settings import ROLE_FRONT, Settings
+from sidecar.conversation.conversation_registry import ConversationRegistry
+from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SettingsInvalid, SidecarError
-from sidecar.gpu_memory.memory_plan import Forecast
+from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
     Precision,
     TranscribeOptions,
-    VoiceSpec,
-    few,
+    TtsSpec,
+    abbreviate_names,
 )
-from sidecar.interfaces.request_options import noted, parse_options, parse_precision
-from sidecar.jobs.job_backend import Backend, EngineSetup, LocalBackend, Provision
+from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
+from sidecar.jobs.job_backend import (
+    EngineProvisioning,
+    JobBackend,
+    LocalJobBackend,
+    LocalQueueSetup,
+)
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobTraces, Listens
-from sidecar.jobs.owned_jobs import Edits, OwnedJobs, Recordings
-from sidecar.jobs.submission import Submissions
-from sidecar.live.sessions.capture_writer import Captures
-from sidecar.live.sessions.session import Observer
-from sidecar.live.sessions.session_registry import Sessions
-from sidecar.live.sessions.session_traces import SessionTraces
-from sidecar.observability.metrics import Tally, trouble
-from sidecar.observability.tracing import NoTraces, Traces, configured
-from sidecar.service.enrolled_speakers import KnownVoices
-from sidecar.service.health import Health, hangs, thresholds_of
-from sidecar.service.live_session_archive import Afterwards, Talks
+from sidecar.jobs.job_telemetry import JobEventSource, JobTraces
+from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
+from sidecar.jobs.submission import JobSubmissions
+from sidecar.live.sessions.capture_writer import CaptureObserver
+from sidecar.live.sessions.session import SessionObserverFactory
+from sidecar.live.sessions.session_registry import SessionRegistry
+from sidecar.live.sessions.session_traces import SessionTracer
+from sidecar.observability.metrics import ServiceMetrics, health_problem
+from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configured
+from sidecar.service.enrolled_speakers import EnrolledSpeakers
+from sidecar.service.health import ServiceHealth, hang_reason, health_thresholds
+from sidecar.service.live_session_archive import FinishedSessionJobs, LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
-from sidecar.workers.audio_probe import Intake
-from sidecar.workers.engine_fleet import Fleet, Models, Role
+from sidecar.workers.audio_probe import AudioProbe
+from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class ErasureResult:
     """How many jobs and people are gone, and how many live sessions of the owner go on here."""
 
     jobs: int
@@ -58,20 +63,20 @@ class Erased:
     live_sessions: int
 
 
-class Erasure:
+class OwnerErasure:
     """``captured``: forgets what was captured of an owner's sessions."""
 
     def __init__(
         self,
         jobs: OwnedJobs,
-        voices: KnownVoices,
-        live: Sessions,
+        voices: EnrolledSpeakers,
+        live: SessionRegistry,
         captured: Callable[[str], Awaitable[None]],
     ) -> None:
         self._jobs, self._voices, self._live = jobs, voices, live
         self._captured = captured
 
-    async def erase(self, caller: Identity) -> Erased:
+    async def erase(self, caller: Identity) -> ErasureResult:
         """Forget the caller's people, then its jobs, of which those that wait or run end, then what
         was said in live sessions that are over. Asking again does no harm, and does the rest where
         it went wrong.
@@ -85,59 +90,59 @@ class Erasure:
         self._live.forget_over(caller.owner)
         await self._captured(caller.owner)
         going = sum(one.owner == caller.owner for one in self._live.going_on())
-        return Erased(jobs, people, going)
+        return ErasureResult(jobs, people, going)
 
 
-def traces_of(url: str | None, version: str) -> Traces:
+def create_tracing(url: str | None, version: str) -> Tracer:
     """Where ``url`` says, or the environment (OTEL_…) if it says nothing.
 
     Raises:
         errors.SettingsInvalid: a ``url`` is given, and the packages are missing.
     """
-    if url is None and not configured(os.environ):
-        return NoTraces()
+    if url is None and not is_tracing_configured(os.environ):
+        return NullTracer()
     try:
-        from sidecar.observability.otel import Exporter
+        from sidecar.observability.otel import OtlpExporter
     except ImportError:
         if url is None:  # it may be meant for other programs
             log.warning("no traces: pip install 'vibevoice-asr[otel]'")
-            return NoTraces()
+            return NullTracer()
         raise SettingsInvalid(
             "Traces need a package that is not installed.",
             hint="pip install 'vibevoice-asr[otel]'",
         ) from None
-    return Exporter(url, version)
+    return OtlpExporter(url, version)
 
 
-class Observed:
+class ServiceObservers:
     """Owns them. ``jobs``: tells of jobs that are traced; ``live``: the engine for live audio, None
     without."""
 
     def __init__(
         self,
         settings: Settings,
-        fleet: Fleet,
-        jobs: Listens,
+        fleet: EngineFleet,
+        jobs: JobEventSource,
         live: EngineSpec | None,
         now: clock.Clock,
     ) -> None:
-        self.traces = traces_of(settings.traces, __version__)
+        self.traces = create_tracing(settings.traces, __version__)
         """Where is told what took how long: nowhere, mostly."""
         self.jobs: JobTraces | None = None
         """The stages of jobs, where they are told."""
-        self.sessions: list[Observer] = []
+        self.sessions: list[SessionObserverFactory] = []
         """Who looks at live sessions."""
-        self._captures: Captures | None = None
+        self._captures: CaptureObserver | None = None
         if self.traces.on:
             name, hears = fleet.files.spec.name, live.name if live is not None else ""
             self.jobs = JobTraces(
                 self.traces, jobs, name, lambda: fleet.files.slot.last_load(now()), now
             )
             self.sessions.append(
-                SessionTraces(self.traces, hears, lambda: fleet.live.last_load(now()), now)
+                SessionTracer(self.traces, hears, lambda: fleet.live.last_load(now()), now)
             )
         if settings.capture and live is not None:
-            self._captures = Captures(settings, live.name, now)
+            self._captures = CaptureObserver(settings, live.name, now)
             self.sessions.append(self._captures)
 
     async def forget(self, owner: str) -> None:
@@ -159,7 +164,7 @@ class Observed:
 
 log = logging.getLogger(__name__)
 
-SPOOLING = 4
+MAX_CONCURRENT_SPOOLS = 4
 """Uploads that are written to the disk side by side."""
 
 
@@ -169,10 +174,10 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        choice: Choice[EngineSpec],
-        now: clock.Clock = clock.wall,
-        live: Choice[EngineSpec] | None = None,
-        voice: Choice[VoiceSpec] | None = None,
+        choice: EngineChoice[EngineSpec],
+        now: clock.Clock = clock.wall_time,
+        live: EngineChoice[EngineSpec] | None = None,
+        voice: EngineChoice[TtsSpec] | None = None,
     ) -> None:
         """``choice``: the engine for files; ``live``: the one for live audio, None without;
         ``voice``: the one that speaks."""
@@ -181,30 +186,32 @@ class Service:
         self.also: dict[str, Any] = {}
         """Where else it is served, as the ready line says it: empty where by HTTP alone."""
         self._starting = True
-        self._background = Background()
-        self.spooling = Threads("spool", SPOOLING)
+        self._background = BackgroundTaskGroup()
+        self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)
         """Writes uploads to the disk."""
-        self.fleet = Fleet(settings, choice, live, voice)
+        self.fleet = EngineFleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
-        choices = {Role.FILES.value: choice} | ({Role.LIVE.value: live} if live else {})
-        self.models = Models(settings, self.fleet.lodgings, choices)
+        choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
+        self.models = ModelRegistry(settings, self.fleet.lodgings, choices)
         """Which model each of them works with."""
-        self.tally = Tally(thresholds_of(settings))
+        self.tally = ServiceMetrics(health_thresholds(settings))
         """What happened since the start."""
-        self._intake = Intake(settings.max_audio_hours * 3600)
-        self.voices = KnownVoices(settings, self._intake, now)
+        self._intake = AudioProbe(settings.max_audio_hours * 3600)
+        self.voices = EnrolledSpeakers(settings, self._intake, now)
         """What is known of who may speak."""
-        self._provision = Provision(settings, self.fleet.files)
+        self._provision = EngineProvisioning(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
-        engine = EngineSetup(settings, self._provision, self._planned, self.fleet.places, model)
-        parts = engine, self.tally.jobs, self.spooling, now
+        engine = LocalQueueSetup(settings, self._provision, self._planned, self.fleet.places, model)
+        parts = engine, self.tally.jobs, self.spool_threads, now
         address = shared_address(settings)
         self._shared = (
-            SharedBackend(settings, address, *parts, self.instance) if address is not None else None
+            SharedJobBackend(settings, address, *parts, self.instance)
+            if address is not None
+            else None
         )
-        self._backend: Backend = self._shared or LocalBackend(settings, *parts)
-        self._queue, keeping = self._backend.queue, self._backend.keeping
+        self._backend: JobBackend = self._shared or LocalJobBackend(settings, *parts)
+        self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
         self.client_timeouts = self._shared.client_timeouts if self._shared else None
@@ -213,15 +220,15 @@ class Service:
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
         hears = live.spec if live is not None else None
-        self._observed = Observed(settings, self.fleet, self._backend, hears, now)
+        self._observed = ServiceObservers(settings, self.fleet, self._backend, hears, now)
         self.traces = self._observed.traces
         """Where is told what took how long: nowhere, mostly."""
-        self.submissions = Submissions(
+        self.submissions = JobSubmissions(
             settings,
             self._backend,
             self._provision,
             self._intake,
-            self.spooling,
+            self.spool_threads,
             self.tally.jobs,
             self._observed.jobs,
             now,
@@ -229,35 +236,35 @@ class Service:
         """How recordings become jobs."""
         self.owned = OwnedJobs(self._backend.store)
         """The jobs of whoever asks."""
-        self.edits = Edits(self.owned, self._intake)
+        self.edits = TranscriptEditor(self.owned, self._intake)
         """What is done to their transcripts."""
-        self.recordings = Recordings(self.owned, keeping)
+        self.recordings = OwnedRecordings(self.owned, keeping)
         """What of them can be listened to."""
-        talks = Talks(self._backend.store, keeping, self.spooling, now)
-        self._afterwards = Afterwards(settings, talks, self.spooling)
-        self.live = Sessions.of(
+        talks = FinishedSessionJobs(self._backend.store, keeping, self.spool_threads, now)
+        self._afterwards = LiveSessionArchive(settings, talks, self.spool_threads)
+        self.live = SessionRegistry.of(
             settings,
             self.fleet.live_spec,
             lambda: self.fleet.live.share(),
             self.tally.live,
             self._observed.sessions,
-            self.voices.with_people_live,
+            self.voices.with_enrolled_speakers_live,
             self._afterwards.session,
             self._afterwards.tape,
             self._shared.sessions if self._shared else None,
         )
         """The live sessions of everybody."""
-        self.erasure = Erasure(self.owned, self.voices, self.live, self._observed.forget)
+        self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)
         """The end of all that is kept of an owner."""
-        speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
-        self.conversations = Conversations(settings, self.live, speaks)
+        speaks = self.fleet.voice if self.fleet.tts_spec is not None else None
+        self.conversations = ConversationRegistry(settings, self.live, speaks)
         """The conversations of everybody."""
 
     async def open(self) -> None:
         """Start working; returns at once."""
         await self._backend.open(self._background)
         self._background.spawn("look at the GPU", self.fleet.watch())
-        if self.settings.preload and self.settings.role != FRONT:
+        if self.settings.preload and self.settings.role != ROLE_FRONT:
             self._background.spawn("preload", self._preload())
         else:
             self._starting = False
@@ -309,9 +316,9 @@ class Service:
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
-        return noted(self.spec, transcript, options)
+        return with_ignored_notices(self.spec, transcript, options)
 
-    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> Forecast:
+    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
 
         Where nobody knows how long it is, it is taken for one of usual length.
@@ -333,7 +340,7 @@ class Service:
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
         caller.demand(Scope.RELOAD)
-        if self.settings.role == FRONT:
+        if self.settings.role == ROLE_FRONT:
             raise EngineUnavailable(
                 "This service takes jobs in for others, and has no engine for them.",
                 hint="Change 'precision' in the settings of the nodes and restart them one by one.",
@@ -350,17 +357,17 @@ class Service:
                 self._queue.interrupt()
         return await reloading
 
-    async def looked(self) -> Health:
+    async def looked(self) -> ServiceHealth:
         """Return how things are; the jobs of all services are counted for it, if that takes no
         time."""
         if self._shared is not None:
             await self._shared.count()
         return self.health()
 
-    def health(self) -> Health:
+    def health(self) -> ServiceHealth:
         """Return how things are, from memory."""
         engines = self.fleet.standing()
-        return Health(
+        return ServiceHealth(
             version=__version__,
             instance=self.instance,
             engine=self.spec.name,
@@ -370,7 +377,7 @@ class Service:
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
             gpu=self.fleet.gpu,
-            live=engines.get(Role.LIVE),
+            live=engines.get(EngineRole.LIVE),
             engines=engines,
             jobs_waiting=self._queue.depth,
             jobs_running=self._queue.running,
@@ -378,20 +385,21 @@ class Service:
             starting=self._starting,
             stopping=self._queue.draining,
             reachable=self._shared is None or self._shared.reachable,
-            trouble=hangs(engines.values())
-            or trouble(self.tally.outcomes.lately(), self.tally.thresholds),
+            trouble=hang_reason(engines.values())
+            or health_problem(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """A job's options when it begins: who is known by then, and the plan for its memory."""
         owner, kept = job.record.owner, job.record.kept
-        told = await self.voices.with_people(job.options, owner, kept=kept)
+        told = await self.voices.with_enrolled_speakers(job.options, owner, kept=kept)
         planned = self._provision.plan(job, precision)
         return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
 
     def _language_hint(self, tag: str) -> str:
-        return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"
+        known = abbreviate_names(self.spec.languages)
+        return f"It knows: {known}. {language_hint(tag, self.settings)}"
 
     async def _preload(self) -> None:
         try:

@@ -9,26 +9,26 @@ from typing import Any
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.observability.metrics import Thresholds
-from sidecar.workers.engine_fleet import Role, Standing
-from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.observability.metrics import HealthThresholds
+from sidecar.workers.engine_fleet import EngineRole, EngineStatus
+from sidecar.workers.engine_lifecycle import EngineState
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ServiceHealth:
     """How the service is. Never waits for anything."""
 
     version: str
     instance: str
     engine: str
     precision: str
-    state: SlotState
+    state: EngineState
     model_loaded: bool
     worker_pid: int | None
     loading: float | None
     gpu: GpuMemory | None
-    live: Standing | None
-    engines: dict[Role, Standing]
+    live: EngineStatus | None
+    engines: dict[EngineRole, EngineStatus]
     jobs_waiting: int
     jobs_running: int
     live_sessions: int
@@ -43,15 +43,15 @@ class Health:
     """As `Service.also`."""
 
 
-def hangs(engines: Iterable[Standing]) -> str | None:
+def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
     """Why it is not healthy, where an engine hangs that nothing ends."""
-    stuck = any(one.state is SlotState.STUCK for one in engines)
+    stuck = any(one.state is EngineState.STUCK for one in engines)
     return errors.EngineStuck.code if stuck else None
 
 
-def thresholds_of(settings: Settings) -> Thresholds:
+def health_thresholds(settings: Settings) -> HealthThresholds:
     """From which outcomes on a service counts as not healthy."""
-    return Thresholds(
+    return HealthThresholds(
         settings.health_window,
         settings.health_min_events,
         settings.health_max_timeout_ratio,

@@ -8,29 +8,33 @@ from __future__ import annotations
 import logging
 
 from sidecar import clock, errors
-from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_format import WAV
-from sidecar.audio.audio_source import AudioRef, AudioSource, Spool, nowhere
+from sidecar.audio.audio_source import AudioSource, RecordingRef, UploadSpool, missing_recording_ref
 from sidecar.auth.identity import Identity
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import Begun, Change, JobRecord, Reported
+from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.recovery import KeptRecordings
+from sidecar.jobs.recovery import PersistentRecordings
 from sidecar.live.sessions.session import Session
-from sidecar.live.sessions.session_recording import Tape
+from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.transcripts.transcript import Finished, Peaks, SegmentReady, Transcript
 
 log = logging.getLogger(__name__)
 
 
-class Talks:
+class FinishedSessionJobs:
     """Makes them. ``keeping``: where jobs outlive the process; ``disk``: threads that may wait for
     one."""
 
     def __init__(
-        self, store: JobStore, keeping: KeptRecordings | None, disk: Threads, now: clock.Clock
+        self,
+        store: JobStore,
+        keeping: PersistentRecordings | None,
+        disk: ThreadLimiter,
+        now: clock.Clock,
     ) -> None:
         self._store, self._keeping = store, keeping
         self._disk, self._now = disk, now
@@ -49,7 +53,7 @@ class Talks:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
         """
-        audio: AudioRef = nowhere()
+        audio: RecordingRef = missing_recording_ref()
         try:
             if sound is not None and self._keeping is not None:
                 audio = await self._keeping.kept(self._disk, sound)
@@ -58,33 +62,37 @@ class Talks:
         finally:
             if sound is not None:
                 sound.close()
-        facts = AudioFacts(WAV.name, "live", transcript.duration)
+        facts = AudioInfo(WAV.name, "live", transcript.duration)
         durable = self._keeping is not None
         record = JobRecord.submitted(
             self._now(), audio, facts, options, owner=owner, durable=durable
         )
-        changes: list[Change] = [Begun()]
+        changes: list[JobChange] = [StartedChange()]
         changes += [
-            Reported(SegmentReady(index, segment))
+            ReportedChange(SegmentReady(index, segment))
             for index, segment in enumerate(transcript.segments)
         ]
         if peaks:
-            changes.append(Reported(Peaks(0, peaks)))
-        changes.append(Reported(Finished(transcript)))
+            changes.append(ReportedChange(Peaks(0, peaks)))
+        changes.append(ReportedChange(Finished(transcript)))
         return await self._store.import_ended(record, changes)
 
 
-class Afterwards:
+class LiveSessionArchive:
     """Makes jobs of live sessions and of conversations. ``disk``: threads that may wait for one."""
 
-    def __init__(self, settings: Settings, talks: Talks, disk: Threads) -> None:
+    def __init__(self, settings: Settings, talks: FinishedSessionJobs, disk: ThreadLimiter) -> None:
         self._talks, self._disk = talks, disk
         self._most = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
         self._spool_dir = settings.spool_dir
 
-    def tape(self) -> Tape | None:
+    def tape(self) -> SessionRecording | None:
         """What takes the sound of a live session, where recordings are kept."""
-        return Tape(Spool(self._spool_dir), self._disk, self._most) if self._most else None
+        return (
+            SessionRecording(UploadSpool(self._spool_dir), self._disk, self._most)
+            if self._most
+            else None
+        )
 
     async def session(self, session: Session, transcript: Transcript) -> str:
         """The id of the job that a live session becomes."""

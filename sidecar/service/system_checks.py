@@ -22,7 +22,7 @@ from sidecar.config.settings import Settings
 LOW_DISK_BYTES = 4 << 30
 
 
-class State(IntEnum):
+class CheckState(IntEnum):
     """How bad it is; the worst comes first when it is asked what to do."""
 
     GOOD = 0
@@ -33,106 +33,118 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One thing looked at; ``remedy`` is what to do about it."""
 
     topic: str
-    state: State
+    state: CheckState
     text: str
     remedy: str = ""
 
 
-def gpu() -> Finding:
+def check_gpu() -> CheckFinding:
     """What there is of a GPU."""
-    from sidecar.gpu_memory.gpu_devices import VISIBLE, gpu_memory
+    from sidecar.gpu_memory.gpu_devices import VISIBLE_DEVICES_VARIABLE, read_gpu_memory
 
-    gpu = gpu_memory()
-    if gpu is None and (named := os.environ.get(VISIBLE)) is not None:
-        text = f"none that {VISIBLE}={named!r} means, or no driver; the CPU does it"
-        return Finding("GPU", State.ABSENT, text)
+    gpu = read_gpu_memory()
+    if gpu is None and (named := os.environ.get(VISIBLE_DEVICES_VARIABLE)) is not None:
+        text = (
+            f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means, or no driver; the CPU does it"
+        )
+        return CheckFinding("GPU", CheckState.ABSENT, text)
     if gpu is None:
-        return Finding("GPU", State.ABSENT, "no NVIDIA GPU, or no driver; the CPU does it")
+        return CheckFinding(
+            "GPU", CheckState.ABSENT, "no NVIDIA GPU, or no driver; the CPU does it"
+        )
     free = gpu.total_mb - gpu.used_mb
-    return Finding("GPU", State.GOOD, f"{gpu.name}, {free} of {gpu.total_mb} MiB VRAM free")
+    return CheckFinding(
+        "GPU", CheckState.GOOD, f"{gpu.name}, {free} of {gpu.total_mb} MiB VRAM free"
+    )
 
 
-def ffmpeg() -> Finding:
+def check_ffmpeg() -> CheckFinding:
     """What reads the formats that libsndfile does not."""
     from sidecar.audio import ffmpeg as audio_ffmpeg
 
     try:
-        path = audio_ffmpeg.executable()
+        path = audio_ffmpeg.find_ffmpeg()
         banner = subprocess.run(
             [path, "-version"], capture_output=True, text=True, timeout=20, check=True
         ).stdout.split("\n")[0]
     except errors.SidecarError as error:
-        return Finding("ffmpeg", State.WARNING, error.detail, error.hint)
+        return CheckFinding("ffmpeg", CheckState.WARNING, error.detail, error.hint)
     except (OSError, subprocess.SubprocessError) as problem:
-        return Finding(
+        return CheckFinding(
             "ffmpeg",
-            State.WARNING,
+            CheckState.WARNING,
             f"{path} does not run ({type(problem).__name__}); wav, flac, ogg and mp3 still work",
             "Reinstall it: pip install --force-reinstall imageio-ffmpeg",
         )
-    return Finding("ffmpeg", State.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")
+    return CheckFinding("ffmpeg", CheckState.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")
 
 
-def live(settings: Settings) -> Finding:
+def check_live_engine(settings: Settings) -> CheckFinding:
     """Which engine hears live audio, and why that one."""
-    from sidecar.engines.engine_selection import choose, choose_live
+    from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
     try:
-        files = choose(settings)
+        files = choose_engine(settings)
     except errors.SidecarError as error:  # which is said of that engine
-        return Finding("live", State.ABSENT, f"no engine at all: {error.detail}")
+        return CheckFinding("live", CheckState.ABSENT, f"no engine at all: {error.detail}")
     try:
-        chosen, reason = choose_live(settings, files)
+        chosen, reason = choose_live_engine(settings, files)
     except errors.SidecarError as error:
-        return Finding("live", State.BAD, error.detail, error.hint)
+        return CheckFinding("live", CheckState.BAD, error.detail, error.hint)
     if chosen is None:
-        return Finding("live", State.ABSENT, f"none: {reason}")
-    return Finding("live", State.GOOD, f"{chosen.spec.name} ({settings.live_engine}): {reason}")
-
-
-def voice(settings: Settings) -> Finding:
-    """Which engine speaks in conversations, and why that one; what a better one lacks."""
-    from sidecar.engines.engine_selection import choose
-    from sidecar.tts.voice_selection import choose_voice, way_to_better
-
-    files = None
-    with contextlib.suppress(errors.SidecarError):  # which is said of that engine
-        files = choose(settings)
-    try:
-        chosen, reason = choose_voice(settings, files)
-    except errors.SidecarError as error:
-        return Finding("voice", State.BAD, error.detail, error.hint)
-    better = way_to_better(settings, chosen)
-    more = f"; a better one: {better}" if better else ""
-    if chosen is None:
-        text = f"none ({settings.voice_engine}), answers can only be read: {reason}{more}"
-        return Finding("voice", State.ABSENT, text)
-    text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
-    return Finding("voice", State.GOOD, text)
-
-
-def thinker(settings: Settings) -> Finding:
-    """Who finds the answers in conversations; nobody is asked."""
-    from sidecar.conversation.llm.llm_client import KNOWN, meant_by
-
-    try:
-        meant = meant_by(settings)
-    except errors.SidecarError as error:
-        return Finding("answers", State.BAD, error.detail, error.hint)
-    if meant.address is None:
-        return Finding("answers", State.ABSENT, "no language model (llm): what is said is repeated")
-    if meant.looked_for:
-        return Finding("answers", State.GOOD, f"by whichever answers here: {', '.join(KNOWN)}")
-    return Finding(
-        "answers", State.GOOD, f"by the model at {remote_server.host_of(meant.address.url)}"
+        return CheckFinding("live", CheckState.ABSENT, f"none: {reason}")
+    return CheckFinding(
+        "live", CheckState.GOOD, f"{chosen.spec.name} ({settings.live_engine}): {reason}"
     )
 
 
-def checkpoint(settings: Settings) -> Finding:
+def check_tts(settings: Settings) -> CheckFinding:
+    """Which engine speaks in conversations, and why that one; what a better one lacks."""
+    from sidecar.engines.engine_selection import choose_engine
+    from sidecar.tts.voice_selection import better_voice_hint, choose_tts_engine
+
+    files = None
+    with contextlib.suppress(errors.SidecarError):  # which is said of that engine
+        files = choose_engine(settings)
+    try:
+        chosen, reason = choose_tts_engine(settings, files)
+    except errors.SidecarError as error:
+        return CheckFinding("voice", CheckState.BAD, error.detail, error.hint)
+    better = better_voice_hint(settings, chosen)
+    more = f"; a better one: {better}" if better else ""
+    if chosen is None:
+        text = f"none ({settings.voice_engine}), answers can only be read: {reason}{more}"
+        return CheckFinding("voice", CheckState.ABSENT, text)
+    text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
+    return CheckFinding("voice", CheckState.GOOD, text)
+
+
+def check_llm(settings: Settings) -> CheckFinding:
+    """Who finds the answers in conversations; nobody is asked."""
+    from sidecar.conversation.llm.llm_client import LOCAL_LLM_SERVERS, choose_llm
+
+    try:
+        meant = choose_llm(settings)
+    except errors.SidecarError as error:
+        return CheckFinding("answers", CheckState.BAD, error.detail, error.hint)
+    if meant.address is None:
+        return CheckFinding(
+            "answers", CheckState.ABSENT, "no language model (llm): what is said is repeated"
+        )
+    if meant.looked_for:
+        return CheckFinding(
+            "answers", CheckState.GOOD, f"by whichever answers here: {', '.join(LOCAL_LLM_SERVERS)}"
+        )
+    return CheckFinding(
+        "answers", CheckState.GOOD, f"by the model at {remote_server.host_of(meant.address.url)}"
+    )
+
+
+def check_checkpoint(settings: Settings) -> CheckFinding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
     from sidecar.checkpoints import checkpoint as checkpoints_checkpoint
     from sidecar.checkpoints import installed_checkpoints
@@ -141,16 +153,17 @@ def checkpoint(settings: Settings) -> Finding:
         found = installed_checkpoints.find_checkpoint(settings.model_path)
     except errors.CheckpointNotFound as error:
         if settings.model_path is None:
-            text = f"none in {checkpoints_checkpoint.cache_root()}; the embedded engine needs none"
-            return Finding("checkpoint", State.ABSENT, text)
-        return Finding("checkpoint", State.WARNING, error.detail, error.hint)
+            cache = checkpoints_checkpoint.hugging_face_cache()
+            text = f"none in {cache}; the embedded engine needs none"
+            return CheckFinding("checkpoint", CheckState.ABSENT, text)
+        return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     except errors.BadCheckpoint as error:
-        return Finding("checkpoint", State.WARNING, error.detail, error.hint)
+        return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     text = f"{found.folder}, {found.bytes / 1e6:,.0f} MB, commit {found.revision or 'unknown'}"
-    return Finding("checkpoint", State.GOOD, text)
+    return CheckFinding("checkpoint", CheckState.GOOD, text)
 
 
-def spool(settings: Settings) -> Finding:
+def check_spool(settings: Settings) -> CheckFinding:
     """Where uploads go, and how much room there is."""
     folder = settings.spool_dir or Path(tempfile.gettempdir())
     try:
@@ -158,43 +171,49 @@ def spool(settings: Settings) -> Finding:
             free = shutil.disk_usage(folder).free
     except OSError as error:
         remedy = errors.SpoolUnwritable.default_hint
-        return Finding("uploads", State.BAD, f"{folder}: {error.strerror}", remedy)
+        return CheckFinding("uploads", CheckState.BAD, f"{folder}: {error.strerror}", remedy)
     text = f"{folder}, {free >> 30} GiB free"
     if free < LOW_DISK_BYTES:
-        return Finding("uploads", State.WARNING, text, errors.DiskFull.default_hint)
-    return Finding("uploads", State.GOOD, text)
+        return CheckFinding("uploads", CheckState.WARNING, text, errors.DiskFull.default_hint)
+    return CheckFinding("uploads", CheckState.GOOD, text)
 
 
-def kept(settings: Settings) -> Finding:
+def check_kept_jobs(settings: Settings) -> CheckFinding:
     """The jobs that outlive the service."""
     from sidecar.jobs.recovery import jobs_folder
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.job_journal import broken_files
-    from sidecar.storage.postgres_database import look
+    from sidecar.storage.postgres_database import describe_database
     from sidecar.storage.postgres_settings import journal_address
-    from sidecar.storage.storage_selection import check, described, storage_of
+    from sidecar.storage.storage_selection import (
+        check_storage,
+        create_recording_storage,
+        describe_storage,
+    )
 
     folder = jobs_folder(settings)
     try:
         journal_key(settings)
         if (address := journal_address(settings)) is not None:
-            text = look(address)
-            check(storage_of(settings, folder), patience_s=0.0)
-            text = f"{text}; recordings in {described(settings, folder)}"
-            return Finding("kept jobs", State.GOOD, text)
+            text = describe_database(address)
+            check_storage(create_recording_storage(settings, folder), patience_s=0.0)
+            text = f"{text}; recordings in {describe_storage(settings, folder)}"
+            return CheckFinding("kept jobs", CheckState.GOOD, text)
     except errors.SettingsInvalid as error:
-        return Finding("kept jobs", State.BAD, error.detail, error.hint)
+        return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)
     if broken := broken_files(folder):
         text = f"{folder}, {len(broken)} broken files were set aside, the last as {broken[-1].name}"
-        return Finding("kept jobs", State.WARNING, text, "Look at them, then move them away.")
-    return Finding("kept jobs", State.GOOD, str(folder))
+        return CheckFinding(
+            "kept jobs", CheckState.WARNING, text, "Look at them, then move them away."
+        )
+    return CheckFinding("kept jobs", CheckState.GOOD, str(folder))
 
 
-def around(settings: Settings) -> Iterator[Finding]:
+def check_environment(settings: Settings) -> Iterator[CheckFinding]:
     """What a service that runs may lack: looked at, with nothing loaded for it."""
-    yield gpu()
-    yield ffmpeg()
-    yield checkpoint(settings)
-    yield spool(settings)
+    yield check_gpu()
+    yield check_ffmpeg()
+    yield check_checkpoint(settings)
+    yield check_spool(settings)
     if settings.keeps_jobs:
-        yield kept(settings)
+        yield check_kept_jobs(settings)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.errors import SettingsInvalid
-from sidecar.storage.encryption import SALT, Seal, SealBroken
+from sidecar.storage.encryption import SALT_BYTES, Cipher, DecryptionFailed
 
 KEY_TABLE = "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)"
 """Every file has it; a step of its first version makes it."""
@@ -26,7 +26,7 @@ _CHECK = b"vibevoice-asr"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class DatabaseLabels:
     """How a file is spoken of: what is in it (its key is derived for that, too), the setting that
     says where it lies, and what that setting names."""
 
@@ -35,15 +35,15 @@ class Words:
     place: str = "folder"
 
 
-def migrate(
-    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: Words
+def migrate_sqlite(
+    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> None:
     """Bring the file up to date, a version at a time, each whole or not at all.
 
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
-    version = check_version(database, migrations, words)
+    version = read_schema_version(database, migrations, words)
     for number, statements in enumerate(migrations[version:], version + 1):
         database.execute("BEGIN IMMEDIATE")
         for statement in statements:
@@ -52,8 +52,8 @@ def migrate(
         database.execute("COMMIT")
 
 
-def check_version(
-    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: Words
+def read_schema_version(
+    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> int:
     """The version of the file.
 
@@ -61,11 +61,13 @@ def check_version(
         errors.SettingsInvalid: it is later than this program.
     """
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    check_known(version, migrations, words)
+    check_schema_version(version, migrations, words)
     return int(version)
 
 
-def check_known(version: int, migrations: Sequence[Sequence[str]], words: Words) -> None:
+def check_schema_version(
+    version: int, migrations: Sequence[Sequence[str]], words: DatabaseLabels
+) -> None:
     """Look whether this program knows a version.
 
     Raises:
@@ -78,7 +80,7 @@ def check_known(version: int, migrations: Sequence[Sequence[str]], words: Words)
         )
 
 
-def seal_of(database: sqlite3.Connection, secret: str, words: Words) -> Seal:
+def open_cipher(database: sqlite3.Connection, secret: str, words: DatabaseLabels) -> Cipher:
     """What the file is sealed with; a new file learns what it is to be.
 
     Raises:
@@ -86,30 +88,30 @@ def seal_of(database: sqlite3.Connection, secret: str, words: Words) -> Seal:
     """
     row = database.execute("SELECT salt, check_value FROM key").fetchone()
     if row is None:
-        seal, salt, check_value = new_seal(secret, words)
+        seal, salt, check_value = create_cipher(secret, words)
         database.execute("INSERT INTO key VALUES (?, ?)", (salt, check_value))
         return seal
-    return known_seal(row[0], row[1], secret, words)
+    return verify_cipher(row[0], row[1], secret, words)
 
 
-def new_seal(secret: str, words: Words) -> tuple[Seal, bytes, bytes]:
+def create_cipher(secret: str, words: DatabaseLabels) -> tuple[Cipher, bytes, bytes]:
     """What something new is sealed with; and what is written there to know the key by: the salt,
     and a value to check."""
-    salt = os.urandom(SALT)
-    seal = Seal(secret, salt, words.what)
+    salt = os.urandom(SALT_BYTES)
+    seal = Cipher(secret, salt, words.what)
     return seal, salt, seal.seal(_CHECK, "key")
 
 
-def known_seal(salt: bytes, check_value: bytes, secret: str, words: Words) -> Seal:
-    """What something is sealed with that `new_seal` was made for.
+def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseLabels) -> Cipher:
+    """What something is sealed with that `create_cipher` was made for.
 
     Raises:
         errors.SettingsInvalid: it was sealed with another key.
     """
-    seal = Seal(secret, salt, words.what)
+    seal = Cipher(secret, salt, words.what)
     try:
         seal.opened(check_value, "key")
-    except SealBroken:
+    except DecryptionFailed:
         raise SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
             hint=f"Give the key that they were kept with, or set {words.setting} to an empty "
@@ -120,21 +122,21 @@ def known_seal(salt: bytes, check_value: bytes, secret: str, words: Words) -> Se
 
 log = logging.getLogger(__name__)
 
-LATER_S = 1.0
+WRITE_DELAY_S = 1.0
 """What nobody waits for may be lost for so long before it is written, and what was deleted may be
 so long in the log, unless somebody waits for that: cutting the log off takes as long as five
 commits, which those who wait for theirs would have to wait for, too."""
-READERS_S = 5.0
+READER_TIMEOUT_S = 5.0
 """So long a deletion waits for another program that reads the file, such as a backup."""
-READER_MS = 100
+READER_BUSY_TIMEOUT_MS = 100
 """So long a commit may wait for one."""
 
 Statement = tuple[str, Sequence[object]]
-Told = Callable[[errors.SidecarError | None], None]
+WriteCallback = Callable[[errors.SidecarError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class JobWrite:
     """What is to be written of one job, in one piece. ``after``: done once it is; ``gone``: there
     is nothing else of this job to keep."""
 
@@ -145,19 +147,19 @@ class Part:
     gone: bool = False
 
 
-class Writer:
+class SqliteWriter:
     """Takes parts from one thread, writes them in order from its own."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         """``database``: in autocommit mode, and nobody else's from now on."""
         self._database = database
         self._news = threading.Condition()
-        self._parts: list[Part] = []
-        self._waiting: list[tuple[str | None, Told]] = []
+        self._parts: list[JobWrite] = []
+        self._waiting: list[tuple[str | None, WriteCallback]] = []
         self._due = float("inf")
         self._closing = False
         self._shorten_at = float("inf")
-        self._owed: defaultdict[str, list[Part]] = defaultdict(list)
+        self._owed: defaultdict[str, list[JobWrite]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
         self._deleted: set[str | None] = {None}
         """Jobs that are deleted, and still in the log; None: those that a service before this had
@@ -168,14 +170,14 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def put(self, part: Part) -> None:
+    def put(self, part: JobWrite) -> None:
         """Have it written, behind all before it."""
         with self._news:
             self._parts.append(part)
-            self._due = min(self._due, time.monotonic() + LATER_S * (not part.soon))
+            self._due = min(self._due, time.monotonic() + WRITE_DELAY_S * (not part.soon))
             self._news.notify()
 
-    def when_written(self, job_id: str | None, told: Told) -> None:
+    def on_written(self, job_id: str | None, told: WriteCallback) -> None:
         """Have ``told`` called (from the writer's thread) once all before was tried, with what went
         wrong with that job; without one, why something that was deleted is still on the disk."""
         with self._news:
@@ -209,7 +211,7 @@ class Writer:
             self._tell(one for one in waiting if one[0] not in at_last)
             last = [one for one in waiting if one[0] in at_last]
             if self._deleted:
-                self._shorten_at = min(self._shorten_at, time.monotonic() + LATER_S)
+                self._shorten_at = min(self._shorten_at, time.monotonic() + WRITE_DELAY_S)
             asked = bool(last) and self._uncut is None
             if tries := asked or closing or time.monotonic() >= self._shorten_at:
                 self._shorten()
@@ -227,7 +229,9 @@ class Writer:
         return min(self._due, self._shorten_at)
 
     def _tell(
-        self, waiting: Iterable[tuple[str | None, Told]], wrong: errors.SidecarError | None = None
+        self,
+        waiting: Iterable[tuple[str | None, WriteCallback]],
+        wrong: errors.SidecarError | None = None,
     ) -> None:
         for job_id, told in waiting:
             told(self._wrong.get(job_id, wrong) if job_id is not None else self._kept or wrong)
@@ -240,13 +244,13 @@ class Writer:
                 return self._wrong[job_id]
         return None
 
-    def _write(self, parts: Sequence[Part]) -> None:
+    def _write(self, parts: Sequence[JobWrite]) -> None:
         for part in parts:
             if part.gone:
                 self._owed.pop(part.job_id, None)
         owed = [part for each in self._owed.values() for part in each]
         if self._committed([*owed, *parts]) is not None:
-            by_job: dict[str, list[Part]] = {}
+            by_job: dict[str, list[JobWrite]] = {}
             for part in [*owed, *parts]:
                 by_job.setdefault(part.job_id, []).append(part)
             self._owed.clear()
@@ -254,14 +258,14 @@ class Writer:
                 if (error := self._committed(each)) is not None:
                     log.error("job %s cannot be kept: %s", job_id, error)
                     self._owed[job_id] = each
-                    self._wrong[job_id] = _meaning(error)
+                    self._wrong[job_id] = _storage_error(error)
                 else:
                     self._wrong.pop(job_id, None)
         else:
             self._owed.clear()
             self._wrong.clear()
 
-    def _committed(self, parts: Sequence[Part]) -> sqlite3.Error | None:
+    def _committed(self, parts: Sequence[JobWrite]) -> sqlite3.Error | None:
         """All of it or nothing, on the disk when this returns; or what was wrong."""
         if not parts:
             return None
@@ -291,22 +295,22 @@ class Writer:
         try:
             if not self._truncated():
                 if self._uncut is None:
-                    self._patient_until = time.monotonic() + READERS_S
+                    self._patient_until = time.monotonic() + READER_TIMEOUT_S
                 self._uncut = errors.SpoolUnwritable("Another program reads the kept jobs.")
-                self._shorten_at = time.monotonic() + LATER_S
+                self._shorten_at = time.monotonic() + WRITE_DELAY_S
                 return
             self._deleted.clear()
             self._uncut = None
         except sqlite3.Error as error:
             if self._uncut is None:
                 log.warning("the log of the kept jobs could not be shortened: %s", error)
-            self._uncut, self._patient_until = _meaning(error), 0.0
-            self._shorten_at = time.monotonic() + LATER_S
+            self._uncut, self._patient_until = _storage_error(error), 0.0
+            self._shorten_at = time.monotonic() + WRITE_DELAY_S
 
     def _truncated(self) -> bool:
         """Whether nobody kept the log from being cut off. Commits wait for no reader meanwhile."""
         ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
-        self._database.execute(f"PRAGMA busy_timeout = {READER_MS}")
+        self._database.execute(f"PRAGMA busy_timeout = {READER_BUSY_TIMEOUT_MS}")
         try:
             ((busy, *_),) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
@@ -314,7 +318,7 @@ class Writer:
         return not busy
 
 
-def _meaning(error: sqlite3.Error) -> errors.SidecarError:
+def _storage_error(error: sqlite3.Error) -> errors.SidecarError:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
         return errors.DiskFull("There is no room on the disk to keep the job.")

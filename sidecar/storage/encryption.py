@@ -20,28 +20,28 @@ from pathlib import Path
 from typing import Protocol
 
 from sidecar import files
-from sidecar.config.settings import SHORTEST_JOURNAL_KEY, Settings
+from sidecar.config.settings import MIN_JOURNAL_KEY_CHARACTERS, Settings
 from sidecar.errors import SettingsInvalid
 
-SALT = 16
+SALT_BYTES = 16
 """Bytes."""
-MARK = b"VIBEVOICE RECORDING 2\n"
+FILE_MAGIC = b"VIBEVOICE RECORDING 2\n"
 """What a recording begins with, and the version of its form. Those of the first have none, and were
 sealed with the key of their journal."""
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 """Bytes of a recording that are sealed at once."""
-PREFIX = 7
+NONCE_PREFIX_BYTES = 7
 """Random bytes before the first piece, with which each nonce begins."""
-TAG = 16
+TAG_BYTES = 16
 """Bytes by which a sealed piece is longer."""
-_NONCE = 12
+_NONCE_BYTES = 12
 
 
-class SealBroken(Exception):
+class DecryptionFailed(Exception):
     """It was sealed with another key, or altered."""
 
 
-class Seal:
+class Cipher:
     """Seals and opens with one key."""
 
     def __init__(self, secret: str, salt: bytes, purpose: str = "kept jobs") -> None:
@@ -66,14 +66,14 @@ class Seal:
         self._cipher = AESGCM(derived)
         self._secret, self._salt = secret, salt
 
-    def of_recording(self, name: str) -> Seal:
+    def of_recording(self, name: str) -> Cipher:
         """What this recording alone is sealed with; its name is never given to another."""
-        return Seal(self._secret, self._salt, f"recording {name}")
+        return Cipher(self._secret, self._salt, f"recording {name}")
 
-    def of_job(self, job_id: str) -> Seal:
+    def of_job(self, job_id: str) -> Cipher:
         """Return the key of a job's rows in a database: one for all would reach the number of
         messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
-        return Seal(self._secret, self._salt, f"job {job_id}")
+        return Cipher(self._secret, self._salt, f"job {job_id}")
 
     def code(self, text: str) -> str:
         """Return a code of a text, which is the same each time and tells nobody else what it is
@@ -82,7 +82,7 @@ class Seal:
 
     def seal(self, data: bytes, about: str) -> bytes:
         """``data``, for nobody else to read."""
-        nonce = os.urandom(_NONCE)
+        nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, data, about.encode())
 
     def opened(self, sealed: bytes, about: str) -> bytes:
@@ -91,51 +91,51 @@ class Seal:
         Raises:
             SealBroken: it is not what it was, or not about that.
         """
-        return self._decrypted(sealed[:_NONCE], sealed[_NONCE:], about)
+        return self._decrypted(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about)
 
-    def seal_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
+    def encrypt_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
         """A recording, sealed under a key of its own."""
-        own, prefix = self.of_recording(name), os.urandom(PREFIX)
-        yield MARK + prefix
-        for number, piece, last in _numbered(even(data, PIECE)):
-            yield own.sealed_piece(piece, prefix, number, name, last=last)
+        own, prefix = self.of_recording(name), os.urandom(NONCE_PREFIX_BYTES)
+        yield FILE_MAGIC + prefix
+        for number, piece, last in _number_chunks(rechunk(data, CHUNK_BYTES)):
+            yield own.encrypt_chunk(piece, prefix, number, name, last=last)
 
-    def opened_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
+    def decrypt_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
         """A recording that was sealed, also one of the first version; what comes before it breaks
         was right.
 
         Raises:
             SealBroken: it is not what it was, not of that name, or not whole.
         """
-        rest = iter(_split(sealed, len(MARK)))
+        rest = iter(_split_stream(sealed, len(FILE_MAGIC)))
         head = next(rest, b"")
-        if head == MARK:
-            yield from self.of_recording(name).opened_pieces(rest, name)
+        if head == FILE_MAGIC:
+            yield from self.of_recording(name).decrypt_chunks(rest, name)
         else:
-            yield from self.opened_pieces(chain([head], rest), name)
+            yield from self.decrypt_chunks(chain([head], rest), name)
 
-    def sealed_piece(
+    def encrypt_chunk(
         self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
     ) -> bytes:
         """One piece of a stream, which is never sealed with other ``data`` again."""
         return self._cipher.encrypt(_nonce(prefix, number, last), data, about.encode())
 
-    def opened_pieces(
-        self, sealed: Iterable[bytes], about: str, piece: int = PIECE
+    def decrypt_chunks(
+        self, sealed: Iterable[bytes], about: str, piece: int = CHUNK_BYTES
     ) -> Iterator[bytes]:
         """The stream that was sealed, so many bytes at once; what comes before it breaks was right.
 
         Raises:
             SealBroken: it is not what it was, not about that, or not whole.
         """
-        rest = iter(_split(sealed, PREFIX))
+        rest = iter(_split_stream(sealed, NONCE_PREFIX_BYTES))
         prefix = next(rest, b"")
-        if len(prefix) != PREFIX:
-            raise SealBroken
-        for number, data, last in _numbered(even(rest, piece + TAG)):
+        if len(prefix) != NONCE_PREFIX_BYTES:
+            raise DecryptionFailed
+        for number, data, last in _number_chunks(rechunk(rest, piece + TAG_BYTES)):
             yield self._decrypted(_nonce(prefix, number, last), data, about)
 
-    def opened_piece(
+    def decrypt_chunk(
         self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
     ) -> bytes:
         """One piece of a stream that was sealed, and is whole if its ``last`` one opens as such.
@@ -151,14 +151,14 @@ class Seal:
         try:
             return self._cipher.decrypt(nonce, data, about.encode())
         except (InvalidTag, ValueError):
-            raise SealBroken from None
+            raise DecryptionFailed from None
 
 
 def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
     return prefix + number.to_bytes(4, "big") + bytes([last])
 
 
-def _numbered(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
+def _number_chunks(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
     """Pieces with their numbers, and whether they are the last; at least one."""
     number, held = 0, b""
     for following in pieces:
@@ -169,7 +169,7 @@ def _numbered(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
     yield number, held, True
 
 
-def even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
+def rechunk(data: Iterable[bytes], size: int) -> Iterator[bytes]:
     """The same bytes in pieces of ``size``; the last may be shorter."""
     waiting = bytearray()
     for part in data:
@@ -183,7 +183,7 @@ def even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
         yield bytes(waiting)
 
 
-def _split(data: Iterable[bytes], first: int) -> Iterator[bytes]:
+def _split_stream(data: Iterable[bytes], first: int) -> Iterator[bytes]:
     """The first bytes, or as many as there are; then the rest as it comes."""
     waiting, parts = b"", iter(data)
     for part in parts:
@@ -195,7 +195,7 @@ def _split(data: Iterable[bytes], first: int) -> Iterator[bytes]:
     yield from parts
 
 
-class Stored(Protocol):
+class StoredObject(Protocol):
     """Bytes that can be read from any place, by several threads."""
 
     @property
@@ -216,8 +216,8 @@ class Stored(Protocol):
         ...
 
 
-class OpenFile:
-    """`Stored` in an open file."""
+class LocalObject:
+    """`StoredObject` in an open file."""
 
     def __init__(self, fd: int) -> None:
         """``fd`` is closed with this."""
@@ -253,30 +253,30 @@ class OpenFile:
                 self._turn.release()
 
 
-class SealedFile:
-    """What `Seal.seal_recording` wrote. That it is whole is known from the start: only the last
+class EncryptedFile:
+    """What `Cipher.seal_recording` wrote. That it is whole is known from the start: only the last
     piece opens as the last."""
 
-    def __init__(self, seal: Seal, stored: Stored, name: str) -> None:
+    def __init__(self, seal: Cipher, stored: StoredObject, name: str) -> None:
         """``stored`` is closed with this, also where this raises.
 
         Raises:
             SealBroken: it is not what it was, not of that name, or not whole.
         """
         self._seal, self._stored, self._name = seal, stored, name
-        self._step = PIECE + TAG
+        self._step = CHUNK_BYTES + TAG_BYTES
         try:
-            head, begin = self._at(0, len(MARK) + PREFIX), 0
-            if head.startswith(MARK):
-                self._seal, begin = seal.of_recording(name), len(MARK)
-            self._prefix = head[begin:][:PREFIX]
-            self._begin = begin + PREFIX
+            head, begin = self._at(0, len(FILE_MAGIC) + NONCE_PREFIX_BYTES), 0
+            if head.startswith(FILE_MAGIC):
+                self._seal, begin = seal.of_recording(name), len(FILE_MAGIC)
+            self._prefix = head[begin:][:NONCE_PREFIX_BYTES]
+            self._begin = begin + NONCE_PREFIX_BYTES
             sealed = stored.size - self._begin
             self._last = max(0, -(-sealed // self._step) - 1)
-            self.size = sealed - (self._last + 1) * TAG
+            self.size = sealed - (self._last + 1) * TAG_BYTES
             """Bytes of the recording."""
             if self.size < 0:
-                raise SealBroken
+                raise DecryptionFailed
             self._piece(self._last)
         except BaseException:
             self.close()
@@ -290,7 +290,7 @@ class SealedFile:
         """
         if not 0 <= at < self.size:
             return b""
-        number, begin = divmod(at, PIECE)
+        number, begin = divmod(at, CHUNK_BYTES)
         return self._piece(number)[begin : begin + most]
 
     def close(self) -> None:
@@ -300,19 +300,19 @@ class SealedFile:
     def _piece(self, number: int) -> bytes:
         data = self._at(self._begin + number * self._step, self._step)
         last = number == self._last
-        return self._seal.opened_piece(data, self._prefix, number, self._name, last=last)
+        return self._seal.decrypt_chunk(data, self._prefix, number, self._name, last=last)
 
     def _at(self, at: int, size: int) -> bytes:
         try:
             return self._stored.at(at, size)
         except OSError:
-            raise SealBroken from None
+            raise DecryptionFailed from None
 
 
-MADE_BYTES = 32
+GENERATED_KEY_BYTES = 32
 _SERVICE, _NAME = "vibevoice-asr", "kept jobs"
-_LONGEST = 4096
-HINT = (
+_MAX_KEY_BYTES = 4096
+KEY_HINT = (
     "Make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key-file FILE; "
     "or set VIBEVOICE_JOURNAL_KEY; or install the package 'keyring'."
 )
@@ -333,41 +333,43 @@ def journal_key(settings: Settings) -> str:
     if given is not None:
         return given.get_secret_value()
     if settings.journal_key_file is not None:
-        return _read(settings.journal_key_file)
-    return _from_keyring()
+        return _read_key_file(settings.journal_key_file)
+    return _read_keyring()
 
 
-def _read(path: Path) -> str:
-    key = files.read(path, _LONGEST, private=True).decode("utf-8", "replace").strip()
-    if len(key) < SHORTEST_JOURNAL_KEY:
+def _read_key_file(path: Path) -> str:
+    key = files.read(path, _MAX_KEY_BYTES, private=True).decode("utf-8", "replace").strip()
+    if len(key) < MIN_JOURNAL_KEY_CHARACTERS:
         raise SettingsInvalid(
-            f"The file {path} holds no key of at least {SHORTEST_JOURNAL_KEY} characters.",
-            hint=HINT,
+            f"The file {path} holds no key of at least {MIN_JOURNAL_KEY_CHARACTERS} characters.",
+            hint=KEY_HINT,
         )
     return key
 
 
-def _from_keyring() -> str:
+def _read_keyring() -> str:
     """What the keyring has, if there is one that can keep it."""
     try:
         import keyring
         from keyring.errors import KeyringError
         from platformdirs import user_data_path
     except ImportError:
-        raise SettingsInvalid("What is kept is encrypted: a key is needed.", hint=HINT) from None
+        raise SettingsInvalid(
+            "What is kept is encrypted: a key is needed.", hint=KEY_HINT
+        ) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
         if key is None:
             folder = user_data_path("vibevoice-asr", appauthor=False)
             files.make_folder(folder)
-            with files.locked(folder):  # of two first starts, one makes it and both have it
+            with files.lock_folder(folder):  # of two first starts, one makes it and both have it
                 if keyring.get_password(_SERVICE, _NAME) is None:
-                    keyring.set_password(_SERVICE, _NAME, secrets.token_hex(MADE_BYTES))
+                    keyring.set_password(_SERVICE, _NAME, secrets.token_hex(GENERATED_KEY_BYTES))
                 key = keyring.get_password(_SERVICE, _NAME)
     except (KeyringError, RuntimeError) as error:
         raise SettingsInvalid(
-            f"The keyring of this system gives no key for what is kept: {error}.", hint=HINT
+            f"The keyring of this system gives no key for what is kept: {error}.", hint=KEY_HINT
         ) from None
     if not key:
-        raise SettingsInvalid("The keyring of this system keeps no key.", hint=HINT)
+        raise SettingsInvalid("The keyring of this system keeps no key.", hint=KEY_HINT)
     return str(key)

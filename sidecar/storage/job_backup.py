@@ -23,21 +23,21 @@ from typing import IO, Protocol
 from sidecar import clock, files
 from sidecar.audio.audio_source import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
-from sidecar.storage.job_journal import FILE, UPLOADS, check_version, locked
-from sidecar.storage.recording_storage import PARTIAL
+from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, check_version, lock_journal
+from sidecar.storage.recording_storage import PARTIAL_SUFFIX
 
-LIST = "backup.json"
-_LONGEST_LIST = 64 << 20
-_RECORDING = re.compile(rf"{UPLOADS}/\w[\w-]*")
-_PIECE = 1 << 20
+MANIFEST_FILE = "backup.json"
+_MAX_MANIFEST_BYTES = 64 << 20
+_RECORDING = re.compile(rf"{UPLOADS_FOLDER}/\w[\w-]*")
+_CHUNK_BYTES = 1 << 20
 
 
-class _Read(Protocol):
+class _Readable(Protocol):
     def read(self, most: int = -1, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Backup:
+class BackupSummary:
     """What is in one: numbers, and bytes of it all."""
 
     jobs: int
@@ -45,7 +45,7 @@ class Backup:
     size: int
 
 
-def back_up(folder: Path, target: Path) -> Backup:
+def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
     """Write what is kept in ``folder`` into one new file that only its owner may read; a service
     may be at work there meanwhile. It is there whole or not at all.
 
@@ -54,32 +54,32 @@ def back_up(folder: Path, target: Path) -> Backup:
             already or cannot be written.
         errors.DiskFull: there is no room for it.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / JOURNAL_FILE).is_file():
         raise SettingsInvalid(
             f"There are no kept jobs in {folder}.", hint="Name the folder: --jobs-dir."
         )
     if target.exists():
-        raise _taken(target)
+        raise _target_exists_error(target)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
-            copy, packed = Path(made, FILE), Path(made, "tar")
-            with _moment(folder) as (database, recordings):
-                _copy(database, copy)
-                jobs = _looked_at(copy)
+            copy, packed = Path(made, JOURNAL_FILE), Path(made, "tar")
+            with _consistent_snapshot(folder) as (database, recordings):
+                _copy_database(database, copy)
+                jobs = _count_jobs(copy)
                 with files.open_new(packed) as file:
-                    size = _pack(file, copy, recordings)
+                    size = _write_archive(file, copy, recordings)
             if target.exists():
-                raise _taken(target)
+                raise _target_exists_error(target)
             packed.replace(target)
         files.sync_folder(target.parent)
     except sqlite3.Error as error:
         raise SettingsInvalid(f"The kept jobs in {folder} cannot be copied: {error}.") from None
     except OSError as error:
-        raise _unwritable(target, error) from None
-    return Backup(jobs, len(recordings), size)
+        raise _unwritable_error(target, error) from None
+    return BackupSummary(jobs, len(recordings), size)
 
 
-def restore(source: Path, folder: Path) -> Backup:
+def restore_jobs(source: Path, folder: Path) -> BackupSummary:
     """Put what a backup has into ``folder``, in which there are no jobs.
 
     Raises:
@@ -92,49 +92,51 @@ def restore(source: Path, folder: Path) -> Backup:
     except OSError as error:
         raise SettingsInvalid(f"The file {source} cannot be read: {error.strerror}.") from None
     with packed:
-        return _restored(packed, source, folder)
+        return _restore_archive(packed, source, folder)
 
 
-def _restored(packed: IO[bytes], source: Path, folder: Path) -> Backup:
+def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSummary:
     try:
         files.private_folder(folder)
-        with closing(locked(folder)):
-            uploads = folder / UPLOADS
-            database = [folder / f"{FILE}{more}" for more in ("", "-wal", "-shm")]
+        with closing(lock_journal(folder)):
+            uploads = folder / UPLOADS_FOLDER
+            database = [folder / f"{JOURNAL_FILE}{more}" for more in ("", "-wal", "-shm")]
             if any(one.exists() for one in (*database, *uploads.glob("*"))):
-                raise _taken(folder)
+                raise _target_exists_error(folder)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
                 new = Path(made)
-                recordings = _unpack(packed, source, new)
-                jobs = _looked_at(new / FILE)
+                recordings = _extract_archive(packed, source, new)
+                jobs = _count_jobs(new / JOURNAL_FILE)
                 with suppress(FileNotFoundError):
                     uploads.rmdir()
-                files.sync_folder(new / UPLOADS)
-                (new / UPLOADS).rename(uploads)
-                (new / FILE).rename(folder / FILE)  # last: without it nothing was restored
+                files.sync_folder(new / UPLOADS_FOLDER)
+                (new / UPLOADS_FOLDER).rename(uploads)
+                (new / JOURNAL_FILE).rename(
+                    folder / JOURNAL_FILE
+                )  # last: without it nothing was restored
                 files.sync_folder(folder)
     except sqlite3.Error as error:
-        raise _no_backup(source, str(error)) from None
+        raise _not_a_backup_error(source, str(error)) from None
     except OSError as error:
-        raise _unwritable(folder, error) from None
-    return Backup(jobs, recordings, os.fstat(packed.fileno()).st_size)
+        raise _unwritable_error(folder, error) from None
+    return BackupSummary(jobs, recordings, os.fstat(packed.fileno()).st_size)
 
 
-def _unwritable(path: Path, error: OSError) -> SidecarError:
+def _unwritable_error(path: Path, error: OSError) -> SidecarError:
     known = storage_error(error)
     if isinstance(known, DiskFull):
         return known
     return SettingsInvalid(f"{path} cannot be written: {error.strerror}.")
 
 
-def _taken(path: Path) -> SettingsInvalid:
+def _target_exists_error(path: Path) -> SettingsInvalid:
     return SettingsInvalid(
         f"There is something in {path} already, and nothing is overwritten.",
         hint="Name another, or move away what is there.",
     )
 
 
-def _no_backup(source: Path, why: str) -> SettingsInvalid:
+def _not_a_backup_error(source: Path, why: str) -> SettingsInvalid:
     return SettingsInvalid(
         f"The file {source} is no backup of kept jobs, or not all of one: {why}.",
         hint="Nothing was restored; take another backup.",
@@ -142,11 +144,13 @@ def _no_backup(source: Path, why: str) -> SettingsInvalid:
 
 
 @contextmanager
-def _moment(folder: Path) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, IO[bytes]]]]]:
+def _consistent_snapshot(
+    folder: Path,
+) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, IO[bytes]]]]]:
     """The file and the recordings as they were at one moment: both are opened while nothing can be
     written. A service that is at work waits for milliseconds; what it deletes then stays open."""
     with ExitStack() as opened:
-        address = f"{(folder / FILE).absolute().as_uri()}?mode=rw"
+        address = f"{(folder / JOURNAL_FILE).absolute().as_uri()}?mode=rw"
         guard, reader = (
             opened.enter_context(closing(sqlite3.connect(address, isolation_level=None, uri=True)))
             for _ in range(2)
@@ -155,21 +159,21 @@ def _moment(folder: Path) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[s
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM jobs").fetchall()  # from here on it sees this moment
         recordings = []
-        for path in sorted((folder / UPLOADS).glob("*")):
+        for path in sorted((folder / UPLOADS_FOLDER).glob("*")):
             with suppress(FileNotFoundError):  # its job had ended by then
-                if path.suffix != PARTIAL:
+                if path.suffix != PARTIAL_SUFFIX:
                     recordings.append((path.name, opened.enter_context(path.open("rb"))))
         guard.execute("ROLLBACK")
         yield reader, recordings
 
 
-def _copy(database: sqlite3.Connection, copy: Path) -> None:
+def _copy_database(database: sqlite3.Connection, copy: Path) -> None:
     files.open_new(copy).close()
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
         database.backup(target)
 
 
-def _looked_at(file: Path) -> int:
+def _count_jobs(file: Path) -> int:
     """How many jobs there are in a file that is sound."""
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
@@ -179,31 +183,33 @@ def _looked_at(file: Path) -> int:
         return int(database.execute("SELECT count(*) FROM jobs").fetchone()[0])
 
 
-def _pack(target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, IO[bytes]]]) -> int:
+def _write_archive(
+    target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, IO[bytes]]]
+) -> int:
     """Write the tar, through to the disk; the bytes in it."""
     digests: dict[str, str] = {}
     with tarfile.open(fileobj=target, mode="w") as tar, copy.open("rb") as database:
-        for name, file in [*((f"{UPLOADS}/{one}", file) for one, file in recordings),
-                           (FILE, database)]:  # fmt: skip
-            read = _Digested(file)
-            tar.addfile(_member(name, os.fstat(file.fileno()).st_size), read)
+        for name, file in [*((f"{UPLOADS_FOLDER}/{one}", file) for one, file in recordings),
+                           (JOURNAL_FILE, database)]:  # fmt: skip
+            read = _HashingReader(file)
+            tar.addfile(_tar_member(name, os.fstat(file.fileno()).st_size), read)
             digests[name] = read.digest.hexdigest()
         text = json.dumps({"files": digests}).encode()
-        tar.addfile(_member(LIST, len(text)), io.BytesIO(text))
+        tar.addfile(_tar_member(MANIFEST_FILE, len(text)), io.BytesIO(text))
     target.flush()
     os.fsync(target.fileno())
     return target.tell()
 
 
-def _member(name: str, size: int) -> tarfile.TarInfo:
+def _tar_member(name: str, size: int) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = size, 0o600, int(clock.wall())
+    member.size, member.mode, member.mtime = size, 0o600, int(clock.wall_time())
     return member
 
 
-def _unpack(packed: IO[bytes], source: Path, folder: Path) -> int:
+def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
     """Write what the tar has into ``folder``; how many recordings."""
-    (folder / UPLOADS).mkdir(mode=0o700)
+    (folder / UPLOADS_FOLDER).mkdir(mode=0o700)
     digests: dict[str, str] = {}
     listed: Mapping[str, str] | None = None
     try:
@@ -211,35 +217,35 @@ def _unpack(packed: IO[bytes], source: Path, folder: Path) -> int:
             for member in tar:
                 file = tar.extractfile(member) if member.isreg() and not member.sparse else None
                 if file is None or listed is not None:
-                    raise _no_backup(source, f"'{member.name}' does not belong there")
-                if member.name == LIST:
-                    listed = json.loads(file.read(_LONGEST_LIST))["files"]
-                elif member.name == FILE or _RECORDING.fullmatch(member.name):
-                    digests[member.name] = _written(file, folder / member.name)
+                    raise _not_a_backup_error(source, f"'{member.name}' does not belong there")
+                if member.name == MANIFEST_FILE:
+                    listed = json.loads(file.read(_MAX_MANIFEST_BYTES))["files"]
+                elif member.name == JOURNAL_FILE or _RECORDING.fullmatch(member.name):
+                    digests[member.name] = _write_new_file(file, folder / member.name)
                 else:
-                    raise _no_backup(source, f"'{member.name}' does not belong there")
+                    raise _not_a_backup_error(source, f"'{member.name}' does not belong there")
     except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
-        raise _no_backup(source, str(error)) from None
-    if listed != digests or FILE not in digests:
-        raise _no_backup(source, "what is in it is not what it lists")
+        raise _not_a_backup_error(source, str(error)) from None
+    if listed != digests or JOURNAL_FILE not in digests:
+        raise _not_a_backup_error(source, "what is in it is not what it lists")
     return len(digests) - 1
 
 
-def _written(data: _Read, path: Path) -> str:
+def _write_new_file(data: _Readable, path: Path) -> str:
     """Write a new file, through to the disk; its digest."""
-    read = _Digested(data)
+    read = _HashingReader(data)
     with files.open_new(path) as file:
-        while piece := read.read(_PIECE):
+        while piece := read.read(_CHUNK_BYTES):
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     return read.digest.hexdigest()
 
 
-class _Digested:
+class _HashingReader:
     """Reads, and knows the SHA-256 of what was read."""
 
-    def __init__(self, data: _Read) -> None:
+    def __init__(self, data: _Readable) -> None:
         self._data = data
         self.digest = hashlib.sha256()
 

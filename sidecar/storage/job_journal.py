@@ -17,21 +17,21 @@ from pathlib import Path
 from sidecar import files
 from sidecar.errors import SettingsInvalid
 from sidecar.storage import encrypted_sqlite
-from sidecar.storage.encryption import Seal
+from sidecar.storage.encryption import Cipher
 
 log = logging.getLogger(__name__)
 
-FILE, LOCK, UPLOADS = "jobs.db", "lock", "uploads"
-BROKEN = ".broken-"
-ANOTHER_S = 5.0
+JOURNAL_FILE, LOCK_FILE, UPLOADS_FOLDER = "jobs.db", "lock", "uploads"
+BROKEN_SUFFIX = ".broken-"
+LOCK_TIMEOUT_S = 5.0
 """So long the service that has the folder may take to end."""
-ROOM_BYTES = 1 << 20
+DISK_FULL_BELOW_BYTES = 1 << 20
 """With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
 error" where it cannot make the 32 KiB of its log's index."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
 """What SQLite says of a file that is not what was written: its tables have other columns (`ERROR`),
 or its text is none (Python gives that no code). All else is said of the disk."""
-WORDS = encrypted_sqlite.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
+JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOBS_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -56,16 +56,16 @@ The third adds a kind of event, an edit, which a program before it would take fo
 fourth, an attempt that waits behind another job's; the fifth, a key for each recording."""
 
 
-class Broken(Exception):
+class JournalDamaged(Exception):
     """The file is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
+class JobJournal:
     """An open file, and what it is sealed with."""
 
     database: sqlite3.Connection
-    seal: Seal
+    seal: Cipher
     lock: sqlite3.Connection
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Journal:
         self.lock.close()
 
 
-def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> Journal:
+def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) -> JobJournal:
     """Open the file in ``folder``, brought up to date, and have it read; a new one if there is none
     or the old one is broken (``read`` may find that, too).
 
@@ -84,7 +84,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
     """
     try:
         files.private_folder(folder)
-        lock = locked(folder)
+        lock = lock_journal(folder)
     except OSError as error:
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
@@ -92,26 +92,30 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
         ) from None
     try:
         try:
-            return _opened(folder, secret, lock, read)
-        except (Broken, sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the damage
-            if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
+            return _open_database(folder, secret, lock, read)
+        except (
+            JournalDamaged,
+            sqlite3.Error,
+            UnicodeDecodeError,
+        ) as error:  # SQLite quotes the damage
+            if isinstance(error, sqlite3.Error) and _sqlite_error_name(error) not in _DAMAGED:
                 raise
-            aside = set_aside(folder)
+            aside = quarantine_journal(folder)
             log.error("the file of kept jobs is broken (%s) and was set aside: %s", error, aside)
-            return _opened(folder, secret, lock, read)
+            return _open_database(folder, secret, lock, read)
     except (sqlite3.Error, OSError) as error:
         lock.close()
-        raise _unusable(folder, error) from None
+        raise _unusable_error(folder, error) from None
     except BaseException:
         lock.close()
         raise
 
 
-def _unusable(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
+def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
     """The file may be sound, and stays as it is: whoever opens it later has all that is in it."""
-    full = isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL
+    full = isinstance(error, sqlite3.Error) and _sqlite_error_name(error) == sqlite3.SQLITE_FULL
     with suppress(OSError):
-        full = full or shutil.disk_usage(folder).free < ROOM_BYTES
+        full = full or shutil.disk_usage(folder).free < DISK_FULL_BELOW_BYTES
     if full:
         return SettingsInvalid(
             "There is no room on the disk for the kept jobs.",
@@ -123,41 +127,43 @@ def _unusable(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
     )
 
 
-def _code(error: sqlite3.Error) -> int | None:
+def _sqlite_error_name(error: sqlite3.Error) -> int | None:
     """What SQLite calls it, without the details."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
-def set_aside(folder: Path) -> str:
+def quarantine_journal(folder: Path) -> str:
     """Give the file and the uploads another name, with the time."""
-    mark = f"{BROKEN}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
-    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", UPLOADS):
+    mark = f"{BROKEN_SUFFIX}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
+    for name in (JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm", UPLOADS_FOLDER):
         with suppress(FileNotFoundError):
             (folder / name).rename(folder / f"{name}{mark}")
-    return f"{FILE}{mark}"
+    return f"{JOURNAL_FILE}{mark}"
 
 
 def broken_files(folder: Path) -> list[Path]:
     """What was set aside."""
-    return sorted(folder.glob(f"{FILE}{BROKEN}*"))
+    return sorted(folder.glob(f"{JOURNAL_FILE}{BROKEN_SUFFIX}*"))
 
 
-def locked(folder: Path) -> sqlite3.Connection:
+def lock_journal(folder: Path) -> sqlite3.Connection:
     """Who holds this has the folder; the system lets go of it with the process.
 
     Raises:
         errors.SettingsInvalid: another has it, or there is no room for it.
         OSError: the folder cannot be written.
     """
-    files.touch(folder / LOCK)
-    lock = sqlite3.connect(folder / LOCK, ANOTHER_S, isolation_level=None, check_same_thread=False)
+    files.touch(folder / LOCK_FILE)
+    lock = sqlite3.connect(
+        folder / LOCK_FILE, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
     try:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         lock.close()
-        if _code(error) != sqlite3.SQLITE_BUSY:
-            raise _unusable(folder, error) from None
+        if _sqlite_error_name(error) != sqlite3.SQLITE_BUSY:
+            raise _unusable_error(folder, error) from None
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be had for this service: {error}.",
             hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_JOBS_DIR.",
@@ -165,15 +171,15 @@ def locked(folder: Path) -> sqlite3.Connection:
     return lock
 
 
-def _opened(
-    folder: Path, secret: str, lock: sqlite3.Connection, read: Callable[[Journal], None]
-) -> Journal:
-    files.touch(folder / FILE)
-    database = sqlite3.connect(folder / FILE, isolation_level=None, check_same_thread=False)
+def _open_database(
+    folder: Path, secret: str, lock: sqlite3.Connection, read: Callable[[JobJournal], None]
+) -> JobJournal:
+    files.touch(folder / JOURNAL_FILE)
+    database = sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None, check_same_thread=False)
     try:
         with closing(database.execute("PRAGMA quick_check(1)")) as found:
             if (verdict := found.fetchone()[0]) != "ok":
-                raise Broken(verdict)
+                raise JournalDamaged(verdict)
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
@@ -181,8 +187,10 @@ def _opened(
             "foreign_keys = ON",
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
-        migrate(database)
-        journal = Journal(database, encrypted_sqlite.seal_of(database, secret, WORDS), lock)
+        migrate_journal(database)
+        journal = JobJournal(
+            database, encrypted_sqlite.open_cipher(database, secret, JOURNAL_LABELS), lock
+        )
         read(journal)
     except BaseException:
         database.close()
@@ -190,13 +198,13 @@ def _opened(
     return journal
 
 
-def migrate(database: sqlite3.Connection) -> None:
+def migrate_journal(database: sqlite3.Connection) -> None:
     """Bring the file up to date, a version at a time, each whole or not at all.
 
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
-    encrypted_sqlite.migrate(database, MIGRATIONS, WORDS)
+    encrypted_sqlite.migrate_sqlite(database, MIGRATIONS, JOURNAL_LABELS)
 
 
 def check_version(database: sqlite3.Connection) -> int:
@@ -205,4 +213,4 @@ def check_version(database: sqlite3.Connection) -> int:
     Raises:
         errors.SettingsInvalid: it is later than this program.
     """
-    return encrypted_sqlite.check_version(database, MIGRATIONS, WORDS)
+    return encrypted_sqlite.read_schema_version(database, MIGRATIONS, JOURNAL_LABELS)

@@ -18,15 +18,15 @@ from sidecar import errors
 from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid
 from sidecar.storage import encrypted_sqlite
-from sidecar.storage.encryption import Seal
+from sidecar.storage.encryption import Cipher
 from sidecar.storage.postgres_settings import (
-    CALL_S,
-    CONNECT_S,
-    FIRST_PAUSE_S,
-    LISTEN_CHECK_S,
-    LONGEST_PAUSE_S,
+    CALL_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    LISTEN_CHECK_INTERVAL_S,
+    MAX_RETRY_PAUSE_S,
+    MIN_RETRY_PAUSE_S,
     check_address,
-    said,
+    error_first_line,
 )
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
+NotificationCallback = Callable[[str], None]
 Row = tuple[Any, ...]
 log = logging.getLogger(__name__)
 
 
-class Database:
+class PostgresDatabase:
     """A pool of connections, and one connection that listens."""
 
     def __init__(self, address: str, size: int = 4) -> None:
@@ -59,7 +59,7 @@ class Database:
         self._calls: set[asyncio.Task[Any]] = set()
         self._used: set[AsyncConnection[Row]] = set()
         """Connections that somebody waits for."""
-        self._tells: dict[str, list[Tell]] = {}
+        self._tells: dict[str, list[NotificationCallback]] = {}
         self._heard: set[str] = set()
         """Channels that the listening connection hears."""
         self._listening: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class Database:
             self._driver.sever(self._hears)
         elif self._listening is not None:  # it connects, or pauses
             self._listening.cancel()
-        await self._pool.close(timeout=3 * CONNECT_S)
+        await self._pool.close(timeout=3 * CONNECT_TIMEOUT_S)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def fetch(
@@ -146,7 +146,7 @@ class Database:
 
         await self._shielded(own())
 
-    def listen(self, channel: str, tell: Tell) -> None:
+    def listen(self, channel: str, tell: NotificationCallback) -> None:
         """Have each message on a channel told, and "" after a connection: some may be missed."""
         self._tells.setdefault(channel, []).append(tell)
         self._heard.discard(channel)
@@ -171,13 +171,13 @@ class Database:
         """Do the work; try again at once while a connection was at fault: after a restart of the
         server all those of the pool are dead."""
         clock = asyncio.get_running_loop().time
-        until = clock() + CALL_S
+        until = clock() + CALL_TIMEOUT_S
         for others in reversed(range(self._size + 1)):
             async with self._pool.connection(timeout=until - clock()) as connection:
                 try:
                     return await self._within(connection, until - clock(), work)
                 except self._driver.AWAY as error:
-                    if clock() >= until or not others or not await _at_fault(connection, error):
+                    if clock() >= until or not others or not await _is_retryable(connection, error):
                         raise
         raise AssertionError("the last try raises")
 
@@ -204,7 +204,7 @@ class Database:
             self._outlook.failed(error)
             raise errors.JournalUnreachable() from error
         except psycopg.Error as error:  # another version made the tables new, or a right is gone
-            log.error("the database refuses what it is asked: %s", said(error))
+            log.error("the database refuses what it is asked: %s", error_first_line(error))
             raise errors.JournalUnreachable("The database refuses what it is asked.") from None
         self._outlook.answered()
         return result
@@ -222,15 +222,15 @@ class Database:
                 log.exception("a fault while the database was listened to")
             self._hears = None
             if not self._outlook.closing:
-                await asyncio.sleep(backoff_s(self._misses, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+                await asyncio.sleep(backoff_s(self._misses, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
                 self._misses += 1
 
     async def _hear(self, connection: AsyncConnection[Row]) -> None:
         while True:
-            await self._within(connection, CALL_S, self._check)
+            await self._within(connection, CALL_TIMEOUT_S, self._check)
             self._misses = 0
             self._outlook.answered()
-            async for message in connection.notifies(timeout=LISTEN_CHECK_S):
+            async for message in connection.notifies(timeout=LISTEN_CHECK_INTERVAL_S):
                 self._tell(message.channel, message.payload)
 
     async def _check(self, connection: AsyncConnection[Row]) -> None:
@@ -251,7 +251,7 @@ class Database:
                 log.exception("a fault while a message of the database was told")
 
 
-async def _at_fault(connection: AsyncConnection[Row], error: Exception) -> bool:
+async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> bool:
     """Return whether another try may do better; a connection to a standby is closed."""
     from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction
 
@@ -260,15 +260,15 @@ async def _at_fault(connection: AsyncConnection[Row], error: Exception) -> bool:
     return connection.closed or isinstance(error, DeadlockDetected)
 
 
-START_S = 30.0
+START_TIMEOUT_S = 30.0
 """So long a database may take to come up beside a service."""
-STEP_S = 60.0
+MIGRATION_STEP_TIMEOUT_S = 60.0
 """Limit for a statement of a migration: a table may be large, and another service may migrate."""
-LOCK = 0x766962656A6F6273
+MIGRATION_LOCK_ID = 0x766962656A6F6273
 """Who holds this lock brings the tables up to date."""
 SESSIONS_CHANNEL = "vibevoice_sessions"
 """Where it is told that a live session was left by its service, or is to be."""
-WORDS = encrypted_sqlite.Words("kept jobs", "VIBEVOICE_JOURNAL", "database")
+JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 
 def migrations() -> Sequence[str]:
@@ -281,7 +281,9 @@ def migrations() -> Sequence[str]:
     return [steps[name].read_text("utf-8") for name in sorted(steps)]
 
 
-def migrate(address: str, secret: str, what: str = WORDS.what, patience_s: float = START_S) -> Seal:
+def migrate_postgres(
+    address: str, secret: str, what: str = JOURNAL_LABELS.what, patience_s: float = START_TIMEOUT_S
+) -> Cipher:
     """Bring the tables up to date, one service at a time; return the seal of ``what``.
 
     This waits for the database, at most ``patience_s`` until it answers.
@@ -295,19 +297,19 @@ def migrate(address: str, secret: str, what: str = WORDS.what, patience_s: float
 
     try:
         with _connected(address, patience_s) as connection, connection.transaction():
-            cursor = connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-            _migrate(cursor)
-            return _seal(cursor, secret, what)
+            cursor = connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK_ID,))
+            _run_migrations(cursor)
+            return _cipher_of(cursor, secret, what)
     except psycopg.OperationalError as error:
-        raise _silent(error) from None
+        raise _is_silent_error(error) from None
     except psycopg.Error as error:
         raise SettingsInvalid(
-            f"The database for jobs cannot be used: {said(error)}.",
+            f"The database for jobs cannot be used: {error_first_line(error)}.",
             hint="The role in VIBEVOICE_JOURNAL has to be allowed to make a schema in it.",
         ) from None
 
 
-def look(address: str) -> str:
+def describe_database(address: str) -> str:
     """Return the version, host and name of the database.
 
     Raises:
@@ -338,23 +340,23 @@ def _connected(address: str, patience_s: float = 0.0) -> Iterator[psycopg.Connec
             break
         except psycopg.Error as error:
             if time.monotonic() >= until:
-                raise _silent(error) from None
-            time.sleep(LONGEST_PAUSE_S)
+                raise _is_silent_error(error) from None
+            time.sleep(MAX_RETRY_PAUSE_S)
     with connection:
-        limit = f"{round(STEP_S * 1000)}"
+        limit = f"{round(MIGRATION_STEP_TIMEOUT_S * 1000)}"
         connection.execute(f"SET statement_timeout = {limit}")
         connection.execute(f"SET idle_in_transaction_session_timeout = {limit}")
         yield connection
 
 
-def _silent(error: Exception) -> SettingsInvalid:
+def _is_silent_error(error: Exception) -> SettingsInvalid:
     return SettingsInvalid(
-        f"The database for jobs does not answer: {said(error)}.",
+        f"The database for jobs does not answer: {error_first_line(error)}.",
         hint="Start it, or set VIBEVOICE_JOURNAL to one that can be reached.",
     )
 
 
-def _migrate(cursor: Any) -> None:
+def _run_migrations(cursor: Any) -> None:
     cursor.execute("SELECT to_regclass('vibevoice.version') IS NOT NULL")
     (there,) = cursor.fetchone()
     if not there:
@@ -364,45 +366,45 @@ def _migrate(cursor: Any) -> None:
     cursor.execute("SELECT version FROM vibevoice.version")
     (version,) = cursor.fetchone()
     steps = migrations()
-    encrypted_sqlite.check_known(version, steps, WORDS)
+    encrypted_sqlite.check_schema_version(version, steps, JOURNAL_LABELS)
     for step in steps[version:]:
         cursor.execute(step)
     if version < len(steps):
         cursor.execute("UPDATE vibevoice.version SET version = %s", (len(steps),))
 
 
-def _seal(cursor: Any, secret: str, what: str) -> Seal:
+def _cipher_of(cursor: Any, secret: str, what: str) -> Cipher:
     cursor.execute("SELECT salt, check_value FROM vibevoice.key")
     row = cursor.fetchone()
     if row is None:
-        seal, salt, check_value = encrypted_sqlite.new_seal(secret, WORDS)
+        seal, salt, check_value = encrypted_sqlite.create_cipher(secret, JOURNAL_LABELS)
         cursor.execute("INSERT INTO vibevoice.key VALUES (%s, %s)", (salt, check_value))
     else:
         salt = row[0]
-        seal = encrypted_sqlite.known_seal(salt, row[1], secret, WORDS)
-    return seal if what == WORDS.what else Seal(secret, salt, what)
+        seal = encrypted_sqlite.verify_cipher(salt, row[1], secret, JOURNAL_LABELS)
+    return seal if what == JOURNAL_LABELS.what else Cipher(secret, salt, what)
 
 
 # a fault in the code will not have gone soon, and each try writes a traceback
-FAULT_PAUSE_S = 8.0
+FAULT_RETRY_PAUSE_S = 8.0
 """Seconds after an error that is not an outage."""
 
 
-async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+async def retry_while_unavailable(call: Callable[[], Awaitable[T]]) -> T:
     """Return what ``call`` returns, and call it again for as long as the database is away."""
     attempt = 0
     while True:
         try:
             return await call()
         except errors.JournalUnreachable:
-            await asyncio.sleep(backoff_s(attempt, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
             attempt += 1
         except Exception:
             log.exception("the database could not be asked; it is tried again")
-            await asyncio.sleep(FAULT_PAUSE_S)
+            await asyncio.sleep(FAULT_RETRY_PAUSE_S)
 
 
-async def repeatedly(call: Callable[[], Awaitable[object]], pause_s: float) -> None:
+async def run_periodically(call: Callable[[], Awaitable[object]], pause_s: float) -> None:
     """Call, for ever, with so many seconds in between; an error ends nothing."""
     while True:
         try:
@@ -414,7 +416,7 @@ async def repeatedly(call: Callable[[], Awaitable[object]], pause_s: float) -> N
         await asyncio.sleep(pause_s)
 
 
-async def at_most(most_s: float, what: Awaitable[object]) -> None:
+async def cancel_after(most_s: float, what: Awaitable[object]) -> None:
     """Wait for ``what``, which is cancelled after ``most_s``."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(most_s):

@@ -9,7 +9,7 @@ from sidecar import files
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 
-_LONGEST = 4096
+_MAX_ADDRESS_BYTES = 4096
 
 
 def journal_address(settings: Settings) -> str | None:
@@ -26,12 +26,12 @@ def journal_address(settings: Settings) -> str | None:
     if settings.journal is not None:
         return settings.journal.get_secret_value()
     if settings.journal_file is not None:
-        return _read(settings.journal_file)
+        return _read_address_file(settings.journal_file)
     return None
 
 
-def _read(path: Path) -> str:
-    address = files.read(path, _LONGEST, private=True).decode("utf-8", "replace").strip()
+def _read_address_file(path: Path) -> str:
+    address = files.read(path, _MAX_ADDRESS_BYTES, private=True).decode("utf-8", "replace").strip()
     if not address:
         raise SettingsInvalid(f"The file {path} holds no address.")
     return address
@@ -69,33 +69,34 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def said(error: Exception) -> str:
+def error_first_line(error: Exception) -> str:
     """Return the first line of an error of psycopg; no address in it has a password."""
     return str(error).strip().partition("\n")[0]
 
 
-HEARTBEAT_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
 """Interval of heartbeats: short enough that the jobs of a dead service are free within seconds."""
-EXPIRY_LOOKS = 3
-"""Looks, one each `HEARTBEAT_S`, in which a heartbeat stands still before its service is dead: one
-that meets a dead connection and is repeated over another is not late yet."""
-CONNECT_S = 2
+EXPIRY_HEARTBEATS = 3
+"""Looks, one each `HEARTBEAT_INTERVAL_S`, in which a heartbeat stands still before its service is
+dead: one that meets a dead connection and is repeated over another is not late yet."""
+CONNECT_TIMEOUT_S = 2
 """Limit for a server to accept a connection; whole seconds, as libpq wants it."""
-LOCK_S = 2.0
-"""Limit for a lock (`lock_timeout`): below `STATEMENT_S`, so that the error names the lock."""
-STATEMENT_S = 3.0
+LOCK_TIMEOUT_S = 2.0
+"""Limit for a lock (`lock_timeout`): below `STATEMENT_TIMEOUT_S`, so that the error names the
+lock."""
+STATEMENT_TIMEOUT_S = 3.0
 """Limit for a statement (`statement_timeout`): the server gives it up before the caller."""
-CALL_S = 4.5
+CALL_TIMEOUT_S = 4.5
 """Limit for a call with the wait for a connection and repetitions: a client hears of it in 5 s."""
-LISTEN_CHECK_S = 2.0
+LISTEN_CHECK_INTERVAL_S = 2.0
 """Interval of checks of a connection that listens: a frozen server sends no error by itself."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 0.1, 1.0
 """Back-off between attempts: a database that restarts is there in tenths of a second, and one that
 is away for long costs one attempt a second."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
 """TCP keepalive: an idle line that is dead at one end is found out within 6 s."""
-SEND_S = 30.0
+SEND_TIMEOUT_S = 30.0
 """Limit for a server to send to a client that stands still: notifications wait for it meanwhile."""
-UNACKNOWLEDGED_S = 1.5
+TCP_USER_TIMEOUT_S = 1.5
 """Limit for data that the other end does not acknowledge (`tcp_user_timeout`): three
 retransmissions, and short enough to repeat a heartbeat before its service is taken for dead."""

@@ -16,37 +16,37 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar import errors
-from sidecar.storage.encryption import SealBroken
-from sidecar.storage.postgres_database import Database, migrate
+from sidecar.storage.encryption import DecryptionFailed
+from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
 from sidecar.storage.speaker_store import (
-    FILE,
-    MOST_PEOPLE,
-    Decide,
-    PeopleFile,
-    PeopleStore,
-    Person,
-    Sample,
+    MAX_SPEAKERS,
+    SPEAKER_FILE,
+    EnrolledSpeaker,
+    SpeakerFile,
+    SpeakerSample,
+    SpeakerStore,
+    SpeakerUpdate,
 )
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-PURPOSE = "people"
+KEY_PURPOSE = "people"
 """What the key is derived for, so that it is another than that of jobs."""
-OLDER_S, OLDER_LOOK_S = 2.0, 0.02
+OLDER_TRANSACTIONS_TIMEOUT_S, OLDER_TRANSACTIONS_POLL_S = 2.0, 0.02
 """So long it is waited for those who may still see what was deleted, and so often it is looked."""
-REWRITE_S = 10.0
+VACUUM_TIMEOUT_S = 10.0
 """Limit for rewriting the table: it waits for all who read it, and copies everybody in it."""
-CONNECTIONS = 2
+POOL_CONNECTIONS = 2
 """One that waits for a lock keeps nobody else from reading."""
-_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-_OLDER = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+_ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+_OLDER_TRANSACTIONS = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND pid <> pg_backend_pid() AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
-_REWRITE = "VACUUM (FULL) vibevoice.people"
+_VACUUM = "VACUUM (FULL) vibevoice.people"
 
 
-class SharedPeople:
-    """A `PeopleStore`. It connects at the first call."""
+class PostgresSpeakerStore:
+    """A `SpeakerStore`. It connects at the first call."""
 
     def __init__(self, address: str, secret: str) -> None:
         """Make the table, where there is none; this waits for the database.
@@ -54,18 +54,18 @@ class SharedPeople:
         Raises:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
         """
-        self._database = Database(address, CONNECTIONS)
-        self._seal = migrate(address, secret, PURPOSE)
+        self._database = PostgresDatabase(address, POOL_CONNECTIONS)
+        self._seal = migrate_postgres(address, secret, KEY_PURPOSE)
 
-    async def of(self, owner: str) -> Sequence[Person]:
-        """As `PeopleStore.of`."""
+    async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
+        """As `SpeakerStore.of`."""
         return await self._ask(lambda cursor: self._read(cursor, owner))
 
-    async def keep(self, owner: str, decide: Decide) -> Person:
-        """As `PeopleStore.keep`."""
+    async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
+        """As `SpeakerStore.keep`."""
 
-        async def put(cursor: Any) -> Person:
-            await cursor.execute(_ALONE, (f"people {owner}",))
+        async def put(cursor: Any) -> EnrolledSpeaker:
+            await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
             before = await self._read(cursor, owner)
             person = decide(before)
             if person not in before:
@@ -75,12 +75,12 @@ class SharedPeople:
         return await self._ask(put)
 
     async def delete(self, owner: str, person: str) -> None:
-        """As `PeopleStore.delete`: the table is rewritten without it. Where somebody keeps the
+        """As `SpeakerStore.delete`: the table is rewritten without it. Where somebody keeps the
         database from that, the next deletion does it, or PostgreSQL itself in its time."""
         await self._drop(owner, person)
 
     async def empty(self, owner: str) -> int:
-        """As `PeopleStore.empty`; rewritten as for one. Who cannot be read goes, too."""
+        """As `SpeakerStore.empty`; rewritten as for one. Who cannot be read goes, too."""
         await self._database.open()
         count = "SELECT count(*) FROM vibevoice.people WHERE owner = %s"
         ((there,),) = await self._database.fetch(count, (owner,))
@@ -92,7 +92,7 @@ class SharedPeople:
         """One of an owner's people, or all of them."""
 
         async def drop(cursor: Any) -> str:
-            await cursor.execute(_ALONE, (f"people {owner}",))
+            await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
             await cursor.execute(
                 """DELETE FROM vibevoice.people
                     WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
@@ -115,17 +115,17 @@ class SharedPeople:
         """Have the files of the table without what was deleted in a transaction, once nobody is
         there any more who may still see it."""
         try:
-            until = time.monotonic() + OLDER_S
-            while (await self._database.fetch(_OLDER, (behind,)))[0][0]:
+            until = time.monotonic() + OLDER_TRANSACTIONS_TIMEOUT_S
+            while (await self._database.fetch(_OLDER_TRANSACTIONS, (behind,)))[0][0]:
                 if time.monotonic() >= until:
                     log.warning("who was deleted is sealed in the database until it is vacuumed")
                     return
-                await asyncio.sleep(OLDER_LOOK_S)
-            await self._database.maintain(_REWRITE, REWRITE_S)
+                await asyncio.sleep(OLDER_TRANSACTIONS_POLL_S)
+            await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
         except errors.JournalUnreachable:
             log.warning("the database did not rewrite its table of people, who are deleted")
 
-    async def _read(self, cursor: Any, owner: str) -> list[Person]:
+    async def _read(self, cursor: Any, owner: str) -> list[EnrolledSpeaker]:
         await cursor.execute(
             """SELECT id, created, sealed FROM vibevoice.people
                 WHERE owner = %s ORDER BY created, id""",
@@ -135,16 +135,18 @@ class SharedPeople:
         found = []
         for id_, created, sealed in await cursor.fetchall():
             try:
-                said = json.loads(self._seal.opened(sealed, _about(id_, owner)))
-                samples = tuple(map(Sample.of, said["samples"]))
-                found.append(Person(id_, owner, said["name"], created, samples))
-            except (SealBroken, ValueError, KeyError, TypeError) as error:
+                said = json.loads(self._seal.opened(sealed, _encryption_context(id_, owner)))
+                samples = tuple(map(SpeakerSample.of, said["samples"]))
+                found.append(EnrolledSpeaker(id_, owner, said["name"], created, samples))
+            except (DecryptionFailed, ValueError, KeyError, TypeError) as error:
                 log.error("a person in the database cannot be read: %s", type(error).__name__)
         return found
 
-    async def _write(self, cursor: Any, person: Person) -> None:
+    async def _write(self, cursor: Any, person: EnrolledSpeaker) -> None:
         said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
-        sealed = self._seal.seal(json.dumps(said).encode(), _about(person.id, person.owner))
+        sealed = self._seal.seal(
+            json.dumps(said).encode(), _encryption_context(person.id, person.owner)
+        )
         await cursor.execute(
             """INSERT INTO vibevoice.people VALUES (%s, %s, %s, %s)
                 ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed""",
@@ -152,11 +154,11 @@ class SharedPeople:
         )
 
 
-def _about(person: str, owner: str) -> str:
+def _encryption_context(person: str, owner: str) -> str:
     return f"person {person} {owner}"
 
 
-async def carry_over(folder: Path, secret: str, store: PeopleStore) -> tuple[int, int]:
+async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) -> tuple[int, int]:
     """Keep everybody who is in the file in ``folder`` in ``store`` as well, with id, owner and
     dates; how many came, and how many were there already. The file stays as it is, and the store
     is closed.
@@ -166,12 +168,12 @@ async def carry_over(folder: Path, secret: str, store: PeopleStore) -> tuple[int
         errors.PeopleFull: an owner would have more than one may have.
         errors.JournalUnreachable: not everybody may have come. Once more does no harm.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / SPEAKER_FILE).is_file():
         raise errors.SettingsInvalid(
             f"There is no file of people in {folder}.",
             hint="Name its folder: --people-dir, or VIBEVOICE_PEOPLE_DIR.",
         )
-    file = PeopleFile(folder, secret)
+    file = SpeakerFile(folder, secret)
     try:
         everybody = file.all()
     finally:
@@ -181,18 +183,18 @@ async def carry_over(folder: Path, secret: str, store: PeopleStore) -> tuple[int
         for person in everybody:
             before = await store.of(person.owner)
             came += all(one.id != person.id for one in before)
-            await store.keep(person.owner, _beside(person))
+            await store.keep(person.owner, _add_if_missing(person))
     finally:
         await store.close()
     return came, len(everybody) - came
 
 
-def _beside(person: Person) -> Decide:
-    def decide(people: Sequence[Person]) -> Person:
+def _add_if_missing(person: EnrolledSpeaker) -> SpeakerUpdate:
+    def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
         for one in people:
             if one.id == person.id:
                 return one  # as they are there: they may have been renamed since
-        if len(people) >= MOST_PEOPLE:
+        if len(people) >= MAX_SPEAKERS:
             raise errors.PeopleFull(f"Nobody else can be kept for the owner of '{person.name}'.")
         return person
 

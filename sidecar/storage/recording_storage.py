@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Protocol
 
 from sidecar import errors, files
-from sidecar.audio.audio_source import pieces as pieces_of
+from sidecar.audio.audio_source import read_chunks as pieces_of
 from sidecar.audio.audio_source import storage_error
-from sidecar.storage.encryption import OpenFile, Stored
+from sidecar.storage.encryption import LocalObject, StoredObject
 
-PARTIAL = ".part"
+PARTIAL_SUFFIX = ".part"
 """How the name of a recording ends that is not written whole yet."""
 
 
-class Storage(Protocol):
+class RecordingStorage(Protocol):
     """A folder or a bucket.
 
     Whatever is asked may raise `errors.StorageUnreachable`: it does not answer now, and what is
@@ -56,7 +56,7 @@ class Storage(Protocol):
         """
         ...
 
-    def open(self, name: str) -> Stored:
+    def open(self, name: str) -> StoredObject:
         """Have it read from any place.
 
         Raises:
@@ -90,8 +90,8 @@ class Storage(Protocol):
 
     def ages(self) -> Mapping[str, float]:
         """All that is there, and for how many seconds by the storage's own clock. What is left of
-        one that was never whole has a name of its own, which ends with `PARTIAL`, and is deleted
-        by it."""
+        one that was never whole has a name of its own, which ends with `PARTIAL_SUFFIX`, and is
+        deleted by it."""
         ...
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class Storage(Protocol):
         ...
 
 
-_AWAY = {
+_UNAVAILABLE_ERRNOS = {
     getattr(errno, name, errno.ETIMEDOUT)
     for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
 }
@@ -107,8 +107,8 @@ _AWAY = {
 _OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
-class Folder:
-    """A `Storage`; made when something is first put there."""
+class FolderStorage:
+    """A `RecordingStorage`; made when something is first put there."""
 
     kind = "folder"
 
@@ -117,7 +117,7 @@ class Folder:
 
     def put(self, name: str, pieces: Iterable[bytes]) -> None:
         """Write a stream; it is there whole or not at all, also if the machine loses its power."""
-        path, partial = self._path / name, self._path / f"{name}{PARTIAL}"
+        path, partial = self._path / name, self._path / f"{name}{PARTIAL_SUFFIX}"
         try:
             files.private_folder(self._path)
             if path.exists():
@@ -125,7 +125,7 @@ class Folder:
             file = files.open_new(partial)
             try:
                 with file:
-                    _write(pieces, file.fileno())
+                    _write_chunks(pieces, file.fileno())
                     os.fsync(file)
                 partial.rename(path)
             except BaseException:
@@ -133,27 +133,27 @@ class Folder:
                 raise
             files.sync_folder(self._path)
         except OSError as error:
-            if error.errno in _AWAY:
-                raise _away(error) from None
+            if error.errno in _UNAVAILABLE_ERRNOS:
+                raise _unavailable_error(error) from None
             raise storage_error(error) from None
 
     def read(self, name: str) -> Iterator[bytes]:
         """The whole of it."""
-        with _told_away():
+        with _unavailable_errors():
             fd = self._opened(name)
             try:
                 yield from pieces_of(fd)
             finally:
                 os.close(fd)
 
-    def open(self, name: str) -> OpenFile:
+    def open(self, name: str) -> LocalObject:
         """Have it read from any place."""
-        with _told_away():
-            return OpenFile(self._opened(name))
+        with _unavailable_errors():
+            return LocalObject(self._opened(name))
 
     def size(self, name: str) -> int:
         """Bytes that are there."""
-        with _told_away():
+        with _unavailable_errors():
             return (self._path / name).stat().st_size
 
     def delete(self, name: str) -> None:
@@ -191,7 +191,7 @@ class Folder:
             return os.fstat(fresh.fileno()).st_mtime
 
 
-def _write(pieces: Iterable[bytes], target: int) -> None:
+def _write_chunks(pieces: Iterable[bytes], target: int) -> None:
     for piece in pieces:
         with memoryview(piece) as rest:
             written = 0
@@ -200,14 +200,14 @@ def _write(pieces: Iterable[bytes], target: int) -> None:
 
 
 @contextlib.contextmanager
-def _told_away() -> Iterator[None]:
+def _unavailable_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _AWAY:
-            raise _away(error) from None
+        if error.errno in _UNAVAILABLE_ERRNOS:
+            raise _unavailable_error(error) from None
         raise
 
 
-def _away(error: OSError) -> errors.StorageUnreachable:
+def _unavailable_error(error: OSError) -> errors.StorageUnreachable:
     return errors.StorageUnreachable(f"The folder of recordings is away now: {error.strerror}.")

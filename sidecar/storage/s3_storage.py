@@ -2,7 +2,7 @@
 
 An object is there once the server has all of it: a small one is sent at once, a larger one in parts
 that are put together at the end. What else is in the bucket is left alone: ours are below the
-prefix, and end with `ENDING`.
+prefix, and end with `OBJECT_SUFFIX`.
 
 Who we are to it, how long it is waited for, and what its errors mean.
 """
@@ -26,28 +26,28 @@ from sidecar import errors
 from sidecar.audio.audio_source import storage_error
 from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid, SidecarError
-from sidecar.storage.encryption import even
-from sidecar.storage.recording_storage import PARTIAL
+from sidecar.storage.encryption import rechunk
+from sidecar.storage.recording_storage import PARTIAL_SUFFIX
 
 log = logging.getLogger(__name__)
 
-CONNECT_S = 3.0
+CONNECT_TIMEOUT_S = 3.0
 """So long a server may take to answer at all."""
-READ_S = 15.0
+READ_TIMEOUT_S = 15.0
 """So long it may say nothing in the middle of a call."""
-TRIES = 3
+MAX_ATTEMPTS = 3
 """So often a call is made before it is given up, with pauses of up to a second and then two."""
-CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 """Kept open, for as many threads as there are."""
-REGION = "us-east-1"
+DEFAULT_REGION = "us-east-1"
 """What servers take that have none."""
 
 
-class Away(Exception):
+class S3Unavailable(Exception):
     """It does not answer, or not now; nobody knows whether what was asked was done."""
 
 
-class Refused(Exception):
+class S3Refused(Exception):
     """It answers, and says no."""
 
     def __init__(self, code: str, status: int) -> None:
@@ -55,7 +55,7 @@ class Refused(Exception):
         self.code, self.status = code, status
 
 
-class Server:
+class S3Client:
     """One server; from any thread."""
 
     def __init__(self, endpoint: str | None, region: str | None) -> None:
@@ -79,12 +79,12 @@ class Server:
             self._client = session.create_client(
                 "s3",
                 endpoint_url=endpoint,
-                region_name=region or session.get_config_variable("region") or REGION,
+                region_name=region or session.get_config_variable("region") or DEFAULT_REGION,
                 config=Config(
-                    connect_timeout=CONNECT_S,
-                    read_timeout=READ_S,
-                    retries={"mode": "standard", "total_max_attempts": TRIES},
-                    max_pool_connections=CONNECTIONS,
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    read_timeout=READ_TIMEOUT_S,
+                    retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+                    max_pool_connections=MAX_CONNECTIONS,
                     ignore_configured_endpoint_urls=True,  # one setting says where it is
                     # Each part is signed, so none is taken that is not what was sent; servers
                     # that are not AWS mostly do not know its newer sums.
@@ -109,13 +109,13 @@ class Server:
         """
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-        for attempt in range(TRIES):
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 answer = dict(getattr(self._client, call)(**what))
             except ClientError as error:
-                raise _meant(error.response) from None
+                raise _response_error(error.response) from None
             except (BotoCoreError, OSError) as error:
-                raise Away(_said(error)) from None
+                raise S3Unavailable(_error_name(error)) from None
             if "Body" not in answer:
                 break
             try:
@@ -123,34 +123,34 @@ class Server:
                     answer["Body"] = body.read()
                 break
             except (BotoCoreError, HTTPClientError, OSError) as error:  # no try covers the body
-                if attempt == TRIES - 1:
-                    raise Away(_said(error)) from None
-            time.sleep(backoff_s(attempt, 0.5, LONGEST_S))
+                if attempt == MAX_ATTEMPTS - 1:
+                    raise S3Unavailable(_error_name(error)) from None
+            time.sleep(backoff_s(attempt, 0.5, MAX_RETRY_PAUSE_S))
         return answer
 
 
-def _meant(response: Mapping[str, Any]) -> Exception:
+def _response_error(response: Mapping[str, Any]) -> Exception:
     code = str(response.get("Error", {}).get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code == "NoSuchKey" or (code == "404" and status == 404):
         return FileNotFoundError("there is no such object")
     if status >= 500 and status != 507:
-        return Away(code)
-    return Refused(code, status)
+        return S3Unavailable(code)
+    return S3Refused(code, status)
 
 
-def _said(error: Exception) -> str:
+def _error_name(error: Exception) -> str:
     """The name of the trouble; what else is in it names addresses."""
     return type(error).__name__
 
 
-FIRST_S, LONGEST_S = 1.0, 60.0
+MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
 """Pauses after a deletion that was not done: the first, and what they grow to."""
-CLOSE_S = 3.0
+CLOSE_TIMEOUT_S = 3.0
 """So long the end of the service waits for those that are left."""
 
 
-class Removal:
+class S3DeletionQueue:
     """Does one after the other, in a thread of its own that begins with the first."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class Removal:
         with self._news:
             self._closing = True
             self._news.notify_all()
-            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_S)
+            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_TIMEOUT_S)
             if self._waiting:
                 log.warning("%d recordings go with a later start", len(self._waiting))
 
@@ -192,7 +192,7 @@ class Removal:
             try:
                 remove()
             except SidecarError as error:
-                pause_s = min(max(2 * pause_s, FIRST_S), LONGEST_S)
+                pause_s = min(max(2 * pause_s, MIN_RETRY_PAUSE_S), MAX_RETRY_PAUSE_S)
                 log.warning("a recording is deleted later (%s)", error.code)
                 self._waiting.rotate(-1)  # the next may be luckier
                 continue
@@ -204,37 +204,37 @@ class Removal:
                 self._news.notify_all()
 
 
-ENDING = ".sealed"
+OBJECT_SUFFIX = ".sealed"
 """How the names of our objects end."""
-PART = 8 << 20
+PART_BYTES = 8 << 20
 """Bytes that are sent at once; servers take no less than 5 MiB, and 10,000 parts."""
-PIECE = 4 << 20
+READ_CHUNK_BYTES = 4 << 20
 """Bytes that are fetched at once."""
-_OURS = re.compile(r"([\w-]+)\.sealed")
-_FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
-_UNKNOWN = {"NotImplemented", "MethodNotAllowed"}
+_OBJECT_NAME = re.compile(r"([\w-]+)\.sealed")
+_QUOTA_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
+_UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed"}
 
 
-class Bucket:
-    """A `Storage`."""
+class S3Storage:
+    """A `RecordingStorage`."""
 
     kind = "bucket"
 
-    def __init__(self, server: Server, bucket: str, prefix: str) -> None:
+    def __init__(self, server: S3Client, bucket: str, prefix: str) -> None:
         """``prefix``: what all keys begin with; it ends with a slash, if there is one."""
         self._server, self._bucket, self._prefix = server, bucket, prefix
-        self._removal = Removal()
+        self._removal = S3DeletionQueue()
 
     def put(self, name: str, pieces: Iterable[bytes]) -> None:
         """Send a stream."""
-        parts = even(pieces, PART)
+        parts = rechunk(pieces, PART_BYTES)
         try:
-            with _meaning():
+            with _s3_errors_as_ours():
                 with contextlib.suppress(FileNotFoundError):
                     self._ask("head_object", Key=self._key(name))
                     raise errors.SpoolUnwritable("A recording of that name is there already.")
                 first = next(parts, b"")
-                if len(first) < PART:
+                if len(first) < PART_BYTES:
                     self._put_whole(name, first)
                 else:
                     self._put_parts(name, itertools.chain([first], parts))
@@ -244,23 +244,23 @@ class Bucket:
     def read(self, name: str) -> Iterator[bytes]:
         """The whole of it."""
         stored, at = self.open(name), 0
-        while piece := stored.at(at, PIECE):
+        while piece := stored.at(at, READ_CHUNK_BYTES):
             at += len(piece)
             yield piece
 
-    def open(self, name: str) -> Object:
+    def open(self, name: str) -> S3Object:
         """Have it read from any place."""
-        return Object(self, name, self.size(name))
+        return S3Object(self, name, self.size(name))
 
     def range(self, name: str, at: int, size: int) -> bytes:
         """So many bytes from there on, which there are."""
         span = f"bytes={at}-{at + size - 1}"
-        with _meaning():
+        with _s3_errors_as_ours():
             return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
 
     def size(self, name: str) -> int:
         """Bytes that are there."""
-        with _meaning():
+        with _s3_errors_as_ours():
             return int(self._ask("head_object", Key=self._key(name))["ContentLength"])
 
     def delete(self, name: str) -> None:
@@ -274,14 +274,14 @@ class Bucket:
     def ages(self) -> Mapping[str, float]:
         """All that is there, and since when: objects, and uploads whose end never came."""
         found: dict[str, float] = {}
-        with _meaning():
+        with _s3_errors_as_ours():
             for page in self._pages("list_objects_v2", ("ContinuationToken",), self._prefix):
                 for one in page.get("Contents", ()):
                     if (name := self._name(one["Key"])) is not None:
-                        found[name] = _now(page) - one["LastModified"].timestamp()
+                        found[name] = _server_time(page) - one["LastModified"].timestamp()
             for page, upload in self._unfinished(self._prefix):
                 if (name := self._name(upload["Key"])) is not None:
-                    found[f"{name}{PARTIAL}"] = _now(page) - self._touched(upload)
+                    found[f"{name}{PARTIAL_SUFFIX}"] = _server_time(page) - self._touched(upload)
         return found
 
     def close(self) -> None:
@@ -300,17 +300,17 @@ class Bucket:
         self._ask("delete_object", Key=key)
 
     def _key(self, name: str) -> str:
-        return f"{self._prefix}{name}{ENDING}"
+        return f"{self._prefix}{name}{OBJECT_SUFFIX}"
 
     def _name(self, key: str) -> str | None:
         """Of a recording of ours; what others have put there is none."""
-        ours = _OURS.fullmatch(key.removeprefix(self._prefix))
+        ours = _OBJECT_NAME.fullmatch(key.removeprefix(self._prefix))
         return ours[1] if ours else None
 
     def _put_whole(self, name: str, data: bytes) -> None:
         try:
             self._ask("put_object", Key=self._key(name), Body=data)
-        except Away:  # it may be there all the same
+        except S3Unavailable:  # it may be there all the same
             self.delete(name)
             raise
 
@@ -323,7 +323,7 @@ class Bucket:
                 answer = self._ask("upload_part", **of, PartNumber=number, Body=part)
                 sent.append({"PartNumber": number, "ETag": answer["ETag"]})
             self._ask("complete_multipart_upload", **of, MultipartUpload={"Parts": sent})
-        except Away:
+        except S3Unavailable:
             self._removal.put(partial(self._abort, of))
             self.delete(name)  # the last call may have been heard
             raise
@@ -335,19 +335,19 @@ class Bucket:
             raise
 
     def _abort(self, of: Mapping[str, str]) -> None:
-        with _meaning(), contextlib.suppress(FileNotFoundError):
+        with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
             try:
                 self._ask("abort_multipart_upload", **of)
-            except Refused as refused:
+            except S3Refused as refused:
                 if refused.code != "NoSuchUpload":
                     raise
 
     def _delete(self, name: str) -> None:
-        with _meaning(), contextlib.suppress(FileNotFoundError):
-            if not name.endswith(PARTIAL):
+        with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
+            if not name.endswith(PARTIAL_SUFFIX):
                 self._ask("delete_object", Key=self._key(name))
                 return
-            key = self._key(name.removesuffix(PARTIAL))
+            key = self._key(name.removesuffix(PARTIAL_SUFFIX))
             for _, upload in self._unfinished(key):
                 if upload["Key"] == key:
                     self._abort({"Key": key, "UploadId": upload["UploadId"]})
@@ -360,15 +360,15 @@ class Bucket:
             ):
                 for upload in page.get("Uploads", ()):
                     yield page, upload
-        except Refused as refused:
-            if refused.code not in _UNKNOWN:
+        except S3Refused as refused:
+            if refused.code not in _UNSUPPORTED_CODES:
                 raise
             log.info("the object storage does not list uploads that were never ended")
 
     def _touched(self, upload: Mapping[str, Any]) -> float:
         """When the last that is known of its parts came."""
         times = [upload["Initiated"]]
-        with contextlib.suppress(FileNotFoundError, Refused):  # it has ended meanwhile
+        with contextlib.suppress(FileNotFoundError, S3Refused):  # it has ended meanwhile
             of = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
             times += [one["LastModified"] for one in self._ask("list_parts", **of).get("Parts", ())]
         return float(max(times).timestamp())
@@ -389,26 +389,26 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def _meaning() -> Iterator[None]:
+def _s3_errors_as_ours() -> Iterator[None]:
     """What the server does not do, as an error of ours. One that says no (keys that count no more,
     a bucket that is gone) is no other trouble than one that is away: what is there may be had
     once that is put right."""
     try:
         yield
-    except Away as error:
+    except S3Unavailable as error:
         log.warning("the object storage does not answer: %s", error)
         raise errors.StorageUnreachable() from None
-    except Refused as error:
-        if error.code in _FULL or error.status == 507:
+    except S3Refused as error:
+        if error.code in _QUOTA_CODES or error.status == 507:
             raise errors.DiskFull("There is no room in the object storage.") from None
         log.error("the object storage refuses: %s", error)
         raise errors.StorageUnreachable("The storage of recordings refuses us now.") from None
 
 
-class Object:
+class S3Object:
     """`Stored` in a bucket."""
 
-    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+    def __init__(self, bucket: S3Storage, name: str, size: int) -> None:
         self._bucket, self._name, self.size = bucket, name, size
 
     def at(self, at: int, size: int) -> bytes:
@@ -420,7 +420,7 @@ class Object:
         """Nothing is held."""
 
 
-def _now(page: Mapping[str, Any]) -> float:
+def _server_time(page: Mapping[str, Any]) -> float:
     """By the server's clock; where it does not say, nothing is old."""
     said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
     return email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0

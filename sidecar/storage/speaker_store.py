@@ -15,25 +15,29 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from sidecar import clock, errors, files
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.storage.encrypted_sqlite import KEY_TABLE, Words, migrate, seal_of
-from sidecar.storage.encryption import SealBroken
-from sidecar.transcripts.speaker_embeddings import LONGEST_NAME, KnownVoice, VoicePrint
+from sidecar.storage.encrypted_sqlite import KEY_TABLE, DatabaseLabels, migrate_sqlite, open_cipher
+from sidecar.storage.encryption import DecryptionFailed
+from sidecar.transcripts.speaker_embeddings import (
+    MAX_NAME_CHARACTERS,
+    SpeakerCandidate,
+    SpeakerEmbedding,
+)
 from sidecar.transcripts.word_timing import one_line
 
-MOST_PEOPLE = 200
+MAX_SPEAKERS = 200
 """Of one owner: their vectors, 1.4 MB at the most, go to the engine with each of its jobs."""
-MOST_SAMPLES = 10
+MAX_SAMPLES = 10
 """Of one person. More recordings hardly move the mean that a voice is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SpeakerSample:
     """A person's voice in one recording; ``added``: when, in seconds since 1970."""
 
     added: float
-    print: VoicePrint
+    print: SpeakerEmbedding
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -42,36 +46,36 @@ class Sample:
         Raises:
             KeyError, TypeError: they are not.
         """
-        return cls(values["added"], VoicePrint(**values["print"]))
+        return cls(values["added"], SpeakerEmbedding(**values["print"]))
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class EnrolledSpeaker:
     """Somebody whom an owner has named. The oldest sample comes first."""
 
     id: str
     owner: str
     name: str
     created: float
-    samples: tuple[Sample, ...]
+    samples: tuple[SpeakerSample, ...]
 
     @property
-    def known(self) -> KnownVoice:
+    def known(self) -> SpeakerCandidate:
         """What is to be recognised."""
-        return KnownVoice(self.id, self.name, tuple(one.print for one in self.samples))
+        return SpeakerCandidate(self.id, self.name, tuple(one.print for one in self.samples))
 
-    def hearing(self, sample: Sample) -> Person:
+    def hearing(self, sample: SpeakerSample) -> EnrolledSpeaker:
         """The same person with one sample more. What was heard twice counts once; beyond
-        `MOST_SAMPLES` the one with the least voice goes, the oldest of these first."""
+        `MAX_SAMPLES` the one with the least voice goes, the oldest of these first."""
         if any(one.print.vector == sample.print.vector for one in self.samples):
             return self
         kept = list(self.samples)
-        if len(kept) >= MOST_SAMPLES:
+        if len(kept) >= MAX_SAMPLES:
             kept.remove(min(kept, key=lambda one: (one.print.seconds, one.added)))
         return replace(self, samples=(*kept, sample))
 
 
-def parse_name(value: object) -> str:
+def parse_speaker_name(value: object) -> str:
     """A name as it is shown: on one line, without control characters and space around it.
 
     Raises:
@@ -80,22 +84,23 @@ def parse_name(value: object) -> str:
     if not isinstance(value, str):
         raise errors.FieldInvalid("The field 'name' is not a string.")
     name = one_line(value)
-    if not 0 < len(name) <= LONGEST_NAME:
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS:
         raise errors.FieldInvalid(
-            f"'name' has not 1 to {LONGEST_NAME} characters.", hint="Send the name of the person."
+            f"'name' has not 1 to {MAX_NAME_CHARACTERS} characters.",
+            hint="Send the name of the person.",
         )
     return name
 
 
-def exported(person: Person) -> dict[str, Any]:
+def exported_speaker(person: EnrolledSpeaker) -> dict[str, Any]:
     """All that is stored of a person; ``vector``: base64 of 256 little-endian float16."""
     return {
         "id": person.id,
         "name": person.name,
-        "created": clock.for_people(person.created),
+        "created": clock.format_utc(person.created),
         "voices": [
             {
-                "added": clock.for_people(one.added),
+                "added": clock.format_utc(one.added),
                 "seconds": one.print.seconds,
                 "vector": one.print.vector,
             }
@@ -104,14 +109,14 @@ def exported(person: Person) -> dict[str, Any]:
     }
 
 
-Decide = Callable[[Sequence[Person]], Person]
+SpeakerUpdate = Callable[[Sequence[EnrolledSpeaker]], EnrolledSpeaker]
 """A person as it is to be kept, from all of its owner's; pure, for it may be asked twice."""
 
 
-class PeopleStore(Protocol):
+class SpeakerStore(Protocol):
     """People by their owners. What is kept or deleted is so before anybody is told."""
 
-    async def of(self, owner: str) -> Sequence[Person]:
+    async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
         """An owner's, the oldest first.
 
         Raises:
@@ -119,7 +124,7 @@ class PeopleStore(Protocol):
         """
         ...
 
-    async def keep(self, owner: str, decide: Decide) -> Person:
+    async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
         """Keep what ``decide`` makes of an owner's people, which nobody changes meanwhile.
 
         Raises:
@@ -150,10 +155,10 @@ class PeopleStore(Protocol):
         ...
 
 
-FILE = "people.db"
-ANOTHER_S = 5.0
+SPEAKER_FILE = "people.db"
+LOCK_TIMEOUT_S = 5.0
 """So long the service that has the file may take to end."""
-WORDS = Words("people", "VIBEVOICE_PEOPLE_DIR")
+SPEAKER_LABELS = DatabaseLabels("people", "VIBEVOICE_PEOPLE_DIR")
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         KEY_TABLE,
@@ -167,7 +172,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 """What makes each version of the file out of the one before; a step once released never changes."""
 
 
-def people_folder(settings: Settings) -> Path:
+def speaker_folder(settings: Settings) -> Path:
     """Where people are kept."""
     if settings.people_dir is not None:
         return settings.people_dir
@@ -176,7 +181,7 @@ def people_folder(settings: Settings) -> Path:
     return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "people"
 
 
-class PeopleFile:
+class SpeakerFile:
     """One service has it at a time. Every call waits for the disk; not for two threads at once."""
 
     def __init__(self, folder: Path, secret: str) -> None:
@@ -187,7 +192,7 @@ class PeopleFile:
         """
         try:
             files.private_folder(folder)
-            path = folder / FILE
+            path = folder / SPEAKER_FILE
             files.touch(path)
         except OSError as error:
             raise errors.SettingsInvalid(
@@ -195,7 +200,7 @@ class PeopleFile:
                 hint="Set VIBEVOICE_PEOPLE_DIR to a folder that can be.",
             ) from None
         self._database = sqlite3.connect(
-            path, ANOTHER_S, isolation_level=None, check_same_thread=False
+            path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
             for pragma in (
@@ -209,8 +214,8 @@ class PeopleFile:
                 self._database.execute(f"PRAGMA {pragma}").fetchall()
             self._database.execute("BEGIN EXCLUSIVE")
             self._database.execute("COMMIT")
-            migrate(self._database, MIGRATIONS, WORDS)
-            self._seal = seal_of(self._database, secret, WORDS)
+            migrate_sqlite(self._database, MIGRATIONS, SPEAKER_LABELS)
+            self._seal = open_cipher(self._database, secret, SPEAKER_LABELS)
         except sqlite3.Error as error:
             self._database.close()
             raise errors.SettingsInvalid(
@@ -221,7 +226,7 @@ class PeopleFile:
             self._database.close()
             raise
 
-    def all(self) -> list[Person]:
+    def all(self) -> list[EnrolledSpeaker]:
         """Everybody, the oldest first.
 
         Raises:
@@ -229,13 +234,13 @@ class PeopleFile:
         """
         read = self._database.execute
         try:
-            samples: dict[str, list[Sample]] = {}
+            samples: dict[str, list[SpeakerSample]] = {}
             for person, sealed in read("SELECT person, sealed FROM samples ORDER BY number"):
-                one = Sample.of(json.loads(self._seal.opened(sealed, f"sample/{person}")))
+                one = SpeakerSample.of(json.loads(self._seal.opened(sealed, f"sample/{person}")))
                 samples.setdefault(person, []).append(one)
             rows = read("SELECT id, owner, created, name FROM people ORDER BY created, id")
             return [
-                Person(
+                EnrolledSpeaker(
                     id_,
                     owner,
                     self._seal.opened(name, f"person/{id_}").decode(),
@@ -244,13 +249,13 @@ class PeopleFile:
                 )
                 for id_, owner, created, name in rows.fetchall()
             ]
-        except (sqlite3.DatabaseError, SealBroken, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.DatabaseError, DecryptionFailed, ValueError, KeyError, TypeError) as error:
             raise errors.SettingsInvalid(
                 f"The file of people is not what was written ({type(error).__name__}).",
                 hint="Put a copy in its place, or set VIBEVOICE_PEOPLE_DIR to an empty folder.",
             ) from None
 
-    def write(self, person: Person) -> None:
+    def write(self, person: EnrolledSpeaker) -> None:
         """Keep a person as it is now, in the place of what was.
 
         Raises:
@@ -304,8 +309,8 @@ class PeopleFile:
             ) from None
 
 
-class KeptPeople:
-    """A `PeopleStore`. The file is read once."""
+class SqliteSpeakerStore:
+    """A `SpeakerStore`. The file is read once."""
 
     def __init__(self, folder: Path, secret: str) -> None:
         """Open the file; this waits for the disk.
@@ -313,22 +318,22 @@ class KeptPeople:
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
-        self._disk = Threads("people", 1)
-        self._file = PeopleFile(folder, secret)
+        self._disk = ThreadLimiter("people", 1)
+        self._file = SpeakerFile(folder, secret)
         try:
             self._people = {one.id: one for one in self._file.all()}
         except BaseException:
             self._file.close()
             raise
 
-    async def of(self, owner: str) -> Sequence[Person]:
+    async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
         """An owner's, the oldest first."""
         return self._of(owner)
 
-    async def keep(self, owner: str, decide: Decide) -> Person:
-        """As `PeopleStore.keep`."""
+    async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
+        """As `SpeakerStore.keep`."""
 
-        def act() -> Person:  # one after the other: what it begins with is what is there
+        def act() -> EnrolledSpeaker:  # one after the other: what it begins with is what is there
             person = decide(self._of(owner))
             if self._people.get(person.id) != person:
                 self._file.write(person)
@@ -338,7 +343,7 @@ class KeptPeople:
         return await self._disk.run(act)
 
     async def delete(self, owner: str, person: str) -> None:
-        """As `PeopleStore.delete`."""
+        """As `SpeakerStore.delete`."""
 
         def act() -> None:
             known = self._people.get(person)
@@ -349,7 +354,7 @@ class KeptPeople:
         await self._disk.run(act)
 
     async def empty(self, owner: str) -> int:
-        """As `PeopleStore.empty`."""
+        """As `SpeakerStore.empty`."""
         everybody = self._of(owner)
         for one in everybody:
             await self.delete(owner, one.id)
@@ -359,5 +364,5 @@ class KeptPeople:
         """Let another service have the file."""
         self._file.close()
 
-    def _of(self, owner: str) -> list[Person]:
+    def _of(self, owner: str) -> list[EnrolledSpeaker]:
         return [one for one in self._people.values() if one.owner == owner]

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.storage.recording_storage import Folder, Storage
-from sidecar.storage.s3_storage import Away, Bucket, Refused, Server
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
+from sidecar.storage.s3_storage import S3Client, S3Refused, S3Storage, S3Unavailable
 
-START_S = 30.0
+START_TIMEOUT_S = 30.0
 """So long a server may take to come up beside a service."""
-PAUSE_S = 1.0
-_WRITTEN = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./-]*))?", re.ASCII)
-_KEYS = (
+RETRY_PAUSE_S = 1.0
+_S3_URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./-]*))?", re.ASCII)
+_KEYS_HINT = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may list, read, write and delete "
     "there (or AWS_PROFILE, or a role)."
 )
@@ -28,65 +28,65 @@ _HINTS = {
     "RequestTimeTooSkewed": "Set the clock of this machine.",
     "SSLError": "Name the authority of its certificate in AWS_CA_BUNDLE.",
 }
-_REACHED = "Start it, or set VIBEVOICE_UPLOADS_ENDPOINT to one that can be reached."
+_UNREACHABLE_HINT = "Start it, or set VIBEVOICE_UPLOADS_ENDPOINT to one that can be reached."
 
 
-def storage_of(settings: Settings, folder: Path) -> Storage:
+def create_recording_storage(settings: Settings, folder: Path) -> RecordingStorage:
     """The bucket that is set, else the ``folder``.
 
     Raises:
         errors.SettingsInvalid: it is none, or this service shares its jobs with nobody.
     """
     if settings.uploads is None:
-        return Folder(folder)
+        return FolderStorage(folder)
     if not settings.shares_jobs:
         raise SettingsInvalid(
             "Recordings in a bucket are for services that share their jobs.",
             hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or no VIBEVOICE_UPLOADS.",
         )
-    written = _WRITTEN.fullmatch(settings.uploads)
+    written = _S3_URL.fullmatch(settings.uploads)
     if written is None:
         raise SettingsInvalid(
             "The setting 'uploads' names no bucket.",
             hint="Write it like s3://recordings/asr; its server is VIBEVOICE_UPLOADS_ENDPOINT.",
         )
     endpoint = settings.uploads_endpoint
-    server = Server(_checked(endpoint) if endpoint else None, settings.uploads_region)
+    server = S3Client(_check_endpoint(endpoint) if endpoint else None, settings.uploads_region)
     folder_in_it = (written[2] or "").strip("/")
-    return Bucket(server, written[1], f"{folder_in_it}/" if folder_in_it else "")
+    return S3Storage(server, written[1], f"{folder_in_it}/" if folder_in_it else "")
 
 
-def check(storage: Storage, patience_s: float = START_S) -> None:
+def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S) -> None:
     """Have a bucket answer, and do what is asked of it; a folder is made when it is needed.
 
     Raises:
         errors.SettingsInvalid: it does not.
     """
-    if not isinstance(storage, Bucket):
+    if not isinstance(storage, S3Storage):
         return
     until = time.monotonic() + patience_s
     while True:
         try:
             storage.look()
             return
-        except Refused as error:
-            hint = _HINTS.get(error.code, _KEYS)
+        except S3Refused as error:
+            hint = _HINTS.get(error.code, _KEYS_HINT)
             raise SettingsInvalid(
                 f"The object storage refuses us: {error.code}.", hint=hint
             ) from None
-        except (Away, FileNotFoundError) as error:
+        except (S3Unavailable, FileNotFoundError) as error:
             said = str(error)
             if "Credential" in said:
-                raise SettingsInvalid("The object storage wants keys.", hint=_KEYS) from None
+                raise SettingsInvalid("The object storage wants keys.", hint=_KEYS_HINT) from None
             if said == "SSLError" or time.monotonic() >= until:
                 raise SettingsInvalid(
                     f"The object storage does not answer: {said}.",
-                    hint=_HINTS.get(said, _REACHED),
+                    hint=_HINTS.get(said, _UNREACHABLE_HINT),
                 ) from None
-        time.sleep(PAUSE_S)
+        time.sleep(RETRY_PAUSE_S)
 
 
-def described(settings: Settings, folder: Path) -> str:
+def describe_storage(settings: Settings, folder: Path) -> str:
     """Where recordings are, for people."""
     if settings.uploads is None:
         return str(folder)
@@ -94,7 +94,7 @@ def described(settings: Settings, folder: Path) -> str:
     return f"{settings.uploads} at {remote_server.host_of(endpoint) if endpoint else 'AWS'}"
 
 
-def _checked(endpoint: str) -> str:
+def _check_endpoint(endpoint: str) -> str:
     """An address without anything behind it; ``http://`` has to be said.
 
     Raises:

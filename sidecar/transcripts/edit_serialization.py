@@ -7,94 +7,94 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.errors import FieldInvalid, FieldMissing
-from sidecar.transcripts.speaker_embeddings import LONGEST_NAME
+from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
 from sidecar.transcripts.transcript_edits import (
-    Merge,
-    Move,
-    Operation,
-    Redo,
-    Rename,
-    Rewrite,
-    Split,
-    SplitSpeaker,
-    Step,
-    Undo,
-    Wish,
+    EditOperation,
+    EditRequest,
+    EditStep,
+    MergeSpeakers,
+    MoveSegments,
+    RedoStep,
+    RenameSpeaker,
+    RewriteSegment,
+    SplitSegments,
+    SplitSpeakerRequest,
+    UndoStep,
 )
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.transcripts.word_timing import one_line
 
-MOST_OPERATIONS = 500
+MAX_OPERATIONS = 500
 """That are done together."""
-LONGEST_TEXT = 10_000
+MAX_TEXT_CHARACTERS = 10_000
 """Characters of a line: ten minutes of speech."""
-MOST_SEGMENTS = 1_000_000
+MAX_SEGMENTS = 1_000_000
 """No transcript has so many."""
-MOST_PARTS = 10
+MAX_SPLIT_SPEAKERS = 10
 """That a speaker is split into at once."""
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
 
-def step_values(step: Step) -> list[dict[str, Any]]:
+def edit_step_to_json(step: EditStep) -> list[dict[str, Any]]:
     """A step as a list of operations."""
     match step:
-        case Undo():
+        case UndoStep():
             return [{"op": "undo"}]
-        case Redo():
+        case RedoStep():
             return [{"op": "redo"}]
         case operations:
-            return [_values(one) for one in operations]
+            return [_operation_to_json(one) for one in operations]
 
 
-def step_of(given: object) -> Step:
-    """The step that a list of operations means, as `step_values` wrote it.
+def edit_step_from_json(given: object) -> EditStep:
+    """The step that a list of operations means, as `edit_step_to_json` wrote it.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.
     """
-    wished = wished_of(given)
+    wished = edit_request_from_json(given)
     if not isinstance(wished, tuple):
         return wished
-    done = tuple(one for one in wished if not isinstance(one, SplitSpeaker))
+    done = tuple(one for one in wished if not isinstance(one, SplitSpeakerRequest))
     if len(done) < len(wished):
         raise FieldInvalid("'split_speaker' is only a wish.")
     return done
 
 
-def wished_of(given: object) -> Undo | Redo | tuple[Wish, ...]:
+def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditRequest, ...]:
     """What somebody who sends a list of operations asks for.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.
     """
-    if not isinstance(given, list) or not 0 < len(given) <= MOST_OPERATIONS:
-        raise FieldInvalid(f"'operations' is not a list of 1 to {MOST_OPERATIONS} operations.")
+    if not isinstance(given, list) or not 0 < len(given) <= MAX_OPERATIONS:
+        raise FieldInvalid(f"'operations' is not a list of 1 to {MAX_OPERATIONS} operations.")
     names = [one.get("op") if isinstance(one, Mapping) else None for one in given]
-    for name, step in (("undo", Undo()), ("redo", Redo())):
+    for name, step in (("undo", UndoStep()), ("redo", RedoStep())):
         if name in names:
             if len(names) > 1 or len(given[0]) > 1:
                 raise FieldInvalid(f"'{name}' stands alone.", hint="Send it as the only one.")
             return step
-    return tuple(_Given(number, values).operation for number, values in enumerate(given))
+    return tuple(_OperationFields(number, values).operation for number, values in enumerate(given))
 
 
-def _values(operation: Operation) -> dict[str, Any]:
+def _operation_to_json(operation: EditOperation) -> dict[str, Any]:
     match operation:
-        case Rename(speaker, name):
+        case RenameSpeaker(speaker, name):
             return {"op": "rename", "speaker": speaker_label(speaker), "name": name}
-        case Merge(speaker, into):
+        case MergeSpeakers(speaker, into):
             labels = speaker_label(speaker), speaker_label(into)
             return {"op": "merge", "speaker": labels[0], "into": labels[1]}
-        case Split(segments, name):
+        case SplitSegments(segments, name):
             named = {} if name is None else {"name": name}
             return {"op": "split", "segments": [*segments], **named}
-        case Move(segments, speaker):
+        case MoveSegments(segments, speaker):
             return {"op": "move", "segments": [*segments], "speaker": speaker_label(speaker)}
-        case Rewrite(segment, text):
+        case RewriteSegment(segment, text):
             return {"op": "text", "segment": segment, "text": text}
 
 
-class _Given:
+class _OperationFields:
     """One operation as it was sent."""
 
     def __init__(self, number: int, values: object) -> None:
@@ -102,17 +102,17 @@ class _Given:
         self._values = values
 
     @property
-    def operation(self) -> Wish:
+    def operation(self) -> EditRequest:
         """What it means."""
         values = self._values
         if not isinstance(values, Mapping):
             raise self._wrong("is not an object")
         name = values.get("op")
-        form = _FORMS.get(name) if isinstance(name, str) else None
+        form = _OPERATION_FIELDS.get(name) if isinstance(name, str) else None
         if form is None:
             raise FieldInvalid(
                 f"Operation {self._number}: 'op' is none that is known.",
-                hint=f"Use one of: {', '.join(_FORMS)}, undo, redo.",
+                hint=f"Use one of: {', '.join(_OPERATION_FIELDS)}, undo, redo.",
             )
         fields, make = form
         if unknown := [str(one) for one in values if one not in ("op", *fields)]:
@@ -146,31 +146,35 @@ class _Given:
         if value is None:
             return None
         name = one_line(value) if isinstance(value, str) else ""
-        if not 0 < len(name) <= LONGEST_NAME:
-            raise self._wrong(f"'name' has not 1 to {LONGEST_NAME} characters")
+        if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+            raise self._wrong(f"'name' has not 1 to {MAX_NAME_CHARACTERS} characters")
         return name
 
-    def name_if_any(self) -> str | None:
+    def optional_name(self) -> str | None:
         """The same, None where it was left out."""
         assert isinstance(self._values, Mapping)
         return self.name() if "name" in self._values else None
 
-    def parts_if_any(self) -> int | None:
+    def optional_parts(self) -> int | None:
         """Into how many people; None where that was left out."""
         assert isinstance(self._values, Mapping)
         value = self._values.get("into")
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= MOST_PARTS:
-            raise self._wrong(f"'into' is no number of people from 2 to {MOST_PARTS}")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or not 2 <= value <= MAX_SPLIT_SPEAKERS
+        ):
+            raise self._wrong(f"'into' is no number of people from 2 to {MAX_SPLIT_SPEAKERS}")
         return value
 
     def text(self) -> str:
         """What was said, on one line."""
         value = self._value("text")
         text = one_line(value) if isinstance(value, str) else ""
-        if not 0 < len(text) <= LONGEST_TEXT:
-            raise self._wrong(f"'text' has not 1 to {LONGEST_TEXT} characters")
+        if not 0 < len(text) <= MAX_TEXT_CHARACTERS:
+            raise self._wrong(f"'text' has not 1 to {MAX_TEXT_CHARACTERS} characters")
         return text
 
     def _value(self, field: str) -> object:
@@ -180,7 +184,7 @@ class _Given:
         return self._values[field]
 
     def _place(self, value: object, field: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_SEGMENTS:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_SEGMENTS:
             raise self._wrong(f"'{field}' is no place of a segment, which is a number from 0")
         return value
 
@@ -188,15 +192,23 @@ class _Given:
         return FieldInvalid(f"Operation {self._number}: {said}.")
 
 
-_FORMS: Mapping[str, tuple[tuple[str, ...], Callable[[_Given], Wish]]] = {
-    "rename": (("speaker", "name"), lambda one: Rename(one.speaker("speaker"), one.name())),
-    "merge": (("speaker", "into"), lambda one: Merge(one.speaker("speaker"), one.speaker("into"))),
-    "split": (("segments", "name"), lambda one: Split(one.segments(), one.name_if_any())),
+_OPERATION_FIELDS: Mapping[
+    str, tuple[tuple[str, ...], Callable[[_OperationFields], EditRequest]]
+] = {
+    "rename": (("speaker", "name"), lambda one: RenameSpeaker(one.speaker("speaker"), one.name())),
+    "merge": (
+        ("speaker", "into"),
+        lambda one: MergeSpeakers(one.speaker("speaker"), one.speaker("into")),
+    ),
+    "split": (("segments", "name"), lambda one: SplitSegments(one.segments(), one.optional_name())),
     "split_speaker": (
         ("speaker", "into"),
-        lambda one: SplitSpeaker(one.speaker("speaker"), one.parts_if_any()),
+        lambda one: SplitSpeakerRequest(one.speaker("speaker"), one.optional_parts()),
     ),
-    "move": (("segments", "speaker"), lambda one: Move(one.segments(), one.speaker("speaker"))),
-    "text": (("segment", "text"), lambda one: Rewrite(one.segment(), one.text())),
+    "move": (
+        ("segments", "speaker"),
+        lambda one: MoveSegments(one.segments(), one.speaker("speaker")),
+    ),
+    "text": (("segment", "text"), lambda one: RewriteSegment(one.segment(), one.text())),
 }
 """Every operation by its name: its fields, and what they mean."""

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.transcripts.transcript import LOOP, NON_SPEECH, UNINTELLIGIBLE, Segment
-from sidecar.transcripts.vibevoice_output import OpenContent
+from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, UNINTELLIGIBLE, Segment
+from sidecar.transcripts.vibevoice_output import OpenSegment
 
 COPIES = 3
 """So often something must have come before it is a repetition: the first time and two more."""
@@ -24,7 +24,7 @@ COPIES = 3
 CHARACTERS_PER_S = 25.0
 """More is not said in a second: 300 English words a minute; conversation has 12 to 16."""
 
-SLACK_S = 2.0
+SPEECH_RATE_SLACK_S = 2.0
 """So far times may be off before a text counts as too long for them."""
 
 WINDOW = 128
@@ -37,12 +37,12 @@ FEW_TOKENS = 24
 """Different tokens in a window of stuck text, at most. Plain speech has 70 and more."""
 
 
-def overfull(characters: int, seconds: float) -> bool:
+def exceeds_speech_rate(characters: int, seconds: float) -> bool:
     """Whether a text is more than is said in so many seconds."""
-    return characters > CHARACTERS_PER_S * (seconds + SLACK_S)
+    return characters > CHARACTERS_PER_S * (seconds + SPEECH_RATE_SLACK_S)
 
 
-class RepeatedTokens:
+class TokenRepetition:
     """How long the last tokens have been repeating themselves, for every period in a window.
 
     A token costs as many steps as it has come in the window: few in speech, the window in a loop.
@@ -90,19 +90,19 @@ class RepeatedTokens:
         return len(self._places) if len(self._window) == WINDOW else WINDOW
 
 
-LONGEST_SPAN_S = 30.0
+MAX_SPAN_S = 30.0
 """A claimed span beyond this is not taken at its word; segments last seconds, seldom half of it."""
 
 STRAY_TOKENS = 256
 """Tokens in a row outside any text without a segment; a segment's own frame takes about 24."""
 
-LONGEST_CYCLE = 12
+MAX_CYCLE_SEGMENTS = 12
 """Segments in a repeated verse, at most."""
 
 STILL_SEGMENTS = 6
 """Segments in a row without a later start or a second not heard before: time stands still."""
 
-LONGEST_LOOPED_S = 60.0
+MAX_LOOPED_S = 60.0
 """The first copy in a loop is not kept if it is longer: its end would hide the rest of the audio.
 Also the seconds of a segment, at most, that count as heard by it."""
 
@@ -110,7 +110,7 @@ MIN_STEP_S = 0.05
 """What a repeated segment must move on at least, however short its text."""
 
 
-class Why(StrEnum):
+class LoopReason(StrEnum):
     """What gave a loop away."""
 
     REPEATED_TOKENS = "repeated_tokens"
@@ -123,13 +123,13 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
+class RepetitionLoop:
     """The model is stuck: why, and how many of the last segments are to be cut.
 
     What is left of the segments is sound; a segment that was still open is never part of it.
     """
 
-    why: Why
+    why: LoopReason
     cut: int = 0
 
 
@@ -150,12 +150,12 @@ class LoopGuard:
         self._heard: set[int] = set()
         self._still = 0
         self._again = 0
-        self._tokens = RepeatedTokens()
+        self._tokens = TokenRepetition()
         self._stray = 0
         for segment in kept:
             self.segment(segment)
 
-    def token(self, token_id: int, content: OpenContent | None) -> Loop | None:
+    def token(self, token_id: int, content: OpenSegment | None) -> RepetitionLoop | None:
         """Take one token; ``content`` is the text that is open after it, as the parser has it.
 
         The parser reads a token first, then this sees it, then `segment` what the token closed.
@@ -164,22 +164,24 @@ class LoopGuard:
         if content is None:
             self._stray += 1
             if self._tokens.repeated >= MIN_REPEATED_TOKENS:
-                return Loop(Why.REPEATED_TOKENS)
-            return Loop(Why.NO_SEGMENT) if self._stray > STRAY_TOKENS else None
+                return RepetitionLoop(LoopReason.REPEATED_TOKENS)
+            return RepetitionLoop(LoopReason.NO_SEGMENT) if self._stray > STRAY_TOKENS else None
         left = self._left_s(content)
-        if content.characters > CHARACTERS_PER_S * (left + LONGEST_SPAN_S):
-            return Loop(Why.TOO_MUCH_TEXT)
-        if not overfull(content.characters, self._claimed_s(content, left)):
+        if content.characters > CHARACTERS_PER_S * (left + MAX_SPAN_S):
+            return RepetitionLoop(LoopReason.TOO_MUCH_TEXT)
+        if not exceeds_speech_rate(content.characters, self._claimed_s(content, left)):
             return None
         if self._tokens.repeated >= MIN_REPEATED_TOKENS:
-            return Loop(Why.REPEATED_TOKENS)
-        return Loop(Why.FEW_WORDS) if self._tokens.different <= FEW_TOKENS else None
+            return RepetitionLoop(LoopReason.REPEATED_TOKENS)
+        return (
+            RepetitionLoop(LoopReason.FEW_WORDS) if self._tokens.different <= FEW_TOKENS else None
+        )
 
-    def segment(self, segment: Segment) -> Loop | None:
+    def segment(self, segment: Segment) -> RepetitionLoop | None:
         """Take one closed segment."""
         length = segment.end - segment.start
         first = int(segment.start)
-        seconds = set(range(first, first + math.ceil(min(length, LONGEST_LOOPED_S))))
+        seconds = set(range(first, first + math.ceil(min(length, MAX_LOOPED_S))))
         moves = segment.start > self._latest_start or not seconds <= self._heard
         self._still = 0 if moves else self._still + 1
         self._again = self._again + 1 if segment in self._seen else 0
@@ -189,22 +191,22 @@ class LoopGuard:
         self._seen.add(segment)
         self._segments.append(segment)
         self._texts.append((" ".join(segment.text.casefold().split()), segment.speaker))
-        self._sound.append(moves and 0 < length <= LONGEST_LOOPED_S)
-        self._tokens = RepeatedTokens()
+        self._sound.append(moves and 0 < length <= MAX_LOOPED_S)
+        self._tokens = TokenRepetition()
         self._stray = 0
         if cycle := self._stuck_cycle():
             sound = self._sound[-COPIES * cycle :][:cycle]
             kept = sound.index(False) if False in sound else cycle
-            return Loop(Why.REPEATED_SEGMENTS, COPIES * cycle - kept)
+            return RepetitionLoop(LoopReason.REPEATED_SEGMENTS, COPIES * cycle - kept)
         if self._again >= COPIES:
-            return Loop(Why.SEEN_BEFORE, self._again)
+            return RepetitionLoop(LoopReason.SEEN_BEFORE, self._again)
         if self._still >= STILL_SEGMENTS:
-            return Loop(Why.NO_NEW_TIME, self._still)
+            return RepetitionLoop(LoopReason.NO_NEW_TIME, self._still)
         return None
 
     def _stuck_cycle(self) -> int:
         """How many segments the last ones repeat, in too little time for it; 0 if they do not."""
-        for cycle in range(1, min(LONGEST_CYCLE, len(self._segments) // COPIES) + 1):
+        for cycle in range(1, min(MAX_CYCLE_SEGMENTS, len(self._segments) // COPIES) + 1):
             texts = self._texts[-COPIES * cycle :]
             if texts[cycle:] == texts[:-cycle] and self._moved_s(cycle) < (COPIES - 1) * max(
                 _shortest_s(segment) for segment in self._segments[-cycle:]
@@ -217,42 +219,42 @@ class LoopGuard:
         last, first = self._segments[-1], self._segments[-1 - (COPIES - 1) * cycle]
         return min(last.start - first.start, last.end - first.end)
 
-    def _left_s(self, content: OpenContent) -> float:
+    def _left_s(self, content: OpenSegment) -> float:
         """Seconds of audio from where a text begins, or may begin at the earliest."""
         if self._duration is None:
             return float("inf")
         begins = self._latest_end if content.start is None else content.start
         return max(0.0, self._duration - begins)
 
-    def _claimed_s(self, content: OpenContent, left_s: float) -> float:
+    def _claimed_s(self, content: OpenSegment, left_s: float) -> float:
         """Seconds that a text claims for itself, as far as that can be believed."""
         claimed = left_s
         if content.start is not None and content.end is not None:
             claimed = content.end - content.start
-        return min(claimed, LONGEST_SPAN_S)
+        return min(claimed, MAX_SPAN_S)
 
 
 def _shortest_s(segment: Segment) -> float:
     """Seconds that a segment takes at least; half of what speech takes, for times are rounded."""
-    if NON_SPEECH in segment.flags:
+    if NON_SPEECH_FLAG in segment.flags:
         return MIN_STEP_S
     return max(MIN_STEP_S, len(segment.text) / CHARACTERS_PER_S / 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingOptions:
     """How a token is chosen: ``temperature`` above 0, among the likeliest that make ``top_p``."""
 
     temperature: float
     top_p: float
 
 
-RETRIES = (Sampling(0.2, 0.95), Sampling(0.3, 0.95), Sampling(0.4, 0.95))
+RETRIES = (SamplingOptions(0.2, 0.95), SamplingOptions(0.3, 0.95), SamplingOptions(0.4, 0.95))
 """What upstream's own recovery test tries, in its order (protocols: the model, known fault)."""
 
-SHORTEST_SKIP_S = 5.0
+MIN_SKIP_S = 5.0
 FIRST_SKIP_S = 15.0
-LONGEST_SKIP_S = 60.0
+MAX_SKIP_S = 60.0
 """Four first skips are a minute: a bad minute costs that minute. Longer stretches take longer
 strides, a quarter of what was already lost, so that what is lost behind the end stays small."""
 
@@ -260,7 +262,7 @@ WORTH_DECODING_S = 1.0
 """A rest of the audio shorter than this is not worth another attempt."""
 
 
-def next_attempt(tried: int, lost_s: float = 0.0) -> Sampling | None:
+def retry_sampling(tried: int, lost_s: float = 0.0) -> SamplingOptions | None:
     """How to decode after ``tried`` retries at this place; None: skip.
 
     ``lost_s``: seconds skipped directly before this place. Where the stretch before was already
@@ -270,7 +272,7 @@ def next_attempt(tried: int, lost_s: float = 0.0) -> Sampling | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Skip:
+class SkippedAudio:
     """A stretch that is given up, in seconds of the audio that the model hears."""
 
     start: float
@@ -288,12 +290,12 @@ class Skip:
     def segment(self, offset_s: float = 0.0) -> Segment:
         """The same as a segment of the recording, flagged."""
         start, end = self.start + offset_s, self.end + offset_s
-        return Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH, LOOP))
+        return Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG))
 
 
-def next_skip(
+def next_skipped_audio(
     stuck_s: float, duration_s: float, lost_s: float = 0.0, claimed_end_s: float | None = None
-) -> Skip | None:
+) -> SkippedAudio | None:
     """The stretch to leave out from ``stuck_s``, the end of the last sound segment.
 
     ``lost_s``: seconds skipped directly before. ``claimed_end_s``: where the stuck segment said
@@ -303,10 +305,10 @@ def next_skip(
         return None
     length = FIRST_SKIP_S
     if lost_s:
-        length = min(max(FIRST_SKIP_S, lost_s / 4), LONGEST_SKIP_S)
+        length = min(max(FIRST_SKIP_S, lost_s / 4), MAX_SKIP_S)
     elif claimed_end_s is not None and claimed_end_s > stuck_s:
-        length = min(max(SHORTEST_SKIP_S, claimed_end_s - stuck_s), LONGEST_SKIP_S)
-    return Skip(stuck_s, min(stuck_s + length, duration_s))
+        length = min(max(MIN_SKIP_S, claimed_end_s - stuck_s), MAX_SKIP_S)
+    return SkippedAudio(stuck_s, min(stuck_s + length, duration_s))
 
 
 def _number(seconds: float) -> int | float:

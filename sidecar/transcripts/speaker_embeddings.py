@@ -18,14 +18,14 @@ from typing import Any
 
 from sidecar.errors import FieldInvalid
 
-LONGEST_NAME = 200
+MAX_NAME_CHARACTERS = 200
 """Characters of what somebody is called."""
 ROUNDED = 0.01
 """A vector of length 1 is that much off at most, as float16."""
 
 
 @dataclass(frozen=True, slots=True)
-class VoicePrint:
+class SpeakerEmbedding:
     """What a person sounds like in one recording.
 
     ``vector``: base64 of 256 little-endian float16, of length 1
@@ -36,7 +36,7 @@ class VoicePrint:
     seconds: float
 
 
-def is_print(one: VoicePrint) -> bool:
+def is_valid_embedding(one: SpeakerEmbedding) -> bool:
     """Whether a stranger's print is one: 256 numbers, of length 1 as far as they are exact."""
     try:
         numbers = struct.unpack("<256e", base64.b64decode(one.vector, validate=True))
@@ -46,22 +46,22 @@ def is_print(one: VoicePrint) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownVoice:
+class SpeakerCandidate:
     """Somebody to be recognised in a recording; ``person`` is an id of whoever asks."""
 
     person: str
     name: str
-    prints: tuple[VoicePrint, ...]
+    prints: tuple[SpeakerEmbedding, ...]
 
     @classmethod
-    def from_wire(cls, values: Mapping[str, Any]) -> KnownVoice:
+    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerCandidate:
         """One from the values of `dataclasses.asdict`."""
-        prints = tuple(VoicePrint(**one) for one in values["prints"])
+        prints = tuple(SpeakerEmbedding(**one) for one in values["prints"])
         return cls(values["person"], values["name"], prints)
 
 
 @dataclass(frozen=True, slots=True)
-class SpeakerVoice:
+class SpeakerProfile:
     """What is known of a transcript's speaker by voice.
 
     ``seconds``: of voice that could be compared. ``person`` and ``name``: who it is, None where
@@ -75,32 +75,32 @@ class SpeakerVoice:
     person: str | None = None
     name: str | None = None
     likeness: float | None = None
-    print: VoicePrint | None = None
+    print: SpeakerEmbedding | None = None
 
     @classmethod
-    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerVoice:
+    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerProfile:
         """One from the values of `dataclasses.asdict`."""
         given = values["print"]
-        return cls(**{**values, "print": given and VoicePrint(**given)})
+        return cls(**{**values, "print": given and SpeakerEmbedding(**given)})
 
 
-FIELD = "local_voices"
+LOCAL_VOICES_FIELD = "local_voices"
 """Its name in a request, in the answer, and in /health of who offers it."""
-FORM = "1-9715e399-6e4af7d4"
+WINDOW_FORMAT = "1-9715e399-6e4af7d4"
 """What they look like, and by which models they were made (the first digits of both digests): those
 of another form say nothing here."""
 BLOCK_S = 10.0
 """The first window of a piece begins at a multiple of it, by the clock of the recording."""
-BEYOND_S = BLOCK_S
+BLOCK_MARGIN_S = BLOCK_S
 """What has to be heard behind where the windows of the next piece begin."""
-LEAST_LAST_S = 2 * BLOCK_S
+MIN_LAST_S = 2 * BLOCK_S
 """The last piece has at least so much behind where its windows begin: its last one, and the block
 that is heard with what is before it, reach back that far."""
-LONGEST_S = 6 * 3600.0
+MAX_S = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class VoicesAsked:
+class WindowEmbeddingsRequest:
     """Which windows are to be made of a piece; seconds from the begin of what is sent.
 
     ``words_s``: behind it the sound is there for its voices, and no words are wanted. ``first_s``:
@@ -117,7 +117,7 @@ class VoicesAsked:
         """As it stands in a request."""
         return json.dumps(
             {
-                "form": FORM,
+                "form": WINDOW_FORMAT,
                 "words_s": self.words_s,
                 "first_s": self.first_s,
                 "until_s": self.until_s,
@@ -127,7 +127,7 @@ class VoicesAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalVoices:
+class EncodedWindowEmbeddings:
     """The windows that were asked for, as base64 (`diarization.window_embeddings`).
 
     ``same``: the piece's own speakers were told apart by such windows as well, but of the piece
@@ -139,7 +139,7 @@ class LocalVoices:
     same: bool = False
 
 
-def asked_of(value: object) -> VoicesAsked | None:
+def embeddings_request_of(value: object) -> WindowEmbeddingsRequest | None:
     """What a request asks for; None where it does not, or for another form than ours.
 
     Raises:
@@ -148,7 +148,7 @@ def asked_of(value: object) -> VoicesAsked | None:
     if value is None or value == "":
         return None
     wrong = FieldInvalid(
-        f"The field '{FIELD}' means nothing.",
+        f"The field '{LOCAL_VOICES_FIELD}' means nothing.",
         hint="It is for services of the same build, which ask each other; leave it out.",
     )
     try:
@@ -157,7 +157,7 @@ def asked_of(value: object) -> VoicesAsked | None:
         raise wrong from None
     if not isinstance(given, Mapping) or not isinstance(given.get("form"), str):
         raise wrong
-    if given["form"] != FORM:
+    if given["form"] != WINDOW_FORMAT:
         return None
     words_s, first_s = _seconds(given.get("words_s")), _seconds(given.get("first_s"))
     until_s = _seconds(given.get("until_s"))
@@ -166,19 +166,19 @@ def asked_of(value: object) -> VoicesAsked | None:
         raise wrong
     if until_s is None and given.get("until_s") is not None:
         raise wrong
-    return VoicesAsked(words_s, first_s, until_s, begins)
+    return WindowEmbeddingsRequest(words_s, first_s, until_s, begins)
 
 
 def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    seconds = float(value) if abs(value) <= LONGEST_S else math.nan
-    return seconds if 0 <= seconds <= LONGEST_S else None
+    seconds = float(value) if abs(value) <= MAX_S else math.nan
+    return seconds if 0 <= seconds <= MAX_S else None
 
 
-def given_in(body: Mapping[str, Any]) -> LocalVoices | None:
+def embeddings_in_answer(body: Mapping[str, Any]) -> EncodedWindowEmbeddings | None:
     """What an answer has of them; None where it has nothing that looks like it."""
-    match body.get(FIELD):
+    match body.get(LOCAL_VOICES_FIELD):
         case {"form": str(form), "windows": str(windows), **rest}:
-            return LocalVoices(form, windows, rest.get("same") is True)
+            return EncodedWindowEmbeddings(form, windows, rest.get("same") is True)
     return None

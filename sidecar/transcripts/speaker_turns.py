@@ -14,7 +14,7 @@ from sidecar.transcripts.transcript import Segment
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class SpeakerTurn:
     """One voice from ``start`` to ``end`` (seconds)."""
 
     start: float
@@ -26,10 +26,10 @@ class Turn:
         return max(0.0, min(self.end, end) - max(self.start, start))
 
 
-def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
+def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> int | None:
     """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
     turns = list(turns)
-    if found := shares(turns, start, end):
+    if found := speaking_seconds(turns, start, end):
         return max(found, key=lambda label: found[label])
     nearest = min(
         turns, key=lambda turn: max(turn.start - end, start - turn.end, 0.0), default=None
@@ -37,7 +37,7 @@ def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
     return nearest.label if nearest else None
 
 
-def stretches_alone(turns: Sequence[Turn], label: int) -> list[tuple[float, float]]:
+def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[tuple[float, float]]:
     """Where ``label`` speaks and nobody else does; the longest first."""
     others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)
     starts = [turn.start for turn in others]
@@ -49,20 +49,20 @@ def stretches_alone(turns: Sequence[Turn], label: int) -> list[tuple[float, floa
         pieces = [(turn.start, turn.end)]
         first, last = bisect_left(starts, turn.start - longest), bisect_left(starts, turn.end)
         for other in others[first:last]:
-            pieces = [rest for piece in pieces for rest in _without(piece, other)]
+            pieces = [rest for piece in pieces for rest in _subtract_turn(piece, other)]
         found += pieces
     return sorted(found, key=lambda piece: piece[0] - piece[1])
 
 
-def clearest_stretches(
-    turns: Sequence[Turn], label: int, most_s: float, least_s: float
+def longest_solo_spans(
+    turns: Sequence[SpeakerTurn], label: int, most_s: float, least_s: float
 ) -> list[tuple[float, float]]:
     """Where ``label`` speaks alone, in parts of ``most_s`` seconds; none is under ``least_s``.
 
     The longest stretch first; what is beyond the first part of each comes behind all of those.
     """
     found: list[tuple[int, tuple[float, float]]] = []
-    for start, end in stretches_alone(turns, label):
+    for start, end in solo_spans(turns, label):
         part = 0
         while end - start >= least_s:
             found.append((part, (start, min(end, start + most_s))))
@@ -70,14 +70,14 @@ def clearest_stretches(
     return [span for _, span in sorted(found, key=lambda one: one[0])]
 
 
-def _without(piece: tuple[float, float], other: Turn) -> list[tuple[float, float]]:
+def _subtract_turn(piece: tuple[float, float], other: SpeakerTurn) -> list[tuple[float, float]]:
     start, end = piece
     if not other.overlap(start, end):
         return [piece]
     return [rest for rest in ((start, other.start), (other.end, end)) if rest[1] - rest[0] > 0]
 
 
-def shares(turns: Iterable[Turn], start: float, end: float) -> dict[int, float]:
+def speaking_seconds(turns: Iterable[SpeakerTurn], start: float, end: float) -> dict[int, float]:
     """Seconds that each label speaks between ``start`` and ``end``."""
     found: dict[int, float] = {}
     for turn in turns:
@@ -86,17 +86,17 @@ def shares(turns: Iterable[Turn], start: float, end: float) -> dict[int, float]:
     return found
 
 
-def within(turns: Iterable[Turn], start: float, end: float) -> list[Turn]:
+def turns_within(turns: Iterable[SpeakerTurn], start: float, end: float) -> list[SpeakerTurn]:
     """What of the turns lies between ``start`` and ``end``."""
     return [
-        Turn(max(turn.start, start), min(turn.end, end), turn.label)
+        SpeakerTurn(max(turn.start, start), min(turn.end, end), turn.label)
         for turn in turns
         if turn.overlap(start, end)
     ]
 
 
-def together(
-    before: Sequence[Turn], after: Sequence[Turn], min_s: float
+def turn_agreement(
+    before: Sequence[SpeakerTurn], after: Sequence[SpeakerTurn], min_s: float
 ) -> dict[tuple[int, int], float]:
     """How much two accounts of the same seconds give them to the same voice, from 0 to 1.
 
@@ -115,7 +115,7 @@ def together(
     return found
 
 
-def matched(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[int, int]:
+def match_speakers(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[int, int]:
     """Who of the new is whom of the known, from the likeness of each (known, new) pair.
 
     The likeliest pairs first, each to one; pairs under ``least`` are none. Of equally likely ones
@@ -130,7 +130,7 @@ def matched(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[i
     return found
 
 
-def in_order_of_appearance(segments: Sequence[Segment]) -> list[Segment]:
+def number_speakers_by_appearance(segments: Sequence[Segment]) -> list[Segment]:
     """The same segments with speakers numbered from 0 in the order they first speak."""
     numbers: dict[int, int] = {}
     for segment in segments:

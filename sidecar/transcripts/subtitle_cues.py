@@ -16,24 +16,31 @@ from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.word_timing import atoms, chunks, pieces_of, placed, spread, width
+from sidecar.transcripts.word_timing import (
+    estimate_word_times,
+    split_at_words,
+    split_atoms,
+    split_columns,
+    spread_over_time,
+    text_columns,
+)
 
-LINE = 42
+MAX_LINE_COLUMNS = 42
 """Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""
-LEAD = 32
+MAX_PREFIX_COLUMNS = 32
 """Columns of a line that may say who speaks."""
-READ_PER_S = 17.0
+READING_COLUMNS_PER_S = 17.0
 """Columns a second that people read with ease (Netflix for adults; 8.5 full-width characters)."""
-LEAST_S, MOST_S = 1.0, 7.0
+MIN_CUE_S, MAX_CUE_S = 1.0, 7.0
 """A cue stands no shorter where there is time, and no longer."""
-LATE_S = 1.5
+MAX_DISPLAY_DELAY_S = 1.5
 """So much later than its words a cue may come, if another was there only just before."""
 PAUSE_S = 0.35
 """Who pauses for so long has ended something."""
 
-_SENTENCE = frozenset(".!?…。！？؟।｡")
-_CLAUSE = frozenset(",;:–—、，；：،؛")
-_BEHIND = frozenset("\"'”’»)]}」』）】》〉")
+_SENTENCE_MARKS = frozenset(".!?…。！？؟।｡")
+_CLAUSE_MARKS = frozenset(",;:–—、，；：،؛")
+_CLOSING_MARKS = frozenset("\"'”’»)]}」』）】》〉")
 """May stand between a mark and the cut."""
 _CONJUNCTIONS = frozenset((
     "and", "but", "or", "nor", "so", "yet", "because", "that", "which", "who", "whose", "where",
@@ -42,14 +49,20 @@ _CONJUNCTIONS = frozenset((
     "et", "mais", "ou", "donc", "car", "que", "qui", "quand", "si", "comme", "parce",
     "y", "pero", "o", "porque", "cuando", "aunque", "sino", "e", "ma", "perché", "quando",
 ))  # fmt: skip
-_A_CUE, _ANYWHERE, _BEFORE_CONJUNCTION, _AT_PAUSE, _AT_CLAUSE = 3.0, 8.0, 4.0, 2.0, 2.0
+(
+    _CUE_COST,
+    _BREAK_ANYWHERE_COST,
+    _BREAK_BEFORE_CONJUNCTION_COST,
+    _BREAK_AT_PAUSE_COST,
+    _BREAK_AT_CLAUSE_COST,
+) = 3.0, 8.0, 4.0, 2.0, 2.0
 """What a cue costs, and a cut at each place; at the end of a sentence it costs nothing."""
-_SHORT, _LONG_PAUSE_S, _OVER_PAUSE = 3.0, 1.0, 6.0
+_SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
 """What a cue costs besides that is over too soon, or that goes on over a long pause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class SubtitleCue:
     """What is shown from ``start_ms`` to ``end_ms``; ``segment`` is where it comes from."""
 
     start_ms: int
@@ -59,7 +72,7 @@ class Cue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Atom:
+class _UnbreakableText:
     """A piece that is not cut; its text may end in a space."""
 
     text: str
@@ -67,13 +80,13 @@ class _Atom:
     end: float
 
 
-class _Set:
+class _SegmentLayout:
     """The atoms of a segment as they are set; ``room``: columns of a cue's first line."""
 
-    def __init__(self, held: Sequence[_Atom], room: int) -> None:
+    def __init__(self, held: Sequence[_UnbreakableText], room: int) -> None:
         self.atoms = held
         self.room = room
-        self._columns = [0, *accumulate(width(atom.text) for atom in held)]
+        self._columns = [0, *accumulate(text_columns(atom.text) for atom in held)]
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
 
     def columns(self, first: int, last: int) -> int:
@@ -85,76 +98,80 @@ class _Set:
         return "".join(atom.text for atom in self.atoms[first:last]).strip()
 
 
-def cues(transcript: Transcript, lead: Callable[[Segment], str] = lambda segment: "") -> list[Cue]:
+def build_cues(
+    transcript: Transcript, lead: Callable[[Segment], str] = lambda segment: ""
+) -> list[SubtitleCue]:
     """The cues, by their begin; each begins before it ends, and ends before the next begins.
 
     ``lead``: what stands before the words of a segment in each of its cues, and counts in the
-    line; of at most `LEAD` columns.
+    line; of at most `MAX_PREFIX_COLUMNS` columns.
     """
-    found: list[Cue] = []
+    found: list[SubtitleCue] = []
     for segment in transcript.segments:
-        found += _cues_of(segment, lead(segment))
-    return _apart(sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms)))
+        found += _segment_cues(segment, lead(segment))
+    return _separate_cues(sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms)))
 
 
-def _cues_of(segment: Segment, lead: str) -> Iterable[Cue]:
-    held = _atoms_of(segment)
-    room = max(LINE - LEAD, LINE - width(lead))
-    text = _Set([part for atom in held for part in _no_wider(atom, room)], room)
-    for first, last in _cut(text):
+def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
+    held = _segment_atoms(segment)
+    room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(lead))
+    text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
+    for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
-        upper, *lower = _lines(text, first, last)
+        upper, *lower = _break_into_lines(text, first, last)
         lines = (f"{lead}{upper}", *lower)
         start, end = inside[0].start, max(atom.end for atom in inside)
-        yield Cue(_ms(start), _ms(min(end, start + MOST_S)), lines, segment)
+        yield SubtitleCue(_ms(start), _ms(min(end, start + MAX_CUE_S)), lines, segment)
 
 
-def _atoms_of(segment: Segment) -> list[_Atom]:
+def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
     """A segment's text in pieces with times; of what is no speech the times are guessed as well."""
     text = " ".join(_printable(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
-    words = [replace(word, text=_printable(word.text)) for word in spread(segment).words]
+    words = [
+        replace(word, text=_printable(word.text)) for word in estimate_word_times(segment).words
+    ]
     words = [word for word in words if word.text.strip()]
     if not words:
         return []
-    found: list[_Atom] = []
+    found: list[_UnbreakableText] = []
     before = segment.start
-    for word, piece in zip(words, pieces_of(text, [word.text for word in words]), strict=True):
+    for word, piece in zip(words, split_at_words(text, [word.text for word in words]), strict=True):
         start = max(before, word.start)
-        parts = atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
-        times = placed(parts, start, max(start, word.end))
+        parts = split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
+        times = spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
-            if found and not _may_part(found[-1].text, part):
-                found[-1] = _Atom(found[-1].text + part, found[-1].start, end)
+            if found and not _may_break(found[-1].text, part):
+                found[-1] = _UnbreakableText(found[-1].text + part, found[-1].start, end)
             else:
-                found.append(_Atom(part, begin, end))
+                found.append(_UnbreakableText(part, begin, end))
         before = start
     return found
 
 
-def _may_part(before: str, after: str) -> bool:
-    return len(atoms(before[-1:] + after[:1])) > 1
+def _may_break(before: str, after: str) -> bool:
+    return len(split_atoms(before[-1:] + after[:1])) > 1
 
 
-def _no_wider(atom: _Atom, most: int) -> list[_Atom]:
+def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
     """An atom in parts that have room in a line: some words are web addresses."""
-    if width(atom.text.rstrip()) <= most:
+    if text_columns(atom.text.rstrip()) <= most:
         return [atom]
-    parts = chunks(atom.text.rstrip(), most)
+    parts = split_columns(atom.text.rstrip(), most)
     parts[-1] += " " * atom.text.endswith(" ")
-    times = placed(parts, atom.start, atom.end)
-    return [_Atom(part, *time) for part, time in zip(parts, times, strict=True)]
+    times = spread_over_time(parts, atom.start, atom.end)
+    return [_UnbreakableText(part, *time) for part, time in zip(parts, times, strict=True)]
 
 
-def _cut(text: _Set) -> list[tuple[int, int]]:
+def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
     """Where the cues begin and end: the cheapest way through all atoms."""
     count = len(text.atoms)
     best = [0.0] + [inf] * count
     came = [0] * (count + 1)
     for first in range(count):
-        for last in _fitting(text, first):
-            cost = best[first] + _cost(text.atoms[first:last]) + _cost_of_cut(text.atoms, last)
+        for last in _possible_ends(text, first):
+            cost = best[first] + _cost(text.atoms[first:last]) + _break_cost(text.atoms, last)
             if cost < best[last]:
                 best[last], came[last] = cost, first
     edges = [count]
@@ -164,89 +181,92 @@ def _cut(text: _Set) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _fitting(text: _Set, first: int) -> Iterator[int]:
+def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
     """Where a cue that begins with atom ``first`` may end; behind that atom in any case."""
     held, lower = text.atoms, first + 1
     for last in range(first + 1, len(held) + 1):
         if text.columns(first, last) <= text.room:
             lower = last
-        elif text.columns(lower, last) > LINE:
+        elif text.columns(lower, last) > MAX_LINE_COLUMNS:
             return
-        if last > first + 1 and held[last - 1].end - held[first].start > MOST_S:
+        if last > first + 1 and held[last - 1].end - held[first].start > MAX_CUE_S:
             return
         yield last
 
 
-def _cost(inside: Sequence[_Atom]) -> float:
+def _cost(inside: Sequence[_UnbreakableText]) -> float:
     """What a cue costs for itself."""
     pauses = sum(after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(inside))
-    short = inside[-1].end - inside[0].start < LEAST_S
-    return _A_CUE + _SHORT * short + _OVER_PAUSE * pauses
+    short = inside[-1].end - inside[0].start < MIN_CUE_S
+    return _CUE_COST + _SHORT_CUE_COST * short + _CUE_OVER_PAUSE_COST * pauses
 
 
-def _cost_of_cut(held: Sequence[_Atom], at: int) -> float:
+def _break_cost(held: Sequence[_UnbreakableText], at: int) -> float:
     """What it costs to cut before atom ``at``."""
     if at == len(held):
         return 0.0
-    cost = _cost_between(held[at - 1].text, held[at].text)
+    cost = _break_cost_between(held[at - 1].text, held[at].text)
     paused = held[at].start - held[at - 1].end >= PAUSE_S
-    return min(cost, _AT_PAUSE) if paused else cost
+    return min(cost, _BREAK_AT_PAUSE_COST) if paused else cost
 
 
-def _cost_between(before: str, after: str) -> float:
+def _break_cost_between(before: str, after: str) -> float:
     said = before.rstrip()
-    while said and said[-1] in _BEHIND:
+    while said and said[-1] in _CLOSING_MARKS:
         said = said[:-1]
-    if said[-1:] in _SENTENCE:
+    if said[-1:] in _SENTENCE_MARKS:
         return 0.0
-    if said[-1:] in _CLAUSE:
-        return _AT_CLAUSE
+    if said[-1:] in _CLAUSE_MARKS:
+        return _BREAK_AT_CLAUSE_COST
     word = after.strip().strip("\"'“‘«(").lower()
-    return _BEFORE_CONJUNCTION if word in _CONJUNCTIONS else _ANYWHERE
+    return _BREAK_BEFORE_CONJUNCTION_COST if word in _CONJUNCTIONS else _BREAK_ANYWHERE_COST
 
 
-def _lines(text: _Set, first: int, last: int) -> tuple[str, ...]:
+def _break_into_lines(text: _SegmentLayout, first: int, last: int) -> tuple[str, ...]:
     """The text of a cue on one line or two: as even as a cut that makes sense allows."""
     if text.columns(first, last) <= text.room:
         return (text.said(first, last),)
     fitting = [
         at
         for at in range(first + 1, last)
-        if text.columns(first, at) <= text.room and text.columns(at, last) <= LINE
+        if text.columns(first, at) <= text.room and text.columns(at, last) <= MAX_LINE_COLUMNS
     ]
     at = min(fitting, key=lambda at: _unevenness(text, first, at, last))
     return text.said(first, at), text.said(at, last)
 
 
-def _unevenness(text: _Set, first: int, at: int, last: int) -> float:
+def _unevenness(text: _SegmentLayout, first: int, at: int, last: int) -> float:
     apart = abs(text.columns(first, at) - text.columns(at, last)) / 2
-    return apart + _cost_between(text.atoms[at - 1].text, text.atoms[at].text)
+    return apart + _break_cost_between(text.atoms[at - 1].text, text.atoms[at].text)
 
 
-def _apart(ordered: Sequence[Cue]) -> list[Cue]:
+def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
     """The cues one after the other, each for as long as it needs where there is time."""
-    found: list[Cue] = []
+    found: list[SubtitleCue] = []
     last = -1
     for cue in ordered:
         start = cue.start_ms
         if found:
-            wanted = min(last + _ms(LEAST_S), start + _ms(LATE_S))
-            start = max(start, wanted if _crowded(found[-1], cue) else start, last + 1)
+            wanted = min(last + _ms(MIN_CUE_S), start + _ms(MAX_DISPLAY_DELAY_S))
+            start = max(start, wanted if _overlaps(found[-1], cue) else start, last + 1)
         last = start
         found.append(replace(cue, start_ms=start))
     nexts = [cue.start_ms for cue in found[1:]]
-    return [replace(cue, end_ms=_end(cue, next_ms)) for cue, next_ms in zip_longest(found, nexts)]
+    return [
+        replace(cue, end_ms=_display_end(cue, next_ms))
+        for cue, next_ms in zip_longest(found, nexts)
+    ]
 
 
-def _crowded(before: Cue, cue: Cue) -> bool:
+def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
     """Whether two voices speak at once: what one says after the other is shown when it is said."""
     return cue.segment is not before.segment and cue.start_ms < before.end_ms
 
 
-def _end(cue: Cue, next_ms: int | None) -> int:
-    columns = sum(map(width, cue.lines))
-    needed = max(_ms(LEAST_S), -(-columns * 1000 // int(READ_PER_S)))
-    end = max(cue.end_ms, cue.start_ms + min(needed, _ms(MOST_S)))
+def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
+    columns = sum(map(text_columns, cue.lines))
+    needed = max(_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
+    end = max(cue.end_ms, cue.start_ms + min(needed, _ms(MAX_CUE_S)))
     return end if next_ms is None else min(end, next_ms)
 
 

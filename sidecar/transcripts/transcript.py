@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
-from sidecar.transcripts.speaker_embeddings import LocalVoices, SpeakerVoice, VoicePrint
+from sidecar.transcripts.speaker_embeddings import (
+    EncodedWindowEmbeddings,
+    SpeakerEmbedding,
+    SpeakerProfile,
+)
 
-NON_SPEECH = "non_speech"
+NON_SPEECH_FLAG = "non_speech"
 """The flag of a segment in which nobody says words: music, silence, noise."""
-LOOP = "loop"
+LOOP_FLAG = "loop"
 """The flag of a segment that stands for a stretch the model could not get through."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
 """The text of such a segment."""
-BY_ATTENTION, BY_SERVER, BY_RULE = "attention", "server", "spread"
+WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spread"
 """How times of words were found: read from a model's attention (exact to some hundredths of a
 second); told by another server, which does not say how; characters spread evenly over the segment
 (a guess, exact at its ends only). From the surest to the least."""
@@ -47,8 +51,8 @@ class Segment:
     """One stretch of speech by one speaker.
 
     ``start`` and ``end`` in seconds; ``speaker`` is None where nobody looked for speakers.
-    ``words_by``: how the times of ``words`` were found (`BY_ATTENTION` and the like), '' where
-    there are none.
+    ``words_by``: how the times of ``words`` were found (`WORDS_BY_ATTENTION` and the like), ''
+    where there are none.
     """
 
     start: float
@@ -62,7 +66,7 @@ class Segment:
     @property
     def is_speech(self) -> bool:
         """Whether somebody says words; `[Music]` and the like are none."""
-        return NON_SPEECH not in self.flags
+        return NON_SPEECH_FLAG not in self.flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,10 @@ class Transcript:
     precision: str
     diarized: bool = False
     notices: tuple[Notice, ...] = ()
-    voices: tuple[SpeakerVoice, ...] = ()
-    prints: tuple[VoicePrint | None, ...] = field(default=(), repr=False)
+    voices: tuple[SpeakerProfile, ...] = ()
+    prints: tuple[SpeakerEmbedding | None, ...] = field(default=(), repr=False)
     model: str = ""
-    local_voices: LocalVoices | None = field(default=None, repr=False)
+    local_voices: EncodedWindowEmbeddings | None = field(default=None, repr=False)
 
     def name_of(self, speaker: int | None) -> str | None:
         """Who a speaker was recognised as; None for all others."""
@@ -102,8 +106,8 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All that was said, `joined`."""
-        return joined(segment.text for segment in self.segments if segment.is_speech)
+        """All that was said, `join_texts`."""
+        return join_texts(segment.text for segment in self.segments if segment.is_speech)
 
     @property
     def has_speech(self) -> bool:
@@ -114,9 +118,11 @@ class Transcript:
     def words_by(self) -> str:
         """How times of words were found: the least sure of the segments' ways, '' without any."""
         ways = {segment.words_by for segment in self.segments}
-        return next((way for way in (BY_RULE, BY_SERVER, BY_ATTENTION) if way in ways), "")
+        return next(
+            (way for way in (WORDS_BY_RULE, WORDS_BY_SERVER, WORDS_BY_ATTENTION) if way in ways), ""
+        )
 
-    def noting(self, *notices: Notice) -> Transcript:
+    def with_notice(self, *notices: Notice) -> Transcript:
         """The same transcript with more to know about it."""
         return dataclasses.replace(self, notices=(*self.notices, *notices))
 
@@ -127,7 +133,7 @@ class Transcript:
         return len(named) or int(self.has_speech)
 
 
-def joined(pieces: Iterable[str]) -> str:
+def join_texts(pieces: Iterable[str]) -> str:
     """Pieces of speech as one text, one space between them and one mark where two meet.
 
     A piece that was cut inside a sentence may begin with the comma that the one before ends with.
@@ -145,7 +151,7 @@ def joined(pieces: Iterable[str]) -> str:
     return text
 
 
-def one_comma(text: str) -> str:
+def collapse_commas(text: str) -> str:
     """``text`` with one comma where a model wrote several, and none in front."""
     return _DOUBLE_COMMA.sub(",", text).lstrip(", ")
 
@@ -203,8 +209,8 @@ class Finished:
     transcript: Transcript
 
 
-Event = Progress | SegmentReady | Peaks | Checkpoint | Finished
-_NAMES: dict[type[Event], str] = {
+TranscriptionEvent = Progress | SegmentReady | Peaks | Checkpoint | Finished
+_NAMES: dict[type[TranscriptionEvent], str] = {
     Progress: "Progress",
     SegmentReady: "SegmentReady",
     Peaks: "Peaks",
@@ -214,7 +220,7 @@ _NAMES: dict[type[Event], str] = {
 """Names in stored jobs and in messages: they stay, whatever the classes are called."""
 
 
-def to_wire(event: Event) -> dict[str, Any]:
+def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
     """An event as plain values (for JSON between our own processes)."""
     values = {"event": _NAMES[type(event)], **dataclasses.asdict(event)}
     if isinstance(event, Peaks):
@@ -222,7 +228,7 @@ def to_wire(event: Event) -> dict[str, Any]:
     return values
 
 
-def from_wire(values: dict[str, Any]) -> Event:
+def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
     """The event that `to_wire` wrote.
 
     Raises:
@@ -259,8 +265,8 @@ def transcript_from_wire(values: dict[str, Any]) -> Transcript:
             **values,
             "segments": tuple(segment_from_wire(segment) for segment in values["segments"]),
             "notices": tuple(Notice(**notice) for notice in values["notices"]),
-            "voices": tuple(SpeakerVoice.from_wire(one) for one in values.get("voices", ())),
-            "prints": tuple(one and VoicePrint(**one) for one in values.get("prints", ())),
-            "local_voices": LocalVoices(**local) if local else None,
+            "voices": tuple(SpeakerProfile.from_wire(one) for one in values.get("voices", ())),
+            "prints": tuple(one and SpeakerEmbedding(**one) for one in values.get("prints", ())),
+            "local_voices": EncodedWindowEmbeddings(**local) if local else None,
         }
     )

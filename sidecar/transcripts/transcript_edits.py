@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sidecar.errors import EditImpossible, EditsFull
-from sidecar.transcripts.speaker_embeddings import SpeakerVoice
+from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.word_timing import reworded
+from sidecar.transcripts.word_timing import replace_segment_text
 
-MOST_SPEAKERS = 1000
+MAX_SPEAKERS = 1000
 """Of one transcript, however it is split."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rename:
+class RenameSpeaker:
     """What a speaker is called; None: nothing but its label. Nobody becomes known by that."""
 
     speaker: int
@@ -31,7 +31,7 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class MergeSpeakers:
     """All that ``speaker`` said was said by ``into``, whose name stands."""
 
     speaker: int
@@ -39,7 +39,7 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitSegments:
     """Some segments are a new speaker's, whose number is the next that is free."""
 
     segments: tuple[int, ...]
@@ -47,7 +47,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveSegments:
     """Some segments are another speaker's."""
 
     segments: tuple[int, ...]
@@ -55,30 +55,30 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite:
+class RewriteSegment:
     """What was said in a segment, in other words."""
 
     segment: int
     text: str
 
 
-Operation = Rename | Merge | Split | Move | Rewrite
+EditOperation = RenameSpeaker | MergeSpeakers | SplitSegments | MoveSegments | RewriteSegment
 
 
 @dataclass(frozen=True, slots=True)
-class SplitSpeaker:
+class SplitSpeakerRequest:
     """A wish: a speaker is ``into`` people, by what the segments sound like; None: as many as there
-    seem to be. What is done, and can be undone, are the `Split`s that come of it."""
+    seem to be. What is done, and can be undone, are the `SplitSegments`s that come of it."""
 
     speaker: int
     into: int | None = None
 
 
-Wish = Operation | SplitSpeaker
+EditRequest = EditOperation | SplitSpeakerRequest
 """What somebody may ask for."""
 
 
-def edited(transcript: Transcript, operations: Sequence[Operation]) -> Transcript:
+def apply_operations(transcript: Transcript, operations: Sequence[EditOperation]) -> Transcript:
     """The transcript after all of them.
 
     Raises:
@@ -86,19 +86,19 @@ def edited(transcript: Transcript, operations: Sequence[Operation]) -> Transcrip
     """
     for number, operation in enumerate(operations):
         try:
-            transcript = _after(transcript, operation)
+            transcript = _apply_operation(transcript, operation)
         except EditImpossible as error:
             raise EditImpossible(f"Operation {number}: {error.detail}") from None
     return transcript
 
 
-def segments_of(transcript: Transcript, speaker: int) -> list[int]:
+def segments_of_speaker(transcript: Transcript, speaker: int) -> list[int]:
     """The places of all that a speaker says.
 
     Raises:
         errors.EditImpossible: there is no such speaker.
     """
-    transcript = _told_apart(transcript)
+    transcript = _with_speakers(transcript)
     _check_speaker(transcript, speaker)
     return [at for at, one in enumerate(transcript.segments) if one.speaker == speaker]
 
@@ -108,34 +108,34 @@ def speakers_in(transcript: Transcript) -> list[int]:
     return sorted({one.speaker for one in transcript.segments if one.speaker is not None})
 
 
-def _after(transcript: Transcript, operation: Operation) -> Transcript:
+def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transcript:
     match operation:
-        case Rewrite(index, text):
-            changed = reworded(_segment(transcript, index), text)
+        case RewriteSegment(index, text):
+            changed = replace_segment_text(_segment_at(transcript, index), text)
             return _with_segments(transcript, {index: changed})
-        case Rename(speaker, name):
-            transcript = _told_apart(transcript)
+        case RenameSpeaker(speaker, name):
+            transcript = _with_speakers(transcript)
             _check_speaker(transcript, speaker)
-            return _renamed(transcript, speaker, name)
-        case Merge(speaker, into):
-            transcript = _told_apart(transcript)
+            return _rename_speaker(transcript, speaker, name)
+        case MergeSpeakers(speaker, into):
+            transcript = _with_speakers(transcript)
             _check_speaker(transcript, speaker)
             if speaker == into:
                 raise EditImpossible("a speaker cannot be merged into itself.")
             places = [at for at, one in enumerate(transcript.segments) if one.speaker == speaker]
-            return _moved(transcript, places, into)
-        case Move(places, speaker):
-            return _moved(_told_apart(transcript), places, speaker)
-        case Split(places, name):
-            transcript = _told_apart(transcript)
+            return _move_segments(transcript, places, into)
+        case MoveSegments(places, speaker):
+            return _move_segments(_with_speakers(transcript), places, speaker)
+        case SplitSegments(places, name):
+            transcript = _with_speakers(transcript)
             taken = [*speakers_in(transcript), *(voice.speaker for voice in transcript.voices)]
             new = max(taken, default=-1) + 1
-            if new >= MOST_SPEAKERS:
-                raise EditImpossible(f"there are {MOST_SPEAKERS} speakers already.")
-            return _renamed(_moved(transcript, places, new, new=True), new, name)
+            if new >= MAX_SPEAKERS:
+                raise EditImpossible(f"there are {MAX_SPEAKERS} speakers already.")
+            return _rename_speaker(_move_segments(transcript, places, new, new=True), new, name)
 
 
-def _told_apart(transcript: Transcript) -> Transcript:
+def _with_speakers(transcript: Transcript) -> Transcript:
     """One with speakers: where nobody looked for them, all that is said is the first's."""
     nobodys = {
         at: replace(one, speaker=0)
@@ -145,19 +145,19 @@ def _told_apart(transcript: Transcript) -> Transcript:
     return replace(_with_segments(transcript, nobodys), diarized=True)
 
 
-def _renamed(transcript: Transcript, speaker: int, name: str | None) -> Transcript:
+def _rename_speaker(transcript: Transcript, speaker: int, name: str | None) -> Transcript:
     if transcript.name_of(speaker) == name:
         return transcript
     others = [one for one in transcript.voices if one.speaker != speaker]
     known = [one for one in transcript.voices if one.speaker == speaker]
-    voice = known[0] if known else SpeakerVoice(speaker, 0.0)
+    voice = known[0] if known else SpeakerProfile(speaker, 0.0)
     voice = replace(voice, name=name, person=None, likeness=None)
     if name is not None or voice.seconds or voice.print is not None:
         others.append(voice)
     return replace(transcript, voices=tuple(sorted(others, key=lambda one: one.speaker)))
 
 
-def _moved(
+def _move_segments(
     transcript: Transcript, places: Sequence[int], speaker: int, *, new: bool = False
 ) -> Transcript:
     """Segments given to a speaker who is there, unless it is a ``new`` one."""
@@ -166,7 +166,7 @@ def _moved(
     changed: dict[int, Segment] = {}
     lost: set[int] = set()
     for at in places:
-        segment = _segment(transcript, at)
+        segment = _segment_at(transcript, at)
         if segment.speaker is None:
             raise EditImpossible(f"nobody says segment {at}.")
         if segment.speaker != speaker:
@@ -183,7 +183,7 @@ def _moved(
     return replace(after, voices=voices)
 
 
-def _segment(transcript: Transcript, at: int) -> Segment:
+def _segment_at(transcript: Transcript, at: int) -> Segment:
     if not 0 <= at < len(transcript.segments):
         raise EditImpossible(
             f"there is no segment {at}; there are {len(transcript.segments)}, from 0."
@@ -205,40 +205,40 @@ def _with_segments(transcript: Transcript, changed: dict[int, Segment]) -> Trans
     return replace(transcript, segments=tuple(segments))
 
 
-MOST_EDITS = 4000
+MAX_EDITS = 4000
 """Edits of one transcript, undoing and doing again counted: two for each line of two hours. As
 many more may be undone."""
-MOST_BYTES = 4 << 20
+MAX_HISTORY_BYTES = 4 << 20
 """Of memory that all edits of a transcript may take, by what they say."""
 OPERATION_BYTES = 200
-PLACE_BYTES = 36
+INDEX_BYTES = 36
 """What an operation and a segment's place in it take beside their text (CPython 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Undo:
+class UndoStep:
     """Take the last entry back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Redo:
+class RedoStep:
     """Do again what was taken back last."""
 
 
-Step = Undo | Redo | tuple[Operation, ...]
+EditStep = UndoStep | RedoStep | tuple[EditOperation, ...]
 """What is one change of a transcript."""
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class EditUndoState:
     """What an entry replaced: segments with their places, and the rest."""
 
     segments: tuple[tuple[int, Segment], ...]
-    voices: tuple[SpeakerVoice, ...]
+    voices: tuple[SpeakerProfile, ...]
     diarized: bool
 
     @classmethod
-    def of(cls, old: Transcript, new: Transcript) -> Before:
+    def of(cls, old: Transcript, new: Transcript) -> EditUndoState:
         """What of ``old`` is not in ``new``."""
         pairs = enumerate(zip(old.segments, new.segments, strict=True))
         gone = tuple((at, before) for at, (before, after) in pairs if before is not after)
@@ -255,31 +255,31 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EditEntry:
     """Operations that were done together, ``at`` a time of day."""
 
     at: float
-    operations: tuple[Operation, ...]
-    before: Before
+    operations: tuple[EditOperation, ...]
+    before: EditUndoState
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class EditHistory:
     """Of the ``entries`` the first ``applied`` count; the rest was undone.
 
     ``revision``: how often the transcript changed. ``said``: bytes of all operations so far.
     ``changed``: when it last did, a time of day; None if never.
     """
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[EditEntry, ...] = ()
     applied: int = 0
     revision: int = 0
     said: int = 0
     changed: float | None = None
 
     def after(
-        self, transcript: Transcript, step: Step, at: float, ready: Transcript | None = None
-    ) -> tuple[History, Transcript] | None:
+        self, transcript: Transcript, step: EditStep, at: float, ready: Transcript | None = None
+    ) -> tuple[EditHistory, Transcript] | None:
         """History and transcript after a step; None where it changes nothing. ``ready``: that
         transcript, where it was worked out before.
 
@@ -288,44 +288,44 @@ class History:
             errors.EditsFull: it is one too many.
         """
         history = replace(self, revision=self.revision + 1, changed=at)
-        if self.revision >= MOST_EDITS * (1 if isinstance(step, tuple) else 2):
+        if self.revision >= MAX_EDITS * (1 if isinstance(step, tuple) else 2):
             raise EditsFull(f"The transcript was edited {self.revision} times.")
         match step:
-            case Undo():
+            case UndoStep():
                 if not self.applied:
                     raise EditImpossible("There is nothing to undo.")
                 before = self.entries[self.applied - 1].before
                 return replace(history, applied=self.applied - 1), before.again(transcript)
-            case Redo():
+            case RedoStep():
                 if self.applied == len(self.entries):
                     raise EditImpossible("There is nothing to do again.")
-                again = ready or edited(transcript, self.entries[self.applied].operations)
+                again = ready or apply_operations(transcript, self.entries[self.applied].operations)
                 return replace(history, applied=self.applied + 1), again
             case operations:
-                new = ready or edited(transcript, operations)
+                new = ready or apply_operations(transcript, operations)
                 if new == transcript:
                     return None
-                said = self.said + size_of(operations)
-                if said > MOST_BYTES:
-                    raise EditsFull(f"The edits have {MOST_BYTES >> 20} MB.")
-                entry = Entry(at, operations, Before.of(transcript, new))
+                said = self.said + operations_size_bytes(operations)
+                if said > MAX_HISTORY_BYTES:
+                    raise EditsFull(f"The edits have {MAX_HISTORY_BYTES >> 20} MB.")
+                entry = EditEntry(at, operations, EditUndoState.of(transcript, new))
                 entries = (*self.entries[: self.applied], entry)
                 return replace(history, entries=entries, applied=len(entries), said=said), new
 
 
-def size_of(operations: Sequence[Operation]) -> int:
+def operations_size_bytes(operations: Sequence[EditOperation]) -> int:
     """Bytes of memory that they take."""
-    return sum(OPERATION_BYTES + _said(operation) for operation in operations)
+    return sum(OPERATION_BYTES + _text_size_bytes(operation) for operation in operations)
 
 
-def _said(operation: Operation) -> int:
+def _text_size_bytes(operation: EditOperation) -> int:
     match operation:
-        case Rewrite(text=text):
+        case RewriteSegment(text=text):
             return sys.getsizeof(text)
-        case Rename(name=name):
+        case RenameSpeaker(name=name):
             return sys.getsizeof(name)
-        case Split(segments, name):
-            return sys.getsizeof(name) + PLACE_BYTES * len(segments)
-        case Move(segments=segments):
-            return PLACE_BYTES * len(segments)
+        case SplitSegments(segments, name):
+            return sys.getsizeof(name) + INDEX_BYTES * len(segments)
+        case MoveSegments(segments=segments):
+            return INDEX_BYTES * len(segments)
     return 0

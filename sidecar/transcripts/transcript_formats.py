@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.transcripts.subtitle_cues import LEAD, cues
+from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.word_timing import chunks, width
+from sidecar.transcripts.word_timing import split_columns, text_columns
 
-Format = Callable[[Transcript, str], str]
+TranscriptFormatter = Callable[[Transcript, str], str]
 
 
 def speaker_label(index: int | None) -> str:
@@ -24,7 +24,7 @@ def speaker_label(index: int | None) -> str:
     return f"Speaker_{index or 0}"
 
 
-def render(transcript: Transcript, fmt: str, name: str = "audio") -> str:
+def render_transcript(transcript: Transcript, fmt: str, name: str = "audio") -> str:
     """The transcript in a format of `FORMATS`, with a newline at the end unless it is empty.
 
     ``name`` is the recording's, for the formats that mention it.
@@ -32,10 +32,10 @@ def render(transcript: Transcript, fmt: str, name: str = "audio") -> str:
     Raises:
         errors.FieldInvalid: there is no such format.
     """
-    return format_of(fmt)(transcript, name)
+    return formatter_of(fmt)(transcript, name)
 
 
-def format_of(fmt: str) -> Format:
+def formatter_of(fmt: str) -> TranscriptFormatter:
     """The function that writes ``fmt``.
 
     Raises:
@@ -53,9 +53,10 @@ def to_text(transcript: Transcript, name: str) -> str:
     """A line per segment; with the time and the speaker where speakers were told apart."""
     diarized = transcript.diarized
     return _lines(
-        f"[{_clock(segment.start)}] {_voice(transcript, segment)}{_one_line(segment.text)}"
+        f"[{_readable_time(segment.start)}] {_speaker_prefix(transcript, segment)}"
+        + _without_line_breaks(segment.text)
         if diarized
-        else _one_line(segment.text)
+        else _without_line_breaks(segment.text)
         for segment in transcript.segments
     )
 
@@ -130,7 +131,9 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
 def to_srt(transcript: Transcript, name: str) -> str:
     """SubRip: numbered cues, comma before the milliseconds; who speaks stands before the words."""
     blocks = []
-    for number, cue in enumerate(cues(transcript, lambda one: _lead(transcript, one)), 1):
+    for number, cue in enumerate(
+        build_cues(transcript, lambda one: _subtitle_prefix(transcript, one)), 1
+    ):
         times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
         # SubRip has no escapes; an arrow in the text would be taken for a line of times.
         text = "\n".join(cue.lines).replace("-->", "->")
@@ -143,7 +146,7 @@ def to_vtt(transcript: Transcript, name: str) -> str:
     name ``<v.Speaker_0 Nell>``, the label as a class."""
     diarized = transcript.diarized
     blocks = ["WEBVTT\n"]
-    for cue in cues(transcript):
+    for cue in build_cues(transcript):
         times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
         text = _escaped("\n".join(cue.lines))
         if diarized and cue.segment.is_speech:
@@ -152,7 +155,9 @@ def to_vtt(transcript: Transcript, name: str) -> str:
                 transcript.name_of(cue.segment.speaker),
             )
             text = (
-                f"<v.{label} {_escaped(_one_line(name_))}>{text}" if name_ else f"<v {label}>{text}"
+                f"<v.{label} {_escaped(_without_line_breaks(name_))}>{text}"
+                if name_
+                else f"<v {label}>{text}"
             )
         blocks.append(f"{times}\n{text}\n")
     return "\n".join(blocks)
@@ -165,10 +170,12 @@ def to_tsv(transcript: Transcript, name: str) -> str:
     rows = ["start\tend\tspeaker\ttext" + "\tname" * named]
     for segment in transcript.segments:
         speaker = "" if segment.speaker is None else speaker_label(segment.speaker)
-        text = _one_line(segment.text)
+        text = _without_line_breaks(segment.text)
         row = f"{_ms(segment.start)}\t{_ms(segment.end)}\t{speaker}\t{text}"
         rows.append(
-            f"{row}\t{_one_line(transcript.name_of(segment.speaker) or '')}" if named else row
+            f"{row}\t{_without_line_breaks(transcript.name_of(segment.speaker) or '')}"
+            if named
+            else row
         )
     return _lines(rows)
 
@@ -188,7 +195,7 @@ def to_rttm(transcript: Transcript, name: str) -> str:
     return _lines(rows)
 
 
-FORMATS: Mapping[str, Format] = {
+FORMATS: Mapping[str, TranscriptFormatter] = {
     "text": to_text,
     "json": to_json,
     "srt": to_srt,
@@ -202,7 +209,7 @@ SUBTITLES = ("srt", "vtt")
 """Those that are better with times of words."""
 
 
-def extension(fmt: str) -> str:
+def file_extension(fmt: str) -> str:
     """The ending of a file in this format, without the dot."""
     return "txt" if fmt == "text" else fmt
 
@@ -211,29 +218,31 @@ def _lines(lines: Iterator[str] | list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _voice(transcript: Transcript, segment: Segment) -> str:
+def _speaker_prefix(transcript: Transcript, segment: Segment) -> str:
     """Who speaks, before the words; nobody speaks music."""
     if not segment.is_speech:
         return ""
     name = transcript.name_of(segment.speaker)
-    beside = f" ({_one_line(name)})" if name else ""
+    beside = f" ({_without_line_breaks(name)})" if name else ""
     return f"{speaker_label(segment.speaker)}{beside}: "
 
 
-def _lead(transcript: Transcript, segment: Segment) -> str:
+def _subtitle_prefix(transcript: Transcript, segment: Segment) -> str:
     """The same in a subtitle: no longer than leaves room for words."""
     if not (transcript.diarized and segment.is_speech):
         return ""
-    name = _one_line(transcript.name_of(segment.speaker) or "") or speaker_label(segment.speaker)
-    room = LEAD - len(": ")
-    return f"{name if width(name) <= room else chunks(name, room - 1)[0] + '…'}: "
+    name = _without_line_breaks(transcript.name_of(segment.speaker) or "") or speaker_label(
+        segment.speaker
+    )
+    room = MAX_PREFIX_COLUMNS - len(": ")
+    return f"{name if text_columns(name) <= room else split_columns(name, room - 1)[0] + '…'}: "
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _one_line(text: str) -> str:
+def _without_line_breaks(text: str) -> str:
     """The text without tabs and line breaks: both have a meaning in most formats."""
     return " ".join(text.split())
 
@@ -249,7 +258,7 @@ def _timestamp(ms: int, point: str) -> str:
     return f"{hours:02}:{minutes:02}:{ms // 1000:02}{point}{ms % 1000:03}"
 
 
-def _clock(seconds: float) -> str:
+def _readable_time(seconds: float) -> str:
     """``HH:MM:SS.t``, for people."""
     tenths = round(_ms(seconds) / 100)
     minutes, tenths = divmod(tenths, 600)

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.transcripts.transcript import NON_SPEECH, Segment
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
-TAGS = (
+NON_SPEECH_TAGS = (
     "[Silence]",
     "[Music]",
     "[Noise]",
@@ -27,7 +27,7 @@ TAGS = (
 """What the model writes where nobody speaks; any other single phrase in brackets counts too."""
 
 _TAG = re.compile(r"\[([^\[\]]+)\]")
-_CANONICAL = {tag[1:-1].casefold(): tag for tag in TAGS}
+_CANONICAL = {tag[1:-1].casefold(): tag for tag in NON_SPEECH_TAGS}
 _SPEAKER = re.compile(r"(?:speaker[\s_-]*)?(\d{1,4})(?:\.0*)?", re.IGNORECASE)
 _FIELDS = {
     "start": "start",
@@ -41,25 +41,27 @@ _FIELDS = {
 }
 
 
-def to_segment(item: dict[str, Any], duration_s: float | None, offset_s: float) -> Segment | None:
+def parse_segment(
+    item: dict[str, Any], duration_s: float | None, offset_s: float
+) -> Segment | None:
     """One object of the list as a segment; None without text or without any time.
 
     Numbers are expected as the strings they were written as. A time that is missing is taken from
     the other one; both are clamped to the audio, and the end is never before the start.
     """
-    fields = {field_of(key): value for key, value in item.items()}
-    content, span = fields.get("content"), span_of(item, duration_s)
-    text = _encodable(content).strip() if isinstance(content, str) else ""
+    fields = {canonical_field(key): value for key, value in item.items()}
+    content, span = fields.get("content"), time_span(item, duration_s)
+    text = _without_surrogates(content).strip() if isinstance(content, str) else ""
     if not text or span is None:
         return None
     start, end = span[0] + offset_s, span[1] + offset_s
     if tag := _TAG.fullmatch(text):
         known = " ".join(tag[1].replace("_", " ").split()).casefold()
-        return Segment(start, end, _CANONICAL.get(known, text), flags=(NON_SPEECH,))
+        return Segment(start, end, _CANONICAL.get(known, text), flags=(NON_SPEECH_FLAG,))
     return Segment(start, end, text, _speaker(fields.get("speaker")))
 
 
-def loads(text: str) -> dict[str, Any] | None:
+def parse_object(text: str) -> dict[str, Any] | None:
     """A JSON object with its numbers as strings, so that none is too large; None if it is none."""
     try:
         item = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
@@ -68,23 +70,23 @@ def loads(text: str) -> dict[str, Any] | None:
     return item if isinstance(item, dict) else None
 
 
-def loads_cut(text: str) -> dict[str, Any] | None:
+def parse_truncated_object(text: str) -> dict[str, Any] | None:
     """What an object that breaks off holds whole: all of it, or all up to its last comma."""
     text = text.rstrip()
     members = text.removesuffix(",")
-    if text.endswith((",", '"')) and (item := loads(members + "}")) is not None:
+    if text.endswith((",", '"')) and (item := parse_object(members + "}")) is not None:
         return item
-    return loads(members.rpartition(",")[0] + "}")
+    return parse_object(members.rpartition(",")[0] + "}")
 
 
-def field_of(key: str) -> str:
+def canonical_field(key: str) -> str:
     """Which of the four fields a key names, in any of its spellings; '' if none."""
     return _FIELDS.get(" ".join(key.replace("_", " ").split()).casefold(), "")
 
 
-def span_of(item: dict[str, Any], duration_s: float | None) -> tuple[float, float] | None:
+def time_span(item: dict[str, Any], duration_s: float | None) -> tuple[float, float] | None:
     """Start and end in seconds within the audio, the end not before the start; None without any."""
-    fields = {field_of(key): value for key, value in item.items()}
+    fields = {canonical_field(key): value for key, value in item.items()}
     start = _seconds(fields.get("start"), duration_s)
     end = _seconds(fields.get("end"), duration_s)
     if start is None or end is None:
@@ -113,18 +115,18 @@ def _speaker(value: Any) -> int | None:
     return int(match[1]) if match else None
 
 
-def _encodable(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     """The same text without halves of surrogate pairs, so that it can be written as UTF-8."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-_LONGEST_HEAD = 32
+_MAX_HEAD_CHARACTERS = 32
 _HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
 """How an item begins. Inside a string its quotes would be escaped, so there it is never text."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenContent:
+class OpenSegment:
     """A segment whose text is being written: what it says of its times, and how long it is.
 
     ``start`` and ``end`` are seconds as in a `Segment`, None where the times have not come yet.
@@ -135,7 +137,7 @@ class OpenContent:
     characters: int
 
 
-class OutputParser:
+class VibeVoiceOutputParser:
     """Turns the stream into segments the moment each closes, in the order the model wrote them.
 
     ``duration_s`` is the length of the audio that the model heard (None: unknown), ``offset_s``
@@ -159,15 +161,15 @@ class OutputParser:
         self._last = " "
         self._in_list = False
         self._final = False
-        self._object: _OpenObject | None = None
+        self._object: _PartialObject | None = None
 
     @property
-    def open_content(self) -> OpenContent | None:
+    def open_content(self) -> OpenSegment | None:
         """The text that is being written; None between texts."""
         if self._object is None or self._object.content_from is None:
             return None
-        start, end = span_of(self._object.fields_before_content(), self._duration) or (None, None)
-        return OpenContent(
+        start, end = time_span(self._object.fields_before_content(), self._duration) or (None, None)
+        return OpenSegment(
             None if start is None else start + self._offset,
             None if end is None else end + self._offset,
             self._object.content_length(),
@@ -192,8 +194,8 @@ class OutputParser:
             return []
         self.ended = self._final = True
         self.truncated = self._in_list or self._last == "[" or self._object is not None
-        tail = loads_cut("".join(self._object.characters)) if self._object else None
-        if tail and to_segment(tail, self._duration, self._offset):
+        tail = parse_truncated_object("".join(self._object.characters)) if self._object else None
+        if tail and parse_segment(tail, self._duration, self._offset):
             self._keep(tail, self._position)
         self._object = None
         return self.feed("")
@@ -209,26 +211,31 @@ class OutputParser:
     def _between(self, char: str) -> None:
         if char == "{":
             self._in_list = self._in_list or self._last == "["
-            self._object = _OpenObject(["{"])
+            self._object = _PartialObject(["{"])
         elif char == "]":
             self.ended = self._last == "[" or (self._in_list and self._last in "},")
         if not char.isspace():
             self._last = char
 
-    def _inside(self, item: _OpenObject, char: str) -> None:
+    def _inside(self, item: _PartialObject, char: str) -> None:
         item.take(char)
         if item.depth == 0:
             text = "".join(item.characters)
             self._object, self._last = None, char
-            self._keep(loads(text) if char == "}" else loads_cut(text[:-1]), self._position)
+            self._keep(
+                parse_object(text) if char == "}" else parse_truncated_object(text[:-1]),
+                self._position,
+            )
         elif char == ":" and item.begins_anew():
             cut = item.suspect or 0
             head = item.characters[cut:]
-            self._keep(loads_cut("".join(item.characters[:cut])), self._position - len(head))
-            self._object = _OpenObject(head, last=":")
+            self._keep(
+                parse_truncated_object("".join(item.characters[:cut])), self._position - len(head)
+            )
+            self._object = _PartialObject(head, last=":")
 
     def _keep(self, item: dict[str, Any] | None, position: int) -> None:
-        segment = None if item is None else to_segment(item, self._duration, self._offset)
+        segment = None if item is None else parse_segment(item, self._duration, self._offset)
         if segment is None:
             self.skipped += 1
         else:
@@ -236,7 +243,7 @@ class OutputParser:
             self.closed_at.append(position)
 
 
-class _OpenObject:
+class _PartialObject:
     """The characters of one object up to now, and where in it they are.
 
     ``depth`` counts braces and brackets outside strings, 0 once the object is closed.
@@ -295,8 +302,8 @@ class _OpenObject:
             self.depth -= 1
         elif char == ":" and self.depth == 1 and self._last == '"':
             self._key_from = self._string_from - 1
-            short = min(self._string_to, self._string_from + _LONGEST_HEAD)
-            self._key = field_of("".join(self.characters[self._string_from : short]))
+            short = min(self._string_to, self._string_from + _MAX_HEAD_CHARACTERS)
+            self._key = canonical_field("".join(self.characters[self._string_from : short]))
 
     def content_length(self) -> int:
         """Characters of the open text, an escaped one counted once."""
@@ -305,7 +312,7 @@ class _OpenObject:
 
     def begins_anew(self) -> bool:
         """Whether the characters from `suspect` to the colon just taken begin another item."""
-        if self.suspect is None or len(self.characters) - self.suspect > _LONGEST_HEAD:
+        if self.suspect is None or len(self.characters) - self.suspect > _MAX_HEAD_CHARACTERS:
             return False
         return _HEAD.fullmatch("".join(self.characters[self.suspect :])) is not None
 
@@ -313,10 +320,10 @@ class _OpenObject:
         """What the object said before its first text; read once."""
         if self._before_content is None:
             before = "".join(self.characters[: self._key_from])
-            self._before_content = loads_cut(before) or {}
+            self._before_content = parse_truncated_object(before) or {}
         return self._before_content
 
 
-def settled(segments: Iterable[Segment]) -> list[Segment]:
+def sort_by_time(segments: Iterable[Segment]) -> list[Segment]:
     """The segments in order of their times; those with the same times as they came."""
     return sorted(segments, key=lambda segment: (segment.start, segment.end))

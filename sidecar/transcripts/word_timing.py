@@ -12,23 +12,23 @@ from difflib import SequenceMatcher
 from itertools import pairwise, takewhile
 
 from sidecar.transcripts.transcript import (
-    BY_RULE,
-    LOOP,
-    NON_SPEECH,
+    LOOP_FLAG,
+    NON_SPEECH_FLAG,
+    WORDS_BY_RULE,
     Checkpoint,
-    Event,
     Finished,
     Segment,
     SegmentReady,
+    TranscriptionEvent,
     Word,
 )
 
 _WIDE = ("W", "F")
-_OPENS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
+_OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
 """Stand with what follows them."""
 
 
-def width(text: str) -> int:
+def text_columns(text: str) -> int:
     """Columns that ``text`` takes: two for what East Asian fonts set full width, none for marks
     that stand on another character."""
     return sum(map(_columns, text))
@@ -39,7 +39,7 @@ def is_wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in _WIDE
 
 
-def atoms(text: str) -> list[str]:
+def split_atoms(text: str) -> list[str]:
     """The pieces of ``text`` between which it may be cut; together they are ``text``.
 
     Each word with the space behind it; of what is full width each character, with the marks that
@@ -47,14 +47,14 @@ def atoms(text: str) -> list[str]:
     """
     found: list[str] = []
     for character in text:
-        if found and not _may_part(found[-1], character):
+        if found and not _may_break(found[-1], character):
             found[-1] += character
         else:
             found.append(character)
     return found
 
 
-def chunks(text: str, most: int) -> list[str]:
+def split_columns(text: str, most: int) -> list[str]:
     """``text`` in pieces of at most ``most`` columns, cut wherever that is, but never between a
     character and its marks."""
     found: list[str] = []
@@ -70,7 +70,7 @@ def chunks(text: str, most: int) -> list[str]:
     return found
 
 
-def pieces_of(text: str, words: Sequence[str]) -> list[str]:
+def split_at_words(text: str, words: Sequence[str]) -> list[str]:
     """``text`` in as many pieces as there are words, each with its word in it.
 
     What stands between two words, marks and space, belongs to the one before; an engine may list
@@ -88,9 +88,11 @@ def pieces_of(text: str, words: Sequence[str]) -> list[str]:
     return [text[first:last] for first, last in pairwise([0, *starts[1:], len(text)])]
 
 
-def placed(pieces: Sequence[str], start: float, end: float) -> Iterator[tuple[float, float]]:
+def spread_over_time(
+    pieces: Sequence[str], start: float, end: float
+) -> Iterator[tuple[float, float]]:
     """When each piece is said if all columns from ``start`` to ``end`` take the same time."""
-    widths = [max(1, width(piece)) for piece in pieces]
+    widths = [max(1, text_columns(piece)) for piece in pieces]
     a_column = (end - start) / max(1, sum(widths))
     done = 0
     for columns in widths:
@@ -104,15 +106,15 @@ def _columns(character: str) -> int:
     return 2 if is_wide(character) else 1
 
 
-def _may_part(before: str, after: str) -> bool:
+def _may_break(before: str, after: str) -> bool:
     last = before[-1]
     if after.isspace() or not _columns(after):
         return False
     if last.isspace():
         return True
-    if not (is_wide(last) or is_wide(after)) or last in _OPENS:
+    if not (is_wide(last) or is_wide(after)) or last in _OPENING_MARKS:
         return False
-    return after in _OPENS or not unicodedata.category(after).startswith("P")
+    return after in _OPENING_MARKS or not unicodedata.category(after).startswith("P")
 
 
 def one_line(text: str) -> str:
@@ -122,7 +124,7 @@ def one_line(text: str) -> str:
     return " ".join("".join(plain).split())
 
 
-MOST_COMPARED = 250_000
+MAX_COMPARED_PAIRS = 250_000
 """Words before times words after that are compared with each other (some 0.1 s at the worst);
 beyond that, all between the first and the last change get their times by the rule."""
 
@@ -130,22 +132,22 @@ _Span = tuple[str, int, int, int, int]
 """As difflib has them: what became of the words from one to before the other."""
 
 
-def reworded(segment: Segment, text: str) -> Segment:
+def replace_segment_text(segment: Segment, text: str) -> Segment:
     """The segment with another text. Somebody wrote it, so it is no loop of the model's, and speech
     unless it is a note in brackets, as `[Music]`."""
-    flags = [flag for flag in segment.flags if flag not in (LOOP, NON_SPEECH)]
+    flags = [flag for flag in segment.flags if flag not in (LOOP_FLAG, NON_SPEECH_FLAG)]
     if text.startswith("[") and text.endswith("]"):
-        flags.append(NON_SPEECH)
+        flags.append(NON_SPEECH_FLAG)
     changed = replace(segment, text=text, flags=tuple(flags))
     if not segment.words:
         return changed
-    words = tuple(_timed(segment, [piece.strip() for piece in atoms(text)]))
+    words = tuple(_transfer_word_times(segment, [piece.strip() for piece in split_atoms(text)]))
     known = {(word.start, word.end) for word in segment.words}
     guessed = any((word.start, word.end) not in known for word in words)
-    return replace(changed, words=words, words_by=BY_RULE if guessed else segment.words_by)
+    return replace(changed, words=words, words_by=WORDS_BY_RULE if guessed else segment.words_by)
 
 
-def _timed(segment: Segment, fresh: Sequence[str]) -> Iterator[Word]:
+def _transfer_word_times(segment: Segment, fresh: Sequence[str]) -> Iterator[Word]:
     """The words that are ``fresh``, in order, none outside of the segment."""
     old = segment.words
     for tag, first, last, begin, end in _spans([word.text for word in old], fresh):
@@ -158,18 +160,21 @@ def _timed(segment: Segment, fresh: Sequence[str]) -> Iterator[Word]:
         behind = old[last].start if last < len(old) else segment.end
         since = inside[0].start if inside else before
         until = max(since, inside[-1].end if inside else behind)
-        times = placed(fresh[begin:end], since, until)
+        times = spread_over_time(fresh[begin:end], since, until)
         for text, (start, stop) in zip(fresh[begin:end], times, strict=True):
             yield Word(round(start, 3), round(stop, 3), text)
 
 
 def _spans(old: Sequence[str], fresh: Sequence[str]) -> Iterator[_Span]:
-    before, after = [_key(text) for text in old], [_key(text) for text in fresh]
-    head = _alike(before, after)
-    tail = _alike(before[head:][::-1], after[head:][::-1])
+    before, after = (
+        [_comparison_key(text) for text in old],
+        [_comparison_key(text) for text in fresh],
+    )
+    head = _common_prefix(before, after)
+    tail = _common_prefix(before[head:][::-1], after[head:][::-1])
     yield "equal", 0, head, 0, head
     left, right = before[head : len(before) - tail], after[head : len(after) - tail]
-    if len(left) * len(right) > MOST_COMPARED:
+    if len(left) * len(right) > MAX_COMPARED_PAIRS:
         yield "replace", head, head + len(left), head, head + len(right)
     else:
         for tag, a, b, c, d in SequenceMatcher(None, left, right).get_opcodes():
@@ -177,40 +182,40 @@ def _spans(old: Sequence[str], fresh: Sequence[str]) -> Iterator[_Span]:
     yield "equal", len(old) - tail, len(old), len(fresh) - tail, len(fresh)
 
 
-def _alike(some: Sequence[str], others: Sequence[str]) -> int:
+def _common_prefix(some: Sequence[str], others: Sequence[str]) -> int:
     """How many are the same from the beginning."""
     return sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False))
     )
 
 
-def _key(text: str) -> str:
+def _comparison_key(text: str) -> str:
     """By which a word is the same: capitals and marks change no time."""
     return "".join(one for one in text.casefold() if one.isalnum()) or text.strip()
 
 
-def spread(segment: Segment) -> Segment:
+def estimate_word_times(segment: Segment) -> Segment:
     """The segment with words, flagged as guessed, if it is speech and has none."""
     if segment.words or not segment.is_speech or not segment.text.strip():
         return segment
     text = " ".join(segment.text.split())
-    pieces = atoms(text)
-    times = placed(pieces, segment.start, max(segment.start, segment.end))
+    pieces = split_atoms(text)
+    times = spread_over_time(pieces, segment.start, max(segment.start, segment.end))
     words = tuple(
         Word(round(start, 3), round(end, 3), piece.strip())
         for piece, (start, end) in zip(pieces, times, strict=True)
     )
-    return replace(segment, words=words, words_by=BY_RULE)
+    return replace(segment, words=words, words_by=WORDS_BY_RULE)
 
 
-def with_words(event: Event) -> Event:
+def with_word_times(event: TranscriptionEvent) -> TranscriptionEvent:
     """The event with words in all of its segments."""
     match event:
         case SegmentReady():
-            return replace(event, segment=spread(event.segment))
+            return replace(event, segment=estimate_word_times(event.segment))
         case Checkpoint():
-            return replace(event, segments=tuple(map(spread, event.segments)))
+            return replace(event, segments=tuple(map(estimate_word_times, event.segments)))
         case Finished(transcript):
-            segments = tuple(map(spread, transcript.segments))
+            segments = tuple(map(estimate_word_times, transcript.segments))
             return Finished(replace(transcript, segments=segments))
     return event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.interfaces.engine_interface import VoiceEngine, VoiceSpec
+from sidecar.interfaces.engine_interface import TtsEngine, TtsSpec
 from sidecar.tts import (
     espeak_tts,
     moonshine_tts,
@@ -12,7 +12,7 @@ from sidecar.tts import (
     vibevoice_tts,
 )
 
-VOICES: tuple[VoiceSpec, ...] = (
+TTS_SPECS: tuple[TtsSpec, ...] = (
     vibevoice_tts.SPEC,
     moonshine_tts.SPEC,
     system_tts.SPEC,
@@ -23,19 +23,19 @@ VOICES: tuple[VoiceSpec, ...] = (
 """Literal imports: a packager cannot see names that are put together from strings."""
 
 
-def create_voice(name: str) -> VoiceEngine:
+def create_tts_engine(name: str) -> TtsEngine:
     """A new engine, nothing loaded yet."""
-    factories: dict[str, type[VoiceEngine]] = {
-        vibevoice_tts.SPEC.name: vibevoice_tts.VibeVoiceVoice,
-        moonshine_tts.SPEC.name: moonshine_tts.MoonshineVoice,
-        system_tts.SPEC.name: system_tts.SystemVoice,
-        espeak_tts.SPEC.name: espeak_tts.EspeakVoice,
-        openai_tts.SPEC.name: openai_tts.EndpointVoice,
-        scripted_tts.SPEC.name: scripted_tts.ScriptedVoice,
+    factories: dict[str, type[TtsEngine]] = {
+        vibevoice_tts.SPEC.name: vibevoice_tts.VibeVoiceTts,
+        moonshine_tts.SPEC.name: moonshine_tts.MoonshineTts,
+        system_tts.SPEC.name: system_tts.SystemTts,
+        espeak_tts.SPEC.name: espeak_tts.EspeakTts,
+        openai_tts.SPEC.name: openai_tts.OpenAiTts,
+        scripted_tts.SPEC.name: scripted_tts.ScriptedTts,
     }
     return factories[name]()
 
 
-def spec_of(name: str) -> VoiceSpec:
+def tts_spec(name: str) -> TtsSpec:
     """The spec of the engine called ``name``."""
-    return next(spec for spec in VOICES if spec.name == name)
+    return next(spec for spec in TTS_SPECS if spec.name == name)

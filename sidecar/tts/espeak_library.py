@@ -17,14 +17,14 @@ CHUNK_MS = 60
 UTF8 = 1
 CHARACTERS = 1
 RATE = 1
-SLOWEST, FASTEST = 80, 450
+MIN_WORDS_PER_MINUTE, MAX_WORDS_PER_MINUTE = 80, 450
 """Words a minute that it takes."""
 LIST_END, WORD = 0, 1
-OK = 0
+EE_OK = 0
 CONTINUE, ABORT = 0, 1
 
 
-class _Event(ctypes.Structure):
+class _EspeakEvent(ctypes.Structure):
     _fields_ = [
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
@@ -37,7 +37,7 @@ class _Event(ctypes.Structure):
     ]
 
 
-class _Voice(ctypes.Structure):
+class _EspeakVoiceStruct(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_char_p),
@@ -51,14 +51,14 @@ class _Voice(ctypes.Structure):
     ]
 
 
-Marked = tuple[bytes, list[tuple[int, float]]]
+PcmWithMarks = tuple[bytes, list[tuple[int, float]]]
 """Samples, and the words that begin in them: character and seconds."""
-_HEARD = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+_SYNTH_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent)
 )
 
 
-class Library:
+class EspeakLibrary:
     """Speaks, one text at a time."""
 
     def __init__(self) -> None:
@@ -75,11 +75,11 @@ class Library:
         self.rate: int = self._c.espeak_Initialize(SYNCHRONOUS, CHUNK_MS, path, 0)
         if self.rate <= 0:
             raise errors.ModelLoadFailed("espeak-ng does not find its data.")
-        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
-        self._made: list[Marked] = []
+        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoiceStruct))
+        self._made: list[PcmWithMarks] = []
         self._cancelled: Callable[[], bool] = bool
         self._last = 0
-        self._heard = _HEARD(self._hear)  # kept: the library does not
+        self._heard = _SYNTH_CALLBACK(self._hear)  # kept: the library does not
         self._c.espeak_SetSynthCallback(self._heard)
 
     def voices(self) -> Iterator[str]:
@@ -93,19 +93,21 @@ class Library:
 
     def say(
         self, text: str, voice: str, words_per_minute: int, cancelled: Callable[[], bool]
-    ) -> list[Marked]:
+    ) -> list[PcmWithMarks]:
         """The sound of ``text``; what is there of it once ``cancelled``.
 
         Raises:
             errors.EngineFailed: it will not.
         """
         self._made, self._cancelled, self._last = [], cancelled, 0
-        if self._c.espeak_SetVoiceByName(voice.encode()) != OK:
+        if self._c.espeak_SetVoiceByName(voice.encode()) != EE_OK:
             raise errors.EngineFailed(f"espeak-ng does not take the voice '{voice}'.")
-        self._c.espeak_SetParameter(RATE, max(SLOWEST, min(words_per_minute, FASTEST)), 0)
+        self._c.espeak_SetParameter(
+            RATE, max(MIN_WORDS_PER_MINUTE, min(words_per_minute, MAX_WORDS_PER_MINUTE)), 0
+        )
         raw = text.replace("\0", " ").encode()
         done = self._c.espeak_Synth(raw, len(raw) + 1, 0, CHARACTERS, 0, UTF8, None, None)
-        if done != OK:
+        if done != EE_OK:
             raise errors.EngineFailed("espeak-ng failed.")
         made, self._made = self._made, []
         return made

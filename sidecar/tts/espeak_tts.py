@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     AUTO,
-    Cancelled,
+    CancelCheck,
     LoadOptions,
-    Mark,
     Precision,
-    SayOptions,
-    Sound,
-    VoiceSpec,
-    few,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
+    WordMark,
+    abbreviate_names,
 )
 
 if TYPE_CHECKING:
-    from sidecar.tts.espeak_library import Library
+    from sidecar.tts.espeak_library import EspeakLibrary
 
-SPEC = VoiceSpec(
+SPEC = TtsSpec(
     name="espeak",
     title="espeak-ng",
     precisions=(Precision.FP32,),
@@ -35,16 +35,16 @@ SPEC = VoiceSpec(
     marks=True,
 )
 
-OWN_CHOICE = "en-us"
+DEFAULT_VOICE = "en-us"
 WORDS_PER_MINUTE = 175
 """The library's own speed."""
 
 
-class EspeakVoice:
+class EspeakTts:
     """Its voices are languages and regions: 'en-us', 'de', 'pt-br'."""
 
     def __init__(self) -> None:
-        self._library: Library | None = None
+        self._library: EspeakLibrary | None = None
         self._voices: tuple[str, ...] = ()
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -53,35 +53,39 @@ class EspeakVoice:
         Raises:
             errors.ModelLoadFailed: the library does not start.
         """
-        from sidecar.tts.espeak_library import Library
+        from sidecar.tts.espeak_library import EspeakLibrary
 
-        self._library = Library()
-        others = sorted({*self._library.voices()} - {OWN_CHOICE})
-        self._voices = (OWN_CHOICE, *others)
+        self._library = EspeakLibrary()
+        others = sorted({*self._library.voices()} - {DEFAULT_VOICE})
+        self._voices = (DEFAULT_VOICE, *others)
         yield 1.0
 
     def voices(self) -> Sequence[str]:
         """American English first."""
         return self._voices
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
-        """As `VoiceEngine.say`; what is made of a sentence is there in a thousandth of its time."""
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
+        """As `TtsEngine.say`; what is made of a sentence is there in a thousandth of its time."""
         assert self._library is not None
         speed = round(WORDS_PER_MINUTE * options.speed)
         for pcm, marks in self._library.say(text, self._voice(options), speed, cancelled):
-            yield Sound(pcm, self._library.rate, tuple(Mark(*mark) for mark in marks))
+            yield SynthesizedAudio(
+                pcm, self._library.rate, tuple(WordMark(*mark) for mark in marks)
+            )
 
-    def _voice(self, options: SayOptions) -> str:
+    def _voice(self, options: SynthesisOptions) -> str:
         if options.voice:
             if options.voice not in self._voices:
-                raise errors.VoiceUnknown(hint=f"There are: {few(self._voices)}.")
+                raise errors.VoiceUnknown(hint=f"There are: {abbreviate_names(self._voices)}.")
             return options.voice
         if options.language == AUTO:
-            return OWN_CHOICE
-        return voice_for(options.language.lower(), self._voices)
+            return DEFAULT_VOICE
+        return espeak_voice_for(options.language.lower(), self._voices)
 
 
-def voice_for(language: str, voices: Sequence[str]) -> str:
+def espeak_voice_for(language: str, voices: Sequence[str]) -> str:
     """The voice for a tag: its own, that of the language, one of its regions, else the first."""
     general = language.split("-")[0]
     for wanted in (language, general):

@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.checkpoints.installed_checkpoints import Pulled, PulledVoice, speaking
+from sidecar.checkpoints.installed_checkpoints import PulledVoice, PulledVoices, voice_for_language
 from sidecar.interfaces.engine_interface import (
     AUTO,
-    Cancelled,
+    CancelCheck,
     LoadOptions,
     Precision,
-    SayOptions,
-    Sound,
-    VoiceSpec,
-    few,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
+    abbreviate_names,
 )
 
 if TYPE_CHECKING:
-    from sidecar.tts.moonshine_tts_library import Synthesizer
+    from sidecar.tts.moonshine_tts_library import MoonshineSynthesizer
 
 
-SPEC = VoiceSpec(
+SPEC = TtsSpec(
     name="moonshine",
     title="Voices of moonshine-voice (Kokoro, Piper, ZipVoice)",
     precisions=(Precision.FP32,),
@@ -38,17 +38,17 @@ SPEC = VoiceSpec(
     requires=("moonshine_voice",),
 )
 
-MOST = 2
+MAX_LOADED_VOICES = 2
 """Voices in memory at a time; the one that was heard longest ago goes."""
 
 
-class MoonshineVoice:
+class MoonshineTts:
     """Has the voices that were pulled."""
 
     def __init__(self) -> None:
         self._folder = Path()
         self._voices: tuple[PulledVoice, ...] = ()
-        self._loaded: dict[PulledVoice, Synthesizer] = {}
+        self._loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
         """The one that was heard last comes last."""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -58,10 +58,10 @@ class MoonshineVoice:
             errors.ModelLoadFailed: none is whole, or the first does not load.
         """
         assert options.checkpoint is not None
-        pulled = Pulled.read(Path(options.checkpoint))
+        pulled = PulledVoices.read(Path(options.checkpoint))
         self._folder, self._voices = pulled.folder, pulled.whole()
         if not self._voices:
-            raise _none_whole(pulled)
+            raise _no_voice_error(pulled)
         yield 0.1
         self._synthesizer(self._voices[0])
         yield 1.0
@@ -70,8 +70,10 @@ class MoonshineVoice:
         """Those that were pulled, the first one first."""
         return tuple(dict.fromkeys(voice.name for voice in self._voices))
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
-        """As `VoiceEngine.say`, all in one piece.
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
+        """As `TtsEngine.say`, all in one piece.
 
         Raises:
             errors.EngineFailed: the library will not.
@@ -82,33 +84,34 @@ class MoonshineVoice:
             return
         pcm, rate = self._synthesizer(voice).say(text, options.speed)
         if pcm and not cancelled():
-            yield Sound(pcm, rate)
+            yield SynthesizedAudio(pcm, rate)
 
-    def _voice(self, options: SayOptions) -> PulledVoice:
+    def _voice(self, options: SynthesisOptions) -> PulledVoice:
         voices = self._voices
         if options.voice:
             voices = tuple(one for one in voices if one.name == options.voice)
             if not voices:
                 raise errors.VoiceUnknown(
-                    hint=f"There are: {few(self.voices())}. More: vibevoice-asr pull voice --list"
+                    hint=f"There are: {abbreviate_names(self.voices())}. "
+                    "More: vibevoice-asr pull voice --list"
                 )
         if options.language == AUTO:
             return voices[0]
-        return speaking(voices, options.language) or voices[0]
+        return voice_for_language(voices, options.language) or voices[0]
 
-    def _synthesizer(self, voice: PulledVoice) -> Synthesizer:
-        from sidecar.tts.moonshine_tts_library import Synthesizer
+    def _synthesizer(self, voice: PulledVoice) -> MoonshineSynthesizer:
+        from sidecar.tts.moonshine_tts_library import MoonshineSynthesizer
 
         one = self._loaded.pop(voice, None)
         if one is None:
-            while len(self._loaded) >= MOST:
+            while len(self._loaded) >= MAX_LOADED_VOICES:
                 self._loaded.pop(next(iter(self._loaded))).close()
-            one = Synthesizer(voice.language, voice.name, self._folder)
+            one = MoonshineSynthesizer(voice.language, voice.name, self._folder)
         self._loaded[voice] = one
         return one
 
 
-def _none_whole(pulled: Pulled) -> errors.ModelLoadFailed:
+def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
     if not pulled.voices:
         return errors.ModelLoadFailed(
             f"There is no voice in {pulled.folder}.",
@@ -116,50 +119,54 @@ def _none_whole(pulled: Pulled) -> errors.ModelLoadFailed:
         )
     voice = pulled.voices[0]
     return errors.ModelLoadFailed(
-        f"The voice '{voice.name}' lacks {few(pulled.lacking(voice))}.",
+        f"The voice '{voice.name}' lacks {abbreviate_names(pulled.lacking(voice))}.",
         hint=f"Get it: vibevoice-asr pull voice {voice.name} --language {voice.language}",
     )
 
 
-USUAL_LANGUAGE = "en-us"
-KINDS = ("kokoro_", "piper_", "zipvoice_")
+DEFAULT_LANGUAGE = "en-us"
+VOICE_FAMILIES = ("kokoro_", "piper_", "zipvoice_")
 """What a voice's name begins with: the model it is of. People may leave it out."""
 _OWN_CHOICE = re.compile(r"(?:(kokoro)/voices/(.+)\.kokorovoice|(piper)-voices/(.+)\.onnx)$")
 
-Catalogue = Mapping[str, Sequence[str]]
+VoiceCatalogue = Mapping[str, Sequence[str]]
 """Tags such as 'en-us', and the names of the voices for each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class MoonshineVoiceChoice:
     """A voice and what it is to speak; ``name`` '' leaves the voice to the library."""
 
     name: str
     language: str
 
 
-def choose(catalogue: Catalogue, name: str = "", language: str = "") -> Named:
+def choose_moonshine_voice(
+    catalogue: VoiceCatalogue, name: str = "", language: str = ""
+) -> MoonshineVoiceChoice:
     """The voice that is meant by ``name`` and ``language``, of which either may be ''.
 
     Raises:
         errors.VoiceUnknown: there is none.
     """
     if not name:
-        return Named("", _language(catalogue, language or USUAL_LANGUAGE))
-    tags = [_language(catalogue, language)] if language else sorted(catalogue, key=_rank)
-    wanted = {name.lower(), *(f"{kind}{name}".lower() for kind in KINDS)}
+        return MoonshineVoiceChoice("", _language_tag(catalogue, language or DEFAULT_LANGUAGE))
+    tags = (
+        [_language_tag(catalogue, language)] if language else sorted(catalogue, key=_dialect_rank)
+    )
+    wanted = {name.lower(), *(f"{kind}{name}".lower() for kind in VOICE_FAMILIES)}
     for tag in tags:
         for voice in catalogue[tag]:
             if voice.lower() in wanted:
-                return Named(voice, tag)
-    there = few(catalogue[tags[0]]) if language else ""
+                return MoonshineVoiceChoice(voice, tag)
+    there = abbreviate_names(catalogue[tags[0]]) if language else ""
     raise errors.VoiceUnknown(
         f"There is no voice '{name}'" + (f" for {tags[0]}." if language else "."),
         hint=f"There are: {there}." if there else "List them: vibevoice-asr pull voice --list",
     )
 
 
-def own_choice(keys: Sequence[str]) -> str:
+def library_default_voice(keys: Sequence[str]) -> str:
     """The voice that the library takes by itself, by the files it says it needs.
 
     Raises:
@@ -172,21 +179,21 @@ def own_choice(keys: Sequence[str]) -> str:
     raise errors.VoiceUnknown(hint="List them: vibevoice-asr pull voice --list")
 
 
-def _language(catalogue: Catalogue, language: str) -> str:
+def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
     """The tag that is meant: itself, or the first region of a language."""
     wanted = language.strip().lower().replace("_", "-")
-    general = [tag for tag in sorted(catalogue, key=_rank) if tag.split("-")[0] == wanted]
+    general = [tag for tag in sorted(catalogue, key=_dialect_rank) if tag.split("-")[0] == wanted]
     if wanted in catalogue:
         return wanted
     if general:
         return general[0]
     raise errors.VoiceUnknown(
         f"There is no voice for '{language}'.",
-        hint=f"There are voices for: {few(sorted(catalogue))}.",
+        hint=f"There are voices for: {abbreviate_names(sorted(catalogue))}.",
     )
 
 
-def _rank(tag: str) -> tuple[int, str]:
+def _dialect_rank(tag: str) -> tuple[int, str]:
     """American English first, then languages where they come from ('es-es' before 'es-ar')."""
     language, _, region = tag.partition("-")
-    return (0 if tag == USUAL_LANGUAGE else 1 if language == region else 2, tag)
+    return (0 if tag == DEFAULT_LANGUAGE else 1 if language == region else 2, tag)

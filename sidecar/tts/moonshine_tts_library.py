@@ -15,27 +15,27 @@ import numpy as np
 
 from sidecar import errors
 
-LOUDEST = 32_767
+MAX_PCM16 = 32_767
 
 
-def catalogue() -> dict[str, list[str]]:
+def voice_catalogue() -> dict[str, list[str]]:
     """The voices that the library knows for each language, here or not.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.
     """
-    listed = json.loads(_api().moonshine_get_tts_voices_string(None, None))
+    listed = json.loads(_library_api().moonshine_get_tts_voices_string(None, None))
     return {language: [voice["id"] for voice in voices] for language, voices in listed.items()}
 
 
-def needs(language: str, voice: str = "") -> list[str]:
+def voice_files(language: str, voice: str = "") -> list[str]:
     """The files that a voice takes, below one folder; '' is the library's choice of a voice.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.
         errors.VoiceUnknown: it knows no such language.
     """
-    api = _api()
+    api = _library_api()
     try:
         keys = api.moonshine_get_tts_dependencies_string(
             language, {"voice": voice} if voice else {}
@@ -45,19 +45,19 @@ def needs(language: str, voice: str = "") -> list[str]:
     return [key for key in json.loads(keys) if "/" in key]  # others are labels, not files
 
 
-def server() -> str:
+def voice_server_url() -> str:
     """Where the makers of the library keep those files.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.
     """
-    _api()
+    _library_api()
     from moonshine_voice import TTS_CDN_BASE_URL
 
     return str(TTS_CDN_BASE_URL)
 
 
-class Synthesizer:
+class MoonshineSynthesizer:
     """One voice in memory. Of a voice that lacks a file the library takes another one, or says
     'Unknown error': who makes one has looked before."""
 
@@ -67,7 +67,7 @@ class Synthesizer:
         Raises:
             errors.ModelLoadFailed: the library does not load, or not this voice.
         """
-        self._api = _api()
+        self._api = _library_api()
         self._library: Any = self._api._MoonshineLib().lib
         options, count, _kept = self._api.moonshine_options_array(
             {"voice": voice, "g2p_root": str(folder)}
@@ -100,7 +100,7 @@ class Synthesizer:
             return b"", rate.value
         try:
             made = np.ctypeslib.as_array(samples, (size.value,))
-            whole = np.nan_to_num(made, posinf=0.0, neginf=0.0).clip(-1.0, 1.0) * LOUDEST
+            whole = np.nan_to_num(made, posinf=0.0, neginf=0.0).clip(-1.0, 1.0) * MAX_PCM16
             return whole.round().astype("<i2").tobytes(), rate.value
         finally:
             self._api.moonshine_free(ctypes.cast(samples, ctypes.c_void_p).value)
@@ -114,19 +114,19 @@ class Synthesizer:
         return said.decode("utf-8", "replace") if said else f"error {code}"
 
 
-def _api() -> Any:
+def _library_api() -> Any:
     try:
         from moonshine_voice import moonshine_api
 
         moonshine_api._MoonshineLib()
     except (ImportError, OSError) as error:
-        raise _unloadable(error) from None
+        raise _library_error(error) from None
     except moonshine_api.MoonshineError as error:
-        raise _unloadable(error) from None
+        raise _library_error(error) from None
     return moonshine_api
 
 
-def _unloadable(error: Exception) -> errors.ModelLoadFailed:
+def _library_error(error: Exception) -> errors.ModelLoadFailed:
     return errors.ModelLoadFailed(
         f"The library moonshine-voice does not load: {error}.",
         hint="pip install --force-reinstall moonshine-voice==0.0.73",

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     PCM16_BYTES,
-    Cancelled,
+    CancelCheck,
     LoadOptions,
     Precision,
-    SayOptions,
-    Sound,
-    VoiceSpec,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
 )
 from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
     import httpx
 
-SPEC = VoiceSpec(
+SPEC = TtsSpec(
     name="speech",
     title="A server with OpenAI's /v1/audio/speech",
     precisions=(Precision.FP32,),
@@ -33,26 +33,26 @@ SPEC = VoiceSpec(
     lists_voices=False,
 )
 
-PATH = "/v1/audio/speech"
+SPEECH_PATH = "/v1/audio/speech"
 RATE = 24_000
 """OpenAI's API reference: 'pcm' is 24 kHz, 16-bit signed, little-endian, without a header."""
-USUAL_MODEL = "tts-1"
-USUAL_VOICE = "alloy"
-CONNECT_S = 3.0
-SILENCE_S = 20.0
+DEFAULT_MODEL = "tts-1"
+DEFAULT_VOICE = "alloy"
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 20.0
 """So long nothing may come: a server may have to load its model first."""
-MOST_S = 300.0
+MAX_SYNTHESIS_S = 300.0
 """Of sound for one text."""
-FILES = (b"RIFF", b"ID3", b"OggS", b"fLaC")
+FILE_MAGICS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
 """How files begin that some servers send whatever was asked for: as samples they are noise."""
 
 
-class EndpointVoice:
+class OpenAiTts:
     """Owns the connections to one server."""
 
     def __init__(self) -> None:
         self._client: httpx.Client | None = None
-        self._model = USUAL_MODEL
+        self._model = DEFAULT_MODEL
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Nothing but a client; the server is asked when there is something to say."""
@@ -60,10 +60,12 @@ class EndpointVoice:
 
         assert options.upstream is not None
         (key,) = options.upstream.keys
-        self._model = options.upstream.model or USUAL_MODEL
+        self._model = options.upstream.model or DEFAULT_MODEL
         (url,), context = options.upstream.urls, remote_http.trusted(options.upstream.ca)
         self._client = httpx.Client(
-            **remote_http.client_options(CONNECT_S, SILENCE_S, url=url, key=key, verify=context)
+            **remote_http.client_options(
+                CONNECT_TIMEOUT_S, READ_TIMEOUT_S, url=url, key=key, verify=context
+            )
         )
         yield 1.0
 
@@ -71,8 +73,10 @@ class EndpointVoice:
         """The API does not say; it is asked by name."""
         return ()
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
-        """As `VoiceEngine.say`; nobody says when a word begins.
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
+        """As `TtsEngine.say`; nobody says when a word begins.
 
         Raises:
             errors.SpeechFailed: the server did not answer, or not with sound.
@@ -83,50 +87,50 @@ class EndpointVoice:
         body = {
             "model": self._model,
             "input": text,
-            "voice": options.voice or USUAL_VOICE,
+            "voice": options.voice or DEFAULT_VOICE,
             "speed": options.speed,
             "response_format": "pcm",
         }
         try:
-            with self._client.stream("POST", PATH, json=body) as response:
+            with self._client.stream("POST", SPEECH_PATH, json=body) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _refused(response.status_code, _some(response))
+                    raise _refused_error(response.status_code, _body_start(response))
                 kind = response.headers.get("content-type", "")
                 if "json" in kind or kind.startswith("text/"):
-                    raise _refused(response.status_code, _some(response))
-                yield from _sounds(response.iter_bytes(), cancelled)
+                    raise _refused_error(response.status_code, _body_start(response))
+                yield from _whole_samples(response.iter_bytes(), cancelled)
         except httpx.TimeoutException:
             raise errors.SpeechFailed("Nothing came from it.") from None
         except httpx.HTTPError as error:
             raise errors.SpeechFailed(f"No connection: {type(error).__name__}.") from None
 
 
-def _sounds(pieces: Iterator[bytes], cancelled: Cancelled) -> Iterator[Sound]:
+def _whole_samples(pieces: Iterator[bytes], cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
     """Whole samples out of any pieces; a sample that is cut at the end is dropped."""
     rest, made = b"", 0
     for piece in pieces:
         if cancelled():
             return
         rest += piece
-        if not made and rest.startswith(FILES):
+        if not made and rest.startswith(FILE_MAGICS):
             raise errors.SpeechFailed("It answers with a file, and not with raw samples.")
         whole = len(rest) - len(rest) % PCM16_BYTES
         if whole:
-            yield Sound(rest[:whole], RATE)
+            yield SynthesizedAudio(rest[:whole], RATE)
         made += whole
         rest = rest[whole:]
-        if made > MOST_S * RATE * PCM16_BYTES:
+        if made > MAX_SYNTHESIS_S * RATE * PCM16_BYTES:
             raise errors.SpeechFailed("Its sound has no end.")
     if not made:
         raise errors.SpeechFailed("It answers with no sound.")
 
 
-def _some(response: httpx.Response) -> bytes:
+def _body_start(response: httpx.Response) -> bytes:
     """The beginning of an answer."""
     return next(response.iter_bytes(1 << 14), b"")
 
 
-def _refused(status: int, body: bytes) -> errors.SpeechFailed:
+def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:
     said = remote_http.said_in(body)
     return errors.SpeechFailed(
         f"It answers with {status}{f': {said}' if said else ', and no sound.'}"

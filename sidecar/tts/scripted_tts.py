@@ -17,16 +17,16 @@ from collections.abc import Iterator, Sequence
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
-    Cancelled,
+    CancelCheck,
     LoadOptions,
-    Mark,
     Precision,
-    SayOptions,
-    Sound,
-    VoiceSpec,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
+    WordMark,
 )
 
-SPEC = VoiceSpec(
+SPEC = TtsSpec(
     name="scripted",
     title="Tones for words, for tests",
     precisions=(Precision.FP32,),
@@ -37,16 +37,16 @@ SPEC = VoiceSpec(
 
 RATE = 16_000
 VOICES = ("low", "high")
-LETTER_S = 0.05
+SECONDS_PER_LETTER = 0.05
 """How long a letter sounds."""
 PAUSE_S = 0.05
 """Between two words."""
-LOUDNESS = 8_000
-FOR_EVER_S = 3600.0
+AMPLITUDE = 8_000
+ENDLESS_S = 3600.0
 WORD = re.compile(r"\S+")
 
 
-class ScriptedVoice:
+class ScriptedTts:
     """Says tones."""
 
     def __init__(self) -> None:
@@ -63,7 +63,9 @@ class ScriptedVoice:
         """A low one, and a high one."""
         return VOICES
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
         """A tone for each word of ``text``."""
         if options.voice not in ("", *VOICES):
             raise errors.VoiceUnknown(hint=f"There are: {', '.join(VOICES)}.")
@@ -72,10 +74,12 @@ class ScriptedVoice:
         for word in WORD.finditer(text):
             if cancelled():
                 return
-            time.sleep(FOR_EVER_S if word.group() == self._hangs else self._word_s)
+            time.sleep(ENDLESS_S if word.group() == self._hangs else self._word_s)
             letters = len(word.group())
-            sound = _tone(octave * (200 + 20 * letters), LETTER_S * letters / options.speed)
-            yield Sound(sound, RATE, (Mark(word.start(), at_s),))
+            sound = _tone(
+                octave * (200 + 20 * letters), SECONDS_PER_LETTER * letters / options.speed
+            )
+            yield SynthesizedAudio(sound, RATE, (WordMark(word.start(), at_s),))
             at_s += len(sound) / 2 / RATE
 
 
@@ -83,7 +87,7 @@ def _tone(pitch: float, seconds: float) -> bytes:
     """A tone of ``pitch`` Hz and the pause behind it."""
     sounding, silent = round(seconds * RATE), round(PAUSE_S * RATE)
     turn = 2 * math.pi * pitch / RATE
-    samples = array.array("h", (round(LOUDNESS * math.sin(turn * at)) for at in range(sounding)))
+    samples = array.array("h", (round(AMPLITUDE * math.sin(turn * at)) for at in range(sounding)))
     samples.extend([0] * silent)
     if sys.byteorder == "big":
         samples.byteswap()

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
-    Cancelled,
+    CancelCheck,
     LoadOptions,
     Precision,
-    SayOptions,
-    Sound,
-    VoiceSpec,
-    few,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
+    abbreviate_names,
 )
 
-SPEC = VoiceSpec(
+SPEC = TtsSpec(
     name="system",
     title="The voices of this system",
     precisions=(Precision.FP32,),
@@ -34,16 +34,16 @@ SPEC = VoiceSpec(
 RATE = 22_050
 WORDS_PER_MINUTE = 175
 """The usual speed of `say`."""
-LOOK_S = 0.02
+PROCESS_POLL_S = 0.02
 """Between two looks whether it is done, or nobody waits any more."""
-LONGEST_S = 60.0
+SYNTHESIS_TIMEOUT_S = 60.0
 SAY, POWERSHELL = "say", "powershell"
-_LIST = (
+_LIST_SCRIPT = (
     "Add-Type -AssemblyName System.Speech;"
     "(New-Object System.Speech.Synthesis.SpeechSynthesizer).GetInstalledVoices()|"
     "%{$_.VoiceInfo.Name}"
 )
-_SPEAK = (
+_SPEAK_SCRIPT = (
     "param($file,$voice,$rate)Add-Type -AssemblyName System.Speech;"
     "$s=New-Object System.Speech.Synthesis.SpeechSynthesizer;"
     "if($voice){$s.SelectVoice($voice)};$s.Rate=$rate;"
@@ -55,12 +55,12 @@ _SPEAK = (
 )
 
 
-def is_there() -> bool:
+def is_system_tts_available() -> bool:
     """Whether this system has voices of its own."""
-    return _program() is not None
+    return _find_program() is not None
 
 
-class SystemVoice:
+class SystemTts:
     """Has a text written to a file, and reads that."""
 
     def __init__(self) -> None:
@@ -73,12 +73,18 @@ class SystemVoice:
         Raises:
             errors.ModelLoadFailed: nothing.
         """
-        program = _program()
+        program = _find_program()
         if program is None:
             raise errors.ModelLoadFailed("This system has no voices of its own.")
         self._program = program
-        listing = [program, "-v", "?"] if _says(program) else _powershell(program, _LIST)
-        done = subprocess.run(listing, capture_output=True, timeout=LONGEST_S, check=False)
+        listing = (
+            [program, "-v", "?"]
+            if _is_say_command(program)
+            else _powershell_command(program, _LIST_SCRIPT)
+        )
+        done = subprocess.run(
+            listing, capture_output=True, timeout=SYNTHESIS_TIMEOUT_S, check=False
+        )
         lines = done.stdout.decode("utf-8", "replace").splitlines()
         names = (line.split("  ")[0].strip() for line in lines)  # `say` adds languages and samples
         self._voices = tuple(name for name in names if name)
@@ -88,20 +94,24 @@ class SystemVoice:
         """As the system lists them."""
         return self._voices
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
-        """As `VoiceEngine.say`, all in one piece.
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
+        """As `TtsEngine.say`, all in one piece.
 
         Raises:
             errors.EngineFailed: the program did not do it.
         """
         if options.voice and options.voice not in self._voices:
-            raise errors.VoiceUnknown(hint=f"There are: {few(self._voices)}.")
+            raise errors.VoiceUnknown(hint=f"There are: {abbreviate_names(self._voices)}.")
         with tempfile.TemporaryDirectory(prefix="vibevoice-say-") as scratch:
             file = Path(scratch) / "said.wav"
             if self._written(text, options, file, cancelled):
-                yield _read(file)
+                yield _read_wav(file)
 
-    def _written(self, text: str, options: SayOptions, file: Path, cancelled: Cancelled) -> bool:
+    def _written(
+        self, text: str, options: SynthesisOptions, file: Path, cancelled: CancelCheck
+    ) -> bool:
         """Whether the file is there: not if it was cancelled."""
         process = subprocess.Popen(
             self._command(options, file), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -110,10 +120,10 @@ class SystemVoice:
         try:
             while not cancelled():
                 try:
-                    process.communicate(raw, timeout=LOOK_S)
+                    process.communicate(raw, timeout=PROCESS_POLL_S)
                 except subprocess.TimeoutExpired:
-                    raw, waited_s = b"", waited_s + LOOK_S
-                    if waited_s > LONGEST_S:
+                    raw, waited_s = b"", waited_s + PROCESS_POLL_S
+                    if waited_s > SYNTHESIS_TIMEOUT_S:
                         raise errors.EngineFailed("The system's voice does not end.") from None
                     continue
                 if process.returncode:
@@ -126,39 +136,40 @@ class SystemVoice:
             process.kill()
             process.wait()
 
-    def _command(self, options: SayOptions, file: Path) -> list[str]:
-        if _says(self._program):
+    def _command(self, options: SynthesisOptions, file: Path) -> list[str]:
+        if _is_say_command(self._program):
             voice = ["-v", options.voice] if options.voice else []
             speed = ["-r", str(round(WORDS_PER_MINUTE * options.speed))]
             into = ["-o", str(file), f"--data-format=LEI16@{RATE}", "-f", "-"]
             return [self._program, *voice, *speed, *into]
         pace = max(-10, min(10, round(10 * (options.speed - 1))))
-        script = f"& {{{_SPEAK}}} {_quoted(str(file))} {_quoted(options.voice)} {pace}"
-        return _powershell(self._program, script)
+        path, voice_name = _quote_argument(str(file)), _quote_argument(options.voice)
+        script = f"& {{{_SPEAK_SCRIPT}}} {path} {voice_name} {pace}"
+        return _powershell_command(self._program, script)
 
 
-def _program() -> str | None:
+def _find_program() -> str | None:
     name = {"darwin": SAY, "win32": POWERSHELL}.get(sys.platform)
     return shutil.which(name) if name else None
 
 
-def _says(program: str) -> bool:
+def _is_say_command(program: str) -> bool:
     return Path(program).stem.lower() == SAY
 
 
-def _powershell(program: str, script: str) -> list[str]:
+def _powershell_command(program: str, script: str) -> list[str]:
     return [program, "-NoProfile", "-NonInteractive", "-Command", script]
 
 
-def _quoted(text: str) -> str:
+def _quote_argument(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _read(file: Path) -> Sound:
+def _read_wav(file: Path) -> SynthesizedAudio:
     try:
         with wave.open(str(file)) as sound:
             if (sound.getnchannels(), sound.getsampwidth()) != (1, 2):
                 raise errors.EngineFailed("The system's voice wrote something else than was asked.")
-            return Sound(sound.readframes(sound.getnframes()), sound.getframerate())
+            return SynthesizedAudio(sound.readframes(sound.getnframes()), sound.getframerate())
     except (OSError, EOFError, wave.Error):
         raise errors.EngineFailed("The system's voice wrote nothing that sounds.") from None

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
-    Cancelled,
+    CancelCheck,
     LoadOptions,
     Precision,
-    SayOptions,
-    Sound,
-    VoiceSpec,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
 )
 
 if TYPE_CHECKING:
-    from sidecar.tts.vibevoice_tts_synthesis import Speech
+    from sidecar.tts.vibevoice_tts_synthesis import VibeVoiceSynthesizer
 
-SPEC = VoiceSpec(
+SPEC = TtsSpec(
     name="vibevoice",
     title="VibeVoice 1.5B",
     precisions=(Precision.BF16, Precision.FP32),
@@ -37,11 +37,11 @@ SPEC = VoiceSpec(
 )
 
 
-class VibeVoiceVoice:
+class VibeVoiceTts:
     """Its voices are samples in the folder of the checkpoint. Heavy: torch comes with `load`."""
 
     def __init__(self) -> None:
-        self._speech: Speech | None = None
+        self._speech: VibeVoiceSynthesizer | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Read the checkpoint onto its device, and say something that nobody hears.
@@ -59,9 +59,9 @@ class VibeVoiceVoice:
             raise errors.ModelLoadFailed(
                 "No checkpoint of VibeVoice is set.", hint="vibevoice-asr pull vibevoice-1.5b"
             )
-        loaded = vibevoice_tts_synthesis.load(options)
+        loaded = vibevoice_tts_synthesis.load_vibevoice_tts(options)
         yield 0.8
-        self._speech = vibevoice_tts_synthesis.begin(loaded, options.steps)
+        self._speech = vibevoice_tts_synthesis.create_synthesizer(loaded, options.steps)
         yield 1.0
 
     def voices(self) -> Sequence[str]:
@@ -69,7 +69,9 @@ class VibeVoiceVoice:
         assert self._speech is not None
         return self._speech.voices
 
-    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
-        """As `VoiceEngine.say`; it takes the language from the text, and its own time."""
+    def say(
+        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
+    ) -> Iterator[SynthesizedAudio]:
+        """As `TtsEngine.say`; it takes the language from the text, and its own time."""
         assert self._speech is not None
         yield from self._speech.say(text, options.voice, cancelled)

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TRAINED_STEPS = 1_000
-_OFFSET = 0.008
+TRAINED_DIFFUSION_STEPS = 1_000
+_COSINE_OFFSET = 0.008
 """Of the cosine: there is a little noise from the start."""
-_MOST_NOISE = 0.999
+_MAX_NOISE = 0.999
 """That one step of the schedule adds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DiffusionStep:
     """One of the steps from noise to a latent.
 
     With ``x`` as it is and ``v`` as the head predicts it at ``timestep``, the clean latent is
@@ -42,14 +42,14 @@ class Step:
 
 
 @cache
-def steps(count: int) -> tuple[Step, ...]:
-    """The table for so many steps (1 to `TRAINED_STEPS`)."""
-    times = [round((TRAINED_STEPS - 1) * at / count) for at in range(count, 0, -1)]
-    levels = [_schedule()[time] for time in times]
+def diffusion_steps(count: int) -> tuple[DiffusionStep, ...]:
+    """The table for so many steps (1 to `TRAINED_DIFFUSION_STEPS`)."""
+    times = [round((TRAINED_DIFFUSION_STEPS - 1) * at / count) for at in range(count, 0, -1)]
+    levels = [_noise_schedule()[time] for time in times]
     made = []
     for at, (time, (signal, noise)) in enumerate(zip(times, levels, strict=True)):
         if at == count - 1:  # to no noise at all, where the clean latent is all there is
-            made.append(Step(time, signal, noise, 0.0, 1.0, 0.0))
+            made.append(DiffusionStep(time, signal, noise, 0.0, 1.0, 0.0))
             continue
         next_signal, next_noise = levels[at + 1]
         width = _log_ratio(next_signal, next_noise) - _log_ratio(signal, noise)
@@ -57,35 +57,37 @@ def steps(count: int) -> tuple[Step, ...]:
         slope = 0.0
         if at:
             slope = whole * width / (_log_ratio(signal, noise) - _log_ratio(*levels[at - 1])) / 2
-        made.append(Step(time, signal, noise, next_noise / noise, whole + slope, -slope))
+        made.append(DiffusionStep(time, signal, noise, next_noise / noise, whole + slope, -slope))
     return tuple(made)
 
 
 @cache
-def _schedule() -> tuple[tuple[float, float], ...]:
+def _noise_schedule() -> tuple[tuple[float, float], ...]:
     """Of each trained step how much is signal and how much noise, squares summing up to one."""
     made, left = [], 1.0
-    for at in range(TRAINED_STEPS):
-        ratio = _signal_at((at + 1) / TRAINED_STEPS) / _signal_at(at / TRAINED_STEPS)
-        left *= 1 - min(1 - ratio, _MOST_NOISE)
+    for at in range(TRAINED_DIFFUSION_STEPS):
+        ratio = _signal_at((at + 1) / TRAINED_DIFFUSION_STEPS) / _signal_at(
+            at / TRAINED_DIFFUSION_STEPS
+        )
+        left *= 1 - min(1 - ratio, _MAX_NOISE)
         made.append((math.sqrt(left), math.sqrt(1 - left)))
     return tuple(made)
 
 
 def _signal_at(part: float) -> float:
-    return math.cos((part + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
+    return math.cos((part + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * math.pi / 2) ** 2
 
 
 def _log_ratio(signal: float, noise: float) -> float:
     return math.log(signal) - math.log(noise)
 
 
-Check = Callable[[], None]
+StepCheck = Callable[[], None]
 """Called between steps; raises to stop."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _DiffusionLayer:
     """The weights of one: calls of modules would take as long as what they do."""
 
     norm: Tensor
@@ -96,27 +98,29 @@ class _Layer:
     act: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, layer: Any) -> _Layer:
+    def of(cls, layer: Any) -> _DiffusionLayer:
         mlp = layer.ffn
         gate, up, down = (one.weight for one in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
         return cls(layer.norm.weight, layer.norm.variance_epsilon, gate, up, down, mlp.act_fn)
 
 
-class Denoiser:
+class LatentDenoiser:
     """One latent after another, each in the same number of steps."""
 
     def __init__(self, head: Any, count: int) -> None:
         self._head = head
-        self._layers = [_Layer.of(layer) for layer in head.layers]
+        self._layers = [_DiffusionLayer.of(layer) for layer in head.layers]
         self._epsilon: float = head.final_layer.rms_norm_eps
-        self._steps = steps(count)
+        self._steps = diffusion_steps(count)
         like = head.noisy_images_proj.weight
         times = torch.tensor([step.timestep for step in self._steps]).to(like.device)
         # As `VibeVoiceDiffusionHead.forward`: the times have the type of what they come with.
         embedded = head.timestep_embedding(times.to(like.dtype)).to(like.dtype)
         self._times: Tensor = head.timestep_proj(embedded).unsqueeze(1)
 
-    def latent(self, conditions: Tensor, noise: Tensor, guidance: float, check: Check) -> Tensor:
+    def latent(
+        self, conditions: Tensor, noise: Tensor, guidance: float, check: StepCheck
+    ) -> Tensor:
         """What the noise ``(1, channels)`` becomes, of the same shape.
 
         ``conditions`` ``(branches, hidden)``: what is meant, and, where ``guidance`` is not 1, what
@@ -154,21 +158,21 @@ class Denoiser:
         hidden = functional.linear(latent, self._head.noisy_images_proj.weight)
         for at, layer in enumerate(self._layers):
             shift, scale, gate = modulation[3 * at : 3 * at + 3]
-            rows = torch.addcmul(shift, _normed(hidden, layer.norm, layer.epsilon), scale)
+            rows = torch.addcmul(shift, _normalize(hidden, layer.norm, layer.epsilon), scale)
             rows = layer.act(functional.linear(rows, layer.gate)).mul_(
                 functional.linear(rows, layer.up)
             )
             hidden = torch.addcmul(hidden, gate, functional.linear(rows, layer.down))
         shift, scale = modulation[-2:]
-        rows = torch.addcmul(shift, _normed(hidden, None, self._epsilon), scale)
+        rows = torch.addcmul(shift, _normalize(hidden, None, self._epsilon), scale)
         return functional.linear(rows, self._head.final_layer.linear_2.weight)
 
 
-def _normed(hidden: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+def _normalize(hidden: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
     return functional.rms_norm(hidden, hidden.shape[-1:], weight, epsilon)
 
 
-class Branch:
+class GuidanceBranch:
     """The keys and values of what was said in a branch so far; ``length`` positions are filled.
 
     What lies behind it is never read, so going back is setting ``length``.
@@ -182,7 +186,7 @@ class Branch:
         self.length = 0
 
 
-class Language:
+class TtsLanguageModel:
     """Qwen2 without its head; `torch.inference_mode` is the caller's."""
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
@@ -199,14 +203,14 @@ class Language:
         self._rows: Tensor = model.lm_head.weight[self._words]
         self._cos = self._sin = torch.empty(0)
 
-    def branch(self, positions: int) -> Branch:
+    def branch(self, positions: int) -> GuidanceBranch:
         """An empty one with room for so many positions."""
         if len(self._cos) < positions:
             where = torch.arange(positions, device=self._table.device).unsqueeze(0)
             cos, sin = self._rotary(self._table[:1], where)
             self._cos, self._sin = cos[0], sin[0]
         shape = (len(self._layers), self._kv_heads, positions, self._head_dim)
-        return Branch(shape, self._table)
+        return GuidanceBranch(shape, self._table)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Embeddings ``(n, hidden)``."""
@@ -219,7 +223,7 @@ class Language:
         led = torch.lerp(scores[-1], scores[0], guidance) if len(scores) > 1 else scores[0]
         return self._words[int(led.argmax())]
 
-    def run(self, parts: Sequence[tuple[Tensor, Branch]], check: Check) -> Tensor:
+    def run(self, parts: Sequence[tuple[Tensor, GuidanceBranch]], check: StepCheck) -> Tensor:
         """Take in embeddings ``(n, hidden)`` in their branches.
 
         Returns:
@@ -242,14 +246,14 @@ class Language:
         rows: Tensor,
         cos: Tensor,
         sin: Tensor,
-        parts: Sequence[tuple[Tensor, Branch]],
+        parts: Sequence[tuple[Tensor, GuidanceBranch]],
     ) -> Tensor:
         """A layer's output ``(n, hidden)``; keys and values go to the branches."""
         layer = self._layers[index]
         attention = layer.self_attn
         normed = self._normed(layer.input_layernorm, rows)
-        query = _rotated(self._split(attention.q_proj(normed), self._heads), cos, sin)
-        key = _rotated(self._split(attention.k_proj(normed), self._kv_heads), cos, sin)
+        query = _apply_rotary(self._split(attention.q_proj(normed), self._heads), cos, sin)
+        key = _apply_rotary(self._split(attention.k_proj(normed), self._kv_heads), cos, sin)
         value = self._split(attention.v_proj(normed), self._kv_heads)
         heard, at = [], 0
         for part, branch in parts:
@@ -276,7 +280,7 @@ class Language:
         )
         return heard[0].transpose(0, 1).reshape(count, -1)
 
-    def _rotations(self, parts: Sequence[tuple[Tensor, Branch]]) -> tuple[Tensor, Tensor]:
+    def _rotations(self, parts: Sequence[tuple[Tensor, GuidanceBranch]]) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``(n, dim)`` of the rows' positions."""
         spans = [slice(branch.length, branch.length + len(part)) for part, branch in parts]
         return (
@@ -292,22 +296,22 @@ class Language:
         return functional.rms_norm(rows, rows.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
-def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
     half = states.shape[-1] // 2
     turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
     return states * cos + turned * sin
 
 
-GUIDANCE = 1.3
+GUIDANCE_SCALE = 1.3
 """How far a frame is led away from what would be said without a text; transformers' documentation
 has it so."""
-STEPS = 10
+DEFAULT_DIFFUSION_STEPS = 10
 """From noise to a latent; transformers' own choice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class TtsPrompt:
     """What is to be said: the ``ids`` of the tokens, and what stands for the sound among them.
 
     ``heard`` ``(n, hidden)``: the embeddings of a sample of the voice, in the places of the ``n``
@@ -319,33 +323,35 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class TtsGenerationOptions:
     """``frames``: no more than so many, whatever the model wants. ``seed``: of the noise."""
 
     frames: int
-    guidance: float = GUIDANCE
+    guidance: float = GUIDANCE_SCALE
     seed: int = 0
 
 
-class Speaker:
+class VibeVoiceTtsModel:
     """The parts of a model that speak, one text at a time; `torch.inference_mode` is the caller's.
 
-    ``steps``: from noise to a latent.
+    ``diffusion_steps``: from noise to a latent.
     """
 
-    def __init__(self, model: Any, steps: int = STEPS) -> None:
+    def __init__(self, model: Any, steps: int = DEFAULT_DIFFUSION_STEPS) -> None:
         config, inner = model.config, model.model
         self._begin, self._sound = config.audio_bos_token_id, config.audio_token_id
         ends = model.generation_config.eos_token_id
         ends = config.eos_token_id if ends is None else ends
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         words = {self._begin, self._sound, config.audio_eos_token_id, config.eos_token_id}
-        self._language = Language(model, tuple(words))
-        self._denoiser = Denoiser(inner.diffusion_head, steps)
+        self._language = TtsLanguageModel(model, tuple(words))
+        self._denoiser = LatentDenoiser(inner.diffusion_head, steps)
         self._inner = inner
         self._channels: int = config.audio_config.hidden_size
 
-    def frames(self, prompt: Prompt, manner: Manner, check: Check) -> Iterator[Tensor]:
+    def frames(
+        self, prompt: TtsPrompt, manner: TtsGenerationOptions, check: StepCheck
+    ) -> Iterator[Tensor]:
         """The sound, each of shape ``(samples,)``, float; ``check`` may raise to stop it.
 
         What follows from a frame is worked out when the next one is asked for.
@@ -354,7 +360,10 @@ class Speaker:
         noise = torch.Generator().manual_seed(manner.seed)
         asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
         branches = [language.branch(len(one) + manner.frames) for one in asked]
-        sound, meaning = Chunks(self._inner.audio_tower.decode), Chunks(self._encode)
+        sound, meaning = (
+            StreamingCodec(self._inner.audio_tower.decode),
+            StreamingCodec(self._encode),
+        )
         for _ in range(manner.frames):
             outputs = language.run(list(zip(asked, branches, strict=True)), check)
             word = language.word(outputs[::2], manner.guidance)
@@ -373,17 +382,17 @@ class Speaker:
                 embedding = inner.multi_modal_projector(latent)
                 embedding = embedding + inner.semantic_connector(features)[0]
             elif len(branches) > 1:
-                _forget(branches[1], everything=word == self._begin)
+                _reset_branch(branches[1], everything=word == self._begin)
             asked = [embedding, embedding, written][: len(branches)]
 
-    def _beginnings(self, prompt: Prompt, manner: Manner) -> list[Tensor]:
+    def _beginnings(self, prompt: TtsPrompt, manner: TtsGenerationOptions) -> list[Tensor]:
         """Of the branches without a text: one hears the sound, from which a latent is led away; the
         other reads the words only, from which the next word is. None where nothing leads."""
         if manner.guidance == 1:
             return []
         return [self._language.embed([self._begin]), self._language.embed(prompt.ids[-1:])]
 
-    def _embedded(self, prompt: Prompt) -> Tensor:
+    def _embedded(self, prompt: TtsPrompt) -> Tensor:
         embedded = self._language.embed(prompt.ids)
         if prompt.heard is not None:
             places = torch.tensor(prompt.ids).to(embedded.device) == self._sound
@@ -394,13 +403,13 @@ class Speaker:
         return self._inner.semantic_tokenizer_encoder(audio, **cache)
 
 
-def _forget(branch: Branch, *, everything: bool) -> None:
+def _reset_branch(branch: GuidanceBranch, *, everything: bool) -> None:
     """A branch that hears the sound goes on where a frame is made, and takes in nothing else; where
     sound begins anew, it knows nothing of what was before."""
     branch.length = 0 if everything else branch.length - 1
 
 
-class Chunks:
+class StreamingCodec:
     """A part of the codec that goes on where it was: it keeps the ends of what its convolutions
     have seen."""
 

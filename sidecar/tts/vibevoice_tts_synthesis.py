@@ -20,17 +20,30 @@ from torch import Tensor
 from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
 from sidecar.gpu_memory.tts_memory import (
-    LONGEST_SAMPLE_S,
+    CACHED_VOICE_SAMPLES,
+    MAX_SAMPLE_S,
     RATE,
     SAMPLE_CHUNK_S,
-    SAMPLES_KEPT,
-    most_frames,
+    max_frames,
 )
-from sidecar.interfaces.engine_interface import Cancelled, LoadOptions, Precision, Sound, few
-from sidecar.tts.vibevoice_tts_model import STEPS, Check, Chunks, Manner, Prompt, Speaker
+from sidecar.interfaces.engine_interface import (
+    CancelCheck,
+    LoadOptions,
+    Precision,
+    SynthesizedAudio,
+    abbreviate_names,
+)
+from sidecar.tts.vibevoice_tts_model import (
+    DEFAULT_DIFFUSION_STEPS,
+    StepCheck,
+    StreamingCodec,
+    TtsGenerationOptions,
+    TtsPrompt,
+    VibeVoiceTtsModel,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +51,7 @@ _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedVibeVoiceTts:
     """A model that is in memory, and what belongs to it."""
 
     model: Any
@@ -46,7 +59,7 @@ class Loaded:
     folder: Path
 
 
-def load(options: LoadOptions) -> Loaded:
+def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
     """Read the weights, straight to where they belong, once.
 
     Only safetensors are read, and no code of the checkpoint's.
@@ -57,7 +70,7 @@ def load(options: LoadOptions) -> Loaded:
     assert options.checkpoint is not None
     folder = Path(options.checkpoint)
     device = _device(options.device)
-    _quiet()
+    _silence_libraries()
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(folder, **common)
@@ -69,7 +82,7 @@ def load(options: LoadOptions) -> Loaded:
             **common,
         )
     except torch.OutOfMemoryError:
-        raise no_room() from None
+        raise gpu_out_of_memory_error() from None
     except Exception as error:  # of three libraries: whatever they raise, the checkpoint is no good
         log.exception("the checkpoint did not load")
         reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
@@ -77,10 +90,10 @@ def load(options: LoadOptions) -> Loaded:
             f"The checkpoint of VibeVoice could not be loaded: {reason}",
             hint="'vibevoice-asr pull vibevoice-1.5b' downloads it anew.",
         ) from None
-    return Loaded(model.eval().requires_grad_(False), processor, folder)
+    return LoadedVibeVoiceTts(model.eval().requires_grad_(False), processor, folder)
 
 
-def no_room() -> errors.ModelLoadFailed:
+def gpu_out_of_memory_error() -> errors.ModelLoadFailed:
     """The error of a GPU that is full."""
     return errors.ModelLoadFailed(
         "CUDA out of memory: there is no room for VibeVoice beside what else the GPU holds.",
@@ -95,7 +108,7 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
 
 
-def _quiet() -> None:
+def _silence_libraries() -> None:
     """Leave out what the libraries say of every load."""
     from transformers.utils import logging as chatter
 
@@ -104,20 +117,20 @@ def _quiet() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
-OWN = "own"
+OWN_VOICE = "own"
 """The voice where there is no sample: the model's, another one with every text."""
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 
 
-class Voices:
+class VoiceSamples:
     """The samples beside a checkpoint, each taken in when it is first spoken with."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedVibeVoiceTts) -> None:
         self._loaded = loaded
         found = voice_samples(loaded.folder)
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
-        self._heard = lru_cache(maxsize=SAMPLES_KEPT)(self._hear)
+        self._heard = lru_cache(maxsize=CACHED_VOICE_SAMPLES)(self._hear)
 
     def heard(self, name: str) -> Tensor | None:
         """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
@@ -130,7 +143,7 @@ class Voices:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            sound = decode_file(self._files[name], RATE)[: round(LONGEST_SAMPLE_S * RATE)]
+            sound = decode_audio_file(self._files[name], RATE)[: round(MAX_SAMPLE_S * RATE)]
         except (errors.SidecarError, OSError) as error:
             log.error("the sample of the voice %s cannot be read: %s", name, error)
             raise errors.VoiceUnknown(
@@ -139,10 +152,10 @@ class Voices:
         inputs = self._loaded.processor.feature_extractor(
             sound, sampling_rate=RATE, return_tensors="pt"
         )
-        return embeddings(model.model, inputs["input_values"].view(-1))
+        return sample_embeddings(model.model, inputs["input_values"].view(-1))
 
 
-def embeddings(inner: Any, sound: Tensor) -> Tensor:
+def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
     """What the language model gets of a sample, ``(n, hidden)``: of ``sound``, ``(samples,)`` of
     whole frames, taken in a few seconds at a time.
 
@@ -150,7 +163,7 @@ def embeddings(inner: Any, sound: Tensor) -> Tensor:
     voice is to sound the same every time.
     """
     like = inner.multi_modal_projector.linear_1.weight
-    chunks = Chunks(partial(inner.audio_tower.encode, sample=False))
+    chunks = StreamingCodec(partial(inner.audio_tower.encode, sample=False))
     parts = sound.split(round(SAMPLE_CHUNK_S * RATE))
     latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
     scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
@@ -158,7 +171,7 @@ def embeddings(inner: Any, sound: Tensor) -> Tensor:
     return heard
 
 
-def request(processor: Any, words: str, audio_tokens: int) -> list[int]:
+def build_prompt_ids(processor: Any, words: str, audio_tokens: int) -> list[int]:
     """The ids of a request; ``audio_tokens`` of them stand for the sample."""
     parts: list[dict[str, str]] = [{"type": "text", "text": words}]
     if audio_tokens:
@@ -171,7 +184,7 @@ def request(processor: Any, words: str, audio_tokens: int) -> list[int]:
     return ids
 
 
-def sayable(text: str, tokenizer: Any) -> str:
+def sanitize_text(text: str, tokenizer: Any) -> str:
     """The text without what the model takes for more than words: a line would be another speaker's,
     and some tokens begin and end sound."""
     marks = "|".join(map(re.escape, tokenizer.get_added_vocab()))
@@ -180,57 +193,61 @@ def sayable(text: str, tokenizer: Any) -> str:
 
 FRAME_S = 3_200 / RATE
 """Seconds of sound that one latent stands for."""
-FEWER_STEPS, TOO_SLOW = 5, 0.8
+FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
 """Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
 for the model that is to keep up with people (VibeVoice-Realtime)."""
-FIRST_WORDS = "One, two, three."
+WARM_UP_TEXT = "One, two, three."
 
 
-class Unwanted(Exception):
+class SynthesisCancelled(Exception):
     """Nobody hears it any more."""
 
 
-class Speech:
+class VibeVoiceSynthesizer:
     """One text at a time."""
 
-    def __init__(self, loaded: Loaded, steps: int = STEPS) -> None:
+    def __init__(self, loaded: LoadedVibeVoiceTts, steps: int = DEFAULT_DIFFUSION_STEPS) -> None:
         self._loaded = loaded
-        self._speaker = Speaker(loaded.model, steps)
-        self._samples = Voices(loaded)
-        self.voices: Sequence[str] = self._samples.names or (OWN,)
+        self._speaker = VibeVoiceTtsModel(loaded.model, steps)
+        self._samples = VoiceSamples(loaded)
+        self.voices: Sequence[str] = self._samples.names or (OWN_VOICE,)
         """Whose there are, its own choice first."""
 
-    def say(self, text: str, voice: str, cancelled: Cancelled) -> Iterator[Sound]:
+    def say(self, text: str, voice: str, cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
         """The sound of a text, a frame at a time; ends early once ``cancelled()``.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
         """
         if voice and voice not in self.voices:
-            raise errors.VoiceUnknown(hint=f"There are: {few(self.voices)}.")
+            raise errors.VoiceUnknown(hint=f"There are: {abbreviate_names(self.voices)}.")
 
         def check() -> None:
             if cancelled():
-                raise Unwanted
+                raise SynthesisCancelled
 
-        words = sayable(text, self._loaded.processor.tokenizer)
+        words = sanitize_text(text, self._loaded.processor.tokenizer)
         if not words:
             return
-        most = most_frames(len(words))
+        most = max_frames(len(words))
         said = 0
         try:
             check()
-            for frame in self._frames(words, voice or self.voices[0], Manner(most), check):
+            for frame in self._frames(
+                words, voice or self.voices[0], TtsGenerationOptions(most), check
+            ):
                 said += 1
-                yield Sound(frame, RATE)
-        except Unwanted:
+                yield SynthesizedAudio(frame, RATE)
+        except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:
             raise errors.EngineFailed("CUDA out of memory while speaking.") from None
         if said == most:
             log.warning("a text of %d characters did not end, and was cut", len(words))
 
-    def _frames(self, words: str, voice: str, manner: Manner, check: Check) -> Iterator[bytes]:
+    def _frames(
+        self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
+    ) -> Iterator[bytes]:
         """Whoever hears a frame is not in torch's mode of inference, which is a thread's."""
         with torch.inference_mode():
             frames = self._speaker.frames(self._prompt(words, voice), manner, check)
@@ -239,16 +256,18 @@ class Speech:
                 frame = next(frames, None)
                 if frame is None:
                     return
-                pcm = pcm16(frame)
+                pcm = to_pcm16(frame)
             yield pcm
 
-    def _prompt(self, words: str, voice: str) -> Prompt:
+    def _prompt(self, words: str, voice: str) -> TtsPrompt:
         sample = self._samples.heard(voice)
-        ids = request(self._loaded.processor, words, len(sample) if sample is not None else 0)
-        return Prompt(ids, sample)
+        ids = build_prompt_ids(
+            self._loaded.processor, words, len(sample) if sample is not None else 0
+        )
+        return TtsPrompt(ids, sample)
 
 
-def begin(loaded: Loaded, steps: int = 0) -> Speech:
+def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceSynthesizer:
     """The speech of a checkpoint, with so many ``steps``; 0: as many as this machine has time for.
 
     What is said first nobody hears: libraries allocate what they keep, what cannot speak fails now.
@@ -257,21 +276,27 @@ def begin(loaded: Loaded, steps: int = 0) -> Speech:
         errors.ModelLoadFailed: it cannot.
     """
     try:
-        _trial(loaded, steps or STEPS)
-        seconds = _trial(loaded, steps or STEPS)
+        _measure_frame_s(loaded, steps or DEFAULT_DIFFUSION_STEPS)
+        seconds = _measure_frame_s(loaded, steps or DEFAULT_DIFFUSION_STEPS)
     except torch.OutOfMemoryError:
-        raise no_room() from None
-    steps = steps or (STEPS if seconds <= TOO_SLOW * FRAME_S else FEWER_STEPS)
+        raise gpu_out_of_memory_error() from None
+    steps = steps or (
+        DEFAULT_DIFFUSION_STEPS
+        if seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
+        else FAST_DIFFUSION_STEPS
+    )
     log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
-    return Speech(loaded, steps)
+    return VibeVoiceSynthesizer(loaded, steps)
 
 
-def _trial(loaded: Loaded, steps: int) -> float:
+def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
     """Seconds that a frame takes."""
-    prompt = Prompt(request(loaded.processor, FIRST_WORDS, 0))
+    prompt = TtsPrompt(build_prompt_ids(loaded.processor, WARM_UP_TEXT, 0))
     times = [time.perf_counter()]
     with torch.inference_mode():
-        for frame in Speaker(loaded.model, steps).frames(prompt, Manner(4), lambda: None):
+        for frame in VibeVoiceTtsModel(loaded.model, steps).frames(
+            prompt, TtsGenerationOptions(4), lambda: None
+        ):
             if not bool(frame.isfinite().all()):
                 raise errors.ModelLoadFailed(
                     "The checkpoint of VibeVoice does not run here: its numbers are not finite.",
@@ -282,7 +307,7 @@ def _trial(loaded: Loaded, steps: int) -> float:
     return (times[-1] - times[0]) / max(1, len(times) - 1)
 
 
-def pcm16(frame: Tensor) -> bytes:
+def to_pcm16(frame: Tensor) -> bytes:
     """Samples in [-1, 1] as 16 bit, little-endian; what is louder is cut."""
     samples = (frame * 32_767).round().clamp(-32_768, 32_767).to(torch.int16).cpu().numpy()
     return samples.astype("<i2").tobytes()

@@ -9,47 +9,52 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
-from sidecar.audio.loudness import quietest
-from sidecar.diarization.word_attribution import attributed, heard_with, lines_of
+from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization.word_attribution import attribute_words, context_span, merge_turns
 from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import BEYOND_S, BLOCK_S, LEAST_LAST_S, VoicesAsked
-from sidecar.transcripts.speaker_turns import (
-    Turn,
-    in_order_of_appearance,
-    matched,
-    together,
-    within,
+from sidecar.transcripts.speaker_embeddings import (
+    BLOCK_MARGIN_S,
+    BLOCK_S,
+    MIN_LAST_S,
+    WindowEmbeddingsRequest,
 )
-from sidecar.transcripts.transcript import BY_RULE, Notice, Segment, Transcript
-from sidecar.upstream.upstream_dialect import Answer
+from sidecar.transcripts.speaker_turns import (
+    SpeakerTurn,
+    match_speakers,
+    number_speakers_by_appearance,
+    turn_agreement,
+    turns_within,
+)
+from sidecar.transcripts.transcript import WORDS_BY_RULE, Notice, Segment, Transcript
+from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 
-SEARCH_S = 60.0
+CUT_SEARCH_S = 60.0
 """The cut lies in the last so many seconds of a piece, or in its last quarter if that is less."""
-AIM_S = 10.0
+EVEN_CUT_TOLERANCE_S = 10.0
 """Where pieces are to be of one length, a cut lies so near to where it would be then."""
-LEAST_S = 180.0
+MIN_EVEN_CHUNK_S = 180.0
 """Pieces that are chosen here are no shorter: each costs a request, and an engine its context."""
-ROUNDS = 3
+CHUNKS_PER_UPSTREAM = 3
 """So many pieces each upstream gets of a long recording: who is slower, or falls out, then holds
 up the others by a third of its part."""
-GRID_S = 0.01
+CHUNK_GRID_S = 0.01
 """Pieces begin at multiples of it, which are whole samples at every rate that anybody hears at."""
-MARGIN_S = BLOCK_S + LEAST_LAST_S
+MARGIN_S = BLOCK_S + MIN_LAST_S
 """Of a piece's length that is not cut into: what its voices are made of goes on behind its words
 up to the next border of a block and a block further, and the last piece has enough of its own."""
-SHORTEST_WITH_MARGIN_S = 4 * MARGIN_S
+MIN_CHUNK_WITH_MARGIN_S = 4 * MARGIN_S
 """In shorter pieces the voices are not worth their margin."""
 PAUSE_S = 0.3
 _FULL = 32_768
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class AudioChunk:
     """A stretch of a recording that begins ``start_s`` into it, 16 bits a sample; ``last``: the
     recording ends with it. ``margin``: the sound behind it that its voices are made of as well,
     None where nobody asks for them."""
@@ -71,13 +76,13 @@ class Piece:
         return self.start_s + self.duration_s
 
     @property
-    def voices(self) -> VoicesAsked | None:
+    def voices(self) -> WindowEmbeddingsRequest | None:
         """What is to be asked of its voices; None where they have no margin."""
         if self.margin is None:
             return None
-        until_s = None if self.last else _border_s(self.end_s) - self.start_s
-        first_s = _border_s(self.start_s) - self.start_s
-        return VoicesAsked(
+        until_s = None if self.last else _next_block_border_s(self.end_s) - self.start_s
+        first_s = _next_block_border_s(self.start_s) - self.start_s
+        return WindowEmbeddingsRequest(
             self.duration_s, round(first_s, 2), until_s and round(until_s, 2), not self.start_s
         )
 
@@ -99,20 +104,20 @@ class Piece:
         soundfile.write(file, samples, self.rate, format="FLAC", subtype="PCM_16")
         return file.getvalue()
 
-    def silent(self) -> Piece:
+    def silent(self) -> AudioChunk:
         """The same stretch without its sound, which is let go of."""
         import numpy as np
 
         nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
-        return Piece(self.start_s, nothing, self.rate, self.last)
+        return AudioChunk(self.start_s, nothing, self.rate, self.last)
 
-    def part(self, start_s: float, end_s: float, *, last: bool = False) -> Piece:
+    def part(self, start_s: float, end_s: float, *, last: bool = False) -> AudioChunk:
         """What of it lies between two times of the recording."""
         first = max(0, round((start_s - self.start_s) * self.rate))
         samples = self.samples[first : max(first, round((end_s - self.start_s) * self.rate))]
-        return Piece(self.start_s + first / self.rate, samples, self.rate, last)
+        return AudioChunk(self.start_s + first / self.rate, samples, self.rate, last)
 
-    def halves(self) -> tuple[Piece, Piece]:
+    def halves(self) -> tuple[AudioChunk, AudioChunk]:
         """Two pieces that are each at most three quarters of it."""
         count = len(self.samples)
         cut = count // 4 + _quietest(self.samples[count // 4 : count - count // 4], self.rate)
@@ -120,13 +125,13 @@ class Piece:
         return self.part(self.start_s, at), self.part(at, self.end_s + 1.0, last=self.last)
 
 
-def even_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
+def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
     """How long pieces of a recording are to be, so that all upstreams have work to its end; None
     where it is to be cut only where it has to."""
-    most_s = longest_s - 2 * AIM_S - MARGIN_S
-    if upstreams < 2 or total_s is None or most_s < LEAST_S:
+    most_s = longest_s - 2 * EVEN_CUT_TOLERANCE_S - MARGIN_S
+    if upstreams < 2 or total_s is None or most_s < MIN_EVEN_CHUNK_S:
         return None
-    count = min(max(1, int(total_s / LEAST_S)), ROUNDS * upstreams)
+    count = min(max(1, int(total_s / MIN_EVEN_CHUNK_S)), CHUNKS_PER_UPSTREAM * upstreams)
     if count > upstreams:
         count -= count % upstreams
     if count * most_s < total_s:
@@ -134,14 +139,14 @@ def even_s(total_s: float | None, upstreams: int, longest_s: float) -> float | N
     return total_s / count if count > 1 else None
 
 
-def pieces(
+def cut_into_chunks(
     audio: AudioStream,
     rate: int,
     longest_s: float,
     *,
     even: float | None = None,
     margin: bool = False,
-) -> Iterator[Piece]:
+) -> Iterator[AudioChunk]:
     """The recording in pieces of at most ``longest_s`` seconds; one is held here at a time.
 
     ``even``: how long they are to be, as far as pauses allow. ``margin``: with what their voices
@@ -159,10 +164,10 @@ def pieces(
         nonlocal size, zone
         if even is None:
             size = max(rate, round(longest_s * rate))
-            zone = min(round(SEARCH_S * rate), (size - kept) // 4)
+            zone = min(round(CUT_SEARCH_S * rate), (size - kept) // 4)
         else:
-            size = round((number * even + AIM_S) * rate) - start + kept
-            zone = round(2 * AIM_S * rate)
+            size = round((number * even + EVEN_CUT_TOLERANCE_S) * rate) - start + kept
+            zone = round(2 * EVEN_CUT_TOLERANCE_S * rate)
 
     sized()
     for block in audio:
@@ -171,10 +176,10 @@ def pieces(
                 least = size - kept - zone
                 cut = least + _quietest(held[least : size - kept], rate)
                 if margin or even is not None:
-                    cut -= (start + cut) % max(1, round(GRID_S * rate))
+                    cut -= (start + cut) % max(1, round(CHUNK_GRID_S * rate))
                 rest = held[cut:count].copy()
-                behind = _margin(start + cut, rest, rate) if margin else None
-                yield Piece(start / rate, held[:cut], rate, last=False, margin=behind)
+                behind = _margin_samples(start + cut, rest, rate) if margin else None
+                yield AudioChunk(start / rate, held[:cut], rate, last=False, margin=behind)
                 held = rest  # the piece keeps its own
                 count, start, number = len(rest), start + cut, number + 1
                 sized()
@@ -185,16 +190,16 @@ def pieces(
             count += len(part)
     if count:
         over = held[:0] if margin else None
-        yield Piece(start / rate, held[:count], rate, last=True, margin=over)
+        yield AudioChunk(start / rate, held[:count], rate, last=True, margin=over)
 
 
-def _margin(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
+def _margin_samples(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
     """What of the sound behind a cut the voices before it are made of."""
-    end = round((_border_s(cut / rate) + BEYOND_S) * rate)
+    end = round((_next_block_border_s(cut / rate) + BLOCK_MARGIN_S) * rate)
     return rest[: end - cut].copy()
 
 
-def _border_s(time_s: float) -> float:
+def _next_block_border_s(time_s: float) -> float:
     """The border of blocks at a time, or next behind it."""
     return math.ceil(round(time_s / BLOCK_S, 6)) * BLOCK_S
 
@@ -213,56 +218,58 @@ def to_float(samples: npt.NDArray[np.int16]) -> Block:
     return samples.astype(np.float32) / np.float32(_FULL)
 
 
-def quiet_cut(piece: Piece, start_s: float, end_s: float) -> float:
+def quietest_cut(piece: AudioChunk, start_s: float, end_s: float) -> float:
     """The quietest time between two of a piece, all in seconds of the recording."""
     zone = piece.part(start_s, end_s)
     return zone.start_s + _quietest(zone.samples, piece.rate) / piece.rate
 
 
 def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
-    return quietest(to_float(samples), rate, PAUSE_S)
+    return quietest_sample(to_float(samples), rate, PAUSE_S)
 
 
-LONGEST_S = 28.0
+MAX_TURN_CHUNK_S = 28.0
 """Whisper hears thirty seconds at once, and some servers leave out what is beyond."""
-CUT_S = 7.0
+TURN_CUT_SEARCH_S = 7.0
 """A longer line is cut where it is quietest in the last so many seconds."""
-SHORTEST_S = 0.2
+MIN_TURN_CHUNK_S = 0.2
 """Less has no word in it."""
 
 
-def stretches_of(piece: Piece, turns: Sequence[Turn], heard_s: float) -> Iterator[Piece]:
+def chunks_of_turns(
+    piece: AudioChunk, turns: Sequence[SpeakerTurn], heard_s: float
+) -> Iterator[AudioChunk]:
     """The lines in a piece, each a piece; behind ``heard_s``, up to where ``turns`` are known, all
     of it, cut where it is quiet. Times of the recording, in seconds."""
     known_s = min(heard_s, piece.end_s)
-    lines = lines_of(within(turns, piece.start_s, known_s))
+    lines = merge_turns(turns_within(turns, piece.start_s, known_s))
     for index in range(len(lines)):
-        start_s, end_s = heard_with(lines, index)
-        yield from _short(piece, start_s, min(end_s, known_s))
-    yield from _short(piece, max(known_s, piece.start_s), piece.end_s)
+        start_s, end_s = context_span(lines, index)
+        yield from _short_chunk(piece, start_s, min(end_s, known_s))
+    yield from _short_chunk(piece, max(known_s, piece.start_s), piece.end_s)
 
 
-def _short(piece: Piece, start_s: float, end_s: float) -> Iterator[Piece]:
-    while end_s - start_s > LONGEST_S:
-        latest_s = start_s + LONGEST_S
-        cut_s = quiet_cut(piece, latest_s - CUT_S, latest_s)
+def _short_chunk(piece: AudioChunk, start_s: float, end_s: float) -> Iterator[AudioChunk]:
+    while end_s - start_s > MAX_TURN_CHUNK_S:
+        latest_s = start_s + MAX_TURN_CHUNK_S
+        cut_s = quietest_cut(piece, latest_s - TURN_CUT_SEARCH_S, latest_s)
         yield piece.part(start_s, cut_s)
         start_s = cut_s
-    if end_s - start_s >= SHORTEST_S:
+    if end_s - start_s >= MIN_TURN_CHUNK_S:
         yield piece.part(start_s, end_s)
 
 
-NAME = "upstream"
-LEAST_SHARED_S = 0.5
+UPSTREAM_NAME = "upstream"
+MIN_SHARED_S = 0.5
 """What a server's speaker and a voice must have in common to be taken for one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ChunkResult:
     """What was heard in a piece, and by whom (host and port)."""
 
-    piece: Piece
-    answer: Answer
+    piece: AudioChunk
+    answer: UpstreamAnswer
     server: str
 
     @property
@@ -270,7 +277,7 @@ class Heard:
         """Whether its own speakers were told apart as the turns are, with less to go by."""
         return self.answer.local_voices is not None and self.answer.local_voices.same
 
-    def settled(self) -> Heard:
+    def settled(self) -> ChunkResult:
         """What of it is needed to the end: neither sound nor vectors."""
         said = self.answer.local_voices
         bare = None if said is None else replace(said, windows="")
@@ -278,16 +285,16 @@ class Heard:
             self, piece=self.piece.silent(), answer=replace(self.answer, local_voices=bare)
         )
 
-    def without_guesses(self) -> Heard:
+    def without_guesses(self) -> ChunkResult:
         """The same where nobody wants to know when each word was said, and nobody knows it."""
         bare = tuple(
-            replace(one, words=(), words_by="") if one.words_by == BY_RULE else one
+            replace(one, words=(), words_by="") if one.words_by == WORDS_BY_RULE else one
             for one in self.answer.segments
         )
         return replace(self, answer=replace(self.answer, segments=bare))
 
 
-def shifted(segments: Sequence[Segment], by_s: float) -> list[Segment]:
+def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:
     """The same segments so many seconds later, their words too."""
     return [
         replace(
@@ -302,18 +309,18 @@ def shifted(segments: Sequence[Segment], by_s: float) -> list[Segment]:
     ]
 
 
-def placed(heard: Heard) -> list[Segment]:
+def place_segments(heard: ChunkResult) -> list[Segment]:
     """The segments of a piece on the recording's clock, within the piece."""
     start_s, end_s = heard.piece.start_s, heard.piece.end_s
     return [
         replace(one, start=min(max(one.start, start_s), end_s), end=min(one.end, end_s))
-        for one in shifted(heard.answer.segments, start_s)
+        for one in shift_segments(heard.answer.segments, start_s)
         if one.start <= end_s
     ]
 
 
-def with_speakers(
-    heard: Sequence[Heard], turns: Sequence[Turn] | None, *, diarize: bool
+def assign_speakers(
+    heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn] | None, *, diarize: bool
 ) -> list[Segment]:
     """The segments of all pieces, their speakers numbered in order of appearance.
 
@@ -323,24 +330,26 @@ def with_speakers(
     """
     found: list[Segment] = []
     for number, one in enumerate(heard):
-        segments = placed(one)
+        segments = place_segments(one)
         if not diarize:
             segments = [replace(segment, speaker=None) for segment in segments]
         elif one.answer.diarized and len(heard) > 1 and not (turns and one.by_voices):
-            segments = _linked(segments, turns or (), 1000 * (number + 1), one)
+            segments = _link_speakers(segments, turns or (), 1000 * (number + 1), one)
         elif not one.answer.diarized or len(heard) > 1:
-            segments = attributed(segments, turns or ())
+            segments = attribute_words(segments, turns or ())
         found += segments
-    return in_order_of_appearance(sorted(found, key=lambda one: (one.start, one.end)))
+    return number_speakers_by_appearance(sorted(found, key=lambda one: (one.start, one.end)))
 
 
-def _linked(
-    segments: Sequence[Segment], turns: Sequence[Turn], first: int, heard: Heard
+def _link_speakers(
+    segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, heard: ChunkResult
 ) -> list[Segment]:
     """A piece's own speakers as those of the turns; who is none of these is somebody new."""
-    theirs = [Turn(one.start, one.end, one.speaker) for one in segments if one.speaker is not None]
-    ours = within(turns, heard.piece.start_s, heard.piece.end_s)
-    persons = matched(together(ours, theirs, LEAST_SHARED_S), 0.0)
+    theirs = [
+        SpeakerTurn(one.start, one.end, one.speaker) for one in segments if one.speaker is not None
+    ]
+    ours = turns_within(turns, heard.piece.start_s, heard.piece.end_s)
+    persons = match_speakers(turn_agreement(ours, theirs, MIN_SHARED_S), 0.0)
     return [
         one
         if one.speaker is None
@@ -349,8 +358,8 @@ def _linked(
     ]
 
 
-def transcript_of(
-    heard: Sequence[Heard],
+def assemble_transcript(
+    heard: Sequence[ChunkResult],
     segments: Sequence[Segment],
     options: TranscribeOptions,
     duration_s: float,
@@ -361,19 +370,19 @@ def transcript_of(
     servers = dict.fromkeys(one.server for one in heard)
     language = options.language
     if language == AUTO:
-        language = _first(one.answer.language for one in heard)
+        language = _first_known(one.answer.language for one in heard)
     return Transcript(
         segments=tuple(segments),
         language=language,
         duration=duration_s,
-        engine=f"{NAME} {', '.join(servers)}".rstrip(),
-        precision=_first(one.answer.precision for one in heard),
+        engine=f"{UPSTREAM_NAME} {', '.join(servers)}".rstrip(),
+        precision=_first_known(one.answer.precision for one in heard),
         diarized=diarized,
         notices=tuple(_notices(heard)),
     )
 
 
-def _notices(heard: Iterable[Heard]) -> list[Notice]:
+def _notices(heard: Iterable[ChunkResult]) -> list[Notice]:
     found: dict[str, Notice] = {}
     ignored: dict[str, None] = {}
     for one in heard:
@@ -388,6 +397,6 @@ def _notices(heard: Iterable[Heard]) -> list[Notice]:
     return list(found.values())
 
 
-def _first(values: Iterable[str]) -> str:
+def _first_known(values: Iterable[str]) -> str:
     """The first that says something."""
     return next((value for value in values if value != AUTO), AUTO)

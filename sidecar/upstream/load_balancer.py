@@ -12,30 +12,30 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.concurrency import backoff_s
-from sidecar.upstream.upstream_dialect import Step, Trouble
+from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 Key = TypeVar("Key", bound=Hashable)
-"""One of those that can be asked: an upstream's number, or an `Address`."""
+"""One of those that can be asked: an upstream's number, or an `EngineAddress`."""
 
-FIRST_ASIDE_S, LONGEST_ASIDE_S = 0.5, 60.0
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
 """A server that failed stands aside for so long, twice as long each time. Short at first: what
 comes first of a trial is a look at its health, and no recording."""
-MOST_BROKEN = 3
+MAX_BROKEN_SERVERS = 3
 """So many servers may break over one piece: one bad recording must not take all of them down."""
-PATIENCE_S = 8.0
+UNREACHABLE_WAIT_S = 8.0
 """So long a piece waits for a server to come back, where none can be reached: some restarts."""
-AGAIN_S = 0.05
+TRIAL_POLL_S = 0.05
 """How soon one that is being tried may turn out to be well."""
 
 
-def aside_s(misses: int, dice: float) -> float:
+def cooldown_s(misses: int, dice: float) -> float:
     """How long one stands aside after so many troubles in a row, with some jitter (``dice`` is from
     0 to 1) so that those who wait do not come back all at once."""
-    return backoff_s(misses - 1, FIRST_ASIDE_S, LONGEST_ASIDE_S) * (0.5 + dice / 2)
+    return backoff_s(misses - 1, MIN_BACKOFF_S, MAX_BACKOFF_S) * (0.5 + dice / 2)
 
 
 @dataclass(slots=True)
-class Patience(Generic[Key]):
+class ChunkAttempts(Generic[Key]):
     """What one piece or session has been through: how long it goes on, and what is told when it
     does not.
 
@@ -51,16 +51,16 @@ class Patience(Generic[Key]):
     refused: set[Key] = field(default_factory=set)
     last: errors.SidecarError | None = None
 
-    def after(self, key: Key, trouble: Trouble) -> Step:
+    def after(self, key: Key, trouble: ChunkFailure) -> FailureStep:
         """What to do after ``key`` had this trouble; NEVER: give up with `error`."""
         self.last = trouble.error
         self.reached = self.reached or trouble.sent
-        if trouble.step is Step.ELSEWHERE:
+        if trouble.step is FailureStep.ELSEWHERE:
             self.refused.add(key)
-        if trouble.step is Step.AGAIN and trouble.sent:
+        if trouble.step is FailureStep.AGAIN and trouble.sent:
             self.broken += 1
-            if self.broken >= MOST_BROKEN:
-                return Step.NEVER
+            if self.broken >= MAX_BROKEN_SERVERS:
+                return FailureStep.NEVER
         return trouble.step
 
     def waits(self, now: float, free_in_s: float | None) -> bool:
@@ -69,7 +69,7 @@ class Patience(Generic[Key]):
 
     def over(self, now: float) -> bool:
         """Whether it has waited for long enough: nobody is asked twice any more."""
-        end = self.until if self.reached else min(self.until, self.begun + PATIENCE_S)
+        end = self.until if self.reached else min(self.until, self.begun + UNREACHABLE_WAIT_S)
         return now >= end
 
     @property
@@ -79,7 +79,7 @@ class Patience(Generic[Key]):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class EngineAddress:
     """Where one may be: ``server`` is the place of its name in the settings."""
 
     server: int
@@ -87,12 +87,12 @@ class Address:
 
 
 @dataclass(slots=True)
-class Node:
+class UpstreamState:
     """What is known of one.
 
-    ``group``, ``rank``: as in `Pool.found`. ``running``: pieces or sessions of ours there, of which
-    ``trying`` have no answer yet. ``waiting``: what else waits there, by its own account.
-    ``misses``: troubles in a row. ``used``: the last turn that it had.
+    ``group``, ``rank``: as in `UpstreamBalancer.found`. ``running``: pieces or sessions of ours
+    there, of which ``trying`` have no answer yet. ``waiting``: what else waits there, by its own
+    account. ``misses``: troubles in a row. ``used``: the last turn that it had.
     """
 
     group: int
@@ -117,13 +117,13 @@ class Node:
 
 
 @dataclass(slots=True)
-class Pool(Generic[Key]):
+class UpstreamBalancer(Generic[Key]):
     """The state of all. ``dice`` gives numbers from 0 to 1; ``shuffled``: of those that were never
     used any comes first, and not the first that was `found`."""
 
     dice: Callable[[], float]
     shuffled: bool = False
-    nodes: dict[Key, Node] = field(default_factory=dict)
+    nodes: dict[Key, UpstreamState] = field(default_factory=dict)
     turns: int = 0
 
     def found(self, group: int, ranks: Mapping[Key, int]) -> None:
@@ -135,9 +135,9 @@ class Pool(Generic[Key]):
                 node.gone = key not in ranks
                 self._forget(key)
         for key, rank in ranks.items():
-            self.nodes.setdefault(key, Node(group)).rank = rank
+            self.nodes.setdefault(key, UpstreamState(group)).rank = rank
 
-    def choose(self, now: float, patience: Patience[Key]) -> tuple[Key | None, float | None]:
+    def choose(self, now: float, patience: ChunkAttempts[Key]) -> tuple[Key | None, float | None]:
         """Who is asked next, or in how many seconds to look again; neither: it is given up.
 
         Who stands aside for longer than this waits is asked once all the same, for it may be back
@@ -179,7 +179,7 @@ class Pool(Generic[Key]):
     def free_in(self, now: float, without: Collection[Key] = ()) -> float | None:
         """Seconds until somebody may be free, who is not now; None where nobody is left."""
         there = self._there(without).values()
-        return min((max(node.free_at - now, AGAIN_S) for node in there), default=None)
+        return min((max(node.free_at - now, TRIAL_POLL_S) for node in there), default=None)
 
     def is_full(self, now: float, without: Collection[Key] = ()) -> bool:
         """Whether somebody is there, and has no room."""
@@ -223,9 +223,9 @@ class Pool(Generic[Key]):
             node.aside_until = max(node.aside_until, now + self._jittered(retry_after))
         elif now >= node.aside_until:  # else others have said so; it is one trouble
             node.misses += 1
-            node.aside_until = now + aside_s(node.misses, self.dice())
+            node.aside_until = now + cooldown_s(node.misses, self.dice())
 
-    def _there(self, without: Collection[Key]) -> dict[Key, Node]:
+    def _there(self, without: Collection[Key]) -> dict[Key, UpstreamState]:
         return {
             key: node for key, node in self.nodes.items() if key not in without and not node.gone
         }

@@ -15,13 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.loop_guard import LoopGuard, Skip, next_attempt
-from sidecar.transcripts.transcript import BY_SERVER, Notice, Segment, Word
+from sidecar.transcripts.loop_guard import LoopGuard, SkippedAudio, retry_sampling
+from sidecar.transcripts.transcript import WORDS_BY_SERVER, Notice, Segment, Word
 from sidecar.upstream import upstream_dialect
-from sidecar.upstream.upstream_dialect import Answer, Call, Limits, Step, Trouble
+from sidecar.upstream.upstream_dialect import (
+    ChunkFailure,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamLimits,
+    UpstreamRequest,
+)
 
 
-def without_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:
+def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:
     """The segments without those that `LoopGuard` calls a loop, and the seconds that were lost.
 
     Each stretch that is left out is a segment with the flag 'loop'.
@@ -37,27 +43,27 @@ def without_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[
         first = len(kept) - loop.cut
         start, end = kept[first].start, max(one.end for one in kept[first:])
         del kept[first:]
-        lost.append(Skip(start, end).segment())
+        lost.append(SkippedAudio(start, end).segment())
         guard = LoopGuard(duration_s, kept)
     if not lost:
         return kept, 0.0
     merged: list[Segment] = []
     for one in sorted(lost, key=lambda one: one.start):
         if merged and one.start <= merged[-1].end:
-            merged[-1] = Skip(merged[-1].start, max(merged[-1].end, one.end)).segment()
+            merged[-1] = SkippedAudio(merged[-1].start, max(merged[-1].end, one.end)).segment()
         else:
             merged.append(one)
     found = sorted([*kept, *merged], key=lambda one: (one.start, one.end))
     return found, sum(one.end - one.start for one in merged)
 
 
-PATH = "/v1/audio/transcriptions"
-LIMITS = Limits(600.0, 25_000_000)
+TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
+OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
 """OpenAI takes 25 MB, and vLLM as much (docs: protocols of both); ten minutes are 19 MB as 16-bit
 samples, and a model that hears half a minute at a time loses nothing by a cut."""
-RATE = 16_000
+OPENAI_SAMPLE_RATE = 16_000
 """Hz: what Whisper and its kin hear at."""
-DIARIZING = "diarize"
+DIARIZING_MODEL_WORD = "diarize"
 """In the name of a model that tells speakers apart (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {
     "english": "en",
@@ -94,7 +100,7 @@ LANGUAGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class OpenAiRequestForm:
     """How much is asked for."""
 
     format: str
@@ -102,19 +108,19 @@ class Form:
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
-def forms_for(model: str) -> tuple[Form, ...]:
+def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
     """What to ask ``model`` for, the most first."""
     usual = (
-        Form("verbose_json", ("word", "segment")),
-        Form("verbose_json"),
-        Form("json"),
+        OpenAiRequestForm("verbose_json", ("word", "segment")),
+        OpenAiRequestForm("verbose_json"),
+        OpenAiRequestForm("json"),
     )
-    if DIARIZING in model:
-        return Form("diarized_json", extra={"chunking_strategy": "auto"}), *usual
+    if DIARIZING_MODEL_WORD in model:
+        return OpenAiRequestForm("diarized_json", extra={"chunking_strategy": "auto"}), *usual
     return usual
 
 
-class OpenAi:
+class OpenAiDialect:
     """A dialect; ``form`` is the index of what its server is known to take."""
 
     name = "openai"
@@ -123,12 +129,12 @@ class OpenAi:
     alike = ""
     surely_timed = False
     voices = False
-    rate = RATE
-    limits = LIMITS
+    rate = OPENAI_SAMPLE_RATE
+    limits = OPENAI_LIMITS
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self.forms = forms_for(model)
+        self.forms = request_forms(model)
         self.form = 0
         self.timed = True
 
@@ -137,19 +143,21 @@ class OpenAi:
         """Whether what is asked for has speakers."""
         return self.forms[self.form].format == "diarized_json"
 
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
+    def hearing(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
         """A piece that is to be heard."""
-        return Hearing(self, duration_s, options)
+        return OpenAiChunkRequest(self, duration_s, options)
 
     def waiting(self, health: bytes) -> int:
         """It does not say."""
         return 0
 
 
-class Hearing:
+class OpenAiChunkRequest:
     """Asked again in a simpler form, or with a little chance where it repeats itself."""
 
-    def __init__(self, dialect: OpenAi, duration_s: float, options: TranscribeOptions) -> None:
+    def __init__(
+        self, dialect: OpenAiDialect, duration_s: float, options: TranscribeOptions
+    ) -> None:
         self._dialect = dialect
         self._form = dialect.form
         self._duration_s = duration_s
@@ -158,7 +166,7 @@ class Hearing:
         self._tried = 0
         self._body = bytearray()
 
-    def call(self, sound: bytes) -> Call:
+    def call(self, sound: bytes) -> UpstreamRequest:
         """The form that it is known to take."""
         self._body.clear()
         self._form = self._dialect.form
@@ -176,30 +184,32 @@ class Hearing:
             fields["temperature"] = f"{self._temperature:g}"
         if form.granularities:
             fields["timestamp_granularities[]"] = list(form.granularities)
-        return Call(PATH, fields)
+        return UpstreamRequest(TRANSCRIPTIONS_PATH, fields)
 
     def feed(self, data: bytes) -> list[Segment]:
         """More of the body."""
         self._body += data
         return []
 
-    def finish(self) -> Answer:
+    def finish(self) -> UpstreamAnswer:
         """What it heard; once it repeats itself it is asked again, three times at most."""
         try:
             body = json.loads(self._body)
             if body.get("error"):
-                raise upstream_dialect.of_error(body["error"])
-            answer = answer_of(body, self._duration_s)
-        except upstream_dialect.UNREADABLE:
-            raise upstream_dialect.garbled("is no transcription") from None
+                raise upstream_dialect.failure_of_error(body["error"])
+            answer = parse_openai_answer(body, self._duration_s)
+        except upstream_dialect.PARSE_ERRORS:
+            raise upstream_dialect.garbled_failure("is no transcription") from None
         self._dialect.timed = answer.timed
         if not answer.timed:
             self._dialect.form = len(self._dialect.forms) - 1
-        kept, lost_s = without_loops(answer.segments, self._duration_s)
-        if lost_s and (sampling := next_attempt(self._tried)) is not None:
+        kept, lost_s = drop_loops(answer.segments, self._duration_s)
+        if lost_s and (sampling := retry_sampling(self._tried)) is not None:
             self._tried += 1
             self._temperature = sampling.temperature
-            raise Trouble(Step.ANEW, upstream_dialect.garbled("repeats itself").error)
+            raise ChunkFailure(
+                FailureStep.ANEW, upstream_dialect.garbled_failure("repeats itself").error
+            )
         notices = answer.notices
         if lost_s:
             said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
@@ -207,31 +217,31 @@ class Hearing:
         left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
         return dataclasses.replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """A form that it does not know is followed by a simpler one."""
-        found = upstream_dialect.of_status(status, headers, body)
+        found = upstream_dialect.failure_of_status(status, headers, body)
         simpler = self._form + 1 < len(self._dialect.forms)
-        if status in (400, 415, 422) and found.step is Step.ELSEWHERE and simpler:
+        if status in (400, 415, 422) and found.step is FailureStep.ELSEWHERE and simpler:
             self._dialect.form = max(self._dialect.form, self._form + 1)
-            return Trouble(Step.ANEW, found.error)
+            return ChunkFailure(FailureStep.ANEW, found.error)
         return found
 
 
-def answer_of(body: Mapping[str, Any], duration_s: float) -> Answer:
+def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:
     """The answer in a body of any of the formats; raises whatever makes a body none."""
     language = str(body.get("language") or AUTO).strip().lower()
     language = LANGUAGES.get(language, language if 2 <= len(language) <= 3 else AUTO)
     listed = body.get("segments") or []
-    words = [_word(one, duration_s) for one in body.get("words") or []]
+    words = [_parse_word(one, duration_s) for one in body.get("words") or []]
     text = str(body["text"]).strip() if "text" in body or not listed else ""
     if not listed and not words:
         whole = (Segment(0.0, duration_s, text),) if text else ()
-        return Answer(whole, timed=not text, language=language)
+        return UpstreamAnswer(whole, timed=not text, language=language)
     if not listed:
         listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
     listed = [one for one in listed if str(one["text"]).strip()]
     names: dict[str, int] = {}
-    spans = [_span(one, duration_s) for one in listed]
+    spans = [_parse_span(one, duration_s) for one in listed]
     starts = [start for start, _ in spans]
     owners: list[list[Word]] = [[] for _ in listed]
     for word in words:
@@ -243,12 +253,12 @@ def answer_of(body: Mapping[str, Any], duration_s: float) -> Answer:
     for one, (start, end), inside in zip(listed, spans, owners, strict=True):
         speaker = one.get("speaker")
         number = names.setdefault(speaker, len(names)) if isinstance(speaker, str) else None
-        text, by = str(one["text"]).strip(), BY_SERVER if inside else ""
+        text, by = str(one["text"]).strip(), WORDS_BY_SERVER if inside else ""
         segments.append(Segment(start, end, text, number, tuple(inside), words_by=by))
-    return Answer(tuple(segments), diarized=diarized, language=language)
+    return UpstreamAnswer(tuple(segments), diarized=diarized, language=language)
 
 
-def _span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
+def _parse_span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
     """Start and end, inside the piece and in order."""
     start, end = float(one["start"]), float(one["end"])
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -257,5 +267,5 @@ def _span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
     return start, min(max(start, end), duration_s)
 
 
-def _word(one: Mapping[str, Any], duration_s: float) -> Word:
-    return Word(*_span(one, duration_s), str(one["word"]).strip())
+def _parse_word(one: Mapping[str, Any], duration_s: float) -> Word:
+    return Word(*_parse_span(one, duration_s), str(one["word"]).strip())

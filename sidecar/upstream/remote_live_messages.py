@@ -17,38 +17,43 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import Begin, Encoding, LiveOptions, limits_of
+from sidecar.interfaces.live_engine import (
+    LiveOptions,
+    LiveSessionStart,
+    SampleEncoding,
+    field_limits,
+)
 from sidecar.interfaces.live_events import (
     EVENT_TYPES,
+    ContextUtterance,
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
+    SpeakerEmbeddingsKnown,
     SpeakersRevised,
     Summary,
-    Understood,
-    VoicesKnown,
     to_wire,
 )
-from sidecar.transcripts.speaker_embeddings import is_print
+from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
 
-FORM = 1
+PROTOCOL_VERSION = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
-ALIVE_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
 """So often at least whoever has the place says something."""
-SAMPLE_S = 1 / 8000
+TIME_TOLERANCE_S = 1 / 8000
 """Times that are no further apart may be those of one sample."""
-_SLACK_S = 1.0
+_MAX_LATE_S = 1.0
 """So much later than the end of the sound a time may be: engines look at whole frames."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class RemoteSessionRequest:
     """What is asked for: a session with these options, gone on with from there."""
 
     form: int
     options: LiveOptions
-    begin: Begin
+    begin: LiveSessionStart
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -60,44 +65,44 @@ class Lease:
 
 
 @cache
-def _leases() -> TypeAdapter[Lease]:
-    return TypeAdapter(Lease)
+def _request_adapter() -> TypeAdapter[RemoteSessionRequest]:
+    return TypeAdapter(RemoteSessionRequest)
 
 
 @cache
-def _events() -> Mapping[str, TypeAdapter[LiveEvent]]:
+def _event_adapters() -> Mapping[str, TypeAdapter[LiveEvent]]:
     return {name: TypeAdapter(kind) for name, kind in EVENT_TYPES.items()}
 
 
-def _check(lease: Lease) -> None:
+def _check_request(lease: RemoteSessionRequest) -> None:
     begin = lease.begin
-    if lease.form != FORM:
-        raise ValueError(f"its form is {lease.form}, and here it is {FORM}")
+    if lease.form != PROTOCOL_VERSION:
+        raise ValueError(f"its form is {lease.form}, and here it is {PROTOCOL_VERSION}")
     if len(begin.said) != len(begin.pieces) or not 0 <= begin.open <= len(begin.said):
         raise ValueError("what was said before is not as much as its pieces")
     lead = begin.at if begin.lead is None else begin.lead
-    ordered = 0 <= lead <= begin.at + SAMPLE_S < math.inf
+    ordered = 0 <= lead <= begin.at + TIME_TOLERANCE_S < math.inf
     if not (ordered and begin.turn >= 0 and begin.piece >= 0):
         raise ValueError("it begins nowhere")
-    timed: list[Segment | Word | Understood] = [*begin.said, *begin.context]
+    timed: list[Segment | Word | ContextUtterance] = [*begin.said, *begin.context]
     timed += [word for segment in begin.said for word in segment.words]
-    place = limits_of(Begin)["at"]
+    place = field_limits(LiveSessionStart)["at"]
     if not all(one.start in place and one.end in place for one in timed):
         raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]
-    if not all(map(is_print, (*begin.voices.values(), *known))):
+    if not all(map(is_valid_embedding, (*begin.voices.values(), *known))):
         raise ValueError("a voice sounds like nothing")
 
 
-def lease_of(values: Mapping[str, Any]) -> Lease:
+def parse_session_request(values: Mapping[str, Any]) -> RemoteSessionRequest:
     """What a front asks for.
 
     Raises:
         errors.FieldInvalid: it is none, or of another version of this service.
     """
     try:
-        lease = _leases().validate_python(values)
-        _check(lease)
+        lease = _request_adapter().validate_python(values)
+        _check_request(lease)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, ("lease", *first["loc"])))
@@ -107,7 +112,7 @@ def lease_of(values: Mapping[str, Any]) -> Lease:
     return lease
 
 
-def order_text(told: Mapping[str, Any]) -> str:
+def command_text(told: Mapping[str, Any]) -> str:
     """An order of `live.sessions.engine_relay` as a message; which sound follows is one, too."""
     match told:
         case {"sound": encoding, "rate": rate}:
@@ -131,7 +136,7 @@ def _text(values: Mapping[str, Any]) -> str:
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
-def parsed(text: str | bytes) -> dict[str, Any]:
+def parse_message(text: str | bytes) -> dict[str, Any]:
     """A message of the other side's.
 
     Raises:
@@ -156,11 +161,11 @@ def _finite(text: str) -> float:
     return number
 
 
-class Believed:
+class RemoteEventChecker:
     """What another service says of a session, as far as it can be: it knows no sound that it was
     not sent, and says nothing of pieces that were not told."""
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: LiveSessionStart) -> None:
         self._begin = begin
         self._pieces = set(begin.pieces)
         self._last = begin.piece - 1
@@ -168,7 +173,7 @@ class Believed:
 
     def sent(self, raw: bytes, encoding: str, rate: int) -> None:
         """Sound went there."""
-        self._end += len(raw) / Encoding(encoding).width / rate
+        self._end += len(raw) / SampleEncoding(encoding).width / rate
 
     def events(self, values: Any) -> list[dict[str, Any]]:
         """The events of one message, as `interfaces.live_engine.from_wire` reads them.
@@ -181,9 +186,9 @@ class Believed:
         return [to_wire(self._checked(one)) for one in values]
 
     def _checked(self, values: Any) -> LiveEvent:
-        if not isinstance(values, dict) or values.get("live") not in _events():
+        if not isinstance(values, dict) or values.get("live") not in _event_adapters():
             raise ValueError("no event")
-        event = _events()[values["live"]].validate_python(values)
+        event = _event_adapters()[values["live"]].validate_python(values)
         self._in_sound(event)
         turn = getattr(event, "turn", None)  # a notice may be of no turn
         if turn is not None and turn < self._begin.turn:
@@ -196,9 +201,11 @@ class Believed:
                 self._said(segment)
         elif isinstance(event, SpeakersRevised) and not self._pieces.issuperset(event.speakers):
             raise ValueError("speakers of nothing")
-        elif isinstance(event, VoicesKnown) and not all(map(is_print, event.voices.values())):
+        elif isinstance(event, SpeakerEmbeddingsKnown) and not all(
+            map(is_valid_embedding, event.voices.values())
+        ):
             raise ValueError("voices that sound like nothing")
-        elif isinstance(event, Heard):
+        elif isinstance(event, InputProcessed):
             known = max(self._end, self._begin.at)
             return dataclasses.replace(event, settled=min(event.settled, known))
         return event
@@ -209,7 +216,7 @@ class Believed:
 
     def _in_sound(self, said: object) -> None:
         """What is said was at times for which there was sound."""
-        latest = max(self._end, self._begin.at) + _SLACK_S
+        latest = max(self._end, self._begin.at) + _MAX_LATE_S
         for name in ("at", "start", "end", "settled", "wanted"):
             at = getattr(said, name, None)
             if at is not None and not 0 <= at <= latest:

@@ -8,41 +8,54 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import FIELD, given_in
+from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_in_answer
 from sidecar.transcripts.transcript import (
-    BY_ATTENTION,
-    BY_RULE,
-    BY_SERVER,
-    NON_SPEECH,
+    NON_SPEECH_FLAG,
+    WORDS_BY_ATTENTION,
+    WORDS_BY_RULE,
+    WORDS_BY_SERVER,
     Notice,
     Segment,
     Word,
 )
 from sidecar.upstream import upstream_dialect
-from sidecar.upstream.upstream_dialect import Answer, Call, Limits, Step, Trouble
+from sidecar.upstream.upstream_dialect import (
+    ChunkFailure,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamLimits,
+    UpstreamRequest,
+)
 
-PATH = "/transcribe"
-LINES = "application/x-ndjson"
-LONGEST_S = 3600.0
+TRANSCRIBE_PATH = "/transcribe"
+NDJSON = "application/x-ndjson"
+MAX_AUDIO_S = 3600.0
 """It would take five hours (its default); an hour keeps what is held here at 115 MB."""
-LARGEST = 1 << 30
-OFF_S = 1.0
+MAX_BODY_BYTES = 1 << 30
+WORD_TIME_SLACK_S = 1.0
 """So much more than its words a piece may be said to be."""
-_BUSY = {Kind.BUSY, Kind.FAILED, Kind.STORAGE_FULL, Kind.CONFLICT, Kind.CANCELLED, Kind.TIMEOUT}
+_SERVER_TROUBLE_KINDS = {
+    ErrorKind.BUSY,
+    ErrorKind.FAILED,
+    ErrorKind.STORAGE_FULL,
+    ErrorKind.CONFLICT,
+    ErrorKind.CANCELLED,
+    ErrorKind.TIMEOUT,
+}
 """Its own trouble; the other kinds are about the recording or the request."""
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
-class Sidecar:
+class SidecarDialect:
     """A dialect; it cuts, tells speakers apart and guards by itself."""
 
     name = "sidecar"
     health = "/health"
     prompt = True
     alike = ""
-    limits = Limits(LONGEST_S, LARGEST)
+    limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
     diarizes = True
     timed = surely_timed = True
 
@@ -50,29 +63,29 @@ class Sidecar:
         self.rate = rate
         self.voices = voices
 
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
+    def hearing(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
         """A piece that is to be heard."""
-        return Hearing(self, options)
+        return SidecarChunkRequest(self, options)
 
     def waiting(self, health: bytes) -> int:
         """By its /health: jobs that wait, and the one that runs."""
         try:
             now = json.loads(health)
             return int(now["jobs_waiting"]) + int(now["engine_state"] == "busy")
-        except upstream_dialect.UNREADABLE:
+        except upstream_dialect.PARSE_ERRORS:
             return 0
 
 
-class Hearing:
+class SidecarChunkRequest:
     """One request: the answer comes line by line, or at once and whole from one that is older."""
 
-    def __init__(self, dialect: Sidecar, options: TranscribeOptions) -> None:
+    def __init__(self, dialect: SidecarDialect, options: TranscribeOptions) -> None:
         self._dialect = dialect
         self._options = options
         self._rest = bytearray()
         self._body: object = None
 
-    def call(self, sound: bytes) -> Call:
+    def call(self, sound: bytes) -> UpstreamRequest:
         """All options as they came, for it knows them all."""
         self._rest.clear()
         self._body = None
@@ -94,8 +107,8 @@ class Hearing:
         if options.max_tokens is not None:
             fields["max_tokens"] = str(options.max_tokens)
         if options.local_voices is not None and self._dialect.voices:
-            fields[FIELD] = options.local_voices.to_text()
-        return Call(PATH, fields, "audio", streams=True, accept=LINES)
+            fields[LOCAL_VOICES_FIELD] = options.local_voices.to_text()
+        return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
 
     def feed(self, data: bytes) -> list[Segment]:
         """More of the body; the segments that are told in it."""
@@ -105,19 +118,19 @@ class Hearing:
         *lines, self._rest = self._rest.split(b"\n")
         return [one for line in lines for one in self._told(line)]
 
-    def finish(self) -> Answer:
+    def finish(self) -> UpstreamAnswer:
         """The transcript at the end."""
         self._told(self._rest)
         try:
             body: Any = self._body
-            answer = answer_of(body)
+            answer = parse_sidecar_answer(body)
             heard_s = float(body["metadata"].get("duration", 0.0))
-        except upstream_dialect.UNREADABLE:
-            raise upstream_dialect.garbled("is no transcript") from None
+        except upstream_dialect.PARSE_ERRORS:
+            raise upstream_dialect.garbled_failure("is no transcript") from None
         asked = self._options.local_voices
-        if asked is not None and heard_s > asked.words_s + OFF_S:
+        if asked is not None and heard_s > asked.words_s + WORD_TIME_SLACK_S:
             self._dialect.voices = False  # another build by now, which took all of it for words
-            raise upstream_dialect.garbled("is about more than was asked for")
+            raise upstream_dialect.garbled_failure("is about more than was asked for")
         return answer
 
     def _told(self, line: bytes | bytearray) -> list[Segment]:
@@ -133,31 +146,33 @@ class Hearing:
                     raise self.refused(int(said["status"]), headers, json.dumps(said).encode())
                 case {"result": whole} | whole:
                     self._body = whole
-        except upstream_dialect.UNREADABLE:
-            raise upstream_dialect.garbled("is no transcript") from None
+        except upstream_dialect.PARSE_ERRORS:
+            raise upstream_dialect.garbled_failure("is no transcript") from None
         return []
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Its problems are ours: the same code, to be told as it is where no server would help."""
-        general = upstream_dialect.of_status(status, headers, body)
-        if general.step is Step.LATER:
+        general = upstream_dialect.failure_of_status(status, headers, body)
+        if general.step is FailureStep.LATER:
             return general
-        error = problem_of(body)
+        error = parse_problem(body)
         if error is None or isinstance(error, errors.Unauthorized):
             return general
-        if error.kind in _BUSY:
+        if error.kind in _SERVER_TROUBLE_KINDS:
             said = f"The upstream answered {status}: {error.detail}"
-            return Trouble(Step.AGAIN, errors.UpstreamFailed(said, hint=error.hint))
-        if error.kind is Kind.TOO_LARGE:
-            return Trouble(Step.SMALLER, error)
-        return Trouble(Step.ELSEWHERE if error.kind is Kind.FORBIDDEN else Step.NEVER, error)
+            return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said, hint=error.hint))
+        if error.kind is ErrorKind.TOO_LARGE:
+            return ChunkFailure(FailureStep.SMALLER, error)
+        return ChunkFailure(
+            FailureStep.ELSEWHERE if error.kind is ErrorKind.FORBIDDEN else FailureStep.NEVER, error
+        )
 
 
-def answer_of(body: Mapping[str, Any]) -> Answer:
+def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
     """The answer in the body of a 200; raises whatever a body that is none makes it raise."""
     about = body["metadata"]
     diarized = about["diarized"] is True
-    return Answer(
+    return UpstreamAnswer(
         segments=tuple(_segment(one, diarized) for one in body["segments"]),
         diarized=diarized,
         language=str(about.get("language", AUTO)),
@@ -165,11 +180,11 @@ def answer_of(body: Mapping[str, Any]) -> Answer:
         notices=tuple(
             Notice(str(one["code"]), str(one["message"])) for one in about.get("warnings", ())
         ),
-        local_voices=given_in(body),
+        local_voices=embeddings_in_answer(body),
     )
 
 
-def problem_of(body: bytes) -> errors.SidecarError | None:
+def parse_problem(body: bytes) -> errors.SidecarError | None:
     """The error of ours that a problem's body names; None where it names none."""
     try:
         values = json.loads(body)
@@ -177,13 +192,13 @@ def problem_of(body: bytes) -> errors.SidecarError | None:
         if values["code"] not in known:
             return None
         return errors.from_wire({"detail": str(values["detail"]), "code": values["code"]})
-    except upstream_dialect.UNREADABLE:
+    except upstream_dialect.PARSE_ERRORS:
         return None
 
 
 def _segment(one: Mapping[str, Any], diarized: bool) -> Segment:
     flags = tuple(map(str, one.get("flags", ())))
-    told = diarized and NON_SPEECH not in flags  # music has a name on the wire, and no voice
+    told = diarized and NON_SPEECH_FLAG not in flags  # music has a name on the wire, and no voice
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
     words = tuple(
         Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
@@ -197,5 +212,9 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> Segment:
         speaker=int(speaker[1]) if speaker else None,
         words=words,
         flags=flags,
-        words_by="" if not words else by if by in (BY_ATTENTION, BY_RULE) else BY_SERVER,
+        words_by=""
+        if not words
+        else by
+        if by in (WORDS_BY_ATTENTION, WORDS_BY_RULE)
+        else WORDS_BY_SERVER,
     )

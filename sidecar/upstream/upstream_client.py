@@ -10,29 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.config.remote_server import host_of
-from sidecar.interfaces.engine_interface import AUTO, Upstream
-from sidecar.transcripts.speaker_embeddings import FIELD, FORM
+from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
+from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import remote_http, upstream_dialect
-from sidecar.upstream.openai_dialect import OpenAi
-from sidecar.upstream.sidecar_dialect import Sidecar
-from sidecar.upstream.upstream_dialect import FLAC, Answer, Call, Dialect, Hearing, Step, Trouble
-from sidecar.upstream.vllm_dialect import Vllm
+from sidecar.upstream.openai_dialect import OpenAiDialect
+from sidecar.upstream.sidecar_dialect import SidecarDialect
+from sidecar.upstream.upstream_dialect import (
+    FLAC,
+    ChunkFailure,
+    ChunkRequest,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamDialect,
+    UpstreamRequest,
+)
+from sidecar.upstream.vllm_dialect import VllmDialect
 
 if TYPE_CHECKING:
     import httpx
 
 
-HEALTH, MODELS = "/health", "/v1/models"
-OURS = "upstream"
+HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
+UPSTREAM_ENGINE = "upstream"
 """The name of this engine: a server that has it sends recordings on."""
 VIBEVOICE = "vibevoice"
-RATES = {VIBEVOICE: 24_000}
-USUAL_RATE = 16_000
+MODEL_SAMPLE_RATES = {VIBEVOICE: 24_000}
+DEFAULT_SAMPLE_RATE = 16_000
 """Hz, at which all engines hear but VibeVoice-ASR."""
 
 
-def sidecar_of(health: bytes) -> Sidecar | None:
+def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     """Another vibevoice-asr, if that is one's /health.
 
     Raises:
@@ -42,17 +50,20 @@ def sidecar_of(health: bytes) -> Sidecar | None:
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
         return None
     engine = body["engine"]
-    if engine == OURS:
-        raise _refused("The upstream has the engine 'upstream' itself.")
-    return Sidecar(RATES.get(engine, USUAL_RATE), voices=body.get(FIELD) == FORM)
+    if engine == UPSTREAM_ENGINE:
+        raise _refused_error("The upstream has the engine 'upstream' itself.")
+    return SidecarDialect(
+        MODEL_SAMPLE_RATES.get(engine, DEFAULT_SAMPLE_RATE),
+        voices=body.get(LOCAL_VOICES_FIELD) == WINDOW_FORMAT,
+    )
 
 
-def model_of(models: bytes, wanted: str | None) -> str | None:
+def choose_model(models: bytes, wanted: str | None) -> str | None:
     """The model to ask for: ``wanted``, or the first that there is; None where none is listed."""
     return wanted or next(iter(remote_http.model_names(remote_http.loads(models))), None)
 
 
-def dialect_of(kind: str, models: bytes, wanted: str | None) -> Dialect:
+def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     """The dialect of a server that is no vibevoice-asr.
 
     ``kind``: 'openai', 'vllm', or 'auto' for what its list of models looks like.
@@ -60,9 +71,9 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> Dialect:
     Raises:
         Trouble: there is nothing to go by.
     """
-    model = model_of(models, wanted)
+    model = choose_model(models, wanted)
     if model is None:
-        raise _refused(
+        raise _refused_error(
             "The upstream lists no models.",
             "Name one with VIBEVOICE_UPSTREAM_MODEL, and the server's kind with "
             "VIBEVOICE_UPSTREAM_DIALECT.",
@@ -73,32 +84,36 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> Dialect:
         ours = [name for name in names if wanted in (None, name)] if wanted else names
         shown = " ".join(str(name) for name in ours or [model])
         kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
-    return Vllm(model) if kind == "vllm" else OpenAi(model)
+    return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
 
 
-def unknown() -> Trouble:
+def unknown_server_error() -> ChunkFailure:
     """Neither a /health nor a list of models that anybody knows."""
-    return _refused("The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT.")
+    return _refused_error(
+        "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
+    )
 
 
-def _refused(detail: str, hint: str | None = None) -> Trouble:
-    return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(detail, hint=hint), sent=False)
+def _refused_error(detail: str, hint: str | None = None) -> ChunkFailure:
+    return ChunkFailure(
+        FailureStep.ELSEWHERE, errors.UpstreamRefused(detail, hint=hint), sent=False
+    )
 
 
-LOOK_S = 3.0
+PROBE_TIMEOUT_S = 3.0
 """So long a server may take to say how it is, and to be connected to."""
-START_S = 60.0
+EXTRA_TIMEOUT_S = 60.0
 """So long a piece may take beside its length: a server may have to load its model first."""
-SILENCE_S = 60.0
+STREAM_SILENCE_TIMEOUT_S = 60.0
 """So long an answer that comes bit by bit may stop in the middle."""
-MOST_BYTES = 64 << 20
+MAX_ANSWER_BYTES = 64 << 20
 """Of an answer; an hour of speech with the times of its words has 3."""
 
-Told = Callable[[Sequence[Segment]], None]
+SegmentsCallback = Callable[[Sequence[Segment]], None]
 """Hears of segments as they come, in seconds from the piece's begin."""
 
 
-def client_of(options: Upstream) -> httpx.AsyncClient:
+def create_http_client(options: UpstreamOptions) -> httpx.AsyncClient:
     """The client for all upstreams.
 
     Raises:
@@ -107,16 +122,18 @@ def client_of(options: Upstream) -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(
-        **remote_http.client_options(LOOK_S, verify=remote_http.trusted(options.ca))
+        **remote_http.client_options(PROBE_TIMEOUT_S, verify=remote_http.trusted(options.ca))
     )
 
 
-class Server:
+class UpstreamClient:
     """An upstream, and what was learned of it. ``name`` is its host and port."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, key: str, options: Upstream) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, key: str, options: UpstreamOptions
+    ) -> None:
         self.name = host_of(url)
-        self.dialect: Dialect | None = None
+        self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
         """The longest piece that it takes, as far as it has said."""
         self._client = client
@@ -124,7 +141,7 @@ class Server:
         self._headers = remote_http.authorization(key)
         self._options = options
 
-    async def known(self) -> Dialect:
+    async def known(self) -> UpstreamDialect:
         """How it speaks; asked for once.
 
         Raises:
@@ -143,14 +160,16 @@ class Server:
         dialect = await self.known()
         status, body = await self._get(dialect.health)
         if status >= 500:
-            raise Trouble(
-                Step.AGAIN,
+            raise ChunkFailure(
+                FailureStep.AGAIN,
                 errors.UpstreamUnreachable(f"The upstream is not well: {status}."),
                 sent=False,
             )
         return dialect.waiting(body)
 
-    async def ask(self, hearing: Hearing, sound: bytes, told: Told, within_s: float) -> Answer:
+    async def ask(
+        self, hearing: ChunkRequest, sound: bytes, told: SegmentsCallback, within_s: float
+    ) -> UpstreamAnswer:
         """Send a piece, and read what comes.
 
         Raises:
@@ -158,11 +177,11 @@ class Server:
         """
         call = hearing.call(sound)
         headers = self._headers | {"Accept": call.accept}
-        with _troubles():
+        with _http_errors_as_failures():
             async with asyncio.timeout(within_s) as clock:
                 until = clock.when() or 0.0
                 async with self._client.stream(
-                    "POST", self._url + call.path, headers=headers, **_content(call, sound)
+                    "POST", self._url + call.path, headers=headers, **_request_content(call, sound)
                 ) as response:
                     if response.status_code != 200:
                         body = await remote_http.read_small(response)
@@ -170,46 +189,48 @@ class Server:
                     count = 0
                     async for data in response.aiter_bytes():
                         count += len(data)
-                        if count > MOST_BYTES:
-                            raise upstream_dialect.garbled("has no end")
+                        if count > MAX_ANSWER_BYTES:
+                            raise upstream_dialect.garbled_failure("has no end")
                         if found := hearing.feed(data):
                             told(found)
                         if call.streams:
                             now = asyncio.get_running_loop().time()
-                            clock.reschedule(min(until, now + SILENCE_S))
+                            clock.reschedule(min(until, now + STREAM_SILENCE_TIMEOUT_S))
         return hearing.finish()
 
-    async def _find(self) -> Dialect:
+    async def _find(self) -> UpstreamDialect:
         kind = self._options.dialect
         if kind in (AUTO, "sidecar"):
-            _, body = await self._get(HEALTH)
-            if (found := sidecar_of(body)) is not None:
+            _, body = await self._get(HEALTH_PATH)
+            if (found := sidecar_dialect_of(body)) is not None:
                 return found
             if kind == "sidecar":
-                return Sidecar(USUAL_RATE)
-        status, body = await self._get(MODELS)
+                return SidecarDialect(DEFAULT_SAMPLE_RATE)
+        status, body = await self._get(MODELS_PATH)
         if status in (401, 403):
-            raise upstream_dialect.of_status(status, {}, body)
+            raise upstream_dialect.failure_of_status(status, {}, body)
         if kind == AUTO and status != 200 and not self._options.model:
-            raise unknown()
+            raise unknown_server_error()
         return dialect_of(kind, body, self._options.model)
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a small question; a server that does not answer is unreachable."""
         try:
-            with _troubles():
+            with _http_errors_as_failures():
                 async with (
-                    asyncio.timeout(LOOK_S),
+                    asyncio.timeout(PROBE_TIMEOUT_S),
                     self._client.stream("GET", self._url + path, headers=self._headers) as response,
                 ):
                     return response.status_code, await remote_http.read_small(response)
-        except Trouble as found:
-            if found.step is not Step.AGAIN:
+        except ChunkFailure as found:
+            if found.step is not FailureStep.AGAIN:
                 raise
-            raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+            raise ChunkFailure(
+                FailureStep.AGAIN, errors.UpstreamUnreachable(), sent=False
+            ) from None
 
 
-def _content(call: Call, sound: bytes) -> dict[str, Any]:
+def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
     """The arguments for httpx."""
     if call.body is not None:
         return {"content": call.body}
@@ -217,23 +238,25 @@ def _content(call: Call, sound: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def _troubles() -> Iterator[None]:
-    """What goes wrong on the wire, as `Trouble`."""
+def _http_errors_as_failures() -> Iterator[None]:
+    """What goes wrong on the wire, as `ChunkFailure`."""
     import httpx
 
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        if _untrusted(error):
-            raise Trouble(Step.ELSEWHERE, upstream_dialect.untrusted(), sent=False) from None
-        raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+        if _is_certificate_error(error):
+            raise ChunkFailure(
+                FailureStep.ELSEWHERE, upstream_dialect.certificate_failure(), sent=False
+            ) from None
+        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
-        raise upstream_dialect.gone("went away in the middle") from None
+        raise upstream_dialect.connection_lost_failure("went away in the middle") from None
     except TimeoutError:
-        raise Trouble(Step.AGAIN, errors.UpstreamTimeout()) from None
+        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamTimeout()) from None
 
 
-def _untrusted(error: BaseException | None) -> bool:
+def _is_certificate_error(error: BaseException | None) -> bool:
     """Whether a certificate is why there is no connection."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):

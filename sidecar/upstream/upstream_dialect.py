@@ -1,7 +1,7 @@
 """Interface of an upstream dialect, and classification of failures into retry steps. Pure.
 
-A `Dialect` is made for each upstream and remembers what it learned of it; a `Hearing` is one piece
-of a recording on its way through it.
+A `UpstreamDialect` is made for each upstream and remembers what it learned of it; a `ChunkRequest`
+is one piece of a recording on its way through it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import LocalVoices
+from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.transcript import Notice, Segment
 from sidecar.upstream.remote_http import said_in
 
-LONGEST_RETRY_AFTER_S = 300.0
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+MAX_RETRY_AFTER_S = 300.0
+PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that is not what it should be."""
 _TOO_MUCH = re.compile(
     r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
@@ -30,7 +30,7 @@ _TOO_MUCH = re.compile(
 """How servers say that a recording is too long or too large, whatever the status is (vLLM: 400)."""
 
 
-class Step(Enum):
+class FailureStep(Enum):
     """What to do with a piece that was not heard."""
 
     AGAIN = auto()
@@ -47,7 +47,7 @@ class Step(Enum):
     """No server would: the recording or the request is to blame."""
 
 
-class Trouble(Exception):
+class ChunkFailure(Exception):
     """A piece was not heard: what is to be done, and the error where nothing helps.
 
     ``sent``: whether the server had begun to read audio, so that the audio may be to blame.
@@ -55,7 +55,7 @@ class Trouble(Exception):
 
     def __init__(
         self,
-        step: Step,
+        step: FailureStep,
         error: errors.SidecarError,
         retry_after: float | None = None,
         *,
@@ -68,53 +68,57 @@ class Trouble(Exception):
         super().__init__(error.detail)
 
 
-def of_status(status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
     """What an answer other than 200 means, in any dialect."""
     said = said_in(body)
     answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
     if status in (401, 403):
-        return Trouble(
-            Step.ELSEWHERE,
+        return ChunkFailure(
+            FailureStep.ELSEWHERE,
             errors.UpstreamRefused(
                 f"The upstream answered {status}: it does not know this key.",
                 hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key-file to a key that it takes.",
             ),
         )
     if status == 413 or _TOO_MUCH.search(said):
-        return Trouble(Step.SMALLER, errors.UpstreamRefused(answered))
+        return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(answered))
     if status == 429 and "insufficient_quota" in said_in(body, "code"):
-        return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(answered))
-    after = retry_after(headers)
+        return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
+    after = parse_retry_after(headers)
     if status == 429 or (status == 503 and after is not None):
         after = 1.0 if after is None else after
-        return Trouble(Step.LATER, errors.UpstreamBusy(retry_after=max(1, round(after))), after)
+        return ChunkFailure(
+            FailureStep.LATER, errors.UpstreamBusy(retry_after=max(1, round(after))), after
+        )
     if status in (408, 409, 425) or status >= 500:
-        return Trouble(Step.AGAIN, errors.UpstreamFailed(answered))
-    return Trouble(Step.ELSEWHERE, errors.UpstreamRefused(answered))
+        return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(answered))
+    return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
 
 
-def of_error(error: Mapping[str, Any] | str) -> Trouble:
+def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     """What an error inside a 200 means, in a body or in mid-stream."""
     said = said_in(json.dumps({"error": error}).encode())
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
-        return of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
+        return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
     if _TOO_MUCH.search(said):
-        return Trouble(Step.SMALLER, errors.UpstreamRefused(f"The upstream said: {said}"))
-    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream said: {said}"))
+        return ChunkFailure(
+            FailureStep.SMALLER, errors.UpstreamRefused(f"The upstream said: {said}")
+        )
+    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream said: {said}"))
 
 
-def garbled(what: str) -> Trouble:
+def garbled_failure(what: str) -> ChunkFailure:
     """An answer that is none."""
-    return Trouble(Step.AGAIN, errors.UpstreamGarbled(f"The upstream's answer {what}."))
+    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamGarbled(f"The upstream's answer {what}."))
 
 
-def gone(what: str) -> Trouble:
+def connection_lost_failure(what: str) -> ChunkFailure:
     """A server that went away, or fell silent, in the middle."""
-    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
+    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
 
 
-def untrusted() -> errors.SidecarError:
+def certificate_failure() -> errors.SidecarError:
     """What is told where a server's certificate is why there is no connection."""
     return errors.UpstreamRefused(
         "The upstream's certificate is not one that is trusted.",
@@ -122,7 +126,7 @@ def untrusted() -> errors.SidecarError:
     )
 
 
-def named(error: errors.SidecarError, server: str) -> errors.SidecarError:
+def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarError:
     """The same error with the server's name, where it is about one."""
     detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
     if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
@@ -130,20 +134,20 @@ def named(error: errors.SidecarError, server: str) -> errors.SidecarError:
     return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a Retry-After header, within reason; None without one (or with a date)."""
     try:
         seconds = float(headers.get("retry-after", ""))
     except ValueError:
         return None
-    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S) if seconds == seconds else None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if seconds == seconds else None
 
 
 FLAC = "audio/flac"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamRequest:
     """A request: a JSON body, or a form with the audio as its one file."""
 
     path: str
@@ -157,7 +161,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """What a server heard in a piece; times in seconds from the piece's begin.
 
     ``timed``: whether it said when; without, there is one segment over all of it. ``diarized``:
@@ -173,11 +177,11 @@ class Answer:
     precision: str = AUTO
     notices: tuple[Notice, ...] = ()
     ignored: tuple[str, ...] = ()
-    local_voices: LocalVoices | None = None
+    local_voices: EncodedWindowEmbeddings | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UpstreamLimits:
     """What a server takes at once: seconds, and bytes as they are sent (``growth``: by how much
     the encoding in the request makes them more)."""
 
@@ -190,10 +194,10 @@ class Limits:
         return min(self.seconds, self.bytes / self.growth / (2 * rate))
 
 
-class Hearing(Protocol):
+class ChunkRequest(Protocol):
     """A piece on its way: asked for, once or several times, until there is an answer."""
 
-    def call(self, sound: bytes) -> Call:
+    def call(self, sound: bytes) -> UpstreamRequest:
         """The request to send now; ``sound`` is the piece as flac. What was read before and not
         ended is forgotten, except where the server can go on from it."""
 
@@ -204,18 +208,18 @@ class Hearing(Protocol):
             Trouble: the answer is none.
         """
 
-    def finish(self) -> Answer:
+    def finish(self) -> UpstreamAnswer:
         """The answer is over.
 
         Raises:
             Trouble: it broke off, or is none, or has to be asked for again.
         """
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """What another status than 200 means."""
 
 
-class Dialect(Protocol):
+class UpstreamDialect(Protocol):
     """One server's way of speaking."""
 
     name: str
@@ -223,7 +227,7 @@ class Dialect(Protocol):
     """Where it tells how it is."""
     rate: int
     """Hz that its model hears at."""
-    limits: Limits
+    limits: UpstreamLimits
     prompt: bool
     """Whether it says how it is at once, whatever it works on."""
     timed: bool
@@ -242,7 +246,7 @@ class Dialect(Protocol):
     def diarizes(self) -> bool:
         """Whether it tells speakers apart."""
 
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
+    def hearing(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
         """A piece of ``duration_s`` seconds that is to be heard."""
 
     def waiting(self, health: bytes) -> int:

@@ -11,37 +11,39 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import LocalVoices
-from sidecar.transcripts.speaker_turns import Turn
-from sidecar.upstream.audio_chunks import Piece, to_float
+from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
+from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.upstream.audio_chunks import AudioChunk, to_float
 
 if TYPE_CHECKING:
-    from sidecar.diarization.speaker_identification import Speakers, Voice
-    from sidecar.diarization.speaker_models import Models
+    from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector
+    from sidecar.diarization.speaker_models import SpeakerModels
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
+DIARIZATION_SAMPLE_RATE = 16_000
 STEP_S = 5.0
 """Of sound at once: what can be left between two looks at whether to go on."""
 
 
 @cache
-def models() -> Models | None:
+def shared_speaker_models() -> SpeakerModels | None:
     """What tells voices apart, once for the process; None where it cannot be had here."""
-    from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
+    from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
 
     try:
         return load_models()
-    except VoicesUnavailable as error:
+    except SpeakerModelsUnavailable as error:
         log.warning("speakers cannot be told apart: %s", error)
         return None
 
 
-class Turns:
+class UpstreamDiarization:
     """Follows a recording from the first piece that it is given on; times in seconds."""
 
-    def __init__(self, given: Models, options: TranscribeOptions, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, given: SpeakerModels, options: TranscribeOptions, stop: Callable[[], bool]
+    ) -> None:
         from sidecar.diarization.diarizer import STEPS_S, Diarizer
 
         self._models = given
@@ -56,25 +58,25 @@ class Turns:
         """Why what a server said of voices was not believed; '' where it was."""
         self._fed: list[Future[None]] = []
 
-    def feed(self, piece: Piece) -> None:
+    def feed(self, piece: AudioChunk) -> None:
         """The next piece; returns at once."""
         if self._start_s is None:
             self._start_s = piece.start_s
         self._fed.append(self._thread.submit(self._hear, piece))
 
-    def take(self, piece: Piece, given: LocalVoices | None) -> None:
+    def take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
         """The next piece, which has a margin, and what its server says of its voices; without that,
         or where it says nothing, it is heard here. Not for a recording of which pieces are fed.
         Returns at once."""
         self._start_s = 0.0
         self._fed.append(self._thread.submit(self._take, piece, given))
 
-    def known(self) -> Future[tuple[list[Turn], float]]:
+    def known(self) -> Future[tuple[list[SpeakerTurn], float]]:
         """Turns as they look once all that was fed is heard, and up to where they are known; after
         the last piece they stay."""
         return self._thread.submit(self._known)
 
-    def speakers(self) -> Future[Speakers]:
+    def speakers(self) -> Future[DiarizedSpeakers]:
         """What everybody sounds like, once all that was fed is heard."""
         return self._thread.submit(self._speakers)
 
@@ -82,7 +84,7 @@ class Turns:
         """Leave what was not heard yet; ``stop`` has to be true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _hear(self, piece: Piece) -> None:
+    def _hear(self, piece: AudioChunk) -> None:
         step = round(STEP_S * piece.rate)
         for at in range(0, len(piece.samples), step):
             if self._stop():
@@ -94,36 +96,44 @@ class Turns:
             self._diarizer.finish()
             self._finished = True
 
-    def _take(self, piece: Piece, given: LocalVoices | None) -> None:
-        from sidecar.diarization.window_embeddings import Unusable, begins_of, hear, placed, read
+    def _take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
+        from sidecar.diarization.window_embeddings import (
+            WindowEmbeddingsInvalid,
+            decode_windows,
+            embed_windows,
+            place_windows,
+            window_starts,
+        )
 
         asked, step_s = piece.voices, self._step_s
         assert asked is not None
-        begin = round(piece.start_s * RATE)
-        end = round(len(piece.with_margin) * RATE / piece.rate)
+        begin = round(piece.start_s * DIARIZATION_SAMPLE_RATE)
+        end = round(len(piece.with_margin) * DIARIZATION_SAMPLE_RATE / piece.rate)
         windows = None
         if given is not None:
-            begins = [begin + at for at in begins_of(asked, end, step_s)]
+            begins = [begin + at for at in window_starts(asked, end, step_s)]
             try:
-                windows = read(given, begins)
-            except Unusable as error:
+                windows = decode_windows(given, begins)
+            except WindowEmbeddingsInvalid as error:
                 self.refused = str(error)
                 log.warning("what an upstream says of voices is not used: %s", error)
         if windows is None:
             blocks = list(self._sound_of(piece))
-            found = hear(self._models, blocks, asked, step_s, self._stop)
+            found = embed_windows(self._models, blocks, asked, step_s, self._stop)
             if self._stop():
                 return
             end = sum(map(len, blocks))
-            begins = [begin + at for at in begins_of(asked, end, step_s)]
-            windows = placed(found, begins)
-        following = begin + (end if piece.last else round((asked.until_s or 0.0) * RATE))
+            begins = [begin + at for at in window_starts(asked, end, step_s)]
+            windows = place_windows(found, begins)
+        following = begin + (
+            end if piece.last else round((asked.until_s or 0.0) * DIARIZATION_SAMPLE_RATE)
+        )
         self._diarizer.take(windows, following, begin + end)
         if piece.last:
             self._diarizer.finish()
             self._finished = True
 
-    def _sound_of(self, piece: Piece) -> Iterator[Block]:
+    def _sound_of(self, piece: AudioChunk) -> Iterator[Block]:
         """A piece with its margin as it is at 16 kHz, some seconds at a time."""
         samples, step = piece.with_margin, round(STEP_S * piece.rate)
         self._resample = None
@@ -132,33 +142,33 @@ class Turns:
             yield self._at_its_rate(part, piece.rate, at + step >= len(samples))
 
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
-        if rate == RATE:
+        if rate == DIARIZATION_SAMPLE_RATE:
             return block
         if self._resample is None:
             import soxr
 
-            self._resample = soxr.ResampleStream(rate, RATE, 1, dtype="float32")
+            self._resample = soxr.ResampleStream(rate, DIARIZATION_SAMPLE_RATE, 1, dtype="float32")
         found: Block = self._resample.resample_chunk(block, last=over)
         return found
 
-    def _speakers(self) -> Speakers:
+    def _speakers(self) -> DiarizedSpeakers:
         turns, _ = self._known()
         heard = self._diarizer.speakers()
 
-        def passages(stretches: Sequence[tuple[float, float]]) -> Sequence[Voice | None]:
+        def passages(stretches: Sequence[tuple[float, float]]) -> Sequence[SpeakerVector | None]:
             begin_s = self._start_s or 0.0
             assert heard.passages is not None
             return heard.passages([(one - begin_s, other - begin_s) for one, other in stretches])
 
         return replace(heard, turns=turns, passages=passages)
 
-    def _known(self) -> tuple[list[Turn], float]:
+    def _known(self) -> tuple[list[SpeakerTurn], float]:
         while self._fed:
             self._fed.pop().result()  # done by now; what went wrong is raised here
         start_s = self._start_s or 0.0
         heard_s = float("inf") if self._finished else start_s + self._diarizer.heard_s
         turns = [
-            Turn(turn.start + start_s, turn.end + start_s, turn.label)
+            SpeakerTurn(turn.start + start_s, turn.end + start_s, turn.label)
             for turn in self._diarizer.turns
         ]
         return turns, heard_s

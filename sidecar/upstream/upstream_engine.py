@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     AudioStream,
-    Cancelled,
+    BatchRequest,
+    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
-    Request,
     TranscribeOptions,
 )
-from sidecar.transcripts.transcript import Event
+from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.upstream.upstream_pool import Upstreams
+    from sidecar.upstream.upstream_pool import UpstreamPool
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class UpstreamEngine:
 
     def __init__(self) -> None:
         self.sample_rate = SPEC.sample_rate
-        self._upstreams: Upstreams | None = None
+        self._upstreams: UpstreamPool | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Ask the servers what they are; who does not answer is asked again when it is needed.
@@ -63,34 +63,34 @@ class UpstreamEngine:
             )
         for name in ("httpx", "httpcore"):  # a line for each request is no news
             logging.getLogger(name).setLevel(logging.WARNING)
-        from sidecar.upstream.upstream_pool import Upstreams
+        from sidecar.upstream.upstream_pool import UpstreamPool
 
         yield 0.0
-        self._upstreams = Upstreams(options.upstream)
+        self._upstreams = UpstreamPool(options.upstream)
         self._upstreams.run(self._upstreams.meet()).result()
         self.sample_rate = self._upstreams.rate
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """Segments as the servers tell them; whose they are is settled at the end."""
-        from sidecar.upstream.upstream_transcription import Transcription
+        from sidecar.upstream.upstream_transcription import UpstreamTranscription
 
         assert self._upstreams is not None
-        yield from Transcription(
+        yield from UpstreamTranscription(
             self._upstreams, audio, self.sample_rate, options, cancelled
         ).events()
 
     def transcribe_together(
-        self, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        self, requests: Sequence[BatchRequest]
+    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Each on a thread of its own, which mostly waits; the pool finds servers for all."""
-        told: queue.SimpleQueue[tuple[int, Event | errors.SidecarError | None]]
+        told: queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]
         told = queue.SimpleQueue()
         over = threading.Event()
 
-        def run(number: int, one: Request) -> None:
+        def run(number: int, one: BatchRequest) -> None:
             try:
                 for event in self.transcribe(
                     one.audio, one.options, lambda: over.is_set() or one.cancelled()

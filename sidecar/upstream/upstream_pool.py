@@ -13,45 +13,56 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import TranscribeOptions, Upstream
+from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import upstream_dialect
-from sidecar.upstream.audio_chunks import Heard, Piece, shifted
-from sidecar.upstream.load_balancer import Patience, Pool
-from sidecar.upstream.upstream_client import START_S, USUAL_RATE, Server, Told, client_of
-from sidecar.upstream.upstream_dialect import Answer, Hearing, Step, Trouble
+from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
+from sidecar.upstream.load_balancer import ChunkAttempts, UpstreamBalancer
+from sidecar.upstream.upstream_client import (
+    DEFAULT_SAMPLE_RATE,
+    EXTRA_TIMEOUT_S,
+    SegmentsCallback,
+    UpstreamClient,
+    create_http_client,
+)
+from sidecar.upstream.upstream_dialect import (
+    ChunkFailure,
+    ChunkRequest,
+    FailureStep,
+    UpstreamAnswer,
+)
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
-WATCH_S = 5.0
+HEALTH_POLL_INTERVAL_S = 5.0
 """From one look at all upstreams to the next, while there is work and a choice."""
-LOST_LOOKS = 3
+LOST_AFTER_POLLS = 3
 """After so many looks without an answer, a server that always answers them is lost, and what it
 works on is tried elsewhere; its connection alone would not tell."""
-SHORTEST_S = 5.0
+MIN_SPLIT_CHUNK_S = 5.0
 """A piece shorter than two of these is not made smaller: it is not its length that is wrong."""
-MOST_ANEW = 32
+MAX_REQUESTS_PER_CHUNK = 32
 """Requests for one piece to one server, at most; each dialect has limits of its own below it."""
 
 
-class Upstreams:
+class UpstreamPool:
     """Owns the connections, on an event loop in a thread of its own; they end with the process.
 
     A blocking request cannot be ended from outside; one in a loop can, wherever it stands.
     """
 
-    def __init__(self, options: Upstream) -> None:
+    def __init__(self, options: UpstreamOptions) -> None:
         self._options = options
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
-        self._client = client_of(options)
+        self._client = create_http_client(options)
         keys = options.keys or ("",) * len(options.urls)
         self.servers = [
-            Server(self._client, url, key, options)
+            UpstreamClient(self._client, url, key, options)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool: Pool[int] = Pool(random.random)
+        self._pool: UpstreamBalancer[int] = UpstreamBalancer(random.random)
         for index in range(len(self.servers)):
             self._pool.found(index, {index: 0})
         self._silent = [0 for _ in self.servers]
@@ -67,14 +78,14 @@ class Upstreams:
         """Ask all how they speak. Who does not answer now is asked again when it is needed."""
         await asyncio.gather(*(one.known() for one in self.servers), return_exceptions=True)
 
-    async def visit(self) -> list[tuple[Server, errors.SidecarError | None]]:
+    async def visit(self) -> list[tuple[UpstreamClient, errors.SidecarError | None]]:
         """Each of them, and what is wrong with it now."""
 
-        async def one(server: Server) -> tuple[Server, errors.SidecarError | None]:
+        async def one(server: UpstreamClient) -> tuple[UpstreamClient, errors.SidecarError | None]:
             try:
                 await server.look()
-            except Trouble as found:
-                return server, upstream_dialect.named(found.error, server.name)
+            except ChunkFailure as found:
+                return server, upstream_dialect.with_server_name(found.error, server.name)
             return server, None
 
         return list(await asyncio.gather(*map(one, self.servers)))
@@ -82,7 +93,9 @@ class Upstreams:
     @property
     def rate(self) -> int:
         """Hz at which recordings are sent: the highest that anybody hears at."""
-        return max((one.dialect.rate for one in self.servers if one.dialect), default=USUAL_RATE)
+        return max(
+            (one.dialect.rate for one in self.servers if one.dialect), default=DEFAULT_SAMPLE_RATE
+        )
 
     @property
     def longest_s(self) -> float:
@@ -115,7 +128,9 @@ class Upstreams:
         """Whether nobody has set how long pieces are to be."""
         return not self._options.piece_s
 
-    async def hear(self, piece: Piece, options: TranscribeOptions, told: Told) -> list[Heard]:
+    async def hear(
+        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
+    ) -> list[ChunkResult]:
         """What is said in a piece; of one that was too large, its parts.
 
         Raises:
@@ -128,36 +143,43 @@ class Upstreams:
         finally:
             self._at_work -= 1
 
-    async def _hear(self, piece: Piece, options: TranscribeOptions, told: Told) -> list[Heard]:
-        sounds = _Sounds(piece)
+    async def _hear(
+        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
+    ) -> list[ChunkResult]:
+        sounds = _ChunkEncodings(piece)
         await sounds.of(margin=self.voices and options.local_voices is not None)
-        within_s = START_S + self._options.timeout * piece.duration_s
-        patience: Patience[int] = Patience(time.monotonic(), time.monotonic() + 2 * within_s)
-        hearings: dict[str, Hearing] = {}
+        within_s = EXTRA_TIMEOUT_S + self._options.timeout * piece.duration_s
+        patience: ChunkAttempts[int] = ChunkAttempts(
+            time.monotonic(), time.monotonic() + 2 * within_s
+        )
+        hearings: dict[str, ChunkRequest] = {}
         while True:
-            index = await self._somebody(patience)
+            index = await self._next_candidate(patience)
             patience.asked.add(index)
             server = self.servers[index]
             try:
                 answer = await self._ask(index, sounds, options, hearings, told, within_s)
-            except Trouble as found:
+            except ChunkFailure as found:
                 step = patience.after(index, found)
-                patience.last = upstream_dialect.named(found.error, server.name)
+                patience.last = upstream_dialect.with_server_name(found.error, server.name)
                 log.info("upstream %s: %s, %s", server.name, found.error.code, step.name.lower())
-                if step in (Step.AGAIN, Step.LATER, Step.NEVER) and found.step is not Step.NEVER:
-                    after = found.retry_after if found.step is Step.LATER else None
+                if (
+                    step in (FailureStep.AGAIN, FailureStep.LATER, FailureStep.NEVER)
+                    and found.step is not FailureStep.NEVER
+                ):
+                    after = found.retry_after if found.step is FailureStep.LATER else None
                     self._pool.failed(index, time.monotonic(), after)
-                if step is Step.NEVER:
+                if step is FailureStep.NEVER:
                     raise patience.error from None
-                if step is Step.SMALLER:
+                if step is FailureStep.SMALLER:
                     return await self._smaller(piece, options, told, server, patience)
             else:
                 self._pool.well(index)
-                return [Heard(piece, answer, server.name)]
+                return [ChunkResult(piece, answer, server.name)]
             finally:
                 self._pool.left(index)
 
-    async def _somebody(self, patience: Patience[int]) -> int:
+    async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
         """Who is asked next.
 
         Raises:
@@ -174,12 +196,12 @@ class Upstreams:
     async def _ask(
         self,
         index: int,
-        sounds: _Sounds,
+        sounds: _ChunkEncodings,
         options: TranscribeOptions,
-        hearings: dict[str, Hearing],
-        told: Told,
+        hearings: dict[str, ChunkRequest],
+        told: SegmentsCallback,
         within_s: float,
-    ) -> Answer:
+    ) -> UpstreamAnswer:
         """One server's answer; one that was in trouble is looked at before it gets a recording."""
         server = self.servers[index]
         dialect = await server.known()
@@ -190,33 +212,33 @@ class Upstreams:
         if hearing is None:
             hearing = hearings[name] = dialect.hearing(sounds.piece.duration_s, options)
         sound = await sounds.of(margin=dialect.voices and options.local_voices is not None)
-        for _ in range(MOST_ANEW):
+        for _ in range(MAX_REQUESTS_PER_CHUNK):
             try:
                 return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))
-            except Trouble as found:
-                if found.step is not Step.ANEW:
+            except ChunkFailure as found:
+                if found.step is not FailureStep.ANEW:
                     raise
                 last = found.error
-        raise Trouble(Step.ELSEWHERE, last)
+        raise ChunkFailure(FailureStep.ELSEWHERE, last)
 
     async def _smaller(
         self,
-        piece: Piece,
+        piece: AudioChunk,
         options: TranscribeOptions,
-        told: Told,
-        server: Server,
-        patience: Patience[int],
-    ) -> list[Heard]:
+        told: SegmentsCallback,
+        server: UpstreamClient,
+        patience: ChunkAttempts[int],
+    ) -> list[ChunkResult]:
         """The same in two parts; the server is remembered to take no more than that."""
-        if piece.duration_s < 2 * SHORTEST_S:
+        if piece.duration_s < 2 * MIN_SPLIT_CHUNK_S:
             raise patience.error from None
         server.longest_s = min(server.longest_s, piece.duration_s / 2)
         options = replace(options, local_voices=None)  # of the whole piece they are made here
-        found: list[Heard] = []
+        found: list[ChunkResult] = []
         for part in piece.halves():
 
-            def of_part(segments: Sequence[Segment], part: Piece = part) -> None:
-                told(shifted(segments, part.start_s - piece.start_s))
+            def of_part(segments: Sequence[Segment], part: AudioChunk = part) -> None:
+                told(shift_segments(segments, part.start_s - piece.start_s))
 
             found += await self._hear(part, options, of_part)
         return found
@@ -229,7 +251,7 @@ class Upstreams:
         """Look at all of them, from the first piece until none is on its way."""
         while True:
             await asyncio.gather(*map(self._look, range(len(self.servers))))
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(HEALTH_POLL_INTERVAL_S)
             if not self._at_work:
                 return
 
@@ -237,11 +259,11 @@ class Upstreams:
         server = self.servers[index]
         try:
             self._seen(index, await server.look())
-        except Trouble:
+        except ChunkFailure:
             self._pool.failed(index, time.monotonic())
             self._silent[index] += 1
             prompt = server.dialect is not None and server.dialect.prompt
-            if prompt and self._silent[index] >= LOST_LOOKS:
+            if prompt and self._silent[index] >= LOST_AFTER_POLLS:
                 self._lost[index].set()
 
     def _seen(self, index: int, waiting: int) -> None:
@@ -249,7 +271,9 @@ class Upstreams:
         self._silent[index] = 0
         self._lost[index].clear()
 
-    async def _unless_lost(self, index: int, asking: Coroutine[None, None, Answer]) -> Answer:
+    async def _unless_lost(
+        self, index: int, asking: Coroutine[None, None, UpstreamAnswer]
+    ) -> UpstreamAnswer:
         """An answer, unless the server that works on it is found to be lost meanwhile."""
         answer = asyncio.ensure_future(asking)
         lost = asyncio.ensure_future(self._lost[index].wait())
@@ -257,16 +281,16 @@ class Upstreams:
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            raise upstream_dialect.gone("fell silent")
+            raise upstream_dialect.connection_lost_failure("fell silent")
         finally:
             answer.cancel()
             lost.cancel()
 
 
-class _Sounds:
+class _ChunkEncodings:
     """A piece as it is sent, with what its voices are made of or without; each made once."""
 
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: AudioChunk) -> None:
         self.piece = piece
         self._made: dict[bool, bytes] = {}
 

@@ -10,68 +10,75 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from sidecar.interfaces.engine_interface import AudioStream, Cancelled, TranscribeOptions, Watched
-from sidecar.transcripts.speaker_embeddings import LocalVoices
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.interfaces.engine_interface import (
+    AudioStream,
+    CancelCheck,
+    InterruptibleAudio,
+    TranscribeOptions,
+)
+from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
-    Event,
     Finished,
     Notice,
     Progress,
     Segment,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
 )
 from sidecar.upstream.audio_chunks import (
-    SHORTEST_WITH_MARGIN_S,
-    Heard,
-    Piece,
-    even_s,
-    pieces,
-    shifted,
-    stretches_of,
-    transcript_of,
-    with_speakers,
+    MIN_CHUNK_WITH_MARGIN_S,
+    AudioChunk,
+    ChunkResult,
+    assemble_transcript,
+    assign_speakers,
+    chunks_of_turns,
+    cut_into_chunks,
+    even_chunk_s,
+    shift_segments,
 )
-from sidecar.upstream.upstream_diarization import Turns, models
-from sidecar.upstream.upstream_pool import Upstreams
+from sidecar.upstream.upstream_diarization import UpstreamDiarization, shared_speaker_models
+from sidecar.upstream.upstream_pool import UpstreamPool
 
 Result = TypeVar("Result")
 
-LOOK_S = 0.05
+CANCEL_POLL_S = 0.05
 """From one look at whether the request is still wanted to the next."""
-NO_SPEAKERS = Notice("speakers_unavailable", "Speakers could not be told apart on this machine.")
+SPEAKERS_UNAVAILABLE = Notice(
+    "speakers_unavailable", "Speakers could not be told apart on this machine."
+)
 
-VOICES_REFUSED = Notice(
+UPSTREAM_VOICES_REFUSED = Notice(
     "upstream_voices_refused",
     "What an upstream said of voices could not be used: they were told apart here.",
 )
 
 
-class _Stopped(Exception):
+class _UpstreamCancelled(Exception):
     """Nobody wants it any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _PendingChunk:
     """A piece on its way, and the segments that are told of it meanwhile."""
 
-    piece: Piece
-    future: Future[list[Heard]]
+    piece: AudioChunk
+    future: Future[list[ChunkResult]]
     told: SimpleQueue[Sequence[Segment]]
 
 
-class Transcription:
+class UpstreamTranscription:
     """The events of one request, whose audio comes at ``rate`` Hz. Ends early, without `Finished`,
     once it is cancelled."""
 
     def __init__(
         self,
-        upstreams: Upstreams,
+        upstreams: UpstreamPool,
         audio: AudioStream,
         rate: int,
         options: TranscribeOptions,
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
     ) -> None:
         self._upstreams = upstreams
         self._audio = audio
@@ -79,17 +86,17 @@ class Transcription:
         self._options = options
         self._cancelled = cancelled
         self._over = False
-        self._futures: set[Future[list[Heard]]] = set()
-        self._turns: Turns | None = None
+        self._futures: set[Future[list[ChunkResult]]] = set()
+        self._turns: UpstreamDiarization | None = None
         self._followed_s = 0.0
         self._margins = False
         """Whether pieces come with what their voices are made of, so that servers can do that."""
-        self._heard: list[Heard] = []
+        self._heard: list[ChunkResult] = []
         self._lanes = len(upstreams.servers)
         self._ready = 0
         self._ready_s = self._done_s = self._end_s = 0.0
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[TranscriptionEvent]:
         """Run it.
 
         Raises:
@@ -99,7 +106,7 @@ class Transcription:
             for event in self._events():
                 self._check()
                 yield event
-        except _Stopped:
+        except _UpstreamCancelled:
             return
         finally:
             self._over = True
@@ -108,14 +115,16 @@ class Transcription:
             if self._turns is not None:
                 self._turns.close()
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> Iterator[TranscriptionEvent]:
         upstreams = self._upstreams
         self._wait(upstreams.run(upstreams.meet()))
-        sent: deque[_Sent] = deque()
-        watched = Watched(self._audio, self._check)
+        sent: deque[_PendingChunk] = deque()
+        watched = InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), upstreams.longest_s
         self._margins = self._has_margins(even or longest_s)
-        for piece in pieces(watched, self._rate, longest_s, even=even, margin=self._margins):
+        for piece in cut_into_chunks(
+            watched, self._rate, longest_s, even=even, margin=self._margins
+        ):
             self._end_s = piece.end_s
             if not self._margins and (self._turns is not None or self._needs_turns(piece)):
                 self._follow(piece)
@@ -137,20 +146,24 @@ class Transcription:
         upstreams = self._upstreams
         if not upstreams.cuts:
             return None
-        found = even_s(self._audio.total_s, self._lanes, upstreams.longest_s)
-        return None if found and self._options.diarize and models() is None else found
+        found = even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
+        return (
+            None if found and self._options.diarize and shared_speaker_models() is None else found
+        )
 
     def _has_margins(self, length_s: float) -> bool:
         """Whether servers can be asked what voices are like, and it is worth it."""
         upstreams = self._upstreams
         possible = self._options.diarize and upstreams.voices and upstreams.timed
-        return possible and length_s >= SHORTEST_WITH_MARGIN_S and models() is not None
+        return (
+            possible and length_s >= MIN_CHUNK_WITH_MARGIN_S and shared_speaker_models() is not None
+        )
 
-    def _needs_turns(self, piece: Piece) -> bool:
+    def _needs_turns(self, piece: AudioChunk) -> bool:
         """Whether the servers' own speakers will not do: there are none, each of several pieces
         has its own, or somebody asks who they are."""
         several = piece.start_s > 0 or not piece.last
-        lacking = several or not self._upstreams.diarize or self._options.hears_voices
+        lacking = several or not self._upstreams.diarize or self._options.identifies_speakers
         return self._options.diarize and lacking
 
     @property
@@ -160,22 +173,24 @@ class Transcription:
         known = self._turns is not None or self._heard or self._upstreams.surely_timed
         return self._lanes if known else 0
 
-    def _is_heard(self, piece: Piece) -> bool:
+    def _is_heard(self, piece: AudioChunk) -> bool:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
-    def _follow(self, piece: Piece, given: LocalVoices | None = None) -> None:
+    def _follow(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None = None) -> None:
         """Who speaks in the next piece: as its server says, or as it is heard here."""
         if piece.end_s <= self._followed_s:
             return
         self._followed_s = piece.end_s
-        if self._turns is None and (here := models()) is not None:
-            self._turns = Turns(here, self._options, lambda: self._over or self._cancelled())
+        if self._turns is None and (here := shared_speaker_models()) is not None:
+            self._turns = UpstreamDiarization(
+                here, self._options, lambda: self._over or self._cancelled()
+            )
         if self._turns is not None and self._margins:
             self._turns.take(piece, given)
         elif self._turns is not None:
             self._turns.feed(piece)
 
-    def _send(self, piece: Piece) -> _Sent:
+    def _send(self, piece: AudioChunk) -> _PendingChunk:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
         if self._needs_turns(piece):
@@ -185,14 +200,16 @@ class Transcription:
         future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
         future.add_done_callback(lambda over: told.put(()))  # who waits for lines hears of it
         self._futures.add(future)
-        return _Sent(piece, future, told)
+        return _PendingChunk(piece, future, told)
 
-    def _come(self, sent: _Sent) -> Iterator[Event]:
+    def _come(self, sent: _PendingChunk) -> Iterator[TranscriptionEvent]:
         """What comes of a piece, as it comes."""
         while not sent.future.done():
             self._check()
             with suppress(Empty):
-                yield from self._announce(self._early(sent.piece, sent.told.get(timeout=LOOK_S)))
+                yield from self._announce(
+                    self._early(sent.piece, sent.told.get(timeout=CANCEL_POLL_S))
+                )
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()
@@ -207,43 +224,43 @@ class Transcription:
             else:
                 yield from self._by_stretches(heard.piece)
 
-    def _early(self, piece: Piece, said: Sequence[Segment]) -> Sequence[Segment]:
+    def _early(self, piece: AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
         """What is told of a piece while it is heard. Where it has speakers of its own nobody knows
         yet whose it is in the whole recording; and words may be there only to tell that."""
-        told: Sequence[Segment] = shifted(said, piece.start_s)
+        told: Sequence[Segment] = shift_segments(said, piece.start_s)
         if not self._options.diarize or self._needs_turns(piece):
             told = [replace(one, speaker=None) for one in told]
         if not self._options.words:
             told = [replace(one, words=(), words_by="") for one in told]
         return told
 
-    def _by_stretches(self, piece: Piece) -> Iterator[Event]:
+    def _by_stretches(self, piece: AudioChunk) -> Iterator[TranscriptionEvent]:
         """A piece for a server that does not say when: each line of a voice by itself."""
         self._follow(piece)
         turns, heard_s = self._known()
-        sent: deque[_Sent] = deque()
-        for part in stretches_of(piece, turns, heard_s):
+        sent: deque[_PendingChunk] = deque()
+        for part in chunks_of_turns(piece, turns, heard_s):
             sent.append(self._send(part))
             if len(sent) > 2 * self._lanes:
                 yield from self._stretch(sent.popleft())
         while sent:
             yield from self._stretch(sent.popleft())
 
-    def _stretch(self, sent: _Sent) -> Iterator[Event]:
+    def _stretch(self, sent: _PendingChunk) -> Iterator[TranscriptionEvent]:
         heards = self._wait(sent.future)
         self._futures.discard(sent.future)
         for heard in heards:
             yield from self._take(heard)
 
-    def _take(self, heard: Heard) -> Iterator[Event]:
+    def _take(self, heard: ChunkResult) -> Iterator[TranscriptionEvent]:
         """An answer: what was not announced yet is, with the speakers as they look."""
         self._heard.append(heard.settled())
         diarize = self._options.diarize
         turns = self._known()[0] if diarize and not heard.answer.diarized else ()
-        yield from self._announce(with_speakers([heard], turns, diarize=diarize))
+        yield from self._announce(assign_speakers([heard], turns, diarize=diarize))
         yield self._progress(heard.piece.end_s)
 
-    def _announce(self, segments: Sequence[Segment]) -> Iterator[Event]:
+    def _announce(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
         for segment in segments:
             if segment.start >= self._ready_s:
                 yield SegmentReady(self._ready, segment)
@@ -260,28 +277,28 @@ class Transcription:
         diarize, heard = self._options.diarize, self._heard
         turns = self._known()[0] if diarize else ()
         own = len(heard) == 1 and heard[0].answer.diarized
-        transcript = transcript_of(
+        transcript = assemble_transcript(
             heard,
-            with_speakers(heard, turns, diarize=diarize),
+            assign_speakers(heard, turns, diarize=diarize),
             self._options,
             self._end_s,
             diarized=diarize and (own or self._turns is not None),
         )
         if self._turns is not None and self._turns.refused:
-            transcript = transcript.noting(VOICES_REFUSED)
+            transcript = transcript.with_notice(UPSTREAM_VOICES_REFUSED)
         lacking = diarize and not transcript.diarized and transcript.has_speech
-        return transcript.noting(NO_SPEAKERS) if lacking else transcript
+        return transcript.with_notice(SPEAKERS_UNAVAILABLE) if lacking else transcript
 
     def _recognised(self, transcript: Transcript) -> Transcript:
         """Whose voices these are; no server is told, or asked."""
-        if not self._options.hears_voices:
+        if not self._options.identifies_speakers:
             return transcript
-        from sidecar.diarization.speaker_identification import recognised
+        from sidecar.diarization.speaker_identification import identify_speakers
 
         speakers = None if self._turns is None else self._wait(self._turns.speakers())
-        return recognised(transcript, speakers, self._options)
+        return identify_speakers(transcript, speakers, self._options)
 
-    def _known(self) -> tuple[Sequence[Turn], float]:
+    def _known(self) -> tuple[Sequence[SpeakerTurn], float]:
         """Turns of all that was cut so far, and up to where they are known; none where nobody
         looks."""
         return ((), 0.0) if self._turns is None else self._wait(self._turns.known())
@@ -289,9 +306,9 @@ class Transcription:
     def _wait(self, future: Future[Result]) -> Result:
         while not future.done():
             self._check()
-            wait([future], LOOK_S)
+            wait([future], CANCEL_POLL_S)
         return future.result()
 
     def _check(self) -> None:
         if self._cancelled():
-            raise _Stopped
+            raise _UpstreamCancelled

@@ -16,65 +16,65 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts, glance
-from sidecar.audio.audio_source import AudioSource, open_path
+from sidecar.audio.audio_decoder import AudioInfo, probe_plain_wav
+from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import FairSemaphore
-from sidecar.concurrency import Threads
-from sidecar.transcripts.speaker_embeddings import VoicePrint
-from sidecar.workers.engine_supervisor import Leaving
-from sidecar.workers.rpc_server import BEGUN
+from sidecar.auth.rate_limits import FairOwnerSemaphore
+from sidecar.concurrency import ThreadLimiter
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.workers.engine_supervisor import WorkerShutdowns
+from sidecar.workers.rpc_server import BEGUN_MESSAGE
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker_environment import Needs
-from sidecar.workers.worker_process import Worker
+from sidecar.workers.worker_environment import EnvironmentNeeds
+from sidecar.workers.worker_process import WorkerProcess
 
-LANES = 3
+PARALLEL_PROBES = 3
 """Files that are looked at side by side; plain wav needs no lane. Owners who are told apart take
 turns, and one of them leaves a lane to the others. Of one owner three slow files hold up the next
 for as long as they may take (`PROBE_TIMEOUT_S`)."""
-ATTEMPTS = 2
+MAX_ATTEMPTS = 2
 """A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
 START_TIMEOUT_S = 60.0
 """So long a process may take to begin with a file. That is no fault of the file's: it stands back
 behind all others, and where many have much to do its start alone takes as long as a slow file."""
 PROBE_TIMEOUT_S = 14.0
-LIMITS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
+OPERATION_TIMEOUTS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
 """So long a file may take from then on. To listen to a minute of sound takes 2 s of a core, and a
 busy machine has not got one."""
-OPENS = 16
+PARALLEL_OPENS = 16
 """Paths that are opened side by side. A network mount that is gone keeps a thread for each that is
 tried there, until it comes back; with all of them kept no path is opened, and all else goes on."""
 OPEN_TIMEOUT_S = 5.0
-IDLE_S = 60.0
+IDLE_TIMEOUT_S = 60.0
 
 
-class Intake:
+class AudioProbe:
     """Owns the processes that probe; started as files come, ended after a minute without one."""
 
     def __init__(self, max_audio_s: float) -> None:
         self._max_audio_s = max_audio_s
-        self._opens = Threads("open", OPENS)
-        self._looks = Threads("look", LANES)
-        self._lanes = FairSemaphore(LANES)
-        self._resting: list[Worker] = []
+        self._opens = ThreadLimiter("open", PARALLEL_OPENS)
+        self._looks = ThreadLimiter("look", PARALLEL_PROBES)
+        self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
+        self._resting: list[WorkerProcess] = []
         self._idle: asyncio.TimerHandle | None = None
-        self._leaving = Leaving(on_crash=_expected)
+        self._leaving = WorkerShutdowns(on_crash=_ignore_crash)
 
     async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
-        """The file that a client named, as `open_path` opens it.
+        """The file that a client named, as `open_recording_file` opens it.
 
         Raises:
             errors.BadRequest: as there, or the disk that it lies on does not answer.
         """
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                return await self._opens.run(open_path, path, roots)
+                return await self._opens.run(open_recording_file, path, roots)
         except TimeoutError:
             raise errors.AudioPathNotFound(
                 "The disk that 'audio_path' lies on does not answer."
             ) from None
 
-    async def probe(self, caller: Identity, source: AudioSource) -> AudioFacts:
+    async def probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
         """What a recording of the caller's is.
 
         Raises:
@@ -82,19 +82,19 @@ class Intake:
             errors.MachineBusy: nobody comes to look at it.
         """
         if source.spooled:
-            facts = glance(source.fd, self._max_audio_s)
+            facts = probe_plain_wav(source.fd, self._max_audio_s)
         else:
-            facts = await self._glance(source)
+            facts = await self._probe_plain_wav(source)
         return facts or await self._probe(caller, source)
 
-    async def _glance(self, source: AudioSource) -> AudioFacts | None:
+    async def _probe_plain_wav(self, source: AudioSource) -> AudioInfo | None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                return await self._looks.run_on(source.fd, glance, self._max_audio_s)
+                return await self._looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 
-    async def voice(self, caller: Identity, source: AudioSource, max_s: float) -> VoicePrint:
+    async def voice(self, caller: Identity, source: AudioSource, max_s: float) -> SpeakerEmbedding:
         """What the one person in a clip of ``max_s`` seconds at most sounds like.
 
         Raises:
@@ -103,10 +103,10 @@ class Intake:
             errors.MachineBusy: nobody comes to listen to it.
         """
         found = await self._ask(caller, "voice", [source.fd], max_s=max_s)
-        return VoicePrint(**found)
+        return SpeakerEmbedding(**found)
 
     async def parted(
-        self, caller: Identity, prints: Sequence[VoicePrint | None], into: int | None
+        self, caller: Identity, prints: Sequence[SpeakerEmbedding | None], into: int | None
     ) -> tuple[list[int], float] | None:
         """Which segments of one speaker are whose, by what they sound like
         (`diarization.clustering`), and how alike those people are; None where they cannot be told
@@ -122,9 +122,9 @@ class Intake:
             raise errors.EngineFailed("The voices could not be compared.") from None
         return (found["groups"], found["likeness"]) if found else None
 
-    async def _probe(self, caller: Identity, source: AudioSource) -> AudioFacts:
+    async def _probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
         found = await self._ask(caller, "probe", [source.fd], max_s=self._max_audio_s)
-        return AudioFacts.from_wire(found)
+        return AudioInfo.from_wire(found)
 
     async def _ask(
         self, caller: Identity, operation: str, fds: Sequence[int] = (), **arguments: Any
@@ -134,11 +134,11 @@ class Intake:
             if self._idle is not None:
                 self._idle.cancel()
             try:
-                for attempt in range(ATTEMPTS):
+                for attempt in range(MAX_ATTEMPTS):
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else self._started()
                     try:
-                        return await _answered(worker, operation, fds, arguments)
+                        return await _ask_worker(worker, operation, fds, arguments)
                     except (errors.AudioDecodeTimeout, errors.MachineBusy):
                         worker.kill()
                         raise
@@ -147,7 +147,7 @@ class Intake:
                     finally:
                         self._rest(worker)
             finally:
-                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._drop)
+                self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop)
         raise errors.AudioUndecodable("The audio broke the decoder that looked at it.")
 
     async def close(self) -> None:
@@ -157,18 +157,18 @@ class Intake:
         self._drop()
         await self._leaving.gone()
 
-    def _started(self) -> Worker:
-        worker = Worker("intake", Needs.LEAST)
+    def _started(self) -> WorkerProcess:
+        worker = WorkerProcess("intake", EnvironmentNeeds.LEAST)
         worker.on_end = partial(self._ended, worker)
         return worker
 
-    def _rest(self, worker: Worker) -> None:
+    def _rest(self, worker: WorkerProcess) -> None:
         if worker.alive:
             self._resting.append(worker)
         else:
             self._leaving.take(worker)
 
-    def _ended(self, worker: Worker) -> None:
+    def _ended(self, worker: WorkerProcess) -> None:
         """One died; one that is at work is seen to by who asked it."""
         if worker in self._resting:
             self._resting.remove(worker)
@@ -179,8 +179,8 @@ class Intake:
             self._leaving.take(self._resting.pop())
 
 
-async def _answered(
-    worker: Worker, operation: str, fds: Sequence[int], arguments: dict[str, Any]
+async def _ask_worker(
+    worker: WorkerProcess, operation: str, fds: Sequence[int], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """What it says of a file. What that takes counts from when it says that it has begun."""
     loop = asyncio.get_running_loop()
@@ -191,9 +191,9 @@ async def _answered(
             aclosing(worker.call(operation, fds, **arguments)) as frames,
         ):
             async for frame in frames:
-                if frame == BEGUN:
+                if frame == BEGUN_MESSAGE:
                     begun = True
-                    limit.reschedule(loop.time() + LIMITS_S[operation])
+                    limit.reschedule(loop.time() + OPERATION_TIMEOUTS_S[operation])
                 else:
                     answer = frame
     except TimeoutError:
@@ -201,5 +201,5 @@ async def _answered(
     return answer
 
 
-def _expected(worker: Worker) -> None:
+def _ignore_crash(worker: WorkerProcess) -> None:
     """What broke it was a client's; who sent that is told."""

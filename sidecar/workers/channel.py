@@ -19,19 +19,19 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 HEADER = struct.Struct("!II")
-FRAME_LIMIT = 1 << 26
+MAX_FRAME_BYTES = 1 << 26
 """Bytes; the transcript of a day is a few of them."""
 _SHARE = struct.Struct("!I")
-MOST_FILES = 16
+MAX_FILES = 16
 """Open files that go with a message."""
-_HANDLES = "windows_handles"
+_HANDLES_FIELD = "windows_handles"
 
 
 class ChannelClosed(Exception):
     """The other side is gone."""
 
 
-class Frame(NamedTuple):
+class ChannelFrame(NamedTuple):
     """A message, what rides behind it, and the bytes that both took on the line."""
 
     message: dict[str, Any]
@@ -39,14 +39,14 @@ class Frame(NamedTuple):
     size: int
 
 
-def encode(message: dict[str, Any], raw: bytes = b"") -> bytes:
+def encode_frame(message: dict[str, Any], raw: bytes = b"") -> bytes:
     """A message as a frame; half a surrogate pair, which JSON may hold, passes as it is."""
     text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     body = text.encode("utf-8", "surrogatepass")
     return b"".join((HEADER.pack(len(body), len(raw)), body, raw))
 
 
-def decode(body: bytes | bytearray) -> dict[str, Any]:
+def decode_frame(body: bytes | bytearray) -> dict[str, Any]:
     """The message in a frame's body.
 
     Raises:
@@ -61,7 +61,7 @@ def decode(body: bytes | bytearray) -> dict[str, Any]:
     return message
 
 
-def take_frame(data: bytearray) -> Frame | None:
+def take_frame(data: bytearray) -> ChannelFrame | None:
     """Take the first frame off the front of what has come in; None while it is not whole.
 
     Raises:
@@ -70,17 +70,17 @@ def take_frame(data: bytearray) -> Frame | None:
     if len(data) < HEADER.size:
         return None
     length, rest = HEADER.unpack_from(data)
-    if length + rest > FRAME_LIMIT:
+    if length + rest > MAX_FRAME_BYTES:
         raise ChannelClosed("a frame beyond all limits")
     middle, end = HEADER.size + length, HEADER.size + length + rest
     if len(data) < end:
         return None
     body, raw = data[HEADER.size : middle], bytes(data[middle:end])
     del data[:end]
-    return Frame(decode(body), raw, end)
+    return ChannelFrame(decode_frame(body), raw, end)
 
 
-def with_files(
+def encode_with_files(
     message: dict[str, Any], fds: Sequence[int], pid: int, raw: bytes = b""
 ) -> tuple[bytes, Sequence[int]]:
     """A message to the process ``pid`` as a frame, and the descriptors that travel beside it.
@@ -88,28 +88,28 @@ def with_files(
     On Windows there are none beside it: they are named in the frame.
     """
     if sys.platform == "win32" and fds:
-        message, fds = {**message, _HANDLES: [_handle_for(pid, fd) for fd in fds]}, ()
-    return encode(message, raw), fds
+        message, fds = {**message, _HANDLES_FIELD: [_duplicate_handle(pid, fd) for fd in fds]}, ()
+    return encode_frame(message, raw), fds
 
 
-def send(sock: socket.socket, message: dict[str, Any], raw: bytes = b"") -> None:
+def send_message(sock: socket.socket, message: dict[str, Any], raw: bytes = b"") -> None:
     """Send one message (blocking).
 
     Raises:
         ChannelClosed: the other side is gone.
     """
-    send_frame(sock, encode(message, raw))
+    send_frame(sock, encode_frame(message, raw))
 
 
 def send_frame(sock: socket.socket, frame: bytes) -> None:
-    """As `send`, with a frame that is made."""
+    """As `send_message`, with a frame that is made."""
     try:
         sock.sendall(frame)
     except OSError as error:
         raise ChannelClosed(str(error)) from None
 
 
-def receive(sock: socket.socket) -> tuple[Frame, list[int]]:
+def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
     """Wait for one message (blocking), and the descriptors that came with it.
 
     Raises:
@@ -118,23 +118,23 @@ def receive(sock: socket.socket) -> tuple[Frame, list[int]]:
     try:
         fds: list[int] = []
         if sys.platform == "win32":
-            header = _exactly(sock, HEADER.size)
+            header = _receive_exactly(sock, HEADER.size)
         else:
-            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MOST_FILES)
-            header += _exactly(sock, HEADER.size - len(header))
+            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MAX_FILES)
+            header += _receive_exactly(sock, HEADER.size - len(header))
         length, rest = HEADER.unpack(header)
-        message, raw = decode(_exactly(sock, length)), _exactly(sock, rest)
+        message, raw = decode_frame(_receive_exactly(sock, length)), _receive_exactly(sock, rest)
     except OSError as error:
         raise ChannelClosed(str(error)) from None
-    if sys.platform == "win32" and _HANDLES in message:
+    if sys.platform == "win32" and _HANDLES_FIELD in message:
         import msvcrt
 
         flags = os.O_RDONLY | os.O_BINARY
-        fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES)]
-    return Frame(message, raw, HEADER.size + length + rest), fds
+        fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES_FIELD)]
+    return ChannelFrame(message, raw, HEADER.size + length + rest), fds
 
 
-def _exactly(sock: socket.socket, count: int) -> bytes:
+def _receive_exactly(sock: socket.socket, count: int) -> bytes:
     data = bytearray()
     while len(data) < count:
         part = sock.recv(min(count - len(data), 1 << 20))
@@ -144,7 +144,9 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def spawn_worker(
+    command: list[str], env: dict[str, str]
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a process that finds our socket where its standard input would be.
 
     Its standard error is a pipe to us; its standard output leads nowhere.
@@ -172,7 +174,7 @@ def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[byt
     return process, ours
 
 
-def inherited() -> socket.socket:
+def inherited_socket() -> socket.socket:
     """In a worker: the socket that stands in for its standard input (which it then has no more)."""
     if sys.platform == "win32":
         (length,) = _SHARE.unpack(sys.stdin.buffer.read(_SHARE.size))
@@ -187,7 +189,7 @@ def inherited() -> socket.socket:
 
 if sys.platform == "win32":
 
-    def _handle_for(pid: int, fd: int) -> int:
+    def _duplicate_handle(pid: int, fd: int) -> int:
         """A handle on the file behind ``fd`` that is valid in the process ``pid``."""
         import _winapi
         import msvcrt
@@ -202,21 +204,21 @@ if sys.platform == "win32":
             _winapi.CloseHandle(target)
 
 
-WINDOW = 1 << 20
+CREDIT_WINDOW_BYTES = 1 << 20
 """Bytes of one call in one direction: half a minute of sound as 16-bit samples at 16 kHz."""
-FRAME_BYTES = 512
+FRAME_OVERHEAD_BYTES = 512
 """What a frame costs in memory besides what is in it, however small it is."""
 
 
-def told_size(message: dict[str, Any], raw: bytes) -> int:
+def credited_bytes(message: dict[str, Any], raw: bytes) -> int:
     """Return what a message to a worker counts, on both sides, with the bytes behind it."""
-    return FRAME_BYTES + len(json.dumps(message)) + len(raw)
+    return FRAME_OVERHEAD_BYTES + len(json.dumps(message)) + len(raw)
 
 
-class Outgoing:
+class SendCredit:
     """What was sent and not yet read."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = CREDIT_WINDOW_BYTES) -> None:
         self._window = window
         self._unread = 0
 
@@ -234,10 +236,10 @@ class Outgoing:
         self._unread = max(0, self._unread - size)
 
 
-class Incoming:
+class ReceiveCredit:
     """What was read and not yet said to be."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = CREDIT_WINDOW_BYTES) -> None:
         self._step = window // 2
         self._owed = 0
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import AudioStream, Diarization, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import LocalVoices, VoicesAsked
-from sidecar.transcripts.transcript import Event, Finished
+from sidecar.interfaces.engine_interface import AudioStream, DiarizationEffort, TranscribeOptions
+from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings, WindowEmbeddingsRequest
+from sidecar.transcripts.transcript import Finished, TranscriptionEvent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Said = tuple[int, Event | errors.SidecarError]
+NumberedEvent = tuple[int, TranscriptionEvent | errors.SidecarError]
 """What came of one of several recordings, with its number."""
-LOOK_S = 0.05
-_FULL = 32_768
+CANCEL_POLL_S = 0.05
+_PCM16_SCALE = 32_768
 
 
-class Overheard:
+class DiarizationTee:
     """An `AudioStream` for the engine; whoever iterates it feeds the ear.
 
     The ear is on a thread of its own and may be behind: what it has not heard is held as 16 bits a
@@ -43,13 +43,13 @@ class Overheard:
         self,
         audio: AudioStream,
         rate: int,
-        asked: VoicesAsked,
-        effort: Diarization,
+        asked: WindowEmbeddingsRequest,
+        effort: DiarizationEffort,
         unwanted: Callable[[], bool],
         *,
         same: bool = False,
     ) -> None:
-        """``same``: as `LocalVoices`."""
+        """``same``: as `EncodedWindowEmbeddings`."""
         self._audio = audio
         self._rate = rate
         self._asked = asked
@@ -60,7 +60,7 @@ class Overheard:
         self._reading: Iterator[Block] | None = None
         self._sound: queue.SimpleQueue[npt.NDArray[np.int16] | None] = queue.SimpleQueue()
         self._thread = ThreadPoolExecutor(1, "local voices")
-        self._found: Future[LocalVoices | None] = self._thread.submit(self._listen)
+        self._found: Future[EncodedWindowEmbeddings | None] = self._thread.submit(self._listen)
 
     @property
     def total_s(self) -> float | None:
@@ -78,7 +78,11 @@ class Overheard:
 
         left = round(self._asked.words_s * self._rate)
         for block in self._audio:
-            self._sound.put(np.clip(np.rint(block * _FULL), -_FULL, _FULL - 1).astype(np.int16))
+            self._sound.put(
+                np.clip(np.rint(block * _PCM16_SCALE), -_PCM16_SCALE, _PCM16_SCALE - 1).astype(
+                    np.int16
+                )
+            )
             if left > 0 and len(block):
                 yield block[:left]
             left -= len(block)
@@ -87,7 +91,7 @@ class Overheard:
 
     @property
     def told(self) -> bool:
-        """Whether `completed` waits for nothing more."""
+        """Whether `join_diarization` waits for nothing more."""
         return self._found.done()
 
     def drain(self) -> None:
@@ -96,13 +100,13 @@ class Overheard:
             pass
         self._sound.put(None)
 
-    def completed(self, event: Event) -> Event:
+    def completed(self, event: TranscriptionEvent) -> TranscriptionEvent:
         """The event; the last one says what the voices are like, once that is known."""
         if not isinstance(event, Finished):
             return event
         self.drain()
         while not self._found.done() and not self._unwanted():
-            wait([self._found], LOOK_S)
+            wait([self._found], CANCEL_POLL_S)
         found = self._found.result() if self._found.done() else None
         return Finished(replace(event.transcript, local_voices=found))
 
@@ -112,17 +116,17 @@ class Overheard:
         self._sound.put(None)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _listen(self) -> LocalVoices | None:
+    def _listen(self) -> EncodedWindowEmbeddings | None:
         from sidecar.diarization.diarizer import STEPS_S
-        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
-        from sidecar.diarization.window_embeddings import hear, written
+        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.window_embeddings import embed_windows, encode_windows
 
         try:
-            windows = hear(
+            windows = embed_windows(
                 load_models(), self._blocks(), self._asked, STEPS_S[self._effort], self._stopped
             )
-            return written(windows, same=self._same) if windows and self._whole else None
-        except VoicesUnavailable as error:
+            return encode_windows(windows, same=self._same) if windows and self._whole else None
+        except SpeakerModelsUnavailable as error:
             log.warning("%s", error)
         except Exception:  # who asked listens to the voices himself, then
             log.exception("the voices of a piece were not heard")
@@ -135,21 +139,21 @@ class Overheard:
         """What was put, as it is at 16 kHz."""
         import numpy as np
 
-        from sidecar.diarization.speaker_models import RATE
+        from sidecar.diarization.speaker_models import SAMPLE_RATE
 
         resample: Any = None
-        if self._rate != RATE:
+        if self._rate != SAMPLE_RATE:
             import soxr
 
-            resample = soxr.ResampleStream(self._rate, RATE, 1, dtype="float32")
+            resample = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
         while (samples := self._sound.get()) is not None:
-            block = samples.astype(np.float32) / np.float32(_FULL)
+            block = samples.astype(np.float32) / np.float32(_PCM16_SCALE)
             yield block if resample is None else resample.resample_chunk(block)
         if resample is not None:
             yield resample.resample_chunk(np.empty(0, np.float32), last=True)
 
 
-def overheard(
+def open_diarization_tee(
     audio: AudioStream,
     rate: int,
     options: TranscribeOptions,
@@ -157,19 +161,21 @@ def overheard(
     until: ExitStack,
     *,
     same: bool,
-) -> Overheard | None:
+) -> DiarizationTee | None:
     """An ear on the voices of a piece, closed with ``until``, where somebody wants to know."""
     if options.local_voices is None:
         return None
     asked, effort = options.local_voices, options.diarization
-    ear = Overheard(audio, rate, asked, effort, unwanted, same=same)
+    ear = DiarizationTee(audio, rate, asked, effort, unwanted, same=same)
     until.callback(ear.close)
     return ear
 
 
-def completed(events: Iterable[Said], ears: Sequence[Overheard | None]) -> Iterator[Said]:
+def join_diarization(
+    events: Iterable[NumberedEvent], ears: Sequence[DiarizationTee | None]
+) -> Iterator[NumberedEvent]:
     """The events of several, each end behind what its ear has to tell; no other waits for that."""
-    held: list[tuple[int, Overheard, Finished]] = []
+    held: list[tuple[int, DiarizationTee, Finished]] = []
     for index, event in events:
         ear = ears[index]
         if ear is not None and isinstance(event, Finished):

@@ -19,16 +19,22 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import Choice, choose
+from sidecar.engines.engine_selection import EngineChoice, choose_engine
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.interfaces.engine_interface import EngineSpec, Precision, VoiceSpec
-from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.engine_lifecycle import EngineLife, SlotState
-from sidecar.workers.engine_slot import EngineSlot, JointSlot, SerialSlot, SharedSlot, Spoken
-from sidecar.workers.remote_engine import DistantSlot
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
+from sidecar.workers.engine_host import EngineHost, MemoryDevices
+from sidecar.workers.engine_lifecycle import EngineLifecycle, EngineState
+from sidecar.workers.engine_slot import (
+    ConcurrentSlot,
+    ExclusiveSlot,
+    SerialSlot,
+    SharedSlot,
+    TtsSlot,
+)
+from sidecar.workers.remote_engine import RemoteEngineSlot
 
 
-class Role(StrEnum):
+class EngineRole(StrEnum):
     """What an engine is there for."""
 
     FILES = "files"
@@ -40,7 +46,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EngineStatus:
     """How an engine is: where in its life, how much of it is there, and in which process.
 
     ``loads`` and ``crashes``: how often it came into memory and its process died; ``load_s``: how
@@ -49,7 +55,7 @@ class Standing:
 
     engine: str
     precision: str
-    state: SlotState
+    state: EngineState
     loading: float | None
     worker_pid: int | None
     loads: int
@@ -59,15 +65,15 @@ class Standing:
     on_gpu: bool
 
     @classmethod
-    def of_others(cls, slot: DistantSlot) -> Standing:
+    def of_remote(cls, slot: RemoteEngineSlot) -> EngineStatus:
         """Of those that hear on other machines: nothing of them is here."""
         precision = slot.spec.precisions[0].value
         return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
 
     @classmethod
-    def of(cls, lodging: Lodging[Any, Any]) -> Standing:
+    def of(cls, lodging: EngineHost[Any, Any]) -> EngineStatus:
         """As it is now."""
-        slot: EngineLife = lodging.slot
+        slot: EngineLifecycle = lodging.slot
         return cls(
             engine=slot.spec.name,
             precision=slot.precision.value,
@@ -82,7 +88,7 @@ class Standing:
         )
 
 
-class Fleet:
+class EngineFleet:
     """Owns the slots, and what is seen of the devices. No engine is loaded before somebody asks.
 
     ``live``: None where no engine here can hear live; ``voice``: where none speaks.
@@ -91,31 +97,33 @@ class Fleet:
     def __init__(
         self,
         settings: Settings,
-        files: Choice[EngineSpec],
-        live: Choice[EngineSpec] | None,
-        voice: Choice[VoiceSpec] | None = None,
+        files: EngineChoice[EngineSpec],
+        live: EngineChoice[EngineSpec] | None,
+        voice: EngineChoice[TtsSpec] | None = None,
     ) -> None:
-        self._devices = Devices()
-        self._voice: Lodging[VoiceSpec, SerialSlot] | None = None
+        self._devices = MemoryDevices()
+        self._voice: EngineHost[TtsSpec, SerialSlot] | None = None
         beside = 0
         if voice is not None:
-            self._voice = Lodging(
-                Role.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
+            self._voice = EngineHost(
+                EngineRole.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
             )
             beside = self._voice.needed_bytes
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """So many recordings are heard at once: here one, or one on each of so many machines, which
         one process of ours has to do with."""
-        kind = JointSlot if self.places > 1 else EngineSlot
-        self.files = Lodging(Role.FILES, settings, files, self._devices, kind, beside=beside)
+        kind = ConcurrentSlot if self.places > 1 else ExclusiveSlot
+        self.files = EngineHost(
+            EngineRole.FILES, settings, files, self._devices, kind, beside=beside
+        )
         """Where the engine for files lives."""
-        self._live: Lodging[EngineSpec, SharedSlot] | None = None
-        self._distant: DistantSlot | None = None
+        self._live: EngineHost[EngineSpec, SharedSlot] | None = None
+        self._distant: RemoteEngineSlot | None = None
         if live is not None and live.upstream is not None:
-            self._distant = DistantSlot(live.spec, live.upstream)
+            self._distant = RemoteEngineSlot(live.spec, live.upstream)
         elif live is not None:
-            self._live = Lodging(
-                Role.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
+            self._live = EngineHost(
+                EngineRole.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
             )
 
     @property
@@ -126,7 +134,7 @@ class Fleet:
         return self._live.spec if self._live is not None else None
 
     @property
-    def live(self) -> SharedSlot | DistantSlot:
+    def live(self) -> SharedSlot | RemoteEngineSlot:
         """The slot for live audio, here or wherever there is room.
 
         Raises:
@@ -139,12 +147,12 @@ class Fleet:
         return self._live.slot
 
     @property
-    def voice_spec(self) -> VoiceSpec | None:
+    def tts_spec(self) -> TtsSpec | None:
         """The engine that speaks, None where none does."""
         return self._voice.spec if self._voice is not None else None
 
     @property
-    def voice(self) -> Spoken:
+    def voice(self) -> TtsSlot:
         """What says things.
 
         Raises:
@@ -154,30 +162,30 @@ class Fleet:
             raise errors.EngineUnavailable(
                 "No engine of this installation speaks.", hint="See the setting voice_engine."
             )
-        return Spoken(self._voice.slot)
+        return TtsSlot(self._voice.slot)
 
     @property
     def gpu(self) -> GpuMemory | None:
         """The GPU as it was last seen, None where there is none."""
         return self._devices.gpu.seen
 
-    def standing(self) -> dict[Role, Standing]:
+    def standing(self) -> dict[EngineRole, EngineStatus]:
         """How each engine is; from memory, nobody is asked."""
-        found = {Role.FILES: Standing.of(self.files)}
+        found = {EngineRole.FILES: EngineStatus.of(self.files)}
         if self._distant is not None:
-            found[Role.LIVE] = Standing.of_others(self._distant)
+            found[EngineRole.LIVE] = EngineStatus.of_remote(self._distant)
         if self._live is not None:
-            found[Role.LIVE] = Standing.of(self._live)
+            found[EngineRole.LIVE] = EngineStatus.of(self._live)
         if self._voice is not None:
-            found[Role.VOICE] = Standing.of(self._voice)
+            found[EngineRole.VOICE] = EngineStatus.of(self._voice)
         return found
 
     @property
-    def lodgings(self) -> dict[str, Lodging[EngineSpec, Any]]:
+    def lodgings(self) -> dict[str, EngineHost[EngineSpec, Any]]:
         """Where each engine lives, by what it is there for."""
-        found: dict[str, Lodging[EngineSpec, Any]] = {Role.FILES.value: self.files}
+        found: dict[str, EngineHost[EngineSpec, Any]] = {EngineRole.FILES.value: self.files}
         if self._live is not None:
-            found[Role.LIVE.value] = self._live
+            found[EngineRole.LIVE.value] = self._live
         return found
 
     async def watch(self) -> None:
@@ -197,13 +205,13 @@ class Fleet:
 
 log = logging.getLogger(__name__)
 
-DEFAULT = "default"
+DEFAULT_MODEL_ID = "default"
 """What the models are called that were there at the start."""
-LONGEST_NAME = 100
+MAX_NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ModelLoadRequest:
     """A model that is to be loaded: from a folder, or by its name among those of its engine; where
     neither is said the one of the start, at another precision."""
 
@@ -214,26 +222,26 @@ class Wish:
 
 
 @dataclass(slots=True)
-class _Served:
+class _ServedModel:
     """What an engine works with."""
 
     model_id: str
-    choice: Choice[EngineSpec]
+    choice: EngineChoice[EngineSpec]
     precision: Precision
 
 
-class Models:
+class ModelRegistry:
     """Of all engines, which live in the ``lodgings``. ``choices``: what each had at the start."""
 
     def __init__(
         self,
         settings: Settings,
-        lodgings: Mapping[str, Lodging[EngineSpec, Any]],
-        choices: Mapping[str, Choice[EngineSpec]],
+        lodgings: Mapping[str, EngineHost[EngineSpec, Any]],
+        choices: Mapping[str, EngineChoice[EngineSpec]],
     ) -> None:
         self._settings, self._lodgings = settings, lodgings
         self._first = {
-            role: _Served(DEFAULT, choices[role], one.slot.precision)
+            role: _ServedModel(DEFAULT_MODEL_ID, choices[role], one.slot.precision)
             for role, one in lodgings.items()
         }
         self._served = dict(self._first)
@@ -257,7 +265,7 @@ class Models:
         """Those that are being loaded, or wait for that."""
         return list(self._coming)
 
-    async def load(self, wish: Wish) -> None:
+    async def load(self, wish: ModelLoadRequest) -> None:
         """Begin to load a model; who asked does not wait for it.
 
         Raises:
@@ -282,12 +290,12 @@ class Models:
             errors.ModelNotFound: there is none of this name, or it is the one of the start.
         """
         roles = [role for role, one in self._served.items() if one.model_id == model_id]
-        if not roles or model_id == DEFAULT:
+        if not roles or model_id == DEFAULT_MODEL_ID:
             raise errors.ModelNotFound(
                 f"There is no model '{model_id}' that could go.",
                 hint="GET /admin/list_models has those that are there; one always stays.",
             )
-        return self._begin(DEFAULT, {role: self._first[role].choice for role in roles})
+        return self._begin(DEFAULT_MODEL_ID, {role: self._first[role].choice for role in roles})
 
     async def close(self) -> None:
         """Load no more."""
@@ -298,7 +306,7 @@ class Models:
     def _begin(
         self,
         model_id: str,
-        suited: Mapping[str, Choice[EngineSpec]],
+        suited: Mapping[str, EngineChoice[EngineSpec]],
         precision: Precision | None = None,
     ) -> asyncio.Task[None]:
         """``precision``: None takes that of the start."""
@@ -316,7 +324,10 @@ class Models:
             log.error("a model could not be exchanged", exc_info=fault)
 
     async def _take(
-        self, model_id: str, suited: Mapping[str, Choice[EngineSpec]], precision: Precision | None
+        self,
+        model_id: str,
+        suited: Mapping[str, EngineChoice[EngineSpec]],
+        precision: Precision | None,
     ) -> None:
         self.failed.pop(model_id, None)
         async with self._turn:
@@ -328,9 +339,9 @@ class Models:
                     log.error("the model for %s was not loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}
                 else:
-                    self._served[role] = _Served(model_id, choice, found)
+                    self._served[role] = _ServedModel(model_id, choice, found)
 
-    def _suited(self, wish: Wish) -> dict[str, Choice[EngineSpec]]:
+    def _suited(self, wish: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
         """For which engines it is one, and what it is there; looks at the disk."""
         suited, wrong = {}, list[errors.SidecarError]()
         for role, lodging in self._lodgings.items():
@@ -345,13 +356,13 @@ class Models:
             raise wrong[0]
         return suited
 
-    def _choice(self, role: str, wish: Wish) -> Choice[EngineSpec]:
+    def _choice(self, role: str, wish: ModelLoadRequest) -> EngineChoice[EngineSpec]:
         first = self._first[role].choice
         if wish.path is None and not wish.size:
             return first
         named = {"engine": first.spec.name, "model_path": wish.path, "whisper_model": wish.size}
         try:
-            return choose(self._settings.model_copy(update=named))
+            return choose_engine(self._settings.model_copy(update=named))
         except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
             raise errors.ModelNotFound(error.detail, hint=error.hint) from None
 

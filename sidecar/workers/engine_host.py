@@ -12,28 +12,39 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import WHISPER, Choice, Spec
-from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuWatch, Holding, HostWatch
-from sidecar.gpu_memory.memory_admission import Admission, LoadPlan, Memory, Placement, Room
+from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
+from sidecar.gpu_memory.gpu_devices import (
+    EngineMemoryHolding,
+    GpuMemory,
+    GpuMonitor,
+    HostMemoryMonitor,
+)
+from sidecar.gpu_memory.memory_admission import (
+    LoadPlacement,
+    LoadPlan,
+    MemoryAdmission,
+    MemoryPlanner,
+    MemoryState,
+)
 from sidecar.gpu_memory.memory_footprint import ModelShape
-from sidecar.gpu_memory.tts_memory import VoiceAdmission, VoiceShape
+from sidecar.gpu_memory.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
-from sidecar.observability.logs import CrashNotes, data_folder
-from sidecar.workers.engine_lifecycle import EngineLife
-from sidecar.workers.worker_process import Worker
+from sidecar.observability.logs import CrashNotes, default_data_folder
+from sidecar.workers.engine_lifecycle import EngineLifecycle
+from sidecar.workers.worker_process import WorkerProcess
 
-Slot = TypeVar("Slot", bound=EngineLife)
+Slot = TypeVar("Slot", bound=EngineLifecycle)
 
 
 @dataclass(frozen=True, slots=True)
-class Devices:
+class MemoryDevices:
     """The memory that engines of ours share: of the GPU that is used, and of the host."""
 
-    gpu: GpuWatch = field(default_factory=GpuWatch)
-    host: HostWatch = field(default_factory=HostWatch)
+    gpu: GpuMonitor = field(default_factory=GpuMonitor)
+    host: HostMemoryMonitor = field(default_factory=HostMemoryMonitor)
 
 
-class Lodging(Generic[Spec, Slot]):
+class EngineHost(Generic[Spec, Slot]):
     """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
 
     ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
@@ -45,8 +56,8 @@ class Lodging(Generic[Spec, Slot]):
         self,
         who: str,
         settings: Settings,
-        choice: Choice[Spec],
-        devices: Devices,
+        choice: EngineChoice[Spec],
+        devices: MemoryDevices,
         kind: type[Slot],
         *,
         live: bool = False,
@@ -62,17 +73,17 @@ class Lodging(Generic[Spec, Slot]):
         looks = self._heavy and (choice.spec.planned or settings.device != "cpu")
         if looks:
             devices.gpu.begin()
-        self.spec = _on_this_machine(choice.spec, self.gpu if looks else None)
-        self.admission = None if speaks else _admission(settings, choice)
-        self.voice_admission = _voice_admission(settings, choice) if speaks else None
-        self._room: Room | None = self.admission or self.voice_admission
+        self.spec = _spec_on_device(choice.spec, self.gpu if looks else None)
+        self.admission = None if speaks else _memory_admission(settings, choice)
+        self.voice_admission = _tts_admission(settings, choice) if speaks else None
+        self._room: MemoryPlanner | None = self.admission or self.voice_admission
         precision = settings.precision
         if precision is Precision.AUTO and self._room is not None:
             now = self._memory(None)
             now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
             precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
-        self._stood: Holding | None = None
+        self._stood: EngineMemoryHolding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
@@ -80,7 +91,7 @@ class Lodging(Generic[Spec, Slot]):
         self._own: int | None = None
         """What it has reserved for itself, None while there is nothing of it."""
         self._sessions, self._session_bytes = 0, choice.session_bytes
-        self._crash_notes = CrashNotes(data_folder(settings.data_dir))
+        self._crash_notes = CrashNotes(default_data_folder(settings.data_dir))
         self.slot: Slot = kind(
             self.spec,
             LoadOptions(
@@ -99,8 +110,8 @@ class Lodging(Generic[Spec, Slot]):
             self._note_crash,
             self,
         )
-        devices.gpu.ledger.enlist(who, lambda: self._holding(on_gpu=True))
-        devices.host.ledger.enlist(who, lambda: self._holding(on_gpu=False))
+        devices.gpu.ledger.register_engine(who, lambda: self._holding(on_gpu=True))
+        devices.host.ledger.register_engine(who, lambda: self._holding(on_gpu=False))
 
     @property
     def gpu(self) -> GpuMemory | None:
@@ -112,13 +123,13 @@ class Lodging(Generic[Spec, Slot]):
         """Whether the engine uses it; one that is light does not."""
         return self._heavy and self.gpu is not None and self._device != "cpu"
 
-    async def take(self, choice: Choice[Spec], precision: Precision) -> Precision:
+    async def take(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
         """Have another model of the same engine, in its turn: beside the one that is there until it
         stands, or instead of it where there is no room for both. Which precision it is then.
 
         Raises:
             errors.ModelUnsuited: what is known of the engine would not be true of it.
-            errors.SidecarError: as `EngineLife.reload`; the one that was there serves on.
+            errors.SidecarError: as `EngineLifecycle.reload`; the one that was there serves on.
         """
         self.check(choice)
         assert choice.checkpoint is not None
@@ -132,7 +143,7 @@ class Lodging(Generic[Spec, Slot]):
         self._file_bytes = choice.checkpoint.bytes
         return found
 
-    def check(self, choice: Choice[Spec]) -> None:
+    def check(self, choice: EngineChoice[Spec]) -> None:
         """Refuse a model of which something else is true than of the one that was chosen first:
         languages, precisions, what it takes of memory.
 
@@ -161,11 +172,11 @@ class Lodging(Generic[Spec, Slot]):
         precision = self.slot.precision
         return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
 
-    def memory_now(self) -> Memory:
+    def memory_now(self) -> MemoryState:
         """Its device's memory as it was last looked at."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
 
-    def expects(self, peak_bytes: int) -> None:
+    def expect_peak(self, peak_bytes: int) -> None:
         """A job begins that takes ``peak_bytes`` with the engine; those that began since memory was
         looked at go on beside it."""
         loaded = self._weights(self.slot.precision, self.slot.memory)
@@ -176,7 +187,7 @@ class Lodging(Generic[Spec, Slot]):
         """The engine is about to be loaded (`placement.Account`)."""
         old = self._holding(self.on_gpu)
         size = self._standing(precision, plan.memory)
-        if plan.placement is Placement.BESIDE and old.pid is not None:
+        if plan.placement is LoadPlacement.BESIDE and old.pid is not None:
             size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
         self._stood = old
         self._reserve(size)
@@ -222,16 +233,16 @@ class Lodging(Generic[Spec, Slot]):
         if self._room is not None:
             await self._devices.gpu.look()
 
-    def _holding(self, on_gpu: bool) -> Holding:
+    def _holding(self, on_gpu: bool) -> EngineMemoryHolding:
         """What the engine's process holds of the GPU, or of the host."""
         if on_gpu is not self.on_gpu:
-            return Holding()
+            return EngineMemoryHolding()
         pid, stood = self.slot.worker_pid, self._stood
         if pid is None:
-            return Holding(coming=stood is not None)
+            return EngineMemoryHolding(coming=stood is not None)
         if stood is not None:
-            return Holding(pid, stood.weights_bytes, coming=True)
-        return Holding(pid, self._weights(self.slot.precision, self.slot.memory))
+            return EngineMemoryHolding(pid, stood.weights_bytes, coming=True)
+        return EngineMemoryHolding(pid, self._weights(self.slot.precision, self.slot.memory))
 
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
         """What the engine takes that does nothing; that of its files where nobody plans."""
@@ -244,11 +255,11 @@ class Lodging(Generic[Spec, Slot]):
         speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
         return self._weights(precision, memory) + speaking
 
-    def _memory(self, held: Precision | None) -> Memory:
+    def _memory(self, held: Precision | None) -> MemoryState:
         gpu, watch = self.gpu, self._devices.gpu
         if gpu is None or not self.on_gpu:
-            return Memory(self._devices.host.free_bytes(self.who), held, on_gpu=False)
-        return Memory(
+            return MemoryState(self._devices.host.free_bytes(self.who), held, on_gpu=False)
+        return MemoryState(
             watch.free_bytes(self.who),
             held,
             on_gpu=True,
@@ -256,7 +267,7 @@ class Lodging(Generic[Spec, Slot]):
             own_bytes=watch.own_bytes(self.who),
         )
 
-    def _note_crash(self, worker: Worker) -> None:
+    def _note_crash(self, worker: WorkerProcess) -> None:
         """What a bug report needs, without audio and text."""
         self.crashes += 1
         about = {
@@ -269,7 +280,7 @@ class Lodging(Generic[Spec, Slot]):
         self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
 
-def _on_this_machine(spec: Spec, gpu: GpuMemory | None) -> Spec:
+def _spec_on_device(spec: Spec, gpu: GpuMemory | None) -> Spec:
     """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
 
     Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
@@ -281,18 +292,18 @@ def _on_this_machine(spec: Spec, gpu: GpuMemory | None) -> Spec:
     return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
 
 
-def _admission(settings: Settings, choice: Choice[Spec]) -> Admission | None:
+def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryAdmission | None:
     """Who decides about memory, for an engine whose checkpoint is known."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
     shape = ModelShape.from_config(choice.checkpoint.config)
-    return Admission(shape, choice.spec.precisions, limit)
+    return MemoryAdmission(shape, choice.spec.precisions, limit)
 
 
-def _voice_admission(settings: Settings, choice: Choice[Spec]) -> VoiceAdmission | None:
+def _tts_admission(settings: Settings, choice: EngineChoice[Spec]) -> TtsMemoryAdmission | None:
     """The same for one that speaks."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-    return VoiceAdmission(VoiceShape.from_config(choice.checkpoint.config), limit)
+    return TtsMemoryAdmission(TtsModelShape.from_config(choice.checkpoint.config), limit)

@@ -17,21 +17,21 @@ from typing import ClassVar
 
 from sidecar import errors
 from sidecar.gpu_memory.memory_admission import (
-    Account,
-    Look,
-    NoAccount,
-    Place,
-    always_beside,
-    nothing,
+    MemoryAccount,
+    MemoryProbe,
+    NoMemoryAccount,
+    PlacementDecision,
+    load_beside,
+    no_memory_probe,
 )
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
-from sidecar.workers.engine_supervisor import Berth
-from sidecar.workers.worker_environment import Manner
-from sidecar.workers.worker_process import Pulse, Worker
+from sidecar.workers.engine_supervisor import EngineSupervisor
+from sidecar.workers.worker_environment import WorkerOptions
+from sidecar.workers.worker_process import Heartbeat, WorkerProcess
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedEngine:
     """An engine as somebody wants it: at a precision, with the weights in a folder."""
 
     precision: Precision
@@ -39,10 +39,10 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class _Wish:
+class _ReloadRequest:
     """What is wanted, and what became of it for all who wait; ``loads`` there had been before."""
 
-    wanted: Wanted
+    wanted: WantedEngine
     loads: int
     outcome: asyncio.Future[None] = field(default_factory=asyncio.Future)
 
@@ -55,7 +55,7 @@ class _Wish:
             self.outcome.set_exception(error)
 
 
-class Reloads:
+class ReloadQueue:
     """At most one is carried out while one waits, however many ask.
 
     ``turn`` is entered before one is carried out by ``renew``, which is given what is wanted and
@@ -65,14 +65,14 @@ class Reloads:
     def __init__(
         self,
         turn: Callable[[], AbstractAsyncContextManager[None]],
-        renew: Callable[[Wanted, int], Awaitable[None]],
+        renew: Callable[[WantedEngine, int], Awaitable[None]],
     ) -> None:
         self._turn = turn
         self._renew = renew
-        self._waiting: _Wish | None = None
+        self._waiting: _ReloadRequest | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, wanted: Wanted, loads: int) -> None:
+    async def ask(self, wanted: WantedEngine, loads: int) -> None:
         """Wait until it is done; who is cancelled meanwhile takes nothing back.
 
         Raises:
@@ -85,7 +85,7 @@ class Reloads:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if overtaken is None or overtaken.wanted != wanted:
-            self._waiting = _Wish(wanted, loads)
+            self._waiting = _ReloadRequest(wanted, loads)
         if overtaken is not None and overtaken is not self._waiting:
             before, after = overtaken.wanted.precision, wanted.precision
             what = f"Before the reload at {before} began one at {after} came in."
@@ -102,7 +102,7 @@ class Reloads:
             self._taken().fails(errors.ShuttingDown())
 
     async def _carry_out(self) -> None:
-        wish: _Wish | None = None
+        wish: _ReloadRequest | None = None
         try:
             async with self._turn():
                 wish = self._taken()
@@ -114,7 +114,7 @@ class Reloads:
         except Exception as error:
             (wish or self._taken()).fails(error)
 
-    def _taken(self) -> _Wish:
+    def _taken(self) -> _ReloadRequest:
         """What was asked for last; what is asked for from now on is another reload."""
         wish, self._waiting = self._waiting, None
         assert wish is not None
@@ -123,12 +123,12 @@ class Reloads:
 
 log = logging.getLogger(__name__)
 
-UNUSED_S = 60.0
+PRELOADED_KEEP_S = 60.0
 """Where nothing is kept (``keep_alive_s`` 0), an engine that was loaded ahead of its job waits so
 long for it."""
 
 
-class SlotState(StrEnum):
+class EngineState(StrEnum):
     """Where the engine is in its life."""
 
     ABSENT = "absent"
@@ -139,7 +139,7 @@ class SlotState(StrEnum):
     """Its process does not end, and no other comes before it has."""
 
 
-class EngineLife:
+class EngineLifecycle:
     """Owns the worker of one engine, and nobody else starts or ends it.
 
     ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
@@ -147,7 +147,7 @@ class EngineLife:
     follows from it.
     """
 
-    manner: ClassVar[Manner] = Manner()
+    manner: ClassVar[WorkerOptions] = WorkerOptions()
     """How its process behaves."""
 
     def __init__(
@@ -155,14 +155,14 @@ class EngineLife:
         spec: ModelSpec,
         load: LoadOptions,
         keep_alive_s: float,
-        place: Place = always_beside,
-        look: Look = nothing,
-        on_crash: Callable[[Worker], None] = lambda worker: None,
-        account: Account | None = None,
+        place: PlacementDecision = load_beside,
+        look: MemoryProbe = no_memory_probe,
+        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        account: MemoryAccount | None = None,
     ) -> None:
         self.spec = spec
-        self._account = account or NoAccount()
-        self._berth = Berth(
+        self._account = account or NoMemoryAccount()
+        self._berth = EngineSupervisor(
             spec,
             load,
             place,
@@ -179,9 +179,9 @@ class EngineLife:
         self._in_line = 0
         """Who has the turn, and all who wait for it."""
         self._holders = 0
-        self._pulse = Pulse(lambda: self._berth.worker, self.manner.deaf_s)
+        self._pulse = Heartbeat(lambda: self._berth.worker, self.manner.deaf_s)
         self._used_load = 0
-        self._reloads = Reloads(self._in_turn, self._renew)
+        self._reloads = ReloadQueue(self._in_turn, self._renew)
         self._reloaded_at = -math.inf
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
@@ -238,18 +238,18 @@ class EngineLife:
         return self._holders > 0
 
     @property
-    def state(self) -> SlotState:
+    def state(self) -> EngineState:
         """Where the engine is now."""
         if self.loading is not None:
-            return SlotState.LOADING
+            return EngineState.LOADING
         if self._berth.worker is None:
-            return SlotState.STUCK if self._berth.stuck else SlotState.ABSENT
-        return SlotState.BUSY if self.in_use else SlotState.READY
+            return EngineState.STUCK if self._berth.stuck else EngineState.ABSENT
+        return EngineState.BUSY if self.in_use else EngineState.READY
 
     @property
     def loaded(self) -> bool:
         """Whether the engine is in memory."""
-        return self.state in (SlotState.READY, SlotState.BUSY)
+        return self.state in (EngineState.READY, EngineState.BUSY)
 
     @property
     def worker_pid(self) -> int | None:
@@ -317,7 +317,7 @@ class EngineLife:
             errors.ModelLoadFailed: it does not load; the old one goes on serving.
         """
         target = self.check(precision)
-        wanted = Wanted(target, checkpoint or self._berth.checkpoint)
+        wanted = WantedEngine(target, checkpoint or self._berth.checkpoint)
         await self._reloads.ask(wanted, self._berth.loads)
         return target
 
@@ -366,12 +366,12 @@ class EngineLife:
             self._watch()
         self._start_idling()
 
-    async def _renew(self, wanted: Wanted, loads: int) -> None:
+    async def _renew(self, wanted: WantedEngine, loads: int) -> None:
         """Load the engine anew, unless that was done since there had been so many ``loads``."""
         await self._berth.settle(wanted.precision)
-        is_it = Wanted(self.precision, self._berth.checkpoint) == wanted and self.loaded
+        is_it = WantedEngine(self.precision, self._berth.checkpoint) == wanted and self.loaded
         if self._berth.loads == loads or not is_it:
-            await self._berth.changed_to(wanted.precision, wanted.checkpoint)
+            await self._berth.replace_engine(wanted.precision, wanted.checkpoint)
         self._reloaded_at = time.monotonic()
         await self._berth.gone()
 
@@ -386,7 +386,7 @@ class EngineLife:
         if self._keep_alive_s < 0 or coming_or_none or self.in_use or self._closed:
             return
         unused = self._used_load != self._berth.loads
-        idle_s = self._keep_alive_s or (UNUSED_S if unused else 0.0)
+        idle_s = self._keep_alive_s or (PRELOADED_KEEP_S if unused else 0.0)
         self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
 
     def _stop_idling(self) -> None:

@@ -14,39 +14,39 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from typing import Any, ClassVar, Self
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import (
-    LONGEST_TEXT,
+    MAX_TTS_CHARACTERS,
     EngineSpec,
-    Mark,
     MemoryPlan,
     Precision,
-    SayOptions,
-    Sound,
+    SynthesisOptions,
+    SynthesizedAudio,
     TranscribeOptions,
+    WordMark,
 )
-from sidecar.transcripts.transcript import Checkpoint, Event, from_wire, to_wire
-from sidecar.workers.engine_lifecycle import EngineLife
-from sidecar.workers.rpc_client import Call
-from sidecar.workers.slot_interface import Lease, Wanted, WorkerDied
-from sidecar.workers.worker_environment import Manner
-from sidecar.workers.worker_process import Worker
+from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
+from sidecar.workers.engine_lifecycle import EngineLifecycle
+from sidecar.workers.rpc_client import RpcCall
+from sidecar.workers.slot_interface import BatchedRecording, EngineLease, WorkerDied
+from sidecar.workers.worker_environment import WorkerOptions
+from sidecar.workers.worker_process import WorkerProcess
 
-DEAF_S = 5.0
+TTS_PING_TIMEOUT_S = 5.0
 """So long at most people wait for the answer to a ping (`pulse`): they speak meanwhile."""
-SLOW_S = 10.0
+TTS_CANCEL_TIMEOUT_S = 10.0
 """So long at least a voice may take to stop: some make a clause in one go."""
 
 
-class SharedEngine:
+class SharedEngineLease:
     """An engine that is loaded and held, by who got this among others.
 
     It may end under its holders: it is loaded anew, or dies. Each hears of it in its next word to
     it or from it (`WorkerDied`), lets go, and asks for a share again.
     """
 
-    def __init__(self, worker: Worker, precision: Precision) -> None:
+    def __init__(self, worker: WorkerProcess, precision: Precision) -> None:
         self._worker = worker
         self.precision = precision
 
@@ -57,7 +57,7 @@ class SharedEngine:
 
     def calling(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
-    ) -> AbstractAsyncContextManager[Call]:
+    ) -> AbstractAsyncContextManager[RpcCall]:
         """One operation, to be read and told more; leaving early cancels it, and it alone.
 
         Raises:
@@ -66,7 +66,7 @@ class SharedEngine:
         return self._worker.calling(operation, fds, **arguments)
 
 
-class SharedSlot(EngineLife):
+class SharedSlot(EngineLifecycle):
     """One engine for all who want it. Somebody waits for each of its words, so that its process
     does not stand back behind others, and one that hangs is ended soon, so that its holders hear of
     it.
@@ -74,10 +74,12 @@ class SharedSlot(EngineLife):
     The turn is had only while the engine is brought in: while many hold it, it can be loaded anew.
     """
 
-    manner: ClassVar[Manner] = Manner(niceness=0, shared=True, deaf_s=DEAF_S)
+    manner: ClassVar[WorkerOptions] = WorkerOptions(
+        niceness=0, shared=True, deaf_s=TTS_PING_TIMEOUT_S
+    )
 
     @asynccontextmanager
-    async def share(self) -> AsyncIterator[SharedEngine]:
+    async def share(self) -> AsyncIterator[SharedEngineLease]:
         """Wait for the engine, loaded if need be, and hold it: it does not leave for being idle.
 
         Raises:
@@ -88,7 +90,7 @@ class SharedSlot(EngineLife):
         async with self._in_turn():
             await self._berth.settle(self.precision)
             worker = await self._berth.standing(self.precision)
-            engine = SharedEngine(worker, self.precision)
+            engine = SharedEngineLease(worker, self.precision)
             self._hold(1)
             self._used_load = self._berth.loads
         try:
@@ -107,15 +109,17 @@ class SerialSlot(SharedSlot):
     """An engine that does what its holders ask one after the other: a call that does not stop keeps
     all of them waiting, so the process ends with it."""
 
-    manner: ClassVar[Manner] = Manner(niceness=0, patience_s=SLOW_S, deaf_s=DEAF_S)
+    manner: ClassVar[WorkerOptions] = WorkerOptions(
+        niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S, deaf_s=TTS_PING_TIMEOUT_S
+    )
 
 
-class LeasedEngine:
+class ExclusiveEngineLease:
     """A process of ours with an engine that is loaded (`place.Lease`)."""
 
     def __init__(
         self,
-        worker: Worker,
+        worker: WorkerProcess,
         precision: Precision,
         begins: Callable[[MemoryPlan], None],
         *,
@@ -125,13 +129,13 @@ class LeasedEngine:
         self._worker = worker
         self._manner = {"beside": True} if beside else {}
         self._begins = begins
-        self._company: Call | None = None
+        self._company: RpcCall | None = None
         self.precision = precision
 
     async def transcribe_together(
-        self, requests: Sequence[Wanted], max_s: float
-    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
-        """As `Lease`: in one process, which hears them in step."""
+        self, requests: Sequence[BatchedRecording], max_s: float
+    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
+        """As `EngineLease`: in one process, which hears them in step."""
         self._begins(requests[0][2].memory)
         wanted = [
             {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
@@ -155,12 +159,12 @@ class LeasedEngine:
     async def transcribe(
         self,
         source: AudioSource,
-        facts: AudioFacts,
+        facts: AudioInfo,
         options: TranscribeOptions,
         max_s: float,
         settled: Sequence[Checkpoint] | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """As `Lease`: the process takes over the open file."""
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        """As `EngineLease`: the process takes over the open file."""
         self._begins(options.memory)
         frames = self._worker.call(
             "transcribe",
@@ -176,10 +180,10 @@ class LeasedEngine:
                 yield from_wire(frame)
 
 
-class Stay:
+class SequentialLease:
     """A lease that jobs have one behind the other: it ends when the last of them has left."""
 
-    def __init__(self, engine: Lease, ends: AsyncExitStack) -> None:
+    def __init__(self, engine: EngineLease, ends: AsyncExitStack) -> None:
         self.engine = engine
         self._ends = ends
         self._there = 1
@@ -187,7 +191,7 @@ class Stay:
         """When the engine was free for whom it works on now."""
 
     @classmethod
-    async def begin(cls, lease: AbstractAsyncContextManager[Lease]) -> Self:
+    async def begin(cls, lease: AbstractAsyncContextManager[EngineLease]) -> Self:
         """Wait for the lease; the first is there."""
         ends = AsyncExitStack()
         return cls(await ends.enter_async_context(lease), ends)
@@ -205,7 +209,7 @@ class Stay:
             await self._ends.aclose()
 
 
-class EngineSlot(EngineLife):
+class ExclusiveSlot(EngineLifecycle):
     """One engine, which whoever has the turn has alone. Memory is looked at before each lease."""
 
     spec: EngineSpec
@@ -215,7 +219,7 @@ class EngineSlot(EngineLife):
     @asynccontextmanager
     async def lease(
         self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = True
-    ) -> AsyncIterator[LeasedEngine]:
+    ) -> AsyncIterator[ExclusiveEngineLease]:
         """Wait for the engine, loaded as `resolve` says if need be, and have it,
         which here is always ``alone``.
 
@@ -228,11 +232,11 @@ class EngineSlot(EngineLife):
             worker = await self._brought_in(wanted, since)
             self._hold(1)
             try:
-                yield LeasedEngine(worker, self.precision, self._begins)
+                yield ExclusiveEngineLease(worker, self.precision, self._begins)
             finally:
                 self._hold(-1)
 
-    async def _brought_in(self, wanted: Precision, since: float) -> Worker:
+    async def _brought_in(self, wanted: Precision, since: float) -> WorkerProcess:
         """The engine, for who has the turn; what memory is free is looked at."""
         await self._berth.settle(self.resolve(wanted, since))
         worker = await self._berth.standing(self.resolve(wanted, since))
@@ -245,7 +249,7 @@ class EngineSlot(EngineLife):
         self._berth.memory = memory
 
 
-class JointSlot(EngineSlot):
+class ConcurrentSlot(ExclusiveSlot):
     """One engine, and whoever has the turn shares it with all who come before somebody waits who
     wants it alone: a reload, or a job that may have killed an engine.
 
@@ -253,11 +257,11 @@ class JointSlot(EngineSlot):
     which does it again costs nobody else a second attempt.
     """
 
-    manner: ClassVar[Manner] = Manner(shared=True)
+    manner: ClassVar[WorkerOptions] = WorkerOptions(shared=True)
     follows: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        """As `EngineSlot`."""
+        """As `ExclusiveSlot`."""
         super().__init__(*args, **more)
         self._coming = asyncio.Lock()
         self._shared: AsyncExitStack | None = None
@@ -266,7 +270,7 @@ class JointSlot(EngineSlot):
     @asynccontextmanager
     async def lease(
         self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = False
-    ) -> AsyncIterator[LeasedEngine]:
+    ) -> AsyncIterator[ExclusiveEngineLease]:
         """Wait for the engine, loaded if need be, and have it with others or ``alone``.
 
         Raises:
@@ -291,7 +295,7 @@ class JointSlot(EngineSlot):
                 turn, worker = self._shared, self._berth.worker
             self._hold(1)
         try:
-            yield LeasedEngine(worker, self.precision, self._begins, beside=True)
+            yield ExclusiveEngineLease(worker, self.precision, self._begins, beside=True)
         finally:
             self._hold(-1)
             if not self._holders:
@@ -299,7 +303,7 @@ class JointSlot(EngineSlot):
                 await turn.aclose()
 
 
-class Spoken:
+class TtsSlot:
     """The engine that speaks, one for all. Pieces of text are said in the order in which they were
     asked for, one after the other."""
 
@@ -318,25 +322,25 @@ class Spoken:
                 async for answer, _ in call.answers():
                     return tuple(answer["voices"])
         except WorkerDied:
-            raise _failed() from None
+            raise _engine_failed_error() from None
         return ()
 
     async def say(
-        self, text: str, options: SayOptions | None = None
-    ) -> AsyncGenerator[Sound, None]:
-        """The sound of ``text`` (`LONGEST_TEXT` at most), loading the engine if need be. Leaving
-        early ends it: at once for who leaves, between two pieces of sound for the engine. Where the
-        process ends before there is any sound (of another's text, or before this began), it is
-        tried once more in a new one.
+        self, text: str, options: SynthesisOptions | None = None
+    ) -> AsyncGenerator[SynthesizedAudio, None]:
+        """The sound of ``text`` (`MAX_TTS_CHARACTERS` at most), loading the engine if need be.
+        Leaving early ends it: at once for who leaves, between two pieces of sound for the engine.
+        Where the process ends before there is any sound (of another's text, or before this began),
+        it is tried once more in a new one.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
             errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine does not come.
             errors.EngineFailed: it broke, or its process ended.
         """
-        if len(text) > LONGEST_TEXT:
-            raise ValueError(f"more than {LONGEST_TEXT} characters at once")
-        values = (options or SayOptions()).to_wire()
+        if len(text) > MAX_TTS_CHARACTERS:
+            raise ValueError(f"more than {MAX_TTS_CHARACTERS} characters at once")
+        values = (options or SynthesisOptions()).to_wire()
         again, begun = True, False
         while True:
             try:
@@ -346,14 +350,14 @@ class Spoken:
                 ):
                     async for answer, pcm in call.answers():
                         begun = True
-                        marks = tuple(Mark(at, start) for at, start in answer["marks"])
-                        yield Sound(pcm, answer["rate"], marks)
+                        marks = tuple(WordMark(at, start) for at, start in answer["marks"])
+                        yield SynthesizedAudio(pcm, answer["rate"], marks)
                 return
             except WorkerDied:
                 if begun or not again:
-                    raise _failed() from None
+                    raise _engine_failed_error() from None
                 again = False
 
 
-def _failed() -> errors.EngineFailed:
+def _engine_failed_error() -> errors.EngineFailed:
     return errors.EngineFailed("The process of the engine that speaks ended.")

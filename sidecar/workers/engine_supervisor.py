@@ -13,30 +13,35 @@ from dataclasses import dataclass
 from functools import partial
 
 from sidecar import errors
-from sidecar.gpu_memory.memory_admission import Account, Look, Place, Placement
+from sidecar.gpu_memory.memory_admission import (
+    LoadPlacement,
+    MemoryAccount,
+    MemoryProbe,
+    PlacementDecision,
+)
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker_environment import Manner
-from sidecar.workers.worker_process import Worker
+from sidecar.workers.worker_environment import WorkerOptions
+from sidecar.workers.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 LOAD_TIMEOUT_S = 600.0
 
 
-class Loading:
+class EngineLoading:
     """One engine on its way into a process of its own."""
 
-    def __init__(self, spec: ModelSpec, options: LoadOptions, manner: Manner) -> None:
+    def __init__(self, spec: ModelSpec, options: LoadOptions, manner: WorkerOptions) -> None:
         self.part = 0.0
         """How much of it is there, from 0 to 1."""
         self._spec = spec
         self._options = options
         self._manner = manner
-        self.worker: Worker | None = None
+        self.worker: WorkerProcess | None = None
         """The process, once there is one."""
 
-    async def run(self) -> Worker:
+    async def run(self) -> WorkerProcess:
         """Start a worker and load the engine in it; of one that comes to nothing nothing is left.
 
         Raises:
@@ -44,9 +49,9 @@ class Loading:
         """
         name = self._spec.name
         try:
-            worker = self.worker = Worker(name, manner=self._manner)
+            worker = self.worker = WorkerProcess(name, manner=self._manner)
         except OSError as error:
-            raise _failed(name, error) from None
+            raise _load_failed_error(name, error) from None
         begun = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
@@ -56,7 +61,7 @@ class Loading:
                         self.part = frame["loaded"]
         except (WorkerDied, TimeoutError, errors.SidecarError) as error:
             await worker.close()
-            raise _failed(name, error) from None
+            raise _load_failed_error(name, error) from None
         except BaseException:
             worker.kill()
             await worker.close()
@@ -71,23 +76,23 @@ class Loading:
             self.worker.kill()
 
 
-def _failed(name: str, error: Exception) -> errors.ModelLoadFailed:
+def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
     log.error("the engine %s did not load: %s", name, error)
     return errors.ModelLoadFailed(
         f"The engine '{name}' could not be loaded: {error}", hint=getattr(error, "hint", None)
     )
 
 
-class Leaving:
+class WorkerShutdowns:
     """Workers on their way out: each ends in a task of its own, and somebody sees to the last."""
 
     def __init__(
-        self, on_crash: Callable[[Worker], None], left: Callable[[], None] = lambda: None
+        self, on_crash: Callable[[WorkerProcess], None], left: Callable[[], None] = lambda: None
     ) -> None:
         self._on_crash = on_crash
         self._left = left
         self._ends: set[asyncio.Task[None]] = set()
-        self._stay: list[Worker] = []
+        self._stay: list[WorkerProcess] = []
 
     @property
     def stays(self) -> bool:
@@ -95,12 +100,12 @@ class Leaving:
         self._stay = [worker for worker in self._stay if worker.stays]
         return bool(self._stay)
 
-    def note(self, worker: Worker | None) -> None:
+    def note(self, worker: WorkerProcess | None) -> None:
         """Know of one that was to end, in case that it does not."""
         if worker is not None and worker.stays:
             self._stay.append(worker)
 
-    def take(self, worker: Worker) -> None:
+    def take(self, worker: WorkerProcess) -> None:
         """End it; returns at once."""
         task = asyncio.get_running_loop().create_task(self._end(worker))
         self._ends.add(task)
@@ -111,7 +116,7 @@ class Leaving:
         while self._ends:
             await asyncio.wait(self._ends)
 
-    async def _end(self, worker: Worker) -> None:
+    async def _end(self, worker: WorkerProcess) -> None:
         crashed = await worker.crashed()
         await worker.close()
         self.note(worker)
@@ -121,14 +126,14 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _EngineChange:
     """Another engine is brought in."""
 
     precision: Precision
-    task: asyncio.Task[Worker]
+    task: asyncio.Task[WorkerProcess]
 
 
-class Berth:
+class EngineSupervisor:
     """Owns the worker of one engine. Asked for changes by one at a time: who has the turn.
 
     Who waits for a change does not own it: it is a task of the berth's and goes on when who asked
@@ -140,12 +145,12 @@ class Berth:
         self,
         spec: ModelSpec,
         load: LoadOptions,
-        place: Place,
-        look: Look,
-        on_crash: Callable[[Worker], None],
-        account: Account,
+        place: PlacementDecision,
+        look: MemoryProbe,
+        on_crash: Callable[[WorkerProcess], None],
+        account: MemoryAccount,
         arrived: Callable[[], None],
-        manner: Manner,
+        manner: WorkerOptions,
     ) -> None:
         self.precision = spec.resolve_precision(load.precision)
         """Of the engine that is there, or that is on its way."""
@@ -166,14 +171,14 @@ class Berth:
         self._account = account
         self._arrived = arrived
         self._manner = manner
-        self._worker: Worker | None = None
-        self._change: _Change | None = None
-        self._loading: Loading | None = None
-        self._leaving = Leaving(on_crash, account.settled)
+        self._worker: WorkerProcess | None = None
+        self._change: _EngineChange | None = None
+        self._loading: EngineLoading | None = None
+        self._leaving = WorkerShutdowns(on_crash, account.settled)
         self._closed = False
 
     @property
-    def worker(self) -> Worker | None:
+    def worker(self) -> WorkerProcess | None:
         """The engine's process, None while there is none that lives."""
         return self._worker if self._worker is not None and self._worker.alive else None
 
@@ -208,7 +213,7 @@ class Berth:
         if self._closed:
             raise errors.ShuttingDown()
 
-    async def standing(self, precision: Precision) -> Worker:
+    async def standing(self, precision: Precision) -> WorkerProcess:
         """The engine at ``precision``, brought in if it is not there.
 
         Raises:
@@ -219,9 +224,11 @@ class Berth:
             self.let_go()
         if self._worker is not None and self.precision is precision:
             return self._worker
-        return await self.changed_to(precision)
+        return await self.replace_engine(precision)
 
-    async def changed_to(self, precision: Precision, checkpoint: str | None = None) -> Worker:
+    async def replace_engine(
+        self, precision: Precision, checkpoint: str | None = None
+    ) -> WorkerProcess:
         """A new engine at ``precision``, with other weights where there is a ``checkpoint``; the
         one that stands goes, unless that fails.
 
@@ -230,8 +237,8 @@ class Berth:
                 not come.
         """
         task = asyncio.get_running_loop().create_task(self._change_to(precision, checkpoint))
-        task.add_done_callback(_heard)
-        self._change = _Change(precision, task)
+        task.add_done_callback(_consume_result)
+        self._change = _EngineChange(precision, task)
         await asyncio.wait({task})
         if task.cancelled():
             raise errors.ShuttingDown()
@@ -255,7 +262,7 @@ class Berth:
         self.let_go()
         await self.gone()
 
-    async def _give_up(self, change: _Change) -> None:
+    async def _give_up(self, change: _EngineChange) -> None:
         if self._loading is not None:
             self._loading.abandon()
         change.task.cancel()
@@ -263,7 +270,7 @@ class Berth:
         if self._change is change:  # it had not even begun
             self._change = None
 
-    async def _change_to(self, precision: Precision, checkpoint: str | None) -> Worker:
+    async def _change_to(self, precision: Precision, checkpoint: str | None) -> WorkerProcess:
         before = self.checkpoint
         self.checkpoint = checkpoint or before
         try:
@@ -276,7 +283,7 @@ class Berth:
             self._account.settled()
             self._arrived()
 
-    async def _bring_in(self, precision: Precision, weights_before: str | None) -> Worker:
+    async def _bring_in(self, precision: Precision, weights_before: str | None) -> WorkerProcess:
         await self._cleared()
         await self._look()
         plan = self._place(precision)
@@ -284,13 +291,13 @@ class Berth:
         before, stood = self.precision, self.worker is not None
         self.precision = precision
         try:
-            if plan.placement is Placement.INSTEAD:
+            if plan.placement is LoadPlacement.INSTEAD:
                 self.let_go()
                 await self._cleared()
             new = await self._load(precision, plan.memory)
         except errors.ModelLoadFailed:
             self.precision, self.checkpoint = before, weights_before
-            if stood and plan.placement is Placement.INSTEAD:
+            if stood and plan.placement is LoadPlacement.INSTEAD:
                 log.warning("engine %s: back to %s", self._spec.name, before)
                 self._stands(await self._load(before, self.memory))
             raise
@@ -302,12 +309,12 @@ class Berth:
         self.memory = plan.memory
         return new
 
-    def _stands(self, worker: Worker) -> None:
+    def _stands(self, worker: WorkerProcess) -> None:
         """It is the one; if it dies it leaves at once, also where nobody has asked for it since."""
         self._worker = worker
         worker.on_end = partial(self._ended, worker)
 
-    def _ended(self, worker: Worker) -> None:
+    def _ended(self, worker: WorkerProcess) -> None:
         if worker is self._worker:
             self.let_go()
 
@@ -316,7 +323,7 @@ class Berth:
         if self.stuck:
             raise errors.EngineStuck()
 
-    async def _load(self, precision: Precision, memory: MemoryPlan) -> Worker:
+    async def _load(self, precision: Precision, memory: MemoryPlan) -> WorkerProcess:
         options = dataclasses.replace(
             self._options,
             precision=precision,
@@ -324,7 +331,7 @@ class Berth:
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )
-        loading, begun = Loading(self._spec, options, self._manner), time.monotonic()
+        loading, begun = EngineLoading(self._spec, options, self._manner), time.monotonic()
         self._loading = loading
         try:
             worker = await loading.run()
@@ -337,7 +344,7 @@ class Berth:
         return worker
 
 
-def _heard(task: asyncio.Task[Worker]) -> None:
+def _consume_result(task: asyncio.Task[WorkerProcess]) -> None:
     """What a change came to is known, also where nobody waits for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):

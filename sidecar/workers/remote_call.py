@@ -16,37 +16,45 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sidecar import errors
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 from sidecar.upstream import remote_http, upstream_dialect
-from sidecar.upstream.remote_live_messages import ALIVE_S, Believed, Lease, order_text, parsed
-from sidecar.upstream.upstream_dialect import Step, Trouble
+from sidecar.upstream.remote_live_messages import (
+    HEARTBEAT_INTERVAL_S,
+    RemoteEventChecker,
+    RemoteSessionRequest,
+    command_text,
+    parse_message,
+)
+from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.workers import channel
-from sidecar.workers.channel import told_size
-from sidecar.workers.rpc_client import Call
+from sidecar.workers.channel import credited_bytes
+from sidecar.workers.rpc_client import RpcCall
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+BEGIN_TIMEOUT_S = 5.0
 """So long a service may take to say whether it has a place."""
-DEAF_S = 5 * ALIVE_S
+SILENCE_TIMEOUT_S = 5 * HEARTBEAT_INTERVAL_S
 """So long it may say nothing at all, once it has one."""
-LONGEST = 16 << 20
+MAX_MESSAGE_BYTES = 16 << 20
 """Bytes of a message; the summary of a day is a few of them."""
-PATH = "/v1/live"
-_OURS = frozenset({Kind.MALFORMED, Kind.UNPROCESSABLE, Kind.UNSUPPORTED, Kind.TOO_LARGE})
+LIVE_PATH = "/v1/live"
+_SESSION_FAULT_KINDS = frozenset(
+    {ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.TOO_LARGE}
+)
 """What is wrong with the session, and would be anywhere."""
-_ENDING = frozenset({errors.ShuttingDown.code, errors.SessionHandedOver.code})
-_OLDER = frozenset({errors.FieldInvalid.code, errors.MessageInvalid.code})
-_FULL = frozenset({Kind.BUSY, Kind.LIMITED})
-_UNKNOWN = frozenset({Kind.UNAUTHORIZED, Kind.FORBIDDEN})
+_HANDOVER_CODES = frozenset({errors.ShuttingDown.code, errors.SessionHandedOver.code})
+_VERSION_MISMATCH_CODES = frozenset({errors.FieldInvalid.code, errors.MessageInvalid.code})
+_BUSY_KINDS = frozenset({ErrorKind.BUSY, ErrorKind.LIMITED})
+_KEY_REFUSED_KINDS = frozenset({ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN})
 
 
-async def reach(
-    url: str, host: str, key: str, context: ssl.SSLContext | None, lease: Lease
-) -> DistantLine:
+async def open_remote_session(
+    url: str, host: str, key: str, context: ssl.SSLContext | None, lease: RemoteSessionRequest
+) -> RemoteTransport:
     """A place for a session at the service ``url``, of which one machine is at ``host``.
 
     Raises:
@@ -60,33 +68,35 @@ async def reach(
     )
 
     try:
-        async with asyncio.timeout(LOOK_S):
-            socket = await _connected(url, host, key, context)
+        async with asyncio.timeout(BEGIN_TIMEOUT_S):
+            socket = await _connect(url, host, key, context)
             try:
                 with contextlib.suppress(ConnectionClosed):  # it may say why it closed
                     await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
-                _began(parsed(await socket.recv()))
+                _check_begun(parse_message(await socket.recv()))
             except BaseException:
                 socket.transport.abort()
                 raise
     except ssl.SSLCertVerificationError:
-        raise Trouble(Step.AGAIN, upstream_dialect.untrusted(), sent=False) from None
+        raise ChunkFailure(
+            FailureStep.AGAIN, upstream_dialect.certificate_failure(), sent=False
+        ) from None
     except TimeoutError:
         said = errors.UpstreamUnreachable("The upstream takes too long to answer.")
-        raise Trouble(Step.AGAIN, said, sent=False) from None
+        raise ChunkFailure(FailureStep.AGAIN, said, sent=False) from None
     except OSError:
-        raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
     except InvalidStatus as refused:
         status = refused.response.status_code
-        raise _of_status(status) from None
+        raise _error_of_status(status) from None
     except (InvalidHandshake, ValueError):
-        raise upstream_dialect.garbled("is none of a service that hears live") from None
+        raise upstream_dialect.garbled_failure("is none of a service that hears live") from None
     except WebSocketException:
-        raise upstream_dialect.gone("went away at once") from None
-    return DistantLine(socket, lease)
+        raise upstream_dialect.connection_lost_failure("went away at once") from None
+    return RemoteTransport(socket, lease)
 
 
-async def _connected(
+async def _connect(
     url: str, host: str, key: str, context: ssl.SSLContext | None
 ) -> ClientConnection:
     """A connection to that machine and no other, whatever it answers."""
@@ -103,14 +113,14 @@ async def _connected(
     quiet = logging.getLogger(f"{__name__}.wire")
     quiet.setLevel(logging.CRITICAL)  # it would tell headers, and with them the key
     return await Straight(
-        f"{'wss' if secure else 'ws'}://{parts.netloc}{parts.path}{PATH}",
+        f"{'wss' if secure else 'ws'}://{parts.netloc}{parts.path}{LIVE_PATH}",
         host=host,
         port=parts.port or (443 if secure else 80),
         additional_headers=remote_http.authorization(key),
         user_agent_header="vibevoice-asr",
         compression=None,
         proxy=None,
-        max_size=LONGEST,
+        max_size=MAX_MESSAGE_BYTES,
         open_timeout=None,
         close_timeout=1.0,
         ping_interval=None,  # whoever has the place says something all the time
@@ -119,10 +129,10 @@ async def _connected(
     )
 
 
-def _began(message: Mapping[str, Any]) -> None:
+def _check_begun(message: Mapping[str, Any]) -> None:
     """Whether there is a place, by the first answer."""
     if message["type"] == "error":
-        raise _refused(message)
+        raise _error_of_refusal(message)
     if message["type"] != "began":
         raise ValueError("no answer")
 
@@ -142,34 +152,38 @@ def _error_of(message: Mapping[str, Any]) -> errors.SidecarError:
     )
 
 
-def _refused(message: Mapping[str, Any]) -> Trouble:
+def _error_of_refusal(message: Mapping[str, Any]) -> ChunkFailure:
     """What it means that a service says no."""
     error, code = _error_of(message), str(message.get("code"))
-    if code in _ENDING:
-        return Trouble(Step.LATER, errors.UpstreamUnreachable(), sent=False)
-    if error.kind in _UNKNOWN:
-        return Trouble(Step.AGAIN, _no_key(), sent=False)
-    if code in _OLDER or error.kind is Kind.NOT_FOUND:
-        return Trouble(Step.AGAIN, _another_version(), sent=False)
+    if code in _HANDOVER_CODES:
+        return ChunkFailure(FailureStep.LATER, errors.UpstreamUnreachable(), sent=False)
+    if error.kind in _KEY_REFUSED_KINDS:
+        return ChunkFailure(FailureStep.AGAIN, _key_refused_error(), sent=False)
+    if code in _VERSION_MISMATCH_CODES or error.kind is ErrorKind.NOT_FOUND:
+        return ChunkFailure(FailureStep.AGAIN, _version_mismatch_error(), sent=False)
     if code == errors.LiveUnavailable.code:
         said = "The upstream hears nothing live."
-        return Trouble(Step.AGAIN, errors.UpstreamRefused(said), sent=False)
-    if error.kind in _FULL:
-        return Trouble(Step.LATER, errors.LiveFull(), sent=False)
-    if error.kind in _OURS:
-        return Trouble(Step.ELSEWHERE, error, sent=False)
-    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream said: {error.detail}"))
+        return ChunkFailure(FailureStep.AGAIN, errors.UpstreamRefused(said), sent=False)
+    if error.kind in _BUSY_KINDS:
+        return ChunkFailure(FailureStep.LATER, errors.LiveFull(), sent=False)
+    if error.kind in _SESSION_FAULT_KINDS:
+        return ChunkFailure(FailureStep.ELSEWHERE, error, sent=False)
+    return ChunkFailure(
+        FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream said: {error.detail}")
+    )
 
 
-def _of_status(status: int) -> Trouble:
+def _error_of_status(status: int) -> ChunkFailure:
     if status in (401, 403):
-        return Trouble(Step.AGAIN, _no_key(), sent=False)
+        return ChunkFailure(FailureStep.AGAIN, _key_refused_error(), sent=False)
     if status in (404, 405, 426):
-        return Trouble(Step.AGAIN, _another_version(), sent=False)
-    return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream answered {status}."))
+        return ChunkFailure(FailureStep.AGAIN, _version_mismatch_error(), sent=False)
+    return ChunkFailure(
+        FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream answered {status}.")
+    )
 
 
-def _no_key() -> errors.SidecarError:
+def _key_refused_error() -> errors.SidecarError:
     return errors.UpstreamRefused(
         "The upstream does not let this key have live places.",
         hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key-file to its token, or to one of the "
@@ -177,24 +191,24 @@ def _no_key() -> errors.SidecarError:
     )
 
 
-def _another_version() -> errors.SidecarError:
+def _version_mismatch_error() -> errors.SidecarError:
     return errors.UpstreamRefused(
         "The upstream has no live places for other services, or is of another version.",
         hint="Have the same version of vibevoice-asr there as here.",
     )
 
 
-class DistantLine:
+class RemoteTransport:
     """The way to one session. `listen` is to run as long as its ``call`` is wanted."""
 
-    def __init__(self, socket: ClientConnection, lease: Lease) -> None:
-        self.call = Call(1, self)
-        self.trouble: Trouble | None = None
+    def __init__(self, socket: ClientConnection, lease: RemoteSessionRequest) -> None:
+        self.call = RpcCall(1, self)
+        self.trouble: ChunkFailure | None = None
         """What is wrong with who is there, where the line broke for that."""
         self.handed_over = False
         """Whether it broke because somebody else is to go on."""
         self._socket = socket
-        self._believed = Believed(lease.begin)
+        self._believed = RemoteEventChecker(lease.begin)
         self._sound: tuple[str, int] | None = None
 
     async def send(
@@ -212,17 +226,17 @@ class DistantLine:
             if "sound" in told:
                 await self._send_sound(told, raw)
             else:
-                await self._socket.send(order_text(told))
+                await self._socket.send(command_text(told))
         except ConnectionClosed:
             raise channel.ChannelClosed("the connection is gone") from None
-        size = told_size(told, raw)  # it went as fast as it was read
-        self.call.heard(channel.Frame({"granted": size}, b"", 0))
+        size = credited_bytes(told, raw)  # it went as fast as it was read
+        self.call.heard(channel.ChannelFrame({"granted": size}, b"", 0))
 
     async def _send_sound(self, told: Mapping[str, Any], raw: bytes) -> None:
         form = (told["sound"], told["rate"])
         if form != self._sound:
             self._sound = form
-            await self._socket.send(order_text(told))
+            await self._socket.send(command_text(told))
         self._believed.sent(raw, *form)
         await self._socket.send(raw)
 
@@ -245,17 +259,19 @@ class DistantLine:
 
         try:
             while not self.call.over.is_set():
-                async with asyncio.timeout(DEAF_S):
+                async with asyncio.timeout(SILENCE_TIMEOUT_S):
                     message = await self._socket.recv()
-                self._heard(parsed(message), len(message))
+                self._heard(parse_message(message), len(message))
         except TimeoutError:
-            self.trouble = upstream_dialect.gone("fell silent")
+            self.trouble = upstream_dialect.connection_lost_failure("fell silent")
             self.close("silence")
         except (WebSocketException, OSError):
-            self.trouble = self.trouble or upstream_dialect.gone("went away in the middle")
+            self.trouble = self.trouble or upstream_dialect.connection_lost_failure(
+                "went away in the middle"
+            )
             self._broken("the connection is gone")
         except (KeyError, TypeError, ValueError):  # a ValidationError is one
-            self.trouble = upstream_dialect.garbled("is no story of a session")
+            self.trouble = upstream_dialect.garbled_failure("is no story of a session")
             self.close("nonsense")
         finally:
             self._broken("nobody listens")
@@ -264,17 +280,19 @@ class DistantLine:
         match message:
             case {"type": "events", "events": events}:
                 for event in self._believed.events(events):
-                    self.call.heard(channel.Frame({"answer": event}, b"", size // len(events)))
+                    self.call.heard(
+                        channel.ChannelFrame({"answer": event}, b"", size // len(events))
+                    )
                     if event["live"] == "Summary":
-                        self.call.heard(channel.Frame({"done": True}, b"", 0))
+                        self.call.heard(channel.ChannelFrame({"done": True}, b"", 0))
             case {"type": "error", "code": code}:
                 error = _error_of(message)
-                self.handed_over = code in _ENDING
-                if error.kind in _OURS or code == errors.LiveFull.code:
+                self.handed_over = code in _HANDOVER_CODES
+                if error.kind in _SESSION_FAULT_KINDS or code == errors.LiveFull.code:
                     self.call.end(error)
                 elif not self.handed_over and code != errors.EngineCrashed.code:
                     said = f"The upstream said: {error.detail}"
-                    self.trouble = Trouble(Step.AGAIN, errors.UpstreamFailed(said))
+                    self.trouble = ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said))
                 self._broken(str(code))
 
     def _broken(self, why: str) -> None:

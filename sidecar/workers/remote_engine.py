@@ -19,62 +19,64 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar import errors
-from sidecar.concurrency import Background, Threads
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.remote_server import host_of
-from sidecar.interfaces.engine_interface import EngineSpec, Upstream
-from sidecar.interfaces.live_engine import Begin, LiveOptions
+from sidecar.interfaces.engine_interface import EngineSpec, UpstreamOptions
+from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.upstream import remote_http, upstream_dialect
-from sidecar.upstream.load_balancer import Address, Patience, Pool
-from sidecar.upstream.remote_live_messages import FORM, Lease
-from sidecar.upstream.upstream_dialect import Step, Trouble
+from sidecar.upstream.load_balancer import ChunkAttempts, EngineAddress, UpstreamBalancer
+from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
+from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.workers import channel
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.remote_call import DistantLine, reach
-from sidecar.workers.rpc_client import Call
-from sidecar.workers.slot_interface import HandedOver, WorkerDied
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.remote_call import RemoteTransport, open_remote_session
+from sidecar.workers.rpc_client import RpcCall
+from sidecar.workers.slot_interface import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
-NAMES_S = 2.0
+DNS_CACHE_S = 2.0
 """So long it is taken to be known where names lead."""
-GOING_ON_S = 30.0
+RESUME_WAIT_S = 30.0
 """So long a session waits for somebody to go on with it: its sound is kept meanwhile."""
-FULL_S, ENDING_S = 1.0, 1.0
+FULL_COOLDOWN_S, SHUTDOWN_COOLDOWN_S = 1.0, 1.0
 """So long nobody asks who has no room, or is about to end."""
-LOOK_AGAIN_S = 0.5
+RETRY_INTERVAL_S = 0.5
 """How often who waits looks whether there is somebody else."""
 
 
-class DistantSlot:
+class RemoteEngineSlot:
     """Owns the connections to all of them."""
 
-    def __init__(self, spec: EngineSpec, others: Upstream) -> None:
+    def __init__(self, spec: EngineSpec, others: UpstreamOptions) -> None:
         self.spec = spec
         self._others = others
         self._keys = others.keys or ("",) * len(others.urls)
-        self._addresses: Pool[Address] = Pool(random.random, shuffled=True)
+        self._addresses: UpstreamBalancer[EngineAddress] = UpstreamBalancer(
+            random.random, shuffled=True
+        )
         self._why: errors.SidecarError = errors.UpstreamUnreachable()
         """Why a session had no place lately."""
-        self._looked_up = -NAMES_S
+        self._looked_up = -DNS_CACHE_S
         self._looking = asyncio.Lock()
-        self._names = Threads("names", 2)
-        self._background = Background()
+        self._names = ThreadLimiter("names", 2)
+        self._background = BackgroundTaskGroup()
         self._context: ssl.SSLContext | None = None
         self._reached = self._closed = False
 
     @property
-    def state(self) -> SlotState:
+    def state(self) -> EngineState:
         """Absent until somebody has answered, and while nobody does."""
         if self._addresses.running:
-            return SlotState.BUSY
-        return SlotState.READY if self._reached else SlotState.ABSENT
+            return EngineState.BUSY
+        return EngineState.READY if self._reached else EngineState.ABSENT
 
     def last_load(self, now: float) -> tuple[float, float]:
-        """Nothing is loaded here: as `EngineLife.last_load`, of no length."""
+        """Nothing is loaded here: as `EngineLifecycle.last_load`, of no length."""
         return now, now
 
     @asynccontextmanager
-    async def share(self) -> AsyncIterator[DistantSlot]:
+    async def share(self) -> AsyncIterator[RemoteEngineSlot]:
         """There is nothing to wait for before a session has its place.
 
         Raises:
@@ -85,7 +87,7 @@ class DistantSlot:
         yield self
 
     @asynccontextmanager
-    async def calling(self, operation: str, **arguments: Any) -> AsyncIterator[Call]:
+    async def calling(self, operation: str, **arguments: Any) -> AsyncIterator[RpcCall]:
         """A session, at whoever has room; leaving early ends it there.
 
         Raises:
@@ -94,14 +96,16 @@ class DistantSlot:
         """
         assert operation == "live"
         options = LiveOptions.from_wire(arguments["options"])
-        lease = Lease(FORM, options, Begin.from_wire(arguments["begin"]))
+        lease = RemoteSessionRequest(
+            PROTOCOL_VERSION, options, LiveSessionStart.from_wire(arguments["begin"])
+        )
         address, line = await self._place(lease)
         listening = asyncio.get_running_loop().create_task(line.listen())
         try:
             yield line.call
         except channel.ChannelClosed as lost:
             if line.handed_over:
-                raise HandedOver(str(lost)) from None
+                raise EngineHandedOver(str(lost)) from None
             raise WorkerDied(str(lost)) from None
         finally:
             listening.cancel()
@@ -113,28 +117,32 @@ class DistantSlot:
         self._closed = True
         await self._background.close()
 
-    def _left(self, address: Address, line: DistantLine) -> None:
+    def _left(self, address: EngineAddress, line: RemoteTransport) -> None:
         if line.trouble is not None:
             self._troubled(address, line.trouble)
         elif line.handed_over:
-            self._addresses.failed(address, time.monotonic(), ENDING_S)
+            self._addresses.failed(address, time.monotonic(), SHUTDOWN_COOLDOWN_S)
         self._addresses.left(address)
         self._background.spawn("leave a live place", line.leave())
 
-    async def _place(self, lease: Lease) -> tuple[Address, DistantLine]:
+    async def _place(self, lease: RemoteSessionRequest) -> tuple[EngineAddress, RemoteTransport]:
         """A place for a session, and where it is."""
         begin, now = lease.begin, time.monotonic()
         goes_on = bool(begin.at or begin.turn or begin.piece)  # it was heard elsewhere
-        search: Patience[Address] = Patience(now, now + GOING_ON_S, reached=goes_on)
+        search: ChunkAttempts[EngineAddress] = ChunkAttempts(
+            now, now + RESUME_WAIT_S, reached=goes_on
+        )
         while True:
-            address = await self._somebody(search)
+            address = await self._next_candidate(search)
             search.asked.add(address)
             line = None
             try:
                 line = await self._ask(address, lease)
-            except Trouble as found:
+            except ChunkFailure as found:
                 search.last = self._troubled(address, found)
-                if found.step is Step.ELSEWHERE or isinstance(found.error, errors.UpstreamRefused):
+                if found.step is FailureStep.ELSEWHERE or isinstance(
+                    found.error, errors.UpstreamRefused
+                ):
                     search.refused.add(address)
             finally:
                 self._addresses.answered(address)
@@ -145,11 +153,11 @@ class DistantSlot:
                 self._reached = True
                 return address, line
 
-    async def _ask(self, address: Address, lease: Lease) -> DistantLine:
+    async def _ask(self, address: EngineAddress, lease: RemoteSessionRequest) -> RemoteTransport:
         url, key = self._others.urls[address.server], self._keys[address.server]
-        return await reach(url, address.host, key, await self._trusted(url), lease)
+        return await open_remote_session(url, address.host, key, await self._trusted(url), lease)
 
-    async def _somebody(self, search: Patience[Address]) -> Address:
+    async def _next_candidate(self, search: ChunkAttempts[EngineAddress]) -> EngineAddress:
         """Who is asked next, once somebody may have room.
 
         Raises:
@@ -166,21 +174,21 @@ class DistantSlot:
                     raise errors.LiveFull()
                 self._reached = False
                 raise search.last or self._why
-            await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+            await asyncio.sleep(min(wait_s, RETRY_INTERVAL_S))
 
-    def _troubled(self, address: Address, found: Trouble) -> errors.SidecarError:
+    def _troubled(self, address: EngineAddress, found: ChunkFailure) -> errors.SidecarError:
         """It is remembered; the error that says whose it is."""
         now = time.monotonic()
         name = host_of(self._others.urls[address.server])
         log.info("a live place at %s (%s): %s", name, address.host, found.error.code)
         if isinstance(found.error, errors.LiveFull):
-            self._addresses.full(address, now, FULL_S)
-        elif found.step is Step.LATER:
-            self._addresses.failed(address, now, ENDING_S)
-        elif found.step is not Step.ELSEWHERE:
+            self._addresses.full(address, now, FULL_COOLDOWN_S)
+        elif found.step is FailureStep.LATER:
+            self._addresses.failed(address, now, SHUTDOWN_COOLDOWN_S)
+        elif found.step is not FailureStep.ELSEWHERE:
             self._addresses.failed(address, now)
-        error = upstream_dialect.named(found.error, name)
-        if found.step is not Step.ELSEWHERE:
+        error = upstream_dialect.with_server_name(found.error, name)
+        if found.step is not FailureStep.ELSEWHERE:
             self._why = error
         return error
 
@@ -190,10 +198,10 @@ class DistantSlot:
         if self._reached and self._looking.locked():
             return
         async with self._looking:
-            if time.monotonic() - self._looked_up < NAMES_S:
+            if time.monotonic() - self._looked_up < DNS_CACHE_S:
                 return
             for server, url in enumerate(self._others.urls):
-                if hosts := await self._names.run(_hosts, server, url):
+                if hosts := await self._names.run(_resolve_hosts, server, url):
                     self._addresses.found(server, hosts)
             self._looked_up = time.monotonic()
 
@@ -205,7 +213,7 @@ class DistantSlot:
         return self._context
 
 
-def _hosts(server: int, url: str) -> dict[Address, int]:
+def _resolve_hosts(server: int, url: str) -> dict[EngineAddress, int]:
     """All machines that the name in ``url`` leads to, those of rank 0 that the system would try
     first; none where it leads nowhere."""
     parts = urlsplit(url)
@@ -215,4 +223,6 @@ def _hosts(server: int, url: str) -> dict[Address, int]:
     except OSError:
         return {}
     families = list(dict.fromkeys(family for family, *_ in found))
-    return {Address(server, str(where[0])): families.index(family) for family, *_, where in found}
+    return {
+        EngineAddress(server, str(where[0])): families.index(family) for family, *_, where in found
+    }

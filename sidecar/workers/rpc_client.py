@@ -14,15 +14,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, cast
 
 from sidecar import errors
-from sidecar.concurrency import comes
+from sidecar.concurrency import wait_for_event
 from sidecar.workers import channel
-from sidecar.workers.channel import WINDOW, Incoming, Outgoing, told_size
+from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
 
-FULL_PAUSE_S = 0.002
+FULL_SOCKET_PAUSE_S = 0.002
 """Between two looks whether a full socket takes open files again."""
 
 
-class Line(asyncio.Protocol):
+class RpcConnection(asyncio.Protocol):
     """One channel. Made by `on`; closed by `close`, after which nothing is ``heard`` any more and
     ``lost`` is called, as it is when the other side goes."""
 
@@ -30,7 +30,7 @@ class Line(asyncio.Protocol):
         self,
         sock: socket.socket,
         pid: int,
-        heard: Callable[[channel.Frame], None],
+        heard: Callable[[channel.ChannelFrame], None],
         lost: Callable[[channel.ChannelClosed], None],
     ) -> None:
         self._sock, self._pid = sock, pid
@@ -46,9 +46,9 @@ class Line(asyncio.Protocol):
         cls,
         sock: socket.socket,
         pid: int,
-        heard: Callable[[channel.Frame], None],
+        heard: Callable[[channel.ChannelFrame], None],
         lost: Callable[[channel.ChannelClosed], None],
-    ) -> Line:
+    ) -> RpcConnection:
         """The line to the process ``pid``, over ``sock``.
 
         Raises:
@@ -61,20 +61,20 @@ class Line(asyncio.Protocol):
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
     ) -> None:
-        """Send a message, behind all that was said before, with up to `channel.MOST_FILES` open
+        """Send a message, behind all that was said before, with up to `channel.MAX_FILES` open
         files: all of it, or if this is cancelled nothing.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
         """
-        frame, beside = channel.with_files(message, fds, self._pid, raw)
+        frame, beside = channel.encode_with_files(message, fds, self._pid, raw)
         sent = 0
         await self._written()
         while beside and not sent:
             try:
                 sent = socket.send_fds(self._sock, [frame], beside)
             except BlockingIOError:
-                await asyncio.sleep(FULL_PAUSE_S)
+                await asyncio.sleep(FULL_SOCKET_PAUSE_S)
                 await self._written()
             except OSError as error:
                 raise channel.ChannelClosed(str(error)) from None
@@ -82,7 +82,7 @@ class Line(asyncio.Protocol):
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message, behind what is still on its way; one to nobody is lost."""
-        self._write(memoryview(channel.encode(message)))
+        self._write(memoryview(channel.encode_frame(message)))
 
     def close(self, why: str = "closed") -> None:
         """Say and hear no more; what has not gone out is dropped."""
@@ -137,15 +137,15 @@ class Line(asyncio.Protocol):
         self._end(channel.ChannelClosed(str(exc or "end of stream")))
 
 
-OVERDRAWN = 2 * WINDOW + channel.FRAME_LIMIT
+MAX_UNREAD_BYTES = 2 * CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
 """Bytes of one call that lie unread: a worker that sends more does not know the rules."""
 
 
-class CallOver(Exception):
+class RpcCallEnded(Exception):
     """It has ended, and hears nothing any more."""
 
 
-class Way(Protocol):
+class RpcTransport(Protocol):
     """By which a call goes: as `line.Line`, to a process of ours or to who knows whom."""
 
     async def send(
@@ -160,10 +160,10 @@ class Way(Protocol):
         """Say and hear no more."""
 
 
-class Call:
+class RpcCall:
     """One call from the service's side: one reads its answers, one may tell it more."""
 
-    def __init__(self, number: int, line: Way) -> None:
+    def __init__(self, number: int, line: RpcTransport) -> None:
         self.number = number
         self.reached = asyncio.Event()
         """All before it have ended: it is at work. Or it is over."""
@@ -172,10 +172,10 @@ class Call:
         self.began = False
         """Whether it was ever at work."""
         self._line = line
-        self._answers: deque[channel.Frame] = deque()
+        self._answers: deque[channel.ChannelFrame] = deque()
         self._unread = 0
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
-        self._incoming, self._outgoing = Incoming(), Outgoing()
+        self._incoming, self._outgoing = ReceiveCredit(), SendCredit()
         self._news, self._room = asyncio.Event(), asyncio.Event()
 
     async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
@@ -206,12 +206,12 @@ class Call:
             channel.ChannelClosed: the other side is gone.
             CallOver: the call has ended.
         """
-        size = told_size(message, raw)
+        size = credited_bytes(message, raw)
         while not self._outgoing.allows(size) and not self.over.is_set():
             self._room.clear()
             await self._room.wait()
         if self.over.is_set():
-            raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else CallOver()
+            raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
         self._outgoing.sent(size)
         await self._line.send({"call": self.number, "told": message}, raw=raw)
 
@@ -225,13 +225,13 @@ class Call:
         if not self.over.is_set():
             self._line.tell({"call": self.number, "cancel": True})
 
-    def heard(self, frame: channel.Frame) -> None:
+    def heard(self, frame: channel.ChannelFrame) -> None:
         """Take in what the line brings."""
         match frame.message:
             case {"answer": dict()}:
                 self._answers.append(frame)
                 self._unread += frame.size
-                if self._unread > OVERDRAWN:
+                if self._unread > MAX_UNREAD_BYTES:
                     self._line.close("more of a call than may lie unread")
             case {"granted": int(size)}:
                 self._outgoing.granted(size)
@@ -257,13 +257,13 @@ class Call:
             self._room.set()
 
 
-class Calls:
+class RpcCalls:
     """All calls on the line to one worker."""
 
     def __init__(self) -> None:
-        self._line: Line | None = None
-        self._going: dict[int, Call] = {}
-        self._in_turn: deque[Call] = deque()
+        self._line: RpcConnection | None = None
+        self._going: dict[int, RpcCall] = {}
+        self._in_turn: deque[RpcCall] = deque()
         """Those that have not ended: the first is at work."""
         self._beginning = asyncio.Lock()
         self._last = 0
@@ -271,8 +271,8 @@ class Calls:
         self.lost: channel.ChannelClosed | None = None
 
     async def begin(
-        self, line: Line, operation: str, fds: Sequence[int], arguments: dict[str, Any]
-    ) -> Call:
+        self, line: RpcConnection, operation: str, fds: Sequence[int], arguments: dict[str, Any]
+    ) -> RpcCall:
         """A call with a number of its own.
 
         Raises:
@@ -280,7 +280,7 @@ class Calls:
         """
         self._line = line
         self._last += 1
-        call = Call(self._last, line)
+        call = RpcCall(self._last, line)
         self._going[call.number] = call
         try:
             async with self._beginning:  # they are numbered as they go out
@@ -296,7 +296,7 @@ class Calls:
             raise
         return call
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: RpcCall) -> None:
         """Nobody reads it any more; what still comes of it is dropped."""
         self._going.pop(call.number, None)
 
@@ -308,11 +308,11 @@ class Calls:
         self._pongs.append(pong)
         self._line.tell({"ping": True})
         try:
-            return await comes(pong, within_s) and self.lost is None
+            return await wait_for_event(pong, within_s) and self.lost is None
         finally:
             self._pongs.remove(pong)
 
-    def heard(self, frame: channel.Frame) -> None:
+    def heard(self, frame: channel.ChannelFrame) -> None:
         """A frame of some call; of one that nobody knows any more, it is dropped."""
         match frame.message:
             case {"call": int(number), **rest}:

@@ -18,17 +18,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from sidecar.workers import channel
-from sidecar.workers.channel import Incoming, Outgoing, told_size
+from sidecar.workers.channel import ReceiveCredit, SendCredit, credited_bytes
 
-BEGUN = {"begun": True}
+BEGUN_MESSAGE = {"begun": True}
 """Answered before a file is looked at: what that takes is the file's, what came before is not."""
 
 
-class Unwanted(Exception):
+class CallCancelled(Exception):
     """The call was cancelled: nobody waits for its answers."""
 
 
-class Voice:
+class RpcSender:
     """The worker's end of the line, for all of its threads."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -41,7 +41,7 @@ class Voice:
         Raises:
             channel.ChannelClosed: the other side is gone.
         """
-        self.send_frame(channel.encode(message, raw))
+        self.send_frame(channel.encode_frame(message, raw))
 
     def send_frame(self, frame: bytes) -> None:
         """As `send`, with a frame that is made."""
@@ -49,20 +49,22 @@ class Voice:
             channel.send_frame(self._sock, frame)
 
 
-class Asked:
+class RpcRequest:
     """One call. Its answers are sent by one thread; the listener's thread hands in the rest."""
 
-    def __init__(self, number: int, message: dict[str, Any], fds: list[int], voice: Voice) -> None:
+    def __init__(
+        self, number: int, message: dict[str, Any], fds: list[int], voice: RpcSender
+    ) -> None:
         self.number = number
         self.message = message
         self.fds = fds
         self._voice = voice
         self._changed = threading.Condition()
         self._cancelled = False
-        self.news: Callable[[], None] = _nobody
+        self.news: Callable[[], None] = _no_callback
         """Called by the listener's thread when something more was told, read, or cancelled."""
-        self._told: deque[channel.Frame] = deque()
-        self._outgoing, self._incoming = Outgoing(), Incoming()
+        self._told: deque[channel.ChannelFrame] = deque()
+        self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
 
     def unwanted(self) -> bool:
         """Whether it was cancelled."""
@@ -73,7 +75,7 @@ class Asked:
         while self._told:
             frame = self._told.popleft()
             told = frame.message["told"]
-            if granted := self._incoming.read(told_size(told, frame.raw)):
+            if granted := self._incoming.read(credited_bytes(told, frame.raw)):
                 self._voice.send({"call": self.number, "granted": granted})
             yield told, frame.raw
 
@@ -85,12 +87,12 @@ class Asked:
             channel.ChannelClosed: the other side is gone.
         """
         message = {"call": self.number, "answer": answer}
-        frame = channel.encode(message, raw)
+        frame = channel.encode_frame(message, raw)
         with self._changed:
             while not (self._cancelled or self._outgoing.allows(len(frame))):
                 self._changed.wait()
             if self._cancelled:
-                raise Unwanted
+                raise CallCancelled
             self._outgoing.sent(len(frame))
         self._voice.send_frame(frame)
 
@@ -100,7 +102,7 @@ class Asked:
         Raises:
             channel.ChannelClosed: the other side is gone.
         """
-        frame = channel.encode({"call": self.number, "answer": answer})
+        frame = channel.encode_frame({"call": self.number, "answer": answer})
         with self._changed:
             if not self._outgoing.allows(len(frame)):
                 return False
@@ -112,7 +114,7 @@ class Asked:
         """Say that it is over: ``done`` or ``error``."""
         self._voice.send({"call": self.number, **last})
 
-    def hear(self, frame: channel.Frame) -> None:
+    def hear(self, frame: channel.ChannelFrame) -> None:
         """From the listener: a frame of this call."""
         with self._changed:
             match frame.message:
@@ -126,16 +128,16 @@ class Asked:
         self.news()
 
 
-def _nobody() -> None:
+def _no_callback() -> None:
     """Nobody wants to know."""
 
 
 _NUMBER = struct.Struct("=Q")
-_BYTES = 4096
-_PLACES = _BYTES // _NUMBER.size
+_PAGE_BYTES = 4096
+_PAGE_SLOTS = _PAGE_BYTES // _NUMBER.size
 
 
-class Page:
+class BegunCallsPage:
     """The service's side; ``fd`` goes to the worker with a call."""
 
     def __init__(self) -> None:
@@ -147,8 +149,8 @@ class Page:
         else:
             with tempfile.TemporaryFile() as file:
                 self.fd = os.dup(file.fileno())
-        os.write(self.fd, bytes(_BYTES))
-        self._memory = mmap.mmap(self.fd, _BYTES)
+        os.write(self.fd, bytes(_PAGE_BYTES))
+        self._memory = mmap.mmap(self.fd, _PAGE_BYTES)
 
     def calls(self) -> frozenset[int]:
         """Return the numbers of the calls that are being executed."""
@@ -162,7 +164,7 @@ class Page:
             os.close(self.fd)
 
 
-class Executing:
+class BegunCalls:
     """The worker's side, for all of its threads; ``fd`` is the page's, None where there is none.
 
     A call that is `alone` executes while no other does: if the worker dies then, there is no doubt
@@ -170,9 +172,9 @@ class Executing:
     """
 
     def __init__(self, fd: int | None) -> None:
-        self._memory = mmap.mmap(fd, _BYTES) if fd is not None else mmap.mmap(-1, _BYTES)
+        self._memory = mmap.mmap(fd, _PAGE_BYTES) if fd is not None else mmap.mmap(-1, _PAGE_BYTES)
         self._changed = threading.Condition()
-        self._places = list(range(_PLACES))
+        self._places = list(range(_PAGE_SLOTS))
         self._queue: deque[object] = deque()
         """Threads that wait, in the order in which they came: nobody waits for those behind it."""
         self._alone = False
@@ -202,4 +204,4 @@ class Executing:
             return self._places.pop()
 
     def _has_room(self, alone: bool) -> bool:
-        return len(self._places) == _PLACES if alone else not self._alone
+        return len(self._places) == _PAGE_SLOTS if alone else not self._alone

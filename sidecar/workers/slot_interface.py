@@ -10,12 +10,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
+from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.transcripts.transcript import Checkpoint, Event
+from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
 
-Wanted = tuple[AudioSource, AudioFacts, TranscribeOptions]
+BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
 """One of several recordings that are heard in step."""
 
 
@@ -31,12 +31,12 @@ class WorkerDied(Exception):
         self.began, self.explained, self.sole = began, explained, sole
 
 
-class HandedOver(WorkerDied):
+class EngineHandedOver(WorkerDied):
     """Who had the engine ends in good order, and somebody else is to go on: nothing that was heard
     there is to blame."""
 
 
-class Lease(Protocol):
+class EngineLease(Protocol):
     """An engine that is loaded and yours, until the lease ends."""
 
     @property
@@ -47,11 +47,11 @@ class Lease(Protocol):
     def transcribe(
         self,
         source: AudioSource,
-        facts: AudioFacts,
+        facts: AudioInfo,
         options: TranscribeOptions,
         max_s: float,
         settled: Sequence[Checkpoint] | None = None,
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
         """Events of one transcription; leaving early cancels it. ``settled``: where it goes on from
         (`engine.ResumableEngine`); None where nobody wants checkpoints.
 
@@ -62,8 +62,8 @@ class Lease(Protocol):
         ...
 
     def transcribe_together(
-        self, requests: Sequence[Wanted], max_s: float
-    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
+        self, requests: Sequence[BatchedRecording], max_s: float
+    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
         """Events of several transcriptions with their numbers; leaving early cancels all.
 
         Raises:
@@ -77,7 +77,7 @@ class Lease(Protocol):
         ...
 
 
-class Place(Protocol):
+class EngineSlot(Protocol):
     """Where an engine is, or comes when it is wanted. Times are of `time.monotonic`."""
 
     @property
@@ -126,7 +126,7 @@ class Place(Protocol):
 
     def lease(
         self, wanted: Precision, since: float, alone: bool
-    ) -> AbstractAsyncContextManager[Lease]:
+    ) -> AbstractAsyncContextManager[EngineLease]:
         """Wait for the engine, loaded as `resolve` says if need be, and have it. ``alone``: nobody
         else's work is in its process.
 

@@ -18,32 +18,32 @@ from pathlib import Path
 from sidecar.checkpoints import onnx_runtime
 from sidecar.gpu_memory import gpu_devices
 
-NICENESS = 5
+WORKER_NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
-NICE = "VIBEVOICE_WORKER_NICENESS"
+NICENESS_VARIABLE = "VIBEVOICE_WORKER_NICENESS"
 """Tells a worker how far."""
-DEAF_S = 30.0
+PING_TIMEOUT_S = 30.0
 """So long at most an engine for files is waited for that answers no ping while somebody has it
 (`pulse`). The thread that answers needs the interpreter for a moment: an import from a slow disk,
 a native call that does not release it or a machine that swaps may keep it for seconds."""
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's second thread spins after each small product: a fifth of the processor time of a
 recording with speakers. The networks have threads of their own. A value that the user sets wins."""
-LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
+LOG_LEVEL_VARIABLE = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Tells a worker the service's level, wherever that came from."""
-ENDS_WITH_PARENT = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
+ENDS_WITH_PARENT_VARIABLE = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
 """Tells a worker that it may ask Linux to end it with the thread that started it: that thread
 lives as long as the service."""
 
-SECRET = re.compile(
+SECRET_NAME = re.compile(
     r"(^|_)(API|ACCESS|AUTH|PRIVATE)?(TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|PAT|KEYS?|CREDENTIALS?)$"
     r"|^(AWS|AZURE|OTEL)_|SECRET_|PASSWORD$|_PWD$",
     re.IGNORECASE,
 )
 """Names of variables that hold what is nobody else's business."""
-WITH_PASSWORD = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
+PASSWORD_IN_URL = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
 """An address with a password in it, whatever the variable is called."""
-ANYWHERE = frozenset(
+PASSED_VARIABLES = frozenset(
     {
         "PATH",
         "HOME",
@@ -74,11 +74,11 @@ ANYWHERE = frozenset(
     }
 )
 """What a Python needs to start, to find its libraries and ffmpeg, and where to put things."""
-BEGINNINGS = ("LC_", "PYTHON", "_PYI_", "_MEI")
+PASSED_PREFIXES = ("LC_", "PYTHON", "_PYI_", "_MEI")
 """And what begins so: the locale, Python's own, where a packaged executable has unpacked itself."""
 
 
-class Needs(Enum):
+class EnvironmentNeeds(Enum):
     """How much of the environment a worker gets."""
 
     ENGINE = auto()
@@ -88,7 +88,7 @@ class Needs(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class WorkerOptions:
     """How an engine's process behaves.
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
@@ -97,13 +97,15 @@ class Manner:
     ping while somebody has it.
     """
 
-    niceness: int = NICENESS
+    niceness: int = WORKER_NICENESS
     shared: bool = False
     patience_s: float = 0.0
-    deaf_s: float = DEAF_S
+    deaf_s: float = PING_TIMEOUT_S
 
 
-def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS) -> dict[str, str]:
+def worker_environment_of(
+    ours: Mapping[str, str], needs: EnvironmentNeeds, niceness: int = WORKER_NICENESS
+) -> dict[str, str]:
     """The environment of a worker: what it ``needs`` of ours, and the package findable."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [ours.get("PYTHONPATH")])]
@@ -112,19 +114,23 @@ def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS)
         **{name: value for name, value in ours.items() if _passes(name, value, needs)},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
-        **onnx_runtime.TELLS_NOBODY,
-        **gpu_devices.ORDER,  # so that a number means the GPU whose memory was planned with
-        NICE: str(niceness),
-        LOG_LEVEL: logging.getLevelName(logging.getLogger().level),
+        **onnx_runtime.TELEMETRY_OFF_ENV,
+        **gpu_devices.DEVICE_ORDER_ENV,  # a number means the GPU whose memory was planned with
+        NICENESS_VARIABLE: str(niceness),
+        LOG_LEVEL_VARIABLE: logging.getLevelName(logging.getLogger().level),
     }
-    given.pop(ENDS_WITH_PARENT, None)
+    given.pop(ENDS_WITH_PARENT_VARIABLE, None)
     if threading.current_thread() is threading.main_thread():
-        given[ENDS_WITH_PARENT] = "1"
+        given[ENDS_WITH_PARENT_VARIABLE] = "1"
     return given
 
 
-def _passes(name: str, value: str, needs: Needs) -> bool:
-    if SECRET.search(name) or WITH_PASSWORD.search(value):
+def _passes(name: str, value: str, needs: EnvironmentNeeds) -> bool:
+    if SECRET_NAME.search(name) or PASSWORD_IN_URL.search(value):
         return False
     upper = name.upper()  # as Windows spells them is all the same to it
-    return needs is Needs.ENGINE or upper in ANYWHERE or upper.startswith(BEGINNINGS)
+    return (
+        needs is EnvironmentNeeds.ENGINE
+        or upper in PASSED_VARIABLES
+        or upper.startswith(PASSED_PREFIXES)
+    )

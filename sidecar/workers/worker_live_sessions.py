@@ -1,9 +1,9 @@
 """Live sessions inside a worker.
 
 Each is a call that goes on for as long as the session does. One thread serves all of them and
-waits for none: what a session's reader has not read lies in `_Seated.outbox`, and of sound that
-comes faster than it is heard the rest stays unread, so that the sender has to wait. A fault in work
-for one session ends that session; the others go on.
+waits for none: what a session's reader has not read lies in `_WorkerLiveSession.outbox`, and of
+sound that comes faster than it is heard the rest stays unread, so that the sender has to wait. A
+fault in work for one session ends that session; the others go on.
 """
 
 from __future__ import annotations
@@ -17,40 +17,53 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
-from sidecar.interfaces.live_events import Final, Heard, LiveEvent, Partial, Summary, to_wire
-from sidecar.live.runtime.input_samples import Intake
+from sidecar.interfaces.live_engine import (
+    LiveEngine,
+    LiveOptions,
+    LiveSession,
+    LiveSessionStart,
+    SampleEncoding,
+)
+from sidecar.interfaces.live_events import (
+    Final,
+    InputProcessed,
+    LiveEvent,
+    Partial,
+    Summary,
+    to_wire,
+)
+from sidecar.live.runtime.input_samples import SampleInput
 from sidecar.workers import channel
-from sidecar.workers.rpc_server import Asked, Executing
+from sidecar.workers.rpc_server import BegunCalls, RpcRequest
 
 log = logging.getLogger(__name__)
 
-BACKLOG_S = 12.0
+MAX_BACKLOG_S = 12.0
 """Seconds of a session's sound that may wait inside the engine: a piece and a half."""
-POLL_S = 0.05
+POLL_INTERVAL_S = 0.05
 """How often is looked again at a session that is held back."""
 
 
-class Seated:
+class WorkerLiveSessions:
     """The sessions of one engine; the thread lives as long as the process."""
 
     def __init__(
-        self, engine: LiveEngine, over: Callable[[Asked], object], executing: Executing
+        self, engine: LiveEngine, over: Callable[[RpcRequest], object], executing: BegunCalls
     ) -> None:
         """``over`` is told of each call that has ended, ``executing`` of those at work."""
         self._engine, self._over, self._executing = engine, over, executing
         self._news = threading.Condition()
         self._stirred = False
-        self._sessions: list[_Seated] = []
+        self._sessions: list[_WorkerLiveSession] = []
         threading.Thread(target=self._serve, daemon=True, name="sessions").start()
 
-    def take(self, asked: Asked) -> None:
+    def take(self, asked: RpcRequest) -> None:
         """Open the session that a call asks for.
 
         Raises:
             errors.SidecarError: the engine does not take it.
         """
-        session = _Seated(asked, self._engine, self._stir, self._executing)
+        session = _WorkerLiveSession(asked, self._engine, self._stir, self._executing)
         asked.news = self._stir
         with self._news:
             self._sessions.append(session)
@@ -66,7 +79,7 @@ class Seated:
         while True:
             with self._news:
                 if not self._stirred:
-                    self._news.wait(POLL_S if held else None)
+                    self._news.wait(POLL_INTERVAL_S if held else None)
                 self._stirred = False
                 sessions = list(self._sessions)
             try:
@@ -80,15 +93,15 @@ class Seated:
                     self._over(session.asked)
 
 
-class _Seated:
+class _WorkerLiveSession:
     """One session: its call, and its side in the engine."""
 
     def __init__(
         self,
-        asked: Asked,
+        asked: RpcRequest,
         engine: LiveEngine,
         stir: Callable[[], None],
-        executing: Executing,
+        executing: BegunCalls,
     ) -> None:
         self.asked = asked
         self.over = False
@@ -96,11 +109,11 @@ class _Seated:
         self._alone = bool(asked.message.get("alone"))
         """Whether others wait while it is recognized, because it may be what ended an engine."""
         self._wrong: errors.SidecarError | None = None
-        self._intake = Intake()
+        self._intake = SampleInput()
         self._lock = threading.Lock()
         self._outbox: deque[LiveEvent] = deque()
         options = LiveOptions.from_wire(asked.message["options"])
-        begin = Begin.from_wire(asked.message["begin"])
+        begin = LiveSessionStart.from_wire(asked.message["begin"])
         self._begun_at = begin.at
         self._session: LiveSession = engine.open(options, begin, self._tell)
         self._session.around, self._session.failed = self._around, self._failed
@@ -126,11 +139,11 @@ class _Seated:
         if self.asked.unwanted():
             self._end()
             return False
-        held = self._session.backlog_s > BACKLOG_S
+        held = self._session.backlog_s > MAX_BACKLOG_S
         if not (held or self._wrong):
             for message, raw in self.asked.told():
                 self._hear(message, raw)
-                if held := self._session.backlog_s > BACKLOG_S:
+                if held := self._session.backlog_s > MAX_BACKLOG_S:
                     break
         while self._outbox:
             event = self._outbox[0]
@@ -148,7 +161,7 @@ class _Seated:
     def _hear(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
-                block = self._intake.take(raw, Encoding(encoding), rate)
+                block = self._intake.take(raw, SampleEncoding(encoding), rate)
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
@@ -171,7 +184,7 @@ class _Seated:
                 self._outbox.pop()
             self._outbox.append(event)
         passed = isinstance(event, Final) or (
-            isinstance(event, Heard) and event.settled > self._begun_at
+            isinstance(event, InputProcessed) and event.settled > self._begun_at
         )
         self._alone = self._alone and not passed
         self._stir()

@@ -19,37 +19,46 @@ import threading
 from sidecar import errors
 from sidecar.observability.logs import JsonFormatter
 from sidecar.workers import channel
-from sidecar.workers.rpc_server import Asked, Unwanted, Voice
-from sidecar.workers.worker_environment import ENDS_WITH_PARENT, LOG_LEVEL, NICE, NICENESS
-from sidecar.workers.worker_operations import Operations
+from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
+from sidecar.workers.worker_environment import (
+    ENDS_WITH_PARENT_VARIABLE,
+    LOG_LEVEL_VARIABLE,
+    NICENESS_VARIABLE,
+    WORKER_NICENESS,
+)
+from sidecar.workers.worker_operations import WorkerOperations
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 15.0
+IDLE_TRIM_S = 15.0
 """Without work for so long, free memory goes back to the kernel. Not sooner: the next recording
 would fault it in again, which makes it 1 to 10 % slower (docs/performance.md); who dictates pauses
 for seconds."""
 
 
-def serve(sock: socket.socket) -> None:
+def serve_calls(sock: socket.socket) -> None:
     """Answer calls until the other side is gone (which ends the process)."""
-    waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
-    going: dict[int, Asked] = {}
-    operations = Operations(lambda asked: going.pop(asked.number, None))
-    threading.Thread(target=_listen, args=(sock, going, waiting), daemon=True).start()
+    waiting: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
+    going: dict[int, RpcRequest] = {}
+    operations = WorkerOperations(lambda asked: going.pop(asked.number, None))
+    threading.Thread(target=_read_calls, args=(sock, going, waiting), daemon=True).start()
     while True:
-        asked = _next(waiting)
+        asked = _next_call(waiting)
         if "beside" in asked.message:
-            threading.Thread(target=_see_to, args=(operations, asked, going), daemon=True).start()
+            threading.Thread(
+                target=_serve_call, args=(operations, asked, going), daemon=True
+            ).start()
         else:
-            _see_to(operations, asked, going)
+            _serve_call(operations, asked, going)
 
 
-def _see_to(operations: Operations, asked: Asked, going: dict[int, Asked]) -> None:
+def _serve_call(
+    operations: WorkerOperations, asked: RpcRequest, going: dict[int, RpcRequest]
+) -> None:
     """One call, and what is left of it."""
     goes_on = False
     try:
-        goes_on = _answer(operations, asked)
+        goes_on = _answer_call(operations, asked)
     except channel.ChannelClosed:
         os._exit(0)
     finally:
@@ -59,16 +68,16 @@ def _see_to(operations: Operations, asked: Asked, going: dict[int, Asked]) -> No
             going.pop(asked.number, None)
 
 
-def _next(waiting: queue.SimpleQueue[Asked]) -> Asked:
+def _next_call(waiting: queue.SimpleQueue[RpcRequest]) -> RpcRequest:
     """The next call; while it is long in coming, this process is made small."""
     try:
-        return waiting.get(timeout=IDLE_S)
+        return waiting.get(timeout=IDLE_TRIM_S)
     except queue.Empty:
-        give_back()
+        trim_heap()
     return waiting.get()
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return the free parts of the heap to the kernel, where the C library is glibc."""
     if sys.platform == "linux":
         import ctypes
@@ -78,18 +87,18 @@ def give_back() -> None:
             library.malloc_trim(0)
 
 
-def _answer(operations: Operations, asked: Asked) -> bool:
+def _answer_call(operations: WorkerOperations, asked: RpcRequest) -> bool:
     """Run one call to its end; or begin it, where it goes on beside others: then it is true."""
     try:
         if asked.unwanted():
-            raise Unwanted
+            raise CallCancelled
         if asked.message.get("operation") == "live":
             operations.seat(asked)
             return True
         for answer in operations.run(asked):
             message, raw = answer if isinstance(answer, tuple) else (answer, b"")
             asked.answer(message, raw)
-    except Unwanted:
+    except CallCancelled:
         asked.end(done=True)
     except errors.DeviceLost:
         os._exit(1)  # nothing in this process can use the device again; the job gets a fresh one
@@ -106,18 +115,18 @@ def _answer(operations: Operations, asked: Asked) -> bool:
     return False
 
 
-def _listen(
-    sock: socket.socket, going: dict[int, Asked], waiting: queue.SimpleQueue[Asked]
+def _read_calls(
+    sock: socket.socket, going: dict[int, RpcRequest], waiting: queue.SimpleQueue[RpcRequest]
 ) -> None:
-    voice = Voice(sock)
+    voice = RpcSender(sock)
     try:
         while True:
-            frame, fds = channel.receive(sock)
+            frame, fds = channel.receive_message(sock)
             match frame.message:
                 case {"ping": _}:
                     voice.send({"pong": True})
                 case {"call": int(number), "operation": str()}:
-                    going[number] = Asked(number, frame.message, fds, voice)
+                    going[number] = RpcRequest(number, frame.message, fds, voice)
                     waiting.put(going[number])
                 case {"call": int(number)} if number in going:
                     going[number].hear(frame)
@@ -131,14 +140,14 @@ def _die_with_parent() -> None:
     The kernel means the thread that did: only where that is the service's main thread, which ends
     last, may it be asked.
     """
-    if sys.platform == "linux" and ENDS_WITH_PARENT in os.environ:
+    if sys.platform == "linux" and ENDS_WITH_PARENT_VARIABLE in os.environ:
         import ctypes
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _end_with_a_thread(args: threading.ExceptHookArgs) -> None:
+def _exit_on_thread_error(args: threading.ExceptHookArgs) -> None:
     """A thread that ended by a fault has left its work undone, for all who have calls in here, and
     pings are answered by another: so the process ends too, and a fresh one goes on."""
     if args.exc_type is not SystemExit:
@@ -150,17 +159,17 @@ def _end_with_a_thread(args: threading.ExceptHookArgs) -> None:
 
 def main() -> None:
     """The whole life of a worker."""
-    threading.excepthook = _end_with_a_thread
+    threading.excepthook = _exit_on_thread_error
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=os.environ.get(LOG_LEVEL, "INFO"), handlers=[handler])
+    logging.basicConfig(level=os.environ.get(LOG_LEVEL_VARIABLE, "INFO"), handlers=[handler])
     for told in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that tells the group
         signal.signal(told, signal.SIG_IGN)  # the service answers it, and ends this
-    sock = channel.inherited()
+    sock = channel.inherited_socket()
     _die_with_parent()
     if hasattr(os, "nice"):
-        os.nice(int(os.environ.get(NICE, NICENESS)))
-    serve(sock)
+        os.nice(int(os.environ.get(NICENESS_VARIABLE, WORKER_NICENESS)))
+    serve_calls(sock)
 
 
 if __name__ == "__main__":

@@ -11,87 +11,100 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts, DecodedAudio, open_audio, prepare, probe
-from sidecar.engines import create_engine, spec_of
+from sidecar.audio.audio_decoder import (
+    AudioInfo,
+    DecodedAudio,
+    open_audio,
+    preload_decoders,
+    probe_audio,
+)
+from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces.engine_interface import (
     PCM16_BYTES,
-    Engine,
+    BatchEngine,
+    BatchRequest,
+    LoadedRateEngine,
     LoadOptions,
-    Request,
     ResumableEngine,
-    SayOptions,
-    SociableEngine,
-    Sound,
+    SynthesisOptions,
+    SynthesizedAudio,
     TranscribeOptions,
-    TunedEngine,
-    VoiceEngine,
+    TranscriptionEngine,
+    TtsEngine,
 )
 from sidecar.interfaces.live_engine import LiveEngine
 from sidecar.transcripts import transcript
-from sidecar.transcripts.speaker_embeddings import VoicePrint
-from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
-from sidecar.transcripts.word_timing import with_words
-from sidecar.tts import create_voice
-from sidecar.workers.diarization_tee import Overheard, completed, overheard
-from sidecar.workers.rpc_server import BEGUN, Asked, Executing
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Notice,
+    Peaks,
+    Progress,
+    TranscriptionEvent,
+)
+from sidecar.transcripts.word_timing import with_word_times
+from sidecar.tts import create_tts_engine
+from sidecar.workers.diarization_tee import DiarizationTee, join_diarization, open_diarization_tee
+from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
-    from sidecar.workers.worker_live_sessions import Seated
+    from sidecar.workers.worker_live_sessions import WorkerLiveSessions
 
 log = logging.getLogger(__name__)
 
-TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
-PROGRESS_S = 0.1
+AUDIO_TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
+MIN_PROGRESS_INTERVAL_S = 0.1
 """Least time between two reports of progress that are sent on."""
-Raw = tuple[dict[str, Any], bytes]
+MessageWithBytes = tuple[dict[str, Any], bytes]
 """An answer with bytes behind it."""
-SAID_S = 1.0
-PEAKS = 50
+TTS_FRAME_S = 1.0
+MIN_PEAKS_PER_REPORT = 50
 """Least tenths of a second that are worth a report of how loud they are."""
 
 
-class Operations:
+class WorkerOperations:
     """What the worker holds, at most one engine, and what can be asked of it.
 
     ``over`` is told of each call that went on beside others and has ended.
     """
 
-    def __init__(self, over: Callable[[Asked], object]) -> None:
-        self._engine: Engine | None = None
+    def __init__(self, over: Callable[[RpcRequest], object]) -> None:
+        self._engine: TranscriptionEngine | None = None
         self._sample_rate = 0
         self._by_voices = False
         self._over = over
-        self._seated: Seated | None = None
-        self._voice: VoiceEngine | None = None
+        self._seated: WorkerLiveSessions | None = None
+        self._voice: TtsEngine | None = None
 
-    def seat(self, asked: Asked) -> None:
+    def seat(self, asked: RpcRequest) -> None:
         """A live session: it goes on by itself, and ends its call itself.
 
         Raises:
             errors.SidecarError: the engine does not take it.
         """
-        from sidecar.workers.worker_live_sessions import Seated
+        from sidecar.workers.worker_live_sessions import WorkerLiveSessions
 
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
         if self._seated is None:
-            executing = Executing(asked.fds[0] if asked.fds else None)
-            self._seated = Seated(cast(LiveEngine, self._engine), self._over, executing)
+            executing = BegunCalls(asked.fds[0] if asked.fds else None)
+            self._seated = WorkerLiveSessions(cast(LiveEngine, self._engine), self._over, executing)
         self._seated.take(asked)
 
-    def run(self, asked: Asked) -> Iterator[dict[str, Any] | Raw]:
+    def run(self, asked: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """The answers to one call."""
         match asked.message:
             case {"operation": "probe", "max_s": max_s} if asked.fds:
-                prepare()
-                yield BEGUN
-                yield probe(asked.fds[0], max_s).to_wire()
+                preload_decoders()
+                yield BEGUN_MESSAGE
+                yield probe_audio(asked.fds[0], max_s).to_wire()
             case {"operation": "voice", "max_s": max_s} if asked.fds:
-                yield BEGUN
-                yield _voice(asked.fds[0], max_s)
+                yield BEGUN_MESSAGE
+                yield _clip_embedding(asked.fds[0], max_s)
             case {"operation": "part", "prints": prints, "into": into}:
-                yield BEGUN
-                yield _parted(prints, into)
+                yield BEGUN_MESSAGE
+                yield _split_speaker(prints, into)
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if asked.fds:
@@ -101,7 +114,7 @@ class Operations:
             case {"operation": "voices"}:
                 yield {"voices": list(self._speaks().voices())}
             case {"operation": "say", "text": str(text), "options": options}:
-                yield from self._say(text, SayOptions.from_wire(options), asked)
+                yield from self._say(text, SynthesisOptions.from_wire(options), asked)
             case _:
                 raise errors.EngineFailed("The worker does not know this operation.")
 
@@ -110,56 +123,58 @@ class Operations:
         if options.speaks:
             from sidecar.live.runtime import input_samples  # noqa: F401 - the first thing that is said needs it
 
-            voice = create_voice(name)
+            voice = create_tts_engine(name)
             yield from ({"loaded": part} for part in voice.load(options))
             self._voice = voice
             return
         engine = create_engine(name)
         for part in engine.load(options):
             yield {"loaded": part}
-        spec = spec_of(name)
+        spec = engine_spec(name)
         self._engine, self._sample_rate, self._by_voices = engine, spec.sample_rate, spec.by_voices
-        if isinstance(engine, TunedEngine):
+        if isinstance(engine, LoadedRateEngine):
             self._sample_rate = engine.sample_rate
 
-    def _speaks(self) -> VoiceEngine:
+    def _speaks(self) -> TtsEngine:
         if self._voice is None:
             raise errors.EngineFailed("The engine is not loaded.")
         return self._voice
 
-    def _say(self, text: str, options: SayOptions, asked: Asked) -> Iterator[Raw]:
-        """The sound of a text, in frames of `SAID_S` at most: one that is long in coming is no
+    def _say(
+        self, text: str, options: SynthesisOptions, asked: RpcRequest
+    ) -> Iterator[MessageWithBytes]:
+        """The sound of a text, in frames of `TTS_FRAME_S` at most: one that is long in coming is no
         longer than what may lie unread."""
         sounds = self._speaks().say(text, options, asked.unwanted)
-        for sound in at_rate(sounds, options.rate) if options.rate else sounds:
+        for sound in resample_speech(sounds, options.rate) if options.rate else sounds:
             marks = [(mark.character, mark.start) for mark in sound.marks]
-            most = PCM16_BYTES * round(SAID_S * sound.rate)
+            most = PCM16_BYTES * round(TTS_FRAME_S * sound.rate)
             for at in range(0, len(sound.pcm), most):
                 raw = sound.pcm[at : at + most]
                 yield {"rate": sound.rate, "marks": [] if at else marks}, raw
 
-    def _transcribe(self, asked: Asked) -> Iterator[dict[str, Any]]:
+    def _transcribe(self, asked: RpcRequest) -> Iterator[dict[str, Any]]:
         operation = asked.message
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
         options = TranscribeOptions.from_wire(operation["options"])
         with self._opened(operation, asked.fds[0]) as audio, ExitStack() as ears:
-            report = Report(audio)
-            events: Iterator[Event]
+            report = TranscriptionReport(audio)
+            events: Iterator[TranscriptionEvent]
             if (ear := self._ear(audio, options, asked.unwanted, ears)) is not None:
                 events = map(ear.completed, self._engine.transcribe(ear, options, asked.unwanted))
             elif operation.get("settled") is None:
                 events = self._engine.transcribe(audio, options, asked.unwanted)
             else:
-                settled = [_checkpoint(values) for values in operation["settled"]]
+                settled = [_checkpoint_from_wire(values) for values in operation["settled"]]
                 engine = cast(ResumableEngine, self._engine)
                 events = engine.transcribe_from(settled, audio, options, asked.unwanted)
             for event in events:
-                yield from report.of(with_words(event) if options.words else event)
+                yield from report.of(with_word_times(event) if options.words else event)
 
-    def _transcribe_together(self, asked: Asked) -> Iterator[dict[str, Any]]:
+    def _transcribe_together(self, asked: RpcRequest) -> Iterator[dict[str, Any]]:
         """Several in step; one that cannot be opened fails alone, who leaves is heard no more."""
-        engine = cast(SociableEngine, self._engine)
+        engine = cast(BatchEngine, self._engine)
         left: set[int] = set()
 
         def unwanted(number: int) -> bool:
@@ -180,16 +195,16 @@ class Operations:
                 left_by = partial(unwanted, number)
                 ear = self._ear(audio, options, left_by, opened)
                 numbers.append(number)
-                requests.append(Request(ear or audio, options, left_by))
-                reports.append(Report(audio))
+                requests.append(BatchRequest(ear or audio, options, left_by))
+                reports.append(TranscriptionReport(audio))
                 ears.append(ear)
             events = engine.transcribe_together(requests) if requests else ()
-            for index, event in completed(events, ears):
+            for index, event in join_diarization(events, ears):
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
                 if requests[index].options.words:
-                    event = with_words(event)
+                    event = with_word_times(event)
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
 
@@ -199,64 +214,70 @@ class Operations:
         options: TranscribeOptions,
         unwanted: Callable[[], bool],
         until: ExitStack,
-    ) -> Overheard | None:
+    ) -> DiarizationTee | None:
         rate, same = self._sample_rate, self._by_voices
-        return overheard(audio, rate, options, unwanted, until, same=same)
+        return open_diarization_tee(audio, rate, options, unwanted, until, same=same)
 
     def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
-        facts = AudioFacts.from_wire(operation["facts"])
+        facts = AudioInfo.from_wire(operation["facts"])
         return open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
 
 
-def _voice(fd: int, max_s: float) -> dict[str, Any]:
+def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
     """What the one person in a clip sounds like, as plain values."""
-    from sidecar.diarization.diarizer import voice_print
-    from sidecar.diarization.speaker_models import RATE, VoicesUnavailable, load_models
+    from sidecar.diarization.diarizer import enrolment_embedding
+    from sidecar.diarization.speaker_models import (
+        SAMPLE_RATE,
+        SpeakerModelsUnavailable,
+        load_models,
+    )
 
     try:
         models = load_models()
-    except VoicesUnavailable as error:
+    except SpeakerModelsUnavailable as error:
         log.warning("%s", error)
         raise errors.VoicesUnavailable() from None
     try:
-        with open_audio(fd, probe(fd, max_s), rate=RATE, max_s=max_s) as audio:
-            return asdict(voice_print(models, audio))
+        with open_audio(fd, probe_audio(fd, max_s), rate=SAMPLE_RATE, max_s=max_s) as audio:
+            return asdict(enrolment_embedding(models, audio))
     except errors.AudioTooLong:
         raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None
 
 
-def at_rate(sounds: Iterable[Sound], rate: int) -> Iterator[Sound]:
+def resample_speech(sounds: Iterable[SynthesizedAudio], rate: int) -> Iterator[SynthesizedAudio]:
     """The same sound at ``rate`` samples a second; marks stay with the sound they came with."""
-    from sidecar.live.runtime.input_samples import Resampler
+    from sidecar.live.runtime.input_samples import StreamResampler
 
-    resampler: Resampler | None = None
+    resampler: StreamResampler | None = None
     for sound in sounds:
         if sound.rate == rate:
             yield sound
             continue
         if resampler is None:
-            resampler = Resampler(sound.rate, rate)
-        yield Sound(resampler.take(sound.pcm), rate, sound.marks)
+            resampler = StreamResampler(sound.rate, rate)
+        yield SynthesizedAudio(resampler.take(sound.pcm), rate, sound.marks)
     if resampler is not None:
-        yield Sound(resampler.rest(), rate)
+        yield SynthesizedAudio(resampler.rest(), rate)
 
 
-def _parted(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
+def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
     """Which of the segments of one speaker are whose; nothing where they cannot be told apart."""
-    from sidecar.diarization.clustering import parted
+    from sidecar.diarization.clustering import split_speaker
 
-    found = parted([None if one is None else VoicePrint(**one) for one in prints], into)
+    found = split_speaker(
+        [None if one is None else SpeakerEmbedding(**one) for one in prints], into
+    )
     return {} if found is None else asdict(found)
 
 
-def _checkpoint(values: dict[str, Any]) -> Checkpoint:
+def _checkpoint_from_wire(values: dict[str, Any]) -> Checkpoint:
     event = transcript.from_wire(values)
     if not isinstance(event, Checkpoint):
         raise errors.EngineFailed("What is to be gone on from is no checkpoint.")
     return event
 
 
-class Report:
+class TranscriptionReport:
     """What of a transcription is told to the service."""
 
     def __init__(self, audio: DecodedAudio) -> None:
@@ -264,23 +285,23 @@ class Report:
         self._told = 0.0
         self._drawn = 0
 
-    def of(self, event: Event) -> Iterator[dict[str, Any]]:
+    def of(self, event: TranscriptionEvent) -> Iterator[dict[str, Any]]:
         """The frames for an event; none for progress that comes too soon after the last. With them
         goes how loud it was until here; of the whole, before the end."""
         if not isinstance(event, Finished):
             yield from self._said(event)
         levels = self._audio.peaks.since(self._drawn)
-        if len(levels) >= PEAKS or (levels and isinstance(event, Finished)):
+        if len(levels) >= MIN_PEAKS_PER_REPORT or (levels and isinstance(event, Finished)):
             yield transcript.to_wire(Peaks(self._drawn, levels))
             self._drawn += len(levels)
         if isinstance(event, Finished):
             yield from self._said(event)
 
-    def _said(self, event: Event) -> Iterator[dict[str, Any]]:
+    def _said(self, event: TranscriptionEvent) -> Iterator[dict[str, Any]]:
         if isinstance(event, Progress):
-            if time.monotonic() - self._told < PROGRESS_S:
+            if time.monotonic() - self._told < MIN_PROGRESS_INTERVAL_S:
                 return
             self._told = time.monotonic()
         if isinstance(event, Finished) and self._audio.truncated:
-            event = Finished(event.transcript.noting(TRUNCATED))
+            event = Finished(event.transcript.with_notice(AUDIO_TRUNCATED))
         yield transcript.to_wire(event)

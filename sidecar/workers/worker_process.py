@@ -1,7 +1,7 @@
 """Worker process seen from the service: spawn, calls, kill, heartbeat.
 
-The service's side is `Worker`; the other side is `workers.worker_main`. A crash, an abort in native
-code or the kernel's out-of-memory killer end the worker, never the service.
+The service's side is `WorkerProcess`; the other side is `workers.worker_main`. A crash, an abort in
+native code or the kernel's out-of-memory killer end the worker, never the service.
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ from typing import IO, Any
 
 from sidecar.version import own_command
 from sidecar.workers import channel
-from sidecar.workers.rpc_client import Call, Calls, Line
-from sidecar.workers.rpc_server import Page
+from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
+from sidecar.workers.rpc_server import BegunCallsPage
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker_environment import Manner, Needs, environment
+from sidecar.workers.worker_environment import (
+    EnvironmentNeeds,
+    WorkerOptions,
+    worker_environment_of,
+)
 
 log = logging.getLogger(__name__)
 
 CANCEL_GRACE_S = 1.0
 """How long a process may take to answer a ping, and a cancelled call to stop, at least."""
 EXIT_GRACE_S = 2.0
-LAST_LINES = 40
+STDERR_TAIL_LINES = 40
 """Of a worker's standard error that are remembered."""
-HUNG = "(it answered no ping, and the service killed it)"
+HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """The last of them, in a note of such a crash."""
-LIVE = "live"
+LIVE_OPERATION = "live"
 """The operation that goes on beside others of its kind, and executes only now and then."""
-STAYS = "the process was killed and does not end"
+PROCESS_STAYS = "the process was killed and does not end"
 """What who has it is told, where not even that helps: in a driver that hangs, for one."""
 
 
@@ -44,11 +48,14 @@ def worker_command() -> list[str]:
     return own_command("sidecar.workers.worker_main", "-P", frozen=("worker",))
 
 
-class Worker:
+class WorkerProcess:
     """One child process that answers calls; its owner awaits `close`."""
 
     def __init__(
-        self, name: str, needs: Needs = Needs.ENGINE, manner: Manner | None = None
+        self,
+        name: str,
+        needs: EnvironmentNeeds = EnvironmentNeeds.ENGINE,
+        manner: WorkerOptions | None = None,
     ) -> None:
         """Start it.
 
@@ -56,21 +63,21 @@ class Worker:
             OSError: it cannot be started.
         """
         self.name = name
-        self._manner = manner or Manner()
-        given = environment(os.environ, needs, self._manner.niceness)
-        self._process, self._sock = channel.spawn(worker_command(), given)
+        self._manner = manner or WorkerOptions()
+        given = worker_environment_of(os.environ, needs, self._manner.niceness)
+        self._process, self._sock = channel.spawn_worker(worker_command(), given)
         assert self._process.stderr is not None
-        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
         threading.Thread(
-            target=_relay, args=(self._process.stderr, name, self._last_lines), daemon=True
+            target=_relay_output, args=(self._process.stderr, name, self._last_lines), daemon=True
         ).start()
         self.patience_s = CANCEL_GRACE_S
         """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
         self.on_end: Callable[[], None] = _nobody_asks
         """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
-        self._connecting: asyncio.Task[Line] | None = None
-        self._calls = Calls()
-        self._page: Page | None = None
+        self._connecting: asyncio.Task[RpcConnection] | None = None
+        self._calls = RpcCalls()
+        self._page: BegunCallsPage | None = None
         """Which live sessions it is recognizing, once it has any."""
         self._blamed: frozenset[int] = frozenset()
         """The live sessions that it was recognizing when it died."""
@@ -109,22 +116,22 @@ class Worker:
     @contextlib.asynccontextmanager
     async def calling(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
-    ) -> AsyncIterator[Call]:
+    ) -> AsyncIterator[RpcCall]:
         """One operation, to be read and told more; leaving early cancels it.
 
         While another is at work it waits in the worker, and begins as soon as that has ended. A
         worker that does not answer a ping when it is cancelled is killed, and so is one that goes
         on with the operation for as long as it took to load (`patience_s`): a new one would be
-        there by now. Where others have calls in it too (`Manner.shared`), it is left to itself
-        instead.
+        there by now. Where others have calls in it too (`WorkerOptions.shared`), it is left to
+        itself instead.
 
         Raises:
             WorkerDied: the process ended.
         """
         try:
             line = await self._connected()
-            if operation == LIVE and not self._dead:
-                self._page = self._page or Page()
+            if operation == LIVE_OPERATION and not self._dead:
+                self._page = self._page or BegunCallsPage()
                 fds = (*fds, self._page.fd)
             call = await self._calls.begin(line, operation, fds, arguments)
         except (OSError, channel.ChannelClosed) as error:
@@ -132,7 +139,7 @@ class Worker:
         try:
             yield call
         except channel.ChannelClosed as error:
-            began = call.number in self._blamed if operation == LIVE else call.began
+            began = call.number in self._blamed if operation == LIVE_OPERATION else call.began
             raise self._died(error, began) from None
         finally:
             if not (call.over.is_set() or self._dead):
@@ -203,7 +210,7 @@ class Worker:
         elif self._process.poll() is None:
             log.warning("worker %s does not answer and is killed", self.name)
             self._hung = True
-            self._last_lines.append(HUNG)
+            self._last_lines.append(HUNG_NOTE)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         asyncio.get_running_loop().call_later(EXIT_GRACE_S, self._give_up)
@@ -213,10 +220,10 @@ class Worker:
         if self._stays or self._process.poll() is not None:
             return
         self._stays = True
-        log.error("worker %s, pid %d: %s", self.name, self.pid, STAYS)
+        log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STAYS)
         made = self._connecting
         if made is not None and made.done() and not made.cancelled() and not made.exception():
-            made.result().close(STAYS)
+            made.result().close(PROCESS_STAYS)
 
     async def _exited(self, timeout_s: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -228,7 +235,7 @@ class Worker:
             pause = min(2 * pause, 0.05)
         return True
 
-    async def _stop(self, call: Call) -> None:
+    async def _stop(self, call: RpcCall) -> None:
         """Cancel a call, and wait until it has ended; how long that takes counts from its turn."""
         call.cancel()
         loop = asyncio.get_running_loop()
@@ -258,10 +265,10 @@ class Worker:
                 self.kill()
             raise
 
-    async def _connected(self) -> Line:
+    async def _connected(self) -> RpcConnection:
         """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
         if self._connecting is None:
-            made = Line.on(self._sock, self.pid, self._calls.heard, self._lost)
+            made = RpcConnection.on(self._sock, self.pid, self._calls.heard, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
@@ -283,7 +290,7 @@ def _nobody_asks() -> None:
     """Who has it looks by itself."""
 
 
-def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
+def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
     """Take in what a worker says, so that its pipe is never full, and log it as ours.
 
     Its own lines are records in JSON; whatever else comes is from libraries.
@@ -301,14 +308,14 @@ def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
             logging.getLogger(source).log(level, "%s", message)
 
 
-PULSE_S = 2.0
+HEARTBEAT_INTERVAL_S = 2.0
 """How often a process that somebody has is asked whether it still hears."""
-REST_S = 30.0
+IDLE_HEARTBEAT_INTERVAL_S = 30.0
 """The same of one that nobody has: so the next job mostly finds none that hangs, which would cost
 it half a minute and one of two attempts."""
 
 
-class Pulse:
+class Heartbeat:
     """Asks the process again and again, and ends one that hangs: it tells nobody by itself, and
     whoever has it would wait for ever.
 
@@ -317,7 +324,7 @@ class Pulse:
     held up itself, and has not come to read the first answer.
     """
 
-    def __init__(self, worker: Callable[[], Worker | None], deaf_s: float) -> None:
+    def __init__(self, worker: Callable[[], WorkerProcess | None], deaf_s: float) -> None:
         """``worker``: the process that is there, None while there is none (one that is coming in is
         not asked: a load has a deadline of its own)."""
         self._worker = worker
@@ -352,7 +359,7 @@ class Pulse:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(PULSE_S if self._had else REST_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._had else IDLE_HEARTBEAT_INTERVAL_S)
             worker = self._worker()
             if worker is None and not self._had:
                 return  # who brings another in says so

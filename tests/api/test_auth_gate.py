@@ -16,12 +16,12 @@ from service_process import PATIENCE_S, Server, check_discreet, check_problem
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
-from sidecar.auth.authentication import Access
-from sidecar.auth.identity import SharedToken
-from sidecar.auth.request_origin import Approach, is_loopback
+from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.identity import SharedTokenAuthenticator
+from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
-from sidecar.files import Watch
-from sidecar.server.app import access_of, create_app
+from sidecar.files import FileWatcher
+from sidecar.server.app import create_access, create_app
 
 HOSTILE = (
     "evil.example",
@@ -255,23 +255,23 @@ def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
      ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("my-box.lan", False)],
 )  # fmt: skip
 def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool) -> None:
-    assert is_loopback(address) is loopback
+    assert is_loopback_address(address) is loopback
 
 
 def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
-    access = Access(anywhere=True, authenticator=SharedToken(TOKEN))
-    access.check_place(Approach(["my-box.lan:8765"], [], []))
+    access = AccessPolicy(anywhere=True, authenticator=SharedTokenAuthenticator(TOKEN))
+    access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
-        access.check_place(Approach(["my-box.lan:8765"], ["https://evil.example"], []))
+        access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], ["https://evil.example"], []))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
-    access = access_of(Settings(host=host), Watch())
+    access = create_access(Settings(host=host), FileWatcher())
     name = f"[{host}]" if ":" in host else host
-    access.check_place(Approach([f"{name}:8765"], [], [], peer="127.0.0.1"))
+    access.check_peer_and_host(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
     with pytest.raises(errors.HostNotAllowed):
-        access.check_place(Approach(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
+        access.check_peer_and_host(RequestOrigin(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
 def test_tokens_that_cross_the_network_unencrypted_are_warned_of_at_the_start(
     settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    access_of(Settings(token=SecretStr(TOKEN), **settings), Watch())
+    create_access(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
     assert ("cross the network unencrypted" in caplog.text) is warns
 
 

@@ -12,7 +12,7 @@ import pytest
 from service_process import MB, PATIENCE_S, Server, wait_until
 
 from bench.greedy_owner import Greedy, Operation, Owner, operations, settings, wav
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 SLOWER = 20
 """Times as long as without the other owner, at most, on a machine with much else to do."""
@@ -41,7 +41,7 @@ class Two:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     """With few of everything, so that all of it is soon had."""
     home = tmp_path_factory.mktemp("two")
-    issuer = Issuer(home / "tokens")
+    issuer = TokenIssuer(home / "tokens")
     tokens = [issuer.create(name)[0] for name in ("ada", "bob")]
     few = {"queue_limit": 16, "live_sessions": 4, "max_upload_mb": 64, "upload_room_mb": 256}
     with Server(home / "server", **settings(issuer), **few) as server:

@@ -12,8 +12,8 @@ from service_process import Server, check_discreet
 
 from sidecar import errors
 from sidecar.api.http.responses import problem_body
-from sidecar.api.http.uvicorn_protocols import with_deadline
-from sidecar.auth.request_origin import HEAD_BYTES, LIMIT_BYTES, check
+from sidecar.api.http.uvicorn_protocols import http_protocol
+from sidecar.auth.request_origin import MAX_ALL_HEADERS_BYTES, MAX_HEADER_BYTES, check_header_sizes
 
 BRANDS = ", ".join(f'"Not a Brand {number}";v="{number}.0.0.0"' for number in range(20))
 JWT = ".".join("eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9" * many for many in (1, 200, 3))
@@ -61,8 +61,8 @@ def test_what_real_clients_send_is_answered(who: str, server: Server) -> None:
 
 
 def test_what_proxies_add_is_not_too_large() -> None:
-    check([(name.lower().encode(), value.encode()) for name, value in PROXIED.items()])
-    check([(b"authorization", b"Bearer " + JWT.encode())])
+    check_header_sizes([(name.lower().encode(), value.encode()) for name, value in PROXIED.items()])
+    check_header_sizes([(b"authorization", b"Bearer " + JWT.encode())])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_one_that_is_too_large_is_refused_in_the_language_of_its_address(
     method: str, path: str, server: Server
 ) -> None:
     for name in ("If-None-Match", "Range", "X-Anything"):
-        answer = server.client.request(method, path, headers={name: "x" * LIMIT_BYTES})
+        answer = server.client.request(method, path, headers={name: "x" * MAX_HEADER_BYTES})
         assert answer.status_code == 431, answer.text
         said = answer.json()
         said = said["error"] if isinstance(said.get("error"), dict) else said
@@ -94,7 +94,7 @@ def test_the_http_parser_reads_lines_in_linear_time_and_means_the_same() -> None
     """h11 has an expression of its own, which the service replaces."""
     theirs = re.compile(_abnf.header_field.encode())
     assert superlinear(re.compile(_abnf.header_field), "fullmatch")
-    with_deadline(1.0)
+    http_protocol(1.0)
     ours = _readers.header_field_re
     assert superlinear(re.compile(ours.pattern.decode("latin-1")), "fullmatch") is None
     dice = random.Random(5)
@@ -103,18 +103,18 @@ def test_the_http_parser_reads_lines_in_linear_time_and_means_the_same() -> None
         found, known = ours.fullmatch(line), theirs.fullmatch(line)
         assert (found and found["field_value"]) == (known and known["field_value"]), line
         assert (found is None) == (known is None), line
-    parser = Connection(SERVER, max_incomplete_event_size=HEAD_BYTES)
+    parser = Connection(SERVER, max_incomplete_event_size=MAX_ALL_HEADERS_BYTES)
     parser.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\nx:" + b" " * 100_000 + b"\0\r\n\r\n")
     with pytest.raises(RemoteProtocolError):
         parser.next_event()
 
 
 def test_the_limit_counts_name_and_value_and_all_of_them_together() -> None:
-    fits = b"x-name", b"x" * (LIMIT_BYTES - 6)
-    check([fits] * 100)
+    fits = b"x-name", b"x" * (MAX_HEADER_BYTES - 6)
+    check_header_sizes([fits] * 100)
     with pytest.raises(errors.HeaderTooLarge, match="'x-name' has 1025 bytes, of 1024 at most"):
-        check([(b"X-Name", fits[1] + b"x")])
-    check([(b"cookie", b"x" * (HEAD_BYTES - 6))])
+        check_header_sizes([(b"X-Name", fits[1] + b"x")])
+    check_header_sizes([(b"cookie", b"x" * (MAX_ALL_HEADERS_BYTES - 6))])
     with pytest.raises(errors.HeaderTooLarge, match="The headers have"):
-        check([(b"cookie", b"x" * (HEAD_BYTES - 6)), fits])
+        check_header_sizes([(b"cookie", b"x" * (MAX_ALL_HEADERS_BYTES - 6)), fits])
     assert problem_body(errors.HeaderTooLarge())["title"] == "Request Header Fields Too Large"

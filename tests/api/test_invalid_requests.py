@@ -479,7 +479,7 @@ async def test_what_the_framework_refuses_is_said_in_our_words(
     status: int, answered: int, code: str
 ) -> None:
     app = FastAPI()
-    responses.install(app)
+    responses.install_error_handlers(app)
 
     @app.get("/")
     async def refused() -> None:

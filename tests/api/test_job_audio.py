@@ -13,7 +13,7 @@ from recordings import wav
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from vibevoice_asr_client import Client
 
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 KEY = "0123456789abcdef" * 4
 MIB = 1 << 20
@@ -156,7 +156,7 @@ def test_it_is_nowhere_on_the_disk_in_the_clear_and_goes_with_its_job(
 def test_where_there_is_room_for_no_more_the_oldest_go_and_over_a_start_the_rest_is_there(
     tmp_path: Path,
 ) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     keys = issuer.keys.public
     with living(tmp_path, token_keys=keys) as server:

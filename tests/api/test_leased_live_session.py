@@ -16,40 +16,50 @@ from service_process import PATIENCE_S, Server, until, wait_until
 from websockets.asyncio.client import ClientConnection, connect
 
 from sidecar import errors
-from sidecar.api.leased_live_session import Place
-from sidecar.interfaces.live_engine import Begin, Endpointing, LiveOptions, Turns
+from sidecar.api.leased_live_session import LeaseConnection
+from sidecar.interfaces.live_engine import (
+    EndpointingOptions,
+    LiveOptions,
+    LiveSessionStart,
+    TurnControl,
+)
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
-    Heard,
-    Noticed,
+    InputProcessed,
+    NoticeRaised,
     SpeechStarted,
     TurnEnded,
     to_wire,
 )
-from sidecar.live.sessions.input_log import Held
-from sidecar.live.sessions.session import Bounds, Session
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice, Segment
-from sidecar.upstream.remote_live_messages import FORM, Believed, Lease, order_text
+from sidecar.upstream.remote_live_messages import (
+    PROTOCOL_VERSION,
+    RemoteEventChecker,
+    RemoteSessionRequest,
+    command_text,
+)
 
 SPEECH = sound((0.5, 0.0), (1.0, 0.3), (0.8, 0.0), (1.0, 0.2), (0.8, 0.0))
 BEFORE = (Segment(1.0, 2.0, "so", 0), Segment(2.5, 3.0, "far", 1), Segment(3.5, 4.0, "and", 1))
 VOICES = {
-    one: VoicePrint(
+    one: SpeakerEmbedding(
         b64encode(struct.pack("<256e", *(float(at == one) for at in range(256)))).decode(), 1.0
     )
     for one in range(2)
 }
-GOING_ON = Begin(5.0, 1, 7, BEFORE, 1, (2, 4, 6), VOICES, 4.5)
+GOING_ON = LiveSessionStart(5.0, 1, 7, BEFORE, 1, (2, 4, 6), VOICES, 4.5)
 """Two pieces of a turn that has ended, one of that which goes on, half a second to hear again."""
 
 
 async def leased(
-    server: Server, begin: Begin, options: LiveOptions | None = None
+    server: Server, begin: LiveSessionStart, options: LiveOptions | None = None
 ) -> tuple[ClientConnection, dict[str, Any]]:
     """A connection, and what it is answered."""
-    wanted = Lease(FORM, options or LiveOptions(), begin).to_wire()
+    wanted = RemoteSessionRequest(PROTOCOL_VERSION, options or LiveOptions(), begin).to_wire()
     socket = await connect(f"ws://127.0.0.1:{server.port}/v1/live", proxy=None, max_size=None)
     await socket.send(json.dumps({"type": "begin", "lease": wanted}))
     return socket, json.loads(await socket.recv())
@@ -69,15 +79,15 @@ async def told(socket: ClientConnection) -> list[list[dict[str, Any]]]:
 
 
 async def test_a_final_comes_with_what_is_settled_by_it_and_never_alone(server: Server) -> None:
-    options = LiveOptions(turns=Turns.CLIENT, endpointing=Endpointing(silence_s=0.3))
-    socket, began = await leased(server, Begin(), options)
-    assert (began["type"], began["form"]) == ("began", FORM)
+    options = LiveOptions(turns=TurnControl.CLIENT, endpointing=EndpointingOptions(silence_s=0.3))
+    socket, began = await leased(server, LiveSessionStart(), options)
+    assert (began["type"], began["form"]) == ("began", PROTOCOL_VERSION)
     for piece in pieces(SPEECH):
         await socket.send(piece)
     for order in ({"commit": True}, {"commit": True}, {"finish": True}):
-        await socket.send(order_text(order))
+        await socket.send(command_text(order))
     messages = await told(socket)
-    believed = Believed(Begin())
+    believed = RemoteEventChecker(LiveSessionStart())
     believed.sent(SPEECH, "pcm16", 16_000)
     for message in messages:
         assert believed.events(message)
@@ -93,19 +103,19 @@ async def test_a_final_comes_with_what_is_settled_by_it_and_never_alone(server: 
 
 
 def test_a_notice_is_believed_of_no_turn_and_of_a_new_one_but_not_of_one_that_was_told() -> None:
-    believed = Believed(Begin(turn=3))
+    believed = RemoteEventChecker(LiveSessionStart(turn=3))
     dropped = Notice(UTTERANCE_DROPPED, "Too many speak.")
     for turn in (None, 3):
-        assert believed.events([to_wire(Noticed(dropped, turn))])[0]["turn"] == turn
+        assert believed.events([to_wire(NoticeRaised(dropped, turn))])[0]["turn"] == turn
     with pytest.raises(ValueError, match="turn"):
-        believed.events([to_wire(Noticed(dropped, 2))])
+        believed.events([to_wire(NoticeRaised(dropped, 2))])
 
 
 async def test_one_that_goes_on_has_its_own_clock_numbers_and_words(server: Server) -> None:
     socket, _ = await leased(server, GOING_ON)
-    await socket.send(order_text({"sound": "pcm16", "rate": 16_000}))
+    await socket.send(command_text({"sound": "pcm16", "rate": 16_000}))
     await socket.send(sound((0.5, 0.3)) + SPEECH)
-    await socket.send(order_text({"finish": True}))
+    await socket.send(command_text({"finish": True}))
     events = [event for message in await told(socket) for event in message]
     finals = [one for one in events if one["live"] == "Final"]
     assert [one["piece"] for one in finals] == [7, 8]
@@ -120,10 +130,13 @@ async def test_one_that_goes_on_has_its_own_clock_numbers_and_words(server: Serv
 
 async def test_who_has_another_version_or_says_no_such_session_is_refused(server: Server) -> None:
     for begin, form in (
-        (Begin(), FORM + 1),
-        (dataclasses.replace(GOING_ON, pieces=(2,)), FORM),
-        (dataclasses.replace(GOING_ON, lead=9.0), FORM),
-        (dataclasses.replace(GOING_ON, voices={0: VoicePrint("AAAA", 1.0)}), FORM),
+        (LiveSessionStart(), PROTOCOL_VERSION + 1),
+        (dataclasses.replace(GOING_ON, pieces=(2,)), PROTOCOL_VERSION),
+        (dataclasses.replace(GOING_ON, lead=9.0), PROTOCOL_VERSION),
+        (
+            dataclasses.replace(GOING_ON, voices={0: SpeakerEmbedding("AAAA", 1.0)}),
+            PROTOCOL_VERSION,
+        ),
     ):
         wanted = {"form": form, "options": LiveOptions().to_wire(), "begin": begin.to_wire()}
         async with connect(f"ws://127.0.0.1:{server.port}/v1/live", proxy=None) as socket:
@@ -142,7 +155,7 @@ async def test_a_session_ends_with_the_connection_of_who_has_it(server: Server) 
         await asyncio.to_thread(wait_until, seen, PATIENCE_S, f"there are {count}")
 
     await come_to(0)  # a session of a test before may have just ended
-    socket, _ = await leased(server, Begin())
+    socket, _ = await leased(server, LiveSessionStart())
     await come_to(1)
     socket.transport.abort()
     await come_to(0)
@@ -153,7 +166,7 @@ async def test_a_session_ends_with_the_connection_of_who_has_it(server: Server) 
     ["no order", '{"type":"sound","encoding":"pcm16","rate":1}', '{"type":"begin"}', '{"a":1}'],
 )
 async def test_what_is_no_order_ends_it_with_a_word(said: str, server: Server) -> None:
-    socket, _ = await leased(server, Begin())
+    socket, _ = await leased(server, LiveSessionStart())
     await socket.send(said)
     async with asyncio.timeout(PATIENCE_S):
         while (answer := json.loads(await socket.recv()))["type"] != "error":
@@ -171,9 +184,9 @@ class Sent(list[str]):
 
 async def test_nothing_goes_out_between_a_final_and_what_it_settles() -> None:
     sent = Sent()
-    session = Session("one", "anna", LiveOptions(), Bounds(), Held(1 << 20))
-    place = Place(cast("Any", sent), session, Begin())
-    session.witnesses = [place]
+    session = Session("one", "anna", LiveOptions(), SessionBounds(), InputLogTotals(1 << 20))
+    place = LeaseConnection(cast("Any", sent), session, LiveSessionStart())
+    session.observers = [place]
     telling = asyncio.create_task(place.tell())
     for event in (
         Final(0, 0, Segment(0.0, 1.0, "so")),
@@ -183,14 +196,14 @@ async def test_nothing_goes_out_between_a_final_and_what_it_settles() -> None:
         session.heard(event)
         await asyncio.sleep(0.01)
         assert not sent, "whoever goes on now has not heard of it"
-    session.heard(Heard(1.5, 1.0))
+    session.heard(InputProcessed(1.5, 1.0))
     await until(lambda: sent)
     (message,) = sent
     kinds = [one["live"] for one in json.loads(message)["events"]]
     assert (*kinds[:3], kinds[-1]) == ("Final", "TurnEnded", "SpeechStarted", "Heard")
     session.heard(Final(1, 1, Segment(1.5, 2.0, "and")))
     session.finish(asked=False)
-    session.heard(Heard(2.0, 2.0))
+    session.heard(InputProcessed(2.0, 2.0))
     with pytest.raises(errors.SessionHandedOver):
         await telling
     assert len(sent) == 1, "of what the end of the service cuts nobody is told"

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from sidecar.api import transcribe_routes
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import open_path, ref_to
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import open_recording_file, recording_ref
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import choose
+from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
@@ -50,12 +50,14 @@ async def jobs(service: Service, tmp_path: Path) -> list[Job]:
     recording.write_bytes(b"")
     transcript, done = hour_of_speech(), []
     for _ in range(RESULTS):
-        facts = AudioFacts("wav", "sndfile", HOUR_S)
-        source = open_path(str(recording))
-        job = Job(source, JobRecord.submitted(0.0, ref_to(source), facts, TranscribeOptions()))
+        facts = AudioInfo("wav", "sndfile", HOUR_S)
+        source = open_recording_file(str(recording))
+        job = Job(
+            source, JobRecord.submitted(0.0, recording_ref(source), facts, TranscribeOptions())
+        )
         job.enter(service._backend.log)
         job.begin()
-        job.take_in(Finished(transcript))
+        job.apply_report(Finished(transcript))
         done.append(job)
     return done
 
@@ -98,7 +100,7 @@ async def test_when_a_job_was_sent_is_told_by_the_clock_that_the_service_was_giv
     tmp_path: Path, voice: bytes
 ) -> None:
     settings = Settings(engine="scripted")
-    service = Service(settings, choose(settings), now=lambda: 1_700_000_000.0)
+    service = Service(settings, choose_engine(settings), now=lambda: 1_700_000_000.0)
     app = create_app(settings, service)
     await service.open()
     try:

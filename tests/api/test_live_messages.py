@@ -232,8 +232,8 @@ async def test_who_may_not_come_in_is_told_in_a_frame(
         assert (await rest(socket))[1] == 4401
 
 
-SAID: TypeAdapter[live_messages.Said] = TypeAdapter(
-    Annotated[Union[live_messages.MESSAGES], Field(discriminator="type")]  # noqa: UP007
+SAID: TypeAdapter[live_messages.LiveMessage] = TypeAdapter(
+    Annotated[Union[live_messages.SERVER_MESSAGES], Field(discriminator="type")]  # noqa: UP007
 )
 
 
@@ -265,7 +265,7 @@ async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server:
     ]
     named = {name for kind in kinds for name in ([kind] if isinstance(kind, str) else kind)}
     assert named == {
-        *live_messages.TYPES.values(),
+        *live_messages.EVENT_TYPES.values(),
         *("began", "received", "error", "begin", "change", "commit", "cancel", "finish"),
     }
     text = json.dumps(page)
@@ -298,7 +298,12 @@ async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_a
 
 def test_the_document_names_every_message_and_field() -> None:
     page = (REPOSITORY / "docs/live-wire.md").read_text("utf-8")
-    fields = {*live_messages.Begin.model_fields, *live_messages.Ends.model_fields}
-    unnamed = [name for name in (*live_messages.TYPES.values(), *fields) if f"`{name}`" not in page]
+    fields = {
+        *live_messages.LiveBeginRequest.model_fields,
+        *live_messages.LiveEndpointing.model_fields,
+    }
+    unnamed = [
+        name for name in (*live_messages.EVENT_TYPES.values(), *fields) if f"`{name}`" not in page
+    ]
     assert unnamed == []
-    assert all(str(code) in page for code in live_messages.CODES.values())
+    assert all(str(code) in page for code in live_messages.LIVE_CLOSE_CODES.values())

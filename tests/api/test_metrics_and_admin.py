@@ -22,7 +22,7 @@ from tiny_vibevoice import clip
 from websockets.asyncio.client import connect
 
 from sidecar.auth.identity import Scope
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 TOKEN = "a token that nobody guesses"
 MINE = {"Authorization": f"Bearer {TOKEN}"}
@@ -221,12 +221,12 @@ def test_the_machine_is_told_by_the_fields_of_the_original(day: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
-    return Issuer(tmp_path_factory.mktemp("issuer") / "tokens")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> TokenIssuer:
+    return TokenIssuer(tmp_path_factory.mktemp("issuer") / "tokens")
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Server]:
+def strict(tmp_path_factory: pytest.TempPathFactory, issuer: TokenIssuer) -> Iterator[Server]:
     """One with signed tokens, an administrators' API, and an engine that takes its time to load."""
     issuer.create("first", None)
     with Server(
@@ -240,7 +240,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator
         yield server
 
 
-def bearing(issuer: Issuer, *scopes: Scope) -> dict[str, str]:
+def bearing(issuer: TokenIssuer, *scopes: Scope) -> dict[str, str]:
     token, _ = issuer.create("somebody", None, scopes)
     return {"Authorization": f"Bearer {token}"}
 
@@ -260,7 +260,7 @@ def test_a_service_has_started_when_its_engine_is_there(strict: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics.json", "/system"])
 def test_who_reads_the_numbers_has_the_scope_for_it(
-    path: str, strict: Server, issuer: Issuer
+    path: str, strict: Server, issuer: TokenIssuer
 ) -> None:
     check_problem(strict.client.get(path), 401, "token_missing")
     refused = strict.client.get(path, headers=bearing(issuer, Scope.ADMIN))
@@ -313,7 +313,7 @@ def test_it_is_off_unless_it_is_on_and_somebody_can_be_told_from_others(
     assert said(nobody) == (501, "ERR4001")  # that comes before who asks
 
 
-def test_who_has_not_the_scope_is_not_let_in(strict: Server, issuer: Issuer) -> None:
+def test_who_has_not_the_scope_is_not_let_in(strict: Server, issuer: TokenIssuer) -> None:
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},
@@ -340,7 +340,7 @@ def test_who_has_not_the_scope_is_not_let_in(strict: Server, issuer: Issuer) -> 
     ],
 )
 def test_what_cannot_be_loaded_is_said_by_its_number(
-    body: dict[str, Any], status: int, code: str, strict: Server, issuer: Issuer
+    body: dict[str, Any], status: int, code: str, strict: Server, issuer: TokenIssuer
 ) -> None:
     answer = strict.client.post(
         "/admin/load_model", json=body, headers=bearing(issuer, Scope.ADMIN)
@@ -350,7 +350,7 @@ def test_what_cannot_be_loaded_is_said_by_its_number(
 
 
 @pytest.mark.parametrize("name", ["", "default", "unknown"])
-def test_the_last_model_stays(name: str, strict: Server, issuer: Issuer) -> None:
+def test_the_last_model_stays(name: str, strict: Server, issuer: TokenIssuer) -> None:
     answer = strict.client.post(
         f"/admin/unload_model?model_id={name}", headers=bearing(issuer, Scope.ADMIN)
     )

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from recordings import long
 from service_process import PATIENCE_S, Server, wait_until
 
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 
@@ -53,7 +53,7 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One job is done, one runs, one waits."""
     home = tmp_path_factory.mktemp("house")
-    issuer = Issuer(home / "tokens")
+    issuer = TokenIssuer(home / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     settings = {"token_keys": issuer.keys.public, "limit_requests": 0, "scripted_speed": 1}
     with Server(home / "server", **settings) as server:

@@ -14,9 +14,9 @@ from service_process import REPOSITORY, Server, check_problem
 from vibevoice_asr_client import Client
 
 from sidecar import errors
-from sidecar.api.page import FOLDER, Files
-from sidecar.auth.startup_token import LASTS_S, MOST, MOST_OF_ALL, Handover
-from sidecar.auth.token_issuing import Issuer
+from sidecar.api.page import FOLDER, PageFiles
+from sidecar.auth.startup_token import CODE_LIFETIME_S, MAX_CODES, MAX_CODES_PER_OWNER, OneTimeCodes
+from sidecar.auth.token_issuing import TokenIssuer
 
 CLIENT = REPOSITORY / "clients/js/src"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -57,7 +57,7 @@ def test_the_page_trusts_nobody_and_nothing_that_is_written_inline(server: Serve
 
 
 def test_it_is_small_and_its_front_is_sent_again_only_when_it_changed(server: Server) -> None:
-    files = Files()
+    files = PageFiles()
     sizes = [
         len(file.compressed)
         for name in files
@@ -77,12 +77,12 @@ def test_it_is_small_and_its_front_is_sent_again_only_when_it_changed(server: Se
              "/page/{digest}/nothing.js", "/page/{digest}/index.html"],
 )  # fmt: skip
 def test_what_is_no_file_of_this_build_is_not_there(path: str, server: Server) -> None:
-    response = server.client.get(path.replace("{digest}", Files().digest))
+    response = server.client.get(path.replace("{digest}", PageFiles().digest))
     check_problem(response, 404, "not_found")
 
 
 def test_the_page_has_the_client_that_everybody_has() -> None:
-    files, sources = Files(), sorted(CLIENT.iterdir())
+    files, sources = PageFiles(), sorted(CLIENT.iterdir())
     served = [name for name in files if name.startswith("client/")]
     assert served == [f"client/{path.name}" for path in sources]
     for path in sources:
@@ -106,7 +106,7 @@ def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Server) -> None:
-    digest = Files().digest
+    digest = PageFiles().digest
     stranger = {"Origin": "http://evil.example"}
     embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     for path in ("/", f"/page/{digest}/app.js", "/v1/page/about"):
@@ -145,7 +145,7 @@ def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
 def test_the_page_is_told_by_whose_name_a_link_signs_in(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("mallory")
     server = start_server(token_keys=issuer.keys.public)
     bearer = {"Authorization": f"Bearer {token}"}
@@ -186,17 +186,17 @@ def opened(server: Server, token: str = "") -> str:
 
 def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
     now = 1000.0
-    handover = Handover(lambda: now)
+    handover = OneTimeCodes(lambda: now)
     first, second = handover.give("one", "anna"), handover.give("two", "anna")
     assert handover.take(first) == "one"
     for wrong in (first, "", "x" * 43):
         with pytest.raises(errors.LinkInvalid):
             handover.take(wrong)
-    now += LASTS_S
+    now += CODE_LIFETIME_S
     with pytest.raises(errors.LinkInvalid):
         handover.take(second)
     of_another = handover.give("of another", "ben")
-    words = [handover.give(str(number), "anna") for number in range(MOST + 1)]
+    words = [handover.give(str(number), "anna") for number in range(MAX_CODES_PER_OWNER + 1)]
     with pytest.raises(errors.LinkInvalid):
         handover.take(words[0])
     assert handover.take(words[1]) == "1"
@@ -204,12 +204,14 @@ def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
 
 
 def test_many_owners_of_words_get_no_more_memory_and_who_has_most_makes_room() -> None:
-    handover = Handover(lambda: 1000.0)
+    handover = OneTimeCodes(lambda: 1000.0)
     alone = handover.give("alone", "ben")
     greedy = [
-        handover.give("greedy", f"one of {number}") for number in range(9) for _ in range(MOST)
+        handover.give("greedy", f"one of {number}")
+        for number in range(9)
+        for _ in range(MAX_CODES_PER_OWNER)
     ]
-    assert len(handover) == MOST_OF_ALL
+    assert len(handover) == MAX_CODES
     assert handover.take(alone) == "alone"
     assert handover.take(greedy[-1]) == "greedy"
 

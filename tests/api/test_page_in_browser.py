@@ -25,7 +25,7 @@ from test_browser_access import CHROMIUM
 from test_page import TOKEN, opened
 
 from bench.page import LONG, made_up
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 CHROMEDRIVER = shutil.which("chromedriver")
 AXE = os.environ.get("VIBEVOICE_AXE")
@@ -640,7 +640,7 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
 def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("mallory")
     server = start_server(token_keys=issuer.keys.public)
     links = [opened(server, token) for _ in range(2)]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sidecar.api.http.request_headers import preferences, wants_async
+from sidecar.api.http.request_headers import parse_prefer, wants_async
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_job_is_answered_to_those_who_prefer_it(headers: list[str], wanted: bo
 
 
 def test_names_come_in_lower_case_with_their_first_value() -> None:
-    assert preferences(['Wait = 10; x, HANDLING="lenient"', "wait=20"]) == {
+    assert parse_prefer(['Wait = 10; x, HANDLING="lenient"', "wait=20"]) == {
         "wait": "10",
         "handling": "lenient",
     }
@@ -52,5 +52,5 @@ def test_names_come_in_lower_case_with_their_first_value() -> None:
 @pytest.mark.parametrize("piece", [" ", ";", "; ", "a=", ",", '"', "a ", "a;", 'a="\\'])
 def test_no_header_takes_long(piece: str) -> None:
     begun = time.thread_time()
-    preferences([piece * 30_000])
+    parse_prefer([piece * 30_000])
     assert time.thread_time() - begun < 0.5

@@ -15,18 +15,18 @@ from sse_reader import parse
 
 from bench.subscribers import many
 from sidecar.api.http import responses
-from sidecar.api.http.uvicorn_protocols import with_deadline
-from sidecar.api.job_routes import Frames
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import Named
+from sidecar.api.http.uvicorn_protocols import http_protocol
+from sidecar.api.job_routes import JobEventFrames
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_record import Begun, Cancelled, JobRecord, Reported
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_record import CancelledChange, JobRecord, ReportedChange, StartedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
 
 BUFFER = 4
-FACTS = AudioFacts("wav", "sndfile", 3.0)
-NAMED = Named("/recordings/voice.wav", 42, 1)
+FACTS = AudioInfo("wav", "sndfile", 3.0)
+NAMED = ClientFileRef("/recordings/voice.wav", 42, 1)
 
 
 class Reader:
@@ -47,10 +47,10 @@ class Reader:
 
 
 def test_a_frame_is_one_line_of_json_after_its_id_and_name() -> None:
-    assert responses.frame({"text": "a\nb\u2028"}, "data", 7) == (
+    assert responses.sse_frame({"text": "a\nb\u2028"}, "data", 7) == (
         b'id: 7\nevent: data\ndata: {"text":"a\\nb\\u2028"}\n\n'
     )
-    assert responses.frame({}) == b"data: {}\n\n"
+    assert responses.sse_frame({}) == b"data: {}\n\n"
 
 
 def submitted() -> JobRecord:
@@ -58,16 +58,18 @@ def submitted() -> JobRecord:
 
 
 async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
-    store, job, reader = MemoryLog(buffer=BUFFER), submitted(), Reader()
+    store, job, reader = MemoryJobLog(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
-    answer = responses.EventStream(Frames().following(job.id, subscription), subscription.close)
+    answer = responses.EventStreamResponse(
+        JobEventFrames().following(job.id, subscription), subscription.close
+    )
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await asyncio.sleep(0)
-    store.append(job.id, Begun())
+    store.append(job.id, StartedChange())
     for index in range(3 * BUFFER):
         segment = Segment(index, index + 1.0, "word")
-        store.append(job.id, Reported(SegmentReady(index, segment)))
+        store.append(job.id, ReportedChange(SegmentReady(index, segment)))
         await asyncio.sleep(0)  # the engine goes on
     assert store._feed.subscribers == 0
     reader.reads.set()
@@ -75,7 +77,7 @@ async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
     told = list(parse(reader.body.decode().split("\n")))
     assert told[-1].name == "behind"
     after = told[-1].data["resume_after"]
-    store.append(job.id, Cancelled())
+    store.append(job.id, CancelledChange())
     rest = [event.seq for event in store.events(job.id, after)]
     assert [event.id for event in told[:-1]] + rest == list(range(1, 3 * BUFFER + 3))
 
@@ -89,14 +91,14 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
     async def endless() -> AsyncGenerator[bytes, None]:
         try:
             while True:
-                yield responses.KEEP_ALIVE
+                yield responses.SSE_KEEP_ALIVE
                 await asyncio.sleep(0)
         finally:
             ended.append(True)
 
     if reads:
         reader.reads.set()
-    answer = responses.EventStream(endless(), lambda: closed.append(True))
+    answer = responses.EventStreamResponse(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
     reader.gone.set()
@@ -112,10 +114,10 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
 
     async def endless() -> AsyncGenerator[bytes, None]:
         while True:
-            yield responses.KEEP_ALIVE
+            yield responses.SSE_KEEP_ALIVE
             await asyncio.sleep(0)
 
-    answer = responses.EventStream(endless(), lambda: closed.append(True))
+    answer = responses.EventStreamResponse(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({"head": True}, reader.receive, reader.send))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -124,25 +126,25 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
 
 
 async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
-    store, job, found = MemoryLog(), submitted(), []
+    store, job, found = MemoryJobLog(), submitted(), []
     store.add(job)
     async for events in store.subscribe(job.id).batches(0.01):
         found.append([event.seq for event in events])
         if not events:
-            store.append(job.id, Begun())
-            store.append(job.id, Begun() if len(found) < 3 else Cancelled())
+            store.append(job.id, StartedChange())
+            store.append(job.id, StartedChange() if len(found) < 3 else CancelledChange())
     assert found == [[], [1, 2], [], [3, 4]]
 
 
 async def test_an_event_is_written_once_for_all_who_follow_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, job, frames, written = MemoryLog(), submitted(), Frames(), []
+    store, job, frames, written = MemoryJobLog(), submitted(), JobEventFrames(), []
     store.add(job)
     monkeypatch.setattr(responses, "to_json", lambda data: written.append(data) or b"{}")
     followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]
-    store.append(job.id, Begun())
-    store.append(job.id, Cancelled())
+    store.append(job.id, StartedChange())
+    store.append(job.id, CancelledChange())
     bodies = {b"".join([piece async for piece in each]) for each in followers}
     assert len(bodies) == 1
     assert len(written) == 2, "not once for each"
@@ -163,9 +165,9 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             yield b":" + b"x" * (16 << 10) + b"\n\n"
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await responses.EventStream(much(), closed)(scope, receive, send)
+        await responses.EventStreamResponse(much(), closed)(scope, receive, send)
 
-    config = uvicorn.Config(app, http=with_deadline(15, 2.0), lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=http_protocol(15, 2.0), lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, closing(socket.socket()) as idle:
         for end, buffer in ((listener, socket.SO_SNDBUF), (idle, socket.SO_RCVBUF)):

@@ -176,5 +176,5 @@ def test_who_asks_for_lines_has_each_as_it_is_heard_and_the_whole_answer_last(
     assert last["result"]["metadata"].keys() == whole["metadata"].keys()
     empty = server.client.post("/transcribe", files={"audio": b""}, headers=headers)
     check_problem(empty, 400, "audio_empty")
-    failed = json.loads(transcribe_routes.failed(errors.EngineCrashed()))["failed"]
+    failed = json.loads(transcribe_routes.error_line(errors.EngineCrashed()))["failed"]
     assert (failed["status"], failed["code"], failed["retry_after"]) == (503, "engine_crashed", "1")

@@ -18,7 +18,7 @@ from sse_reader import events_of
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TranscriptChanged
 
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 KEY = "0123456789abcdef" * 4
 
@@ -174,7 +174,7 @@ def test_what_is_no_json_or_no_job_that_is_done_cannot_be_edited(
 def test_edits_outlive_the_service_sealed_and_of_another_owner_s_job_there_are_none(
     tmp_path: Path, voice: bytes
 ) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     settings = {
         "keep_jobs": 1,

@@ -20,7 +20,7 @@ from recordings import Studio
 from service_process import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
 
 from sidecar.audio import audio_source
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 from sidecar.workers import audio_probe
@@ -103,7 +103,7 @@ def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
 def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = (f"Authorization: Bearer {issuer.create(name)[0]}" for name in ("ada", "bob"))
     server = start_server(
         queue_limit=8, upload_room_mb=6, upload_stall=PATIENCE_S, token_keys=issuer.keys.public
@@ -211,7 +211,7 @@ async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
     async with app.router.lifespan_context(app):
         try:
             hung = [asyncio.ensure_future(post(app, "application/json", named)) for _ in range(40)]
-            for _ in range(audio_probe.OPENS):
+            for _ in range(audio_probe.PARALLEL_OPENS):
                 assert await asyncio.to_thread(hanging.acquire, True, PATIENCE_S)
             status, _ = await post(app, "multipart/form-data; boundary=f", large)
             assert status == 200
@@ -226,7 +226,7 @@ async def test_a_path_on_a_disk_that_does_not_answer_is_told_so(
 ) -> None:
     release = threading.Event()
     monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(audio_probe, "open_path", lambda *_: release.wait())
+    monkeypatch.setattr(audio_probe, "open_recording_file", lambda *_: release.wait())
     app = create_app(Settings(engine="scripted", data_dir=tmp_path))
     async with app.router.lifespan_context(app):
         try:

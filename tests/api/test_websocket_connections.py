@@ -26,15 +26,25 @@ from websockets.asyncio.client import connect
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.auth_gate import Gate
-from sidecar.api.http.request_headers import EPHEMERAL, Grant, authorizations, chosen
-from sidecar.api.http.uvicorn_protocols import upgraded, with_deadline
-from sidecar.api.http.websocket_connections import Gone, Inbound, Socket, close_code
-from sidecar.auth.authentication import Access
-from sidecar.auth.identity import Credential, Identity, Proof, SharedToken
-from sidecar.auth.rate_limits import Rate, Window
-from sidecar.auth.revocable_streams import Visits
-from sidecar.auth.startup_token import Handover
+from sidecar.api.http.auth_gate import AuthGate
+from sidecar.api.http.request_headers import (
+    EPHEMERAL_KEY_PREFIX,
+    TicketGrant,
+    authorizations,
+    choose_subprotocol,
+)
+from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
+from sidecar.api.http.websocket_connections import (
+    InboundQueue,
+    WebSocketConnection,
+    WebSocketGone,
+    close_code,
+)
+from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.identity import AuthMethod, Identity, SharedTokenAuthenticator, SignedCredential
+from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
+from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.startup_token import OneTimeCodes
 from sidecar.config.settings import Settings
 
 TOKEN = "correct-horse-battery-staple"
@@ -51,7 +61,7 @@ class Echo:
     work: asyncio.Event
 
     async def serve(self, websocket: WebSocket) -> None:
-        socket = await Socket.accept(websocket, self.settings, spoken=("echo",))
+        socket = await WebSocketConnection.accept(websocket, self.settings, spoken=("echo",))
         how = "end"
 
         async def at_once(message: str | bytes) -> bool:
@@ -71,9 +81,9 @@ class Echo:
                 await socket.send(message)
 
         try:
-            await socket.side_by_side(socket.read(at_once), work())
+            await socket.run_until_first_ends(socket.read(at_once), work())
             await socket.close()
-        except Gone:
+        except WebSocketGone:
             how = "gone"
         except errors.SidecarError as error:
             how = error.code
@@ -88,8 +98,8 @@ class Running:
 
     port: int
     wire: Echo
-    visits: Visits
-    tickets: Handover[Grant]
+    visits: RevocableStreams
+    tickets: OneTimeCodes[TicketGrant]
     refused: list[str]
 
     def connect(self, query: str = "", **options: Any) -> connect:
@@ -107,9 +117,9 @@ class Papers:
     revoked = False
 
     def identify(self, approach: Any) -> Identity:
-        return Identity("anna", Proof.JWT, credential=Credential("1", "key"))
+        return Identity("anna", AuthMethod.JWT, credential=SignedCredential("1", "key"))
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         return "was revoked" if self.revoked else None
 
 
@@ -119,8 +129,8 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(Settings(**settings), asyncio.Queue(), asyncio.Event())
-    known = authenticator or SharedToken(TOKEN)
-    visits, tickets = Visits(known.refusal), Handover[Grant]()
+    known = authenticator or SharedTokenAuthenticator(TOKEN)
+    visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
     refused: list[str] = []
 
     async def refuse(error: errors.SidecarError, scope: Any, receive: Any, send: Any) -> None:
@@ -130,19 +140,19 @@ async def serving(
         await socket.send_text(error.code)
         await socket.close(4001)
 
-    gate: ASGIApp = Gate(
+    gate: ASGIApp = AuthGate(
         Starlette(
             routes=[WebSocketRoute("/echo", wire.serve), WebSocketRoute("/silent", wire.serve)]
         ),
-        Access(authenticator=known),
+        AccessPolicy(authenticator=known),
         visits=visits,
         tickets=tickets,
         refusals={"/echo": refuse},
     )
     config = uvicorn.Config(
         gate,
-        http=with_deadline(5.0),
-        ws=upgraded(unread_s),
+        http=http_protocol(5.0),
+        ws=websocket_protocol(unread_s),
         ws_max_size=MB,
         ws_ping_interval=ping_s,
         ws_ping_timeout=ping_s,
@@ -176,7 +186,7 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
     for name in ("websockets", "websockets.client"):
         logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
     async with serving() as running:
-        ticket = running.tickets.give(Grant(TOKEN), "everybody")
+        ticket = running.tickets.give(TicketGrant(TOKEN), "everybody")
         ways: list[dict[str, Any]] = [
             {"additional_headers": BEARER},
             {"additional_headers": {"X-API-Key": TOKEN}},
@@ -238,7 +248,7 @@ async def test_a_page_of_this_very_service_may_connect_and_others_may_not() -> N
 
 
 async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope() -> None:
-    tickets = Handover[Grant]()
+    tickets = OneTimeCodes[TicketGrant]()
     let_in: list[Any] = []
     said: list[Any] = []
 
@@ -251,16 +261,20 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
     async def send(message: Any) -> None:
         said.append(message)
 
-    gate = Gate(app, Access(authenticator=SharedToken(TOKEN)), tickets=tickets)
+    gate = AuthGate(
+        app, AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN)), tickets=tickets
+    )
     for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
-        word = tickets.give(Grant(TOKEN, "/wire", '{"a": 1}'), "anna")
+        word = tickets.give(TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")
         headers = [(b"host", b"localhost")]
         if not in_address:
-            headers.append((b"authorization", f"Bearer {EPHEMERAL}{word}".encode()))
+            headers.append((b"authorization", f"Bearer {EPHEMERAL_KEY_PREFIX}{word}".encode()))
         scope = {"type": "websocket", "path": path, "headers": headers}
         scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
         await gate(scope, receive, send)
-    assert [request_headers.agreed({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
+    assert [request_headers.agreed_session({"state": state}) for state in let_in] == [
+        '{"a": 1}'
+    ] * 2
     assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
     assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
 
@@ -412,7 +426,7 @@ async def test_the_end_of_the_service_leaves_a_wire_its_last_words() -> None:
 
 
 def test_what_waits_is_bounded_in_bytes_too_but_one_message_always_may() -> None:
-    inbound = Inbound(10, most_bytes=100)
+    inbound = InboundQueue(10, most_bytes=100)
     inbound.put("large", 500)
     with pytest.raises(errors.InboundFull):
         inbound.put("small", 1)
@@ -423,7 +437,7 @@ def test_what_waits_is_bounded_in_bytes_too_but_one_message_always_may() -> None
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))
 def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[int], most: int) -> None:
-    window, now, taken = Window(Rate(most, 10.0)), 0.0, []
+    window, now, taken = SlidingWindowLimit(RateLimit(most, 10.0)), 0.0, []
     for step in steps:
         now += step
         wait_s = window.take(now)
@@ -433,7 +447,7 @@ def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[int], most: i
             assert sum(now - then < 10.0 for then in taken) <= most
         else:
             assert sum(now - then < 10.0 for then in taken) == most
-    assert all(Window(Rate(0, 1.0)).take(0.0) == 0 for _ in range(3))
+    assert all(SlidingWindowLimit(RateLimit(0, 1.0)).take(0.0) == 0 for _ in range(3))
 
 
 def test_the_errors_of_a_peer_never_close_as_a_fault_of_ours() -> None:
@@ -450,4 +464,4 @@ def test_the_address_of_a_handshake_may_be_anything() -> None:
     for query in (b"", b"&&&", b"api_key", b"%ff%fe=1", b"api_key=", b"ticket=&ticket="):
         scope = {"type": "websocket", "headers": [], "query_string": query, "subprotocols": []}
         assert authorizations(scope) == []
-        assert chosen(scope, ("echo",)) is None
+        assert choose_subprotocol(scope, ("echo",)) is None

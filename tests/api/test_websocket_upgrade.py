@@ -11,7 +11,7 @@ import uvicorn
 from service_process import PATIENCE_S
 from websockets.asyncio.client import connect
 
-from sidecar.api.http.uvicorn_protocols import with_deadline
+from sidecar.api.http.uvicorn_protocols import http_protocol
 
 DEADLINE_S = 1.0
 
@@ -25,7 +25,7 @@ async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
 
     config = uvicorn.Config(
         echo,
-        http=with_deadline(DEADLINE_S),
+        http=http_protocol(DEADLINE_S),
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
@@ -52,7 +52,7 @@ async def test_one_address_has_so_many_connections_and_not_more_but_for_websocke
 
     config = uvicorn.Config(
         takes_it,
-        http=with_deadline(PATIENCE_S, most=2),
+        http=http_protocol(PATIENCE_S, most=2),
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,

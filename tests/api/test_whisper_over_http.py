@@ -20,8 +20,8 @@ from tiny_vibevoice import clip
 from tiny_whisper import LANGUAGES, PLAY, PROSE
 from websockets.asyncio.client import connect
 
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.whisper.whisper_model import Model, Wish, load
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.engines.whisper.whisper_model import WhisperRecognizer, WhisperRequest, load_whisper
 from sidecar.interfaces.engine_interface import LoadOptions
 
 RATE = 16_000
@@ -121,7 +121,9 @@ def test_prompt_temperature_and_tokens_reach_the_engine(server: Server) -> None:
 def recording(*parts: str | float) -> bytes:
     """Clips, and seconds of silence, one after the other."""
     pieces = [
-        decode_file(clip(part), RATE) if isinstance(part, str) else np.zeros(round(part * RATE))
+        decode_audio_file(clip(part), RATE)
+        if isinstance(part, str)
+        else np.zeros(round(part * RATE))
         for part in parts
     ]
     file = io.BytesIO()
@@ -238,24 +240,24 @@ def test_a_translation_asks_the_model_for_another_task(
     assert (body["task"], body["language"]) == ("translate", "english")
     assert body["text"]
     prompts: list[list[int]] = []
-    answered = Model._answer
+    answered = WhisperRecognizer._answer
 
-    def spied(self: Model, encoded: object, prompt: list[int], *rest: Any) -> Any:
+    def spied(self: WhisperRecognizer, encoded: object, prompt: list[int], *rest: Any) -> Any:
         prompts.append(prompt)
         return answered(self, encoded, prompt, *rest)
 
-    monkeypatch.setattr(Model, "_answer", spied)
-    model = load(LoadOptions(checkpoint=str(tiny_whisper.model())))
-    samples = decode_file(clip(PLAY), RATE)[: 5 * RATE]
+    monkeypatch.setattr(WhisperRecognizer, "_answer", spied)
+    model = load_whisper(LoadOptions(checkpoint=str(tiny_whisper.model())))
+    samples = decode_audio_file(clip(PLAY), RATE)[: 5 * RATE]
     for translate in (False, True):
-        model.hear(samples, Wish("en", translate=translate))
+        model.hear(samples, WhisperRequest("en", translate=translate))
     names = ("<|transcribe|>", "<|translate|>")
     tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
     assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]
 
 
 async def test_who_speaks_is_heard_live_by_the_same_engine(server: Server) -> None:
-    sound = decode_file(clip(PROSE), RATE)
+    sound = decode_audio_file(clip(PROSE), RATE)
     samples = (sound * 32_767).astype("<i2").tobytes()
     address = f"ws://127.0.0.1:{server.port}/v1/live"
     async with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:

@@ -8,7 +8,7 @@ import pysubs2
 import pytest
 from service_process import Server, check_problem
 
-from sidecar.transcripts.subtitle_cues import LINE
+from sidecar.transcripts.subtitle_cues import MAX_LINE_COLUMNS
 
 
 def result(server: Server, voice: bytes, **fields: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_a_job_has_subtitles_that_players_take(server: Server, voice: bytes, fmt
     shown = pysubs2.SSAFile.from_string(text, format_=fmt)
     assert len(shown) >= 3
     lines = [line for one in shown for line in one.plaintext.split("\n")]
-    assert max(map(len, lines)) <= LINE
+    assert max(map(len, lines)) <= MAX_LINE_COLUMNS
 
 
 def test_what_is_neither_yes_nor_no_is_refused(server: Server, voice: bytes) -> None:

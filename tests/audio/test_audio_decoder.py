@@ -17,9 +17,9 @@ from recordings import Studio, wav
 
 from sidecar import errors
 from sidecar.audio import audio_source, ffmpeg
-from sidecar.audio.audio_decoder import AudioFacts, decode_file, open_audio, probe
-from sidecar.audio.audio_format import CONTAINERS, MP4, Container
-from sidecar.audio.audio_source import Spool, open_path
+from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio, probe_audio
+from sidecar.audio.audio_format import CONTAINERS, MP4, AudioContainer
+from sidecar.audio.audio_source import UploadSpool, open_recording_file
 
 RATE = 16_000
 
@@ -42,7 +42,7 @@ def loudest_hertz(audio: np.ndarray) -> float:
 def test_any_rate_becomes_the_engines_rate_at_the_same_pitch_and_level(
     rate: int, channels: int, tmp_path: Path
 ) -> None:
-    audio = decode_file(sine(tmp_path / "a.wav", rate=rate, channels=channels), RATE)
+    audio = decode_audio_file(sine(tmp_path / "a.wav", rate=rate, channels=channels), RATE)
     assert audio.dtype == np.float32
     assert audio.shape == (pytest.approx(2 * RATE, abs=2),)
     assert loudest_hertz(audio) == pytest.approx(440.0, abs=1.0)
@@ -51,8 +51,8 @@ def test_any_rate_becomes_the_engines_rate_at_the_same_pitch_and_level(
 
 @pytest.mark.parametrize("codec", ["m4a", "webm-opus", "wma", "aac", "ogg-opus", "flac", "caf"])
 def test_every_decoder_hears_the_same_sound(codec: str, studio: Studio) -> None:
-    original = decode_file(studio.voice, RATE)
-    audio = decode_file(studio.path(codec), RATE)
+    original = decode_audio_file(studio.voice, RATE)
+    audio = decode_audio_file(studio.path(codec), RATE)
     count = min(len(original), len(audio)) - 4000
     heard = original[2000 : 2000 + count]
     best = max(
@@ -67,7 +67,7 @@ def test_samples_stay_in_their_bounds(tmp_path: Path) -> None:
     values = [float("nan"), float("inf"), -float("inf"), 7.0, -7.0, 0.25] * 3000
     path = tmp_path / "a.wav"
     path.write_bytes(wav(struct.pack(f"<{len(values)}f", *values), tag=3, bits=32))
-    audio = decode_file(path, RATE)
+    audio = decode_audio_file(path, RATE)
     assert audio[:6].tolist() == [0.0, 0.0, 0.0, 1.0, -1.0, 0.25]
     assert np.isfinite(audio).all()
 
@@ -75,7 +75,7 @@ def test_samples_stay_in_their_bounds(tmp_path: Path) -> None:
 def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=8_000, channels=6)
     with path.open("rb", buffering=0) as file:
-        facts = probe(file.fileno(), 60.0)
+        facts = probe_audio(file.fileno(), 60.0)
         with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
             sizes = [len(block) for block in audio]
             assert audio.done_s == pytest.approx(2.0, abs=0.001)
@@ -85,21 +85,21 @@ def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
 def test_more_than_the_limit_is_never_decoded(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=RATE)
     with path.open("rb", buffering=0) as file:
-        facts = AudioFacts("wav", "sndfile", None)
+        facts = AudioInfo("wav", "sndfile", None)
         with (
             pytest.raises(errors.AudioTooLong),
             open_audio(file.fileno(), facts, rate=RATE, max_s=1.0) as audio,
         ):
             list(audio)
         with pytest.raises(errors.AudioTooLong):
-            probe(file.fileno(), 1.0)
+            probe_audio(file.fileno(), 1.0)
 
 
 def decoded(audio: bytes, path: Path) -> tuple[np.ndarray, bool]:
     """What comes out of a file with this content, and whether it is said to have broken off."""
     path.write_bytes(audio)
     with path.open("rb", buffering=0) as file:
-        facts = probe(file.fileno(), 3600.0)
+        facts = probe_audio(file.fileno(), 3600.0)
         with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as stream:
             return np.concatenate(list(stream)), stream.truncated
 
@@ -116,7 +116,7 @@ def test_of_a_flac_that_was_cut_off_comes_all_that_is_there(
     )  # fmt: skip
     if count is not None:
         audio[18:26] = (int.from_bytes(audio[18:26]) >> 36 << 36 | count).to_bytes(8)
-    whole = decode_file(studio.folder / "forty-seconds.flac", RATE)
+    whole = decode_audio_file(studio.folder / "forty-seconds.flac", RATE)
     assert len(whole) == 40 * RATE
     part, truncated = decoded(audio[: int(len(audio) * share)], tmp_path / "cut.flac")
     assert len(part) / len(whole) == pytest.approx(share, abs=0.02)
@@ -129,7 +129,7 @@ def test_a_decoder_that_is_left_early_leaves_no_process_and_no_descriptor(
     name: str, studio: Studio
 ) -> None:
     with studio.path(name).open("rb", buffering=0) as file:
-        facts = probe(file.fileno(), 60.0)
+        facts = probe_audio(file.fileno(), 60.0)
         before = opened()
         for _ in range(5):
             with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
@@ -140,8 +140,8 @@ def test_a_decoder_that_is_left_early_leaves_no_process_and_no_descriptor(
 
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.name)
-def test_ffmpeg_gets_one_demuxer_and_no_network(container: Container) -> None:
-    words = ffmpeg.command("ffmpeg", "file:/dev/fd/0", container, RATE, 10.0)
+def test_ffmpeg_gets_one_demuxer_and_no_network(container: AudioContainer) -> None:
+    words = ffmpeg.decode_command("ffmpeg", "file:/dev/fd/0", container, RATE, 10.0)
     options = dict(itertools.pairwise(words))
     assert options["-protocol_whitelist"] == "file,pipe"
     assert options["-format_whitelist"] == container.demuxer
@@ -158,14 +158,14 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
     with studio.path("m4a").open("rb", buffering=0) as file:
-        decoder = ffmpeg.Decoder(file.fileno(), MP4, RATE, 60.0)
+        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
         try:
             pid = decoder._process.pid
             environ = Path(f"/proc/{pid}/environ")
             if environ.exists():
                 assert b"SECRET_TOKEN" not in environ.read_bytes()
                 limits = Path(f"/proc/{pid}/limits").read_text()
-                assert str(ffmpeg.MEMORY_BYTES) in limits
+                assert str(ffmpeg.MEMORY_LIMIT_BYTES) in limits
             assert list(decoder)
         finally:
             decoder.close()
@@ -173,7 +173,7 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
 
 @pytest.mark.parametrize("spilled", [True, False])
 def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadSpool(tmp_path)
     spool.add(b"abc")
     if spilled:
         spool.spill()
@@ -189,13 +189,13 @@ def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: b
 
 def test_a_spool_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     before = opened()
-    spool = Spool(tmp_path)
+    spool = UploadSpool(tmp_path)
     spool.add(b"abc")
     spool.spill()
     spool.close()
     assert list(tmp_path.iterdir()) == []
     assert opened() <= before
-    spool = Spool(tmp_path / "missing")
+    spool = UploadSpool(tmp_path / "missing")
     spool.add(b"abc")
     with pytest.raises(errors.SpoolUnwritable):
         spool.spill()
@@ -209,7 +209,7 @@ def test_a_spool_where_no_file_may_be_opened_any_more_says_so(
 
     monkeypatch.setattr(os, "memfd_create", none_left, raising=False)
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **named: none_left(""))
-    spool = Spool(None)
+    spool = UploadSpool(None)
     spool.add(b"abc")
     with pytest.raises(errors.UploadsFull):
         spool.finish()
@@ -220,13 +220,13 @@ def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
     before = opened()
     for path in (tmp_path / "fifo", tmp_path, Path("/proc/version"), Path("/dev/zero")):
         with pytest.raises(errors.AudioPathNotAFile):
-            open_path(str(path))
+            open_recording_file(str(path))
     assert opened() <= before
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
 def test_a_file_without_a_name_is_nobodys_to_ask_for_by_any_way(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadSpool(tmp_path)
     spool.add(b"RIFF")
     named = tmp_path / "named.wav"
     named.write_bytes(b"RIFF")
@@ -243,9 +243,9 @@ def test_a_file_without_a_name_is_nobodys_to_ask_for_by_any_way(tmp_path: Path) 
                 str(tmp_path / f"far-{fd}"),
             ):
                 with pytest.raises(errors.AudioPathNotAFile):
-                    open_path(path)
+                    open_recording_file(path)
         named.rename(tmp_path / "elsewhere.wav")
-        with open_path(str(tmp_path / "elsewhere.wav")):
+        with open_recording_file(str(tmp_path / "elsewhere.wav")):
             pass
 
 
@@ -264,7 +264,7 @@ def test_a_file_that_is_deleted_while_it_is_opened_is_refused(
 
     monkeypatch.setattr(audio_source.os, "open", open_and_unlink)
     with pytest.raises(errors.AudioPathNotAFile):
-        open_path(str(path))
+        open_recording_file(str(path))
     monkeypatch.undo()
     assert opened() <= before
 
@@ -275,10 +275,10 @@ def test_a_file_that_is_renamed_or_replaced_is_read_as_it_was_opened(
     for name in ("wav-s16", "m4a"):
         path = tmp_path / name
         path.write_bytes(studio.bytes(name))
-        with open_path(str(path)) as source:
+        with open_recording_file(str(path)) as source:
             path.unlink()
             path.write_bytes(b"something else")
-            facts = probe(source.fd, 60.0)
+            facts = probe_audio(source.fd, 60.0)
             with open_audio(source.fd, facts, rate=RATE, max_s=60.0) as audio:
                 assert sum(map(len, audio)) > 2.8 * RATE
 
@@ -298,6 +298,6 @@ def test_an_ffmpeg_that_does_not_start_is_said_as_a_missing_one(
     before = opened()
     with recording.open("rb") as file:
         with pytest.raises(errors.AudioFormatUnsupported, match="needs ffmpeg") as raised:
-            probe(file.fileno(), 60.0)
+            probe_audio(file.fileno(), 60.0)
         assert "Install ffmpeg" in raised.value.hint
     assert opened() <= before

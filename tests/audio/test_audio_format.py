@@ -12,11 +12,11 @@ from recordings import FORMATS, Studio, wav
 
 from sidecar.audio.audio_format import (
     CONTAINERS,
-    HEAD_BYTES,
+    SNIFF_BYTES,
     WAV_HEAD_BYTES,
     adts_frame_length,
+    detect_container,
     mpeg_frame_length,
-    sniff,
     wav_head,
 )
 
@@ -28,7 +28,7 @@ BY_SUFFIX = {"m4a": "mp4", "mkv": "matroska", "webm": "matroska"}
 def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> None:
     suffix = FORMATS[name][0]
     expected = CONTAINER_OF.get(name) or BY_SUFFIX.get(suffix, suffix)
-    container = sniff(studio.bytes(name)[:HEAD_BYTES])
+    container = detect_container(studio.bytes(name)[:SNIFF_BYTES])
     assert container is not None
     assert container.name == expected
 
@@ -36,8 +36,8 @@ def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> 
 @pytest.mark.parametrize("count", range(12))
 @pytest.mark.parametrize("name", ["wav-s16", "m4a", "webm-opus", "aac", "mp3-without-header"])
 def test_less_than_a_head_is_no_error(name: str, count: int, studio: Studio) -> None:
-    sniff(studio.bytes(name)[:count])
-    assert sniff(studio.bytes(name)[:3]) is None
+    detect_container(studio.bytes(name)[:count])
+    assert detect_container(studio.bytes(name)[:3]) is None
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_less_than_a_head_is_no_error(name: str, count: int, studio: Studio) -> 
     ],
 )  # fmt: skip
 def test_a_magic_number_counts_only_in_its_place(head: bytes, expected: str | None) -> None:
-    container = sniff(head)
+    container = detect_container(head)
     assert (container.name if container else None) == expected
 
 
 @settings(database=None)
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda b: b"\xff\xfb" + b)))
 def test_any_bytes_are_a_known_container_or_none(head: bytes) -> None:
-    assert sniff(head) in (*CONTAINERS, None)
+    assert detect_container(head) in (*CONTAINERS, None)
     for length in (adts_frame_length(head), mpeg_frame_length(head)):
         assert 0 <= length <= 8191
 

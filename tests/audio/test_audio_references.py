@@ -10,13 +10,20 @@ import pytest
 from open_descriptors import opened
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, Held, Named, Spool, open_path, ref_to
+from sidecar.audio.audio_source import (
+    AudioSource,
+    ClientFileRef,
+    OpenUploadRef,
+    UploadSpool,
+    open_recording_file,
+    recording_ref,
+)
 
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 
 
 def upload(data: bytes, folder: Path | None = None) -> AudioSource:
-    spool = Spool(folder)
+    spool = UploadSpool(folder)
     spool.add(data)
     return spool.finish()
 
@@ -35,10 +42,10 @@ def test_an_upload_is_held_without_a_name_and_a_client_s_file_is_named(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with upload(voice) as first, open_path(str(path)) as second:
-        held, named = ref_to(first), ref_to(second)
-        assert isinstance(held, Held)
-        assert isinstance(named, Named)
+    with upload(voice) as first, open_recording_file(str(path)) as second:
+        held, named = recording_ref(first), recording_ref(second)
+        assert isinstance(held, OpenUploadRef)
+        assert isinstance(named, ClientFileRef)
         assert named.path == str(path)
         assert read(held.open()) == read(named.open()) == voice
     assert read(named.open()) == voice
@@ -48,22 +55,22 @@ def test_what_is_held_no_longer_is_gone_whatever_has_its_number_now(
     voice: bytes, tmp_path: Path
 ) -> None:
     with upload(voice) as source:
-        held = ref_to(source)
+        held = recording_ref(source)
     with pytest.raises(errors.AudioLost):
         held.open()
     (tmp_path / "other.wav").write_bytes(b"somebody else's")
-    with open_path(str(tmp_path / "other.wav")) as other:
-        assert isinstance(held, Held)
+    with open_recording_file(str(tmp_path / "other.wav")) as other:
+        assert isinstance(held, OpenUploadRef)
         if other.fd == held.fd:
             with pytest.raises(errors.AudioLost):
                 held.open()
         with pytest.raises(errors.AudioLost):
-            Held(other.fd, held.device, held.inode).open()
+            OpenUploadRef(other.fd, held.device, held.inode).open()
 
 
 def test_a_reference_that_is_opened_lives_longer_than_what_it_was_made_of(voice: bytes) -> None:
     with upload(voice) as source:
-        again = ref_to(source).open()
+        again = recording_ref(source).open()
     assert read(again) == voice
 
 
@@ -86,8 +93,8 @@ def test_a_named_file_that_was_changed_is_not_taken_for_what_it_was(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with open_path(str(path)) as source:
-        named = ref_to(source)
+    with open_recording_file(str(path)) as source:
+        named = recording_ref(source)
         harm(path)
     before = opened()
     with pytest.raises(errors.AudioLost):
@@ -104,9 +111,9 @@ def test_a_named_file_is_opened_again_by_the_rules_that_hold_then(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with open_path(str(path)) as source:
-        named = ref_to(source)
+    with open_recording_file(str(path)) as source:
+        named = recording_ref(source)
     with pytest.raises(errors.AudioPathForbidden):
         named.open([tmp_path / "elsewhere"])
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
-        Named(f"/proc/self/fd/{source.fd}", 0, 0).open()
+        ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()

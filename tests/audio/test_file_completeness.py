@@ -8,10 +8,10 @@ import tempfile
 import pytest
 from recordings import Studio, mp4_join, wav
 
-from sidecar.audio.audio_format import FLAC, MP4, OGG, WAV, Container, is_truncated
+from sidecar.audio.audio_format import FLAC, MP4, OGG, WAV, AudioContainer, is_truncated
 
 
-def truncated(content: bytes, container: Container) -> bool:
+def truncated(content: bytes, container: AudioContainer) -> bool:
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -87,7 +87,9 @@ def test_where_the_format_does_not_tell_nothing_is_claimed(studio: Studio) -> No
 @pytest.mark.parametrize(
     ("name", "container"), [("wav-s16", WAV), ("ogg-opus", OGG), ("m4a", MP4)], ids=str
 )
-def test_looking_does_not_move_the_reader(name: str, container: Container, studio: Studio) -> None:
+def test_looking_does_not_move_the_reader(
+    name: str, container: AudioContainer, studio: Studio
+) -> None:
     with studio.path(name).open("rb", buffering=0) as file:
         file.seek(7)
         assert not is_truncated(file.fileno(), container)

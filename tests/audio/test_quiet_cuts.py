@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.audio.loudness import quietest
+from sidecar.audio.loudness import quietest_sample
 
 RATE = 16_000
 
@@ -14,9 +14,9 @@ RATE = 16_000
 def test_the_quietest_moment_is_found(over_s: float) -> None:
     sound = np.random.default_rng(1).normal(size=4 * RATE).astype(np.float32)
     sound[int(2.9 * RATE) : int(3.1 * RATE)] *= 0.1
-    assert quietest(sound, RATE, over_s) / RATE == pytest.approx(3.0, abs=0.06)
+    assert quietest_sample(sound, RATE, over_s) / RATE == pytest.approx(3.0, abs=0.06)
 
 
 @pytest.mark.parametrize("samples", [0, 1, RATE // 50])
 def test_of_next_to_nothing_it_is_the_middle(samples: int) -> None:
-    assert quietest(np.zeros(samples, np.float32), RATE, 0.1) == samples // 2
+    assert quietest_sample(np.zeros(samples, np.float32), RATE, 0.1) == samples // 2

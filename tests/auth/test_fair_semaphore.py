@@ -8,21 +8,21 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
-from sidecar.auth.rate_limits import FairSemaphore, leaves_room
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
+from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
 
 STEPS = 8
 
 
 def owner(name: str, *, shares: bool = True) -> Identity:
-    return Identity(name, Proof.JWT, limits=Limits(shares=shares))
+    return Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=shares))
 
 
 class Work:
     """Pieces of work that hold a place until they are let go, in the order in which they began."""
 
     def __init__(self, places: int) -> None:
-        self.semaphore = FairSemaphore(places)
+        self.semaphore = FairOwnerSemaphore(places)
         self.begun: list[tuple[str, asyncio.Event]] = []
         self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -77,7 +77,7 @@ async def test_owners_take_turns() -> None:
 async def test_who_is_not_told_apart_has_all_places_in_the_order_of_arrival() -> None:
     work = Work(3)
     for _ in range(5):
-        work.add(EVERYBODY)
+        work.add(ANONYMOUS)
     await work.settle()
     assert len(work.begun) == 3
     await work.finish()
@@ -113,7 +113,7 @@ def test_no_place_is_lost_or_given_twice_whoever_goes_when(
 @given(st.integers(2, 500))
 def test_one_owner_alone_has_most_of_it_and_never_all(places: int) -> None:
     taken = Counter[str]()
-    while leaves_room(taken["ada"], 1, places - taken.total()):
+    while is_within_fair_share(taken["ada"], 1, places - taken.total()):
         taken["ada"] += 1
     assert max(1, 3 * places // 4 - 1) <= taken["ada"] < places
-    assert leaves_room(0, 1, places - taken.total())
+    assert is_within_fair_share(0, 1, places - taken.total())

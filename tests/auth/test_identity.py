@@ -11,48 +11,48 @@ import httpx
 import pytest
 
 from sidecar import errors
-from sidecar.audio.audio_source import open_path
-from sidecar.auth.authentication import Access
+from sidecar.audio.audio_source import open_recording_file
+from sidecar.auth.authentication import AccessPolicy
 from sidecar.auth.identity import (
-    EVERYBODY,
-    EVERYTHING,
-    Credential,
+    ALL_SCOPES,
+    ANONYMOUS,
+    AuthMethod,
     Identity,
-    Nobody,
-    Proof,
+    NoAuthenticator,
     Scope,
-    SharedToken,
-    bearer,
+    SharedTokenAuthenticator,
+    SignedCredential,
+    bearer_token,
 )
-from sidecar.auth.request_origin import Approach
+from sidecar.auth.request_origin import RequestOrigin
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import Cancelled
+from sidecar.jobs.job_record import CancelledChange
 from sidecar.jobs.job_runner import Job
 from sidecar.server import app
 from sidecar.server.app import create_app, create_service
 from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
-ALICE, MALLORY = (Identity(name, Proof.JWT) for name in ("alice", "mallory"))
+ALICE, MALLORY = (Identity(name, AuthMethod.JWT) for name in ("alice", "mallory"))
 
 
-def from_here(*authorizations: str) -> Approach:
-    return Approach(["localhost"], [], authorizations, peer="127.0.0.1")
+def from_here(*authorizations: str) -> RequestOrigin:
+    return RequestOrigin(["localhost"], [], authorizations, peer="127.0.0.1")
 
 
 def test_without_a_token_all_of_this_machine_are_one_owner_that_may_do_everything() -> None:
-    access = Access(authenticator=Nobody())
+    access = AccessPolicy(authenticator=NoAuthenticator())
     for approach in (from_here(), from_here("Bearer whatever")):
-        assert access.identify(approach) == EVERYBODY
-    assert EVERYBODY.scopes == EVERYTHING
+        assert access.identify(approach) == ANONYMOUS
+    assert ANONYMOUS.scopes == ALL_SCOPES
 
 
 def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
-    access = Access(authenticator=SharedToken(TOKEN))
+    access = AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN))
     host = access.identify(from_here(f"Bearer {TOKEN}"))
-    assert host.scopes == EVERYTHING
-    assert host.owner != EVERYBODY.owner
+    assert host.scopes == ALL_SCOPES
+    assert host.owner != ANONYMOUS.owner
     assert TOKEN not in repr(access)
 
 
@@ -69,13 +69,13 @@ def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
 )
 def test_what_is_not_the_token_is_nobody(sent: list[str]) -> None:
     with pytest.raises(errors.TokenInvalid):
-        SharedToken(TOKEN).identify(from_here(*sent))
+        SharedTokenAuthenticator(TOKEN).identify(from_here(*sent))
     with pytest.raises(errors.TokenMissing):
-        SharedToken(TOKEN).identify(from_here())
+        SharedTokenAuthenticator(TOKEN).identify(from_here())
 
 
 def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
-    assert bearer(from_here("bEaReR  a.b.c ")) == "a.b.c"
+    assert bearer_token(from_here("bEaReR  a.b.c ")) == "a.b.c"
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
     ],
     ids=["elsewhere", "unknown", "sent on"],
 )
-def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: Approach) -> None:
-    host = Access(authenticator=SharedToken(TOKEN)).identify(approach)
-    assert host.scopes == EVERYTHING - {Scope.AUDIO_PATH}
+def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: RequestOrigin) -> None:
+    host = AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN)).identify(approach)
+    assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
     with pytest.raises(errors.AudioPathForbidden):
         host.demand(Scope.AUDIO_PATH)
     host.demand(Scope.RELOAD)
 
 
 def test_the_same_name_proved_in_two_ways_is_two_owners() -> None:
-    assert len({Identity("everybody", proof).owner for proof in Proof}) == len(Proof)
+    assert len({Identity("everybody", proof).owner for proof in AuthMethod}) == len(AuthMethod)
 
 
 @pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.AUDIO_PATH}))
@@ -120,13 +120,15 @@ async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
     """One of Alice's."""
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    return await service.submissions.submit(ALICE, open_path(str(path)), TranscribeOptions())
+    return await service.submissions.submit(
+        ALICE, open_recording_file(str(path)), TranscribeOptions()
+    )
 
 
 async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
     assert await service.owned.job(ALICE, job.id) == job.record
     assert await service.owned.jobs(ALICE) == [job.record]
-    for other in (MALLORY, EVERYBODY):
+    for other in (MALLORY, ANONYMOUS):
         assert await service.owned.jobs(other) == []
         for ask in (
             lambda other=other: service.owned.job(other, job.id),
@@ -145,7 +147,7 @@ async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job)
     await service.owned.cancel(ALICE, job.record)
     assert job.ended
     told = [event.change async for event in await service.owned.events(ALICE, job.record)]
-    assert told[-1] == Cancelled()
+    assert told[-1] == CancelledChange()
 
 
 async def test_what_needs_a_scope_is_refused_before_anything_is_done(
@@ -166,10 +168,10 @@ class ByName:
 
     local_only = False
 
-    def identify(self, approach: Approach) -> Identity:
-        return Identity(bearer(approach), Proof.JWT)
+    def identify(self, approach: RequestOrigin) -> Identity:
+        return Identity(bearer_token(approach), AuthMethod.JWT)
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         return None
 
 
@@ -177,7 +179,7 @@ class ByName:
 async def client(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(app, "authenticator_of", lambda *_: ByName())
+    monkeypatch.setattr(app, "create_authenticator", lambda *_: ByName())
     transport = httpx.ASGITransport(app=create_app(service.settings, service))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client

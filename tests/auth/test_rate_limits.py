@@ -15,18 +15,33 @@ from hypothesis import strategies as st
 from service_process import Server, check_problem
 
 from sidecar import errors
-from sidecar.api.http.auth_gate import Gate
+from sidecar.api.http.auth_gate import AuthGate
 from sidecar.auth import authentication, rate_limits
-from sidecar.auth.authentication import Access
-from sidecar.auth.identity import EVERYBODY, UNLIMITED, Identity, Limits, Proof, Scope, SharedToken
-from sidecar.auth.rate_limits import MOST_HELD, Buckets, Failures, Rate, Turnstile, address_key
-from sidecar.auth.request_origin import Approach
-from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.identity import (
+    ANONYMOUS,
+    UNLIMITED_OWNER,
+    AuthMethod,
+    Identity,
+    OwnerLimits,
+    Scope,
+    SharedTokenAuthenticator,
+)
+from sidecar.auth.rate_limits import (
+    MAX_DELAYED_ANSWERS,
+    FailedTokenDelays,
+    RateLimit,
+    RateLimiter,
+    TokenBuckets,
+    rate_limit_key,
+)
+from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.config.settings import Settings
-from sidecar.jobs.reservations import Uploads, check_audio, check_jobs
+from sidecar.jobs.reservations import UploadQuotas, check_audio, check_jobs
 
 TOKEN = "correct-horse-battery-staple"
-ANNA, BEN = (Identity(name, Proof.JWT) for name in ("anna", "ben"))
+ANNA, BEN = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))
 
 
 class Clock:
@@ -40,18 +55,18 @@ class Clock:
 
 
 def test_a_bucket_gives_what_is_there_and_says_when_there_is_more() -> None:
-    buckets = Buckets(Rate(3, 60))
+    buckets = TokenBuckets(RateLimit(3, 60))
     assert [buckets.take("a", 0) for _ in range(4)] == [0, 0, 0, 20]
     assert buckets.take("b", 0) == 0, "another's is another"
     assert buckets.take("a", 19) == pytest.approx(1)
     assert buckets.take("a", 20) == 0
-    assert buckets.standing("a", 20) == rate_limits.Standing(Rate(3, 60), 0, 60)
+    assert buckets.standing("a", 20) == rate_limits.RateLimitState(RateLimit(3, 60), 0, 60)
     assert buckets.standing("a", 1000).left == 3, "never more than fits"
     assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
 
 
 def test_what_came_is_made_good_before_there_is_more() -> None:
-    buckets = Buckets(Rate(3600, 3600))
+    buckets = TokenBuckets(RateLimit(3600, 3600))
     assert buckets.wait("a", 0) == 0
     buckets.charge("a", 0, 4600)
     assert buckets.wait("a", 0) == pytest.approx(1001)
@@ -67,7 +82,7 @@ def test_what_came_is_made_good_before_there_is_more() -> None:
 def test_in_no_time_more_is_had_than_the_rate_and_one_bucketful(
     steps: list[tuple[float, int]], amount: int, window_s: float
 ) -> None:
-    buckets, now, had = Buckets(Rate(amount, window_s)), 0.0, 0
+    buckets, now, had = TokenBuckets(RateLimit(amount, window_s)), 0.0, 0
     for pause, wanted in steps:
         now += pause
         wait_s = buckets.take("a", now, wanted)
@@ -82,7 +97,7 @@ def test_in_no_time_more_is_had_than_the_rate_and_one_bucketful(
 
 
 def test_tables_have_an_end_whoever_comes() -> None:
-    buckets, failures = Buckets(Rate(1, 60), most=100), Failures(most=100)
+    buckets, failures = TokenBuckets(RateLimit(1, 60), most=100), FailedTokenDelays(most=100)
     for number in range(1000):
         buckets.take(str(number), 0)
         assert (buckets.take("busy", 0) > 0) == (number > 0), "who comes all the time is known"
@@ -93,12 +108,12 @@ def test_tables_have_an_end_whoever_comes() -> None:
 
 
 def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
-    failures = Failures()
+    failures = FailedTokenDelays()
     delays = [failures.note("a", 0) for _ in range(15)]
     assert delays == [0.0] * 5 + [0.25, 0.5, 1, 2, 4, 8, 8, 8, 8, 8]
     assert failures.note("b", 0) == 0
-    assert failures.note("a", rate_limits.FORGIVEN_S) == 8
-    assert failures.note("a", 2 * rate_limits.FORGIVEN_S + 1) == 0
+    assert failures.note("a", rate_limits.FAILURE_MEMORY_S) == 8
+    assert failures.note("a", 2 * rate_limits.FAILURE_MEMORY_S + 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -108,13 +123,13 @@ def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
      ("", "unknown"), (None, "unknown"), ("a socket", "unknown")],
 )  # fmt: skip
 def test_an_address_is_counted_by_what_one_customer_has(peer: str | None, key: str) -> None:
-    assert address_key(peer) == key
+    assert rate_limit_key(peer) == key
 
 
 def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
     clock = Clock()
-    turnstile = Turnstile(10, clock)
-    here = Approach(["x"], [], [], peer="203.0.113.7")
+    turnstile = RateLimiter(10, clock)
+    here = RequestOrigin(["x"], [], [], peer="203.0.113.7")
     for who in (ANNA, BEN):
         for left in range(9, -1, -1):
             turnstile.enter(who)
@@ -125,12 +140,12 @@ def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
     clock.now += 6
     turnstile.enter(ANNA)
     for _ in range(10 * rate_limits.ADDRESS_SHARE):
-        turnstile.arrive(here)
+        turnstile.admit_request(here)
     with pytest.raises(errors.RateLimited):
-        turnstile.arrive(here)
-    turnstile.arrive(Approach(["x"], [], [], peer="203.0.113.8"))
-    turnstile.held = MOST_HELD
-    for _ in range(rate_limits.FREE_FAILURES):
+        turnstile.admit_request(here)
+    turnstile.admit_request(RequestOrigin(["x"], [], [], peer="203.0.113.8"))
+    turnstile.held = MAX_DELAYED_ANSWERS
+    for _ in range(rate_limits.UNDELAYED_FAILURES):
         assert turnstile.fail(here) == 0
     with pytest.raises(errors.RateLimited):
         turnstile.fail(here)
@@ -138,9 +153,9 @@ def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
 
 def test_uploads_are_counted_as_they_come() -> None:
     clock = Clock()
-    uploads = Uploads(clock)
-    anna = Identity("anna", Proof.JWT, limits=Limits(upload_bytes=3600))
-    assert uploads.begin(EVERYBODY) is None
+    uploads = UploadQuotas(clock)
+    anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(upload_bytes=3600))
+    assert uploads.begin(ANONYMOUS) is None
     came = uploads.begin(anna)
     assert came is not None
     came(3000)
@@ -154,34 +169,35 @@ def test_uploads_are_counted_as_they_come() -> None:
 
 
 def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
-    anna = Identity("anna", Proof.JWT, limits=Limits(queued_audio_s=7200))
+    anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(queued_audio_s=7200))
     check_audio(anna, 100_000, 0.0)
     check_audio(anna, 3600, 3600.0)
     for more_s, waiting_s in ((3601, 3600.0), (None, 3601.0), (1, 7200.0), (7000, 201.0)):
         with pytest.raises(errors.AudioLimited):
             check_audio(anna, more_s, waiting_s)
-    check_audio(EVERYBODY, 3600, 1e9)
+    check_audio(ANONYMOUS, 3600, 1e9)
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
-    assert authentication.limits_of(Settings()) == UNLIMITED
-    assert authentication.limits_of(Settings(host="0.0.0.0")) == authentication.USUAL
+    assert authentication.owner_limits_of(Settings()) == UNLIMITED_OWNER
+    assert authentication.owner_limits_of(Settings(host="0.0.0.0")) == authentication.DEFAULT_LIMITS
     assert (
-        authentication.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
-        == authentication.USUAL
+        authentication.owner_limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
+        == authentication.DEFAULT_LIMITS
     )
     none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
     none |= {"live_sessions_per_owner": 0}
-    assert authentication.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
-    assert authentication.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
-    check_jobs(EVERYBODY, 10**6)
+    assert authentication.owner_limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED_OWNER
+    assert authentication.owner_limits_of(Settings(limit_jobs=3)) == OwnerLimits(jobs=3)
+    check_jobs(ANONYMOUS, 10**6)
 
 
 def test_who_shares_leaves_others_room_and_each_may_have_one() -> None:
     ada, bob, cleo, dan = (
-        Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("a", "b", "c", "d")
+        Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True))
+        for name in ("a", "b", "c", "d")
     )
-    visits = Visits(most=4)
+    visits = RevocableStreams(most=4)
     with contextlib.ExitStack() as held:
         for _ in range(3):
             held.enter_context(visits.opened(ada))
@@ -191,10 +207,12 @@ def test_who_shares_leaves_others_room_and_each_may_have_one() -> None:
             held.enter_context(visits.opened(one))
             with pytest.raises(errors.ConnectionsLimited):
                 held.enter_context(visits.opened(one))
-        front = Identity("front", Proof.JWT, frozenset({Scope.LEASE}), Limits(shares=True))
+        front = Identity(
+            "front", AuthMethod.JWT, frozenset({Scope.LEASE}), OwnerLimits(shares=True)
+        )
         for _ in range(9):
             held.enter_context(visits.opened(front))
-            held.enter_context(visits.opened(EVERYBODY))
+            held.enter_context(visits.opened(ANONYMOUS))
     with visits.opened(bob), visits.opened(bob), visits.opened(bob):
         pass
 
@@ -204,7 +222,7 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def ask(gate: Gate, token: str) -> Callable[[], Any]:
+def ask(gate: AuthGate, token: str) -> Callable[[], Any]:
     async def get() -> httpx.Response:
         transport = httpx.ASGITransport(gate, client=("203.0.113.7", 5))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -219,8 +237,8 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    access = Access(authenticator=SharedToken(TOKEN))
-    gate = Gate(inner, access, Turnstile(1000, Clock()), pause)
+    access = AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN))
+    gate = AuthGate(inner, access, RateLimiter(1000, Clock()), pause)
     right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
     shapes = set()
     for number in range(9):
@@ -234,7 +252,9 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
 
 async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     clock = Clock()
-    gate = Gate(inner, Access(authenticator=SharedToken(TOKEN)), Turnstile(5, clock))
+    gate = AuthGate(
+        inner, AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN)), RateLimiter(5, clock)
+    )
     right = ask(gate, TOKEN)
     answers = [await right() for _ in range(6)]
     assert [answer.status_code for answer in answers] == [204] * 5 + [429]

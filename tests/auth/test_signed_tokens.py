@@ -14,31 +14,31 @@ from token_attacks import CLAIMS, Attacker
 
 from sidecar import errors
 from sidecar.auth import signed_tokens, token_issuing
-from sidecar.auth.identity import Credential
+from sidecar.auth.identity import SignedCredential
 from sidecar.auth.signed_tokens import LEEWAY_S
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 
 @pytest.fixture(scope="module")
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
-    return Attacker(Issuer(tmp_path_factory.mktemp("tokens")))
+    return Attacker(TokenIssuer(tmp_path_factory.mktemp("tokens")))
 
 
-def verifier_of(issuer: Issuer) -> signed_tokens.Verifier:
-    public = token_issuing.read_public(issuer.keys.public)
-    return signed_tokens.Verifier(lambda: public, issuer.revoked)
+def verifier_of(issuer: TokenIssuer) -> signed_tokens.TokenVerifier:
+    public = token_issuing.read_public_keys(issuer.keys.public)
+    return signed_tokens.TokenVerifier(lambda: public, issuer.revoked)
 
 
 def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> None:
     verifier = verifier_of(attacker.issuer)
     let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
     assert let_in == []
-    assert verifier.verify(attacker.good) == signed_tokens.Claims(
-        "anna", Credential(attacker.good_id, attacker.kid)
+    assert verifier.verify(attacker.good) == signed_tokens.TokenClaims(
+        "anna", SignedCredential(attacker.good_id, attacker.kid)
     )
     # What the attacks are made of would do, but for what is wrong with each.
-    assert verifier.verify(attacker.signed({})) == signed_tokens.Claims(
-        "anna", Credential(CLAIMS["jti"], attacker.kid)
+    assert verifier.verify(attacker.signed({})) == signed_tokens.TokenClaims(
+        "anna", SignedCredential(CLAIMS["jti"], attacker.kid)
     )
     assert verifier.verify(attacker._with_kid(attacker.kid))
 
@@ -47,11 +47,11 @@ def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
     attacker: Attacker,
 ) -> None:
     now = 1_800_000_000.0
-    known, revoked = token_issuing.read_public(attacker.issuer.keys.public), set[str]()
-    verifier = signed_tokens.Verifier(lambda: known, lambda: frozenset(revoked), lambda: now)
+    known, revoked = token_issuing.read_public_keys(attacker.issuer.keys.public), set[str]()
+    verifier = signed_tokens.TokenVerifier(lambda: known, lambda: frozenset(revoked), lambda: now)
     claims = verifier.verify(attacker.signed({"exp": int(now)}))
     assert claims is not None
-    assert claims.credential == Credential(CLAIMS["jti"], attacker.kid, int(now))
+    assert claims.credential == SignedCredential(CLAIMS["jti"], attacker.kid, int(now))
     for later, why in ((0.0, None), (LEEWAY_S - 0.5, None), (float(LEEWAY_S), "has expired")):
         now = 1_800_000_000.0 + later
         assert verifier.refusal(claims.credential) == why
@@ -83,12 +83,12 @@ def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(
         checked.clear()
         verifier.verify(token)
         counts[len(checked)] += 1
-        assert all(size <= signed_tokens.LONGEST for size in checked)
+        assert all(size <= signed_tokens.MAX_TOKEN_CHARACTERS for size in checked)
     assert set(counts) == {1}
 
 
 def test_a_new_key_signs_and_the_old_one_counts_until_it_is_deleted(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path)
+    issuer = TokenIssuer(tmp_path)
     old, _ = issuer.create("anna")
     name = issuer.rotate()
     new, _ = issuer.create("anna")
@@ -103,7 +103,7 @@ def test_a_new_key_signs_and_the_old_one_counts_until_it_is_deleted(tmp_path: Pa
 
 
 def test_scopes_are_what_was_asked_for(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path)
+    issuer = TokenIssuer(tmp_path)
     token, _ = issuer.create("anna", scopes=("reload", "now"))
     said = verifier_of(issuer).verify(token)
     assert said is not None
@@ -115,7 +115,7 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "jwt", None)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        signed_tokens.Verifier(dict, frozenset)
+        signed_tokens.TokenVerifier(dict, frozenset)
     assert "pip install 'vibevoice-asr[auth]'" in refused.value.hint
     with pytest.raises(errors.SettingsInvalid, match="not installed"):
-        Issuer(tmp_path).create("anna")
+        TokenIssuer(tmp_path).create("anna")

@@ -18,9 +18,9 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar import files as sidecar_files
 from sidecar.auth import signed_tokens, token_issuing
-from sidecar.auth.authentication import authenticator_of
-from sidecar.auth.request_origin import Approach
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.authentication import create_authenticator
+from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 
 BEGIN = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
@@ -28,7 +28,7 @@ DAY_S = 86400.0
 
 
 def test_what_was_made_is_listed_and_what_is_revoked_by_name_or_id_too(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "tokens", lambda: BEGIN)
+    issuer = TokenIssuer(tmp_path / "tokens", lambda: BEGIN)
     token, first = issuer.create("anna", 90 * DAY_S, ("reload",))
     _, second = issuer.create("ben")
     assert issuer.issued() == [first, second]
@@ -51,12 +51,12 @@ def test_what_was_made_is_listed_and_what_is_revoked_by_name_or_id_too(tmp_path:
 @pytest.mark.parametrize("lasts", [0.0, -1.0, 1e12, float("inf"), float("nan")])
 def test_a_time_that_is_none_makes_no_token(tmp_path: Path, lasts: float) -> None:
     with pytest.raises(errors.SettingsInvalid):
-        Issuer(tmp_path).create("anna", lasts)
-    assert Issuer(tmp_path).issued() == []
+        TokenIssuer(tmp_path).create("anna", lasts)
+    assert TokenIssuer(tmp_path).issued() == []
 
 
 def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("anna")
     files = [path for path in issuer.folder.rglob("*") if path.is_file()]
     assert not [path for path in files if token.encode() in path.read_bytes()]
@@ -71,11 +71,11 @@ def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Pa
 
 
 def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
-    assert list(token_issuing.read_public(issuer.keys.public)) == issuer.keys.names()
+    assert list(token_issuing.read_public_keys(issuer.keys.public)) == issuer.keys.names()
     with pytest.raises(errors.SettingsInvalid, match="private key"):
-        token_issuing.read_public(issuer.keys.private)
+        token_issuing.read_public_keys(issuer.keys.private)
     other = tmp_path / "other.pem"
     other.write_bytes(
         ec.generate_private_key(ec.SECP384R1())
@@ -83,15 +83,15 @@ def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     with pytest.raises(errors.SettingsInvalid, match="P-256"):
-        token_issuing.read_public(other)
+        token_issuing.read_public_keys(other)
     for broken in (b"", b"-----BEGIN PUBLIC KEY-----\n", b"x" * 20_000):
         other.write_bytes(broken)
         with pytest.raises(errors.SettingsInvalid):
-            token_issuing.read_public(other)
+            token_issuing.read_public_keys(other)
     (tmp_path / "empty").mkdir()
     for nothing in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(errors.SettingsInvalid):
-            token_issuing.read_public(nothing)
+            token_issuing.read_public_keys(nothing)
 
 
 def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
@@ -99,7 +99,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
 ) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("# who lost a laptop\n\n  abc  \n")
-    seen = sidecar_files.Watched("revoked tokens", [file], signed_tokens.Revocations(file))
+    seen = sidecar_files.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
     assert seen.value == {"abc"}
     for broken in (b"", b"abc\n\xff\n", b"abc\nnot an id\n", b"x" * 100, b"y" * (9 << 20), None):
         caplog.clear()
@@ -120,12 +120,12 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
 
 
 def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
-    watch = sidecar_files.Watch()
-    known = authenticator_of(Settings(token_keys=issuer.keys.public), watch)
+    watch = sidecar_files.FileWatcher()
+    known = create_authenticator(Settings(token_keys=issuer.keys.public), watch)
     token, issued = issuer.create("anna")
-    asked = Approach(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
+    asked = RequestOrigin(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
     (*_, listed) = watch._all
     assert known.identify(asked).subject == "anna"
     issuer.revoke("anna")
@@ -140,13 +140,13 @@ def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
 def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
-        sidecar_files.Watched("revoked tokens", [file], signed_tokens.Revocations(file))
+        sidecar_files.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
 
 
 def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
     tmp_path: Path,
 ) -> None:
-    issuer = Issuer(tmp_path)
+    issuer = TokenIssuer(tmp_path)
     issuer.create("anna")
     ids = [f"{number:032x}" for number in range(40)]
     halves = [threading.Thread(target=lambda part: [issuer.revoke(each) for each in part],
@@ -155,7 +155,7 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
         thread.start()
     before: frozenset[str] = frozenset()
     while any(thread.is_alive() for thread in halves):
-        now = signed_tokens.read(issuer.revoked_file)
+        now = signed_tokens.read_revocations(issuer.revoked_file)
         assert before <= now
         before = now
     assert issuer.revoked() == set(ids)
@@ -164,8 +164,8 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
 async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("abc\n")
-    watch = sidecar_files.Watch(every_s=0.01)
-    seen = watch.add("revoked tokens", [file], signed_tokens.Revocations(file))
+    watch = sidecar_files.FileWatcher(every_s=0.01)
+    seen = watch.add("revoked tokens", [file], signed_tokens.RevocationFile(file))
     looking = asyncio.create_task(watch.run())
     file.write_text("abc\ndef\n")
     async with asyncio.timeout(PATIENCE_S):

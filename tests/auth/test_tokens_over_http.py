@@ -24,11 +24,11 @@ from websockets.asyncio.client import connect
 
 from sidecar import errors
 from sidecar.auth.signed_tokens import LEEWAY_S
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_engine import Begin, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.server.app import create_app
-from sidecar.upstream.remote_live_messages import FORM, Lease
+from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 NOTICED_S = 30.0
 """The service's promise: so soon it knows of a change of keys and revocations."""
@@ -36,7 +36,7 @@ NOTICED_S = 30.0
 
 @pytest.fixture(scope="module")
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
-    return Attacker(Issuer(tmp_path_factory.mktemp("known") / "tokens"))
+    return Attacker(TokenIssuer(tmp_path_factory.mktemp("known") / "tokens"))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_a_revocation_and_a_new_key_count_while_it_runs(
         return {front.client.get("/jobs", headers=headers).status_code for front in fronts}
 
     lost, _ = attacker.issuer.create("lost")
-    elsewhere = Issuer(tmp_path / "elsewhere")
+    elsewhere = TokenIssuer(tmp_path / "elsewhere")
     new, _ = elsewhere.create("anna")
     assert states(lost) == {200}
     assert states(new) == {401}, "its key is not known yet"
@@ -221,9 +221,9 @@ def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start
     elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
     with pytest.raises(errors.SettingsInvalid, match="no token and no key"):
         create_app(elsewhere)
-    Issuer(tmp_path / "tokens").create("anna")
+    TokenIssuer(tmp_path / "tokens").create("anna")
     create_app(elsewhere)
-    Issuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
+    TokenIssuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
     with pytest.raises(errors.SettingsInvalid, match="line 1"):
         create_app(elsewhere)
 
@@ -232,7 +232,7 @@ def test_another_s_job_is_nowhere_on_any_wire(
     tmp_path_factory: pytest.TempPathFactory, voice: bytes
 ) -> None:
     home = tmp_path_factory.mktemp("owners")
-    issuer = Issuer(home / "tokens")
+    issuer = TokenIssuer(home / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     with Server(home / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
         call = server.client.request
@@ -266,7 +266,7 @@ def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
     tmp_path_factory: pytest.TempPathFactory, voice: bytes
 ) -> None:
     home = tmp_path_factory.mktemp("erased")
-    issuer = Issuer(home / "tokens")
+    issuer = TokenIssuer(home / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     kept = {"keep_jobs": True, "jobs_dir": home / "jobs", "keep_recordings_mb": 100}
     kept |= {"journal_key": "0123456789abcdef" * 4, "token_keys": issuer.keys.public}
@@ -300,7 +300,14 @@ def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
 async def test_live_places_are_for_services_that_were_given_the_scope_for_it(
     door: Server, attacker: Attacker
 ) -> None:
-    asked = json.dumps({"type": "begin", "lease": Lease(FORM, LiveOptions(), Begin()).to_wire()})
+    asked = json.dumps(
+        {
+            "type": "begin",
+            "lease": RemoteSessionRequest(
+                PROTOCOL_VERSION, LiveOptions(), LiveSessionStart()
+            ).to_wire(),
+        }
+    )
     for scopes, answer in (((), "scope_missing"), (("lease",), None)):
         token = attacker.issuer.create("anna", scopes=scopes)[0]
         headers = {"Authorization": f"Bearer {token}"}

@@ -10,13 +10,13 @@ from service_process import until
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import choose
+from sidecar.engines.engine_selection import choose_engine
 from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.service.facade import Service
-from sidecar.workers.engine_host import Lodging
+from sidecar.workers.engine_host import EngineHost
 
 TOO_LARGE = "CUDA out of memory: the model takes 16.5 GB, 3.0 GB are free."
 
@@ -38,9 +38,9 @@ async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_g
     def place(self: object, precision: Precision) -> LoadPlan:
         raise errors.WontFit(TOO_LARGE)
 
-    monkeypatch.setattr(Lodging, "_place", place)
+    monkeypatch.setattr(EngineHost, "_place", place)
     settings = Settings(engine="scripted", preload=True)
-    service = Service(settings, choose(settings))
+    service = Service(settings, choose_engine(settings))
     await service.open()
     try:
         await until(lambda: lines(caplog))
@@ -58,9 +58,9 @@ async def test_background_work_that_fails_is_in_the_log_with_its_cause(
     async def go_on(self: object) -> None:
         raise RuntimeError("nobody thought of this")
 
-    monkeypatch.setattr(gpu_devices.GpuWatch, "go_on", go_on)
+    monkeypatch.setattr(gpu_devices.GpuMonitor, "go_on", go_on)
     settings = Settings(engine="scripted")
-    service = Service(settings, choose(settings))
+    service = Service(settings, choose_engine(settings))
     await service.open()
     try:
         await until(lambda: lines(caplog))
@@ -84,11 +84,11 @@ async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answe
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name that is none")
         return gpu
 
-    monkeypatch.setattr(gpu_devices, "gpu_memory", driver)
-    monkeypatch.setattr(gpu_devices, "LOOK_S", 0.001)
-    monkeypatch.setattr(gpu_devices, "SILENT_LOOK_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "read_gpu_memory", driver)
+    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "SILENT_GPU_POLL_INTERVAL_S", 0.001)
     settings = Settings(engine="scripted")
-    service = Service(settings, choose(settings))
+    service = Service(settings, choose_engine(settings))
     service.fleet._devices.gpu.begin()
     await service.open()
     try:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors, files
-from sidecar.auth.self_signed_certificate import Pair
-from sidecar.auth.startup_token import with_token
+from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.auth.startup_token import resolve_token
 from sidecar.config import remote_server
-from sidecar.config.remote_server import upstream_of
+from sidecar.config.remote_server import upstream_options
 from sidecar.config.settings import Settings, load_settings
-from sidecar.files import Watched
+from sidecar.files import WatchedFiles
 from sidecar.server import tls
 from sidecar.storage.encryption import journal_key
 
@@ -26,14 +26,14 @@ LONG_S = 20.0
 SECRET = "a-token-of-enough-letters-for-anybody"
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "a token": lambda path: with_token(load_settings(token_file=path)),
+    "a token": lambda path: resolve_token(load_settings(token_file=path)),
     "a journal's key": lambda path: journal_key(load_settings(journal_key_file=path)),
-    "another server's key": lambda path: remote_server.key(None, path, "llm"),
+    "another server's key": lambda path: remote_server.parse_key(None, path, "llm"),
     "settings": lambda path: load_settings(config=path),
 }
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
-    "a certificate": lambda path: tls._read(Pair(path, path)),
-    "who vouches for other servers": lambda path: upstream_of(
+    "a certificate": lambda path: tls._read_certificate(CertificatePair(path, path)),
+    "who vouches for other servers": lambda path: upstream_options(
         Settings(upstream=("http://127.0.0.1:1",), upstream_ca=path)
     ),
 }
@@ -59,7 +59,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 def test_a_pipe_that_nobody_writes_to_is_refused_after_a_while(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PIPE_S", 0.05)
+    monkeypatch.setattr(files, "PIPE_TIMEOUT_S", 0.05)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     assert "said nothing to its end" in refused(READERS[what], pipe)
@@ -104,7 +104,7 @@ def test_a_pipe_is_not_looked_at_again_and_a_folder_is_no_secret(tmp_path: Path)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     reads: list[Path] = []
-    watched = Watched("keys", [pipe], lambda: reads.append(pipe))
+    watched = WatchedFiles("keys", [pipe], lambda: reads.append(pipe))
     os.utime(pipe, (1.0, 1.0))
     assert not watched.look()
     assert reads == [pipe]
@@ -116,6 +116,6 @@ def test_a_secret_is_what_its_file_holds(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(SECRET)
     file.chmod(0o600)
-    token = with_token(Settings(token_file=file)).token
+    token = resolve_token(Settings(token_file=file)).token
     assert token is not None
     assert token.get_secret_value() == file.read_text()

@@ -7,7 +7,7 @@ import socket
 
 from service_process import PATIENCE_S, stand_still, until
 
-from sidecar.concurrency import Alarm, comes
+from sidecar.concurrency import OneShotTimer, wait_for_event
 
 
 async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:
@@ -15,7 +15,7 @@ async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         loop.add_reader(ours, came.set)
-        waiting = asyncio.ensure_future(comes(came, 0.06))
+        waiting = asyncio.ensure_future(wait_for_event(came, 0.06))
         await asyncio.sleep(0)
         theirs.send(b"I was quick")
         stand_still(0.2)  # a collection, or a machine that swaps
@@ -25,13 +25,13 @@ async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:
 
 async def test_what_does_not_come_is_not_waited_for_any_longer_than_was_said() -> None:
     async with asyncio.timeout(PATIENCE_S):
-        assert not await comes(asyncio.Event(), 0.06)
+        assert not await wait_for_event(asyncio.Event(), 0.06)
 
 
 async def test_an_alarm_goes_off_behind_what_came_while_the_loop_stood_still() -> None:
     rung: list[str] = []
-    Alarm(0.06, lambda: rung.append("one"))
-    other = Alarm(0.06, lambda: rung.append("other"))
+    OneShotTimer(0.06, lambda: rung.append("one"))
+    other = OneShotTimer(0.06, lambda: rung.append("other"))
     stand_still(0.2)
     for _ in range(3):  # what came is read
         await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import pytest
 from open_descriptors import opened
 from service_process import PATIENCE_S
 
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 
 
 class Thing:
@@ -27,7 +27,7 @@ class Thing:
 
 async def test_a_kind_that_hangs_holds_up_its_own_alone() -> None:
     release = threading.Event()
-    hanging, others = Threads("hanging", 2), Threads("others", 2)
+    hanging, others = ThreadLimiter("hanging", 2), ThreadLimiter("others", 2)
     hung = [asyncio.ensure_future(hanging.run(release.wait)) for _ in range(50)]
     try:
         assert [await others.run(divmod, number, 3) for number in range(9)][8] == (2, 2)
@@ -39,7 +39,7 @@ async def test_a_kind_that_hangs_holds_up_its_own_alone() -> None:
 
 
 async def test_what_work_raises_is_raised_and_its_place_is_free_again() -> None:
-    threads = Threads("one", 1)
+    threads = ThreadLimiter("one", 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             await threads.run(divmod, 1, 0)
@@ -48,7 +48,7 @@ async def test_what_work_raises_is_raised_and_its_place_is_free_again() -> None:
 
 async def test_a_result_that_nobody_waits_for_any_more_is_closed() -> None:
     release, thing = threading.Event(), Thing()
-    threads = Threads("one", 1)
+    threads = ThreadLimiter("one", 1)
 
     def slow() -> Thing:
         release.wait()
@@ -69,7 +69,7 @@ async def test_a_result_that_nobody_waits_for_any_more_is_closed() -> None:
 async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
     way: str, tmp_path: Path
 ) -> None:
-    threads, thing, undone = Threads("one", 1), Thing(), threading.Event()
+    threads, thing, undone = ThreadLimiter("one", 1), Thing(), threading.Event()
     with (tmp_path / "file").open("wb") as file:
         if way == "closed":
             work = asyncio.ensure_future(threads.run(lambda: thing))
@@ -89,7 +89,7 @@ async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
 async def test_whoever_gives_up_before_there_is_a_thread_leaves_no_descriptor(
     tmp_path: Path,
 ) -> None:
-    threads, release, seen = Threads("hangs", 1), threading.Event(), list[int]()
+    threads, release, seen = ThreadLimiter("hangs", 1), threading.Event(), list[int]()
     path = tmp_path / "file"
     path.write_bytes(b"what is in it")
 

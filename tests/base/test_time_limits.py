@@ -23,17 +23,20 @@ def default(name: str) -> float:
 
 
 def test_two_keep_alives_come_before_a_reader_gives_up_a_silent_answer() -> None:
-    assert min(transport.SILENCE_S, upstream_client.SILENCE_S) > 2 * responses.KEEP_ALIVE_S
+    assert (
+        min(transport.SILENCE_S, upstream_client.STREAM_SILENCE_TIMEOUT_S)
+        > 2 * responses.SSE_KEEP_ALIVE_S
+    )
 
 
 def test_a_decoder_that_hangs_is_named_before_its_process_is_taken_for_hung() -> None:
-    assert ffmpeg.STALL_S < audio_probe.PROBE_TIMEOUT_S
+    assert ffmpeg.STALL_TIMEOUT_S < audio_probe.PROBE_TIMEOUT_S
 
 
 def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
-    takes_s = default("shutdown_grace") + worker_process.EXIT_GRACE_S + live_routes.FAREWELL_S
+    takes_s = default("shutdown_grace") + worker_process.EXIT_GRACE_S + live_routes.CLOSE_TIMEOUT_S
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
-    assert takes_s < port_owner.STOP_S
+    assert takes_s < port_owner.STOP_TIMEOUT_S
     assert takes_s < int(patience)
 
 

@@ -19,8 +19,8 @@ from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_ch
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import (
     cache_folder,
-    cache_root,
     check_safetensors,
+    hugging_face_cache,
     read_checkpoint,
 )
 from sidecar.checkpoints.installed_checkpoints import (
@@ -90,7 +90,7 @@ def test_what_is_no_name_is_refused(name):
     ],
 )
 def test_the_cache_is_where_huggingface_hub_has_it(env, root):
-    assert cache_root(env) == Path(root).expanduser()
+    assert hugging_face_cache(env) == Path(root).expanduser()
     pytest.importorskip("huggingface_hub")
     outer = {key: value for key, value in os.environ.items() if not key.startswith(("HF", "HUGG"))}
     outer.pop("XDG_CACHE_HOME", None)
@@ -102,7 +102,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(env, root):
         text=True,
         check=True,
     )
-    assert str(cache_root(env)) == theirs.stdout.strip()
+    assert str(hugging_face_cache(env)) == theirs.stdout.strip()
 
 
 def test_a_checkpoint_tells_what_it_is_without_being_loaded(folder):

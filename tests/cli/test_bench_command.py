@@ -20,16 +20,16 @@ from sidecar import errors
 from sidecar.cli import load_clients, load_run, load_target, run
 from sidecar.cli.load_statistics import (
     NAMES,
-    Turn,
-    Visit,
-    bound_of,
-    centile,
+    LoadTestSession,
+    LoadTestUtterance,
     figures_of,
     format_of,
+    parse_bound,
+    percentile,
     ratios,
     render,
 )
-from sidecar.cli.load_target import Mode, course_of, starts, utterances
+from sidecar.cli.load_target import LoadTestMode, script_of, starts, utterances
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -164,7 +164,7 @@ def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(load_clients, "READY_S", 0.1)
-    monkeypatch.setattr(load_target, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(load_target, "ANSWER_TIMEOUT_S", 0.3)
 
     def listen(socket: ServerConnection) -> None:
         for _ in socket:
@@ -242,14 +242,16 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
 
 def test_in_a_conversation_one_is_silent_while_the_other_talks() -> None:
     clips = [sound((2.0, 0.3)), sound((1.5, 0.3))]
-    first, second = (course_of(Mode.CONVERSATION, clips, 9.0, 2.0, number) for number in (0, 1))
+    first, second = (
+        script_of(LoadTestMode.CONVERSATION, clips, 9.0, 2.0, number) for number in (0, 1)
+    )
     assert [part.speech for part in first.parts] == [True, False, True, False, True, False]
     assert not second.parts[0].speech
     assert [one.speech for one in second.parts[1:]] == [True, False] * (len(second.parts) // 2)
     assert first.parts[0].sound != second.parts[1].sound
     assert first.seconds >= 9.0
-    assert course_of(Mode.IDLE, [], 5.0, 2.0, 0).seconds == 5.0
-    assert sum(one.speech for one in course_of(Mode.TALK, clips, 0.0, 2.0, 0).parts) == 1
+    assert script_of(LoadTestMode.IDLE, [], 5.0, 2.0, 0).seconds == 5.0
+    assert sum(one.speech for one in script_of(LoadTestMode.TALK, clips, 0.0, 2.0, 0).parts) == 1
 
 
 def test_sessions_begin_in_steps() -> None:
@@ -269,8 +271,11 @@ def test_utterances_begin_and_end_with_a_sound() -> None:
 
 
 def test_words_belong_to_the_utterance_they_lie_in() -> None:
-    visit = Visit("0")
-    visit.turns = [Turn(0.0, 10.0, 2.0, ended=12.0), Turn(4.0, 14.0, 6.0, ended=16.0)]
+    visit = LoadTestSession("0")
+    visit.turns = [
+        LoadTestUtterance(0.0, 10.0, 2.0, ended=12.0),
+        LoadTestUtterance(4.0, 14.0, 6.0, ended=16.0),
+    ]
     visit.heard(visit.turn_at(1.0), 11.0, final=False)
     visit.heard(visit.turn_at(1.0), 11.5, final=True)
     visit.heard(visit.turn_at(1.9), 12.6, final=True)
@@ -284,10 +289,13 @@ def test_words_belong_to_the_utterance_they_lie_in() -> None:
 
 
 def test_figures_are_centiles_and_ratios_leave_out_what_says_nothing() -> None:
-    assert centile([], 50) is None
-    assert centile([3.0], 99) == 3.0
-    assert centile([1.0, 2.0, 3.0], 50) == 2.0
-    good, bad = Visit("0", sound_s=8.0, pace=[0.5]), Visit("1", error_code="live_full")
+    assert percentile([], 50) is None
+    assert percentile([3.0], 99) == 3.0
+    assert percentile([1.0, 2.0, 3.0], 50) == 2.0
+    good, bad = (
+        LoadTestSession("0", sound_s=8.0, pace=[0.5]),
+        LoadTestSession("1", error_code="live_full"),
+    )
     figures = figures_of([good, bad], 4.0, (0.25, 1.5))
     assert list(figures) == list(NAMES)
     assert (figures["held"], figures["errors"], figures["audio_per_s"]) == (1, 1, 2.0)
@@ -320,7 +328,7 @@ def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None
         nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1},
         nothing | {"final_p95": 0.6, "held": 2},
     )
-    said = bound_of(text, compared=True).broken(figures, other)
+    said = parse_bound(text, compared=True).broken(figures, other)
     assert (said is not None) == broken
     assert said is None or text.replace(" ", "") in said
 

@@ -22,8 +22,8 @@ from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import __version__, errors
 from sidecar.cli.audio_input import output_names
-from sidecar.cli.doctor import READY, Finding, State, next_step
-from sidecar.cli.transcribe import Order
+from sidecar.cli.doctor import READY, CheckFinding, CheckState, next_step
+from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.workers import worker_process
@@ -120,10 +120,10 @@ def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
 
 
 def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
-    bare = Order(files=[], format="json")
+    bare = TranscribeCommandOptions(files=[], format="json")
     assert "words" not in bare.options
-    assert Order(files=[], format="srt").options["words"] == "true"
-    assert Order(files=[], format="vtt", words=False).options["words"] == "false"
+    assert TranscribeCommandOptions(files=[], format="srt").options["words"] == "true"
+    assert TranscribeCommandOptions(files=[], format="vtt", words=False).options["words"] == "false"
     run = terminal.run("transcribe", BECKETT, "--format", "json", "--words")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["metadata"]["words_by"] == "spread"
@@ -493,10 +493,13 @@ def test_doctor_says_what_a_checkpoint_folder_lacks(terminal, engine, exit_code)
 
 
 def test_the_next_step_is_the_remedy_of_the_worst_the_first_among_equals():
-    good = Finding("a", State.GOOD, "", "never")
-    absent = Finding("b", State.ABSENT, "", "never")
-    worse = Finding("c", State.WARNING, "", "mend c")
-    worst = [Finding("d", State.BAD, "", "mend d"), Finding("e", State.BAD, "", "mend e")]
+    good = CheckFinding("a", CheckState.GOOD, "", "never")
+    absent = CheckFinding("b", CheckState.ABSENT, "", "never")
+    worse = CheckFinding("c", CheckState.WARNING, "", "mend c")
+    worst = [
+        CheckFinding("d", CheckState.BAD, "", "mend d"),
+        CheckFinding("e", CheckState.BAD, "", "mend e"),
+    ]
     assert next_step([good, absent]) == READY
     assert next_step([good, worse, absent]) == "mend c"
     assert next_step([worse, *worst]) == "mend d"
@@ -600,7 +603,7 @@ def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
 
 async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
     monkeypatch.setattr(worker_process, "worker_command", lambda: [command(), "worker"])
-    child = worker_process.Worker("frozen")
+    child = worker_process.WorkerProcess("frozen")
     try:
         assert await child.ask("load", engine="scripted", options=LoadOptions().to_wire()) == {
             "loaded": 1.0

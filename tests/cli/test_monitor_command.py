@@ -16,8 +16,14 @@ from rich.console import Console
 from service_process import PATIENCE_S, Server, counting_listener, free_port
 
 from sidecar.cli import run
-from sidecar.cli.backends import Where
-from sidecar.cli.monitor_view import Picture, Section, camera, sections, table
+from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.monitor_view import (
+    MonitorSection,
+    MonitorSnapshot,
+    create_monitor_client,
+    sections,
+    table,
+)
 
 GB = 1 << 30
 
@@ -106,10 +112,10 @@ def test_without_textual_it_says_what_to_install(
 async def shown(address: str) -> AsyncIterator[tuple[Any, Any]]:
     """The application on a terminal of its own, and what drives it."""
     pytest.importorskip("textual")
-    from sidecar.cli.monitor_screen import Monitor
+    from sidecar.cli.monitor_screen import MonitorApp
 
-    async with camera(Where(address), None, None, PATIENCE_S) as looking:
-        app = Monitor(looking, 0.1)
+    async with create_monitor_client(ServiceTarget(address), None, None, PATIENCE_S) as looking:
+        app = MonitorApp(looking, 0.1)
         async with app.run_test(size=(120, 60)) as pilot:
             yield app, pilot
 
@@ -178,15 +184,15 @@ async def test_it_can_be_left_while_it_waits_for_an_answer() -> None:
     assert app.return_code == 0
 
 
-def named(found: list[Section], title: str) -> Section:
+def named(found: list[MonitorSection], title: str) -> MonitorSection:
     (section,) = [one for one in found if one.title == title]
     return section
 
 
 def test_what_comes_in_a_second_is_told_from_two_pictures() -> None:
-    def picture(at: float, seconds: float) -> Picture:
+    def picture(at: float, seconds: float) -> MonitorSnapshot:
         live = {"sessions": 2, "limit": 2, "audio_seconds": seconds}
-        return Picture("http://x", at, {"status": "ok"}, {"vibevoice": {"live": live}})
+        return MonitorSnapshot("http://x", at, {"status": "ok"}, {"vibevoice": {"live": live}})
 
     now, before = picture(12.0, 90.0), picture(10.0, 50.0)
     live = named(sections(now, before), "live")
@@ -198,11 +204,11 @@ def test_what_comes_in_a_second_is_told_from_two_pictures() -> None:
 
 
 def test_memory_that_is_planned_beyond_the_card_is_a_warning() -> None:
-    def machine(reserved: int) -> Section:
+    def machine(reserved: int) -> MonitorSection:
         engine = {"role": "files", "reserved_bytes": reserved, "on_gpu": True, "state": "ready"}
         gpu = {"index": 0, "name": "H", "memory_used_mib": 4096, "memory_total_mib": 8192}
         metrics = {"vibevoice": {"engines": [engine]}}
-        return named(sections(Picture("", 0.0, {}, metrics, {"gpus": [gpu]})), "machine")
+        return named(sections(MonitorSnapshot("", 0.0, {}, metrics, {"gpus": [gpu]})), "machine")
 
     rows = dict(machine(6 * GB).rows)
     assert rows["GPU 0 used"].endswith("4.00 GB of 8.00 GB")
@@ -219,8 +225,8 @@ def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None
         "http": {"by_status": {"200": 50, "404": 1, "503": 7}},
         "grpc": {"by_status": {"OK": 5, "UNAVAILABLE": 4}},
     }
-    now = Picture("", 0.0, {}, {"vibevoice": own})
-    before = Picture("", 0.0, {}, {"vibevoice": own | {"jobs": {}}})
+    now = MonitorSnapshot("", 0.0, {}, {"vibevoice": own})
+    before = MonitorSnapshot("", 0.0, {}, {"vibevoice": own | {"jobs": {}}})
     found = named(sections(now, before), "errors")
     assert found.warns
     assert not named(sections(now, now), "errors").warns, "nothing is new"
@@ -232,9 +238,11 @@ def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None
 
 def test_another_server_s_metrics_are_shown_by_their_names() -> None:
     metrics = {"active_sessions": 3, "rtf_max": 0.25, "error_counts": {"UNAUTHENTICATED": 2}}
-    text = table(sections(Picture("http://x", 0.0, {"status": "error"}, metrics)))
+    text = table(sections(MonitorSnapshot("http://x", 0.0, {"status": "error"}, metrics)))
     rows = printed(text)
     assert rows["decoding", "active sessions"] == "3"
     assert rows["decoding", "rtf max"] == "0.250"
     assert rows["errors", "grpc UNAUTHENTICATED"] == "2"
-    assert named(sections(Picture("http://x", 0.0, {"status": "error"}, metrics)), "service").warns
+    assert named(
+        sections(MonitorSnapshot("http://x", 0.0, {"status": "error"}, metrics)), "service"
+    ).warns

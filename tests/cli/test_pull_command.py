@@ -28,7 +28,7 @@ from model_hub import (
 from service_process import PATIENCE_S, shown_on, wait_until
 
 from sidecar import engines, errors
-from sidecar.checkpoints.checkpoint import PULLED, read_checkpoint
+from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, read_checkpoint
 from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY
 from sidecar.cli import pull
 from sidecar.config.settings import Settings
@@ -273,9 +273,9 @@ def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_el
     assert (run.returncode, run.stdout) == (0, f"{folder}\n")
     check_same(folder, hub.repos[VIBEVOICE_REPOSITORY])
     published = {path.name for path in hub.repos[VIBEVOICE_REPOSITORY].iterdir()}
-    assert {path.name for path in folder.iterdir()} == {*published, PULLED}
+    assert {path.name for path in folder.iterdir()} == {*published, PULL_NOTE_FILE}
     note = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": COMMIT}
-    assert json.loads((folder / PULLED).read_text("utf-8")) == note
+    assert json.loads((folder / PULL_NOTE_FILE).read_text("utf-8")) == note
     assert read_checkpoint(folder).revision == COMMIT
     sent = dict(hub.sent)
     assert shell.pull("--to", folder).returncode == 0
@@ -327,7 +327,7 @@ def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
     weights = hub.repos[VIBEVOICE_REPOSITORY] / SHARDS[1]
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert shell.pull("--to", "models", "--revision", "main").returncode != 0
-    assert not (shell.home / "models" / PULLED).exists()
+    assert not (shell.home / "models" / PULL_NOTE_FILE).exists()
     hub.alter = set()
     assert shell.pull("--to", "models").stderr.endswith(said_at(NEWER))
 
@@ -335,7 +335,7 @@ def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
 def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     gone = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": "c" * 40}
-    (shell.home / "models" / PULLED).write_text(json.dumps(gone))
+    (shell.home / "models" / PULL_NOTE_FILE).write_text(json.dumps(gone))
     run = shell.pull("--to", "models")
     assert run.returncode == 1
     assert f"no revision '{'c' * 40}'" in run.stderr
@@ -357,7 +357,7 @@ def test_a_revision_is_named_once(shell, hub):
 @pytest.mark.parametrize("note", [b"", b"[]", b'{"commit": "main"}', b'{"commit": 1}', b"\xff"])
 def test_a_note_that_is_none_is_no_commit(note, shell):
     assert shell.pull("--to", "models").returncode == 0
-    (shell.home / "models" / PULLED).write_bytes(note)
+    (shell.home / "models" / PULL_NOTE_FILE).write_bytes(note)
     assert read_checkpoint(shell.home / "models").revision is None
     assert shell.pull("--to", "models").returncode == 0
     assert read_checkpoint(shell.home / "models").revision == COMMIT
@@ -485,18 +485,20 @@ def test_serve_downloads_what_was_allowed_or_agreed_to(
 ):
     asked: list[Any] = []
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr(engines, "missing", lambda spec: [])
+    monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     monkeypatch.setattr(pull, "fetch", asked.append)
     monkeypatch.setattr(sys, "stdin", _Keyboard(answer))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    pull.provide(Settings(engine="vibevoice", allow_download=allowed))
+    pull.download_if_missing(Settings(engine="vibevoice", allow_download=allowed))
     assert asked == ([VIBEVOICE_REPOSITORY] if fetched else [])
     said = capsys.readouterr()
     assert said.out == ""
     assert ("16.7 GB" in said.err) is (allowed or answer is not None)
 
 
-@pytest.mark.skipif(bool(engines.missing(engines.spec_of("vibevoice"))), reason="not installed")
+@pytest.mark.skipif(
+    bool(engines.missing_packages(engines.engine_spec("vibevoice"))), reason="not installed"
+)
 def test_serve_without_a_checkpoint_says_the_next_command_and_downloads_nothing(shell, hub):
     words = ("--engine", "vibevoice", "--port", "0")
     run = shell.pull(*words, command="serve")
@@ -511,9 +513,9 @@ def test_serve_without_a_checkpoint_says_the_next_command_and_downloads_nothing(
 
 
 def test_a_checkpoint_that_was_named_is_never_replaced_by_a_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "missing", lambda spec: [])
+    monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     monkeypatch.setattr(pull, "fetch", lambda repo: pytest.fail("it downloads"))
-    pull.provide(Settings(engine="vibevoice", allow_download=True, model_path=tmp_path))
+    pull.download_if_missing(Settings(engine="vibevoice", allow_download=True, model_path=tmp_path))
 
 
 def test_without_the_package_that_downloads_the_command_for_it_is_said(monkeypatch):

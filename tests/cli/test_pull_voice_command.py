@@ -15,18 +15,23 @@ from voice_file_server import VoiceServer
 
 from sidecar import errors
 from sidecar.checkpoints import download_files
-from sidecar.checkpoints.download_files import Meter, RemoteFile
-from sidecar.checkpoints.installed_checkpoints import LIST, Pulled, PulledFile, PulledVoice
-from sidecar.checkpoints.voice_download import pull
-from sidecar.interfaces.engine_interface import LoadOptions, SayOptions
-from sidecar.tts import create_voice
+from sidecar.checkpoints.download_files import DownloadProgress, HubFile
+from sidecar.checkpoints.installed_checkpoints import (
+    MANIFEST_FILE,
+    PulledFile,
+    PulledVoice,
+    PulledVoices,
+)
+from sidecar.checkpoints.voice_download import pull_voice
+from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
+from sidecar.tts import create_tts_engine
 
 MODEL, CONFIG = "kokoro/model.onnx", "kokoro/config.json"
 FILES = {MODEL: os.urandom(300_000), CONFIG: b"{}", "kokoro/voices/x.kokorovoice": b"x" * 512}
 VOICE = PulledVoice("kokoro_x", "en-us", tuple(FILES))
 
 
-class Told(Meter):
+class Told(DownloadProgress):
     def __init__(self) -> None:
         self.total = self.done = 0
         self.notices: list[str] = []
@@ -43,7 +48,7 @@ class Told(Meter):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VoiceServer]:
-    monkeypatch.setattr(download_files, "RETRY_S", 0.0)
+    monkeypatch.setattr(download_files, "RETRY_PAUSE_S", 0.0)
     with VoiceServer(dict(FILES)) as one:
         yield one
 
@@ -64,11 +69,11 @@ def test_a_voice_comes_whole_and_is_checked_by_what_its_server_says(
     server: VoiceServer, tmp_path: Path, header: str, checked: str
 ) -> None:
     server.header, meter = header, Told()
-    pulled = pull(tmp_path, server.url, VOICE, meter)
+    pulled = pull_voice(tmp_path, server.url, VOICE, meter)
     assert {key: (tmp_path / key).read_bytes() for key in FILES} == FILES
-    assert left(tmp_path) == sorted([*FILES, LIST])
+    assert left(tmp_path) == sorted([*FILES, MANIFEST_FILE])
     assert {file.checked for file in pulled.files.values()} == {checked}
-    assert Pulled.read(tmp_path) == pulled
+    assert PulledVoices.read(tmp_path) == pulled
     assert pulled.whole() == (VOICE,)
     assert meter.done == meter.total == sum(map(len, FILES.values()))
 
@@ -76,13 +81,13 @@ def test_a_voice_comes_whole_and_is_checked_by_what_its_server_says(
 def test_what_is_here_is_neither_asked_for_nor_fetched_again(
     server: VoiceServer, tmp_path: Path
 ) -> None:
-    pull(tmp_path, server.url, VOICE)
+    pull_voice(tmp_path, server.url, VOICE)
     asked = server.asked
-    pull(tmp_path, server.url, VOICE)
+    pull_voice(tmp_path, server.url, VOICE)
     assert server.asked == asked
     other = PulledVoice("kokoro_y", "en-us", (MODEL, "kokoro/voices/y.kokorovoice"))
     server.files[other.files[1]] = b"y"
-    assert pull(tmp_path, server.url, other).whole() == (VOICE, other)
+    assert pull_voice(tmp_path, server.url, other).whole() == (VOICE, other)
     assert server.begins[MODEL] == [0]
 
 
@@ -90,7 +95,7 @@ def test_a_connection_that_breaks_off_goes_on_where_it_was(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.cut[MODEL] = 200_000
-    pull(tmp_path, server.url, VOICE)
+    pull_voice(tmp_path, server.url, VOICE)
     assert (tmp_path / MODEL).read_bytes() == FILES[MODEL]
     assert server.begins[MODEL] == [0, 200_000]
 
@@ -105,7 +110,7 @@ def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
     (begun,) = [name for name in left(tmp_path) if name.startswith(MODEL)]
     assert (tmp_path / begun).stat().st_size == 200_000
     server.files[MODEL] = os.urandom(250_000)
-    pull(tmp_path, server.url, VOICE)
+    pull_voice(tmp_path, server.url, VOICE)
     assert (tmp_path / MODEL).read_bytes() == server.files[MODEL]
     assert not (tmp_path / begun).exists()
 
@@ -116,7 +121,7 @@ def test_a_file_that_changes_while_it_comes_is_not_put_together_from_two(
     server.header = ""
     server.cut[MODEL] = 200_000
     server.swap[MODEL] = newer = os.urandom(len(FILES[MODEL]))
-    pull(tmp_path, server.url, VOICE)
+    pull_voice(tmp_path, server.url, VOICE)
     assert (tmp_path / MODEL).read_bytes() == newer
 
 
@@ -126,7 +131,7 @@ def test_what_another_file_has_so_far_is_left_alone(server: VoiceServer, tmp_pat
     server.files["x.onnx"] = b"model"
     others = tmp_path / "x.onnx.json.0123abcd.incomplete"
     others.write_bytes(b"{")
-    pull(tmp_path, server.url, voice)
+    pull_voice(tmp_path, server.url, voice)
     assert others.read_bytes() == b"{"
 
 
@@ -134,7 +139,7 @@ def _interrupted(server: VoiceServer, folder: Path) -> None:
     """A server that goes away in the middle and does not come back."""
     server.gone_after_cut = True
     try:
-        pull(folder, server.url, VOICE)
+        pull_voice(folder, server.url, VOICE)
     finally:
         server.gone_after_cut = False
 
@@ -144,23 +149,23 @@ def test_a_file_that_comes_altered_is_deleted_and_the_voice_is_not_there(
 ) -> None:
     server.alter.add(MODEL)
     with pytest.raises(errors.CheckpointDamaged, match=MODEL):
-        pull(tmp_path, server.url, VOICE)
-    assert MODEL not in Pulled.read(tmp_path).files
+        pull_voice(tmp_path, server.url, VOICE)
+    assert MODEL not in PulledVoices.read(tmp_path).files
     assert not [name for name in left(tmp_path) if name.startswith(MODEL)]
     server.alter.clear()
-    assert pull(tmp_path, server.url, VOICE).whole() == (VOICE,)
+    assert pull_voice(tmp_path, server.url, VOICE).whole() == (VOICE,)
 
 
 def test_damage_is_noticed_later_and_mended_by_that_file_alone(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.header = ""
-    pull(tmp_path, server.url, VOICE)
+    pull_voice(tmp_path, server.url, VOICE)
     (tmp_path / MODEL).write_bytes(bytes(len(FILES[MODEL])))
     (tmp_path / CONFIG).unlink()
     meter = Told()
-    assert Pulled.read(tmp_path).whole() == ()
-    pull(tmp_path, server.url, VOICE, meter)
+    assert PulledVoices.read(tmp_path).whole() == ()
+    pull_voice(tmp_path, server.url, VOICE, meter)
     assert (tmp_path / MODEL).read_bytes() == FILES[MODEL]
     assert {key: len(begins) for key, begins in server.begins.items()} == {
         MODEL: 2,
@@ -172,15 +177,17 @@ def test_damage_is_noticed_later_and_mended_by_that_file_alone(
 
 def test_a_list_that_is_none_is_no_list(tmp_path: Path) -> None:
     for text in ("", "{}", "[" * 100_000, '{"files":{"a":1},"voices":[]}', "\xff"):
-        (tmp_path / LIST).write_text(text)
-        assert Pulled.read(tmp_path) == Pulled(tmp_path)
+        (tmp_path / MANIFEST_FILE).write_text(text)
+        assert PulledVoices.read(tmp_path) == PulledVoices(tmp_path)
 
 
 def test_what_voices_take_is_the_files_of_the_largest_each_once(tmp_path: Path) -> None:
     sizes = {"shared": 10, "small": 1, "large": 100, "larger": 1000, "gone": 9000}
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(bytes(size))
-    pulled = Pulled(tmp_path, {name: PulledFile(size, "", "size") for name, size in sizes.items()})
+    pulled = PulledVoices(
+        tmp_path, {name: PulledFile(size, "", "size") for name, size in sizes.items()}
+    )
     for name in ("large", "small", "larger", "gone"):
         pulled = pulled.with_voice(PulledVoice(name, "en-us", ("shared", name)))
     (tmp_path / "gone").unlink()
@@ -200,7 +207,7 @@ def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
 ) -> None:
     setattr(server, fault, value)
     with pytest.raises(error) as refused:
-        pull(tmp_path, server.url, VOICE)
+        pull_voice(tmp_path, server.url, VOICE)
     assert getattr(refused.value, "hint", "")
     assert left(tmp_path) == []
 
@@ -210,14 +217,14 @@ def test_a_full_disk_is_seen_before_anything_comes(
 ) -> None:
     monkeypatch.setattr(download_files, "RESERVE_BYTES", 1 << 60)
     with pytest.raises(errors.DiskFull, match="voice needs 0 MB"):
-        pull(tmp_path, server.url, VOICE)
+        pull_voice(tmp_path, server.url, VOICE)
     assert server.begins == {}
 
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])
 def test_no_file_leaves_the_folder(server: VoiceServer, tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="no file to be fetched"):
-        RemoteFile(key, 1)
+        HubFile(key, 1)
 
 
 class Shell:
@@ -271,7 +278,7 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
                 "some of the file",
             )
             wait_until(
-                lambda: config in Pulled.read(shell.folder).files, PATIENCE_S, "the other one"
+                lambda: config in PulledVoices.read(shell.folder).files, PATIENCE_S, "the other one"
             )
             process.kill()
         server.stall.clear()
@@ -285,9 +292,9 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
     listed = shell.run("--list", "--language", "tr")[1].splitlines()
     assert f"tr-tr    {tiny_piper_voice.VOICE}  (here)" in listed
     assert f"tr-tr    {tiny_piper_voice.OTHER}" in listed
-    engine = create_voice("moonshine")
+    engine = create_tts_engine("moonshine")
     list(engine.load(LoadOptions(speaks=True, checkpoint=str(shell.folder))))
-    (sound,) = engine.say("Merhaba", SayOptions(), lambda: False)
+    (sound,) = engine.say("Merhaba", SynthesisOptions(), lambda: False)
     assert sound.seconds > 0
 
 

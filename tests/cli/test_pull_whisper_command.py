@@ -13,18 +13,22 @@ from test_pull_command import Shell, check_one_line, check_same
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import cache_folder
-from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2, TRANSFORMERS, wanted
+from sidecar.checkpoints.installed_checkpoints import (
+    CTRANSLATE2_LAYOUT,
+    TRANSFORMERS_LAYOUT,
+    resolve_repository,
+)
 from sidecar.checkpoints.whisper_checkpoints import (
     BEST_FIRST,
-    NAMES,
-    WEIGHTS,
-    find_model,
-    model_name,
-    read_model,
+    WEIGHTS_FILE,
+    WHISPER_MODELS,
+    find_whisper,
+    read_whisper,
+    whisper_model_name,
 )
 
 pytest.importorskip("huggingface_hub")
-SMALL = NAMES["small"].repository
+SMALL = WHISPER_MODELS["small"].repository
 
 
 @pytest.fixture
@@ -51,28 +55,28 @@ def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> No
     (published / "README.md").unlink()
     assert not (shell.folder / "README.md").exists(), "what nobody needs is not fetched"
     check_same(shell.folder, published)
-    assert find_model(shell.cache).folder == shell.folder
-    assert find_model(shell.home / "huggingface").folder == shell.folder
-    assert find_model(shell.cache, "small").config["multilingual"] is True
-    assert model_name(shell.folder) == "whisper-small"
-    assert model_name(shell.home / "of-my-own") == "of-my-own"
+    assert find_whisper(shell.cache).folder == shell.folder
+    assert find_whisper(shell.home / "huggingface").folder == shell.folder
+    assert find_whisper(shell.cache, "small").config["multilingual"] is True
+    assert whisper_model_name(shell.folder) == "whisper-small"
+    assert whisper_model_name(shell.home / "of-my-own") == "of-my-own"
     with pytest.raises(errors.CheckpointNotFound) as missing:
-        find_model(shell.cache, "turbo")
+        find_whisper(shell.cache, "turbo")
     assert "vibevoice-asr pull whisper:large-v3-turbo (1.62 GB)" in missing.value.hint
 
 
 def test_a_download_that_broke_off_goes_on_where_it_was(shell: Shell, hub: Hub) -> None:
-    hub.cut[WEIGHTS] = 100_000
+    hub.cut[WEIGHTS_FILE] = 100_000
     assert shell.pull("whisper:small").returncode == 0
-    size = (hub.repos[SMALL] / WEIGHTS).stat().st_size
-    assert hub.begins[WEIGHTS] == [0, 100_000]
-    assert hub.sent[WEIGHTS] == size
+    size = (hub.repos[SMALL] / WEIGHTS_FILE).stat().st_size
+    assert hub.begins[WEIGHTS_FILE] == [0, 100_000]
+    assert hub.sent[WEIGHTS_FILE] == size
 
 
 def test_what_was_altered_on_the_way_is_not_kept(shell: Shell, hub: Hub) -> None:
-    hub.alter.add(WEIGHTS)
-    check_one_line(shell.pull("whisper:small"), WEIGHTS, "checksum")
-    assert shell.left(f"snapshots/*/{WEIGHTS}") == []
+    hub.alter.add(WEIGHTS_FILE)
+    check_one_line(shell.pull("whisper:small"), WEIGHTS_FILE, "checksum")
+    assert shell.left(f"snapshots/*/{WEIGHTS_FILE}") == []
 
 
 def test_a_name_that_there_is_not_is_one_line_with_those_there_are(shell: Shell) -> None:
@@ -80,16 +84,16 @@ def test_a_name_that_there_is_not_is_one_line_with_those_there_are(shell: Shell)
 
 
 def test_every_name_is_a_repository_of_its_kind() -> None:
-    assert set(BEST_FIRST) == set(NAMES)
-    for name, named in NAMES.items():
-        assert wanted(f"whisper:{name}") == (named.repository, CTRANSLATE2)
-        assert wanted(named.repository) == (named.repository, CTRANSLATE2)
-    assert wanted("whisper:turbo")[0] == NAMES["large-v3-turbo"].repository
-    assert wanted("vibevoice")[1] is TRANSFORMERS
+    assert set(BEST_FIRST) == set(WHISPER_MODELS)
+    for name, named in WHISPER_MODELS.items():
+        assert resolve_repository(f"whisper:{name}") == (named.repository, CTRANSLATE2_LAYOUT)
+        assert resolve_repository(named.repository) == (named.repository, CTRANSLATE2_LAYOUT)
+    assert resolve_repository("whisper:turbo")[0] == WHISPER_MODELS["large-v3-turbo"].repository
+    assert resolve_repository("vibevoice")[1] is TRANSFORMERS_LAYOUT
     faster_whisper = pytest.importorskip("faster_whisper.utils", reason="the extra 'whisper'")
     theirs = faster_whisper._MODELS
-    assert {name: one.repository for name, one in NAMES.items()} == {
-        name: theirs[name] for name in NAMES
+    assert {name: one.repository for name, one in WHISPER_MODELS.items()} == {
+        name: theirs[name] for name in WHISPER_MODELS
     }
 
 
@@ -111,36 +115,36 @@ def test_a_folder_that_cannot_be_loaded_says_why(
     fault: str, error: type[errors.BadCheckpoint], tmp_path: Path
 ) -> None:
     folder = tiny_whisper.write_like(tmp_path / "model")
-    assert read_model(folder).bytes > 400_000
-    whole = (folder / WEIGHTS).read_bytes()
+    assert read_whisper(folder).bytes > 400_000
+    whole = (folder / WEIGHTS_FILE).read_bytes()
     match fault:
         case "no config":
             (folder / "config.json").unlink()
         case "config of transformers":
             (folder / "config.json").write_text('{"model_type": "whisper"}')
         case "no weights":
-            (folder / WEIGHTS).unlink()
+            (folder / WEIGHTS_FILE).unlink()
         case "no tokenizer":
             (folder / "tokenizer.json").unlink()
         case "no vocabulary":
             (folder / "vocabulary.json").unlink()
         case "cut short":
-            (folder / WEIGHTS).write_bytes(whole[:-1000])
+            (folder / WEIGHTS_FILE).write_bytes(whole[:-1000])
         case "cut in the head":
-            (folder / WEIGHTS).write_bytes(whole[:25])
+            (folder / WEIGHTS_FILE).write_bytes(whole[:25])
         case "a pickle":
-            (folder / WEIGHTS).write_bytes(b"PK\3\4" + whole)
+            (folder / WEIGHTS_FILE).write_bytes(b"PK\3\4" + whole)
         case "garbled vocabulary":
             (folder / "vocabulary.json").write_text("{")
     with pytest.raises(error):
-        find_model(folder)
+        find_whisper(folder)
 
 
 def test_a_real_folder_of_ctranslate2s_converter_is_whole(tmp_path: Path) -> None:
     folder = tiny_whisper.model()
-    assert read_model(folder).config["multilingual"] is True
+    assert read_whisper(folder).config["multilingual"] is True
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    (copy / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-5000])
+    (copy / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:-5000])
     with pytest.raises(errors.CheckpointDamaged):
-        read_model(copy)
+        read_whisper(copy)

@@ -280,7 +280,7 @@ def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
-    monkeypatch.setattr(talk_screen, "library", lambda: device)
+    monkeypatch.setattr(talk_screen, "import_sounddevice", lambda: device)
     loud = talk_screen.Loudspeaker(None, 1000)
     loud.begin(3)
     loud.add(b"\1\1" * 1000)

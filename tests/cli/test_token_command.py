@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.auth import signed_tokens, token_issuing
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.cli import run
 
 
@@ -24,9 +24,9 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
     assert run(words) == 0
     said = capsys.readouterr()
     (token,) = said.out.split()
-    issuer = Issuer(tmp_path / "tokens")
-    public = token_issuing.read_public(issuer.keys.public)
-    claims = signed_tokens.Verifier(lambda: public, issuer.revoked).verify(token)
+    issuer = TokenIssuer(tmp_path / "tokens")
+    public = token_issuing.read_public_keys(issuer.keys.public)
+    claims = signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     assert claims is not None
     assert (claims.subject, claims.scopes) == ("anna", {"reload"})
     assert claims.credential.token_id in said.err
@@ -62,4 +62,4 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert said.out == ""
     assert why in said.err
     assert len(said.err.splitlines()) == 1
-    assert Issuer(tmp_path / "tokens").issued() == []
+    assert TokenIssuer(tmp_path / "tokens").issued() == []

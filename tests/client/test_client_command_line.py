@@ -18,10 +18,16 @@ from vibevoice_asr_client.vvv import EventType, VibevoiceClient
 
 from sidecar import errors
 from sidecar.cli import watch_folder
-from sidecar.cli.audio_input import in_folder, key_of, open_file, spread, write
-from sidecar.cli.backends import Where, backend
-from sidecar.cli.transcribe import Order, run
-from sidecar.cli.watch_folder import Look, Settling
+from sidecar.cli.audio_input import (
+    expand_folders,
+    idempotency_key,
+    list_recordings,
+    open_file,
+    write_atomically,
+)
+from sidecar.cli.backends import ServiceTarget, open_backend
+from sidecar.cli.transcribe import TranscribeCommandOptions, run
+from sidecar.cli.watch_folder import FileSettling, FileSnapshot
 
 TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
 
@@ -45,12 +51,12 @@ def inbox(tmp_path: Path) -> Path:
 
 def test_a_folder_is_its_recordings_and_those_below_by_name(inbox: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    found = spread([TALK, inbox, tmp_path / "empty", tmp_path / "gone.wav"])
+    found = expand_folders([TALK, inbox, tmp_path / "empty", tmp_path / "gone.wav"])
     assert found == [
         TALK, inbox / "a.WAV", inbox / "b.wav", inbox / "more/c.wav", tmp_path / "empty",
         tmp_path / "gone.wav",
     ]  # fmt: skip
-    assert in_folder(inbox, below=False) == [inbox / "a.WAV", inbox / "b.wav"]
+    assert list_recordings(inbox, below=False) == [inbox / "a.WAV", inbox / "b.wav"]
 
 
 def test_a_recording_is_known_again_until_it_or_what_is_wanted_changes(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_a_recording_is_known_again_until_it_or_what_is_wanted_changes(tmp_path:
 
     def key(**options: str) -> str:
         with open_file(path) as source:
-            return key_of(path, source, options)
+            return idempotency_key(path, source, options)
 
     shutil.copy(TALK, path)
     first = key()
@@ -69,10 +75,10 @@ def test_a_recording_is_known_again_until_it_or_what_is_wanted_changes(tmp_path:
 
 
 def test_what_is_written_is_whole_or_not_there(tmp_path: Path) -> None:
-    write(tmp_path / "a.txt", "Grüße")
+    write_atomically(tmp_path / "a.txt", "Grüße")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
-        write(tmp_path / "folder", "text")
+        write_atomically(tmp_path / "folder", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
 
 
@@ -81,10 +87,12 @@ def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
 ) -> None:
     before = {job["id"] for job in server.jobs()}
     url, to = f"http://127.0.0.1:{server.port}", tmp_path / "out"
-    assert run(Order([inbox, TALK], where=Where(url))) == 0
+    assert run(TranscribeCommandOptions([inbox, TALK], where=ServiceTarget(url))) == 0
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
     assert heads == ["# a.WAV", "# b.wav", "# c.wav", "# success.wav"]
-    order = Order([inbox], format="srt", output=to, where=Where(url), resume=True)
+    order = TranscribeCommandOptions(
+        [inbox], format="srt", output=to, where=ServiceTarget(url), resume=True
+    )
     assert run(order) == 0
     dates = {path.name: path.stat().st_mtime_ns for path in to.iterdir()}
     assert set(dates) == {"a.srt", "b.srt", "c.srt"}
@@ -93,13 +101,13 @@ def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
     assert {path.name for path in to.iterdir()} == set(dates)
     assert (to / "a.srt").stat().st_mtime_ns == dates["a.srt"], "it is left as it was"
     with pytest.raises(errors.SettingsInvalid):  # there is nothing to go by
-        run(Order([inbox], resume=True))
+        run(TranscribeCommandOptions([inbox], resume=True))
     assert {job["id"] for job in server.jobs()} <= before, "no job is left behind"
 
 
 @contextlib.asynccontextmanager
-async def watching(folder: Path, where: Where) -> AsyncIterator[asyncio.Task[int]]:
-    async with backend(where, {}) as transcribe:
+async def watching(folder: Path, where: ServiceTarget) -> AsyncIterator[asyncio.Task[int]]:
+    async with open_backend(where, {}) as transcribe:
         task = asyncio.get_running_loop().create_task(
             watch_folder.run(folder, folder, "srt", transcribe, 2)
         )
@@ -117,11 +125,11 @@ async def until(condition: Callable[[], object]) -> None:
 async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
     inbox: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_folder, "LOOK_S", 0.02)
+    monkeypatch.setattr(watch_folder, "POLL_S", 0.02)
     monkeypatch.setattr(watch_folder, "SETTLED_S", 0.1)
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
     shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
-    async with watching(inbox, Where(f"http://127.0.0.1:{server.port}", leave=True)):
+    async with watching(inbox, ServiceTarget(f"http://127.0.0.1:{server.port}", leave=True)):
         await until((inbox / "a.WAV.srt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
         shutil.copy(TALK, inbox / "late.wav")
@@ -135,12 +143,12 @@ async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
 async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
     tmp_path: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_folder, "LOOK_S", 0.02)
+    monkeypatch.setattr(watch_folder, "POLL_S", 0.02)
     monkeypatch.setattr(watch_folder, "SETTLED_S", 0.1)
     server = start_server(preload=True)
     await until(lambda: server.health()["engine_state"] == "ready")
     shutil.copy(TALK, tmp_path / "talk.wav")
-    where = Where(f"http://127.0.0.1:{server.port}", leave=True)
+    where = ServiceTarget(f"http://127.0.0.1:{server.port}", leave=True)
     with Client(where.server or "") as client:
         with halted(server.health()["worker_pid"]):
             async with watching(tmp_path, where):
@@ -155,24 +163,24 @@ async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
 async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
     inbox: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_folder, "LOOK_S", 0.02)
+    monkeypatch.setattr(watch_folder, "POLL_S", 0.02)
     monkeypatch.setattr(watch_folder, "SETTLED_S", 0.05)
-    where = Where(f"http://127.0.0.1:{server.port}")
-    async with backend(where, {"language": "!!"}) as transcribe:
+    where = ServiceTarget(f"http://127.0.0.1:{server.port}")
+    async with open_backend(where, {"language": "!!"}) as transcribe:
         with pytest.raises(errors.LanguageInvalid):
             await asyncio.wait_for(watch_folder.run(inbox, inbox, "srt", transcribe, 2), PATIENCE_S)
     assert not (inbox / "failed").exists()
 
 
 def test_a_recording_counts_once_it_has_stayed_as_it_is() -> None:
-    settling, path, empty = Settling(3.0), Path("a.wav"), Path("b.wav")
-    looks = {path: Look(10, 1), empty: Look(0, 1)}
+    settling, path, empty = FileSettling(3.0), Path("a.wav"), Path("b.wav")
+    looks = {path: FileSnapshot(10, 1), empty: FileSnapshot(0, 1)}
     assert settling.settled(looks, 0.0) == []
     assert settling.settled(looks, 2.9) == []
-    assert settling.settled({path: Look(11, 2)}, 3.0) == [], "it grew"
-    assert settling.settled({path: Look(11, 2)}, 6.0) == [path]
+    assert settling.settled({path: FileSnapshot(11, 2)}, 3.0) == [], "it grew"
+    assert settling.settled({path: FileSnapshot(11, 2)}, 6.0) == [path]
     assert settling.settled({}, 7.0) == []
-    assert settling.settled({path: Look(11, 2)}, 8.0) == [], "it came back"
+    assert settling.settled({path: FileSnapshot(11, 2)}, 8.0) == [], "it came back"
 
 
 async def test_the_original_s_library_reads_the_real_service(server: Server) -> None:

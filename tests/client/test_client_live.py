@@ -39,7 +39,7 @@ from vibevoice_asr_client.live_stream import Stream
 from sidecar.api.live_messages import event_message
 from sidecar.cli import remote_service
 from sidecar.interfaces import live_events
-from sidecar.live.sessions.event_log import Numbered
+from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
 
 SOON = Retry(attempts=20, first_s=0.01, longest_s=0.05)
@@ -278,25 +278,25 @@ EVERY_EVENT = (
     live_events.TurnEnded(2, 0.25, 1.5, "Ever tried."),
     live_events.TurnDropped(2, 1.5),
     live_events.SpeakersRevised({5: 0, 6: 1}),
-    live_events.Noticed(Notice("engine_restarted", "It died.")),
+    live_events.NoticeRaised(Notice("engine_restarted", "It died.")),
     live_events.Summary(Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True)),
 )
 
 
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
 def test_an_event_comes_out_as_it_went_in(event: live_events.LiveEvent) -> None:
-    said = live_event_of(json.loads(event_message(Numbered(7, event))))
+    said = live_event_of(json.loads(event_message(NumberedEvent(7, event))))
     assert said is not None
     assert said.number == 7
-    assert remote_service.live_event_of(said) == event
+    assert remote_service.convert_live_event(said) == event
 
 
 def test_there_is_no_other_event() -> None:
     assert {type(event) for event in EVERY_EVENT} | {
-        live_events.Heard,  # told by `received`
-        live_events.VoicesKnown,  # for the next engine, never for a client
+        live_events.InputProcessed,  # told by `received`
+        live_events.SpeakerEmbeddingsKnown,  # for the next engine, never for a client
         live_events.ContextKnown,
-        live_events.TurnedAway,  # a client is told `live_full`
+        live_events.SessionRejected,  # a client is told `live_full`
     } == set(get_args(live_events.LiveEvent))
 
 

@@ -202,15 +202,15 @@ def test_its_types_name_what_the_service_s_openapi_does() -> None:
     schemas = page["components"]["schemas"]
     form = page["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert types["Options"] == set(form["schema"]["properties"]) - {"audio"}
-    job = schemas["sidecar__transports__jobs__models__Job"]
+    job = schemas["JobAnswer"]
     for name, schema in {
         "Job": job,
         "JobPage": schemas["JobPage"],
-        "Segment": schemas["Segment"],
-        "Word": schemas["Word"],
-        "Metadata": schemas["Metadata"],
-        "AudioProgress": schemas["Progress"],
-        "Health": schemas["Health"],
+        "Segment": schemas["TranscribeSegment"],
+        "Word": schemas["TranscribeWord"],
+        "Metadata": schemas["TranscribeMetadata"],
+        "AudioProgress": schemas["JobProgress"],
+        "Health": schemas["HealthAnswer"],
     }.items():
         assert types[name] == set(schema["properties"]), name
 

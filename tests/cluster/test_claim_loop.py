@@ -24,28 +24,28 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster import claim_loop
-from sidecar.cluster.claim_loop import AT_ONCE, Judging, Node
-from sidecar.cluster.claims import JUDGED_S, Offer
-from sidecar.concurrency import Threads
+from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
+from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
+from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Crashed,
-    Interrupted,
+    CancelledChange,
+    CrashedChange,
+    InterruptedChange,
     JobRecord,
     JobState,
-    PutBack,
-    Reported,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import Counted
-from sidecar.observability.metrics import JobTally, Outcomes
+from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
-from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.workers.engine_lifecycle import EngineState
 
 NEVER_S = 1e6
 
@@ -55,19 +55,21 @@ class Service:
 
     def __init__(self, shared: SharedJobs) -> None:
         self.claims = FakeClaims(shared)
-        self.log, self.tally = MemoryLog(), JobTally(Outcomes(60.0, time.monotonic))
-        self.log.listen(Counted(self.tally))
+        self.log, self.tally = MemoryJobLog(), JobMetrics(OutcomeWindow(60.0, time.monotonic))
+        self.log.listen(JobEventMetrics(self.tally))
         self.slot = OverheardSlot()
         self.companies = Companies()
         self.beside: Callable[[JobRecord], int] = lambda record: 1
-        self.queue = JobQueue(self.slot, self.log, Terms(as_asked, 60, self.companies), limit=64)
+        self.queue = JobQueue(
+            self.slot, self.log, DispatchOptions(as_asked, 60, self.companies), limit=64
+        )
         self.refuses: Callable[[JobRecord], errors.SidecarError | None] = lambda record: None
         self.patience_s = NEVER_S
         self.storage = True
         self.fault: Exception | None = None
         self.opening = asyncio.Event()
         self.opening.set()
-        self.offers = Offer()
+        self.offers = ClaimPreferences()
         loop = asyncio.get_running_loop()
 
         def opened(record: JobRecord) -> AudioSource:
@@ -78,13 +80,13 @@ class Service:
                 raise errors.AudioLost()
             return record.audio.open()
 
-        self.node = Node(
+        self.node = ClaimLoop(
             self.claims,
             self.log,
             self.queue,
             opened,
-            Judging(self.claims, lambda record: self.refuses(record), self.patience_s),
-            Threads("opening", 2),
+            EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
+            ThreadLimiter("opening", 2),
             offer=lambda: self.offers,
             beside=lambda record: self.beside(record),
         )
@@ -117,11 +119,11 @@ async def services(count: int, shared: SharedJobs) -> AsyncIterator[list[Service
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that come often; an engine at half a second a recording, with a checkpoint for each
     second."""
-    monkeypatch.setattr(claim_loop, "CHECK_S", 0.05)
-    monkeypatch.setattr(claim_loop, "LOOK_S", 0.1)
-    monkeypatch.setattr(claim_loop, "REST_S", 0.05)
-    monkeypatch.setattr(postgres_database, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(postgres_database, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", 0.1)
+    monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", 0.05)
+    monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(postgres_database, "MAX_RETRY_PAUSE_S", 0.05)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
 
@@ -147,7 +149,7 @@ def told(shared: SharedJobs, job_id: str) -> list[int]:
     return [
         event.change.event.index
         for event in shared.events(job_id)
-        if isinstance(event.change, Reported) and isinstance(event.change.event, SegmentReady)
+        if isinstance(event.change, ReportedChange) and isinstance(event.change.event, SegmentReady)
     ]
 
 
@@ -168,7 +170,7 @@ async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
             ids.append(sent(shared, recording))
             records = await ended(shared, *ids)
         assert {record.state for record in records} == {JobState.DONE}
-        assert [changes(shared, one, Begun) for one in ids] == [1] * len(ids)
+        assert [changes(shared, one, StartedChange) for one in ids] == [1] * len(ids)
         assert sum(len(one.claims.claimed) for one in both) == len(ids)
         assert not shared.claimed
         assert not shared.lost
@@ -178,7 +180,7 @@ async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
 async def test_an_idle_node_that_is_told_of_a_job_claims_it_at_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "LOOK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
     async with services(1, shared) as (one,):
         await until(lambda: "claim" in one.claims.calls)
         await ended(shared, sent(shared, recording))
@@ -199,17 +201,17 @@ async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_re
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
-    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
     async with services(1, shared) as (first,):
         job_id = sent(shared, recording)
-        await until(lambda: changes(shared, job_id, Reported) and shared.get(job_id).settled)
+        await until(lambda: changes(shared, job_id, ReportedChange) and shared.get(job_id).settled)
         first.refuses_all()
         async with services(1, shared) as (second,):
             shared.lose(job_id)
             (record,) = await ended(shared, job_id)
             assert record.state is JobState.DONE
             assert second.claims.claimed
-            assert changes(shared, job_id, Interrupted) == 1
+            assert changes(shared, job_id, InterruptedChange) == 1
             await until(lambda: shared.lost and not first.queue.running and not first.node.held)
     texts = [segment.text for segment in record.segments]
     assert len(texts) == len({*texts}) == 3, "a segment is missing, or there twice"
@@ -227,7 +229,7 @@ async def test_a_node_whose_claim_is_lost_stops_untold_and_uncounted(
         shared.lose(job_id)
         await until(lambda: one.queue.running == 0 and not one.node.held)
         assert shared.get(job_id).state is JobState.QUEUED
-        assert not changes(shared, job_id, Cancelled)
+        assert not changes(shared, job_id, CancelledChange)
         assert not one.tally.ended.total, "what another node goes on with is counted"
 
 
@@ -235,13 +237,13 @@ async def test_a_job_that_is_cancelled_elsewhere_stops_at_once_where_it_runs(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
     async with services(1, shared) as (one,):
         job_id, next_id = sent(shared, recording), sent(shared, recording)
         await until(lambda: shared.get(job_id).state is JobState.RUNNING)
         shared.cancel(job_id)
         await until(lambda: shared.get(next_id).state is JobState.RUNNING)
-        assert changes(shared, job_id, Cancelled) == 1
+        assert changes(shared, job_id, CancelledChange) == 1
         assert not shared.get(job_id).segments
         assert not one.tally.ended.total
 
@@ -262,7 +264,7 @@ async def test_claims_are_checked_at_once_after_notices_may_have_been_missed(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.claims.deaf = True
         job_id = sent(shared, recording)
@@ -304,14 +306,14 @@ async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
         await until(lambda: not one.node.held)
         one.opening.set()
         await ended(shared, sent(shared, recording))
-        assert changes(shared, job_id, Begun) == 0
+        assert changes(shared, job_id, StartedChange) == 0
 
 
 async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
-    monkeypatch.setattr(claim_loop, "CHECK_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.beside = lambda record: 2
         monkeypatch.setattr(one.companies.__class__, "__call__", lambda self, jobs, _: [next(jobs)])
@@ -431,14 +433,14 @@ async def test_a_claim_says_what_the_node_prefers_now(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with services(1, shared) as (one,):
-        claim, offers = one.claims.claim, list[Offer]()
+        claim, offers = one.claims.claim, list[ClaimPreferences]()
 
-        async def noted(token: str, offer: Offer) -> object:
+        async def noted(token: str, offer: ClaimPreferences) -> object:
             offers.append(offer)
             return await claim(token, offer)
 
         monkeypatch.setattr(one.claims, "claim", noted)
-        one.offers = Offer(frozenset({"auto", "int8"}), 3.0)
+        one.offers = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
         await ended(shared, sent(shared, recording))
         assert offers[-1] == one.offers
 
@@ -457,7 +459,7 @@ async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_c
         assert waiting.state is JobState.QUEUED
         assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
         assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
-        assert grace_s or changes(shared, job_id, PutBack) == 1
+        assert grace_s or changes(shared, job_id, RequeuedChange) == 1
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
         async with services(1, shared) as (other,):
             await ended(shared, job_id, next_id)
@@ -479,7 +481,7 @@ async def test_a_node_that_closes_without_a_drain_gives_its_jobs_back(
 async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_than_it_must(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "GIVING_S", 0.1)
+    monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.1)
     async with services(1, shared) as (one,):
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
@@ -497,7 +499,7 @@ async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_tha
 async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_back_in_time(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "GIVING_S", 0.0)
+    monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.0)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
     async with services(1, shared) as (one,):
         job_id = sent(shared, recording)
@@ -516,7 +518,7 @@ async def test_a_claim_that_is_not_answered_before_the_drain_is_given_back(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with services(1, shared) as (one,):
-        monkeypatch.setattr(postgres_database, "FIRST_PAUSE_S", NEVER_S)
+        monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", NEVER_S)
         one.claims.unanswered = 1
         sent(shared, recording)
         await until(lambda: shared.claimed)
@@ -546,7 +548,7 @@ async def test_a_job_in_which_too_many_engines_died_ends_when_it_is_claimed(
     async with services(1, shared) as (one,):
         with one.node.aside():
             job_id = sent(shared, recording)
-            for change in (Begun(), Crashed(), Crashed(), Interrupted()):
+            for change in (StartedChange(), CrashedChange(), CrashedChange(), InterruptedChange()):
                 shared.append(job_id, change)
         next_id = sent(shared, recording)
         failed, done = await ended(shared, job_id, next_id)
@@ -563,7 +565,7 @@ async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fail
         blind.storage = False
         with sighted.node.aside():
             job_id = sent(shared, recording)
-            await until(lambda: changes(shared, job_id, PutBack) and not shared.claimed)
+            await until(lambda: changes(shared, job_id, RequeuedChange) and not shared.claimed)
             assert shared.get(job_id).passed == 1
         (record,) = await ended(shared, job_id)
         assert record.state is JobState.DONE
@@ -585,14 +587,14 @@ async def test_a_job_that_the_only_node_cannot_open_waits_for_others_before_it_t
     async with services(1, shared) as (one,):
         one.storage = False
         job_id = sent(shared, recording)
-        await until(lambda: changes(shared, job_id, PutBack) and not shared.claimed)
+        await until(lambda: changes(shared, job_id, RequeuedChange) and not shared.claimed)
         await asyncio.sleep(0.3)
         assert one.claims.claimed == [job_id]
         verdict, _ = one.claims.verdicts[job_id]
         assert verdict is not None
         assert verdict.code == "audio_lost"
         one.storage = True
-        shared.now_s += JUDGED_S
+        shared.now_s += ELIGIBILITY_TTL_S
         (record,) = await ended(shared, job_id)
         assert record.state is JobState.DONE
 
@@ -612,14 +614,14 @@ async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_atte
             one.fault = None
         for record in await ended(shared, *sent_ids):
             assert record.state is JobState.DONE
-            assert changes(shared, record.id, PutBack) == 0
-            assert changes(shared, record.id, Begun) == 1
+            assert changes(shared, record.id, RequeuedChange) == 0
+            assert changes(shared, record.id, StartedChange) == 1
 
 
 async def test_a_node_that_cannot_reach_the_storage_rests(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "REST_S", NEVER_S)
+    monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.fault = errors.StorageUnreachable()
         job_id = sent(shared, recording)
@@ -636,7 +638,7 @@ async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
         await broken.slot.preload()
         job = job_of(recording, TranscribeOptions(precision=Precision.INT8), durable=True)
         shared.add(job.record)
-        await until(lambda: changes(shared, job.id, PutBack) == 1 and not shared.claimed)
+        await until(lambda: changes(shared, job.id, RequeuedChange) == 1 and not shared.claimed)
         assert shared.get(job.id).state is JobState.QUEUED
         assert shared.get(job.id).passed == 1
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_FAILS")
@@ -663,7 +665,7 @@ async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
             records = await ended(shared, *ids)
             assert {record.state for record in records} == {JobState.DONE}
             assert {*able.claims.claimed} == {*ids}
-        assert [changes(shared, each, Begun) for each in ids] == [1] * 3
+        assert [changes(shared, each, StartedChange) for each in ids] == [1] * 3
 
 
 async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
@@ -678,11 +680,11 @@ async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
 
         with one.node.aside():
             await asyncio.sleep(0.1)
-            ids = [sent(shared, recording) for _ in range(3 * AT_ONCE)]
+            ids = [sent(shared, recording) for _ in range(3 * ELIGIBILITY_BATCH)]
             monkeypatch.setattr(one.claims, "judge", noted)
             one.refuses_all()
             await until(lambda: {*one.claims.verdicts} >= {*ids})
-        assert judged == [AT_ONCE] * 3
+        assert judged == [ELIGIBILITY_BATCH] * 3
 
 
 async def test_a_fault_while_a_job_is_judged_refuses_it(
@@ -720,7 +722,8 @@ async def test_checkpoints_of_a_job_that_has_ended_have_no_state(
         checkpoints = [
             event.change.event
             for event in shared.events(job_id)
-            if isinstance(event.change, Reported) and isinstance(event.change.event, Checkpoint)
+            if isinstance(event.change, ReportedChange)
+            and isinstance(event.change.event, Checkpoint)
         ]
         assert len(checkpoints) >= 2
         assert not any(checkpoint.state for checkpoint in checkpoints)
@@ -731,7 +734,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
-    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     manner = replace(OverheardSlot.manner, deaf_s=0.5)
@@ -739,7 +742,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     async with services(1, shared) as (one,):
 
         def stuck(record: JobRecord) -> errors.SidecarError | None:
-            return errors.EngineStuck() if one.slot.state is SlotState.STUCK else None
+            return errors.EngineStuck() if one.slot.state is EngineState.STUCK else None
 
         one.refuses = stuck
         job_id = sent(shared, recording)
@@ -758,7 +761,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
             async with services(1, shared):
                 records = await ended(shared, job_id, next_id)
                 assert {record.state for record in records} == {JobState.DONE}
-        assert [changes(shared, each, Crashed) for each in (job_id, next_id)] == [1, 0]
-        assert [changes(shared, each, PutBack) for each in (job_id, next_id)] == [1, 0]
+        assert [changes(shared, each, CrashedChange) for each in (job_id, next_id)] == [1, 0]
+        assert [changes(shared, each, RequeuedChange) for each in (job_id, next_id)] == [1, 0]
         os.kill(hung, signal.SIGKILL)
-        await until(lambda: one.slot.state is SlotState.ABSENT)
+        await until(lambda: one.slot.state is EngineState.ABSENT)

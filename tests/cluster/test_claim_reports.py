@@ -10,13 +10,21 @@ from fake_claims import FakeClaims, SharedJobs
 from job_event_histories import submitted
 from service_process import until
 
-from sidecar.cluster.claims import Claim, Offer, Reporter
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_record import Begun, Change, Failed, Failure, JobEvent, JobState, Reported
+from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimReporter
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_record import (
+    FailedChange,
+    JobChange,
+    JobEvent,
+    JobFailure,
+    JobState,
+    ReportedChange,
+    StartedChange,
+)
 from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
-DONE = Reported(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
+DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 
 class Work:
@@ -24,21 +32,21 @@ class Work:
 
     def __init__(self, worn: Sequence[JobEvent] = ()) -> None:
         self.shared = SharedJobs()
-        self.claims, self.log = FakeClaims(self.shared), MemoryLog()
+        self.claims, self.log = FakeClaims(self.shared), MemoryJobLog()
         self.ends: list[bool] = []
         self._worn = worn
 
     async def open(self) -> None:
         record = submitted(durable=True)
         self.shared.add(record)
-        claim = await self.claims.claim("token", Offer())
+        claim = await self.claims.claim("token", ClaimPreferences())
         assert claim is not None
         self.id = record.id
         self.log.enter(record)
-        self.reporter = Reporter(self.claims, self.log, Claim("token", record, self._worn))
+        self.reporter = ClaimReporter(self.claims, self.log, Claim("token", record, self._worn))
         self.reporter.open(self.ends.append)
 
-    def happens(self, *changes: Change) -> None:
+    def happens(self, *changes: JobChange) -> None:
         for change in changes:
             self.log.append(self.id, change)
 
@@ -49,8 +57,8 @@ class Work:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_database, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(postgres_database, "FAULT_PAUSE_S", 0.01)
+    monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(postgres_database, "FAULT_RETRY_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -63,8 +71,10 @@ async def work() -> Work:
 async def test_events_of_one_moment_are_one_report_without_progress_that_is_out_of_date(
     work: Work,
 ) -> None:
-    work.happens(Begun(), *(Reported(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)))
-    work.happens(Reported(Checkpoint(1.5, "scripted", (), {})), Reported(Progress(2.0, 3.0)))
+    work.happens(StartedChange(), *(ReportedChange(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)))
+    work.happens(
+        ReportedChange(Checkpoint(1.5, "scripted", (), {})), ReportedChange(Progress(2.0, 3.0))
+    )
     await work.reporter.flushed()
     assert [len(events) for _, events in work.claims.reports] == [3]
     assert work.numbers == [1, 5, 6]
@@ -77,12 +87,12 @@ async def test_events_of_one_moment_are_one_report_without_progress_that_is_out_
 async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_for(
     work: Work,
 ) -> None:
-    work.happens(Begun())
+    work.happens(StartedChange())
     work.claims.down = True
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(0.05)
     assert not flushed.done()
-    work.happens(Reported(Progress(1.0, 3.0)))
+    work.happens(ReportedChange(Progress(1.0, 3.0)))
     work.claims.down = False
     await flushed
     assert work.numbers[:1] == [1]
@@ -92,9 +102,9 @@ async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_f
 
 async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> None:
     work.claims.unanswered = 2
-    work.happens(Begun())
+    work.happens(StartedChange())
     await until(lambda: work.claims.reports)
-    work.happens(Reported(Progress(1.0, 3.0)), DONE)
+    work.happens(ReportedChange(Progress(1.0, 3.0)), DONE)
     await work.reporter.flushed()
     first, second, third, rest = work.claims.reports
     assert first == second == third
@@ -103,10 +113,10 @@ async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> N
 
 
 async def test_a_reporter_says_once_that_the_end_is_persisted(work: Work) -> None:
-    work.happens(Begun())
+    work.happens(StartedChange())
     await work.reporter.flushed()
     assert not work.ends
-    work.happens(Failed(Failure("internal", "", "")))
+    work.happens(FailedChange(JobFailure("internal", "", "")))
     await until(lambda: work.ends)
     assert work.ends == [True]
     assert work.shared.get(work.id).state is JobState.FAILED
@@ -114,7 +124,7 @@ async def test_a_reporter_says_once_that_the_end_is_persisted(work: Work) -> Non
 
 async def test_an_end_that_comes_during_a_report_is_reported_with_the_next(work: Work) -> None:
     work.claims.down = True
-    work.happens(Begun())
+    work.happens(StartedChange())
     await asyncio.sleep(0.05)
     work.happens(DONE)
     work.claims.down = False
@@ -123,7 +133,7 @@ async def test_an_end_that_comes_during_a_report_is_reported_with_the_next(work:
 
 
 async def test_a_reporter_whose_claim_is_lost_says_so_and_reports_no_more(work: Work) -> None:
-    work.happens(Begun())
+    work.happens(StartedChange())
     await work.reporter.flushed()
     work.shared.lose(work.id)
     work.happens(DONE)
@@ -136,7 +146,7 @@ async def test_a_reporter_whose_claim_is_lost_says_so_and_reports_no_more(work: 
 
 async def test_nothing_waits_for_a_reporter_that_is_closed(work: Work) -> None:
     work.claims.down = True
-    work.happens(Begun())
+    work.happens(StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(0.01)
     work.reporter.close()
@@ -156,7 +166,7 @@ async def test_a_fault_of_a_report_is_logged_and_it_is_tried_again(
         return await report(*said)  # type: ignore[arg-type]
 
     monkeypatch.setattr(work.claims, "report", faulty)
-    work.happens(Begun())
+    work.happens(StartedChange())
     await work.reporter.flushed()
     assert work.numbers == [1]
     assert "a fault" in caplog.text
@@ -165,7 +175,7 @@ async def test_a_fault_of_a_report_is_logged_and_it_is_tried_again(
 async def test_the_last_report_has_all_checkpoints_without_their_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    earlier = JobEvent(1, 0.0, Reported(Checkpoint(1.0, "scripted", (), {})))
+    earlier = JobEvent(1, 0.0, ReportedChange(Checkpoint(1.0, "scripted", (), {})))
     work, worn = Work([earlier]), list[list[JobEvent]]()
     await work.open()
     report = work.claims.report
@@ -175,8 +185,10 @@ async def test_the_last_report_has_all_checkpoints_without_their_state(
         return await report(*said[:4])  # type: ignore[arg-type]
 
     monkeypatch.setattr(work.claims, "report", noted)
-    checkpoints = [Reported(Checkpoint(at, "scripted", (), {"bytes": 1})) for at in (1.0, 2.0)]
-    work.happens(Begun(), checkpoints[0])
+    checkpoints = [
+        ReportedChange(Checkpoint(at, "scripted", (), {"bytes": 1})) for at in (1.0, 2.0)
+    ]
+    work.happens(StartedChange(), checkpoints[0])
     await work.reporter.flushed()
     work.happens(checkpoints[1], DONE)
     await until(lambda: work.ends)

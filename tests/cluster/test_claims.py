@@ -15,18 +15,33 @@ from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
 from sidecar.cluster import claims
-from sidecar.cluster.claims import Claim, HeldClaims, Offer
+from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_record import Begun, Crashed, Failure, JobRecord, JobState, Reported
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_record import (
+    CrashedChange,
+    JobFailure,
+    JobRecord,
+    JobState,
+    ReportedChange,
+    StartedChange,
+)
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.scheduler import AGED_S, PASSED_OVER_S, Moment, Priority, Shares, Waiting, turns
+from sidecar.jobs.scheduler import (
+    BATCH_AGING_S,
+    MAX_PASSED_OVER_S,
+    OwnerShares,
+    Priority,
+    SchedulerMoment,
+    WaitingJob,
+    schedule_jobs,
+)
 from sidecar.transcripts.transcript import Checkpoint
 
-SETTLED = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+SETTLED = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
 SENDERS = 4
-NO = Failure.of(errors.AudioTooLong())
+NO = JobFailure.of(errors.AudioTooLong())
 
 
 @pytest.fixture
@@ -45,7 +60,7 @@ async def owners_of(node: Service, count: int) -> list[str]:
     return [(await claimed(node)).record.owner for _ in range(count)]
 
 
-async def claimed(node: Service, offer: Offer = Offer()) -> Claim:  # noqa: B008
+async def claimed(node: Service, offer: ClaimPreferences = ClaimPreferences()) -> Claim:  # noqa: B008
     claim = await node.claim(offer)
     assert claim is not None
     return claim
@@ -117,20 +132,22 @@ async def test_the_order_of_claims_is_that_of_one_service_and_is_told_before(
     node: Service,
 ) -> None:
     chance = random.Random(7)
-    waiting: list[Waiting] = []
+    waiting: list[WaitingJob] = []
     jobs: list[JobRecord] = []
     for number in range(80):
-        age_s = 2 * AGED_S - 0.02 * number * AGED_S
+        age_s = 2 * BATCH_AGING_S - 0.02 * number * BATCH_AGING_S
         owner, work_s = f"owner {chance.randrange(5)}", chance.uniform(1.0, 900.0)
         priority = chance.choice([*Priority])
         record = submitted(owner, work_s, priority=priority)
         await node.jobs.submit(record)
         await age(node, record, age_s)
         jobs.append(record)
-        waiting.append(Waiting(owner, Precision.AUTO, work_s, -age_s, priority))
+        waiting.append(WaitingJob(owner, Precision.AUTO, work_s, -age_s, priority))
     told = await node.jobs.turns(jobs)
     claims = [await claimed(node) for _ in jobs]
-    expected = [jobs[one.index].id for one in turns(waiting, Shares(), Moment())]
+    expected = [
+        jobs[one.index].id for one in schedule_jobs(waiting, OwnerShares(), SchedulerMoment())
+    ]
     assert [claim.record.id for claim in claims] == expected
     assert sorted(told, key=lambda job_id: told[job_id].position) == expected
     assert sorted(turn.position for turn in told.values()) == [*range(80)]
@@ -162,15 +179,15 @@ async def test_an_owner_who_comes_back_when_all_have_gone_has_no_advantage(node:
 async def test_jobs_of_the_loaded_precision_go_first_for_a_limited_time(node: Service) -> None:
     due = await wants(node, Precision.FP32)
     loaded = [await wants(node, Precision.FP16) for _ in range(3)]
-    short = Offer(frozenset({"fp16", "auto"}), 1.0)
-    long = Offer(short.loaded, PASSED_OVER_S + 1.0)
+    short = ClaimPreferences(frozenset({"fp16", "auto"}), 1.0)
+    long = ClaimPreferences(short.loaded, MAX_PASSED_OVER_S + 1.0)
     assert (await claimed(node, short)).record.id == loaded[0].id
     assert (await claimed(node, long)).record.id == loaded[1].id, "the other came a moment ago"
-    await age(node, due, PASSED_OVER_S)
+    await age(node, due, MAX_PASSED_OVER_S)
     assert (await claimed(node, short)).record.id == loaded[2].id, "loading was a moment ago"
     again = await wants(node, Precision.FP16)
     assert (await claimed(node, long)).record.id == due.id
-    assert (await claimed(node, Offer(frozenset({"fp32"}), 1.0))).record.id == again.id
+    assert (await claimed(node, ClaimPreferences(frozenset({"fp32"}), 1.0))).record.id == again.id
 
 
 async def test_without_anything_loaded_who_is_due_goes_first(node: Service) -> None:
@@ -186,15 +203,15 @@ async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
     for attempt in range(6):
         node = await shared.more()
         claim = await claimed(node)
-        assert job_record.given_up(claim.record.crashes, claim.record.interruptions) is None
-        changes = [Begun()]
+        assert job_record.poison_error(claim.record.crashes, claim.record.interruptions) is None
+        changes = [StartedChange()]
         if attempt == 1:  # what died before that counts no more
-            changes += [SETTLED, Crashed(), Begun()]  # type: ignore[list-item]
+            changes += [SETTLED, CrashedChange(), StartedChange()]  # type: ignore[list-item]
         assert await node.report(claim, claim.record, *changes)
         await die(node)
     record = (await claimed(shared.one)).record
     assert (record.id, record.crashes, record.interruptions) == (job.id, 1, 5)
-    error = job_record.given_up(record.crashes, record.interruptions)
+    error = job_record.poison_error(record.crashes, record.interruptions)
     assert error is not None
     assert "5 services" in error.detail
 
@@ -205,15 +222,15 @@ async def test_a_node_that_was_taken_for_dead_is_refused_and_another_goes_on(
     late, heir = shared.one, await shared.more()
     (job,) = await late.submit("a")
     lost = await claimed(late)
-    begun = await late.report(lost, lost.record, Begun(), SETTLED)
+    begun = await late.report(lost, lost.record, StartedChange(), SETTLED)
     assert begun is not None
     await die(late)
     claim = await claimed(heir)
     assert (claim.record.id, claim.record.state) == (job.id, JobState.QUEUED)
     assert (claim.record.interruptions, claim.record.settled) == (1, begun.settled)
-    assert await late.report(lost, begun, Begun()) is None
+    assert await late.report(lost, begun, StartedChange()) is None
     done = await heir.run(claim)
-    assert await late.report(lost, begun, Begun()) is None
+    assert await late.report(lost, begun, StartedChange()) is None
     assert (await late.jobs.get(job.id)).seq == done.seq
     numbers = [event.seq for event in await late.events(job.id)]
     assert numbers == [*range(1, done.seq + 1)]
@@ -242,7 +259,7 @@ async def test_a_verdict_of_another_node_changes_nothing_of_a_claimed_job(shared
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
     claim = await claimed(node)
     await other.claims.judge({job.id: None})
-    assert await node.report(claim, claim.record, Begun()) is not None
+    assert await node.report(claim, claim.record, StartedChange()) is not None
 
 
 async def test_a_node_that_fails_at_a_job_it_has_claimed_refuses_it_before_it_gives_it_back(
@@ -283,7 +300,7 @@ async def test_a_job_that_a_node_refused_a_while_ago_is_judged_again_before_many
 async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_next(
     node: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "LOOKED_AT", 2)
+    monkeypatch.setattr(claims, "UNSCHEDULABLE_BATCH", 2)
     jobs = await node.submit(*["many"] * 5)
     await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
     for told in (2, 4, 5):
@@ -296,7 +313,7 @@ async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Servic
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")
     await claimed(node)
-    held = HeldClaims(node.claims, MemoryLog(), Nobody())
+    held = HeldClaims(node.claims, MemoryJobLog(), Nobody())
     await held.check()
     assert await node.claims.mine(), "its answer may be on its way"
     await held.check()
@@ -308,7 +325,7 @@ async def test_a_node_that_knows_another_past_of_its_job_has_it_no_more(shared: 
     node, other = shared.one, await shared.more()
     (job,) = await node.submit("a")
     claim = await claimed(node)
-    begun = await node.report(claim, claim.record, Begun())
+    begun = await node.report(claim, claim.record, StartedChange())
     assert begun is not None
     await node.database.fetch("DELETE FROM vibevoice.events")  # a standby had not heard of it
     await node.database.fetch("UPDATE vibevoice.jobs SET seq = 0, state = 'queued'")
@@ -383,7 +400,7 @@ async def test_a_job_that_is_cancelled_as_it_is_claimed_is_no_claim_that_has_end
 ) -> None:
     (job,) = await node.submit("a")
     claim = await claimed(node)
-    assert await node.report(claim, claim.record, Begun())
+    assert await node.report(claim, claim.record, StartedChange())
     await node.claims.release(claim.token)
     fetch = node.database.fetch
 

@@ -16,27 +16,27 @@ from service_process import until
 from shared_job_services import Services, services
 
 from sidecar import errors
-from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
+from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
 from sidecar.jobs.job_record import (
-    Begun,
-    Change,
-    Failed,
-    Failure,
-    Interrupted,
+    FailedChange,
+    InterruptedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    PutBack,
-    Reported,
-    advance,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    apply_event,
 )
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
-LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
-GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
+GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
 NEVER_S = 1e6
 CHECKPOINT = Checkpoint(1.0, "scripted", (), {"bytes": 1})
-DONE = Reported(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
+DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 
 class Store(Protocol):
@@ -66,15 +66,15 @@ class Store(Protocol):
         """Have all that is noted lie so much further back."""
         ...
 
-    async def node(self) -> Claims:
+    async def node(self) -> ClaimStore:
         """Return the claims of one more live node."""
         ...
 
-    async def front(self) -> Claims:
+    async def front(self) -> ClaimStore:
         """Return the claims of a service that is no node."""
         ...
 
-    async def leave(self, node: Claims) -> None:
+    async def leave(self, node: ClaimStore) -> None:
         """Have a node gone."""
         ...
 
@@ -107,13 +107,13 @@ class MemoryJobs:
     async def later(self, seconds: float) -> None:
         self.shared.now_s += seconds
 
-    async def node(self) -> Claims:
+    async def node(self) -> ClaimStore:
         return FakeClaims(self.shared)
 
-    async def front(self) -> Claims:
+    async def front(self) -> ClaimStore:
         return FakeClaims(self.shared, works=False)
 
-    async def leave(self, node: Claims) -> None:
+    async def leave(self, node: ClaimStore) -> None:
         assert isinstance(node, FakeClaims)
         node.leave()
 
@@ -122,7 +122,7 @@ class MemoryJobs:
 
 
 class DatabaseJobs:
-    """`Claims` of several services over one database."""
+    """`ClaimStore` of several services over one database."""
 
     def __init__(self, all_services: Services) -> None:
         self._services, self._one = all_services, all_services.one
@@ -154,13 +154,13 @@ class DatabaseJobs:
             f"UPDATE vibevoice.jobs SET refused_seen = refused_seen - {back}", (min(seconds, 3.0),)
         )
 
-    async def node(self) -> Claims:
+    async def node(self) -> ClaimStore:
         return (await self._services.more()).claims
 
-    async def front(self) -> Claims:
+    async def front(self) -> ClaimStore:
         return (await self._services.more(works=False)).claims
 
-    async def leave(self, node: Claims) -> None:
+    async def leave(self, node: ClaimStore) -> None:
         await next(one for one in self._services.all if one.claims is node).membership.leave()
 
     async def listens(self) -> None:
@@ -196,22 +196,22 @@ async def added(store: Store, owner: str = "a") -> str:
     return record.id
 
 
-async def claimed(node: Claims) -> Claim:
-    claim = await node.claim(uuid4().hex, Offer())
+async def claimed(node: ClaimStore) -> Claim:
+    claim = await node.claim(uuid4().hex, ClaimPreferences())
     assert claim is not None
     return claim
 
 
-def then(record: JobRecord, *changes: Change, gap: int = 1) -> tuple[JobRecord, list[JobEvent]]:
+def then(record: JobRecord, *changes: JobChange, gap: int = 1) -> tuple[JobRecord, list[JobEvent]]:
     """The events that follow, and the job after them."""
     events = [
         JobEvent(record.seq + gap * (number + 1), 100.0 + number, change)
         for number, change in enumerate(changes)
     ]
-    return reduce(advance, events, record), events
+    return reduce(apply_event, events, record), events
 
 
-async def says(node: Claims, claim: Claim, *changes: Change, gap: int = 1) -> JobRecord:
+async def says(node: ClaimStore, claim: Claim, *changes: JobChange, gap: int = 1) -> JobRecord:
     """Report changes of a claimed job, which are persisted."""
     record, events = then(claim.record, *changes, gap=gap)
     assert await node.report(claim.token, claim.record.seq, record, events)
@@ -225,7 +225,7 @@ async def test_each_job_is_claimed_once(store: Store) -> None:
     assert [claim.record.id for claim in claims] == ids
     assert len({claim.token for claim in claims}) == 3
     for node in (one, other):
-        assert await node.claim(uuid4().hex, Offer()) is None
+        assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
 async def test_an_owner_with_many_jobs_lets_another_go_first(store: Store) -> None:
@@ -238,9 +238,9 @@ async def test_a_claim_that_is_repeated_is_the_same(store: Store) -> None:
     node, token = await store.node(), uuid4().hex
     await added(store)
     await added(store)
-    first = await node.claim(token, Offer())
+    first = await node.claim(token, ClaimPreferences())
     assert first is not None
-    assert await node.claim(token, Offer(frozenset({"fp16"}), 3.0)) == first
+    assert await node.claim(token, ClaimPreferences(frozenset({"fp16"}), 3.0)) == first
     assert (await claimed(node)).record.id != first.record.id
 
 
@@ -248,7 +248,9 @@ async def test_a_claim_has_the_job_with_all_its_events(store: Store) -> None:
     one, other = await store.node(), await store.node()
     await added(store)
     claim = await claimed(one)
-    record = await says(one, claim, Begun(), Reported(CHECKPOINT), PutBack(counted=True))
+    record = await says(
+        one, claim, StartedChange(), ReportedChange(CHECKPOINT), RequeuedChange(counted=True)
+    )
     await one.release(claim.token)
     again = await claimed(other)
     assert again.record == record
@@ -260,7 +262,7 @@ async def test_a_report_appends_events_with_gaps_and_changes_the_job(store: Stor
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
-    record = await says(node, claim, Begun(), Reported(Progress(1.0, 3.0)), gap=4)
+    record = await says(node, claim, StartedChange(), ReportedChange(Progress(1.0, 3.0)), gap=4)
     assert record.seq == claim.record.seq + 8
     assert await store.get(job_id) == record
     assert [event.seq for event in await store.events(job_id)] == [4, 8]
@@ -271,7 +273,7 @@ async def test_a_report_that_is_repeated_is_persisted_once(store: Store) -> None
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
-    record, events = then(claim.record, Begun(), Reported(CHECKPOINT))
+    record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
     for _ in range(3):
         assert await node.report(claim.token, 0, record, events)
     assert await store.events(job_id) == events
@@ -285,10 +287,13 @@ async def test_a_report_with_a_wrong_base_is_refused_and_ends_the_claim(store: S
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
-    await says(node, claim, Begun())
-    record, events = then(claim.record, Begun(), Reported(CHECKPOINT), gap=3)
+    await says(node, claim, StartedChange())
+    record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT), gap=3)
     assert not await node.report(claim.token, 0, record, events)
-    assert [one.change for one in await store.events(job_id)] == [Begun(), Interrupted()]
+    assert [one.change for one in await store.events(job_id)] == [
+        StartedChange(),
+        InterruptedChange(),
+    ]
     assert await node.mine() == frozenset()
     assert (await claimed(node)).record.id == job_id
 
@@ -297,7 +302,7 @@ async def test_a_report_without_the_claim_is_refused(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     claim = await claimed(one)
-    begun = await says(one, claim, Begun())
+    begun = await says(one, claim, StartedChange())
     await store.lose(job_id)
     record, events = then(begun, DONE)
     assert not await one.report(claim.token, begun.seq, record, events)
@@ -306,14 +311,14 @@ async def test_a_report_without_the_claim_is_refused(store: Store) -> None:
     assert not await one.report(claim.token, begun.seq, record, events)
     assert not await one.report(claim.token, again.record.seq, *then(again.record, DONE))
     assert (await store.get(job_id)).state is JobState.QUEUED
-    await says(other, again, Begun(), DONE)
+    await says(other, again, StartedChange(), DONE)
 
 
 async def test_a_report_after_a_job_was_ended_elsewhere_is_refused(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
-    begun = await says(node, claim, Begun())
+    begun = await says(node, claim, StartedChange())
     await store.end(job_id)
     before = await store.get(job_id)
     assert not await node.report(claim.token, begun.seq, *then(begun, DONE))
@@ -325,20 +330,20 @@ async def test_an_end_that_is_reported_is_final_and_ends_the_claim(store: Store)
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
-    record = await says(node, claim, Begun(), DONE)
+    record = await says(node, claim, StartedChange(), DONE)
     assert not await node.mine()
     assert not await node.report(claim.token, record.seq, record, then(record, DONE)[1])
     await store.end(job_id)
     await node.release(claim.token)
     assert (await store.get(job_id)).state is JobState.DONE
-    assert await node.claim(uuid4().hex, Offer()) is None
+    assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
 async def test_the_last_report_takes_the_state_from_checkpoints(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
-    begun, events = then(claim.record, Begun(), Reported(CHECKPOINT))
+    begun, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
     assert await node.report(claim.token, 0, begun, events)
     assert list(await store.events(job_id)) == events
     record, end = then(begun, DONE)
@@ -351,14 +356,14 @@ async def test_a_job_that_is_released_goes_to_others_at_once(store: Store) -> No
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     claim = await claimed(one)
-    assert await other.claim(uuid4().hex, Offer()) is None
+    assert await other.claim(uuid4().hex, ClaimPreferences()) is None
     await one.release(claim.token)
     await one.release(claim.token)
     again = await claimed(other)
     assert again.record == claim.record
     await one.release(claim.token)  # which is another's now
     assert await other.mine() == {again.token}
-    assert not await one.report(claim.token, 0, *then(claim.record, Begun()))
+    assert not await one.report(claim.token, 0, *then(claim.record, StartedChange()))
     assert (await store.get(job_id)).attempts == 0
 
 
@@ -366,9 +371,9 @@ async def test_a_job_that_waits_again_without_a_release_stays_claimed(store: Sto
     one, other = await store.node(), await store.node()
     await added(store)
     claim = await claimed(one)
-    record = await says(one, claim, Begun(), PutBack(counted=True, alone=True))
+    record = await says(one, claim, StartedChange(), RequeuedChange(counted=True, alone=True))
     assert record.state is JobState.QUEUED
-    assert await other.claim(uuid4().hex, Offer()) is None
+    assert await other.claim(uuid4().hex, ClaimPreferences()) is None
     assert await one.mine() == {claim.token}
 
 
@@ -389,7 +394,7 @@ async def test_a_job_is_hidden_from_the_node_that_refuses_it_for_a_time_only(sto
     refused, fit = await added(store), await added(store)
     await one.judge({refused: LONG, fit: None})
     assert (await claimed(one)).record.id == fit
-    assert await one.claim(uuid4().hex, Offer()) is None
+    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
     claim = await claimed(other)
     assert claim.record.id == refused
     await other.release(claim.token)
@@ -397,8 +402,8 @@ async def test_a_job_is_hidden_from_the_node_that_refuses_it_for_a_time_only(sto
     claim = await claimed(one)
     await one.judge({refused: LONG})
     await one.release(claim.token)
-    assert await one.claim(uuid4().hex, Offer()) is None
-    await store.later(JUDGED_S + 1)
+    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
+    await store.later(ELIGIBILITY_TTL_S + 1)
     assert (await claimed(one)).record.id == refused
 
 
@@ -413,7 +418,7 @@ async def test_jobs_that_no_node_is_known_to_be_able_to_do_are_to_be_judged(stor
     assert {record.id for record in await other.unjudged(9)} == {*ids}
     await other.judge(dict.fromkeys(ids, GREEK))
     assert not await other.unjudged(9)
-    await store.later(JUDGED_S + 1)
+    await store.later(ELIGIBILITY_TTL_S + 1)
     assert {record.id for record in await other.unjudged(9)} == {*ids}
     await claimed(other)
     assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
@@ -471,7 +476,7 @@ async def test_a_job_that_is_claimed_is_not_unschedulable(store: Store) -> None:
     await node.judge({job_id: LONG})
     await node.end_unschedulable(0.0)
     assert (await store.get(job_id)).state is JobState.QUEUED
-    await says(node, claim, Failed(LONG))
+    await says(node, claim, FailedChange(LONG))
 
 
 async def test_nodes_are_told_what_they_could_claim_and_what_was_ended_elsewhere(

@@ -11,16 +11,16 @@ from service_process import until
 from shared_job_services import Service, service, stop, submitted, until_told
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, Spool
+from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.cluster import front_queue
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.storage.postgres_database import migrate
+from sidecar.storage.postgres_database import migrate_postgres
 
 
 def recording() -> AudioSource:
-    spool = Spool(None)
+    spool = UploadSpool(None)
     spool.add(b"a recording")
     return spool.finish()
 
@@ -41,7 +41,7 @@ class Awaited:
 def timeouts_of(one: Service, journal: str) -> tuple[ClientTimeouts, Awaited]:
     awaited = Awaited()
     return ClientTimeouts(
-        one.database, migrate(journal, KEY), one.membership.id, one.jobs, awaited
+        one.database, migrate_postgres(journal, KEY), one.membership.id, one.jobs, awaited
     ), awaited
 
 
@@ -84,7 +84,7 @@ async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
 async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken_stays(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_queue, "LOOK_S", 0.05)
+    monkeypatch.setattr(front_queue, "TIMEOUT_POLL_S", 0.05)
     async with service(journal, tmp_path) as one:
         timeouts, waits = timeouts_of(one, journal)
         left, kept = await accepted(one, waits), await accepted(one, waits)

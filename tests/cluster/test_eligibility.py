@@ -10,48 +10,48 @@ from instrumented_slot import job_of
 from job_event_histories import submitted
 
 from sidecar import errors
-from sidecar.cluster.eligibility import refusal, unschedulable
+from sidecar.cluster.eligibility import ineligibility, unschedulable_error
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import choose
+from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_backend import Provision
-from sidecar.jobs.job_record import Failure
-from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.job_record import JobFailure
+from sidecar.workers.engine_host import EngineHost, MemoryDevices
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import ExclusiveSlot
 
-LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
-GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
+GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
 
 
 def test_a_job_that_no_node_can_do_is_told_what_the_nodes_say_and_what_to_do() -> None:
-    error = unschedulable([LONG, GREEK, LONG])
+    error = unschedulable_error([LONG, GREEK, LONG])
     assert error.code == "unschedulable"
     assert "None of 3 nodes" in error.detail
     assert "2 × audio_too_long (It has 9.0 h), 1 × language_unsupported" in error.detail
     assert error.hint.startswith("Cut it.")
-    assert "The only node" in unschedulable([GREEK]).detail
+    assert "The only node" in unschedulable_error([GREEK]).detail
 
 
 def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> None:
     settings = Settings(engine="moonshine")
-    lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
-    provision = Provision(settings, lodging)
+    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), ExclusiveSlot)
+    provision = EngineProvisioning(settings, lodging)
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))
     talk = replace(job, facts=replace(job.facts, decoder="live"))
-    found = [refusal(one, provision, 60.0) for one in (job, german, talk)]
-    found.append(refusal(job, provision, 1.0))
+    found = [ineligibility(one, provision, 60.0) for one in (job, german, talk)]
+    found.append(ineligibility(job, provision, 1.0))
     codes = [error and error.code for error in found]
     assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]
 
 
 def test_a_job_for_which_memory_does_not_suffice_is_refused() -> None:
-    provision = Mock(slot=Mock(state=SlotState.READY))
+    provision = Mock(slot=Mock(state=EngineState.READY))
     provision.admitted.side_effect = errors.WontFit()
-    assert isinstance(refusal(submitted(), provision, 1e5), errors.WontFit)
+    assert isinstance(ineligibility(submitted(), provision, 1e5), errors.WontFit)
 
 
 def test_a_node_whose_engine_hangs_for_good_leaves_jobs_to_others() -> None:
-    node = Mock(slot=Mock(state=SlotState.STUCK))
-    assert isinstance(refusal(submitted(), node, 1e5), errors.EngineStuck)
+    node = Mock(slot=Mock(state=EngineState.STUCK))
+    assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)

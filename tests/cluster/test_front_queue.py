@@ -13,14 +13,14 @@ from instrumented_slot import OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.claim_loop import Judging, Node
-from sidecar.cluster.front_queue import SharedQueue
-from sidecar.concurrency import Threads
-from sidecar.jobs.job_log import KeyTaken, MemoryLog
-from sidecar.jobs.job_queue import JobQueue, Terms
-from sidecar.jobs.job_record import JobRecord, JobState, RequestKey
+from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge
+from sidecar.cluster.front_queue import SharedJobQueue
+from sidecar.concurrency import ThreadLimiter
+from sidecar.jobs.job_log import DuplicateRequestKey, MemoryJobLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_record import IdempotencyKey, JobRecord, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import Hold
+from sidecar.jobs.reservations import Reservation
 
 LIMIT = 3
 
@@ -40,7 +40,7 @@ class Store:
 
     async def submit(self, record: JobRecord) -> None:
         if record.key is not None and any(one.key == record.key for one in self.shared.all()):
-            raise KeyTaken(record.key.name)
+            raise DuplicateRequestKey(record.key.name)
         await self.answers.wait()
         if self.down:
             raise errors.JournalUnreachable()
@@ -76,7 +76,7 @@ class Store:
             await asyncio.sleep(0.01)
 
 
-class Place(Hold):
+class Place(Reservation):
     """A place that was kept for a job."""
 
     given_back = False
@@ -94,25 +94,25 @@ async def store() -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def front(store: Store) -> AsyncIterator[SharedQueue]:
+async def front(store: Store) -> AsyncIterator[SharedJobQueue]:
     """A front that runs no jobs."""
-    front = SharedQueue(store, store, LIMIT, store)
+    front = SharedJobQueue(store, store, LIMIT, store)
     front.open()
     yield front
     await front.close()
 
 
 @asynccontextmanager
-async def both(store: Store) -> AsyncIterator[SharedQueue]:
+async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     """A front that is a node as well."""
-    log, slot = MemoryLog(), OverheardSlot()
-    queue = JobQueue(slot, log, Terms(as_asked, 60), limit=64)
+    log, slot = MemoryJobLog(), OverheardSlot()
+    queue = JobQueue(slot, log, DispatchOptions(as_asked, 60), limit=64)
     claims = FakeClaims(store.shared)
-    judging = Judging(claims, lambda record: None, 1e6)
-    node = Node(
-        claims, log, queue, lambda record: record.audio.open(), judging, Threads("opening", 2)
+    judging = EligibilityJudge(claims, lambda record: None, 1e6)
+    node = ClaimLoop(
+        claims, log, queue, lambda record: record.audio.open(), judging, ThreadLimiter("opening", 2)
     )
-    front = SharedQueue(store, store, LIMIT, store, node, queue)
+    front = SharedJobQueue(store, store, LIMIT, store, node, queue)
     front.open()
     try:
         yield front
@@ -126,7 +126,7 @@ def new(path: Path, **more: object) -> Job:
 
 
 async def test_a_job_is_accepted_once_it_is_persisted(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     store.answers.clear()
     job = new(recording)
@@ -141,7 +141,7 @@ async def test_a_job_is_accepted_once_it_is_persisted(
 
 
 async def test_only_a_job_whose_client_waits_is_followed(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     later, waits = new(recording), new(recording, kept=False)
     await front.submit(later)
@@ -172,7 +172,7 @@ async def test_a_job_that_is_not_kept_is_deleted_once_its_client_was_told_the_en
 
 
 async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     front.follows_all = True
     later, waits = new(recording), new(recording, kept=False)
@@ -185,9 +185,9 @@ async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
 
 
 async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
-    job, elsewhere = new(recording, kept=False), SharedQueue(store, store, LIMIT, store)
+    job, elsewhere = new(recording, kept=False), SharedJobQueue(store, store, LIMIT, store)
     await front.submit(job)
     again = Job(job.source, job.record)
     front.give_up(again)  # which is not the one that is awaited here
@@ -213,7 +213,7 @@ async def seen(job: Job) -> list[JobState]:
 
 
 async def test_a_client_that_comes_when_others_were_told_of_the_end_is_told_so(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     await front.drain(0.0)
     job = new(recording, kept=False)
@@ -226,7 +226,7 @@ async def test_a_client_that_comes_when_others_were_told_of_the_end_is_told_so(
 
 
 async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     job = new(recording, kept=False)
     store.shared.add(job.record)
@@ -238,7 +238,7 @@ async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
 
 
 async def test_a_submission_that_is_refused_leaves_nothing(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     async def full(record: JobRecord) -> None:
         raise errors.QueueFull()
@@ -259,18 +259,18 @@ async def test_a_submission_that_is_refused_leaves_nothing(
 
 
 async def test_a_key_that_is_taken_is_told_and_changes_nothing(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
-    first, second = (new(recording, key=RequestKey("a key", "digest")) for _ in range(2))
+    first, second = (new(recording, key=IdempotencyKey("a key", "digest")) for _ in range(2))
     await front.submit(first)
-    with pytest.raises(KeyTaken):
+    with pytest.raises(DuplicateRequestKey):
         await front.submit(second)
     assert [*store.shared.jobs] == [first.id]
     second.source.close()
 
 
 async def test_room_and_depth_are_those_that_were_last_seen(
-    front: SharedQueue, store: Store, recording: Path
+    front: SharedJobQueue, store: Store, recording: Path
 ) -> None:
     assert (front.depth, front.running) == (0, 0)
     store.waiting, store.running = LIMIT - 1, 5
@@ -288,7 +288,7 @@ async def test_room_and_depth_are_those_that_were_last_seen(
 
 
 async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jobs_end(
-    store: Store, front: SharedQueue, recording: Path
+    store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     waits, later, expected = new(recording, kept=False), new(recording), new(recording, kept=False)
     await front.submit(waits)

@@ -11,14 +11,14 @@ from service_process import until
 from shared_job_services import DONE, SEGMENT, Service, service
 
 from sidecar import errors
-from sidecar.audio.audio_source import Spool
-from sidecar.jobs.job_record import Begun, Cancelled
+from sidecar.audio.audio_source import UploadSpool
+from sidecar.jobs.job_record import CancelledChange, StartedChange
 from sidecar.jobs.job_runner import Job
-from sidecar.storage.postgres_database import FAULT_PAUSE_S
+from sidecar.storage.postgres_database import FAULT_RETRY_PAUSE_S
 
 
 def job_of(record: object) -> Job:
-    return Job(Spool(None).finish(), record)  # type: ignore[arg-type]
+    return Job(UploadSpool(None).finish(), record)  # type: ignore[arg-type]
 
 
 async def numbers(one: Service, job_id: str, after: int = 0) -> list[int]:
@@ -34,7 +34,7 @@ async def test_every_follower_has_every_event_once_from_the_number_that_it_names
         early = [asyncio.create_task(numbers(each, job.id)) for each in (one, other, other)]
         claim = await one.claim()
         assert claim is not None
-        begun = await one.report(claim, claim.record, Begun())
+        begun = await one.report(claim, claim.record, StartedChange())
         assert begun is not None
         middle = asyncio.create_task(numbers(other, job.id, 1))
         said = await one.report(claim, begun, SEGMENT)
@@ -79,7 +79,7 @@ async def test_a_follower_of_a_job_that_is_deleted_elsewhere_hears_that_it_ended
         (job,) = await one.submit("a")
         with await one.jobs.subscribe(job.id) as events:
             await other.jobs.delete(job.id)
-            assert [event.change async for event in events] == [Cancelled()]
+            assert [event.change async for event in events] == [CancelledChange()]
         with pytest.raises(errors.JobNotFound):
             await one.jobs.subscribe(job.id)
 
@@ -93,7 +93,7 @@ async def test_what_happened_while_there_was_no_connection_is_told_then(
         await until(lambda: one.follower.following == 1)
         claim = await other.claim()
         assert claim is not None
-        begun = await other.report(claim, claim.record, Begun())
+        begun = await other.report(claim, claim.record, StartedChange())
         assert begun is not None
         with postgres_cluster.connected(journal.rsplit("/", 1)[1]) as connection:
             connection.execute(
@@ -125,5 +125,5 @@ async def test_a_follower_that_leaves_while_events_are_read_holds_up_no_other(
             claim = await other.claim()
             assert claim is not None
             await other.run(claim)
-        async with asyncio.timeout(FAULT_PAUSE_S / 2):
+        async with asyncio.timeout(FAULT_RETRY_PAUSE_S / 2):
             assert await stays == [1, 2, 3]

@@ -15,7 +15,7 @@ from bench.deployment import deployment, postgres_is_here
 from bench.queue_clients import FORM, Recording
 from bench.serving import Server
 from bench.shared_kills import SETTLES, tried
-from sidecar.storage.postgres_settings import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 
@@ -46,7 +46,7 @@ def test_what_a_node_says_that_was_cut_off_meanwhile_is_refused(tmp_path: Path) 
         busy = next(node for node in nodes if node is not None and _works(node))
         for process in busy.tree():
             process.send_signal(signal.SIGSTOP)
-        time.sleep(HEARTBEAT_S * EXPIRY_LOOKS)
+        time.sleep(HEARTBEAT_INTERVAL_S * EXPIRY_HEARTBEATS)
         wait_until(lambda: _of(front, path)["attempts"] == 2, PATIENCE_S, "another has it")
         for process in busy.tree():
             process.send_signal(signal.SIGCONT)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from shared_job_services import SEGMENT, service
 
-from sidecar.cluster.membership import Looks
-from sidecar.jobs.job_record import Begun, Interrupted, JobState
-from sidecar.storage.postgres_settings import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.cluster.membership import HeartbeatObserver
+from sidecar.jobs.job_record import InterruptedChange, JobState, StartedChange
+from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 
 def looked(*looks: tuple[float, float, dict[str, int]]) -> list[str]:
     """Who is dead after the last of these looks: from when to when, and the beats."""
-    observer, dead = Looks(), list[str]()
+    observer, dead = HeartbeatObserver(), list[str]()
     for begun, ended, beats in looks:
         dead = observer.seen(beats, begun, ended)
     return dead
@@ -26,21 +26,21 @@ def every_second(count: int, *, beats: bool = False) -> list[tuple[float, float,
 
 
 def test_a_service_whose_beat_stands_still_is_dead_after_so_many_looks() -> None:
-    assert looked(*every_second(EXPIRY_LOOKS)) == []
-    assert looked(*every_second(1 + EXPIRY_LOOKS)) == ["b"]
+    assert looked(*every_second(EXPIRY_HEARTBEATS)) == []
+    assert looked(*every_second(1 + EXPIRY_HEARTBEATS)) == ["b"]
     assert looked(*every_second(20, beats=True)) == []
 
 
 def test_a_look_that_the_database_kept_waiting_shows_nothing() -> None:
-    looks = every_second(1 + EXPIRY_LOOKS)
+    looks = every_second(1 + EXPIRY_HEARTBEATS)
     begun, _, beats = looks[-2]
-    looks[-2] = begun, begun + HEARTBEAT_S + 0.1, beats
+    looks[-2] = begun, begun + HEARTBEAT_INTERVAL_S + 0.1, beats
     assert looked(*looks) == []
 
 
 def test_an_observer_that_stood_still_itself_begins_anew() -> None:
-    *looks, (begun, ended, beats) = every_second(1 + EXPIRY_LOOKS)
-    late = 10 * HEARTBEAT_S
+    *looks, (begun, ended, beats) = every_second(1 + EXPIRY_HEARTBEATS)
+    late = 10 * HEARTBEAT_INTERVAL_S
     assert looked(*looks, (begun + late, ended + late, beats)) == []
 
 
@@ -52,10 +52,10 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
         first, second = await one.claim(), await one.claim()
         assert first is not None
         assert second is not None
-        running = await one.report(first, first.record, Begun())
+        running = await one.report(first, first.record, StartedChange())
         assert running is not None
         seen = time.monotonic()
-        for at in range(EXPIRY_LOOKS + 3):
+        for at in range(EXPIRY_HEARTBEATS + 3):
             await other.membership.register()
             rows = await other.database.fetch("SELECT id, beat FROM vibevoice.services")
             dead = other.membership._looks.seen(dict(rows), seen + at, seen + at)
@@ -90,11 +90,11 @@ async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(
         at_work, behind = await one.claim(), await one.claim()
         assert at_work is not None
         assert behind is not None
-        await one.report(at_work, at_work.record, Begun())
-        await one.report(behind, behind.record, Begun(behind=at_work.record.id))
+        await one.report(at_work, at_work.record, StartedChange())
+        await one.report(behind, behind.record, StartedChange(behind=at_work.record.id))
         await one.membership.leave()
         events = [event async for event in _told(one, behind.record.id)]
-        assert Interrupted(waited=True) in events
+        assert InterruptedChange(waited=True) in events
         assert (await one.jobs.get(behind.record.id)).interruptions == 0
         assert (await one.jobs.get(at_work.record.id)).interruptions == 1
 

@@ -24,7 +24,7 @@ from service_process import PATIENCE_S, wait_until
 from bench.deployment import COMMAND, NODE, Deployment, deployment, postgres_is_here
 from bench.queue_clients import FORM, Recording
 from bench.serving import ROOT
-from sidecar.storage.postgres_settings import HEARTBEAT_S
+from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 HERE, THERE = "10.251.7.1", "10.251.7.2"
@@ -162,7 +162,7 @@ def test_a_node_whose_line_is_cut_loses_its_job_and_is_refused_and_works_again(
 def test_a_slow_line_costs_nobody_a_job(tmp_path: Path, line: Line) -> None:
     with (
         deployment(tmp_path, 1, 0, HERE, **SETTINGS) as served,
-        slowly(served.cluster.port, HEARTBEAT_S / 20) as port,
+        slowly(served.cluster.port, HEARTBEAT_INTERVAL_S / 20) as port,
     ):
         database = served.journal.rsplit("/", 1)[1]
         with node(served, line, f"postgresql://vibevoice@{HERE}:{port}/{database}"):

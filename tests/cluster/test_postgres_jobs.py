@@ -16,25 +16,25 @@ from service_process import PATIENCE_S, until
 from shared_job_services import DONE, SAID, Service, Services, service, services, submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import Named, Spool
+from sidecar.audio.audio_source import ClientFileRef, UploadSpool
 from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_log import KeyTaken
+from sidecar.jobs.job_log import DuplicateRequestKey
 from sidecar.jobs.job_record import (
-    Begun,
-    Edited,
-    Failure,
+    EditedChange,
+    IdempotencyKey,
+    JobFailure,
     JobRecord,
     JobState,
-    Reported,
-    RequestKey,
+    ReportedChange,
+    StartedChange,
 )
-from sidecar.jobs.recovery import KeptRecordings
-from sidecar.storage.postgres_database import patiently
+from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.storage.postgres_database import retry_while_unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
-from sidecar.transcripts.transcript_edits import Rename
+from sidecar.transcripts.transcript_edits import RenameSpeaker
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
 """What is said, asked for, written by hand, and the name of a file."""
@@ -65,8 +65,8 @@ async def claimed(node: Service) -> Claim:
     return claim
 
 
-def segment(index: int) -> Reported:
-    return Reported(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
+def segment(index: int) -> ReportedChange:
+    return ReportedChange(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
 
 
 async def there(one: Service) -> list[str]:
@@ -92,12 +92,14 @@ async def test_of_two_requests_by_one_key_at_two_services_one_is_a_job(
     front: Service, node: Service
 ) -> None:
     for name in ("one", "another", "a third"):
-        key = RequestKey(name, "digest")
+        key = IdempotencyKey(name, "digest")
         jobs = [submitted("me", key=key) for _ in range(2)]
         told = await asyncio.gather(
             front.jobs.submit(jobs[0]), node.jobs.submit(jobs[1]), return_exceptions=True
         )
-        assert sorted(map(str, map(type, told))) == sorted(map(str, (type(None), KeyTaken)))
+        assert sorted(map(str, map(type, told))) == sorted(
+            map(str, (type(None), DuplicateRequestKey))
+        )
         winner = jobs[told.index(None)]
         for each in (front, node):
             known = await each.jobs.by_key("me", name)
@@ -109,7 +111,7 @@ async def test_of_two_requests_by_one_key_at_two_services_one_is_a_job(
 async def test_a_key_is_free_once_its_job_is_deleted_and_of_each_owner_by_itself(
     front: Service, node: Service
 ) -> None:
-    key = RequestKey("a key", "digest")
+    key = IdempotencyKey("a key", "digest")
     mine = submitted("me", key=key)
     await front.jobs.submit(mine)
     await node.jobs.submit(submitted("other", key=key))
@@ -146,9 +148,9 @@ async def test_a_submission_whose_client_is_gone_leaves_no_job(
     assert job.id not in await there(front)
 
 
-@pytest.mark.parametrize("key", [None, RequestKey("a key", "digest")])
+@pytest.mark.parametrize("key", [None, IdempotencyKey("a key", "digest")])
 async def test_a_submission_without_an_answer_is_undone_unless_its_key_finds_it(
-    front: Service, monkeypatch: pytest.MonkeyPatch, key: RequestKey | None
+    front: Service, monkeypatch: pytest.MonkeyPatch, key: IdempotencyKey | None
 ) -> None:
     call = front.database.call
 
@@ -164,7 +166,7 @@ async def test_a_submission_without_an_answer_is_undone_unless_its_key_finds_it(
     await idle(front)
     assert await there(front) == [job.id] * (key is not None)
     if key is not None:
-        with pytest.raises(KeyTaken):
+        with pytest.raises(DuplicateRequestKey):
             await front.jobs.submit(submitted("me", key=key))
 
 
@@ -211,7 +213,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
     (job,) = await front.submit("me")
     claim = await claimed(node)
     done = await node.run(claim)
-    edited = await front.jobs.edit(done, Edited((Rename(0, "Ada"),)))
+    edited = await front.jobs.edit(done, EditedChange((RenameSpeaker(0, "Ada"),)))
     assert [event.seq for event in await node.events(job.id)] == [1, 2, 3, 4]
     assert (await node.jobs.get(job.id)).history == edited.history
     had = await node.database.fetch("SELECT had_s FROM vibevoice.owners")
@@ -226,7 +228,7 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
     (job,) = await front.submit("me")
     with await front.jobs.subscribe(job.id) as told:
         claim = await claimed(node)
-        record = await node.report(claim, claim.record, Begun())
+        record = await node.report(claim, claim.record, StartedChange())
         for index in range(30):
             assert record is not None
             record = await node.report(claim, record, segment(index))
@@ -246,14 +248,14 @@ async def test_while_the_database_is_away_nothing_is_accepted_and_claims_hold(
 ) -> None:
     (job,) = await front.submit("me")
     claim = await claimed(node)
-    record = await node.report(claim, claim.record, Begun())
+    record = await node.report(claim, claim.record, StartedChange())
     assert record is not None
     postgres_cluster.stop("immediate")
     try:
         told = await asyncio.gather(
             node.claim(),
             front.submit("me"),
-            front.jobs.submit(submitted("me", key=RequestKey("k", "digest"))),
+            front.jobs.submit(submitted("me", key=IdempotencyKey("k", "digest"))),
             front.jobs.get(job.id),
             node.report(claim, record, segment(0)),
             return_exceptions=True,
@@ -271,7 +273,7 @@ async def test_while_the_database_is_away_nothing_is_accepted_and_claims_hold(
 async def test_a_service_ends_in_time_although_the_database_is_away(
     front: Service, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_jobs, "CLOSING_S", 0.2)
+    monkeypatch.setattr(postgres_jobs, "CLOSE_TIMEOUT_S", 0.2)
     (job,) = await front.submit("me")
     postgres_cluster.stop("immediate")
     try:
@@ -294,13 +296,13 @@ async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
             front, node = shared.all
             (job,) = await front.submit("me")
             claim = await claimed(node)
-            record = await node.report(claim, claim.record, Begun())
+            record = await node.report(claim, claim.record, StartedChange())
             assert record is not None
             await until(lambda: _asked(standby.address(database), events) == 1)
             postgres_cluster.stop("immediate")
             try:
                 await asyncio.to_thread(standby.promote)
-                done = await patiently(lambda: node.report(claim, record, DONE))
+                done = await retry_while_unavailable(lambda: node.report(claim, record, DONE))
                 assert done is not None
                 assert (await front.jobs.get(job.id)).state is JobState.DONE
                 (later,) = await front.submit("me")
@@ -320,30 +322,32 @@ def _asked(address: str, query: str) -> object:
 async def secret_job(front: Service, node: Service) -> JobRecord:
     """A job of which everything was persisted that there is: refused, heard, ended and edited."""
     options = TranscribeOptions(prompt=SECRETS[1])
-    audio = Named(f"/recordings/{SECRETS[3]}", 4, 0)
+    audio = ClientFileRef(f"/recordings/{SECRETS[3]}", 4, 0)
     record = replace(submitted("me"), options=options, audio=audio)
     await front.jobs.submit(record)
-    await node.claims.judge({record.id: Failure.of(errors.AudioTooLong(SECRETS[0]))})
+    await node.claims.judge({record.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
     await node.claims.end_unschedulable(1e6)
     await node.claims.judge({record.id: None})
     claim = await claimed(node)
     words = Segment(0.0, 1.0, SECRETS[0], 0)
-    settled = Reported(Checkpoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
+    settled = ReportedChange(Checkpoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
     done = replace(DONE.event, transcript=Transcript((words,), "en", 3.0, "scripted", "fp32"))
-    heard = Reported(SegmentReady(0, words))
-    after = await node.report(claim, claim.record, Begun(), heard, settled, Reported(done))
+    heard = ReportedChange(SegmentReady(0, words))
+    after = await node.report(
+        claim, claim.record, StartedChange(), heard, settled, ReportedChange(done)
+    )
     assert after is not None
-    return await front.jobs.edit(after, Edited((Rename(0, SECRETS[2]),)))
+    return await front.jobs.edit(after, EditedChange((RenameSpeaker(0, SECRETS[2]),)))
 
 
 async def test_nothing_of_what_was_said_or_asked_for_is_readable_in_any_table(
     front: Service, node: Service
 ) -> None:
     waiting, *_ = await front.submit("me")
-    await node.claims.judge({waiting.id: Failure.of(errors.AudioTooLong(SECRETS[0]))})
+    await node.claims.judge({waiting.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
     await node.claims.judge({waiting.id: None})
     job = await secret_job(front, node)
-    await node.claims.judge({waiting.id: Failure.of(errors.AudioTooLong(SECRETS[0]))})
+    await node.claims.judge({waiting.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
     tables = await front.database.fetch(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'vibevoice'"
     )
@@ -374,7 +378,7 @@ async def test_rows_whose_contents_were_swapped_are_refused(
 ) -> None:
     jobs = await front.submit("me", "me")
     for claim in [await claimed(node) for _ in jobs]:
-        assert await node.report(claim, claim.record, Begun(), segment(0))
+        assert await node.report(claim, claim.record, StartedChange(), segment(0))
         await node.claims.release(claim.token)
     await front.database.fetch(swap)
     assert await node.claim() is None
@@ -390,8 +394,8 @@ async def test_a_job_that_is_cancelled_keeps_no_state_of_its_engine(
 ) -> None:
     (job,) = await front.submit("me")
     claim = await claimed(node)
-    settled = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
-    assert await node.report(claim, claim.record, Begun(), settled)
+    settled = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+    assert await node.report(claim, claim.record, StartedChange(), settled)
     assert "'state'" in str(await front.events(job.id))
     assert (await front.jobs.cancel(job.id)).state is JobState.CANCELLED
     assert "'state'" not in str(await front.events(job.id))
@@ -399,11 +403,11 @@ async def test_a_job_that_is_cancelled_keeps_no_state_of_its_engine(
 
 async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Service) -> None:
     (job,) = await front.submit("me")
-    await node.claims.judge({job.id: Failure.of(errors.AudioTooLong())})
+    await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
     await node.claims.judge({job.id: None})
     claim = await claimed(node)
-    await node.claims.judge({job.id: Failure.of(errors.AudioTooLong())})
-    assert await node.report(claim, claim.record, Begun(), segment(0))
+    await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
+    assert await node.report(claim, claim.record, StartedChange(), segment(0))
     await front.jobs.delete(job.id)
     for table in ("jobs", "events", "refusals"):
         rows = await front.database.fetch(f"SELECT count(*) FROM vibevoice.{table}")
@@ -435,10 +439,10 @@ async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_wi
     ):
         seal = one.rows._seal
         here, there = (
-            KeptRecordings(load_settings(journal_key=KEY), each.storage, seal, shared=True)
+            PersistentRecordings(load_settings(journal_key=KEY), each.storage, seal, shared=True)
             for each in (one, other)
         )
-        with closing(Spool(None)) as spool:
+        with closing(UploadSpool(None)) as spool:
             spool.add(b"sound" * 1000)
             with spool.finish() as source:
                 recording = here.keep(source, "a recording")
@@ -470,7 +474,7 @@ async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
     assert await count() == 2
     claim = await claimed(node)
     assert await count() == 2
-    assert await node.report(claim, claim.record, Begun())
+    assert await node.report(claim, claim.record, StartedChange())
     assert await count() == 2
     await front.jobs.cancel(claim.record.id)
     assert await count() == 1
@@ -482,7 +486,7 @@ async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_nex
     await front.database.call("standing_1", 0.0)  # counted while nothing runs
     _, waits = await front.submit("me", "me")
     claim = await claimed(node)
-    assert await node.report(claim, claim.record, Begun())
+    assert await node.report(claim, claim.record, StartedChange())
     turn = (await front.jobs.turns([waits]))[waits.id]
     assert turn.position == 0
     assert turn.wait_s > 0

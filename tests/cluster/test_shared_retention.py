@@ -9,10 +9,10 @@ import pytest
 from shared_job_services import LIMITS, Service, kept, service, submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import nowhere
+from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.cluster import shared_retention
-from sidecar.jobs.job_record import Edited, JobRecord
-from sidecar.transcripts.transcript_edits import Rewrite
+from sidecar.jobs.job_record import EditedChange, JobRecord
+from sidecar.transcripts.transcript_edits import RewriteSegment
 
 
 async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
@@ -67,7 +67,7 @@ async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_ther
     async with service(journal, tmp_path) as one:
         gone = await done(one, "me", "a")
         assert [*one.storage.ages()] == []
-        assert (await one.jobs.get(gone.id)).audio == nowhere()
+        assert (await one.jobs.get(gone.id)).audio == missing_recording_ref()
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=10)) as one:
         await done(one, "me", "b")
         await done(one, "me", "c")
@@ -96,7 +96,7 @@ async def test_recordings_without_a_job_go_once_no_service_can_be_about_to_submi
         one.storage.put("young", [b"x"])
         await one.housekeeping._sweep_storage()
         assert [*one.storage.ages()] == ["young"]
-        monkeypatch.setattr(shared_retention, "UNCLAIMED_S", -1.0)  # type: ignore[attr-defined]
+        monkeypatch.setattr(shared_retention, "ORPHANED_RECORDING_S", -1.0)  # type: ignore[attr-defined]
         one.storage.put("waits", [b"x"])
         await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
         await one.housekeeping._sweep_storage()
@@ -137,7 +137,7 @@ async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_tha
 async def test_more_than_one_call_deletes_go_all_the_same(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_retention, "BATCH", 2)
+    monkeypatch.setattr(shared_retention, "DELETE_BATCH", 2)
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
         for number in range(5):
             await done(one, "me", f"recording {number}")
@@ -175,7 +175,7 @@ async def test_an_edit_renews_a_result_that_is_about_to_go(journal: str, tmp_pat
             "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
             (job.id,),
         )
-        await one.jobs.edit(job, Edited((Rewrite(0, "Hello."),)))
+        await one.jobs.edit(job, EditedChange((RewriteSegment(0, "Hello."),)))
         await one.housekeeping._sweep()
         assert await ids(one, "me") == [job.id]
 

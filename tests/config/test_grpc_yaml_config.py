@@ -210,10 +210,12 @@ def test_a_setting_that_our_own_file_misspells_is_an_error(tmp_path: Path) -> No
 
 def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing() -> None:
     content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
-    meant = grpc_yaml_config.meant([("model.yaml", content)])
+    meant = grpc_yaml_config.convert_yaml_config([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
-    timeless = grpc_yaml_config.meant([("server.yaml", {"server": {"decode_timeout_sec": 0}})])
-    assert timeless.settings == {"live_timeout": grpc_yaml_config.FOREVER_S}
+    timeless = grpc_yaml_config.convert_yaml_config(
+        [("server.yaml", {"server": {"decode_timeout_sec": 0}})]
+    )
+    assert timeless.settings == {"live_timeout": grpc_yaml_config.UNLIMITED_S}
 
 
 def test_a_converted_file_starts_the_service_with_the_same_settings(

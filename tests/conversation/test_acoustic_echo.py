@@ -9,10 +9,17 @@ import pytest
 
 from bench import acoustic_echo
 from bench.acoustic_echo import RATE, Samples, pcm16
-from sidecar.conversation.acoustic_echo import EARLY_S, KEPT_S, MERGED_S, Evidence, alike, envelopes
-from sidecar.conversation.barge_in import ALIKE, OWN_WORDS_ALIKE
-from sidecar.interfaces.engine_interface import Sound
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.conversation.acoustic_echo import (
+    HISTORY_S,
+    MAX_CLOCK_LEAD_S,
+    MERGED_SPAN_S,
+    EchoDetector,
+    band_envelopes,
+    echo_similarity,
+)
+from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
+from sidecar.interfaces.engine_interface import SynthesizedAudio
+from sidecar.interfaces.live_engine import SampleEncoding
 
 TIMES = 24
 
@@ -26,7 +33,9 @@ def speech() -> Samples:
 def shares(scene: acoustic_echo.Scene, seconds: float) -> tuple[float, float]:
     """How often that is an echo where its words are the reply's, and with any words."""
     found = np.array(list(acoustic_echo.measured(scene, seconds, TIMES)))
-    return float(np.mean(found >= OWN_WORDS_ALIKE)), float(np.mean(found >= ALIKE))
+    return float(np.mean(found >= OWN_WORDS_ECHO_SIMILARITY)), float(
+        np.mean(found >= ECHO_SIMILARITY)
+    )
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
@@ -44,10 +53,10 @@ def test_who_speaks_is_no_echo_whatever_the_words_nor_as_loud_as_one(seconds: fl
     assert shares(acoustic_echo.EQUAL, seconds)[1] < 0.1
 
 
-def played(speech: Samples, seconds: float = 8.0) -> Evidence:
+def played(speech: Samples, seconds: float = 8.0) -> EchoDetector:
     """So much of a reply was played from 0 on."""
-    evidence = Evidence()
-    evidence.emit(1, Sound(pcm16(speech), RATE))
+    evidence = EchoDetector()
+    evidence.emit(1, SynthesizedAudio(pcm16(speech), RATE))
     evidence.play(1, seconds, seconds)
     return evidence
 
@@ -58,12 +67,12 @@ def test_a_word_of_the_persons_behind_a_long_echo_counts(speech: Samples) -> Non
         np.random.default_rng(1), acoustic_echo.voices()["endgame_nagg_nell"], 0.5
     )
     heard = pcm16(np.concatenate([speech[: 3 * RATE] * 0.5, word]))
-    evidence.hear(heard, Encoding.PCM16, RATE, 3.5)
-    assert (evidence.likeness(0.0, 3.0, 3.0) or 0.0) > ALIKE
-    assert (evidence.likeness(0.0, 3.5, 3.5) or 0.0) < OWN_WORDS_ALIKE
+    evidence.hear(heard, SampleEncoding.PCM16, RATE, 3.5)
+    assert (evidence.likeness(0.0, 3.0, 3.0) or 0.0) > ECHO_SIMILARITY
+    assert (evidence.likeness(0.0, 3.5, 3.5) or 0.0) < OWN_WORDS_ECHO_SIMILARITY
 
 
-@pytest.mark.parametrize("lag", [-EARLY_S, 0.0, 0.4, 0.75])
+@pytest.mark.parametrize("lag", [-MAX_CLOCK_LEAD_S, 0.0, 0.4, 0.75])
 @pytest.mark.parametrize("rate", [8_000, 24_000])
 def test_it_is_looked_for_as_late_as_players_are_at_any_rate(
     speech: Samples,
@@ -73,52 +82,52 @@ def test_it_is_looked_for_as_late_as_players_are_at_any_rate(
     places = np.arange(4 * RATE, 5 * RATE) - round(lag * RATE)
     at = np.interp(np.arange(0, RATE, RATE / rate), np.arange(RATE), speech[places])
     evidence = played(speech)
-    evidence.hear(at.astype("<f4").tobytes(), Encoding.FLOAT32, rate, 5.0)
-    assert (evidence.likeness(4.0, 5.0, 5.0) or 0.0) > OWN_WORDS_ALIKE
+    evidence.hear(at.astype("<f4").tobytes(), SampleEncoding.FLOAT32, rate, 5.0)
+    assert (evidence.likeness(4.0, 5.0, 5.0) or 0.0) > OWN_WORDS_ECHO_SIMILARITY
 
 
 def test_where_nothing_was_played_or_too_little_was_said_there_is_no_evidence(
     speech: Samples,
 ) -> None:
-    evidence = Evidence()
-    evidence.hear(pcm16(speech), Encoding.PCM16, RATE, 8.0)
+    evidence = EchoDetector()
+    evidence.hear(pcm16(speech), SampleEncoding.PCM16, RATE, 8.0)
     assert evidence.likeness(1.0, 2.0, 2.0) is None
     evidence = played(speech, 3.0)
-    evidence.hear(pcm16(speech), Encoding.PCM16, RATE, 8.0)
+    evidence.hear(pcm16(speech), SampleEncoding.PCM16, RATE, 8.0)
     assert evidence.likeness(1.0, 1.3, 1.3) is None
     assert evidence.likeness(6.0, 7.0, 7.0) is None
-    assert (evidence.likeness(1.0, 2.0, 2.0) or 0.0) > ALIKE
+    assert (evidence.likeness(1.0, 2.0, 2.0) or 0.0) > ECHO_SIMILARITY
 
 
 def test_sound_that_is_none_is_like_nothing(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     wrong = np.full(3 * RATE, np.nan, "<f4")
-    evidence.hear(wrong.tobytes(), Encoding.FLOAT32, RATE, 3.0)
+    evidence.hear(wrong.tobytes(), SampleEncoding.FLOAT32, RATE, 3.0)
     assert not evidence.likeness(0.0, 3.0, 3.0)
-    assert alike(np.ones((50, 48), np.float32), np.ones((150, 48), np.float32)) == 0.0
-    assert len(envelopes(np.ones(1000, np.int16), 1000)) == 0
+    assert echo_similarity(np.ones((50, 48), np.float32), np.ones((150, 48), np.float32)) == 0.0
+    assert len(band_envelopes(np.ones(1000, np.int16), 1000)) == 0
 
 
 def test_a_report_that_knows_of_less_does_not_play_anything_twice(
     speech: Samples,
 ) -> None:
-    evidence = Evidence()
-    evidence.emit(1, Sound(pcm16(speech), RATE))
+    evidence = EchoDetector()
+    evidence.emit(1, SynthesizedAudio(pcm16(speech), RATE))
     for now, seconds in ((1.0, 1.0), (1.1, 0.9), (2.0, 2.0), (2.1, 2.0), (3.0, 3.0)):
         evidence.play(1, seconds, now)
     evidence.play(2, 1.0, 3.1)  # of another turn nothing is there
-    evidence.hear(pcm16(speech[: 3 * RATE]), Encoding.PCM16, RATE, 3.0)
-    assert (evidence.likeness(0.2, 2.8, 2.8) or 0.0) > ALIKE
+    evidence.hear(pcm16(speech[: 3 * RATE]), SampleEncoding.PCM16, RATE, 3.0)
+    assert (evidence.likeness(0.2, 2.8, 2.8) or 0.0) > ECHO_SIMILARITY
 
 
 def test_of_either_sound_some_seconds_are_kept_however_small_its_messages() -> None:
-    evidence, at = Evidence(), 0.0
+    evidence, at = EchoDetector(), 0.0
     for number in range(round(30 * RATE / 16)):  # messages of a millisecond, and empty ones
         at += 0.001
-        evidence.hear(bytes(32 if number % 2 else 0), Encoding.PCM16, RATE, at)
+        evidence.hear(bytes(32 if number % 2 else 0), SampleEncoding.PCM16, RATE, at)
     pieces = evidence._heard
-    assert pieces[-1].end - pieces[0].start <= KEPT_S + 1
-    assert len(pieces) <= 2 * (KEPT_S + 1) / MERGED_S
+    assert pieces[-1].end - pieces[0].start <= HISTORY_S + 1
+    assert len(pieces) <= 2 * (HISTORY_S + 1) / MERGED_SPAN_S
 
 
 def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(
@@ -133,19 +142,21 @@ def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(
         return found
 
     evidence = played(speech)
-    most(KEPT_S)
-    assert most(8 * KEPT_S) < 2 * most(KEPT_S)
+    most(HISTORY_S)
+    assert most(8 * HISTORY_S) < 2 * most(HISTORY_S)
 
 
 def test_words_of_the_persons_before_a_long_echo_count_also_when_their_sound_is_gone(
     speech: Samples,
 ) -> None:
-    evidence, seconds = played(np.tile(speech, 2), 16.0), round(KEPT_S) + 3
+    evidence, seconds = played(np.tile(speech, 2), 16.0), round(HISTORY_S) + 3
     _, words = acoustic_echo.some(
         np.random.default_rng(1), acoustic_echo.voices()["endgame_nagg_nell"], 2.0
     )
     heard = np.concatenate([words, np.tile(speech, 2)[len(words) :]])
     for at in range(seconds):
-        evidence.hear(pcm16(heard[at * RATE : (at + 1) * RATE]), Encoding.PCM16, RATE, at + 1.0)
-        assert (evidence.likeness(0.0, at + 1.0, at + 1.0) or 0.0) < OWN_WORDS_ALIKE
-    assert (evidence.likeness(5.0, seconds, seconds) or 0.0) > ALIKE
+        evidence.hear(
+            pcm16(heard[at * RATE : (at + 1) * RATE]), SampleEncoding.PCM16, RATE, at + 1.0
+        )
+        assert (evidence.likeness(0.0, at + 1.0, at + 1.0) or 0.0) < OWN_WORDS_ECHO_SIMILARITY
+    assert (evidence.likeness(5.0, seconds, seconds) or 0.0) > ECHO_SIMILARITY

@@ -16,38 +16,38 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.conversation import speech_input
 from sidecar.conversation.conversation_events import (
-    Asked,
-    Configured,
-    Noted,
-    TalkOptions,
-    Truncated,
-    Typed,
+    ConversationOptions,
+    HistoryEntryAdded,
+    OptionsChanged,
+    PlaybackTruncated,
+    ResponseRequested,
+    TextTyped,
 )
-from sidecar.conversation.conversation_loop import MOST_UNREAD, Talk
-from sidecar.conversation.llm.chat_completions import Repeat, Role
+from sidecar.conversation.conversation_loop import MAX_PENDING_OUTPUT, ConversationLoop
+from sidecar.conversation.llm.chat_completions import ChatRole, RepeatLlm
 from sidecar.conversation.output_queue import (
-    Client,
-    Ending,
-    Frame,
-    NothingSaid,
-    Out,
-    PersonSaid,
-    PersonStarted,
-    PersonStopped,
+    CommitAcknowledged,
+    ConversationOutput,
+    DiscardAcknowledged,
+    PlaybackClient,
+    ReplyAudioFrame,
     ReplyEnded,
+    ReplyEnding,
     ReplyStarted,
     ReplyTruncated,
-    Sent,
-    TurnDropped,
-    TurnTaken,
+    TurnAudioSent,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnStarted,
+    UserTurnStopped,
 )
 from sidecar.interfaces import live_events
-from sidecar.interfaces.engine_interface import SayOptions, Sound
-from sidecar.live.sessions.input_log import Held
-from sidecar.live.sessions.session import Bounds, Session
+from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import Session, SessionBounds
 
 T = TypeVar("T")
-MANUAL = TalkOptions(ends_turns=False, answers=False, interruptible=False)
+MANUAL = ConversationOptions(ends_turns=False, answers=False, interruptible=False)
 TEN = "one two three four five six seven eight nine ten"
 
 
@@ -62,8 +62,8 @@ class Voice:
         self.said = asyncio.Event()
 
     async def say(
-        self, text: str, options: SayOptions | None = None
-    ) -> AsyncGenerator[Sound, None]:
+        self, text: str, options: SynthesisOptions | None = None
+    ) -> AsyncGenerator[SynthesizedAudio, None]:
         assert options is not None
         self.manners.append(options.voice)
         for sound in voiced(text):
@@ -77,13 +77,20 @@ class Voice:
 class Call:
     """A conversation, and its client."""
 
-    def __init__(self, options: TalkOptions) -> None:
-        self.session = Session("n", "o", speech_input.options(), Bounds(), Held(1 << 20))
-        self.voice = Voice()
-        self.talk = Talk(
-            self.session, Repeat(), self.voice, options, SayOptions(), client=Client(clears=True)
+    def __init__(self, options: ConversationOptions) -> None:
+        self.session = Session(
+            "n", "o", speech_input.speech_input_options(), SessionBounds(), InputLogTotals(1 << 20)
         )
-        self.outs: list[Out] = []
+        self.voice = Voice()
+        self.talk = ConversationLoop(
+            self.session,
+            RepeatLlm(),
+            self.voice,
+            options,
+            SynthesisOptions(),
+            client=PlaybackClient(clears=True),
+        )
+        self.outs: list[ConversationOutput] = []
         self._outgoing = self.talk.outgoing()
 
     async def until(self, kind: type[T]) -> T:
@@ -106,13 +113,13 @@ class Call:
         committing = asyncio.create_task(self.talk.commit())
         await asyncio.sleep(0)
         assert not committing.done()
-        assert PersonSaid not in self.kinds(PersonSaid)
+        assert UserTurnFinal not in self.kinds(UserTurnFinal)
         self.session.heard(live_events.TurnEnded(turn, at + 0.25, at + 1.0, text, committed=True))
         await committing
 
 
 @asynccontextmanager
-async def call(options: TalkOptions = MANUAL) -> AsyncIterator[Call]:
+async def call(options: ConversationOptions = MANUAL) -> AsyncIterator[Call]:
     made = Call(options)
     running = asyncio.create_task(made.talk.run())
     try:
@@ -125,15 +132,17 @@ async def call(options: TalkOptions = MANUAL) -> AsyncIterator[Call]:
 async def test_a_turn_is_over_when_its_client_says_so_and_answered_when_it_asks() -> None:
     async with call() as one:
         await one.spoken(0, "Hello there.")
-        await one.until(TurnTaken)
-        assert one.kinds(PersonStarted, PersonStopped, PersonSaid, ReplyStarted, TurnTaken) == [
-            PersonStarted,
-            PersonStopped,
-            PersonSaid,
-            TurnTaken,
+        await one.until(CommitAcknowledged)
+        assert one.kinds(
+            UserTurnStarted, UserTurnStopped, UserTurnFinal, ReplyStarted, CommitAcknowledged
+        ) == [
+            UserTurnStarted,
+            UserTurnStopped,
+            UserTurnFinal,
+            CommitAcknowledged,
         ]
         assert one.talk.span(0) == (0.25, 1.0)
-        one.talk.wish(Asked)
+        one.talk.wish(ResponseRequested)
         assert (await one.until(ReplyStarted)).turn == 1
 
 
@@ -144,8 +153,8 @@ async def test_a_commit_of_silence_is_taken_and_is_no_turn() -> None:
         await asyncio.sleep(0)
         one.session.heard(live_events.TurnEnded(0, 1.0, 1.0, "", committed=True))
         await committing
-        await one.until(TurnTaken)
-        assert one.kinds(PersonStarted, PersonSaid) == []
+        await one.until(CommitAcknowledged)
+        assert one.kinds(UserTurnStarted, UserTurnFinal) == []
 
 
 async def test_what_is_forgotten_is_no_turn_and_what_comes_behind_it_is() -> None:
@@ -157,36 +166,39 @@ async def test_what_is_forgotten_is_no_turn_and_what_comes_behind_it_is() -> Non
         assert not forgetting.done()
         one.session.heard(live_events.TurnDropped(0, 1.0))
         await forgetting
-        await one.until(TurnDropped)
-        assert one.kinds(NothingSaid, PersonSaid, TurnDropped) == [NothingSaid, TurnDropped]
+        await one.until(DiscardAcknowledged)
+        assert one.kinds(UserTurnDropped, UserTurnFinal, DiscardAcknowledged) == [
+            UserTurnDropped,
+            DiscardAcknowledged,
+        ]
         await one.spoken(1, "Now I know.")
-        assert (await one.until(PersonSaid)).text == "Now I know."
+        assert (await one.until(UserTurnFinal)).text == "Now I know."
 
 
 async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_says_how_much() -> (
     None
 ):
     async with call() as one:
-        one.talk.wish(Noted, Role.USER, TEN)
-        one.talk.wish(Asked)
+        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
+        one.talk.wish(ResponseRequested)
         assert one.talk.sending
-        assert await one.until(Sent) == Sent(1, Ending.COMPLETED)
+        assert await one.until(TurnAudioSent) == TurnAudioSent(1, ReplyEnding.COMPLETED)
         assert not one.talk.sending
-        sound = sum(out.seconds for out in one.outs if isinstance(out, Frame))
+        sound = sum(out.seconds for out in one.outs if isinstance(out, ReplyAudioFrame))
         assert sound == 0.3 * len(f"You said: {TEN}".split())
         assert one.kinds(ReplyEnded) == []
-        one.talk.wish(Truncated, 1, 1.1)
-        assert (await one.until(ReplyEnded)).ending is Ending.CANCELLED
+        one.talk.wish(PlaybackTruncated, 1, 1.1)
+        assert (await one.until(ReplyEnded)).ending is ReplyEnding.CANCELLED
         assert await one.until(ReplyTruncated) == ReplyTruncated(1, 1.1, "You said: one two…")
 
 
 async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
     async with call() as one:
-        one.talk.wish(Configured, TalkOptions(answers=False))
-        one.talk.wish(Noted, Role.USER, TEN)
+        one.talk.wish(OptionsChanged, ConversationOptions(answers=False))
+        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
         one.voice.until = 1
-        one.talk.wish(Asked)
-        await one.until(Frame)
+        one.talk.wish(ResponseRequested)
+        await one.until(ReplyAudioFrame)
         await one.talk.hear(bytes(32_000))
         one.session.heard(live_events.SpeechStarted(0, 0.2))
         one.voice.go_on.set()
@@ -197,8 +209,8 @@ async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
         assert one.talk.sending
         one.session.heard(live_events.SpeechStopped(0, 0.9))
         one.session.heard(live_events.TurnEnded(0, 0.2, 0.9, "mm-hm"))
-        assert await one.until(Sent) == Sent(1, Ending.COMPLETED)
-        sound = sum(out.seconds for out in one.outs if isinstance(out, Frame))
+        assert await one.until(TurnAudioSent) == TurnAudioSent(1, ReplyEnding.COMPLETED)
+        sound = sum(out.seconds for out in one.outs if isinstance(out, ReplyAudioFrame))
         assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
 
 
@@ -208,7 +220,7 @@ async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_ha
     ended: list[str] = []
 
     async def falls_silent(name: str, seconds: float) -> None:
-        async with call(TalkOptions()) as one:
+        async with call(ConversationOptions()) as one:
             await one.talk.hear(bytes(round(seconds * 16_000) * 2))
             one.session.heard(live_events.SpeechStarted(0, 0.0))
             one.session.news.clear()
@@ -223,39 +235,43 @@ async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_ha
 
 async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:
     async with call() as one:
-        one.talk.wish(Noted, Role.USER, TEN)
-        one.talk.wish(Asked)
-        one.talk.heard_out()
+        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
+        one.talk.wish(ResponseRequested)
+        one.talk.playback_completed()
         assert one.talk.sending, "not all of it is there"
-        await one.until(Sent)
-        one.talk.heard_out()
+        await one.until(TurnAudioSent)
+        one.talk.playback_completed()
         ended = await one.until(ReplyEnded)
-        assert (ended.ending, ended.text) == (Ending.COMPLETED, f"You said: {TEN}")
-        one.talk.wish(Asked)
+        assert (ended.ending, ended.text) == (ReplyEnding.COMPLETED, f"You said: {TEN}")
+        one.talk.wish(ResponseRequested)
         assert (await one.until(ReplyStarted)).turn == 2
 
 
 async def test_where_nothing_is_said_aloud_the_end_is_told_once() -> None:
     async with call(dataclasses.replace(MANUAL, voiced=False)) as one:
-        one.talk.wish(Noted, Role.USER, "Hello.")
-        one.talk.wish(Asked)
+        one.talk.wish(HistoryEntryAdded, ChatRole.USER, "Hello.")
+        one.talk.wish(ResponseRequested)
         await one.until(ReplyEnded)
-        assert one.kinds(Sent) == []
+        assert one.kinds(TurnAudioSent) == []
         assert not one.talk.sending
 
 
 async def test_another_manner_counts_from_the_next_reply_on() -> None:
     async with call() as one:
-        one.talk.wish(Noted, Role.USER, "A sentence. Another sentence here. A third one of them.")
-        one.talk.wish(Asked)
-        one.talk.speaks(SayOptions("high"))
-        await one.until(Sent)
-        one.talk.heard_out()
+        one.talk.wish(
+            HistoryEntryAdded,
+            ChatRole.USER,
+            "A sentence. Another sentence here. A third one of them.",
+        )
+        one.talk.wish(ResponseRequested)
+        one.talk.speaks(SynthesisOptions("high"))
+        await one.until(TurnAudioSent)
+        one.talk.playback_completed()
         assert set(one.voice.manners) == {"high"}, "no piece of it had been begun"
-        one.talk.wish(Asked)
-        await one.until(Frame)
-        one.talk.speaks(SayOptions("low"))
-        await one.until(Sent)
+        one.talk.wish(ResponseRequested)
+        await one.until(ReplyAudioFrame)
+        one.talk.speaks(SynthesisOptions("low"))
+        await one.until(TurnAudioSent)
         assert set(one.voice.manners) == {"high"}
 
 
@@ -266,23 +282,23 @@ async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes()
         one.talk.hears(dataclasses.replace(usual, language="de", endpointing=deaf))
         assert one.session.options.endpointing.threshold == 0.6
         assert (one.session.options.language, one.talk.hearing.language) == ("de", "de")
-        one.talk.wish(Noted, Role.USER, TEN)
-        one.talk.wish(Asked)
-        await one.until(Frame)
+        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
+        one.talk.wish(ResponseRequested)
+        await one.until(ReplyAudioFrame)
         assert one.session.options.endpointing.threshold == 0.75
-        one.talk.wish(Configured, MANUAL)
-        one.talk.heard_out()
-        await one.until(Sent)
-        one.talk.heard_out()
+        one.talk.wish(OptionsChanged, MANUAL)
+        one.talk.playback_completed()
+        await one.until(TurnAudioSent)
+        one.talk.playback_completed()
         assert one.session.options.endpointing == deaf
 
 
 async def test_who_does_not_read_what_it_is_told_is_left_before_much_waits() -> None:
     made = Call(MANUAL)
     running = asyncio.create_task(made.talk.run())
-    for _ in range(MOST_UNREAD):
-        made.talk.wish(Typed, "Hello.")
+    for _ in range(MAX_PENDING_OUTPUT):
+        made.talk.wish(TextTyped, "Hello.")
         await asyncio.sleep(0)
     with pytest.raises(errors.InboundFull):
         await running
-    assert made.talk._out.qsize() <= MOST_UNREAD + 10
+    assert made.talk._out.qsize() <= MAX_PENDING_OUTPUT + 10

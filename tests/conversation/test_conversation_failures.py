@@ -20,7 +20,7 @@ from s2s_client import Page, tone
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import LoadOptions, SayOptions, Upstream
+from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, UpstreamOptions
 from sidecar.tts import openai_tts
 
 SHORT = "This is an answer."
@@ -269,11 +269,11 @@ async def test_whatever_a_server_that_speaks_does_wrong_is_told_and_the_next_tur
 def test_a_server_that_speaks_and_falls_silent_is_given_up(
     speech_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_tts, "SILENCE_S", 0.2)
-    voice, upstream = openai_tts.EndpointVoice(), Upstream((speech_url,), keys=("",))
+    monkeypatch.setattr(openai_tts, "READ_TIMEOUT_S", 0.2)
+    voice, upstream = openai_tts.OpenAiTts(), UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
     with pytest.raises(errors.SpeechFailed, match="Nothing came"):
-        next(voice.say("hangs", SayOptions(), lambda: False))
+        next(voice.say("hangs", SynthesisOptions(), lambda: False))
 
 
 async def test_who_does_not_wait_for_a_voice_that_hangs_is_answered_before_it_gives_up(

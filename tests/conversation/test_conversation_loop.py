@@ -9,19 +9,24 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversation.conversation_events import (
-    Cancelled,
-    Command,
-    Emit,
-    Hush,
-    Pause,
-    Played,
-    Resume,
-    Tick,
-    Truncated,
-    Typed,
-    Voiced,
+    ConversationCommand,
+    DropReplyAudio,
+    PauseReplyAudio,
+    PlaybackReported,
+    PlaybackTruncated,
+    ResponseCancelled,
+    ResumeReplyAudio,
+    SendReplyAudio,
+    TextTyped,
+    TimerFired,
+    TtsAudio,
 )
-from sidecar.conversation.output_queue import Client, Frame, Pacer, ReplyEnded
+from sidecar.conversation.output_queue import (
+    AudioPacer,
+    PlaybackClient,
+    ReplyAudioFrame,
+    ReplyEnded,
+)
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve."
 
@@ -29,22 +34,22 @@ TEXT = "One two three four five six seven eight nine ten eleven twelve."
 class Driven(Table):
     """A table whose sound goes through a pacer."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: PlaybackClient) -> None:
         super().__init__()
-        self.pacer = Pacer(client)
-        self.frames: list[tuple[float, Frame]] = []
+        self.pacer = AudioPacer(client)
+        self.frames: list[tuple[float, ReplyAudioFrame]] = []
 
-    def drive(self, commands: list[Command]) -> None:
+    def drive(self, commands: list[ConversationCommand]) -> None:
         for command in commands:
             match command:
-                case Emit(turn=turn, piece=piece, sound=sound):
+                case SendReplyAudio(turn=turn, piece=piece, sound=sound):
                     self.pacer.add(turn, piece, sound, self.now)
-                case Pause():
+                case PauseReplyAudio():
                     self.pacer.pause(self.now)
-                case Resume():
+                case ResumeReplyAudio():
                     self.pacer.resume(self.now)
-                case Hush(turn=turn):
-                    self.pacer.hush(turn, self.now)
+                case DropReplyAudio(turn=turn):
+                    self.pacer.drop_audio(turn, self.now)
 
     def run(self, until: float, step: float = 0.01) -> None:
         while self.now < until:
@@ -52,15 +57,15 @@ class Driven(Table):
             self.frames += [(self.now, frame) for frame in self.pacer.due(self.now)]
             if self.pacer.turn:
                 played = self.pacer.played(self.now)
-                self.drive(self.take(Played(self.now, self.pacer.turn, played)))
-            self.drive(self.take(Tick(self.now)))
+                self.drive(self.take(PlaybackReported(self.now, self.pacer.turn, played)))
+            self.drive(self.take(TimerFired(self.now)))
 
     def answer(self) -> None:
         self.says("Count!")
         self.thinks(TEXT)
         self.voices()
-        self.drive([one for one in self.all if isinstance(one, Emit)])
-        assert self.of(Voiced) == []
+        self.drive([one for one in self.all if isinstance(one, SendReplyAudio)])
+        assert self.of(TtsAudio) == []
 
     @property
     def sent_s(self) -> float:
@@ -72,7 +77,7 @@ class Driven(Table):
 def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
     by: str, after_s: float
 ) -> None:
-    table = Driven(Client())
+    table = Driven(PlaybackClient())
     table.answer()
     table.run(table.now + after_s)
     if by == "voice":
@@ -80,7 +85,7 @@ def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
         table.run(table.now + 0.5)
         table.drive(table.words("stop it"))
     else:
-        cancel = Cancelled(table.now) if by == "key" else Typed(table.now, "Stop it.")
+        cancel = ResponseCancelled(table.now) if by == "key" else TextTyped(table.now, "Stop it.")
         table.drive(table.take(cancel))
     table.run(table.now + 1.0)
     heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= table.sent_s + 5e-3]
@@ -91,8 +96,13 @@ def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
     assert after_s - 0.02 <= table.sent_s <= after_s + lead + 0.02
 
 
-@pytest.mark.parametrize("client", [Client(), Client(clears=True), Client(clears=True, holds=True)])
-def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(client: Client) -> None:
+@pytest.mark.parametrize(
+    "client",
+    [PlaybackClient(), PlaybackClient(clears=True), PlaybackClient(clears=True, holds=True)],
+)
+def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(
+    client: PlaybackClient,
+) -> None:
     table = Driven(client)
     table.answer()
     table.run(table.now + 1.0)
@@ -117,7 +127,7 @@ def test_a_client_that_plays_late_and_stops_late_says_what_was_heard_and_that_st
 ) -> None:
     """It gets all at once, and begins and ends when it likes; without a word of it the clock from
     the first sound on has to do."""
-    table = Driven(Client(clears=True))
+    table = Driven(PlaybackClient(clears=True))
     table.answer()
     began = table.now
     table.run(began + 0.01)
@@ -130,7 +140,7 @@ def test_a_client_that_plays_late_and_stops_late_says_what_was_heard_and_that_st
     table.run(table.now + stops_s, 0.2)
     ear = min(max(0.0, table.now - began - starts_s), table.sent_s)
     if reports:
-        table.drive(table.take(Truncated(table.now, 1, ear)))
+        table.drive(table.take(PlaybackTruncated(table.now, 1, ear)))
     end = ear if reports else clock
     assume(0.01 < (end - 0.15) % 0.3 < 0.29)  # of a word's very middle nobody can tell
     heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= end]

@@ -11,14 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversation import barge_in
-from sidecar.conversation.barge_in import Verdict, goes_on, meaning, verdict
-from sidecar.conversation.chat_history import History, Reply, bounded
-from sidecar.conversation.conversation_events import Patience, Stage, Think
-from sidecar.conversation.conversation_loop import Stages
-from sidecar.conversation.end_of_turn import patience
-from sidecar.conversation.llm.chat_completions import Message, Repeat, Role
-from sidecar.conversation.tts_text import Piece, bare
-from sidecar.interfaces.engine_interface import Mark, SayOptions, Sound
+from sidecar.conversation.barge_in import (
+    BargeInDecision,
+    classify_speech,
+    continues_turn,
+    decide_barge_in,
+)
+from sidecar.conversation.chat_history import ChatHistory, ReplyText, truncate_utf8
+from sidecar.conversation.conversation_events import (
+    ConversationStage,
+    EndOfTurnDelays,
+    GenerateReply,
+)
+from sidecar.conversation.conversation_loop import ConversationTasks
+from sidecar.conversation.end_of_turn import end_of_turn_delay_s
+from sidecar.conversation.llm.chat_completions import ChatMessage, ChatRole, RepeatLlm
+from sidecar.conversation.tts_text import TtsPhrase, normalized_words
+from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio, WordMark
 
 RATE = 1000
 
@@ -62,25 +71,29 @@ RATE = 1000
     ],
 )
 def test_a_pause_ends_a_turn_by_what_was_said(text: str, seconds: float) -> None:
-    assert patience(text) == pytest.approx(seconds)
+    assert end_of_turn_delay_s(text) == pytest.approx(seconds)
 
 
 def test_who_speaks_slowly_is_waited_for() -> None:
     text = "I like it very much."
-    assert patience(text, 2.5) == patience(text, 5.0) == patience(text)
-    assert patience(text, 2.0) == pytest.approx(0.25)
-    assert patience(text, 0.01) == pytest.approx(0.3)
-    assert patience("Yes.", 0.5) == pytest.approx(0.2)
-    assert patience("I like it very much and um", 1.0) == pytest.approx(1.5)
+    assert (
+        end_of_turn_delay_s(text, 2.5)
+        == end_of_turn_delay_s(text, 5.0)
+        == end_of_turn_delay_s(text)
+    )
+    assert end_of_turn_delay_s(text, 2.0) == pytest.approx(0.25)
+    assert end_of_turn_delay_s(text, 0.01) == pytest.approx(0.3)
+    assert end_of_turn_delay_s("Yes.", 0.5) == pytest.approx(0.2)
+    assert end_of_turn_delay_s("I like it very much and um", 1.0) == pytest.approx(1.5)
 
 
 def test_patience_is_what_the_client_says() -> None:
-    eager = Patience(scale=0.5)
-    assert patience("um", settings=eager) == pytest.approx(0.75)
-    patient = Patience(1.2, 1.4, 1.6)
-    assert patience("Well,", settings=patient) == pytest.approx(1.4)
-    assert patience("Tea and", settings=patient) == pytest.approx(1.4)
-    assert patience("Tea.", settings=patient) == pytest.approx(1.2)
+    eager = EndOfTurnDelays(scale=0.5)
+    assert end_of_turn_delay_s("um", settings=eager) == pytest.approx(0.75)
+    patient = EndOfTurnDelays(1.2, 1.4, 1.6)
+    assert end_of_turn_delay_s("Well,", settings=patient) == pytest.approx(1.4)
+    assert end_of_turn_delay_s("Tea and", settings=patient) == pytest.approx(1.4)
+    assert end_of_turn_delay_s("Tea.", settings=patient) == pytest.approx(1.2)
 
 
 @pytest.mark.parametrize(
@@ -88,34 +101,38 @@ def test_patience_is_what_the_client_says() -> None:
 )
 def test_no_patience_is_impossible(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="in that order"):
-        Patience(*wrong)
+        EndOfTurnDelays(*wrong)
     with pytest.raises(ValueError, match="more than zero"):
-        Patience(scale=0)
+        EndOfTurnDelays(scale=0)
 
 
 @pytest.mark.parametrize(
     ("text", "heard", "silent"),
     [
-        ("", Verdict.GOES_ON, Verdict.GOES_ON),
-        ("mm-hm", Verdict.GOES_ON, Verdict.OVER),
-        ("Mm hmm.", Verdict.GOES_ON, Verdict.OVER),
-        ("I see.", Verdict.GOES_ON, Verdict.OVER),
-        ("Yeah, yeah, yeah", Verdict.GOES_ON, Verdict.OVER),
-        ("um", Verdict.GOES_ON, Verdict.GOES_ON),
-        ("はい", Verdict.GOES_ON, Verdict.OVER),
-        ("ja genau", Verdict.OVER, Verdict.OVER),
-        ("Wait", Verdict.OVER, Verdict.OVER),
-        ("Paris?", Verdict.OVER, Verdict.OVER),
-        ("yes but no", Verdict.OVER, Verdict.OVER),
+        ("", BargeInDecision.GOES_ON, BargeInDecision.GOES_ON),
+        ("mm-hm", BargeInDecision.GOES_ON, BargeInDecision.OVER),
+        ("Mm hmm.", BargeInDecision.GOES_ON, BargeInDecision.OVER),
+        ("I see.", BargeInDecision.GOES_ON, BargeInDecision.OVER),
+        ("Yeah, yeah, yeah", BargeInDecision.GOES_ON, BargeInDecision.OVER),
+        ("um", BargeInDecision.GOES_ON, BargeInDecision.GOES_ON),
+        ("はい", BargeInDecision.GOES_ON, BargeInDecision.OVER),
+        ("ja genau", BargeInDecision.OVER, BargeInDecision.OVER),
+        ("Wait", BargeInDecision.OVER, BargeInDecision.OVER),
+        ("Paris?", BargeInDecision.OVER, BargeInDecision.OVER),
+        ("yes but no", BargeInDecision.OVER, BargeInDecision.OVER),
     ],
 )
-def test_words_over_a_reply_decide(text: str, heard: Verdict, silent: Verdict) -> None:
-    assert verdict(text, settled=True, audible=True) is heard
-    assert verdict(text, settled=True, audible=False) is silent
-    later = verdict(text, settled=False, audible=True)
-    assert later is (Verdict.OVER if heard is Verdict.OVER else Verdict.OPEN)
-    assert goes_on(text) is (silent is Verdict.OVER)
-    assert (meaning(text).value == "floor") is (heard is Verdict.OVER)
+def test_words_over_a_reply_decide(
+    text: str, heard: BargeInDecision, silent: BargeInDecision
+) -> None:
+    assert decide_barge_in(text, settled=True, audible=True) is heard
+    assert decide_barge_in(text, settled=True, audible=False) is silent
+    later = decide_barge_in(text, settled=False, audible=True)
+    assert later is (
+        BargeInDecision.OVER if heard is BargeInDecision.OVER else BargeInDecision.OPEN
+    )
+    assert continues_turn(text) is (silent is BargeInDecision.OVER)
+    assert (classify_speech(text).value == "floor") is (heard is BargeInDecision.OVER)
 
 
 SAYING = "The capital of France is Paris, and it lies on the river Seine."
@@ -141,9 +158,9 @@ SAYING = "The capital of France is Paris, and it lies on the river Seine."
     ],
 )
 def test_own_words_are_words_of_what_is_said_in_their_order(text: str, own: bool) -> None:
-    assert barge_in.own_words(text, SAYING) is own
-    assert not barge_in.own_words("stop", "Please stop here.")
-    assert barge_in.own_words("stop here", "Please stop here.")
+    assert barge_in.is_own_words(text, SAYING) is own
+    assert not barge_in.is_own_words("stop", "Please stop here.")
+    assert barge_in.is_own_words("stop here", "Please stop here.")
 
 
 @pytest.mark.parametrize(
@@ -158,16 +175,16 @@ def test_words_are_an_echo_by_the_sound_alone_and_their_own_need_less_of_it(
     assert not barge_in.is_echo("", likeness, SAYING)
 
 
-def sounded(text: str, seconds: float, *, whole: bool = True, marks: bool = False) -> Reply:
-    reply = Reply()
-    reply.add(Piece(text, text), silent=False)
+def sounded(text: str, seconds: float, *, whole: bool = True, marks: bool = False) -> ReplyText:
+    reply = ReplyText()
+    reply.add(TtsPhrase(text, text), silent=False)
     words = text.split()
     given = tuple(
-        Mark(len(" ".join(words[:n])) + bool(n), n * seconds / len(words))
+        WordMark(len(" ".join(words[:n])) + bool(n), n * seconds / len(words))
         for n in range(len(words))
     )
     pcm = bytes(2 * round(seconds * RATE))
-    reply.sounded(0, Sound(pcm, RATE, given if marks else ()))
+    reply.sounded(0, SynthesizedAudio(pcm, RATE, given if marks else ()))
     if whole:
         reply.said(0)
     return reply
@@ -199,10 +216,10 @@ def test_how_long_a_piece_will_be_is_guessed_while_its_voice_speaks() -> None:
 
 
 def test_a_word_that_is_cut_by_emphasis_or_a_link_is_found_in_what_is_shown() -> None:
-    reply = Reply()
+    reply = ReplyText()
     shown = "See **the** [best docs](https://x.org) of `all` times. "
-    reply.add(Piece(shown, "See the best docs of all times."), silent=False)
-    reply.sounded(0, Sound(bytes(2 * 7 * RATE), RATE))
+    reply.add(TtsPhrase(shown, "See the best docs of all times."), silent=False)
+    reply.sounded(0, SynthesizedAudio(bytes(2 * 7 * RATE), RATE))
     reply.said(0)
     assert reply.heard(7.0) == shown.strip()
     assert reply.heard(3.5).startswith("See **the** [best docs")
@@ -211,8 +228,8 @@ def test_a_word_that_is_cut_by_emphasis_or_a_link_is_found_in_what_is_shown() ->
 
 def test_what_no_voice_says_counts_with_what_stands_before_it() -> None:
     reply = sounded("Look:", 1.0)
-    reply.add(Piece("\n```\na = 1\n```\n", ""), silent=False)
-    reply.add(Piece("Done.", "Done."), silent=False)
+    reply.add(TtsPhrase("\n```\na = 1\n```\n", ""), silent=False)
+    reply.add(TtsPhrase("Done.", "Done."), silent=False)
     assert reply.heard(0.9) == "Look…"
     assert reply.heard(1.0) == "Look:\n```\na = 1\n```…"
     assert reply.around(0.5) == "Look:"
@@ -220,21 +237,21 @@ def test_what_no_voice_says_counts_with_what_stands_before_it() -> None:
 
 def test_a_reply_that_is_limited_ends_with_the_words_that_had_a_sound() -> None:
     reply = sounded("aaaa bbbb cccc dddd.", 1.0, whole=False)  # of the 1.3 s it seems to take
-    reply.add(Piece(" More.", "More."), silent=False)
+    reply.add(TtsPhrase(" More.", "More."), silent=False)
     reply.limit(0)
     assert len(reply.parts) == 1
     assert reply.heard(1.0) == "aaaa bbbb cccc…"
     reply = sounded("aaaa.", 1.0)
-    reply.add(Piece(" More.", "More."), silent=False)
+    reply.add(TtsPhrase(" More.", "More."), silent=False)
     reply.limit(1)
     assert reply.heard(1.0) == "aaaa. …"
 
 
 def test_what_is_said_about_a_moment_is_its_pieces() -> None:
-    reply = Reply()
+    reply = ReplyText()
     for number, text in enumerate(["One.", "Two.", "Three."]):
-        reply.add(Piece(text, text), silent=False)
-        reply.sounded(number, Sound(bytes(2 * 10 * RATE), RATE))
+        reply.add(TtsPhrase(text, text), silent=False)
+        reply.sounded(number, SynthesizedAudio(bytes(2 * 10 * RATE), RATE))
     assert reply.around(5.0) == "One."
     assert reply.around(9.5) == "One. Two."
     assert reply.around(17.0) == "Two."
@@ -242,31 +259,35 @@ def test_what_is_said_about_a_moment_is_its_pieces() -> None:
 
 
 def test_neighbours_of_one_role_are_one_message() -> None:
-    history = History()
-    for role, text in [(Role.USER, "One."), (Role.USER, "Two."), (Role.ASSISTANT, "Three.")]:
+    history = ChatHistory()
+    for role, text in [
+        (ChatRole.USER, "One."),
+        (ChatRole.USER, "Two."),
+        (ChatRole.ASSISTANT, "Three."),
+    ]:
         history.add(role, text)
-    history.add(Role.USER, "   ")
+    history.add(ChatRole.USER, "   ")
     assert history.messages("Be brief.", "Four.") == (
-        Message(Role.SYSTEM, "Be brief."),
-        Message(Role.USER, "One. Two."),
-        Message(Role.ASSISTANT, "Three."),
-        Message(Role.USER, "Four."),
+        ChatMessage(ChatRole.SYSTEM, "Be brief."),
+        ChatMessage(ChatRole.USER, "One. Two."),
+        ChatMessage(ChatRole.ASSISTANT, "Three."),
+        ChatMessage(ChatRole.USER, "Four."),
     )
 
 
 def test_a_history_does_not_begin_with_an_answer_to_what_is_gone() -> None:
-    history = History(most=3)
+    history = ChatHistory(most=3)
     for number in range(5):
-        history.add(Role.USER if number % 2 == 0 else Role.ASSISTANT, str(number))
+        history.add(ChatRole.USER if number % 2 == 0 else ChatRole.ASSISTANT, str(number))
     assert [entry.text for entry in history.entries] == ["2", "3", "4"]
-    history.add(Role.USER, "5")
+    history.add(ChatRole.USER, "5")
     assert [entry.text for entry in history.entries] == ["4", "5"]
 
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=60), most=st.integers(3, 40))
 def test_a_text_is_so_many_bytes_at_most(text: str, most: int) -> None:
-    found = bounded(text, most)
+    found = truncate_utf8(text, most)
     assert len(found.encode(errors="replace")) <= most
     if len(text.encode(errors="replace")) <= most:
         assert found == text
@@ -276,7 +297,7 @@ def test_a_text_is_so_many_bytes_at_most(text: str, most: int) -> None:
 
 
 def test_words_are_compared_without_case_and_marks() -> None:
-    assert bare("Hello, WORLD! -- It's 3.5 Ünder_way…") == [
+    assert normalized_words("Hello, WORLD! -- It's 3.5 Ünder_way…") == [
         "hello",
         "world",
         "its",
@@ -290,9 +311,11 @@ async def test_a_stage_that_is_stopped_before_it_began_leaves_nothing_that_pytho
 ) -> None:
     gc.collect()  # what other tests have left is not meant
     recwarn.clear()
-    stages = Stages(Repeat(), None, SayOptions(), time.monotonic, lambda event: None)
-    stages.think(Think(1, ()))
-    stages.stop(1, Stage.THINKER)
+    stages = ConversationTasks(
+        RepeatLlm(), None, SynthesisOptions(), time.monotonic, lambda event: None
+    )
+    stages.think(GenerateReply(1, ()))
+    stages.stop(1, ConversationStage.THINKER)
     await stages.close()
     gc.collect()
     assert [str(one.message) for one in recwarn if one.category is RuntimeWarning] == []

@@ -15,43 +15,43 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversation import conversation_events
-from sidecar.conversation.barge_in import ALIKE
+from sidecar.conversation.barge_in import ECHO_SIMILARITY
 from sidecar.conversation.conversation_events import (
-    Command,
-    Emit,
-    Hush,
-    Pause,
-    Recognise,
-    Resume,
-    Say,
-    Stage,
-    Stop,
-    TalkEvent,
-    TalkOptions,
-    Tell,
-    Think,
-    WakeAt,
+    ConversationCommand,
+    ConversationEvent,
+    ConversationOptions,
+    ConversationStage,
+    DropReplyAudio,
+    GenerateReply,
+    PauseReplyAudio,
+    RecognizeUtterance,
+    ResumeReplyAudio,
+    SendClientEvent,
+    SendReplyAudio,
+    SetTimer,
+    StopStage,
+    SynthesizeText,
 )
-from sidecar.conversation.end_of_turn import RECOGNISER_S
-from sidecar.conversation.llm.chat_completions import Fragment, Role
+from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
+from sidecar.conversation.llm.chat_completions import ChatRole, ToolCallDelta
 from sidecar.conversation.output_queue import (
-    CallEnded,
-    CallStarted,
-    CallWritten,
-    Ending,
-    Failed,
-    NothingSaid,
-    PersonSaid,
-    PersonStarted,
-    Phase,
+    ConversationError,
+    ConversationPhase,
     ReplyEnded,
+    ReplyEnding,
     ReplyStarted,
     ReplyTruncated,
+    ToolCallArgumentsDelta,
+    ToolCallEnded,
+    ToolCallStarted,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnStarted,
 )
-from sidecar.conversation.state_machine import Conversation
-from sidecar.conversation.tts_text import bare
+from sidecar.conversation.state_machine import ConversationStateMachine
+from sidecar.conversation.tts_text import normalized_words
 from sidecar.errors import EngineFailed
-from sidecar.interfaces.engine_interface import Mark
+from sidecar.interfaces.engine_interface import WordMark
 
 WORD_S = 0.3
 BROKEN = EngineFailed("It broke.")
@@ -74,8 +74,8 @@ class Ear:
 class World:
     """All that is around a machine. Its stages may be as slow to stop as they like."""
 
-    def __init__(self, options: TalkOptions) -> None:
-        self.talk = Conversation(options)
+    def __init__(self, options: ConversationOptions) -> None:
+        self.talk = ConversationStateMachine(options)
         self.options = options
         self.now = 0.0
         self.due: float | None = None
@@ -85,13 +85,13 @@ class World:
         self.asked: dict[int, str] = {}
         """What was said last of what a thinker was given."""
         self.thought: dict[int, int] = {}
-        self.says: list[Say] = []
+        self.says: list[SynthesizeText] = []
         self.voiced: dict[tuple[int, int], int] = {}
         self.ears: dict[int, Ear] = {}
         self.playing: int | None = None
         self.paused = False
         self.hushed: set[int] = set()
-        self.stopped: set[tuple[int, Stage]] = set()
+        self.stopped: set[tuple[int, ConversationStage]] = set()
         self.over: set[int] = set()
         self.begun: set[int] = set()
         self.failed: set[int] = set()
@@ -99,7 +99,7 @@ class World:
         """Turns without a voice, or with words that are no thinker's."""
         self.ended: dict[int, ReplyEnded] = {}
         self.told: list[object] = []
-        self.wants: list[Recognise] = []
+        self.wants: list[RecognizeUtterance] = []
         self.calls: dict[str, int] = {}
         """Calls that are to be carried out, by their turns."""
         self.stopped_at: dict[int, float] = {}
@@ -114,54 +114,54 @@ class World:
 
     # What it does for the machine
 
-    def take(self, event: TalkEvent) -> None:
+    def take(self, event: ConversationEvent) -> None:
         commands = self.talk.take(event)
         for at, command in enumerate(commands):
             self.obey(command, commands[at + 1 :])
 
-    def obey(self, command: Command, rest: list[Command]) -> None:
+    def obey(self, command: ConversationCommand, rest: list[ConversationCommand]) -> None:
         match command:
-            case Think(turn=turn, messages=messages):
+            case GenerateReply(turn=turn, messages=messages):
                 assert messages
                 assert turn > max(self.scripts, default=0)
                 self.scripts[turn] = []
                 self.asked[turn] = messages[-1].text
                 self.thought[turn] = 0
-            case Say(turn=turn):
+            case SynthesizeText(turn=turn):
                 assert turn not in self.hushed | self.over
-                assert (turn, Stage.VOICE) not in self.stopped
+                assert (turn, ConversationStage.VOICE) not in self.stopped
                 earlier = [one.piece for one in self.says if one.turn == turn]
                 assert earlier == sorted(earlier)
                 assert command.text.strip()
                 self.says.append(command)
-            case Emit(turn=turn):
+            case SendReplyAudio(turn=turn):
                 assert turn in self.begun, "sound of a turn that nobody knows of"
                 assert turn not in self.hushed | self.over, "sound after a hush"
                 self.emitted(command)
-            case Pause(turn=turn) | Resume(turn=turn):
-                assert self.paused is isinstance(command, Resume)
+            case PauseReplyAudio(turn=turn) | ResumeReplyAudio(turn=turn):
+                assert self.paused is isinstance(command, ResumeReplyAudio)
                 self.paused = not self.paused
                 assert turn in self.begun - self.over
-            case Hush(turn=turn):
-                assert [type(one) for one in rest[:3]] == [Stop, Stop, Tell]
-                assert rest[0] == Stop(turn, Stage.VOICE)
-                assert rest[1] == Stop(turn, Stage.THINKER)
-                assert isinstance(rest[2], Tell)
+            case DropReplyAudio(turn=turn):
+                assert [type(one) for one in rest[:3]] == [StopStage, StopStage, SendClientEvent]
+                assert rest[0] == StopStage(turn, ConversationStage.VOICE)
+                assert rest[1] == StopStage(turn, ConversationStage.THINKER)
+                assert isinstance(rest[2], SendClientEvent)
                 assert isinstance(rest[2].told, ReplyEnded)
                 assert self.talk.turn > turn
                 self.hushed.add(turn)
                 self.paused = False
-            case Stop(turn=turn, stage=stage):
+            case StopStage(turn=turn, stage=stage):
                 self.stopped.add((turn, stage))
-            case Recognise():
+            case RecognizeUtterance():
                 self.wants.append(command)
                 self.asked_at.setdefault(command.utterance, self.now)
-            case WakeAt(at=at):
+            case SetTimer(at=at):
                 self.due = at
-            case Tell(told=told):
+            case SendClientEvent(told=told):
                 self.hear(told)
 
-    def emitted(self, emit: Emit) -> None:
+    def emitted(self, emit: SendReplyAudio) -> None:
         ear = self.ears.setdefault(emit.turn, Ear())
         text = next(
             one.text for one in self.says if (one.turn, one.piece) == (emit.turn, emit.piece)
@@ -179,15 +179,15 @@ class World:
                 assert self.begun == self.over, "two replies at once"
                 self.begun.add(turn)
                 match self.told[-2:]:
-                    case [PersonSaid(text, backchannel=None), _] if turn in self.asked:
+                    case [UserTurnFinal(text, backchannel=None), _] if turn in self.asked:
                         assert self.asked[turn].endswith(text), "not what was said"
-            case CallStarted(turn=turn) | CallWritten(turn=turn):
+            case ToolCallStarted(turn=turn) | ToolCallArgumentsDelta(turn=turn):
                 assert turn in self.begun - self.over
-            case CallEnded(turn=turn, call=call):
+            case ToolCallEnded(turn=turn, call=call):
                 assert turn in self.begun - self.over
                 assert call.id not in self.calls
                 self.calls[call.id] = turn
-            case Failed(turn=turn):
+            case ConversationError(turn=turn):
                 self.failed.add(turn)
                 self.odd.add(turn)
             case ReplyEnded(turn=turn):
@@ -197,24 +197,30 @@ class World:
                 self.paused = False
                 if self.playing == turn:
                     self.playing = None
-                self.compare(turn, told.text, told.ending is Ending.COMPLETED)
+                self.compare(turn, told.text, told.ending is ReplyEnding.COMPLETED)
             case ReplyTruncated(turn=turn, seconds=seconds, text=text):
                 if turn not in self.odd and self.options.voiced:
                     ear = self.ears.get(turn, Ear())
-                    assert bare(text) == bare(" ".join(ear.heard(min(seconds, ear.at))))
+                    assert normalized_words(text) == normalized_words(
+                        " ".join(ear.heard(min(seconds, ear.at)))
+                    )
 
     def compare(self, turn: int, text: str, completed: bool) -> None:
         """What stands there is what was heard, and of this turn."""
-        script = bare(" ".join(self.scripts.get(turn, [])))
-        assert bare(text) == script[: len(bare(text))], "words of another turn"
+        script = normalized_words(" ".join(self.scripts.get(turn, [])))
+        assert normalized_words(text) == script[: len(normalized_words(text))], (
+            "words of another turn"
+        )
         if turn in self.odd or not self.options.voiced:
             return
         ear = self.ears.get(turn, Ear())
-        assert bare(text) == bare(" ".join(ear.heard())), "not what was heard"
+        assert normalized_words(text) == normalized_words(" ".join(ear.heard())), (
+            "not what was heard"
+        )
         if completed:
-            assert bare(text) == script
+            assert normalized_words(text) == script
             assert "…" not in text
-        elif text and len(bare(text)) < len(script):
+        elif text and len(normalized_words(text)) < len(script):
             assert text.endswith("…")
 
     # What happens in it
@@ -223,7 +229,7 @@ class World:
         until = self.now + seconds
         while self.due is not None and self.due <= until:
             self.play_until(max(self.now, self.due))
-            self.take(conversation_events.Tick(self.now))
+            self.take(conversation_events.TimerFired(self.now))
         self.play_until(until)
 
     def play_until(self, at: float) -> None:
@@ -232,7 +238,7 @@ class World:
             return
         ear = self.ears[self.playing]
         ear.at = min(ear.made, ear.at + passed)
-        self.take(conversation_events.Played(self.now, self.playing, ear.at))
+        self.take(conversation_events.PlaybackReported(self.now, self.playing, ear.at))
 
     def speak(self, number: int) -> None:
         if not self.speaking:
@@ -240,13 +246,15 @@ class World:
             self.stopped_at.pop(self.utterance, None)
             self.final.pop(self.utterance, None)
             self.take(
-                conversation_events.SpeechStarted(self.now, self.utterance, max(0, self.now - 0.1))
+                conversation_events.UserSpeechStarted(
+                    self.now, self.utterance, max(0, self.now - 0.1)
+                )
             )
         else:
             self.stopped_at[self.utterance] = max(0, self.now - 0.05)
             self.settle(self.utterance)
             self.take(
-                conversation_events.SpeechStopped(
+                conversation_events.UserSpeechStopped(
                     self.now, self.utterance, self.stopped_at[self.utterance]
                 )
             )
@@ -269,14 +277,14 @@ class World:
             return  # a recogniser has said it all, or more
         self.words_of[utterance] = text, upto
         self.settle(utterance)
-        self.take(conversation_events.Words(self.now, utterance, text, upto))
+        self.take(conversation_events.RecognizedWords(self.now, utterance, text, upto))
 
     def settle(self, utterance: int) -> None:
         """Words of all of an utterance that has stopped are final, unless they came too late."""
         text, upto = self.words_of.get(utterance, ("", -1.0))
         if upto >= self.stopped_at.get(utterance, float("inf")):
             self.final[utterance] = text
-            if self.now - self.asked_at.get(utterance, self.now) > RECOGNISER_S:
+            if self.now - self.asked_at.get(utterance, self.now) > RECOGNIZER_TIMEOUT_S:
                 self.excused.add(utterance)
 
     def sound(self, number: int) -> None:
@@ -284,7 +292,7 @@ class World:
         likeness = (0.0, 0.3, 0.59, 0.9)[number % 4]
         if self.utterance not in self.final:
             self.sounds[self.utterance] = likeness
-            self.take(conversation_events.Alike(self.now, self.utterance, likeness))
+            self.take(conversation_events.EchoSimilarity(self.now, self.utterance, likeness))
 
     def think(self, number: int) -> None:
         """The thinker of this or of an earlier turn, which has not noticed yet, says more."""
@@ -294,10 +302,12 @@ class World:
         script, count = self.scripts[turn], self.thought[turn]
         counts = turn == self.talk.turn and turn not in self.over
         if number % 7 == 6:
-            self.take(conversation_events.StageEnded(self.now, turn, Stage.THINKER))
+            self.take(conversation_events.StageEnded(self.now, turn, ConversationStage.THINKER))
             self.thought[turn] = 99
         elif number % 23 == 22:
-            self.take(conversation_events.StageFailed(self.now, turn, Stage.THINKER, BROKEN))
+            self.take(
+                conversation_events.StageFailed(self.now, turn, ConversationStage.THINKER, BROKEN)
+            )
             self.thought[turn] = 99
         else:
             letters = (chr(ord("a") + one % 26) for one in (turn // 26, turn, count))
@@ -305,17 +315,17 @@ class World:
             if counts and count < 99:
                 script.append(word)
                 self.thought[turn] += 1
-            self.take(conversation_events.Token(self.now, turn, f"{word} "))
+            self.take(conversation_events.LlmToken(self.now, turn, f"{word} "))
 
     def call(self, number: int) -> None:
         """A thinker, who may be late, calls something, or goes on with that."""
         turn = self.some_turn(number, self.scripts)
         if turn is not None:
             arguments = ("", "", "{}", "{", "")[number % 5]
-            fragment = Fragment(number % 2, f"call_{turn}", "tool", arguments)
-            self.take(conversation_events.Calling(self.now, turn, fragment))
+            fragment = ToolCallDelta(number % 2, f"call_{turn}", "tool", arguments)
+            self.take(conversation_events.LlmToolCallDelta(self.now, turn, fragment))
             if number % 4 == 3:
-                self.take(conversation_events.StageEnded(self.now, turn, Stage.THINKER))
+                self.take(conversation_events.StageEnded(self.now, turn, ConversationStage.THINKER))
                 self.thought[turn] = 99
 
     def say(self, number: int) -> None:
@@ -333,19 +343,25 @@ class World:
             return
         self.say_more(say, number)
 
-    def say_more(self, say: Say, number: int) -> None:
+    def say_more(self, say: SynthesizeText, number: int) -> None:
         key = (say.turn, say.piece)
         words, done = say.text.split(), self.voiced.get(key, 0)
         if number % 31 == 30:
-            self.take(conversation_events.StageFailed(self.now, say.turn, Stage.VOICE, BROKEN))
+            self.take(
+                conversation_events.StageFailed(self.now, say.turn, ConversationStage.VOICE, BROKEN)
+            )
         elif done < 0 or done >= len(words):
             self.voiced[key] = -1
-            self.take(conversation_events.StageEnded(self.now, say.turn, Stage.VOICE, say.piece))
+            self.take(
+                conversation_events.StageEnded(
+                    self.now, say.turn, ConversationStage.VOICE, say.piece
+                )
+            )
         else:
             self.voiced[key] = done + 1
             character = sum(len(word) + 1 for word in words[:done])
-            sound = silence(WORD_S, (Mark(character, done * WORD_S),))
-            self.take(conversation_events.Voiced(self.now, say.turn, say.piece, sound))
+            sound = silence(WORD_S, (WordMark(character, done * WORD_S),))
+            self.take(conversation_events.TtsAudio(self.now, say.turn, say.piece, sound))
 
     def some_turn(self, number: int, known: dict[int, list[str]]) -> int | None:
         if not known:
@@ -356,27 +372,33 @@ class World:
         """Something of the client's."""
         turn = max(1, self.talk.turn - number % 2)
         ear = self.ears.get(turn, Ear())
-        events: list[TalkEvent] = [
-            conversation_events.Typed(self.now, "typed text"),
-            conversation_events.Cancelled(self.now),
-            conversation_events.Committed(self.now),
-            conversation_events.Forgotten(self.now),
-            conversation_events.Asked(self.now),
-            conversation_events.Truncated(self.now, turn, round(ear.at * (number % 10) / 10, 3)),
-            conversation_events.Typed(self.now, " "),
-            conversation_events.Reset(self.now),
-            conversation_events.Noted(self.now, Role.USER, "noted"),
-            conversation_events.StageFailed(self.now, self.utterance, Stage.RECOGNISER, BROKEN),
-            conversation_events.Returned(
+        events: list[ConversationEvent] = [
+            conversation_events.TextTyped(self.now, "typed text"),
+            conversation_events.ResponseCancelled(self.now),
+            conversation_events.TurnCommitted(self.now),
+            conversation_events.TurnDiscarded(self.now),
+            conversation_events.ResponseRequested(self.now),
+            conversation_events.PlaybackTruncated(
+                self.now, turn, round(ear.at * (number % 10) / 10, 3)
+            ),
+            conversation_events.TextTyped(self.now, " "),
+            conversation_events.ConversationReset(self.now),
+            conversation_events.HistoryEntryAdded(self.now, ChatRole.USER, "noted"),
+            conversation_events.StageFailed(
+                self.now, self.utterance, ConversationStage.RECOGNISER, BROKEN
+            ),
+            conversation_events.ToolResultAdded(
                 self.now, [*self.calls, "none"][number // 20 % (len(self.calls) + 1)], "a"
             ),
         ]
         event = events[number % len(events)]
-        if isinstance(event, conversation_events.Truncated) and turn in self.ears:
+        if isinstance(event, conversation_events.PlaybackTruncated) and turn in self.ears:
             ear.at = min(ear.at, event.seconds)
-        if isinstance(event, conversation_events.Forgotten | conversation_events.Reset):
+        if isinstance(
+            event, conversation_events.TurnDiscarded | conversation_events.ConversationReset
+        ):
             self.excused |= set(range(self.utterance + 1))
-        if isinstance(event, conversation_events.Reset):
+        if isinstance(event, conversation_events.ConversationReset):
             self.odd |= set(self.ears)  # nothing stands of them that could be cut
         if isinstance(event, conversation_events.StageFailed):
             self.excused.add(self.utterance)
@@ -417,7 +439,7 @@ class World:
         if turn is None or self.speaking or not self.ears[turn].words:
             return
         self.thought[turn] = 99
-        self.take(conversation_events.StageEnded(self.now, turn, Stage.THINKER))
+        self.take(conversation_events.StageEnded(self.now, turn, ConversationStage.THINKER))
         for say in [one for one in self.says if one.turn == turn]:
             while self.voiced.get((turn, say.piece), 0) >= 0:
                 self.say_more(say, 0)
@@ -466,25 +488,30 @@ class World:
                 while self.voiced.get((turn, say.piece), 0) >= 0:
                     self.say_more(say, 0)
             self.pass_time(1.0)
-            if self.talk.phase is Phase.IDLE and before[:2] == (len(self.told), len(self.says)):
+            if self.talk.phase is ConversationPhase.IDLE and before[:2] == (
+                len(self.told),
+                len(self.says),
+            ):
                 break
         self.pass_time(400.0)
-        assert self.talk.phase is Phase.IDLE, "stuck"
+        assert self.talk.phase is ConversationPhase.IDLE, "stuck"
         assert self.due is None
         assert self.begun == self.over == set(self.ended)
         assert not self.paused
-        stopped = {turn for turn, stage in self.stopped if stage is Stage.VOICE}
+        stopped = {turn for turn, stage in self.stopped if stage is ConversationStage.VOICE}
         assert {one.turn for one in self.says} <= stopped, "a voice that waits for more for ever"
         self.answers()
         self.accounts()
 
     def accounts(self) -> None:
         """Whatever was said in words is a turn or a backchannel, or is an echo by its sound."""
-        told = [one.text for one in self.told if isinstance(one, PersonSaid)]
+        told = [one.text for one in self.told if isinstance(one, UserTurnFinal)]
         said = [
             text
             for utterance, text in self.final.items()
-            if text and utterance not in self.excused and self.sounds.get(utterance, 0.0) < ALIKE
+            if text
+            and utterance not in self.excused
+            and self.sounds.get(utterance, 0.0) < ECHO_SIMILARITY
         ]
         for text in set(said):
             form = re.compile(rf"(?<!\S){re.escape(text)}(?!\S)")
@@ -494,24 +521,24 @@ class World:
     def answers(self) -> None:
         """Whatever was said was answered, or an error was told; whoever began was said to end."""
         for turn, ended in self.ended.items():
-            if ended.ending is Ending.COMPLETED:
+            if ended.ending is ReplyEnding.COMPLETED:
                 assert ended.text or turn in self.calls.values()
-            assert (ended.ending is Ending.FAILED) <= (turn in self.failed)
-            if ended.ending is Ending.FAILED and self.options.voiced and not ended.text:
+            assert (ended.ending is ReplyEnding.FAILED) <= (turn in self.failed)
+            if ended.ending is ReplyEnding.FAILED and self.options.voiced and not ended.text:
                 assert any(say.turn == turn for say in self.says), "nothing is said of it"
         for at, one in enumerate(self.told):
-            if isinstance(one, PersonSaid) and self.options.answers and not one.backchannel:
+            if isinstance(one, UserTurnFinal) and self.options.answers and not one.backchannel:
                 follows = [type(later) for later in self.told[at + 1 : at + 4]]
-                assert ReplyStarted in follows or PersonSaid in follows
-        begun = [one for one in self.told if isinstance(one, PersonStarted)]
+                assert ReplyStarted in follows or UserTurnFinal in follows
+        begun = [one for one in self.told if isinstance(one, UserTurnStarted)]
         said = [
             one
             for one in self.told
-            if isinstance(one, PersonSaid) and not one.typed and not one.backchannel
+            if isinstance(one, UserTurnFinal) and not one.typed and not one.backchannel
         ]
-        nothing = [one for one in self.told if isinstance(one, NothingSaid)]
-        unheard = [one for one in self.told if isinstance(one, Failed)]
-        resets = [one for one in self.told if type(one).__name__ == "Began"]
+        nothing = [one for one in self.told if isinstance(one, UserTurnDropped)]
+        unheard = [one for one in self.told if isinstance(one, ConversationError)]
+        resets = [one for one in self.told if type(one).__name__ == "ConversationStarted"]
         assert len(said) + len(nothing) <= len(begun)
         assert len(begun) <= len(said) + len(nothing) + len(unheard) + len(resets)
 
@@ -521,19 +548,19 @@ KINDS = [
     *["think", "say", "wish", "wait", "wait", "call", "answer", "answer", "sound"],
 ]
 MANNERS = [
-    TalkOptions(),
-    TalkOptions(),
-    TalkOptions(guarded=True),
-    TalkOptions(voiced=False),
-    TalkOptions(interruptible=False),
-    TalkOptions(most_messages=4, longest_reply_s=2.0),
+    ConversationOptions(),
+    ConversationOptions(),
+    ConversationOptions(guarded=True),
+    ConversationOptions(voiced=False),
+    ConversationOptions(interruptible=False),
+    ConversationOptions(most_messages=4, longest_reply_s=2.0),
 ]
 acts = st.tuples(st.sampled_from(KINDS), st.integers(0, 1000))
 manners = st.sampled_from(MANNERS)
 
 
 def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
-    seen: set[Ending] = set()
+    seen: set[ReplyEnding] = set()
     called = returned = backchannels = answers = 0
     for seed in range(2000):
         chance = random.Random(seed)
@@ -543,11 +570,11 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
         world.finish(alive=bool(seed % 2))
         seen |= {one.ending for one in world.ended.values() if one.text}
         called += len(world.calls)
-        said = [one for one in world.told if isinstance(one, PersonSaid)]
+        said = [one for one in world.told if isinstance(one, UserTurnFinal)]
         backchannels += sum(one.backchannel is not None for one in said)
         answers += sum(one.text == "yes" and not one.backchannel for one in said)
         returned += sum(entry.returned for entry in world.talk.history.entries)
-    assert seen == set(Ending), "conversations that never get anywhere"
+    assert seen == set(ReplyEnding), "conversations that never get anywhere"
     assert called > returned > 0
     assert backchannels > 20
     assert answers > 20
@@ -557,7 +584,7 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=manners, story=st.lists(acts, min_size=8, max_size=40))
 def test_whatever_happens_only_what_was_heard_is_history_and_every_turn_ends(
-    alive: bool, options: TalkOptions, story: list[tuple[str, int]]
+    alive: bool, options: ConversationOptions, story: list[tuple[str, int]]
 ) -> None:
     world = World(options)
     for kind, number in story:

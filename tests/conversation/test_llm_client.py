@@ -17,31 +17,31 @@ from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation import conversation_registry
-from sidecar.conversation.conversation_registry import Conversations
+from sidecar.conversation.conversation_registry import ConversationRegistry
 from sidecar.conversation.llm import chat_completions, llm_client
 from sidecar.conversation.llm.chat_completions import (
-    Call,
-    Choice,
-    Fragment,
-    Message,
-    Piece,
-    Repeat,
-    Role,
-    Thinker,
-    Tool,
-    Tools,
+    ChatMessage,
+    ChatRole,
+    Llm,
+    LlmDelta,
+    RepeatLlm,
+    ToolCall,
+    ToolCallDelta,
+    ToolChoice,
+    ToolDefinition,
+    ToolSet,
 )
-from sidecar.conversation.llm.llm_client import Address, Endpoint, meant_by, thinker_of
-from sidecar.live.sessions.session_registry import Sessions
+from sidecar.conversation.llm.llm_client import LlmAddress, LlmClient, choose_llm, create_llm
+from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.service import system_checks
-from sidecar.service.system_checks import State
+from sidecar.service.system_checks import CheckState
 
 ANSWER = "".join(WORDS)
 ASKED = (
-    Message(Role.SYSTEM, "Be brief."),
-    Message(Role.USER, "Good morning."),
-    Message(Role.ASSISTANT, "Good …"),
-    Message(Role.USER, "It is Ada."),
+    ChatMessage(ChatRole.SYSTEM, "Be brief."),
+    ChatMessage(ChatRole.USER, "Good morning."),
+    ChatMessage(ChatRole.ASSISTANT, "Good …"),
+    ChatMessage(ChatRole.USER, "It is Ada."),
 )
 
 
@@ -51,13 +51,13 @@ async def server() -> AsyncIterator[Completions]:
         yield one
 
 
-async def answered(thinker: Thinker) -> list[str]:
+async def answered(thinker: Llm) -> list[str]:
     async with asyncio.timeout(PATIENCE_S):
         return [str(piece) async for piece in thinker.reply(ASKED)]
 
 
 async def by(server: Completions, model: str, **limits: float) -> list[str]:
-    thinker = Endpoint(Address(server.url, model, **limits))  # type: ignore[arg-type]
+    thinker = LlmClient(LlmAddress(server.url, model, **limits))  # type: ignore[arg-type]
     try:
         return await answered(thinker)
     finally:
@@ -74,7 +74,7 @@ async def test_the_words_of_a_model_are_told_and_its_thoughts_are_not(
 async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
     server: Completions,
 ) -> None:
-    thinker = Endpoint(Address(server.url, key="secret", max_tokens=7))
+    thinker = LlmClient(LlmAddress(server.url, key="secret", max_tokens=7))
     await answered(thinker)
     assert server.asked == [
         {
@@ -86,14 +86,14 @@ async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
     ]
     assert "authorization: bearer secret" in server.headers[-1].lower()
     assert thinker.name == f"plain at 127.0.0.1:{server.port}"
-    assert "secret" not in repr(Address(server.url, key="secret"))
+    assert "secret" not in repr(LlmAddress(server.url, key="secret"))
     await thinker.close()
 
 
 async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_then_on(
     server: Completions,
 ) -> None:
-    thinker = Endpoint(Address(server.url, "reasoner", max_tokens=7))
+    thinker = LlmClient(LlmAddress(server.url, "reasoner", max_tokens=7))
     for _ in range(2):
         assert "".join(await answered(thinker)) == ANSWER
     await thinker.close()
@@ -113,7 +113,7 @@ async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered
         await plain(one, model, *rest)
 
     monkeypatch.setattr(Completions, "_chat", chat_)
-    thinker = Endpoint(Address(server.url, "reasoner"))
+    thinker = LlmClient(LlmAddress(server.url, "reasoner"))
     for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
         assert "".join(pieces) == ANSWER
     await thinker.close()
@@ -124,14 +124,14 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody})
-    monkeypatch.setattr(conversation_registry, "AT_ONCE_S", PATIENCE_S)
+    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody})
+    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", PATIENCE_S)
     caplog.set_level("INFO")
-    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     for _ in range(3):
-        assert isinstance(await talks.thinker(), Repeat)
+        assert isinstance(await talks.thinker(), RepeatLlm)
     assert caplog.text.count("none of Nobody answers") == 1
-    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody, "Somebody": server.url})
     assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
     asked = len(server.headers)
     await talks.thinker()
@@ -143,13 +143,15 @@ async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
     server: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": f"http://127.0.0.1:{free_port()}"})
-    monkeypatch.setattr(conversation_registry, "AT_ONCE_S", PATIENCE_S)
-    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    monkeypatch.setattr(
+        llm_client, "LOCAL_LLM_SERVERS", {"Nobody": f"http://127.0.0.1:{free_port()}"}
+    )
+    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", PATIENCE_S)
+    talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     models = talks.models
 
     async def started() -> tuple[str, ...]:
-        monkeypatch.setattr(llm_client, "KNOWN", {"Somebody": server.url})
+        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Somebody": server.url})
         return await models()
 
     monkeypatch.setattr(talks, "models", started)
@@ -168,13 +170,13 @@ async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
         await asyncio.sleep(0.02)
         return ""
 
-    monkeypatch.setattr(llm_client, "KNOWN", {"Mute": "http://127.0.0.1:9"})
-    monkeypatch.setattr(llm_client, "_looked", looked)
-    monkeypatch.setattr(conversation_registry, "AT_ONCE_S", 0.0)
-    monkeypatch.setattr(conversation_registry, "LOOK_RESTS", 1e6)
-    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Mute": "http://127.0.0.1:9"})
+    monkeypatch.setattr(llm_client, "_probe_model", looked)
+    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", 0.0)
+    monkeypatch.setattr(conversation_registry, "PROBE_REST_FACTOR", 1e6)
+    talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     for _ in range(5):
-        assert isinstance(await talks.thinker(), Repeat)
+        assert isinstance(await talks.thinker(), RepeatLlm)
     assert len(looks) == 2
 
 
@@ -216,7 +218,7 @@ async def test_a_model_that_falls_silent_is_left(
 
 
 async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:
-    thinker = Endpoint(Address(server.url, "stalls"))
+    thinker = LlmClient(LlmAddress(server.url, "stalls"))
     async with asyncio.timeout(PATIENCE_S), aclosing(thinker.reply(ASKED)) as pieces:
         async for piece in pieces:
             assert piece == WORDS[0], "while the rest is not said"
@@ -226,14 +228,14 @@ async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Comp
 
 
 async def test_a_conversation_that_begins_has_the_model_loaded(server: Completions) -> None:
-    thinker = Endpoint(Address(server.url))
+    thinker = LlmClient(LlmAddress(server.url))
     await thinker.ready()
     assert [one["max_tokens"] for one in server.asked] == [1]
     await thinker.close()
 
 
 async def test_where_nobody_is_that_is_said() -> None:
-    thinker = Endpoint(Address(f"http://127.0.0.1:{free_port()}", "plain"))
+    thinker = LlmClient(LlmAddress(f"http://127.0.0.1:{free_port()}", "plain"))
     for ask in (thinker.ready, lambda: answered(thinker)):
         with pytest.raises(errors.LlmUnreachable):
             await ask()
@@ -247,7 +249,7 @@ async def test_a_server_without_a_model_is_no_help() -> None:
 
 
 async def test_without_a_model_what_was_heard_is_repeated_and_it_is_said_that_it_is() -> None:
-    assert "".join(await answered(Repeat())).split() == ["You", "said:", "It", "is", "Ada."]
+    assert "".join(await answered(RepeatLlm())).split() == ["You", "said:", "It", "is", "Ada."]
 
 
 async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
@@ -255,15 +257,15 @@ async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
-    assert isinstance(await thinker_of(meant_by(Settings())), Repeat)
+    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody, "Somebody": server.url})
+    assert isinstance(await create_llm(choose_llm(Settings())), RepeatLlm)
     assert server.headers == []
-    found = await thinker_of(meant_by(Settings(llm="auto")))
+    found = await create_llm(choose_llm(Settings(llm="auto")))
     assert found.name == f"plain at 127.0.0.1:{server.port}"
-    wanted = await thinker_of(meant_by(Settings(llm="auto", llm_model="other")))
+    wanted = await create_llm(choose_llm(Settings(llm="auto", llm_model="other")))
     assert wanted.name.startswith("other at ")
-    monkeypatch.setattr(llm_client, "KNOWN", {"Nobody": nobody})
-    assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
+    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody})
+    assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
     for one in (found, wanted):
         await one.close()
 
@@ -274,14 +276,14 @@ async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_befor
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-        monkeypatch.setattr(llm_client, "KNOWN", {"Somebody": server.url, "Mute": mute})
+        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Somebody": server.url, "Mute": mute})
         async with asyncio.timeout(PATIENCE_S / 2):
-            found = await thinker_of(meant_by(Settings(llm="auto")))
+            found = await create_llm(choose_llm(Settings(llm="auto")))
         assert found.name.startswith("plain at ")
         await found.close()
         monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", 0.05)
-        monkeypatch.setattr(llm_client, "KNOWN", {"Mute": mute})
-        assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
+        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Mute": mute})
+        assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
 
 
 async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
@@ -290,7 +292,7 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
     key = tmp_path / "key"
     key.write_text("from-a-file\n")
     key.chmod(0o600)
-    thinker = await thinker_of(meant_by(Settings(llm=f"{server.url}/v1/", llm_key_file=key)))
+    thinker = await create_llm(choose_llm(Settings(llm=f"{server.url}/v1/", llm_key_file=key)))
     assert "".join(await answered(thinker)) == ANSWER
     assert "authorization: bearer from-a-file" in server.headers[-1].lower()
     await thinker.close()
@@ -302,23 +304,23 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
 )
 def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
     with pytest.raises(errors.SettingsInvalid) as refused:
-        remote_server.address(wrong, "llm")
+        remote_server.parse_server_url(wrong, "llm")
     assert not wrong or wrong not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("llm", "state", "said"),
     [
-        ("repeat", State.ABSENT, "repeated"),
-        ("auto", State.GOOD, "Ollama"),
-        ("http://10.0.0.1:1234/v1", State.GOOD, "10.0.0.1:1234"),
-        ("ollama", State.BAD, "no address"),
+        ("repeat", CheckState.ABSENT, "repeated"),
+        ("auto", CheckState.GOOD, "Ollama"),
+        ("http://10.0.0.1:1234/v1", CheckState.GOOD, "10.0.0.1:1234"),
+        ("ollama", CheckState.BAD, "no address"),
     ],
 )
 def test_the_doctor_says_who_answers_and_what_is_no_address(
-    llm: str, state: State, said: str
+    llm: str, state: CheckState, said: str
 ) -> None:
-    found = system_checks.thinker(Settings(llm=llm))
+    found = system_checks.check_llm(Settings(llm=llm))
     assert found.state is state
     assert said in found.text
 
@@ -326,15 +328,15 @@ def test_the_doctor_says_who_answers_and_what_is_no_address(
 def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
     both = Settings(llm="http://127.0.0.1:1", llm_key="a", llm_key_file=tmp_path / "key")
     with pytest.raises(errors.SettingsInvalid, match="each give a key"):
-        meant_by(both)
+        choose_llm(both)
 
 
-WEATHER = Tool("weather", "How it is outside.", {"type": "object"})
-TOOLS = Tools((WEATHER, Tool("clock")), named="weather")
+WEATHER = ToolDefinition("weather", "How it is outside.", {"type": "object"})
+TOOLS = ToolSet((WEATHER, ToolDefinition("clock")), named="weather")
 
 
-async def called(server: Completions, model: str, tools: Tools = TOOLS) -> list[Piece]:
-    thinker = Endpoint(Address(server.url, model))
+async def called(server: Completions, model: str, tools: ToolSet = TOOLS) -> list[LlmDelta]:
+    thinker = LlmClient(LlmAddress(server.url, model))
     try:
         async with asyncio.timeout(PATIENCE_S):
             return [piece async for piece in thinker.reply(ASKED, tools)]
@@ -347,7 +349,7 @@ async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
 ) -> None:
     pieces = await called(server, "calls")
     assert [one for one in pieces if isinstance(one, str)] == ["One moment. "]
-    fragments = [one for one in pieces if isinstance(one, Fragment)]
+    fragments = [one for one in pieces if isinstance(one, ToolCallDelta)]
     assert [one.index for one in fragments] == [0, 0, 1, 0, 1]
     assert [(one.id, one.name) for one in fragments if one.id] == [
         ("call_a", "weather"),
@@ -366,9 +368,9 @@ async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
 async def test_servers_that_do_not_count_calls_and_those_that_send_none_are_understood(
     server: Completions,
 ) -> None:
-    assert await called(server, "whole", Tools((WEATHER,), Choice.REQUIRED)) == [
-        Fragment(0, "a", "weather", '{"city": "Oslo"}'),
-        Fragment(1, "b", "clock"),
+    assert await called(server, "whole", ToolSet((WEATHER,), ToolChoice.REQUIRED)) == [
+        ToolCallDelta(0, "a", "weather", '{"city": "Oslo"}'),
+        ToolCallDelta(1, "b", "clock"),
     ]
     assert server.asked[-1]["tool_choice"] == "required"
     with pytest.raises(errors.LlmGarbled):
@@ -376,13 +378,13 @@ async def test_servers_that_do_not_count_calls_and_those_that_send_none_are_unde
 
 
 async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Completions) -> None:
-    call = Call("call_a", "weather", "{}")
+    call = ToolCall("call_a", "weather", "{}")
     messages = (
-        Message(Role.USER, "Does it rain?"),
-        Message(Role.ASSISTANT, "", (call,)),
-        Message(Role.TOOL, "rain", call="call_a"),
+        ChatMessage(ChatRole.USER, "Does it rain?"),
+        ChatMessage(ChatRole.ASSISTANT, "", (call,)),
+        ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
     )
-    thinker = Endpoint(Address(server.url, "plain"))
+    thinker = LlmClient(LlmAddress(server.url, "plain"))
     async for _ in thinker.reply(messages, TOOLS):
         pass
     await thinker.close()
@@ -398,19 +400,19 @@ async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Com
 
 
 async def test_who_repeats_says_that_it_calls_no_tools() -> None:
-    assert not Repeat().calls
+    assert not RepeatLlm().calls
     with pytest.raises(errors.ToolsUnavailable):
-        async for _ in Repeat().reply(ASKED, TOOLS):
+        async for _ in RepeatLlm().reply(ASKED, TOOLS):
             pass
 
 
 def test_a_line_without_end_is_given_up() -> None:
     with pytest.raises(errors.LlmGarbled):
-        chat_completions.Words().feed(b"data: " + bytes(chat_completions.LONGEST_LINE))
+        chat_completions.ChatStreamParser().feed(b"data: " + bytes(chat_completions.MAX_LINE_BYTES))
 
 
 def test_what_only_looks_like_a_thought_is_said() -> None:
-    aloud = chat_completions.Aloud()
+    aloud = chat_completions.ReasoningFilter()
     pieces = [aloud.feed(piece) for piece in ("a <", "b> and <thin", "g> <thi")]
     assert "".join(pieces) + aloud.end() == "a <b> and <thing> <thi"
 

@@ -11,12 +11,12 @@ from service_process import PATIENCE_S, Server, until, wait_until
 
 from bench.conversation_stages import model
 from bench.many_conversations import Counts, converse
-from sidecar.auth.identity import EVERYBODY
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
-from sidecar.conversation.conversation_events import Typed
-from sidecar.conversation.conversation_loop import Talk
-from sidecar.conversation.output_queue import Client, ReplyEnded
-from sidecar.interfaces.engine_interface import SayOptions
+from sidecar.conversation.conversation_events import TextTyped
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.output_queue import PlaybackClient, ReplyEnded
+from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.server.app import create_service
 
 MANY = 10
@@ -56,7 +56,10 @@ async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
             options = service.conversations.options()
             talk = await stack.enter_async_context(
                 service.conversations.open(
-                    EVERYBODY, options, SayOptions(speed=20.0), client=Client(clears=True)
+                    ANONYMOUS,
+                    options,
+                    SynthesisOptions(speed=20.0),
+                    client=PlaybackClient(clears=True),
                 )
             )
             running = asyncio.create_task(talk.run())
@@ -73,8 +76,8 @@ async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
         await service.close()
 
 
-async def _answered(talk: Talk) -> None:
-    talk.wish(Typed, "Yes.")
+async def _answered(talk: ConversationLoop) -> None:
+    talk.wish(TextTyped, "Yes.")
     async with asyncio.timeout(PATIENCE_S):
         async for out in talk.outgoing():
             if isinstance(out, ReplyEnded):

@@ -7,13 +7,20 @@ from conversation_simulator import RATE, silence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.output_queue import LEAD_S, LONGEST_S, SHORTEST_S, Client, Frame, Pacer
-from sidecar.interfaces.engine_interface import Mark, Sound
+from sidecar.conversation.output_queue import (
+    MAX_AUDIO_LEAD_S,
+    MAX_FRAME_S,
+    MIN_FRAME_S,
+    AudioPacer,
+    PlaybackClient,
+    ReplyAudioFrame,
+)
+from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 
 
-def run(pacer: Pacer, now: float, until: float) -> list[tuple[float, Frame]]:
+def run(pacer: AudioPacer, now: float, until: float) -> list[tuple[float, ReplyAudioFrame]]:
     """Let it send whenever it wants to."""
-    found: list[tuple[float, Frame]] = []
+    found: list[tuple[float, ReplyAudioFrame]] = []
     while True:
         found += [(now, frame) for frame in pacer.due(now)]
         wake = pacer.wake_at(now)
@@ -23,27 +30,27 @@ def run(pacer: Pacer, now: float, until: float) -> list[tuple[float, Frame]]:
         now = wake
 
 
-def numbered(seconds: float, start: int = 0) -> Sound:
+def numbered(seconds: float, start: int = 0) -> SynthesizedAudio:
     """Samples that are their own numbers."""
     count = round(seconds * RATE)
-    return Sound(b"".join((start + n).to_bytes(2, "little") for n in range(count)), RATE)
+    return SynthesizedAudio(b"".join((start + n).to_bytes(2, "little") for n in range(count)), RATE)
 
 
 def test_nothing_is_sent_more_than_its_lead_ahead_of_the_ear() -> None:
-    pacer = Pacer()
+    pacer = AudioPacer()
     pacer.add(1, 0, numbered(2.0), 10.0)
     sent = run(pacer, 10.0, 20.0)
     for at, frame in sent:
-        assert frame.start + frame.seconds - (at - 10.0) <= LEAD_S + 1e-3
+        assert frame.start + frame.seconds - (at - 10.0) <= MAX_AUDIO_LEAD_S + 1e-3
         assert at - 10.0 <= frame.start + 1e-3, "the ear ran dry"
     assert b"".join(frame.pcm for _, frame in sent) == numbered(2.0).pcm
-    assert all(SHORTEST_S - 1e-3 <= frame.seconds <= LONGEST_S for _, frame in sent[:-1])
+    assert all(MIN_FRAME_S - 1e-3 <= frame.seconds <= MAX_FRAME_S for _, frame in sent[:-1])
     assert pacer.heard(12.0) == pytest.approx(2.0)
     assert pacer.wake_at(12.0) is None
 
 
 def test_a_turn_that_ends_loses_not_one_sample() -> None:
-    pacer = Pacer()
+    pacer = AudioPacer()
     pacer.add(1, 0, numbered(0.3), 0.0)
     sent = [frame for _, frame in run(pacer, 0.0, 0.25)]
     pacer.add(1, 0, numbered(0.002, start=300), 0.26)
@@ -54,17 +61,17 @@ def test_a_turn_that_ends_loses_not_one_sample() -> None:
 
 
 def test_a_client_that_clears_gets_all_at_once() -> None:
-    pacer = Pacer(Client(clears=True))
+    pacer = AudioPacer(PlaybackClient(clears=True))
     pacer.add(1, 0, numbered(2.0), 10.0)
     frames = pacer.due(10.0)
     assert sum(frame.seconds for frame in frames) == pytest.approx(2.0)
-    assert max(frame.seconds for frame in frames) <= LONGEST_S
+    assert max(frame.seconds for frame in frames) <= MAX_FRAME_S
     assert pacer.heard(10.5) == pytest.approx(0.5)
     assert pacer.wake_at(10.5) == pytest.approx(12.0)  # to tell that all was heard
 
 
 def test_the_first_sound_goes_out_however_little_it_is() -> None:
-    pacer = Pacer()
+    pacer = AudioPacer()
     pacer.add(1, 0, silence(0.03), 0.0)
     assert [frame.seconds for frame in pacer.due(0.0)] == [pytest.approx(0.03)]
     pacer.add(1, 0, silence(0.03), 0.0)
@@ -74,7 +81,7 @@ def test_the_first_sound_goes_out_however_little_it_is() -> None:
 
 
 def test_small_sounds_go_out_together() -> None:
-    pacer = Pacer()
+    pacer = AudioPacer()
     for number in range(20):
         pacer.add(1, number, silence(0.06), 0.0)
     frames = [frame for _, frame in run(pacer, 0.0, 9.0)]
@@ -83,47 +90,65 @@ def test_small_sounds_go_out_together() -> None:
 
 
 def test_a_frame_ends_between_two_words_where_it_can() -> None:
-    pacer = Pacer(Client(lead_s=0.5))
-    pacer.add(1, 0, Sound(bytes(2 * RATE), RATE, (Mark(0, 0.0), Mark(3, 0.2), Mark(7, 0.9))), 0.0)
+    pacer = AudioPacer(PlaybackClient(lead_s=0.5))
+    pacer.add(
+        1,
+        0,
+        SynthesizedAudio(
+            bytes(2 * RATE), RATE, (WordMark(0, 0.0), WordMark(3, 0.2), WordMark(7, 0.9))
+        ),
+        0.0,
+    )
     assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
-    pacer = Pacer(Client(lead_s=1.0))
-    marks = (Mark(0, 0.1), Mark(2, 0.2), Mark(3, 0.24), Mark(7, 0.34), Mark(9, 0.46))
-    pacer.add(1, 0, Sound(bytes(2 * RATE), RATE, marks), 0.0)
+    pacer = AudioPacer(PlaybackClient(lead_s=1.0))
+    marks = (
+        WordMark(0, 0.1),
+        WordMark(2, 0.2),
+        WordMark(3, 0.24),
+        WordMark(7, 0.34),
+        WordMark(9, 0.46),
+    )
+    pacer.add(1, 0, SynthesizedAudio(bytes(2 * RATE), RATE, marks), 0.0)
     assert [frame.start for frame in pacer.due(0.0)][:3] == pytest.approx([0.0, 0.24, 0.46])
-    pacer = Pacer(Client(lead_s=0.5))
+    pacer = AudioPacer(PlaybackClient(lead_s=0.5))
     pacer.add(1, 0, silence(0.06), 0.0)
-    pacer.add(1, 1, Sound(bytes(RATE), RATE, (Mark(0, 0.14),)), 0.0)  # its piece begins at 0.06
+    pacer.add(
+        1, 1, SynthesizedAudio(bytes(RATE), RATE, (WordMark(0, 0.14),)), 0.0
+    )  # its piece begins at 0.06
     assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
 
 
 def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
-    pacer = Pacer()
+    pacer = AudioPacer()
     pacer.add(1, 0, silence(2.0), 0.0)
     sent = sum(frame.seconds for _, frame in run(pacer, 0.0, 0.5))
     assert pacer.played(0.5) == pytest.approx(sent)  # it cannot be unheard
-    assert pacer.hush(1, 0.5) == pytest.approx(sent)
+    assert pacer.drop_audio(1, 0.5) == pytest.approx(sent)
     pacer.add(1, 0, silence(2.0), 0.6)
     assert pacer.due(0.6) == []
     assert pacer.wake_at(0.6) is None
     pacer.add(2, 0, silence(0.1), 0.7)
     assert [frame.turn for frame in pacer.due(0.7)] == [2]
-    assert pacer.hush(1, 0.8) == 0.0
+    assert pacer.drop_audio(1, 0.8) == 0.0
     assert pacer.heard(0.8) == pytest.approx(0.1)
 
 
 def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
-    pacer = Pacer(Client(clears=True))
+    pacer = AudioPacer(PlaybackClient(clears=True))
     pacer.add(1, 0, silence(2.0), 0.0)
     pacer.due(0.0)
     assert pacer.played(0.5) == pytest.approx(0.5)
-    assert pacer.hush(1, 0.5) == pytest.approx(0.5)
+    assert pacer.drop_audio(1, 0.5) == pytest.approx(0.5)
     assert pacer.turn == 0
     assert pacer.played(9.0) == 0.0
 
 
-@pytest.mark.parametrize("client", [Client(), Client(clears=True, holds=True), Client(holds=True)])
-def test_a_pause_loses_nothing(client: Client) -> None:
-    pacer = Pacer(client)
+@pytest.mark.parametrize(
+    "client",
+    [PlaybackClient(), PlaybackClient(clears=True, holds=True), PlaybackClient(holds=True)],
+)
+def test_a_pause_loses_nothing(client: PlaybackClient) -> None:
+    pacer = AudioPacer(client)
     pacer.add(1, 0, numbered(1.0), 0.0)
     sent = run(pacer, 0.0, 0.3)
     pacer.pause(0.3)
@@ -138,7 +163,7 @@ def test_a_pause_loses_nothing(client: Client) -> None:
 
 
 def test_a_client_that_clears_and_cannot_hold_plays_on_through_a_pause() -> None:
-    pacer = Pacer(Client(clears=True))
+    pacer = AudioPacer(PlaybackClient(clears=True))
     pacer.add(1, 0, silence(1.0), 0.0)
     pacer.due(0.0)
     pacer.pause(0.2)
@@ -151,7 +176,7 @@ def test_a_client_that_clears_and_cannot_hold_plays_on_through_a_pause() -> None
 
 
 def test_an_ear_that_ran_dry_goes_on_from_there() -> None:
-    pacer = Pacer()
+    pacer = AudioPacer()
     pacer.add(1, 0, silence(0.1), 0.0)
     pacer.due(0.0)
     pacer.add(1, 0, silence(0.1), 3.0)
@@ -161,10 +186,10 @@ def test_an_ear_that_ran_dry_goes_on_from_there() -> None:
 
 
 def test_a_rate_is_a_turns() -> None:
-    pacer = Pacer()
-    pacer.add(1, 0, Sound(b"", 1000), 0.0)
+    pacer = AudioPacer()
+    pacer.add(1, 0, SynthesizedAudio(b"", 1000), 0.0)
     with pytest.raises(ValueError, match="one rate"):
-        pacer.add(1, 0, Sound(b"", 2000), 0.0)
+        pacer.add(1, 0, SynthesizedAudio(b"", 2000), 0.0)
 
 
 steps = st.lists(
@@ -178,14 +203,14 @@ steps = st.lists(
 def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
     story: list[tuple[str, int]], hushed: bool
 ) -> None:
-    pacer, now, made, before = Pacer(), 0.0, 0, 0.0
+    pacer, now, made, before = AudioPacer(), 0.0, 0, 0.0
     sent: list[bytes] = []
 
     def until(at: float) -> float:
         for when, frame in run(pacer, now, at):
             sent.append(frame.pcm)
             total = sum(map(len, sent)) / (2 * RATE)
-            assert total - pacer.heard(when) <= LEAD_S + 1e-3
+            assert total - pacer.heard(when) <= MAX_AUDIO_LEAD_S + 1e-3
         return at
 
     for kind, number in story:
@@ -203,7 +228,7 @@ def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
         assert before <= pacer.heard(now) + 1e-9
         before = pacer.heard(now)
     if hushed:
-        pacer.hush(1, now)
+        pacer.drop_audio(1, now)
     pacer.resume(now)
     until(now + 99)
     expected = numbered(made / RATE).pcm
@@ -213,7 +238,7 @@ def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
 
 
 def test_what_a_client_says_that_it_played_counts_and_goes_on_by_time() -> None:
-    pacer = Pacer(Client(clears=True, holds=True))
+    pacer = AudioPacer(PlaybackClient(clears=True, holds=True))
     pacer.add(1, 0, numbered(4.0), 0.0)
     assert sum(frame.seconds for frame in pacer.due(0.0)) == 4.0
     assert pacer.played(1.0) == 1.0

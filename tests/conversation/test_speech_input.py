@@ -11,10 +11,15 @@ import pytest
 from service_process import stand_still, until
 
 from sidecar.conversation import speech_input
-from sidecar.conversation.conversation_events import SpeechStarted, SpeechStopped, TalkEvent, Words
-from sidecar.conversation.speech_input import Ear
+from sidecar.conversation.conversation_events import (
+    ConversationEvent,
+    RecognizedWords,
+    UserSpeechStarted,
+    UserSpeechStopped,
+)
+from sidecar.conversation.speech_input import SpeechInput
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Segment
 
@@ -25,12 +30,12 @@ class Told:
     """A session that says what the test has it say, and notes how often its sound was ended."""
 
     def __init__(self) -> None:
-        self.options, self.received_s, self.commits = speech_input.options(), 0.0, 0
+        self.options, self.received_s, self.commits = speech_input.speech_input_options(), 0.0, 0
         self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
         self.room = asyncio.Event()
         self.room.set()
 
-    async def send(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    async def send(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         await self.room.wait()
         self.received_s += len(raw) / encoding.width / rate
 
@@ -51,10 +56,10 @@ class Told:
 async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_later(
     late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speech_input, "STARVED_S", 0.0)
-    monkeypatch.setattr(speech_input, "CHUNKS", 0.0)
-    session, happened = Told(), list[TalkEvent]()
-    hears = Ear(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.0)
+    monkeypatch.setattr(speech_input, "STALL_CHUNKS", 0.0)
+    session, happened = Told(), list[ConversationEvent]()
+    hears = SpeechInput(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
     listening = asyncio.ensure_future(hears.listen())
     for utterance in (1, 2):
         if not late:
@@ -69,16 +74,16 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     await session.tell(live_events.SpeechStarted(3, 0.0))
     assert session.commits == 2, "what came was ended behind all of it"
     listening.cancel()
-    assert [type(one) for one in happened].count(SpeechStarted) == 3
-    assert [type(one) for one in happened].count(SpeechStopped) == 2
+    assert [type(one) for one in happened].count(UserSpeechStarted) == 3
+    assert [type(one) for one in happened].count(UserSpeechStopped) == 2
 
 
 async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(speech_input, "STARVED_S", 0.06)
+    monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.06)
     session = Told()
-    hears = Ear(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
+    hears = SpeechInput(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
     listening = asyncio.ensure_future(hears.listen())
     await hears.hear(SOUND)
     await session.tell(live_events.SpeechStarted(1, 0.0))
@@ -100,10 +105,12 @@ def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
     return live_events.Final(turn, 0, Segment(start, end, text))
 
 
-async def heard_by(session: Told) -> tuple[Ear, list[TalkEvent], asyncio.Task[None]]:
+async def heard_by(
+    session: Told,
+) -> tuple[SpeechInput, list[ConversationEvent], asyncio.Task[None]]:
     """An ear that listens to the session, and what it tells."""
-    happened = list[TalkEvent]()
-    hears = Ear(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    happened = list[ConversationEvent]()
+    hears = SpeechInput(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
     return hears, happened, asyncio.ensure_future(hears.listen())
 
 
@@ -123,7 +130,7 @@ async def test_partial_and_final_words_are_told_with_the_utterance_that_said_the
     ):
         await session.tell(event)
     listening.cancel()
-    words = [(one.utterance, one.text) for one in happened if isinstance(one, Words)]
+    words = [(one.utterance, one.text) for one in happened if isinstance(one, RecognizedWords)]
     assert words == [
         (0, "I would"),
         (0, "I would like"),
@@ -145,8 +152,8 @@ async def test_partial_and_final_words_are_told_with_the_utterance_that_said_the
 async def test_the_late_end_of_one_turn_does_not_end_the_next(
     end: live_events.LiveEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speech_input, "STARVED_S", 0.0)
-    monkeypatch.setattr(speech_input, "CHUNKS", 0.0)
+    monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.0)
+    monkeypatch.setattr(speech_input, "STALL_CHUNKS", 0.0)
     session = Told()
     hears, happened, listening = await heard_by(session)
     await session.tell(live_events.SpeechStarted(0, 0.0))
@@ -154,7 +161,7 @@ async def test_the_late_end_of_one_turn_does_not_end_the_next(
     await session.tell(live_events.SpeechStarted(1, 1.0))
     await session.tell(end)
     await session.tell(live_events.Partial(1, 1, 1.0, 2.0, "stop it now"))
-    assert Words(0.0, 1, "stop it now", 1.0) in happened
+    assert RecognizedWords(0.0, 1, "stop it now", 1.0) in happened
     await hears.hear(SOUND)
     await until(lambda: session.commits == 2)  # it is ended when no sound comes any more
     listening.cancel()

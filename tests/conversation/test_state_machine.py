@@ -5,66 +5,66 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table, silence
 
-from sidecar.conversation.barge_in import ALIKE, OWN_WORDS_ALIKE
-from sidecar.conversation.chat_history import MOST_SAID
+from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
+from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES
 from sidecar.conversation.conversation_events import (
-    UNKNOWN,
-    Asked,
-    Attend,
-    Cancelled,
-    Committed,
-    Configured,
-    Dropped,
-    Emit,
-    Forgotten,
-    Hush,
-    Noted,
-    Pause,
-    Played,
-    Recognise,
-    Reset,
-    Resume,
-    Say,
-    Stage,
+    UNKNOWN_UTTERANCE,
+    ConversationOptions,
+    ConversationReset,
+    ConversationStage,
+    DropReplyAudio,
+    GenerateReply,
+    HistoryEntryAdded,
+    HistoryEntryDeleted,
+    LlmToken,
+    OptionsChanged,
+    PauseReplyAudio,
+    PlaybackReported,
+    PlaybackTruncated,
+    RecognizedWords,
+    RecognizeUtterance,
+    ResponseCancelled,
+    ResponseRequested,
+    ResumeReplyAudio,
+    SendClientEvent,
+    SendReplyAudio,
+    SetSpeechDetection,
     StageEnded,
     StageFailed,
-    Stop,
-    TalkOptions,
-    Tell,
-    Think,
-    Token,
-    Truncated,
-    Typed,
-    Voiced,
-    Words,
+    StopStage,
+    SynthesizeText,
+    TextTyped,
+    TtsAudio,
+    TurnCommitted,
+    TurnDiscarded,
 )
-from sidecar.conversation.llm.chat_completions import Message, Role
+from sidecar.conversation.llm.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.output_queue import (
-    Began,
-    Ending,
-    Failed,
-    Latency,
-    NothingSaid,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
-    Phase,
-    Recorded,
+    ConversationError,
+    ConversationPhase,
+    ConversationStarted,
+    HistoryEntryRecorded,
+    ReplyAudioStarted,
     ReplyEnded,
-    ReplySpoken,
+    ReplyEnding,
+    ReplyLatency,
     ReplyStarted,
+    ReplyTextDelta,
     ReplyTruncated,
-    ReplyWritten,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
 from sidecar.errors import EngineFailed
-from sidecar.interfaces.engine_interface import Sound
+from sidecar.interfaces.engine_interface import SynthesizedAudio
 
 ANSWER = "One two three four five six."
 BROKEN = EngineFailed("It broke.")
 
 
-def answering(options: TalkOptions | None = None, heard: float = 1.0) -> Table:
+def answering(options: ConversationOptions | None = None, heard: float = 1.0) -> Table:
     """Somebody asked, and hears the answer since a second."""
     table = Table(options)
     table.says("What do you count?")
@@ -80,30 +80,36 @@ def test_a_turn_goes_from_speech_to_a_reply_that_was_heard() -> None:
     table.starts()
     table.now = 1.0
     table.words("What do", upto=0.8)
-    assert table.phase is Phase.LISTENING
+    assert table.phase is ConversationPhase.LISTENING
     table.stops()
-    assert table.phase is Phase.TRANSCRIBING
+    assert table.phase is ConversationPhase.TRANSCRIBING
     table.until(1.1)
     table.words("What do you count?", upto=1.0)
     assert table.until(1.2)
-    assert table.phase is Phase.GENERATING
+    assert table.phase is ConversationPhase.GENERATING
     table.now = 1.3
     table.thinks(ANSWER, ended=False)
-    table.take(StageEnded(1.4, 1, Stage.THINKER))
-    assert table.phase is Phase.SYNTHESIZING
+    table.take(StageEnded(1.4, 1, ConversationStage.THINKER))
+    assert table.phase is ConversationPhase.SYNTHESIZING
     table.now = 1.5
     table.voices()
-    assert table.phase is Phase.SPEAKING
+    assert table.phase is ConversationPhase.SPEAKING
     table.now = 4.0
     table.plays(1.8)
-    assert table.phase is Phase.IDLE
+    assert table.phase is ConversationPhase.IDLE
     assert table.history == [("user", "What do you count?"), ("assistant", ANSWER)]
     kinds = [type(one).__name__ for one in table.told(object) if not hasattr(one, "phase")]
     assert kinds == [
-        *["PersonStarted", "PersonSaying", "PersonSaying", "PersonStopped", "PersonSaid"],
-        *["ReplyStarted", "ReplyWritten", "ReplySpoken", "Latency", "ReplyEnded"],
+        *[
+            "UserTurnStarted",
+            "UserTurnPartial",
+            "UserTurnPartial",
+            "UserTurnStopped",
+            "UserTurnFinal",
+        ],
+        *["ReplyStarted", "ReplyTextDelta", "ReplyAudioStarted", "ReplyLatency", "ReplyEnded"],
     ]
-    assert table.told(ReplyEnded) == [ReplyEnded(1, Ending.COMPLETED, ANSWER, 1.8, 1.8)]
+    assert table.told(ReplyEnded) == [ReplyEnded(1, ReplyEnding.COMPLETED, ANSWER, 1.8, 1.8)]
 
 
 def test_where_the_time_went_is_told_with_the_first_sound() -> None:
@@ -116,10 +122,10 @@ def test_where_the_time_went_is_told_with_the_first_sound() -> None:
     table.words("What do you count?", upto=1.0)  # thought about from here on
     table.until(1.2)
     table.now = 1.35
-    table.take(Token(1.35, 1, "One, two, three, four. Five"))
-    table.take(Voiced(1.45, 1, 0, silence(0.1)))
-    (latency,) = table.told(Latency)
-    assert latency == Latency(
+    table.take(LlmToken(1.35, 1, "One, two, three, four. Five"))
+    table.take(TtsAudio(1.45, 1, 0, silence(0.1)))
+    (latency,) = table.told(ReplyLatency)
+    assert latency == ReplyLatency(
         1,
         *(pytest.approx(one) for one in (0.2, 0.05, 0.2, 0.1, 0.45)),
     )
@@ -129,9 +135,9 @@ def test_words_are_wanted_from_a_tenth_of_a_second_on() -> None:
     table = Table()
     table.starts()
     table.now = 1.0
-    assert not table.of(Recognise, table.stops())
-    assert not table.of(Recognise, table.until(1.09))
-    assert table.of(Recognise, table.until(1.1)) == [Recognise(1, 1.0)]
+    assert not table.of(RecognizeUtterance, table.stops())
+    assert not table.of(RecognizeUtterance, table.until(1.09))
+    assert table.of(RecognizeUtterance, table.until(1.1)) == [RecognizeUtterance(1, 1.0)]
 
 
 def test_thinking_begins_before_the_turn_is_over_and_nobody_is_told() -> None:
@@ -140,19 +146,21 @@ def test_thinking_begins_before_the_turn_is_over_and_nobody_is_told() -> None:
     table.now = 1.0
     table.stops()
     table.words("and what do you count and", upto=1.0)
-    assert [one.turn for one in table.of(Think)] == [1]
+    assert [one.turn for one in table.of(GenerateReply)] == [1]
     table.thinks("Well, I do. Not much, as it is. But a bit.")
-    assert [one.piece for one in table.of(Say)] == [0]  # one piece, as it may be for nothing
+    assert [one.piece for one in table.of(SynthesizeText)] == [
+        0
+    ]  # one piece, as it may be for nothing
     table.voices()
-    assert not table.of(Emit)
+    assert not table.of(SendReplyAudio)
     assert not table.told(ReplyStarted)
     out = table.until(2.0)
     assert [type(one) for one in table.told(object, out)][-4:-1] == [
-        ReplyWritten,
-        ReplySpoken,
-        Latency,
-    ] or table.of(Emit, out)
-    assert table.of(Say, out)
+        ReplyTextDelta,
+        ReplyAudioStarted,
+        ReplyLatency,
+    ] or table.of(SendReplyAudio, out)
+    assert table.of(SynthesizeText, out)
 
 
 def test_what_was_thought_too_early_is_thrown_away() -> None:
@@ -164,17 +172,22 @@ def test_what_was_thought_too_early_is_thrown_away() -> None:
     table.thinks("What would you like?")
     table.now = 1.2
     out = table.goes_on()
-    assert out[:2] == [Stop(1, Stage.VOICE), Stop(1, Stage.THINKER)]
-    table.take(Token(1.3, 1, " Late."))
-    table.take(Voiced(1.3, 1, 0, silence(0.1)))
+    assert out[:2] == [
+        StopStage(1, ConversationStage.VOICE),
+        StopStage(1, ConversationStage.THINKER),
+    ]
+    table.take(LlmToken(1.3, 1, " Late."))
+    table.take(TtsAudio(1.3, 1, 0, silence(0.1)))
     table.now = 2.0
     table.stops()
     table.words("I would like two teas.")
     table.until(2.2)
-    assert table.of(Think)[-1] == Think(2, (Message(Role.USER, "I would like two teas."),))
+    assert table.of(GenerateReply)[-1] == GenerateReply(
+        2, (ChatMessage(ChatRole.USER, "I would like two teas."),)
+    )
     assert table.history == [("user", "I would like two teas.")]
-    assert not table.told(ReplyWritten)
-    assert not table.of(Emit)
+    assert not table.told(ReplyTextDelta)
+    assert not table.of(SendReplyAudio)
 
 
 def test_other_words_for_what_was_said_are_thought_about_anew() -> None:
@@ -184,8 +197,8 @@ def test_other_words_for_what_was_said_are_thought_about_anew() -> None:
     table.stops()
     table.words("I scream", upto=1.0)
     table.words("Ice cream", upto=1.05)
-    assert [one.messages[-1].text for one in table.of(Think)] == ["I scream", "Ice cream"]
-    assert Stop(1, Stage.THINKER) in table.all
+    assert [one.messages[-1].text for one in table.of(GenerateReply)] == ["I scream", "Ice cream"]
+    assert StopStage(1, ConversationStage.THINKER) in table.all
 
 
 def test_utterances_of_one_turn_are_one_text() -> None:
@@ -208,7 +221,7 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
     table.starts()
     table.now = 8.0
     table.starts(8.0)
-    table.take(Words(8.1, 1, "First half", 8.0))
+    table.take(RecognizedWords(8.1, 1, "First half", 8.0))
     table.now = 9.0
     table.stops()
     table.words("second half.")
@@ -217,29 +230,31 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
 
 
 def test_a_turn_without_end_does_not_grow_for_ever() -> None:
-    table = Table(TalkOptions(ends_turns=False))
+    table = Table(ConversationOptions(ends_turns=False))
     for number in range(120):
         table.starts()
         table.now += 1.0
         table.stops()
         table.words(f"word{number}")
-    table.take(Committed(table.now))
-    (said,) = table.told(PersonSaid)
+    table.take(TurnCommitted(table.now))
+    (said,) = table.told(UserTurnFinal)
     assert said.text.split() == [f"word{number}" for number in range(120)]
     table.starts()
-    table.take(Words(table.now, table.utterance, "x" * 2 * MOST_SAID, table.now))
+    table.take(
+        RecognizedWords(table.now, table.utterance, "x" * 2 * MAX_USER_TURN_BYTES, table.now)
+    )
     table.stops()
-    table.take(Committed(table.now))
-    assert len(table.history[-1][1].encode()) <= MOST_SAID
+    table.take(TurnCommitted(table.now))
+    assert len(table.history[-1][1].encode()) <= MAX_USER_TURN_BYTES
 
 
-@pytest.mark.parametrize("role", [Role.USER, Role.SYSTEM, Role.ASSISTANT])
-def test_what_is_typed_or_noted_reaches_the_model_whole(role: Role) -> None:
+@pytest.mark.parametrize("role", [ChatRole.USER, ChatRole.SYSTEM, ChatRole.ASSISTANT])
+def test_what_is_typed_or_noted_reaches_the_model_whole(role: ChatRole) -> None:
     text = ("What is to be known. " * 2000).strip()
     table = Table()
-    table.take(Noted(0.0, role, text))
-    table.take(Typed(1.0, text))
-    assert sum(one.text.count(text) for one in table.of(Think)[-1].messages) == 2
+    table.take(HistoryEntryAdded(0.0, role, text))
+    table.take(TextTyped(1.0, text))
+    assert sum(one.text.count(text) for one in table.of(GenerateReply)[-1].messages) == 2
 
 
 def test_a_noise_is_no_turn() -> None:
@@ -248,9 +263,9 @@ def test_a_noise_is_no_turn() -> None:
     table.now = 0.4
     table.stops()
     table.until(0.5)
-    assert table.told(NothingSaid, table.words("", upto=0.4)) == [NothingSaid()]
-    assert table.phase is Phase.IDLE
-    assert not table.of(Think)
+    assert table.told(UserTurnDropped, table.words("", upto=0.4)) == [UserTurnDropped()]
+    assert table.phase is ConversationPhase.IDLE
+    assert not table.of(GenerateReply)
 
 
 # Interruptions
@@ -260,26 +275,32 @@ def test_speech_over_a_reply_holds_it_and_two_words_end_it() -> None:
     table = answering()
     began = table.now
     table.starts()
-    assert not table.of(Pause)
+    assert not table.of(PauseReplyAudio)
     table.until(began + 0.25)
-    assert table.of(Pause) == [Pause(1)]
+    assert table.of(PauseReplyAudio) == [PauseReplyAudio(1)]
     assert not table.told(ReplyEnded)
-    table.take(Played(table.now, 1, 1.1))
+    table.take(PlaybackReported(table.now, 1, 1.1))
     out = table.words("Please stop")
-    assert out[:3] == [Hush(1), Stop(1, Stage.VOICE), Stop(1, Stage.THINKER)]
+    assert out[:3] == [
+        DropReplyAudio(1),
+        StopStage(1, ConversationStage.VOICE),
+        StopStage(1, ConversationStage.THINKER),
+    ]
     assert out[3:6] == [
-        Tell(ReplyEnded(1, Ending.INTERRUPTED, "One two three four…", pytest.approx(1.1), 1.8)),
-        Tell(PersonStarted(2, began)),
-        Tell(PersonSaying("Please stop")),
+        SendClientEvent(
+            ReplyEnded(1, ReplyEnding.INTERRUPTED, "One two three four…", pytest.approx(1.1), 1.8)
+        ),
+        SendClientEvent(UserTurnStarted(2, began)),
+        SendClientEvent(UserTurnPartial("Please stop")),
     ]
     assert table.talk.turn == 2
     table.now += 0.3
     table.stops()
     table.words("Please stop.")
     table.until(table.now + 0.3)
-    assert table.of(Think)[-1].messages[-2:] == (
-        Message(Role.ASSISTANT, "One two three four…"),
-        Message(Role.USER, "Please stop."),
+    assert table.of(GenerateReply)[-1].messages[-2:] == (
+        ChatMessage(ChatRole.ASSISTANT, "One two three four…"),
+        ChatMessage(ChatRole.USER, "Please stop."),
     )
 
 
@@ -288,20 +309,20 @@ def test_who_only_shows_to_listen_interrupts_nothing(text: str) -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
-    assert table.of(Pause)
+    assert table.of(PauseReplyAudio)
     table.stops()
     table.until(table.now + 0.1)
-    assert table.of(Resume, table.words(text)) == [Resume(1)]
+    assert table.of(ResumeReplyAudio, table.words(text)) == [ResumeReplyAudio(1)]
     table.plays(1.8)
-    assert table.told(ReplyEnded)[0].ending is Ending.COMPLETED
-    assert len(table.told(PersonStarted)) == 1
+    assert table.told(ReplyEnded)[0].ending is ReplyEnding.COMPLETED
+    assert len(table.told(UserTurnStarted)) == 1
 
 
 def test_one_word_that_is_more_than_that_interrupts() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
-    assert table.of(Hush, table.words("Stop")) == [Hush(1)]
+    assert table.of(DropReplyAudio, table.words("Stop")) == [DropReplyAudio(1)]
 
 
 def test_a_cough_is_not_even_noticed() -> None:
@@ -310,8 +331,8 @@ def test_a_cough_is_not_even_noticed() -> None:
     table.until(table.now + 0.2)
     table.stops()
     table.until(table.now + 3)
-    assert not table.of(Pause)
-    assert not table.of(Recognise)
+    assert not table.of(PauseReplyAudio)
+    assert not table.of(RecognizeUtterance)
 
 
 def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> None:
@@ -319,8 +340,8 @@ def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> 
     table.says("Tell me.")
     table.thinks(text)
     table.voices(ended=False)
-    last = table.of(Say)[-1]
-    table.take(StageEnded(table.now, table.talk.turn, Stage.VOICE, last.piece))
+    last = table.of(SynthesizeText)[-1]
+    table.take(StageEnded(table.now, table.talk.turn, ConversationStage.VOICE, last.piece))
     table.plays(60.0)
     (ended,) = table.told(ReplyEnded)
     assert (last.piece, ended.text) == (1, text)
@@ -333,10 +354,10 @@ def test_a_noise_without_words_holds_a_reply_for_two_seconds_behind_it() -> None
     table.until(began + 0.5)
     table.stops()
     table.until(began + 2.45)
-    assert table.of(Pause)
-    assert not table.of(Resume)
+    assert table.of(PauseReplyAudio)
+    assert not table.of(ResumeReplyAudio)
     table.until(began + 2.5)
-    assert table.of(Resume) == [Resume(1)]
+    assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
 
 
 def test_who_speaks_on_is_not_talked_over_before_words_come_but_a_noise_is_in_the_end() -> None:
@@ -344,12 +365,14 @@ def test_who_speaks_on_is_not_talked_over_before_words_come_but_a_noise_is_in_th
     began = table.now
     table.starts()
     table.until(began + 6.2)
-    assert not table.of(Resume)
+    assert not table.of(ResumeReplyAudio)
     table.until(began + 6.25)
-    assert table.of(Resume) == [Resume(1)]
-    assert len(table.of(Pause)) == 1
+    assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
+    assert len(table.of(PauseReplyAudio)) == 1
     table.now = began + 7
-    assert table.of(Hush, table.words("I mean it")) == [Hush(1)]  # words come late, and count
+    assert table.of(DropReplyAudio, table.words("I mean it")) == [
+        DropReplyAudio(1)
+    ]  # words come late, and count
 
 
 def test_polite_words_that_go_on_interrupt_after_all() -> None:
@@ -358,39 +381,41 @@ def test_polite_words_that_go_on_interrupt_after_all() -> None:
     table.until(table.now + 0.4)
     table.stops()
     table.words("yeah")
-    assert table.of(Resume) == [Resume(1)]
+    assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
     table.now += 0.2
     table.goes_on()
     table.until(table.now + 0.4)
-    assert table.of(Hush, table.words("yeah but why")) == [Hush(1)]
+    assert table.of(DropReplyAudio, table.words("yeah but why")) == [DropReplyAudio(1)]
 
 
 def test_before_anything_was_heard_any_word_goes_on_with_the_turn() -> None:
     table = answering(heard=0)
     table.starts()
-    assert table.of(Pause) == [Pause(1)]  # at once
+    assert table.of(PauseReplyAudio) == [PauseReplyAudio(1)]  # at once
     table.now += 0.4
     table.words("yes")
-    assert table.of(Hush) == [Hush(1)]
+    assert table.of(DropReplyAudio) == [DropReplyAudio(1)]
     table.stops()
     table.words("yes.")
     table.until(table.now + 0.3)
-    assert table.of(Think)[-1].messages == (Message(Role.USER, "What do you count? yes."),)
+    assert table.of(GenerateReply)[-1].messages == (
+        ChatMessage(ChatRole.USER, "What do you count? yes."),
+    )
     assert table.history == [("user", "What do you count?"), ("user", "yes.")]
 
 
 def test_a_reply_that_may_not_be_interrupted_is_heard_to_its_end() -> None:
-    table = answering(TalkOptions(interruptible=False))
+    table = answering(ConversationOptions(interruptible=False))
     table.starts()
     table.until(table.now + 0.5)
     table.words("Listen to me")
-    assert not table.of(Pause) + table.of(Hush)
+    assert not table.of(PauseReplyAudio) + table.of(DropReplyAudio)
     table.stops()
     table.words("Listen to me.")
     table.plays(1.8)
     table.until(table.now + 0.3)
-    assert table.told(PersonSaid)[-1] == PersonSaid("Listen to me.")
-    assert table.of(Think)[-1].turn == 2
+    assert table.told(UserTurnFinal)[-1] == UserTurnFinal("Listen to me.")
+    assert table.of(GenerateReply)[-1].turn == 2
 
 
 def test_who_speaks_when_a_reply_ends_has_the_floor() -> None:
@@ -398,7 +423,7 @@ def test_who_speaks_when_a_reply_ends_has_the_floor() -> None:
     table.starts()
     table.now += 0.2
     table.plays(1.8)
-    assert table.told(PersonStarted)[-1].utterance == 2
+    assert table.told(UserTurnStarted)[-1].utterance == 2
     table.now += 1
     table.stops()
     table.words("Thank you very much.")
@@ -413,15 +438,15 @@ def test_a_reply_that_is_still_thought_about_ends_with_an_ellipsis() -> None:
     table.voices()
     table.plays(0.9)
     assert not table.told(ReplyEnded)
-    table.take(Cancelled(table.now))
+    table.take(ResponseCancelled(table.now))
     assert table.history[-1] == ("assistant", "One two three. …")
 
 
 def test_a_reply_that_is_read_counts_as_far_as_it_was_written() -> None:
-    table = Table(TalkOptions(voiced=False))
+    table = Table(ConversationOptions(voiced=False))
     table.says("Count!")
     table.thinks("One two three. Four and so", ended=False)
-    table.take(Typed(table.now, "Stop."))
+    table.take(TextTyped(table.now, "Stop."))
     assert table.history[1:] == [("assistant", "One two three. Four and so…"), ("user", "Stop.")]
 
 
@@ -429,29 +454,29 @@ def test_a_turn_that_the_client_commits_ends_a_reply_whatever_it_says() -> None:
     table = answering()
     table.starts()
     table.now += 0.5
-    assert table.of(Hush, table.take(Committed(table.now))) == [Hush(1)]
+    assert table.of(DropReplyAudio, table.take(TurnCommitted(table.now))) == [DropReplyAudio(1)]
     table.words("yes")
-    assert table.of(Think)[-1].messages[-1] == Message(Role.USER, "yes")
+    assert table.of(GenerateReply)[-1].messages[-1] == ChatMessage(ChatRole.USER, "yes")
 
 
 def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.5)
-    assert table.of(Resume, table.take(Forgotten(table.now))) == [Resume(1)]
+    assert table.of(ResumeReplyAudio, table.take(TurnDiscarded(table.now))) == [ResumeReplyAudio(1)]
     table.until(table.now + 9)
-    assert not table.of(Hush)
+    assert not table.of(DropReplyAudio)
 
 
 def test_words_that_come_after_a_long_silence_of_the_recogniser_interrupt() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 7)  # held for six seconds, and then not any more
-    assert table.of(Resume)
+    assert table.of(ResumeReplyAudio)
     table.stops()
     table.until(table.now + 0.1)
-    assert table.of(Recognise)
-    assert table.of(Hush, table.words("That is not what I meant."))
+    assert table.of(RecognizeUtterance)
+    assert table.of(DropReplyAudio, table.words("That is not what I meant."))
 
 
 def test_a_noise_is_forgotten_before_the_next_word() -> None:
@@ -463,7 +488,7 @@ def test_a_noise_is_forgotten_before_the_next_word() -> None:
     table.starts()
     table.until(table.now + 0.3)
     table.words("Stop now")
-    assert table.told(PersonStarted)[-1].utterance == 3
+    assert table.told(UserTurnStarted)[-1].utterance == 3
 
 
 # Echo
@@ -473,21 +498,21 @@ def test_its_own_sound_is_no_turn_and_raises_the_threshold() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
-    table.sounds(OWN_WORDS_ALIKE)
-    assert not table.of(Hush, table.words("two three"))
+    table.sounds(OWN_WORDS_ECHO_SIMILARITY)
+    assert not table.of(DropReplyAudio, table.words("two three"))
     out = table.stops()
-    assert table.of(Resume, out) == [Resume(1)]
-    assert table.of(Attend, out) == [Attend(0.15, 0.4)]
+    assert table.of(ResumeReplyAudio, out) == [ResumeReplyAudio(1)]
+    assert table.of(SetSpeechDetection, out) == [SetSpeechDetection(0.15, 0.4)]
     table.plays(1.8)
-    assert table.of(Attend)[-1] == Attend(0.0, 0.4)
+    assert table.of(SetSpeechDetection)[-1] == SetSpeechDetection(0.0, 0.4)
 
 
 def test_an_echo_right_behind_a_reply_is_no_turn() -> None:
     table = answering()
     table.plays(1.8)
     table.now += 0.3
-    table.says("four five six", likeness=OWN_WORDS_ALIKE)
-    assert [one.echo for one in table.told(NothingSaid)] == [True]
+    table.says("four five six", likeness=OWN_WORDS_ECHO_SIMILARITY)
+    assert [one.echo for one in table.told(UserTurnDropped)] == [True]
     table.now += 5
     table.says("four five six")
     assert table.history[-1] == ("user", "four five six")
@@ -501,9 +526,9 @@ def test_who_answers_by_the_answers_own_words_is_answered() -> None:
         table.until(table.now + 1.8)
         table.plays(1.8)
         table.until(table.now + pause)
-        table.says("Coffee.", seconds=0.5, likeness=OWN_WORDS_ALIKE - 0.01)
+        table.says("Coffee.", seconds=0.5, likeness=OWN_WORDS_ECHO_SIMILARITY - 0.01)
         assert table.history[-1] == ("user", "Coffee.")
-        assert table.of(Think)[-1].messages[-1].text == "Coffee."
+        assert table.of(GenerateReply)[-1].messages[-1].text == "Coffee."
 
 
 def test_of_an_echo_and_an_answer_the_answer_is_the_turn() -> None:
@@ -512,7 +537,7 @@ def test_of_an_echo_and_an_answer_the_answer_is_the_turn() -> None:
     table.starts()
     table.now += 0.4
     table.stops()
-    table.sounds(ALIKE)
+    table.sounds(ECHO_SIMILARITY)
     table.words("five sticks")
     table.now += 0.1
     table.starts()
@@ -542,7 +567,7 @@ def test_a_yes_over_the_last_words_of_a_question_answers_it(seconds: float, late
         table.words("Yes.")
     table.until(table.now + 2)
     assert table.history[-1] == ("user", "Yes.")
-    assert table.of(Think)[-1].messages[-1].text == "Yes."
+    assert table.of(GenerateReply)[-1].messages[-1].text == "Yes."
 
 
 @pytest.mark.parametrize("then", ["the reply ends", "something else is said", "something is typed"])
@@ -561,12 +586,12 @@ def test_what_interrupts_nothing_stays_in_the_conversation_and_is_not_answered(t
         table.starts()
         thinks = 1
     if then == "something is typed":
-        table.take(Typed(table.now, "And you?"))
+        table.take(TextTyped(table.now, "And you?"))
         thinks = 2
-    (said,) = [one for one in table.told(PersonSaid) if one.backchannel]
-    assert said == PersonSaid("mm-hm", backchannel=(began, pytest.approx(began + 0.3)))
+    (said,) = [one for one in table.told(UserTurnFinal) if one.backchannel]
+    assert said == UserTurnFinal("mm-hm", backchannel=(began, pytest.approx(began + 0.3)))
     assert ("user", "mm-hm") in table.history
-    assert len(table.of(Think)) == thinks
+    assert len(table.of(GenerateReply)) == thinks
 
 
 def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again() -> None:
@@ -577,8 +602,8 @@ def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again(
     first = table.utterance
     table.now += 0.1
     table.starts()
-    table.take(Words(table.now, first, "Stop.", table.now))
-    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.INTERRUPTED]
+    table.take(RecognizedWords(table.now, first, "Stop.", table.now))
+    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.INTERRUPTED]
     table.now += 0.5
     table.stops()
     table.words("I know that.")
@@ -591,30 +616,32 @@ def test_words_that_are_not_known_yet_when_something_is_typed_are_answered_along
     table.starts()
     table.now = 1.0
     table.stops()
-    table.take(Typed(1.1, "Cake"))
+    table.take(TextTyped(1.1, "Cake"))
     table.words("and tea.", upto=1.0)
     table.until(3.0)
     assert [text for _, text in table.history] == ["Cake", "and tea."]
-    assert table.of(Think)[-1].messages[-1].text == "Cake and tea."
+    assert table.of(GenerateReply)[-1].messages[-1].text == "Cake and tea."
 
 
 def test_sound_that_is_like_the_replys_is_no_turn() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
-    assert not table.of(Resume, table.sounds(ALIKE - 0.01))
-    assert table.of(Resume, table.sounds(ALIKE)) == [Resume(1)]
-    assert table.of(Hush, table.sounds(0.1) + table.words("Wait a moment")) == [Hush(1)]
+    assert not table.of(ResumeReplyAudio, table.sounds(ECHO_SIMILARITY - 0.01))
+    assert table.of(ResumeReplyAudio, table.sounds(ECHO_SIMILARITY)) == [ResumeReplyAudio(1)]
+    assert table.of(DropReplyAudio, table.sounds(0.1) + table.words("Wait a moment")) == [
+        DropReplyAudio(1)
+    ]
 
 
 def test_a_guarded_conversation_attends_less_while_it_speaks() -> None:
-    table = answering(TalkOptions(guarded=True))
-    assert table.of(Attend)[-1] == Attend(0.15, 0.4)
+    table = answering(ConversationOptions(guarded=True))
+    assert table.of(SetSpeechDetection)[-1] == SetSpeechDetection(0.15, 0.4)
     table.starts()
     table.until(table.now + 0.39)
-    assert not table.of(Pause)
+    assert not table.of(PauseReplyAudio)
     table.until(table.now + 0.02)
-    assert table.of(Pause)
+    assert table.of(PauseReplyAudio)
 
 
 # Old turns
@@ -622,15 +649,15 @@ def test_a_guarded_conversation_attends_less_while_it_speaks() -> None:
 
 def test_what_comes_of_an_old_turn_is_dropped() -> None:
     table = answering()
-    table.take(Cancelled(table.now))
+    table.take(ResponseCancelled(table.now))
     assert table.told(ReplyEnded)[-1].text == "One two three…"
     before = table.history
     for event in (
-        Token(table.now, 1, "More."),
-        Voiced(table.now, 1, 0, silence(1)),
-        StageEnded(table.now, 1, Stage.VOICE, 0),
-        StageFailed(table.now, 1, Stage.THINKER, BROKEN),
-        Played(table.now, 1, 1.8),
+        LlmToken(table.now, 1, "More."),
+        TtsAudio(table.now, 1, 0, silence(1)),
+        StageEnded(table.now, 1, ConversationStage.VOICE, 0),
+        StageFailed(table.now, 1, ConversationStage.THINKER, BROKEN),
+        PlaybackReported(table.now, 1, 1.8),
     ):
         assert table.take(event) == []
     assert table.history == before
@@ -640,11 +667,13 @@ def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Here is one. Here is the second. Here is the third.")
-    assert table.take(StageEnded(table.now, 1, Stage.VOICE, 2)) == []
-    assert table.take(Voiced(table.now, 1, 2, silence(1))) == []
-    assert table.of(Emit, table.take(Voiced(table.now, 1, 1, silence(1))))  # 0 had no sound
-    assert table.take(Voiced(table.now, 1, 0, silence(1))) == []
-    assert [one.piece for one in table.of(Say)] == [0, 1]
+    assert table.take(StageEnded(table.now, 1, ConversationStage.VOICE, 2)) == []
+    assert table.take(TtsAudio(table.now, 1, 2, silence(1))) == []
+    assert table.of(
+        SendReplyAudio, table.take(TtsAudio(table.now, 1, 1, silence(1)))
+    )  # 0 had no sound
+    assert table.take(TtsAudio(table.now, 1, 0, silence(1))) == []
+    assert [one.piece for one in table.of(SynthesizeText)] == [0, 1]
 
 
 # What clients wish
@@ -652,12 +681,12 @@ def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
 
 def test_typed_text_is_a_turn_and_ends_a_reply() -> None:
     table = answering()
-    out = table.take(Typed(table.now, "  And  you? "))
-    assert table.of(Hush, out)
-    assert table.told(PersonSaid, out) == [PersonSaid("And  you?", typed=True)]
-    assert table.of(Think, out)[0].turn == 2
+    out = table.take(TextTyped(table.now, "  And  you? "))
+    assert table.of(DropReplyAudio, out)
+    assert table.told(UserTurnFinal, out) == [UserTurnFinal("And  you?", typed=True)]
+    assert table.of(GenerateReply, out)[0].turn == 2
     assert table.history[1:] == [("assistant", "One two three…"), ("user", "And  you?")]
-    assert table.take(Typed(table.now, "  ")) == []
+    assert table.take(TextTyped(table.now, "  ")) == []
 
 
 def test_what_was_said_aloud_comes_before_what_is_typed() -> None:
@@ -666,81 +695,87 @@ def test_what_was_said_aloud_comes_before_what_is_typed() -> None:
     table.now = 1.0
     table.stops()
     table.words("I want tea and")
-    table.take(Typed(1.2, "cake"))
+    table.take(TextTyped(1.2, "cake"))
     assert table.history == [("user", "I want tea and"), ("user", "cake")]
-    assert table.of(Think)[-1].messages == (Message(Role.USER, "I want tea and cake"),)
+    assert table.of(GenerateReply)[-1].messages == (
+        ChatMessage(ChatRole.USER, "I want tea and cake"),
+    )
 
 
 def test_only_the_client_ends_turns_where_it_says_so() -> None:
-    table = Table(TalkOptions(ends_turns=False))
+    table = Table(ConversationOptions(ends_turns=False))
     table.starts()
     table.now = 1.0
     table.stops()
     table.words("What is it?")
     table.until(9.0)
-    assert not table.of(Think)
-    table.take(Committed(9.0))
-    assert [one.turn for one in table.of(Think)] == [1]
+    assert not table.of(GenerateReply)
+    table.take(TurnCommitted(9.0))
+    assert [one.turn for one in table.of(GenerateReply)] == [1]
 
 
 def test_an_answer_that_is_asked_for_waits_for_the_words_of_the_turn() -> None:
-    table = Table(TalkOptions(ends_turns=False, answers=False))
+    table = Table(ConversationOptions(ends_turns=False, answers=False))
     table.starts()
     table.now = 1.0
-    table.take(Committed(1.0))
-    table.take(Asked(1.0))
+    table.take(TurnCommitted(1.0))
+    table.take(ResponseRequested(1.0))
     table.until(1.2)
-    assert not table.of(Think)
+    assert not table.of(GenerateReply)
     table.words("What is it?")
-    assert table.of(Think)[0].messages == (Message(Role.USER, "What is it?"),)
+    assert table.of(GenerateReply)[0].messages == (ChatMessage(ChatRole.USER, "What is it?"),)
 
 
 def test_without_being_asked_nothing_is_answered_where_that_is_wished() -> None:
-    table = Table(TalkOptions(answers=False))
+    table = Table(ConversationOptions(answers=False))
     table.says("What is it?")
     assert table.history == [("user", "What is it?")]
-    assert not table.of(Think)
-    table.take(Asked(table.now))
-    assert table.of(Think)
+    assert not table.of(GenerateReply)
+    table.take(ResponseRequested(table.now))
+    assert table.of(GenerateReply)
     table = Table()
-    assert table.told(Failed, table.take(Asked(0.0)))
+    assert table.told(ConversationError, table.take(ResponseRequested(0.0)))
 
 
 def test_what_is_noted_is_history_and_is_not_answered() -> None:
-    table = Table(TalkOptions(instructions="Be brief."))
-    table.take(Noted(0.0, Role.USER, "I am Eve."))
-    assert not table.of(Think)
-    table.take(Typed(1.0, "Who am I?"))
-    assert table.of(Think)[0].messages == (
-        Message(Role.SYSTEM, "Be brief."),
-        Message(Role.USER, "I am Eve. Who am I?"),
+    table = Table(ConversationOptions(instructions="Be brief."))
+    table.take(HistoryEntryAdded(0.0, ChatRole.USER, "I am Eve."))
+    assert not table.of(GenerateReply)
+    table.take(TextTyped(1.0, "Who am I?"))
+    assert table.of(GenerateReply)[0].messages == (
+        ChatMessage(ChatRole.SYSTEM, "Be brief."),
+        ChatMessage(ChatRole.USER, "I am Eve. Who am I?"),
     )
 
 
 def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
     table = answering()
-    (asked,) = table.told(PersonSaid)
+    (asked,) = table.told(UserTurnFinal)
     (began,) = table.told(ReplyStarted)
-    noted = Tell(Recorded(began.entry + 1, Role.USER, "By the way.", "mine"))
-    assert noted in table.take(Noted(table.now, Role.USER, " By the way. ", "mine"))
-    table.take(Cancelled(table.now))
+    noted = SendClientEvent(
+        HistoryEntryRecorded(began.entry + 1, ChatRole.USER, "By the way.", "mine")
+    )
+    assert noted in table.take(HistoryEntryAdded(table.now, ChatRole.USER, " By the way. ", "mine"))
+    table.take(ResponseCancelled(table.now))
     assert [role for role, _ in table.history] == ["user", "assistant", "user"]
-    table.take(Dropped(table.now, asked.entry))
-    table.take(Dropped(table.now, 99))
+    table.take(HistoryEntryDeleted(table.now, asked.entry))
+    table.take(HistoryEntryDeleted(table.now, 99))
     assert [role for role, _ in table.history] == ["assistant", "user"]
 
 
 def test_one_answer_can_be_asked_for_in_another_manner() -> None:
-    table = Table(TalkOptions(instructions="Be brief.", answers=False))
+    table = Table(ConversationOptions(instructions="Be brief.", answers=False))
     table.says("What is it?")
-    table.take(Asked(table.now, TalkOptions(instructions="Be long.", voiced=False)))
-    assert table.of(Think)[-1].messages[0] == Message(Role.SYSTEM, "Be long.")
+    table.take(
+        ResponseRequested(table.now, ConversationOptions(instructions="Be long.", voiced=False))
+    )
+    assert table.of(GenerateReply)[-1].messages[0] == ChatMessage(ChatRole.SYSTEM, "Be long.")
     assert not table.told(ReplyStarted)[-1].voiced
     table.thinks("It is this.")
-    assert not table.of(Say)
+    assert not table.of(SynthesizeText)
     assert table.history[-1] == ("assistant", "It is this.")
-    table.take(Asked(table.now))
-    assert table.of(Think)[-1].messages[0] == Message(Role.SYSTEM, "Be brief.")
+    table.take(ResponseRequested(table.now))
+    assert table.of(GenerateReply)[-1].messages[0] == ChatMessage(ChatRole.SYSTEM, "Be brief.")
 
 
 def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_heard() -> None:
@@ -749,7 +784,7 @@ def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_hear
     table.thinks(ANSWER)
     assert (table.talk.replying, table.talk.made) == (1, None)
     table.voices()
-    assert (table.talk.replying, table.talk.made) == (1, Ending.COMPLETED)
+    assert (table.talk.replying, table.talk.made) == (1, ReplyEnding.COMPLETED)
     assert not table.told(ReplyEnded)
     table.plays(float("inf"))
     assert table.told(ReplyEnded)[0].text == ANSWER
@@ -763,8 +798,8 @@ def test_words_of_the_machine_are_a_turn_where_the_client_says_so() -> None:
         table.now += 1.0
         table.stops()
         if committed:
-            table.take(Committed(table.now))
-        table.sounds(ALIKE)
+            table.take(TurnCommitted(table.now))
+        table.sounds(ECHO_SIMILARITY)
         table.words("one two three")
         table.until(table.now + 9.0)
         assert (table.history[-1] == ("user", "one two three")) is committed
@@ -776,9 +811,9 @@ def test_what_the_client_forgets_is_not_answered() -> None:
     table.now = 1.0
     table.stops()
     table.words("What is it?")
-    out = table.take(Forgotten(1.1))
-    assert table.told(NothingSaid, out)
-    assert Stop(1, Stage.THINKER) in out
+    out = table.take(TurnDiscarded(1.1))
+    assert table.told(UserTurnDropped, out)
+    assert StopStage(1, ConversationStage.THINKER) in out
     table.until(9.0)
     assert table.history == []
 
@@ -786,55 +821,57 @@ def test_what_the_client_forgets_is_not_answered() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.7, "One two…"), (0.0, "")])
 def test_a_client_that_cuts_a_reply_short_cuts_the_history(seconds: float, text: str) -> None:
     table = answering()
-    out = table.take(Truncated(table.now, 1, seconds))
-    assert table.of(Hush, out) == [Hush(1)]
+    out = table.take(PlaybackTruncated(table.now, 1, seconds))
+    assert table.of(DropReplyAudio, out) == [DropReplyAudio(1)]
     assert table.told(ReplyEnded, out)[0].text == text
     assert [entry for role, entry in table.history if role == "assistant"] == [text][: bool(text)]
 
 
 def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     table = answering()
-    table.take(Cancelled(table.now))
-    out = table.take(Truncated(table.now, 1, 0.5))
+    table.take(ResponseCancelled(table.now))
+    out = table.take(PlaybackTruncated(table.now, 1, 0.5))
     assert table.told(ReplyTruncated, out) == [ReplyTruncated(1, 0.5, "One two…")]
-    table.take(Truncated(table.now, 1, 9.0))
+    table.take(PlaybackTruncated(table.now, 1, 9.0))
     assert table.history[-1] == ("assistant", "One two…")
-    assert table.take(Truncated(table.now, 7, 9.0)) == [Tell(ReplyTruncated(7, 9.0, ""))]
+    assert table.take(PlaybackTruncated(table.now, 7, 9.0)) == [
+        SendClientEvent(ReplyTruncated(7, 9.0, ""))
+    ]
 
 
 def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:
     table = answering(heard=0.7)
-    table.take(Cancelled(table.now))
+    table.take(ResponseCancelled(table.now))
     assert table.history[-1] == ("assistant", "One two…")
-    table.take(Truncated(table.now, 1, 1.1))
+    table.take(PlaybackTruncated(table.now, 1, 1.1))
     assert table.history[-1] == ("assistant", "One two three four…")
     table = answering(heard=0.0)
-    table.take(Cancelled(table.now))
+    table.take(ResponseCancelled(table.now))
     assert table.history == [("user", "What do you count?")]
-    table.take(Truncated(table.now, 1, 0.4))
+    table.take(PlaybackTruncated(table.now, 1, 0.4))
     assert table.history[-1] == ("assistant", "One…")
 
 
 def test_after_a_reset_nothing_was_said() -> None:
     table = answering()
-    out = table.take(Reset(table.now))
-    assert table.of(Hush, out) == [Hush(1)]
-    assert table.told(Began, out) == [Began()]
+    out = table.take(ConversationReset(table.now))
+    assert table.of(DropReplyAudio, out) == [DropReplyAudio(1)]
+    assert table.told(ConversationStarted, out) == [ConversationStarted()]
     assert table.history == []
     table.says("Hello there.")
-    assert table.of(Think)[-1].messages == (Message(Role.USER, "Hello there."),)
-    assert table.of(Think)[-1].turn == 2
+    assert table.of(GenerateReply)[-1].messages == (ChatMessage(ChatRole.USER, "Hello there."),)
+    assert table.of(GenerateReply)[-1].turn == 2
 
 
 def test_other_options_count_from_the_next_turn_on() -> None:
     table = Table()
-    table.take(Configured(0.0, TalkOptions(instructions="Rhyme.", voiced=False)))
+    table.take(OptionsChanged(0.0, ConversationOptions(instructions="Rhyme.", voiced=False)))
     table.says("Hello.")
-    assert table.of(Think)[0].messages[0] == Message(Role.SYSTEM, "Rhyme.")
+    assert table.of(GenerateReply)[0].messages[0] == ChatMessage(ChatRole.SYSTEM, "Rhyme.")
     table.thinks("Hello, fellow.")
-    assert not table.of(Say)
+    assert not table.of(SynthesizeText)
     assert table.told(ReplyEnded)[0].text == "Hello, fellow."
-    assert table.told(Latency)[0].voiced == 0.0
+    assert table.told(ReplyLatency)[0].voiced == 0.0
 
 
 # What goes wrong
@@ -843,12 +880,12 @@ def test_other_options_count_from_the_next_turn_on() -> None:
 def test_a_thinker_that_fails_is_apologised_for_and_the_next_turn_works() -> None:
     table = Table()
     table.says("Hello?")
-    table.take(StageFailed(table.now, 1, Stage.THINKER, BROKEN))
-    assert table.told(Failed) == [Failed(1, BROKEN)]
-    assert [one.text for one in table.of(Say)] == [TalkOptions().apology]
+    table.take(StageFailed(table.now, 1, ConversationStage.THINKER, BROKEN))
+    assert table.told(ConversationError) == [ConversationError(1, BROKEN)]
+    assert [one.text for one in table.of(SynthesizeText)] == [ConversationOptions().apology]
     table.voices()
     table.plays(99)
-    assert table.told(ReplyEnded)[0].ending is Ending.FAILED
+    assert table.told(ReplyEnded)[0].ending is ReplyEnding.FAILED
     assert table.history == [("user", "Hello?")]
     table.now += 1
     table.says("Again?")
@@ -861,21 +898,21 @@ def test_what_was_thought_before_a_failure_is_said() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("First of all, this. And", ended=False)
-    table.take(StageFailed(table.now, 1, Stage.THINKER, BROKEN))
+    table.take(StageFailed(table.now, 1, ConversationStage.THINKER, BROKEN))
     table.voices()
-    assert [one.text for one in table.of(Say)] == ["First of all,", "this. And"]
+    assert [one.text for one in table.of(SynthesizeText)] == ["First of all,", "this. And"]
     table.plays(99)
-    assert table.told(ReplyEnded)[0].ending is Ending.FAILED
+    assert table.told(ReplyEnded)[0].ending is ReplyEnding.FAILED
 
 
 def test_without_a_voice_a_reply_is_read() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Hello to you. How are you today?")
-    table.take(StageFailed(table.now, 1, Stage.VOICE, BROKEN))
-    assert table.told(Failed) == [Failed(1, BROKEN)]
+    table.take(StageFailed(table.now, 1, ConversationStage.VOICE, BROKEN))
+    assert table.told(ConversationError) == [ConversationError(1, BROKEN)]
     assert table.told(ReplyEnded)[0].text == "Hello to you. How are you today?"
-    assert Stop(1, Stage.VOICE) in table.all
+    assert StopStage(1, ConversationStage.VOICE) in table.all
 
 
 def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
@@ -884,14 +921,14 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     table.now = 1.0
     table.stops()
     table.until(1.1)
-    table.take(StageFailed(1.1, 1, Stage.RECOGNISER, BROKEN))
+    table.take(StageFailed(1.1, 1, ConversationStage.RECOGNISER, BROKEN))
     table.until(1.5)
-    assert table.told(Failed)[0].error is BROKEN
-    assert [one.text for one in table.of(Say)] == [TalkOptions().apology]
+    assert table.told(ConversationError)[0].error is BROKEN
+    assert [one.text for one in table.of(SynthesizeText)] == [ConversationOptions().apology]
     table.voices()
-    assert table.told(Latency)[0].thought == 0.0
+    assert table.told(ReplyLatency)[0].thought == 0.0
     table.plays(99)
-    assert table.phase is Phase.IDLE
+    assert table.phase is ConversationPhase.IDLE
 
 
 def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on() -> None:
@@ -903,17 +940,17 @@ def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on() ->
     table.starts()
     table.until(table.now + 1.0)
     table.stops()
-    table.take(StageFailed(table.now, table.utterance, Stage.RECOGNISER, BROKEN))
-    assert table.told(Failed) == [Failed(0, BROKEN)]
+    table.take(StageFailed(table.now, table.utterance, ConversationStage.RECOGNISER, BROKEN))
+    assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
     table.plays(99)
-    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.COMPLETED]
+    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.COMPLETED]
 
 
 def test_a_recogniser_that_fails_before_anybody_was_heard_is_told() -> None:
     table = Table()
-    table.take(StageFailed(1.0, UNKNOWN, Stage.RECOGNISER, BROKEN))
-    assert table.told(Failed) == [Failed(0, BROKEN)]
-    assert table.phase is Phase.IDLE
+    table.take(StageFailed(1.0, UNKNOWN_UTTERANCE, ConversationStage.RECOGNISER, BROKEN))
+    assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
+    assert table.phase is ConversationPhase.IDLE
 
 
 def test_words_that_were_there_before_it_failed_are_answered() -> None:
@@ -923,18 +960,18 @@ def test_words_that_were_there_before_it_failed_are_answered() -> None:
     table.words("Where is", upto=0.8)
     table.stops()
     table.until(1.1)
-    table.take(StageFailed(1.1, 1, Stage.RECOGNISER, BROKEN))
+    table.take(StageFailed(1.1, 1, ConversationStage.RECOGNISER, BROKEN))
     table.until(2.5)
     assert table.history == [("user", "Where is")]
-    assert table.told(Failed) == [Failed(0, BROKEN)]
+    assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
 
 
 def test_an_answer_without_words_is_an_error() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("  ")
-    assert [one.error.code for one in table.told(Failed)] == ["reply_empty"]
-    assert len(table.of(Say)) == 1
+    assert [one.error.code for one in table.told(ConversationError)] == ["reply_empty"]
+    assert len(table.of(SynthesizeText)) == 1
 
 
 @pytest.mark.parametrize("stage", ["thinker", "voice", "ear", "recogniser"])
@@ -951,40 +988,40 @@ def test_who_falls_silent_does_not_hold_a_conversation_up(stage: str) -> None:
         if stage == "ear":
             table.voices()
     table.until(table.now + 200)
-    assert "stage_silent" in [one.error.code for one in table.told(Failed)]
-    assert table.phase is Phase.IDLE
-    assert table.told(ReplyEnded)[-1].ending is Ending.FAILED
+    assert "stage_silent" in [one.error.code for one in table.told(ConversationError)]
+    assert table.phase is ConversationPhase.IDLE
+    assert table.told(ReplyEnded)[-1].ending is ReplyEnding.FAILED
 
 
 # Bounds
 
 
 def test_a_reply_is_a_minute_of_sound_at_most() -> None:
-    table = Table(TalkOptions(longest_reply_s=1.0))
+    table = Table(ConversationOptions(longest_reply_s=1.0))
     table.says("Count!")
     table.thinks("One two three. Four five six. Seven", ended=False)
     table.voices()
-    assert Stop(1, Stage.THINKER) in table.all
-    assert Stop(1, Stage.VOICE) in table.all
-    assert sum(one.sound.seconds for one in table.of(Emit)) <= 1.0
+    assert StopStage(1, ConversationStage.THINKER) in table.all
+    assert StopStage(1, ConversationStage.VOICE) in table.all
+    assert sum(one.sound.seconds for one in table.of(SendReplyAudio)) <= 1.0
     table.plays(99)
     (ended,) = table.told(ReplyEnded)
-    assert ended.ending is Ending.LIMITED
+    assert ended.ending is ReplyEnding.LIMITED
     assert ended.text in ("One two three. …", "One two three. Four…")
 
 
 def test_a_reply_is_so_many_bytes_at_most() -> None:
-    table = Table(TalkOptions(voiced=False, most_bytes=20))
+    table = Table(ConversationOptions(voiced=False, most_bytes=20))
     table.says("Count!")
     table.thinks("ä" * 11, ended=False)
-    assert table.told(ReplyWritten) == [ReplyWritten(1, "ä" * 10)]
-    assert table.told(ReplyEnded)[0].ending is Ending.LIMITED
+    assert table.told(ReplyTextDelta) == [ReplyTextDelta(1, "ä" * 10)]
+    assert table.told(ReplyEnded)[0].ending is ReplyEnding.LIMITED
 
 
 def test_the_history_lets_go_of_what_is_old() -> None:
-    table = Table(TalkOptions(voiced=False, most_messages=4))
+    table = Table(ConversationOptions(voiced=False, most_messages=4))
     for number in range(4):
-        table.take(Typed(table.now, f"Question {number}"))
+        table.take(TextTyped(table.now, f"Question {number}"))
         table.thinks(f"Answer {number}")
     assert table.history == [
         ("user", "Question 2"),
@@ -998,36 +1035,36 @@ def test_a_voice_has_two_pieces_at_once_at_most() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Here is the first. Here is the second. Here is the third. Here is the last.")
-    assert [one.piece for one in table.of(Say)] == [0, 1]
-    table.take(StageEnded(table.now, 1, Stage.VOICE, 0))
-    assert [one.piece for one in table.of(Say)] == [0, 1, 2]
+    assert [one.piece for one in table.of(SynthesizeText)] == [0, 1]
+    table.take(StageEnded(table.now, 1, ConversationStage.VOICE, 0))
+    assert [one.piece for one in table.of(SynthesizeText)] == [0, 1, 2]
 
 
 def test_words_of_a_voice_that_marks_none_are_spread_over_its_sound() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("aaaa bbbb cccc dddd.")
-    table.take(Voiced(table.now, 1, 0, Sound(bytes(4000), 1000)))
-    table.take(StageEnded(table.now, 1, Stage.VOICE, 0))
+    table.take(TtsAudio(table.now, 1, 0, SynthesizedAudio(bytes(4000), 1000)))
+    table.take(StageEnded(table.now, 1, ConversationStage.VOICE, 0))
     table.plays(1.1)
-    table.take(Cancelled(table.now))
-    assert table.told(PersonStopped)
+    table.take(ResponseCancelled(table.now))
+    assert table.told(UserTurnStopped)
     assert table.history[-1] == ("assistant", "aaaa bbbb…")
 
 
 def test_what_failed_before_something_is_typed_is_told() -> None:
-    table = answering(TalkOptions(interruptible=False))
+    table = answering(ConversationOptions(interruptible=False))
     table.starts()
     table.until(table.now + 1.0)
     table.stops()
-    table.take(StageFailed(table.now, table.utterance, Stage.RECOGNISER, BROKEN))
-    table.take(Typed(table.now, "Never mind."))
-    assert table.told(Failed) == [Failed(0, BROKEN)]
+    table.take(StageFailed(table.now, table.utterance, ConversationStage.RECOGNISER, BROKEN))
+    table.take(TextTyped(table.now, "Never mind."))
+    assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
 
 
 def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -> None:
-    table = Table(TalkOptions(ends_turns=False))
-    table.take(Typed(0.0, "Book a table."))
+    table = Table(ConversationOptions(ends_turns=False))
+    table.take(TextTyped(0.0, "Book a table."))
     table.replies("Shall I book a table for two at seven then?")
     table.until(table.now + 0.5)
     table.plays(0.5)
@@ -1040,9 +1077,9 @@ def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -
     table.plays(10.0)
     table.until(table.now + 3)
     assert table.told(ReplyEnded)
-    table.take(Committed(table.now))
-    assert [one.text for one in table.told(PersonSaid) if not one.typed] == ["Yes. Yes."]
-    assert table.of(Think)[-1].messages[-1].text == "Yes. Yes."
+    table.take(TurnCommitted(table.now))
+    assert [one.text for one in table.told(UserTurnFinal) if not one.typed] == ["Yes. Yes."]
+    assert table.of(GenerateReply)[-1].messages[-1].text == "Yes. Yes."
 
 
 def test_who_seemed_to_be_an_echo_and_speaks_on_behind_the_reply_is_told_with_the_first_words() -> (
@@ -1051,11 +1088,11 @@ def test_who_seemed_to_be_an_echo_and_speaks_on_behind_the_reply_is_told_with_th
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
-    table.sounds(ALIKE)
+    table.sounds(ECHO_SIMILARITY)
     table.plays(1.8)
     table.until(table.now + 0.5)
-    started = len(table.told(PersonStarted))
+    started = len(table.told(UserTurnStarted))
     table.sounds(0.1)
     table.words("Seven is")
-    assert len(table.told(PersonStarted)) == started + 1
-    assert table.told(PersonSaying)[-1].text == "Seven is"
+    assert len(table.told(UserTurnStarted)) == started + 1
+    assert table.told(UserTurnPartial)[-1].text == "Seven is"

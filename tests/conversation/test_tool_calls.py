@@ -6,123 +6,130 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table
 
-from sidecar.conversation.assistant_turn import MOST, MOST_CHARACTERS
+from sidecar.conversation.assistant_turn import MAX_ARGUMENT_CHARACTERS, MAX_TOOL_CALLS
 from sidecar.conversation.conversation_events import (
-    Asked,
-    Calling,
-    Cancelled,
-    Dropped,
-    Returned,
-    Say,
-    Stage,
+    ConversationOptions,
+    ConversationStage,
+    GenerateReply,
+    HistoryEntryDeleted,
+    LlmToken,
+    LlmToolCallDelta,
+    ResponseCancelled,
+    ResponseRequested,
     StageEnded,
     StageFailed,
-    Stop,
-    TalkOptions,
-    Think,
-    Token,
-    Typed,
+    StopStage,
+    SynthesizeText,
+    TextTyped,
+    ToolResultAdded,
 )
-from sidecar.conversation.llm.chat_completions import Call, Fragment, Message, Role, Tool, Tools
+from sidecar.conversation.llm.chat_completions import (
+    ChatMessage,
+    ChatRole,
+    ToolCall,
+    ToolCallDelta,
+    ToolDefinition,
+    ToolSet,
+)
 from sidecar.conversation.output_queue import (
-    CallEnded,
-    CallStarted,
-    CallWritten,
-    Ending,
-    Failed,
-    Recorded,
+    ConversationError,
+    HistoryEntryRecorded,
     ReplyEnded,
+    ReplyEnding,
     ReplyStarted,
+    ToolCallArgumentsDelta,
+    ToolCallEnded,
+    ToolCallStarted,
 )
 from sidecar.errors import CallUnknown, LlmGarbled
 
-TOOLS = Tools((Tool("weather"), Tool("clock")))
-OSLO = Call("call_a", "weather", '{"city":"Oslo"}')
+TOOLS = ToolSet((ToolDefinition("weather"), ToolDefinition("clock")))
+OSLO = ToolCall("call_a", "weather", '{"city":"Oslo"}')
 
 
 class ToolTable(Table):
     """A machine whose client has tools."""
 
-    def __init__(self, options: TalkOptions | None = None) -> None:
-        super().__init__(options or TalkOptions(tools=TOOLS))
+    def __init__(self, options: ConversationOptions | None = None) -> None:
+        super().__init__(options or ConversationOptions(tools=TOOLS))
 
     def types(self, text: str) -> None:
-        self.take(Typed(self.now, text))
+        self.take(TextTyped(self.now, text))
 
-    def calls(self, *fragments: Fragment, ended: bool = True) -> None:
+    def calls(self, *fragments: ToolCallDelta, ended: bool = True) -> None:
         turn = self.talk.turn
         for one in fragments:
-            self.take(Calling(self.now, turn, one))
+            self.take(LlmToolCallDelta(self.now, turn, one))
         if ended:
-            self.take(StageEnded(self.now, turn, Stage.THINKER))
+            self.take(StageEnded(self.now, turn, ConversationStage.THINKER))
 
-    def asks_for(self, call: Call = OSLO, index: int = 0) -> None:
+    def asks_for(self, call: ToolCall = OSLO, index: int = 0) -> None:
         self.calls(*written(call, index))
 
     def returns(self, output: str, call: str = OSLO.id) -> None:
-        self.take(Returned(self.now, call, output, f"item of {call}"))
+        self.take(ToolResultAdded(self.now, call, output, f"item of {call}"))
 
-    def asked(self) -> tuple[Message, ...]:
-        self.take(Asked(self.now))
-        return self.of(Think)[-1].messages
+    def asked(self) -> tuple[ChatMessage, ...]:
+        self.take(ResponseRequested(self.now))
+        return self.of(GenerateReply)[-1].messages
 
 
-def written(call: Call, index: int = 0) -> list[Fragment]:
+def written(call: ToolCall, index: int = 0) -> list[ToolCallDelta]:
     """As models write one."""
     cut = len(call.arguments) // 2
-    begun = Fragment(index, call.id, call.name)
-    return [begun, *(Fragment(index, arguments=part) for part in
+    begun = ToolCallDelta(index, call.id, call.name)
+    return [begun, *(ToolCallDelta(index, arguments=part) for part in
                      (call.arguments[:cut], call.arguments[cut:]))]  # fmt: skip
 
 
 def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered() -> None:
     table = ToolTable()
     table.types("Does it rain in Oslo?")
-    assert table.of(Think)[0].tools == TOOLS
+    assert table.of(GenerateReply)[0].tools == TOOLS
     table.asks_for()
-    assert table.told(CallStarted) == [CallStarted(1, "call_a", "weather")]
-    assert "".join(one.text for one in table.told(CallWritten)) == OSLO.arguments
-    assert [one.call for one in table.told(CallEnded)] == [OSLO]
-    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.COMPLETED]
-    assert table.told(Failed) == []
+    assert table.told(ToolCallStarted) == [ToolCallStarted(1, "call_a", "weather")]
+    assert "".join(one.text for one in table.told(ToolCallArgumentsDelta)) == OSLO.arguments
+    assert [one.call for one in table.told(ToolCallEnded)] == [OSLO]
+    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.COMPLETED]
+    assert table.told(ConversationError) == []
     table.returns("rain")
-    assert table.told(Recorded)[-1].name == "item of call_a"
-    assert len(table.of(Think)) == 1, "an answer is asked for"
+    assert table.told(HistoryEntryRecorded)[-1].name == "item of call_a"
+    assert len(table.of(GenerateReply)) == 1, "an answer is asked for"
     assert table.asked() == (
-        Message(Role.USER, "Does it rain in Oslo?"),
-        Message(Role.ASSISTANT, "", (OSLO,)),
-        Message(Role.TOOL, "rain", call="call_a"),
+        ChatMessage(ChatRole.USER, "Does it rain in Oslo?"),
+        ChatMessage(ChatRole.ASSISTANT, "", (OSLO,)),
+        ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
     )
     table.thinks("It rains.")
     table.voices()
     table.plays(99)
     table.types("And now?")
-    assert [one.role for one in table.of(Think)[-1].messages] == [
-        *(Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT, Role.USER)
+    assert [one.role for one in table.of(GenerateReply)[-1].messages] == [
+        *(ChatRole.USER, ChatRole.ASSISTANT, ChatRole.TOOL, ChatRole.ASSISTANT, ChatRole.USER)
     ]
 
 
 def test_several_calls_of_one_answer_are_told_apart_and_told_together() -> None:
-    clock = Call("call_b", "clock", "{}")
+    clock = ToolCall("call_b", "clock", "{}")
     table = ToolTable()
     table.types("What is going on in Oslo?")
-    table.take(Token(table.now, 1, "One moment. "))
+    table.take(LlmToken(table.now, 1, "One moment. "))
     a, b = written(OSLO), written(clock, 1)
     table.calls(a[0], b[0], a[1], b[1], b[2], a[2])
     table.voices()
     table.plays(99)
-    assert [one.call for one in table.told(CallEnded)] == [OSLO, clock]
+    assert [one.call for one in table.told(ToolCallEnded)] == [OSLO, clock]
     table.returns("noon", "call_b")
     assert table.asked()[1:] == (
-        Message(Role.ASSISTANT, "One moment.", (clock,)),
-        Message(Role.TOOL, "noon", call="call_b"),
+        ChatMessage(ChatRole.ASSISTANT, "One moment.", (clock,)),
+        ChatMessage(ChatRole.TOOL, "noon", call="call_b"),
     ), "nobody is told of a call of which nothing came yet"
-    table.take(Cancelled(table.now))
+    table.take(ResponseCancelled(table.now))
     table.returns("rain")
     assert table.asked()[1:] == (
-        Message(Role.ASSISTANT, "One moment.", (clock, OSLO)),
-        Message(Role.TOOL, "noon", call="call_b"),
-        Message(Role.TOOL, "rain", call="call_a"),
+        ChatMessage(ChatRole.ASSISTANT, "One moment.", (clock, OSLO)),
+        ChatMessage(ChatRole.TOOL, "noon", call="call_b"),
+        ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
     )
 
 
@@ -133,7 +140,7 @@ def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
     table.stops()
     table.words("Does it rain in")
     table.asks_for()
-    assert table.told(CallStarted) == []
+    assert table.told(ToolCallStarted) == []
     assert not table.talk.history.knows("call_a")
     table.goes_on()
     table.until(1.6)
@@ -141,9 +148,9 @@ def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
     table.words("Does it rain in Oslo?")
     table.until(3.5)
     assert table.told(ReplyStarted) != []
-    assert table.told(CallStarted) == [], "it was thought of for another turn"
+    assert table.told(ToolCallStarted) == [], "it was thought of for another turn"
     table.asks_for()
-    assert len(table.told(CallEnded)) == 1
+    assert len(table.told(ToolCallEnded)) == 1
 
 
 def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_error() -> None:
@@ -151,13 +158,13 @@ def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_erro
     table.types("Does it rain in Oslo?")
     table.calls(*written(OSLO)[:2], ended=False)
     table.types("Never mind.")
-    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.INTERRUPTED]
-    table.take(Calling(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
-    table.take(StageEnded(table.now, 1, Stage.THINKER))
-    assert table.told(CallEnded) == []
+    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.INTERRUPTED]
+    table.take(LlmToolCallDelta(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
+    table.take(StageEnded(table.now, 1, ConversationStage.THINKER))
+    assert table.told(ToolCallEnded) == []
     table.returns("rain")
-    assert [type(one.error) for one in table.told(Failed)] == [CallUnknown]
-    assert [one.role for one in table.of(Think)[-1].messages] == [Role.USER]
+    assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown]
+    assert [one.role for one in table.of(GenerateReply)[-1].messages] == [ChatRole.USER]
 
 
 def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_the_call() -> None:
@@ -169,31 +176,33 @@ def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_th
     table.plays(99)
     table.returns("rain")
     roles = [(one.role, one.text) for one in table.asked()]
-    assert roles[-2:] == [(Role.ASSISTANT, "I am."), (Role.TOOL, "rain")]
+    assert roles[-2:] == [(ChatRole.ASSISTANT, "I am."), (ChatRole.TOOL, "rain")]
     table.returns("snow")
-    assert [type(one.error) for one in table.told(Failed)] == [CallUnknown], "once is enough"
+    assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown], (
+        "once is enough"
+    )
 
 
 @pytest.mark.parametrize(
     "fragments",
     [
-        [Fragment(0, "call_a", "weather", '{"city":')],
-        [Fragment(0, "call_a", "weather", "7")],
-        [Fragment(0, "call_a", "")],
-        [Fragment(at, "", "weather", "{}") for at in range(MOST + 1)],
-        [Fragment(0, "call_a", "weather", '"' + "x" * MOST_CHARACTERS)],
+        [ToolCallDelta(0, "call_a", "weather", '{"city":')],
+        [ToolCallDelta(0, "call_a", "weather", "7")],
+        [ToolCallDelta(0, "call_a", "")],
+        [ToolCallDelta(at, "", "weather", "{}") for at in range(MAX_TOOL_CALLS + 1)],
+        [ToolCallDelta(0, "call_a", "weather", '"' + "x" * MAX_ARGUMENT_CHARACTERS)],
     ],
     ids=["cut", "no object", "no name", "too many", "no end"],
 )
 def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
-    fragments: list[Fragment],
+    fragments: list[ToolCallDelta],
 ) -> None:
     table = ToolTable()
     table.types("Does it rain in Oslo?")
     table.calls(*fragments)
-    assert [type(one.error) for one in table.told(Failed)] == [LlmGarbled]
-    assert table.told(CallEnded) == []
-    assert [one.text for one in table.of(Say)] == [TalkOptions().apology]
+    assert [type(one.error) for one in table.told(ConversationError)] == [LlmGarbled]
+    assert table.told(ToolCallEnded) == []
+    assert [one.text for one in table.of(SynthesizeText)] == [ConversationOptions().apology]
     assert not table.talk.history.awaits("call_a")
 
 
@@ -201,36 +210,40 @@ def test_a_model_that_fails_in_a_call_has_called_nothing() -> None:
     table = ToolTable()
     table.types("Does it rain in Oslo?")
     table.calls(*written(OSLO), ended=False)
-    table.take(StageFailed(table.now, 1, Stage.THINKER, LlmGarbled()))
-    assert table.told(CallEnded) == []
+    table.take(StageFailed(table.now, 1, ConversationStage.THINKER, LlmGarbled()))
+    assert table.told(ToolCallEnded) == []
     table.voices()
     table.plays(99)
-    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.FAILED]
-    assert Stop(1, Stage.THINKER) in table.all
+    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.FAILED]
+    assert StopStage(1, ConversationStage.THINKER) in table.all
 
 
 def test_calls_have_an_id_each_whatever_servers_call_them() -> None:
     table = ToolTable()
     for _ in range(2):
         table.types("Does it rain in Oslo?")
-        table.calls(*(Fragment(at, number, "clock") for at, number in enumerate(["0", "0", ""])))
-    ids = [one.call.id for one in table.told(CallEnded)]
+        table.calls(
+            *(ToolCallDelta(at, number, "clock") for at, number in enumerate(["0", "0", ""]))
+        )
+    ids = [one.call.id for one in table.told(ToolCallEnded)]
     assert ids[0] == "0", "the server's own, where it can be"
     assert len(set(ids)) == len(ids) == 6
-    assert {one.call.arguments for one in table.told(CallEnded)} == {"{}"}, "nothing is nothing"
+    assert {one.call.arguments for one in table.told(ToolCallEnded)} == {"{}"}, "nothing is nothing"
 
 
 def test_a_call_that_is_taken_out_of_the_history_takes_along_what_came_of_it() -> None:
-    table = ToolTable(TalkOptions(tools=TOOLS, most_messages=4))
+    table = ToolTable(ConversationOptions(tools=TOOLS, most_messages=4))
     table.types("Does it rain in Oslo?")
     table.asks_for()
     table.returns("rain")
-    table.take(Dropped(table.now, table.told(CallEnded)[0].entry))
-    assert [one.role for one in table.asked()] == [Role.USER]
-    table.take(Cancelled(table.now))
+    table.take(HistoryEntryDeleted(table.now, table.told(ToolCallEnded)[0].entry))
+    assert [one.role for one in table.asked()] == [ChatRole.USER]
+    table.take(ResponseCancelled(table.now))
     table.asked()
     table.asks_for()
     for text in ("One.", "Two.", "Three.", "Four."):
         table.types(text)
     table.returns("rain")
-    assert [type(one.error) for one in table.told(Failed)] == [CallUnknown], "it is long gone"
+    assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown], (
+        "it is long gone"
+    )

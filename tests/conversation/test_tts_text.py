@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.tts_text import LONGEST, Piece, Sentences, bare, spoken
+from sidecar.conversation.tts_text import (
+    MAX_PHRASE_CHARACTERS,
+    SentenceSplitter,
+    TtsPhrase,
+    normalized_words,
+    speakable_text,
+)
 
 
-def cut(text: str, size: int = 1) -> list[Piece]:
+def cut(text: str, size: int = 1) -> list[TtsPhrase]:
     """The pieces of ``text`` that comes ``size`` characters at a time."""
-    sentences = Sentences()
-    found: list[Piece] = []
+    sentences = SentenceSplitter()
+    found: list[TtsPhrase] = []
     for at in range(0, len(text), size):
         found += sentences.feed(text[at : at + size])
     return found + sentences.flush()
@@ -92,7 +98,7 @@ def test_a_sentence_is_a_piece_and_the_first_may_be_a_clause(
     ],
 )
 def test_what_is_written_for_eyes_is_not_read_out(text: str, heard: str) -> None:
-    assert spoken(text) == heard
+    assert speakable_text(text) == heard
 
 
 def test_code_is_shown_and_not_said() -> None:
@@ -137,7 +143,7 @@ def test_nothing_is_cut_within_a_link_or_code() -> None:
 
 
 def test_the_first_piece_is_there_before_its_sentence_ends() -> None:
-    sentences = Sentences()
+    sentences = SentenceSplitter()
     assert [piece.text for piece in sentences.feed("That is a good question, and")] == [
         "That is a good question,"
     ]
@@ -145,9 +151,9 @@ def test_the_first_piece_is_there_before_its_sentence_ends() -> None:
 
 def test_a_piece_without_an_end_is_cut_behind_a_word() -> None:
     pieces = cut("word " * 100)
-    assert all(len(piece.shown) <= LONGEST for piece in pieces)
+    assert all(len(piece.shown) <= MAX_PHRASE_CHARACTERS for piece in pieces)
     assert all(piece.text.split() == ["word"] * len(piece.text.split()) for piece in pieces)
-    assert max(len(piece.shown) for piece in cut("w" * 1000)) == LONGEST
+    assert max(len(piece.shown) for piece in cut("w" * 1000)) == MAX_PHRASE_CHARACTERS
 
 
 PLAIN = (
@@ -176,4 +182,4 @@ prose = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(text=prose)
 def test_no_word_is_lost_and_none_is_added(text: str) -> None:
-    assert bare(" ".join(said(text))) == bare(text)
+    assert normalized_words(" ".join(said(text))) == normalized_words(text)

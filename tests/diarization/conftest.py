@@ -6,11 +6,11 @@ import pytest
 from wheel_recordings import clip
 
 from sidecar.audio import Block
-from sidecar.diarization.speaker_models import Models, load_models
+from sidecar.diarization.speaker_models import SpeakerModels, load_models
 
 
 @pytest.fixture(scope="session")
-def models() -> Models:
+def models() -> SpeakerModels:
     return load_models()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.diarization.clustering import AT_ONCE, clustered, merges
+from sidecar.diarization.clustering import MAX_CLUSTERED_VECTORS, cluster_embeddings, linkage_tree
 
 
 def people(counts: list[int], spread: float = 0.03, seed: int = 1) -> tuple[np.ndarray, list[int]]:
@@ -28,7 +28,7 @@ def in_order(who: list[int]) -> list[int]:
 )
 def test_every_person_is_one_number_in_order_of_appearance(counts: list[int]) -> None:
     vectors, who = people(counts)
-    assert clustered(vectors, np.full(len(who), 5, np.float32)).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, np.full(len(who), 5, np.float32)).tolist() == in_order(who)
 
 
 def test_the_tree_is_that_of_average_linkage() -> None:
@@ -45,13 +45,13 @@ def test_the_tree_is_that_of_average_linkage() -> None:
         nearest = min(apart, key=lambda pair: apart[pair])
         expected.append(apart[nearest])
         members[nearest[0]] += members.pop(nearest[1])
-    found = merges(vectors, np.ones(len(vectors), np.float32))
+    found = linkage_tree(vectors, np.ones(len(vectors), np.float32))
     assert [merge.distance for merge in found] == pytest.approx(expected, abs=1e-5)
 
 
 def test_vectors_of_hours_are_clustered_in_parts_with_the_same_persons() -> None:
-    vectors, who = people([5 * AT_ONCE, AT_ONCE, 40, 40])
-    assert clustered(vectors, np.ones(len(who), np.float32)).tolist() == in_order(who)
+    vectors, who = people([5 * MAX_CLUSTERED_VECTORS, MAX_CLUSTERED_VECTORS, 40, 40])
+    assert cluster_embeddings(vectors, np.ones(len(who), np.float32)).tolist() == in_order(who)
 
 
 OUTLIER = 2
@@ -73,11 +73,11 @@ def test_a_number_of_speakers_makes_no_person_of_an_outlier_nor_one_of_two_peopl
 ) -> None:
     vectors, who = people([20, 20, 1])
     seconds = np.array([2.0 if person == OUTLIER else 5.0 for person in who], np.float32)
-    assert clustered(vectors, seconds, hint).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, seconds, hint).tolist() == in_order(who)
 
 
 def test_a_number_of_speakers_parts_people_whose_voices_are_alike() -> None:
     vectors, seconds, who = with_an_outlier()
-    unaided = clustered(vectors, seconds)
+    unaided = cluster_embeddings(vectors, seconds)
     assert len(set(unaided.tolist())) == 2
-    assert clustered(vectors, seconds, 2).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, seconds, 2).tolist() == in_order(who)

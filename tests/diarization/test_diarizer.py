@@ -10,13 +10,15 @@ from wheel_recordings import RATE, clip
 
 from sidecar.audio import Block
 from sidecar.diarization import diarizer
-from sidecar.diarization.clustering import speech
+from sidecar.diarization.clustering import detect_speech
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.speaker_models import Models
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.diarization.speaker_models import SpeakerModels
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
-def heard(models: Models, sound: Block, block: int = RATE, **options: float) -> list[Turn]:
+def heard(
+    models: SpeakerModels, sound: Block, block: int = RATE, **options: float
+) -> list[SpeakerTurn]:
     diarizer = Diarizer(models, **options)  # type: ignore[arg-type]
     for at in range(0, len(sound), block):
         diarizer.feed(sound[at : at + block])
@@ -24,11 +26,11 @@ def heard(models: Models, sound: Block, block: int = RATE, **options: float) -> 
     return diarizer.turns
 
 
-def seconds(turns: list[Turn], label: int, start: float, end: float) -> float:
+def seconds(turns: list[SpeakerTurn], label: int, start: float, end: float) -> float:
     return sum(turn.overlap(start, end) for turn in turns if turn.label == label)
 
 
-def test_two_people_of_a_play_are_two(models: Models, play: Block) -> None:
+def test_two_people_of_a_play_are_two(models: SpeakerModels, play: Block) -> None:
     turns = heard(models, play)
     (man,) = {turn.label for turn in turns if turn.overlap(5.0, 7.5)}
     (woman,) = {turn.label for turn in turns if turn.overlap(9.3, 11.0)}
@@ -41,13 +43,13 @@ def test_two_people_of_a_play_are_two(models: Models, play: Block) -> None:
 @pytest.mark.parametrize("name", ["beckett", "two_cities"])
 @pytest.mark.parametrize("num_speakers", [None, 2, 4])
 def test_one_reader_is_one_whatever_number_was_hoped_for(
-    models: Models, name: str, num_speakers: int | None
+    models: SpeakerModels, name: str, num_speakers: int | None
 ) -> None:
     turns = heard(models, clip(name)[: 20 * RATE], num_speakers=num_speakers)  # type: ignore[arg-type]
     assert {turn.label for turn in turns} == {0}
 
 
-def test_blocks_of_any_size_give_the_same(models: Models, play: Block) -> None:
+def test_blocks_of_any_size_give_the_same(models: SpeakerModels, play: Block) -> None:
     play = play[: 18 * RATE]
     whole = heard(models, play, len(play))
     labels = [turn.label for turn in whole]
@@ -61,19 +63,19 @@ def test_blocks_of_any_size_give_the_same(models: Models, play: Block) -> None:
 
 
 def test_turns_that_are_drawn_piece_by_piece_are_the_same(
-    models: Models, play: Block, monkeypatch: pytest.MonkeyPatch
+    models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Diarizer(models)
     whole.feed(play)
     whole.finish()
     turns = whole.turns
     for count in (1, 3):
-        monkeypatch.setattr(diarizer, "DRAWN_AT_ONCE", count)
+        monkeypatch.setattr(diarizer, "WINDOWS_PER_BATCH", count)
         whole.decide()
         assert whole.turns == turns
 
 
-def test_what_was_said_to_be_speech_stays_as_it_is(models: Models, play: Block) -> None:
+def test_what_was_said_to_be_speech_stays_as_it_is(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models)
     said: list[tuple[float, list[tuple[float, float]]]] = []
     for at in range(0, len(play), RATE):
@@ -91,7 +93,7 @@ def before(spans: list[tuple[float, float]], end_s: float) -> list[tuple[float, 
     return [(start, min(end, end_s)) for start, end in spans if start < end_s]
 
 
-def test_a_voice_keeps_its_number_while_more_is_heard(models: Models, play: Block) -> None:
+def test_a_voice_keeps_its_number_while_more_is_heard(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models)
     numbers = set()
     for sound in (play[: 15 * RATE], play[15 * RATE :], play[: 10 * RATE]):
@@ -101,7 +103,7 @@ def test_a_voice_keeps_its_number_while_more_is_heard(models: Models, play: Bloc
     assert len(numbers) == 1
 
 
-def test_silence_and_next_to_nothing_hold_nobody(models: Models) -> None:
+def test_silence_and_next_to_nothing_hold_nobody(models: SpeakerModels) -> None:
     noise = np.random.default_rng(0).normal(scale=1e-4, size=12 * RATE).astype(np.float32)
     for sound in (noise, noise[:0], noise[:100], noise[:RATE], np.zeros(25 * RATE, np.float32)):
         assert heard(models, sound) == []
@@ -109,7 +111,7 @@ def test_silence_and_next_to_nothing_hold_nobody(models: Models) -> None:
 
 @pytest.mark.parametrize("length_s", [0.5, 1.0, 3.0, 9.9, 10.0, 10.1, 12.4])
 def test_a_recording_of_any_length_is_heard_to_its_end(
-    models: Models, novel: Block, length_s: float
+    models: SpeakerModels, novel: Block, length_s: float
 ) -> None:
     start = 5 * RATE
     turns = heard(models, novel[start : start + round(length_s * RATE)])
@@ -118,7 +120,7 @@ def test_a_recording_of_any_length_is_heard_to_its_end(
     assert sum(turn.end - turn.start for turn in turns) > 0.6 * length_s
 
 
-def test_a_long_silence_costs_no_memory_of_sound(models: Models, play: Block) -> None:
+def test_a_long_silence_costs_no_memory_of_sound(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models, step_s=10.0)
     for _ in range(6):
         diarizer.feed(np.zeros(20 * RATE, np.float32))
@@ -128,24 +130,26 @@ def test_a_long_silence_costs_no_memory_of_sound(models: Models, play: Block) ->
     assert min(turn.start for turn in diarizer.turns) > 119
 
 
-def test_every_pause_of_a_stretch_is_found_whoever_speaks(models: Models, play: Block) -> None:
-    stretches = speech(models, np.concatenate([np.zeros(RATE, np.float32), play]))
+def test_every_pause_of_a_stretch_is_found_whoever_speaks(
+    models: SpeakerModels, play: Block
+) -> None:
+    stretches = detect_speech(models, np.concatenate([np.zeros(RATE, np.float32), play]))
     pauses = [(before[1], after[0]) for before, after in pairwise(stretches)]
     for start, end in ((9.1, 9.7), (12.4, 13.0), (15.1, 15.6), (18.0, 18.6), (22.9, 23.4)):
         assert any(first < (start + end) / 2 < last for first, last in pauses), (start, end)
     assert stretches[0][0] > 0.9
-    assert speech(models, np.zeros(0, np.float32)) == []
+    assert detect_speech(models, np.zeros(0, np.float32)) == []
 
 
 def test_fewer_persons_than_it_seemed_before_are_no_error(
-    models: Models, play: Block, monkeypatch: pytest.MonkeyPatch
+    models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([3, 2, 1, 4, 1, 2, 1, 1, 1, 1])
 
     def persons(vectors: np.ndarray, *_: object) -> np.ndarray:
         return np.arange(len(vectors)) % next(found)
 
-    monkeypatch.setattr("sidecar.diarization.diarizer.clustered", persons)
+    monkeypatch.setattr("sidecar.diarization.diarizer.cluster_embeddings", persons)
     diarizer = Diarizer(models)
     diarizer.feed(play[: 10 * RATE])
     diarizer.feed(play[10 * RATE : 20 * RATE])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.diarization.word_attribution import Floor, heard_with, lines_of
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.diarization.word_attribution import SpeakerLookup, context_span, merge_turns
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 Span = tuple[float, float, int]
 
 
-def turns(*spans: Span) -> list[Turn]:
-    return [Turn(*span) for span in spans]
+def turns(*spans: Span) -> list[SpeakerTurn]:
+    return [SpeakerTurn(*span) for span in spans]
 
 
 @pytest.mark.parametrize(
@@ -39,22 +39,22 @@ def turns(*spans: Span) -> list[Turn]:
     ],
 )
 def test_who_outlasts_takes_the_floor(spoken: list[Span], lines: list[Span]) -> None:
-    assert lines_of(turns(*spoken)) == turns(*lines)
-    assert lines_of(reversed(turns(*spoken))) == turns(*lines)
+    assert merge_turns(turns(*spoken)) == turns(*lines)
+    assert merge_turns(reversed(turns(*spoken))) == turns(*lines)
 
 
 def test_half_of_a_short_silence_belongs_to_each_line() -> None:
     lines = turns((1, 2, 0), (2.2, 3, 1), (5, 6, 0))
-    assert heard_with(lines, 0) == pytest.approx((0.7, 2.1))
-    assert heard_with(lines, 1) == pytest.approx((2.1, 3.3))
-    assert heard_with(lines, 2) == pytest.approx((4.7, 6.3))
-    assert heard_with(turns((0.1, 1, 0)), 0)[0] == 0.0
+    assert context_span(lines, 0) == pytest.approx((0.7, 2.1))
+    assert context_span(lines, 1) == pytest.approx((2.1, 3.3))
+    assert context_span(lines, 2) == pytest.approx((4.7, 6.3))
+    assert context_span(turns((0.1, 1, 0)), 0)[0] == 0.0
 
 
 def test_a_line_keeps_its_voice_while_that_is_heard_in_half_of_it() -> None:
-    floor = Floor(turns((0, 10, 3), (2, 4, 7), (20, 30, 7)))
+    floor = SpeakerLookup(turns((0, 10, 3), (2, 4, 7), (20, 30, 7)))
     assert floor.voice(2, 4, 7) == 7
     assert floor.voice(0, 10, 7) == 3
     assert floor.voice(21, 22, 3) == 7
     assert floor.voice(14, 15, 1) in (3, 7)
-    assert Floor([]).voice(0, 1, 5) == 5
+    assert SpeakerLookup([]).voice(0, 1, 5) == 5

@@ -10,24 +10,24 @@ from wheel_recordings import RATE
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.diarization.diarizer import Diarizer, voice_print
+from sidecar.diarization.diarizer import Diarizer, enrolment_embedding
 from sidecar.diarization.speaker_identification import (
-    MARGIN,
-    SAME_PERSON,
-    Speakers,
-    Voice,
-    mean_of,
-    print_of,
-    recognised,
-    recognised_by,
-    shared_s,
+    SAME_SPEAKER_SIMILARITY,
+    SIMILARITY_MARGIN,
+    DiarizedSpeakers,
+    SpeakerVector,
+    assign_speakers,
+    embedding_of,
+    identify_speakers,
+    identify_with_diarizer,
+    mean_vector,
+    overlap_seconds,
     vector_of,
-    who_is_who,
 )
-from sidecar.diarization.speaker_models import Models
+from sidecar.diarization.speaker_models import SpeakerModels
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Finished, Segment, Transcript, from_wire, to_wire
 
 
@@ -44,17 +44,17 @@ def transcript_of(*speakers: int) -> Transcript:
     return Transcript(segments, "en", float(len(speakers)), "any", "int8", diarized=True)
 
 
-SURE = SAME_PERSON + 0.2
+SURE = SAME_SPEAKER_SIMILARITY + 0.2
 
 
 @pytest.mark.parametrize(
     ("alike", "persons"),
     [
         ({}, {}),
-        ({(0, "anna"): SAME_PERSON}, {0: "anna"}),
-        ({(0, "anna"): SAME_PERSON - 0.01}, {}),
-        ({(0, "anna"): SURE, (0, "ben"): SURE - MARGIN + 0.01}, {}),
-        ({(0, "anna"): SURE, (0, "ben"): SURE - MARGIN - 0.01}, {0: "anna"}),
+        ({(0, "anna"): SAME_SPEAKER_SIMILARITY}, {0: "anna"}),
+        ({(0, "anna"): SAME_SPEAKER_SIMILARITY - 0.01}, {}),
+        ({(0, "anna"): SURE, (0, "ben"): SURE - SIMILARITY_MARGIN + 0.01}, {}),
+        ({(0, "anna"): SURE, (0, "ben"): SURE - SIMILARITY_MARGIN - 0.01}, {0: "anna"}),
         ({(0, "anna"): SURE, (1, "anna"): SURE + 0.05}, {1: "anna"}),
         (
             {(0, "anna"): SURE, (0, "ben"): 0.1, (1, "anna"): 0.1, (1, "ben"): SURE},
@@ -65,36 +65,40 @@ SURE = SAME_PERSON + 0.2
 def test_a_speaker_is_somebody_only_if_like_enough_and_liker_than_all_others(
     alike: dict[tuple[int, str], float], persons: dict[int, str]
 ) -> None:
-    assert who_is_who(alike) == persons
+    assert assign_speakers(alike) == persons
 
 
 def test_a_print_gives_its_vector_back_to_the_third_digit() -> None:
     vector = np.random.default_rng(1).standard_normal(256).astype(np.float32)
     vector /= np.linalg.norm(vector)
-    again = vector_of(print_of(Voice(vector, 3.0)))
+    again = vector_of(embedding_of(SpeakerVector(vector, 3.0)))
     assert float(vector @ again) > 0.999
     assert abs(float(np.linalg.norm(again)) - 1) < 1e-6
 
 
 def test_an_hour_of_one_microphone_counts_no_more_than_half_a_minute_of_another() -> None:
     one, other = direction(1, 0), direction(0, 1)
-    mean = mean_of([print_of(Voice(one, 3600.0)), print_of(Voice(other, 30.0))])
+    mean = mean_vector(
+        [embedding_of(SpeakerVector(one, 3600.0)), embedding_of(SpeakerVector(other, 30.0))]
+    )
     assert mean @ one == pytest.approx(mean @ other, abs=1e-3)
 
 
 def test_seconds_that_two_accounts_share_are_counted_by_pairs() -> None:
-    before = [Turn(0, 4, 7), Turn(3, 6, 8)]
-    after = [Turn(1, 5, 0), Turn(5, 6, 1)]
-    assert shared_s(before, after) == {(7, 0): 3, (8, 0): 2, (8, 1): 1}
+    before = [SpeakerTurn(0, 4, 7), SpeakerTurn(3, 6, 8)]
+    after = [SpeakerTurn(1, 5, 0), SpeakerTurn(5, 6, 1)]
+    assert overlap_seconds(before, after) == {(7, 0): 3, (8, 0): 2, (8, 1): 1}
 
 
 def test_speakers_are_told_by_the_turns_they_share_whatever_their_numbers() -> None:
-    speakers = Speakers(
-        [Turn(0, 1, 5), Turn(1, 2, 3)],
-        {5: Voice(direction(1, 0), 9.0), 3: Voice(direction(0, 1), 9.0)},
+    speakers = DiarizedSpeakers(
+        [SpeakerTurn(0, 1, 5), SpeakerTurn(1, 2, 3)],
+        {5: SpeakerVector(direction(1, 0), 9.0), 3: SpeakerVector(direction(0, 1), 9.0)},
     )
-    anna = KnownVoice("a", "Anna", (print_of(Voice(direction(0.1, 1), 5.0)),))
-    found = recognised(transcript_of(0, 1), speakers, TranscribeOptions(known_voices=(anna,)))
+    anna = SpeakerCandidate("a", "Anna", (embedding_of(SpeakerVector(direction(0.1, 1), 5.0)),))
+    found = identify_speakers(
+        transcript_of(0, 1), speakers, TranscribeOptions(known_voices=(anna,))
+    )
     assert [(one.speaker, one.name) for one in found.voices] == [(0, None), (1, "Anna")]
     assert found.voices[0].likeness == pytest.approx(0.1, abs=0.01)
     assert found.name_of(1) == "Anna"
@@ -103,31 +107,33 @@ def test_speakers_are_told_by_the_turns_they_share_whatever_their_numbers() -> N
 
 
 def test_a_voice_of_which_too_little_is_heard_is_nobody() -> None:
-    speakers = Speakers([Turn(0, 1, 0)], {0: Voice(direction(1), 1.9)})
-    known = (KnownVoice("a", "Anna", (print_of(Voice(direction(1), 9.0)),)),)
+    speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 1.9)})
+    known = (SpeakerCandidate("a", "Anna", (embedding_of(SpeakerVector(direction(1), 9.0)),)),)
     options = TranscribeOptions(known_voices=known, voiceprints=True)
-    (found,) = recognised(transcript_of(0), speakers, options).voices
+    (found,) = identify_speakers(transcript_of(0), speakers, options).voices
     assert (found.name, found.likeness, found.print) == (None, None, None)
 
 
 def test_nothing_is_compared_and_nothing_said_where_nobody_asks() -> None:
     transcript = transcript_of(0)
-    speakers = Speakers([Turn(0, 1, 0)], {0: Voice(direction(1), 9.0)})
-    assert recognised(transcript, speakers, TranscribeOptions()) is transcript
-    assert recognised_by(object(), transcript, TranscribeOptions()) is transcript
+    speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 9.0)})
+    assert identify_speakers(transcript, speakers, TranscribeOptions()) is transcript
+    assert identify_with_diarizer(object(), transcript, TranscribeOptions()) is transcript
 
 
 def test_where_no_voices_can_be_compared_the_transcript_says_so() -> None:
-    found = recognised_by(object(), transcript_of(0), TranscribeOptions(voiceprints=True))
+    found = identify_with_diarizer(object(), transcript_of(0), TranscribeOptions(voiceprints=True))
     assert [notice.code for notice in found.notices] == ["voices_not_compared"]
 
 
 def test_options_and_transcripts_cross_to_a_worker_and_back_as_they_are() -> None:
-    prints = (VoicePrint("AAAA", 2.5),)
-    options = TranscribeOptions(known_voices=(KnownVoice("a", "Änna", prints),), voiceprints=True)
+    prints = (SpeakerEmbedding("AAAA", 2.5),)
+    options = TranscribeOptions(
+        known_voices=(SpeakerCandidate("a", "Änna", prints),), voiceprints=True
+    )
     assert TranscribeOptions.from_wire(options.to_wire()) == options
-    speakers = Speakers([Turn(0, 1, 0)], {0: Voice(direction(1), 9.0)})
-    transcript = recognised(transcript_of(0), speakers, TranscribeOptions(voiceprints=True))
+    speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 9.0)})
+    transcript = identify_speakers(transcript_of(0), speakers, TranscribeOptions(voiceprints=True))
     assert from_wire(to_wire(Finished(transcript))) == Finished(transcript)
 
 
@@ -142,34 +148,34 @@ def test_what_was_written_before_there_were_people_is_still_read() -> None:
 
 
 def test_a_person_of_a_clip_is_known_in_a_recording_and_a_stranger_is_not(
-    models: Models, play: Block, novel: Block
+    models: SpeakerModels, play: Block, novel: Block
 ) -> None:
-    man = KnownVoice("m", "Nagg", (voice_print(models, [play[: 8 * RATE]]),))
-    reader = KnownVoice("r", "Reader", (voice_print(models, [novel[: 10 * RATE]]),))
+    man = SpeakerCandidate("m", "Nagg", (enrolment_embedding(models, [play[: 8 * RATE]]),))
+    reader = SpeakerCandidate("r", "Reader", (enrolment_embedding(models, [novel[: 10 * RATE]]),))
     diarizer = Diarizer(models)
     diarizer.feed(play)
     diarizer.finish()
     speakers = diarizer.speakers()
     segments = tuple(Segment(turn.start, turn.end, "words", turn.label) for turn in speakers.turns)
     transcript = replace(transcript_of(), segments=segments)
-    found = recognised(transcript, speakers, TranscribeOptions(known_voices=(man, reader)))
+    found = identify_speakers(transcript, speakers, TranscribeOptions(known_voices=(man, reader)))
     names = {one.name for one in found.voices}
     assert names == {"Nagg", None}
     (nagg,) = [one for one in found.voices if one.name]
     assert found.name_of(next(t.label for t in speakers.turns if t.overlap(23.8, 27.4))) == "Nagg"
     assert nagg.likeness is not None
-    assert nagg.likeness > SAME_PERSON
+    assert nagg.likeness > SAME_SPEAKER_SIMILARITY
     assert nagg.seconds > 5
 
 
 def test_a_clip_of_no_one_or_too_little_or_two_people_is_refused(
-    models: Models, play: Block
+    models: SpeakerModels, play: Block
 ) -> None:
     noise = np.random.default_rng(1).standard_normal(5 * RATE).astype(np.float32) / 10
     for silence in (np.zeros(5 * RATE, np.float32), noise, np.zeros(0, np.float32)):
         with pytest.raises(errors.VoiceAbsent):
-            voice_print(models, [silence])
+            enrolment_embedding(models, [silence])
     with pytest.raises(errors.VoiceTooShort):
-        voice_print(models, [play[: round(1.5 * RATE)]])
+        enrolment_embedding(models, [play[: round(1.5 * RATE)]])
     with pytest.raises(errors.SeveralVoices):
-        voice_print(models, [play[4 * RATE : 20 * RATE]])
+        enrolment_embedding(models, [play[4 * RATE : 20 * RATE]])

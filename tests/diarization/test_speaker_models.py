@@ -15,12 +15,12 @@ from sidecar.audio import Block
 from sidecar.diarization import speaker_models
 from sidecar.diarization.speaker_models import (
     ENCODER,
-    Models,
     SpeakerEncoder,
-    VoicesUnavailable,
-    embedded,
-    fbank,
+    SpeakerModels,
+    SpeakerModelsUnavailable,
+    find_speaker_models,
     load_models,
+    log_mel_features,
 )
 
 
@@ -44,15 +44,21 @@ def test_the_features_are_those_of_kaldi(play: Block) -> None:
         mel_floor=1.1920929e-07,
         remove_dc_offset=True,
     ).T
-    assert fbank(play[:80_000]) == pytest.approx(energies - energies.mean(axis=0), abs=1e-3)
+    assert log_mel_features(play[:80_000]) == pytest.approx(
+        energies - energies.mean(axis=0), abs=1e-3
+    )
 
 
-def test_the_encoder_in_two_parts_says_what_it_said_in_one(models: Models, play: Block) -> None:
-    whole = onnxruntime.InferenceSession(embedded()[ENCODER], providers=["CPUExecutionProvider"])
+def test_the_encoder_in_two_parts_says_what_it_said_in_one(
+    models: SpeakerModels, play: Block
+) -> None:
+    whole = onnxruntime.InferenceSession(
+        find_speaker_models()[ENCODER], providers=["CPUExecutionProvider"]
+    )
     sound = play[80_000:160_000]
     mask = np.zeros(63, np.float32)
     mask[10:40] = 1
-    features = fbank(sound)
+    features = log_mel_features(sound)
     weights = np.repeat(mask, 8)[: len(features)]
     (expected,) = whole.run(None, {"fbank": features[None], "weights": weights[None]})[0]
     encoder = SpeakerEncoder(models)
@@ -91,6 +97,6 @@ def test_without_the_models_there_is_one_error_that_says_why(
     else:
         monkeypatch.delattr("os.memfd_create", raising=False)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
-    with pytest.raises(VoicesUnavailable) as raised:
+    with pytest.raises(SpeakerModelsUnavailable) as raised:
         load_models()
     assert len(str(raised.value)) > 30

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.diarization.word_attribution import attributed, pieces_of
-from sidecar.transcripts.speaker_turns import Turn
-from sidecar.transcripts.transcript import NON_SPEECH, Segment, Word
+from sidecar.diarization.word_attribution import attribute_words, split_at_words
+from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Word
 
 Span = tuple[float, float, int]
 
@@ -56,7 +56,7 @@ def lines(segments: list[Segment]) -> list[tuple[int | None, str]]:
 def test_a_segment_is_cut_where_the_voice_changes(
     text: str, turns: list[Span], expected: list[tuple[int | None, str]]
 ) -> None:
-    found = attributed([said(text)], [Turn(*one) for one in turns])
+    found = attribute_words([said(text)], [SpeakerTurn(*one) for one in turns])
     assert lines(found) == expected
     assert [word for segment in found for word in segment.words] == list(said(text).words)
     assert found[0].start == 0
@@ -67,20 +67,20 @@ def test_a_segment_is_cut_where_the_voice_changes(
 def test_a_pause_near_the_turn_draws_the_cut() -> None:
     words = (Word(0, 0.3, "a"), Word(0.35, 0.6, "b"), Word(0.9, 1.1, "c"), Word(1.1, 1.4, "d"))
     segment = Segment(0, 1.4, "a b c d", words=words)
-    found = attributed([segment], [Turn(0, 1.05, 0), Turn(1.05, 2, 1)])
+    found = attribute_words([segment], [SpeakerTurn(0, 1.05, 0), SpeakerTurn(1.05, 2, 1)])
     assert lines(found) == [(0, "a b"), (1, "c d")]
 
 
 def test_a_segment_without_words_goes_to_who_speaks_most_in_it() -> None:
-    turns = [Turn(0, 3, 0), Turn(3, 10, 1)]
+    turns = [SpeakerTurn(0, 3, 0), SpeakerTurn(3, 10, 1)]
     segments = [Segment(0, 2, "one"), Segment(2, 6, "two"), Segment(20, 21, "three")]
-    assert lines(attributed(segments, turns)) == [(0, "one"), (1, "two"), (1, "three")]
+    assert lines(attribute_words(segments, turns)) == [(0, "one"), (1, "two"), (1, "three")]
 
 
 def test_what_is_no_speech_has_no_speaker() -> None:
-    music = Segment(0, 2, "[Music]", 3, flags=(NON_SPEECH,))
-    assert attributed([music], [Turn(0, 2, 0)]) == [
-        Segment(0, 2, "[Music]", None, flags=(NON_SPEECH,))
+    music = Segment(0, 2, "[Music]", 3, flags=(NON_SPEECH_FLAG,))
+    assert attribute_words([music], [SpeakerTurn(0, 2, 0)]) == [
+        Segment(0, 2, "[Music]", None, flags=(NON_SPEECH_FLAG,))
     ]
 
 
@@ -97,13 +97,13 @@ def test_what_is_no_speech_has_no_speaker() -> None:
 def test_marks_and_spaces_stay_with_their_words(
     text: str, words: list[str], pieces: list[str]
 ) -> None:
-    assert pieces_of(text, words) == pieces
+    assert split_at_words(text, words) == pieces
 
 
 def test_an_hour_of_words_and_turns_costs_a_look_at_each() -> None:
     """Four speakers in turns of three seconds; every word has the voice of its turn."""
-    turns = [Turn(3 * at, 3 * at + 3, at % 4) for at in range(1200)]
+    turns = [SpeakerTurn(3 * at, 3 * at + 3, at % 4) for at in range(1200)]
     segments = [said("a b c d e f g h i j k l", 6 * at) for at in range(600)]
-    found = attributed(segments, turns)
+    found = attribute_words(segments, turns)
     assert len(found) == 1200
     assert [segment.speaker for segment in found] == [turn.label for turn in turns]

@@ -11,16 +11,16 @@ import tiny_whisper
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, Server
 
-from sidecar.audio.audio_decoder import AudioFacts, open_audio, probe
-from sidecar.engines import ENGINES, create_engine, missing, spec_of
+from sidecar.audio.audio_decoder import AudioInfo, open_audio, probe_audio
+from sidecar.engines import ENGINES, create_engine, engine_spec, missing_packages
 from sidecar.interfaces.engine_interface import (
-    Engine,
     LoadOptions,
     Precision,
     TranscribeOptions,
-    Upstream,
+    TranscriptionEngine,
+    UpstreamOptions,
 )
-from sidecar.transcripts.transcript import Event, Finished, Progress, SegmentReady
+from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
 from sidecar.upstream import upstream_client
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
@@ -29,7 +29,9 @@ TRAINED = ("vibevoice", "whisper")
 """Those whose weights are trained here."""
 ONLY_LIVE = ("voxtral",)
 RUNNABLE = [
-    spec.name for spec in ENGINES if not missing(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
+    spec.name
+    for spec in ENGINES
+    if not missing_packages(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
 ]
 VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
 
@@ -38,7 +40,9 @@ VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", 
 def loading(request: pytest.FixtureRequest) -> Iterator[tuple[str, LoadOptions]]:
     """An engine's name, and how it is loaded."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upstream_client, "LOOK_S", PATIENCE_S)  # a busy machine is not taken for gone
+        patch.setattr(
+            upstream_client, "PROBE_TIMEOUT_S", PATIENCE_S
+        )  # a busy machine is not taken for gone
         yield named(request)
 
 
@@ -46,7 +50,7 @@ def named(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     name, _, precision = request.param.partition(" ")
     if name == "upstream":
         server: Server = request.getfixturevalue("server")
-        return name, LoadOptions(upstream=Upstream((f"http://127.0.0.1:{server.port}",)))
+        return name, LoadOptions(upstream=UpstreamOptions((f"http://127.0.0.1:{server.port}",)))
     if not precision:
         return name, LoadOptions()
     folder = tiny_whisper.model() if name == "whisper" else tiny_vibevoice.checkpoint("mid")
@@ -59,20 +63,23 @@ def engine_name(loading: tuple[str, LoadOptions]) -> str:
 
 
 @pytest.fixture(scope="module")
-def engine(loading: tuple[str, LoadOptions]) -> Engine:
+def engine(loading: tuple[str, LoadOptions]) -> TranscriptionEngine:
     engine = create_engine(loading[0])
     list(engine.load(loading[1]))
     return engine
 
 
 def run(
-    engine: Engine, name: str, options: TranscribeOptions | None = None, stop_after: int = 1 << 30
-) -> list[Event]:
+    engine: TranscriptionEngine,
+    name: str,
+    options: TranscribeOptions | None = None,
+    stop_after: int = 1 << 30,
+) -> list[TranscriptionEvent]:
     """The events of one transcription of the clip; cancelled after ``stop_after`` events."""
-    events: list[Event] = []
+    events: list[TranscriptionEvent] = []
     with CLIP.open("rb", buffering=0) as file:
-        facts: AudioFacts = probe(file.fileno(), DAY_S)
-        rate = spec_of(name).sample_rate
+        facts: AudioInfo = probe_audio(file.fileno(), DAY_S)
+        rate = engine_spec(name).sample_rate
         with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
             for event in engine.transcribe(
                 audio, options or TranscribeOptions(), lambda: len(events) >= stop_after
@@ -82,16 +89,16 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def events(engine: Engine, engine_name: str) -> list[Event]:
+def events(engine: TranscriptionEngine, engine_name: str) -> list[TranscriptionEvent]:
     return run(engine, engine_name)
 
 
-def test_the_last_event_and_only_the_last_is_finished(events: list[Event]) -> None:
+def test_the_last_event_and_only_the_last_is_finished(events: list[TranscriptionEvent]) -> None:
     assert isinstance(events[-1], Finished)
     assert not any(isinstance(event, Finished) for event in events[:-1])
 
 
-def test_segments_come_in_order_and_before_the_end(events: list[Event]) -> None:
+def test_segments_come_in_order_and_before_the_end(events: list[TranscriptionEvent]) -> None:
     ready = [event.index for event in events if isinstance(event, SegmentReady)]
     assert ready == list(range(len(ready)))
     assert ready
@@ -99,7 +106,7 @@ def test_segments_come_in_order_and_before_the_end(events: list[Event]) -> None:
     assert first < len(events) / 2
 
 
-def test_progress_never_goes_back_and_ends_at_the_whole(events: list[Event]) -> None:
+def test_progress_never_goes_back_and_ends_at_the_whole(events: list[TranscriptionEvent]) -> None:
     done = [event.audio_s_done for event in events if isinstance(event, Progress)]
     assert done == sorted(done)
     assert done[-1] == pytest.approx(28.277, abs=1.0)
@@ -110,7 +117,7 @@ def test_progress_never_goes_back_and_ends_at_the_whole(events: list[Event]) -> 
     )
 
 
-def test_times_are_monotone_and_inside_the_audio(events: list[Event]) -> None:
+def test_times_are_monotone_and_inside_the_audio(events: list[TranscriptionEvent]) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     transcript = finished.transcript
@@ -121,7 +128,9 @@ def test_times_are_monotone_and_inside_the_audio(events: list[Event]) -> None:
         assert 0 <= segment.start <= segment.end <= transcript.duration + 1e-6
 
 
-def test_speakers_are_numbered_from_0_in_order_of_appearance(events: list[Event]) -> None:
+def test_speakers_are_numbered_from_0_in_order_of_appearance(
+    events: list[TranscriptionEvent],
+) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     seen: list[int | None] = []
@@ -131,21 +140,23 @@ def test_speakers_are_numbered_from_0_in_order_of_appearance(events: list[Event]
     assert seen == [0, 1]
 
 
-def test_without_diarization_no_segment_has_a_speaker(engine: Engine, engine_name: str) -> None:
+def test_without_diarization_no_segment_has_a_speaker(
+    engine: TranscriptionEngine, engine_name: str
+) -> None:
     finished = run(engine, engine_name, TranscribeOptions(diarize=False))[-1]
     assert isinstance(finished, Finished)
     assert {segment.speaker for segment in finished.transcript.segments} == {None}
 
 
 def test_the_same_audio_twice_gives_the_same_transcript(
-    engine: Engine, engine_name: str, events: list[Event]
+    engine: TranscriptionEngine, engine_name: str, events: list[TranscriptionEvent]
 ) -> None:
     assert run(engine, engine_name)[-1] == events[-1]
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 10])
 def test_a_cancelled_run_stops_at_the_next_step_without_a_result(
-    engine: Engine, engine_name: str, stop_after: int
+    engine: TranscriptionEngine, engine_name: str, stop_after: int
 ) -> None:
     cut_short = run(engine, engine_name, stop_after=stop_after)
     assert len(cut_short) <= stop_after + 1

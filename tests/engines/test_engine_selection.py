@@ -9,21 +9,21 @@ import pytest
 import tiny_whisper
 
 from sidecar import engines, errors
-from sidecar.checkpoints.checkpoint import Checkpoint, cache_folder
-from sidecar.checkpoints.whisper_checkpoints import NAMES
+from sidecar.checkpoints.checkpoint import ModelCheckpoint, cache_folder
+from sidecar.checkpoints.whisper_checkpoints import WHISPER_MODELS
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import (
-    Facts,
-    choose,
-    choose_live,
-    decide,
+    EngineFacts,
+    choose_engine,
+    choose_live_engine,
+    decide_engine,
+    language_hint,
     torch_has_cuda,
-    way_to,
 )
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
-FOUND = Checkpoint(Path("checkpoint"), {}, (), 0, None)
-WHISPER = Checkpoint(Path("whisper"), {"multilingual": True}, (), 0, None)
+FOUND = ModelCheckpoint(Path("checkpoint"), {}, (), 0, None)
+WHISPER = ModelCheckpoint(Path("whisper"), {"multilingual": True}, (), 0, None)
 READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
 
 
@@ -40,7 +40,7 @@ READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
     ],
 )
 def test_auto_takes_vibevoice_where_everything_is_there_and_says_what_is_not(changes, name, reason):
-    chosen, why = decide("auto", Facts(**{**READY, **changes}))
+    chosen, why = decide_engine("auto", EngineFacts(**{**READY, **changes}))
     assert chosen == name
     assert reason in why
 
@@ -56,7 +56,7 @@ def test_auto_takes_vibevoice_where_everything_is_there_and_says_what_is_not(cha
     ],
 )
 def test_an_engine_that_is_named_is_taken_gpu_or_not(wanted, changes, reason):
-    chosen, why = decide(wanted, Facts(**{**READY, **changes}))
+    chosen, why = decide_engine(wanted, EngineFacts(**{**READY, **changes}))
     assert (chosen, reason in why) == (wanted, True)
 
 
@@ -82,7 +82,7 @@ NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper":
     ids=str,
 )
 def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes, name, reason):
-    chosen, why = decide("auto", Facts(**{**NO_GPU, **changes}))
+    chosen, why = decide_engine("auto", EngineFacts(**{**NO_GPU, **changes}))
     assert chosen == name
     assert reason in why
 
@@ -90,7 +90,7 @@ def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes,
 def test_whisper_by_name_without_a_model_is_that_error():
     wrong = errors.CheckpointNotFound("none here.")
     with pytest.raises(errors.CheckpointNotFound, match="none here"):
-        decide("whisper", Facts(**{**NO_GPU, "whisper": wrong}))
+        decide_engine("whisper", EngineFacts(**{**NO_GPU, "whisper": wrong}))
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,31 @@ def test_whisper_by_name_without_a_model_is_that_error():
 def test_who_asks_for_another_language_is_told_how_to_get_it(
     tag, installed, there, parts, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [] if installed else ["x"])
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [] if installed else ["x"])
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     if there:
-        tiny_whisper.write_like(cache_folder(NAMES["base"].repository, tmp_path) / "snapshots/a")
-    hint = way_to(tag, Settings())
+        tiny_whisper.write_like(
+            cache_folder(WHISPER_MODELS["base"].repository, tmp_path) / "snapshots/a"
+        )
+    hint = language_hint(tag, Settings())
     for part in parts:
         assert part in hint
     assert there or "is here" not in hint
 
 
 def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [])
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
     folder = tiny_whisper.write_like(tmp_path / "model", words=51_864)
-    choice = choose(Settings(engine="whisper", model_path=folder))
+    choice = choose_engine(Settings(engine="whisper", model_path=folder))
     assert choice.spec.languages == ("en",)
     folder = tiny_whisper.write_like(tmp_path / "other")
-    assert "de" in choose(Settings(engine="whisper", model_path=folder)).spec.languages
+    assert "de" in choose_engine(Settings(engine="whisper", model_path=folder)).spec.languages
 
 
 def test_vibevoice_by_name_without_a_checkpoint_is_that_error():
     wrong = errors.CheckpointIncomplete("half of it.")
     with pytest.raises(errors.CheckpointIncomplete, match="half of it"):
-        decide("vibevoice", Facts(**{**READY, "checkpoint": wrong}))
+        decide_engine("vibevoice", EngineFacts(**{**READY, "checkpoint": wrong}))
 
 
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
@@ -135,8 +137,8 @@ def test_vibevoice_by_name_without_a_checkpoint_is_that_error():
 def test_a_folder_that_was_named_and_cannot_be_used_is_that_error_for_auto_too(wrong, changes):
     facts = {**READY, **changes, "checkpoint": wrong(), "named": True}
     with pytest.raises(wrong):
-        decide("auto", Facts(**facts))
-    assert decide("moonshine", Facts(**facts)) == ("moonshine", "as set")
+        decide_engine("auto", EngineFacts(**facts))
+    assert decide_engine("moonshine", EngineFacts(**facts)) == ("moonshine", "as set")
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -146,13 +148,13 @@ def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
 ):
     lacking = [] if installed else ["torch"]
     monkeypatch.setattr(
-        "sidecar.engines.missing", lambda spec: lacking if spec.name == "vibevoice" else []
+        "sidecar.engines.missing_packages", lambda spec: lacking if spec.name == "vibevoice" else []
     )
     folder = tmp_path if what == "has no config.json" else tmp_path / "nothing"
     with pytest.raises(errors.CheckpointNotFound, match=what) as caught:
-        choose(Settings(engine="auto", model_path=folder))
+        choose_engine(Settings(engine="auto", model_path=folder))
     assert "VIBEVOICE_MODEL_PATH" in caught.value.hint
-    assert choose(Settings(engine="moonshine", model_path=folder)).spec.name == "moonshine"
+    assert choose_engine(Settings(engine="moonshine", model_path=folder)).spec.name == "moonshine"
 
 
 @pytest.mark.parametrize(
@@ -165,35 +167,41 @@ def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
 )
 def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, parts):
     with pytest.raises(errors.EngineUnavailable) as caught:
-        decide(wanted, Facts(lacking))
+        decide_engine(wanted, EngineFacts(lacking))
     for part in parts:
         assert part in f"{caught.value.detail} {caught.value.hint}"
 
 
 def test_made_up_text_is_never_what_auto_falls_back_to():
     with pytest.raises(errors.EngineUnavailable):
-        decide("auto", Facts({**ALL, "vibevoice": ["torch"], "moonshine": ["moonshine_voice"]}))
+        decide_engine(
+            "auto", EngineFacts({**ALL, "vibevoice": ["torch"], "moonshine": ["moonshine_voice"]})
+        )
 
 
 @pytest.mark.parametrize("lacking", [[], ["torch"]])
 @pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
 def test_nothing_leaves_the_machine_unless_upstream_is_said_by_name(lacking, embedded):
-    facts = Facts(**{**READY, "lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}})
+    facts = EngineFacts(
+        **{**READY, "lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}}
+    )
     try:
-        assert decide("auto", facts)[0] != "upstream"
+        assert decide_engine("auto", facts)[0] != "upstream"
     except errors.EngineUnavailable:
         assert lacking
         assert embedded
-    assert choose(Settings(engine="scripted", upstream=("http://box:1",))).upstream is None
-    chosen = choose(Settings(engine="upstream", upstream=("http://box:1", "https://far/v1/")))
+    assert choose_engine(Settings(engine="scripted", upstream=("http://box:1",))).upstream is None
+    chosen = choose_engine(
+        Settings(engine="upstream", upstream=("http://box:1", "https://far/v1/"))
+    )
     assert chosen.reason == "as set; recordings go to box:1, far:443"
     assert chosen.upstream is not None
     assert chosen.upstream.urls == ("http://box:1", "https://far")
 
 
 def test_the_engine_that_is_chosen_is_one_that_can_be_made():
-    assert choose(Settings(engine="scripted")).spec.name == "scripted"
-    choice = choose(Settings(engine="moonshine"))
+    assert choose_engine(Settings(engine="scripted")).spec.name == "scripted"
+    choice = choose_engine(Settings(engine="moonshine"))
     assert (choice.spec.name, choice.checkpoint) == ("moonshine", None)
 
 
@@ -228,26 +236,26 @@ def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
     specs = [replace(spec, sessions=sessions[spec.name]) for spec in engines.ENGINES]
     monkeypatch.setattr(engines, "ENGINES", tuple(specs))
     settings = Settings(engine=files, live_engine=wanted)
-    chosen = choose(settings)
+    chosen = choose_engine(settings)
     if reason == "refused":
         with pytest.raises(errors.EngineUnavailable, match="does not hear live") as refused:
-            choose_live(settings, chosen)
+            choose_live_engine(settings, chosen)
         assert f"do: {live};" in refused.value.hint
         return
-    found, why = choose_live(settings, chosen)
+    found, why = choose_live_engine(settings, chosen)
     assert (found and found.spec.name, reason in why) == (live, True)
 
 
 def test_live_audio_goes_elsewhere_where_that_is_said_and_never_else() -> None:
     there = ("http://box:8765",)
     by_itself = Settings(engine="upstream", upstream=there)
-    found, _ = choose_live(by_itself, choose(by_itself))
+    found, _ = choose_live_engine(by_itself, choose_engine(by_itself))
     assert found is None or found.upstream is None, "recordings go there, by name"
     settings = Settings(engine="scripted", live_engine="upstream", upstream=there)
-    found, why = choose_live(settings, choose(settings))
+    found, why = choose_live_engine(settings, choose_engine(settings))
     assert found is not None
     assert found.upstream is not None
     assert (found.upstream.urls, "box:8765" in why) == (there, True)
     nowhere = Settings(engine="scripted", live_engine="upstream")
     with pytest.raises(errors.SettingsInvalid):
-        choose_live(nowhere, choose(nowhere))
+        choose_live_engine(nowhere, choose_engine(nowhere))

@@ -18,13 +18,19 @@ from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines import ENGINES, create_engine, missing
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.engines import ENGINES, create_engine, missing_packages
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveEngine, LiveOptions, LiveSession
+from sidecar.interfaces.live_engine import (
+    LIVE_RATE,
+    LiveEngine,
+    LiveOptions,
+    LiveSession,
+    LiveSessionStart,
+)
 from sidecar.interfaces.live_events import (
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
     Partial,
     SpeechStarted,
@@ -33,12 +39,12 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.transcripts.transcript import Segment, joined
+from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
 MOST_S = 12.0
 """Of a clip are heard."""
-LIVE = [spec.name for spec in ENGINES if spec.sessions and not missing(spec)]
+LIVE = [spec.name for spec in ENGINES if spec.sessions and not missing_packages(spec)]
 ALSO_PARTIALS = LiveOptions(diarize=False, patience_s=PATIENCE_S)
 ONLY_FINALS = replace(ALSO_PARTIALS, partials=False)
 
@@ -57,11 +63,14 @@ class Client:
     """Who speaks with a session, and keeps what it says."""
 
     def __init__(
-        self, engine: LiveEngine, options: LiveOptions = ONLY_FINALS, begin: Begin | None = None
+        self,
+        engine: LiveEngine,
+        options: LiveOptions = ONLY_FINALS,
+        begin: LiveSessionStart | None = None,
     ) -> None:
         self.told: list[LiveEvent] = []
         self._over = threading.Event()
-        self.session: LiveSession = engine.open(options, begin or Begin(), self._tell)
+        self.session: LiveSession = engine.open(options, begin or LiveSessionStart(), self._tell)
 
     def _tell(self, event: LiveEvent) -> None:
         self.told.append(event)
@@ -119,7 +128,7 @@ def engine(request: pytest.FixtureRequest) -> LiveEngine:
 @pytest.fixture(scope="module")
 def clips() -> Sequence[Block]:
     files = [Path(get_assets_path()) / f"{name}.wav" for name in CLIPS]
-    return [decode_file(file, LIVE_RATE)[: round(MOST_S * LIVE_RATE)] for file in files]
+    return [decode_audio_file(file, LIVE_RATE)[: round(MOST_S * LIVE_RATE)] for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +155,11 @@ def test_events_come_in_order_and_a_summary_of_all_is_the_last(
             assert event.at > begun[event.turn].at
         if isinstance(event, TurnEnded):
             of_turn = [one.segment.text for one in client.finals if one.turn == event.turn]
-            assert event.text == joined(of_turn)
+            assert event.text == join_texts(of_turn)
             ended.append(event.turn)
     assert pieces == sorted(pieces)
     assert ended == sorted(begun)
-    heard = [event for event in client.told if isinstance(event, Heard)]
+    heard = [event for event in client.told if isinstance(event, InputProcessed)]
     assert [one.at for one in heard] == sorted(one.at for one in heard)
     assert all(one.settled <= one.at for one in heard)
     assert isinstance(client.told[-1], Summary)
@@ -223,7 +232,7 @@ def test_a_commit_ends_a_turn(engine: LiveEngine, clips: Sequence[Block]) -> Non
         pass
     client.session.commit()
     client.end()
-    heard = [event for event in client.told if isinstance(event, Heard)]
+    heard = [event for event in client.told if isinstance(event, InputProcessed)]
     assert heard[-1].commits == 1
     assert [one.committed for one in client.told if isinstance(one, TurnEnded)].count(True) == 1
 
@@ -262,7 +271,7 @@ def test_a_session_goes_on_for_one_that_died(
 ) -> None:
     told = Segment(99.0, 99.5, "Before.", 0)
     client = Client(
-        engine, begin=Begin(at=100.0, turn=5, piece=7, said=(told,), open=1, pieces=(6,))
+        engine, begin=LiveSessionStart(at=100.0, turn=5, piece=7, said=(told,), open=1, pieces=(6,))
     )
     for _ in client.say(clips[0], 16_000):
         pass

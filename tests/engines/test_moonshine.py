@@ -16,16 +16,16 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.audio.loudness import RecentAudio
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.audio.loudness import AudioHistoryBuffer
 from sidecar.diarization import speaker_models
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.interfaces.live_engine import AT_THE_START, LiveOptions
+from sidecar.interfaces.live_engine import NEW_SESSION, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, Summary
 from sidecar.transcripts.transcript import (
-    BY_ATTENTION,
+    WORDS_BY_ATTENTION,
     Checkpoint,
     Finished,
     Progress,
@@ -60,7 +60,7 @@ def engine() -> moonshine.MoonshineEngine:
 
 @pytest.fixture(scope="module")
 def endgame() -> Block:
-    return decode_file(ASSETS / "endgame_nagg_nell.wav", RATE)
+    return decode_audio_file(ASSETS / "endgame_nagg_nell.wav", RATE)
 
 
 def transcript(
@@ -89,7 +89,7 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
     told: queue.Queue[LiveEvent] = queue.Queue()
     options = LiveOptions(words=True, partials=False, patience_s=PATIENCE_S)
-    session = engine.open(options, AT_THE_START, told.put)
+    session = engine.open(options, NEW_SESSION, told.put)
     session.push(endgame)
     session.finish()
     while not isinstance(last := told.get(timeout=PATIENCE_S), Summary):
@@ -124,7 +124,7 @@ def test_what_came_before_does_not_change_a_transcript(
     options = TranscribeOptions(diarize=False)
     first = transcript(engine, endgame, options)
     noise = np.random.default_rng(0).normal(0, 0.3, 10 * RATE).astype(np.float32)
-    for before in (noise, decode_file(ASSETS / "two_cities.wav", RATE), endgame):
+    for before in (noise, decode_audio_file(ASSETS / "two_cities.wav", RATE), endgame):
         transcript(engine, before, options)
         assert transcript(engine, endgame, options) == first
 
@@ -136,7 +136,7 @@ def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whol
     pause = np.zeros(RATE, np.float32)
     thrice = np.concatenate([endgame, pause] * 3)
     whole = transcript(engine, thrice)
-    monkeypatch.setattr(moonshine_transcription, "REVISED_S", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     early = transcript(engine, thrice)
     assert whole.num_speakers == early.num_speakers == 2
     same = set(whole.segments) & set(early.segments)
@@ -150,15 +150,15 @@ def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whol
 def test_sound_that_lines_no_longer_need_is_let_go_of(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moonshine_transcription, "REVISED_S", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     kept: list[float] = []
-    forget = RecentAudio.forget
+    forget = AudioHistoryBuffer.forget
 
-    def watched(audio: RecentAudio, before_s: float) -> None:
+    def watched(audio: AudioHistoryBuffer, before_s: float) -> None:
         forget(audio, before_s)
         kept.append(audio.end_s - before_s)
 
-    monkeypatch.setattr(RecentAudio, "forget", watched)
+    monkeypatch.setattr(AudioHistoryBuffer, "forget", watched)
     transcript(engine, np.concatenate([endgame] * 4))
     talking, kept[:] = max(kept[:-1]), []
     transcript(engine, np.zeros(120 * RATE, np.float32))
@@ -168,7 +168,7 @@ def test_sound_that_lines_no_longer_need_is_let_go_of(
 def test_speech_without_a_pause_is_neither_cut_in_a_word_nor_said_twice(
     engine: moonshine.MoonshineEngine,
 ) -> None:
-    samples = decode_file(ASSETS / "two_cities.wav", RATE)
+    samples = decode_audio_file(ASSETS / "two_cities.wav", RATE)
     found = transcript(engine, samples, TranscribeOptions(diarize=False))
     assert found.text.lower().count("best of times") == 1
     assert found.text.lower().count("winter of despair") == 1
@@ -207,7 +207,7 @@ def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unavailable() -> None:
-        raise speaker_models.VoicesUnavailable("another wheel")
+        raise speaker_models.SpeakerModelsUnavailable("another wheel")
 
     monkeypatch.setattr(speaker_models, "load_models", unavailable)
     with pytest.raises(errors.ModelLoadFailed, match="another wheel") as refused:
@@ -216,7 +216,7 @@ def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
 
 
 def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:
-    audio = RecentAudio(10)
+    audio = AudioHistoryBuffer(10)
     for start in range(0, 100, 7):
         audio.append(np.arange(start, min(start + 7, 100), dtype=np.float32))
     assert audio.end_s == 10
@@ -230,8 +230,8 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people, most of it settled."""
-    monkeypatch.setattr(moonshine_transcription, "REVISED_S", 15.0)
-    monkeypatch.setattr(moonshine, "SETTLE_S", 8.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
+    monkeypatch.setattr(moonshine, "CHECKPOINT_INTERVAL_S", 8.0)
     play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions(words=True)
     whole = list(engine.transcribe_from((), play, options, lambda: False))
     checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
@@ -242,7 +242,7 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     again = list(engine.transcribe_from(settled, play, options, lambda: False))  # type: ignore[arg-type]
     assert again[-1] == whole[-1]
     assert isinstance(again[-1], Finished)
-    assert {one.words_by for one in again[-1].transcript.segments} == {BY_ATTENTION}
+    assert {one.words_by for one in again[-1].transcript.segments} == {WORDS_BY_ATTENTION}
     for segment in again[-1].transcript.segments:
         edges = [edge for word in segment.words for edge in (word.start, word.end)]
         assert edges == sorted(edges)

@@ -17,13 +17,13 @@ from moonshine_voice import get_assets_path
 from bench.moonshine_library import LibraryRecognizer
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.audio.loudness import quietest
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.audio.loudness import quietest_sample
 from sidecar.engines.moonshine import moonshine_decoder
-from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE, Tokenizer
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE, MoonshineTokenizer
 from sidecar.engines.moonshine.moonshine_recognizer import (
-    Hypothesis,
-    Recognizer,
+    MoonshineHypothesis,
+    MoonshineRecognizer,
     load_recognizer,
     model_folder,
 )
@@ -33,8 +33,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> Iterator[Recognizer]:
-    recognizer = Recognizer(model_folder())
+def recognizer() -> Iterator[MoonshineRecognizer]:
+    recognizer = MoonshineRecognizer(model_folder())
     yield recognizer
     recognizer.close()
 
@@ -44,10 +44,10 @@ def stretches() -> list[Block]:
     """The wheel's clips in stretches of 3 to 6 s, cut where they are quietest."""
     found = []
     for name in ("beckett.wav", "endgame_nagg_nell.wav"):
-        audio = decode_file(ASSETS / name, SAMPLE_RATE)
+        audio = decode_audio_file(ASSETS / name, SAMPLE_RATE)
         while len(audio) > 6 * SAMPLE_RATE:
             half = 3 * SAMPLE_RATE
-            cut = half + quietest(audio[half : 2 * half], SAMPLE_RATE, 0.1)
+            cut = half + quietest_sample(audio[half : 2 * half], SAMPLE_RATE, 0.1)
             found.append(audio[:cut])
             audio = audio[cut:]
         found.append(audio)
@@ -67,13 +67,15 @@ class Passes:
 
 
 @pytest.fixture
-def passes(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> Passes:
+def passes(recognizer: MoonshineRecognizer, monkeypatch: pytest.MonkeyPatch) -> Passes:
     counting = Passes(recognizer._decoder._tokens)
     monkeypatch.setattr(recognizer._decoder, "_tokens", counting)
     return counting
 
 
-def heard(recognizer: Recognizer, audio: Block, draft: Hypothesis | None = None) -> Hypothesis:
+def heard(
+    recognizer: MoonshineRecognizer, audio: Block, draft: MoonshineHypothesis | None = None
+) -> MoonshineHypothesis:
     found = recognizer.hear(audio, draft)
     assert found is not None
     return found
@@ -95,7 +97,7 @@ def word_errors(reference: str, hypothesis: str) -> int:
 
 
 def test_onnxruntime_hears_what_the_library_hears(
-    recognizer: Recognizer, stretches: list[Block]
+    recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     library = LibraryRecognizer()
     theirs = [library.text(audio) for audio in stretches]
@@ -107,7 +109,7 @@ def test_onnxruntime_hears_what_the_library_hears(
 
 
 def test_a_cancelled_stretch_is_left_before_the_next_token(
-    recognizer: Recognizer, stretches: list[Block], passes: Passes
+    recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
     assert recognizer.hear(stretches[0], cancelled=lambda: passes.count >= 3) is None
     assert passes.count == 3
@@ -116,7 +118,7 @@ def test_a_cancelled_stretch_is_left_before_the_next_token(
 
 
 def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
-    recognizer: Recognizer,
+    recognizer: MoonshineRecognizer,
     stretches: list[Block],
     passes: Passes,
     monkeypatch: pytest.MonkeyPatch,
@@ -126,11 +128,11 @@ def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
     audio = stretches[0][: 3 * SAMPLE_RATE]
     tokens = heard(recognizer, audio).tokens
     assert len(tokens) == passes.count == 5
-    assert len(heard(recognizer, audio, Hypothesis("", tokens * 3)).tokens) <= 5
+    assert len(heard(recognizer, audio, MoonshineHypothesis("", tokens * 3)).tokens) <= 5
 
 
 def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
-    recognizer: Recognizer, stretches: list[Block], passes: Passes
+    recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
     growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
     drafts = [recognizer.hear(part) for part, _ in growing]
@@ -147,38 +149,40 @@ def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
 
 
 def test_a_draft_of_something_else_does_no_harm(
-    recognizer: Recognizer, stretches: list[Block]
+    recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     plain = [recognizer.text(audio) for audio in stretches]
-    backwards = Hypothesis("", (heard(recognizer, stretches[0])).tokens[::-1])
+    backwards = MoonshineHypothesis("", (heard(recognizer, stretches[0])).tokens[::-1])
     misled = [heard(recognizer, audio, backwards).text for audio in stretches]
     assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
 
 
 def test_what_was_said_before_tells_a_word_that_sounds_like_another(
-    recognizer: Recognizer,
+    recognizer: MoonshineRecognizer,
 ) -> None:
-    audio = decode_file(ASSETS / "beckett.wav", SAMPLE_RATE)
+    audio = decode_audio_file(ASSETS / "beckett.wav", SAMPLE_RATE)
     begin, border, end = (round(at * SAMPLE_RATE) for at in (4.7, 6.1, 7.6))
     alone = heard(recognizer, audio[border:end])
     before = heard(recognizer, audio[begin:border])
     assert (before.text, alone.text) == ("Try again.", "Fare again.")
     both = audio[begin:end]
     for words in (False, True):
-        found = recognizer.hear_behind(both, [before.tokens], border - begin, words=words)
+        found = recognizer.recognize_with_context(
+            both, [before.tokens], border - begin, words=words
+        )
         assert found is not None
         assert found.text == "Fail again."
     times = [(word.start, word.end) for word in found.words]
     assert len(times) == 2
     assert 0 <= times[0][0] < times[0][1] <= times[1][0] < times[1][1] <= 1.5
-    circles = Hypothesis("", before.tokens * 9)
-    found = recognizer.hear_behind(both, [circles.tokens], border - begin)
+    circles = MoonshineHypothesis("", before.tokens * 9)
+    found = recognizer.recognize_with_context(both, [circles.tokens], border - begin)
     assert found is not None
     assert found.text == alone.text, "what went round in circles is no context"
 
 
 def test_two_threads_at_once_hear_what_one_hears(
-    recognizer: Recognizer, stretches: list[Block]
+    recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     alone = [recognizer.text(audio) for audio in stretches]
     with ThreadPoolExecutor(2) as threads:
@@ -186,7 +190,7 @@ def test_two_threads_at_once_hear_what_one_hears(
 
 
 @pytest.mark.parametrize("samples", [0, 1, 800, 4097])
-def test_any_shortness_is_heard(recognizer: Recognizer, samples: int) -> None:
+def test_any_shortness_is_heard(recognizer: MoonshineRecognizer, samples: int) -> None:
     assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
 
 
@@ -225,7 +229,7 @@ def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage:
         case "another model":
             shutil.copy(tmp_path / moonshine_decoder.ENCODER, model)
     with pytest.raises(errors.ModelLoadFailed):
-        Recognizer(tmp_path)
+        MoonshineRecognizer(tmp_path)
 
 
 def test_the_vocabulary_is_read_entry_by_entry(tmp_path: Path) -> None:
@@ -234,14 +238,14 @@ def test_the_vocabulary_is_read_entry_by_entry(tmp_path: Path) -> None:
     lengths = [bytes([len(entry)]) for entry in entries[:5]] + [bytes([200 - 128 + 128, 1])]
     file = tmp_path / "tokenizer.bin"
     file.write_bytes(b"".join(a + b for a, b in zip(lengths, entries, strict=True)))
-    tokenizer = Tokenizer.read(file)
+    tokenizer = MoonshineTokenizer.read(file)
     assert len(tokenizer) == 6
     assert tokenizer.text([0, 1, 1, 2, 3, 0]) == "so soü"
     assert tokenizer.text([1, 2]) == "so\N{REPLACEMENT CHARACTER}"
     assert tokenizer.text([5]) == long.decode()
-    assert len(Tokenizer.read(model_folder() / "tokenizer.bin")) == 32_768
+    assert len(MoonshineTokenizer.read(model_folder() / "tokenizer.bin")) == 32_768
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(errors.ModelLoadFailed, match="ends inside an entry"):
-        Tokenizer.read(file)
+        MoonshineTokenizer.read(file)
     with pytest.raises(errors.ModelLoadFailed, match="cannot be read"):
-        Tokenizer.read(tmp_path / "none")
+        MoonshineTokenizer.read(tmp_path / "none")

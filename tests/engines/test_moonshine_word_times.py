@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 from moonshine_voice import get_assets_path
 
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import Recognizer, model_folder, spans, words_of
-from sidecar.transcripts.transcript import Segment, Word, one_comma
-from sidecar.transcripts.word_timing import spread
+from sidecar.engines.moonshine.moonshine_recognizer import (
+    MoonshineRecognizer,
+    align_words,
+    model_folder,
+    token_spans,
+)
+from sidecar.transcripts.transcript import Segment, Word, collapse_commas
+from sidecar.transcripts.word_timing import estimate_word_times
 
 ASSETS = Path(get_assets_path())
 SENTENCES = {
@@ -30,8 +35,8 @@ SENTENCES = {
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> Iterator[Recognizer]:
-    recognizer = Recognizer(model_folder())
+def recognizer() -> Iterator[MoonshineRecognizer]:
+    recognizer = MoonshineRecognizer(model_folder())
     yield recognizer
     recognizer.close()
 
@@ -48,9 +53,9 @@ def joined(parts: list[Block], gaps_s: list[float]) -> tuple[Block, list[tuple[f
     return np.concatenate(sound), edges
 
 
-def test_words_begin_and_end_where_their_sound_does(recognizer: Recognizer) -> None:
+def test_words_begin_and_end_where_their_sound_does(recognizer: MoonshineRecognizer) -> None:
     """Most edges to 50 ms, where evenly spread characters are off by many times that."""
-    clip = decode_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)
+    clip = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)
     parts = [clip[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in SENTENCES]
     audio, edges = joined(parts, [0.2, 0.9, 0.1, 0.5])
     found = recognizer.hear(audio, words=True)
@@ -64,14 +69,14 @@ def test_words_begin_and_end_where_their_sound_does(recognizer: Recognizer) -> N
     off += [abs(ours - edge[1]) for ours, edge in zip(last, edges, strict=True)]
     assert sorted(off)[len(off) // 2] < 0.05
     assert max(off) < 0.25
-    even = spread(Segment(0.0, len(audio) / SAMPLE_RATE, found.text)).words
+    even = estimate_word_times(Segment(0.0, len(audio) / SAMPLE_RATE, found.text)).words
     starts = zip(counts, ends, edges, strict=True)
     guessed = [abs(even[end - count].start - edge[0]) for count, end, edge in starts]
     assert sum(guessed) > 4 * sum(off)
 
 
-def test_asking_for_words_changes_no_word(recognizer: Recognizer) -> None:
-    audio = decode_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)[: 9 * SAMPLE_RATE]
+def test_asking_for_words_changes_no_word(recognizer: MoonshineRecognizer) -> None:
+    audio = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)[: 9 * SAMPLE_RATE]
     plain, timed = recognizer.hear(audio), recognizer.hear(audio, words=True)
     assert plain is not None
     assert timed is not None
@@ -85,14 +90,14 @@ def test_asking_for_words_changes_no_word(recognizer: Recognizer) -> None:
 
 @pytest.mark.parametrize("samples", [1, 4000, SAMPLE_RATE])
 def test_silence_and_very_short_sound_have_words_or_none(
-    recognizer: Recognizer, samples: int
+    recognizer: MoonshineRecognizer, samples: int
 ) -> None:
     found = recognizer.hear(np.zeros(samples, np.float32), words=True)
     assert found is not None
     assert " ".join(word.text for word in found.words) == found.text
 
 
-def test_who_is_cancelled_gets_no_words(recognizer: Recognizer) -> None:
+def test_who_is_cancelled_gets_no_words(recognizer: MoonshineRecognizer) -> None:
     assert recognizer.hear(np.zeros(8000, np.float32), None, lambda: True, words=True) is None
 
 
@@ -100,8 +105,8 @@ def test_a_silence_belongs_to_no_word() -> None:
     attention = np.full((1, 2, 10), 0.01, np.float32)
     attention[0, 0, 0:3] = attention[0, 1, 7:10] = 1.0
     quiet = np.array([-1, -1, -1, 1, 1, 1, 1, -1, -1, -1], np.float32)
-    assert spans(attention, quiet, [True, True]) == [(0, 3), (7, 10)]
-    assert spans(attention, -np.ones(10, np.float32), [True, True])[0][1] > 3
+    assert token_spans(attention, quiet, [True, True]) == [(0, 3), (7, 10)]
+    assert token_spans(attention, -np.ones(10, np.float32), [True, True])[0][1] > 3
 
 
 @given(st.integers(1, 12), st.integers(1, 30), st.lists(st.booleans(), min_size=12, max_size=12))
@@ -111,7 +116,7 @@ def test_any_attention_gives_each_token_its_frames_in_order(
     chance = np.random.default_rng(tokens * 100 + frames)
     attention = chance.random((2, tokens, frames), np.float32)
     quiet = chance.uniform(-1, 1, frames).astype(np.float32)
-    found = spans(attention, quiet, begins[:tokens])
+    found = token_spans(attention, quiet, begins[:tokens])
     assert len(found) == tokens
     assert all(0 <= first <= end <= frames for first, end in found)
     for before, after in pairwise(found):
@@ -124,9 +129,9 @@ PIECES = st.lists(st.sampled_from([" a", " b", "c", ",", " ,", ",,", ".", " ", "
 
 @given(PIECES)
 def test_words_are_those_of_the_tidied_text(pieces: list[str]) -> None:
-    text = one_comma("".join(pieces).strip())
+    text = collapse_commas("".join(pieces).strip())
     at = [(float(number), number + 0.5) for number in range(len(pieces))]
-    found = list(words_of(text, pieces, at))
+    found = list(align_words(text, pieces, at))
     said = " ".join(word.text for word in found)
     assert said == " ".join(text.split()) or not text.strip(" ,")
     assert all(isinstance(word, Word) and word.start <= word.end for word in found)

@@ -16,30 +16,30 @@ from tiny_vibevoice import clip
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.engines.voxtral import VoxtralEngine, delay_of, voxtral_stream
-from sidecar.engines.voxtral.voxtral_stream import Stream, Voxtral
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.engines.voxtral import VoxtralEngine, delay_tokens, voxtral_stream
+from sidecar.engines.voxtral.voxtral_stream import VoxtralModel, VoxtralStream
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import Begin, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
-from sidecar.live.runtime.speech_segments import Hypothesis
+from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""
 
 
 @pytest.fixture(scope="module")
-def voxtral() -> Voxtral:
-    return voxtral_stream.load(tiny_voxtral.model(), "cpu", "float32")
+def voxtral() -> VoxtralModel:
+    return voxtral_stream.load_voxtral(tiny_voxtral.model(), "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
 def audio() -> Block:
     """Not a whole number of steps; longer than the windows of both caches."""
-    return decode_file(Path(clip("beckett")), 16_000)[: 6 * 16_000 + 123]
+    return decode_audio_file(Path(clip("beckett")), 16_000)[: 6 * 16_000 + 123]
 
 
-def generated(voxtral: Voxtral, audio: Block, delay: int) -> list[int]:
+def generated(voxtral: VoxtralModel, audio: Block, delay: int) -> list[int]:
     """What transformers makes of it, all at once."""
     import torch
 
@@ -58,8 +58,8 @@ def generated(voxtral: Voxtral, audio: Block, delay: int) -> list[int]:
     return said
 
 
-def streamed(voxtral: Voxtral, audio: Block, delay: int, chunk: int) -> list[int]:
-    stream = Stream(voxtral, delay)
+def streamed(voxtral: VoxtralModel, audio: Block, delay: int, chunk: int) -> list[int]:
+    stream = VoxtralStream(voxtral, delay)
     for at in range(0, len(audio), chunk):
         stream.feed(audio[at : at + chunk])
     stream.end()
@@ -68,7 +68,7 @@ def streamed(voxtral: Voxtral, audio: Block, delay: int, chunk: int) -> list[int
 
 @pytest.mark.parametrize("delay", [1, USUAL, LONGEST])
 def test_it_says_what_transformers_says_token_for_token(
-    voxtral: Voxtral, audio: Block, delay: int
+    voxtral: VoxtralModel, audio: Block, delay: int
 ) -> None:
     whole = generated(voxtral, audio, delay)
     assert len(set(whole)) > 5, "the words do not hang on the sound"
@@ -76,14 +76,18 @@ def test_it_says_what_transformers_says_token_for_token(
 
 
 @pytest.mark.parametrize("chunk", [517, 16_000])
-def test_it_does_not_matter_how_sound_comes(voxtral: Voxtral, audio: Block, chunk: int) -> None:
+def test_it_does_not_matter_how_sound_comes(
+    voxtral: VoxtralModel, audio: Block, chunk: int
+) -> None:
     assert streamed(voxtral, audio, USUAL, chunk) == streamed(voxtral, audio, USUAL, 1280)
 
 
-def test_streams_that_take_turns_do_not_know_of_each_other(voxtral: Voxtral, audio: Block) -> None:
+def test_streams_that_take_turns_do_not_know_of_each_other(
+    voxtral: VoxtralModel, audio: Block
+) -> None:
     pair = audio[: 3 * 16_000], audio[3 * 16_000 :]
     alone = [streamed(voxtral, one, USUAL, 1280) for one in pair]
-    streams = [Stream(voxtral, USUAL) for _ in pair]
+    streams = [VoxtralStream(voxtral, USUAL) for _ in pair]
     for at in range(0, 3 * 16_000, 1280):
         for stream, one in zip(streams, pair, strict=True):
             stream.feed(one[at : at + 1280])
@@ -93,8 +97,8 @@ def test_streams_that_take_turns_do_not_know_of_each_other(voxtral: Voxtral, aud
         assert stream.tokens == before
 
 
-def test_words_come_while_somebody_speaks(voxtral: Voxtral, audio: Block) -> None:
-    stream = Stream(voxtral, USUAL)
+def test_words_come_while_somebody_speaks(voxtral: VoxtralModel, audio: Block) -> None:
+    stream = VoxtralStream(voxtral, USUAL)
     stream.feed(audio)
     behind = len(audio) // 1280 - len(stream.tokens)
     assert behind <= USUAL + 1
@@ -103,9 +107,9 @@ def test_words_come_while_somebody_speaks(voxtral: Voxtral, audio: Block) -> Non
 
 
 def test_a_step_that_failed_is_not_gone_on_from(
-    voxtral: Voxtral, audio: Block, monkeypatch: pytest.MonkeyPatch
+    voxtral: VoxtralModel, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = Stream(voxtral, USUAL)
+    stream = VoxtralStream(voxtral, USUAL)
     stream.feed(audio[:16_000])
     assert stream.goes_on(20_000)
     assert not stream.goes_on(15_999), "it has heard more"
@@ -147,15 +151,15 @@ def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(audio: Block
     ("wanted_s", "tokens"), [(None, 6), (0.08, 1), (0.48, 6), (0.5, 6), (2.4, 30), (9, 30), (0, 1)]
 )
 def test_the_delay_is_the_nearest_there_is(wanted_s: float | None, tokens: int) -> None:
-    assert delay_of(wanted_s, 6) == tokens
+    assert delay_tokens(wanted_s, 6) == tokens
 
 
-def test_text_is_that_of_mistrals_own_library(voxtral: Voxtral) -> None:
+def test_text_is_that_of_mistrals_own_library(voxtral: VoxtralModel) -> None:
     if find_spec("mistral_common") is None or find_spec("tiktoken") is None:
         pytest.skip("mistral-common is not installed: its texts are not compared")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    theirs = Tekkenizer.from_file(tiny_voxtral.model() / voxtral_stream.FILE)
+    theirs = Tekkenizer.from_file(tiny_voxtral.model() / voxtral_stream.TEKKEN_FILE)
     ids = [32, 33, *(64 + byte for byte in "Ça va, naïf?".encode()), 33, 64 + 0xC3, 2]
     ours = voxtral.tekken.text(ids)
     assert ours == "Ça va, naïf?"
@@ -168,10 +172,10 @@ def test_text_is_that_of_mistrals_own_library(voxtral: Voxtral) -> None:
 
 def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed, match="tekken"):
-        voxtral_stream.read(tmp_path)
-    (tmp_path / voxtral_stream.FILE).write_text(json.dumps({"config": {}}))
+        voxtral_stream.read_tekken(tmp_path)
+    (tmp_path / voxtral_stream.TEKKEN_FILE).write_text(json.dumps({"config": {}}))
     with pytest.raises(errors.ModelLoadFailed, match="KeyError"):
-        voxtral_stream.read(tmp_path)
+        voxtral_stream.read_tekken(tmp_path)
 
 
 def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
@@ -180,10 +184,12 @@ def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
     engine = VoxtralEngine()
     folder = str(tiny_voxtral.model())
     list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
-    drafts: list[Hypothesis | None] = []
+    drafts: list[RecognitionHypothesis | None] = []
     hear = engine._hear
 
-    def watched(block: Block, draft: Hypothesis | None, *rest: Any) -> Hypothesis | None:
+    def watched(
+        block: Block, draft: RecognitionHypothesis | None, *rest: Any
+    ) -> RecognitionHypothesis | None:
         drafts.append(draft)
         return hear(block, draft, *rest)
 
@@ -197,7 +203,7 @@ def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
             over.set()
 
     options = LiveOptions(diarize=False, delay_s=0.08, patience_s=PATIENCE_S)
-    session = engine.open(options, Begin(), tell)
+    session = engine.open(options, LiveSessionStart(), tell)
     session.push(audio[:16_000])
     assert partial.wait(PATIENCE_S)
     session.finish()

@@ -11,9 +11,9 @@ import tiny_voxtral
 from sidecar import errors
 from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import cache_folder
-from sidecar.checkpoints.installed_checkpoints import VOXTRAL, wanted
+from sidecar.checkpoints.installed_checkpoints import VOXTRAL_LAYOUT, resolve_repository
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import choose, choose_live
+from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
     settings = Settings(engine="scripted", live_engine="voxtral", device="cpu")
-    files = choose(settings)
+    files = choose_engine(settings)
     with pytest.raises(errors.CheckpointNotFound) as missing:
-        choose_live(settings, files)
+        choose_live_engine(settings, files)
     assert "pull voxtral" in missing.value.hint
     folder = cache_folder(installed_checkpoints.VOXTRAL_REPOSITORY, cache) / "snapshots" / "abc"
     shutil.copytree(tiny_voxtral.model(), folder)
-    found, reason = choose_live(settings, files)
+    found, reason = choose_live_engine(settings, files)
     assert found is not None
     assert found.checkpoint is not None
     assert (found.spec.name, found.checkpoint.folder, reason) == ("voxtral", folder, "as set")
@@ -55,10 +55,16 @@ def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> 
 
 
 def test_pull_fetches_one_of_two_layouts_of_the_weights() -> None:
-    assert wanted("voxtral") == (installed_checkpoints.VOXTRAL_REPOSITORY, VOXTRAL)
-    assert wanted(installed_checkpoints.VOXTRAL_REPOSITORY) == (
+    assert resolve_repository("voxtral") == (
         installed_checkpoints.VOXTRAL_REPOSITORY,
-        VOXTRAL,
+        VOXTRAL_LAYOUT,
+    )
+    assert resolve_repository(installed_checkpoints.VOXTRAL_REPOSITORY) == (
+        installed_checkpoints.VOXTRAL_REPOSITORY,
+        VOXTRAL_LAYOUT,
     )
     names = ["model.safetensors", "consolidated.safetensors", "tekken.json", "params.json"]
-    assert [name for name in names if VOXTRAL.fetched(name)] == ["model.safetensors", "tekken.json"]
+    assert [name for name in names if VOXTRAL_LAYOUT.fetched(name)] == [
+        "model.safetensors",
+        "tekken.json",
+    ]

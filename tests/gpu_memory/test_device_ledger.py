@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.gpu_memory.gpu_devices import DeviceLedger, Holding
+from sidecar.gpu_memory.gpu_devices import DeviceLedger, EngineMemoryHolding
 
 FILES, LIVE = "files", "live"
 CARD = 24
@@ -19,12 +19,12 @@ def ledger(reserved: Mapping[str, int]) -> DeviceLedger:
     return one
 
 
-def there(weights: int, pid: int) -> Holding:
-    return Holding(pid, weights)
+def there(weights: int, pid: int) -> EngineMemoryHolding:
+    return EngineMemoryHolding(pid, weights)
 
 
-COMING = Holding(coming=True)
-NOBODY = Holding()
+COMING = EngineMemoryHolding(coming=True)
+NOBODY = EngineMemoryHolding()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ NOBODY = Holding()
 )
 def test_what_is_left_for_files(
     reserved: Mapping[str, int],
-    holdings: Mapping[str, Holding],
+    holdings: Mapping[str, EngineMemoryHolding],
     used: int,
     processes: Mapping[int, int],
     free: int,
@@ -86,7 +86,7 @@ def test_what_is_left_for_files(
     one = ledger(reserved)
     one.see({}, 3 if not holdings else 1, {})
     one.see(holdings, used, processes)
-    assert (CARD - used - one.promised_bytes(FILES), one.own_bytes(FILES, used)) == (free, own)
+    assert (CARD - used - one.committed_bytes(FILES), one.own_bytes(FILES, used)) == (free, own)
 
 
 @pytest.mark.parametrize("tells", [True, False])
@@ -96,7 +96,7 @@ def test_two_engines_share_a_card_to_the_last_byte_and_none_twice(tells: bool) -
     one.see({}, 2, {})
     one.see({FILES: there(9, 1), LIVE: there(6, 2)}, 19, {1: 11, 2: 6} if tells else {})
     room = {
-        who: CARD - 19 - one.promised_bytes(who) + one.own_bytes(who, 19) for who in (FILES, LIVE)
+        who: CARD - 19 - one.committed_bytes(who) + one.own_bytes(who, 19) for who in (FILES, LIVE)
     }
     assert room == {FILES: CARD - 2 - 7, LIVE: CARD - 2 - 12}
 
@@ -104,15 +104,15 @@ def test_two_engines_share_a_card_to_the_last_byte_and_none_twice(tells: bool) -
 def test_what_was_reserved_last_counts_until_it_is_released() -> None:
     one = ledger({LIVE: 9})
     one.reserve(LIVE, 5)
-    assert (one.promised_bytes(FILES), one.promised_bytes(LIVE)) == (5, 0)
+    assert (one.committed_bytes(FILES), one.committed_bytes(LIVE)) == (5, 0)
     one.release(LIVE)
     one.release(LIVE)
-    assert one.promised_bytes(FILES) == 0
+    assert one.committed_bytes(FILES) == 0
 
 
 def test_whoever_is_enlisted_is_asked_what_it_holds_now() -> None:
     one, held = DeviceLedger(), [NOBODY]
-    one.enlist(FILES, lambda: held[0])
+    one.register_engine(FILES, lambda: held[0])
     assert one.holdings() == {FILES: NOBODY}
     held[0] = there(5, 1)
     assert one.holdings() == {FILES: there(5, 1)}

@@ -16,14 +16,19 @@ import pytest
 from released_vibevoice_config import TEXT
 from service_process import PATIENCE_S, until
 
-from sidecar.audio.audio_source import open_path
-from sidecar.auth.identity import EVERYBODY
-from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.audio.audio_source import open_recording_file
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
-from sidecar.engines import spec_of
-from sidecar.engines.engine_selection import Choice
+from sidecar.engines import engine_spec
+from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory import gpu_devices
-from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuWatch, Holding, gpu_memory
+from sidecar.gpu_memory.gpu_devices import (
+    EngineMemoryHolding,
+    GpuMemory,
+    GpuMonitor,
+    read_gpu_memory,
+)
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.service.facade import Service
 
@@ -51,18 +56,20 @@ def card(used_gib: float, processes: dict[int, int] | None = None) -> GpuMemory:
 CARD = card(4, {7: 3 * GIB})
 
 
-def watch(driver: Callable[[], GpuMemory | None], engine: Holding | None = None) -> GpuWatch:
-    gpu = GpuWatch(driver)
+def watch(
+    driver: Callable[[], GpuMemory | None], engine: EngineMemoryHolding | None = None
+) -> GpuMonitor:
+    gpu = GpuMonitor(driver)
     if engine is not None:
-        gpu.ledger.enlist(WHO, lambda: engine)
+        gpu.ledger.register_engine(WHO, lambda: engine)
     return gpu
 
 
 async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gpu_devices, "LOOK_S", 0.001)
-    monkeypatch.setattr(gpu_devices, "SILENT_LOOK_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "SILENT_GPU_POLL_INTERVAL_S", 0.001)
     driver = Driver(card(1), None, None, None, card(5))
     believed: list[GpuMemory | None] = []
 
@@ -70,7 +77,7 @@ async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
         believed.append(gpu.seen)
         return driver()
 
-    gpu = watch(asked, Holding())
+    gpu = watch(asked, EngineMemoryHolding())
     with caplog.at_level(logging.INFO, gpu_devices.__name__):
         going_on = asyncio.ensure_future(gpu.go_on())
         await until(lambda: gpu.seen == card(5))
@@ -94,7 +101,7 @@ async def test_where_there_is_no_gpu_nobody_goes_on_looking(
 async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu_devices, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(gpu_devices, "DRIVER_TIMEOUT_S", 0.01)
     answers = threading.Event()
     asked: list[int] = []
 
@@ -103,7 +110,7 @@ async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
         answers.wait(PATIENCE_S)
         return card(7)
 
-    gpu = watch(hang, Holding())
+    gpu = watch(hang, EngineMemoryHolding())
     try:
         for _ in range(5):
             await gpu.look()
@@ -115,14 +122,14 @@ async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
 
 async def test_an_engine_that_comes_while_somebody_looks_is_not_taken_for_others() -> None:
     """20 GiB are there all of a sudden: by the time they are seen, they are the engine's."""
-    engine = [Holding()]
+    engine = [EngineMemoryHolding()]
 
     def driver() -> GpuMemory:
-        engine[0] = Holding(7, 17 * GIB)
+        engine[0] = EngineMemoryHolding(7, 17 * GIB)
         return card(21)
 
-    gpu = GpuWatch(driver)
-    gpu.ledger.enlist(WHO, lambda: engine[0])
+    gpu = GpuMonitor(driver)
+    gpu.ledger.register_engine(WHO, lambda: engine[0])
     await gpu.look()
     assert (gpu.seen, gpu.ledger.strangers_bytes, gpu.own_bytes(WHO)) == (card(21), 0, 21 * GIB)
 
@@ -192,7 +199,7 @@ def test_what_a_driver_does_not_say_is_left_out(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", nvml(**({broken: True} if broken else {})))
-    found = gpu_memory()
+    found = read_gpu_memory()
     assert found == (seen and replace(seen, bandwidth=64e9, bf16=True))
 
 
@@ -222,18 +229,20 @@ async def test_each_job_is_planned_by_what_others_leave_when_it_begins(
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
 
-    monkeypatch.setattr(gpu_devices, "gpu_memory", driver)
-    monkeypatch.setattr(gpu_devices, "LOOK_S", 3600.0)
+    monkeypatch.setattr(gpu_devices, "read_gpu_memory", driver)
+    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 3600.0)
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     settings = Settings(precision="fp32", preload=False)
-    planned = replace(spec_of("scripted"), planned=True)
-    service = Service(settings, Choice(planned, "", checkpoint))
+    planned = replace(engine_spec("scripted"), planned=True)
+    service = Service(settings, EngineChoice(planned, "", checkpoint))
     await service.open()
 
     async def available_gib() -> float:
-        job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+        job = await service.submissions.submit(
+            ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
+        )
         await job.result()
         return (service.forecast(60.0, TranscribeOptions()).available_bytes or 0) / GIB
 

@@ -5,11 +5,22 @@ from __future__ import annotations
 import pytest
 
 from sidecar import errors
-from sidecar.gpu_memory.gpu_devices import GpuMemory, Holding, strangers_bytes
-from sidecar.gpu_memory.memory_admission import USUAL_S, Admission, LoadPlan, Memory, Placement
-from sidecar.gpu_memory.memory_footprint import FULL, Work
-from sidecar.gpu_memory.memory_plan import LOADS, ladder, longest_audio_s
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions, Windowing
+from sidecar.gpu_memory.gpu_devices import EngineMemoryHolding, GpuMemory, other_processes_bytes
+from sidecar.gpu_memory.memory_admission import (
+    TYPICAL_AUDIO_S,
+    LoadPlacement,
+    LoadPlan,
+    MemoryAdmission,
+    MemoryState,
+)
+from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, RecordingWork
+from sidecar.gpu_memory.memory_plan import LOAD_PLANS, max_audio_s, plan_ladder
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    WindowingMode,
+)
 
 GIB = 1 << 30
 BF16, FP16, INT8, INT4, FP32 = (
@@ -20,12 +31,14 @@ HOUR, MINUTE = 3600.0, 60.0
 PLAIN = TranscribeOptions()
 
 
-def admission(limit_gib: float | None = None) -> Admission:
-    return Admission(FULL, ALL, None if limit_gib is None else round(limit_gib * GIB))
+def admission(limit_gib: float | None = None) -> MemoryAdmission:
+    return MemoryAdmission(
+        VIBEVOICE_7B_SHAPE, ALL, None if limit_gib is None else round(limit_gib * GIB)
+    )
 
 
-def free(gib: float, held: Precision | None = None, *, on_gpu: bool = True) -> Memory:
-    return Memory(round(gib * GIB), held, on_gpu)
+def free(gib: float, held: Precision | None = None, *, on_gpu: bool = True) -> MemoryState:
+    return MemoryState(round(gib * GIB), held, on_gpu)
 
 
 @pytest.mark.parametrize(
@@ -59,23 +72,25 @@ def test_what_the_engine_holds_counts_as_available_up_to_the_limit() -> None:
 @pytest.mark.parametrize(
     ("memory", "limit_gib", "wanted", "expected"),
     [
-        pytest.param(free(80), None, BF16, Placement.BESIDE, id="nothing-there-yet"),
-        pytest.param(free(60, BF16), None, INT8, Placement.BESIDE, id="room-for-both"),
-        pytest.param(free(6, BF16), None, INT8, Placement.INSTEAD, id="room-for-one"),
-        pytest.param(free(0, BF16), None, INT4, Placement.INSTEAD, id="the-old-one-is-the-room"),
-        pytest.param(free(60, BF16), 24, INT8, Placement.INSTEAD, id="the-limit-has-no-room"),
-        pytest.param(free(60, INT4), 24, INT8, Placement.BESIDE, id="the-limit-has-room"),
+        pytest.param(free(80), None, BF16, LoadPlacement.BESIDE, id="nothing-there-yet"),
+        pytest.param(free(60, BF16), None, INT8, LoadPlacement.BESIDE, id="room-for-both"),
+        pytest.param(free(6, BF16), None, INT8, LoadPlacement.INSTEAD, id="room-for-one"),
+        pytest.param(
+            free(0, BF16), None, INT4, LoadPlacement.INSTEAD, id="the-old-one-is-the-room"
+        ),
+        pytest.param(free(60, BF16), 24, INT8, LoadPlacement.INSTEAD, id="the-limit-has-no-room"),
+        pytest.param(free(60, INT4), 24, INT8, LoadPlacement.BESIDE, id="the-limit-has-room"),
         pytest.param(free(4, INT4), None, BF16, errors.WontFit, id="not-even-alone"),
         pytest.param(free(80), 8, BF16, errors.WontFit, id="above-the-limit"),
     ],
 )
 def test_where_a_new_engine_is_loaded(
-    memory: Memory,
+    memory: MemoryState,
     limit_gib: float | None,
     wanted: Precision,
-    expected: Placement | type[errors.WontFit],
+    expected: LoadPlacement | type[errors.WontFit],
 ) -> None:
-    if isinstance(expected, Placement):
+    if isinstance(expected, LoadPlacement):
         assert admission(limit_gib).place(wanted, memory).placement is expected
     else:
         with pytest.raises(expected, match="CUDA out of memory"):
@@ -85,23 +100,30 @@ def test_where_a_new_engine_is_loaded(
 @pytest.mark.parametrize(
     ("memory", "wanted", "expected"),
     [
-        pytest.param(free(24), BF16, LoadPlan(Placement.BESIDE, LOADS[0]), id="all-of-it"),
-        pytest.param(free(16), BF16, LoadPlan(Placement.BESIDE, LOADS[1]), id="encoders-outside"),
-        pytest.param(free(15.4), BF16, None, id="no-room-for-the-encoders-to-hear"),
-        pytest.param(free(15.6), BF16, LoadPlan(Placement.BESIDE, LOADS[1]), id="ten-minutes"),
+        pytest.param(free(24), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]), id="all-of-it"),
         pytest.param(
-            free(8.5, INT4), INT8, LoadPlan(Placement.BESIDE, LOADS[2]), id="rather-than-alone"
+            free(16), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]), id="encoders-outside"
+        ),
+        pytest.param(free(15.4), BF16, None, id="no-room-for-the-encoders-to-hear"),
+        pytest.param(
+            free(15.6), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]), id="ten-minutes"
+        ),
+        pytest.param(
+            free(8.5, INT4),
+            INT8,
+            LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[2]),
+            id="rather-than-alone",
         ),
         pytest.param(
             free(16, on_gpu=False), BF16, None, id="a-cpu-has-nowhere-else-to-put-anything"
         ),
         pytest.param(
-            free(64, on_gpu=False), BF16, LoadPlan(Placement.BESIDE, LOADS[0]), id="a-cpu"
+            free(64, on_gpu=False), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]), id="a-cpu"
         ),
     ],
 )
 def test_a_load_leaves_on_the_host_what_has_no_room(
-    memory: Memory, wanted: Precision, expected: LoadPlan | None
+    memory: MemoryState, wanted: Precision, expected: LoadPlan | None
 ) -> None:
     if expected is not None:
         assert admission().place(wanted, memory) == expected
@@ -113,12 +135,12 @@ def test_a_load_leaves_on_the_host_what_has_no_room(
 def test_sixteen_gigabytes_hear_half_an_hour_in_16_bit() -> None:
     """All weights at once are 16.5 GB with what a process takes; never are all of them there."""
     card = free(16)
-    assert admission().loaded_bytes(BF16, LOADS[0]) > 16 * GIB
+    assert admission().loaded_bytes(BF16, LOAD_PLANS[0]) > 16 * GIB
     assert admission().place(BF16, card).memory.evict_encoders
     planned = admission().planned(BF16, 30 * MINUTE, PLAIN, card)
     assert planned.memory.evict_encoders
     assert planned.memory.host_token_table
-    assert 30 * MINUTE <= longest_audio_s(FULL, BF16, 16 * GIB) < HOUR
+    assert 30 * MINUTE <= max_audio_s(VIBEVOICE_7B_SHAPE, BF16, 16 * GIB) < HOUR
 
 
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
@@ -136,11 +158,11 @@ def test_on_a_cpu_no_plan_moves_anything(precision: Precision) -> None:
 
 def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> None:
     planned = admission().planned(BF16, 10 * MINUTE, PLAIN, free(80))
-    fastest, *others = ladder(Work.of(FULL, 10 * MINUTE))
+    fastest, *others = plan_ladder(RecordingWork.of(VIBEVOICE_7B_SHAPE, 10 * MINUTE))
     assert planned.memory == fastest
     assert planned.memory_fallback in others
     tight, _ = admission().estimate(BF16, 10 * MINUTE, PLAIN, free(80))
-    barely = Memory(tight.peak_bytes - 1, None, on_gpu=True)
+    barely = MemoryState(tight.peak_bytes - 1, None, on_gpu=True)
     assert admission().planned(BF16, 10 * MINUTE, PLAIN, barely).memory != planned.memory
 
 
@@ -154,7 +176,7 @@ def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> No
     ],
 )
 def test_a_refusal_names_what_would_fit(
-    asked: Precision, memory: Memory, says: list[str], never: list[str]
+    asked: Precision, memory: MemoryState, says: list[str], never: list[str]
 ) -> None:
     with pytest.raises(errors.WontFit) as refused:
         admission().planned(asked, HOUR, PLAIN, memory)
@@ -187,14 +209,14 @@ def test_a_refusal_says_how_long_a_recording_may_be() -> None:
     ],
 )
 def test_a_client_who_does_not_mind_gets_what_is_loaded_if_it_fits(
-    loaded: Precision, memory: Memory, audio_s: float | None, expected: Precision
+    loaded: Precision, memory: MemoryState, audio_s: float | None, expected: Precision
 ) -> None:
     assert admission().fitting_precision(loaded, audio_s, PLAIN, memory) is expected
 
 
 def test_an_unknown_length_is_planned_as_a_usual_one() -> None:
     unknown, _ = admission().estimate(BF16, None, PLAIN, free(80))
-    usual, _ = admission().estimate(BF16, USUAL_S, PLAIN, free(80))
+    usual, _ = admission().estimate(BF16, TYPICAL_AUDIO_S, PLAIN, free(80))
     assert unknown == usual
 
 
@@ -213,7 +235,7 @@ def test_what_a_job_comes_to_take_is_what_its_plan_was_chosen_by() -> None:
     assert admission().peak_bytes(BF16, HOUR, alone) == (
         admission().estimate(BF16, HOUR, PLAIN, now)[0].peak_bytes
     )
-    in_step = TranscribeOptions(windows=Windowing.PARALLEL)
+    in_step = TranscribeOptions(windows=WindowingMode.PARALLEL)
     several = admission().planned(BF16, HOUR, in_step, now)
     assert several.memory.together > 1
     assert admission().peak_bytes(BF16, HOUR, several) > admission().peak_bytes(
@@ -223,8 +245,10 @@ def test_what_a_job_comes_to_take_is_what_its_plan_was_chosen_by() -> None:
 
 def test_what_the_running_job_takes_is_not_taken_from_the_next_one() -> None:
     """24 GiB, 1 of them a desktop's: the job that runs holds 22, and the next may have them."""
-    others = strangers_bytes(1 * GIB, gpu(23).used_bytes, {}, {"files": Holding(PID, 17 * GIB)})
-    busy = Memory(1 * GIB, BF16, on_gpu=True, own_bytes=23 * GIB - others)
+    others = other_processes_bytes(
+        1 * GIB, gpu(23).used_bytes, {}, {"files": EngineMemoryHolding(PID, 17 * GIB)}
+    )
+    busy = MemoryState(1 * GIB, BF16, on_gpu=True, own_bytes=23 * GIB - others)
     assert admission().available_bytes(busy) == 23 * GIB
     assert admission().planned(BF16, HOUR, PLAIN, busy).memory
 
@@ -254,6 +278,6 @@ def gpu(used_gib: int, processes: dict[int, int] | None = None) -> GpuMemory:
 def test_who_else_uses_the_gpu(
     before: int, seen: GpuMemory, weights: int | None, expected: int
 ) -> None:
-    engine = Holding() if weights is None else Holding(PID, weights * GIB)
-    found = strangers_bytes(before * GIB, seen.used_bytes, seen.processes, {"files": engine})
+    engine = EngineMemoryHolding() if weights is None else EngineMemoryHolding(PID, weights * GIB)
+    found = other_processes_bytes(before * GIB, seen.used_bytes, seen.processes, {"files": engine})
     assert found == expected * GIB

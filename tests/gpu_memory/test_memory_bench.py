@@ -14,21 +14,21 @@ import tiny_vibevoice
 from bench.memory_run import Row, taken
 from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
-    Breakdown,
+    MemoryBreakdown,
     ModelShape,
-    Work,
+    RecordingWork,
     peak_bytes,
 )
-from sidecar.gpu_memory.memory_plan import ladder
+from sidecar.gpu_memory.memory_plan import plan_ladder
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 
-def row(folder: Path, *, enough: bool = True) -> tuple[Row, Breakdown]:
+def row(folder: Path, *, enough: bool = True) -> tuple[Row, MemoryBreakdown]:
     """Ten seconds in fp32 on a card that has what is planned, or half of the activations less."""
     config = json.loads((tiny_vibevoice.checkpoint("tiny") / "config.json").read_text())
     shape = ModelShape.from_config(config)
-    work = Work.of(shape, 10.0)
-    plan = ladder(work, apart=False)[0]
+    work = RecordingWork.of(shape, 10.0)
+    plan = plan_ladder(work, apart=False)[0]
     planned = peak_bytes(shape, Precision.FP32, plan, work)
     less = CONTEXT_BYTES + planned.tensors - planned.activations // 2
     cap = planned.total if enough else less

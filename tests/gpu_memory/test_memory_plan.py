@@ -11,27 +11,27 @@ from hypothesis import strategies as st
 
 from sidecar.gpu_memory.memory_footprint import (
     DRAFT_TOKENS,
-    FULL,
+    VIBEVOICE_7B_SHAPE,
     WINDOW_S,
     ModelShape,
-    Work,
-    loading,
+    RecordingWork,
+    loading_bytes,
+    memory_phases,
     peak_bytes,
-    phases,
     weights_bytes,
 )
 from sidecar.gpu_memory.memory_plan import (
-    LOADS,
-    PREFERRED,
-    Estimate,
-    alternatives,
+    LOAD_PLANS,
+    PREFERRED_PRECISIONS,
+    MemoryEstimate,
     best_precision,
-    ladder,
-    longest_audio_s,
+    estimate_sentence,
+    estimated_seconds,
+    fitting_precisions,
+    max_audio_s,
+    next_smaller_plan,
     plan_job,
-    seconds,
-    sentence,
-    smaller,
+    plan_ladder,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
@@ -75,8 +75,8 @@ FROZEN = [
 ]
 
 
-def hour(minutes: float = 60.0) -> Work:
-    return Work.of(FULL, 60.0 * minutes)
+def hour(minutes: float = 60.0) -> RecordingWork:
+    return RecordingWork.of(VIBEVOICE_7B_SHAPE, 60.0 * minutes)
 
 
 @pytest.mark.parametrize(("precision", "minutes", "step", "simulated"), FROZEN)
@@ -84,7 +84,7 @@ def test_the_planner_is_never_low_and_at_most_five_percent_high(
     precision: Precision, minutes: int, step: int, simulated: int
 ) -> None:
     work = hour(minutes)
-    planned = peak_bytes(FULL, precision, ladder(work)[step], work).tensors
+    planned = peak_bytes(VIBEVOICE_7B_SHAPE, precision, plan_ladder(work)[step], work).tensors
     assert simulated <= planned <= 1.05 * simulated
 
 
@@ -99,7 +99,7 @@ def test_the_simulation_still_counts_what_was_frozen(
 
     work = hour(minutes)
     peaks = memory_simulation.simulate(
-        memory_simulation.full_size(), precision, ladder(work)[step], work
+        memory_simulation.full_size(), precision, plan_ladder(work)[step], work
     )
     frozen = {row[:3]: row[3] for row in FROZEN}
     assert peaks.highest == pytest.approx(frozen[precision, minutes, step], rel=0.001)
@@ -111,10 +111,10 @@ def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
     from bench import memory_simulation
 
     # Of 20 minutes the first words: the cache grows twice, and each growth is like the other.
-    work = Work.of(FULL, 1200.0, output_tokens=1500)
-    plan = replace(ladder(work)[3], prefill_tile=300, encoder_chunk_s=5.0, cache_step=700)
+    work = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1200.0, output_tokens=1500)
+    plan = replace(plan_ladder(work)[3], prefill_tile=300, encoder_chunk_s=5.0, cache_step=700)
     peaks = memory_simulation.simulate(memory_simulation.full_size(), precision, plan, work)
-    for phase in phases(FULL, precision, plan, work):
+    for phase in memory_phases(VIBEVOICE_7B_SHAPE, precision, plan, work):
         assert peaks.phases[phase.phase] <= phase.tensors <= 1.05 * peaks.phases[phase.phase]
 
 
@@ -156,7 +156,7 @@ def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
         outside = sum(one.numel() for one in model.model.parameters())
         outside -= sum(one.numel() for one in language.parameters())
         assert shape.encoder_parameters == outside
-        assert (shape == FULL) is (size == "full_size")
+        assert (shape == VIBEVOICE_7B_SHAPE) is (size == "full_size")
 
 
 @pytest.mark.parametrize("precision", [FP32, BF16])
@@ -166,7 +166,7 @@ def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
 
     config = memory_simulation.small_size()
     shape = ModelShape.from_config(config.to_dict())
-    work = Work.of(shape, 12.0)
+    work = RecordingWork.of(shape, 12.0)
     plan = MemoryPlan(encoder_chunk_s=4.0, prefill_tile=100, cache_tokens=500, cache_step=100)
     real = memory_simulation.simulate(config, precision, plan, work, real=True)
     fake = memory_simulation.simulate(config, precision, plan, work)
@@ -176,8 +176,8 @@ def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
 
 
 def test_the_released_model_has_8_33_billion_parameters_and_takes_15_5_gb_in_16_bit() -> None:
-    assert round(FULL.parameters / 1e9, 3) == 8.330
-    assert round(weights_bytes(FULL, BF16, MemoryPlan()) / GIB, 2) == 15.52
+    assert round(VIBEVOICE_7B_SHAPE.parameters / 1e9, 3) == 8.330
+    assert round(weights_bytes(VIBEVOICE_7B_SHAPE, BF16, MemoryPlan()) / GIB, 2) == 15.52
 
 
 @pytest.mark.parametrize("config", [{}, {"text_config": None}, {"text_config": {"layers": 3}}])
@@ -204,7 +204,7 @@ def test_the_config_of_another_model_is_refused(config: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_card_takes(card_gb: int, minutes: int, precision: Precision, fits: bool) -> None:
-    estimate = plan_job(FULL, precision, hour(minutes), card_gb * GIB)
+    estimate = plan_job(VIBEVOICE_7B_SHAPE, precision, hour(minutes), card_gb * GIB)
     assert estimate.fits is fits
     assert (estimate.peak_bytes <= card_gb * GIB) is fits
 
@@ -214,44 +214,51 @@ def test_a_load_takes_no_more_than_its_job_where_its_parts_stay_on_the_host(
     precision: Precision,
 ) -> None:
     """A second of audio, so that nothing but weights counts."""
-    second = Work.of(FULL, 1.0)
-    for plan in ladder(second)[1:]:
-        load, *others = phases(FULL, precision, plan, second)
+    second = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1.0)
+    for plan in plan_ladder(second)[1:]:
+        load, *others = memory_phases(VIBEVOICE_7B_SHAPE, precision, plan, second)
         assert load.phase == "load"
         assert load.tensors < max(phase.tensors for phase in others)
-    everything, *less = (loading(FULL, precision, memory).weights for memory in LOADS)
-    assert everything > less[0] > less[1] == weights_bytes(FULL, precision, LOADS[-1])
+    everything, *less = (
+        loading_bytes(VIBEVOICE_7B_SHAPE, precision, memory).weights for memory in LOAD_PLANS
+    )
+    assert (
+        everything
+        > less[0]
+        > less[1]
+        == weights_bytes(VIBEVOICE_7B_SHAPE, precision, LOAD_PLANS[-1])
+    )
 
 
 def test_a_draft_is_as_long_in_the_plan_as_in_the_engine() -> None:
     pytest.importorskip("transformers")
-    from sidecar.engines.vibevoice.vibevoice_decoder import WIDTH
+    from sidecar.engines.vibevoice.vibevoice_decoder import DRAFT_WIDTH_TOKENS
 
-    assert DRAFT_TOKENS == WIDTH
+    assert DRAFT_TOKENS == DRAFT_WIDTH_TOKENS
 
 
-@given(minutes=st.floats(0.01, 60), precision=st.sampled_from(PREFERRED))
+@given(minutes=st.floats(0.01, 60), precision=st.sampled_from(PREFERRED_PRECISIONS))
 def test_where_host_and_device_are_one_memory_nothing_is_moved_and_nothing_gained(
     minutes: float, precision: Precision
 ) -> None:
     work = hour(minutes)
     assert not any(plan.evict_encoders or plan.host_token_table for plan in one_memory(work))
-    assert ladder(work)[0] == one_memory(work)[0]
+    assert plan_ladder(work)[0] == one_memory(work)[0]
     available = 16 * GIB
     together, apart = (
-        longest_audio_s(FULL, precision, available, apart=one) for one in (False, True)
+        max_audio_s(VIBEVOICE_7B_SHAPE, precision, available, apart=one) for one in (False, True)
     )
     assert together <= apart
 
 
-def one_memory(work: Work) -> tuple[MemoryPlan, ...]:
-    return ladder(work, apart=False)
+def one_memory(work: RecordingWork) -> tuple[MemoryPlan, ...]:
+    return plan_ladder(work, apart=False)
 
 
 def test_the_less_memory_the_more_frugal_the_plan() -> None:
-    steps = ladder(hour(60))
+    steps = plan_ladder(hour(60))
     chosen = [
-        steps.index(plan_job(FULL, INT4, hour(60), tenths * GIB // 10).plan)
+        steps.index(plan_job(VIBEVOICE_7B_SHAPE, INT4, hour(60), tenths * GIB // 10).plan)
         for tenths in range(130, 80, -1)
     ]
     assert chosen == sorted(chosen)
@@ -260,8 +267,8 @@ def test_the_less_memory_the_more_frugal_the_plan() -> None:
 
 
 def test_a_plan_travels_as_plain_values() -> None:
-    values = asdict(plan_job(FULL, INT4, hour(60), 8 * GIB).plan)
-    assert MemoryPlan(**values) == plan_job(FULL, INT4, hour(60), 8 * GIB).plan
+    values = asdict(plan_job(VIBEVOICE_7B_SHAPE, INT4, hour(60), 8 * GIB).plan)
+    assert MemoryPlan(**values) == plan_job(VIBEVOICE_7B_SHAPE, INT4, hour(60), 8 * GIB).plan
     assert all(type(value) in (int, float, bool) for value in values.values())
 
 
@@ -271,35 +278,44 @@ def test_after_each_out_of_memory_a_smaller_plan_follows_until_none_is_left(
     precision: Precision, minutes: float
 ) -> None:
     work = hour(minutes)
-    plan: MemoryPlan | None = ladder(work)[0]
+    plan: MemoryPlan | None = plan_ladder(work)[0]
     taken = []
     while plan is not None:
-        taken.append(peak_bytes(FULL, precision, plan, work).total)
-        plan = smaller(plan, FULL, precision, work)
+        taken.append(peak_bytes(VIBEVOICE_7B_SHAPE, precision, plan, work).total)
+        plan = next_smaller_plan(plan, VIBEVOICE_7B_SHAPE, precision, work)
     assert len(taken) >= 2
     assert taken == sorted(set(taken), reverse=True)
-    assert taken[-1] == min(peak_bytes(FULL, precision, one, work).total for one in ladder(work))
+    assert taken[-1] == min(
+        peak_bytes(VIBEVOICE_7B_SHAPE, precision, one, work).total for one in plan_ladder(work)
+    )
 
 
 def test_a_plan_of_somebody_else_s_making_has_a_smaller_one_too() -> None:
     own = MemoryPlan(encoder_chunk_s=60.0, prefill_tile=100_000, cache_tokens=100_000)
-    assert smaller(own, FULL, BF16, hour(30)) == ladder(hour(30))[0]
+    assert next_smaller_plan(own, VIBEVOICE_7B_SHAPE, BF16, hour(30)) == plan_ladder(hour(30))[0]
 
 
 @given(
-    precision=st.sampled_from(PREFERRED),
+    precision=st.sampled_from(PREFERRED_PRECISIONS),
     available=st.integers(4 * GIB, 26 * GIB),
     more=st.integers(0, 4 * GIB),
 )
 def test_the_longest_audio_fits_a_second_more_does_not_and_memory_never_shortens_it(
     precision: Precision, available: int, more: int
 ) -> None:
-    longest = longest_audio_s(FULL, precision, available)
+    longest = max_audio_s(VIBEVOICE_7B_SHAPE, precision, available)
     if longest:
-        assert plan_job(FULL, precision, Work.of(FULL, longest), available).fits
+        assert plan_job(
+            VIBEVOICE_7B_SHAPE, precision, RecordingWork.of(VIBEVOICE_7B_SHAPE, longest), available
+        ).fits
     if longest < WINDOW_S:
-        assert not plan_job(FULL, precision, Work.of(FULL, longest + 1), available).fits
-    assert longest_audio_s(FULL, precision, available + more) >= longest
+        assert not plan_job(
+            VIBEVOICE_7B_SHAPE,
+            precision,
+            RecordingWork.of(VIBEVOICE_7B_SHAPE, longest + 1),
+            available,
+        ).fits
+    assert max_audio_s(VIBEVOICE_7B_SHAPE, precision, available + more) >= longest
 
 
 @pytest.mark.parametrize(
@@ -309,11 +325,11 @@ def test_the_longest_audio_fits_a_second_more_does_not_and_memory_never_shortens
 def test_the_truest_precision_that_fits_is_taken(
     card_gb: int, minutes: int, expected: Precision
 ) -> None:
-    assert best_precision(FULL, hour(minutes), card_gb * GIB).precision is expected
+    assert best_precision(VIBEVOICE_7B_SHAPE, hour(minutes), card_gb * GIB).precision is expected
 
 
 def test_where_nothing_fits_the_most_frugal_says_how_far_it_gets() -> None:
-    estimate = best_precision(FULL, hour(60), 8 * GIB)
+    estimate = best_precision(VIBEVOICE_7B_SHAPE, hour(60), 8 * GIB)
     assert not estimate.fits
     assert estimate.precision is INT4
     assert 45 * 60 < estimate.longest_audio_s < 3600
@@ -322,7 +338,9 @@ def test_where_nothing_fits_the_most_frugal_says_how_far_it_gets() -> None:
 
 def test_the_alternatives_are_the_precisions_that_fit_in_their_order() -> None:
     def names(card_gb: int) -> list[Precision]:
-        return [one.precision for one in alternatives(FULL, hour(60), card_gb * GIB)]
+        return [
+            one.precision for one in fitting_precisions(VIBEVOICE_7B_SHAPE, hour(60), card_gb * GIB)
+        ]
 
     assert names(24) == [BF16, INT8, INT4]
     assert names(12) == [INT8, INT4]
@@ -330,8 +348,8 @@ def test_the_alternatives_are_the_precisions_that_fit_in_their_order() -> None:
 
 
 def test_beyond_one_window_the_window_is_what_counts() -> None:
-    three_hours = plan_job(FULL, BF16, hour(180), 24 * GIB, 1e12)
-    one_hour = plan_job(FULL, BF16, hour(60), 24 * GIB, 1e12)
+    three_hours = plan_job(VIBEVOICE_7B_SHAPE, BF16, hour(180), 24 * GIB, 1e12)
+    one_hour = plan_job(VIBEVOICE_7B_SHAPE, BF16, hour(60), 24 * GIB, 1e12)
     assert (three_hours.plan, three_hours.peak_bytes) == (one_hour.plan, one_hour.peak_bytes)
     assert three_hours.audio_s == 3 * one_hour.audio_s
     assert three_hours.seconds == pytest.approx(3 * (one_hour.seconds or 0))
@@ -343,30 +361,37 @@ def test_a_window_s_prompt_and_answer_are_within_what_the_model_knows() -> None:
 
 def test_hotwords_and_a_limit_on_the_answer_are_in_the_plan() -> None:
     plain = hour(30)
-    wordy = Work.of(FULL, 1800.0, text_tokens=2000)
-    curt = Work.of(FULL, 1800.0, output_tokens=100)
-    peaks = [peak_bytes(FULL, BF16, ladder(work)[0], work).total for work in (curt, plain, wordy)]
+    wordy = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, text_tokens=2000)
+    curt = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, output_tokens=100)
+    peaks = [
+        peak_bytes(VIBEVOICE_7B_SHAPE, BF16, plan_ladder(work)[0], work).total
+        for work in (curt, plain, wordy)
+    ]
     assert peaks == sorted(set(peaks))
 
 
-@pytest.mark.parametrize("precision", PREFERRED)
+@pytest.mark.parametrize("precision", PREFERRED_PRECISIONS)
 def test_time_goes_with_the_length_and_against_the_bandwidth(precision: Precision) -> None:
     def time(minutes: float, bandwidth: float) -> float:
-        return seconds(FULL, precision, hour(minutes), bandwidth)
+        return estimated_seconds(VIBEVOICE_7B_SHAPE, precision, hour(minutes), bandwidth)
 
     assert time(30, 5e11) == pytest.approx(2 * time(30, 1e12))
     assert time(60, 1e12) > 2 * time(30, 1e12), "a longer cache is read for each token"
-    assert plan_job(FULL, precision, hour(30), 80 * GIB).seconds is None
+    assert plan_job(VIBEVOICE_7B_SHAPE, precision, hour(30), 80 * GIB).seconds is None
 
 
 def test_an_hour_on_the_fastest_card_is_estimated_within_what_is_possible() -> None:
     """21,600 tokens at 4.8 TB/s: 15.2 GB of weights and 2.2 GB of cache for each."""
-    assert 21_600 * 17.4e9 / 4.8e12 < seconds(FULL, BF16, hour(60), 4.8e12) < 180
+    assert (
+        21_600 * 17.4e9 / 4.8e12
+        < estimated_seconds(VIBEVOICE_7B_SHAPE, BF16, hour(60), 4.8e12)
+        < 180
+    )
 
 
-def estimate(**values: Any) -> Estimate:
+def estimate(**values: Any) -> MemoryEstimate:
     return replace(
-        Estimate(
+        MemoryEstimate(
             fits=True,
             precision=INT8,
             plan=MemoryPlan(),
@@ -401,4 +426,4 @@ def estimate(**values: Any) -> Estimate:
 def test_an_estimate_is_a_sentence(
     known: dict[str, Any], others: list[Precision], said: str
 ) -> None:
-    assert sentence(estimate(**known), [estimate(precision=one) for one in others]) == said
+    assert estimate_sentence(estimate(**known), [estimate(precision=one) for one in others]) == said

@@ -10,17 +10,17 @@ import psutil
 import pytest
 
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import look
-from sidecar.gpu_memory.gpu_devices import Device, first_visible, gpu_memory
-from sidecar.workers.worker_process import Worker
+from sidecar.engines.engine_selection import gather_facts
+from sidecar.gpu_memory.gpu_devices import GpuDevice, first_visible, read_gpu_memory
+from sidecar.workers.worker_process import WorkerProcess
 
 GIB = 1 << 30
-WHOLE, OTHER = Device(("GPU-8932f937-1",)), Device(("GPU-8931aaaa-2",))
+WHOLE, OTHER = GpuDevice(("GPU-8932f937-1",)), GpuDevice(("GPU-8931aaaa-2",))
 SLICES = (
-    Device(("MIG-11110000-1", "MIG-GPU-77770000-3/1/0")),
-    Device(("MIG-11220000-2", "MIG-GPU-77770000-3/2/0")),
+    GpuDevice(("MIG-11110000-1", "MIG-GPU-77770000-3/1/0")),
+    GpuDevice(("MIG-11220000-2", "MIG-GPU-77770000-3/2/0")),
 )
-CUT = Device(("GPU-77770000-3",), slices=SLICES)
+CUT = GpuDevice(("GPU-77770000-3",), slices=SLICES)
 CARDS = (WHOLE, OTHER, CUT)
 
 
@@ -53,7 +53,7 @@ CARDS = (WHOLE, OTHER, CUT)
     ids=repr,
 )
 def test_the_device_is_the_one_that_the_environment_means(
-    wanted: str | None, device: Device | None
+    wanted: str | None, device: GpuDevice | None
 ) -> None:
     assert first_visible(CARDS, wanted) is device
 
@@ -140,7 +140,7 @@ def test_memory_is_that_of_the_visible_device(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpu = gpu_memory()
+    gpu = read_gpu_memory()
     assert gpu is not None
     assert (gpu.name, gpu.free_bytes, gpu.bandwidth) == (name, free_gib * GIB, bandwidth)
     assert gpu.bf16
@@ -152,9 +152,9 @@ def test_a_gpu_that_is_hidden_is_none_and_auto_does_not_count_on_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [])
-    assert gpu_memory() is None
-    assert look(Settings()).gpu is None
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
+    assert read_gpu_memory() is None
+    assert gather_facts(Settings()).gpu is None
 
 
 def test_a_gpu_that_its_driver_refuses_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_gpu_that_its_driver_refuses_keeps_its_number(monkeypatch: pytest.Monk
     found = {}
     for number in "01":
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", number)
-        gpu = gpu_memory()
+        gpu = read_gpu_memory()
         found[number] = gpu and gpu.name
     assert found == {"0": None, "1": "half"}
 
@@ -179,7 +179,7 @@ def test_a_gpu_that_its_driver_refuses_keeps_its_number(monkeypatch: pytest.Monk
 async def test_workers_count_gpus_as_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    worker = Worker("intake")
+    worker = WorkerProcess("intake")
     try:
         environment = psutil.Process(worker.pid).environ()
     finally:

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.engines import moonshine, vibevoice
 from sidecar.interfaces.engine_interface import (
-    Diarization,
+    DiarizationEffort,
     EngineSpec,
     Precision,
     TranscribeOptions,
-    Windowing,
+    WindowingMode,
 )
-from sidecar.interfaces.request_options import LONGEST_PROMPT, ignored, parse_options
+from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, ignored_fields, parse_options
 
 
 def parsed(**given: object) -> TranscribeOptions:
-    return parse_options(given, Diarization.BALANCED)
+    return parse_options(given, DiarizationEffort.BALANCED)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def parsed(**given: object) -> TranscribeOptions:
         ({"temperature": 0}, {}),
         ({"max_tokens": "65536"}, {"max_tokens": 65_536}),
         ({"max_tokens": 1}, {"max_tokens": 1}),
-        ({"windows": " Parallel"}, {"windows": Windowing.PARALLEL}),
+        ({"windows": " Parallel"}, {"windows": WindowingMode.PARALLEL}),
         ({"precision": "INT8", "diarize": "no"}, {"precision": Precision.INT8, "diarize": False}),
     ],
     ids=str,
@@ -64,9 +64,9 @@ def test_fields_become_options(given: dict[str, object], expected: dict[str, Any
         ("temperature", ["-0.1", "1.1", "nan", "inf", "-inf", "hot", "0,5", "1" * 5000, "1e9999",
                          float("nan"), float("inf"), True, [0], 10**400, {}]),
         ("max_tokens", ["0", "-5", "65537", "all", "1.5", "nan", False, 0, float("nan"), []]),
-        ("hotwords", [["Nagg", "Nell"], 5, True, {}, "\ud800", "x" * (LONGEST_PROMPT + 1)]),
-        ("prompt", [5, "\udfff", "x" * (LONGEST_PROMPT + 1)]),
-        ("context", [False, "x, " * LONGEST_PROMPT]),
+        ("hotwords", [["Nagg", "Nell"], 5, True, {}, "\ud800", "x" * (MAX_PROMPT_CHARACTERS + 1)]),
+        ("prompt", [5, "\udfff", "x" * (MAX_PROMPT_CHARACTERS + 1)]),
+        ("context", [False, "x, " * MAX_PROMPT_CHARACTERS]),
         ("precision", [True, 8]),
         ("language", [True]),
         ("diarize", ["perhaps", 1, []]),
@@ -89,8 +89,8 @@ def test_two_contexts_are_one_too_many() -> None:
 
 
 def test_context_and_hotwords_share_their_limit() -> None:
-    half = LONGEST_PROMPT // 2
-    assert len(parsed(prompt="x" * (half - 2), hotwords="y" * half).prompt) == LONGEST_PROMPT
+    half = MAX_PROMPT_CHARACTERS // 2
+    assert len(parsed(prompt="x" * (half - 2), hotwords="y" * half).prompt) == MAX_PROMPT_CHARACTERS
     with pytest.raises(errors.FieldInvalid, match="'prompt' and 'hotwords'"):
         parsed(prompt="x" * half, hotwords="y" * half)
 
@@ -108,7 +108,7 @@ def test_context_and_hotwords_share_their_limit() -> None:
 def test_an_engine_without_a_language_model_leaves_the_steering_out(
     spec: EngineSpec, fields: dict[str, object], expected: tuple[str, ...]
 ) -> None:
-    assert ignored(spec, parsed(**fields)) == expected
+    assert ignored_fields(spec, parsed(**fields)) == expected
 
 
 @given(
@@ -125,6 +125,6 @@ def test_whatever_comes_there_are_options_or_a_clear_refusal(fields: dict[str, o
         refused, options = error.detail, TranscribeOptions()
     assert not refused or any(f"'{name}'" in refused for name in fields)
     assert 0.0 <= options.temperature <= 1.0
-    assert len(options.prompt) <= LONGEST_PROMPT
+    assert len(options.prompt) <= MAX_PROMPT_CHARACTERS
     assert TranscribeOptions.from_wire(options.to_wire()) == options
     options.prompt.encode()

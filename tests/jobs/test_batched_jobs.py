@@ -17,14 +17,14 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import choose
+from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.job_backend import Provision
+from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine_host import EngineHost, MemoryDevices
+from sidecar.workers.engine_slot import ExclusiveSlot
 
 posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 
@@ -279,8 +279,8 @@ def test_what_is_left_to_chance_has_no_company(
 ) -> None:
     """The rows of others change last digits, and a draw hangs on them."""
     settings = Settings(engine="scripted", batch=4)
-    lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
-    provision = Provision(settings, lodging)
+    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), ExclusiveSlot)
+    provision = EngineProvisioning(settings, lodging)
     jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
     chosen = provision.company(iter(jobs), Precision.FP32)
     assert [jobs.index(one) for one in chosen] == company

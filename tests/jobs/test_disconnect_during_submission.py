@@ -18,17 +18,17 @@ from service_process import PATIENCE_S
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
-from sidecar.audio.audio_source import AudioSource, Spool
-from sidecar.auth.identity import EVERYBODY
-from sidecar.concurrency import Threads
+from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import RequestKey
-from sidecar.jobs.job_store import LocalJobs
-from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.job_record import IdempotencyKey
+from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.recovery import JobPersistence
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
-from sidecar.service.live_session_archive import Talks
+from sidecar.service.live_session_archive import FinishedSessionJobs
 from sidecar.storage import encryption
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -69,37 +69,37 @@ def long(voice: bytes) -> bytes:
 
 async def uploaded(service: Service, data: bytes) -> AudioSource:
     """As a wire takes it in."""
-    spool = Spool(service.settings.spool_dir)
+    spool = UploadSpool(service.settings.spool_dir)
     with ExitStack() as held:
         held.callback(spool.close)
-        body = held.enter_context(service.submissions.body(EVERYBODY))
+        body = held.enter_context(service.submissions.body(ANONYMOUS))
         for piece in (data[: 1 << 20], data[1 << 20 :]):
             body.grow(len(piece))
             spool.add(piece)
-            await service.spooling.run(spool.spill)
-        return await service.spooling.run(spool.finish)
+            await service.spool_threads.run(spool.spill)
+        return await service.spool_threads.run(spool.finish)
 
 
 async def by_upload(service: Service, data: bytes, folder: Path) -> None:
-    place = await service.submissions.place(EVERYBODY)
+    place = await service.submissions.place(ANONYMOUS)
     with place:
         source = await uploaded(service, data)
-        await service.submissions.submit(EVERYBODY, source, TranscribeOptions(), place)
+        await service.submissions.submit(ANONYMOUS, source, TranscribeOptions(), place)
 
 
 async def by_key(service: Service, data: bytes, folder: Path) -> None:
-    key = RequestKey("of the request", "digest")
-    with await service.submissions.place(EVERYBODY, key.name) as place:
+    key = IdempotencyKey("of the request", "digest")
+    with await service.submissions.place(ANONYMOUS, key.name) as place:
         source = await uploaded(service, data)
-        await service.submissions.submit_once(EVERYBODY, source, TranscribeOptions(), place, key)
+        await service.submissions.submit_once(ANONYMOUS, source, TranscribeOptions(), place, key)
 
 
 async def by_path(service: Service, data: bytes, folder: Path) -> None:
     path = folder / "named.wav"
     path.write_bytes(data)
-    with await service.submissions.place(EVERYBODY) as place:
-        source = await service.submissions.open_path(EVERYBODY, str(path))
-        await service.submissions.submit(EVERYBODY, source, TranscribeOptions(), place)
+    with await service.submissions.place(ANONYMOUS) as place:
+        source = await service.submissions.open_path(ANONYMOUS, str(path))
+        await service.submissions.submit(ANONYMOUS, source, TranscribeOptions(), place)
 
 
 WAYS = [by_upload, by_key, by_path]
@@ -158,7 +158,7 @@ async def free_places(service: Service) -> int:
     with ExitStack() as held:
         for count in range(100):
             try:
-                held.enter_context(await service.submissions.place(EVERYBODY))
+                held.enter_context(await service.submissions.place(ANONYMOUS))
             except errors.QueueFull:
                 return count
     pytest.fail("the queue has no limit")
@@ -179,15 +179,15 @@ async def test_a_client_that_hangs_up_at_any_await_of_its_submission_leaves_noth
     before = opened()
     while await cancelled_at(at := at + 1, late, way(service, long, tmp_path)):
         await settled()
-        assert await service.owned.jobs(EVERYBODY) == [], at
+        assert await service.owned.jobs(ANONYMOUS) == [], at
         await soon(lambda: recordings(settings) == [])
         assert opened() - before == set(), at
         assert await free_places(service) == places, at
         assert service.health().jobs_waiting == 0, at
     assert at > 3, "it was never cancelled"
-    (job,) = await service.owned.jobs(EVERYBODY)
+    (job,) = await service.owned.jobs(ANONYMOUS)
     await service.close()
-    keeping = Keeping(settings)
+    keeping = JobPersistence(settings)
     with closing(keeping.store), keeping.open(keeping.store.get(job.id)) as source:
         assert os.pread(source.fd, len(long) + 1, 0) == long
 
@@ -197,7 +197,7 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
 ) -> None:
     """The disk is slow; the number of the descriptor that was closed is soon another upload's."""
     go_on, reads = threading.Event(), list[bytes]()
-    read_at = audio_source._read_at
+    read_at = audio_source._read_chunk_at
 
     def slow(fd: int, at: int) -> bytes:
         if at:
@@ -205,10 +205,10 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
         reads.append(read_at(fd, at))
         return reads[-1]
 
-    monkeypatch.setattr(audio_source, "_read_at", slow)
+    monkeypatch.setattr(audio_source, "_read_chunk_at", slow)
     source = await uploaded(service, long)
     number = source.fd
-    work = service.submissions.submit(EVERYBODY, source, TranscribeOptions())
+    work = service.submissions.submit(ANONYMOUS, source, TranscribeOptions())
     task = asyncio.ensure_future(work)
     await soon(lambda: bool(reads))
     task.cancel()
@@ -237,9 +237,9 @@ async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_a
     source = await uploaded(service, long)
     monkeypatch.setattr(os, "dup", full)
     with pytest.raises(errors.UploadsFull):
-        await service.submissions.submit(EVERYBODY, source, TranscribeOptions())
+        await service.submissions.submit(ANONYMOUS, source, TranscribeOptions())
     monkeypatch.undo()
-    assert (await service.owned.jobs(EVERYBODY), recordings(settings)) == ([], [])
+    assert (await service.owned.jobs(ANONYMOUS), recordings(settings)) == ([], [])
     assert opened() - before == set()
     assert await free_places(service) == places
 
@@ -248,16 +248,18 @@ async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_a
 async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothing(
     late: bool, settings: Settings, long: bytes
 ) -> None:
-    keeping = Keeping(settings)
-    disk = Threads("spool", 2)
-    talks = Talks(LocalJobs(keeping.store, None, None), keeping, disk, clock.wall)
+    keeping = JobPersistence(settings)
+    disk = ThreadLimiter("spool", 2)
+    talks = FinishedSessionJobs(
+        LocalJobStore(keeping.store, None, None), keeping, disk, clock.wall_time
+    )
 
     async def kept() -> None:
-        spool = Spool(settings.spool_dir)
+        spool = UploadSpool(settings.spool_dir)
         spool.add(long)
         with closing(spool):
             source = await disk.run(spool.finish)
-        await talks.keep(EVERYBODY.owner, TranscribeOptions(), SAID, source)
+        await talks.keep(ANONYMOUS.owner, TranscribeOptions(), SAID, source)
 
     with closing(keeping.store):
         at, before = 0, opened()
@@ -269,5 +271,5 @@ async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothi
         assert at > 2, "it was never cancelled"
         (record,) = keeping.store.all()
         with closing(keeping.recording(record)) as recording:
-            begins = range(0, len(long), encryption.PIECE)
+            begins = range(0, len(long), encryption.CHUNK_BYTES)
             assert b"".join(recording.read(begin) for begin in begins) == long

@@ -10,47 +10,47 @@ from pathlib import Path
 import pytest
 
 from sidecar.jobs.duration_prediction import (
-    FEW,
-    GUESS,
-    LEAST_S,
-    MOST,
-    NAME,
-    REMEMBERED,
-    USUAL_S,
-    Line,
-    Means,
-    Pace,
-    PaceFile,
+    DEFAULT_WORK_PER_AUDIO_S,
+    DURATION_FILE_NAME,
+    MAX_FITS,
+    MIN_JOB_S,
+    MIN_MEASURED_JOBS,
+    REMEMBERED_JOBS,
+    UNKNOWN_AUDIO_S,
+    DurationFile,
+    DurationFit,
+    DurationKey,
+    DurationPredictor,
     remaining_s,
 )
 
 
 def test_before_anything_was_measured_it_is_a_guess_and_then_what_was_measured() -> None:
-    pace = Pace()
-    assert pace.seconds("int8", 100.0) == 100.0 * GUESS
+    pace = DurationPredictor()
+    assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
     assert pace.seconds("int8", 100.0, 7.0) == 7.0
-    assert pace.seconds("int8", None) == USUAL_S * GUESS
+    assert pace.seconds("int8", None) == UNKNOWN_AUDIO_S * DEFAULT_WORK_PER_AUDIO_S
     pace.learn("int8", 200.0, 20.0)
     assert pace.seconds("int8", 100.0, 7.0) == 10.0
     assert pace.seconds("fp32", 100.0, 7.0) == 7.0, "another precision is another pace"
 
 
 def test_one_that_was_slow_is_no_measure_and_what_is_long_ago_none_either() -> None:
-    pace = Pace()
+    pace = DurationPredictor()
     for took in (10.0, 10.0, 500.0):
         pace.learn("int8", 100.0, took)
     assert pace.seconds("int8", 100.0) == 10.0
-    for _ in range(REMEMBERED):
+    for _ in range(REMEMBERED_JOBS):
         pace.learn("int8", 100.0, 30.0)
     assert pace.seconds("int8", 100.0) == 30.0
     pace.learn("int8", 0.0, 30.0)
 
 
 def test_nothing_takes_no_time_and_what_runs_is_never_over() -> None:
-    assert Pace().seconds("int8", 0.0) == LEAST_S
+    assert DurationPredictor().seconds("int8", 0.0) == MIN_JOB_S
     assert remaining_s(60.0, 20.0, None) == 40.0
     assert remaining_s(60.0, 20.0, 0.25) == 60.0
-    assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == LEAST_S
+    assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
 def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_neither() -> None:
@@ -58,48 +58,48 @@ def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_ne
     for _ in range(50):
         begin_s, per_s = chance.uniform(0.0, 5.0), chance.uniform(0.01, 2.0)
         lengths = [chance.choice([5, 20, 60, 300, 1800]) * chance.uniform(1, 2) for _ in range(12)]
-        pace = Pace()
+        pace = DurationPredictor()
         for number, length_s in enumerate(lengths):
             wrong = chance.uniform(5.0, 50.0) if number % 4 == 3 else 1.0
             pace.learn("int8", length_s, (begin_s + per_s * length_s) * wrong)
         for length_s in (10.0, 1000.0):
             right = begin_s + per_s * length_s
-            assert pace.seconds("int8", length_s) == pytest.approx(max(LEAST_S, right), rel=0.25)
+            assert pace.seconds("int8", length_s) == pytest.approx(max(MIN_JOB_S, right), rel=0.25)
 
 
 def test_loading_is_told_apart_and_the_one_in_the_middle_counts() -> None:
-    pace = Pace()
+    pace = DurationPredictor()
     assert pace.load_s("int8") == 0.0
     for took in (10.0, 12.0, 400.0):
         pace.learn_load("int8", took)
     assert pace.load_s("int8") == 12.0
-    assert pace.seconds("int8", 100.0) == 100.0 * GUESS
+    assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
 
 
 def test_what_was_measured_is_known_after_a_restart_by_engine_model_and_precision(
     tmp_path: Path,
 ) -> None:
-    pace = Pace("whisper", "small")
+    pace = DurationPredictor("whisper", "small")
     pace.learn("int8", 100.0, 50.0)
     pace.learn_load("int8", 3.0)
-    PaceFile(tmp_path / "data").write(pace.known)
-    known = PaceFile(tmp_path / "data").read()
-    assert known == {Means("whisper", "small", "int8"): Line(0.0, 0.5, 3.0)}
-    again = Pace("whisper", "small", known)
+    DurationFile(tmp_path / "data").write(pace.known)
+    known = DurationFile(tmp_path / "data").read()
+    assert known == {DurationKey("whisper", "small", "int8"): DurationFit(0.0, 0.5, 3.0)}
+    again = DurationPredictor("whisper", "small", known)
     assert (again.seconds("int8", 10.0, 99.0), again.load_s("int8")) == (5.0, 3.0)
     for engine, model, precision in (
         ("whisper", "tiny", "int8"),
         ("moonshine", "small", "int8"),
         ("whisper", "small", "fp32"),
     ):
-        assert not Pace(engine, model, known).knows(precision)
-    for measured in range(FEW):
+        assert not DurationPredictor(engine, model, known).knows(precision)
+    for measured in range(MIN_MEASURED_JOBS):
         assert again.seconds("int8", 10.0) == 5.0, f"{measured} are too few to know better"
         again.learn("int8", 10.0, 10.0)
     assert again.seconds("int8", 10.0) == 10.0
-    other = Pace("moonshine", "", known)
+    other = DurationPredictor("moonshine", "", known)
     other.learn("fp32", 10.0, 1.0)
-    assert [*other.known] == [*known, Means("moonshine", "", "fp32")]
+    assert [*other.known] == [*known, DurationKey("moonshine", "", "fp32")]
 
 
 @pytest.mark.parametrize(
@@ -123,23 +123,26 @@ def test_what_was_measured_is_known_after_a_restart_by_engine_model_and_precisio
 def test_a_broken_file_is_said_and_nothing_else_comes_of_it(
     broken: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / NAME).write_bytes(broken)
+    (tmp_path / DURATION_FILE_NAME).write_bytes(broken)
     with caplog.at_level(logging.WARNING):
-        assert PaceFile(tmp_path).read() == {}
+        assert DurationFile(tmp_path).read() == {}
     assert "cannot be read" in caplog.text
 
 
 def test_the_file_stays_small_and_one_that_cannot_be_written_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    many = {Means("engine", str(number), "int8"): Line(0.0, 0.1) for number in range(3 * MOST)}
-    PaceFile(tmp_path).write(many)
-    assert [*PaceFile(tmp_path).read()] == [*many][-MOST:]
+    many = {
+        DurationKey("engine", str(number), "int8"): DurationFit(0.0, 0.1)
+        for number in range(3 * MAX_FITS)
+    }
+    DurationFile(tmp_path).write(many)
+    assert [*DurationFile(tmp_path).read()] == [*many][-MAX_FITS:]
     (tmp_path / "file").touch()
-    nowhere = PaceFile(tmp_path / "file")
+    nowhere = DurationFile(tmp_path / "file")
     with caplog.at_level(logging.WARNING):
         nowhere.write(many)
         nowhere.write(many)
     assert len(caplog.records) == 1
-    PaceFile(None).write(many)
-    assert PaceFile(None).read() == {}
+    DurationFile(None).write(many)
+    assert DurationFile(None).read() == {}

@@ -16,12 +16,12 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.eligibility import refusal
+from sidecar.cluster.eligibility import ineligibility
 from sidecar.jobs.job_runner import Job
-from sidecar.service.health import hangs
-from sidecar.workers.engine_fleet import Standing
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.worker_process import Worker
+from sidecar.service.health import hang_reason
+from sidecar.workers.engine_fleet import EngineStatus
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.worker_process import WorkerProcess
 
 NewJob = Callable[..., Job]
 
@@ -31,7 +31,7 @@ DEAF_S = 0.5
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
-    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr(
         "sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0
     )  # a busy machine is not deaf
@@ -78,14 +78,14 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker_process.REST_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.IDLE_HEARTBEAT_INTERVAL_S", 0.05)
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         await slot.preload()
         hung = slot.worker_pid
         assert hung is not None
         os.kill(hung, signal.SIGSTOP)
-        await until(lambda: slot.state is SlotState.ABSENT)
+        await until(lambda: slot.state is EngineState.ABSENT)
         queue.open()
         job = new_job()
         await queue.submit(job)
@@ -119,26 +119,26 @@ async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_un
             async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(errors.EngineStuck):
                     await job.result()
-                assert (job.record.crashes, slot.state) == (1, SlotState.STUCK)
+                assert (job.record.crashes, slot.state) == (1, EngineState.STUCK)
                 assert f"pid {hung}" in caplog.text
                 await queue.submit(after)
                 with pytest.raises(errors.EngineStuck):
                     await after.result()
         assert (slot.loads, slot.worker_pid) == (1, None)
         os.kill(hung, signal.SIGKILL)
-        await until(lambda: slot.state is SlotState.ABSENT)
+        await until(lambda: slot.state is EngineState.ABSENT)
         await queue.submit(again)
         async with asyncio.timeout(PATIENCE_S):
             assert (await again.result()).text
 
 
 def test_a_service_whose_engine_nothing_ends_is_not_well_and_a_node_leaves_jobs_to_others() -> None:
-    stuck = Standing("scripted", "fp32", SlotState.STUCK, None, None, 1, 1, 0.0, 0, False)
-    ready = dataclasses.replace(stuck, state=SlotState.READY)
-    assert hangs([ready]) is None
-    assert hangs([ready, stuck]) == "engine_stuck"
-    node = Mock(slot=Mock(state=SlotState.STUCK))
-    assert isinstance(refusal(submitted(), node, 1e5), errors.EngineStuck)
+    stuck = EngineStatus("scripted", "fp32", EngineState.STUCK, None, None, 1, 1, 0.0, 0, False)
+    ready = dataclasses.replace(stuck, state=EngineState.READY)
+    assert hang_reason([ready]) is None
+    assert hang_reason([ready, stuck]) == "engine_stuck"
+    node = Mock(slot=Mock(state=EngineState.STUCK))
+    assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)
 
 
 async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
@@ -147,13 +147,13 @@ async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slot, answered = build(OverheardSlot), list[bool]()
-    hears = Worker.hears
+    hears = WorkerProcess.hears
 
-    async def noted(self: Worker, within_s: float) -> bool:
+    async def noted(self: WorkerProcess, within_s: float) -> bool:
         answered.append(await hears(self, within_s))
         return answered[-1]
 
-    monkeypatch.setattr(Worker, "hears", noted)
+    monkeypatch.setattr(WorkerProcess, "hears", noted)
     async with queue_on(slot) as queue:
         queue.open()
         job = new_job()

@@ -16,22 +16,22 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
-from sidecar.jobs.job_log import Behind, JobLog, KeyTaken, MemoryLog
+from sidecar.jobs.job_log import DuplicateRequestKey, JobLog, MemoryJobLog, SubscriberTooSlow
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
+    CancelledChange,
+    EditedChange,
+    IdempotencyKey,
+    JobChange,
     JobEvent,
     JobRecord,
     JobState,
-    PutBack,
-    Reported,
-    RequestKey,
-    advance,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    apply_event,
 )
-from sidecar.jobs.sqlite_job_log import SqliteLog
-from sidecar.storage.job_journal import FILE
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.storage.job_journal import JOURNAL_FILE
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -40,19 +40,19 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.transcripts.transcript_edits import Rename, Rewrite, Undo
+from sidecar.transcripts.transcript_edits import RenameSpeaker, RewriteSegment, UndoStep
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]
 """Gives a fixture by its name."""
 STORES: dict[str, Callable[[Place, Clock, int], JobLog]] = {
-    "memory": lambda place, now, buffer: MemoryLog(now, buffer),
-    "sqlite": lambda place, now, buffer: SqliteLog(place("tmp_path"), KEY, now, buffer),
+    "memory": lambda place, now, buffer: MemoryJobLog(now, buffer),
+    "sqlite": lambda place, now, buffer: SqliteJobLog(place("tmp_path"), KEY, now, buffer),
 }
 """How to open a store: at a place of its own, with a clock and a buffer for each subscriber."""
 BUFFER = 4
 TRANSCRIPT = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
-DONE = Reported(Finished(TRANSCRIPT))
+DONE = ReportedChange(Finished(TRANSCRIPT))
 
 
 class Ticks:
@@ -78,18 +78,18 @@ def added(store: JobLog) -> JobRecord:
     return record
 
 
-def progress(at: float) -> Reported:
-    return Reported(Progress(at, 3.0), at)
+def progress(at: float) -> ReportedChange:
+    return ReportedChange(Progress(at, 3.0), at)
 
 
-def segment(index: int) -> Reported:
-    return Reported(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
+def segment(index: int) -> ReportedChange:
+    return ReportedChange(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
 
 
 @given(history=histories, after=st.integers(0, 12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_log_replayed_over_what_was_submitted_gives_the_record(
-    store: JobLog, history: Sequence[Change], after: int
+    store: JobLog, history: Sequence[JobChange], after: int
 ) -> None:
     first = added(store)
     told: list[tuple[JobRecord, JobEvent]] = []
@@ -103,17 +103,17 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
         before = store.get(first.id)
         record = store.append(first.id, change)
         assert store.get(first.id) == record
-        assert not before.over or record == before or isinstance(change, Edited)
+        assert not before.over or record == before or isinstance(change, EditedChange)
     log = store.events(first.id)
     replayed = first
     for event in log:
-        replayed = advance(replayed, event)
+        replayed = apply_event(replayed, event)
     assert replayed == store.get(first.id)
     assert [event.seq for event in log] == sorted({event.seq for event in log})
-    assert sum(event.fleeting for event in log) <= 1
+    assert sum(event.superseded_by_next for event in log) <= 1
     assert [event.seq for _, event in told] == list(range(1, record.seq + 1) if history else [])
-    assert [event.worn for _, event in told if not event.fleeting] == [
-        event.worn for event in log if not event.fleeting
+    assert [event.worn for _, event in told if not event.superseded_by_next] == [
+        event.worn for event in log if not event.superseded_by_next
     ]
     assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
     store.forget(first.id)
@@ -121,7 +121,7 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
 
 def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store: JobLog) -> None:
     job = added(store)
-    record = store.append(store.append(job.id, Begun()).id, DONE)
+    record = store.append(store.append(job.id, StartedChange()).id, DONE)
     assert [(event.seq, event.at) for event in store.events(job.id)] == [
         (1, 1_700_000_001.0),
         (2, 1_700_000_002.0),
@@ -133,10 +133,10 @@ def test_what_changes_nothing_is_neither_kept_nor_told(store: JobLog) -> None:
     job = added(store)
     told: list[JobEvent] = []
     store.listen(lambda _, event: told.append(event))
-    store.append(job.id, PutBack())  # it waits already
-    store.append(job.id, Cancelled())
-    store.append(job.id, Begun())
-    assert [event.change for event in told] == [Cancelled()]
+    store.append(job.id, RequeuedChange())  # it waits already
+    store.append(job.id, CancelledChange())
+    store.append(job.id, StartedChange())
+    assert [event.change for event in told] == [CancelledChange()]
     assert list(store.events(job.id)) == told
 
 
@@ -144,7 +144,15 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobLog) -> None:
     job = added(store)
     told: list[int] = []
     store.listen(lambda _, event: told.append(event.seq), job.id)
-    changes = [Begun(), progress(0.5), segment(0), progress(1.0), segment(1), progress(2.0), DONE]
+    changes = [
+        StartedChange(),
+        progress(0.5),
+        segment(0),
+        progress(1.0),
+        segment(1),
+        progress(2.0),
+        DONE,
+    ]
     for change in changes:
         store.append(job.id, change)
     assert told == [1, 2, 3, 4, 5, 6, 7]
@@ -152,24 +160,24 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobLog) -> None:
 
 
 def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobLog) -> None:
-    job = submitted(durable=True, owner="me", key=RequestKey("k", "digest"))
+    job = submitted(durable=True, owner="me", key=IdempotencyKey("k", "digest"))
     store.add(job)
-    with pytest.raises(KeyTaken):
-        store.add(submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
-    store.add(other := submitted(durable=True, owner="you", key=RequestKey("k", "digest")))
+    with pytest.raises(DuplicateRequestKey):
+        store.add(submitted(durable=True, owner="me", key=IdempotencyKey("k", "digest")))
+    store.add(other := submitted(durable=True, owner="you", key=IdempotencyKey("k", "digest")))
     assert store.by_key("me", "k") == job
     assert store.by_key("you", "k") == other
     assert store.by_key("me", "l") is None
     store.forget(job.id)
     assert store.by_key("me", "k") is None
-    store.add(again := submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
+    store.add(again := submitted(durable=True, owner="me", key=IdempotencyKey("k", "digest")))
     assert store.all() == [other, again]
 
 
 def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobLog) -> None:
     job = added(store)
-    store.append(job.id, Begun())
-    record = store.append(job.id, Reported(Checkpoint(2.0, "form", (), {"large": "state"})))
+    store.append(job.id, StartedChange())
+    record = store.append(job.id, ReportedChange(Checkpoint(2.0, "form", (), {"large": "state"})))
     assert record.settled[0].state == {"large": "state"}
     store.append(job.id, DONE)
     assert store.get(job.id).settled == ()
@@ -184,7 +192,7 @@ def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobLog) -> None:
         lambda: store.get(job.id),
         lambda: store.events(job.id),
         lambda: store.subscribe(job.id),
-        lambda: store.append(job.id, Begun()),
+        lambda: store.append(job.id, StartedChange()),
     ):
         with pytest.raises(errors.JobNotFound):
             ask()
@@ -193,7 +201,7 @@ def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobLog) -> None:
 
 def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobLog) -> None:
     jobs = [added(store) for _ in range(5)]
-    store.append(jobs[3].id, Begun())
+    store.append(jobs[3].id, StartedChange())
     store.forget(jobs[1].id)
     assert [job.id for job in store.all()] == [jobs[at].id for at in (0, 2, 3, 4)]
     assert store.all()[2].state is JobState.RUNNING
@@ -207,7 +215,7 @@ def test_who_is_told_finds_it_in_the_store(store: JobLog) -> None:
         seen.append(store.get(job.id) == record and store.events(job.id)[-1] == event)
 
     store.listen(look)
-    for change in (Begun(), progress(1.0), DONE):
+    for change in (StartedChange(), progress(1.0), DONE):
         store.append(job.id, change)
     assert seen == [True] * 3
 
@@ -218,14 +226,19 @@ async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later
     job = added(store)
     told: list[int] = []
     store.listen(lambda _, event: told.append(event.seq))
-    for change in (Begun(), DONE, PutBack(), Edited((Rename(0, "Nell"), Rewrite(0, "Said.")))):
+    for change in (
+        StartedChange(),
+        DONE,
+        RequeuedChange(),
+        EditedChange((RenameSpeaker(0, "Nell"), RewriteSegment(0, "Said."))),
+    ):
         edited = store.append(job.id, change)
     assert edited.transcript is not None
     assert [one.text for one in edited.segments] == ["Said."]
     assert edited.transcript.name_of(0) == "Nell"
-    assert store.append(job.id, Edited((Rename(7, "Nobody"),))) is edited
+    assert store.append(job.id, EditedChange((RenameSpeaker(7, "Nobody"),))) is edited
     assert await _taken(store.subscribe(job.id, 2)) == [3]
-    undone = store.append(job.id, Edited(Undo()))
+    undone = store.append(job.id, EditedChange(UndoStep()))
     assert undone.transcript == TRANSCRIPT
     assert told == [1, 2, 3, 4]
     assert await _taken(store.subscribe(job.id)) == [1, 2, 3, 4]
@@ -236,7 +249,7 @@ async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: 
     job = added(store)
     early = [store.subscribe(job.id) for _ in range(2)]
     taking = [asyncio.ensure_future(_taken(one)) for one in early]
-    for change in (Begun(), segment(0)):
+    for change in (StartedChange(), segment(0)):
         store.append(job.id, change)
         await asyncio.sleep(0)
     late = store.subscribe(job.id)
@@ -252,7 +265,7 @@ async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: 
 async def test_who_comes_back_resumes_behind_what_it_had(store: JobLog) -> None:
     job = added(store)
     with store.subscribe(job.id) as subscription:
-        for change in (Begun(), segment(0)):
+        for change in (StartedChange(), segment(0)):
             store.append(job.id, change)
         had = [(await anext(subscription)).seq for _ in range(2)]
     for change in (segment(1), progress(2.0), progress(3.0), DONE):
@@ -267,12 +280,12 @@ async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
 ) -> None:
     job = added(store)
     slow, quick = store.subscribe(job.id), store.subscribe(job.id)
-    store.append(job.id, Begun())
+    store.append(job.id, StartedChange())
     assert (await anext(slow)).seq == (await anext(quick)).seq == 1
     for index in range(BUFFER + 1):
         store.append(job.id, segment(index))
         assert (await anext(quick)).seq == index + 2
-    with pytest.raises(Behind) as behind:
+    with pytest.raises(SubscriberTooSlow) as behind:
         await anext(slow)
     assert behind.value.seq == 1
     store.append(job.id, DONE)
@@ -282,7 +295,7 @@ async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
 
 async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) -> None:
     job = added(store)
-    store.append(job.id, Begun())
+    store.append(job.id, StartedChange())
     for index in range(5 * BUFFER):
         store.append(job.id, segment(index))
     subscription = store.subscribe(job.id)
@@ -291,7 +304,7 @@ async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) ->
 
 
 async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog) -> None:
-    if not isinstance(store, MemoryLog):
+    if not isinstance(store, MemoryJobLog):
         pytest.skip("another store's feed is another's")
     jobs = [added(store) for _ in range(3)]
     for job in jobs:
@@ -300,7 +313,7 @@ async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog)
     subscriptions = [store.subscribe(job.id) for job in jobs]
     assert store._feed.subscribers == 3
     for job in jobs:
-        store.append(job.id, Cancelled())
+        store.append(job.id, CancelledChange())
     assert store._feed.subscribers == 0
     assert [await _taken(one) for one in subscriptions] == [[1]] * 3
 
@@ -310,7 +323,7 @@ async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
 ) -> None:
     job = added(store)
     subscription = store.subscribe(job.id)
-    store.append(job.id, Begun())
+    store.append(job.id, StartedChange())
     taking = asyncio.ensure_future(_taken(subscription))
     await asyncio.sleep(0)
     subscription.close()
@@ -322,11 +335,11 @@ async def test_what_was_added_and_appended_outlives_the_store_once_that_was_wait
     store: JobLog, request: pytest.FixtureRequest
 ) -> None:
     job = added(store)
-    store.append(job.id, Begun())
+    store.append(job.id, StartedChange())
     await asyncio.wait_for(store.written(job.id), PATIENCE_S)
     counted = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM events)"
-    if isinstance(store, SqliteLog):
-        path = request.getfixturevalue("tmp_path") / FILE
+    if isinstance(store, SqliteJobLog):
+        path = request.getfixturevalue("tmp_path") / JOURNAL_FILE
         with closing(sqlite3.connect(path)) as other:
             assert other.execute(counted).fetchone() == (1, 1)
     else:

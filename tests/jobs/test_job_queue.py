@@ -14,17 +14,17 @@ from instrumented_slot import OverheardSlot, as_asked, job_of, queue_on
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.engines import spec_of
+from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import job_queue
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts.transcript import Progress, Segment, SegmentReady
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine_slot import ExclusiveSlot
 
 NewJob = Callable[..., Job]
 
@@ -48,8 +48,8 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     recording: Path,
 ) -> None:
     loads = Loads()
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(slot, MemoryLog(), Terms(as_asked, max_s=60), limit=8)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    queue = JobQueue(slot, MemoryJobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
 
@@ -71,10 +71,10 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_queue, "LINGER_S", 30.0)
+    monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", 30.0)
     loads = Loads()
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(slot, MemoryLog(), Terms(as_asked, max_s=60), limit=8)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    queue = JobQueue(slot, MemoryJobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
@@ -174,7 +174,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
 
 
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
-    store = MemoryLog()
+    store = MemoryJobLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         awaited, kept = new_job(kept=False), new_job()
@@ -242,11 +242,11 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
 
 async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
     one = new_job()
-    one.enter(MemoryLog())
-    for again in (one.wait_again, one.begin):
+    one.enter(MemoryJobLog())
+    for again in (one.requeue, one.begin):
         one.begin()
-        one.take_in(SegmentReady(0, Segment(0.0, 1.0, "said")))
-        one.take_in(Progress(1.0, 3.0))
+        one.apply_report(SegmentReady(0, Segment(0.0, 1.0, "said")))
+        one.apply_report(Progress(1.0, 3.0))
         assert one.record.segments
         again()
         assert one.record.segments == ()

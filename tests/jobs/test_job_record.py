@@ -12,41 +12,41 @@ from job_event_histories import histories, submitted
 
 from sidecar import errors
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Crashed,
-    Edited,
-    Failed,
-    Failure,
-    Interrupted,
+    CancelledChange,
+    CrashedChange,
+    EditedChange,
+    FailedChange,
+    InterruptedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    PutBack,
-    Refused,
-    Reported,
-    advance,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    UnschedulableChange,
+    apply_event,
 )
-from sidecar.jobs.job_telemetry import Counted
-from sidecar.observability.metrics import Tally
+from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
-from sidecar.transcripts.transcript_edits import History, Rename, Undo
+from sidecar.transcripts.transcript_edits import EditHistory, RenameSpeaker, UndoStep
 
 SEGMENT = Segment(0.0, 1.0, "said")
 TRANSCRIPT = Transcript((SEGMENT,), "en", 3.0, "scripted", "fp32")
-DONE = Reported(Finished(TRANSCRIPT), 2.0)
+DONE = ReportedChange(Finished(TRANSCRIPT), 2.0)
 
 
 @given(histories)
-def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) -> None:
+def test_any_history_gives_a_record_that_makes_sense(history: Sequence[JobChange]) -> None:
     record = submitted()
     for seq, change in enumerate(history, 1):
         before = record
-        record = advance(record, JobEvent(seq, float(seq), change))
+        record = apply_event(record, JobEvent(seq, float(seq), change))
         if before.over:
             assert as_it_ended(record) == as_it_ended(before), "how it ended never changes"
-            assert record is before or isinstance(change, Edited)
+            assert record is before or isinstance(change, EditedChange)
         assert record is before or record.seq == seq
         assert record.over == (record.ended is not None)
         assert record.attempts >= (record.state is JobState.RUNNING)
@@ -63,46 +63,48 @@ def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) 
 def as_it_ended(record: JobRecord) -> JobRecord:
     """Without what edits change, which is one transcript for another."""
     transcript = record.transcript and TRANSCRIPT
-    return replace(record, transcript=transcript, segments=(), history=History(), seq=0)
+    return replace(record, transcript=transcript, segments=(), history=EditHistory(), seq=0)
 
 
 def test_edits_count_behind_the_end_of_a_job_with_a_transcript_and_nowhere_else() -> None:
-    rename = Edited((Rename(0, "Nell"),))
-    histories: list[tuple[list[Change], bool]] = [
+    rename = EditedChange((RenameSpeaker(0, "Nell"),))
+    histories: list[tuple[list[JobChange], bool]] = [
         ([], False),
-        ([Begun()], False),
-        ([Cancelled()], False),
-        ([Begun(), DONE], True),
+        ([StartedChange()], False),
+        ([CancelledChange()], False),
+        ([StartedChange(), DONE], True),
     ]
     for history, changes in histories:
         record = submitted()
         for seq, change in enumerate(history, 1):
-            record = advance(record, JobEvent(seq, float(seq), change))
-        edited = advance(record, JobEvent(9, 9.0, rename))
+            record = apply_event(record, JobEvent(seq, float(seq), change))
+        edited = apply_event(record, JobEvent(9, 9.0, rename))
         assert (edited is not record) is changes
         assert (edited.ended, edited.state) == (record.ended, record.state)
     assert edited.transcript is not None
     assert edited.transcript.name_of(0) == "Nell"
     assert (edited.history.revision, edited.touched, edited.seq) == (1, 9.0, 9)
-    undone = advance(edited, JobEvent(10, 10.0, Edited(Undo())))
+    undone = apply_event(edited, JobEvent(10, 10.0, EditedChange(UndoStep())))
     assert undone.transcript == record.transcript
     assert undone.history.revision == 2
-    assert advance(undone, JobEvent(11, 11.0, Edited(Undo()))) is undone, "there is nothing"
+    assert apply_event(undone, JobEvent(11, 11.0, EditedChange(UndoStep()))) is undone, (
+        "there is nothing"
+    )
 
 
 @given(histories, st.data())
 def test_events_that_come_twice_change_nothing(
-    history: Sequence[Change], data: st.DataObject
+    history: Sequence[JobChange], data: st.DataObject
 ) -> None:
     events = [JobEvent(seq, float(seq), change) for seq, change in enumerate(history, 1)]
     once = submitted()
     twice = once
     for at, event in enumerate(events):
-        once = advance(once, event)
-        twice = advance(twice, event)
+        once = apply_event(once, event)
+        twice = apply_event(twice, event)
         for again in events[data.draw(st.integers(0, at)) : at + 1]:
             if again.seq <= twice.seq:
-                assert advance(twice, again) is twice
+                assert apply_event(twice, again) is twice
     assert once == twice
 
 
@@ -110,40 +112,45 @@ def test_events_that_come_twice_change_nothing(
     ("history", "state", "attempts", "alone"),
     [
         ([], JobState.QUEUED, 0, False),
-        ([Begun()], JobState.RUNNING, 1, False),
-        ([Begun(), PutBack()], JobState.QUEUED, 0, False),
-        ([Begun(), PutBack(counted=True, alone=True)], JobState.QUEUED, 1, True),
-        ([Begun(), Crashed(), Begun()], JobState.RUNNING, 2, True),
-        ([Begun(), Crashed(), Begun(), PutBack()], JobState.QUEUED, 1, True),
-        ([Begun(), DONE], JobState.DONE, 1, False),
-        ([DONE, Crashed(), PutBack(counted=True)], JobState.QUEUED, 0, False),
-        ([Cancelled(), Begun(), DONE], JobState.CANCELLED, 0, False),
-        ([Begun(), DONE, Cancelled()], JobState.DONE, 1, False),
+        ([StartedChange()], JobState.RUNNING, 1, False),
+        ([StartedChange(), RequeuedChange()], JobState.QUEUED, 0, False),
+        ([StartedChange(), RequeuedChange(counted=True, alone=True)], JobState.QUEUED, 1, True),
+        ([StartedChange(), CrashedChange(), StartedChange()], JobState.RUNNING, 2, True),
+        (
+            [StartedChange(), CrashedChange(), StartedChange(), RequeuedChange()],
+            JobState.QUEUED,
+            1,
+            True,
+        ),
+        ([StartedChange(), DONE], JobState.DONE, 1, False),
+        ([DONE, CrashedChange(), RequeuedChange(counted=True)], JobState.QUEUED, 0, False),
+        ([CancelledChange(), StartedChange(), DONE], JobState.CANCELLED, 0, False),
+        ([StartedChange(), DONE, CancelledChange()], JobState.DONE, 1, False),
     ],
 )
 def test_the_life_of_a_job_by_table(
-    history: Sequence[Change], state: JobState, attempts: int, alone: bool
+    history: Sequence[JobChange], state: JobState, attempts: int, alone: bool
 ) -> None:
     record = submitted()
     for seq, change in enumerate(history, 1):
-        record = advance(record, JobEvent(seq, 0.0, change))
+        record = apply_event(record, JobEvent(seq, 0.0, change))
     assert (record.state, record.attempts, record.alone) == (state, attempts, alone)
 
 
 def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word() -> None:
     record = submitted()
-    changes: list[Change] = [
-        Begun(),
-        Reported(SegmentReady(0, SEGMENT), 1.0),
-        Reported(SegmentReady(1, SEGMENT), 1.5),
-        Reported(Progress(2.0, 3.0), 1.6),
+    changes: list[JobChange] = [
+        StartedChange(),
+        ReportedChange(SegmentReady(0, SEGMENT), 1.0),
+        ReportedChange(SegmentReady(1, SEGMENT), 1.5),
+        ReportedChange(Progress(2.0, 3.0), 1.6),
     ]
     for seq, change in enumerate(changes, 1):
-        record = advance(record, JobEvent(seq, 0.0, change))
+        record = apply_event(record, JobEvent(seq, 0.0, change))
     assert (record.segments, record.progress) == ((SEGMENT, SEGMENT), Progress(2.0, 3.0))
-    again = advance(record, JobEvent(5, 0.0, Begun()))
+    again = apply_event(record, JobEvent(5, 0.0, StartedChange()))
     assert (again.segments, again.progress) == ((), Progress(0.0, 3.0))
-    done = advance(record, JobEvent(5, 99.0, DONE))
+    done = apply_event(record, JobEvent(5, 99.0, DONE))
     assert (done.segments, done.progress, done.ended) == ((SEGMENT,), Progress(3.0, 3.0), 99.0)
     assert done.processing_s == 2.0
 
@@ -151,7 +158,7 @@ def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word()
 @pytest.mark.parametrize("kind", [*errors.all_errors()], ids=lambda kind: kind.code)
 def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -> None:
     error = kind("This is what happened.", hint="Do that.", retry_after=3)
-    record = advance(submitted(), JobEvent(1, 0.0, Failed(Failure.of(error))))
+    record = apply_event(submitted(), JobEvent(1, 0.0, FailedChange(JobFailure.of(error))))
     assert record.error is not None
     again = record.error.error()
     assert type(again) is kind
@@ -162,20 +169,20 @@ def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -
     ("before", "after"),
     [
         ((), ()),
-        ((Refused(Failure.of(errors.Unschedulable())), Refused()), ()),
-        ((Interrupted(),), ()),
-        ((), (PutBack(), Begun())),
-        ((), (Crashed(), Begun())),
+        ((UnschedulableChange(JobFailure.of(errors.Unschedulable())), UnschedulableChange()), ()),
+        ((InterruptedChange(),), ()),
+        ((), (RequeuedChange(), StartedChange())),
+        ((), (CrashedChange(), StartedChange())),
     ],
 )
 def test_how_long_a_job_waited_is_counted_once_whatever_was_said_of_it_before(
-    before: Sequence[Change], after: Sequence[Change]
+    before: Sequence[JobChange], after: Sequence[JobChange]
 ) -> None:
-    tally = Tally().jobs
-    counted, record = Counted(tally), replace(submitted(), created=100.0)
-    for seq, change in enumerate((*before, Begun(), *after), 1):
+    tally = ServiceMetrics().jobs
+    counted, record = JobEventMetrics(tally), replace(submitted(), created=100.0)
+    for seq, change in enumerate((*before, StartedChange(), *after), 1):
         event = JobEvent(seq, 100.0 + seq, change)
-        record = advance(record, event)
+        record = apply_event(record, event)
         counted(record, event)
     (spread,) = tally.waited.spreads.values()
     assert (spread.count, spread.largest) == (1, len(before) + 1)

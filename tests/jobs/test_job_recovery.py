@@ -18,8 +18,8 @@ import pytest
 from service_process import PATIENCE_S, Server, free_port, wait_until
 from sse_reader import events_of, follow
 
-from sidecar.storage.job_backup import back_up, restore
-from sidecar.storage.job_journal import FILE
+from sidecar.storage.job_backup import back_up_jobs, restore_jobs
+from sidecar.storage.job_journal import JOURNAL_FILE
 
 KEY = "0123456789abcdef0123456789abcdef"
 SECONDS = 40
@@ -68,7 +68,7 @@ class Kept:
             free.set()
             held.execute("ROLLBACK")
 
-        file = self.home / "jobs" / FILE
+        file = self.home / "jobs" / JOURNAL_FILE
         with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as held:
             held.execute("BEGIN IMMEDIATE")
             timer = threading.Timer(0.5, let_go)
@@ -201,11 +201,11 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
             PATIENCE_S,
             "settled",
         )
-        assert back_up(life.home / "jobs", file).recordings == 2
+        assert back_up_jobs(life.home / "jobs", file).recordings == 2
         assert server.job(job_id)["state"] == "running", "it does not notice"
         kill(server.process)
     life.settings |= {"jobs_dir": life.home / "restored", "scripted_speed": 0}
-    assert restore(file, life.home / "restored").jobs == 2
+    assert restore_jobs(file, life.home / "restored").jobs == 2
     with life.start() as server:
         assert server.job(job_id)["progress"]["audio_seconds_done"] >= SETTLES
         assert texts_of(server.wait_state(job_id, "done")) == right(1)

@@ -25,40 +25,40 @@ from service_process import PATIENCE_S
 from shared_job_services import Service, service, until_told
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, Spool
-from sidecar.cluster.claims import Claim, Offer
-from sidecar.jobs.job_log import JobLog, MemoryLog
+from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.cluster.claims import Claim, ClaimPreferences
+from sidecar.jobs.job_log import JobLog, MemoryJobLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
-    Failed,
-    Failure,
+    CancelledChange,
+    EditedChange,
+    FailedChange,
+    IdempotencyKey,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    Reported,
-    RequestKey,
+    ReportedChange,
+    StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import JobStore, LocalJobs, OwnerLoad
-from sidecar.jobs.reservations import UNSAID_S
+from sidecar.jobs.job_store import JobStore, LocalJobStore, OwnerLoad
+from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
 from sidecar.storage import postgres_database
-from sidecar.storage.encrypted_sqlite import Writer
+from sidecar.storage.encrypted_sqlite import SqliteWriter
 from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
-from sidecar.transcripts.transcript_edits import Rename, Rewrite, Undo
+from sidecar.transcripts.transcript_edits import RenameSpeaker, RewriteSegment, UndoStep
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
-FINISHED = Reported(Finished(SAID))
-BROKEN = Failed(Failure.of(errors.EngineFailed()))
+FINISHED = ReportedChange(Finished(SAID))
+BROKEN = FailedChange(JobFailure.of(errors.EngineFailed()))
 
 
-def segment(at: int) -> Reported:
-    return Reported(SegmentReady(at, Segment(float(at), at + 1.0, f"line {at}")))
+def segment(at: int) -> ReportedChange:
+    return ReportedChange(SegmentReady(at, Segment(float(at), at + 1.0, f"line {at}")))
 
 
 class Opened(Protocol):
@@ -70,8 +70,8 @@ class Opened(Protocol):
         """Have a job accepted."""
         ...
 
-    async def work(self, job_id: str, *changes: Change) -> None:
-        """Have these happen to a job, as an engine does; `Begun` is the first."""
+    async def work(self, job_id: str, *changes: JobChange) -> None:
+        """Have these happen to a job, as an engine does; `StartedChange` is the first."""
         ...
 
     def broken(self) -> AbstractContextManager[None]:
@@ -98,29 +98,31 @@ class Held:
 
 
 class Local:
-    """`LocalJobs` over a log."""
+    """`LocalJobStore` over a log."""
 
     def __init__(self, log: JobLog, queue: JobQueue) -> None:
         self._log, self._queue = log, queue
         self.results = Retention(log, 600.0, 1 << 20)
-        self.store: JobStore = LocalJobs(log, queue, self.results)
+        self.store: JobStore = LocalJobStore(log, queue, self.results)
 
     @contextmanager
     def broken(self) -> Iterator[None]:
-        if not isinstance(self._log, SqliteLog):
+        if not isinstance(self._log, SqliteJobLog):
             pytest.skip("memory has nothing that breaks")
         with pytest.MonkeyPatch.context() as patch:
             refused = sqlite3.OperationalError("disk I/O error")
-            patch.setattr(Writer, "_committed", lambda writer, parts: refused if parts else None)
+            patch.setattr(
+                SqliteWriter, "_committed", lambda writer, parts: refused if parts else None
+            )
             yield
 
     async def submit(self, record: JobRecord) -> None:
         await self._queue.submit(Job(recording(), record))
 
-    async def work(self, job_id: str, *changes: Change) -> None:
+    async def work(self, job_id: str, *changes: JobChange) -> None:
         lane = self._queue._lanes[0]
         for change in changes:
-            if isinstance(change, Begun):
+            if isinstance(change, StartedChange):
                 job = self._queue.live(job_id)
                 assert job is not None
                 lane._waiting.begin([job], 0)
@@ -130,7 +132,7 @@ class Local:
 
 
 def recording() -> AudioSource:
-    spool = Spool(None)
+    spool = UploadSpool(None)
     spool.add(b"a recording")
     return spool.finish()
 
@@ -145,7 +147,7 @@ async def local(log: JobLog) -> AsyncIterator[Opened]:
 
 
 class Shared:
-    """`PostgresJobs` over a database; what works is a node that claims the job it is told."""
+    """`PostgresJobStore` over a database; what works is a node that claims the job it is told."""
 
     def __init__(self, one: Service, server: Cluster) -> None:
         self._one, self._server = one, server
@@ -155,7 +157,7 @@ class Shared:
     @contextmanager
     def broken(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(postgres_database, "CALL_S", 0.3)
+            patch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.3)
             self._server.stop()
             try:
                 yield
@@ -165,14 +167,14 @@ class Shared:
     async def submit(self, record: JobRecord) -> None:
         await self._one.jobs.submit(record)
 
-    async def work(self, job_id: str, *changes: Change) -> None:
+    async def work(self, job_id: str, *changes: JobChange) -> None:
         if not changes:
             return
-        if isinstance(changes[0], Begun):
+        if isinstance(changes[0], StartedChange):
             await self._one.database.fetch(
                 "UPDATE vibevoice.jobs SET claim = id, node = 'one' WHERE id = %s", (job_id,)
             )
-            claim = await self._one.claims.claim(job_id, Offer())
+            claim = await self._one.claims.claim(job_id, ClaimPreferences())
             assert claim is not None
             self._running[job_id] = claim, claim.record
         claim, before = self._running[job_id]
@@ -189,8 +191,8 @@ async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[O
 
 Place = Callable[[str], Any]
 KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
-    "memory": lambda place: local(MemoryLog()),
-    "sqlite": lambda place: local(SqliteLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
+    "memory": lambda place: local(MemoryJobLog()),
+    "sqlite": lambda place: local(SqliteJobLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
     "postgresql": lambda place: shared(
         place("journal"), place("tmp_path"), place("postgres_cluster")
     ),
@@ -218,7 +220,7 @@ async def accepted(opened: Opened, owner: str = "ada", **more: Any) -> JobRecord
 async def done(opened: Opened, owner: str = "ada", **more: Any) -> JobRecord:
     """A job with a transcript."""
     record = await accepted(opened, owner, **more)
-    await opened.work(record.id, Begun(), segment(0), FINISHED)
+    await opened.work(record.id, StartedChange(), segment(0), FINISHED)
     return await opened.store.get(record.id)
 
 
@@ -256,7 +258,7 @@ async def test_a_job_is_as_it_was_submitted_and_then_as_its_engine_says(
 ) -> None:
     record = await accepted(opened)
     assert await store.get(record.id) == record
-    await opened.work(record.id, Begun(), segment(0))
+    await opened.work(record.id, StartedChange(), segment(0))
     running = await store.get(record.id)
     assert (running.state, running.attempts) == (JobState.RUNNING, 1)
     assert [one.text for one in running.segments] == ["line 0"]
@@ -270,7 +272,7 @@ async def test_a_job_is_as_it_was_submitted_and_then_as_its_engine_says(
 async def test_a_job_is_found_by_the_key_of_its_request_and_of_its_owner(
     opened: Opened, store: JobStore
 ) -> None:
-    key = RequestKey("a key", "digest")
+    key = IdempotencyKey("a key", "digest")
     hers, his = [await accepted(opened, owner, key=key) for owner in ("ada", "bob")]
     assert await store.by_key("ada", "a key") == hers
     assert await store.by_key("bob", "a key") == his
@@ -286,8 +288,8 @@ async def test_jobs_of_an_owner_are_listed_oldest_first_and_in_pages(
 ) -> None:
     jobs = [await accepted(opened) for _ in range(5)]
     theirs = await accepted(opened, "bob")
-    await opened.work(jobs[3].id, Begun())
-    await opened.work(jobs[1].id, Begun(), FINISHED)
+    await opened.work(jobs[3].id, StartedChange())
+    await opened.work(jobs[1].id, StartedChange(), FINISHED)
     every = ids(jobs)
     assert ids(await store.list("ada")) == every
     assert ids(await store.list("ada", limit=2)) == every[:2]
@@ -321,11 +323,11 @@ async def test_events_are_told_from_any_number_on_and_to_the_end(
 ) -> None:
     record = await accepted(opened)
     early = await following(store, record.id)
-    await opened.work(record.id, Begun(), segment(0))
+    await opened.work(record.id, StartedChange(), segment(0))
     late = await following(store, record.id)
     await opened.work(record.id, segment(1), FINISHED)
     every = await told(store, record.id)
-    assert [event.change for event in every] == [Begun(), segment(0), segment(1), FINISHED]
+    assert [event.change for event in every] == [StartedChange(), segment(0), segment(1), FINISHED]
     numbers = [event.seq for event in every]
     assert numbers == sorted({*numbers}), "they ascend"
     assert numbers[-1] == (await store.get(record.id)).seq
@@ -336,10 +338,10 @@ async def test_events_are_told_from_any_number_on_and_to_the_end(
         await store.subscribe("another")
 
 
-@pytest.mark.parametrize("changes", [(), (Begun(), segment(0))], ids=["waits", "runs"])
+@pytest.mark.parametrize("changes", [(), (StartedChange(), segment(0))], ids=["waits", "runs"])
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
 async def test_a_job_that_is_cancelled_ends_and_everybody_is_told(
-    changes: Sequence[Change], kept: bool, opened: Opened, store: JobStore
+    changes: Sequence[JobChange], kept: bool, opened: Opened, store: JobStore
 ) -> None:
     record, other = await accepted(opened, kept=kept), await accepted(opened)
     await opened.work(record.id, *changes)
@@ -348,7 +350,7 @@ async def test_a_job_that_is_cancelled_ends_and_everybody_is_told(
     assert (cancelled.id, cancelled.state) == (record.id, JobState.CANCELLED)
     assert cancelled.error is not None
     assert cancelled.error.code == errors.JobCancelled.code
-    assert [event.change for event in await hears] == [*changes, Cancelled()]
+    assert [event.change for event in await hears] == [*changes, CancelledChange()]
     if kept:
         assert await store.get(record.id) == cancelled
     assert (await store.get(other.id)).state is JobState.QUEUED
@@ -357,10 +359,10 @@ async def test_a_job_that_is_cancelled_ends_and_everybody_is_told(
 
 @pytest.mark.parametrize("end", [FINISHED, BROKEN], ids=["done", "failed"])
 async def test_a_job_that_has_ended_stays_as_it_is_when_it_is_cancelled(
-    end: Change, opened: Opened, store: JobStore
+    end: JobChange, opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
-    await opened.work(record.id, Begun(), end)
+    await opened.work(record.id, StartedChange(), end)
     ended = await store.get(record.id)
     assert await store.cancel(record.id) == ended
     store.cancel_soon(record.id)
@@ -373,19 +375,19 @@ async def test_a_client_that_hangs_up_waits_for_nothing_and_its_job_ends(
     opened: Opened, store: JobStore
 ) -> None:
     waits, runs = await accepted(opened), await accepted(opened)
-    await opened.work(runs.id, Begun())
+    await opened.work(runs.id, StartedChange())
     hears = [await following(store, record.id) for record in (waits, runs)]
     store.cancel_soon("another")
     for record in (waits, runs):
         store.cancel_soon(record.id)
         store.cancel_soon(record.id)
-    assert [[*await one][-1].change for one in hears] == [Cancelled(), Cancelled()]
+    assert [[*await one][-1].change for one in hears] == [CancelledChange(), CancelledChange()]
     assert {one.state for one in await store.list("ada")} == {JobState.CANCELLED}
 
 
-@pytest.mark.parametrize("changes", [(), (Begun(),), (Begun(), FINISHED)], ids=len)
+@pytest.mark.parametrize("changes", [(), (StartedChange(),), (StartedChange(), FINISHED)], ids=len)
 async def test_a_job_that_is_deleted_is_gone_and_who_follows_it_hears_its_end(
-    changes: Sequence[Change], opened: Opened, store: JobStore
+    changes: Sequence[JobChange], opened: Opened, store: JobStore
 ) -> None:
     record, other = await accepted(opened), await accepted(opened)
     await opened.work(record.id, *changes)
@@ -393,7 +395,7 @@ async def test_a_job_that_is_deleted_is_gone_and_who_follows_it_hears_its_end(
     await asyncio.gather(*(store.delete(record.id) for _ in range(2)))
     await store.delete(record.id)
     last = (await hears)[-1].change
-    assert last == (FINISHED if FINISHED in changes else Cancelled())
+    assert last == (FINISHED if FINISHED in changes else CancelledChange())
     assert await is_gone(store, record.id)
     with pytest.raises(errors.JobNotFound):
         await store.subscribe(record.id)
@@ -405,11 +407,11 @@ async def test_all_jobs_of_an_owner_are_deleted_and_no_other_s(
     opened: Opened, store: JobStore
 ) -> None:
     waits, runs, private = [await accepted(opened, kept=at < 2) for at in range(3)]
-    await opened.work(runs.id, Begun())
+    await opened.work(runs.id, StartedChange())
     ended, theirs = await done(opened), await accepted(opened, "bob")
     hears = [await following(store, one.id) for one in (waits, runs, private)]
     assert await store.delete_owner("ada") == 4
-    assert [(await one)[-1].change for one in hears] == [Cancelled()] * 3
+    assert [(await one)[-1].change for one in hears] == [CancelledChange()] * 3
     assert await store.list("ada", private=True) == []
     assert await is_gone(store, ended.id)
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
@@ -421,27 +423,32 @@ async def test_an_edit_is_seen_by_everybody_and_one_of_before_it_is_refused(
     opened: Opened, store: JobStore
 ) -> None:
     record = await done(opened)
-    edited = await store.edit(record, Edited((Rename(0, "Nell"), Rewrite(0, "Said."))))
+    edited = await store.edit(
+        record, EditedChange((RenameSpeaker(0, "Nell"), RewriteSegment(0, "Said.")))
+    )
     assert edited == await store.get(record.id)
     assert [one.text for one in edited.segments] == ["Said."]
     assert edited.history.revision == 1
     with pytest.raises(errors.TranscriptChanged):
-        await store.edit(record, Edited((Rewrite(0, "Other."),)))
+        await store.edit(record, EditedChange((RewriteSegment(0, "Other."),)))
     assert await store.get(record.id) == edited
-    same = await store.edit(edited, Edited((Rewrite(0, "Said."),)))
+    same = await store.edit(edited, EditedChange((RewriteSegment(0, "Said."),)))
     assert same == await store.get(record.id) == edited, "what changes nothing is not kept"
-    undone = await store.edit(edited, Edited(Undo()))
+    undone = await store.edit(edited, EditedChange(UndoStep()))
     assert (undone.transcript, undone.history.revision) == (SAID, 2)
     steps = [event.change for event in await told(store, record.id, record.seq)]
-    assert steps == [Edited((Rename(0, "Nell"), Rewrite(0, "Said."))), Edited(Undo())]
+    assert steps == [
+        EditedChange((RenameSpeaker(0, "Nell"), RewriteSegment(0, "Said."))),
+        EditedChange(UndoStep()),
+    ]
     await store.delete(record.id)
     with pytest.raises(errors.JobNotFound):
-        await store.edit(undone, Edited(Undo()))
+        await store.edit(undone, EditedChange(UndoStep()))
 
 
 async def test_of_edits_at_once_one_is_done(opened: Opened, store: JobStore) -> None:
     record = await done(opened)
-    edits = [Edited((Rewrite(0, f"said {number}"),)) for number in range(4)]
+    edits = [EditedChange((RewriteSegment(0, f"said {number}"),)) for number in range(4)]
     tried = await asyncio.gather(
         *(store.edit(record, one) for one in edits), return_exceptions=True
     )
@@ -454,7 +461,7 @@ async def test_a_live_session_that_is_over_is_imported_as_a_job_that_is_done(
     store: JobStore,
 ) -> None:
     record = submitted(owner="ada", durable=True)
-    changes = [Begun(), segment(0), Reported(Peaks(0, b"\x01\x02")), FINISHED]
+    changes = [StartedChange(), segment(0), ReportedChange(Peaks(0, b"\x01\x02")), FINISHED]
     imported = await store.import_ended(record, changes)
     assert imported == await store.get(record.id)
     assert (imported.state, imported.transcript) == (JobState.DONE, SAID)
@@ -470,12 +477,12 @@ async def test_a_change_that_cannot_be_persisted_is_said_and_can_be_repeated(
 ) -> None:
     cancelled, deleted, edited = await accepted(opened), await accepted(opened), await done(opened)
     refused, live = (submitted(owner="ada", durable=True) for _ in range(2))
-    step = Edited((Rewrite(0, "Said."),))
+    step = EditedChange((RewriteSegment(0, "Said."),))
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: store.cancel(cancelled.id),
         lambda: store.delete(deleted.id),
         lambda: opened.submit(refused),
-        lambda: store.import_ended(live, [Begun(), FINISHED]),
+        lambda: store.import_ended(live, [StartedChange(), FINISHED]),
         lambda: store.edit(edited, step),
     ]
     with opened.broken():
@@ -492,7 +499,7 @@ async def test_a_change_that_cannot_be_persisted_is_said_and_can_be_repeated(
     if now.seq == edited.seq:
         now = await store.edit(edited, step)
     assert [one.text for one in now.segments] == ["Said."]
-    assert [event.change for event in await told(store, cancelled.id)] == [Cancelled()]
+    assert [event.change for event in await told(store, cancelled.id)] == [CancelledChange()]
     assert ids(await store.list("ada")) == [cancelled.id, edited.id]
 
 
@@ -500,7 +507,7 @@ async def test_only_jobs_that_wait_have_a_turn(opened: Opened, store: JobStore) 
     assert await store.turns([]) == {}
     ended = await done(opened)
     runs, *wait = [await accepted(opened) for _ in range(4)]
-    await opened.work(runs.id, Begun())
+    await opened.work(runs.id, StartedChange())
     turns = await store.turns([ended, runs, *wait])
     assert [turns[record.id].position for record in wait] == [0, 1, 2]
     assert turns.keys() == {*ids(wait)}
@@ -516,13 +523,13 @@ async def test_only_jobs_that_wait_have_a_turn(opened: Opened, store: JobStore) 
 async def test_what_an_owner_has_is_what_waits_and_runs(opened: Opened, store: JobStore) -> None:
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
     runs = await accepted(opened)
-    await opened.work(runs.id, Begun())
+    await opened.work(runs.id, StartedChange())
     await done(opened)
     await accepted(opened, kept=False)
     unknown = replace(submitted(owner="ada", durable=True), facts=replace(FACTS, total_s=None))
     await opened.submit(unknown)
     await accepted(opened, "bob")
-    assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + UNSAID_S)
+    assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + UNKNOWN_AUDIO_CHARGE_S)
     await store.cancel(unknown.id)
     assert await store.load("ada") == OwnerLoad(2, 1, 3.0)
 
@@ -538,5 +545,5 @@ async def test_an_answer_is_of_the_job_as_it_is(opened: Opened, store: JobStore)
     assert [await store.answer(record, words(record)) for _ in range(2)] == [b"said"] * 2
     assert await store.form(record, lambda: b"one form") == b"one form"
     assert await store.form(record, lambda: b"another") == b"another"
-    edited = await store.edit(record, Edited((Rewrite(0, "edited"),)))
+    edited = await store.edit(record, EditedChange((RewriteSegment(0, "edited"),)))
     assert await store.answer(edited, words(edited)) == b"edited"

@@ -13,9 +13,9 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, REPOSITORY
 
 from bench.kills import KEY, SECONDS, SETTLES, killed, older
-from sidecar.jobs.job_record import Begun, RequestKey
-from sidecar.jobs.sqlite_job_log import SqliteLog
-from sidecar.storage.job_journal import FILE
+from sidecar.jobs.job_record import IdempotencyKey, StartedChange
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.storage.job_journal import JOURNAL_FILE
 
 MIGRATE = """
 import os, signal, sqlite3, sys
@@ -59,10 +59,10 @@ async def test_killed_at_random_every_accepted_job_ends_once_and_with_its_own_wo
 
 def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> None:
     folder = tmp_path / "jobs"
-    job = submitted(durable=True, key=RequestKey("mine", "digest"))
-    with closing(SqliteLog(folder, KEY)) as store:
+    job = submitted(durable=True, key=IdempotencyKey("mine", "digest"))
+    with closing(SqliteJobLog(folder, KEY)) as store:
         store.add(job)
-        store.append(job.id, Begun())
+        store.append(job.id, StartedChange())
     chance, found = random.Random(1), []
     command = [sys.executable, "-c", MIGRATE, str(folder), KEY]
     with subprocess.Popen(
@@ -71,10 +71,10 @@ def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> No
         assert process.stdin is not None
         assert process.stdout is not None
         for _ in range(50):
-            older(folder / FILE)
+            older(folder / JOURNAL_FILE)
             print(chance.randrange(1, 900), file=process.stdin, flush=True)
             died = int(process.stdout.readline()) < 0
-            with closing(sqlite3.connect(folder / FILE)) as database:
+            with closing(sqlite3.connect(folder / JOURNAL_FILE)) as database:
                 (version,) = database.execute("PRAGMA user_version").fetchone()
                 columns = {row[1] for row in database.execute("PRAGMA table_info(jobs)")}
             found += [version] * died
@@ -84,7 +84,7 @@ def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> No
     before, behind = found.count(1), len(found) - found.count(1)
     assert before > 5, "it was hardly ever killed before the file was up to date"
     assert behind > 0, "nor ever between that and the rest of the start"
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         assert store.by_key(job.owner, "mine") == store.get(job.id)
         assert store.get(job.id).attempts == 1
     assert not list(folder.glob("*.broken-*"))

@@ -14,43 +14,45 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs.job_record import Begun, JobState, Reported, RequestKey
+from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange, StartedChange
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import LocalJobs
-from sidecar.jobs.reservations import Room
+from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.reservations import Reservations
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
 from sidecar.transcripts.transcript import Finished, Transcript
 
-DONE = Reported(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))
+DONE = ReportedChange(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(tmp_path / "jobs", "a-key-of-a-test")) as log:
+def log(tmp_path: Path) -> Iterator[SqliteJobLog]:
+    with closing(SqliteJobLog(tmp_path / "jobs", "a-key-of-a-test")) as log:
         yield log
 
 
-def refuse(log: SqliteLog) -> None:
+def refuse(log: SqliteJobLog) -> None:
     """The disk takes nothing more."""
     log._journal.database.execute("PRAGMA query_only = ON")
 
 
-async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(log: SqliteLog) -> None:
+async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(
+    log: SqliteJobLog,
+) -> None:
     record = submitted(durable=True)
     log.add(record)
     async with queue_on(OverheardSlot(), store=log) as queue:
-        store = LocalJobs(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
         assert (await store.cancel(record.id)).state is JobState.CANCELLED
     assert log.get(record.id).over
 
 
-async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteLog) -> None:
+async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteJobLog) -> None:
     results = Retention(log, 600.0, 1 << 20)
-    store, record = LocalJobs(log, None, results), submitted(durable=True)  # type: ignore[arg-type]
+    store, record = LocalJobStore(log, None, results), submitted(durable=True)  # type: ignore[arg-type]
     refuse(log)
     with pytest.raises(errors.SpoolUnwritable):
-        await store.import_ended(record, [Begun(), DONE])
+        await store.import_ended(record, [StartedChange(), DONE])
     with pytest.raises(errors.JobNotFound):
         await store.get(record.id)
     assert not results._count, "it takes up nobody's share"
@@ -58,12 +60,12 @@ async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteLog)
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
 async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_free(
-    kept: bool, log: SqliteLog, new_job: Callable[..., Job]
+    kept: bool, log: SqliteJobLog, new_job: Callable[..., Job]
 ) -> None:
-    results, key = Retention(log, 600.0, 1 << 20), RequestKey("a key", "digest")
+    results, key = Retention(log, 600.0, 1 << 20), IdempotencyKey("a key", "digest")
     job = new_job(durable=True, owner="ada", kept=kept, key=key)
     async with queue_on(OverheardSlot(), store=log) as queue:
-        store = LocalJobs(log, queue, results)
+        store = LocalJobStore(log, queue, results)
         refuse(log)
         with pytest.raises(errors.SpoolUnwritable):
             await queue.submit(job)
@@ -76,10 +78,10 @@ async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_fre
 
 
 async def test_a_job_that_is_about_to_be_persisted_counts_once(
-    log: SqliteLog, new_job: Callable[..., Job]
+    log: SqliteJobLog, new_job: Callable[..., Job]
 ) -> None:
     """Not in the queue and as a place that is kept for it."""
-    room, job = Room(1, 1 << 20), new_job(durable=True, owner="ada")
+    room, job = Reservations(1, 1 << 20), new_job(durable=True, owner="ada")
     file = log._journal.database.execute("PRAGMA database_list").fetchone()[2]
     async with queue_on(OverheardSlot(), store=log) as queue:
         await log.written()

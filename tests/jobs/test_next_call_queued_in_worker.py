@@ -13,13 +13,20 @@ import pytest
 from instrumented_slot import OverheardSlot, job_of, queue_on
 from service_process import PATIENCE_S, until
 
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.job_queue import JobQueue, Lane
-from sidecar.jobs.job_record import Begun, Cancelled, JobEvent, JobRecord, JobState, Reported
-from sidecar.jobs.job_runner import Job, Run
-from sidecar.jobs.recovery import Keeping, go_on
+from sidecar.jobs.job_queue import Dispatcher, JobQueue
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    JobEvent,
+    JobRecord,
+    JobState,
+    ReportedChange,
+    StartedChange,
+)
+from sidecar.jobs.job_runner import Job, JobRun
+from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 
 NewJob = Callable[..., Job]
 ALWAYS_S = 1e9
@@ -71,7 +78,7 @@ async def test_who_is_behind_begins_when_the_first_has_ended_and_all_have_their_
         pid, told = slot.worker_pid, list[str]()
 
         def tell(record: JobRecord, event: JobEvent) -> None:
-            if record.over or isinstance(event.change, Reported):
+            if record.over or isinstance(event.change, ReportedChange):
                 told.append(record.id)
 
         queue._store.listen(tell)
@@ -131,15 +138,15 @@ async def test_one_that_is_cancelled_leaves_and_the_process_and_the_others_go_on
 async def test_one_that_is_cancelled_before_its_task_has_begun_gives_the_engine_back(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot, start = OverheardSlot(), Lane._start
+    slot, start = OverheardSlot(), Dispatcher._start
     async with queue_on(slot, lead_s=ALWAYS_S) as queue:
 
-        def started(self: Lane, jobs: Sequence[Job], behind: Run | None = None) -> None:
+        def started(self: Dispatcher, jobs: Sequence[Job], behind: JobRun | None = None) -> None:
             start(self, jobs, behind)
             if behind is not None:  # as by a client whose turn in the loop is next
                 queue.cancel(jobs[0])
 
-        monkeypatch.setattr(Lane, "_start", started)
+        monkeypatch.setattr(Dispatcher, "_start", started)
         jobs = [new_job(), new_job()]
         for job in jobs:
             await queue.submit(job)
@@ -211,19 +218,19 @@ async def test_a_service_that_dies_is_held_against_the_one_that_was_at_work(
     new_job: NewJob, tmp_path: Path, first_ended: bool
 ) -> None:
     settings = Settings(jobs_dir=tmp_path / "jobs", journal_key="0" * 32)
-    keeping, threads = Keeping(settings), Threads("test", 1)
+    keeping, threads = JobPersistence(settings), ThreadLimiter("test", 1)
     first, second = new_job(durable=True), new_job(durable=True)
     for job in (first, second):
         job.enter(keeping.store)
-    keeping.store.append(first.id, Begun())
-    keeping.store.append(second.id, Begun(behind=first.id))
+    keeping.store.append(first.id, StartedChange())
+    keeping.store.append(second.id, StartedChange(behind=first.id))
     if first_ended:
-        keeping.store.append(first.id, Cancelled())
+        keeping.store.append(first.id, CancelledChange())
     keeping.store.close()
 
-    again = Keeping(settings)
+    again = JobPersistence(settings)
     async with queue_on(OverheardSlot(), store=again.store) as queue:
-        await go_on(again, queue, threads)
+        await requeue_unfinished(again, queue, threads)
         records = [again.store.get(job.id) for job in (first, second)]
     again.store.close()
     assert records[1].state is JobState.QUEUED

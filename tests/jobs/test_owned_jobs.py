@@ -10,69 +10,75 @@ import pytest
 from job_event_histories import submitted
 from service_process import until
 
-from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_record import Begun, Edited, JobRecord, Reported
-from sidecar.jobs.job_store import LocalJobs
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
+from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
-from sidecar.transcripts.transcript_edits import Redo, Rename, Rewrite, Undo, edited
+from sidecar.transcripts.transcript_edits import (
+    RedoStep,
+    RenameSpeaker,
+    RewriteSegment,
+    UndoStep,
+    apply_operations,
+)
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 
-def done_in(store: MemoryLog, caller: Identity = EVERYBODY) -> JobRecord:
+def done_in(store: MemoryJobLog, caller: Identity = ANONYMOUS) -> JobRecord:
     """A job with a transcript."""
     record = submitted(owner=caller.owner)
     store.add(record)
-    store.append(record.id, Begun())
-    return store.append(record.id, Reported(Finished(SAID), 1.0))
+    store.append(record.id, StartedChange())
+    return store.append(record.id, ReportedChange(Finished(SAID), 1.0))
 
 
 async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryLog()
-    job, owned = done_in(store), OwnedJobs(LocalJobs(store, None, None))  # type: ignore[arg-type]
+    store = MemoryJobLog()
+    job, owned = done_in(store), OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
     on_the_loop: list[bool] = []
 
     def watched(*given: Any) -> Transcript:
         on_the_loop.append(threading.current_thread() is threading.main_thread())
-        return edited(*given)
+        return apply_operations(*given)
 
-    monkeypatch.setattr(transcript_edits, "edited", watched)
-    for step in ((Rewrite(0, "other"),), Undo(), Redo()):
-        before, after = await owned.edit(EVERYBODY, job.id, step)
+    monkeypatch.setattr(transcript_edits, "apply_operations", watched)
+    for step in ((RewriteSegment(0, "other"),), UndoStep(), RedoStep()):
+        before, after = await owned.edit(ANONYMOUS, job.id, step)
         assert before is not after.transcript
     assert on_the_loop == [False, False], "the first and the last: nothing is worked out to undo"
-    there_and_back = Rewrite(0, "others"), Rewrite(0, "other")
-    await owned.edit(EVERYBODY, job.id, there_and_back)
+    there_and_back = RewriteSegment(0, "others"), RewriteSegment(0, "other")
+    await owned.edit(ANONYMOUS, job.id, there_and_back)
     assert on_the_loop == [False] * 3, "what changes nothing is worked out there, too"
     record = store.get(job.id)
     assert record.segments[0].text == "other"
     assert record.history.revision == 3
-    kept = [one.change for one in store.events(job.id) if isinstance(one.change, Edited)]
+    kept = [one.change for one in store.events(job.id) if isinstance(one.change, EditedChange)]
     assert [one.ready for one in kept] == [None, None, None], "no transcript is kept with an edit"
 
 
 async def test_an_edit_that_another_overtook_is_worked_out_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryLog()
-    job, owned = done_in(store), OwnedJobs(LocalJobs(store, None, None))  # type: ignore[arg-type]
+    store = MemoryJobLog()
+    job, owned = done_in(store), OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(*given: Any) -> Transcript:
         if threading.current_thread() is not threading.main_thread():
             begun.set()
             go_on.wait()
-        return edited(*given)
+        return apply_operations(*given)
 
-    monkeypatch.setattr(transcript_edits, "edited", slow)
-    editing = asyncio.ensure_future(owned.edit(EVERYBODY, job.id, (Rewrite(0, "other"),)))
+    monkeypatch.setattr(transcript_edits, "apply_operations", slow)
+    editing = asyncio.ensure_future(owned.edit(ANONYMOUS, job.id, (RewriteSegment(0, "other"),)))
     await until(begun.is_set)
-    store.append(job.id, Edited((Rename(0, "Nell"),)))  # as another service does
+    store.append(job.id, EditedChange((RenameSpeaker(0, "Nell"),)))  # as another service does
     go_on.set()
     before, after = await editing
     assert before.name_of(0) == "Nell"
@@ -83,23 +89,26 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
 async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryLog()
-    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    store = MemoryJobLog()
+    ada, bob = (
+        Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True)) for name in ("ada", "bob")
+    )
     her_job, his_job = done_in(store, ada).id, done_in(store, bob).id
-    owned, go_on = OwnedJobs(LocalJobs(store, None, None)), threading.Event()  # type: ignore[arg-type]
+    owned, go_on = OwnedJobs(LocalJobStore(store, None, None)), threading.Event()  # type: ignore[arg-type]
 
     def slow(transcript: Transcript, step: Any) -> Transcript:
         if step[0].text == "slow":
             go_on.wait()
-        return edited(transcript, step)
+        return apply_operations(transcript, step)
 
-    monkeypatch.setattr(transcript_edits, "edited", slow)
+    monkeypatch.setattr(transcript_edits, "apply_operations", slow)
     try:
         hers = [
-            asyncio.ensure_future(owned.edit(ada, her_job, (Rewrite(0, "slow"),))) for _ in range(9)
+            asyncio.ensure_future(owned.edit(ada, her_job, (RewriteSegment(0, "slow"),)))
+            for _ in range(9)
         ]
         await asyncio.sleep(0)
-        _, after = await owned.edit(bob, his_job, (Rewrite(0, "quick"),))
+        _, after = await owned.edit(bob, his_job, (RewriteSegment(0, "quick"),))
         assert after.segments[0].text == "quick"
         assert not any(one.done() for one in hers)
     finally:

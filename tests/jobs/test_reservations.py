@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
-from sidecar.jobs.reservations import Body, Room, check_queue
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
+from sidecar.jobs.reservations import Reservations, UploadReservation, check_queue
 
 
 def owner(name: str) -> Identity:
     """One who is told apart from others."""
-    return Identity(name, Proof.JWT, limits=Limits(shares=True))
+    return Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True))
 
 
 def test_a_place_is_given_back_once_however_often_it_is_let_go() -> None:
-    room = Room(2, 100)
+    room = Reservations(2, 100)
     with room.place() as first, room.place():
         assert room.promised == 2
         first.release()
@@ -29,39 +29,39 @@ def test_a_place_is_given_back_once_however_often_it_is_let_go() -> None:
 
 
 def test_more_uploads_than_are_read_at_once_are_refused() -> None:
-    room = Room(2, 100)
-    with room.body(EVERYBODY):
-        with room.body(EVERYBODY), pytest.raises(errors.UploadsFull):
-            room.body(EVERYBODY)
-        room.body(EVERYBODY).release()
+    room = Reservations(2, 100)
+    with room.body(ANONYMOUS):
+        with room.body(ANONYMOUS), pytest.raises(errors.UploadsFull):
+            room.body(ANONYMOUS)
+        room.body(ANONYMOUS).release()
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
 def test_the_one_that_grows_beyond_the_room_is_refused_and_takes_nothing_with_it() -> None:
-    room = Room(8, 100)
-    with room.body(EVERYBODY) as first:
+    room = Reservations(8, 100)
+    with room.body(ANONYMOUS) as first:
         first.grow(60)
-        with room.body(EVERYBODY) as second:
+        with room.body(ANONYMOUS) as second:
             second.grow(40)
             with pytest.raises(errors.UploadsFull):
                 second.grow(1)
         assert room.body_bytes == 60
         first.grow(40)
         with pytest.raises(errors.UploadsFull):
-            room.body(EVERYBODY)
+            room.body(ANONYMOUS)
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
 def test_one_alone_may_have_more_than_the_room() -> None:
-    room = Room(8, 100)
-    with room.body(EVERYBODY) as only:
+    room = Reservations(8, 100)
+    with room.body(ANONYMOUS) as only:
         only.grow(1000)
     assert room.body_bytes == 0
 
 
 def test_where_nobody_is_told_apart_one_owner_has_all_of_it() -> None:
-    room = Room(5, 100)
-    bodies = [room.body(EVERYBODY, 90) for _ in range(5)]
+    room = Reservations(5, 100)
+    bodies = [room.body(ANONYMOUS, 90) for _ in range(5)]
     for body in bodies:
         body.grow(20)
     with pytest.raises(errors.UploadsFull):
@@ -69,7 +69,7 @@ def test_where_nobody_is_told_apart_one_owner_has_all_of_it() -> None:
 
 
 def test_one_owner_alone_leaves_bodies_to_others() -> None:
-    room, ada = Room(65, 1000), owner("ada")
+    room, ada = Reservations(65, 1000), owner("ada")
     for _ in range(48):
         room.body(ada)
     with pytest.raises(errors.UploadsFull, match="You are uploading"):
@@ -78,7 +78,7 @@ def test_one_owner_alone_leaves_bodies_to_others() -> None:
 
 
 def test_what_an_owner_declares_is_counted_for_it_alone_before_any_byte_has_come() -> None:
-    room, ada = Room(65, 100), owner("ada")
+    room, ada = Reservations(65, 100), owner("ada")
     first = room.body(ada, 45)
     with pytest.raises(errors.UploadsFull):
         room.body(ada, 6)
@@ -92,14 +92,14 @@ def test_what_an_owner_declares_is_counted_for_it_alone_before_any_byte_has_come
 
 
 def test_bytes_that_were_not_declared_count_as_they_come() -> None:
-    room, ada = Room(65, 100), owner("ada")
+    room, ada = Reservations(65, 100), owner("ada")
     room.body(ada).grow(46)
     with pytest.raises(errors.UploadsFull):
         room.body(ada, 5)
 
 
 def test_who_has_more_than_an_equal_share_of_what_is_full_loses_the_upload_that_goes_on() -> None:
-    room, ada, bob = Room(65, 100), owner("ada"), owner("bob")
+    room, ada, bob = Reservations(65, 100), owner("ada"), owner("bob")
     large = room.body(ada)
     large.grow(100)
     small = room.body(bob)
@@ -119,8 +119,8 @@ def test_whoever_has_nothing_gets_a_body_and_whoever_has_little_goes_on(
     places: int, steps: list[tuple[str, int, bool]]
 ) -> None:
     """However others fill the room: an owner within an equal share of both is never refused."""
-    room, most_bytes = Room(places, 100), 100
-    going: list[tuple[str, Body]] = []
+    room, most_bytes = Reservations(places, 100), 100
+    going: list[tuple[str, UploadReservation]] = []
     for name, size, begins in steps:
         has = Counter(one for one, _ in going)
         owners = len({*has, name})
@@ -159,4 +159,4 @@ def test_no_one_owner_takes_the_last_place_in_the_queue_but_one_who_has_none(
         if free > 0:
             waiting[name] += 1
             assert waiting.total() < limit or waiting[name] == 1
-    check_queue(EVERYBODY, limit, 0)
+    check_queue(ANONYMOUS, limit, 0)

@@ -13,12 +13,12 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs import retention
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_record import Edited, JobRecord
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.retention import JOB_BYTES, Retention, weight
+from sidecar.jobs.retention import JOB_BYTES, Retention, retained_bytes
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript, Word
-from sidecar.transcripts.transcript_edits import Rewrite, Undo
+from sidecar.transcripts.transcript_edits import RewriteSegment, UndoStep
 
 NewJob = Callable[..., Job]
 DAY_S = 86400.0
@@ -28,7 +28,7 @@ class Kept:
     """A store, and how long what is in it is kept."""
 
     def __init__(self, retention_s: float, limit_bytes: int) -> None:
-        self.store = MemoryLog()
+        self.store = MemoryJobLog()
         self.results = Retention(self.store, retention_s, limit_bytes)
 
     @property
@@ -48,12 +48,12 @@ def finish(job: Job, segments: int = 1) -> Job:
     words = (Word(0.0, 0.5, "one"), Word(0.5, 1.0, "two"))
     said = tuple(Segment(float(at), at + 1.0, "said", words=words) for at in range(segments))
     job.begin()
-    job.take_in(Finished(Transcript(said, "en", 3.0, "scripted", "fp32")))
+    job.apply_report(Finished(Transcript(said, "en", 3.0, "scripted", "fp32")))
     return job
 
 
 def weight_of(job: Job, segments: int) -> int:
-    return weight(Kept(DAY_S, 1 << 30).finished(job, segments).record)
+    return retained_bytes(Kept(DAY_S, 1 << 30).finished(job, segments).record)
 
 
 async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job: NewJob) -> None:
@@ -154,23 +154,25 @@ async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
     job = new_job()
     job.enter(kept.store)
     job.begin()
-    job.take_in(SegmentReady(0, Segment(0.0, 1.0, "said")))
+    job.apply_report(SegmentReady(0, Segment(0.0, 1.0, "said")))
     events = kept.store.events(job.id)
-    told, untold = weight(job.record, events), weight(job.record)
+    told, untold = retained_bytes(job.record, events), retained_bytes(job.record)
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
-    assert weight(job.record, events, bytes(5000)) == told + 5000
+    assert retained_bytes(job.record, events, bytes(5000)) == told + 5000
 
 
 async def test_edits_weigh_what_they_say_and_what_it_takes_to_undo_them(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20)
     job = kept.finished(new_job())
-    before = weight(job.record)
-    little = kept.store.append(job.id, Edited((Rewrite(0, "other"),)))
-    much = kept.store.append(job.id, Edited((Rewrite(0, "x" * 5000),)))
-    assert before < weight(little) < before + 3000
-    assert 15_000 < weight(much) - weight(little) < 18_000, "in the edit, the line and its word"
-    undone = kept.store.append(job.id, Edited(Undo()))
-    assert weight(undone) > before + 5000, "it can be done again"
+    before = retained_bytes(job.record)
+    little = kept.store.append(job.id, EditedChange((RewriteSegment(0, "other"),)))
+    much = kept.store.append(job.id, EditedChange((RewriteSegment(0, "x" * 5000),)))
+    assert before < retained_bytes(little) < before + 3000
+    assert 15_000 < retained_bytes(much) - retained_bytes(little) < 18_000, (
+        "in the edit, the line and its word"
+    )
+    undone = kept.store.append(job.id, EditedChange(UndoStep()))
+    assert retained_bytes(undone) > before + 5000, "it can be done again"
 
 
 async def test_an_edit_renews_a_result_s_time_and_makes_its_answer_anew(new_job: NewJob) -> None:
@@ -181,7 +183,7 @@ async def test_an_edit_renews_a_result_s_time_and_makes_its_answer_anew(new_job:
         return kept.store.get(edited.id).segments[0].text.encode()
 
     assert await kept.results.answer(edited.record, render) == b"said"
-    record = kept.store.append(edited.id, Edited((Rewrite(0, "edited"),)))
+    record = kept.store.append(edited.id, EditedChange((RewriteSegment(0, "edited"),)))
     assert await kept.results.answer(edited.record, lambda: b"of before") == b"of before"
     assert await kept.results.answer(record, render) == b"edited"
     assert await kept.results.answer(record, lambda: b"once more") == b"edited"
@@ -254,7 +256,7 @@ async def test_a_job_on_its_way_is_shown_as_it_stands_each_time(new_job: NewJob)
 async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_no_others(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "FETCH_S", DAY_S)
+    monkeypatch.setattr(retention, "MIN_RETENTION_S", DAY_S)
     kept = Kept(DAY_S, 1 << 20)
     fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
     for job in (fetched, cancelled, put_off, waiting):
@@ -281,7 +283,7 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
     now = time.monotonic
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
-    monkeypatch.setattr(time, "monotonic", lambda: now() + retention.FETCH_S)
+    monkeypatch.setattr(time, "monotonic", lambda: now() + retention.MIN_RETENTION_S)
     ending = asyncio.ensure_future(kept.results.all_fetched())
     for _ in range(3):  # steps of the loop: nothing is waited for
         await asyncio.sleep(0)
@@ -291,7 +293,7 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
 async def test_a_result_is_waited_for_until_its_time_is_over_and_no_longer(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "FETCH_S", 0.2)
+    monkeypatch.setattr(retention, "MIN_RETENTION_S", 0.2)
     kept = Kept(DAY_S, 1 << 20)
     began = time.monotonic()
     kept.finished(new_job())

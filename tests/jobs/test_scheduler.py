@@ -25,36 +25,38 @@ from bench.fairness import (
 )
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.scheduler import (
-    AGED_S,
-    PASSED_OVER_S,
-    Moment,
+    BATCH_AGING_S,
+    MAX_PASSED_OVER_S,
+    OwnerShares,
     Priority,
-    Shares,
-    Waiting,
+    SchedulerMoment,
+    WaitingJob,
     next_job,
-    turns,
+    schedule_jobs,
 )
 
 A, B, C = Precision.BF16, Precision.INT8, Precision.INT4
-LONG = PASSED_OVER_S
+LONG = MAX_PASSED_OVER_S
 BATCH = Priority.BATCH
 
 works = st.floats(0.2, 1000.0)
 owners = st.sampled_from("abc")
 line = st.lists(
     st.builds(
-        Waiting,
+        WaitingJob,
         owners,
         st.sampled_from([A, B]),
         works,
-        st.floats(-2 * AGED_S, 0),
+        st.floats(-2 * BATCH_AGING_S, 0),
         st.sampled_from(Priority),
     ),
     min_size=1,
     max_size=12,
 )
-shares = st.builds(Shares, works, st.dictionaries(owners, works))
-moments = st.builds(Moment, st.just(0.0), st.sampled_from([None, A, B]), st.floats(-2 * LONG, 0))
+shares = st.builds(OwnerShares, works, st.dictionaries(owners, works))
+moments = st.builds(
+    SchedulerMoment, st.just(0.0), st.sampled_from([None, A, B]), st.floats(-2 * LONG, 0)
+)
 
 
 # One owner: what it was before there were several.
@@ -78,10 +80,10 @@ def test_what_is_loaded_goes_first_until_somebody_has_waited_long(
     wanted: list[Precision], passed_over_s: list[float], loaded: Precision | None, expected: int
 ) -> None:
     waiting = [
-        Waiting("me", one, work_s, -passed)
+        WaitingJob("me", one, work_s, -passed)
         for one, passed, work_s in zip(wanted, passed_over_s, (9.0, 1.0, 5.0, 3.0), strict=False)
     ]
-    assert next_job(waiting, Shares(), Moment(0.0, loaded)) == expected
+    assert next_job(waiting, OwnerShares(), SchedulerMoment(0.0, loaded)) == expected
 
 
 @pytest.mark.parametrize("job_s", [1.0, 10.0, 45.0])
@@ -93,11 +95,11 @@ def test_in_an_hour_of_two_precisions_loads_are_few_and_nobody_waits_for_two_tur
     load_s, now, loads = 20.0, 0.0, 0
     whose = dict(zip((A, B), owners, strict=True))
     queue = [((A, B)[number % 2], 0.0) for number in range(20)]
-    loaded, loaded_at, shares = None, 0.0, Shares()
+    loaded, loaded_at, shares = None, 0.0, OwnerShares()
     longest = {A: 0.0, B: 0.0}
     while now < 3600.0:
-        waiting = [Waiting(whose[wanted], wanted, job_s, came) for wanted, came in queue]
-        index = next_job(waiting, shares, Moment(now, loaded, loaded_at))
+        waiting = [WaitingJob(whose[wanted], wanted, job_s, came) for wanted, came in queue]
+        index = next_job(waiting, shares, SchedulerMoment(now, loaded, loaded_at))
         wanted, came = queue.pop(index)
         shares = shares.charged(whose[wanted], job_s, set(owners))
         if wanted is not loaded:
@@ -106,20 +108,22 @@ def test_in_an_hour_of_two_precisions_loads_are_few_and_nobody_waits_for_two_tur
         longest[wanted] = max(longest[wanted], now - came)
         now += job_s
         queue.append((wanted, now))
-    turns = 3600.0 / (PASSED_OVER_S + load_s)
+    turns = 3600.0 / (MAX_PASSED_OVER_S + load_s)
     assert loads <= turns + 2
     # Ten jobs of one's own, in turns of at least PASSED_OVER_S with as long a turn of the other.
-    turn_s = PASSED_OVER_S + job_s + load_s
-    own_turns = -(-10 * job_s // PASSED_OVER_S)
+    turn_s = MAX_PASSED_OVER_S + job_s + load_s
+    own_turns = -(-10 * job_s // MAX_PASSED_OVER_S)
     assert max(longest.values()) <= 2 * turn_s * (own_turns + 1)
 
 
 @given(st.lists(works, min_size=1, max_size=20), shares)
 def test_one_owner_s_jobs_run_in_the_order_in_which_they_came(
-    sizes: list[float], shares: Shares
+    sizes: list[float], shares: OwnerShares
 ) -> None:
-    waiting = [Waiting("a", A, work_s) for work_s in sizes]
-    assert [turn.index for turn in turns(waiting, shares, Moment(0.0, A))] == [*range(len(sizes))]
+    waiting = [WaitingJob("a", A, work_s) for work_s in sizes]
+    assert [turn.index for turn in schedule_jobs(waiting, shares, SchedulerMoment(0.0, A))] == [
+        *range(len(sizes))
+    ]
 
 
 # Several owners.
@@ -127,15 +131,15 @@ def test_one_owner_s_jobs_run_in_the_order_in_which_they_came(
 
 @given(line, shares, moments, st.floats(0, 100), st.floats(0, 60))
 def test_everybody_has_one_turn_and_the_first_turn_is_who_is_next(
-    waiting: list[Waiting],
-    shares: Shares,
-    moment: Moment,
+    waiting: list[WaitingJob],
+    shares: OwnerShares,
+    moment: SchedulerMoment,
     busy_s: float,
     load_s: float,
 ) -> None:
-    every = [*turns(waiting, shares, moment, busy_s=[busy_s], load_s=load_s)]
+    every = [*schedule_jobs(waiting, shares, moment, busy_s=[busy_s], load_s=load_s)]
     assert sorted(turn.index for turn in every) == [*range(len(waiting))]
-    assert next_job(waiting, shares, moment) == next(turns(waiting, shares, moment)).index
+    assert next_job(waiting, shares, moment) == next(schedule_jobs(waiting, shares, moment)).index
     waits = [turn.wait_s for turn in every]
     assert waits[0] == busy_s
     for turn, wait_s, next_s in zip(every, waits, waits[1:], strict=False):
@@ -206,12 +210,14 @@ def test_a_long_job_does_not_wait_for_ever_behind_newcomers_with_short_ones() ->
 
 
 def test_a_batch_makes_way_for_what_its_owner_waits_for_until_it_has_waited_long() -> None:
-    def order(waiting: Sequence[Waiting]) -> list[int]:
-        return [turn.index for turn in turns(waiting, Shares(), Moment(0.0, A))]
+    def order(waiting: Sequence[WaitingJob]) -> list[int]:
+        return [
+            turn.index for turn in schedule_jobs(waiting, OwnerShares(), SchedulerMoment(0.0, A))
+        ]
 
-    old, young = Waiting("me", A, 9.0, -50.0, BATCH), Waiting("me", A, 9.0, -1.0)
+    old, young = WaitingJob("me", A, 9.0, -50.0, BATCH), WaitingJob("me", A, 9.0, -1.0)
     assert order([old, old, young]) == [2, 0, 1]
-    aged = Waiting("me", A, 9.0, -AGED_S, BATCH)
+    aged = WaitingJob("me", A, 9.0, -BATCH_AGING_S, BATCH)
     assert order([aged, old, young]) == [0, 2, 1]
 
 
@@ -231,23 +237,23 @@ def test_two_owners_with_two_precisions_share_loads() -> None:
 
 
 def test_what_came_to_nothing_is_given_back_and_shares_forget_who_is_even() -> None:
-    before = Shares().joined("me").joined("you")
+    before = OwnerShares().joined("me").joined("you")
     begun = before.charged("me", 100.0, {"me", "you"})
-    waiting = [Waiting("me", A, 1.0), Waiting("you", A, 90.0)]
-    assert next_job(waiting, begun, Moment(0.0, A)) == 1
-    assert next_job(waiting, begun.refunded("me", 100.0), Moment(0.0, A)) == 0
+    waiting = [WaitingJob("me", A, 1.0), WaitingJob("you", A, 90.0)]
+    assert next_job(waiting, begun, SchedulerMoment(0.0, A)) == 1
+    assert next_job(waiting, begun.refunded("me", 100.0), SchedulerMoment(0.0, A)) == 0
     later = begun.charged("you", 500.0, {"you"}).charged("you", 10.0, {"you"})
     assert set(later.tags) == {"you"}
 
 
 @given(line, shares)
 def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
-    waiting: list[Waiting], shares: Shares
+    waiting: list[WaitingJob], shares: OwnerShares
 ) -> None:
     waiting = [replace(job, wanted=A) for job in waiting]
     for job in waiting:
         shares = shares.joined(job.owner)
-    left, order = [*range(len(waiting))], turns(waiting, shares, Moment(0.0, A))
+    left, order = [*range(len(waiting))], schedule_jobs(waiting, shares, SchedulerMoment(0.0, A))
     for index in [turn.index for turn in order]:
         own: dict[str, list[int]] = {waiting[one].owner: [] for one in left}
         for one in left:
@@ -261,11 +267,11 @@ def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
 
 def test_many_owners_cost_hardly_more_than_one_with_as_many_jobs() -> None:
     def least_s(owners: int) -> float:
-        waiting = [Waiting(f"owner {number % owners}", A, 9.0) for number in range(400)]
+        waiting = [WaitingJob(f"owner {number % owners}", A, 9.0) for number in range(400)]
         taken = []
         for _ in range(5):
             begun = time.process_time()
-            assert len([*turns(waiting, Shares(), Moment())]) == 400
+            assert len([*schedule_jobs(waiting, OwnerShares(), SchedulerMoment())]) == 400
             taken.append(time.process_time() - begun)
         return min(taken)
 

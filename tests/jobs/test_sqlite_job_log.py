@@ -19,26 +19,26 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.audio_source import Spool
-from sidecar.auth.identity import EVERYBODY
+from sidecar.audio.audio_source import UploadSpool
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Edited,
-    Interrupted,
+    CancelledChange,
+    EditedChange,
+    IdempotencyKey,
+    InterruptedChange,
     JobRecord,
     JobState,
-    Reported,
-    RequestKey,
+    ReportedChange,
+    StartedChange,
 )
-from sidecar.jobs.job_store import LocalJobs
+from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
-from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import TOLD, SqliteLog
+from sidecar.jobs.sqlite_job_log import SEQ_STRIDE, SqliteJobLog
 from sidecar.storage import encrypted_sqlite, job_journal
-from sidecar.storage.job_journal import FILE, UPLOADS, broken_files, migrate
+from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files, migrate_journal
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -47,12 +47,12 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.transcripts.transcript_edits import Redo, Rename, Rewrite, Undo
+from sidecar.transcripts.transcript_edits import RedoStep, RenameSpeaker, RewriteSegment, UndoStep
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 SAID = Segment(0.0, 1.0, "the quick brown fox")
-DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
-CHECKPOINT = Reported(Checkpoint(1.0, "form", (SAID,), {"state": "of an engine"}))
+DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
+CHECKPOINT = ReportedChange(Checkpoint(1.0, "form", (SAID,), {"state": "of an engine"}))
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[SqliteLog]:
-    store = SqliteLog(folder, KEY)
+def store(folder: Path) -> Iterator[SqliteJobLog]:
+    store = SqliteJobLog(folder, KEY)
     yield store
     store.close()
 
 
-def added(store: SqliteLog, **more: object) -> JobRecord:
+def added(store: SqliteJobLog, **more: object) -> JobRecord:
     record = submitted(**{"durable": True, **more})
     store.add(record)
     return record
@@ -77,29 +77,35 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
     """What a service finds that is started on these files."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("lock"))
-    with closing(SqliteLog(copy, KEY)) as store:
+    with closing(SqliteJobLog(copy, KEY)) as store:
         return store.all()
 
 
 async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
-    store = SqliteLog(folder, KEY)
-    done, running, waiting = (added(store, key=RequestKey(str(one), "digest")) for one in range(3))
+    store = SqliteJobLog(folder, KEY)
+    done, running, waiting = (
+        added(store, key=IdempotencyKey(str(one), "digest")) for one in range(3)
+    )
     passing = added(store, durable=False)
-    edits = Edited((Rename(0, "Nell"), Rewrite(0, "Other words."))), Edited(Undo()), Edited(Redo())
-    for change in (Begun(), Reported(SegmentReady(0, SAID), 0.5), DONE, *edits):
+    edits = (
+        EditedChange((RenameSpeaker(0, "Nell"), RewriteSegment(0, "Other words."))),
+        EditedChange(UndoStep()),
+        EditedChange(RedoStep()),
+    )
+    for change in (StartedChange(), ReportedChange(SegmentReady(0, SAID), 0.5), DONE, *edits):
         store.append(done.id, change)
     assert store.get(done.id).history.revision == 3
     for change in (
-        Begun(),
+        StartedChange(),
         CHECKPOINT,
-        Reported(Progress(2.0, 3.0)),
-        Reported(SegmentReady(1, SAID)),
+        ReportedChange(Progress(2.0, 3.0)),
+        ReportedChange(SegmentReady(1, SAID)),
     ):
         store.append(running.id, change)
     await store.written()
     known, log = store.all(), store.events(done.id)
     store.close()
-    with closing(SqliteLog(folder, KEY)) as again:
+    with closing(SqliteJobLog(folder, KEY)) as again:
         found = again.all()
         assert [one.id for one in found] == [done.id, running.id, waiting.id]
         assert found[0] == known[0]
@@ -108,26 +114,30 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
         assert found[2] == waiting
         assert again.by_key(waiting.owner, "2") == waiting
         assert passing.id not in {one.id for one in found}
-        after = again.append(running.id, Interrupted())
-        assert after.seq > known[1].seq + TOLD - 10, "numbers that may have been told come again"
+        after = again.append(running.id, InterruptedChange())
+        assert after.seq > known[1].seq + SEQ_STRIDE - 10, (
+            "numbers that may have been told come again"
+        )
         assert (after.state, after.segments, after.interruptions) == (JobState.QUEUED, (SAID,), 1)
 
 
 async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknowledged(
-    folder: Path, tmp_path: Path, store: SqliteLog
+    folder: Path, tmp_path: Path, store: SqliteJobLog
 ) -> None:
     """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
     states: dict[str, list[JobRecord]] = {}
     acknowledged: list[tuple[int, dict[str, int]]] = []
-    wal = folder / f"{FILE}-wal"
+    wal = folder / f"{JOURNAL_FILE}-wal"
     for step in range(40):
         if step % 8 == 0:
             job = added(store)
             states[job.id] = [job]
         job_id = chance.choice([*states])
-        change = chance.choice([Begun(), CHECKPOINT, CHECKPOINT, DONE, Cancelled(), Interrupted()])
+        change = chance.choice(
+            [StartedChange(), CHECKPOINT, CHECKPOINT, DONE, CancelledChange(), InterruptedChange()]
+        )
         states[job_id].append(store.append(job_id, change))
         if chance.random() < 0.6:
             await store.written(job_id)
@@ -156,17 +166,17 @@ async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknow
 
 
 async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
-    store: SqliteLog, folder: Path, tmp_path: Path
+    store: SqliteJobLog, folder: Path, tmp_path: Path
 ) -> None:
     large, small = added(store), added(store)
     await store.written()
-    store.append(large.id, Begun())
+    store.append(large.id, StartedChange())
     await store.written(large.id)
     pages = store._journal.database.execute("PRAGMA page_count").fetchone()[0]
     store._journal.database.execute(f"PRAGMA max_page_count = {pages + 2}")
     state = {"state": "x" * 100_000}
-    store.append(large.id, Reported(Checkpoint(1.0, "form", (), state)))
-    store.append(small.id, Cancelled())
+    store.append(large.id, ReportedChange(Checkpoint(1.0, "form", (), state)))
+    store.append(small.id, CancelledChange())
     with pytest.raises(errors.DiskFull):
         await store.written(large.id)
     await store.written(small.id)
@@ -174,8 +184,8 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
     assert found[small.id].state is JobState.CANCELLED
     assert found[large.id].settled == ()
     store._journal.database.execute("PRAGMA max_page_count = 1000000")
-    store.append(small.id, Cancelled())
-    store.append(added(store).id, Begun())
+    store.append(small.id, CancelledChange())
+    store.append(added(store).id, StartedChange())
     await store.written(large.id)
     found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
     assert found[large.id].settled[0].state == state, "what was owed was forgotten"
@@ -187,14 +197,14 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
 def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         for _ in range(20):
             one = added(store)
-            store.append(one.id, Begun())
-    file = folder / FILE
+            store.append(one.id, StartedChange())
+    file = folder / JOURNAL_FILE
     data = bytearray(file.read_bytes())
-    (folder / UPLOADS).mkdir()
-    (folder / UPLOADS / "recording").write_bytes(b"sound")
+    (folder / UPLOADS_FOLDER).mkdir()
+    (folder / UPLOADS_FOLDER / "recording").write_bytes(b"sound")
     if harm == "header":
         data[:100] = bytes(100)
     elif harm == "middle":
@@ -220,11 +230,13 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
             database.commit()
         data = bytearray(file.read_bytes())
     file.write_bytes(data)
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         assert store.all() == []
         (aside,) = broken_files(folder)
         assert aside.read_bytes() == data
-        assert [path.read_bytes() for path in folder.glob(f"{UPLOADS}.broken-*/*")] == [b"sound"]
+        assert [path.read_bytes() for path in folder.glob(f"{UPLOADS_FOLDER}.broken-*/*")] == [
+            b"sound"
+        ]
         assert aside.name in caplog.text
 
 
@@ -243,7 +255,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
             shutil.copytree(before, folder)
         _fill(tiny_disk, 4096 * pages)
         try:
-            with closing(Keeping(settings)) as keeping:
+            with closing(JobPersistence(settings)) as keeping:
                 assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
             opened += 1
         except errors.SettingsInvalid as refused:
@@ -251,7 +263,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
         (tiny_disk / "ballast").unlink()
         assert "no room" in said or "No space" in said, f"{4 * pages} KiB"
         assert not broken_files(folder), f"{4 * pages} KiB"
-        with closing(Keeping(settings)) as keeping:
+        with closing(JobPersistence(settings)) as keeping:
             assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
             for one in keeping.store.all():
                 keeping.open(one).close()
@@ -264,7 +276,7 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     """The folder of a service that had five jobs, and was stopped or killed."""
     own = folder.with_name("own")
     settings = Settings(keep_jobs=True, jobs_dir=own, journal_key=KEY)
-    with closing(Keeping(settings)) as keeping, closing(Spool(None)) as spool:
+    with closing(JobPersistence(settings)) as keeping, closing(UploadSpool(None)) as spool:
         spool.add(b"sound" * 1000)
         with spool.finish() as source:
             kept = keeping.keep(source, "recording")
@@ -272,7 +284,7 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
         for _ in range(5):
             job = replace(submitted(durable=True), audio=kept)
             keeping.store.add(job)
-            keeping.store.append(job.id, Begun())
+            keeping.store.append(job.id, StartedChange())
             ids.append(job.id)
         asyncio.run(keeping.store.written())
         if not stopped:  # the index of the log is no file that a loss of power leaves
@@ -297,7 +309,7 @@ def _fill(disk: Path, free: int) -> None:
 def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         job = added(store)
     connect = sqlite3.connect
 
@@ -313,57 +325,58 @@ def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
 
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
     with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
-        SqliteLog(folder, KEY)
+        SqliteJobLog(folder, KEY)
     monkeypatch.undo()
     assert not broken_files(folder)
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
 
 
 def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         job = added(store)
-        monkeypatch.setattr(job_journal, "ANOTHER_S", 0.1)
+        monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
         with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
-            SqliteLog(folder, KEY)
+            SqliteJobLog(folder, KEY)
     with pytest.raises(errors.SettingsInvalid, match="another key"):
-        SqliteLog(folder, KEY[::-1])
-    with closing(SqliteLog(folder, KEY)) as store:
+        SqliteJobLog(folder, KEY[::-1])
+    with closing(SqliteJobLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
         store._journal.database.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
-        SqliteLog(folder, KEY)
+        SqliteJobLog(folder, KEY)
     assert not broken_files(folder)
 
 
 def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         job = added(store)
-        store.append(job.id, Begun())
-    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as database:
+        store.append(job.id, StartedChange())
+    with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as database:
         database.execute("DROP INDEX jobs_by_key")
         database.execute("ALTER TABLE jobs DROP COLUMN idempotency_key")
         database.execute("PRAGMA user_version = 1")
         halfway = (*job_journal.MIGRATIONS[:1], (job_journal.MIGRATIONS[1][0], "no SQL"))
         monkeypatch.setattr(job_journal, "MIGRATIONS", halfway)
         with pytest.raises(sqlite3.Error):  # it dies in the middle
-            migrate(database)
+            migrate_journal(database)
     monkeypatch.undo()
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         assert store.get(job.id).state is JobState.RUNNING
-        store.add(submitted(durable=True, key=RequestKey("k", "digest")))
+        store.add(submitted(durable=True, key=IdempotencyKey("k", "digest")))
 
 
-async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteLog) -> None:
+async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobLog) -> None:
     jobs = [
-        added(store, key=RequestKey(f"key-{number}-of-nobody", "digest")) for number in range(30)
+        added(store, key=IdempotencyKey(f"key-{number}-of-nobody", "digest"))
+        for number in range(30)
     ]
     for job in jobs:
-        for change in (Begun(), CHECKPOINT, DONE):
+        for change in (StartedChange(), CHECKPOINT, DONE):
             store.append(job.id, change)
     await store.written()
     for job in jobs:
@@ -375,7 +388,7 @@ async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteLog) 
 
 
 async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_written(
-    folder: Path, store: SqliteLog
+    folder: Path, store: SqliteJobLog
 ) -> None:
     for _ in range(5):
         job = added(store)
@@ -388,11 +401,11 @@ async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_
 
 
 async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
-    folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: SqliteJobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [added(store) for _ in range(2)]
     await store.written()
-    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+    with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as backup:
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM jobs").fetchall()
         store.forget(jobs[0].id)
@@ -401,8 +414,8 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
         assert not deleting.done()
     await asyncio.wait_for(deleting, PATIENCE_S)
     assert jobs[0].id.encode() not in _bytes_in(folder)
-    monkeypatch.setattr(encrypted_sqlite, "READERS_S", 0.0)
-    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+    monkeypatch.setattr(encrypted_sqlite, "READER_TIMEOUT_S", 0.0)
+    with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as backup:
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM jobs").fetchall()
         store.forget(jobs[1].id)
@@ -414,28 +427,28 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
 
 @pytest.mark.parametrize("hindrance", ["reader", "writer"])
 async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
-    hindrance: str, folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    hindrance: str, folder: Path, store: SqliteJobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encrypted_sqlite, "READERS_S", 0.0)
-    monkeypatch.setattr(encrypted_sqlite, "LATER_S", 0.1)
-    job = added(store, owner=EVERYBODY.owner)
+    monkeypatch.setattr(encrypted_sqlite, "READER_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(encrypted_sqlite, "WRITE_DELAY_S", 0.1)
+    job = added(store, owner=ANONYMOUS.owner)
     await store.written()
     store._journal.database.execute("PRAGMA busy_timeout = 0")
     async with _owned(store) as owned:
-        with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+        with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as other:
             other.execute("BEGIN" if hindrance == "reader" else "BEGIN IMMEDIATE")
             other.execute("SELECT * FROM jobs").fetchall()
             for _ in range(3):
                 with pytest.raises(errors.SpoolUnwritable):
-                    await owned.delete_all(EVERYBODY)
-        assert await owned.delete_all(EVERYBODY) == 0
+                    await owned.delete_all(ANONYMOUS)
+        assert await owned.delete_all(ANONYMOUS) == 0
         assert job.id.encode() not in _bytes_in(folder)
 
 
 async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_before_it_is_said(
-    folder: Path, store: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: SqliteJobLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = added(store, owner=EVERYBODY.owner)
+    job = added(store, owner=ANONYMOUS.owner)
     await store.written()
     monkeypatch.setattr(store._writer, "_shorten", lambda: None)  # it is killed before that
     store.forget(job.id)
@@ -443,20 +456,20 @@ async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_befo
     killed = tmp_path / "killed"
     shutil.copytree(folder, killed, ignore=shutil.ignore_patterns("lock"))
     assert job.id.encode() in _bytes_in(killed)
-    with closing(SqliteLog(killed, KEY)) as after:
+    with closing(SqliteJobLog(killed, KEY)) as after:
         async with _owned(after) as owned:
-            assert await owned.delete_all(EVERYBODY) == 0
+            assert await owned.delete_all(ANONYMOUS) == 0
             assert job.id.encode() not in _bytes_in(killed)
 
 
 async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_age(
-    folder: Path, store: SqliteLog
+    folder: Path, store: SqliteJobLog
 ) -> None:
-    waiting, done = (added(store, owner=EVERYBODY.owner) for _ in range(2))
-    store.append(done.id, Begun())
+    waiting, done = (added(store, owner=ANONYMOUS.owner) for _ in range(2))
+    store.append(done.id, StartedChange())
     store.append(done.id, DONE)
     async with _owned(store, limit=1) as owned:
-        assert await owned.delete_all(EVERYBODY) == 2
+        assert await owned.delete_all(ANONYMOUS) == 2
     assert store.all() == []
     assert not {waiting.id, done.id} & _kept_in(folder)
 
@@ -465,33 +478,33 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
     folder: Path,
 ) -> None:
     """Its client waited for it, and the service ended before that was told."""
-    with closing(SqliteLog(folder, KEY)) as store:
+    with closing(SqliteJobLog(folder, KEY)) as store:
         for kept in (True, False):
-            job = added(store, owner=EVERYBODY.owner, kept=kept)
-            for change in (Begun(), DONE):
+            job = added(store, owner=ANONYMOUS.owner, kept=kept)
+            for change in (StartedChange(), DONE):
                 store.append(job.id, change)
         theirs = added(store, owner="another's")
         await store.written()
-    store = SqliteLog(folder, KEY)
+    store = SqliteJobLog(folder, KEY)
     with closing(store):
         async with _owned(store) as owned:
-            assert await owned.delete_all(EVERYBODY) == 2
+            assert await owned.delete_all(ANONYMOUS) == 2
             assert [one.id for one in store.all()] == [theirs.id]
-            assert await owned.delete_all(EVERYBODY) == 0
+            assert await owned.delete_all(ANONYMOUS) == 0
     assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
 
 
-async def test_who_appends_waits_for_no_disk(store: SqliteLog) -> None:
+async def test_who_appends_waits_for_no_disk(store: SqliteJobLog) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
     other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
     with closing(other):
         job = added(store)
         await store.written()
         other.execute("BEGIN IMMEDIATE")
-        store.append(job.id, Begun())
+        store.append(job.id, StartedChange())
         waiting = asyncio.ensure_future(store.written(job.id))
         for _ in range(100):
-            store.append(job.id, Reported(SegmentReady(0, SAID)))
+            store.append(job.id, ReportedChange(SegmentReady(0, SAID)))
         await asyncio.sleep(0.2)
         assert not waiting.done()
         other.execute("ROLLBACK")
@@ -499,19 +512,19 @@ async def test_who_appends_waits_for_no_disk(store: SqliteLog) -> None:
 
 
 @asynccontextmanager
-async def _owned(store: SqliteLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
+async def _owned(store: SqliteJobLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
     """Whoever asks, of a service that was started with this store."""
     results = Retention(store, 3600, 1 << 20, limit)
     for record in store.all():
         if record.over:
             results.remember(record, 1.0)
     async with queue_on(OverheardSlot(), store=store) as queue:
-        yield OwnedJobs(LocalJobs(store, queue, results))
+        yield OwnedJobs(LocalJobStore(store, queue, results))
     results.close()
 
 
 def _kept_in(folder: Path) -> set[str]:
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / JOURNAL_FILE)) as database:
         return {job for (job,) in database.execute("SELECT id FROM jobs")}
 
 

@@ -11,12 +11,12 @@ from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
 from service_process import until
 
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.duration_prediction import Pace
+from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.scheduler import Priority
-from sidecar.jobs.wait_queue import Lineup
+from sidecar.jobs.wait_queue import WaitQueue
 
 NewJob = Callable[..., Job]
 
@@ -141,7 +141,7 @@ async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
 
 
 async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording: Path) -> None:
-    lineup = Lineup(OverheardSlot(), guess=by_owner)
+    lineup = WaitQueue(OverheardSlot(), guess=by_owner)
     mine = [job_of(recording, owner="me 10") for _ in range(3)]
     yours = [job_of(recording, owner="you 15") for _ in range(2)]
     for job in [*yours, *mine]:
@@ -152,7 +152,7 @@ async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording:
 
 
 async def test_of_the_free_places_each_takes_its_own_in_turn(recording: Path) -> None:
-    lineup = Lineup(OverheardSlot(), places=3, guess=by_owner)
+    lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner)
     jobs = [job_of(recording, owner="me 10") for _ in range(3)]
     for job in jobs[:2]:
         lineup.join(job)
@@ -168,7 +168,7 @@ async def test_of_the_free_places_each_takes_its_own_in_turn(recording: Path) ->
 async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
     new_job: NewJob,
 ) -> None:
-    slot, pace = OverheardSlot(), Pace("scripted")
+    slot, pace = OverheardSlot(), DurationPredictor("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
         first, *rest = await submitted(queue, [new_job(owner="a") for _ in range(4)])
         assert [queue.wait_s(job) for job in rest] == [500.0, 1000.0, 1500.0]

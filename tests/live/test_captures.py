@@ -20,22 +20,22 @@ from service_process import PATIENCE_S, until
 
 from bench.capture_reader import CaptureReader
 from sidecar import errors
-from sidecar.auth.identity import EVERYBODY, Identity, Proof
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import Final
 from sidecar.live.sessions import capture_writer
 from sidecar.live.sessions.capture_files import (
     EVENTS,
     SOUND,
-    Limits,
-    Line,
-    Recording,
-    Stored,
-    excess,
-    stem_of,
+    CapturedEntry,
+    CaptureFileSet,
+    CaptureInfo,
+    CaptureLimits,
+    capture_stem,
+    captures_to_delete,
 )
-from sidecar.live.sessions.capture_writer import Entry, Writer, stored_in
+from sidecar.live.sessions.capture_writer import CaptureWriter, PendingCapture, list_captures
 from sidecar.live.sessions.session import Session
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
@@ -54,18 +54,18 @@ def test_a_capture_is_named_by_local_time_and_what_a_file_may_be_called() -> Non
         ("", "session"),
         ("x" * 300, "x" * 80),
     ):
-        assert stem_of(session, at) == f"20261121T104641_{name}"
+        assert capture_stem(session, at) == f"20261121T104641_{name}"
 
 
 @given(
     st.lists(st.tuples(st.floats(0, 1000), st.integers(0, 50)), max_size=12),
-    st.builds(Limits, st.integers(0, 200), st.integers(0, 6), st.floats(0, 500)),
+    st.builds(CaptureLimits, st.integers(0, 200), st.integers(0, 6), st.floats(0, 500)),
 )
 def test_the_oldest_go_until_what_is_left_is_within_all_limits(
-    found: list[tuple[float, int]], limits: Limits
+    found: list[tuple[float, int]], limits: CaptureLimits
 ) -> None:
-    stored = [Stored(str(number), at, size) for number, (at, size) in enumerate(found)]
-    gone = excess(stored, 1000.0, limits)
+    stored = [CaptureInfo(str(number), at, size) for number, (at, size) in enumerate(found)]
+    gone = captures_to_delete(stored, 1000.0, limits)
     left = [one for one in stored if one.stem not in gone]
     assert not limits.count or len(left) <= limits.count
     assert not limits.size or sum(one.size for one in left) <= limits.size
@@ -73,13 +73,13 @@ def test_the_oldest_go_until_what_is_left_is_within_all_limits(
     if gone and left:
         by_stem = {one.stem: one for one in stored}
         assert max(by_stem[stem].written for stem in gone) <= min(one.written for one in left)
-    assert limits != Limits() or not gone
+    assert limits != CaptureLimits() or not gone
 
 
 @pytest.fixture
 async def capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Capture]:
     monkeypatch.setattr(
-        capture_writer, "PATIENCE_S", PATIENCE_S
+        capture_writer, "CLOSE_TIMEOUT_S", PATIENCE_S
     )  # with a disk that others keep busy
     opened: list[Service] = []
 
@@ -107,7 +107,7 @@ async def talked(
     service: Service, said: bytes, name: str = "talk", rate: int = 16_000, **options: Any
 ) -> tuple[Session, list[Any]]:
     """A session with that sound, to its end, and what it told."""
-    session = service.live.open(EVERYBODY, LiveOptions(**options), name)
+    session = service.live.open(ANONYMOUS, LiveOptions(**options), name)
     for piece in pieces(said):
         await session.send(piece, rate=rate)
     session.finish()
@@ -144,7 +144,11 @@ async def test_a_capture_has_the_sound_and_all_that_passed_and_only_who_has_the_
     assert [event for event in captured.told if isinstance(event, Final)] == [
         event for event in told if isinstance(event, Final)
     ]
-    assert (captured.session, captured.rate, captured.encoding) == ("talk", 16_000, Encoding.PCM16)
+    assert (captured.session, captured.rate, captured.encoding) == (
+        "talk",
+        16_000,
+        SampleEncoding.PCM16,
+    )
     assert captured.options == session.options
     assert (captured.whole, captured.finished, captured.left_out) == (True, True, 0)
     assert sum(one.sound for one in captured.sent) == len(said)
@@ -179,13 +183,13 @@ async def test_a_capture_whose_service_died_is_read_as_far_as_it_is_there(
 async def test_a_disk_that_is_slow_costs_the_oldest_sound_and_says_so(
     capturing: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    let, write = threading.Event(), Recording.write
+    let, write = threading.Event(), CaptureFileSet.write
 
-    def slowly(self: Recording, *given: Any) -> None:
+    def slowly(self: CaptureFileSet, *given: Any) -> None:
         let.wait(PATIENCE_S)
         write(self, *given)
 
-    monkeypatch.setattr(Recording, "write", slowly)
+    monkeypatch.setattr(CaptureFileSet, "write", slowly)
     service = await capturing(capture_queue=20)
     said = sound((6.0, 0.0))
     await talked(service, said)
@@ -220,20 +224,20 @@ async def test_captures_go_by_their_limits_and_what_is_empty_leaves_none(
 async def test_captures_of_an_owner_who_has_all_deleted_go_and_those_of_others_stay(
     capturing: Capture, tmp_path: Path
 ) -> None:
-    other = Identity("other", Proof.TOKEN)
+    other = Identity("other", AuthMethod.TOKEN)
     service = await capturing()
     for name in ("one", "two"):
         await talked(service, sound((0.2, 0.0)), name)
-    goes_on = service.live.open(EVERYBODY, LiveOptions(), "goes-on")
+    goes_on = service.live.open(ANONYMOUS, LiveOptions(), "goes-on")
     theirs = service.live.open(other, LiveOptions(), "theirs")
     for session in (goes_on, theirs):
         await session.send(sound((0.2, 0.0)), rate=16_000)
     service.live.end(theirs)
-    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 1
+    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 1
     left = [stem.partition("_")[2] for stem in stems(tmp_path / "captures")]
     assert left == ["goes-on", "theirs"]
     service.live.end(goes_on)
-    await service.erasure.erase(EVERYBODY)
+    await service.erasure.erase(ANONYMOUS)
     (path,) = (tmp_path / "captures").glob(f"*{SOUND}")
     assert CaptureReader(path, KEY).lines()[0]["owner"] == other.owner
     assert len(list((tmp_path / "captures").iterdir())) == 2
@@ -242,15 +246,15 @@ async def test_captures_of_an_owner_who_has_all_deleted_go_and_those_of_others_s
 def test_a_deletion_comes_although_others_always_have_something_to_be_written(
     tmp_path: Path,
 ) -> None:
-    writer = Writer(tmp_path, KEY, Limits(), 100)
-    entry, stopped = Entry("talks", Line(0.0, dict)), threading.Event()
+    writer = CaptureWriter(tmp_path, KEY, CaptureLimits(), 100)
+    entry, stopped = PendingCapture("talks", CapturedEntry(0.0, dict)), threading.Event()
 
     def more() -> Mapping[str, Any]:
         if not stopped.is_set():  # it waits to be written before this one is
-            writer.put(entry, Line(0.0, more))
+            writer.put(entry, CapturedEntry(0.0, more))
         return {}
 
-    writer.put(entry, Line(0.0, more))
+    writer.put(entry, CapturedEntry(0.0, more))
     try:
         writer.forget("somebody").result(timeout=PATIENCE_S)
     finally:
@@ -262,13 +266,13 @@ async def test_two_sessions_of_one_name_have_files_of_their_own(
     capturing: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "sidecar.live.sessions.capture_writer.stem_of", lambda session, at: "now_same"
+        "sidecar.live.sessions.capture_writer.capture_stem", lambda session, at: "now_same"
     )
     service = await capturing()
     await talked(service, sound((0.2, 0.0)), "same")
     await talked(service, sound((0.4, 0.0)), "same")
     await service.close()
-    assert len(stored_in(tmp_path / "captures")) == 2
+    assert len(list_captures(tmp_path / "captures")) == 2
 
 
 async def test_without_the_setting_nothing_is_written_and_nobody_watches(
@@ -276,7 +280,7 @@ async def test_without_the_setting_nothing_is_written_and_nobody_watches(
 ) -> None:
     service = await capturing(capture=False)
     session, _ = await talked(service, sound((0.2, 0.0)))
-    assert (list(session.witnesses), dict(session.greeting)) == ([], {})
+    assert (list(session.observers), dict(session.greeting)) == ([], {})
     assert not (tmp_path / "captures").exists()
 
 

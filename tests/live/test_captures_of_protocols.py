@@ -19,7 +19,7 @@ from bench import replay
 from bench.capture_reader import CaptureReader
 from bench.replay import likeness
 from sidecar import errors
-from sidecar.cli.backends import Where
+from sidecar.cli.backends import ServiceTarget
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial
 from sidecar.live.sessions.capture_files import EVENTS, SOUND
 from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse
@@ -98,7 +98,10 @@ def test_a_capture_of_a_grpc_session_is_told_the_same_again(
         finals = client.say("../gr pc", SAID).finals
     path = captured(server, "gr_pc")
     url = f"http://127.0.0.1:{server.port}"
-    for where in (Where(url), Where()):  # a service elsewhere, and one of the command's own
+    for where in (
+        ServiceTarget(url),
+        ServiceTarget(),
+    ):  # a service elsewhere, and one of the command's own
         assert replay.run(path, where, pace=0) == 0
         out = capsys.readouterr().out.splitlines()
         assert [line.split("  ")[-1] for line in out[:-1]] == [one.text for one in finals]
@@ -119,7 +122,7 @@ def test_what_is_told_otherwise_is_shown_and_the_exit_code_says_so(
     known = CaptureReader.read
     told = [event for event in known(CaptureReader(path, KEY)).told if isinstance(event, Final)]
     began = time.monotonic()
-    assert replay.run(path, Where(f"http://127.0.0.1:{server.port}"), pace=8) == 0
+    assert replay.run(path, ServiceTarget(f"http://127.0.0.1:{server.port}"), pace=8) == 0
     assert time.monotonic() - began >= len(SAID) / 32_000 / 16  # it keeps its pace, or half
     assert f"{len(told)} of {len(told)} finals" in capsys.readouterr().out
 
@@ -129,7 +132,7 @@ def test_what_is_told_otherwise_is_shown_and_the_exit_code_says_so(
         return type(found)(**{**vars_of(found), "told": [*wrong, *found.told]})
 
     monkeypatch.setattr(CaptureReader, "read", altered)
-    assert replay.run(path, Where(f"http://127.0.0.1:{server.port}"), pace=0) == 1
+    assert replay.run(path, ServiceTarget(f"http://127.0.0.1:{server.port}"), pace=0) == 1
     assert "- 0.00–1.00  never said" in capsys.readouterr().out
 
 
@@ -163,9 +166,9 @@ def test_a_file_that_is_no_capture_and_another_key_are_said(
     (tmp_path / f"x{EVENTS}").write_bytes(b"RIFF" * 100)
     (tmp_path / "key").write_text(KEY[::-1])
     (tmp_path / "key").chmod(0o600)
-    assert replay.run(tmp_path / f"x{SOUND}", Where()) == 1
-    assert replay.run(tmp_path / "nowhere", Where()) == 1
-    assert replay.run(captured(server, "cut"), Where(), key_file=tmp_path / "key") == 1
+    assert replay.run(tmp_path / f"x{SOUND}", ServiceTarget()) == 1
+    assert replay.run(tmp_path / "nowhere", ServiceTarget()) == 1
+    assert replay.run(captured(server, "cut"), ServiceTarget(), key_file=tmp_path / "key") == 1
     said = capsys.readouterr().err
     assert "another key" in said
     assert "is no capture" in said

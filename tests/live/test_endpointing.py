@@ -11,23 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.interfaces.live_engine import LIVE_RATE as RATE
-from sidecar.interfaces.live_engine import Endpointing
+from sidecar.interfaces.live_engine import EndpointingOptions
 from sidecar.live.runtime.endpointing import (
-    FRAME,
-    Began,
-    Ended,
+    FRAME_SAMPLES,
     Endpointer,
-    Paused,
-    Resumed,
-    Spoken,
+    EndpointEvent,
+    UtteranceBegan,
+    UtteranceEnded,
+    UtterancePaused,
+    UtteranceResumed,
 )
 
-EXACT = Endpointing(pre_roll_s=0, post_roll_s=0)
+EXACT = EndpointingOptions(pre_roll_s=0, post_roll_s=0)
 """Utterances that are as long as speech was."""
 SPEECH, QUIET, SURE, UNSURE = 0.6, 0.1, 0.9, 0.4
 
 
-def told(endpointer: Endpointer, *stretches: tuple[float, int]) -> list[Spoken]:
+def told(endpointer: Endpointer, *stretches: tuple[float, int]) -> list[EndpointEvent]:
     """What is told of so many frames of each probability."""
     return [
         event
@@ -39,73 +39,79 @@ def told(endpointer: Endpointer, *stretches: tuple[float, int]) -> list[Spoken]:
 
 def frames(number: float) -> int:
     """The position where so many frames end."""
-    return round(number * FRAME)
+    return round(number * FRAME_SAMPLES)
 
 
 def test_an_utterance_begins_before_its_speech_and_ends_behind_it() -> None:
-    by = Endpointing(pre_roll_s=0.1, post_roll_s=0.05)
+    by = EndpointingOptions(pre_roll_s=0.1, post_roll_s=0.05)
     assert told(Endpointer(by, at=7), (QUIET, 10), (SPEECH, 20), (QUIET, 16)) == [
-        Began(7 + frames(10) - 1600),
-        Paused(7 + frames(30) + 800),
-        Ended(7 + frames(30) + 800, "silence"),
+        UtteranceBegan(7 + frames(10) - 1600),
+        UtterancePaused(7 + frames(30) + 800),
+        UtteranceEnded(7 + frames(30) + 800, "silence"),
     ]
 
 
 def test_it_takes_three_frames_to_begin_or_two_that_are_sure() -> None:
     assert not told(Endpointer(EXACT), (SPEECH, 2), (QUIET, 1), (SPEECH, 1), (SURE, 1), (QUIET, 1))
-    assert told(Endpointer(EXACT), (QUIET, 1), (SPEECH, 3)) == [Began(frames(1))]
-    assert told(Endpointer(EXACT), (QUIET, 1), (SURE, 2)) == [Began(frames(1))]
+    assert told(Endpointer(EXACT), (QUIET, 1), (SPEECH, 3)) == [UtteranceBegan(frames(1))]
+    assert told(Endpointer(EXACT), (QUIET, 1), (SURE, 2)) == [UtteranceBegan(frames(1))]
 
 
 def test_who_speaks_again_after_a_hint_takes_it_back() -> None:
     endpointer = Endpointer(EXACT)
     told(endpointer, (SPEECH, 10))
     assert not told(endpointer, (QUIET, 6), (SPEECH, 1))
-    assert told(endpointer, (QUIET, 7)) == [Paused(frames(17))]
-    assert told(endpointer, (UNSURE, 1), (SPEECH, 1)) == [Resumed(frames(25))]
-    assert told(endpointer, (QUIET, 16)) == [Paused(frames(26)), Ended(frames(26), "silence")]
+    assert told(endpointer, (QUIET, 7)) == [UtterancePaused(frames(17))]
+    assert told(endpointer, (UNSURE, 1), (SPEECH, 1)) == [UtteranceResumed(frames(25))]
+    assert told(endpointer, (QUIET, 16)) == [
+        UtterancePaused(frames(26)),
+        UtteranceEnded(frames(26), "silence"),
+    ]
 
 
 def test_a_voice_that_fades_is_speech_until_it_is_gone() -> None:
     endpointer = Endpointer(EXACT)
-    assert told(endpointer, (SPEECH, 3), (UNSURE, 100)) == [Began(0)]
+    assert told(endpointer, (SPEECH, 3), (UNSURE, 100)) == [UtteranceBegan(0)]
     assert told(endpointer, (QUIET, 1), (UNSURE, 15)) == [
-        Paused(frames(103)),
-        Ended(frames(103), "silence"),
+        UtterancePaused(frames(103)),
+        UtteranceEnded(frames(103), "silence"),
     ]
 
 
 def test_who_never_stops_is_cut_where_speech_is_least_likely_in_the_second_half() -> None:
-    by = replace(EXACT, longest_s=100 * FRAME / RATE)
+    by = replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE)
     dips = ((SPEECH, 30), (UNSURE, 1), (SPEECH, 39), (0.45, 1), (SPEECH, 28))
     cut = frames(70.5)
     endpointer = Endpointer(by)
-    assert told(endpointer, *dips) == [Began(0)]
-    assert told(endpointer, (SPEECH, 1)) == [Ended(cut, "cut"), Began(cut)]
-    assert told(endpointer, (QUIET, 16))[-1] == Ended(frames(100), "silence")
+    assert told(endpointer, *dips) == [UtteranceBegan(0)]
+    assert told(endpointer, (SPEECH, 1)) == [UtteranceEnded(cut, "cut"), UtteranceBegan(cut)]
+    assert told(endpointer, (QUIET, 16))[-1] == UtteranceEnded(frames(100), "silence")
 
 
 def test_what_is_no_probability_is_cut_in_the_middle() -> None:
-    endpointer = Endpointer(replace(EXACT, longest_s=100 * FRAME / RATE))
+    endpointer = Endpointer(replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE))
     told(endpointer, (SPEECH, 3))
-    assert told(endpointer, (math.nan, 97))[0] == Ended(frames(50), "cut")
+    assert told(endpointer, (math.nan, 97))[0] == UtteranceEnded(frames(50), "cut")
 
 
 def test_silence_that_passes_the_limit_ends_the_utterance_where_it_paused() -> None:
-    by = Endpointing(longest_s=100 * FRAME / RATE, silence_s=2, pre_roll_s=0.064)
+    by = EndpointingOptions(longest_s=100 * FRAME_SAMPLES / RATE, silence_s=2, pre_roll_s=0.064)
     endpointer = Endpointer(by)
     (_, paused) = told(endpointer, (SPEECH, 90), (QUIET, 30))
-    assert told(endpointer, (SPEECH, 1)) == [Ended(paused.at, "cut"), Began(frames(118))]
+    assert told(endpointer, (SPEECH, 1)) == [
+        UtteranceEnded(paused.at, "cut"),
+        UtteranceBegan(frames(118)),
+    ]
 
 
 def test_a_commit_ends_what_is_open_with_what_has_come_of_a_frame() -> None:
     endpointer = Endpointer(EXACT)
     assert endpointer.commit() == ()
     told(endpointer, (SPEECH, 10))
-    assert endpointer.commit(frames(10) + 100) == (Ended(frames(10) + 100, "commit"),)
+    assert endpointer.commit(frames(10) + 100) == (UtteranceEnded(frames(10) + 100, "commit"),)
     assert endpointer.commit() == ()
-    assert told(endpointer, (SPEECH, 3)) == [Began(frames(10) + 100)]
-    assert endpointer.finish() == (Ended(frames(13), "finish"),)
+    assert told(endpointer, (SPEECH, 3)) == [UtteranceBegan(frames(10) + 100)]
+    assert endpointer.finish() == (UtteranceEnded(frames(13), "finish"),)
     for elsewhere in (frames(13) - 1, frames(14)):
         with pytest.raises(ValueError, match="not between"):
             endpointer.finish(elsewhere)
@@ -114,27 +120,31 @@ def test_a_commit_ends_what_is_open_with_what_has_come_of_a_frame() -> None:
 def test_after_a_hint_a_commit_ends_the_utterance_where_it_paused() -> None:
     endpointer = Endpointer(EXACT)
     (_, paused) = told(endpointer, (SPEECH, 10), (QUIET, 8))
-    assert endpointer.commit(frames(18) + 3) == (Ended(paused.at, "commit"),)
+    assert endpointer.commit(frames(18) + 3) == (UtteranceEnded(paused.at, "commit"),)
 
 
 def test_at_a_threshold_of_zero_only_the_client_and_the_limit_end_an_utterance() -> None:
-    by = Endpointing(0, 0, min_speech_s=0, pre_roll_s=0, longest_s=100 * FRAME / RATE)
+    by = EndpointingOptions(
+        0, 0, min_speech_s=0, pre_roll_s=0, longest_s=100 * FRAME_SAMPLES / RATE
+    )
     endpointer = Endpointer(by)
     assert told(endpointer, (0.0, 100)) == [
-        Began(0),
-        Ended(frames(50.5), "cut"),
-        Began(frames(50.5)),
+        UtteranceBegan(0),
+        UtteranceEnded(frames(50.5), "cut"),
+        UtteranceBegan(frames(50.5)),
     ]
-    assert endpointer.commit() == (Ended(frames(100), "commit"),)
-    assert told(endpointer, (0.0, 1)) == [Began(frames(100))]
+    assert endpointer.commit() == (UtteranceEnded(frames(100), "commit"),)
+    assert told(endpointer, (0.0, 1)) == [UtteranceBegan(frames(100))]
 
 
 def test_other_settings_are_those_of_the_next_utterance() -> None:
     endpointer = Endpointer(EXACT)
     told(endpointer, (SPEECH, 5))
     endpointer.use(replace(EXACT, silence_s=1, longest_s=1))
-    assert told(endpointer, (SPEECH, 100), (QUIET, 16))[-1] == Ended(frames(105), "silence")
-    assert isinstance(told(endpointer, (SPEECH, 33))[-1], Began)
+    assert told(endpointer, (SPEECH, 100), (QUIET, 16))[-1] == UtteranceEnded(
+        frames(105), "silence"
+    )
+    assert isinstance(told(endpointer, (SPEECH, 33))[-1], UtteranceBegan)
     assert endpointer.speaking
 
 
@@ -159,14 +169,14 @@ def test_other_settings_are_those_of_the_next_utterance() -> None:
 )
 def test_settings_that_no_utterance_can_keep_are_refused(nonsense: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"\b{next(iter(nonsense))}\b"):
-        Endpointing(**nonsense)
+        EndpointingOptions(**nonsense)
 
 
 @st.composite
-def endpointings(draw: st.DrawFn) -> Endpointing:
+def endpointings(draw: st.DrawFn) -> EndpointingOptions:
     low, high = sorted(draw(st.tuples(*[st.sampled_from([0, 0.2, 0.35, 0.5, 0.7, 1])] * 2)))
     short = st.sampled_from([0, 0.02, 0.05, 0.1, 0.3])
-    return Endpointing(
+    return EndpointingOptions(
         high,
         low,
         min_speech_s=draw(short),
@@ -179,14 +189,14 @@ def endpointings(draw: st.DrawFn) -> Endpointing:
     )
 
 
-Step = float | int | Endpointing
+Step = float | int | EndpointingOptions
 """A frame's probability; a commit so many samples into the next frame; other settings."""
 PROBABILITIES = st.sampled_from([0.0, 0.1, 0.3, 0.4, 0.5, 0.6, 0.85, 1.0])
 STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
         st.tuples(PROBABILITIES, st.integers(1, 60)).map(lambda run: [run[0]] * run[1]),
         st.lists(st.floats(0, 1), max_size=20),
-        st.integers(0, FRAME - 1).map(lambda part: [part]),
+        st.integers(0, FRAME_SAMPLES - 1).map(lambda part: [part]),
         endpointings().map(lambda by: [by]),
     ),
     max_size=25,
@@ -196,14 +206,14 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 @settings(max_examples=120, deadline=None)
 @given(endpointings(), STEPS)
 def test_whatever_is_likely_utterances_come_one_after_the_other(
-    by: Endpointing, steps: Iterable[Step]
+    by: EndpointingOptions, steps: Iterable[Step]
 ) -> None:
     endpointer = Endpointer(by)
     open_from: int | None = None
     over, may_end, heard = 0, None, 0
     for step in [*steps, "finish"]:
         kept = endpointer.keep_from
-        if isinstance(step, Endpointing):
+        if isinstance(step, EndpointingOptions):
             endpointer.use(step)
             continue
         if step == "finish":
@@ -216,11 +226,11 @@ def test_whatever_is_likely_utterances_come_one_after_the_other(
             heard = max(heard, endpointer.heard)
         for event in events:
             assert kept <= event.at <= heard
-            if isinstance(event, Began):
+            if isinstance(event, UtteranceBegan):
                 assert open_from is None
                 assert event.at >= over
                 open_from, may_end = event.at, None
-            elif isinstance(event, Ended):
+            elif isinstance(event, UtteranceEnded):
                 assert open_from is not None
                 assert open_from < event.at <= open_from + 3 * RATE
                 assert may_end in (None, event.at)
@@ -228,8 +238,8 @@ def test_whatever_is_likely_utterances_come_one_after_the_other(
             else:
                 assert open_from is not None
                 assert open_from < event.at
-                assert (may_end is None) == isinstance(event, Paused)
-                may_end = event.at if isinstance(event, Paused) else None
+                assert (may_end is None) == isinstance(event, UtterancePaused)
+                may_end = event.at if isinstance(event, UtterancePaused) else None
         assert endpointer.speaking == (open_from is not None)
         assert endpointer.keep_from >= kept
     assert open_from is None
@@ -237,19 +247,21 @@ def test_whatever_is_likely_utterances_come_one_after_the_other(
 
 @settings(max_examples=100, deadline=None)
 @given(endpointings(), st.lists(PROBABILITIES, max_size=400))
-def test_none_is_longer_than_its_settings_allow(by: Endpointing, likely: list[float]) -> None:
+def test_none_is_longer_than_its_settings_allow(
+    by: EndpointingOptions, likely: list[float]
+) -> None:
     endpointer, begun = Endpointer(by), 0
     for event in [*told(endpointer, *((one, 1) for one in likely)), *endpointer.finish()]:
-        if isinstance(event, Began):
+        if isinstance(event, UtteranceBegan):
             begun = event.at
-        elif isinstance(event, Ended):
+        elif isinstance(event, UtteranceEnded):
             assert event.at - begun <= by.longest_s * RATE
 
 
 @settings(max_examples=50, deadline=None)
 @given(endpointings(), st.lists(PROBABILITIES, max_size=200), st.integers(0, 10**9))
 def test_when_a_session_began_does_not_matter(
-    by: Endpointing, likely: list[float], at: int
+    by: EndpointingOptions, likely: list[float], at: int
 ) -> None:
     early, late = Endpointer(by), Endpointer(by, at)
     for one in likely:

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import Begin
+from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import (
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
     Partial,
     SpeakersRevised,
@@ -19,7 +19,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.live.sessions.event_log import Told
+from sidecar.live.sessions.event_log import EventLog
 from sidecar.transcripts.transcript import Segment
 
 
@@ -31,18 +31,18 @@ def partial(piece: int, text: str) -> Partial:
     return Partial(0, piece, 0.0, 1.0, text)
 
 
-async def read(told: Told, after: int = 0) -> list[LiveEvent]:
+async def read(told: EventLog, after: int = 0) -> list[LiveEvent]:
     return [one.event async for one in told.after(after)]
 
 
 async def test_who_reads_slowly_misses_partials_that_were_replaced_and_nothing_else() -> None:
-    told = Told()
+    told = EventLog()
     said: list[LiveEvent] = [
         SpeechStarted(0, 0.0),
         partial(0, "one"),
-        Heard(1.0, 0.0),
+        InputProcessed(1.0, 0.0),
         partial(0, "one two"),
-        Heard(2.0, 0.0),
+        InputProcessed(2.0, 0.0),
     ]
     for event in said:
         told.add(event)
@@ -51,7 +51,7 @@ async def test_who_reads_slowly_misses_partials_that_were_replaced_and_nothing_e
 
 
 async def test_a_partial_is_not_told_behind_its_final() -> None:
-    told = Told()
+    told = EventLog()
     told.add(partial(0, "one"))
     told.add(final(0, 0))
     told.end()
@@ -59,7 +59,7 @@ async def test_a_partial_is_not_told_behind_its_final() -> None:
 
 
 async def test_who_comes_again_hears_what_came_behind_a_number() -> None:
-    told = Told()
+    told = EventLog()
     for piece in range(5):
         told.add(final(0, piece))
     told.end()
@@ -68,7 +68,7 @@ async def test_who_comes_again_hears_what_came_behind_a_number() -> None:
 
 
 async def test_who_waits_is_told_at_once_and_everybody_hears_the_same() -> None:
-    told = Told()
+    told = EventLog()
     readers = [asyncio.create_task(read(told)) for _ in range(3)]
     for piece in range(20):
         await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def test_who_waits_is_told_at_once_and_everybody_hears_the_same() -> None:
 
 
 async def test_what_ended_it_comes_behind_what_was_said() -> None:
-    told = Told()
+    told = EventLog()
     told.add(final(0, 0))
     told.end(errors.SessionIdle())
     told.end()
@@ -90,8 +90,8 @@ async def test_what_ended_it_comes_behind_what_was_said() -> None:
 
 
 def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None:
-    told = Told()
-    assert told.so_far(0.0) == Begin()
+    told = EventLog()
+    assert told.so_far(0.0) == LiveSessionStart()
     for event in (
         SpeechStarted(0, 0.0),
         final(0, 0, "a", 0),
@@ -107,13 +107,13 @@ def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None
         Segment(1.0, 2.0, "b", 1),
         Segment(2.0, 3.0, "c", 1),
     )
-    assert told.so_far(2.5) == Begin(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
+    assert told.so_far(2.5) == LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
     told.add(TurnDropped(1, 3.0))
-    assert told.so_far(3.0) == Begin(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
+    assert told.so_far(3.0) == LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
 
 
 async def test_that_a_turn_begins_is_told_once() -> None:
-    told = Told()
+    told = EventLog()
     told.add(SpeechStarted(0, 0.0))
     told.add(SpeechStarted(0, 0.1))
     told.add(SpeechStarted(1, 0.2))
@@ -122,11 +122,11 @@ async def test_that_a_turn_begins_is_told_once() -> None:
 
 
 async def test_that_a_turn_stops_is_told_once_and_so_is_each_pause_of_one_that_goes_on() -> None:
-    first = Told()
+    first = EventLog()
     first.add(SpeechStopped(0, 0.9))
     first.add(SpeechStopped(0, 0.9))
     first.add(SpeechStopped(0, 2.5))
-    second = Told()
+    second = EventLog()
     second.restore(first.state)
     second.add(SpeechStopped(0, 0.9 + 1e-6))
     second.add(SpeechStopped(0, 2.5))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from sidecar.interfaces.live_events import Final, SpeakersRevised, VoicesKnown, from_wire, to_wire
-from sidecar.live.sessions.event_log import Told
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.interfaces.live_events import (
+    Final,
+    SpeakerEmbeddingsKnown,
+    SpeakersRevised,
+    from_wire,
+    to_wire,
+)
+from sidecar.live.sessions.event_log import EventLog
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment
 
 
 async def test_no_client_hears_what_voices_sound_like() -> None:
-    told = Told()
-    voices = VoicesKnown({0: VoicePrint("AAAA", 2.5)})
+    told = EventLog()
+    voices = SpeakerEmbeddingsKnown({0: SpeakerEmbedding("AAAA", 2.5)})
     told.add(Final(0, 3, Segment(0.0, 1.0, "hello")))
     told.add(voices)
     told.add(SpeakersRevised({3: 0}))
@@ -24,5 +30,5 @@ async def test_no_client_hears_what_voices_sound_like() -> None:
 
 
 def test_voices_come_back_from_the_wire_between_our_processes() -> None:
-    voices = VoicesKnown({4: VoicePrint("AAAA", 2.5)})
+    voices = SpeakerEmbeddingsKnown({4: SpeakerEmbedding("AAAA", 2.5)})
     assert from_wire(to_wire(voices)) == voices

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_engine import LIVE_RATE, Encoding
-from sidecar.live.runtime.input_samples import Intake, Ring
+from sidecar.interfaces.live_engine import LIVE_RATE, SampleEncoding
+from sidecar.live.runtime.input_samples import SampleInput, SampleRingBuffer
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:
@@ -18,9 +18,9 @@ def tone(seconds: float, rate: int) -> np.ndarray:
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("step", [7, 480, 100_000])
 def test_a_tone_is_the_same_tone_whatever_its_rate_and_pieces(rate: int, step: int) -> None:
-    sound, intake = tone(1.0, rate), Intake()
+    sound, intake = tone(1.0, rate), SampleInput()
     parts = [
-        intake.take(sound[at : at + step].tobytes(), Encoding.FLOAT32, rate)
+        intake.take(sound[at : at + step].tobytes(), SampleEncoding.FLOAT32, rate)
         for at in range(0, len(sound), step)
     ]
     heard = np.concatenate([*parts, intake.rest()])
@@ -32,15 +32,15 @@ def test_a_tone_is_the_same_tone_whatever_its_rate_and_pieces(rate: int, step: i
 def test_sixteen_bits_and_floats_are_the_same_sound() -> None:
     floats = tone(0.1, LIVE_RATE)
     shorts = np.round(floats * 32767).astype("<i2")
-    one = Intake().take(floats.tobytes(), Encoding.FLOAT32, LIVE_RATE)
-    other = Intake().take(shorts.tobytes(), Encoding.PCM16, LIVE_RATE)
+    one = SampleInput().take(floats.tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
+    other = SampleInput().take(shorts.tobytes(), SampleEncoding.PCM16, LIVE_RATE)
     assert np.abs(one - other).max() < 1e-4
 
 
 def test_a_rate_may_change_in_the_middle_and_no_sample_is_lost() -> None:
-    intake, parts = Intake(), []
+    intake, parts = SampleInput(), []
     for rate in (16_000, 48_000, 8_000, 16_000, 44_100):
-        parts.append(intake.take(tone(0.5, rate).tobytes(), Encoding.FLOAT32, rate))
+        parts.append(intake.take(tone(0.5, rate).tobytes(), SampleEncoding.FLOAT32, rate))
     heard = np.concatenate([*parts, intake.rest()])
     assert len(heard) == pytest.approx(2.5 * LIVE_RATE, abs=10)
 
@@ -49,7 +49,7 @@ def test_a_rate_may_change_in_the_middle_and_no_sample_is_lost() -> None:
 def test_the_ring_gives_what_is_there_of_what_is_asked(
     lengths: list[int], drop: int, begin: int
 ) -> None:
-    ring = Ring(100)
+    ring = SampleRingBuffer(100)
     for length in lengths:
         ring.append(np.arange(ring.end, ring.end + length, dtype=np.float32))
     ring.drop(drop)
@@ -62,11 +62,11 @@ def test_the_ring_gives_what_is_there_of_what_is_asked(
 @pytest.mark.parametrize("rate", [8_000, LIVE_RATE, 24_000, 44_100])
 def test_every_stretch_up_to_its_rest_is_as_long_as_it_came(rate: int) -> None:
     """And the next one begins anew, at the same rate or another."""
-    intake = Intake()
+    intake = SampleInput()
     second = (np.ones(rate) * 8192).astype("<i2").tobytes()
     for _ in range(2):
-        block = intake.take(second, Encoding.PCM16, rate)
+        block = intake.take(second, SampleEncoding.PCM16, rate)
         whole = np.concatenate([block, intake.rest()])
         assert len(whole) == LIVE_RATE
         assert whole[LIVE_RATE // 2] == pytest.approx(0.25, abs=0.01)
-    assert len(intake.take(bytes(640), Encoding.PCM16, LIVE_RATE)) == 320
+    assert len(intake.take(bytes(640), SampleEncoding.PCM16, LIVE_RATE)) == 320

@@ -17,18 +17,23 @@ import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.auth.identity import Identity, Proof
+from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import Begin, Encoding, LiveOptions
-from sidecar.interfaces.live_events import Final, Heard, LiveEvent, Noticed, Summary
-from sidecar.live.sessions.engine_relay import SOLE, UNEXPLAINED, Deaths, carry
-from sidecar.live.sessions.input_log import Held
-from sidecar.live.sessions.session import Bounds, Session
+from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart, SampleEncoding
+from sidecar.interfaces.live_events import Final, InputProcessed, LiveEvent, NoticeRaised, Summary
+from sidecar.live.sessions.engine_relay import (
+    MAX_SOLE_DEATHS,
+    MAX_UNEXPLAINED_DEATHS,
+    EngineDeathCounter,
+    relay_session,
+)
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import Session, SessionBounds
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
-from sidecar.workers.rpc_server import Executing, Page
+from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker_live_sessions import _Seated
+from sidecar.workers.worker_live_sessions import _WorkerLiveSession
 
 RATE = 16_000
 POISON = 0.5
@@ -59,7 +64,7 @@ class Client:
     """Somebody who says one thing again and again until told to stop, and listens."""
 
     def __init__(self, service: Service, name: str, level: float, prompt: str = "") -> None:
-        caller = Identity(name, Proof.TOKEN)
+        caller = Identity(name, AuthMethod.TOKEN)
         options = LiveOptions(partials=False, diarize=False, prompt=prompt)
         self.session = service.live.open(caller, options)
         self.level, self.said = level, 0
@@ -93,7 +98,7 @@ class Client:
             return await self.listening
 
     def codes(self) -> list[str]:
-        return [one.notice.code for one in self.told if isinstance(one, Noticed)]
+        return [one.notice.code for one in self.told if isinstance(one, NoticeRaised)]
 
     def heard(self) -> list[str]:
         return [one.segment.text for one in self.told if isinstance(one, Final)]
@@ -169,7 +174,7 @@ async def test_who_kills_the_engine_is_told_and_whoever_else_spoke_meanwhile_los
 
 
 def test_only_attempts_of_its_own_end_a_session() -> None:
-    deaths = Deaths()
+    deaths = EngineDeathCounter()
     for _ in range(100):
         assert not deaths.add(WorkerDied("of another", began=False), 1.0)
     assert not deaths.suspects(1.0)
@@ -180,25 +185,29 @@ def test_only_attempts_of_its_own_end_a_session() -> None:
 
 
 def test_a_session_that_ends_engines_at_another_place_each_time_is_ended_too() -> None:
-    deaths = Deaths()
-    alone = [WorkerDied("its own", sole=True) for _ in range(SOLE)]
-    assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [False] * SOLE
+    deaths = EngineDeathCounter()
+    alone = [WorkerDied("its own", sole=True) for _ in range(MAX_SOLE_DEATHS)]
+    assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [
+        False
+    ] * MAX_SOLE_DEATHS
     assert deaths.add(WorkerDied("its own", sole=True), 99.0)
-    deaths = Deaths()
+    deaths = EngineDeathCounter()
     for place in range(100):
         assert not deaths.add(WorkerDied("its own or another's"), float(place))
 
 
 def test_deaths_that_nobody_explains_are_survived_a_few_times_at_one_place() -> None:
-    deaths, died = Deaths(), WorkerDied("by itself", began=False, explained=False)
+    deaths, died = EngineDeathCounter(), WorkerDied("by itself", began=False, explained=False)
     for place in (1.0, 2.0):
-        assert [deaths.add(died, place) for _ in range(UNEXPLAINED)] == [False] * UNEXPLAINED
+        assert [deaths.add(died, place) for _ in range(MAX_UNEXPLAINED_DEATHS)] == [
+            False
+        ] * MAX_UNEXPLAINED_DEATHS
     assert deaths.add(died, 2.0)
 
 
 async def test_an_engine_that_dies_again_and_again_by_itself_is_given_up() -> None:
-    session = Session("victim", "owner", LiveOptions(), Bounds(), Held(1 << 30))
-    session.sound.add(bytes(32_000), Encoding.PCM16, RATE)
+    session = Session("victim", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
+    session.sound.add(bytes(32_000), SampleEncoding.PCM16, RATE)
     deaths = 0
 
     @contextlib.asynccontextmanager
@@ -208,18 +217,18 @@ async def test_an_engine_that_dies_again_and_again_by_itself_is_given_up() -> No
         raise WorkerDied("by itself", began=False, explained=False)
         yield
 
-    await asyncio.wait_for(carry(session, share), PATIENCE_S)
+    await asyncio.wait_for(relay_session(session, share), PATIENCE_S)
     assert isinstance(session.told.wrong, errors.EngineCrashed)
-    assert deaths == UNEXPLAINED + 1
+    assert deaths == MAX_UNEXPLAINED_DEATHS + 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")
 def test_what_a_process_executed_is_known_behind_its_death() -> None:
-    page = Page()
+    page = BegunCallsPage()
     there, here = os.pipe()
     child = os.fork()
     if not child:
-        executing = Executing(page.fd)
+        executing = BegunCalls(page.fd)
         with executing.of(7), executing.of(9):
             os.write(here, b"!")
             os.kill(os.getpid(), 9)
@@ -232,7 +241,7 @@ def test_what_a_process_executed_is_known_behind_its_death() -> None:
 
 
 async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
-    executing, at_work, most = Executing(None), set[int](), dict[int, set[int]]()
+    executing, at_work, most = BegunCalls(None), set[int](), dict[int, set[int]]()
 
     def work(call: int, *, alone: bool) -> None:
         for _ in range(20):
@@ -248,7 +257,7 @@ async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
 
 
 def test_calls_that_are_alone_again_and_again_keep_no_other_waiting() -> None:
-    executing, rounds, got = Executing(None), [0, 0], threading.Event()
+    executing, rounds, got = BegunCalls(None), [0, 0], threading.Event()
 
     def suspect(number: int) -> None:
         for _ in range(400):
@@ -276,18 +285,20 @@ def test_calls_that_are_alone_again_and_again_keep_no_other_waiting() -> None:
 
 
 def test_a_session_is_alone_no_longer_than_until_the_place_is_behind_it() -> None:
-    executing, tells = Executing(None), list[Callable[[LiveEvent], None]]()
+    executing, tells = BegunCalls(None), list[Callable[[LiveEvent], None]]()
 
-    def open_one(options: LiveOptions, begin: Begin, tell: Callable[[LiveEvent], None]) -> Any:
+    def open_one(
+        options: LiveOptions, begin: LiveSessionStart, tell: Callable[[LiveEvent], None]
+    ) -> Any:
         tells.append(tell)
         return SimpleNamespace()
 
-    begin, options = Begin(at=1.0).to_wire(), LiveOptions().to_wire()
+    begin, options = LiveSessionStart(at=1.0).to_wire(), LiveOptions().to_wire()
     asked = SimpleNamespace(number=7, message={"options": options, "begin": begin, "alone": True})
     engine: Any = SimpleNamespace(open=open_one)
-    seated: Any = _Seated(cast(Any, asked), engine, lambda: None, executing)
+    seated: Any = _WorkerLiveSession(cast(Any, asked), engine, lambda: None, executing)
     known = []
-    for heard in (Heard(1.5, 1.0), Heard(9.0, 8.0)):  # no words: music, perhaps
+    for heard in (InputProcessed(1.5, 1.0), InputProcessed(9.0, 8.0)):  # no words: music, perhaps
         tells[0](heard)
         known.append(seated._alone)
     assert known == [True, False]

@@ -21,17 +21,20 @@ from websockets.exceptions import ConnectionClosed
 
 from sidecar.api.http import request_headers
 from sidecar.api.http.schemas import OPTIONS
-from sidecar.api.live_messages import Begin, Change, Ends
-from sidecar.interfaces.live_engine import Begin as PlaceToBegin
+from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.interfaces.live_events import Understood
+from sidecar.interfaces.live_engine import LiveSessionStart as PlaceToBegin
+from sidecar.interfaces.live_events import ContextUtterance
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
-from sidecar.protocols.openai_realtime.dialogue_config import Manners
-from sidecar.protocols.openai_realtime.session_config import Configuration, Delay
+from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
+from sidecar.protocols.openai_realtime.session_config import (
+    RealtimeDelay,
+    RealtimeTranscriptionConfig,
+)
 from sidecar.protocols.s2s import messages as s2s_messages
-from sidecar.protocols.wyoming.messages import Form
+from sidecar.protocols.wyoming.messages import WyomingAudioFormat
 from sidecar.transcripts.transcript import Segment, Word
-from sidecar.upstream.remote_live_messages import FORM, Lease
+from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 NUMBERS = (
     *("1e308", "-1e308", "1e305", "5e-324", "-0.0", "1e400", "-1e400"),
@@ -125,10 +128,10 @@ async def someone(server: Server, meanwhile: Callable[[], Awaitable[None]]) -> l
 # /v1/live
 
 
-def live_options(order: type[Begin | Change]) -> Iterator[str]:
+def live_options(order: type[LiveBeginRequest | LiveChangeRequest]) -> Iterator[str]:
     for name in order.model_fields:
         if name == "endpointing":
-            yield from (f"endpointing.{inner}" for inner in Ends.model_fields)
+            yield from (f"endpointing.{inner}" for inner in LiveEndpointing.model_fields)
         if name != "type":
             yield name
 
@@ -155,20 +158,20 @@ async def of_live(server: Server) -> None:
         [
             *(
                 attack(nested(path, value, type="begin"))
-                for path in live_options(Begin)
+                for path in live_options(LiveBeginRequest)
                 for value in VALUES
             ),
             *(
                 attack(begin, nested(path, value, type="change"))
-                for path in live_options(Change)
+                for path in live_options(LiveChangeRequest)
                 for value in VALUES
             ),
         ]
     )
 
 
-LEASE = Lease(
-    FORM,
+LEASE = RemoteSessionRequest(
+    PROTOCOL_VERSION,
     LiveOptions(known_voices=()),
     PlaceToBegin(
         at=2.0,
@@ -178,7 +181,7 @@ LEASE = Lease(
         open=1,
         pieces=(0,),
         lead=1.0,
-        context=(Understood(0.5, 1.5, (1, 2)),),
+        context=(ContextUtterance(0.5, 1.5, (1, 2)),),
     ),
 ).to_wire()
 
@@ -240,8 +243,10 @@ def paths(view: Mapping[str, Any], before: str = "session") -> Iterator[str]:
             yield from paths(value, f"{before}.{name}")
 
 
-TRANSCRIBES = Configuration(model="whisper-1", said_language="en", prompt="words", delay=Delay.LOW)
-TALKS = Manners("gpt-realtime", heard=TRANSCRIBES)
+TRANSCRIBES = RealtimeTranscriptionConfig(
+    model="whisper-1", said_language="en", prompt="words", delay=RealtimeDelay.LOW
+)
+TALKS = RealtimeDialogueConfig("gpt-realtime", heard=TRANSCRIBES)
 EVENTS = (
     ("input_audio_buffer.append", "audio"),
     ("conversation.item.truncate", "audio_end_ms"),
@@ -400,7 +405,7 @@ async def of_talks(server: Server) -> None:
     await at_once(
         [
             attack(order.model_fields["type"].annotation.__args__[0], name)  # type: ignore[union-attr]
-            for order in get_args(s2s_messages.Order)
+            for order in get_args(s2s_messages.S2SCommand)
             for name in order.model_fields
             if name != "type"
         ]
@@ -414,8 +419,8 @@ async def of_wyoming(server: Server) -> None:
     port = int(server.health()["wyoming_port"])
     form = {"rate": 16_000, "width": 2, "channels": 1}
     asked = [
-        *(("audio-start", f"data.{one.name}") for one in fields(Form)),
-        *(("audio-chunk", f"data.{one.name}") for one in fields(Form)),
+        *(("audio-start", f"data.{one.name}") for one in fields(WyomingAudioFormat)),
+        *(("audio-chunk", f"data.{one.name}") for one in fields(WyomingAudioFormat)),
         *(("transcribe", f"data.{one}") for one in ("name", "language", "transcript_names")),
         *(("transcribe", "data.transcript_terms"), ("select-program", "data.name")),
         *(("ping", "data.text"), ("ping", "data"), ("describe", "data_length")),
@@ -486,7 +491,7 @@ async def test_values_that_nobody_means_are_refused_and_no_other_session_notices
 
 @pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", '{"a": 1.5}'])
 def test_a_message_of_more_values_than_anybody_means_is_refused(item: str) -> None:
-    most = request_headers.MOST_VALUES // 3
-    assert len(request_headers.read(f"[{', '.join([item] * most)}]")) == most
+    most = request_headers.MAX_JSON_VALUES // 3
+    assert len(request_headers.parse_json_message(f"[{', '.join([item] * most)}]")) == most
     with pytest.raises(ValueError, match="100,000 values"):
-        request_headers.read(f"[{', '.join([item] * 3 * most)}, 0, 0]")
+        request_headers.parse_json_message(f"[{', '.join([item] * 3 * most)}, 0, 0]")

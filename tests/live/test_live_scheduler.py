@@ -13,30 +13,30 @@ from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.scripted_engine import Loudness, LoudnessOfOne
-from sidecar.interfaces.live_engine import AT_THE_START, LIVE_RATE, Begin, LiveOptions
-from sidecar.interfaces.live_events import Final, LiveEvent, Summary, TurnedAway, TurnEnded
-from sidecar.live.runtime.engine_session import Seat
-from sidecar.live.runtime.live_scheduler import Ears, Hall
-from sidecar.live.runtime.load_shedding import Verdict
-from sidecar.live.runtime.speech_segments import Hypothesis
-from sidecar.live.runtime.stream_recognizer import Hearing
+from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad
+from sidecar.interfaces.live_engine import LIVE_RATE, NEW_SESSION, LiveOptions, LiveSessionStart
+from sidecar.interfaces.live_events import Final, LiveEvent, SessionRejected, Summary, TurnEnded
+from sidecar.live.runtime.engine_session import EngineSession
+from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+from sidecar.live.runtime.load_shedding import UtteranceAdmission
+from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 
 SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")
-"""Methods of `Hearing` that the shared threads call."""
+"""Methods of `StreamRecognizer` that the shared threads call."""
 FAULTS = (OverflowError, MemoryError, ValueError)
 
 
-def words(audio: Block, *_: object) -> Hypothesis:
-    return Hypothesis(f"w{round(float(np.abs(audio).max()) * 100)}", language="en")
+def words(audio: Block, *_: object) -> RecognitionHypothesis:
+    return RecognitionHypothesis(f"w{round(float(np.abs(audio).max()) * 100)}", language="en")
 
 
 @pytest.fixture
-def hall(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
+def hall(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveScheduler]:
     ended: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(repr(args.exc_value)))
-    ears = Ears(words, encoder=LoudnessOfOne())
-    one = Hall(ears, Loudness(), "made-up", "fp32", threads=2)
+    ears = LiveRecognizers(words, encoder=LoudnessSpeakerEncoder())
+    one = LiveScheduler(ears, LoudnessVad(), "made-up", "fp32", threads=2)
     yield one
     assert ended == [], "all threads go on"
     one.close()
@@ -49,9 +49,11 @@ def talk(level: float) -> Block:
     return np.concatenate([loud, quiet, loud, quiet])
 
 
-def said(hall: Hall, level: float, before: Callable[[Seat], None]) -> tuple[Seat, list[LiveEvent]]:
+def said(
+    hall: LiveScheduler, level: float, before: Callable[[EngineSession], None]
+) -> tuple[EngineSession, list[LiveEvent]]:
     told: list[LiveEvent] = []
-    seat = hall.open(LiveOptions(partials=False, client=str(level)), AT_THE_START, told.append)
+    seat = hall.open(LiveOptions(partials=False, client=str(level)), NEW_SESSION, told.append)
     before(seat)
     seat.push(talk(level))
     seat.finish()
@@ -69,21 +71,21 @@ def lasting(told: list[LiveEvent]) -> list[object]:
     return said
 
 
-def untouched(seat: Seat) -> None:
+def untouched(seat: EngineSession) -> None:
     """Nothing is wrong with it."""
 
 
 @pytest.mark.parametrize("method", SHARED)
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_in_work_for_one_session_is_told_to_it_and_the_others_are_heard_as_ever(
-    hall: Hall, method: str, kind: type[Exception]
+    hall: LiveScheduler, method: str, kind: type[Exception]
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise kind("of one session")
 
     wrong: list[errors.SidecarError] = []
 
-    def faulty(seat: Seat) -> None:
+    def faulty(seat: EngineSession) -> None:
         setattr(seat.hearing, method, fail)
         seat.failed = wrong.append
 
@@ -101,13 +103,15 @@ def test_a_fault_in_work_for_one_session_is_told_to_it_and_the_others_are_heard_
     assert hall._encoding == 0, "nobody takes the place of those at voices"
 
 
-def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(hall: Hall) -> None:
+def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(
+    hall: LiveScheduler,
+) -> None:
     def fail(*_: object) -> None:
         raise ValueError("and again")
 
     wrong: list[errors.SidecarError] = []
 
-    def faulty(seat: Seat) -> None:
+    def faulty(seat: EngineSession) -> None:
         seat.hearing.looked = seat.hearing.leave = fail  # type: ignore[method-assign, assignment]
         seat.failed = wrong.append
 
@@ -122,17 +126,17 @@ def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(hal
 
 
 def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
+    hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the deque of pieces changes while it is iterated, which ends the process."""
     held: list[bool] = []
 
-    def backlog_s(self: Hearing) -> float:
+    def backlog_s(self: StreamRecognizer) -> float:
         held.append(hall._lock._is_owned())  # type: ignore[attr-defined]
         return 1.5
 
-    monkeypatch.setattr(Hearing, "backlog_s", property(backlog_s))
-    seat = hall.open(LiveOptions(), AT_THE_START, lambda event: None)
+    monkeypatch.setattr(StreamRecognizer, "backlog_s", property(backlog_s))
+    seat = hall.open(LiveOptions(), NEW_SESSION, lambda event: None)
     assert (seat.backlog_s, held) == (1.5, [True])
 
 
@@ -142,14 +146,14 @@ def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
 ) -> None:
     heard, go_on, spoken = threading.Semaphore(0), threading.Event(), list[float]()
 
-    def nothing(*_: object) -> Hypothesis:
+    def nothing(*_: object) -> RecognitionHypothesis:
         heard.release()
         assert go_on.wait(PATIENCE_S)
-        return Hypothesis("words" if cancelled else "")
+        return RecognitionHypothesis("words" if cancelled else "")
 
-    hall = Hall(Ears(nothing), Loudness(), "made-up", "fp32", threads=1)
+    hall = LiveScheduler(LiveRecognizers(nothing), LoudnessVad(), "made-up", "fp32", threads=1)
     monkeypatch.setattr(hall._load.costs, "spoken", spoken.append)
-    seat = hall.open(LiveOptions(partials=False, client="one"), AT_THE_START, lambda _: None)
+    seat = hall.open(LiveOptions(partials=False, client="one"), NEW_SESSION, lambda _: None)
     seat.push(talk(0.3))
     assert heard.acquire(timeout=PATIENCE_S)
     if cancelled:
@@ -161,13 +165,13 @@ def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
 
 @pytest.mark.parametrize("began", [0, 1], ids=["new", "gone on with"])
 def test_an_utterance_that_an_engine_had_begun_with_is_finished_by_the_next_however_many_speak(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch, began: int
+    hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
-    monkeypatch.setattr(hall._load, "verdict", lambda *_: Verdict.REFUSE)
+    monkeypatch.setattr(hall._load, "verdict", lambda *_: UtteranceAdmission.REFUSE)
     told: list[LiveEvent] = []
-    seat = hall.open(LiveOptions(partials=False), Begin(began=began), told.append)
+    seat = hall.open(LiveOptions(partials=False), LiveSessionStart(began=began), told.append)
     seat.push(talk(0.3)[: LIVE_RATE * 2])
     seat.finish()
-    last = Summary if began else TurnedAway
+    last = Summary if began else SessionRejected
     wait_until(lambda: any(isinstance(one, last) for one in told), 60.0, "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)

@@ -18,28 +18,33 @@ import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof, Scope
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits, Scope
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.interfaces.live_engine import (
+    EndpointingOptions,
+    LiveOptions,
+    SampleEncoding,
+    TurnControl,
+)
 from sidecar.interfaces.live_events import (
-    NOT_UNDERSTOOD,
+    RECOGNITION_FAILED,
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
     Summary,
     TurnDropped,
     TurnEnded,
 )
-from sidecar.live.sessions.input_log import Held
-from sidecar.live.sessions.session import LOST, Bounds, Session
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session, SessionBounds
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment
 
 RATE = 16_000
-OTHER = Identity("other", Proof.TOKEN)
+OTHER = Identity("other", AuthMethod.TOKEN)
 Open = Callable[..., Awaitable[Service]]
 
 
@@ -106,7 +111,7 @@ def workers() -> list[psutil.Process]:
 
 async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions(words=True, diarize=False))
+    session = service.live.open(ANONYMOUS, LiveOptions(words=True, diarize=False))
     told: list[LiveEvent] = []
 
     async def read() -> None:
@@ -131,7 +136,7 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
     assert len(service.live) == 0, "what has said all takes nobody's place"
     service.live.leave(session)
     with pytest.raises(errors.SessionNotFound):
-        service.live.find(EVERYBODY, session.id)
+        service.live.find(ANONYMOUS, session.id)
 
 
 @pytest.mark.parametrize(("encoding", "rate"), [("float32", 16_000), ("pcm16", 48_000)])
@@ -141,14 +146,14 @@ async def test_the_same_is_heard_in_every_form_of_sound(
     import numpy as np
 
     service = await open_service()
-    plain = await heard(service.live.open(EVERYBODY, LiveOptions(partials=False)), SPEECH)
+    plain = await heard(service.live.open(ANONYMOUS, LiveOptions(partials=False)), SPEECH)
     samples = np.frombuffer(SPEECH, "<i2").repeat(rate // RATE)
     raw = samples.tobytes() if encoding == "pcm16" else (samples / 32768).astype("<f4").tobytes()
-    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
     reading = asyncio.create_task(story(session))
-    step = 5000 * Encoding(encoding).width
+    step = 5000 * SampleEncoding(encoding).width
     for at in range(0, len(raw), step):
-        await session.send(raw[at : at + step], Encoding(encoding), rate)
+        await session.send(raw[at : at + step], SampleEncoding(encoding), rate)
     session.finish()
     told = await reading
     times = [
@@ -159,10 +164,10 @@ async def test_the_same_is_heard_in_every_form_of_sound(
 
 async def test_an_engine_that_dies_costs_a_notice_and_no_word(open_service: Open) -> None:
     service = await open_service()
-    options = LiveOptions(partials=False, turns=Turns.CLIENT)
+    options = LiveOptions(partials=False, turns=TurnControl.CLIENT)
 
     async def session(kills: int) -> list[LiveEvent]:
-        one = service.live.open(EVERYBODY, options)
+        one = service.live.open(ANONYMOUS, options)
         reading = asyncio.create_task(story(one))
 
         def is_in(part: int) -> bool:
@@ -179,7 +184,7 @@ async def test_an_engine_that_dies_costs_a_notice_and_no_word(open_service: Open
         return await reading
 
     whole, told = await session(0), await session(3)
-    assert [one.notice.code for one in of(told, Noticed)].count("engine_restarted") == 3
+    assert [one.notice.code for one in of(told, NoticeRaised)].count("engine_restarted") == 3
     [before], [after] = of(whole, Summary), of(told, Summary)
     words = [" ".join(one.text for one in each.transcript.segments) for each in (before, after)]
     assert len(words[1].split()) == pytest.approx(len(words[0].split()), abs=6)
@@ -195,7 +200,7 @@ async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions())
+    session = service.live.open(ANONYMOUS, LiveOptions())
     begun, begins = list[bool](), session.begins_anew
     monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
     reading = asyncio.create_task(story(session))
@@ -225,8 +230,8 @@ async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engine
     engine hears is seen in `tests/conversation/test_conversation_failures.py`."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
     service = await open_service()
-    options = LiveOptions(turns=Turns.CLIENT)
-    session = service.live.open(EVERYBODY, options, forgiving=True)
+    options = LiveOptions(turns=TurnControl.CLIENT)
+    session = service.live.open(ANONYMOUS, options, forgiving=True)
     begun, begins = list[bool](), session.begins_anew
     monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
     reading = asyncio.create_task(story(session))
@@ -241,9 +246,11 @@ async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engine
     def hears() -> bool:
         return len(begun) > times and kept._taken == len(kept._items)
 
-    while LOST.code not in codes(session):  # how much was settled may differ between two of them
-        await until(lambda: LOST.code in codes(session) or hears(), "it hears")
-        if LOST.code not in codes(session):
+    while AUDIO_LOST_NOTICE.code not in codes(
+        session
+    ):  # how much was settled may differ between two of them
+        await until(lambda: AUDIO_LOST_NOTICE.code in codes(session) or hears(), "it hears")
+        if AUDIO_LOST_NOTICE.code not in codes(session):
             times = len(begun)
             for worker in workers():
                 worker.send_signal(signal.SIGKILL)
@@ -251,7 +258,7 @@ async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engine
     assert (session.over, session.sound.bytes, session.sound.settled) == (False, 0, lost_s)
     service.live.end(session)
     told = await reading
-    [lost] = [at for at, one in enumerate(told) if one == Noticed(LOST)]
+    [lost] = [at for at, one in enumerate(told) if one == NoticeRaised(AUDIO_LOST_NOTICE)]
     ends = [one for one in told[lost:] if isinstance(one, TurnEnded | TurnDropped)]
     assert [type(one) for one in ends] == [TurnEnded, TurnEnded, TurnDropped]
     assert [one.turn for one in ends] == sorted({one.turn for one in ends})
@@ -259,19 +266,21 @@ async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engine
 
 
 def codes(session: Session) -> list[str]:
-    return [one.event.notice.code for one in session.told._kept if isinstance(one.event, Noticed)]
+    return [
+        one.event.notice.code for one in session.told._kept if isinstance(one.event, NoticeRaised)
+    ]
 
 
 def of_code(session: Session) -> bool:
     return any(
-        isinstance(one.event, Noticed) and one.event.notice.code == "engine_restarted"
+        isinstance(one.event, NoticeRaised) and one.event.notice.code == "engine_restarted"
         for one in session.told._kept
     )
 
 
 async def test_what_is_dropped_is_not_told_and_what_comes_after_is(open_service: Open) -> None:
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions(turns=Turns.CLIENT))
+    session = service.live.open(ANONYMOUS, LiveOptions(turns=TurnControl.CLIENT))
     reading = asyncio.create_task(story(session))
     await say(session, SPEECH[: 4 * RATE])
     session.forget()
@@ -288,7 +297,7 @@ async def test_what_is_dropped_is_not_told_and_what_comes_after_is(open_service:
 
 async def test_bad_sound_is_refused_and_the_session_goes_on(open_service: Open) -> None:
     service = await open_service(live_chunk=2.0)
-    session = service.live.open(EVERYBODY, LiveOptions())
+    session = service.live.open(ANONYMOUS, LiveOptions())
     with pytest.raises(errors.SoundInvalid, match="3 bytes"):
         await session.send(b"abc")
     with pytest.raises(errors.SoundInvalid, match="7 samples a second"):
@@ -305,10 +314,10 @@ async def test_floats_that_are_no_numbers_are_heard_as_silence(open_service: Ope
     import numpy as np
 
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions())
+    session = service.live.open(ANONYMOUS, LiveOptions())
     reading = asyncio.create_task(story(session))
     wild = np.array([math.nan, math.inf, -math.inf, 1e30] * 4000, "<f4")
-    await session.send(wild.tobytes(), Encoding.FLOAT32)
+    await session.send(wild.tobytes(), SampleEncoding.FLOAT32)
     await say(session, SPEECH)
     session.finish()
     assert of(await reading, Summary)
@@ -316,46 +325,46 @@ async def test_floats_that_are_no_numbers_are_heard_as_silence(open_service: Ope
 
 async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: Open) -> None:
     service = await open_service(live_sessions=3, live_sessions_per_owner=2)
-    first = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    first = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     with pytest.raises(errors.SessionTaken):
-        service.live.open(EVERYBODY, LiveOptions(), "mine")
-    service.live.open(EVERYBODY, LiveOptions())
+        service.live.open(ANONYMOUS, LiveOptions(), "mine")
+    service.live.open(ANONYMOUS, LiveOptions())
     with pytest.raises(errors.LiveLimited):
-        service.live.open(EVERYBODY, LiveOptions())
+        service.live.open(ANONYMOUS, LiveOptions())
     theirs = service.live.open(OTHER, LiveOptions(), "mine")
     with pytest.raises(errors.LiveFull):
         service.live.open(OTHER, LiveOptions())
-    assert service.live.find(EVERYBODY, "mine", 7) is first
+    assert service.live.find(ANONYMOUS, "mine", 7) is first
     assert first.told.passed == 7
-    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 2
+    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 2
     assert service.live.find(OTHER, "mine") is theirs
     with pytest.raises(errors.SessionNotFound):
         service.live.find(OTHER, first.id + "x")
     service.live.end(first)
-    service.live.open(EVERYBODY, LiveOptions(), "mine")
+    service.live.open(ANONYMOUS, LiveOptions(), "mine")
 
 
 @pytest.mark.parametrize(
     ("limits", "scopes", "said", "hers"),
     [
-        (Limits(), (), {}, 8),
-        (Limits(shares=True), (), {}, 6),
-        (Limits(shares=True, live_sessions=2), (), {}, 2),
-        (Limits(shares=True, live_sessions=2), (Scope.LEASE,), {}, 8),
-        (Limits(shares=True, live_sessions=2), (), {"live_sessions_per_owner": 0}, 8),
-        (Limits(shares=True), (Scope.LEASE,), {"live_sessions_per_owner": 3}, 3),
+        (OwnerLimits(), (), {}, 8),
+        (OwnerLimits(shares=True), (), {}, 6),
+        (OwnerLimits(shares=True, live_sessions=2), (), {}, 2),
+        (OwnerLimits(shares=True, live_sessions=2), (Scope.LEASE,), {}, 8),
+        (OwnerLimits(shares=True, live_sessions=2), (), {"live_sessions_per_owner": 0}, 8),
+        (OwnerLimits(shares=True), (Scope.LEASE,), {"live_sessions_per_owner": 3}, 3),
     ],
     ids=["nobody else", "shared", "exposed", "of a service", "without a limit", "as was said"],
 )
 async def test_how_many_sessions_one_owner_may_have_of_eight(
     open_service: Open,
-    limits: Limits,
+    limits: OwnerLimits,
     scopes: tuple[Scope, ...],
     said: dict[str, int],
     hers: int,
 ) -> None:
     service = await open_service(live_sessions=8, **said)
-    ada = Identity("ada", Proof.JWT, frozenset(scopes), limits)
+    ada = Identity("ada", AuthMethod.JWT, frozenset(scopes), limits)
     for _ in range(hers):
         service.live.open(ada, LiveOptions())
     with pytest.raises(errors.LiveFull if hers == 8 else errors.LiveLimited):
@@ -368,16 +377,16 @@ async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its
     open_service: Open,
 ) -> None:
     service = await open_service(live_grace=60.0)
-    for owner in (EVERYBODY, OTHER):
+    for owner in (ANONYMOUS, OTHER):
         session = service.live.open(owner, LiveOptions(), "mine")
         reading = asyncio.create_task(story(session))
         await say(session, SPEECH)
         session.finish()
         assert of(await reading, Summary)
         service.live.leave(session, unheard=True)  # its client may come for its last words
-    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
+    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 0
     with pytest.raises(errors.SessionNotFound):
-        service.live.find(EVERYBODY, "mine")
+        service.live.find(ANONYMOUS, "mine")
     assert service.live.find(OTHER, "mine") is session
 
 
@@ -385,14 +394,14 @@ async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_a
     open_service: Open,
 ) -> None:
     service = await open_service(live_sessions_per_owner=1)
-    gone = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    gone = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     gone.end()  # its client is still on the line
-    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
-    comes = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 0
+    comes = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     service.live.leave(gone)
-    assert service.live.find(EVERYBODY, "mine") is comes
+    assert service.live.find(ANONYMOUS, "mine") is comes
     with pytest.raises(errors.LiveLimited):
-        service.live.open(EVERYBODY, LiveOptions())
+        service.live.open(ANONYMOUS, LiveOptions())
 
 
 async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
@@ -400,7 +409,7 @@ async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
     service = await open_service(live_buffer=20.0)
-    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
     reading = asyncio.create_task(story(session))
     most = 0.0
     for _ in range(6):
@@ -417,9 +426,11 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
-    monkeypatch.setattr("sidecar.live.sessions.input_log.TURN_S", PATIENCE_S)  # nobody falls silent
+    monkeypatch.setattr(
+        "sidecar.live.sessions.input_log.FULL_BUFFER_TURN_S", PATIENCE_S
+    )  # nobody falls silent
     service = await open_service(live_buffer_mb=1, live_buffer=20.0)
-    sessions = [service.live.open(EVERYBODY, LiveOptions(partials=False)) for _ in range(4)]
+    sessions = [service.live.open(ANONYMOUS, LiveOptions(partials=False)) for _ in range(4)]
     most = 0
 
     async def speak(session: Session) -> list[LiveEvent]:
@@ -442,10 +453,10 @@ async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
     service = await open_service(live_timeout=0.2)
-    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
     told = await heard(session, sound((0.5, 0.0), (1.0, 0.3), (1.0, 0.0), (1.0, 0.3), (1.0, 0.0)))
     assert not of(told, Final)
-    assert [one.notice.code for one in of(told, Noticed)] == [NOT_UNDERSTOOD] * 2
+    assert [one.notice.code for one in of(told, NoticeRaised)] == [RECOGNITION_FAILED] * 2
     assert len(of(told, TurnEnded)) == 2
     assert of(told, Summary)
 
@@ -454,11 +465,11 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("sidecar.live.sessions.session_registry.LOOK_S", 0.01)
+    monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
     service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
     monkeypatch.setattr(service.live, "_now", lambda: now)
-    idle = service.live.open(EVERYBODY, LiveOptions())
-    left = service.live.open(EVERYBODY, LiveOptions())
+    idle = service.live.open(ANONYMOUS, LiveOptions())
+    left = service.live.open(ANONYMOUS, LiveOptions())
     service.live.leave(left)
     now = 99.0
     await asyncio.sleep(0.05)
@@ -467,7 +478,7 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
     with pytest.raises(errors.SessionIdle):
         await story(idle)
     await until(lambda: left.over, "nobody came back")
-    busy = service.live.open(EVERYBODY, LiveOptions())
+    busy = service.live.open(ANONYMOUS, LiveOptions())
 
     async def talk() -> None:
         nonlocal now
@@ -483,17 +494,17 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
         await talking
     assert now >= 400.0
     with pytest.raises(errors.SessionNotFound):
-        service.live.find(EVERYBODY, left.id)
+        service.live.find(ANONYMOUS, left.id)
 
 
 async def test_one_whose_time_cannot_be_told_keeps_the_others_from_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("sidecar.live.sessions.session_registry.LOOK_S", 0.01)
+    monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
     service = await open_service(live_idle=100.0)
     monkeypatch.setattr(service.live, "_now", lambda: now)
-    broken, idle = (service.live.open(EVERYBODY, LiveOptions()) for _ in range(2))
+    broken, idle = (service.live.open(ANONYMOUS, LiveOptions()) for _ in range(2))
     monkeypatch.setattr(broken, "overdue", {}.__getitem__)
     now = 100.0
     await until(lambda: idle.over)
@@ -502,25 +513,25 @@ async def test_one_whose_time_cannot_be_told_keeps_the_others_from_nothing(
 
 async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service: Open) -> None:
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions())
+    session = service.live.open(ANONYMOUS, LiveOptions())
     reading = asyncio.create_task(story(session))
     await say(session, SPEECH)
     await service.drain(PATIENCE_S)
     told = await reading
     assert of(told, Summary)[0].transcript.segments
     with pytest.raises(errors.ShuttingDown):
-        service.live.open(EVERYBODY, LiveOptions())
+        service.live.open(ANONYMOUS, LiveOptions())
 
 
 async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> None:
     service = await open_service(live_sessions=50)
-    await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH[: 3 * RATE])
+    await heard(service.live.open(ANONYMOUS, LiveOptions()), SPEECH[: 3 * RATE])
     for one in list(service.live._sessions.values()):
         service.live.end(one)
     await until(lambda: not service.live._tasks, "its task ends")
     tasks, files = len(asyncio.all_tasks()), os_files()
     for number in range(1000):
-        session = service.live.open(EVERYBODY, LiveOptions())
+        session = service.live.open(ANONYMOUS, LiveOptions())
         if number % 3:
             await session.send(SPEECH[:3200])
         service.live.end(session)
@@ -529,8 +540,8 @@ async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> 
     await until(lambda: len(asyncio.all_tasks()) <= tasks, "all of theirs end")
     await until(lambda: os_files() <= files + 2, "all of theirs are closed")
     assert service.live._held.bytes == 0
-    told = await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH)
-    assert of(told, Heard)
+    told = await heard(service.live.open(ANONYMOUS, LiveOptions()), SPEECH)
+    assert of(told, InputProcessed)
     assert of(told, Summary)
 
 
@@ -542,7 +553,9 @@ async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_
     None
 ):
     now = 0.0
-    session = Session("s", "", LiveOptions(), Bounds(idle_s=9, buffer_s=1), Held(1), lambda: now)
+    session = Session(
+        "s", "", LiveOptions(), SessionBounds(idle_s=9, buffer_s=1), InputLogTotals(1), lambda: now
+    )
     await session.send(bytes(2 * RATE))
     waiting = asyncio.ensure_future(session.send(bytes(2)))
     await asyncio.sleep(0)
@@ -555,7 +568,7 @@ async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_
 
 async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions())
+    session = service.live.open(ANONYMOUS, LiveOptions())
     await say(session, SPEECH[: 3 * RATE])
     session.commit()
     await service.live.drain(PATIENCE_S)
@@ -569,9 +582,9 @@ async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_servi
         ({"language": "de"}, "language_unsupported"),
         ({"language": "no language"}, "language_invalid"),
         ({"language": "x" * 100_000}, "language_invalid"),
-        ({"endpointing": Endpointing(pre_roll_s=20, longest_s=50)}, "field_invalid"),
-        ({"endpointing": Endpointing(longest_s=120)}, ""),
-        ({"endpointing": Endpointing(pre_roll_s=14, longest_s=3600)}, ""),
+        ({"endpointing": EndpointingOptions(pre_roll_s=20, longest_s=50)}, "field_invalid"),
+        ({"endpointing": EndpointingOptions(longest_s=120)}, ""),
+        ({"endpointing": EndpointingOptions(pre_roll_s=14, longest_s=3600)}, ""),
         ({"language": "en_GB"}, ""),
     ],
 )
@@ -580,18 +593,18 @@ async def test_options_are_the_same_whether_a_session_begins_with_them_or_change
 ) -> None:
     service = await open_service(engine="moonshine")
     usual = LiveOptions(language="en")
-    session = service.live.open(EVERYBODY, usual)
+    session = service.live.open(ANONYMOUS, usual)
     before = session.options
     wish = dataclasses.replace(usual, **wished)
     if code:
-        for take in (functools.partial(service.live.open, EVERYBODY), session.change):
+        for take in (functools.partial(service.live.open, ANONYMOUS), session.change):
             with pytest.raises(errors.BadRequest) as refused:
                 take(wish)
             assert refused.value.code == code
         assert session.options == before
         assert session.orders() == []
         return
-    begun = service.live.open(EVERYBODY, wish).options
+    begun = service.live.open(ANONYMOUS, wish).options
     session.change(wish)
     assert session.options == begun
     assert begun.endpointing.longest_s <= session.bounds.buffer_s / 2
@@ -600,9 +613,9 @@ async def test_options_are_the_same_whether_a_session_begins_with_them_or_change
 
 def waiting_for_an_engine(seconds: float = 2.0) -> Session:
     """One whose engine has taken all of its sound, and settled nothing yet."""
-    session = Session("s", "o", LiveOptions(), Bounds(), Held(1 << 30))
+    session = Session("s", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
     for _ in range(round(seconds * 10)):
-        session.sound.add(bytes(3200), Encoding.PCM16, RATE)
+        session.sound.add(bytes(3200), SampleEncoding.PCM16, RATE)
     while session.sound.take() is not None:
         pass
     return session
@@ -612,9 +625,9 @@ async def test_the_answer_to_a_commit_lets_go_of_no_sound_that_the_next_engine_w
     session = waiting_for_an_engine()
     session.commit()
     assert session.sound.take() is not None
-    session.heard(Heard(2.0, 2.0, 0, 0.5))
+    session.heard(InputProcessed(2.0, 2.0, 0, 0.5))
     session.heard(TurnEnded(0, 0.5, 2.0, "words", True))
-    session.heard(Heard(2.0, 2.0, 1, 0.5))
+    session.heard(InputProcessed(2.0, 2.0, 1, 0.5))
     session.begins_anew()
     assert session.sound.lead == pytest.approx(0.5)
 

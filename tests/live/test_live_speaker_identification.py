@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from service_process import until
 
-from sidecar.api.leased_live_session import seat
-from sidecar.auth.identity import EVERYBODY
-from sidecar.engines import spec_of
-from sidecar.interfaces.live_engine import Begin, LiveOptions
-from sidecar.live.sessions.session import Bounds
-from sidecar.live.sessions.session_registry import Room, Sessions
-from sidecar.transcripts.speaker_embeddings import KnownVoice
-from sidecar.upstream.remote_live_messages import FORM, Lease
+from sidecar.api.leased_live_session import open_leased_session
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.engines import engine_spec
+from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
+from sidecar.live.sessions.session import SessionBounds
+from sidecar.live.sessions.session_registry import SessionLimits, SessionRegistry
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
+from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 if TYPE_CHECKING:
     from sidecar.service.facade import Service
 
-ANNA = KnownVoice("a", "Anna", ())
+ANNA = SpeakerCandidate("a", "Anna", ())
 
 
 async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() -> None:
@@ -39,8 +39,10 @@ async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() 
         await asyncio.Event().wait()
         yield
 
-    sessions = Sessions(spec_of("scripted"), share, Room(), Bounds(), acquaint=acquaint)
-    session = sessions.open(EVERYBODY, LiveOptions())
+    sessions = SessionRegistry(
+        engine_spec("scripted"), share, SessionLimits(), SessionBounds(), acquaint=acquaint
+    )
+    session = sessions.open(ANONYMOUS, LiveOptions())
     await until(lambda: asked)
     session.change(LiveOptions(language="de"))
     assert not engines
@@ -50,7 +52,7 @@ async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() 
     assert (told.language, told.known_voices, told.voiceprints) == ("de", (ANNA,), True)
     session.change(LiveOptions(language="en"))
     assert session.options.known_voices == (ANNA,)
-    assert asked == [EVERYBODY.owner]
+    assert asked == [ANONYMOUS.owner]
     await sessions.close()
 
 
@@ -66,10 +68,14 @@ async def test_a_place_for_another_service_recognises_whom_that_one_knows_and_no
         await asyncio.Event().wait()
         yield
 
-    sessions = Sessions(spec_of("scripted"), share, Room(), Bounds(), acquaint=acquaint)
+    sessions = SessionRegistry(
+        engine_spec("scripted"), share, SessionLimits(), SessionBounds(), acquaint=acquaint
+    )
     wanted = LiveOptions(known_voices=(ANNA,), voiceprints=True)
     service = cast("Service", SimpleNamespace(live=sessions))
-    session = seat(service, EVERYBODY, Lease(FORM, wanted, Begin()))
+    session = open_leased_session(
+        service, ANONYMOUS, RemoteSessionRequest(PROTOCOL_VERSION, wanted, LiveSessionStart())
+    )
     await until(lambda: engines)
     (told,) = engines
     assert (told.recognise, told.known_voices, told.voiceprints) == (True, (ANNA,), True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.live.runtime.live_speaker_labels import Speakers, Vector, decided
+from sidecar.live.runtime.live_speaker_labels import LiveSpeakerLabels, Vector, relabel
 
 
 def voice(who: int, chance: random.Random | None = None, spread: float = 0.0) -> Vector:
@@ -22,23 +22,23 @@ def voice(who: int, chance: random.Random | None = None, spread: float = 0.0) ->
     return found
 
 
-def hear(speakers: Speakers, piece: int, who: int, seconds: float = 3.0) -> None:
+def hear(speakers: LiveSpeakerLabels, piece: int, who: int, seconds: float = 3.0) -> None:
     speakers.hear(piece, voice(who), seconds)
     decide(speakers)
 
 
-def decide(speakers: Speakers, last: bool = False) -> None:
+def decide(speakers: LiveSpeakerLabels, last: bool = False) -> None:
     question = speakers.question(last)
     if question is not None:
-        speakers.take(decided(question))
+        speakers.take(relabel(question))
 
 
-def labels(speakers: Speakers, pieces: int) -> list[int | None]:
+def labels(speakers: LiveSpeakerLabels, pieces: int) -> list[int | None]:
     return [speakers.of(piece) for piece in range(pieces)]
 
 
 def test_the_first_to_speak_is_somebody_and_the_next_nobody_until_heard() -> None:
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     assert speakers.tell(0) == 0
     assert speakers.tell(1) is None
     hear(speakers, 0, 7)
@@ -49,7 +49,7 @@ def test_the_first_to_speak_is_somebody_and_the_next_nobody_until_heard() -> Non
 
 
 def test_a_voice_that_was_heard_while_it_spoke_is_known_when_its_piece_is_told() -> None:
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     told = []
     for piece, who in enumerate((7, 8, 7, 8, 9)):
         hear(speakers, piece, who)
@@ -69,12 +69,12 @@ def test_a_voice_that_was_heard_while_it_spoke_is_known_when_its_piece_is_told()
 def test_who_is_never_heard_is_whoever_spoke_before_or_else_after(
     heard: dict[int, int], expected: list[int]
 ) -> None:
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     for piece in range(4):
         if piece in heard:
             hear(speakers, piece, heard[piece])
         else:
-            speakers.hear_nothing(piece)
+            speakers.mark_without_embedding(piece)
         speakers.tell(piece)
     speakers.settle()
     speakers.revised()
@@ -82,7 +82,7 @@ def test_who_is_never_heard_is_whoever_spoke_before_or_else_after(
 
 
 def test_too_little_voice_founds_nobody_and_is_given_to_the_nearest() -> None:
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     hear(speakers, 0, 7)
     hear(speakers, 1, 8)
     speakers.hear(2, voice(9), 0.6)
@@ -93,7 +93,7 @@ def test_too_little_voice_founds_nobody_and_is_given_to_the_nearest() -> None:
 
 
 def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     for piece in range(6):
         speakers.hear(piece, voice(piece), 0.5 + piece / 10)
         decide(speakers)
@@ -103,7 +103,7 @@ def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
 
 def test_what_was_told_is_revised_when_a_voice_turns_out_to_be_two() -> None:
     """Two pieces seem one voice, barely; what follows of each is farther apart."""
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     for piece, degrees in enumerate((0, 60, -15, 75, -15, 75)):
         there = math.radians(degrees)
         speakers.hear(piece, math.cos(there) * voice(1) + math.sin(there) * voice(2), 3.0)
@@ -117,7 +117,7 @@ def test_what_was_told_is_revised_when_a_voice_turns_out_to_be_two() -> None:
 
 
 def test_a_piece_in_which_nobody_said_anything_counts_no_more() -> None:
-    speakers = Speakers()
+    speakers = LiveSpeakerLabels()
     hear(speakers, 0, 7)
     speakers.forget(0)
     hear(speakers, 1, 8)
@@ -130,23 +130,23 @@ def test_a_piece_in_which_nobody_said_anything_counts_no_more() -> None:
 
 
 def test_decisions_grow_rare() -> None:
-    speakers, count = Speakers(), 0
+    speakers, count = LiveSpeakerLabels(), 0
     for piece in range(1000):
         speakers.hear(piece, voice(piece % 3), 3.0)
         question = speakers.question()
         if question is not None:
             count += 1
             if piece < 40:
-                speakers.take(decided(question))
+                speakers.take(relabel(question))
     assert count < 130
 
 
 def test_who_goes_on_for_another_knows_its_voices_by_their_numbers() -> None:
-    first = Speakers()
+    first = LiveSpeakerLabels()
     for piece, who in enumerate((7, 8, 7, 9)):
         hear(first, piece, who)
         first.tell(piece)
-    second = Speakers({0: 0, 1: 1, 2: 0, 3: 2}, first.voices)
+    second = LiveSpeakerLabels({0: 0, 1: 1, 2: 0, 3: 2}, first.voices)
     for piece, who in ((4, 9), (5, 5), (6, 8)):
         hear(second, piece, who)
         second.tell(piece)
@@ -157,7 +157,7 @@ def test_who_goes_on_for_another_knows_its_voices_by_their_numbers() -> None:
 
 
 def test_without_their_voices_the_numbers_of_before_are_nobody_elses() -> None:
-    speakers = Speakers({0: 0, 1: 1, 2: None})
+    speakers = LiveSpeakerLabels({0: 0, 1: 1, 2: None})
     hear(speakers, 3, 7)
     assert speakers.tell(3) == 2
     speakers.settle()
@@ -177,11 +177,11 @@ def test_whatever_order_vectors_come_in_the_end_is_right_and_numbered_as_they_ap
 ) -> None:
     chance = random.Random(seed)
     who = [chance.randrange(people) for _ in range(pieces)]
-    speakers, told, pending = Speakers(), {}, []
+    speakers, told, pending = LiveSpeakerLabels(), {}, []
     restarts = chance.random() < 0.3
     for piece in range(pieces):
         if chance.random() < lost:
-            speakers.hear_nothing(piece)
+            speakers.mark_without_embedding(piece)
             who[piece] = -1
         else:
             pending.append(piece)
@@ -195,7 +195,7 @@ def test_whatever_order_vectors_come_in_the_end_is_right_and_numbered_as_they_ap
         told.update(speakers.revised())
         assert told == {one: speakers.of(one) for one in told}
         if restarts and piece == pieces // 2:
-            speakers = Speakers(told, speakers.voices)
+            speakers = LiveSpeakerLabels(told, speakers.voices)
             for one in pending:
                 who[one] = -1
             pending.clear()

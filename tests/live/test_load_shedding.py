@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from overload_simulation import Machine, Person, Simulation
 
 from sidecar.live.runtime.load_shedding import (
-    AGAIN,
-    HOLD_S,
-    TARGET,
-    UNMEASURED,
-    Costs,
-    Kind,
-    Level,
-    LoadModel,
-    Newcomer,
-    Speaker,
-    SpeakingShare,
-    Verdict,
+    INITIAL_COST,
+    MIN_SHEDDING_S,
+    RECOGNITIONS_PER_FINAL,
+    TARGET_UTILIZATION,
+    ArrivingUtterance,
+    EngineLoadModel,
+    ServedSession,
+    SheddingLevel,
+    SpeechShare,
+    UtteranceAdmission,
+    WorkCosts,
+    WorkKind,
     fair_share,
 )
 
@@ -133,30 +133,35 @@ def test_without_a_limit_everybody_is_served() -> None:
 
 
 def test_one_alone_is_served_however_slow_the_machine_is() -> None:
-    model = LoadModel(1, 1.0)
+    model = EngineLoadModel(1, 1.0)
     model.costs.measured(1.0, 9.0)
-    assert model.verdict(Newcomer("me", None, True), [], 0.0) is Verdict.SERVE
-    other = Speaker("me", 0, True, 1.0)
-    assert model.verdict(Newcomer("me", None, True), [other], 0.0) is Verdict.REFUSE
-    assert model.verdict(Newcomer("me", 0, False), [other], 99.0) is Verdict.SERVE
+    assert model.verdict(ArrivingUtterance("me", None, True), [], 0.0) is UtteranceAdmission.SERVE
+    other = ServedSession("me", 0, True, 1.0)
+    assert (
+        model.verdict(ArrivingUtterance("me", None, True), [other], 0.0)
+        is UtteranceAdmission.REFUSE
+    )
+    assert (
+        model.verdict(ArrivingUtterance("me", 0, False), [other], 99.0) is UtteranceAdmission.SERVE
+    )
 
 
 def test_costs_begin_with_an_assumption_then_a_sample_and_follow_what_is_seen() -> None:
-    costs = Costs()
-    assert costs.of(Kind.FINAL) == UNMEASURED
+    costs = WorkCosts()
+    assert costs.of(WorkKind.FINAL) == INITIAL_COST
     costs.measured(4.0, 0.08)
-    assert costs.of(Kind.FINAL) == pytest.approx(AGAIN * 0.02)
+    assert costs.of(WorkKind.FINAL) == pytest.approx(RECOGNITIONS_PER_FINAL * 0.02)
     for _ in range(100):
-        costs.worked(Kind.FINAL, 0.3)
-        costs.worked(Kind.PARTIAL, 0.6)
+        costs.add_work(WorkKind.FINAL, 0.3)
+        costs.add_work(WorkKind.PARTIAL, 0.6)
         costs.spoken(3.0)
-    assert costs.of(Kind.FINAL) == pytest.approx(0.1, rel=0.1)
-    assert costs.of(Kind.PARTIAL) == pytest.approx(0.2, rel=0.1)
-    assert costs.of(Kind.LABEL) == 0
+    assert costs.of(WorkKind.FINAL) == pytest.approx(0.1, rel=0.1)
+    assert costs.of(WorkKind.PARTIAL) == pytest.approx(0.2, rel=0.1)
+    assert costs.of(WorkKind.LABEL) == 0
 
 
 def test_a_session_counts_whole_at_first_and_by_its_last_minute_later() -> None:
-    share = SpeakingShare(0.0)
+    share = SpeechShare(0.0)
     assert share.at(0.0) == 1.0
     assert share.at(10.0) < 0.25
     for second in range(11, 71):
@@ -168,13 +173,13 @@ def test_a_session_counts_whole_at_first_and_by_its_last_minute_later() -> None:
 
 
 def test_what_is_shed_stays_so_for_a_while() -> None:
-    model = LoadModel(2, 1.0)
+    model = EngineLoadModel(2, 1.0)
     model.look(40, 0.0, now=0.0)
-    assert model.level(0.0) is Level.LABELS
-    model.look(1, 0.0, now=HOLD_S / 2)
-    assert model.level(HOLD_S / 2) is Level.LABELS
-    model.look(1, 0.0, now=HOLD_S)
-    assert model.level(HOLD_S) is Level.NOTHING
+    assert model.level(0.0) is SheddingLevel.LABELS
+    model.look(1, 0.0, now=MIN_SHEDDING_S / 2)
+    assert model.level(MIN_SHEDDING_S / 2) is SheddingLevel.LABELS
+    model.look(1, 0.0, now=MIN_SHEDDING_S)
+    assert model.level(MIN_SHEDDING_S) is SheddingLevel.NOTHING
 
 
 @given(st.lists(st.floats(0.0, 50.0), min_size=1, max_size=8), st.floats(0.0, 100.0))
@@ -191,4 +196,4 @@ def test_nobody_has_more_than_a_fair_share_and_nothing_is_left_over(
 
 
 def test_the_target_leaves_room_for_chance() -> None:
-    assert 0.7 <= TARGET <= 0.8
+    assert 0.7 <= TARGET_UTILIZATION <= 0.8

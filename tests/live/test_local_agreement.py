@@ -5,30 +5,36 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.live.runtime.speech_segments import Agreement, Shown, Urgency, Wish, next_of
+from sidecar.live.runtime.speech_segments import (
+    HypothesisAgreement,
+    PartialText,
+    RecognitionRequest,
+    RecognitionUrgency,
+    most_urgent,
+)
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "A,", "c."]), max_size=6).map(" ".join))
 
 
 def test_the_first_words_are_shown_at_once_but_for_the_last() -> None:
-    assert Agreement().update("one two three") == Shown("one two", "", "three")
+    assert HypothesisAgreement().update("one two three") == PartialText("one two", "", "three")
 
 
 def test_what_two_in_a_row_begin_with_stays() -> None:
-    agreement = Agreement()
+    agreement = HypothesisAgreement()
     agreement.update("one two tree")
-    assert agreement.update("one two three four") == Shown("one two", "one two", "three four")
+    assert agreement.update("one two three four") == PartialText("one two", "one two", "three four")
 
 
 def test_case_and_marks_do_not_count_and_are_kept_as_they_came() -> None:
-    agreement = Agreement()
+    agreement = HypothesisAgreement()
     agreement.update("Well, this")
-    assert agreement.update("well this. Is") == Shown("well this.", "well this.", "Is")
+    assert agreement.update("well this. Is") == PartialText("well this.", "well this.", "Is")
 
 
 @given(TEXTS)
 def test_what_stays_only_grows(texts: list[str]) -> None:
-    agreement, before = Agreement(), ""
+    agreement, before = HypothesisAgreement(), ""
     for count, text in enumerate(texts):
         shown = agreement.update(text)
         assert shown.stable.startswith(before)
@@ -40,38 +46,46 @@ def test_what_stays_only_grows(texts: list[str]) -> None:
 
 
 def test_a_hypothesis_that_turns_shorter_takes_nothing_back() -> None:
-    agreement = Agreement()
+    agreement = HypothesisAgreement()
     for text in ("one two three", "one two three", "one"):
         shown = agreement.update(text)
-    assert shown == Shown("one two three", "one two three", "")
+    assert shown == PartialText("one two three", "one two three", "")
     assert agreement.update("one two three four").stable == "one two three"
     assert agreement.update("one two three four").stable == "one two three four"
 
 
-def wish(session: int, client: str, urgency: Urgency, since: float = 0.0) -> Wish:
-    return Wish(session, client, urgency, since)
+def wish(
+    session: int, client: str, urgency: RecognitionUrgency, since: float = 0.0
+) -> RecognitionRequest:
+    return RecognitionRequest(session, client, urgency, since)
 
 
 def test_what_has_ended_goes_before_what_may_have_and_that_before_what_goes_on() -> None:
-    wishes = [wish(1, "a", Urgency.PARTIAL), wish(2, "a", Urgency.SPECULATIVE)]
-    assert next_of(wishes, {}) == wishes[1]
-    wishes.append(wish(3, "a", Urgency.FINAL, 9.0))
-    assert next_of(wishes, {}) == wishes[2]
-    assert next_of([], {}) is None
+    wishes = [
+        wish(1, "a", RecognitionUrgency.PARTIAL),
+        wish(2, "a", RecognitionUrgency.SPECULATIVE),
+    ]
+    assert most_urgent(wishes, {}) == wishes[1]
+    wishes.append(wish(3, "a", RecognitionUrgency.FINAL, 9.0))
+    assert most_urgent(wishes, {}) == wishes[2]
+    assert most_urgent([], {}) is None
 
 
 def test_of_finals_the_oldest_is_first_whoever_was_served() -> None:
-    wishes = [wish(1, "a", Urgency.FINAL, 2.0), wish(2, "b", Urgency.FINAL, 1.0)]
-    assert next_of(wishes, {"b": 100.0}) == wishes[1]
+    wishes = [
+        wish(1, "a", RecognitionUrgency.FINAL, 2.0),
+        wish(2, "b", RecognitionUrgency.FINAL, 1.0),
+    ]
+    assert most_urgent(wishes, {"b": 100.0}) == wishes[1]
 
 
 def test_a_client_with_many_sessions_waits_like_one_with_one() -> None:
-    many = [wish(number, "many", Urgency.PARTIAL) for number in range(9)]
-    one = wish(9, "one", Urgency.PARTIAL, 5.0)
+    many = [wish(number, "many", RecognitionUrgency.PARTIAL) for number in range(9)]
+    one = wish(9, "one", RecognitionUrgency.PARTIAL, 5.0)
     served: dict[str, float] = {}
     order = []
     for now in range(6):
-        due = next_of([*many, one], served)
+        due = most_urgent([*many, one], served)
         assert due is not None
         served[due.client] = float(now)
         order.append(due.client)

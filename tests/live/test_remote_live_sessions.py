@@ -39,19 +39,19 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from sidecar.auth import self_signed_certificate
-from sidecar.auth.identity import EVERYBODY
-from sidecar.engines import spec_of
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.engines import engine_spec
 from sidecar.errors import LiveFull, UpstreamUnreachable
-from sidecar.interfaces.engine_interface import Upstream
-from sidecar.interfaces.live_engine import Begin, LiveOptions
+from sidecar.interfaces.engine_interface import UpstreamOptions
+from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.live.sessions import session_registry
-from sidecar.live.sessions.engine_relay import Shared
-from sidecar.live.sessions.session import Bounds
-from sidecar.live.sessions.session_limits import Room
+from sidecar.live.sessions.engine_relay import SharedLiveEngine
+from sidecar.live.sessions.session import SessionBounds
+from sidecar.live.sessions.session_limits import SessionLimits
 from sidecar.upstream import load_balancer
 from sidecar.workers import remote_call
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.remote_engine import DistantSlot
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.remote_engine import RemoteEngineSlot
 
 ONCE = Retry(attempts=0)
 PACE = 2.0
@@ -223,23 +223,23 @@ async def test_all_of_them_take_as_many_as_each_takes_and_no_more(front: Ears) -
 async def test_a_place_that_is_long_in_coming_keeps_nobody_from_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_registry, "PLACE_S", 0.01)
+    monkeypatch.setattr(session_registry, "REMOTE_START_WAIT_S", 0.01)
     coming = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def share() -> AsyncIterator[Shared]:
+    async def share() -> AsyncIterator[SharedLiveEngine]:
         await coming.wait()
         raise LiveFull
         yield
 
-    spec = dataclasses.replace(spec_of("upstream"), sessions=2)
-    sessions = session_registry.Sessions(spec, share, Room(), Bounds())
-    first = sessions.open(EVERYBODY, LiveOptions())
+    spec = dataclasses.replace(engine_spec("upstream"), sessions=2)
+    sessions = session_registry.SessionRegistry(spec, share, SessionLimits(), SessionBounds())
+    first = sessions.open(ANONYMOUS, LiveOptions())
     await sessions.placed(first)
     assert not first.over
-    second = sessions.open(EVERYBODY, LiveOptions())
+    second = sessions.open(ANONYMOUS, LiveOptions())
     coming.set()
-    monkeypatch.setattr(session_registry, "PLACE_S", PATIENCE_S)
+    monkeypatch.setattr(session_registry, "REMOTE_START_WAIT_S", PATIENCE_S)
     with pytest.raises(LiveFull):
         await sessions.placed(second)
     assert sessions.going_on() == []
@@ -274,10 +274,10 @@ def test_where_nobody_is_a_session_waits_for_a_moment_and_ends(
 async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", load_balancer.LONGEST_ASIDE_S)
+    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", load_balancer.MAX_BACKOFF_S)
     port = free_port()
-    slot = DistantSlot(spec_of("upstream"), Upstream((f"http://127.0.0.1:{port}",)))
-    begin = {"options": LiveOptions().to_wire(), "begin": Begin().to_wire()}
+    slot = RemoteEngineSlot(engine_spec("upstream"), UpstreamOptions((f"http://127.0.0.1:{port}",)))
+    begin = {"options": LiveOptions().to_wire(), "begin": LiveSessionStart().to_wire()}
     with pytest.raises(UpstreamUnreachable):
         async with slot.calling("live", **begin):
             pass
@@ -288,20 +288,20 @@ async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
         await socket.wait_closed()
 
     async with serve(takes, "127.0.0.1", port), slot.calling("live", **begin):
-        assert slot.state is SlotState.BUSY
+        assert slot.state is EngineState.BUSY
     await slot.close()
 
 
 async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_waited_long_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote_call, "LOOK_S", 0.2)
-    monkeypatch.setattr(load_balancer, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.01)
+    monkeypatch.setattr(remote_call, "BEGIN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.3)
+    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     urls = tuple(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent)
-    slot = DistantSlot(spec_of("upstream"), Upstream(urls))
-    begin = {"options": LiveOptions().to_wire(), "begin": Begin().to_wire()}
+    slot = RemoteEngineSlot(engine_spec("upstream"), UpstreamOptions(urls))
+    begin = {"options": LiveOptions().to_wire(), "begin": LiveSessionStart().to_wire()}
     with pytest.raises(UpstreamUnreachable):
         async with slot.calling("live", **begin):
             pass
@@ -318,7 +318,7 @@ def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(
     start_server: Callable[..., Server], front: Ears, loud: Path, whole: list[Any], tmp_path: Path
 ) -> None:
     pytest.importorskip("cryptography")
-    pair = self_signed_certificate.self_signed(tmp_path / "tls", frozenset({"localhost"}))
+    pair = self_signed_certificate.ensure_certificate(tmp_path / "tls", frozenset({"localhost"}))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair.certificate, pair.key)
     proxy = RoundRobin(front.ears[0].port, tls=context)

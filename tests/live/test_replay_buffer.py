@@ -8,18 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_engine import Encoding
-from sidecar.live.sessions.input_log import Chunk, Commit, Forget, Held, KeptSound
+from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.live.sessions.input_log import (
+    InputChunk,
+    InputCommit,
+    InputDiscard,
+    InputLog,
+    InputLogTotals,
+)
 
 SECOND = bytes(range(250)) * 128
 """Of pcm16 at 16 kHz."""
 
 
-def kept(held: Held | None = None) -> KeptSound:
-    return KeptSound(held or Held(1 << 30))
+def kept(held: InputLogTotals | None = None) -> InputLog:
+    return InputLog(held or InputLogTotals(1 << 30))
 
 
-def taken(sound: KeptSound) -> list[Chunk | Commit | Forget]:
+def taken(sound: InputLog) -> list[InputChunk | InputCommit | InputDiscard]:
     items = []
     while (item := sound.take()) is not None:
         items.append(item)
@@ -28,18 +34,18 @@ def taken(sound: KeptSound) -> list[Chunk | Commit | Forget]:
 
 def test_sound_has_its_place_on_the_sessions_clock_whatever_its_form() -> None:
     sound = kept()
-    sound.add(SECOND, Encoding.PCM16, 16_000)
-    sound.add(SECOND, Encoding.FLOAT32, 8_000)
-    sound.add(SECOND, Encoding.PCM16, 32_000)
+    sound.add(SECOND, SampleEncoding.PCM16, 16_000)
+    sound.add(SECOND, SampleEncoding.FLOAT32, 8_000)
+    sound.add(SECOND, SampleEncoding.PCM16, 32_000)
     assert (sound.at, sound.seconds) == (2.5, 2.5)
-    assert [one.at for one in taken(sound) if isinstance(one, Chunk)] == [0.0, 1.0, 2.0]
+    assert [one.at for one in taken(sound) if isinstance(one, InputChunk)] == [0.0, 1.0, 2.0]
 
 
 def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> None:
-    held = Held(1 << 30)
+    held = InputLogTotals(1 << 30)
     sound = kept(held)
     for _ in range(3):
-        sound.add(SECOND, Encoding.PCM16, 16_000)
+        sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     assert held.bytes == 3 * len(SECOND)
     taken(sound)
     sound.settle(1.25, 0)
@@ -48,40 +54,40 @@ def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> No
     assert sound.take() is None
     sound.rewind()
     first, second = taken(sound)
-    assert isinstance(first, Chunk)
+    assert isinstance(first, InputChunk)
     assert (first.at, first.raw) == (1.25, SECOND[8000:])
-    assert isinstance(second, Chunk)
+    assert isinstance(second, InputChunk)
     assert (second.at, second.raw) == (2.0, SECOND)
 
 
 def test_a_commit_is_taken_again_until_it_was_answered() -> None:
     sound = kept()
     for _ in range(2):
-        sound.add(SECOND, Encoding.PCM16, 16_000)
+        sound.add(SECOND, SampleEncoding.PCM16, 16_000)
         sound.commit()
     assert len(taken(sound)) == 4
     sound.settle(1.9, 1)
     sound.rewind()
-    assert [type(one) for one in taken(sound)] == [Chunk, Commit]
+    assert [type(one) for one in taken(sound)] == [InputChunk, InputCommit]
     sound.settle(2.0, 0)
     sound.rewind()
-    assert [type(one) for one in taken(sound)] == [Commit]
+    assert [type(one) for one in taken(sound)] == [InputCommit]
     sound.settle(2.0, 1)
     assert taken(sound) == []
 
 
 def test_what_is_forgotten_is_heard_by_nobody_and_what_was_committed_is() -> None:
-    held = Held(1 << 30)
+    held = InputLogTotals(1 << 30)
     sound = kept(held)
-    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     sound.commit()
-    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     sound.forget()
     items = taken(sound)
-    assert [type(one) for one in items] == [Chunk, Commit, Forget, Chunk]
+    assert [type(one) for one in items] == [InputChunk, InputCommit, InputDiscard, InputChunk]
     first, last = items[0], items[-1]
-    assert isinstance(first, Chunk)
-    assert isinstance(last, Chunk)
+    assert isinstance(first, InputChunk)
+    assert isinstance(last, InputChunk)
     assert (first.raw, last.at, any(last.raw)) == (SECOND, 1.0, False)
     sound.settle(1.0, 1)
     sound.dropped()
@@ -96,11 +102,11 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
     chance = random.Random(seed)
     sound = kept()
     asked = answered = forgotten = dropped = done = 0
-    pending: list[Chunk | Commit | Forget] = []
+    pending: list[InputChunk | InputCommit | InputDiscard] = []
     for _ in range(80):
         match chance.randrange(6):
             case 0:
-                sound.add(SECOND[: 2 * chance.randrange(1, 99)], Encoding.PCM16, 16_000)
+                sound.add(SECOND[: 2 * chance.randrange(1, 99)], SampleEncoding.PCM16, 16_000)
             case 1:
                 sound.commit()
                 asked += 1
@@ -109,11 +115,11 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
                     pending.append(item)
             case 3 if pending:
                 item = pending.pop(0)
-                if isinstance(item, Commit):
+                if isinstance(item, InputCommit):
                     done += 1
                     answered += 1
                     sound.settle(sound.settled, done)
-                elif isinstance(item, Forget):
+                elif isinstance(item, InputDiscard):
                     dropped += 1
                     sound.dropped()
                 else:
@@ -126,9 +132,9 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
                 forgotten += 1
     sound.rewind()
     rest = taken(sound)
-    assert answered + sum(isinstance(one, Commit) for one in rest) == asked
-    assert dropped + sum(isinstance(one, Forget) for one in rest) == forgotten
-    chunks = [one for one in rest if isinstance(one, Chunk)]
+    assert answered + sum(isinstance(one, InputCommit) for one in rest) == asked
+    assert dropped + sum(isinstance(one, InputDiscard) for one in rest) == forgotten
+    chunks = [one for one in rest if isinstance(one, InputChunk)]
     ends = [one.at + one.seconds for one in chunks]
     assert [one.at for one in chunks[1:]] == pytest.approx(ends[:-1]), "none is left out"
     assert [sound.settled, *ends][-1] == pytest.approx(sound.at), "to the last of it"
@@ -137,12 +143,12 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
 
 
 def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
-    held = Held(1 << 30)
+    held = InputLogTotals(1 << 30)
     sound = kept(held)
     for _ in range(4):
-        sound.add(SECOND, Encoding.PCM16, 16_000)
+        sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     sound.commit()
-    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     taken(sound)
     sound.settle(4.0, 1, wanted=2.5)
     assert (sound.settled, sound.seconds) == (4.0, 1.0), "what is wanted counts for nobody"
@@ -153,8 +159,8 @@ def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
         one.rewind()
         assert one.lead == 2.5, "in the middle of a message"
         again = taken(one)
-        assert [each.at for each in again if isinstance(each, Chunk)] == [2.5, 3.0, 4.0]
-        assert not any(isinstance(each, Commit) for each in again), "it was answered"
+        assert [each.at for each in again if isinstance(each, InputChunk)] == [2.5, 3.0, 4.0]
+        assert not any(isinstance(each, InputCommit) for each in again), "it was answered"
     sound.settle(5.0, 0, wanted=4.5)
     assert (sound.lead, held.bytes) == (4.5, (1 + 3) * len(SECOND))
     sound.clear()
@@ -163,10 +169,10 @@ def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
 
 
 def test_where_there_is_no_room_one_goes_on_and_who_falls_silent_has_had_its_turn() -> None:
-    held = Held(1)
-    one, other = KeptSound(held), KeptSound(held)
-    assert held.lets(one, 0.0)
-    assert held.lets(one, 0.9)
-    assert not held.lets(other, 1.8)
-    assert held.lets(other, 1.9)
-    assert not held.lets(one, 2.0)
+    held = InputLogTotals(1)
+    one, other = InputLog(held), InputLog(held)
+    assert held.may_add(one, 0.0)
+    assert held.may_add(one, 0.9)
+    assert not held.may_add(other, 1.8)
+    assert held.may_add(other, 1.9)
+    assert not held.may_add(one, 2.0)

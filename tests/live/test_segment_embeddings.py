@@ -14,62 +14,72 @@ from hypothesis import strategies as st
 from service_process import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
-from sidecar.diarization.speaker_identification import Voice, print_of
-from sidecar.engines.scripted_engine import Loudness, LoudnessOfOne, ScriptedEngine
+from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
+from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad, ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.interfaces.live_engine import (
-    AT_THE_START,
     LIVE_RATE,
-    Begin,
-    Endpointing,
+    NEW_SESSION,
+    EndpointingOptions,
     LiveOptions,
-    Turns,
+    LiveSessionStart,
+    TurnControl,
 )
 from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
+    SpeakerEmbeddingsKnown,
     SpeakersRevised,
     Summary,
-    VoicesKnown,
 )
 from sidecar.live.runtime import segment_embeddings
-from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.live_scheduler import Ears, Hall
-from sidecar.live.runtime.live_speaker_labels import Vector, decided
-from sidecar.live.runtime.segment_embeddings import ENOUGH_S, WAITING, Voiced
-from sidecar.live.runtime.speech_segments import Hypothesis, Listen, Urgency
-from sidecar.live.runtime.stream_recognizer import Hearing
-from sidecar.transcripts.speaker_embeddings import KnownVoice
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+from sidecar.live.runtime.live_speaker_labels import Vector, relabel
+from sidecar.live.runtime.segment_embeddings import (
+    MAX_EMBEDDING_S,
+    MAX_WAITING_SEGMENTS,
+    EmbeddingTask,
+)
+from sidecar.live.runtime.speech_segments import (
+    RecognitionHypothesis,
+    RecognitionTask,
+    RecognitionUrgency,
+)
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.transcripts.transcript import Segment
 
 ANNE, BERT, CLEO = 0.2, 0.3, 0.4
 """Who is so loud; all of them speak."""
-EAR = LoudnessOfOne()
+EAR = LoudnessSpeakerEncoder()
 
 
 class Table:
     """A session, and an engine that hears words and voices when it is let."""
 
-    def __init__(self, options: LiveOptions | None = None, begin: Begin = AT_THE_START) -> None:
+    def __init__(
+        self, options: LiveOptions | None = None, begin: LiveSessionStart = NEW_SESSION
+    ) -> None:
         options = options or LiveOptions(partials=False)
-        self.hearing = Hearing(options, begin, voices=True)
+        self.hearing = StreamRecognizer(options, begin, voices=True)
         self.told: list[LiveEvent] = []
-        self.going: list[tuple[Listen | Voiced, Block | None]] = []
+        self.going: list[tuple[RecognitionTask | EmbeddingTask, Block | None]] = []
         self.encoded_s: list[float] = []
 
     def take(self, events: Iterable[LiveEvent]) -> None:
         self.told += events
 
     def speak(self, who: float, seconds: float) -> None:
-        for _ in range(round(seconds * LIVE_RATE / FRAME)):
-            self.hearing.sound(np.full(FRAME, who, np.float32))
+        for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
+            self.hearing.sound(np.full(FRAME_SAMPLES, who, np.float32))
             assert self.hearing.frames(9) is not None
             self.take(self.hearing.looked(0.9 if who else 0.0, 0.0))
 
-    def begin(self, voices: bool = True) -> Listen | Voiced | None:
+    def begin(self, voices: bool = True) -> RecognitionTask | EmbeddingTask | None:
         due = self.hearing.due(voices)
-        if isinstance(due, Listen):
+        if isinstance(due, RecognitionTask):
             self.going.append((due, self.hearing.began(due)[0]))
         elif due is not None:
             self.going.append((due, self.hearing.began_voice(due)))
@@ -77,8 +87,8 @@ class Table:
 
     def end(self, at: int = 0, text: str | None = "words") -> None:
         due, sound = self.going.pop(at)
-        if isinstance(due, Listen):
-            found = None if text is None else Hypothesis(text)
+        if isinstance(due, RecognitionTask):
+            found = None if text is None else RecognitionHypothesis(text)
             self.take(self.hearing.recognised(due, found, 0.0, 0.0))
             return
         vector: Vector | None = None
@@ -86,7 +96,7 @@ class Table:
             self.encoded_s.append(len(sound) / LIVE_RATE)
             vector = EAR.vector(sound)
         question = self.hearing.heard_voice(due, vector)
-        self.take(self.hearing.decided(due, None if question is None else decided(question)))
+        self.take(self.hearing.decided(due, None if question is None else relabel(question)))
 
     def work(self, voices: bool = True) -> None:
         """All that is due, at once."""
@@ -124,10 +134,10 @@ class Table:
         return list(followed(self.told).values())
 
 
-def known_as(name: str, loud: float) -> KnownVoice:
+def known_as(name: str, loud: float) -> SpeakerCandidate:
     """Somebody who is known by a recording of ten seconds."""
     vector = EAR.vector(np.full(LIVE_RATE, loud, np.float32))
-    return KnownVoice(name.lower(), name, (print_of(Voice(vector, 10.0)),))
+    return SpeakerCandidate(name.lower(), name, (embedding_of(SpeakerVector(vector, 10.0)),))
 
 
 def names_followed(told: Iterable[LiveEvent]) -> dict[int, str | None]:
@@ -180,11 +190,15 @@ def test_words_go_before_voices() -> None:
     table.speak(0.0, 0.6)
     dues = [table.begin() for _ in range(3)]
     urgencies = [None if due is None else due.urgency for due in dues]
-    assert urgencies == [Urgency.FINAL, Urgency.VOICE, Urgency.VOICE]
+    assert urgencies == [
+        RecognitionUrgency.FINAL,
+        RecognitionUrgency.VOICE,
+        RecognitionUrgency.VOICE,
+    ]
 
 
 def test_who_is_alone_costs_no_vector() -> None:
-    table = Table(LiveOptions(turns=Turns.ONE))
+    table = Table(LiveOptions(turns=TurnControl.ONE))
     table.say(ANNE, 6.0)
     assert table.finals == table.summary == [0]
     assert not table.encoded_s
@@ -195,7 +209,7 @@ def test_a_piece_has_one_vector_of_its_first_seconds_of_voice() -> None:
     table.say(ANNE, 7.0)
     table.say(BERT, 1.0)
     table.finish()
-    assert sorted(table.encoded_s) == pytest.approx([1.0, ENOUGH_S], abs=0.1)
+    assert sorted(table.encoded_s) == pytest.approx([1.0, MAX_EMBEDDING_S], abs=0.1)
 
 
 def test_what_went_on_after_a_pause_is_heard_again_only_if_there_is_more_of_it() -> None:
@@ -223,9 +237,9 @@ def test_a_voice_whose_turn_is_dropped_while_it_is_heard_is_nobodys() -> None:
     table.say(ANNE)
     table.speak(CLEO, 3.5)
     table.work(voices=False)
-    assert isinstance(table.begin(), Voiced)
+    assert isinstance(table.begin(), EmbeddingTask)
     table.end()
-    assert isinstance(table.begin(), Voiced)
+    assert isinstance(table.begin(), EmbeddingTask)
     table.take(table.hearing.cancel())
     table.end()
     table.say(BERT)
@@ -238,19 +252,19 @@ def test_a_voice_whose_turn_is_dropped_while_it_is_heard_is_nobodys() -> None:
 
 def test_of_many_that_wait_the_oldest_go_and_the_summary_has_labels_all_the_same() -> None:
     table = Table()
-    for turn in range(WAITING + 4):
+    for turn in range(MAX_WAITING_SEGMENTS + 4):
         table.say(ANNE if turn % 2 else BERT, voices=False)
     voices = table.hearing._voicing
     assert voices is not None
-    assert len(voices._waiting) == WAITING
+    assert len(voices._waiting) == MAX_WAITING_SEGMENTS
     table.finish()
-    assert len(table.encoded_s) == WAITING
+    assert len(table.encoded_s) == MAX_WAITING_SEGMENTS
     assert table.summary == table.followed() == [0] * 5 + [1, 0, 1, 0, 1, 0, 1]
 
 
 def test_many_that_wait_take_turns_with_partials() -> None:
     table = Table(LiveOptions())
-    for _ in range(segment_embeddings.PRESSING + 1):
+    for _ in range(segment_embeddings.URGENT_WAITING_SEGMENTS + 1):
         table.say(ANNE, voices=False)
     dues = []
     table.speak(BERT, 0.8)
@@ -258,8 +272,8 @@ def test_many_that_wait_take_turns_with_partials() -> None:
         table.speak(BERT, 1.0)
         dues.append(table.begin())
         table.end()
-    assert [type(due) for due in dues] == [Voiced, Listen, Voiced]
-    assert all(due is not None and due.urgency is Urgency.PARTIAL for due in dues)
+    assert [type(due) for due in dues] == [EmbeddingTask, RecognitionTask, EmbeddingTask]
+    assert all(due is not None and due.urgency is RecognitionUrgency.PARTIAL for due in dues)
 
 
 def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
@@ -269,7 +283,7 @@ def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
     table.take(table.hearing.finish(0.0))
     due = table.begin()
     assert due is not None
-    assert due.urgency is Urgency.SPECULATIVE
+    assert due.urgency is RecognitionUrgency.SPECULATIVE
     assert not table.hearing.over
     table.end()
     table.work()
@@ -303,9 +317,9 @@ def test_who_speaks_alone_is_recognised_too_and_one_that_goes_on_knows_it() -> N
     table = Table(options)
     table.say(ANNE, 3.0)
     assert list(names_followed(table.told).values()) == ["Anne"]
-    [voices] = [one.voices for one in table.told if isinstance(one, VoicesKnown)][-1:]
+    [voices] = [one.voices for one in table.told if isinstance(one, SpeakerEmbeddingsKnown)][-1:]
     said = Segment(0.0, 3.0, "words", 0)
-    again = Table(options, Begin(4.0, 1, 1, (said,), 0, (0,), voices))
+    again = Table(options, LiveSessionStart(4.0, 1, 1, (said,), 0, (0,), voices))
     again.say(ANNE)
     assert [one.name for one in again.told if isinstance(one, Final)] == ["Anne"]
     again.finish()
@@ -327,10 +341,10 @@ def test_one_that_goes_on_for_another_knows_who_is_who() -> None:
     first = Table()
     for who in (ANNE, BERT, CLEO):
         first.say(who)
-    known = [one for one in first.told if isinstance(one, VoicesKnown)][-1]
+    known = [one for one in first.told if isinstance(one, SpeakerEmbeddingsKnown)][-1]
     said = tuple(one.segment for one in first.told if isinstance(one, Final))
-    begin = Begin(20.0, 3, 3, said, 0, (0, 1, 2), known.voices)
-    assert Begin.from_wire(begin.to_wire()) == begin
+    begin = LiveSessionStart(20.0, 3, 3, said, 0, (0, 1, 2), known.voices)
+    assert LiveSessionStart.from_wire(begin.to_wire()) == begin
     second = Table(begin=begin)
     for who in (CLEO, BERT):
         second.say(who)
@@ -345,7 +359,9 @@ def test_whatever_comes_in_whatever_order_who_follows_knows_what_the_summary_say
     seed: int,
 ) -> None:
     chance = random.Random(seed)
-    options = LiveOptions(partials=chance.random() < 0.3, endpointing=Endpointing(longest_s=2.0))
+    options = LiveOptions(
+        partials=chance.random() < 0.3, endpointing=EndpointingOptions(longest_s=2.0)
+    )
     table = Table(options)
     hearing = table.hearing
     for _ in range(chance.randrange(5, 60)):
@@ -396,7 +412,7 @@ def test_in_a_hall_each_session_has_speakers_of_its_own() -> None:
     list(engine.load(LoadOptions()))
     listeners = [Listener() for _ in range(3)]
     talks = [talk(ANNE, BERT, ANNE), talk(CLEO, ANNE), talk(BERT)]
-    seats = [engine.open(LiveOptions(), AT_THE_START, one) for one in listeners]
+    seats = [engine.open(LiveOptions(), NEW_SESSION, one) for one in listeners]
     for seat, sound in zip(seats, talks, strict=True):
         seat.push(sound)
         seat.finish()
@@ -408,8 +424,8 @@ def test_in_a_hall_each_session_has_speakers_of_its_own() -> None:
     assert [list(followed(told).values()) for told in stories] == labels
 
 
-def words(audio: Block, draft: object, options: object, cancelled: object) -> Hypothesis:
-    return Hypothesis("words")
+def words(audio: Block, draft: object, options: object, cancelled: object) -> RecognitionHypothesis:
+    return RecognitionHypothesis("words")
 
 
 class Ear:
@@ -434,8 +450,10 @@ class Ear:
 
 def test_finals_come_while_all_that_may_are_at_voices() -> None:
     ear, listener = Ear(), Listener()
-    hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=4)
-    first, *others = [hall.open(LiveOptions(), AT_THE_START, listener) for _ in range(4)]
+    hall = LiveScheduler(
+        LiveRecognizers(words, encoder=ear), LoudnessVad(), "made-up", "fp32", threads=4
+    )
+    first, *others = [hall.open(LiveOptions(), NEW_SESSION, listener) for _ in range(4)]
     first.push(talk(ANNE, BERT, CLEO))
     wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
     for seat in others:
@@ -455,8 +473,10 @@ def test_finals_come_while_all_that_may_are_at_voices() -> None:
 
 def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
     ear, listener = Ear(), Listener()
-    hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=2)
-    seat = hall.open(LiveOptions(), AT_THE_START, listener)
+    hall = LiveScheduler(
+        LiveRecognizers(words, encoder=ear), LoudnessVad(), "made-up", "fp32", threads=2
+    )
+    seat = hall.open(LiveOptions(), NEW_SESSION, listener)
     seat.push(talk(ANNE, BERT))
     seat.finish()
     finals = 0
@@ -474,8 +494,10 @@ def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
 
 def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFixture) -> None:
     listener = Listener()
-    hall = Hall(Ears(words, encoder=Ear(wrong=True)), Loudness(), "made-up", "fp32", threads=2)
-    seat = hall.open(LiveOptions(), AT_THE_START, listener)
+    hall = LiveScheduler(
+        LiveRecognizers(words, encoder=Ear(wrong=True)), LoudnessVad(), "made-up", "fp32", threads=2
+    )
+    seat = hall.open(LiveOptions(), NEW_SESSION, listener)
     seat.push(talk(ANNE, BERT))
     seat.finish()
     told = listener.all()
@@ -484,15 +506,15 @@ def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFi
 
 
 def test_without_an_ear_it_is_said_once_that_nobody_is_told_apart() -> None:
-    hall = Hall(Ears(words), Loudness(), "made-up", "fp32", threads=1)
+    hall = LiveScheduler(LiveRecognizers(words), LoudnessVad(), "made-up", "fp32", threads=1)
     noticed = []
-    for begin in (AT_THE_START, Begin(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))):
+    for begin in (NEW_SESSION, LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))):
         listener = Listener()
         seat = hall.open(LiveOptions(), begin, listener)
         seat.push(talk(ANNE))
         seat.finish()
         told = listener.all()
-        codes = [one.notice.code for one in told if isinstance(one, Noticed)]
+        codes = [one.notice.code for one in told if isinstance(one, NoticeRaised)]
         noticed.append(codes.count("speakers_unavailable"))
         [summary] = [one for one in told if isinstance(one, Summary)]
         assert not summary.transcript.diarized

@@ -20,22 +20,28 @@ from vibevoice_asr_client.live_stream import Stream
 
 from sidecar import errors
 from sidecar.api import live_messages
-from sidecar.api.live_routes import Resent
+from sidecar.api.live_routes import ResentAudio
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import (
     Final,
-    Heard,
-    Noticed,
+    InputProcessed,
+    NoticeRaised,
     Partial,
     SpeechStarted,
     SpeechStopped,
     TurnEnded,
 )
-from sidecar.live.sessions.event_log import LOOSE, Numbered
-from sidecar.live.sessions.input_log import Chunk, Commit, Held
-from sidecar.live.sessions.session import Bounds, Session
-from sidecar.live.sessions.session_checkpoint import LAG_S, Durable, packed, packed_story, unpacked
-from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
+from sidecar.live.sessions.event_log import UNSAVED_SEQ_OFFSET, NumberedEvent
+from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputLogTotals
+from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session_checkpoint import (
+    MAX_UNSAVED_AUDIO_S,
+    SessionCheckpointer,
+    parse_checkpoint,
+    serialize_checkpoint,
+    serialize_events,
+)
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment
 
 RATE = 16_000
@@ -54,12 +60,14 @@ class Front:
 
     def __init__(self, world: World, found: bool, after: int) -> None:
         self.world = world
-        self.session = Session("n", "o", LiveOptions(), Bounds(), Held(1 << 30), lambda: 0.0)
+        self.session = Session(
+            "n", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30), lambda: 0.0
+        )
         one = None
         if found:
-            one = unpacked(world.head, world.story).orphaned(after)
+            one = parse_checkpoint(world.head, world.story).orphaned(after)
             self.session.restore(one)
-        self.durable = self.session.durable = Durable(
+        self.durable = self.session.durable = SessionCheckpointer(
             self.session.told, self.session.sound, lambda: None, lambda: False, self.session.heard
         )
         if one is not None:
@@ -70,21 +78,21 @@ class Front:
         assert begin.lead is not None
         self.at, self.settled = round(begin.lead * RATE), round(begin.at * RATE)
         self.turn, self.piece, self.commits = begin.turn, begin.piece, 0
-        self.resent = Resent(self.session, RATE)
+        self.resent = ResentAudio(self.session, RATE)
 
     def save(self) -> None:
         """All of it is in the database."""
         one = self.durable.snapshot(self.session, 0.0)
-        self.world.head = packed(one.carried)
+        self.world.head = serialize_checkpoint(one.checkpoint)
         del self.world.story[one.place :]
-        if one.has_story:
-            self.world.story.append(packed_story(one.said, one.known))
+        if one.has_events:
+            self.world.story.append(serialize_events(one.said, one.known))
         self.durable.saved(one)
 
     def counts(self, kind: str) -> str:
         samples, orders = self.resent.acknowledged
         return live_messages.message(
-            kind, **live_messages.received(samples, samples / RATE, orders, 0)
+            kind, **live_messages.received_message(samples, samples / RATE, orders, 0)
         )
 
     async def take(self, message: bytes | str) -> None:
@@ -100,7 +108,7 @@ class Front:
     def hear(self) -> bool:
         """The next of what came; whether there was any."""
         item = self.session.sound.take()
-        if isinstance(item, Chunk):
+        if isinstance(item, InputChunk):
             assert round(item.at * RATE) == self.at
             samples = len(item.raw) // 2
             assert item.raw == b"".join(map(of, range(self.at, self.at + samples)))
@@ -110,8 +118,10 @@ class Front:
             ):  # told before it is saved, not as often
                 self.session.heard(SpeechStopped(self.turn, self.at / RATE + more / 1000))
             if self.at >= self.settled:
-                self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits))
-        elif isinstance(item, Commit):
+                self.session.heard(
+                    InputProcessed(self.at / RATE, self.settled / RATE, self.commits)
+                )
+        elif isinstance(item, InputCommit):
             self.end_piece()
             self.session.heard(TurnEnded(self.turn, 0, self.at / RATE, "", committed=True))
             self.turn, self.piece, self.commits = self.turn + 1, self.piece, self.commits + 1
@@ -127,7 +137,9 @@ class Front:
 
     def steady(self) -> None:
         wanted = max(0.0, self.settled / RATE - 0.02)
-        self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits, wanted))
+        self.session.heard(
+            InputProcessed(self.at / RATE, self.settled / RATE, self.commits, wanted)
+        )
 
 
 class World:
@@ -175,7 +187,7 @@ class World:
             if self.dice.random() < 0.7:
                 self.front = Front(self, True, self.last)
             else:
-                front.resent = Resent(front.session, RATE)
+                front.resent = ResentAudio(front.session, RATE)
             self.open()
 
     def say(self, pieces: int) -> None:
@@ -230,9 +242,11 @@ async def test_a_word_comes_though_who_died_had_told_more_on_the_way_to_it() -> 
     for heard in range(1, 9):  # in real time; who goes on has it all at once
         first.heard(Partial(0, 0, 0.1, heard / 10, "so far"))
     after = first.told.last
-    second = Session("n", "o", LiveOptions(), Bounds(), Held(1 << 30), lambda: 0.0)
+    second = Session("n", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30), lambda: 0.0)
     second.restore(
-        unpacked(packed(one.carried), [packed_story(one.said, one.known)]).orphaned(after)
+        parse_checkpoint(
+            serialize_checkpoint(one.checkpoint), [serialize_events(one.said, one.known)]
+        ).orphaned(after)
     )
     second.heard(Final(0, 0, Segment(0.1, 0.9, "said")))
     second.end()
@@ -240,8 +254,10 @@ async def test_a_word_comes_though_who_died_had_told_more_on_the_way_to_it() -> 
 
 
 def durable(away: list[bool]) -> Session:
-    session = Session("n", "o", LiveOptions(), Bounds(), Held(1 << 30), lambda: 0.0)
-    session.durable = Durable(
+    session = Session(
+        "n", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30), lambda: 0.0
+    )
+    session.durable = SessionCheckpointer(
         session.told, session.sound, lambda: None, lambda: bool(away), session.heard
     )
     return session
@@ -262,7 +278,7 @@ async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_no
     session.heard(SpeechStarted(0, 0.1))
     assert readable(session) == [(1, "SpeechStarted")]
     session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
-    session.heard(Heard(0.5, 0.5))
+    session.heard(InputProcessed(0.5, 0.5))
     one = session.durable.snapshot(session, 0.0)
     session.heard(SpeechStarted(1, 0.6))
     session.heard(Final(1, 1, Segment(0.6, 0.9, "more")))
@@ -270,13 +286,13 @@ async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_no
     session.durable.saved(one)
     assert readable(session) == [(1, "SpeechStarted"), (2, "Final"), (4, "SpeechStarted")]
     session.durable.close()
-    assert readable(session)[-1] == (5 + LOOSE, "Final")
+    assert readable(session)[-1] == (5 + UNSAVED_SEQ_OFFSET, "Final")
 
 
 async def test_while_the_service_itself_stands_still_the_database_is_not_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.live.sessions.session_checkpoint.HOLD_S", 0.06)
+    monkeypatch.setattr("sidecar.live.sessions.session_checkpoint.MAX_EVENT_HOLD_S", 0.06)
     session = durable([])
     assert session.durable is not None
     session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
@@ -298,13 +314,15 @@ async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_sh
     assert readable(session) == []
     away.append(True)
     session.durable.unsaved()
-    assert readable(session) == [(1 + LOOSE, "Final")]
-    session.heard(Heard(0.5, 0.5))
+    assert readable(session) == [(1 + UNSAVED_SEQ_OFFSET, "Final")]
+    session.heard(InputProcessed(0.5, 0.5))
     one = session.durable.snapshot(session, 0.0)
     session.heard(Final(0, 1, Segment(0.5, 0.9, "between")))
     away.clear()
     session.durable.saved(one)
-    assert session.told.since(0)[-1].number >= one.last + LOOSE, "who knows of it knows too much"
+    assert session.told.since(0)[-1].number >= one.last + UNSAVED_SEQ_OFFSET, (
+        "who knows of it knows too much"
+    )
     session.durable.saved(session.durable.snapshot(session, 0.0))
     session.heard(Final(0, 2, Segment(0.9, 1.2, "waits again")))
     assert len(readable(session)) == 2
@@ -314,7 +332,7 @@ async def unsaved(session: Session) -> None:
     """Nothing of it can be saved, for as long as its client keeps sound for that."""
     assert session.durable is not None
     session.durable.unsaved()
-    await heard_on(session, LAG_S + 1)
+    await heard_on(session, MAX_UNSAVED_AUDIO_S + 1)
     assert session.acknowledged == (0.0, 0)
 
 
@@ -322,12 +340,12 @@ async def heard_on(session: Session, seconds: float) -> None:
     for _ in range(int(seconds)):
         await session.send(bytes(2 * RATE))
         session.sound.take()
-        session.heard(Heard(session.received_s, session.received_s))
+        session.heard(InputProcessed(session.received_s, session.received_s))
 
 
-async def all_of(session: Session, after: int = 0) -> list[Numbered]:
+async def all_of(session: Session, after: int = 0) -> list[NumberedEvent]:
     """What is told now."""
-    told = list[Numbered]()
+    told = list[NumberedEvent]()
 
     async def read() -> None:
         async for one in session.events(after):
@@ -339,8 +357,8 @@ async def all_of(session: Session, after: int = 0) -> list[Numbered]:
     return told
 
 
-def notices(told: list[Numbered]) -> list[int]:
-    return [one.number for one in told if isinstance(one.event, Noticed)]
+def notices(told: list[NumberedEvent]) -> list[int]:
+    return [one.number for one in told if isinstance(one.event, NoticeRaised)]
 
 
 async def test_a_client_keeps_its_sound_for_so_long_and_then_knows_that_it_has_to_let_go() -> None:
@@ -357,21 +375,21 @@ async def test_a_client_lets_go_of_nothing_that_its_number_does_not_say() -> Non
     assert session.acknowledged[0] == session.received_s
     assert session.durable is not None
     one = session.durable.snapshot(session, 0.0)  # from here on it may lie there, as it is now
-    await heard_on(session, LAG_S - 1)
+    await heard_on(session, MAX_UNSAVED_AUDIO_S - 1)
     assert notices(await all_of(session, first)) == [], "and so it was told nothing"
     assert session.acknowledged[0] == one.acknowledged[0]
     await heard_on(session, 1)
     (again,) = notices(await all_of(session, first))
     assert session.acknowledged[0] == session.received_s
     with pytest.raises(errors.SessionNotFound, match="died while the database was away"):
-        one.carried.orphaned(again)
+        one.checkpoint.orphaned(again)
 
 
 async def test_what_went_into_a_line_that_had_broken_relieves_nobody() -> None:
     session = durable([True])
     await unsaved(session)
     dead = session.events()
-    assert [type((await anext(dead)).event) for _ in range(2)] == [Noticed, Heard]
+    assert [type((await anext(dead)).event) for _ in range(2)] == [NoticeRaised, InputProcessed]
     assert session.acknowledged[0] == session.received_s
     session.goes_on(0)
     assert session.acknowledged == (0.0, 0), "it sends all again to whoever has the session"
@@ -388,16 +406,19 @@ async def test_what_went_into_a_line_that_had_broken_relieves_nobody() -> None:
 async def test_whom_its_owner_knows_is_written_once_and_again_when_that_changes() -> None:
     session = durable([])
     assert session.durable is not None
-    anna, ben = (KnownVoice(name, name, (VoicePrint("v" * 684, 1.0),)) for name in "ab")
+    anna, ben = (SpeakerCandidate(name, name, (SpeakerEmbedding("v" * 684, 1.0),)) for name in "ab")
     session.meet(LiveOptions(known_voices=(anna,)))
     story, sizes = list[bytes](), list[int]()
     for piece, known in enumerate([(anna,), (anna,), (anna, ben), ()]):
         session.meet(LiveOptions(known_voices=known))
         session.heard(Final(0, piece, Segment(piece, piece + 0.5, "said")))
         one = session.durable.snapshot(session, 0.0)
-        story.append(packed_story(one.said, one.known))
-        sizes.append(len(packed(one.carried)) + len(story[-1]))
-        assert unpacked(packed(one.carried), story).options.known_voices == known
+        story.append(serialize_events(one.said, one.known))
+        sizes.append(len(serialize_checkpoint(one.checkpoint)) + len(story[-1]))
+        assert (
+            parse_checkpoint(serialize_checkpoint(one.checkpoint), story).options.known_voices
+            == known
+        )
         if piece == 0:  # what is not there yet is written again
             assert session.durable.snapshot(session, 0.0).known == known
         session.durable.saved(one)

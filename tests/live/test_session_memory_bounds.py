@@ -12,24 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.conversation.conversation_transcript import LETTERS, Account
-from sidecar.conversation.output_queue import PersonSaid
-from sidecar.conversation.speech_input import KEPT_S, STEP_S, SoundClock
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
-from sidecar.interfaces.live_events import Noticed, SpeechStopped
+from sidecar.conversation.conversation_transcript import MAX_CHARACTERS, ConversationTranscript
+from sidecar.conversation.output_queue import UserTurnFinal
+from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.live.sessions import session as sessions_session
-from sidecar.live.sessions.input_log import JOINED_BYTES, SMALL_BYTES, Chunk, Held, KeptSound
-from sidecar.live.sessions.session import Bounds, Session
+from sidecar.live.sessions.input_log import (
+    JOINED_BYTES,
+    SMALL_BYTES,
+    InputChunk,
+    InputLog,
+    InputLogTotals,
+)
+from sidecar.live.sessions.session import Session, SessionBounds
 from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.yap import messages as yap_messages
 from sidecar.transcripts.transcript import Notice
-from sidecar.workers.channel import WINDOW, Outgoing, told_size
+from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_bytes
 
 RATE = 16_000
 
 
 def a_session() -> Session:
-    return Session("s", "o", LiveOptions(), Bounds(), Held(1 << 30))
+    return Session("s", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
 
 
 def kept_by(work: Callable[[], object]) -> int:
@@ -47,10 +53,10 @@ def kept_by(work: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("taken", [True, False], ids=["heard at once", "waiting for an engine"])
 def test_sound_in_chunks_of_a_sample_is_kept_in_as_many_bytes_as_are_counted(taken: bool) -> None:
-    def keep() -> KeptSound:
-        sound = KeptSound(Held(1 << 30))
+    def keep() -> InputLog:
+        sound = InputLog(InputLogTotals(1 << 30))
         for number in range(20_000):
-            sound.add(number.to_bytes(2, "little"), Encoding.PCM16, RATE)
+            sound.add(number.to_bytes(2, "little"), SampleEncoding.PCM16, RATE)
             if taken:
                 assert sound.take() is not None
         assert (sound.bytes, len(sound._items)) == (40_000, -(-40_000 // JOINED_BYTES))
@@ -67,11 +73,11 @@ def test_sound_in_chunks_of_a_sample_is_kept_in_as_many_bytes_as_are_counted(tak
 def test_whatever_is_joined_each_engine_takes_all_of_it_in_order(
     sizes: list[int], takes: list[bool], again: int
 ) -> None:
-    sound, said, taken = KeptSound(Held(1 << 30)), b"", b""
+    sound, said, taken = InputLog(InputLogTotals(1 << 30)), b"", b""
     for number, size in enumerate(sizes):
         raw = bytes([number]) * (2 * size)
         said += raw
-        sound.add(raw, Encoding.PCM16, RATE)
+        sound.add(raw, SampleEncoding.PCM16, RATE)
         if takes[number]:
             taken += b"".join(one.raw for one in rest(sound))
         if number == again:
@@ -88,19 +94,19 @@ def test_a_client_is_told_of_any_place_though_chunks_are_joined(
     sizes: list[int], data: st.DataObject
 ) -> None:
     """What another service goes on with ends where the client was told that it does."""
-    sound, places = KeptSound(Held(1 << 30)), [0.0]
+    sound, places = InputLog(InputLogTotals(1 << 30)), [0.0]
     for size in sizes:
-        sound.add(bytes(2 * size), Encoding.PCM16, RATE)
+        sound.add(bytes(2 * size), SampleEncoding.PCM16, RATE)
         places.append(sound.at)
     number = data.draw(st.integers(0, len(sizes)))
     state = sound.until(places[number], 0)
-    chunks = [one for one in state.items if isinstance(one, Chunk)]
+    chunks = [one for one in state.items if isinstance(one, InputChunk)]
     assert state.samples == sum(sizes[:number]) == sum(one.samples for one in chunks)
 
 
-def rest(sound: KeptSound) -> list[Chunk]:
+def rest(sound: InputLog) -> list[InputChunk]:
     found = []
-    while isinstance(item := sound.take(), Chunk):
+    while isinstance(item := sound.take(), InputChunk):
         found.append(item)
     return found
 
@@ -117,7 +123,7 @@ async def test_of_options_that_no_engine_has_been_told_the_last_are_kept() -> No
 async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions_session, "ORDERS", 100)
+    monkeypatch.setattr(sessions_session, "MAX_COMMANDS", 100)
     session = a_session()
     for _ in range(50):
         session.commit()
@@ -133,54 +139,54 @@ async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
 async def test_a_session_ends_when_more_events_are_kept_than_one_may_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions_session, "EVENTS", 100)
+    monkeypatch.setattr(sessions_session, "MAX_EVENTS", 100)
     session = a_session()
     for number in range(101):
         session.heard(SpeechStopped(number, float(number)))
     assert isinstance(session.told.wrong, errors.SessionTooLong)
-    session.heard(Noticed(Notice("late", "from an engine that was not told yet")))
+    session.heard(NoticeRaised(Notice("late", "from an engine that was not told yet")))
     assert session.told.kept <= 102
 
 
 def test_what_is_on_its_way_to_a_worker_counts_with_its_words_and_its_frame() -> None:
     def sent(message: dict[str, object], raw: bytes) -> int:
-        outgoing, count = Outgoing(), 0
-        while outgoing.allows(size := told_size(message, raw)):
+        outgoing, count = SendCredit(), 0
+        while outgoing.allows(size := credited_bytes(message, raw)):
             outgoing.sent(size)
             count += 1
         return count
 
     tiny = {"sound": "pcm16", "rate": RATE}
-    assert sent(tiny, b"12") <= WINDOW // 512
+    assert sent(tiny, b"12") <= CREDIT_WINDOW_BYTES // 512
     assert sent({"change": {"prompt": "x" * (1 << 20)}}, b"") == 1
 
 
 def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() -> None:
-    clock = SoundClock()
+    clock = AudioClock()
     for number in range(5000):
         clock.came(1.0, number * 0.01)
     assert len(clock._ends) == 1, "empty messages"
-    rate, seconds = 1000, 2 * KEPT_S
+    rate, seconds = 1000, 2 * CLOCK_HISTORY_S
     for number in range(1, round(seconds * rate) + 1):
         clock.came(1.0 + number / rate, number / rate)
-    assert len(clock._ends) <= 2 * KEPT_S / STEP_S + 2
+    assert len(clock._ends) <= 2 * CLOCK_HISTORY_S / MIN_CLOCK_STEP_S + 2
     for position in (200.0, 230.005, 240.9):
-        assert clock.time(position) == pytest.approx(position - 1.0, abs=STEP_S)
+        assert clock.time(position) == pytest.approx(position - 1.0, abs=MIN_CLOCK_STEP_S)
 
 
 def test_the_transcript_of_a_conversation_keeps_so_many_characters() -> None:
-    account = Account(0.0)
+    account = ConversationTranscript(0.0)
     for number in range(100):
-        account.take(PersonSaid("x" * s2s_messages.LONGEST_TEXT, typed=True), float(number))
-    assert sum(len(one.text) for one in account._lines) <= LETTERS
+        account.take(UserTurnFinal("x" * s2s_messages.LONGEST_TEXT, typed=True), float(number))
+    assert sum(len(one.text) for one in account._lines) <= MAX_CHARACTERS
 
 
 def test_a_turn_that_is_typed_and_an_id_of_a_client_have_a_longest() -> None:
     with pytest.raises(errors.FieldInvalid):
-        s2s_messages.order_of({"type": "text", "text": "x" * (s2s_messages.LONGEST_TEXT + 1)})
+        s2s_messages.parse_command({"type": "text", "text": "x" * (s2s_messages.LONGEST_TEXT + 1)})
     ids = {"type": "ping", "session_id": "s", "request_id": "x" * (yap_messages.LONGEST_ID + 1)}
-    with pytest.raises(yap_messages.Refused):
-        yap_messages.opened(json.dumps({**ids, "payload": {}}))
+    with pytest.raises(yap_messages.YapRefused):
+        yap_messages.parse_message(json.dumps({**ids, "payload": {}}))
 
 
 async def test_nothing_is_kept_of_a_session_that_is_over() -> None:

@@ -11,16 +11,16 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES
-from sidecar.audio.audio_source import Spool
-from sidecar.concurrency import Threads
-from sidecar.interfaces.live_engine import Encoding
-from sidecar.live.sessions.session_recording import Tape
+from sidecar.audio.audio_source import UploadSpool
+from sidecar.concurrency import ThreadLimiter
+from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.live.sessions.session_recording import SessionRecording
 
-PIECE = bytes(range(256)) * (Spool.MEMORY_BYTES // 256)
+PIECE = bytes(range(256)) * (UploadSpool.MEMORY_BYTES // 256)
 """After as much as this the disk is asked."""
 
 
-class SlowSpool(Spool):
+class SlowSpool(UploadSpool):
     """Writes when it is allowed to."""
 
     def __init__(self) -> None:
@@ -42,24 +42,24 @@ def spool() -> SlowSpool:
 
 
 @pytest.fixture
-def tape(spool: SlowSpool) -> Tape:
-    return Tape(spool, Threads("disk", 1), 1 << 30)
+def tape(spool: SlowSpool) -> SessionRecording:
+    return SessionRecording(spool, ThreadLimiter("disk", 1), 1 << 30)
 
 
-async def in_the_middle(tape: Tape, spool: SlowSpool) -> asyncio.Task[None]:
+async def in_the_middle(tape: SessionRecording, spool: SlowSpool) -> asyncio.Task[None]:
     """Somebody who sends, and waits for the disk."""
-    sending = asyncio.ensure_future(tape.add(PIECE, Encoding.PCM16, 16_000))
+    sending = asyncio.ensure_future(tape.add(PIECE, SampleEncoding.PCM16, 16_000))
     await until(spool.asked.is_set)
     return sending
 
 
 async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
-    tape: Tape, spool: SlowSpool
+    tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
     sending.cancel()
     await asyncio.wait({sending})
-    again = asyncio.ensure_future(tape.add(b"more", Encoding.PCM16, 16_000))
+    again = asyncio.ensure_future(tape.add(b"more", SampleEncoding.PCM16, 16_000))
     await asyncio.sleep(0)
     assert not again.done(), "it is written in order"
     spool.may.set()
@@ -70,7 +70,7 @@ async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
 
 
 async def test_a_file_is_closed_once_nobody_writes_it_any_more(
-    tape: Tape, spool: SlowSpool
+    tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
     tape.close()
@@ -82,12 +82,12 @@ async def test_a_file_is_closed_once_nobody_writes_it_any_more(
 
 
 async def test_where_the_disk_is_full_there_is_no_recording_and_the_session_goes_on(
-    tape: Tape, spool: SlowSpool
+    tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
     spool.fails = errors.DiskFull()
     spool.may.set()
     with pytest.raises(errors.DiskFull):
         await sending
-    await tape.add(b"more", Encoding.PCM16, 16_000)
+    await tape.add(b"more", SampleEncoding.PCM16, 16_000)
     assert await tape.recording() is None

@@ -35,7 +35,7 @@ from vibevoice_asr_client import (
 )
 from websockets.asyncio.client import ClientConnection, connect
 
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 
 SOON = Retry(attempts=1000, first_s=0.01, longest_s=0.2)
 PARTS = (
@@ -139,7 +139,7 @@ def more(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("fronts")
     journal = postgres_cluster.new_database()
     with contextlib.ExitStack() as stack:
-        issuer = Issuer(folder / "tokens")
+        issuer = TokenIssuer(folder / "tokens")
         ada, bob = (issuer.create(name)[0] for name in ("ada", "bob"))
         key = issuer.create("fronts", scopes=["lease"])[0]
 

@@ -17,34 +17,36 @@ from postgres import KEY
 from service_process import PATIENCE_S, until
 from shared_job_services import stop
 
-from sidecar.auth.identity import EVERYBODY
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_live_sessions import SharedSessions
-from sidecar.engines import spec_of
+from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
+from sidecar.engines import engine_spec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.live.sessions import session_persistence
-from sidecar.live.sessions.session import Bounds
-from sidecar.live.sessions.session_checkpoint import Carried, Found, Name
-from sidecar.live.sessions.session_limits import Room
-from sidecar.live.sessions.session_registry import Sessions
-from sidecar.storage.postgres_database import Database, migrate
+from sidecar.live.sessions.session import SessionBounds
+from sidecar.live.sessions.session_checkpoint import ResumedSession, SessionCheckpoint, SessionName
+from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session_registry import SessionRegistry
+from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
 
 
 class Front:
     """A service's sessions, and the database that it has in common with others."""
 
     def __init__(self, journal: str) -> None:
-        seal = migrate(journal, KEY)
-        self.database = Database(journal)
+        seal = migrate_postgres(journal, KEY)
+        self.database = PostgresDatabase(journal)
         self.member = Membership(self.database, secrets.token_hex(8), works=False)
-        self.shared = SharedSessions(self.database, seal, self.member)
-        spec, room = spec_of("scripted"), Room()
-        self.sessions = Sessions(spec, _nobody_hears, room, Bounds(), elsewhere=self.shared)
+        self.shared = PostgresSessionStore(self.database, seal, self.member)
+        spec, room = engine_spec("scripted"), SessionLimits()
+        self.sessions = SessionRegistry(
+            spec, _nobody_hears, room, SessionBounds(), elsewhere=self.shared
+        )
 
     async def __aenter__(self) -> Self:
         await self.database.open()
         await self.member.register()
-        forever = self.shared.run(), self.member.beat()
+        forever = self.shared.run(), self.member.send_heartbeat()
         self._tasks = [asyncio.create_task(one) for one in forever]
         return self
 
@@ -69,7 +71,7 @@ async def _nobody_hears() -> AsyncIterator[Any]:
 async def fronts(journal: str) -> AsyncIterator[tuple[Front, Front]]:
     """Two; the first has a session `talk`."""
     async with Front(journal) as one, Front(journal) as other:
-        await one.sessions.move(one.sessions.open(EVERYBODY, LiveOptions(), "talk"))
+        await one.sessions.move(one.sessions.open(ANONYMOUS, LiveOptions(), "talk"))
         yield one, other
 
 
@@ -78,14 +80,16 @@ async def test_two_connections_that_take_up_one_session_have_the_same(
 ) -> None:
     _, front = fronts
     goes_on = threading.Event()
-    read = session_persistence.unpacked
+    read = session_persistence.parse_checkpoint
 
-    def slowly(data: bytes, story: Sequence[bytes]) -> Carried:
+    def slowly(data: bytes, story: Sequence[bytes]) -> SessionCheckpoint:
         goes_on.wait(PATIENCE_S)
         return read(data, story)
 
-    monkeypatch.setattr(session_persistence, "unpacked", slowly)
-    both = [asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk")) for _ in range(2)]
+    monkeypatch.setattr(session_persistence, "parse_checkpoint", slowly)
+    both = [
+        asyncio.create_task(front.sessions.find_or_take_over(ANONYMOUS, "talk")) for _ in range(2)
+    ]
     await asyncio.wait(both, timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
     goes_on.set()
     one, again = await asyncio.gather(*both)
@@ -101,21 +105,21 @@ async def test_who_goes_away_while_a_session_is_taken_up_leaves_it_to_whoever_co
     _, front = fronts
     take, reached = front.shared.take, asyncio.Event()
 
-    async def slowly(name: Name) -> Found | bool:
+    async def slowly(name: SessionName) -> ResumedSession | bool:
         found = await take(name)
-        if isinstance(found, Found):
+        if isinstance(found, ResumedSession):
             reached.set()
             await asyncio.sleep(PATIENCE_S)
         return found
 
     front.shared.take = slowly  # type: ignore[method-assign]
-    coming = asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk"))
+    coming = asyncio.create_task(front.sessions.find_or_take_over(ANONYMOUS, "talk"))
     await reached.wait()
     coming.cancel()
     await asyncio.wait({coming})
     assert coming.cancelled()
     front.shared.take = take  # type: ignore[method-assign]
-    session = await fronts[again].sessions.take_up(EVERYBODY, "talk")
+    session = await fronts[again].sessions.find_or_take_over(ANONYMOUS, "talk")
     assert not session.over
     assert [len(each.sessions) for each in fronts] == [not again, again]
 
@@ -145,7 +149,7 @@ async def test_a_fault_in_saving_sessions_is_none_of_the_next_time(
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(front.shared, "save", broken)
-    await front.sessions.move(front.sessions.open(EVERYBODY, LiveOptions(), "another"))
+    await front.sessions.move(front.sessions.open(ANONYMOUS, LiveOptions(), "another"))
     with psycopg.connect(journal, autocommit=True) as look:
         count = "SELECT count(*) FROM vibevoice.sessions"
         await until(lambda: look.execute(count).fetchone() == (2,), "both lie there")
@@ -155,10 +159,10 @@ async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives
     fronts: tuple[Front, Front],
 ) -> None:
     front, other = fronts
-    front.sessions.end(front.sessions.find(EVERYBODY, "talk"))
-    again = front.sessions.open(EVERYBODY, LiveOptions(), "talk")
+    front.sessions.end(front.sessions.find(ANONYMOUS, "talk"))
+    again = front.sessions.open(ANONYMOUS, LiveOptions(), "talk")
     await front.sessions.move(again)
-    taken = await other.sessions.take_up(EVERYBODY, "talk")
+    taken = await other.sessions.find_or_take_over(ANONYMOUS, "talk")
     assert again.over, "its service was asked for it, and left it"
     assert not taken.over
     assert [len(each.sessions) for each in fronts] == [0, 1]

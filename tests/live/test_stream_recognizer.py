@@ -13,34 +13,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.interfaces.live_engine import (
-    AT_THE_START,
     LIVE_RATE,
-    Begin,
-    Endpointing,
+    NEW_SESSION,
+    EndpointingOptions,
     LiveOptions,
-    Turns,
+    LiveSessionStart,
+    TurnControl,
 )
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
+    SessionRejected,
     SpeechStarted,
     SpeechStopped,
     Summary,
     TurnDropped,
-    TurnedAway,
     TurnEnded,
 )
-from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.load_shedding import Verdict
-from sidecar.live.runtime.speech_segments import USUAL, Before, Hypothesis, Listen, Manner, Urgency
-from sidecar.live.runtime.stream_recognizer import UNHEARD, Hearing
-from sidecar.transcripts.transcript import Segment, Word, joined
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.load_shedding import UtteranceAdmission
+from sidecar.live.runtime.speech_segments import (
+    DEFAULT_SCHEDULE,
+    PartialSchedule,
+    PrecedingContext,
+    RecognitionHypothesis,
+    RecognitionTask,
+    RecognitionUrgency,
+)
+from sidecar.live.runtime.stream_recognizer import AUDIO_UNHEARD, StreamRecognizer
+from sidecar.transcripts.transcript import Segment, Word, join_texts
 
-SHORT = Endpointing(longest_s=2.0)
+SHORT = EndpointingOptions(longest_s=2.0)
 
 
 class Table:
@@ -49,27 +56,27 @@ class Table:
     def __init__(
         self,
         options: LiveOptions | None = None,
-        begin: Begin = AT_THE_START,
-        manner: Manner = USUAL,
+        begin: LiveSessionStart = NEW_SESSION,
+        manner: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
     ) -> None:
-        self.hearing = Hearing(
+        self.hearing = StreamRecognizer(
             options or LiveOptions(), begin, "made-up", "fp32", manner=manner, context=context
         )
-        self.behind: list[Before | None] = []
+        self.behind: list[PrecedingContext | None] = []
         self.told: list[LiveEvent] = []
-        self.going: list[Listen] = []
+        self.going: list[RecognitionTask] = []
 
     def take(self, events: Iterable[LiveEvent]) -> None:
         self.told += events
 
     def sound(self, seconds: float, probability: float) -> None:
-        for _ in range(round(seconds * LIVE_RATE / FRAME)):
-            self.hearing.sound(np.full(FRAME, probability, np.float32))
+        for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
+            self.hearing.sound(np.full(FRAME_SAMPLES, probability, np.float32))
             assert self.hearing.frames(9) is not None
             self.take(self.hearing.looked(probability, 0.0))
 
-    def begin(self) -> Listen | None:
+    def begin(self) -> RecognitionTask | None:
         listen = self.hearing.wish()
         if listen is not None:
             audio, before = self.hearing.began(listen)
@@ -79,12 +86,12 @@ class Table:
             self.going.append(listen)
         return listen
 
-    def end(self, listen: Listen, text: str | None) -> None:
+    def end(self, listen: RecognitionTask, text: str | None) -> None:
         self.going.remove(listen)
-        found = None if text is None else Hypothesis(text, (Word(0.0, 0.1, "w"),))
+        found = None if text is None else RecognitionHypothesis(text, (Word(0.0, 0.1, "w"),))
         self.take(self.hearing.recognised(listen, found, 0.0, 0.0))
 
-    def hear(self, text: str | None = "some words") -> Listen | None:
+    def hear(self, text: str | None = "some words") -> RecognitionTask | None:
         """The engine hears what is due, and is done at once."""
         listen = self.begin()
         if listen is not None:
@@ -124,7 +131,7 @@ def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
     table.sound(0.3, 0.0)
     listen = table.hear("hello there")
     assert listen is not None
-    assert listen.urgency is Urgency.SPECULATIVE
+    assert listen.urgency is RecognitionUrgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert [one.segment.text for one in table.finals] == ["hello there"]
     assert table.hear() is None
@@ -136,7 +143,7 @@ def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
     table.sound(0.3, 0.0)
     listen = table.begin()
     assert listen is not None
-    assert listen.urgency is Urgency.SPECULATIVE
+    assert listen.urgency is RecognitionUrgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert table.begin() is None, "the same is heard twice"
     table.end(listen, "hello there")
@@ -192,7 +199,7 @@ def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
     assert partial.unwanted
     speculative = table.begin()
     assert speculative is not None
-    assert speculative.urgency is Urgency.SPECULATIVE
+    assert speculative.urgency is RecognitionUrgency.SPECULATIVE
 
 
 def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
@@ -209,11 +216,11 @@ def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
         assert one.segment.end == after.segment.start
     [ended] = table.of(TurnEnded)
     assert isinstance(ended, TurnEnded)
-    assert ended.text == joined(["words"] * len(pieces))
+    assert ended.text == join_texts(["words"] * len(pieces))
 
 
 def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
-    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table = Table(LiveOptions(turns=TurnControl.CLIENT))
     for _ in range(2):
         table.sound(1.0, 0.9)
         table.sound(1.0, 0.0)
@@ -227,7 +234,7 @@ def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
 
 
 def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
-    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.0)
     table.take(table.hearing.commit(0.0))
     assert table.of(TurnEnded) == [
@@ -236,11 +243,11 @@ def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
 
 
 def test_a_session_of_one_turn_ends_with_its_first_pause() -> None:
-    table = Table(LiveOptions(turns=Turns.ONE))
+    table = Table(LiveOptions(turns=TurnControl.ONE))
     table.sound(1.0, 0.9)
     table.sound(1.0, 0.0)
     table.hear("over")
-    assert isinstance(table.told[-2], Summary | Heard)
+    assert isinstance(table.told[-2], Summary | InputProcessed)
     assert table.hearing.over
     [summary] = table.of(Summary)
     assert isinstance(summary, Summary)
@@ -265,7 +272,7 @@ def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
 
 
 def test_a_turn_that_has_ended_is_told_before_the_one_behind_it_is_dropped() -> None:
-    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.9)
     table.take(table.hearing.commit(0.0))
     table.sound(1.0, 0.9)
@@ -286,15 +293,17 @@ def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
     table.take(table.hearing.commit(0.0))
     table.hear(None)
     [final] = table.finals
-    assert (final.segment.text, final.segment.flags) == ("one two", (UNHEARD,))
-    [noticed] = table.of(Noticed)
-    assert isinstance(noticed, Noticed)
+    assert (final.segment.text, final.segment.flags) == ("one two", (AUDIO_UNHEARD,))
+    [noticed] = table.of(NoticeRaised)
+    assert isinstance(noticed, NoticeRaised)
     assert noticed.notice.code == "recognition_failed"
 
 
 def test_it_goes_on_for_one_that_died() -> None:
     said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
-    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1, (10, 11)))
+    table = Table(
+        LiveOptions(turns=TurnControl.CLIENT), LiveSessionStart(3.0, 7, 12, said, 1, (10, 11))
+    )
     table.sound(1.0, 0.9)
     table.take(table.hearing.commit(0.0))
     table.hear("and this")
@@ -314,7 +323,7 @@ def test_it_goes_on_for_one_that_died() -> None:
 def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_sound_is_kept() -> (
     None
 ):
-    table = Table(LiveOptions(turns=Turns.ONE))
+    table = Table(LiveOptions(turns=TurnControl.ONE))
     for _ in range(3):  # as a microphone that goes on while the final is recognized
         table.sound(1.0, 0.9)
         table.sound(0.8, 0.0)
@@ -323,7 +332,7 @@ def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_
     assert [one.turn for one in table.of(SpeechStarted)] == [0]  # type: ignore[attr-defined]
     assert [one.turn for one in table.of(TurnEnded)] == [0]  # type: ignore[attr-defined]
     assert isinstance(table.told[-1], Summary)
-    assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME
+    assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME_SAMPLES
 
 
 def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits() -> None:
@@ -381,7 +390,7 @@ def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() 
     say(table, 2.0, 0.7)
     kept = table.hearing._sound
     assert kept.end - kept.start > 2 * LIVE_RATE
-    heard = [one for one in table.told if isinstance(one, Heard)]
+    heard = [one for one in table.told if isinstance(one, InputProcessed)]
     assert heard[-1].settled > 2.0, "nobody needs it to begin anew"
     table.sound(9.0, 0.0)
     assert kept.end - kept.start < LIVE_RATE
@@ -390,12 +399,12 @@ def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() 
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    turns=st.sampled_from(list(Turns)),
+    turns=st.sampled_from(list(TurnControl)),
     partials=st.booleans(),
     context=st.booleans(),
 )
 def test_whatever_comes_in_whatever_order_the_story_is_whole(
-    seed: int, turns: Turns, partials: bool, context: bool
+    seed: int, turns: TurnControl, partials: bool, context: bool
 ) -> None:
     chance = random.Random(seed)
     table = Table(LiveOptions(turns=turns, partials=partials, endpointing=SHORT), context=context)
@@ -454,21 +463,21 @@ def _holds(told: list[LiveEvent]) -> None:
             case TurnEnded(turn, start, end, text, _):
                 assert turn not in ended
                 assert start <= end
-                assert text == joined(texts.get(turn, []))
+                assert text == join_texts(texts.get(turn, []))
                 ended.append(turn)
             case TurnDropped(turn):
                 ended.append(turn)
-            case Heard(at, now_settled):
+            case InputProcessed(at, now_settled):
                 assert settled <= now_settled <= at
                 settled = now_settled
             case Summary():
-                assert all(isinstance(after, Heard) for after in told[place + 1 :])
+                assert all(isinstance(after, InputProcessed) for after in told[place + 1 :])
     assert ended == sorted(ended)
 
 
 def test_options_may_change_between_two_pieces() -> None:
     table = Table()
-    patient = dataclasses.replace(LiveOptions(), endpointing=Endpointing(silence_s=2.0))
+    patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
     table.hearing.change(patient)
     table.sound(1.0, 0.9)
     table.sound(1.0, 0.0)
@@ -477,7 +486,7 @@ def test_options_may_change_between_two_pieces() -> None:
     assert table.of(SpeechStopped)
 
 
-GROWING = Manner(first_s=0.16, step_s=0.16, grows=True)
+GROWING = PartialSchedule(first_s=0.16, step_s=0.16, grows=True)
 
 
 def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
@@ -486,7 +495,7 @@ def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
         table.sound(0.5, 0.9)
         listen = table.hear(text)
         assert listen is not None
-        assert listen.urgency is Urgency.PARTIAL
+        assert listen.urgency is RecognitionUrgency.PARTIAL
         assert listen.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
     told = [one for one in table.told if isinstance(one, Partial)]
     assert [(one.text, one.stable, one.tail) for one in told] == [
@@ -514,7 +523,7 @@ def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
     table.end(partial, "one")
     final = table.begin()
     assert final is not None
-    assert final.urgency is Urgency.FINAL
+    assert final.urgency is RecognitionUrgency.FINAL
     assert final.piece.draft is not None
     table.end(final, "one two")
     assert [one.segment.text for one in table.finals] == ["one two"]
@@ -522,18 +531,20 @@ def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
 
 def test_a_session_that_is_turned_away_says_so_and_nothing_else_whatever_sound_follows() -> None:
     table = Table()
-    table.hearing.verdict = lambda: Verdict.REFUSE
+    table.hearing.verdict = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)
     table.sound(2.0, 1.0)
     table.sound(2.0, 0.0)
-    assert [type(event) for event in table.told if not isinstance(event, Heard)] == [TurnedAway]
+    assert [type(event) for event in table.told if not isinstance(event, InputProcessed)] == [
+        SessionRejected
+    ]
     assert table.hearing.over
     assert not table.hear()
 
 
 def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None:
-    table = Table(LiveOptions(turns=Turns.CLIENT))
-    verdicts = iter([Verdict.SHED, Verdict.SERVE])
+    table = Table(LiveOptions(turns=TurnControl.CLIENT))
+    verdicts = iter([UtteranceAdmission.SHED, UtteranceAdmission.SERVE])
     table.hearing.verdict = lambda: next(verdicts)
     for _ in range(2):
         table.sound(1.0, 1.0)
@@ -548,8 +559,8 @@ def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None
     while table.hear("heard"):
         pass
     table.take(table.hearing.commit(0.0))
-    [noticed] = table.of(Noticed)
-    assert isinstance(noticed, Noticed)
+    [noticed] = table.of(NoticeRaised)
+    assert isinstance(noticed, NoticeRaised)
     assert (noticed.notice.code, noticed.turn) == (UTTERANCE_DROPPED, 0)
     ended = [(one.text, one.committed) for one in table.told if isinstance(one, TurnEnded)]
     assert ended == [("", True), ("heard", True)]

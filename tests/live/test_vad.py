@@ -12,39 +12,41 @@ from wheel_recordings import clip
 
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import find
+from sidecar.checkpoints.onnx_runtime import find_embedded_models
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.live.runtime import endpointing, vad
 from sidecar.live.runtime.vad import (
-    FRAME,
-    MODEL,
-    RATE,
-    Detector,
-    DetectorUnavailable,
-    State,
-    load_weights,
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    SILERO_MODEL,
+    SileroVad,
+    VadState,
+    VadUnavailable,
+    load_vad_weights,
 )
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector(load_weights())
+def detector() -> SileroVad:
+    return SileroVad(load_vad_weights())
 
 
 @pytest.fixture(scope="module")
 def streams() -> Block:
     """Three streams of 4 s, in frames (3, 125, 512): two people, a reader, and some noise."""
-    noise = np.random.default_rng(1).normal(0, 0.05, 4 * RATE).astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 0.05, 4 * SAMPLE_RATE).astype(np.float32)
     sounds = (clip("endgame_nagg_nell"), clip("two_cities"), noise)
-    return np.stack([sound[: 4 * RATE].reshape(-1, FRAME) for sound in sounds])
+    return np.stack([sound[: 4 * SAMPLE_RATE].reshape(-1, FRAME_SAMPLES) for sound in sounds])
 
 
 @pytest.fixture(scope="module")
 def expected(streams: Block) -> npt.NDArray[np.float32]:
     """What the model itself says of them, in onnxruntime: (3, 125)."""
-    session = onnx_runtime.session(find((MODEL,))[MODEL], onnx_runtime.session_options(1))
+    session = onnx_runtime.create_session(
+        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_runtime.session_options(1)
+    )
     state, before = np.zeros((2, 3, 128), np.float32), np.zeros((3, 64), np.float32)
-    said, rate = [], np.array(RATE, np.int64)
+    said, rate = [], np.array(SAMPLE_RATE, np.int64)
     for frames in streams.swapaxes(0, 1):
         sound = np.concatenate([before, frames], axis=1)
         probability, state = session.run(None, {"input": sound, "state": state, "sr": rate})
@@ -54,36 +56,36 @@ def expected(streams: Block) -> npt.NDArray[np.float32]:
 
 
 def test_the_probabilities_are_those_of_the_model_alone_and_in_a_batch(
-    detector: Detector, streams: Block, expected: Block
+    detector: SileroVad, streams: Block, expected: Block
 ) -> None:
     assert expected.max() > 0.99
     assert expected.min() < 0.01
-    states = [State() for _ in streams]
+    states = [VadState() for _ in streams]
     together = np.stack(
         [detector.probabilities(frames, states) for frames in streams.swapaxes(0, 1)], axis=1
     )
     assert together == pytest.approx(expected, abs=1e-5)
-    state = State()
+    state = VadState()
     alone = [detector.probabilities(frame[None], [state])[0] for frame in streams[1]]
     assert alone == pytest.approx(expected[1], abs=1e-5)
 
 
-def test_streams_may_come_and_go_between_two_frames(detector: Detector, streams: Block) -> None:
-    whole, broken = State(), State()
+def test_streams_may_come_and_go_between_two_frames(detector: SileroVad, streams: Block) -> None:
+    whole, broken = VadState(), VadState()
     for number, frame in enumerate(streams[0, :60]):
         (expected,) = detector.probabilities(frame[None], [whole])
         company = list(streams[1:, number])[: number % 3]
         frames = np.stack([*company, frame])
-        said = detector.probabilities(frames, [*(State() for _ in company), broken])
+        said = detector.probabilities(frames, [*(VadState() for _ in company), broken])
         assert said[-1] == pytest.approx(expected, abs=1e-5)
-    assert detector.probabilities(np.zeros((0, FRAME), np.float32), []).shape == (0,)
+    assert detector.probabilities(np.zeros((0, FRAME_SAMPLES), np.float32), []).shape == (0,)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 3e38])
 def test_sound_that_is_no_number_is_silence_and_its_stream_begins_anew(
-    detector: Detector, streams: Block, expected: Block, broken: float
+    detector: SileroVad, streams: Block, expected: Block, broken: float
 ) -> None:
-    good, bad, fresh = State(), State(), State()
+    good, bad, fresh = VadState(), VadState(), VadState()
     spoiled = streams[1, 1].copy()
     spoiled[100] = broken
     detector.probabilities(streams[:2, 0], [good, bad])
@@ -95,27 +97,27 @@ def test_sound_that_is_no_number_is_silence_and_its_stream_begins_anew(
     assert said[0] == pytest.approx(expected[0, 19], abs=1e-5)
 
 
-def test_it_multiplies_on_one_thread(detector: Detector) -> None:
+def test_it_multiplies_on_one_thread(detector: SileroVad) -> None:
     assert detector
     numpys = [pool for pool in threadpool_info() if "numpy" in pool["filepath"]]
     assert [pool["num_threads"] for pool in numpys] == [1] * len(numpys)
 
 
-def test_frames_of_another_length_are_refused(detector: Detector) -> None:
+def test_frames_of_another_length_are_refused(detector: SileroVad) -> None:
     with pytest.raises(ValueError, match="512"):
-        detector.probabilities(np.zeros((1, FRAME - 1), np.float32), [State()])
+        detector.probabilities(np.zeros((1, FRAME_SAMPLES - 1), np.float32), [VadState()])
     with pytest.raises(ValueError, match="each state"):
-        detector.probabilities(np.zeros((2, FRAME), np.float32), [State()])
+        detector.probabilities(np.zeros((2, FRAME_SAMPLES), np.float32), [VadState()])
 
 
 def test_without_the_model_there_is_one_error_that_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = dataclasses.replace(MODEL, digest="of another release")
-    monkeypatch.setattr(vad, "MODEL", other)
-    with pytest.raises(DetectorUnavailable, match="does not carry the voice activity detector"):
-        load_weights()
+    other = dataclasses.replace(SILERO_MODEL, digest="of another release")
+    monkeypatch.setattr(vad, "SILERO_MODEL", other)
+    with pytest.raises(VadUnavailable, match="does not carry the voice activity detector"):
+        load_vad_weights()
 
 
 def test_what_decides_counts_in_what_hears() -> None:
-    assert (LIVE_RATE, endpointing.FRAME) == (RATE, FRAME)
+    assert (LIVE_RATE, endpointing.FRAME_SAMPLES) == (SAMPLE_RATE, FRAME_SAMPLES)

@@ -7,26 +7,26 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from sidecar import errors
-from sidecar.auth.identity import Identity, Proof
-from sidecar.interfaces.live_events import UNHEARD, Final, SpeechStarted, TurnEnded
-from sidecar.live.sessions.event_log import Counted
+from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.interfaces.live_events import AUDIO_UNHEARD, Final, SpeechStarted, TurnEnded
+from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.observability import prometheus
 from sidecar.observability.metrics import (
-    MOST,
-    OTHER,
-    PREFIX,
+    MAX_LABEL_SETS,
+    METRIC_PREFIX,
+    OTHER_LABEL,
     Counter,
+    Distribution,
+    HealthThresholds,
     Histogram,
-    Lately,
-    Outcome,
-    Outcomes,
-    Spread,
-    Tally,
-    Thresholds,
-    outcome_of,
-    trouble,
+    OutcomeWindow,
+    RecentOutcomes,
+    RecognitionOutcome,
+    ServiceMetrics,
+    health_problem,
+    outcome_of_error,
 )
-from sidecar.observability.prometheus import exposition
+from sidecar.observability.prometheus import render_metrics
 from sidecar.transcripts.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -37,13 +37,15 @@ def test_a_number_has_an_end_to_its_labels() -> None:
     for user in range(10_000):
         counter.add(f"user {user}")
         histogram.see(0.5, f"user {user}")
-    assert len(counter.values) == len(histogram.spreads) == MOST + 1
+    assert len(counter.values) == len(histogram.spreads) == MAX_LABEL_SETS + 1
     assert counter.total == 10_000
-    assert counter.of(OTHER) == histogram.spreads[OTHER,].count == 10_000 - MOST
+    assert (
+        counter.of(OTHER_LABEL) == histogram.spreads[OTHER_LABEL,].count == 10_000 - MAX_LABEL_SETS
+    )
 
 
 def test_values_are_spread_over_bounds_that_count_all_below() -> None:
-    spread = Spread((0.1, 1.0))
+    spread = Distribution((0.1, 1.0))
     for value in (0.05, 0.1, 0.5, 7):
         spread.see(value)
     assert spread.buckets() == [("0.1", 2), ("1.0", 3), ("+Inf", 4)]
@@ -53,44 +55,44 @@ def test_values_are_spread_over_bounds_that_count_all_below() -> None:
 @pytest.mark.parametrize(
     ("lately", "why"),
     [
-        (Lately(), None),
-        (Lately(failed=4), None),  # too few to say
-        (Lately(done=3, failed=2), None),
-        (Lately(done=2, failed=3), "too_many_failures"),
-        (Lately(done=3, timed_out=3), None),
-        (Lately(done=2, timed_out=3), "too_many_timeouts"),
+        (RecentOutcomes(), None),
+        (RecentOutcomes(failed=4), None),  # too few to say
+        (RecentOutcomes(done=3, failed=2), None),
+        (RecentOutcomes(done=2, failed=3), "too_many_failures"),
+        (RecentOutcomes(done=3, timed_out=3), None),
+        (RecentOutcomes(done=2, timed_out=3), "too_many_timeouts"),
     ],
 )
-def test_too_much_that_goes_wrong_is_not_healthy(lately: Lately, why: str | None) -> None:
-    assert trouble(lately, Thresholds()) == why
+def test_too_much_that_goes_wrong_is_not_healthy(lately: RecentOutcomes, why: str | None) -> None:
+    assert health_problem(lately, HealthThresholds()) == why
 
 
 def test_what_is_long_past_counts_no_more_and_takes_no_room() -> None:
     now = [0.0]
-    outcomes = Outcomes(60, lambda: now[0])
+    outcomes = OutcomeWindow(60, lambda: now[0])
     for second in range(1000):
         now[0] = second / 2
-        outcomes.add(Outcome.DONE if second % 2 else Outcome.FAILED)
+        outcomes.add(RecognitionOutcome.DONE if second % 2 else RecognitionOutcome.FAILED)
     assert len(outcomes._seconds) <= 62
-    assert outcomes.lately() == Lately(done=60, failed=60)
+    assert outcomes.lately() == RecentOutcomes(done=60, failed=60)
     now[0] += 61
-    assert outcomes.lately() == Lately()
+    assert outcomes.lately() == RecentOutcomes()
 
 
 def test_what_is_the_client_s_fault_says_nothing_of_the_engine() -> None:
-    found = {error.code: outcome_of(error()) for error in errors.all_errors()}
+    found = {error.code: outcome_of_error(error()) for error in errors.all_errors()}
     assert found["audio_undecodable"] is found["queue_full"] is found["wont_fit"] is None
-    assert found["engine_crashed"] is found["model_load_failed"] is Outcome.FAILED
-    assert found["upstream_timeout"] is Outcome.TIMED_OUT
-    assert found["internal"] is Outcome.FAILED
+    assert found["engine_crashed"] is found["model_load_failed"] is RecognitionOutcome.FAILED
+    assert found["upstream_timeout"] is RecognitionOutcome.TIMED_OUT
+    assert found["internal"] is RecognitionOutcome.FAILED
 
 
 def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
     def page(users: int) -> str:
-        tally = Tally()
+        tally = ServiceMetrics()
         for number in range(users):
-            who = Identity(f"somebody {number}", Proof.JWT)
-            counted = Counted(tally.live, "live", patience_s=20)
+            who = Identity(f"somebody {number}", AuthMethod.JWT)
+            counted = EventMetrics(tally.live, "live", patience_s=20)
             counted.sound(1)
             counted.said(SpeechStarted(0, 0))
             counted.said(Final(0, 0, Segment(0, 1, f"said by {who.subject}"), work_s=0.1))
@@ -98,8 +100,11 @@ def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
             counted.ended(None, finished=True)
             tally.wires.requests.add("GET", "/jobs/{job_id}", "200")
             tally.jobs.done(3, 1, 2)
-        return exposition(
-            tally.measured(), prometheus.gauges(prometheus.nested(tally, 0)), PREFIX, ""
+        return render_metrics(
+            tally.measured(),
+            prometheus.stt_gauges(prometheus.stt_metrics_json(tally, 0)),
+            METRIC_PREFIX,
+            "",
         )[0].decode()
 
     one, many = page(1), page(10_000)
@@ -109,28 +114,28 @@ def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
 
 
 def test_a_stretch_that_was_not_understood_failed_or_came_too_late() -> None:
-    tally = Tally()
-    counted = Counted(tally.live, "live", patience_s=5)
+    tally = ServiceMetrics()
+    counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
-        segment = Segment(0, 1, "", flags=(UNHEARD,))
+        segment = Segment(0, 1, "", flags=(AUDIO_UNHEARD,))
         counted.said(Final(0, 0, segment, work_s=work_s))
     counted.said(SpeechStarted(0, 0))
     counted.ended(errors.EngineCrashed(), finished=False)
-    assert tally.outcomes.lately() == Lately(timed_out=1, failed=2)
+    assert tally.outcomes.lately() == RecentOutcomes(timed_out=1, failed=2)
     assert tally.live.orphaned.total == 1
     assert tally.live.speaking == 0
     assert tally.live.ended.values == {("live", "engine_crashed"): 1}
 
 
 def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
-    tally = Tally()
+    tally = ServiceMetrics()
     tally.jobs.done(3, 1, 2)
     tally.wires.calls.add("/stt.STTBackend/CreateSession", "UNAUTHENTICATED")
     by_owner = {"jwt:a-b": 1, "jwt:a_b": 2}  # of which the names are the same by then
-    other = prometheus.gauges(prometheus.nested(tally, 3, by_owner))
+    other = prometheus.stt_gauges(prometheus.stt_metrics_json(tally, 3, by_owner))
 
     def numbers(accept: str, read: object) -> dict[tuple[str, str], float]:
-        page, kind = exposition(tally.measured(), other, PREFIX, accept)
+        page, kind = render_metrics(tally.measured(), other, METRIC_PREFIX, accept)
         assert kind.startswith(
             "application/openmetrics-text" if accept else "text/plain; version=0.0.4"
         )
@@ -150,7 +155,7 @@ def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
-    for one in Tally().measured():
+    for one in ServiceMetrics().measured():
         if isinstance(one, Counter):
             assert one.name.endswith("_total"), one.name
         else:

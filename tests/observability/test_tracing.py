@@ -24,10 +24,22 @@ from websockets.sync.client import connect
 from sidecar import errors
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import Final
-from sidecar.jobs.job_record import Begun, Change, Crashed, JobEvent, JobRecord, PutBack
-from sidecar.jobs.job_telemetry import Way, stages
-from sidecar.live.sessions.session_traces import utterance
-from sidecar.observability.tracing import Arrival, NoTraces, Stage, configured
+from sidecar.jobs.job_record import (
+    CrashedChange,
+    JobChange,
+    JobEvent,
+    JobRecord,
+    RequeuedChange,
+    StartedChange,
+)
+from sidecar.jobs.job_telemetry import JobTraceContext, job_stages
+from sidecar.live.sessions.session_traces import utterance_stages
+from sidecar.observability.tracing import (
+    NullTracer,
+    RequestArrival,
+    TraceSpan,
+    is_tracing_configured,
+)
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
 from sidecar.transcripts.transcript import Segment
@@ -228,20 +240,20 @@ def test_off_nothing_is_there_to_be_asked(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.delenv(name)
     settings = load_settings(engine="scripted", data_dir=tmp_path)
     service = create_service(settings)
-    assert isinstance(service.traces, NoTraces)
+    assert isinstance(service.traces, NullTracer)
     assert service._observed.jobs is None
     assert service.live._observers == []
     layers = [layer.cls.__name__ for layer in create_app(settings, service).user_middleware]
-    assert "Arrivals" not in layers
+    assert "ArrivalRecorder" not in layers
 
 
 def test_the_standard_s_variables_turn_them_on_and_off() -> None:
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
-    assert configured(there)
-    assert configured({"OTEL_TRACES_EXPORTER": "otlp"})
-    assert not configured({})
-    assert not configured({**there, "OTEL_SDK_DISABLED": "true"})
-    assert not configured({**there, "OTEL_TRACES_EXPORTER": "none"})
+    assert is_tracing_configured(there)
+    assert is_tracing_configured({"OTEL_TRACES_EXPORTER": "otlp"})
+    assert not is_tracing_configured({})
+    assert not is_tracing_configured({**there, "OTEL_SDK_DISABLED": "true"})
+    assert not is_tracing_configured({**there, "OTEL_TRACES_EXPORTER": "none"})
 
 
 def test_without_the_packages_a_setting_is_an_error_and_a_variable_is_not(
@@ -249,10 +261,10 @@ def test_without_the_packages_a_setting_is_an_error_and_a_variable_is_not(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sidecar.observability.otel", None)
     with pytest.raises(errors.SettingsInvalid) as caught:
-        facade.traces_of("http://127.0.0.1:4318", "1")
+        facade.create_tracing("http://127.0.0.1:4318", "1")
     assert "vibevoice-asr[otel]" in caught.value.hint
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    assert not facade.traces_of(None, "1").on
+    assert not facade.create_tracing(None, "1").on
 
 
 def record(**fields: Any) -> JobRecord:
@@ -261,12 +273,17 @@ def record(**fields: Any) -> JobRecord:
 
 
 def test_each_attempt_is_a_stage_and_a_load_is_told_where_it_was_waited_for() -> None:
-    changes: list[tuple[float, Change]] = [
-        *((12.0, Begun()), (13.0, Crashed()), (14.0, PutBack(counted=True)), (17.0, Begun())),
+    changes: list[tuple[float, JobChange]] = [
+        *(
+            (12.0, StartedChange()),
+            (13.0, CrashedChange()),
+            (14.0, RequeuedChange(counted=True)),
+            (17.0, StartedChange()),
+        ),
     ]
     events = [JobEvent(n, at, change) for n, (at, change) in enumerate(changes, 1)]
-    way = Way(9.0, Arrival(8.0), events)
-    found = stages(way, record(ended=20.0), (16.5, 18.0))
+    way = JobTraceContext(9.0, RequestArrival(8.0), events)
+    found = job_stages(way, record(ended=20.0), (16.5, 18.0))
     assert [(one.name, one.begin, one.end, one.error) for one in found] == [
         ("received", 8.0, 9.0, ""),
         ("looked_at", 9.0, 10.0, ""),
@@ -276,17 +293,19 @@ def test_each_attempt_is_a_stage_and_a_load_is_told_where_it_was_waited_for() ->
         ("loaded", 17.0, 18.0, ""),
         ("run", 18.0, 20.0, ""),
     ]
-    waited = stages(Way(9.0, None), record(ended=11.0), (0.0, 1.0))
+    waited = job_stages(JobTraceContext(9.0, None), record(ended=11.0), (0.0, 1.0))
     assert [one.name for one in waited] == ["looked_at", "queued"]
 
 
 def test_an_utterance_falls_into_sound_waiting_and_work_and_never_begins_before_itself() -> None:
     final = Final(0, 0, Segment(1.0, 3.0, "secret"), wait_s=0.5, work_s=1.0)
-    parts = utterance(final, 100.0, 104.0).stages
+    parts = utterance_stages(final, 100.0, 104.0).stages
     assert [(one.name, one.begin, one.end) for one in parts] == [
         ("received", 100.0, 102.5),
         ("queued", 102.5, 103.0),
         ("run", 103.0, 104.0),
     ]
-    assert all(100.0 <= one.begin <= one.end for one in utterance(final, 100.0, 100.2).stages)
-    assert Stage("a", 0.0, 1.0).stages == ()
+    assert all(
+        100.0 <= one.begin <= one.end for one in utterance_stages(final, 100.0, 100.2).stages
+    )
+    assert TraceSpan("a", 0.0, 1.0).stages == ()

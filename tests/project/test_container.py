@@ -18,11 +18,11 @@ import httpx
 import pytest
 from service_process import PATIENCE_S, free_port, wait_until
 
-from sidecar.config.settings import SHORTEST_TOKEN
+from sidecar.config.settings import MIN_TOKEN_CHARACTERS
 from sidecar.server.service_process import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "x" * SHORTEST_TOKEN
+TOKEN = "x" * MIN_TOKEN_CHARACTERS
 WEIGHTS = ("*.safetensors", "*.gguf", "*.ort", "*.onnx", "*.bin", "*.pt")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_engine import Endpointing, limits_of
+from sidecar.interfaces.live_engine import EndpointingOptions, field_limits
 from sidecar.protocols.openai_realtime.session_config import LONGEST_PADDING_MS
 from sidecar.server.app import create_app
 
@@ -85,7 +85,7 @@ def test_every_test_that_a_document_names_is_there() -> None:
 
 
 def test_the_pages_of_other_wires_have_the_limits_of_live_options() -> None:
-    limits = limits_of(Endpointing)
+    limits = field_limits(EndpointingOptions)
     silence, threshold = limits["silence_s"], limits["threshold"]
     pages = {name: (ROOT / f"docs/{name}.md").read_text() for name in ("grpc", "openai", "talk")}
     assert f"`vad_silence` that is not {silence}" in pages["grpc"]

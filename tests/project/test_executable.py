@@ -198,7 +198,7 @@ def test_what_belongs_to_glibc_is_left_to_the_system() -> None:
 def test_what_is_under_the_gpl_is_in_no_flavour(name: str) -> None:
     if name == "gpu" and not importable("transformers"):
         pytest.skip("the extra 'vibevoice' is not installed")
-    assert set(tts.spec_of("espeak").requires) <= set(flavours.flavour(name).excluded)
+    assert set(tts.tts_spec("espeak").requires) <= set(flavours.flavour(name).excluded)
 
 
 def test_the_light_flavour_leaves_out_all_that_the_large_engine_requires() -> None:

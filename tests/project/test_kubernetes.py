@@ -12,11 +12,11 @@ import pytest
 from service_process import PATIENCE_S, Server
 
 from sidecar.cli.common_options import describe
-from sidecar.config.settings import SHORTEST_TOKEN, Settings, load_settings
+from sidecar.config.settings import MIN_TOKEN_CHARACTERS, Settings, load_settings
 from sidecar.engines import ENGINES
-from sidecar.engines.engine_selection import choose_for_others, choose_live
-from sidecar.storage.s3_storage import Bucket
-from sidecar.storage.storage_selection import storage_of
+from sidecar.engines.engine_selection import choose_engine_for_nodes, choose_live_engine
+from sidecar.storage.s3_storage import S3Storage
+from sidecar.storage.storage_selection import create_recording_storage
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "deploy/k8s"
@@ -154,7 +154,7 @@ def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(
     monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
     container = pod_of(written("base"))["containers"][0]
     (token,) = container["env"]
-    monkeypatch.setenv(token["name"], "x" * SHORTEST_TOKEN)
+    monkeypatch.setenv(token["name"], "x" * MIN_TOKEN_CHARACTERS)
     settings = load_settings()
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     assert ports == {"http": settings.port, "grpc": settings.grpc_port}
@@ -254,7 +254,7 @@ def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal
         assert str(settings.jobs_dir) in mounted
     else:
         assert "/jobs" not in mounted
-        assert isinstance(storage_of(settings, tmp_path), Bucket)
+        assert isinstance(create_recording_storage(settings, tmp_path), S3Storage)
     ending_s = settings.shutdown_grace + container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > ending_s + FETCHED_S
     assert ("nvidia" in yaml.safe_dump(pod)) is (part == "node")
@@ -316,13 +316,13 @@ def test_fronts_that_hear_nothing_know_where_those_are_who_do_and_may_go_there(
         monkeypatch.setenv(setting, value)
     secrets = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in _env(front)}
     assert secrets["VIBEVOICE_UPSTREAM_KEY"] == _env(ears)[0]["valueFrom"]["secretKeyRef"]
-    monkeypatch.setenv("VIBEVOICE_TOKEN", "x" * SHORTEST_TOKEN)
+    monkeypatch.setenv("VIBEVOICE_TOKEN", "x" * MIN_TOKEN_CHARACTERS)
     monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://somebody@somewhere/jobs")
     monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", "x" * 64)
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
     settings = load_settings()
-    chosen, _ = choose_live(settings, choose_for_others(settings))
+    chosen, _ = choose_live_engine(settings, choose_engine_for_nodes(settings))
     assert chosen is not None
     assert chosen.upstream is not None
     port = service["spec"]["ports"][0]["port"]

@@ -32,5 +32,5 @@ def test_a_row_names_the_kind_of_its_event_as_every_version_has() -> None:
     words = """begun crashed putback interrupted cancelled refused failed edited
         progress segmentready peaks checkpoint finished"""
     assert {*job_rows._KINDS.values()} == {*words.split()}
-    changes = {*get_args(job_record.Change)} - {job_record.Reported}
-    assert {*job_rows._KINDS} == changes | {*get_args(transcript.Event)}
+    changes = {*get_args(job_record.JobChange)} - {job_record.ReportedChange}
+    assert {*job_rows._KINDS} == changes | {*get_args(transcript.TranscriptionEvent)}

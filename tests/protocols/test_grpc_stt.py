@@ -26,7 +26,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_unti
 from yap_client import Streaming
 
 from sidecar import errors
-from sidecar.auth.token_issuing import Issuer
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
@@ -227,7 +227,7 @@ def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> No
 
 
 async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
     settings = {"live_sessions": 4, "live_sessions_per_owner": 3, "grpc_unused": PATIENCE_S}
     with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:

@@ -17,12 +17,12 @@ from grpc_in_process import Caller, Named, ended, entrance, reserved
 from service_process import REPOSITORY
 
 from sidecar import errors
-from sidecar.auth.authentication import Entrance
-from sidecar.auth.identity import SharedToken
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.identity import SharedTokenAuthenticator
 from sidecar.config.settings import load_settings
-from sidecar.errors import Kind, all_errors
+from sidecar.errors import ErrorKind, all_errors
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
-from sidecar.protocols.grpc_stt.server import LiveGrpc
+from sidecar.protocols.grpc_stt.server import GrpcServer
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
@@ -40,7 +40,7 @@ class Inside:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.service = create_service(load_settings(engine="scripted", data_dir=folder, **settings))
-        self.listeners: list[LiveGrpc] = []
+        self.listeners: list[GrpcServer] = []
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -50,9 +50,9 @@ class Inside:
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
 
-    async def caller(self, by: Entrance | None = None, **metadata: str) -> Caller:
+    async def caller(self, by: AccessControl | None = None, **metadata: str) -> Caller:
         """One who comes by an entrance of their own."""
-        self.listeners.append(LiveGrpc(self.service, by or entrance(), reserved()))
+        self.listeners.append(GrpcServer(self.service, by or entrance(), reserved()))
         self._open.push_async_callback(self.listeners[-1].close)
         port = (await self.listeners[-1].start())["grpc_port"]
         return await self._open.enter_async_context(Caller(port, **metadata))
@@ -98,7 +98,7 @@ async def of_chunks(caller: Caller) -> AsyncIterator[Case]:
 
 async def of_callers(inside: Inside) -> AsyncIterator[Case]:
     """What a caller can be sent away for."""
-    by_token = entrance(SharedToken(TOKEN))
+    by_token = entrance(SharedTokenAuthenticator(TOKEN))
     yield "ERR1009", Status.UNAUTHENTICATED, await (await inside.caller(by_token)).create()
     wrong = await inside.caller(by_token, authorization="Bearer guess")
     yield "ERR1014", Status.UNAUTHENTICATED, await wrong.create()
@@ -206,17 +206,24 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
     async with Inside(tmp_path / "two", live_sessions=1) as inside:
         await check(of_little_room(await inside.caller()))
     assert seen == set(documented())
-    said = [grpc_stt_errors.said_of(error()) for error in all_errors()]
+    said = [grpc_stt_errors.error_status(error()) for error in all_errors()]
     assert {(one.number, one.status.name) for one in said} - seen == NOT_HERE
 
 
 def test_every_kind_of_error_has_a_status_and_what_passes_has_one_that_clients_retry() -> None:
-    assert set(grpc_stt_errors.KINDS) == set(Kind)
+    assert set(grpc_stt_errors.STATUS_BY_KIND) == set(ErrorKind)
     may_pass = Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED
     for error in all_errors():
-        status = grpc_stt_errors.said_of(error()).status
-        if error.kind in (Kind.BUSY, Kind.LIMITED, Kind.STORAGE_FULL, Kind.WONT_FIT):
+        status = grpc_stt_errors.error_status(error()).status
+        if error.kind in (
+            ErrorKind.BUSY,
+            ErrorKind.LIMITED,
+            ErrorKind.STORAGE_FULL,
+            ErrorKind.WONT_FIT,
+        ):
             assert status in may_pass, error.code
         else:
             assert status not in may_pass, error.code
-        assert (status is Status.INTERNAL) <= (error.kind in (Kind.FAILED, Kind.CANCELLED))
+        assert (status is Status.INTERNAL) <= (
+            error.kind in (ErrorKind.FAILED, ErrorKind.CANCELLED)
+        )

@@ -19,7 +19,7 @@ from grpc_in_process import entrance, reserved
 from service_process import MB, PATIENCE_S
 
 from sidecar.config.settings import load_settings
-from sidecar.protocols.grpc_stt.server import LiveGrpc
+from sidecar.protocols.grpc_stt.server import GrpcServer
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
@@ -151,7 +151,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 async def client(service: Service) -> AsyncIterator[Client]:
     """One of another thread: grpc.aio's own says INTERNAL where a stream ends before it has sent
     all."""
-    listener = LiveGrpc(service, entrance(), reserved())
+    listener = GrpcServer(service, entrance(), reserved())
     with Client((await listener.start())["grpc_port"]) as client:
         yield client
     await listener.close()

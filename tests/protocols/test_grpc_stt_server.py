@@ -27,15 +27,15 @@ from service_process import PATIENCE_S, REPOSITORY, until
 
 from sidecar import errors
 from sidecar.auth import self_signed_certificate
-from sidecar.auth.authentication import Entrance
-from sidecar.auth.self_signed_certificate import Pair
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import load_settings
 from sidecar.errors import all_errors
-from sidecar.files import Watch
+from sidecar.files import FileWatcher
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
 from sidecar.protocols.grpc_stt import stt_pb2
-from sidecar.protocols.grpc_stt.interceptor import address_of, approach_of
-from sidecar.protocols.grpc_stt.server import LiveGrpc, credentials_of
+from sidecar.protocols.grpc_stt.interceptor import peer_address, request_origin
+from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_listeners, create_service
 from sidecar.service.facade import Service
@@ -54,10 +54,10 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 @pytest.fixture
 async def start(service: Service) -> AsyncIterator[Start]:
     """Begins to listen, and says at which port."""
-    begun: list[LiveGrpc] = []
+    begun: list[GrpcServer] = []
 
-    async def start(entrance: Entrance, sock: socket.socket | None = None, *more: Any) -> int:
-        begun.append(LiveGrpc(service, entrance, sock or reserved(), *more))
+    async def start(entrance: AccessControl, sock: socket.socket | None = None, *more: Any) -> int:
+        begun.append(GrpcServer(service, entrance, sock or reserved(), *more))
         return int((await begun[-1].start())["grpc_port"])
 
     yield start
@@ -78,18 +78,18 @@ async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
 ) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     first, second = (
-        self_signed_certificate.self_signed(folder, frozenset({"localhost"}), [])
+        self_signed_certificate.ensure_certificate(folder, frozenset({"localhost"}), [])
         for folder in folders
     )
-    shown = Pair(tmp_path / "certificate.pem", tmp_path / "key.pem")
-    watch = Watch(every_s=0.02)
+    shown = CertificatePair(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    watch = FileWatcher(every_s=0.02)
     looking: asyncio.Task[None] | None = None
 
-    def show(pair: Pair) -> None:
+    def show(pair: CertificatePair) -> None:
         shown.certificate.write_bytes(pair.certificate.read_bytes())
         shown.key.write_bytes(pair.key.read_bytes())
 
-    async def is_believed(pair: Pair, port: int) -> bool:
+    async def is_believed(pair: CertificatePair, port: int) -> bool:
         believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes())
         async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
             call = health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S)
@@ -98,7 +98,7 @@ async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
             return status is grpc.StatusCode.OK
 
     show(first)
-    port = await start(entrance(), None, credentials_of(shown, watch))
+    port = await start(entrance(), None, server_credentials(shown, watch))
     looking = asyncio.create_task(watch.run())
     try:
         assert await is_believed(first, port)
@@ -149,11 +149,13 @@ class Authority:
 async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
     service: Service, tmp_path: Path
 ) -> None:
-    pair = self_signed_certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    pair = self_signed_certificate.ensure_certificate(
+        tmp_path / "shown", frozenset({"localhost"}), []
+    )
     ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
     vouching = tmp_path / "vouching.pem"
     vouching.write_bytes(ours.file.read_bytes())
-    watch = Watch(every_s=0.02)
+    watch = FileWatcher(every_s=0.02)
     settings = load_settings(grpc_client_ca=vouching)
     [listener] = create_listeners(settings, service, entrance(), watch, reserved(), pair)
     port = (await listener.start())["grpc_port"]
@@ -186,13 +188,15 @@ async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
 def test_who_vouches_for_clients_is_known_before_anybody_comes(
     service: Service, tmp_path: Path
 ) -> None:
-    pair = self_signed_certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    pair = self_signed_certificate.ensure_certificate(
+        tmp_path / "shown", frozenset({"localhost"}), []
+    )
     for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no certificate")):
         with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
-            credentials_of(pair, Watch(), file)
+            server_credentials(pair, FileWatcher(), file)
     settings = load_settings(grpc_client_ca=pair.certificate)
     with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="nothing is encrypted"):
-        create_listeners(settings, service, entrance(), Watch(), sock)
+        create_listeners(settings, service, entrance(), FileWatcher(), sock)
 
 
 async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> None:
@@ -248,7 +252,7 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
 async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path) -> None:
     settings = load_settings(engine="scripted", data_dir=tmp_path, live_sessions=2)
     service = create_service(settings)
-    listener = LiveGrpc(service, entrance(), reserved())
+    listener = GrpcServer(service, entrance(), reserved())
     try:
         async with Caller((await listener.start())["grpc_port"]) as caller:
             for name in ("one", "two"):
@@ -289,7 +293,7 @@ async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
 async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(tmp_path: Path) -> None:
     settings = load_settings(engine="scripted", data_dir=tmp_path, live_ping=1, live_idle=3600)
     service = create_service(settings)
-    listener = LiveGrpc(service, entrance(), reserved())
+    listener = GrpcServer(service, entrance(), reserved())
     cable = Cable((await listener.start())["grpc_port"])
     try:
         async with Caller(await cable.plug_in()) as caller:
@@ -361,23 +365,23 @@ async def test_one_of_the_metadata_has_an_end_too(start: Start) -> None:
 
 
 def test_an_address_is_read_as_grpc_writes_it() -> None:
-    assert address_of("ipv4:127.0.0.1:50000") == "127.0.0.1"
-    assert address_of("ipv6:%5B::1%5D:50000") == "::1"
-    assert address_of("ipv6:[::ffff:127.0.0.1]:5") == "::ffff:127.0.0.1"
-    assert address_of("ipv6:[fe80::1%25eth0]:5") == "fe80::1"
-    assert address_of("unix:/run/socket") is None
-    assert address_of("") is None
+    assert peer_address("ipv4:127.0.0.1:50000") == "127.0.0.1"
+    assert peer_address("ipv6:%5B::1%5D:50000") == "::1"
+    assert peer_address("ipv6:[::ffff:127.0.0.1]:5") == "::ffff:127.0.0.1"
+    assert peer_address("ipv6:[fe80::1%25eth0]:5") == "fe80::1"
+    assert peer_address("unix:/run/socket") is None
+    assert peer_address("") is None
 
 
 def test_a_call_that_a_proxy_sent_on_is_a_strangers() -> None:
-    approach = approach_of([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
+    approach = request_origin([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
     assert not approach.is_local
-    assert approach_of([], "ipv4:127.0.0.1:5", encrypted=False).is_local
+    assert request_origin([], "ipv4:127.0.0.1:5", encrypted=False).is_local
 
 
 @pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: error.code)
 def test_every_error_has_a_number_and_says_what_is_wrong(error: type[errors.SidecarError]) -> None:
-    said = grpc_stt_errors.said_of(error())
+    said = grpc_stt_errors.error_status(error())
     assert said.number.startswith("ERR")
     assert said.status is not grpc.StatusCode.OK
     assert said.message

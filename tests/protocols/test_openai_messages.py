@@ -16,36 +16,41 @@ from hypothesis import strategies as st
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.api.http.responses import Unsaid, covered
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import Named, Spool
+from sidecar.api.http.responses import UnsentSegments, covered_spans
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import ClientFileRef, UploadSpool
 from sidecar.engines import moonshine, scripted_engine, whisper
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import session as openai_session
-from sidecar.protocols.openai.messages import answer, diarized_body, verbose_body
+from sidecar.protocols.openai.messages import diarized_body, transcription_answer, verbose_body
 from sidecar.protocols.openai.request import (
-    Form,
-    Format,
-    Granularity,
-    Wish,
-    fields_of,
+    OpenAIAnswerOptions,
+    OpenAIGranularity,
+    OpenAIRequestForm,
+    OpenAIResponseFormat,
+    answer_options_of,
     known_speakers,
-    wish_of,
+    option_fields,
 )
-from sidecar.protocols.openai.session import OwnRetries, Sent, Told, timed_out
+from sidecar.protocols.openai.session import (
+    OpenAIJobEvents,
+    OpenAILocalRetries,
+    OpenAISentRequest,
+    timed_out,
+)
 from sidecar.protocols.openai_common import (
-    again,
     error_body,
-    letters,
-    names,
+    is_retryable,
+    model_names,
     param_of,
     precision_of,
+    speaker_letters,
     status_of,
 )
-from sidecar.transcripts.transcript import NON_SPEECH, Segment, Transcript, Word
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Transcript, Word
 
 
 def segment(start: float, text: str, speaker: int = 0, **more: object) -> Segment:
@@ -57,8 +62,8 @@ def transcript(*segments: Segment) -> Transcript:
 
 
 def record(*segments: Segment, done: bool = False, attempts: int = 0) -> JobRecord:
-    facts = AudioFacts("wav", "libsndfile", 9.0)
-    begun = JobRecord.submitted(0.0, Named("/a.wav", 1, 1), facts, TranscribeOptions())
+    facts = AudioInfo("wav", "libsndfile", 9.0)
+    begun = JobRecord.submitted(0.0, ClientFileRef("/a.wav", 1, 1), facts, TranscribeOptions())
     return replace(
         begun,
         segments=segments,
@@ -69,7 +74,7 @@ def record(*segments: Segment, done: bool = False, attempts: int = 0) -> JobReco
 
 
 def test_speakers_are_labelled_as_columns_of_a_table() -> None:
-    assert [letters(number) for number in (0, 1, 25, 26, 27, 51, 52, 702)] == [
+    assert [speaker_letters(number) for number in (0, 1, 25, 26, 27, 51, 52, 702)] == [
         *("A", "B", "Z", "AA", "AB", "AZ", "BA", "AAA")
     ]
 
@@ -79,7 +84,7 @@ texts = st.lists(st.text(st.sampled_from("ab,;. "), max_size=6), max_size=6)
 
 @given(texts)
 def test_deltas_in_a_row_are_the_text(said: list[str]) -> None:
-    told, segments = Told(diarized=False), []
+    told, segments = OpenAIJobEvents(diarized=False), []
     deltas = []
     for at, text in enumerate(said):
         segments.append(segment(at, text))
@@ -92,8 +97,12 @@ def test_deltas_in_a_row_are_the_text(said: list[str]) -> None:
 
 
 def test_who_was_revised_is_told_again_by_the_same_id_and_nobody_else() -> None:
-    told = Told(diarized=True)
-    heard = [segment(0, "One."), segment(1, "[Music]", flags=(NON_SPEECH,)), segment(2, "Two.", 0)]
+    told = OpenAIJobEvents(diarized=True)
+    heard = [
+        segment(0, "One."),
+        segment(1, "[Music]", flags=(NON_SPEECH_FLAG,)),
+        segment(2, "Two.", 0),
+    ]
     events = [*told.more(record(*heard))]
     end = record(*heard[:2], replace(heard[2], speaker=1), done=True)
     events += told.more(end)
@@ -114,7 +123,7 @@ def test_who_was_revised_is_told_again_by_the_same_id_and_nobody_else() -> None:
 
 
 def test_what_is_heard_again_after_a_crash_is_not_said_again() -> None:
-    told = Told(diarized=False)
+    told = OpenAIJobEvents(diarized=False)
     heard = [segment(0, "One."), segment(1, "Two.")]
     first = [*told.more(record(*heard))]
     assert [*told.more(record(heard[0], attempts=1))] == []
@@ -125,9 +134,11 @@ def test_what_is_heard_again_after_a_crash_is_not_said_again() -> None:
 def test_what_nobody_says_is_in_no_json_and_words_are_all_words() -> None:
     words = (Word(0.0, 0.4, " One"), Word(0.4, 0.9, "more."))
     said = transcript(
-        segment(0, "One more.", words=words), segment(2, "[Music]", flags=(NON_SPEECH,))
+        segment(0, "One more.", words=words), segment(2, "[Music]", flags=(NON_SPEECH_FLAG,))
     )
-    wish = Wish(Format.VERBOSE, granularities=frozenset(Granularity))
+    wish = OpenAIAnswerOptions(
+        OpenAIResponseFormat.VERBOSE, granularities=frozenset(OpenAIGranularity)
+    )
     body = verbose_body(said, wish, 0.0)
     assert body["text"] == "One more."
     assert body["language"] == "english"
@@ -136,20 +147,25 @@ def test_what_nobody_says_is_in_no_json_and_words_are_all_words() -> None:
         ("One", 0.0, 0.4),
         ("more.", 0.4, 0.9),
     ]
-    only = verbose_body(said, replace(wish, granularities=frozenset({Granularity.WORD})), 0.0)
+    only = verbose_body(said, replace(wish, granularities=frozenset({OpenAIGranularity.WORD})), 0.0)
     assert "segments" not in only
-    assert b"[Music]" in answer(said, Wish(Format.SRT), 0.0)[0], "a subtitle has it"
+    assert (
+        b"[Music]"
+        in transcription_answer(said, OpenAIAnswerOptions(OpenAIResponseFormat.SRT), 0.0)[0]
+    ), "a subtitle has it"
 
 
 def test_silence_has_no_words_and_that_is_no_error() -> None:
-    wish = Wish(Format.VERBOSE, granularities=frozenset({Granularity.WORD}))
+    wish = OpenAIAnswerOptions(
+        OpenAIResponseFormat.VERBOSE, granularities=frozenset({OpenAIGranularity.WORD})
+    )
     assert verbose_body(transcript(), wish, 0.0)["words"] == []
     with pytest.raises(errors.WordsUnavailable, match="scripted"):
         verbose_body(transcript(segment(0, "One.")), wish, 0.0)
 
 
 def test_lists_are_taken_with_brackets_and_without() -> None:
-    form = Form({"keywords[]": ["Nagg"], "keywords": ["Nell"], "model": ["a", "b"]})
+    form = OpenAIRequestForm({"keywords[]": ["Nagg"], "keywords": ["Nell"], "model": ["a", "b"]})
     assert form.all("keywords") == ["Nagg", "Nell"]
     assert form.one("model") == "b"
     assert form.one("no") == ""
@@ -158,7 +174,9 @@ def test_lists_are_taken_with_brackets_and_without() -> None:
     for lists in (by_hand, as_json):
         assert [
             notice.code
-            for notice in wish_of(Form(lists), scripted_engine.SPEC, translate=False).notices
+            for notice in answer_options_of(
+                OpenAIRequestForm(lists), scripted_engine.SPEC, translate=False
+            ).notices
         ]
     for broken in (
         "{",
@@ -168,11 +186,15 @@ def test_lists_are_taken_with_brackets_and_without() -> None:
         '{"type": "server_vad", "a": 1}',
     ):
         with pytest.raises(errors.FieldInvalid):
-            wish_of(Form({"chunking_strategy": [broken]}), scripted_engine.SPEC, translate=False)
+            answer_options_of(
+                OpenAIRequestForm({"chunking_strategy": [broken]}),
+                scripted_engine.SPEC,
+                translate=False,
+            )
 
 
 def test_the_fields_become_the_options_of_every_wire() -> None:
-    form = Form(
+    form = OpenAIRequestForm(
         {
             "hotwords": ["Clov"],
             "keywords[]": ["Nagg", " Nell  and ", " "],
@@ -180,55 +202,67 @@ def test_the_fields_become_the_options_of_every_wire() -> None:
             "precision": ["fp32"],
         }
     )
-    fields = fields_of(form, scripted_engine.SPEC, Wish(), Precision.INT8)
+    fields = option_fields(form, scripted_engine.SPEC, OpenAIAnswerOptions(), Precision.INT8)
     assert fields["hotwords"] == "Clov, Nagg, Nell and"
     assert fields["language"] == "de"
     assert fields["precision"] == "int8", "that of the model counts"
     assert fields["diarize"] is False
     assert (
-        fields_of(form, scripted_engine.SPEC, Wish(Format.DIARIZED), Precision.AUTO)["diarize"]
+        option_fields(
+            form,
+            scripted_engine.SPEC,
+            OpenAIAnswerOptions(OpenAIResponseFormat.DIARIZED),
+            Precision.AUTO,
+        )["diarize"]
         is True
     )
-    assert fields_of(Form({}), scripted_engine.SPEC, Wish(), Precision.AUTO)["language"] == ""
+    assert (
+        option_fields(
+            OpenAIRequestForm({}), scripted_engine.SPEC, OpenAIAnswerOptions(), Precision.AUTO
+        )["language"]
+        == ""
+    )
     with pytest.raises(errors.FieldInvalid):
-        fields_of(
-            Form({"language": ["en"], "languages[]": ["de"]}),
+        option_fields(
+            OpenAIRequestForm({"language": ["en"], "languages[]": ["de"]}),
             scripted_engine.SPEC,
-            Wish(),
+            OpenAIAnswerOptions(),
             Precision.AUTO,
         )
 
 
 def test_of_several_languages_the_one_that_the_engine_knows_is_meant() -> None:
-    assert openai_common.only(moonshine.SPEC, ["de", "en"]) == "en"
-    assert openai_common.only(whisper.SPEC, ["de", "en"]) == "auto"
-    assert openai_common.only(whisper.SPEC, ["de", "German"]) == "de"
+    assert openai_common.engine_language(moonshine.SPEC, ["de", "en"]) == "en"
+    assert openai_common.engine_language(whisper.SPEC, ["de", "en"]) == "auto"
+    assert openai_common.engine_language(whisper.SPEC, ["de", "German"]) == "de"
     with pytest.raises(errors.LanguageUnsupported):
-        openai_common.only(moonshine.SPEC, ["de", "fr"])
+        openai_common.engine_language(moonshine.SPEC, ["de", "fr"])
 
 
 def test_every_language_of_whisper_s_has_a_name_that_leads_back() -> None:
-    assert set(openai_common.NAMES) == set(whisper.SPEC.languages)
-    assert len(set(openai_common.NAMES.values())) == len(openai_common.NAMES)
-    for code, name in openai_common.NAMES.items():
-        assert openai_common.name_of(f"{code}-XX") == name
-        assert openai_common.tag_of(f" {name.title()} ") == code
-    assert openai_common.name_of("auto") == "unknown"
-    assert openai_common.name_of("tlh") == "tlh"
+    assert set(openai_common.LANGUAGE_NAMES) == set(whisper.SPEC.languages)
+    assert len(set(openai_common.LANGUAGE_NAMES.values())) == len(openai_common.LANGUAGE_NAMES)
+    for code, name in openai_common.LANGUAGE_NAMES.items():
+        assert openai_common.language_name(f"{code}-XX") == name
+        assert openai_common.language_tag(f" {name.title()} ") == code
+    assert openai_common.language_name("auto") == "unknown"
+    assert openai_common.language_name("tlh") == "tlh"
 
 
 def test_only_who_translates_takes_a_translation() -> None:
-    assert wish_of(Form({}), whisper.SPEC, translate=True).translate
+    assert answer_options_of(OpenAIRequestForm({}), whisper.SPEC, translate=True).translate
     with pytest.raises(errors.TranslationUnavailable, match="moonshine"):
-        wish_of(Form({}), moonshine.SPEC, translate=True)
+        answer_options_of(OpenAIRequestForm({}), moonshine.SPEC, translate=True)
     with pytest.raises(errors.FieldInvalid, match="diarized_json"):
-        wish_of(Form({"response_format": ["diarized_json"]}), whisper.SPEC, translate=True)
+        answer_options_of(
+            OpenAIRequestForm({"response_format": ["diarized_json"]}), whisper.SPEC, translate=True
+        )
 
 
 def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
     assert precision_of(whisper.SPEC, "whisper:fp16") is Precision.FP16
     assert precision_of(whisper.SPEC, "whisper-1") is Precision.AUTO
-    assert f"{moonshine.SPEC.name}:auto" not in names(moonshine.SPEC)
+    assert f"{moonshine.SPEC.name}:auto" not in model_names(moonshine.SPEC)
     for name in ("scripted", "whisper:int4", "WHISPER", "whisper:", "gpt-4o"):
         with pytest.raises(errors.ModelNotFound):
             precision_of(whisper.SPEC, name)
@@ -244,11 +278,11 @@ def test_every_error_has_openai_s_shape_and_says_whether_to_come_again(
     assert body["message"].startswith(error.detail)
     status = status_of(error)
     assert 400 <= status < 600
-    if again(error):
+    if is_retryable(error):
         assert status in (408, 409, 429) or status >= 500, "the package would not ask again"
         assert error.retry_after or kind is errors.UploadStalled
     if kind in (errors.JobCancelled, errors.WontFit, errors.EngineCrashed, errors.EngineFailed):
-        assert not again(error)
+        assert not is_retryable(error)
 
 
 def test_the_parameter_to_blame_is_named() -> None:
@@ -297,21 +331,23 @@ def held(recording: os.stat_result) -> int:
 async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openai_session, "GRACE_S", 0.01)
-    spool = Spool(None)
+    monkeypatch.setattr(openai_session, "RETRY_GRACE_S", 0.01)
+    spool = UploadSpool(None)
     spool.add(b"a recording")
     ended, job = asyncio.Event(), Job(spool.finish(), record())
-    own, recording = OwnRetries(), os.fstat(job.source.fd)
+    own, recording = OpenAILocalRetries(), os.fstat(job.source.fd)
     assert held(recording) == 1
-    own.leave(Sent("me", {}), job, ended.set)
+    own.leave(OpenAISentRequest("me", {}), job, ended.set)
     assert held(recording) == 2
-    assert await own.take(Sent("somebody else", {}), job.source) is None
-    assert await own.take(Sent("me", {"fields": 1}), job.source) is None
+    assert await own.take(OpenAISentRequest("somebody else", {}), job.source) is None
+    assert await own.take(OpenAISentRequest("me", {"fields": 1}), job.source) is None
     await asyncio.wait_for(ended.wait(), PATIENCE_S)
     assert held(recording) == 1
-    assert await own.take(Sent("me", {}), job.source) is None
+    assert await own.take(OpenAISentRequest("me", {}), job.source) is None
     job.source.close()
-    own.leave(Sent("me", {}), job, ended.set)  # it has ended meanwhile: there is nothing to keep
+    own.leave(
+        OpenAISentRequest("me", {}), job, ended.set
+    )  # it has ended meanwhile: there is nothing to keep
 
 
 def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
@@ -325,7 +361,7 @@ def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
 
     for number, count in enumerate((200, 800)):
         heard = [Segment(Counted(2 * at), Counted(2 * at + 1), "a") for at in range(count)]
-        unsaid = Unsaid()
+        unsaid = UnsentSegments()
         looked[-1] = 0
         assert len([*unsaid.more(record(*heard))]) == count
         assert [*unsaid.more(record(*heard, done=True))] == []
@@ -335,7 +371,7 @@ def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))
 def test_time_that_was_told_of_is_counted_once(spans: list[tuple[int, int]]) -> None:
-    found = covered(Segment(start, start + length, "a") for start, length in spans)
+    found = covered_spans(Segment(start, start + length, "a") for start, length in spans)
     assert all(one[1] < other[0] for one, other in pairwise(found))
     half_seconds = {
         half for start, length in spans for half in range(2 * start, 2 * (start + length))
@@ -356,11 +392,11 @@ fields = st.sampled_from([*vad, *lists, "language", "response_format", "stream",
 @given(st.dictionaries(fields, st.lists(words, min_size=1, max_size=3)))
 def test_whatever_a_form_says_is_understood_or_refused(lists: dict[str, list[str]]) -> None:
     try:
-        wish = wish_of(Form(lists), scripted_engine.SPEC, translate=False)
-        said = fields_of(Form(lists), scripted_engine.SPEC, wish, Precision.AUTO)
+        wish = answer_options_of(OpenAIRequestForm(lists), scripted_engine.SPEC, translate=False)
+        said = option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, wish, Precision.AUTO)
     except errors.BadRequest:
         return
-    assert wish.format in Format
+    assert wish.format in OpenAIResponseFormat
     assert said.keys() >= {"language", "prompt", "temperature", "diarize"}
 
 

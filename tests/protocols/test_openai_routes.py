@@ -33,7 +33,7 @@ from pydantic import TypeAdapter
 from recordings import long, wav
 from service_process import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
 
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.protocols.openai_common import ALIASES
 
 SECOND = b"\1\0" * 16_000
@@ -487,7 +487,7 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
 ) -> None:
     """What the wheel's clip says, by two voices, to the package and to our own dialect."""
     clip = tmp_path / "play.wav"  # as it goes to another service, which sends no less
-    soundfile.write(clip, decode_file(PLAY, 16_000)[: 12 * 16_000], 16_000, subtype="PCM_16")
+    soundfile.write(clip, decode_audio_file(PLAY, 16_000)[: 12 * 16_000], 16_000, subtype="PCM_16")
     there = start_server(engine="moonshine")
     model = "gpt-4o-transcribe-diarize"
     raw = sdk(there).audio.transcriptions.with_raw_response.create(
@@ -508,7 +508,7 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
     assert final is not None
     assert final.text == answer.text  # type: ignore[union-attr]
     man = tmp_path / "man.wav"
-    soundfile.write(man, decode_file(PLAY, 16_000)[: 8 * 16_000], 16_000, subtype="PCM_16")
+    soundfile.write(man, decode_audio_file(PLAY, 16_000)[: 8 * 16_000], 16_000, subtype="PCM_16")
     named, done = {}, None
     for event in sdk(there).audio.transcriptions.create(
         file=clip,

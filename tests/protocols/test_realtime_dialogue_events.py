@@ -13,45 +13,52 @@ from pydantic import TypeAdapter
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.conversation.conversation_events import Patience, TalkOptions
-from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
-    Clear,
-    Ending,
-    Failed,
-    Frame,
-    NothingSaid,
-    Out,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
-    Recorded,
+    ClearPlayback,
+    CommitAcknowledged,
+    ConversationError,
+    ConversationOutput,
+    DiscardAcknowledged,
+    HistoryEntryRecorded,
+    ReplyAudioFrame,
     ReplyEnded,
+    ReplyEnding,
     ReplyStarted,
+    ReplyTextDelta,
     ReplyTruncated,
-    ReplyWritten,
-    Sent,
-    TurnDropped,
-    TurnTaken,
+    TurnAudioSent,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
 from sidecar.engines import scripted_engine
-from sidecar.interfaces.engine_interface import SayOptions
+from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_realtime.client_events import (
-    Create,
-    OrderInvalid,
-    Truncate,
+    RealtimeEventInvalid,
+    RealtimeItemCreate,
+    RealtimeItemTruncate,
     read_event,
 )
-from sidecar.protocols.openai_realtime.dialogue_config import Manners, updated
-from sidecar.protocols.openai_realtime.dialogue_events import Telling
-from sidecar.protocols.openai_realtime.server_events import Item
-from sidecar.protocols.openai_realtime.session_config import Configuration, SessionType, Sound
+from sidecar.protocols.openai_realtime.dialogue_config import (
+    RealtimeDialogueConfig,
+    updated_dialogue,
+)
+from sidecar.protocols.openai_realtime.dialogue_events import RealtimeDialogueEvents
+from sidecar.protocols.openai_realtime.server_events import RealtimeDialogueItem
+from sidecar.protocols.openai_realtime.session_config import (
+    RealtimeAudioFormat,
+    RealtimeSessionType,
+    RealtimeTranscriptionConfig,
+)
 
 SPEC = scripted_engine.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
-USUAL = Manners("gpt-realtime")
+USUAL = RealtimeDialogueConfig("gpt-realtime")
 
 
 @pytest.mark.parametrize(
@@ -64,11 +71,11 @@ def test_names_of_voices_are_passed_on_where_whoever_speaks_lists_none(
     session = {"audio": {"output": {"voice": voice}}}
     for any_voice, said in ((False, listed), (True, passed_on)):
         before = dataclasses.replace(USUAL, any_voice=any_voice)
-        found = updated(before, session, scripted_engine.SPEC)
-        assert found.manner(SayOptions("mine")).voice == (said or "mine")
+        found = updated_dialogue(before, session, scripted_engine.SPEC)
+        assert found.manner(SynthesisOptions("mine")).voice == (said or "mine")
 
 
-MANUAL = dataclasses.replace(USUAL, heard=Configuration(detection=None))
+MANUAL = dataclasses.replace(USUAL, heard=RealtimeTranscriptionConfig(detection=None))
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 FAILED = "conversation.item.input_audio_transcription.failed"
 
@@ -76,12 +83,12 @@ FAILED = "conversation.item.input_audio_transcription.failed"
 class Told:
     """A conversation that is told by hand; utterance n lies from n to n + 0.5 s."""
 
-    def __init__(self, manners: Manners = USUAL, most: int = 40) -> None:
-        self.telling = Telling("x", most, lambda number: (number, number + 0.5))
+    def __init__(self, manners: RealtimeDialogueConfig = USUAL, most: int = 40) -> None:
+        self.telling = RealtimeDialogueEvents("x", most, lambda number: (number, number + 0.5))
         self.telling.use(manners)
         self.said: list[dict[str, Any]] = []
 
-    def hear(self, *outs: Out) -> None:
+    def hear(self, *outs: ConversationOutput) -> None:
         for out in outs:
             self.say(list(self.telling.of(out)))
 
@@ -100,22 +107,28 @@ class Told:
         return [one["type"].removeprefix("conversation.item.") for one in self.said]
 
 
-def spoken(utterance: int, text: str, *, entry: int = 1) -> list[Out]:
+def spoken(utterance: int, text: str, *, entry: int = 1) -> list[ConversationOutput]:
     """A turn of the person's, as it is told."""
     return [
-        PersonStarted(utterance, 0.0),
-        PersonStopped(1.0, utterance),
-        PersonSaid(text, entry=entry),
+        UserTurnStarted(utterance, 0.0),
+        UserTurnStopped(1.0, utterance),
+        UserTurnFinal(text, entry=entry),
     ]
 
 
 def test_commits_have_the_words_that_were_said_before_them_however_late_those_are_told() -> None:
     told = Told(MANUAL)
     told.commit(1.0)
-    told.hear(PersonStarted(0, 0.0))
+    told.hear(UserTurnStarted(0, 0.0))
     told.commit(2.0)
     told.commit(3.0)
-    told.hear(*spoken(0, "One.")[1:], TurnTaken(), TurnTaken(), *spoken(2, "Three."), TurnTaken())
+    told.hear(
+        *spoken(0, "One.")[1:],
+        CommitAcknowledged(),
+        CommitAcknowledged(),
+        *spoken(2, "Three."),
+        CommitAcknowledged(),
+    )
     committed = [one["item_id"] for one in told.of("input_audio_buffer.committed")]
     assert len(set(committed)) == 3
     words = {one["item_id"]: one["transcript"] for one in told.of(TRANSCRIBED)}
@@ -125,10 +138,10 @@ def test_commits_have_the_words_that_were_said_before_them_however_late_those_ar
 
 def test_a_turn_that_began_before_its_commit_is_the_item_of_that_commit() -> None:
     told = Told(MANUAL)
-    told.hear(PersonStarted(0, 0.0), PersonSaying("One"), PersonSaying("One two"))
+    told.hear(UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"))
     assert told.said == []
     told.commit(1.0)
-    told.hear(PersonStopped(1.0, 0), PersonSaid("One two.", entry=7), TurnTaken())
+    told.hear(UserTurnStopped(1.0, 0), UserTurnFinal("One two.", entry=7), CommitAcknowledged())
     assert len(told.of("input_audio_buffer.committed")) == 1
     (done,) = told.of(TRANSCRIBED)
     assert told.telling.items.find(done["item_id"]).entry == 7
@@ -142,8 +155,8 @@ def test_a_turn_that_began_before_its_commit_is_the_item_of_that_commit() -> Non
 def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> None:
     told = Told()
     looks = ["I", "I scream", "I scream for", "Ice cream for all."]
-    told.hear(PersonStarted(3, 0.0), *(PersonSaying(look) for look in looks))
-    told.hear(PersonStopped(1.0, 3), PersonSaid("Ice cream for all."))
+    told.hear(UserTurnStarted(3, 0.0), *(UserTurnPartial(look) for look in looks))
+    told.hear(UserTurnStopped(1.0, 3), UserTurnFinal("Ice cream for all."))
     deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
     assert deltas == ["I", " scream"]
     assert told.of(TRANSCRIBED)[0]["transcript"] == "Ice cream for all."
@@ -154,8 +167,10 @@ def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> Non
 
 def test_words_that_come_after_their_turn_was_given_up_are_told_whole() -> None:
     told = Told()
-    told.hear(PersonStarted(0, 0.0), PersonSaying("One"), PersonSaying("One two"), ReplyStarted(1))
-    told.hear(PersonSaid("One two.", entry=1))
+    told.hear(
+        UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"), ReplyStarted(1)
+    )
+    told.hear(UserTurnFinal("One two.", entry=1))
     deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
     assert deltas == ["One", "One two."]
     assert told.of(TRANSCRIBED)[0]["transcript"] == "One two."
@@ -164,8 +179,13 @@ def test_words_that_come_after_their_turn_was_given_up_are_told_whole() -> None:
 def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
     told = Told()
     told.hear(*spoken(3, "What now?"))
-    told.hear(PersonStarted(4, 0.0), PersonSaying("yes or"), PersonSaying("yes or"), NothingSaid())
-    told.hear(PersonSaid("yeah", entry=2, backchannel=(7.0, 7.25)))
+    told.hear(
+        UserTurnStarted(4, 0.0),
+        UserTurnPartial("yes or"),
+        UserTurnPartial("yes or"),
+        UserTurnDropped(),
+    )
+    told.hear(UserTurnFinal("yeah", entry=2, backchannel=(7.0, 7.25)))
     deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
     assert deltas == ["What now?", "yes or", "yeah"]
     assert [one["usage"]["seconds"] for one in told.of(TRANSCRIBED)] == [0.5, 0.25]
@@ -173,7 +193,7 @@ def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
 
 def test_a_noise_stops_and_is_no_item() -> None:
     told = Told()
-    told.hear(PersonStarted(0, 0.0), NothingSaid(), TurnDropped())
+    told.hear(UserTurnStarted(0, 0.0), UserTurnDropped(), DiscardAcknowledged())
     assert told.kinds() == [
         "input_audio_buffer.speech_started",
         "input_audio_buffer.speech_stopped",
@@ -186,8 +206,13 @@ def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -
     told = Told()
     told.hear(*spoken(0, "")[:2], ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
-    told = Told(dataclasses.replace(USUAL, heard=Configuration(transcribes=False)))
-    told.hear(PersonStarted(0, 0.0), PersonSaying("A"), PersonSaying("A b"), *spoken(0, "A b.")[1:])
+    told = Told(dataclasses.replace(USUAL, heard=RealtimeTranscriptionConfig(transcribes=False)))
+    told.hear(
+        UserTurnStarted(0, 0.0),
+        UserTurnPartial("A"),
+        UserTurnPartial("A b"),
+        *spoken(0, "A b.")[1:],
+    )
     assert [one for one in told.kinds() if "transcription" in one] == []
     assert told.said[-1]["item"]["content"] == [{"type": "input_audio", "transcript": None}]
     assert told.telling.items.find(told.said[-1]["item"]["id"]).text == "A b."
@@ -196,34 +221,34 @@ def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -
 @pytest.mark.parametrize(
     ("ending", "status", "details", "item"),
     [
-        (Ending.COMPLETED, "completed", {"type": "completed"}, "completed"),
+        (ReplyEnding.COMPLETED, "completed", {"type": "completed"}, "completed"),
         (
-            Ending.INTERRUPTED,
+            ReplyEnding.INTERRUPTED,
             "cancelled",
             {"type": "cancelled", "reason": "turn_detected"},
             "incomplete",
         ),
         (
-            Ending.LIMITED,
+            ReplyEnding.LIMITED,
             "incomplete",
             {"type": "incomplete", "reason": "max_output_tokens"},
             "incomplete",
         ),
-        (Ending.FAILED, "failed", "engine_failed", "incomplete"),
+        (ReplyEnding.FAILED, "failed", "engine_failed", "incomplete"),
     ],
 )
 @pytest.mark.parametrize("sent_first", [True, False])
 def test_a_response_is_done_once_in_the_words_of_its_ending(
-    ending: Ending, status: str, details: Any, item: str, sent_first: bool
+    ending: ReplyEnding, status: str, details: Any, item: str, sent_first: bool
 ) -> None:
     told = Told()
-    told.hear(ReplyStarted(1, entry=4), ReplyWritten(1, "One two."))
-    told.hear(Frame(1, bytes(480), 24_000, 0.0))
-    if ending is Ending.FAILED:
-        told.hear(Failed(1, errors.EngineFailed()))
+    told.hear(ReplyStarted(1, entry=4), ReplyTextDelta(1, "One two."))
+    told.hear(ReplyAudioFrame(1, bytes(480), 24_000, 0.0))
+    if ending is ReplyEnding.FAILED:
+        told.hear(ConversationError(1, errors.EngineFailed()))
     if sent_first:
-        told.hear(Sent(1, ending))
-    told.hear(Clear(1), ReplyEnded(1, ending, "One…", 0.2, 0.4), ReplyWritten(2, "late"))
+        told.hear(TurnAudioSent(1, ending))
+    told.hear(ClearPlayback(1), ReplyEnded(1, ending, "One…", 0.2, 0.4), ReplyTextDelta(2, "late"))
     (done,) = told.of("response.done")
     assert done["response"]["status"] == status
     found = done["response"]["status_details"]
@@ -239,8 +264,8 @@ def test_a_response_is_done_once_in_the_words_of_its_ending(
 
 def test_an_answer_of_which_nothing_came_has_no_item() -> None:
     told = Told()
-    told.hear(ReplyStarted(1), Failed(1, errors.EngineFailed()))
-    told.hear(ReplyEnded(1, Ending.FAILED, "", 0, 0))
+    told.hear(ReplyStarted(1), ConversationError(1, errors.EngineFailed()))
+    told.hear(ReplyEnded(1, ReplyEnding.FAILED, "", 0, 0))
     assert told.kinds() == ["response.created", "response.done"]
     assert told.said[-1]["response"]["output"] == []
 
@@ -248,12 +273,12 @@ def test_an_answer_of_which_nothing_came_has_no_item() -> None:
 def test_items_have_one_name_each_and_the_oldest_are_let_go_of() -> None:
     told = Told(most=3)
     for number in range(5):
-        told.telling.create(Item(f"mine_{number}", Role.USER))
+        told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
         with pytest.raises(errors.FieldInvalid, match="taken"):
-            told.telling.create(Item(f"mine_{number}", Role.USER))
-        told.hear(Recorded(number + 1, Role.USER, "Hello.", f"mine_{number}"))
+            told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
+        told.hear(HistoryEntryRecorded(number + 1, ChatRole.USER, "Hello.", f"mine_{number}"))
         with pytest.raises(errors.FieldInvalid, match="taken"):
-            told.telling.create(Item(f"mine_{number}", Role.USER))
+            told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
     with pytest.raises(errors.ItemUnknown):
         told.telling.items.find("mine_1")
     newest = told.telling.items.find("mine_4")
@@ -283,40 +308,40 @@ def test_a_session_means_what_its_client_says() -> None:
             "output": {"format": {"type": "audio/pcmu"}, "voice": {"id": "low"}, "speed": 1.5},
         },
     }
-    found = updated(USUAL, wish, SPEC)
-    options = found.options(TalkOptions())
-    assert options == TalkOptions(
-        instructions="Be brief.", patience=Patience(0.2, 0.2, 0.2), interruptible=False
+    found = updated_dialogue(USUAL, wish, SPEC)
+    options = found.options(ConversationOptions())
+    assert options == ConversationOptions(
+        instructions="Be brief.", patience=EndOfTurnDelays(0.2, 0.2, 0.2), interruptible=False
     )
     hearing = found.hearing(LiveOptions())
     assert (hearing.language, hearing.endpointing.threshold) == ("de", 0.7)
     assert hearing.endpointing.pre_roll_s == 0.2
-    manner = found.manner(SayOptions("usual"))
-    assert manner == SayOptions("low", speed=1.5, rate=8000)
-    assert found.manner(SayOptions("usual")).voice == "low"
-    assert updated(found, {"audio": {"output": {"voice": "ash"}}}, SPEC).manner(
-        SayOptions("usual")
-    ) == SayOptions("usual", speed=1.5, rate=8000)
+    manner = found.manner(SynthesisOptions("usual"))
+    assert manner == SynthesisOptions("low", speed=1.5, rate=8000)
+    assert found.manner(SynthesisOptions("usual")).voice == "low"
+    assert updated_dialogue(found, {"audio": {"output": {"voice": "ash"}}}, SPEC).manner(
+        SynthesisOptions("usual")
+    ) == SynthesisOptions("usual", speed=1.5, rate=8000)
     view = found.view("sess_1", 9)
     RealtimeSessionCreateRequest.model_validate(view, strict=True)
     assert view["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 200
-    off = updated(
+    off = updated_dialogue(
         found, {"audio": {"input": {"turn_detection": None, "transcription": None}}}, SPEC
     )
-    manual = off.options(TalkOptions())
+    manual = off.options(ConversationOptions())
     assert not any((manual.ends_turns, manual.answers, manual.interruptible))
     assert off.view("sess_1", 9)["audio"]["input"]["transcription"] is None
     semantic = {"type": "semantic_vad", "eagerness": "low", "create_response": False}
-    slow = updated(USUAL, {"audio": {"input": {"turn_detection": semantic}}}, SPEC)
-    assert slow.options(TalkOptions()).patience == Patience(scale=2.0)
+    slow = updated_dialogue(USUAL, {"audio": {"input": {"turn_detection": semantic}}}, SPEC)
+    assert slow.options(ConversationOptions()).patience == EndOfTurnDelays(scale=2.0)
     assert slow.view("sess_1", 9)["audio"]["input"]["turn_detection"]["create_response"] is False
 
 
 def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
     mute = dataclasses.replace(USUAL, speaks=False)
-    found = updated(mute, {"output_modalities": ["audio"]}, SPEC)
+    found = updated_dialogue(mute, {"output_modalities": ["audio"]}, SPEC)
     assert found.modalities == ["text"]
-    assert not found.options(TalkOptions()).voiced
+    assert not found.options(ConversationOptions()).voiced
 
 
 @pytest.mark.parametrize(
@@ -340,20 +365,22 @@ def test_a_session_that_means_nothing_is_refused_by_the_name_of_the_field(
     session: Any, name: str
 ) -> None:
     with pytest.raises(errors.FieldInvalid, match=name):
-        updated(USUAL, session, SPEC)
+        updated_dialogue(USUAL, session, SPEC)
 
 
 def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
     part = {"type": "output_text", "text": " Hello. "}
     item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}
-    asked = read_event(json.dumps(event), SessionType.CONVERSATION)
+    asked = read_event(json.dumps(event), RealtimeSessionType.CONVERSATION)
     assert (asked.order, asked.event_id) == (
-        Create(Role.ASSISTANT, "Hello.   Hello.", "mine"),
+        RealtimeItemCreate(ChatRole.ASSISTANT, "Hello.   Hello.", "mine"),
         "e",
     )
     cut = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}
-    assert read_event(json.dumps(cut), SessionType.CONVERSATION).order == Truncate("mine", 20)
+    assert read_event(
+        json.dumps(cut), RealtimeSessionType.CONVERSATION
+    ).order == RealtimeItemTruncate("mine", 20)
     for wrong in (
         {**cut, "content_index": 1},
         {**cut, "audio_end_ms": None},
@@ -364,34 +391,34 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
         {"type": "response.create", "response": 7},
         {"type": 7},
     ):
-        with pytest.raises(OrderInvalid) as refused:
-            read_event(json.dumps({**wrong, "event_id": "e"}), SessionType.CONVERSATION)
+        with pytest.raises(RealtimeEventInvalid) as refused:
+            read_event(json.dumps({**wrong, "event_id": "e"}), RealtimeSessionType.CONVERSATION)
         assert refused.value.event_id == "e"
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (SessionType.CONVERSATION, "transcription_session.update"),
-        (SessionType.TRANSCRIPTION, "conversation.item.create"),
-        (SessionType.TRANSCRIPTION, "output_audio_buffer.clear"),
+        (RealtimeSessionType.CONVERSATION, "transcription_session.update"),
+        (RealtimeSessionType.TRANSCRIPTION, "conversation.item.create"),
+        (RealtimeSessionType.TRANSCRIPTION, "output_audio_buffer.clear"),
     ],
 )
 def test_each_kind_of_session_refuses_the_events_of_the_other_and_names_its_own(
-    kind: SessionType, name: str
+    kind: RealtimeSessionType, name: str
 ) -> None:
-    with pytest.raises(OrderInvalid) as refused:
+    with pytest.raises(RealtimeEventInvalid) as refused:
         read_event(json.dumps({"type": name}), kind)
     assert refused.value.error.code == "event_unsupported"
     assert "input_audio_buffer.clear" in refused.value.error.hint
     assert name not in refused.value.error.hint
 
 
-@pytest.mark.parametrize("law", [Sound.MU_LAW, Sound.A_LAW])
-def test_sound_for_telephones_is_the_nearest_that_there_is(law: Sound) -> None:
+@pytest.mark.parametrize("law", [RealtimeAudioFormat.MU_LAW, RealtimeAudioFormat.A_LAW])
+def test_sound_for_telephones_is_the_nearest_that_there_is(law: RealtimeAudioFormat) -> None:
     to, back = {
-        Sound.MU_LAW: (codecs.to_mu_law, codecs.from_mu_law),
-        Sound.A_LAW: (codecs.to_a_law, codecs.from_a_law),
+        RealtimeAudioFormat.MU_LAW: (codecs.encode_mu_law, codecs.decode_mu_law),
+        RealtimeAudioFormat.A_LAW: (codecs.encode_a_law, codecs.decode_a_law),
     }[law]
     there = sorted(
         int.from_bytes(back(bytes([byte])), "little", signed=True) for byte in range(256)

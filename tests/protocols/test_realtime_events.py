@@ -24,12 +24,12 @@ from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.engines import scripted_engine
 from sidecar.engines.moonshine import SPEC as MOONSHINE
-from sidecar.interfaces.live_engine import LiveOptions, Turns
+from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.interfaces.live_events import (
-    NOT_UNDERSTOOD,
+    RECOGNITION_FAILED,
     Final,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
     SpeakersRevised,
     SpeechStarted,
@@ -39,22 +39,22 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.client_events import (
-    Append,
-    Clear,
-    Commit,
-    OrderInvalid,
-    Update,
+    RealtimeAudioAppend,
+    RealtimeAudioClear,
+    RealtimeAudioCommit,
+    RealtimeEventInvalid,
+    RealtimeSessionUpdate,
     read_event,
 )
 from sidecar.protocols.openai_realtime.session_config import (
-    Configuration,
-    SessionType,
-    TurnDetection,
+    RealtimeSessionType,
+    RealtimeTranscriptionConfig,
+    RealtimeTurnDetection,
     check_model,
-    updated,
+    updated_transcription,
 )
-from sidecar.protocols.openai_realtime.user_turns import TranscriptionTurns
-from sidecar.transcripts.transcript import Notice, Segment, joined
+from sidecar.protocols.openai_realtime.user_turns import RealtimeTranscriptionTurns
+from sidecar.transcripts.transcript import Notice, Segment, join_texts
 
 SPEC = scripted_engine.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -82,7 +82,7 @@ def final(turn: int, piece: int, text: str, speaker: int | None = None) -> Final
     return Final(turn, piece, Segment(piece, piece + 1.0, text, speaker), "en")
 
 
-def tell(items: TranscriptionTurns, *events: LiveEvent) -> list[dict[str, Any]]:
+def tell(items: RealtimeTranscriptionTurns, *events: LiveEvent) -> list[dict[str, Any]]:
     said = [one for event in events for one in items.told(event)]
     for one in said:
         check(one)
@@ -104,15 +104,18 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
 @pytest.mark.parametrize(
     ("event", "order"),
     [
-        ({"type": "input_audio_buffer.commit"}, Commit()),
-        ({"type": "input_audio_buffer.clear", "event_id": 5}, Clear()),
-        ({"type": "input_audio_buffer.append", "audio": "AAE="}, Append(b"\0\1")),
-        ({"type": "session.update", "session": {}}, Update({})),
-        ({"type": "transcription_session.update", "session": 1}, Update(1, beta=True)),
+        ({"type": "input_audio_buffer.commit"}, RealtimeAudioCommit()),
+        ({"type": "input_audio_buffer.clear", "event_id": 5}, RealtimeAudioClear()),
+        ({"type": "input_audio_buffer.append", "audio": "AAE="}, RealtimeAudioAppend(b"\0\1")),
+        ({"type": "session.update", "session": {}}, RealtimeSessionUpdate({})),
+        (
+            {"type": "transcription_session.update", "session": 1},
+            RealtimeSessionUpdate(1, beta=True),
+        ),
     ],
 )
 def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> None:
-    assert read_event(json.dumps(event), SessionType.TRANSCRIPTION).order == order
+    assert read_event(json.dumps(event), RealtimeSessionType.TRANSCRIPTION).order == order
 
 
 @pytest.mark.parametrize(
@@ -132,8 +135,8 @@ def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> N
     ],
 )
 def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: str) -> None:
-    with pytest.raises(OrderInvalid) as refused:
-        read_event(message, SessionType.TRANSCRIPTION)
+    with pytest.raises(RealtimeEventInvalid) as refused:
+        read_event(message, RealtimeSessionType.TRANSCRIPTION)
     assert refused.value.error.code == code
     assert refused.value.event_id == ("mine" if b"mine" in str(message).encode() else None)
 
@@ -141,8 +144,8 @@ def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: s
 @given(st.binary(max_size=40) | st.text(max_size=40))
 def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
     try:
-        read_event(message, SessionType.TRANSCRIPTION)
-    except OrderInvalid as refused:
+        read_event(message, RealtimeSessionType.TRANSCRIPTION)
+    except RealtimeEventInvalid as refused:
         check(server_events.error_event(refused.error, refused.event_id))
 
 
@@ -172,8 +175,8 @@ def test_both_shapes_say_the_same_of_a_session() -> None:
         "turn_detection": vad,
         "input_audio_noise_reduction": {"type": "far_field"},
     }
-    found = updated(Configuration(), today, SPEC)
-    assert found == updated(Configuration(), beta, SPEC)
+    found = updated_transcription(RealtimeTranscriptionConfig(), today, SPEC)
+    assert found == updated_transcription(RealtimeTranscriptionConfig(), beta, SPEC)
     assert found.view("sess_1", 9)["audio"]["input"] == {
         "format": {"type": "audio/pcmu"},
         "transcription": transcription,
@@ -183,32 +186,38 @@ def test_both_shapes_say_the_same_of_a_session() -> None:
     assert found.beta_view("sess_1", 9)["input_audio_format"] == "g711_ulaw"
     options = found.options(LiveOptions(client="me"))
     assert (options.client, options.language, options.prompt) == ("me", "en", "names")
-    assert (options.turns, options.endpointing.silence_s) == (Turns.SILENCE, 0.7)
+    assert (options.turns, options.endpointing.silence_s) == (TurnControl.SILENCE, 0.7)
     assert (options.endpointing.pre_roll_s, options.endpointing.threshold) == (0.1, 0.4)
 
 
-def detection(threshold: float, padding_ms: int, silence_ms: int) -> TurnDetection:
-    return TurnDetection(threshold=threshold, padding_ms=padding_ms, silence_ms=silence_ms)
+def detection(threshold: float, padding_ms: int, silence_ms: int) -> RealtimeTurnDetection:
+    return RealtimeTurnDetection(threshold=threshold, padding_ms=padding_ms, silence_ms=silence_ms)
 
 
 def test_only_what_is_said_changes() -> None:
-    before = Configuration(model="whisper-1", prompt="names", detection=detection(0.3, 50, 90))
-    assert updated(before, {}, SPEC) == before
+    before = RealtimeTranscriptionConfig(
+        model="whisper-1", prompt="names", detection=detection(0.3, 50, 90)
+    )
+    assert updated_transcription(before, {}, SPEC) == before
     given = {"audio": {"input": {"turn_detection": {"threshold": 0.6}}}}
-    assert updated(before, given, SPEC) == dataclasses.replace(
+    assert updated_transcription(before, given, SPEC) == dataclasses.replace(
         before, detection=detection(0.6, 50, 90)
     )
-    off = updated(before, {"audio": {"input": {"turn_detection": None}}}, SPEC)
+    off = updated_transcription(before, {"audio": {"input": {"turn_detection": None}}}, SPEC)
     assert off == dataclasses.replace(before, detection=None)
-    assert off.options(LiveOptions()).turns is Turns.CLIENT
+    assert off.options(LiveOptions()).turns is TurnControl.CLIENT
     on = {"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}}}
-    assert updated(off, on, SPEC).detection == TurnDetection(silence_ms=300)
+    assert updated_transcription(off, on, SPEC).detection == RealtimeTurnDetection(silence_ms=300)
 
 
 def test_the_model_that_tells_speakers_apart_does() -> None:
     given = {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe-diarize"}}}}
-    assert updated(Configuration(), given, SPEC).options(LiveOptions()).diarize
-    assert not Configuration().options(LiveOptions()).diarize
+    assert (
+        updated_transcription(RealtimeTranscriptionConfig(), given, SPEC)
+        .options(LiveOptions())
+        .diarize
+    )
+    assert not RealtimeTranscriptionConfig().options(LiveOptions()).diarize
 
 
 @pytest.mark.parametrize(
@@ -249,10 +258,13 @@ def test_a_session_that_cannot_be_is_refused(
     given: object, code: str | None, param: str | None
 ) -> None:
     if code is None:
-        assert updated(Configuration(), given, SPEC) == Configuration()
+        assert (
+            updated_transcription(RealtimeTranscriptionConfig(), given, SPEC)
+            == RealtimeTranscriptionConfig()
+        )
         return
     with pytest.raises(errors.SidecarError) as refused:
-        updated(Configuration(), given, SPEC)
+        updated_transcription(RealtimeTranscriptionConfig(), given, SPEC)
     assert refused.value.code == code
     said = server_events.error_event(refused.value, "mine")
     check(said)
@@ -261,9 +273,13 @@ def test_a_session_that_cannot_be_is_refused(
 
 def test_a_language_that_the_engine_does_not_know_is_refused() -> None:
     with pytest.raises(errors.LanguageUnsupported):
-        updated(Configuration(), {"input_audio_transcription": {"language": "de"}}, MOONSHINE)
+        updated_transcription(
+            RealtimeTranscriptionConfig(),
+            {"input_audio_transcription": {"language": "de"}},
+            MOONSHINE,
+        )
     several = {"audio": {"input": {"transcription": {"languages": ["de", "english"]}}}}
-    assert updated(Configuration(), several, MOONSHINE).language == "en"
+    assert updated_transcription(RealtimeTranscriptionConfig(), several, MOONSHINE).language == "en"
 
 
 def test_models_are_known_by_the_names_that_transcribe() -> None:
@@ -286,8 +302,10 @@ def test_all_turn_detection_that_is_taken_can_be_had(
         "prefix_padding_ms": padding,
         "silence_duration_ms": silence,
     }
-    found = updated(Configuration(), {"turn_detection": detection}, SPEC)
-    assert found.options(LiveOptions()).turns is Turns.SILENCE
+    found = updated_transcription(
+        RealtimeTranscriptionConfig(), {"turn_detection": detection}, SPEC
+    )
+    assert found.options(LiveOptions()).turns is TurnControl.SILENCE
     view = found.view("sess_1", 1)
     RealtimeTranscriptionSessionCreateResponse.model_validate(view, strict=True)
     check(server_events.session_event("session.updated", view))
@@ -299,7 +317,7 @@ def test_all_turn_detection_that_is_taken_can_be_had(
 
 
 @pytest.mark.parametrize(
-    ("expand", "subtype"), [(codecs.from_mu_law, "ULAW"), (codecs.from_a_law, "ALAW")]
+    ("expand", "subtype"), [(codecs.decode_mu_law, "ULAW"), (codecs.decode_a_law, "ALAW")]
 )
 def test_telephone_sound_is_what_libsndfile_makes_of_it(expand: Any, subtype: str) -> None:
     every = bytes(range(256))
@@ -309,7 +327,7 @@ def test_telephone_sound_is_what_libsndfile_makes_of_it(expand: Any, subtype: st
 
 
 def test_a_turn_that_a_pause_ends_is_an_item() -> None:
-    items = TranscriptionTurns("x")
+    items = RealtimeTranscriptionTurns("x")
     said = tell(
         items,
         SpeechStarted(0, 0.5),
@@ -336,7 +354,7 @@ def test_a_turn_that_a_pause_ends_is_an_item() -> None:
 
 def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
     """Two commits before an engine has heard of either."""
-    items = TranscriptionTurns("x")
+    items = RealtimeTranscriptionTurns("x")
     items.detects = False
     with pytest.raises(errors.CommitEmpty):
         items.commit(0.05)
@@ -354,7 +372,7 @@ def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
 
 
 def test_a_commit_takes_the_turn_that_goes_on() -> None:
-    items = TranscriptionTurns("x")
+    items = RealtimeTranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1))
     said = [*items.commit(1.0), *tell(items, SpeechStopped(0, 0.9), TurnEnded(0, 0.1, 1, "a"))]
     assert types(said)[-2:] == ["speech_stopped", "completed"]
@@ -362,7 +380,7 @@ def test_a_commit_takes_the_turn_that_goes_on() -> None:
 
 
 def test_what_is_cleared_is_said_no_more() -> None:
-    items = TranscriptionTurns("x")
+    items = RealtimeTranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1), Partial(0, 0, 0.1, 1, "a b", "a"))
     items.clear(5.0)
     assert tell(items, TurnDropped(0, 5.0)) == [{"type": "input_audio_buffer.cleared"}]
@@ -372,8 +390,8 @@ def test_what_is_cleared_is_said_no_more() -> None:
 
 
 def test_a_turn_that_nobody_understood_has_failed() -> None:
-    items = TranscriptionTurns("x")
-    wrong = Noticed(Notice(NOT_UNDERSTOOD, "A stretch was not understood."))
+    items = RealtimeTranscriptionTurns("x")
+    wrong = NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."))
     said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))
     assert types(said)[-2] == "failed"
     assert types(tell(items, TurnEnded(1, 2, 3, "")))[-1] == "completed"
@@ -384,7 +402,7 @@ def test_a_turn_that_nobody_understood_has_failed() -> None:
 
 
 def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None:
-    items = TranscriptionTurns("x")
+    items = RealtimeTranscriptionTurns("x")
     items.diarizes = True
     said = tell(items, final(0, 0, "one", 0), final(0, 1, "two"), SpeakersRevised({0: 0, 1: 1}))
     found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
@@ -392,7 +410,7 @@ def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None
 
 
 def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
-    items = TranscriptionTurns("x")
+    items = RealtimeTranscriptionTurns("x")
     items.diarizes = True
     known = replace(final(0, 1, "two", 1), name="Nell")
     said = tell(items, final(0, 0, "one", 0), known, SpeakersRevised({}, {0: "Nagg", 1: None}))
@@ -406,7 +424,7 @@ def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
 
 
 def test_clients_of_the_beta_see_items_created() -> None:
-    items = TranscriptionTurns("x", beta=True)
+    items = RealtimeTranscriptionTurns("x", beta=True)
     created = list(items.commit(1.0))[1]
     assert created["type"] == "conversation.item.created"
     ConversationItemCreatedEvent.model_validate({"event_id": "1", **created}, strict=True)
@@ -421,7 +439,7 @@ def test_deltas_are_never_taken_back_and_have_a_word_for_a_word(
 ) -> None:
     """Whatever partials said, the deltas of a turn have at least as many words as its text, and
     are its text where the partials did not say otherwise."""
-    items, true = TranscriptionTurns("x"), True
+    items, true = RealtimeTranscriptionTurns("x"), True
     said: list[dict[str, Any]] = []
     texts: list[str] = []
     for piece, (last, drafts) in enumerate(pieces):
@@ -434,7 +452,7 @@ def test_deltas_are_never_taken_back_and_have_a_word_for_a_word(
             said += tell(items, final(0, piece, " ".join(last)))
             texts.append(" ".join(last))
         true = true and bool(last or not stable)
-    whole = joined(texts)
+    whole = join_texts(texts)
     if true:
         assert deltas(said) == whole
     assert len(deltas(said).split()) >= len(whole.split()) - len(texts)

@@ -23,8 +23,8 @@ from websockets.exceptions import ConnectionClosed
 from bench import conversation, page_barge_in
 from sidecar import errors
 from sidecar.config.settings import load_settings
-from sidecar.files import Watch
-from sidecar.server.app import create_service, create_talk_app, entrance_of
+from sidecar.files import FileWatcher
+from sidecar.server.app import create_entrance, create_service, create_talk_app
 
 PAGE_PORT = 3000
 
@@ -106,7 +106,7 @@ def test_a_port_that_another_has_is_said_with_what_to_do(port: int, tmp_path: Pa
 
 def test_where_a_token_is_asked_for_there_is_no_such_port(tmp_path: Path) -> None:
     settings = load_settings(engine="scripted", token="x" * 16, data_dir=tmp_path)
-    entrance = entrance_of(settings, Watch())
+    entrance = create_entrance(settings, FileWatcher())
     with pytest.raises(errors.SettingsInvalid, match="--talk-ports"):
         create_talk_app(create_service(settings), entrance, PAGE_PORT)
 

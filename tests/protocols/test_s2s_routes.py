@@ -17,11 +17,11 @@ from s2s_client import IN_RATE, Page, tone
 from service_process import PATIENCE_S, Server
 from websockets.exceptions import ConnectionClosed
 
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.conversation.output_queue import LEAD_S, LONGEST_S
-from sidecar.conversation.tts_text import bare
-from sidecar.engines import missing
-from sidecar.tts import spec_of
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.conversation.output_queue import MAX_AUDIO_LEAD_S, MAX_FRAME_S
+from sidecar.conversation.tts_text import normalized_words
+from sidecar.engines import missing_packages
+from sidecar.tts import tts_spec
 
 TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
 LONG = (
@@ -85,7 +85,7 @@ async def test_nothing_is_sent_far_ahead_of_the_ear(talks: Server) -> None:
             message = await page.next()  # which may be there for a while: that is no lead
             ahead_s = max(ahead_s, page.heard_s - (time.monotonic() - asked))
         assert page.heard_s > 3
-        assert ahead_s <= LEAD_S + LONGEST_S
+        assert ahead_s <= MAX_AUDIO_LEAD_S + MAX_FRAME_S
 
 
 async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_said(
@@ -193,13 +193,15 @@ async def test_where_nothing_speaks_answers_are_read(start_server: Callable[...,
     assert server.client.get("/config").json()["tts_model"] == "none"
 
 
-@pytest.mark.skipif(bool(missing(spec_of("espeak"))), reason="espeakng-loader is not installed")
+@pytest.mark.skipif(
+    bool(missing_packages(tts_spec("espeak"))), reason="espeakng-loader is not installed"
+)
 async def test_a_real_voice_is_understood_and_answered_by_another(
     start_server: Callable[..., Server], studio: Studio
 ) -> None:
     """The embedded engine hears; who answers is heard by it again."""
     server = start_server(engine="auto", voice_engine="espeak")
-    samples = decode_file(studio.voice, IN_RATE)
+    samples = decode_audio_file(studio.voice, IN_RATE)
     spoken = (samples * 32767).astype("<i2").tobytes()
     async with Page(server) as page:
         await page.speak(spoken + bytes(2 * IN_RATE))
@@ -214,17 +216,17 @@ async def test_who_says_an_answers_words_right_behind_it_is_answered(
 ) -> None:
     """The words are those of what was just said, and the sound is not."""
     server = start_server(engine="auto", voice_engine="espeak")
-    samples = decode_file(studio.voice, IN_RATE)
+    samples = decode_audio_file(studio.voice, IN_RATE)
     spoken = (samples * 32767).astype("<i2").tobytes()
     async with Page(server) as page:
         await page.speak(spoken + bytes(2 * IN_RATE))
-        words = bare((await page.until("transcript", interrupted=False))["user"])
+        words = normalized_words((await page.until("transcript", interrupted=False))["user"])
         await page.send(type="text", text=" ".join(words))
         while (await page.until("transcript"))["user"] != " ".join(words):
             pass
         await page.speak(spoken + bytes(2 * IN_RATE))
         again = await page.until("transcript", interrupted=False)
-    assert set(bare(again["user"])) & set(words)
+    assert set(normalized_words(again["user"])) & set(words)
 
 
 async def test_what_a_microphone_hears_of_the_loudspeaker_is_no_turn(

@@ -18,12 +18,12 @@ from recordings import wav
 from service_process import PATIENCE_S, REPOSITORY, Server, wait_until, web
 from two_fronts_and_node import WAYS, Fronts, started
 
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import Named
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import ClientFileRef
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobRecord
-from sidecar.protocols.vvv.messages import Fragments, segment_text
+from sidecar.protocols.vvv.messages import VvvFragments, segment_text
 from sidecar.server.app import create_app, create_service
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -266,8 +266,8 @@ async def test_hotwords_are_the_engine_s_prompt_wherever_they_are_sent(place: st
 def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
     """A job in which a second of speech was heard at each of these times."""
     segments = tuple(Segment(at, at + 1, f"at {at:g}", speaker=0) for at in starts)
-    facts = AudioFacts("wav", "sndfile", 9.0)
-    record = JobRecord.submitted(0.0, Named("/a.wav", 1, 1), facts, TranscribeOptions())
+    facts = AudioInfo("wav", "sndfile", 9.0)
+    record = JobRecord.submitted(0.0, ClientFileRef("/a.wav", 1, 1), facts, TranscribeOptions())
     transcript = Transcript(segments, "en", 9.0, "scripted", "fp32") if over else None
     return dataclasses.replace(record, attempts=attempts, segments=segments, transcript=transcript)
 
@@ -290,7 +290,7 @@ def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
 def test_the_fragments_are_one_list_in_which_nothing_is_said_twice(
     records: list[JobRecord], expected: list[float]
 ) -> None:
-    fragments = Fragments()
+    fragments = VvvFragments()
     texts = [text for record in records for text in fragments.more(record)]
     assert [one["Start"] for one in json.loads("".join(texts))] == expected
 

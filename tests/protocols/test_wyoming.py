@@ -26,18 +26,18 @@ from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from sidecar import errors
-from sidecar.auth.authentication import Entrance
-from sidecar.auth.identity import Proof
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.identity import AuthMethod
 from sidecar.config.settings import load_settings
 from sidecar.protocols.wyoming.messages import (
     LARGEST_DATA,
     LARGEST_LENGTH,
     LONGEST_LINE,
-    frame,
-    head_of,
+    event_bytes,
+    parse_event_header,
 )
 from sidecar.protocols.wyoming.server import MOST_CONNECTIONS
-from sidecar.protocols.wyoming.session import Door
+from sidecar.protocols.wyoming.session import WyomingAllowlist
 
 PCM = {"rate": 16_000, "width": 2, "channels": 1}
 SECOND = b"\1\0" * 16_000
@@ -301,9 +301,11 @@ async def test_who_waits_when_the_service_ends_is_told(tmp_path: Path) -> None:
 # Who may come in
 
 
-def door(clients: str = "", host: str = "127.0.0.1", known: Entrance | None = None) -> Door:
+def door(
+    clients: str = "", host: str = "127.0.0.1", known: AccessControl | None = None
+) -> WyomingAllowlist:
     settings = load_settings(wyoming_clients=clients, host=host)
-    return Door.of(settings, known or entrance())
+    return WyomingAllowlist.of(settings, known or entrance())
 
 
 async def test_without_a_token_this_machine_may_come_and_nobody_else() -> None:
@@ -318,7 +320,11 @@ async def test_where_tokens_are_asked_for_only_who_is_named_needs_none() -> None
         door(known=entrance(Named()))
     named = door("192.168.1.0/24, 127.0.0.1", "0.0.0.0", entrance(Named(), per_minute=2))
     guest = await named.enter("192.168.1.77")
-    assert (guest.owner, guest.proof, guest.scopes) == ("place:wyoming", Proof.PLACE, frozenset())
+    assert (guest.owner, guest.proof, guest.scopes) == (
+        "place:wyoming",
+        AuthMethod.PLACE,
+        frozenset(),
+    )
     assert (await named.enter("::ffff:127.0.0.1")).owner == guest.owner
     with pytest.raises(errors.PeerNotAllowed):
         await named.enter("192.168.2.77")
@@ -357,11 +363,11 @@ def test_what_the_package_writes_is_read_here_and_the_other_way(
         written = _Written()
         await async_write_event(Event(kind, data, payload), written)  # type: ignore[arg-type]
         line, _, rest = bytes(written.all).partition(b"\n")
-        head = head_of(line)
+        head = parse_event_header(line)
         event = head.whole(rest[: head.more])
         assert (event.type, event.data, event.payload) == (kind, data, len(payload))
         reader = asyncio.StreamReader()
-        reader.feed_data(frame(kind, data))
+        reader.feed_data(event_bytes(kind, data))
         assert await async_read_event(reader) == Event(kind, data)
 
     asyncio.run(both())
@@ -418,7 +424,7 @@ def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried()
     @example({"type": "audio-chunk", "payload_length": LARGEST_LENGTH})
     def tried(said: dict[str, Any]) -> None:
         try:
-            head = head_of(json.dumps(said).encode())
+            head = parse_event_header(json.dumps(said).encode())
         except errors.SidecarError as error:
             refused.append(error.code)
             assert not _is_event(said)
@@ -439,10 +445,10 @@ def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried()
 def test_a_line_that_was_garbled_raises_nothing_but_an_error_of_ours(
     data: st.DataObject, noise: bytes
 ) -> None:
-    line = bytearray(frame("audio-chunk", {"rate": 16_000, "text": "é"})[:-1])
+    line = bytearray(event_bytes("audio-chunk", {"rate": 16_000, "text": "é"})[:-1])
     at = data.draw(st.integers(0, len(line)))
     line[at : at + data.draw(st.integers(0, 3))] = noise
     try:
-        head_of(bytes(line)).whole(bytes(line))
+        parse_event_header(bytes(line)).whole(bytes(line))
     except errors.SidecarError as error:
         assert error.code in ("message_invalid", "message_too_big")  # noqa: PT017

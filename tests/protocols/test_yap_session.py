@@ -20,8 +20,8 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.protocols.yap.messages import Ids, Refused, ending
-from sidecar.protocols.yap.session import Deltas, Do, Utterances
+from sidecar.protocols.yap.messages import YapIds, YapRefused, close_of
+from sidecar.protocols.yap.session import YapAction, YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Segment
 
 WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
@@ -31,7 +31,7 @@ WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
 def test_deltas_put_together_are_the_transcript(
     pieces: list[tuple[list[str], list[int], bool]],
 ) -> None:
-    deltas, told, said = Deltas(), "", []
+    deltas, told, said = YapWordDeltas(), "", []
     deltas.begins(0.0)
     for number, (words, lengths, early) in enumerate(pieces):
         for length in sorted(lengths):
@@ -47,7 +47,7 @@ def test_deltas_put_together_are_the_transcript(
 def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
     pieces: list[tuple[list[str], list[str]]],
 ) -> None:
-    deltas, told, count = Deltas(), "", 0
+    deltas, told, count = YapWordDeltas(), "", 0
     for number, (stable, final) in enumerate(pieces):
         told += deltas.partial(number, " ".join(stable))
         told += deltas.final(number, " ".join(final))
@@ -56,8 +56,8 @@ def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
 
 
 def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next() -> None:
-    utterances = Utterances()
-    utterances.begin(Ids("s", "r"))
+    utterances = YapUtterances()
+    utterances.begin(YapIds("s", "r"))
     utterances.append(2)
     told = ""
     for event in (
@@ -81,14 +81,14 @@ class Engine:
         self.turn, self.piece, self.said = 0, 0, list[str]()
 
     def ask(self, what: Any) -> None:
-        if what is not Do.NOTHING:
+        if what is not YapAction.NOTHING:
             self.asked.append(what)
 
     def step(self) -> None:
         what = self.asked.popleft()
-        if what is Do.FORGET:  # behind all that was asked before
+        if what is YapAction.FORGET:  # behind all that was asked before
             self.events.append(TurnDropped(self.turn, 0.0))
-        elif what is Do.COMMIT:
+        elif what is YapAction.COMMIT:
             self.events.append(TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
         else:
             self.said.append(what)
@@ -117,7 +117,7 @@ STORIES = (
     )
 )
 def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]) -> None:
-    utterances, engine = Utterances(), Engine()
+    utterances, engine = YapUtterances(), Engine()
     frames: list[dict[str, Any]] = []
     sent: dict[str, list[str]] = {}
     ended: list[str] = []
@@ -136,14 +136,14 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
                 silent.add(active)
             active = f"r{len(sent)}"
             sent[active] = []
-            engine.ask(utterances.begin(Ids("s", active)))
+            engine.ask(utterances.begin(YapIds("s", active)))
         elif step == "sound" and active is not None:
-            utterances.check(Ids("s", active))
+            utterances.check(YapIds("s", active))
             utterances.append(2)
             sent[active].append(f"{active}-{len(sent[active])}")
             engine.ask(sent[active][-1])
         elif step == "end" and active is not None:
-            engine.ask(utterances.end(Ids("s", active)))
+            engine.ask(utterances.end(YapIds("s", active)))
             ended.append(active)
             active = None
         elif step in ("cancel", "undo"):
@@ -151,7 +151,7 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
             named = ended[-1] if step == "undo" and ended else ""
             finals = {one["request_id"] for one in frames if one["type"] == "transcription.done"}
             silent |= {one for one in (active, named) if one} - finals
-            engine.ask(utterances.cancel(Ids("s", named or active or "nobody")))
+            engine.ask(utterances.cancel(YapIds("s", named or active or "nobody")))
             active = None
         elif step == "engine" and engine.asked:
             engine.step()
@@ -173,15 +173,15 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
 
 
 def test_sound_and_ends_count_for_the_active_request_alone() -> None:
-    utterances = Utterances()
+    utterances = YapUtterances()
     for act in (utterances.check, utterances.end):
-        with pytest.raises(Refused) as refused:
-            act(Ids("s", "r1"))
+        with pytest.raises(YapRefused) as refused:
+            act(YapIds("s", "r1"))
         assert refused.value.reason == "no_active_request"
-    assert utterances.begin(Ids("s", "r1")) is Do.NOTHING
-    assert utterances.begin(Ids("s", "r1")) is Do.NOTHING
-    with pytest.raises(Refused) as refused:
-        utterances.end(Ids("s", "r2"))
+    assert utterances.begin(YapIds("s", "r1")) is YapAction.NOTHING
+    assert utterances.begin(YapIds("s", "r1")) is YapAction.NOTHING
+    with pytest.raises(YapRefused) as refused:
+        utterances.end(YapIds("s", "r2"))
     assert refused.value.details == {"active_request_id": "r1"}
 
 
@@ -204,9 +204,9 @@ def test_sound_and_ends_count_for_the_active_request_alone() -> None:
 def test_each_error_ends_a_connection_with_its_code(
     error: errors.SidecarError, code: int, reason: str
 ) -> None:
-    last = ending(error, Settings())
+    last = close_of(error, Settings())
     assert (last.code, last.reason) == (code, reason)
-    newer = ending(
+    newer = close_of(
         error,
         Settings(
             live_close_unauthorized=1008,

@@ -9,9 +9,9 @@ import pytest
 import uvicorn
 
 from sidecar import errors
-from sidecar.server.http_server import Besides
-from sidecar.server.listeners import Listeners
-from sidecar.server.ports import bind
+from sidecar.server.http_server import SecondaryPort
+from sidecar.server.listeners import ProtocolListeners
+from sidecar.server.ports import bind_port
 
 
 class Noted:
@@ -41,7 +41,7 @@ class Noted:
 
 async def test_they_begin_in_order_refuse_together_and_end_in_reverse() -> None:
     notes: list[str] = []
-    listeners = Listeners([Noted("a", notes), Noted("b", notes)])
+    listeners = ProtocolListeners([Noted("a", notes), Noted("b", notes)])
     assert await listeners.start() == {"a": 1, "b": 1}
     listeners.stop_accepting()
     await listeners.close(3)
@@ -55,7 +55,9 @@ async def test_they_begin_in_order_refuse_together_and_end_in_reverse() -> None:
 
 async def test_where_one_cannot_serve_none_does() -> None:
     notes: list[str] = []
-    listeners = Listeners([Noted("a", notes), Noted("b", notes, "starts"), Noted("c", notes)])
+    listeners = ProtocolListeners(
+        [Noted("a", notes), Noted("b", notes, "starts"), Noted("c", notes)]
+    )
     with pytest.raises(errors.PortInUse):
         await listeners.start()
     assert notes == ["a starts", "b starts", "b closes", "a closes"]
@@ -64,7 +66,7 @@ async def test_where_one_cannot_serve_none_does() -> None:
 @pytest.mark.parametrize("fails", ["refuses", "has 2 s", "closes"])
 async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) -> None:
     notes: list[str] = []
-    listeners = Listeners([Noted("a", notes), Noted("b", notes, fails)])
+    listeners = ProtocolListeners([Noted("a", notes), Noted("b", notes, fails)])
     await listeners.start()
     listeners.stop_accepting()
     await listeners.close(2)
@@ -74,12 +76,12 @@ async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="there a port is had by one alone")
 async def test_a_second_port_that_another_was_quicker_to_listen_at_is_said() -> None:
     """Two that do not listen yet may have the same."""
-    with socket.socket() as quicker, bind("127.0.0.1", 0) as ours:
+    with socket.socket() as quicker, bind_port("127.0.0.1", 0) as ours:
         quicker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         quicker.bind(ours.getsockname())
         quicker.listen()
-        besides = Besides("talk_port", uvicorn.Config("nothing:app"), ours, "Stop it.")
+        besides = SecondaryPort("talk_port", uvicorn.Config("nothing:app"), ours, "Stop it.")
         with pytest.raises(errors.PortInUse) as caught:
-            await Listeners([besides]).start()
+            await ProtocolListeners([besides]).start()
         assert caught.value.hint == "Stop it."
         assert ours.fileno() == -1, "nothing is left"

@@ -24,9 +24,9 @@ from recordings import silence
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, halted, wait_until, web
 
 from sidecar.config.settings import Settings
-from sidecar.observability.logs import SPARED_S
+from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server import port_owner
-from sidecar.server.service_process import take_place
+from sidecar.server.service_process import acquire_port
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 SERVE = [sys.executable, "-m", "sidecar.main"]
@@ -277,8 +277,8 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
         def asked(*_: object) -> None:
             other.close()
 
-        monkeypatch.setattr(port_owner, "at", asked)
-        with take_place(Settings(engine="scripted", port=port)) as place:
+        monkeypatch.setattr(port_owner, "find_service", asked)
+        with acquire_port(Settings(engine="scripted", port=port)) as place:
             assert place.getsockname()[1] == port
 
 
@@ -640,7 +640,7 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
         wait_until(lambda: said in server.log(), PATIENCE_S, "there are no more")
         health = web.get(f"http://127.0.0.1:{server.port}/health")
         assert health.status_code == 200, "once the others were given up"
-        periods = int((time.monotonic() - begin) // SPARED_S)
+        periods = int((time.monotonic() - begin) // REPEAT_MUTE_S)
         assert 1 <= server.log().count(said) <= 1 + periods
         assert "Traceback" not in server.log()
 

@@ -113,7 +113,7 @@ def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
 
 def test_what_is_for_another_process_is_left_alone_and_several_are_refused() -> None:
     environment = {"LISTEN_PID": str(os.getppid()), "LISTEN_FDS": "1", "PATH": "/bin"}
-    assert listeners.take(environment) is None
+    assert listeners.take_activated_socket(environment) is None
     assert environment == {"PATH": "/bin"}
     with pytest.raises(errors.SettingsInvalid, match="2 sockets"):
-        listeners.take({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
+        listeners.take_activated_socket({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})

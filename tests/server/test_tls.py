@@ -22,11 +22,11 @@ from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
 from sidecar.auth import self_signed_certificate
-from sidecar.cli.remote_service import of_flags, service_at
+from sidecar.cli.remote_service import service_at, trust_from_flags
 from sidecar.config.settings import Settings
-from sidecar.files import Watch
+from sidecar.files import FileWatcher
 from sidecar.server import port_owner
-from sidecar.server.tls import tls_of
+from sidecar.server.tls import create_tls
 
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 VOICE = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
@@ -48,8 +48,8 @@ class Home:
             **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.log = folder / "stderr.log"
-        self.pair = self_signed_certificate.pair_in(
-            folder / "data" / self_signed_certificate.FOLDER
+        self.pair = self_signed_certificate.certificate_pair_in(
+            folder / "data" / self_signed_certificate.CERTIFICATE_FOLDER
         )
         self.url = f"https://127.0.0.1:{self.port}"
 
@@ -85,7 +85,7 @@ def test_the_ready_line_and_the_log_have_the_fingerprint_of_what_is_shown(
     at, ready = home
     assert ready["url"] == at.url
     shown = ssl.get_server_certificate(("127.0.0.1", at.port))
-    assert ready["fingerprint"] == self_signed_certificate.fingerprint(shown)
+    assert ready["fingerprint"] == self_signed_certificate.certificate_fingerprint(shown)
     assert ready["fingerprint"] in at.log.read_text("utf-8")
     said = x509.load_pem_x509_certificate(shown.encode())
     names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -113,8 +113,8 @@ async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothin
         Trust(fingerprint=shown.replace(":", "").lower()),
     ):
         assert (await health(at.url, trust))["pid"] == ready["pid"]
-    other = self_signed_certificate.self_signed(tmp_path / "other", NAMES)
-    strange = self_signed_certificate.fingerprint(other.certificate.read_text())
+    other = self_signed_certificate.ensure_certificate(tmp_path / "other", NAMES)
+    strange = self_signed_certificate.certificate_fingerprint(other.certificate.read_text())
     plain = at.url.replace("https", "http")
     for url, trust, why in (
         (at.url, Trust(), "not believed"),
@@ -152,7 +152,7 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
     answer = at.run("transcribe", VOICE, "--server", at.url, *trust)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
-    found = port_owner.at("127.0.0.1", at.port)
+    found = port_owner.find_service("127.0.0.1", at.port)
     assert found is not None
     assert found.pid == ready["pid"]
     again = at.run("serve", "--reuse")
@@ -162,7 +162,9 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
 def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:
-    def headers(port: int, pair: self_signed_certificate.Pair) -> http.client.HTTPMessage:
+    def headers(
+        port: int, pair: self_signed_certificate.CertificatePair
+    ) -> http.client.HTTPMessage:
         trusted = ssl.create_default_context(cafile=pair.certificate)
         connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted)
         connection.request("GET", "/health", headers={"Origin": f"https://127.0.0.1:{port}"})
@@ -186,19 +188,24 @@ def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
 def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = self_signed_certificate.self_signed(tmp_path, NAMES).certificate.read_bytes()
-    pair = self_signed_certificate.self_signed(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
+    first = self_signed_certificate.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
+    pair = self_signed_certificate.ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
     assert pair.certificate.read_bytes() == first
-    pair = self_signed_certificate.self_signed(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
+    pair = self_signed_certificate.ensure_certificate(
+        tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"]
+    )
     second = pair.certificate.read_bytes()
     assert second != first
     monkeypatch.setattr(
-        self_signed_certificate, "TOO_LATE_DAYS", 2 * self_signed_certificate.LASTS_DAYS
+        self_signed_certificate, "RENEWAL_DAYS", 2 * self_signed_certificate.VALIDITY_DAYS
     )
-    assert self_signed_certificate.self_signed(tmp_path, NAMES).certificate.read_bytes() != second
+    assert (
+        self_signed_certificate.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
+        != second
+    )
     pair.key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Others may read"):
-        self_signed_certificate.self_signed(tmp_path, NAMES)
+        self_signed_certificate.ensure_certificate(tmp_path, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +223,8 @@ def test_settings_that_cannot_be_are_no_start(
 ) -> None:
     from cryptography.hazmat.primitives import serialization
 
-    pair = self_signed_certificate.self_signed(tmp_path, NAMES)
-    other = self_signed_certificate.self_signed(tmp_path / "more", NAMES).key.read_bytes()
+    pair = self_signed_certificate.ensure_certificate(tmp_path, NAMES)
+    other = self_signed_certificate.ensure_certificate(tmp_path / "more", NAMES).key.read_bytes()
     (tmp_path / "other.pem").write_bytes(other)
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     (tmp_path / "locked.pem").write_bytes(
@@ -231,17 +238,17 @@ def test_settings_that_cannot_be_are_no_start(
         name: value if name == "tls" else tmp_path / value for name, value in named.items()
     }
     with pytest.raises(errors.SettingsInvalid, match=why):
-        tls_of(Settings(data_dir=tmp_path, **given), Watch())
+        create_tls(Settings(data_dir=tmp_path, **given), FileWatcher())
 
 
 async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
     tmp_path: Path,
 ) -> None:
-    pair = self_signed_certificate.self_signed(tmp_path / "first", NAMES)
-    old = self_signed_certificate.fingerprint(pair.certificate.read_text())
-    new = self_signed_certificate.self_signed(tmp_path / "second", NAMES)
-    watch = Watch(every_s=0.01)
-    tls = tls_of(Settings(tls_cert=pair.certificate, tls_key=pair.key), watch)
+    pair = self_signed_certificate.ensure_certificate(tmp_path / "first", NAMES)
+    old = self_signed_certificate.certificate_fingerprint(pair.certificate.read_text())
+    new = self_signed_certificate.ensure_certificate(tmp_path / "second", NAMES)
+    watch = FileWatcher(every_s=0.01)
+    tls = create_tls(Settings(tls_cert=pair.certificate, tls_key=pair.key), watch)
     assert tls is not None
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -255,7 +262,7 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
 
     async def shown() -> str:
         pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
-        return self_signed_certificate.fingerprint(pem)
+        return self_signed_certificate.certificate_fingerprint(pem)
 
     async def until(true: Callable[[str], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -281,7 +288,7 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
 
 def test_a_pin_of_both_kinds_is_none() -> None:
     with pytest.raises(errors.SettingsInvalid, match="--ca-cert"):
-        of_flags(None, "0" * 64, insecure=True)
+        trust_from_flags(None, "0" * 64, insecure=True)
     with pytest.raises(errors.SettingsInvalid, match="no SHA-256"):
-        of_flags(None, "abc", insecure=False)
-    assert not of_flags(None, None, insecure=False).given
+        trust_from_flags(None, "abc", insecure=False)
+    assert not trust_from_flags(None, None, insecure=False).given

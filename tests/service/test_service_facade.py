@@ -14,19 +14,19 @@ from recordings import silence
 from service_process import Server
 
 from sidecar import errors
-from sidecar.audio.audio_source import open_path
-from sidecar.auth.identity import EVERYBODY
+from sidecar.audio.audio_source import open_recording_file
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.duration_prediction import NAME
+from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.recovery import jobs_folder
 from sidecar.live.sessions.capture_writer import captures_folder
 from sidecar.observability import logs
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
-from sidecar.storage.speaker_store import people_folder
+from sidecar.storage.speaker_store import speaker_folder
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    job = await service.submissions.submit(
+        ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
+    )
     async for _ in job.changes():
         if job.record.segments:
             break
@@ -59,7 +61,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
         heard = len(job.record.segments)
         with pytest.raises(expected):
             await service.reload(
-                EVERYBODY, "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
+                ANONYMOUS, "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
             )
         await asyncio.sleep(0.02)
         assert len(job.record.segments) >= heard > 0
@@ -73,12 +75,14 @@ async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
 ) -> None:
     path = tmp_path / "long.wav"
     path.write_bytes(silence(600))
-    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    job = await service.submissions.submit(
+        ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
+    )
     async for _ in job.changes():
         if job.record.segments:
             break
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")  # the next one takes no time
-    assert await service.reload(EVERYBODY, "int8", now=True) is Precision.INT8
+    assert await service.reload(ANONYMOUS, "int8", now=True) is Precision.INT8
     assert (await job.result()).precision == "int8"
 
 
@@ -87,10 +91,12 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    job = await service.submissions.submit(
+        ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
+    )
     await job.result()
     await service.close()
-    (known,) = json.loads((tmp_path / NAME).read_text())["paces"]
+    (known,) = json.loads((tmp_path / DURATION_FILE_NAME).read_text())["paces"]
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
@@ -103,8 +109,8 @@ def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folde
     asked = "from sidecar.observability.logs import data_folder; print(data_folder(None))"
     started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     settings = load_settings(engine="scripted")
-    kept = [jobs_folder(settings), people_folder(settings), captures_folder(settings)]
-    for folder in [*kept, Path(started.stdout.strip()), logs.data_folder(None)]:
+    kept = [jobs_folder(settings), speaker_folder(settings), captures_folder(settings)]
+    for folder in [*kept, Path(started.stdout.strip()), logs.default_data_folder(None)]:
         assert folder is not None
         assert folder.is_relative_to(users_folder)
 

@@ -28,7 +28,7 @@ async def in_database(
     postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[InDatabase]:
     """People in a database; whoever may still see who was deleted is waited for."""
-    monkeypatch.setattr(postgres_speaker_store, "OLDER_S", PATIENCE_S)
+    monkeypatch.setattr(postgres_speaker_store, "OLDER_TRANSACTIONS_TIMEOUT_S", PATIENCE_S)
     place = InDatabase(postgres_cluster, journal)
     yield place
     await place.close()

@@ -17,25 +17,25 @@ import pytest
 from job_event_histories import submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import Kept, Spool
+from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
 from sidecar.cli.command_table import build_command
 from sidecar.config.settings import Settings
-from sidecar.jobs.job_record import Begun, Cancelled, JobRecord, JobState
-from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.job_record import CancelledChange, JobRecord, JobState, StartedChange
+from sidecar.jobs.recovery import JobPersistence
 from sidecar.server.service_process import EXIT_CODES
 from sidecar.storage import job_journal
-from sidecar.storage.job_backup import LIST, back_up, restore
-from sidecar.storage.job_journal import FILE, LOCK, UPLOADS, locked
+from sidecar.storage.job_backup import MANIFEST_FILE, back_up_jobs, restore_jobs
+from sidecar.storage.job_journal import JOURNAL_FILE, LOCK_FILE, UPLOADS_FOLDER, lock_journal
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 
 
-def keeping_in(folder: Path) -> Keeping:
-    return Keeping(Settings(keep_jobs=True, jobs_dir=folder, journal_key=KEY))
+def keeping_in(folder: Path) -> JobPersistence:
+    return JobPersistence(Settings(keep_jobs=True, jobs_dir=folder, journal_key=KEY))
 
 
 @pytest.fixture
-def keeping(tmp_path: Path) -> Iterator[Keeping]:
+def keeping(tmp_path: Path) -> Iterator[JobPersistence]:
     keeping = keeping_in(tmp_path / "jobs")
     with closing(keeping.store):
         yield keeping
@@ -45,37 +45,37 @@ def heard(number: int) -> bytes:
     return random.Random(number).randbytes(5000)
 
 
-def added(keeping: Keeping, number: int) -> JobRecord:
+def added(keeping: JobPersistence, number: int) -> JobRecord:
     """A job with a recording, as a submission makes it."""
-    with closing(Spool(None)) as spool:
+    with closing(UploadSpool(None)) as spool:
         spool.add(heard(number))
         with spool.finish() as source:
             record = submitted(durable=True)
             audio = keeping.keep(source, record.id)
-            assert isinstance(audio, Kept)
+            assert isinstance(audio, StoredRecordingRef)
             keeping.store.add(record := replace(record, audio=audio))
     return record
 
 
 def left(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {LOCK}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {LOCK_FILE}
 
 
 async def test_a_backup_while_it_works_has_jobs_and_recordings_and_no_word_of_them(
-    keeping: Keeping, tmp_path: Path
+    keeping: JobPersistence, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "new"
     waiting, running, over = (added(keeping, number) for number in range(3))
-    keeping.store.append(running.id, Begun())
-    keeping.store.append(over.id, Cancelled())
+    keeping.store.append(running.id, StartedChange())
+    keeping.store.append(over.id, CancelledChange())
     await keeping.store.written()
-    made = back_up(tmp_path / "jobs", file)
+    made = back_up_jobs(tmp_path / "jobs", file)
     assert (made.jobs, made.recordings, made.size) == (3, 2, file.stat().st_size)
     assert file.stat().st_mode & 0o777 == 0o600
     assert heard(0)[:32] not in file.read_bytes()
     assert {name.split("/")[0] for name in left(tmp_path)} == {"jobs", "backup.tar"}
 
-    assert restore(file, new) == made
+    assert restore_jobs(file, new) == made
     assert {path.stat().st_mode & 0o777 for path in new.rglob("*") if path.is_file()} == {0o600}
     with closing((again := keeping_in(new)).store) as store:
         states = {one.id: one.state for one in store.all()}
@@ -89,7 +89,7 @@ async def test_a_backup_while_it_works_has_jobs_and_recordings_and_no_word_of_th
 
 
 async def test_every_backup_is_of_one_moment_however_much_is_going_on(
-    keeping: Keeping, tmp_path: Path
+    keeping: JobPersistence, tmp_path: Path
 ) -> None:
     async def come_and_go() -> None:
         number = 0
@@ -97,14 +97,14 @@ async def test_every_backup_is_of_one_moment_however_much_is_going_on(
             number += 1
             record = await asyncio.to_thread(added, keeping, number)
             await keeping.store.written(record.id)
-            keeping.store.append(record.id, Cancelled())
+            keeping.store.append(record.id, CancelledChange())
 
     busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
     seen = 0
     for number in range(14):
         file, new = tmp_path / f"{number}.tar", tmp_path / str(number)
-        await asyncio.to_thread(back_up, tmp_path / "jobs", file)
-        await asyncio.to_thread(restore, file, new)
+        await asyncio.to_thread(back_up_jobs, tmp_path / "jobs", file)
+        await asyncio.to_thread(restore_jobs, file, new)
         with closing((again := keeping_in(new)).store) as store:
             for record in store.all():
                 if not record.over:
@@ -142,7 +142,9 @@ def changed(data: bytes) -> bytes:
         pytest.param(lambda data: b"", id="empty"),
         pytest.param(lambda data: b"no tar at all" * 100, id="something else"),
         pytest.param(lambda data: data[: len(data) // 3], id="cut in a recording"),
-        pytest.param(lambda data: data[: data.index(LIST.encode())], id="cut before the list"),
+        pytest.param(
+            lambda data: data[: data.index(MANIFEST_FILE.encode())], id="cut before the list"
+        ),
         pytest.param(changed, id="a bit"),
         pytest.param(with_member("../evil"), id="a name that leads elsewhere"),
         pytest.param(with_member("uploads/..", tarfile.SYMTYPE), id="a link"),
@@ -150,53 +152,56 @@ def changed(data: bytes) -> bytes:
     ],
 )
 async def test_what_is_not_a_whole_backup_is_refused_and_nothing_is_left(
-    harm: Harm, keeping: Keeping, tmp_path: Path
+    harm: Harm, keeping: JobPersistence, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "deep" / "new"
     added(keeping, 1)
     await keeping.store.written()
-    back_up(tmp_path / "jobs", file)
+    back_up_jobs(tmp_path / "jobs", file)
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(errors.SettingsInvalid, match="no backup"):
-        restore(file, new)
+        restore_jobs(file, new)
     assert left(new) == set()
     assert not (tmp_path / "deep" / "evil").exists()
 
 
 async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
-    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keeping: JobPersistence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_journal, "ANOTHER_S", 0.1)
+    monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
     jobs, file, new = tmp_path / "jobs", tmp_path / "backup.tar", tmp_path / "new"
     with pytest.raises(errors.SettingsInvalid, match="no kept jobs"):
-        back_up(tmp_path / "nowhere", file)
+        back_up_jobs(tmp_path / "nowhere", file)
     added(keeping, 1)
     await keeping.store.written()
-    back_up(jobs, file)
+    back_up_jobs(jobs, file)
     with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
-        back_up(jobs, file)
+        back_up_jobs(jobs, file)
     with pytest.raises(errors.SettingsInvalid, match="cannot be written"):
-        back_up(jobs, tmp_path / "no folder" / "backup.tar")
+        back_up_jobs(jobs, tmp_path / "no folder" / "backup.tar")
     with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
-        restore(file, jobs)
+        restore_jobs(file, jobs)
     new.mkdir()
-    with closing(locked(new)), pytest.raises(errors.SettingsInvalid, match="cannot be had"):
-        restore(file, new)
-    restore(file, new)
+    with closing(lock_journal(new)), pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+        restore_jobs(file, new)
+    restore_jobs(file, new)
     before = {path: path.read_bytes() for path in new.rglob("*") if path.is_file()}
     with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
-        restore(file, new)
+        restore_jobs(file, new)
     assert {path: path.read_bytes() for path in new.rglob("*") if path.is_file()} == before
-    (new / FILE).unlink()
+    (new / JOURNAL_FILE).unlink()
     with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
-        restore(file, new)
-    assert left(new) == {UPLOADS, *(str(one.relative_to(new)) for one in (new / UPLOADS).iterdir())}
+        restore_jobs(file, new)
+    assert left(new) == {
+        UPLOADS_FOLDER,
+        *(str(one.relative_to(new)) for one in (new / UPLOADS_FOLDER).iterdir()),
+    }
     with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
-        restore(tmp_path / "none", tmp_path / "other")
+        restore_jobs(tmp_path / "none", tmp_path / "other")
 
 
 def test_the_command_line_says_what_it_did_and_what_it_would_not(
-    keeping: Keeping, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    keeping: JobPersistence, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, new = str(tmp_path / "backup.tar"), str(tmp_path / "new")
     keeping.store.close()
@@ -215,10 +220,12 @@ def test_the_command_line_says_what_it_did_and_what_it_would_not(
     assert "nothing is overwritten" in wrong
 
 
-def test_a_backup_of_a_later_version_is_left_to_that(keeping: Keeping, tmp_path: Path) -> None:
+def test_a_backup_of_a_later_version_is_left_to_that(
+    keeping: JobPersistence, tmp_path: Path
+) -> None:
     keeping.store.close()
-    with closing(sqlite3.connect(tmp_path / "jobs" / FILE)) as database:
+    with closing(sqlite3.connect(tmp_path / "jobs" / JOURNAL_FILE)) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
-        back_up(tmp_path / "jobs", tmp_path / "backup.tar")
+        back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar")
     assert not (tmp_path / "backup.tar").exists()

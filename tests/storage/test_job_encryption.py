@@ -18,22 +18,22 @@ from instrumented_slot import OverheardSlot, queue_on
 from service_process import PATIENCE_S, REPOSITORY
 
 from sidecar import errors
-from sidecar.audio.audio_source import Kept, Spool
-from sidecar.auth.identity import EVERYBODY
+from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import LocalJobs
+from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
-from sidecar.jobs.recovery import Keeping
+from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
 from sidecar.storage import encryption
-from sidecar.storage.encryption import OpenFile, Seal, SealBroken, SealedFile
+from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile, LocalObject
 
 KEY = "0123456789abcdef0123456789abcdef"
-SEAL = Seal(KEY, b"salt")
-HEAD = len(encryption.MARK) + encryption.PREFIX
+SEAL = Cipher(KEY, b"salt")
+HEAD = len(encryption.FILE_MAGIC) + encryption.NONCE_PREFIX_BYTES
 OLD = bytes.fromhex(
     "9591bfc24c92784262e3e25e528137c90652b58f8ef7ce4908253910bfb5d924c657dee202e3446b496ef8a84fcfcd"
     "db435c174805ddfe15de0e3577b670d83d365f1e65884729b3545624313ed15294d058e59d6ee2d2c98cb8b830e062"
@@ -45,20 +45,20 @@ OLD_SALT, OLD_SAID = b"salt of 16 bytes", b"sound of an older version, " * 3
 
 @given(st.lists(st.binary(max_size=50), max_size=8), st.integers(0, 8))
 def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size: int) -> None:
-    sealed = b"".join(SEAL.seal_recording(parts, "name"))
+    sealed = b"".join(SEAL.encrypt_recording(parts, "name"))
     cuts = [sealed[at : at + size + 1] for at in range(0, len(sealed), size + 1)]
-    assert b"".join(SEAL.opened_recording(cuts, "name")) == b"".join(parts)
+    assert b"".join(SEAL.decrypt_recording(cuts, "name")) == b"".join(parts)
 
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encryption, "PIECE", 10)
+    monkeypatch.setattr(encryption, "CHUNK_BYTES", 10)
 
 
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("harm", ["cut", "piece less", "swapped", "bit", "more", "name", "key"])
 def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
-    sealed = b"".join(SEAL.seal_recording([b"0123456789" * 3], "name"))
+    sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
     head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
     assert len(pieces) == 3
     altered = {
@@ -68,20 +68,20 @@ def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
         "bit": sealed[:-1] + bytes([sealed[-1] ^ 1]),
         "more": sealed + pieces[0],
     }.get(harm, sealed)
-    seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
-    with pytest.raises(SealBroken):
-        b"".join(seal.opened_recording([altered], "other" if harm == "name" else "name"))
+    seal = Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(DecryptionFailed):
+        b"".join(seal.decrypt_recording([altered], "other" if harm == "name" else "name"))
 
 
 def test_a_recording_of_the_first_version_is_read_as_before(tmp_path: Path) -> None:
-    seal, path = Seal(KEY, OLD_SALT), tmp_path / "sealed"
+    seal, path = Cipher(KEY, OLD_SALT), tmp_path / "sealed"
     path.write_bytes(OLD)
     for size in range(1, 30):
         cuts = [OLD[at : at + size] for at in range(0, len(OLD), size)]
-        assert b"".join(seal.opened_recording(cuts, "name")) == OLD_SAID
+        assert b"".join(seal.decrypt_recording(cuts, "name")) == OLD_SAID
     assert read_all(seal, path, "name") == OLD_SAID
-    with pytest.raises(SealBroken):
-        b"".join(seal.opened_recording([OLD], "another"))
+    with pytest.raises(DecryptionFailed):
+        b"".join(seal.decrypt_recording([OLD], "another"))
 
 
 def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
@@ -89,26 +89,26 @@ def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
 ) -> None:
     monkeypatch.setattr(os, "urandom", bytes)  # chance gives all of them the same nonces
     sound = [b"0123456789" * 3]
-    one, other = (b"".join(SEAL.seal_recording(sound, name)) for name in ("one", "other"))
+    one, other = (b"".join(SEAL.encrypt_recording(sound, name)) for name in ("one", "other"))
     assert one[:HEAD] == other[:HEAD]
     assert not {one[at : at + 8] for at in range(HEAD, len(one) - 7)} & {
         other[at : at + 8] for at in range(HEAD, len(other) - 7)
     }
-    inner = one[len(encryption.MARK) :]
-    assert b"".join(SEAL.of_recording("one").opened_pieces([inner], "one")) == sound[0]
-    for seal in (SEAL, SEAL.of_recording("other"), Seal(KEY, b"another")):
-        with pytest.raises(SealBroken):
-            b"".join(seal.opened_pieces([inner], "one"))
+    inner = one[len(encryption.FILE_MAGIC) :]
+    assert b"".join(SEAL.of_recording("one").decrypt_chunks([inner], "one")) == sound[0]
+    for seal in (SEAL, SEAL.of_recording("other"), Cipher(KEY, b"another")):
+        with pytest.raises(DecryptionFailed):
+            b"".join(seal.decrypt_chunks([inner], "one"))
 
 
-def opened(path: Path) -> OpenFile:
-    return OpenFile(os.open(path, os.O_RDONLY))
+def opened(path: Path) -> LocalObject:
+    return LocalObject(os.open(path, os.O_RDONLY))
 
 
-def read_all(seal: Seal, path: Path, about: str) -> bytes:
+def read_all(seal: Cipher, path: Path, about: str) -> bytes:
     """The whole of a sealed file, a piece at a time from its end."""
-    with closing(SealedFile(seal, opened(path), about)) as file:
-        begins = range(0, max(file.size, 1), encryption.PIECE)
+    with closing(EncryptedFile(seal, opened(path), about)) as file:
+        begins = range(0, max(file.size, 1), encryption.CHUNK_BYTES)
         return b"".join([file.read(at) for at in reversed(begins)][::-1])
 
 
@@ -116,9 +116,9 @@ def read_all(seal: Seal, path: Path, about: str) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 35])
 def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None:
     data, path = os.urandom(size), tmp_path / "sealed"
-    path.write_bytes(b"".join(SEAL.seal_recording([data], "name")))
+    path.write_bytes(b"".join(SEAL.encrypt_recording([data], "name")))
     assert read_all(SEAL, path, "name") == data
-    with closing(SealedFile(SEAL, opened(path), "name")) as file:
+    with closing(EncryptedFile(SEAL, opened(path), "name")) as file:
         assert file.size == size
         for at in range(size + 2):
             assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
@@ -129,7 +129,7 @@ def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None
     "harm", ["empty", "head", "cut", "piece less", "swapped", "bit", "more", "name", "key"]
 )
 def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
-    sealed = b"".join(SEAL.seal_recording([b"0123456789" * 3], "name"))
+    sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
     head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
     altered = {
         "empty": b"",
@@ -142,26 +142,26 @@ def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_pa
     }.get(harm, sealed)
     path = tmp_path / "sealed"
     path.write_bytes(altered)
-    seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
-    with pytest.raises(SealBroken):
+    seal = Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(DecryptionFailed):
         read_all(seal, path, "other" if harm == "name" else "name")
     if harm not in ("swapped", "bit"):  # before anything of it is given out
-        with pytest.raises(SealBroken):
-            SealedFile(seal, opened(path), "other" if harm == "name" else "name")
+        with pytest.raises(DecryptionFailed):
+            EncryptedFile(seal, opened(path), "other" if harm == "name" else "name")
 
 
 def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:
     from job_event_histories import submitted
 
     data = os.urandom(3 << 20)
-    with closing(Spool(None)) as spool:
+    with closing(UploadSpool(None)) as spool:
         spool.add(data)
         source = spool.finish()
     settings = Settings(keep_jobs=True, jobs_dir=tmp_path / "jobs", journal_key=KEY)
-    keeping = Keeping(settings)
+    keeping = JobPersistence(settings)
     with source, closing(keeping.store):
         kept = keeping.keep(source, "name")
-        assert isinstance(kept, Kept)
+        assert isinstance(kept, StoredRecordingRef)
         path = tmp_path / "jobs" / "uploads" / kept.name
         assert data[:64] not in path.read_bytes()
         assert path.stat().st_mode & 0o777 == 0o600
@@ -272,7 +272,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
 async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    store = SqliteLog(tmp_path / "jobs", KEY)
+    store = SqliteJobLog(tmp_path / "jobs", KEY)
     async with queue_on(OverheardSlot(), store=store) as queue:
         full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
         await queue.submit(full)
@@ -295,7 +295,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
         await queue.submit(later)
         assert (await later.result()).segments
     store.close()
-    with closing(SqliteLog(tmp_path / "jobs", KEY)) as again:
+    with closing(SqliteJobLog(tmp_path / "jobs", KEY)) as again:
         error = again.get(full.id).error
         assert error is not None, "the end was owed"
         assert error.code == "disk_full"
@@ -305,27 +305,27 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
 async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_next_that_can(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    store = SqliteLog(tmp_path / "jobs", KEY)
+    store = SqliteJobLog(tmp_path / "jobs", KEY)
     results = Retention(store, 3600, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
-        owned = OwnedJobs(LocalJobs(store, queue, results))
+        owned = OwnedJobs(LocalJobStore(store, queue, results))
         ended, deleted = new_job(durable=True), new_job(durable=True)
         for job in (ended, deleted):
-            job.record = replace(job.record, owner=EVERYBODY.owner)
+            job.record = replace(job.record, owner=ANONYMOUS.owner)
             await queue.submit(job)
         database = store._journal.database
         database.execute("PRAGMA query_only = ON")
         with pytest.raises(errors.SpoolUnwritable):
-            await owned.cancel(EVERYBODY, ended.record)
+            await owned.cancel(ANONYMOUS, ended.record)
         with pytest.raises(errors.SpoolUnwritable):
-            await owned.delete(EVERYBODY, deleted.record)
+            await owned.delete(ANONYMOUS, deleted.record)
         with pytest.raises(errors.JobNotFound):
-            await owned.job(EVERYBODY, deleted.id)
+            await owned.job(ANONYMOUS, deleted.id)
         database.execute("PRAGMA query_only = OFF")
-        await owned.cancel(EVERYBODY, ended.record)
+        await owned.cancel(ANONYMOUS, ended.record)
         kept = database.execute("SELECT id FROM jobs").fetchall()
     results.close()
     store.close()
     assert kept == [(ended.id,)]
-    with closing(SqliteLog(tmp_path / "jobs", KEY)) as reopened:
+    with closing(SqliteJobLog(tmp_path / "jobs", KEY)) as reopened:
         assert [job.state for job in reopened.all()] == [JobState.CANCELLED]

@@ -13,7 +13,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.storage import postgres_database, postgres_settings
-from sidecar.storage.postgres_database import Database, patiently
+from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unavailable
 
 SIZE = 3
 SHORT_S = 1.0
@@ -23,20 +23,20 @@ LATE_S = 4.0
 
 
 @pytest.fixture
-async def shared(journal: str) -> AsyncIterator[Database]:
+async def shared(journal: str) -> AsyncIterator[PostgresDatabase]:
     """A database with a table of numbers."""
-    opened = Database(journal, SIZE)
+    opened = PostgresDatabase(journal, SIZE)
     await opened.open()
     await opened.fetch("CREATE TABLE numbers (number integer)")
     yield opened
     await opened.close()
 
 
-async def numbers(shared: Database) -> list[int]:
+async def numbers(shared: PostgresDatabase) -> list[int]:
     return [number for (number,) in await shared.fetch("SELECT number FROM numbers ORDER BY 1")]
 
 
-async def fill(shared: Database) -> set[int]:
+async def fill(shared: PostgresDatabase) -> set[int]:
     """Have the pool make all its connections; the processes of the server behind them."""
     asked = "SELECT pg_backend_pid(), pg_sleep(0.1)"
     rows = await asyncio.gather(*(shared.fetch(asked) for _ in range(3 * SIZE)))
@@ -55,7 +55,9 @@ async def restarted(cluster: Cluster, mode: str = "fast") -> None:
     await asyncio.to_thread(cluster.start)
 
 
-async def test_a_statement_has_its_rows_and_a_transaction_all_or_nothing(shared: Database) -> None:
+async def test_a_statement_has_its_rows_and_a_transaction_all_or_nothing(
+    shared: PostgresDatabase,
+) -> None:
     assert await shared.fetch("INSERT INTO numbers VALUES (%(one)s)", {"one": 1}) == []
     assert await shared.fetch("SELECT number, '100 %' FROM numbers") == [(1, "100 %")]
 
@@ -74,7 +76,7 @@ async def test_a_statement_has_its_rows_and_a_transaction_all_or_nothing(shared:
 
 
 async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
-    shared: Database, caplog: pytest.LogCaptureFixture
+    shared: PostgresDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = await fill(shared)
     for _ in range(2 * SIZE):
@@ -85,22 +87,24 @@ async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
     assert await fill(shared) == before
 
 
-async def test_every_connection_has_the_limits_of_time(shared: Database, journal: str) -> None:
+async def test_every_connection_has_the_limits_of_time(
+    shared: PostgresDatabase, journal: str
+) -> None:
     rows = await shared.fetch(
         """SELECT current_setting('statement_timeout')::interval, current_setting('lock_timeout')
             ::interval, current_setting('application_name')"""
     )
     ((statement, lock, name),) = rows
     assert (statement.total_seconds(), lock.total_seconds()) == (
-        postgres_settings.STATEMENT_S,
-        postgres_settings.LOCK_S,
+        postgres_settings.STATEMENT_TIMEOUT_S,
+        postgres_settings.LOCK_TIMEOUT_S,
     )
     assert name == "vibevoice-asr"
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_a_server_that_restarts_between_two_calls_costs_the_caller_nothing(
-    shared: Database, postgres_cluster: Cluster, mode: str
+    shared: PostgresDatabase, postgres_cluster: Cluster, mode: str
 ) -> None:
     await fill(shared)
     await restarted(postgres_cluster, mode)
@@ -109,7 +113,7 @@ async def test_a_server_that_restarts_between_two_calls_costs_the_caller_nothing
 
 
 async def test_a_call_waits_for_a_server_that_restarts(
-    shared: Database, postgres_cluster: Cluster
+    shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     await asyncio.to_thread(postgres_cluster.stop)
     call = asyncio.create_task(shared.fetch("SELECT 1"))
@@ -119,7 +123,7 @@ async def test_a_call_waits_for_a_server_that_restarts(
 
 
 async def test_connections_that_are_terminated_cost_the_caller_nothing(
-    shared: Database, postgres_cluster: Cluster
+    shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     before = await fill(shared)
     with postgres_cluster.connected() as other:
@@ -139,7 +143,7 @@ async def test_connections_that_are_terminated_cost_the_caller_nothing(
 
 
 async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
-    shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(shared)
 
@@ -149,7 +153,7 @@ async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
             await cursor.execute("INSERT INTO numbers VALUES (2)")
 
     with monkeypatch.context() as soon:
-        soon.setattr(postgres_database, "CALL_S", SHORT_S)
+        soon.setattr(postgres_database, "CALL_TIMEOUT_S", SHORT_S)
         with postgres_cluster.frozen():
             calls = [shared.fetch("SELECT 1") for _ in range(3 * SIZE)]  # some wait their turn
             async with asyncio.timeout(SHORT_S + LATE_S):
@@ -166,9 +170,9 @@ async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
 async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_is_there(
     journal: str, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = Database(journal)
+    shared = PostgresDatabase(journal)
     with monkeypatch.context() as soon, postgres_cluster.frozen():
-        soon.setattr(postgres_database, "CALL_S", SHORT_S)
+        soon.setattr(postgres_database, "CALL_TIMEOUT_S", SHORT_S)
         await shared.open()
         with pytest.raises(errors.JournalUnreachable):
             await shared.fetch("SELECT 1")
@@ -177,9 +181,9 @@ async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_
 
 
 async def test_a_call_that_is_repeated_outlasts_an_outage(
-    shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_database, "CALL_S", 0.2)
+    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.2)
     tried = 0
 
     async def insert() -> Any:
@@ -188,7 +192,7 @@ async def test_a_call_that_is_repeated_outlasts_an_outage(
         return await shared.fetch("INSERT INTO numbers VALUES (1) RETURNING number")
 
     await asyncio.to_thread(postgres_cluster.stop, "immediate")
-    inserting = asyncio.create_task(patiently(insert))
+    inserting = asyncio.create_task(retry_while_unavailable(insert))
     await until(lambda: tried > 3)
     assert not inserting.done()
     await asyncio.to_thread(postgres_cluster.start)
@@ -198,7 +202,7 @@ async def test_a_call_that_is_repeated_outlasts_an_outage(
 async def test_a_caller_that_is_cancelled_waits_for_nothing_and_leaves_its_connection_whole(
     journal: str, postgres_cluster: Cluster
 ) -> None:
-    shared = Database(journal, 1)
+    shared = PostgresDatabase(journal, 1)
     await shared.open()
     before = await shared.fetch("SELECT pg_backend_pid()")
     called = asyncio.create_task(shared.fetch("SELECT pg_sleep(0.3)"))
@@ -223,7 +227,7 @@ def _active(cluster: Cluster) -> bool:
 
 
 async def test_a_connection_to_a_server_that_only_reads_is_replaced(
-    shared: Database, journal: str, postgres_cluster: Cluster
+    shared: PostgresDatabase, journal: str, postgres_cluster: Cluster
 ) -> None:
     name = journal.rsplit("/", 1)[1]
     with postgres_cluster.connected() as other:
@@ -238,7 +242,7 @@ async def test_a_connection_to_a_server_that_only_reads_is_replaced(
     assert await numbers(shared) == [1]
 
 
-async def restarted_connections(shared: Database, cluster: Cluster) -> None:
+async def restarted_connections(shared: PostgresDatabase, cluster: Cluster) -> None:
     """Have all connections of the pool made anew."""
     with cluster.connected() as other:
         for pid in await fill(shared):
@@ -246,7 +250,7 @@ async def restarted_connections(shared: Database, cluster: Cluster) -> None:
     await fill(shared)
 
 
-async def test_one_of_two_that_block_each_other_is_repeated(shared: Database) -> None:
+async def test_one_of_two_that_block_each_other_is_repeated(shared: PostgresDatabase) -> None:
     both = asyncio.Barrier(2)
     met = 0
 
@@ -267,9 +271,9 @@ async def test_one_of_two_that_block_each_other_is_repeated(shared: Database) ->
 
 
 async def test_messages_are_heard_and_a_channel_that_is_new_as_well(
-    shared: Database, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_S", 0.05)
+    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_INTERVAL_S", 0.05)
     first, second = list[str](), list[str]()
     shared.listen("first", first.append)
     await until(lambda: first == [""])
@@ -288,7 +292,7 @@ def _failing(payload: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_a_listener_is_told_of_a_restart_and_hears_what_comes_then(
-    shared: Database, postgres_cluster: Cluster, mode: str
+    shared: PostgresDatabase, postgres_cluster: Cluster, mode: str
 ) -> None:
     heard = list[str]()
     shared.listen("news", heard.append)
@@ -300,10 +304,10 @@ async def test_a_listener_is_told_of_a_restart_and_hears_what_comes_then(
 
 
 async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
-    shared: Database, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_S", 0.05)
-    monkeypatch.setattr(postgres_database, "CALL_S", 0.5)
+    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.5)
     heard = list[str]()
     shared.listen("news", heard.append)
     await until(lambda: heard == [""])
@@ -313,7 +317,7 @@ async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
     assert shared.up
 
 
-async def test_maintenance_has_a_limit_of_its_own(shared: Database) -> None:
+async def test_maintenance_has_a_limit_of_its_own(shared: PostgresDatabase) -> None:
     await shared.maintain("VACUUM (FULL) numbers", 60.0)
     with pytest.raises(errors.JournalUnreachable):
         await shared.maintain("SELECT pg_sleep(60)", 0.2)
@@ -324,7 +328,7 @@ async def test_nothing_is_left_after_the_close(
     journal: str, postgres_cluster: Cluster, frozen: bool
 ) -> None:
     before = asyncio.all_tasks()
-    shared = Database(journal, SIZE)
+    shared = PostgresDatabase(journal, SIZE)
     heard = list[str]()
     shared.listen("news", heard.append)
     await shared.open()
@@ -349,11 +353,11 @@ async def test_nothing_is_left_after_the_close(
 
 
 async def test_an_outage_is_logged_once(
-    shared: Database, postgres_cluster: Cluster, caplog: pytest.LogCaptureFixture
+    shared: PostgresDatabase, postgres_cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     await asyncio.to_thread(postgres_cluster.stop)
-    call = asyncio.create_task(patiently(lambda: shared.fetch("SELECT 1")))
+    call = asyncio.create_task(retry_while_unavailable(lambda: shared.fetch("SELECT 1")))
     await asyncio.wait({call}, timeout=1.0)
     await asyncio.to_thread(postgres_cluster.start)
     await asyncio.wait_for(call, PATIENCE_S)
@@ -366,11 +370,11 @@ async def test_an_outage_is_logged_once(
 def test_a_service_on_windows_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(errors.SettingsInvalid, match="Windows"):
-        Database("postgresql://vibevoice@db.example/vibevoice")
+        PostgresDatabase("postgresql://vibevoice@db.example/vibevoice")
 
 
 async def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_connection(
-    shared: Database, postgres_cluster: Cluster
+    shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     pids: list[int] = []
 
@@ -401,7 +405,7 @@ async def test_a_service_that_has_a_thousand_files_open_asks_and_hears(journal: 
         pytest.skip("THIS PROCESS MAY NOT OPEN A THOUSAND FILES: not tested")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
-    opened, heard = Database(journal, SIZE), list[str]()
+    opened, heard = PostgresDatabase(journal, SIZE), list[str]()
     try:
         opened.listen("here", heard.append)
         await opened.open()

@@ -16,11 +16,18 @@ from postgres import KEY, Cluster
 from shared_job_services import DONE, SAID, SEGMENT, kept, service, submitted
 
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.job_record import Begun, Change, JobEvent, JobRecord, JobState, Reported
-from sidecar.jobs.sqlite_job_log import change_text, record_text
+from sidecar.jobs.job_record import (
+    JobChange,
+    JobEvent,
+    JobRecord,
+    JobState,
+    ReportedChange,
+    StartedChange,
+)
+from sidecar.jobs.sqlite_job_log import serialize_change, serialize_record
 from sidecar.storage import postgres_database
-from sidecar.storage.encryption import Seal
-from sidecar.storage.recording_storage import Folder
+from sidecar.storage.encryption import Cipher
+from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts.transcript import Checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +62,11 @@ def test_tables_of_every_version_become_the_newest(
     if before:
         with monkeypatch.context() as earlier:
             earlier.setattr(postgres_database, "migrations", lambda: steps[:before])
-            postgres_database.migrate(journal, KEY)
+            postgres_database.migrate_postgres(journal, KEY)
         assert version(journal) == before
-    postgres_database.migrate(journal, KEY)
+    postgres_database.migrate_postgres(journal, KEY)
     fresh = postgres_cluster.new_database()
-    postgres_database.migrate(fresh, KEY)
+    postgres_database.migrate_postgres(fresh, KEY)
     assert version(journal) == version(fresh) == len(steps)
     assert tables(journal) == tables(fresh) != []
     postgres_cluster.drop(fresh)
@@ -70,7 +77,7 @@ RELEASED = 9
 
 
 def insert_as_released(
-    journal: str, seal: Seal, record: JobRecord, state: str, *changes: Change
+    journal: str, seal: Cipher, record: JobRecord, state: str, *changes: JobChange
 ) -> None:
     """Have a job in the tables as release 0.1 wrote it."""
     events = [JobEvent(seq, 100.0 + seq, change) for seq, change in enumerate(changes, 1)]
@@ -83,7 +90,7 @@ def insert_as_released(
             (
                 record.id,
                 record.owner,
-                seal.seal(record_text(record), record.id),
+                seal.seal(serialize_record(record), record.id),
                 3 if claim else 0,
                 state,
                 len(events),
@@ -99,8 +106,8 @@ def insert_as_released(
             )
 
 
-def _sealed(seal: Seal, record: JobRecord, event: JobEvent) -> bytes:
-    return seal.seal(change_text(event.change), f"{record.id}/{event.seq}")
+def _sealed(seal: Cipher, record: JobRecord, event: JobEvent) -> bytes:
+    return seal.seal(serialize_change(event.change), f"{record.id}/{event.seq}")
 
 
 async def test_jobs_of_the_release_before_are_read_claimed_and_done(
@@ -109,16 +116,16 @@ async def test_jobs_of_the_release_before_are_read_claimed_and_done(
     with monkeypatch.context() as earlier:
         steps: Sequence[str] = postgres_database.migrations()[:RELEASED]
         earlier.setattr(postgres_database, "migrations", lambda: steps)
-        seal = postgres_database.migrate(journal, KEY)
-    storage = Folder(tmp_path / "uploads")
+        seal = postgres_database.migrate_postgres(journal, KEY)
+    storage = FolderStorage(tmp_path / "uploads")
     waiting, running, done = (
         replace(submitted(name), audio=kept(f"recording of {name}"))
         for name in ("waiting", "running", "done")
     )
-    settled = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+    settled = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
     insert_as_released(journal, seal, waiting, "queued")
-    insert_as_released(journal, seal, running, "running", Begun(), settled)
-    insert_as_released(journal, seal, done, "done", Begun(), SEGMENT, DONE)
+    insert_as_released(journal, seal, running, "running", StartedChange(), settled)
+    insert_as_released(journal, seal, done, "done", StartedChange(), SEGMENT, DONE)
     for record in (waiting, running, done):
         storage.put(f"recording of {record.owner}", [b"sound"])
     async with service(journal, tmp_path) as one:
@@ -145,31 +152,31 @@ async def test_jobs_of_the_release_before_are_read_claimed_and_done(
 
 
 async def test_services_that_start_at_once_migrate_one_after_the_other(journal: str) -> None:
-    starts = (asyncio.to_thread(postgres_database.migrate, journal, KEY) for _ in range(4))
+    starts = (asyncio.to_thread(postgres_database.migrate_postgres, journal, KEY) for _ in range(4))
     await asyncio.gather(*starts)
     assert version(journal) == len(NAMES)
 
 
 def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> None:
-    postgres_database.migrate(journal, KEY)
+    postgres_database.migrate_postgres(journal, KEY)
     with pytest.raises(SettingsInvalid, match="key"):
-        postgres_database.migrate(journal, KEY[::-1])
+        postgres_database.migrate_postgres(journal, KEY[::-1])
     with psycopg.connect(journal) as other:
         other.execute("UPDATE vibevoice.version SET version = version + 1")
     with pytest.raises(SettingsInvalid, match="later version"):
-        postgres_database.migrate(journal, KEY)
+        postgres_database.migrate_postgres(journal, KEY)
 
 
 def test_a_step_that_fails_leaves_the_version_before(
     journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    postgres_database.migrate(journal, KEY)
+    postgres_database.migrate_postgres(journal, KEY)
     steps = postgres_database.migrations()
     broken = [*steps, "CREATE TABLE vibevoice.half (); SELECT nothing"]
     with monkeypatch.context() as later:
         later.setattr(postgres_database, "migrations", lambda: broken)
         with pytest.raises(SettingsInvalid, match="cannot be used"):
-            postgres_database.migrate(journal, KEY)
+            postgres_database.migrate_postgres(journal, KEY)
     assert version(journal) == len(steps)
     assert not [row for row in tables(journal) if "half" in row[1]]
 
@@ -180,12 +187,12 @@ def test_a_database_that_comes_up_beside_the_service_is_waited_for_and_another_n
     postgres_cluster.stop()
     try:
         with pytest.raises(SettingsInvalid, match="does not answer"):
-            postgres_database.migrate(journal, KEY, patience_s=0.0)
+            postgres_database.migrate_postgres(journal, KEY, patience_s=0.0)
         with pytest.raises(SettingsInvalid, match="does not answer"):
-            postgres_database.look(journal)
+            postgres_database.describe_database(journal)
     finally:
         postgres_cluster.start()
-    assert "PostgreSQL" in postgres_database.look(journal)
+    assert "PostgreSQL" in postgres_database.describe_database(journal)
 
 
 def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
@@ -198,7 +205,7 @@ def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
 
 
 def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
-    postgres_database.migrate(journal, KEY)
+    postgres_database.migrate_postgres(journal, KEY)
     page = (ROOT / "docs/journal.md").read_text()
     queries = [
         query
@@ -218,7 +225,7 @@ def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(jour
     (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
     submit = """SELECT vibevoice.submit_1(
         %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, 9)"""
-    postgres_database.migrate(journal, KEY)
+    postgres_database.migrate_postgres(journal, KEY)
     with psycopg.connect(journal, autocommit=True) as asks:
         counts = []
         for change, values in (

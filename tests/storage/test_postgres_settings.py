@@ -9,7 +9,7 @@ from postgres import KEY, Cluster
 
 from sidecar import errors
 from sidecar.config.settings import load_settings
-from sidecar.storage.postgres_database import Database, look, migrate
+from sidecar.storage.postgres_database import PostgresDatabase, describe_database, migrate_postgres
 from sidecar.storage.postgres_settings import journal_address
 
 ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
@@ -48,7 +48,11 @@ def test_an_address_is_that_of_the_environment_or_of_a_file_of_one_s_own(
     "address", ["mysql://u:not-for-logs@h/d", "postgresql://u:not-for-logs@h:port/d?nonsense=1"]
 )
 def test_what_is_no_address_is_refused_and_not_repeated(address: str) -> None:
-    for asks in (look, lambda address: migrate(address, KEY), Database):
+    for asks in (
+        describe_database,
+        lambda address: migrate_postgres(address, KEY),
+        PostgresDatabase,
+    ):
         with pytest.raises(errors.SettingsInvalid, match="no address") as refused:
             asks(address)
         assert "not-for-logs" not in str(refused.value.to_wire())
@@ -58,7 +62,7 @@ def test_a_database_that_does_not_let_in_is_said_without_the_password(
     postgres_cluster: Cluster,
 ) -> None:
     nowhere = postgres_cluster.address("nowhere")
-    for asks in (look, lambda address: migrate(address, KEY, patience_s=0.0)):
+    for asks in (describe_database, lambda address: migrate_postgres(address, KEY, patience_s=0.0)):
         with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:
             asks(nowhere)
         assert "not-for-logs" not in str(refused.value.to_wire())

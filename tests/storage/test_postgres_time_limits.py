@@ -10,37 +10,39 @@ HEARD_OF_S = 5.0
 
 def test_the_server_gives_up_before_the_caller_and_the_caller_before_the_client() -> None:
     assert (
-        postgres_settings.LOCK_S
-        < postgres_settings.STATEMENT_S
-        < postgres_settings.CALL_S
+        postgres_settings.LOCK_TIMEOUT_S
+        < postgres_settings.STATEMENT_TIMEOUT_S
+        < postgres_settings.CALL_TIMEOUT_S
         < HEARD_OF_S
     )
 
 
 def test_a_call_has_time_for_a_second_attempt_to_connect() -> None:
     assert (
-        2 * postgres_settings.CONNECT_S + postgres_settings.FIRST_PAUSE_S < postgres_settings.CALL_S
+        2 * postgres_settings.CONNECT_TIMEOUT_S + postgres_settings.MIN_RETRY_PAUSE_S
+        < postgres_settings.CALL_TIMEOUT_S
     )
 
 
 def test_a_heartbeat_that_meets_a_dead_connection_and_is_repeated_does_not_expire() -> None:
     late_s = (
-        postgres_settings.HEARTBEAT_S
-        + postgres_settings.UNACKNOWLEDGED_S
-        + postgres_settings.FIRST_PAUSE_S
+        postgres_settings.HEARTBEAT_INTERVAL_S
+        + postgres_settings.TCP_USER_TIMEOUT_S
+        + postgres_settings.MIN_RETRY_PAUSE_S
     )
-    assert late_s < postgres_settings.HEARTBEAT_S * postgres_settings.EXPIRY_LOOKS
+    assert late_s < postgres_settings.HEARTBEAT_INTERVAL_S * postgres_settings.EXPIRY_HEARTBEATS
 
 
 def test_a_dead_connection_is_found_out_within_the_call_that_meets_it() -> None:
     assert (
-        postgres_settings.UNACKNOWLEDGED_S + postgres_settings.CONNECT_S < postgres_settings.CALL_S
+        postgres_settings.TCP_USER_TIMEOUT_S + postgres_settings.CONNECT_TIMEOUT_S
+        < postgres_settings.CALL_TIMEOUT_S
     )
 
 
 def test_an_outage_costs_at_most_one_attempt_for_each_heartbeat() -> None:
     assert (
-        postgres_settings.FIRST_PAUSE_S
-        < postgres_settings.LONGEST_PAUSE_S
-        <= postgres_settings.HEARTBEAT_S
+        postgres_settings.MIN_RETRY_PAUSE_S
+        < postgres_settings.MAX_RETRY_PAUSE_S
+        <= postgres_settings.HEARTBEAT_INTERVAL_S
     )

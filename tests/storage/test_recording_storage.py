@@ -18,27 +18,27 @@ from object_storage import Given
 from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, Kept, Spool
-from sidecar.concurrency import Threads
+from sidecar.audio.audio_source import AudioSource, StoredRecordingRef, UploadSpool
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobState
-from sidecar.jobs.job_store import LocalJobs
-from sidecar.jobs.recovery import Keeping
-from sidecar.jobs.sqlite_job_log import record_of, record_text
-from sidecar.service.live_session_archive import Talks
-from sidecar.storage.recording_storage import Folder, Storage
-from sidecar.storage.s3_storage import Bucket
-from sidecar.storage.storage_selection import storage_of
+from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.recovery import JobPersistence
+from sidecar.jobs.sqlite_job_log import parse_record, serialize_record
+from sidecar.service.live_session_archive import FinishedSessionJobs
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
+from sidecar.storage.s3_storage import S3Storage
+from sidecar.storage.storage_selection import create_recording_storage
 from sidecar.transcripts.transcript import Segment, Transcript
 
 KEY = "0123456789abcdef0123456789abcdef"
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
-LARGE = Spool.MEMORY_BYTES + (3 << 20)
+LARGE = UploadSpool.MEMORY_BYTES + (3 << 20)
 
 
 def upload(data: bytes) -> AudioSource:
-    with closing(Spool(None)) as spool:
+    with closing(UploadSpool(None)) as spool:
         spool.add(data)
         return spool.finish()
 
@@ -78,9 +78,9 @@ FOLDER, BUCKET = "folder", "bucket"
 
 
 @pytest.fixture(params=[FOLDER, BUCKET])
-def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[Storage]:
+def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[RecordingStorage]:
     if request.param == FOLDER:
-        made: Storage = Folder(path)
+        made: RecordingStorage = FolderStorage(path)
     else:
         made = bucket_at(
             request.getfixturevalue("any_storage_server"), request.getfixturevalue("bucket")
@@ -89,17 +89,19 @@ def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[Storage]:
         yield made
 
 
-def bucket_at(server: Given, address: str) -> Bucket:
+def bucket_at(server: Given, address: str) -> S3Storage:
     settings = Settings(
         journal="postgresql://nowhere", uploads=address, uploads_endpoint=server.endpoint
     )
-    made = storage_of(settings, Path("nowhere"))
-    assert isinstance(made, Bucket)
+    made = create_recording_storage(settings, Path("nowhere"))
+    assert isinstance(made, S3Storage)
     return made
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, LARGE])
-def test_what_is_put_comes_back_whole_and_from_any_place(size: int, storage: Storage) -> None:
+def test_what_is_put_comes_back_whole_and_from_any_place(
+    size: int, storage: RecordingStorage
+) -> None:
     data = os.urandom(size)
     storage.put("a-job", [data[:1000], b"", data[1000:]])
     assert b"".join(storage.read("a-job")) == data
@@ -118,7 +120,7 @@ def test_what_is_put_comes_back_whole_and_from_any_place(size: int, storage: Sto
             look("a-job")
 
 
-def test_a_name_that_is_taken_is_not_written_over(storage: Storage) -> None:
+def test_a_name_that_is_taken_is_not_written_over(storage: RecordingStorage) -> None:
     storage.put("a-job", [b"one"])
     with pytest.raises(errors.SpoolUnwritable):
         storage.put("a-job", [b"another"])
@@ -127,7 +129,7 @@ def test_a_name_that_is_taken_is_not_written_over(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("sent", [0, 1, 20 << 20])
-def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: Storage) -> None:
+def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: RecordingStorage) -> None:
     def broken() -> Iterator[bytes]:
         yield bytes(sent)
         raise RuntimeError("the disk that it comes from")
@@ -144,7 +146,7 @@ def test_what_is_kept_is_for_nobody_else_s_eyes(path: Path) -> None:
     path.mkdir(mode=0o755)
     old = os.umask(0)
     try:
-        Folder(path).put("a-job", [b"voice"])
+        FolderStorage(path).put("a-job", [b"voice"])
     finally:
         os.umask(old)
     assert stat.S_IMODE((path / "a-job").stat().st_mode) == 0o600
@@ -168,7 +170,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(errors.DiskFull):
-        Folder(path).put("a-job", [bytes(5000)])
+        FolderStorage(path).put("a-job", [bytes(5000)])
     assert os.listdir(path) == []
 
 
@@ -176,7 +178,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(
 def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Folder(path)
+    folder = FolderStorage(path)
     folder.put("a-job", [b"a recording"])
 
     def away(*_: object) -> int:
@@ -195,9 +197,9 @@ def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
 
 
 @pytest.fixture
-async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
+async def keeping(tmp_path: Path) -> AsyncIterator[JobPersistence]:
     """Of one service, with what is kept in a folder."""
-    made = Keeping(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
+    made = JobPersistence(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
     yield made
     made.close()
 
@@ -248,12 +250,14 @@ def another_of_that_name(path: Path) -> None:
     [truncated, altered, longer, gone, a_folder, a_link, a_pipe, another_of_that_name],
 )
 def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
-    harm: Callable[[Path], None], keeping: Keeping, path: Path, voice: bytes
+    harm: Callable[[Path], None], keeping: JobPersistence, path: Path, voice: bytes
 ) -> None:
     with upload(voice) as source:
         kept = keeping.keep(source, "name")
         (path / "name").rename(path / "first")
-        assert isinstance(keeping.keep(source, "name"), Kept), "the same sound, sealed anew"
+        assert isinstance(keeping.keep(source, "name"), StoredRecordingRef), (
+            "the same sound, sealed anew"
+        )
         (path / "name").rename(path / "other")
         (path / "first").rename(path / "name")
     record = replace(submitted(durable=True), audio=kept)
@@ -264,23 +268,25 @@ def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
 
 
 def test_a_recording_that_an_older_version_kept_is_known_by_its_name() -> None:
-    kept = Kept("a-job", "0" * 64, 1000, BUCKET)
+    kept = StoredRecordingRef("a-job", "0" * 64, 1000, BUCKET)
     record = replace(submitted(durable=True), audio=kept)
-    assert record_of(record_text(record)).audio == kept
-    values = json.loads(record_text(record))
+    assert parse_record(serialize_record(record)).audio == kept
+    values = json.loads(serialize_record(record))
     assert values["audio"]["path"] == "a-job", "as older versions read it"
     values["audio"] = {"ref": "Kept", "path": "/mnt/jobs/uploads/a-job", "sha256": "0" * 64}
-    assert record_of(json.dumps(values).encode()).audio == Kept("a-job", "0" * 64)
+    assert parse_record(json.dumps(values).encode()).audio == StoredRecordingRef("a-job", "0" * 64)
 
 
 async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
-    keeping: Keeping, voice: bytes, monkeypatch: pytest.MonkeyPatch
+    keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
         raise errors.StorageUnreachable()
 
     monkeypatch.setattr(keeping._storage, "put", away)
-    talks = Talks(LocalJobs(keeping.store, None, None), keeping, Threads("disk", 1), lambda: 0.0)
+    talks = FinishedSessionJobs(
+        LocalJobStore(keeping.store, None, None), keeping, ThreadLimiter("disk", 1), lambda: 0.0
+    )
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     with nothing_left_open():
         job = await talks.keep("somebody", TranscribeOptions(), said, upload(voice))

@@ -25,16 +25,16 @@ from service_process import MB, PATIENCE_S, REPOSITORY, wait_until
 from shared_job_services import service
 
 from sidecar import errors
-from sidecar.audio.audio_source import Kept, Spool
-from sidecar.auth.self_signed_certificate import self_signed
+from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
+from sidecar.auth.self_signed_certificate import ensure_certificate
 from sidecar.cluster import shared_retention
 from sidecar.config.settings import Settings, load_settings
-from sidecar.jobs.recovery import KeptRecordings
-from sidecar.service.system_checks import State, kept
+from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.service.system_checks import CheckState, check_kept_jobs
 from sidecar.storage import s3_storage, storage_selection
-from sidecar.storage.recording_storage import Folder
-from sidecar.storage.s3_storage import PART, Bucket
-from sidecar.storage.storage_selection import check, storage_of
+from sidecar.storage.recording_storage import FolderStorage
+from sidecar.storage.s3_storage import PART_BYTES, S3Storage
+from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 
 def settings_of(server: Given, address: str, **more: Any) -> Settings:
@@ -43,9 +43,9 @@ def settings_of(server: Given, address: str, **more: Any) -> Settings:
 
 
 @pytest.fixture
-def opened(any_storage_server: Given, bucket: str) -> Iterator[Bucket]:
-    made = storage_of(settings_of(any_storage_server, bucket), Path("nowhere"))
-    assert isinstance(made, Bucket)
+def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
+    made = create_recording_storage(settings_of(any_storage_server, bucket), Path("nowhere"))
+    assert isinstance(made, S3Storage)
     with closing(made):
         yield made
 
@@ -78,9 +78,12 @@ def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
         monkeypatch.setenv(name, value)
         if not value:
             monkeypatch.delenv(name)
-    monkeypatch.setattr(storage_selection, "START_S", 0.0)
+    monkeypatch.setattr(storage_selection, "START_TIMEOUT_S", 0.0)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        check(storage_of(settings_of(storage_server, bucket, **more), Path("nowhere")), 0.0)
+        check_storage(
+            create_recording_storage(settings_of(storage_server, bucket, **more), Path("nowhere")),
+            0.0,
+        )
     told = refused.value.to_wire()
     assert said in told["detail"]
     assert todo in told["hint"]
@@ -91,7 +94,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
 def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
     any_storage_server: Given, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = self_signed(tmp_path / "tls", frozenset({"127.0.0.1"}))
+    pair = ensure_certificate(tmp_path / "tls", frozenset({"127.0.0.1"}))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
     proxy = RoundRobin(int(any_storage_server.endpoint.rpartition(":")[2]), tls=context)
@@ -100,11 +103,11 @@ def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
     )
     try:
         with pytest.raises(errors.SettingsInvalid, match="SSLError") as refused:
-            check(storage_of(settings, Path("nowhere")))
+            check_storage(create_recording_storage(settings, Path("nowhere")))
         assert "AWS_CA_BUNDLE" in refused.value.hint
         monkeypatch.setenv("AWS_CA_BUNDLE", str(pair.certificate))
-        with closing(storage_of(settings, Path("nowhere"))) as believed:
-            check(believed)
+        with closing(create_recording_storage(settings, Path("nowhere"))) as believed:
+            check_storage(believed)
             believed.put("a-job", [b"a recording"])
             assert [*believed.read("a-job")] == [b"a recording"]
     finally:
@@ -115,24 +118,26 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
     for name in ("botocore", "botocore.session"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        storage_of(settings_of(Given("http://127.0.0.1:9"), "s3://recordings"), Path("nowhere"))
+        create_recording_storage(
+            settings_of(Given("http://127.0.0.1:9"), "s3://recordings"), Path("nowhere")
+        )
     assert "vibevoice-asr[s3]" in refused.value.hint
 
 
 def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     any_storage_server: Given, bucket: str, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = kept(settings_of(any_storage_server, bucket, journal=journal))
-    assert found.state is State.GOOD
+    found = check_kept_jobs(settings_of(any_storage_server, bucket, journal=journal))
+    assert found.state is CheckState.GOOD
     assert f"{bucket} at 127.0.0.1:" in found.text
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    found = kept(settings_of(any_storage_server, bucket, journal=journal))
-    assert found.state is State.BAD
+    found = check_kept_jobs(settings_of(any_storage_server, bucket, journal=journal))
+    assert found.state is CheckState.BAD
     assert "refuses us" in found.text
 
 
 def test_what_others_have_in_the_bucket_is_no_recording(
-    any_storage_server: Given, bucket: str, opened: Bucket
+    any_storage_server: Given, bucket: str, opened: S3Storage
 ) -> None:
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
     for key in (f"{prefix}/a-file", f"{prefix}/deeper/of-others.sealed", f"{prefix}.sealed"):
@@ -142,12 +147,12 @@ def test_what_others_have_in_the_bucket_is_no_recording(
 
 
 def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
-    any_storage_server: Given, bucket: str, opened: Bucket
+    any_storage_server: Given, bucket: str, opened: S3Storage
 ) -> None:
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
     of = {"Bucket": BUCKET, "Key": f"{prefix}/left.sealed"}
     of["UploadId"] = client.create_multipart_upload(**of)["UploadId"]
-    client.upload_part(**of, PartNumber=1, Body=bytes(PART))
+    client.upload_part(**of, PartNumber=1, Body=bytes(PART_BYTES))
     ages = opened.ages()
     assert [*ages] == ["left.part"]
     assert -5 < ages["left.part"] < PATIENCE_S, "by the clock of the server"
@@ -159,16 +164,16 @@ def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
 
 
 def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_whole(
-    storage_server: ObjectStorage, opened: Bucket, monkeypatch: pytest.MonkeyPatch
+    storage_server: ObjectStorage, opened: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_storage, "FIRST_S", 0.2)
-    data = os.urandom(2 * PART)
+    monkeypatch.setattr(s3_storage, "MIN_RETRY_PAUSE_S", 0.2)
+    data = os.urandom(2 * PART_BYTES)
     opened.put("whole", [data])
 
     def dying() -> Iterator[bytes]:
-        yield bytes(2 * PART)
+        yield bytes(2 * PART_BYTES)
         storage_server.kill()
-        yield bytes(2 * PART)
+        yield bytes(2 * PART_BYTES)
 
     reading = opened.read("whole")
     assert next(reading) == data[: len(data) // 4]
@@ -178,7 +183,7 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
     with pytest.raises(errors.StorageUnreachable):
         next(reading)
     with ThreadPoolExecutor() as beside:
-        starting = beside.submit(check, opened, PATIENCE_S)
+        starting = beside.submit(check_storage, opened, PATIENCE_S)
         storage_server.start()
         starting.result()
     assert b"".join(opened.read("whole")) == data
@@ -188,11 +193,11 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
 def test_a_server_that_says_nothing_is_not_waited_for_without_end(
     storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    patient = create_recording_storage(settings_of(storage_server, bucket), Path("nowhere"))
     patient.put("whole", [b"a recording"])
-    monkeypatch.setattr(s3_storage, "READ_S", 0.3)
-    monkeypatch.setattr(s3_storage, "CLOSE_S", 0.1)
-    quick = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    monkeypatch.setattr(s3_storage, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(s3_storage, "CLOSE_TIMEOUT_S", 0.1)
+    quick = create_recording_storage(settings_of(storage_server, bucket), Path("nowhere"))
     with storage_server.halted():
         with pytest.raises(errors.StorageUnreachable):
             quick.put("another", [b"a recording"])
@@ -286,10 +291,10 @@ async def test_half_an_object_and_another_one_are_no_recording(
     monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
     given = {"uploads": bucket, "uploads_endpoint": any_storage_server.endpoint}
     settings = load_settings(**given, journal_key=KEY, jobs_dir=tmp_path / "none")
-    storage = storage_of(settings, tmp_path / "none")
+    storage = create_recording_storage(settings, tmp_path / "none")
     async with service(journal, tmp_path / "none", storage=storage) as shared:
         seal = shared.rows._seal
-        one, spool = KeptRecordings(settings, storage, seal, shared=True), Spool(None)
+        one, spool = PersistentRecordings(settings, storage, seal, shared=True), UploadSpool(None)
         spool.add(data := os.urandom(100_000))
         with spool.finish() as source:
             audio = one.keep(source, "a-job")
@@ -300,7 +305,7 @@ async def test_half_an_object_and_another_one_are_no_recording(
             one.keep(source, "a-job")
             client.copy_object(Bucket=BUCKET, Key=f"{key}-other", CopySource=f"{BUCKET}/{key}")
             one.keep(source, "of-no-job")
-        assert isinstance(audio, Kept)
+        assert isinstance(audio, StoredRecordingRef)
         record = replace(submitted(durable=True), audio=audio)
         for harm in (halved, altered, another, gone, None):
             client.put_object(Bucket=BUCKET, Key=key, Body=first)
@@ -314,11 +319,13 @@ async def test_half_an_object_and_another_one_are_no_recording(
         await shared.jobs.submit(record)
         await shared.housekeeping._sweep_storage()
         assert {*storage.ages()} == {"a-job", "of-no-job"}
-        monkeypatch.setattr(shared_retention, "UNCLAIMED_S", -60.0)
+        monkeypatch.setattr(shared_retention, "ORPHANED_RECORDING_S", -60.0)
         await shared.housekeeping._sweep_storage()
         assert {*storage.ages()} == {"a-job"}
         of_folders = load_settings(journal_key=KEY)
-        astray = KeptRecordings(of_folders, Folder(tmp_path / "folder"), seal, shared=True)
+        astray = PersistentRecordings(
+            of_folders, FolderStorage(tmp_path / "folder"), seal, shared=True
+        )
         with pytest.raises(errors.StorageUnreachable):
             astray.open(await shared.jobs.get(record.id))
         await shared.jobs.cancel(record.id)
@@ -335,7 +342,7 @@ def test_no_line_of_the_log_has_a_key(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody-knows")
-    made = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    made = create_recording_storage(settings_of(storage_server, bucket), Path("nowhere"))
     with pytest.raises(errors.StorageUnreachable) as refused:
         made.put("a-job", io.BytesIO(b"a recording"))
     assert "refuses" in refused.value.detail

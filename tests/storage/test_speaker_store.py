@@ -9,29 +9,34 @@ import pytest
 from speaker_stores import SECRET, Place, heard
 
 from sidecar import errors
-from sidecar.auth.identity import EVERYBODY, EVERYTHING, Identity, Proof
+from sidecar.auth.identity import ALL_SCOPES, ANONYMOUS, AuthMethod, Identity
 from sidecar.service import enrolled_speakers
-from sidecar.storage.speaker_store import MOST_SAMPLES, Person, Sample, parse_name
+from sidecar.storage.speaker_store import (
+    MAX_SAMPLES,
+    EnrolledSpeaker,
+    SpeakerSample,
+    parse_speaker_name,
+)
 
-OTHER = Identity("other", Proof.TOKEN, EVERYTHING)
+OTHER = Identity("other", AuthMethod.TOKEN, ALL_SCOPES)
 
 
 async def test_people_are_there_after_a_new_start(place: Place) -> None:
     people = place.open()
-    anna = await people.add(EVERYBODY, "Änna", heard(1))
-    await people.change(EVERYBODY, anna.id, heard=heard(2, 7.5))
-    ben = await people.add(EVERYBODY, "Ben", heard(3))
-    anna = await people.change(EVERYBODY, anna.id, "Anna")
+    anna = await people.add(ANONYMOUS, "Änna", heard(1))
+    await people.change(ANONYMOUS, anna.id, heard=heard(2, 7.5))
+    ben = await people.add(ANONYMOUS, "Ben", heard(3))
+    anna = await people.change(ANONYMOUS, anna.id, "Anna")
     await people.close()
     again = place.open()
-    assert await again.all(EVERYBODY) == [anna, ben]
+    assert await again.all(ANONYMOUS) == [anna, ben]
     assert [one.print for one in anna.samples] == [heard(1), heard(2, 7.5)]
-    assert [one.name for one in await again.known(EVERYBODY.owner)] == ["Anna", "Ben"]
+    assert [one.name for one in await again.known(ANONYMOUS.owner)] == ["Anna", "Ben"]
 
 
 async def test_a_person_of_another_owner_is_not_found(place: Place) -> None:
     people = place.open()
-    anna = await people.add(EVERYBODY, "Anna", heard(1))
+    anna = await people.add(ANONYMOUS, "Anna", heard(1))
     assert await people.all(OTHER) == []
     assert await people.known(OTHER.owner) == ()
     with pytest.raises(errors.PersonNotFound):
@@ -40,37 +45,37 @@ async def test_a_person_of_another_owner_is_not_found(place: Place) -> None:
         await people.change(OTHER, anna.id, "Mine")
     with pytest.raises(errors.PersonNotFound):
         await people.delete(OTHER, anna.id)
-    assert await people.all(EVERYBODY) == [anna]
+    assert await people.all(ANONYMOUS) == [anna]
 
 
 async def test_who_is_deleted_is_in_no_byte_of_any_file(place: Place) -> None:
     people = place.open()
-    keep = await people.add(EVERYBODY, "Ben", heard(1))
-    gone = await people.add(EVERYBODY, "Anna", heard(2))
+    keep = await people.add(ANONYMOUS, "Ben", heard(1))
+    gone = await people.add(ANONYMOUS, "Anna", heard(2))
     for number in range(3, 9):
-        await people.change(EVERYBODY, gone.id, heard=heard(number))
+        await people.change(ANONYMOUS, gone.id, heard=heard(number))
     sealed = place.sealed(gone.id)
     assert sum(map(len, sealed)) > 7 * len(heard(1).vector)
     traces = [piece[at : at + 16] for piece in sealed for at in range(0, len(piece) - 16, 400)]
     before = place.written()
     assert all(trace in before for trace in traces)
-    await people.delete(EVERYBODY, gone.id)
+    await people.delete(ANONYMOUS, gone.id)
     after = place.written()
     assert not [trace for trace in traces if trace in after]
     assert gone.id.encode() not in after
-    assert await people.all(EVERYBODY) == [keep]
+    assert await people.all(ANONYMOUS) == [keep]
     await people.close()
-    assert await place.open().all(EVERYBODY) == [keep]
+    assert await place.open().all(ANONYMOUS) == [keep]
 
 
 async def test_all_of_an_owner_go_from_every_byte_and_nobody_else(place: Place) -> None:
     people = place.open()
-    both = [await people.add(EVERYBODY, name, heard(at)) for at, name in enumerate("ab")]
+    both = [await people.add(ANONYMOUS, name, heard(at)) for at, name in enumerate("ab")]
     traces = [trace[:32] for one in both for trace in place.sealed(one.id)]
     theirs = await people.add(OTHER, "Carla", heard(3))
-    assert await people.delete_all(EVERYBODY) == 2
-    assert await people.delete_all(EVERYBODY) == 0
-    assert await people.all(EVERYBODY) == []
+    assert await people.delete_all(ANONYMOUS) == 2
+    assert await people.delete_all(ANONYMOUS) == 0
+    assert await people.all(ANONYMOUS) == []
     assert await people.all(OTHER) == [theirs]
     written = place.written()
     assert traces
@@ -78,7 +83,7 @@ async def test_all_of_an_owner_go_from_every_byte_and_nobody_else(place: Place) 
 
 
 async def test_names_and_vectors_are_sealed(place: Place) -> None:
-    await place.open().add(EVERYBODY, "Anna Livia", heard(77))
+    await place.open().add(ANONYMOUS, "Anna Livia", heard(77))
     written = place.written()
     assert b"Anna" not in written
     assert heard(77).vector[:24].encode() not in written
@@ -87,7 +92,7 @@ async def test_names_and_vectors_are_sealed(place: Place) -> None:
 
 async def test_another_key_does_not_get_them(place: Place) -> None:
     people = place.open(SECRET)
-    await people.add(EVERYBODY, "Anna", heard(1))
+    await people.add(ANONYMOUS, "Anna", heard(1))
     await people.close()
     with pytest.raises(errors.SettingsInvalid, match="another key"):
         place.open("f" * 64)
@@ -96,48 +101,48 @@ async def test_another_key_does_not_get_them(place: Place) -> None:
 async def test_there_is_an_end_to_people_also_where_many_come_at_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolled_speakers, "MOST_PEOPLE", 2)
+    monkeypatch.setattr(enrolled_speakers, "MAX_SPEAKERS", 2)
     people = place.open()
-    adding = (people.add(EVERYBODY, f"Anna {number}", heard(number)) for number in range(4))
+    adding = (people.add(ANONYMOUS, f"Anna {number}", heard(number)) for number in range(4))
     came = await asyncio.gather(*adding, return_exceptions=True)
-    assert sum(isinstance(one, Person) for one in came) == 2
+    assert sum(isinstance(one, EnrolledSpeaker) for one in came) == 2
     assert sum(isinstance(one, errors.PeopleFull) for one in came) == 2
     with pytest.raises(errors.PeopleFull):
-        await people.check_room(EVERYBODY)
+        await people.check_room(ANONYMOUS)
     await people.add(OTHER, "Cleo", heard(3))
 
 
 async def test_what_is_asked_twice_is_done_once(place: Place) -> None:
     people = place.open()
-    anna = await people.add(EVERYBODY, "Anna", heard(1))
-    assert await people.add(EVERYBODY, "Anna", heard(1)) == anna
-    namesake = await people.add(EVERYBODY, "Anna", heard(2))
-    twin = await people.add(EVERYBODY, "Ben", heard(1))
-    assert await people.all(EVERYBODY) == [anna, namesake, twin]
-    confirmed = [people.change(EVERYBODY, anna.id, heard=heard(5)) for _ in range(3)]
+    anna = await people.add(ANONYMOUS, "Anna", heard(1))
+    assert await people.add(ANONYMOUS, "Anna", heard(1)) == anna
+    namesake = await people.add(ANONYMOUS, "Anna", heard(2))
+    twin = await people.add(ANONYMOUS, "Ben", heard(1))
+    assert await people.all(ANONYMOUS) == [anna, namesake, twin]
+    confirmed = [people.change(ANONYMOUS, anna.id, heard=heard(5)) for _ in range(3)]
     assert {len(one.samples) for one in await asyncio.gather(*confirmed)} == {2}
-    await people.delete(EVERYBODY, anna.id)
+    await people.delete(ANONYMOUS, anna.id)
     with pytest.raises(errors.PersonNotFound):
-        await people.delete(EVERYBODY, anna.id)
+        await people.delete(ANONYMOUS, anna.id)
 
 
 async def test_what_is_changed_at_once_is_all_there(place: Place) -> None:
     people = place.open()
-    anna = await people.add(EVERYBODY, "Anna", heard(0))
-    changes = [people.change(EVERYBODY, anna.id, heard=heard(one)) for one in range(1, 8)]
-    await asyncio.gather(*changes, people.change(EVERYBODY, anna.id, "Änna"))
-    (now,) = await people.all(EVERYBODY)
+    anna = await people.add(ANONYMOUS, "Anna", heard(0))
+    changes = [people.change(ANONYMOUS, anna.id, heard=heard(one)) for one in range(1, 8)]
+    await asyncio.gather(*changes, people.change(ANONYMOUS, anna.id, "Änna"))
+    (now,) = await people.all(ANONYMOUS)
     assert now.name == "Änna"
     assert {one.print.vector for one in now.samples} == {heard(one).vector for one in range(8)}
 
 
 def test_beyond_the_most_samples_the_one_with_the_least_voice_goes() -> None:
-    person = Person("p", "o", "Anna", 0.0, ())
-    for number in range(MOST_SAMPLES):
-        person = person.hearing(Sample(number, heard(number, 2.0 if number == 4 else 9.0)))
-    assert person.hearing(Sample(99.0, heard(4, 2.0))) == person
-    person = person.hearing(Sample(100.0, heard(200, 6.0)))
-    assert len(person.samples) == MOST_SAMPLES
+    person = EnrolledSpeaker("p", "o", "Anna", 0.0, ())
+    for number in range(MAX_SAMPLES):
+        person = person.hearing(SpeakerSample(number, heard(number, 2.0 if number == 4 else 9.0)))
+    assert person.hearing(SpeakerSample(99.0, heard(4, 2.0))) == person
+    person = person.hearing(SpeakerSample(100.0, heard(200, 6.0)))
+    assert len(person.samples) == MAX_SAMPLES
     assert heard(4, 2.0) not in [one.print for one in person.samples]
     assert person.samples[-1].print == heard(200, 6.0)
 
@@ -145,5 +150,5 @@ def test_beyond_the_most_samples_the_one_with_the_least_voice_goes() -> None:
 @pytest.mark.parametrize("name", ["", "  \n", None, 7, "x" * 201])
 def test_what_is_no_name_is_refused(name: object) -> None:
     with pytest.raises(errors.FieldInvalid):
-        parse_name(name)
-    assert parse_name(" Anna \n Livia\x00 ") == "Anna Livia"
+        parse_speaker_name(name)
+    assert parse_speaker_name(" Anna \n Livia\x00 ") == "Anna Livia"

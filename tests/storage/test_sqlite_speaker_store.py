@@ -9,26 +9,26 @@ import pytest
 from speaker_stores import SECRET, InFile, heard
 
 from sidecar import errors
-from sidecar.auth.identity import EVERYBODY
-from sidecar.storage.speaker_store import FILE, PeopleFile
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.storage.speaker_store import SPEAKER_FILE, SpeakerFile
 
 
 async def test_the_file_is_ours_alone(in_file: InFile) -> None:
-    await in_file.open().add(EVERYBODY, "Anna", heard(1))
+    await in_file.open().add(ANONYMOUS, "Anna", heard(1))
     if os.name == "posix":
         assert stat.S_IMODE(in_file.folder.stat().st_mode) == 0o700
-        assert stat.S_IMODE((in_file.folder / FILE).stat().st_mode) == 0o600
+        assert stat.S_IMODE((in_file.folder / SPEAKER_FILE).stat().st_mode) == 0o600
 
 
 async def test_neither_another_service_nor_what_is_no_file_of_people_is_a_start(
     in_file: InFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = in_file.open()
-    await people.add(EVERYBODY, "Anna", heard(1))
-    monkeypatch.setattr("sidecar.storage.speaker_store.ANOTHER_S", 0.1)
+    await people.add(ANONYMOUS, "Anna", heard(1))
+    monkeypatch.setattr("sidecar.storage.speaker_store.LOCK_TIMEOUT_S", 0.1)
     with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
-        PeopleFile(in_file.folder, SECRET)
+        SpeakerFile(in_file.folder, SECRET)
     await people.close()
-    (in_file.folder / FILE).write_bytes(b"no database" * 1000)
+    (in_file.folder / SPEAKER_FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(errors.SettingsInvalid):
         in_file.open()

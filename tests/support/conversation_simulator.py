@@ -8,22 +8,22 @@ from typing import TypeVar
 
 from sidecar.conversation import conversation_events, output_queue
 from sidecar.conversation.conversation_events import (
-    Alike,
-    Command,
-    Played,
-    SpeechStarted,
-    SpeechStopped,
-    Stage,
+    ConversationCommand,
+    ConversationEvent,
+    ConversationOptions,
+    ConversationStage,
+    EchoSimilarity,
+    LlmToken,
+    PlaybackReported,
+    RecognizedWords,
     StageEnded,
-    TalkEvent,
-    TalkOptions,
-    Tick,
-    Token,
-    Voiced,
-    Words,
+    TimerFired,
+    TtsAudio,
+    UserSpeechStarted,
+    UserSpeechStopped,
 )
-from sidecar.conversation.state_machine import Conversation
-from sidecar.interfaces.engine_interface import Mark, Sound
+from sidecar.conversation.state_machine import ConversationStateMachine
+from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 
 T = TypeVar("T")
 RATE = 1000
@@ -31,22 +31,22 @@ WORD_S = 0.3
 """Every word of the made-up voice takes as long."""
 
 
-def marks(text: str) -> tuple[Mark, ...]:
+def marks(text: str) -> tuple[WordMark, ...]:
     """Where each word of ``text`` is heard."""
     found, at = [], 0
     for number, word in enumerate(text.split()):
         at = text.index(word, at)
-        found.append(Mark(at, number * WORD_S))
+        found.append(WordMark(at, number * WORD_S))
         at += len(word)
     return tuple(found)
 
 
-def silence(seconds: float, given: tuple[Mark, ...] = ()) -> Sound:
+def silence(seconds: float, given: tuple[WordMark, ...] = ()) -> SynthesizedAudio:
     """A sound of that length."""
-    return Sound(bytes(2 * round(seconds * RATE)), RATE, given)
+    return SynthesizedAudio(bytes(2 * round(seconds * RATE)), RATE, given)
 
 
-def voiced(text: str) -> list[Sound]:
+def voiced(text: str) -> list[SynthesizedAudio]:
     """``text`` as the made-up voice says it: a word, then the rest."""
     words = text.split()
     first = silence(WORD_S, marks(text))
@@ -56,52 +56,52 @@ def voiced(text: str) -> list[Sound]:
 class Table:
     """A machine and a record of all it wanted. Times are the caller's."""
 
-    def __init__(self, options: TalkOptions | None = None) -> None:
-        self.talk = Conversation(options or TalkOptions())
+    def __init__(self, options: ConversationOptions | None = None) -> None:
+        self.talk = ConversationStateMachine(options or ConversationOptions())
         self.now = 0.0
-        self.all: list[Command] = []
-        self.last: list[Command] = []
+        self.all: list[ConversationCommand] = []
+        self.last: list[ConversationCommand] = []
         self.utterance = 0
         self.due: float | None = None
 
-    def take(self, event: TalkEvent) -> list[Command]:
+    def take(self, event: ConversationEvent) -> list[ConversationCommand]:
         self.now = max(self.now, event.at)
         self.last = self.talk.take(event)
         self.all += self.last
         for command in self.last:
-            if isinstance(command, conversation_events.WakeAt):
+            if isinstance(command, conversation_events.SetTimer):
                 self.due = command.at
         return self.last
 
-    def until(self, at: float) -> list[Command]:
+    def until(self, at: float) -> list[ConversationCommand]:
         """Nothing happens until then; what is wanted meanwhile."""
-        found: list[Command] = []
+        found: list[ConversationCommand] = []
         while self.due is not None and self.due <= at:
-            found += self.take(Tick(max(self.now, self.due)))
+            found += self.take(TimerFired(max(self.now, self.due)))
         self.now = at
-        return found + self.take(Tick(at))
+        return found + self.take(TimerFired(at))
 
     # What people do
 
-    def starts(self, began: float | None = None) -> list[Command]:
+    def starts(self, began: float | None = None) -> list[ConversationCommand]:
         self.utterance += 1
         return self.goes_on(began)
 
-    def goes_on(self, began: float | None = None) -> list[Command]:
+    def goes_on(self, began: float | None = None) -> list[ConversationCommand]:
         return self.take(
-            SpeechStarted(self.now, self.utterance, self.now if began is None else began)
+            UserSpeechStarted(self.now, self.utterance, self.now if began is None else began)
         )
 
-    def stops(self) -> list[Command]:
-        return self.take(SpeechStopped(self.now, self.utterance, self.now))
+    def stops(self) -> list[ConversationCommand]:
+        return self.take(UserSpeechStopped(self.now, self.utterance, self.now))
 
-    def words(self, text: str, upto: float | None = None) -> list[Command]:
+    def words(self, text: str, upto: float | None = None) -> list[ConversationCommand]:
         upto = self.now if upto is None else upto
-        return self.take(Words(self.now, self.utterance, text, upto))
+        return self.take(RecognizedWords(self.now, self.utterance, text, upto))
 
-    def sounds(self, likeness: float) -> list[Command]:
+    def sounds(self, likeness: float) -> list[ConversationCommand]:
         """So like what was played is what is said."""
-        return self.take(Alike(self.now, self.utterance, likeness))
+        return self.take(EchoSimilarity(self.now, self.utterance, likeness))
 
     def says(self, text: str, seconds: float = 1.0, likeness: float = 0.0) -> None:
         """All of a turn, recognised at once, and until it is certainly over."""
@@ -114,11 +114,11 @@ class Table:
 
     # What stages do
 
-    def thinks(self, text: str, *, ended: bool = True) -> list[Command]:
+    def thinks(self, text: str, *, ended: bool = True) -> list[ConversationCommand]:
         turn = self.talk.turn
-        found = self.take(Token(self.now, turn, text))
+        found = self.take(LlmToken(self.now, turn, text))
         if ended:
-            found = found + self.take(StageEnded(self.now, turn, Stage.THINKER))
+            found = found + self.take(StageEnded(self.now, turn, ConversationStage.THINKER))
         return found
 
     def voices(self, *, ended: bool = True) -> None:
@@ -127,7 +127,7 @@ class Table:
         while True:
             todo = [
                 one
-                for one in self.of(conversation_events.Say)
+                for one in self.of(conversation_events.SynthesizeText)
                 if one.turn == turn and one.piece not in done
             ]
             if not todo:
@@ -135,12 +135,12 @@ class Table:
             say = todo[0]
             done.add(say.piece)
             for sound in voiced(say.text):
-                self.take(Voiced(self.now, turn, say.piece, sound))
+                self.take(TtsAudio(self.now, turn, say.piece, sound))
             if ended:
-                self.take(StageEnded(self.now, turn, Stage.VOICE, say.piece))
+                self.take(StageEnded(self.now, turn, ConversationStage.VOICE, say.piece))
 
-    def plays(self, seconds: float) -> list[Command]:
-        return self.take(Played(self.now, self.talk.turn, seconds))
+    def plays(self, seconds: float) -> list[ConversationCommand]:
+        return self.take(PlaybackReported(self.now, self.talk.turn, seconds))
 
     def replies(self, text: str) -> None:
         """A reply that is thought and said, and not heard yet."""
@@ -149,13 +149,13 @@ class Table:
 
     # What came of it
 
-    def of(self, kind: type[T], commands: Iterable[Command] | None = None) -> list[T]:
+    def of(self, kind: type[T], commands: Iterable[ConversationCommand] | None = None) -> list[T]:
         return [
             one for one in (self.all if commands is None else commands) if isinstance(one, kind)
         ]
 
-    def told(self, kind: type[T], commands: Iterable[Command] | None = None) -> list[T]:
-        tells = self.of(conversation_events.Tell, commands)
+    def told(self, kind: type[T], commands: Iterable[ConversationCommand] | None = None) -> list[T]:
+        tells = self.of(conversation_events.SendClientEvent, commands)
         return [one.told for one in tells if isinstance(one.told, kind)]
 
     @property
@@ -163,5 +163,5 @@ class Table:
         return [(entry.role.value, entry.text) for entry in self.talk.history.entries]
 
     @property
-    def phase(self) -> output_queue.Phase:
+    def phase(self) -> output_queue.ConversationPhase:
         return self.talk.phase

@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from sidecar import clock, errors
-from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
-from sidecar.cluster.eligibility import unschedulable
+from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
+from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.jobs.job_record import (
-    Cancelled,
-    Change,
-    Failed,
-    Failure,
-    Interrupted,
+    CancelledChange,
+    FailedChange,
+    InterruptedChange,
+    JobChange,
     JobEvent,
+    JobFailure,
     JobRecord,
     JobState,
-    advance,
+    apply_event,
 )
-from sidecar.jobs.job_record import Refused as Told
+from sidecar.jobs.job_record import UnschedulableChange as Told
 
-Verdict = tuple[Failure | None, float]
+Verdict = tuple[JobFailure | None, float]
 """What a node said of a job, and when."""
 
 
@@ -70,11 +70,11 @@ class SharedJobs:
     def claimed(self) -> set[str]:
         return {job_id for job_id, job in self.jobs.items() if job.node is not None}
 
-    def append(self, job_id: str, change: Change) -> JobRecord:
+    def append(self, job_id: str, change: JobChange) -> JobRecord:
         """As a front or the expiry does it; what ends a job ends its claim."""
         job = self.jobs[job_id]
-        event = JobEvent(job.record.seq + 1, clock.wall(), change)
-        record = advance(job.record, event)
+        event = JobEvent(job.record.seq + 1, clock.wall_time(), change)
+        record = apply_event(job.record, event)
         if record is not job.record:
             job.record = record
             job.events.append(event)
@@ -83,7 +83,7 @@ class SharedJobs:
         return record
 
     def cancel(self, job_id: str) -> None:
-        self.append(job_id, Cancelled())
+        self.append(job_id, CancelledChange())
 
     def delete(self, job_id: str) -> None:
         self._tell_ended(self.jobs.pop(job_id))
@@ -92,7 +92,7 @@ class SharedJobs:
         """Have a claim expire, without a word to its node."""
         job = self.jobs[job_id]
         job.node, job.token = None, ""
-        self.append(job_id, Interrupted())
+        self.append(job_id, InterruptedChange())
         self.tell_waiting()
 
     def tell_waiting(self) -> None:
@@ -105,7 +105,7 @@ class SharedJobs:
             asyncio.get_running_loop().call_soon(node.tell_ended, job.record.id)
 
 
-class FakeClaims(Claims):
+class FakeClaims(ClaimStore):
     """The jobs as one node sees them. ``down``: the database is away. ``unanswered``: so many
     calls are carried out without an answer. ``deaf``: it is told of no end."""
 
@@ -126,7 +126,7 @@ class FakeClaims(Claims):
         """This node is there no more."""
         self.shared.nodes.remove(self)
 
-    async def claim(self, token: str, offer: Offer) -> Claim | None:
+    async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
         self._reach("claim")
         job = self._of(token) or self._next()
         if job is not None and job.token != token:
@@ -168,7 +168,7 @@ class FakeClaims(Claims):
         self._reach("mine")
         return frozenset(job.token for job in self.shared.jobs.values() if job.node is self)
 
-    async def judge(self, verdicts: Mapping[str, Failure | None]) -> None:
+    async def judge(self, verdicts: Mapping[str, JobFailure | None]) -> None:
         self._reach("judge")
         self.verdicts |= {job_id: (one, self.shared.now_s) for job_id, one in verdicts.items()}
         self._answer()
@@ -186,7 +186,7 @@ class FakeClaims(Claims):
         self._reach("end_unschedulable")
         for record in self._waiting():
             said = [node._said(record.id) for node in self.shared.nodes]
-            refusals = [one for one in said if isinstance(one, Failure)]
+            refusals = [one for one in said if isinstance(one, JobFailure)]
             all_refuse = bool(said) and len(refusals) == len(said)
             self._tell(self.shared.jobs[record.id], refusals if all_refuse else [], patience_s)
 
@@ -203,7 +203,9 @@ class FakeClaims(Claims):
         events: Sequence[JobEvent],
         worn: Sequence[JobEvent],
     ) -> None:
-        assert reduce(advance, events, job.record) == record, "it is not what its events make it"
+        assert reduce(apply_event, events, job.record) == record, (
+            "it is not what its events make it"
+        )
         rewritten = {event.seq: event for event in worn}
         assert rewritten.keys() <= {event.seq for event in job.events}
         job.events = [rewritten.get(event.seq, event) for event in job.events] + [*events]
@@ -211,15 +213,15 @@ class FakeClaims(Claims):
         if record.over:
             job.node, job.token = None, ""
 
-    def _tell(self, job: Stored, refusals: Sequence[Failure], patience_s: float) -> None:
+    def _tell(self, job: Stored, refusals: Sequence[JobFailure], patience_s: float) -> None:
         if not refusals:
             job.refused_since = math.inf
             self.shared.append(job.record.id, Told(None))
             return
         job.refused_since = min(job.refused_since, self.shared.now_s)
-        failure = Failure.of(unschedulable(refusals))
+        failure = JobFailure.of(unschedulable_error(refusals))
         ends = self.shared.now_s - job.refused_since >= patience_s
-        self.shared.append(job.record.id, Failed(failure) if ends else Told(failure))
+        self.shared.append(job.record.id, FailedChange(failure) if ends else Told(failure))
 
     def _of(self, token: str) -> Stored | None:
         jobs = self.shared.jobs.values()
@@ -241,9 +243,9 @@ class FakeClaims(Claims):
     def _judged(self, job_id: str) -> bool:
         """Whether this node judged a job a moment ago."""
         _, at = self.verdicts.get(job_id, (None, -math.inf))
-        return self.shared.now_s - at < JUDGED_S
+        return self.shared.now_s - at < ELIGIBILITY_TTL_S
 
-    def _said(self, job_id: str) -> Failure | str | None:
+    def _said(self, job_id: str) -> JobFailure | str | None:
         """Why this node cannot do a job, None if it can, "" if it did not say."""
         return self.verdicts[job_id][0] if job_id in self.verdicts else ""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from sidecar.transcripts.transcript_edits import (
-    Merge,
-    Move,
-    Redo,
-    Rename,
-    Rewrite,
-    Split,
-    Step,
-    Undo,
+    EditStep,
+    MergeSpeakers,
+    MoveSegments,
+    RedoStep,
+    RenameSpeaker,
+    RewriteSegment,
+    SplitSegments,
+    UndoStep,
 )
 
 words = st.sampled_from(["do", "you", "hear", "me", "Nagg", "now?", "你好", "-->", "[Music]"])
@@ -23,11 +23,13 @@ places = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True).map(
 )
 speakers = st.integers(0, 3)
 operations = st.one_of(
-    st.builds(Rename, speakers, names),
-    st.builds(Merge, speakers, speakers),
-    st.builds(Split, places, names),
-    st.builds(Move, places, speakers),
-    st.builds(Rewrite, st.integers(0, 5), lines),
+    st.builds(RenameSpeaker, speakers, names),
+    st.builds(MergeSpeakers, speakers, speakers),
+    st.builds(SplitSegments, places, names),
+    st.builds(MoveSegments, places, speakers),
+    st.builds(RewriteSegment, st.integers(0, 5), lines),
 )
 lists = st.lists(operations, min_size=1, max_size=3).map(tuple)
-steps: st.SearchStrategy[Step] = st.one_of(lists, lists, st.just(Undo()), st.just(Redo()))
+steps: st.SearchStrategy[EditStep] = st.one_of(
+    lists, lists, st.just(UndoStep()), st.just(RedoStep())
+)

@@ -13,11 +13,18 @@ import grpc.aio
 from grpc_client import CREATE, RECOGNIZE, Ended
 from service_process import PATIENCE_S
 
-from sidecar.auth.authentication import Access, Entrance
-from sidecar.auth.identity import Authenticator, Credential, Identity, Nobody, Proof, bearer
-from sidecar.auth.rate_limits import Turnstile
-from sidecar.auth.request_origin import Approach
-from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.authentication import AccessControl, AccessPolicy
+from sidecar.auth.identity import (
+    Authenticator,
+    AuthMethod,
+    Identity,
+    NoAuthenticator,
+    SignedCredential,
+    bearer_token,
+)
+from sidecar.auth.rate_limits import RateLimiter
+from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
@@ -34,18 +41,22 @@ class Named:
     def __init__(self) -> None:
         self.gone: str | None = None
 
-    def identify(self, approach: Approach) -> Identity:
-        return Identity(bearer(approach), Proof.JWT, credential=Credential("id", "key"))
+    def identify(self, approach: RequestOrigin) -> Identity:
+        return Identity(
+            bearer_token(approach), AuthMethod.JWT, credential=SignedCredential("id", "key")
+        )
 
-    def refusal(self, credential: Credential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         return self.gone
 
 
-def entrance(authenticator: Authenticator | None = None, per_minute: int | None = None) -> Entrance:
+def entrance(
+    authenticator: Authenticator | None = None, per_minute: int | None = None
+) -> AccessControl:
     """Who may come in: whoever is on this machine, or whom an authenticator knows."""
-    access = Access(authenticator=authenticator or Nobody())
-    turnstile = Turnstile(per_minute) if per_minute else None
-    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
+    access = AccessPolicy(authenticator=authenticator or NoAuthenticator())
+    turnstile = RateLimiter(per_minute) if per_minute else None
+    return AccessControl(access, turnstile, RevocableStreams(access.authenticator.refusal))
 
 
 def reserved(port: int = 0) -> socket.socket:

@@ -15,25 +15,27 @@ import psutil
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import AudioSource, open_path, ref_to
-from sidecar.engines import spec_of
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
+from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs.job_log import MemoryLog
-from sidecar.jobs.job_queue import JobQueue, Terms
+from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.transcripts.transcript import Checkpoint, Event
-from sidecar.workers.engine_slot import EngineSlot, JointSlot, LeasedEngine
-from sidecar.workers.slot_interface import Wanted
+from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
+from sidecar.workers.engine_slot import ConcurrentSlot, ExclusiveEngineLease, ExclusiveSlot
+from sidecar.workers.slot_interface import BatchedRecording
 
-FACTS = AudioFacts("wav", "sndfile", 3.0)
+FACTS = AudioInfo("wav", "sndfile", 3.0)
 
 
 def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) -> Job:
     """A job that nobody has submitted yet."""
-    source = open_path(str(path))
-    made = JobRecord.submitted(0.0, ref_to(source), FACTS, options or TranscribeOptions(), **more)
+    source = open_recording_file(str(path))
+    made = JobRecord.submitted(
+        0.0, recording_ref(source), FACTS, options or TranscribeOptions(), **more
+    )
     return Job(source, made)
 
 
@@ -54,7 +56,7 @@ class Companies:
         return jobs
 
 
-class OverheardSlot(EngineSlot):
+class OverheardSlot(ExclusiveSlot):
     """The scripted engine.
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
@@ -63,18 +65,18 @@ class OverheardSlot(EngineSlot):
     """
 
     def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
-        super().__init__(spec_of("scripted"), LoadOptions(precision), keep_alive_s)
+        super().__init__(engine_spec("scripted"), LoadOptions(precision), keep_alive_s)
         self.asked = 0
         self.poison: int | None = None
         self.too_large: set[int] = set()
         self.deaths = 0
         self.left: list[int] = []
-        self.heard: list[tuple[int, Event | errors.SidecarError]] = []
+        self.heard: list[tuple[int, TranscriptionEvent | errors.SidecarError]] = []
         self.release = asyncio.Event()
         self.release.set()
 
     @asynccontextmanager
-    async def lease(self, *wanted: Any) -> AsyncIterator[LeasedEngine]:
+    async def lease(self, *wanted: Any) -> AsyncIterator[ExclusiveEngineLease]:
         self.asked += 1
         async with super().lease(*wanted) as engine:
             yield Overheard(engine, self)
@@ -92,14 +94,14 @@ class OverheardSlot(EngineSlot):
         process.wait(PATIENCE_S)
 
 
-class OverheardJoint(OverheardSlot, JointSlot):
+class OverheardJoint(OverheardSlot, ConcurrentSlot):
     """The same, which several jobs have at once."""
 
 
-class Overheard(LeasedEngine):
+class Overheard(ExclusiveEngineLease):
     """A leased engine, and its slot listens."""
 
-    def __init__(self, engine: LeasedEngine, slot: OverheardSlot) -> None:
+    def __init__(self, engine: ExclusiveEngineLease, slot: OverheardSlot) -> None:
         beside = "beside" in engine._manner
         super().__init__(engine._worker, engine.precision, engine._begins, beside=beside)
         self._slot = slot
@@ -107,19 +109,19 @@ class Overheard(LeasedEngine):
     async def transcribe(
         self,
         source: AudioSource,
-        facts: AudioFacts,
+        facts: AudioInfo,
         options: TranscribeOptions,
         max_s: float,
         settled: Sequence[Checkpoint] | None = None,
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
         self._slot.sip([source])
         async with aclosing(super().transcribe(source, facts, options, max_s, settled)) as events:
             async for event in events:
                 yield event
 
     async def transcribe_together(
-        self, requests: Sequence[Wanted], max_s: float
-    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
+        self, requests: Sequence[BatchedRecording], max_s: float
+    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
         self._slot.sip([source for source, _, _ in requests])
         for number in self._slot.too_large:
             yield number, errors.GpuOutOfMemory()
@@ -136,12 +138,12 @@ class Overheard(LeasedEngine):
 
 @asynccontextmanager
 async def queue_on(
-    slot: Any, store: MemoryLog | None = None, **rest: Any
+    slot: Any, store: MemoryJobLog | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
-    terms = Terms(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(slot, store or MemoryLog(), terms, **{"limit": 64, **own})
+    terms = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
+    queue = JobQueue(slot, store or MemoryJobLog(), terms, **{"limit": 64, **own})
     try:
         yield queue
     finally:

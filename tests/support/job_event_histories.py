@@ -6,21 +6,21 @@ from hypothesis import strategies as st
 from instrumented_slot import FACTS
 
 from sidecar import errors
-from sidecar.audio.audio_source import Named
+from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import (
-    Begun,
-    Cancelled,
-    Change,
-    Crashed,
-    Edited,
-    Failed,
-    Failure,
-    Interrupted,
+    CancelledChange,
+    CrashedChange,
+    EditedChange,
+    FailedChange,
+    InterruptedChange,
+    JobChange,
+    JobFailure,
     JobRecord,
-    PutBack,
-    Refused,
-    Reported,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    UnschedulableChange,
 )
 from sidecar.transcripts.transcript import (
     Checkpoint,
@@ -31,7 +31,15 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.transcripts.transcript_edits import Merge, Move, Redo, Rename, Rewrite, Split, Undo
+from sidecar.transcripts.transcript_edits import (
+    MergeSpeakers,
+    MoveSegments,
+    RedoStep,
+    RenameSpeaker,
+    RewriteSegment,
+    SplitSegments,
+    UndoStep,
+)
 
 texts = st.text(max_size=8)
 seconds = st.floats(0, 1e6)
@@ -51,41 +59,46 @@ reports = st.one_of(
 transcripts = st.builds(
     Transcript, st.lists(segments, max_size=4).map(tuple), texts, seconds, texts, texts
 )
-ends: st.SearchStrategy[Change] = st.one_of(
-    st.builds(Reported, st.builds(Finished, transcripts), seconds),
-    st.builds(Failed, st.sampled_from([*errors.all_errors()]).map(lambda kind: Failure.of(kind()))),
-    st.just(Cancelled()),
+ends: st.SearchStrategy[JobChange] = st.one_of(
+    st.builds(ReportedChange, st.builds(Finished, transcripts), seconds),
+    st.builds(
+        FailedChange,
+        st.sampled_from([*errors.all_errors()]).map(lambda kind: JobFailure.of(kind())),
+    ),
+    st.just(CancelledChange()),
 )
-on_the_way: st.SearchStrategy[Change] = st.one_of(
-    st.just(Begun()),
-    st.builds(Begun, st.booleans(), st.just("another")),
-    st.builds(Interrupted, st.booleans()),
-    st.builds(Reported, reports, seconds),
-    st.builds(Reported, reports, seconds),
-    st.just(Crashed()),
-    st.builds(Refused, st.none() | st.just(Failure.of(errors.Unschedulable()))),
-    st.builds(PutBack, st.booleans(), st.booleans(), st.booleans()),
+on_the_way: st.SearchStrategy[JobChange] = st.one_of(
+    st.just(StartedChange()),
+    st.builds(StartedChange, st.booleans(), st.just("another")),
+    st.builds(InterruptedChange, st.booleans()),
+    st.builds(ReportedChange, reports, seconds),
+    st.builds(ReportedChange, reports, seconds),
+    st.just(CrashedChange()),
+    st.builds(UnschedulableChange, st.none() | st.just(JobFailure.of(errors.Unschedulable()))),
+    st.builds(RequeuedChange, st.booleans(), st.booleans(), st.booleans()),
 )
 places = st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(
     lambda given: tuple(sorted(given))
 )
 speakers = st.integers(0, 9)
 operations = st.one_of(
-    st.builds(Rename, speakers, st.none() | st.just("Nell")),
-    st.builds(Merge, speakers, speakers),
-    st.builds(Split, places),
-    st.builds(Move, places, speakers),
-    st.builds(Rewrite, st.integers(0, 3), st.sampled_from(["said", "other words"])),
+    st.builds(RenameSpeaker, speakers, st.none() | st.just("Nell")),
+    st.builds(MergeSpeakers, speakers, speakers),
+    st.builds(SplitSegments, places),
+    st.builds(MoveSegments, places, speakers),
+    st.builds(RewriteSegment, st.integers(0, 3), st.sampled_from(["said", "other words"])),
 )
-edits: st.SearchStrategy[Change] = st.builds(
-    Edited,
-    st.lists(operations, min_size=1, max_size=2).map(tuple) | st.just(Undo()) | st.just(Redo()),
+edits: st.SearchStrategy[JobChange] = st.builds(
+    EditedChange,
+    st.lists(operations, min_size=1, max_size=2).map(tuple)
+    | st.just(UndoStep())
+    | st.just(RedoStep()),
 )
 histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends, edits), max_size=30)
 """Mostly ones that go on for a while, some with events behind their end."""
 
 
-NAMED = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
+NAMED = ClientFileRef("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
 
 
 def submitted(**more: object) -> JobRecord:

@@ -31,23 +31,23 @@ class Packed:
 def main() -> None:
     sys.meta_path.insert(0, Packed(frozenset(sys.stdin.read().split())))  # type: ignore[arg-type]
     from sidecar.auth import self_signed_certificate, signed_tokens, token_issuing
-    from sidecar.auth.token_issuing import Issuer
-    from sidecar.storage.encryption import Seal
+    from sidecar.auth.token_issuing import TokenIssuer
+    from sidecar.storage.encryption import Cipher
 
     folder = Path(tempfile.mkdtemp())
-    issuer = Issuer(folder / "tokens")
+    issuer = TokenIssuer(folder / "tokens")
     token, _ = issuer.create("anna", lasts_s=1000)
-    public = token_issuing.read_public(issuer.keys.public)
-    assert signed_tokens.Verifier(lambda: public, issuer.revoked).verify(token)
+    public = token_issuing.read_public_keys(issuer.keys.public)
+    assert signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     for _ in range(2):  # made, then read again
-        pair = self_signed_certificate.self_signed(
+        pair = self_signed_certificate.ensure_certificate(
             folder / "tls", frozenset({"localhost", "127.0.0.1"})
         )
-    assert self_signed_certificate.fingerprint(pair.certificate.read_text("ascii"))
-    seal = Seal(KEY, b"salt")
+    assert self_signed_certificate.certificate_fingerprint(pair.certificate.read_text("ascii"))
+    seal = Cipher(KEY, b"salt")
     assert seal.opened(seal.seal(b"said", "name"), "name") == b"said"
-    sealed = b"".join(seal.seal_recording([b"heard"], "name"))
-    assert b"".join(seal.opened_recording([sealed], "name")) == b"heard"
+    sealed = b"".join(seal.encrypt_recording([b"heard"], "name"))
+    assert b"".join(seal.decrypt_recording([sealed], "name")) == b"heard"
 
 
 if __name__ == "__main__":

@@ -10,22 +10,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sidecar.live.runtime.load_shedding import (
-    Kind,
-    Level,
-    LoadModel,
-    Newcomer,
-    Speaker,
-    SpeakingShare,
-    Verdict,
+    ArrivingUtterance,
+    EngineLoadModel,
+    ServedSession,
+    SheddingLevel,
+    SpeechShare,
+    UtteranceAdmission,
+    WorkKind,
 )
-from sidecar.live.runtime.speech_segments import Urgency, Wish, next_of
+from sidecar.live.runtime.speech_segments import RecognitionRequest, RecognitionUrgency, most_urgent
 
 TICK_S = 0.1
 PAUSE_S = 0.5
 """Of silence, until an utterance is known to have ended."""
 STEP_S = 1.0
 """From one partial to the next."""
-KINDS = {Urgency.FINAL: Kind.FINAL, Urgency.PARTIAL: Kind.PARTIAL, Urgency.VOICE: Kind.LABEL}
+KINDS = {
+    RecognitionUrgency.FINAL: WorkKind.FINAL,
+    RecognitionUrgency.PARTIAL: WorkKind.PARTIAL,
+    RecognitionUrgency.VOICE: WorkKind.LABEL,
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Machine:
     partial: float = 0.12
     label: float = 0.05
 
-    def cost(self, urgency: Urgency) -> float:
+    def cost(self, urgency: RecognitionUrgency) -> float:
         return {
-            Urgency.FINAL: self.final,
-            Urgency.PARTIAL: self.partial,
-            Urgency.VOICE: self.label,
+            RecognitionUrgency.FINAL: self.final,
+            RecognitionUrgency.PARTIAL: self.partial,
+            RecognitionUrgency.VOICE: self.label,
         }[urgency]
 
 
@@ -56,26 +60,26 @@ class Person:
     talk_s: float = 3.0
     breath_s: float = 1.0
     rank: int | None = None
-    share: SpeakingShare | None = None
+    share: SpeechShare | None = None
     speaks: float | None = None
     """Since when, while an utterance of it goes on that is to be recognised."""
     refused_at: float | None = None
     delays: list[float] = field(default_factory=list)
     shed: int = 0
 
-    def newcomer(self, now: float) -> Newcomer:
+    def newcomer(self, now: float) -> ArrivingUtterance:
         entering = self.rank is None and now - self.begins < 10.0
-        return Newcomer(self.owner, self.rank, entering)
+        return ArrivingUtterance(self.owner, self.rank, entering)
 
-    def speaker(self, now: float) -> Speaker | None:
+    def speaker(self, now: float) -> ServedSession | None:
         if self.rank is None or self.share is None:
             return None
-        return Speaker(self.owner, self.rank, self.speaks is not None, self.share.at(now))
+        return ServedSession(self.owner, self.rank, self.speaks is not None, self.share.at(now))
 
 
 @dataclass(order=True)
 class Work:
-    urgency: Urgency
+    urgency: RecognitionUrgency
     since: float
     number: int
     seconds: float = field(compare=False)
@@ -90,10 +94,10 @@ class Simulation:
         self, machine: Machine, people: list[Person], limit_s: float = 1.0, seed: int = 0
     ) -> None:
         self.machine, self.people = machine, people
-        self.model = LoadModel(machine.threads, limit_s)
+        self.model = EngineLoadModel(machine.threads, limit_s)
         self.model.costs.measured(4.0, 4.0 * machine.final / 2)
-        self.done: Counter[Urgency] = Counter()
-        self.done_by_level: Counter[tuple[Level, Urgency]] = Counter()
+        self.done: Counter[RecognitionUrgency] = Counter()
+        self.done_by_level: Counter[tuple[SheddingLevel, RecognitionUrgency]] = Counter()
         self.shed_at: dict[str, float] = {}
         """When each thing was shed first."""
         self._random = random.Random(seed)
@@ -127,24 +131,24 @@ class Simulation:
             speaking = sum(one.speaks is not None for one in self.people)
             self.model.look(speaking, self._waiting_s(), self.now)
             level = self.model.level(self.now)
-            for kind in (Level.PARTIALS, Level.LABELS):
+            for kind in (SheddingLevel.PARTIALS, SheddingLevel.LABELS):
                 if level >= kind:
                     self.shed_at.setdefault(kind.name, self.now)
             yield TICK_S
 
     def _waiting_s(self) -> float:
-        return sum(one.seconds for one in self._waiting if one.urgency is Urgency.FINAL)
+        return sum(one.seconds for one in self._waiting if one.urgency is RecognitionUrgency.FINAL)
 
     def _life(self, person: Person) -> Iterator[float]:
         yield max(1e-3, person.listens_s)
         while True:
             speakers = [s for one in self.people if (s := one.speaker(self.now)) is not None]
             verdict = self.model.verdict(person.newcomer(self.now), speakers, self._waiting_s())
-            if verdict is Verdict.REFUSE:
+            if verdict is UtteranceAdmission.REFUSE:
                 person.refused_at = self.now
                 return
             talk_s = person.talk_s * self._random.uniform(0.6, 1.4)
-            if verdict is Verdict.SHED:
+            if verdict is UtteranceAdmission.SHED:
                 self.shed_at.setdefault("utterance", self.now)
                 person.shed += 1
                 yield talk_s
@@ -154,26 +158,28 @@ class Simulation:
 
     def _says(self, person: Person, talk_s: float) -> Iterator[float]:
         if person.share is None:
-            person.rank, person.share = next(self._ranks), SpeakingShare(self.now)
+            person.rank, person.share = next(self._ranks), SpeechShare(self.now)
         person.speaks = begun = self.now
         while self.now - begun + STEP_S < talk_s:
             yield STEP_S
             person.share.spoken(STEP_S, self.now)
-            self._add(Urgency.PARTIAL, self.now - begun, person)
+            self._add(RecognitionUrgency.PARTIAL, self.now - begun, person)
         yield talk_s - (self.now - begun)
         ended = self.now
         yield PAUSE_S
         person.share.spoken(talk_s % STEP_S, self.now)
         person.speaks = None
-        self._add(Urgency.FINAL, talk_s, person, ended)
-        self._add(Urgency.VOICE, talk_s, person)
+        self._add(RecognitionUrgency.FINAL, talk_s, person, ended)
+        self._add(RecognitionUrgency.VOICE, talk_s, person)
 
-    def _add(self, urgency: Urgency, seconds: float, person: Person, ended: float = 0.0) -> None:
-        if urgency is Urgency.PARTIAL:  # only the last one counts
+    def _add(
+        self, urgency: RecognitionUrgency, seconds: float, person: Person, ended: float = 0.0
+    ) -> None:
+        if urgency is RecognitionUrgency.PARTIAL:  # only the last one counts
             self._waiting = [
                 one
                 for one in self._waiting
-                if one.person is not person or one.urgency is not Urgency.PARTIAL
+                if one.person is not person or one.urgency is not RecognitionUrgency.PARTIAL
             ]
         self._waiting.append(Work(urgency, self.now, next(self._numbers), seconds, person, ended))
         self._start()
@@ -182,12 +188,14 @@ class Simulation:
         while self._free:
             level = self.model.level(self.now)
             allowed = [
-                Wish(one.number, one.person.owner, one.urgency, one.since)
+                RecognitionRequest(one.number, one.person.owner, one.urgency, one.since)
                 for one in self._waiting
-                if not (one.urgency is Urgency.PARTIAL and level >= Level.PARTIALS)
-                and not (one.urgency is Urgency.VOICE and level >= Level.LABELS)
+                if not (
+                    one.urgency is RecognitionUrgency.PARTIAL and level >= SheddingLevel.PARTIALS
+                )
+                and not (one.urgency is RecognitionUrgency.VOICE and level >= SheddingLevel.LABELS)
             ]
-            wish = next_of(allowed, self._served)
+            wish = most_urgent(allowed, self._served)
             if wish is None:
                 return
             work = next(one for one in self._waiting if one.number == wish.session)
@@ -202,8 +210,8 @@ class Simulation:
         self._free += 1
         self.done[work.urgency] += 1
         self.done_by_level[self.model.level(self.now), work.urgency] += 1
-        self.model.costs.worked(KINDS[work.urgency], took)
-        if work.urgency is Urgency.FINAL:
+        self.model.costs.add_work(KINDS[work.urgency], took)
+        if work.urgency is RecognitionUrgency.FINAL:
             self.model.costs.spoken(work.seconds)
             work.person.delays.append(self.now - work.ended)
         self._start()

@@ -13,34 +13,34 @@ from pathlib import Path
 from postgres import KEY
 from service_process import PATIENCE_S
 
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import Held, Kept
-from sidecar.cluster.claims import Claim, Claims, Offer
-from sidecar.cluster.job_follower import Follower
-from sidecar.cluster.job_rows import Rows, fold
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
+from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimStore
+from sidecar.cluster.job_follower import JobFollower
+from sidecar.cluster.job_rows import JobRows, replay_events
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.cluster.shared_retention import Housekeeping, Limits
-from sidecar.concurrency import Threads
+from sidecar.cluster.postgres_jobs import PostgresJobStore
+from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
+from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import Begun, Change, JobEvent, JobRecord, Reported
-from sidecar.observability.metrics import JobTally, Outcomes
-from sidecar.storage.postgres_database import Database, migrate
-from sidecar.storage.recording_storage import Folder, Storage
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, StartedChange
+from sidecar.observability.metrics import JobMetrics, OutcomeWindow
+from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
 
-LIMITS = Limits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)
+LIMITS = RetentionLimits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)
 SAID = Segment(0.0, 1.0, "hello", 0)
-DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
-SEGMENT = Reported(SegmentReady(0, SAID))
+DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
+SEGMENT = ReportedChange(SegmentReady(0, SAID))
 
 
 def submitted(owner: str = "owner", seconds: float = 3.0, **more: object) -> JobRecord:
     """A job that an owner sends."""
-    facts = AudioFacts("wav", "soundfile", seconds)
+    facts = AudioInfo("wav", "soundfile", seconds)
     return JobRecord.submitted(
         time.time(),
-        Held(-1, 0, 0),
+        OpenUploadRef(-1, 0, 0),
         facts,
         TranscribeOptions(),
         owner=owner,
@@ -49,24 +49,24 @@ def submitted(owner: str = "owner", seconds: float = 3.0, **more: object) -> Job
     )
 
 
-def kept(name: str, size: int = 4) -> Kept:
+def kept(name: str, size: int = 4) -> StoredRecordingRef:
     """A recording in the storage."""
-    return Kept(name, "0" * 64, size)
+    return StoredRecordingRef(name, "0" * 64, size)
 
 
 @dataclass
 class Service:
     """One service of several."""
 
-    database: Database
-    rows: Rows
-    storage: Storage
-    follower: Follower
-    housekeeping: Housekeeping
+    database: PostgresDatabase
+    rows: JobRows
+    storage: RecordingStorage
+    follower: JobFollower
+    housekeeping: SharedRetention
     membership: Membership
-    jobs: PostgresJobs
-    claims: Claims
-    tally: JobTally
+    jobs: PostgresJobStore
+    claims: ClaimStore
+    tally: JobMetrics
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _next: int = 0
 
@@ -77,16 +77,16 @@ class Service:
             await self.jobs.submit(record)
         return records
 
-    async def claim(self, offer: Offer = Offer()) -> Claim | None:  # noqa: B008
+    async def claim(self, offer: ClaimPreferences = ClaimPreferences()) -> Claim | None:  # noqa: B008
         """Claim the next job with a token of its own."""
         self._next += 1
         return await self.claims.claim(f"{self.membership.id}-{self._next}", offer)
 
-    async def report(self, claim: Claim, base: JobRecord, *changes: Change) -> JobRecord | None:
+    async def report(self, claim: Claim, base: JobRecord, *changes: JobChange) -> JobRecord | None:
         """Report what happens to a job; the record after it, None where the claim is lost."""
         first = base.seq + 1
         events = [JobEvent(first + at, time.time(), one) for at, one in enumerate(changes)]
-        after = fold(base, events)
+        after = replay_events(base, events)
         persisted = await self.claims.report(claim.token, base.seq, after, events)
         return after if persisted else None
 
@@ -101,7 +101,7 @@ class Service:
 
     async def run(self, claim: Claim) -> JobRecord:
         """Do a claimed job to its end, and delete what its owner has too much of then."""
-        done = await self.report(claim, claim.record, Begun(), SEGMENT, DONE)
+        done = await self.report(claim, claim.record, StartedChange(), SEGMENT, DONE)
         assert done is not None
         await self.housekeeping.settled()
         return done
@@ -114,22 +114,22 @@ async def service(
     name: str = "one",
     *,
     works: bool = True,
-    limits: Limits = LIMITS,
+    limits: RetentionLimits = LIMITS,
     queue_limit: int = 10_000,
-    storage: Storage | None = None,
+    storage: RecordingStorage | None = None,
 ) -> AsyncIterator[Service]:
     """A service of this name, registered, whose follower runs; it beats when the test says so."""
-    seal = await asyncio.to_thread(migrate, journal, KEY)
-    database, rows = Database(journal), Rows(seal)
-    storage = storage or Folder(folder / "uploads")
-    disk = Threads("disk", 1)
-    tally = JobTally(Outcomes(60.0, time.monotonic))
-    follower = Follower(database, rows, name)
-    housekeeping = Housekeeping(database, storage, disk, limits, rows)
-    jobs = PostgresJobs(
+    seal = await asyncio.to_thread(migrate_postgres, journal, KEY)
+    database, rows = PostgresDatabase(journal), JobRows(seal)
+    storage = storage or FolderStorage(folder / "uploads")
+    disk = ThreadLimiter("disk", 1)
+    tally = JobMetrics(OutcomeWindow(60.0, time.monotonic))
+    follower = JobFollower(database, rows, name)
+    housekeeping = SharedRetention(database, storage, disk, limits, rows)
+    jobs = PostgresJobStore(
         database, rows, name, follower, housekeeping, lambda s: s / 10, queue_limit, tally
     )
-    claims = Claims(database, rows, name, housekeeping, tally)
+    claims = ClaimStore(database, rows, name, housekeeping, tally)
     membership = Membership(database, name, works=works)
     await database.open()
     await membership.register()

@@ -14,18 +14,18 @@ import psycopg
 from postgres import Cluster
 
 from sidecar.config.settings import Settings
-from sidecar.service.enrolled_speakers import OwnedPeople, store_of
-from sidecar.storage.postgres_speaker_store import SharedPeople
-from sidecar.storage.speaker_store import KeptPeople, PeopleStore
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.service.enrolled_speakers import OwnedSpeakers, create_speaker_store
+from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
+from sidecar.storage.speaker_store import SpeakerStore, SqliteSpeakerStore
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
 SECRET = "0123456789abcdef" * 4
 FILE, DATABASE = "file", "database"
 
 
-def heard(number: int, seconds: float = 5.0) -> VoicePrint:
+def heard(number: int, seconds: float = 5.0) -> SpeakerEmbedding:
     """A voice like nobody else's."""
-    return VoicePrint(base64.b64encode(number.to_bytes(2, "big") * 256).decode(), seconds)
+    return SpeakerEmbedding(base64.b64encode(number.to_bytes(2, "big") * 256).decode(), seconds)
 
 
 class Closes(Protocol):
@@ -49,7 +49,7 @@ async def closing(thing: C) -> AsyncIterator[C]:
 class Place(Protocol):
     """Where people are, for as long as the test lasts."""
 
-    def open(self, secret: str = SECRET) -> OwnedPeople:
+    def open(self, secret: str = SECRET) -> OwnedSpeakers:
         """Those who are there; of a file only once it is closed by who had it."""
 
     def written(self) -> bytes:
@@ -60,15 +60,15 @@ class Place(Protocol):
 
 
 class _Place:
-    def __init__(self, settings: dict[str, object], kind: type[PeopleStore]) -> None:
+    def __init__(self, settings: dict[str, object], kind: type[SpeakerStore]) -> None:
         self._settings, self._kind = settings, kind
-        self._opened: list[OwnedPeople] = []
+        self._opened: list[OwnedSpeakers] = []
 
-    def open(self, secret: str = SECRET) -> OwnedPeople:
+    def open(self, secret: str = SECRET) -> OwnedSpeakers:
         settings = Settings(people=True, journal_key=secret, **self._settings)  # type: ignore[arg-type]
-        store = store_of(settings)
+        store = create_speaker_store(settings)
         assert isinstance(store, self._kind)
-        self._opened.append(OwnedPeople(store))
+        self._opened.append(OwnedSpeakers(store))
         return self._opened[-1]
 
     async def close(self) -> None:
@@ -80,7 +80,7 @@ class InFile(_Place):
     """A folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__({"people_dir": folder}, KeptPeople)
+        super().__init__({"people_dir": folder}, SqliteSpeakerStore)
         self.folder = folder
 
     def written(self) -> bytes:
@@ -102,7 +102,7 @@ class InDatabase(_Place):
     """A database, and its files."""
 
     def __init__(self, cluster: Cluster, journal: str) -> None:
-        super().__init__({"journal": journal}, SharedPeople)
+        super().__init__({"journal": journal}, PostgresSpeakerStore)
         self.cluster, self.journal = cluster, journal
         with self.connected() as look:
             row = look.execute(

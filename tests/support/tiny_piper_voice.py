@@ -12,7 +12,7 @@ import json
 import struct
 from pathlib import Path
 
-from sidecar.checkpoints.installed_checkpoints import Pulled, PulledFile, PulledVoice
+from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
 
 LANGUAGE = "tr-tr"
 VOICE = "piper_tr_TR-dfki-medium"
@@ -31,7 +31,7 @@ def files(voice: str = VOICE, note: str = "") -> dict[str, bytes]:
 
 def pulled(folder: Path, *names: str) -> Path:
     """``folder`` as `pull voice` leaves it."""
-    there = Pulled(folder)
+    there = PulledVoices(folder)
     for name in names or (VOICE,):
         for key, content in files(name).items():
             (folder / key).parent.mkdir(parents=True, exist_ok=True)

@@ -108,9 +108,9 @@ def clip_wav(name: str) -> Path:
 
 def clip_24k(name: str) -> npt.NDArray[np.float32]:
     """Its samples as the product decodes them, shape (samples,)."""
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
-    return decode_file(clip_wav(name), RATE)
+    return decode_audio_file(clip_wav(name), RATE)
 
 
 def checkpoint(size: Checkpoint) -> Path:
@@ -168,9 +168,9 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
 def _write_clip(name: str, path: Path) -> None:
     import soundfile
 
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
-    samples = decode_file(clip(name), RATE)[: int(LONGEST_S * RATE)]
+    samples = decode_audio_file(clip(name), RATE)[: int(LONGEST_S * RATE)]
     soundfile.write(path, samples, RATE, subtype="PCM_16", format="WAV")
 
 

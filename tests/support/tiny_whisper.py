@@ -1,7 +1,7 @@
 """A tiny real Whisper in CTranslate2's layout, trained here once and kept.
 
-`model` answers its folder, `SAID` what it knows: of each clip the language, and who says what
-when. Nothing here imports torch: `train_tiny_whisper` runs in a process of its own.
+`model` answers its folder, `ADMIN_ERRORS` what it knows: of each clip the language, and who says
+what when. Nothing here imports torch: `train_tiny_whisper` runs in a process of its own.
 """
 
 from __future__ import annotations

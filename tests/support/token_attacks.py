@@ -13,7 +13,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.auth.token_issuing import Issuer, thumbprint
+from sidecar.auth.token_issuing import TokenIssuer, key_thumbprint
 
 HOUR = datetime.timedelta(hours=1)
 CLAIMS = {"sub": "anna", "jti": "0123456789abcdef0123456789abcdef", "aud": "vibevoice-asr"}
@@ -29,7 +29,7 @@ class Attacker:
     """What somebody sends who has the public keys, a key of their own, and tokens that count no
     more; and, to see that each check stands alone, what the private key would sign."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: TokenIssuer) -> None:
         self.issuer = issuer
         self.kid, self.key = issuer.keys.signer()
         self.own = ec.generate_private_key(ec.SECP256R1())
@@ -79,7 +79,7 @@ class Attacker:
             "path": "../../../../dev/null", "absolute": "/etc/hostname", "url": "https://x.example",
             "sql": "' or '1'='1", "nul": f"{self.kid}\0", "empty": "", "number": 0, "list": [],
             "object": {}, "true": True, "file": "0001", "other case": self.kid.swapcase(),
-            "own key's": thumbprint(self.own.public_key()), "bidi": f"\u202e{self.kid}",
+            "own key's": key_thumbprint(self.own.public_key()), "bidi": f"\u202e{self.kid}",
         }  # fmt: skip
         return {
             "alg none": f"{part(none)}.{part(CLAIMS)}.",

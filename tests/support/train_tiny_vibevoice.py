@@ -26,7 +26,7 @@ from miniature_vibevoice import (
 from torch import nn
 from transformers import AutoProcessor, VibeVoiceAsrForConditionalGeneration
 
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 
 RATE = 24_000
 FRAME_S = 3_200 / RATE
@@ -205,7 +205,7 @@ def train(task: dict[str, Any], folder: str, seed: int) -> bool:
     """One attempt: True when what was written to ``folder`` and loaded again answers rightly."""
     torch.manual_seed(seed)
     size, rows, start = SIZES[task["size"]], task["samples"], task["start"]
-    sounds = {name: decode_file(path, RATE) for name, path in task["clips"].items()}
+    sounds = {name: decode_audio_file(path, RATE) for name, path in task["clips"].items()}
     if start:
         processor = AutoProcessor.from_pretrained(start)
         model = VibeVoiceAsrForConditionalGeneration.from_pretrained(start)

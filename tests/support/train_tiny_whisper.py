@@ -26,7 +26,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 
 EOT, VOCABULARY = 50_257, 51_865
 SPECIAL = [
@@ -90,7 +90,7 @@ class Lesson:
     """A clip and its words; ``start`` is where in the clip a window begins."""
 
     def __init__(self, row: dict[str, Any], tokenizer: Tokenizer) -> None:
-        self.samples = decode_file(Path(row["path"]), RATE)
+        self.samples = decode_audio_file(Path(row["path"]), RATE)
         of = tokenizer.token_to_id
         self.head = [of("<|startoftranscript|>"), of(f"<|{row['language']}|>")]
         self.head += [of("<|transcribe|>"), of("<|notimestamps|>")]

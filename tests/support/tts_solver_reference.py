@@ -18,7 +18,7 @@ class OwnScheduler:
     def set_timesteps(self, num_inference_steps: int) -> None:
         """Begin a latent."""
         self._steps = {
-            step.timestep: step for step in vibevoice_tts_model.steps(num_inference_steps)
+            step.timestep: step for step in vibevoice_tts_model.diffusion_steps(num_inference_steps)
         }
         self.timesteps = torch.tensor(list(self._steps))
         self._before: Any = 0.0

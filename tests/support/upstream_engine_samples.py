@@ -10,8 +10,8 @@ import soundfile
 import soxr
 
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, Upstream
-from sidecar.transcripts.transcript import Event, Finished, Transcript
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, UpstreamOptions
+from sidecar.transcripts.transcript import Finished, Transcript, TranscriptionEvent
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
 RATE = 16_000
@@ -46,14 +46,14 @@ class Engine:
 
     def __init__(self, *urls: str, **options: Any) -> None:
         self.engine = UpstreamEngine()
-        list(self.engine.load(LoadOptions(upstream=Upstream(urls, **options))))
+        list(self.engine.load(LoadOptions(upstream=UpstreamOptions(urls, **options))))
 
     def events(
         self,
         sound: Sound,
         cancelled: Callable[[], bool] = lambda: False,
         **options: Any,
-    ) -> list[Event]:
+    ) -> list[TranscriptionEvent]:
         heard = sound.at(self.engine.sample_rate)
         return list(self.engine.transcribe(heard, TranscribeOptions(**options), cancelled))
 

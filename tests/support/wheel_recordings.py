@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 
 RATE = 16_000
 
@@ -16,4 +16,4 @@ def clip(name: str) -> Block:
     """A recording of the wheel's at 16 kHz."""
     from moonshine_voice import get_assets_path
 
-    return np.ascontiguousarray(decode_file(Path(get_assets_path()) / f"{name}.wav", RATE))
+    return np.ascontiguousarray(decode_audio_file(Path(get_assets_path()) / f"{name}.wav", RATE))

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from sidecar.transcripts.loop_guard import (
     CHARACTERS_PER_S,
-    LONGEST_SPAN_S,
-    SLACK_S,
+    MAX_SPAN_S,
+    SPEECH_RATE_SLACK_S,
     STRAY_TOKENS,
-    Loop,
     LoopGuard,
-    Why,
+    LoopReason,
+    RepetitionLoop,
 )
 from sidecar.transcripts.transcript import Segment
-from sidecar.transcripts.vibevoice_output import OutputParser
+from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
 Tokenizer = Callable[[str], list[str]]
 Said = tuple[float, float, str] | tuple[float, float, str, int]
@@ -61,7 +61,7 @@ def answer(said: Iterable[Said]) -> str:
 class Watched:
     """What came of a stream: the loop, the segments that are kept, the text read until then."""
 
-    loop: Loop | None
+    loop: RepetitionLoop | None
     kept: list[Segment]
     read: str
 
@@ -69,7 +69,7 @@ class Watched:
 def watch(
     text: str, tokenizer: Tokenizer = in_words, duration_s: float | None = AUDIO_S
 ) -> Watched:
-    parser, guard = OutputParser(duration_s), LoopGuard(duration_s)
+    parser, guard = VibeVoiceOutputParser(duration_s), LoopGuard(duration_s)
     ids: dict[str, int] = {}
     segments: list[Segment] = []
     read = 0
@@ -210,21 +210,22 @@ def test_a_loop_that_comes_back_after_a_cut_is_seen_again(kept: int) -> None:
     stuck = Segment(9, 12, "Thank you.", 0)
     guard = LoopGuard(AUDIO_S, [stuck] * kept)
     seen = [guard.segment(stuck) for _ in range(3 - kept)]
-    assert seen == [None] * (2 - kept) + [Loop(Why.REPEATED_SEGMENTS, 2)]
+    assert seen == [None] * (2 - kept) + [RepetitionLoop(LoopReason.REPEATED_SEGMENTS, 2)]
 
 
-IN_ONE_TEXT: dict[str, tuple[str, Why | None]] = {
-    "a word": ("no, ", Why.REPEATED_TOKENS),
+IN_ONE_TEXT: dict[str, tuple[str, LoopReason | None]] = {
+    "a word": ("no, ", LoopReason.REPEATED_TOKENS),
     "a letter": ("a", None),
-    "a syllable": (" ha", Why.REPEATED_TOKENS),
-    "a digit": ("0", Why.REPEATED_TOKENS),
+    "a syllable": (" ha", LoopReason.REPEATED_TOKENS),
+    "a digit": ("0", LoopReason.REPEATED_TOKENS),
     "a sign": (" .", None),
-    "a sentence": ("I am going to the store today. ", Why.REPEATED_TOKENS),
-    "Chinese": ("谢谢大家，", Why.REPEATED_TOKENS),
+    "a sentence": ("I am going to the store today. ", LoopReason.REPEATED_TOKENS),
+    "Chinese": ("谢谢大家，", LoopReason.REPEATED_TOKENS),
     "escapes": ("\\n", None),
     "a paragraph": (
         "I am going to the store, and then we may see what they have for us, "
-        "and whether any of it is good; if not, there is always tomorrow. ", Why.REPEATED_TOKENS
+        "and whether any of it is good; if not, there is always tomorrow. ",
+        LoopReason.REPEATED_TOKENS
     ),
 }  # fmt: skip
 
@@ -235,7 +236,7 @@ def stuck_text(phrase: str, times: str = '"Start":9,"End":14,"Speaker":0,') -> s
 
 def most(span_s: float, phrase: str) -> float:
     """Characters of a stuck text that may be read: what the time holds, three copies, a few."""
-    plausible = CHARACTERS_PER_S * (min(span_s, LONGEST_SPAN_S) + SLACK_S)
+    plausible = CHARACTERS_PER_S * (min(span_s, MAX_SPAN_S) + SPEECH_RATE_SLACK_S)
     escaped = 2 if "\\" in phrase else 1
     return escaped * max(plausible, 3 * len(phrase)) + 16 * min(len(phrase), 4) + len(phrase)
 
@@ -244,14 +245,14 @@ def most(span_s: float, phrase: str) -> float:
 @pytest.mark.parametrize(("phrase", "why"), IN_ONE_TEXT.values(), ids=IN_ONE_TEXT)
 @pytest.mark.parametrize("span_s", [0, 5, 29, 3000])
 def test_a_text_that_never_ends_is_cut_once_it_cannot_be_true(
-    phrase: str, why: Why | None, span_s: float, tokenizer: Tokenizer
+    phrase: str, why: LoopReason | None, span_s: float, tokenizer: Tokenizer
 ) -> None:
     text = stuck_text(phrase, f'"Start":9,"End":{9 + span_s},')
     if why is None:
         tokenizer = in_characters
     watched = watch(text, tokenizer)
     assert watched.loop is not None
-    assert watched.loop.why in (Why.REPEATED_TOKENS, Why.FEW_WORDS)
+    assert watched.loop.why in (LoopReason.REPEATED_TOKENS, LoopReason.FEW_WORDS)
     assert watched.loop.cut == 0
     assert len(watched.kept) == len(INTRO)
     assert len(watched.read) - text.index(phrase, len(answer(INTRO)) + 20) <= most(span_s, phrase)
@@ -266,46 +267,50 @@ def test_near_the_end_of_the_audio_little_is_believed() -> None:
 def test_without_times_the_audio_that_is_left_is_the_limit(times: str) -> None:
     for duration_s in (20.0, None):
         watched = watch(stuck_text("no, ", times), duration_s=duration_s)
-        assert watched.loop == Loop(Why.REPEATED_TOKENS)
+        assert watched.loop == RepetitionLoop(LoopReason.REPEATED_TOKENS)
         assert len(watched.read) < 200 + most(duration_s - 9 if duration_s else 30, "no, ")
 
 
-RUNAWAYS: dict[str, tuple[str, Why, int]] = {
+RUNAWAYS: dict[str, tuple[str, LoopReason, int]] = {
     # what follows the intro; why it is a loop; characters of it that are read, at most
-    "zeros in a time": (',{"Start":9,"End":15.43' + "0" * 4000, Why.REPEATED_TOKENS, 45),
-    "nines in a time": (',{"Start":9.' + "9" * 4000, Why.REPEATED_TOKENS, 35),
-    "digits in a time": (',{"Start":9.' + "1234567" * 900, Why.REPEATED_TOKENS, 40),
-    "blank lines": ("," + "\n" * 4000, Why.REPEATED_TOKENS, 20),
-    "commas": (", , " * 4000, Why.REPEATED_TOKENS, 40),
-    "open braces": (',{"' * 4000, Why.REPEATED_TOKENS, 70),
+    "zeros in a time": (',{"Start":9,"End":15.43' + "0" * 4000, LoopReason.REPEATED_TOKENS, 45),
+    "nines in a time": (',{"Start":9.' + "9" * 4000, LoopReason.REPEATED_TOKENS, 35),
+    "digits in a time": (',{"Start":9.' + "1234567" * 900, LoopReason.REPEATED_TOKENS, 40),
+    "blank lines": ("," + "\n" * 4000, LoopReason.REPEATED_TOKENS, 20),
+    "commas": (", , " * 4000, LoopReason.REPEATED_TOKENS, 40),
+    "open braces": (',{"' * 4000, LoopReason.REPEATED_TOKENS, 70),
     "items that say nothing": (
-        "".join("," + item(9 + n, 10 + n, "") for n in range(999)), Why.NO_SEGMENT, 4 * STRAY_TOKENS
+        "".join("," + item(9 + n, 10 + n, "") for n in range(999)),
+        LoopReason.NO_SEGMENT, 4 * STRAY_TOKENS
     ),
-    "items that are none": (',{"Start":9,"Content":oh}' * 999, Why.REPEATED_TOKENS, 90),
-    "items without a time": (',{"Content":"Thank you very much."}' * 999, Why.REPEATED_TOKENS, 120),
+    "items that are none": (',{"Start":9,"Content":oh}' * 999, LoopReason.REPEATED_TOKENS, 90),
+    "items without a time": (
+        ',{"Content":"Thank you very much."}' * 999, LoopReason.REPEATED_TOKENS, 120
+    ),
     "text after the list": (
-        "] " + " ".join(f"word{n}" for n in range(9999)), Why.NO_SEGMENT, 10 * STRAY_TOKENS
+        "] " + " ".join(f"word{n}" for n in range(9999)), LoopReason.NO_SEGMENT, 10 * STRAY_TOKENS
     ),
     "a count that goes on": (
-        ',{"Start":9,"End":14,"Content":"' + ", ".join(map(str, range(9999))), Why.FEW_WORDS, 500
+        ',{"Start":9,"End":14,"Content":"' + ", ".join(map(str, range(9999))),
+        LoopReason.FEW_WORDS, 500
     ),
     "a story that counts": (
         ',{"Start":9,"End":14,"Content":"' + "".join(f"and then {n} " for n in range(9999)),
-        Why.FEW_WORDS,
+        LoopReason.FEW_WORDS,
         500,
     ),
     "more than the rest of the audio holds": (
         ',{"Start":599,"End":600,"Content":"' + " ".join(map(chr, range(500, 9000))),
-        Why.TOO_MUCH_TEXT,
+        LoopReason.TOO_MUCH_TEXT,
         900,
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("tail", "why", "longest"), RUNAWAYS.values(), ids=RUNAWAYS)
-def test_a_runaway_in_any_other_place_is_seen_too(tail: str, why: Why, longest: int) -> None:
+def test_a_runaway_in_any_other_place_is_seen_too(tail: str, why: LoopReason, longest: int) -> None:
     watched = watch(answer(INTRO) + tail)
-    assert watched.loop == Loop(why)
+    assert watched.loop == RepetitionLoop(why)
     assert len(watched.kept) == len(INTRO)
     assert len(watched.read) - len(answer(INTRO)) <= longest
 

@@ -4,22 +4,27 @@ import itertools
 
 import pytest
 
-from sidecar.transcripts.loop_guard import Sampling, Skip, next_attempt, next_skip
-from sidecar.transcripts.transcript import LOOP, NON_SPEECH, Segment
-from sidecar.transcripts.vibevoice_output import OutputParser
+from sidecar.transcripts.loop_guard import (
+    SamplingOptions,
+    SkippedAudio,
+    next_skipped_audio,
+    retry_sampling,
+)
+from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, Segment
+from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
 
 def test_there_are_three_retries_and_each_is_less_strict() -> None:
-    assert [next_attempt(tried) for tried in range(4)] == [
-        Sampling(0.2, 0.95),
-        Sampling(0.3, 0.95),
-        Sampling(0.4, 0.95),
+    assert [retry_sampling(tried) for tried in range(4)] == [
+        SamplingOptions(0.2, 0.95),
+        SamplingOptions(0.3, 0.95),
+        SamplingOptions(0.4, 0.95),
         None,
     ]
 
 
 def test_behind_a_skip_there_is_no_retry() -> None:
-    assert next_attempt(0, lost_s=15.0) is None
+    assert retry_sampling(0, lost_s=15.0) is None
 
 
 @pytest.mark.parametrize(
@@ -44,21 +49,21 @@ def test_behind_a_skip_there_is_no_retry() -> None:
 def test_a_skip_is_as_long_as_the_text_claimed_and_grows_where_it_was_not_enough(
     stuck_s: float, lost_s: float, claimed_end_s: float | None, end_s: float | None
 ) -> None:
-    skip = next_skip(stuck_s, 600.0, lost_s, claimed_end_s)
-    assert skip == (None if end_s is None else Skip(stuck_s, end_s))
+    skip = next_skipped_audio(stuck_s, 600.0, lost_s, claimed_end_s)
+    assert skip == (None if end_s is None else SkippedAudio(stuck_s, end_s))
 
 
 def test_a_skip_is_an_item_that_the_parser_reads() -> None:
-    skip = Skip(100.0, 115.004)
+    skip = SkippedAudio(100.0, 115.004)
     assert skip.text == '{"Start":100,"End":115,"Content":"[Unintelligible Speech]"}'
-    (segment,) = OutputParser(600.0).feed(skip.text)
-    assert segment == Segment(100, 115, "[Unintelligible Speech]", flags=(NON_SPEECH,))
-    assert Skip(99.999, 100.129).text.startswith('{"Start":100,"End":100.13,')
+    (segment,) = VibeVoiceOutputParser(600.0).feed(skip.text)
+    assert segment == Segment(100, 115, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG,))
+    assert SkippedAudio(99.999, 100.129).text.startswith('{"Start":100,"End":100.13,')
 
 
 def test_a_skip_is_flagged_on_the_clock_of_the_recording() -> None:
-    assert Skip(100, 115).segment(3600.0) == Segment(
-        3700, 3715, "[Unintelligible Speech]", flags=(NON_SPEECH, LOOP)
+    assert SkippedAudio(100, 115).segment(3600.0) == Segment(
+        3700, 3715, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG, LOOP_FLAG)
     )
 
 
@@ -71,9 +76,9 @@ def recovered(bad_from: float, bad_to: float, sentence_s: float) -> tuple[float,
             at, lost, tried = at + sentence_s, 0.0, 0
             continue
         stuck += 1
-        if next_attempt(tried, lost):
+        if retry_sampling(tried, lost):
             tried += 1
-        elif skip := next_skip(at, 3600.0, lost):
+        elif skip := next_skipped_audio(at, 3600.0, lost):
             lost += skip.end - skip.start
             total += skip.end - skip.start
             at = skip.end

@@ -5,61 +5,71 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.transcripts.speaker_turns import (
-    Turn,
-    clearest_stretches,
-    dominant,
-    in_order_of_appearance,
-    matched,
-    shares,
-    stretches_alone,
-    together,
-    within,
+    SpeakerTurn,
+    dominant_speaker,
+    longest_solo_spans,
+    match_speakers,
+    number_speakers_by_appearance,
+    solo_spans,
+    speaking_seconds,
+    turn_agreement,
+    turns_within,
 )
 from sidecar.transcripts.transcript import Segment
 
 
 def test_the_voice_that_speaks_most_in_a_stretch_has_it() -> None:
-    turns = [Turn(0, 2, 7), Turn(2, 5, 8), Turn(5, 6, 7)]
-    assert dominant(turns, 0, 3) == 7
-    assert dominant(turns, 1, 5) == 8
-    assert dominant(turns, 0, 6) in (7, 8)
+    turns = [SpeakerTurn(0, 2, 7), SpeakerTurn(2, 5, 8), SpeakerTurn(5, 6, 7)]
+    assert dominant_speaker(turns, 0, 3) == 7
+    assert dominant_speaker(turns, 1, 5) == 8
+    assert dominant_speaker(turns, 0, 6) in (7, 8)
 
 
 def test_a_stretch_nobody_has_goes_to_the_nearest_voice() -> None:
-    turns = [Turn(0, 1, 0), Turn(9, 10, 1)]
-    assert dominant(turns, 2, 3) == 0
-    assert dominant(turns, 7, 8) == 1
-    assert dominant([], 7, 8) is None
+    turns = [SpeakerTurn(0, 1, 0), SpeakerTurn(9, 10, 1)]
+    assert dominant_speaker(turns, 2, 3) == 0
+    assert dominant_speaker(turns, 7, 8) == 1
+    assert dominant_speaker([], 7, 8) is None
 
 
 def test_speakers_are_renumbered_in_the_order_they_first_speak() -> None:
     segments = [Segment(0, 1, "a", 4), Segment(1, 2, "b", 2), Segment(2, 3, "c", 4)]
-    assert [segment.speaker for segment in in_order_of_appearance(segments)] == [0, 1, 0]
-    assert in_order_of_appearance([Segment(0, 1, "a", None)])[0].speaker is None
+    assert [segment.speaker for segment in number_speakers_by_appearance(segments)] == [0, 1, 0]
+    assert number_speakers_by_appearance([Segment(0, 1, "a", None)])[0].speaker is None
 
 
 def test_a_voice_alone_is_what_nobody_talks_over_the_longest_first() -> None:
-    turns = [Turn(0, 2, 0), Turn(3, 9, 0), Turn(5, 6, 1), Turn(1.5, 2.5, 1)]
-    assert stretches_alone(turns, 0) == [(6, 9), (3, 5), (0, 1.5)]
-    assert stretches_alone(turns, 2) == []
+    turns = [
+        SpeakerTurn(0, 2, 0),
+        SpeakerTurn(3, 9, 0),
+        SpeakerTurn(5, 6, 1),
+        SpeakerTurn(1.5, 2.5, 1),
+    ]
+    assert solo_spans(turns, 0) == [(6, 9), (3, 5), (0, 1.5)]
+    assert solo_spans(turns, 2) == []
 
 
 def test_turns_within_a_stretch_are_cut_to_it() -> None:
-    turns = [Turn(0, 4, 0), Turn(4, 6, 1), Turn(6, 9, 0)]
-    assert within(turns, 3, 6) == [Turn(3, 4, 0), Turn(4, 6, 1)]
+    turns = [SpeakerTurn(0, 4, 0), SpeakerTurn(4, 6, 1), SpeakerTurn(6, 9, 0)]
+    assert turns_within(turns, 3, 6) == [SpeakerTurn(3, 4, 0), SpeakerTurn(4, 6, 1)]
 
 
 def test_the_clearest_stretches_come_in_parts_the_first_of_each_before_the_rest() -> None:
-    turns = [Turn(0, 2, 0), Turn(3, 11, 0), Turn(5, 6, 1), Turn(20, 20.4, 0)]
-    assert clearest_stretches(turns, 0, 2.25, 0.5) == [
+    turns = [
+        SpeakerTurn(0, 2, 0),
+        SpeakerTurn(3, 11, 0),
+        SpeakerTurn(5, 6, 1),
+        SpeakerTurn(20, 20.4, 0),
+    ]
+    assert longest_solo_spans(turns, 0, 2.25, 0.5) == [
         (6, 8.25),
         (0, 2),
         (3, 5),
         (8.25, 10.5),
         (10.5, 11),
     ]
-    assert clearest_stretches(turns, 0, 2.25, 1.0) == [(6, 8.25), (0, 2), (3, 5), (8.25, 10.5)]
-    assert clearest_stretches(turns, 1, 2.5, 1.5) == []
+    assert longest_solo_spans(turns, 0, 2.25, 1.0) == [(6, 8.25), (0, 2), (3, 5), (8.25, 10.5)]
+    assert longest_solo_spans(turns, 1, 2.5, 1.5) == []
 
 
 @given(
@@ -68,8 +78,8 @@ def test_the_clearest_stretches_come_in_parts_the_first_of_each_before_the_rest(
 def test_a_voice_alone_has_every_second_that_is_its_own_only(
     rows: list[tuple[int, int, int]],
 ) -> None:
-    turns = [Turn(start, start + length, label) for start, length, label in rows]
-    alone = {at for start, end in stretches_alone(turns, 0) for at in range(int(start), int(end))}
+    turns = [SpeakerTurn(start, start + length, label) for start, length, label in rows]
+    alone = {at for start, end in solo_spans(turns, 0) for at in range(int(start), int(end))}
     said = {
         label: {
             at
@@ -83,15 +93,17 @@ def test_a_voice_alone_has_every_second_that_is_its_own_only(
 
 
 def test_how_long_each_label_speaks_in_a_stretch() -> None:
-    assert shares([Turn(0, 3, 7), Turn(3, 4, 8), Turn(5, 9, 7)], 1, 6) == {7: 3, 8: 1}
+    assert speaking_seconds(
+        [SpeakerTurn(0, 3, 7), SpeakerTurn(3, 4, 8), SpeakerTurn(5, 9, 7)], 1, 6
+    ) == {7: 3, 8: 1}
 
 
 def test_two_accounts_of_the_same_seconds_say_who_is_whom() -> None:
-    before = [Turn(0, 4, 0), Turn(5, 9, 1)]
-    after = [Turn(0, 4, 6), Turn(5, 8.9, 5), Turn(9.5, 12, 6)]
-    found = together(before, after, 1.0)
+    before = [SpeakerTurn(0, 4, 0), SpeakerTurn(5, 9, 1)]
+    after = [SpeakerTurn(0, 4, 6), SpeakerTurn(5, 8.9, 5), SpeakerTurn(9.5, 12, 6)]
+    found = turn_agreement(before, after, 1.0)
     assert found == {(0, 6): pytest.approx(4 / 6.5), (1, 5): pytest.approx(3.9 / 4)}
-    assert together(before, after, 3.95) == {(0, 6): pytest.approx(4 / 6.5)}
+    assert turn_agreement(before, after, 3.95) == {(0, 6): pytest.approx(4 / 6.5)}
 
 
 @pytest.mark.parametrize(
@@ -109,4 +121,4 @@ def test_two_accounts_of_the_same_seconds_say_who_is_whom() -> None:
 def test_who_is_whom_is_one_to_one_and_only_if_likely(
     likenesses: dict[tuple[int, int], float], found: dict[int, int]
 ) -> None:
-    assert matched(likenesses, 0.5) == found
+    assert match_speakers(likenesses, 0.5) == found

@@ -13,10 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.transcripts import subtitle_cues
-from sidecar.transcripts.subtitle_cues import LEAST_S, LINE, MOST_S, READ_PER_S, Cue, cues
-from sidecar.transcripts.transcript import BY_ATTENTION, NON_SPEECH, Segment, Transcript, Word
-from sidecar.transcripts.transcript_formats import render
-from sidecar.transcripts.word_timing import spread, width
+from sidecar.transcripts.subtitle_cues import (
+    MAX_CUE_S,
+    MAX_LINE_COLUMNS,
+    MIN_CUE_S,
+    READING_COLUMNS_PER_S,
+    SubtitleCue,
+    build_cues,
+)
+from sidecar.transcripts.transcript import (
+    NON_SPEECH_FLAG,
+    WORDS_BY_ATTENTION,
+    Segment,
+    Transcript,
+    Word,
+)
+from sidecar.transcripts.transcript_formats import render_transcript
+from sidecar.transcripts.word_timing import estimate_word_times, text_columns
 
 VOCABULARY = (
     *("a", "I", "we", "yes", "no,", "well;", "and", "but", "because", "that", "house;", "window."),
@@ -51,7 +64,7 @@ def transcripts(draw: st.DrawFn) -> Transcript:
         if draw(st.booleans()):
             segment = said(segment, [draw(GAPS) for _ in segment.text.split()])
         elif draw(st.booleans()):
-            segment = Segment(start, end, "[Music]", flags=(NON_SPEECH,))
+            segment = Segment(start, end, "[Music]", flags=(NON_SPEECH_FLAG,))
         segments.append(segment)
         at = segment.end
     diarized = draw(st.booleans())
@@ -70,7 +83,7 @@ def said(segment: Segment, gaps: Sequence[float]) -> Segment:
         segment.text,
         segment.speaker,
         tuple(words),
-        words_by=BY_ATTENTION if words else "",
+        words_by=WORDS_BY_ATTENTION if words else "",
     )
 
 
@@ -85,16 +98,16 @@ def transcript(*segments: Segment) -> Transcript:
     return Transcript(segments, "en", segments[-1].end, "scripted", "fp32", True)
 
 
-def shown(found: Sequence[Cue]) -> list[tuple[str, ...]]:
+def shown(found: Sequence[SubtitleCue]) -> list[tuple[str, ...]]:
     return [cue.lines for cue in found]
 
 
 @given(transcripts())
 def test_no_line_is_too_long_and_no_two_cues_are_there_at_once(made: Transcript) -> None:
-    found = cues(made)
+    found = build_cues(made)
     for cue in found:
         assert 1 <= len(cue.lines) <= 2
-        assert all(0 < width(line) <= LINE for line in cue.lines)
+        assert all(0 < text_columns(line) <= MAX_LINE_COLUMNS for line in cue.lines)
         assert all(line == line.strip() for line in cue.lines)
         assert cue.end_ms > cue.start_ms >= 0
     for before, after in pairwise(found):
@@ -103,21 +116,21 @@ def test_no_line_is_too_long_and_no_two_cues_are_there_at_once(made: Transcript)
 
 @given(transcripts())
 def test_a_cue_can_be_read_unless_the_next_has_to_come(made: Transcript) -> None:
-    found = cues(made)
+    found = build_cues(made)
     for cue, after in pairwise([*found, None]):
         assert cue is not None
-        columns = sum(map(width, cue.lines))
+        columns = sum(map(text_columns, cue.lines))
         lasts = cue.end_ms - cue.start_ms
-        assert lasts <= 1000 * MOST_S + 1
+        assert lasts <= 1000 * MAX_CUE_S + 1
         room = after is None or after.start_ms > cue.end_ms
         if room:
-            assert lasts >= 1000 * LEAST_S
-            assert columns * 1000 / lasts <= READ_PER_S
+            assert lasts >= 1000 * MIN_CUE_S
+            assert columns * 1000 / lasts <= READING_COLUMNS_PER_S
 
 
 @given(transcripts())
 def test_what_was_said_is_shown_once_and_in_order(made: Transcript) -> None:
-    found = cues(made)
+    found = build_cues(made)
     for segment in made.segments:
         lines = [line for cue in found if cue.segment is segment for line in cue.lines]
         wanted = "".join(subtitle_cues._printable(segment.text).split())
@@ -126,13 +139,13 @@ def test_what_was_said_is_shown_once_and_in_order(made: Transcript) -> None:
 
 @given(transcripts())
 def test_players_and_a_strict_reader_take_what_is_written(made: Transcript) -> None:
-    strict = webvtt_parser.read(render(made, "vtt"))
-    found = cues(made)
+    strict = webvtt_parser.read(render_transcript(made, "vtt"))
+    found = build_cues(made)
     assert [cue.lines for cue in strict] == [cue.lines for cue in found]
     for cue, of in zip(strict, found, strict=True):
         named = made.diarized and of.segment.is_speech
         assert cue.voice == (f"Speaker_{of.segment.speaker}" if named else "")
-    srt = render(made, "srt")
+    srt = render_transcript(made, "srt")
     if not srt:
         return
     players = pysubs2.SSAFile.from_string(srt, format_="srt")
@@ -147,7 +160,7 @@ def test_a_sentence_ends_a_cue_and_else_a_clause() -> None:
         "I had no idea at all that it would rain today. When we came to the house in the late "
         "afternoon, nobody was there, and all of the doors stood wide open in the wind."
     )
-    assert shown(cues(transcript(talk(text)))) == [
+    assert shown(build_cues(transcript(talk(text)))) == [
         ("I had no idea at all", "that it would rain today."),
         ("When we came to the house", "in the late afternoon,"),
         ("nobody was there, and all of the", "doors stood wide open in the wind."),
@@ -155,37 +168,37 @@ def test_a_sentence_ends_a_cue_and_else_a_clause() -> None:
 
 
 def test_a_change_of_speaker_is_a_new_cue() -> None:
-    found = cues(transcript(talk("Yes."), talk("No.", start=0.4, speaker=1)))
+    found = build_cues(transcript(talk("Yes."), talk("No.", start=0.4, speaker=1)))
     assert shown(found) == [("Yes.",), ("No.",)]
 
 
 def test_one_who_speaks_while_another_does_is_shown_a_moment_later() -> None:
     first = talk("I was just about to say", start=0.0)
-    found = cues(transcript(first, talk("No!", start=0.1, speaker=1)))
+    found = build_cues(transcript(first, talk("No!", start=0.1, speaker=1)))
     assert [cue.start_ms for cue in found] == [0, 1000]
 
 
 def test_a_cue_begins_with_its_first_word_and_not_with_its_segment() -> None:
-    segment = Segment(0.0, 9.0, "Late.", 0, (Word(8.0, 8.5, "Late."),), words_by=BY_ATTENTION)
-    assert [(cue.start_ms, cue.end_ms) for cue in cues(transcript(segment))] == [(8000, 9000)]
+    segment = Segment(0.0, 9.0, "Late.", 0, (Word(8.0, 8.5, "Late."),), words_by=WORDS_BY_ATTENTION)
+    assert [(cue.start_ms, cue.end_ms) for cue in build_cues(transcript(segment))] == [(8000, 9000)]
 
 
 def test_chinese_is_cut_where_it_has_no_spaces_and_no_mark_begins_a_line() -> None:
     text = "今天天气很好，我们去公园散步吧。" * 6
-    found = cues(transcript(Segment(0.0, 30.0, text, 0)))
+    found = build_cues(transcript(Segment(0.0, 30.0, text, 0)))
     lines = [line for cue in found for line in cue.lines]
     assert len(lines) > 4
-    assert all(width(line) <= LINE for line in lines)
+    assert all(text_columns(line) <= MAX_LINE_COLUMNS for line in lines)
     assert not [line for line in lines if line[0] in "，。"]
     assert "".join(lines) == text
 
 
 def test_a_name_has_room_in_the_line_of_a_subrip_file() -> None:
     text = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen."
-    lines = render(transcript(talk(text)), "srt").split("\n")
+    lines = render_transcript(transcript(talk(text)), "srt").split("\n")
     named = [line for line in lines if line.startswith("Speaker_0: ")]
     assert named == [line for line in lines if "One" in line or "Speaker" in line]
-    assert max(map(len, lines)) <= LINE
+    assert max(map(len, lines)) <= MAX_LINE_COLUMNS
 
 
 def test_an_hour_is_cut_in_a_moment() -> None:
@@ -195,7 +208,7 @@ def test_an_hour_is_cut_in_a_moment() -> None:
     def spent(words: int) -> float:
         text = " ".join(f"word{number}" for number in range(words))
         before = time.thread_time()
-        cues(transcript(Segment(0.0, words / 3, text, 0)))
+        build_cues(transcript(Segment(0.0, words / 3, text, 0)))
         return time.thread_time() - before
 
     spent(100)
@@ -206,7 +219,7 @@ def test_an_hour_is_cut_in_a_moment() -> None:
     "text", ["Hello there, you.", "你好世界", "a", "สวัสดี ครับ", "“Oh,” he said"]
 )
 def test_words_by_rule_say_the_text_and_fill_the_segment(text: str) -> None:
-    found = spread(Segment(1.0, 3.0, text, 0))
+    found = estimate_word_times(Segment(1.0, 3.0, text, 0))
     assert found.words_by == "spread"
     assert "".join(word.text for word in found.words) == "".join(text.split())
     assert (found.words[0].start, found.words[-1].end) == (1.0, 3.0)
@@ -215,6 +228,6 @@ def test_words_by_rule_say_the_text_and_fill_the_segment(text: str) -> None:
 
 def test_times_that_are_known_are_not_guessed() -> None:
     known = talk("Yes we do.")
-    assert spread(known) is known
-    music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH,))
-    assert spread(music) is music
+    assert estimate_word_times(known) is known
+    music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))
+    assert estimate_word_times(music) is music

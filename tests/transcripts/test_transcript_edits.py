@@ -16,51 +16,51 @@ from hypothesis import strategies as st
 
 from sidecar.errors import BadRequest, EditImpossible, EditsFull, FieldInvalid, FieldMissing
 from sidecar.transcripts import transcript_edits
-from sidecar.transcripts.edit_serialization import step_of, step_values
-from sidecar.transcripts.speaker_embeddings import SpeakerVoice, VoicePrint
-from sidecar.transcripts.subtitle_cues import LINE
+from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding, SpeakerProfile
+from sidecar.transcripts.subtitle_cues import MAX_LINE_COLUMNS
 from sidecar.transcripts.transcript import (
-    BY_ATTENTION,
-    BY_RULE,
-    LOOP,
-    NON_SPEECH,
+    LOOP_FLAG,
+    NON_SPEECH_FLAG,
+    WORDS_BY_ATTENTION,
+    WORDS_BY_RULE,
     Segment,
     Transcript,
     Word,
 )
 from sidecar.transcripts.transcript_edits import (
-    History,
-    Merge,
-    Move,
-    Operation,
-    Redo,
-    Rename,
-    Rewrite,
-    Split,
-    Step,
-    Undo,
-    edited,
+    EditHistory,
+    EditOperation,
+    EditStep,
+    MergeSpeakers,
+    MoveSegments,
+    RedoStep,
+    RenameSpeaker,
+    RewriteSegment,
+    SplitSegments,
+    UndoStep,
+    apply_operations,
 )
-from sidecar.transcripts.transcript_formats import FORMATS, render
-from sidecar.transcripts.word_timing import reworded, spread, width
+from sidecar.transcripts.transcript_formats import FORMATS, render_transcript
+from sidecar.transcripts.word_timing import estimate_word_times, replace_segment_text, text_columns
 
-PRINT = VoicePrint("AAAA", 9.0)
+PRINT = SpeakerEmbedding("AAAA", 9.0)
 TALK = Transcript(
     (
         Segment(0.0, 2.0, "Do you hear me?", 0),
         Segment(2.0, 4.0, "I hear you.", 1),
-        Segment(4.0, 5.0, "[Music]", None, (), (NON_SPEECH,)),
+        Segment(4.0, 5.0, "[Music]", None, (), (NON_SPEECH_FLAG,)),
         Segment(5.0, 6.0, "And now?", 2),
         Segment(6.0, 8.0, "Now, too.", 1),
     ),
     "en", 8.0, "scripted", "fp32", True, (),
-    (SpeakerVoice(0, 9.0, "p1", "Nagg", 0.7, PRINT), SpeakerVoice(1, 8.0, print=PRINT)),
+    (SpeakerProfile(0, 9.0, "p1", "Nagg", 0.7, PRINT), SpeakerProfile(1, 8.0, print=PRINT)),
 )  # fmt: skip
 ALONE = replace(
     TALK, segments=tuple(replace(one, speaker=None) for one in TALK.segments), diarized=False,
     voices=(),
 )  # fmt: skip
-WITH_WORDS = replace(TALK, segments=tuple(map(spread, TALK.segments)))
+WITH_WORDS = replace(TALK, segments=tuple(map(estimate_word_times, TALK.segments)))
 transcripts = st.sampled_from([TALK, ALONE, WITH_WORDS, replace(TALK, segments=())])
 
 
@@ -74,10 +74,10 @@ def names(transcript: Transcript) -> dict[int, str | None]:
 
 @given(transcripts, generated_edits.lists)
 def test_any_edit_of_any_transcript_gives_one_that_every_format_can_show(
-    before: Transcript, operations: Sequence[Operation]
+    before: Transcript, operations: Sequence[EditOperation]
 ) -> None:
     try:
-        after = edited(before, operations)
+        after = apply_operations(before, operations)
     except EditImpossible:
         return
     assert len(after.segments) == len(before.segments), "places never move"
@@ -90,21 +90,21 @@ def test_any_edit_of_any_transcript_gives_one_that_every_format_can_show(
     there = {*speakers(after)}
     gone = {*speakers(before)} - there
     assert {one.speaker for one in after.voices} <= there | ({*names(before)} - gone)
-    shown = {fmt: render(after, fmt) for fmt in FORMATS}
+    shown = {fmt: render_transcript(after, fmt) for fmt in FORMATS}
     assert json.loads(shown["json"])["metadata"]["num_speakers"] == after.num_speakers
     webvtt_parser.read(shown["vtt"])
     for line in shown["srt"].splitlines():
         assert line.count("-->") <= 1
-        assert width(line) <= LINE
+        assert text_columns(line) <= MAX_LINE_COLUMNS
     assert {line.count("\t") for line in shown["tsv"].splitlines()} in ({3}, {4})
     assert all(len(line.split(" ")) == 10 for line in shown["rttm"].splitlines())
 
 
 @given(transcripts, st.lists(generated_edits.steps, max_size=12))
 def test_all_that_was_done_is_undone_to_what_was_and_done_again_to_what_is(
-    first: Transcript, steps: Sequence[Step]
+    first: Transcript, steps: Sequence[EditStep]
 ) -> None:
-    history, transcript = History(), first
+    history, transcript = EditHistory(), first
     states = [first]
     for step in steps:
         try:
@@ -119,15 +119,15 @@ def test_all_that_was_done_is_undone_to_what_was_and_done_again_to_what_is(
         assert transcript == states[history.applied]
     now = history, transcript
     for at in reversed(range(history.applied)):
-        undone = history.after(transcript, Undo(), 2.0)
+        undone = history.after(transcript, UndoStep(), 2.0)
         assert undone is not None
         history, transcript = undone
         assert transcript == states[at]
     assert transcript == first
     with pytest.raises(EditImpossible, match="nothing to undo"):
-        history.after(transcript, Undo(), 2.0)
+        history.after(transcript, UndoStep(), 2.0)
     for state in states[1 : now[0].applied + 1]:
-        again = history.after(transcript, Redo(), 3.0)
+        again = history.after(transcript, RedoStep(), 3.0)
         assert again is not None
         history, transcript = again
         assert transcript == state
@@ -135,62 +135,64 @@ def test_all_that_was_done_is_undone_to_what_was_and_done_again_to_what_is(
 
 
 @given(generated_edits.steps)
-def test_a_step_is_written_as_plain_values_and_read_back(step: Step) -> None:
-    assert step_of(json.loads(json.dumps(step_values(step)))) == step
+def test_a_step_is_written_as_plain_values_and_read_back(step: EditStep) -> None:
+    assert edit_step_from_json(json.loads(json.dumps(edit_step_to_json(step)))) == step
 
 
 @pytest.mark.parametrize(
     ("operation", "who", "called"),
     [
-        (Rename(1, "Nell"), [0, 1, None, 2, 1], {0: "Nagg", 1: "Nell"}),
-        (Rename(2, "Clov"), [0, 1, None, 2, 1], {0: "Nagg", 1: None, 2: "Clov"}),
-        (Rename(0, None), [0, 1, None, 2, 1], {0: None, 1: None}),
-        (Merge(0, 1), [1, 1, None, 2, 1], {1: None}),
-        (Merge(2, 0), [0, 1, None, 0, 1], {0: "Nagg", 1: None}),
-        (Split((4,)), [0, 1, None, 2, 3], {0: "Nagg", 1: None}),
-        (Split((0, 4), "Hamm"), [3, 1, None, 2, 3], {1: None, 3: "Hamm"}),
-        (Move((1, 3), 0), [0, 0, None, 0, 1], {0: "Nagg", 1: None}),
+        (RenameSpeaker(1, "Nell"), [0, 1, None, 2, 1], {0: "Nagg", 1: "Nell"}),
+        (RenameSpeaker(2, "Clov"), [0, 1, None, 2, 1], {0: "Nagg", 1: None, 2: "Clov"}),
+        (RenameSpeaker(0, None), [0, 1, None, 2, 1], {0: None, 1: None}),
+        (MergeSpeakers(0, 1), [1, 1, None, 2, 1], {1: None}),
+        (MergeSpeakers(2, 0), [0, 1, None, 0, 1], {0: "Nagg", 1: None}),
+        (SplitSegments((4,)), [0, 1, None, 2, 3], {0: "Nagg", 1: None}),
+        (SplitSegments((0, 4), "Hamm"), [3, 1, None, 2, 3], {1: None, 3: "Hamm"}),
+        (MoveSegments((1, 3), 0), [0, 0, None, 0, 1], {0: "Nagg", 1: None}),
     ],
 )
 def test_whose_a_line_is_and_what_they_are_called_by_table(
-    operation: Operation, who: list[int | None], called: dict[int, str | None]
+    operation: EditOperation, who: list[int | None], called: dict[int, str | None]
 ) -> None:
-    after = edited(TALK, [operation])
+    after = apply_operations(TALK, [operation])
     assert (speakers(after), names(after)) == (who, called)
 
 
 def test_a_name_given_by_hand_is_nobody_s_likeness_and_a_voice_that_was_mixed_is_nobody_s() -> None:
-    renamed = edited(TALK, [Rename(0, "Hamm")]).voices[0]
+    renamed = apply_operations(TALK, [RenameSpeaker(0, "Hamm")]).voices[0]
     assert (renamed.person, renamed.likeness, renamed.print) == (None, None, PRINT)
-    assert edited(TALK, [Split((1,))]).voices[1].print is None
-    assert edited(TALK, [Merge(2, 1)]).voices[1].print == PRINT, "its own part is its own"
+    assert apply_operations(TALK, [SplitSegments((1,))]).voices[1].print is None
+    assert apply_operations(TALK, [MergeSpeakers(2, 1)]).voices[1].print == PRINT, (
+        "its own part is its own"
+    )
 
 
 def test_where_nobody_told_speakers_apart_all_is_the_first_s_until_somebody_does() -> None:
-    after = edited(ALONE, [Rename(0, "Nell"), Split((1, 4), "Nagg")])
+    after = apply_operations(ALONE, [RenameSpeaker(0, "Nell"), SplitSegments((1, 4), "Nagg")])
     assert speakers(after) == [0, 1, None, 0, 1]
     assert after.diarized
-    assert "[00:00:00.0] Speaker_0 (Nell): Do you hear me?\n" in render(after, "text")
-    assert not edited(ALONE, [Rewrite(0, "Said.")]).diarized
+    assert "[00:00:00.0] Speaker_0 (Nell): Do you hear me?\n" in render_transcript(after, "text")
+    assert not apply_operations(ALONE, [RewriteSegment(0, "Said.")]).diarized
 
 
 @pytest.mark.parametrize(
     ("operation", "said"),
     [
-        (Rename(3, "x"), "no Speaker_3"),
-        (Merge(0, 3), "no Speaker_3"),
-        (Merge(1, 1), "into itself"),
-        (Move((0,), 9), "no Speaker_9"),
-        (Move((5,), 0), "no segment 5"),
-        (Split((2,)), "nobody says segment 2"),
-        (Rewrite(-1, "x"), "no segment -1"),
+        (RenameSpeaker(3, "x"), "no Speaker_3"),
+        (MergeSpeakers(0, 3), "no Speaker_3"),
+        (MergeSpeakers(1, 1), "into itself"),
+        (MoveSegments((0,), 9), "no Speaker_9"),
+        (MoveSegments((5,), 0), "no segment 5"),
+        (SplitSegments((2,)), "nobody says segment 2"),
+        (RewriteSegment(-1, "x"), "no segment -1"),
     ],
 )
 def test_what_cannot_be_done_says_which_it_was_and_nothing_is_done(
-    operation: Operation, said: str
+    operation: EditOperation, said: str
 ) -> None:
     with pytest.raises(EditImpossible, match=f"Operation 1: .*{said}"):
-        edited(TALK, [Rename(0, "Hamm"), operation])
+        apply_operations(TALK, [RenameSpeaker(0, "Hamm"), operation])
 
 
 def test_words_that_stay_keep_their_times_and_the_rest_share_what_is_between() -> None:
@@ -203,32 +205,32 @@ def test_words_that_stay_keep_their_times_and_the_rest_share_what_is_between() -
             (2.7, 3.0, "there"),
         ]
     )
-    line = Segment(1.0, 3.2, "We was never there", 0, words, (), BY_ATTENTION)
-    same = reworded(line, "we was, never there!")
+    line = Segment(1.0, 3.2, "We was never there", 0, words, (), WORDS_BY_ATTENTION)
+    same = replace_segment_text(line, "we was, never there!")
     assert [(one.start, one.end) for one in same.words] == [(one.start, one.end) for one in words]
-    assert same.words_by == BY_ATTENTION
-    changed = reworded(line, "We had been there again").words
+    assert same.words_by == WORDS_BY_ATTENTION
+    changed = replace_segment_text(line, "We had been there again").words
     assert [one.text for one in changed] == ["We", "had", "been", "there", "again"]
     assert changed[0] == words[0]
     assert changed[3] == words[3]
     assert (changed[1].start, changed[2].end) == (1.5, 2.6)
     assert changed[1].end == changed[2].start
     assert (changed[4].start, changed[4].end) == (3.0, 3.2)
-    assert reworded(line, "We had been there again").words_by == BY_RULE
-    shorter = reworded(line, "We there")
+    assert replace_segment_text(line, "We had been there again").words_by == WORDS_BY_RULE
+    shorter = replace_segment_text(line, "We there")
     assert shorter.words == (words[0], words[3])
-    assert shorter.words_by == BY_ATTENTION
+    assert shorter.words_by == WORDS_BY_ATTENTION
 
 
 def test_a_line_that_somebody_wrote_is_no_loop_and_speech_unless_it_is_a_note() -> None:
-    stuck = Segment(0.0, 1.0, "[Unintelligible Speech]", None, (), (NON_SPEECH, LOOP))
-    assert reworded(stuck, "I said so.").flags == ()
-    assert reworded(stuck, "[Laughter]").flags == (NON_SPEECH,)
+    stuck = Segment(0.0, 1.0, "[Unintelligible Speech]", None, (), (NON_SPEECH_FLAG, LOOP_FLAG))
+    assert replace_segment_text(stuck, "I said so.").flags == ()
+    assert replace_segment_text(stuck, "[Laughter]").flags == (NON_SPEECH_FLAG,)
 
 
 def test_long_lines_of_the_same_word_are_compared_in_no_time_to_speak_of() -> None:
-    line = spread(Segment(0.0, 600.0, "a b " * 2500, 0))
-    after = reworded(line, "b c a " * 1600)
+    line = estimate_word_times(Segment(0.0, 600.0, "a b " * 2500, 0))
+    after = replace_segment_text(line, "b c a " * 1600)
     assert len(after.words) == 4800
 
 
@@ -257,39 +259,41 @@ def test_long_lines_of_the_same_word_are_compared_in_no_time_to_speak_of() -> No
 )
 def test_what_means_nothing_says_why(given: Any, error: type[BadRequest], said: str) -> None:
     with pytest.raises(error, match=said):
-        step_of(given)
+        edit_step_from_json(given)
 
 
 def test_a_transcript_is_edited_so_often_and_no_more_but_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transcript_edits, "MOST_EDITS", 2)
-    history, transcript = History(), TALK
+    monkeypatch.setattr(transcript_edits, "MAX_EDITS", 2)
+    history, transcript = EditHistory(), TALK
     for name in ("one", "two"):
-        after = history.after(transcript, (Rename(1, name),), 0.0)
+        after = history.after(transcript, (RenameSpeaker(1, name),), 0.0)
         assert after is not None
         history, transcript = after
     with pytest.raises(EditsFull):
-        history.after(transcript, (Rename(1, "three"),), 0.0)
+        history.after(transcript, (RenameSpeaker(1, "three"),), 0.0)
     for _ in range(2):
-        after = history.after(transcript, Undo(), 0.0)
+        after = history.after(transcript, UndoStep(), 0.0)
         assert after is not None
         history, transcript = after
     assert transcript == TALK
     with pytest.raises(EditsFull):
-        history.after(transcript, Redo(), 0.0)
-    monkeypatch.setattr(transcript_edits, "MOST_BYTES", 1000)
+        history.after(transcript, RedoStep(), 0.0)
+    monkeypatch.setattr(transcript_edits, "MAX_HISTORY_BYTES", 1000)
     with pytest.raises(EditsFull, match="MB"):
-        History().after(TALK, (Rewrite(0, "x" * 2000),), 0.0)
+        EditHistory().after(TALK, (RewriteSegment(0, "x" * 2000),), 0.0)
 
 
 def test_subtitles_show_the_name_and_cut_one_that_leaves_no_room() -> None:
-    long = edited(TALK, [Rename(0, "Nagg of the ashbin, father of Hamm"), Rename(1, "N & N")])
-    srt, vtt = render(long, "srt"), render(long, "vtt")
+    long = apply_operations(
+        TALK, [RenameSpeaker(0, "Nagg of the ashbin, father of Hamm"), RenameSpeaker(1, "N & N")]
+    )
+    srt, vtt = render_transcript(long, "srt"), render_transcript(long, "vtt")
     assert "\nNagg of the ashbin, father of…: Do you\n" in srt
     assert "\nN & N: I hear you.\n" in srt
     assert "\nSpeaker_2: And now?\n" in srt
     assert "<v.Speaker_1 N &amp; N>I hear you." in vtt
     assert "<v Speaker_2>And now?" in vtt
-    assert render(long, "tsv").splitlines()[0] == "start\tend\tspeaker\ttext\tname"
-    assert "2000\t4000\tSpeaker_1\tI hear you.\tN & N\n" in render(long, "tsv")
+    assert render_transcript(long, "tsv").splitlines()[0] == "start\tend\tspeaker\ttext\tname"
+    assert "2000\t4000\tSpeaker_1\tI hear you.\tN & N\n" in render_transcript(long, "tsv")

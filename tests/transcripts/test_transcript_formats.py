@@ -4,17 +4,17 @@ import pytest
 from vibevoice_asr_client import models
 
 from sidecar import errors
-from sidecar.cli.remote_service import transcript_of
+from sidecar.cli.remote_service import convert_transcript
 from sidecar.transcripts.transcript import (
-    NON_SPEECH,
+    NON_SPEECH_FLAG,
     Notice,
     Segment,
     Transcript,
     Word,
-    joined,
-    one_comma,
+    collapse_commas,
+    join_texts,
 )
-from sidecar.transcripts.transcript_formats import FORMATS, extension, render
+from sidecar.transcripts.transcript_formats import FORMATS, file_extension, render_transcript
 
 
 def transcript(*segments: Segment) -> Transcript:
@@ -31,18 +31,18 @@ UNDIARIZED = transcript(Segment(0.0, 1.0, "One."), Segment(1.0, 2.0, "Two."))
 
 
 def test_text_names_time_and_speaker_of_every_line():
-    assert render(TALK, "text") == (
+    assert render_transcript(TALK, "text") == (
         "[00:00:01.2] Speaker_0: Do you hear me?\n"
         "[00:00:03.0] Speaker_1: Tom & Jerry <i>say</i> --> this\n"
     )
 
 
 def test_text_without_speakers_is_the_bare_lines():
-    assert render(UNDIARIZED, "text") == "One.\nTwo.\n"
+    assert render_transcript(UNDIARIZED, "text") == "One.\nTwo.\n"
 
 
 def test_json_has_the_fields_of_the_wire():
-    body = json.loads(render(TALK, "json"))
+    body = json.loads(render_transcript(TALK, "json"))
     assert body["segments"][0] == {
         "speaker": "Speaker_0",
         "start_time": 1.2,
@@ -67,21 +67,24 @@ def test_json_reads_back_as_the_transcript_it_was():
         diarized=True,
         notices=(Notice("audio_truncated", "It was cut off."),),
     )
-    text = render(full, "json")
+    text = render_transcript(full, "json")
     assert "你好" in text
-    assert transcript_of(models.transcript_of(json.loads(text))) == full
-    assert transcript_of(models.transcript_of(json.loads(render(UNDIARIZED, "json")))) == UNDIARIZED
+    assert convert_transcript(models.transcript_of(json.loads(text))) == full
+    assert (
+        convert_transcript(models.transcript_of(json.loads(render_transcript(UNDIARIZED, "json"))))
+        == UNDIARIZED
+    )
 
 
 def test_srt_numbers_its_cues_and_rounds_up_to_whole_seconds():
-    assert render(TALK, "srt") == (
+    assert render_transcript(TALK, "srt") == (
         "1\n00:00:01,200 --> 00:00:03,000\nSpeaker_0: Do you hear me?\n\n"
         "2\n00:00:03,000 --> 00:00:05,471\nSpeaker_1: Tom & Jerry <i>say</i> -> this\n"
     )
 
 
 def test_vtt_has_voices_and_escapes_what_would_be_markup():
-    assert render(TALK, "vtt") == (
+    assert render_transcript(TALK, "vtt") == (
         "WEBVTT\n\n"
         "00:00:01.200 --> 00:00:03.000\n<v Speaker_0>Do you hear me?\n\n"
         "00:00:03.000 --> 00:00:04.824\n"
@@ -91,24 +94,26 @@ def test_vtt_has_voices_and_escapes_what_would_be_markup():
 
 def test_hours_go_beyond_99():
     late = transcript(Segment(360_000.0, 360_001.9999, "Late."))
-    assert "100:00:00,000 --> 100:00:02,000" in render(late, "srt")
-    assert "100:00:00.000 --> 100:00:02.000" in render(late, "vtt")
+    assert "100:00:00,000 --> 100:00:02,000" in render_transcript(late, "srt")
+    assert "100:00:00.000 --> 100:00:02.000" in render_transcript(late, "vtt")
 
 
 def test_a_cue_can_be_read_even_if_it_has_no_time():
-    assert "00:00:01.000 --> 00:00:02.000" in render(transcript(Segment(1.0, 1.0, "Hm.")), "vtt")
+    assert "00:00:01.000 --> 00:00:02.000" in render_transcript(
+        transcript(Segment(1.0, 1.0, "Hm.")), "vtt"
+    )
 
 
 def test_line_breaks_and_tabs_in_a_text_break_no_format():
     odd = transcript(Segment(0.0, 1.0, "one\n\ntwo\tthree\r\n", 0))
-    assert render(odd, "tsv").splitlines()[1] == "0\t1000\tSpeaker_0\tone two three"
-    assert render(odd, "srt").count("\n\n") == 0
-    assert render(odd, "vtt").count("\n\n") == 1
-    assert render(odd, "text").count("\n") == 1
+    assert render_transcript(odd, "tsv").splitlines()[1] == "0\t1000\tSpeaker_0\tone two three"
+    assert render_transcript(odd, "srt").count("\n\n") == 0
+    assert render_transcript(odd, "vtt").count("\n\n") == 1
+    assert render_transcript(odd, "text").count("\n") == 1
 
 
 def test_tsv_leaves_the_speaker_empty_where_nobody_looked():
-    assert render(UNDIARIZED, "tsv") == (
+    assert render_transcript(UNDIARIZED, "tsv") == (
         "start\tend\tspeaker\ttext\n0\t1000\t\tOne.\n1000\t2000\t\tTwo.\n"
     )
 
@@ -117,7 +122,7 @@ def test_rttm_has_ten_fields_and_no_turn_without_a_length():
     turns = transcript(
         Segment(1.2, 2.9996, "a", 0), Segment(3.0, 3.0, "b", 1), Segment(3.5, 4.0, "c", 1)
     )
-    assert render(turns, "rttm", "my talk") == (
+    assert render_transcript(turns, "rttm", "my talk") == (
         "SPEAKER my_talk 1 1.200 1.800 <NA> <NA> Speaker_0 <NA> <NA>\n"
         "SPEAKER my_talk 1 3.500 0.500 <NA> <NA> Speaker_1 <NA> <NA>\n"
     )
@@ -125,36 +130,39 @@ def test_rttm_has_ten_fields_and_no_turn_without_a_length():
 
 def test_silence_is_valid_in_every_format():
     silence = transcript()
-    assert {fmt: render(silence, fmt) for fmt in FORMATS if fmt != "json"} == {
+    assert {fmt: render_transcript(silence, fmt) for fmt in FORMATS if fmt != "json"} == {
         "text": "",
         "srt": "",
         "vtt": "WEBVTT\n",
         "tsv": "start\tend\tspeaker\ttext\n",
         "rttm": "",
     }
-    assert json.loads(render(silence, "json"))["metadata"]["no_speech"] is True
+    assert json.loads(render_transcript(silence, "json"))["metadata"]["no_speech"] is True
 
 
 def test_music_is_shown_without_a_voice_and_is_nobodys_turn():
-    music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH,))
+    music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))
     played = transcript(music, Segment(4.0, 5.0, "Welcome.", 0))
-    assert render(played, "text") == "[00:00:00.0] [Music]\n[00:00:04.0] Speaker_0: Welcome.\n"
-    assert "\n[Music]\n" in render(played, "srt")
-    assert "\n[Music]\n" in render(played, "vtt")
-    assert render(played, "rttm", "a").count("SPEAKER") == 1
+    assert (
+        render_transcript(played, "text")
+        == "[00:00:00.0] [Music]\n[00:00:04.0] Speaker_0: Welcome.\n"
+    )
+    assert "\n[Music]\n" in render_transcript(played, "srt")
+    assert "\n[Music]\n" in render_transcript(played, "vtt")
+    assert render_transcript(played, "rttm", "a").count("SPEAKER") == 1
     assert (played.text, played.num_speakers) == ("Welcome.", 1)
-    only = json.loads(render(transcript(music), "json"))["metadata"]
+    only = json.loads(render_transcript(transcript(music), "json"))["metadata"]
     assert (only["no_speech"], only["num_speakers"]) == (True, 0)
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():
     with pytest.raises(errors.FieldInvalid) as caught:
-        render(TALK, "docx")
+        render_transcript(TALK, "docx")
     assert "srt" in caught.value.hint
 
 
 def test_text_files_end_in_txt_and_the_others_in_their_name():
-    assert [extension(fmt) for fmt in FORMATS] == ["txt", "json", "srt", "vtt", "tsv", "rttm"]
+    assert [file_extension(fmt) for fmt in FORMATS] == ["txt", "json", "srt", "vtt", "tsv", "rttm"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,7 @@ def test_text_files_end_in_txt_and_the_others_in_their_name():
     ],
 )
 def test_where_two_pieces_meet_there_is_one_mark(pieces, whole):
-    assert joined(pieces) == whole
+    assert join_texts(pieces) == whole
     assert transcript(*(Segment(0, 1, piece) for piece in pieces)).text == whole
 
 
@@ -191,4 +199,4 @@ def test_where_two_pieces_meet_there_is_one_mark(pieces, whole):
     ],
 )
 def test_a_comma_is_said_once(text, tidy):
-    assert one_comma(text) == tidy
+    assert collapse_commas(text) == tidy

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.transcripts.transcript import NON_SPEECH, Segment
-from sidecar.transcripts.vibevoice_output import OpenContent, OutputParser, settled
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
+from sidecar.transcripts.vibevoice_output import OpenSegment, VibeVoiceOutputParser, sort_by_time
 
 ITEMS: list[dict[str, Any]] = [
     {"Start": 0, "End": 3.2, "Content": "[Music]"},
@@ -20,7 +20,7 @@ ITEMS: list[dict[str, Any]] = [
 ]
 ANSWER = "assistant\n" + json.dumps(ITEMS, separators=(",", ":"), ensure_ascii=False) + "\n"
 SEGMENTS = [
-    Segment(0, 3.2, "[Music]", None, flags=(NON_SPEECH,)),
+    Segment(0, 3.2, "[Music]", None, flags=(NON_SPEECH_FLAG,)),
     Segment(3.2, 7.85, 'He said: "Look, {here} [now]!"', 0),
     Segment(7.85, 9, "C:\\temp\\ and Ω, 你好, 🙂.", 1),
     Segment(9.01, 28.28, "Good-bye.", 0),
@@ -28,7 +28,7 @@ SEGMENTS = [
 
 
 def parse(text: str, duration_s: float | None = 30.0, offset_s: float = 0.0) -> list[Segment]:
-    parser = OutputParser(duration_s, offset_s)
+    parser = VibeVoiceOutputParser(duration_s, offset_s)
     return parser.feed(text) + parser.finish()
 
 
@@ -40,7 +40,7 @@ def one(**fields: Any) -> Segment | None:
 
 
 def test_a_segment_comes_out_with_the_character_that_closes_it() -> None:
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     came: list[tuple[int, Segment]] = []
     for count, char in enumerate(ANSWER, 1):
         came += [(count, segment) for segment in parser.feed(char)]
@@ -96,7 +96,7 @@ def test_every_spelling_of_the_keys_that_was_ever_used_is_understood(keys: tuple
 
 
 def test_one_object_instead_of_a_list_is_one_segment() -> None:
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     assert parser.feed(json.dumps(ITEMS[3])) == [SEGMENTS[3]]
     parser.finish()
     assert not parser.truncated
@@ -189,7 +189,7 @@ def test_content_that_is_only_a_phrase_in_brackets_is_no_speech(
 ) -> None:
     segment = one(Content=content, Speaker=2)
     assert segment == Segment(
-        1, 2, text, 2 if speech else None, flags=() if speech else (NON_SPEECH,)
+        1, 2, text, 2 if speech else None, flags=() if speech else (NON_SPEECH_FLAG,)
     )
 
 
@@ -198,7 +198,7 @@ def test_an_item_that_says_nothing_is_left_out_and_counted(content: Any) -> None
     items = [{"Start": 0, "End": 1, "Content": content}, ITEMS[3]]
     if content == "LEFT":
         del items[0]["Content"]
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     assert parser.feed(json.dumps(items)) == [SEGMENTS[3]]
     assert parser.skipped == 1
 
@@ -252,7 +252,7 @@ def test_an_object_that_the_list_closes_over_is_kept() -> None:
 
 def test_a_truncated_list_keeps_every_whole_segment() -> None:
     for length in range(len(ANSWER)):
-        parser = OutputParser(30.0)
+        parser = VibeVoiceOutputParser(30.0)
         segments = parser.feed(ANSWER[:length])
         tail = parser.finish()
         assert segments + tail == SEGMENTS[: len(segments) + len(tail)]
@@ -279,7 +279,7 @@ def test_a_truncated_list_keeps_every_whole_segment() -> None:
     ],
 )
 def test_a_tail_is_kept_if_its_text_is_whole(tail: str, segments: list[Segment]) -> None:
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     parser.feed("[" + tail)
     assert parser.finish() == segments
     assert parser.truncated
@@ -288,13 +288,13 @@ def test_a_tail_is_kept_if_its_text_is_whole(tail: str, segments: list[Segment])
 
 @pytest.mark.parametrize("answer", ["", "assistant\n", "assistant\n[]", "Nobody speaks.", "[] [{"])
 def test_an_answer_without_a_segment_is_not_truncated(answer: str) -> None:
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     assert parser.feed(answer) + parser.finish() == []
     assert not parser.truncated
 
 
 def test_while_a_text_is_written_its_claimed_times_are_known() -> None:
-    parser = OutputParser(30.0, 60.0)
+    parser = VibeVoiceOutputParser(30.0, 60.0)
     seen = []
     for char in '[{"Start":1.5,"End":99,"Content":"a\\"\\u4f60b"},{"text":"x","start":3}]':
         parser.feed(char)
@@ -302,13 +302,13 @@ def test_while_a_text_is_written_its_claimed_times_are_known() -> None:
             seen.append(content)
     assert seen == [
         None,
-        *(OpenContent(61.5, 90.0, count) for count in range(5)),
-        *(OpenContent(None, None, count) for count in range(2)),
+        *(OpenSegment(61.5, 90.0, count) for count in range(5)),
+        *(OpenSegment(None, None, count) for count in range(2)),
     ]
 
 
 def test_only_a_string_is_an_open_text() -> None:
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     for piece in ('[{"Content":', '{"x":"a', '"},"Content":["a'):
         parser.feed(piece)
         assert parser.open_content is None
@@ -321,7 +321,7 @@ def test_an_object_may_be_nested_deeper_than_python_goes() -> None:
 
 def test_settled_segments_are_in_order_of_time() -> None:
     late, early, same = Segment(5, 6, "a"), Segment(1, 9, "b"), Segment(1, 9, "c")
-    assert settled([late, early, same]) == [early, same, late]
+    assert sort_by_time([late, early, same]) == [early, same, late]
 
 
 def split(text: str, cuts: list[int]) -> list[str]:
@@ -349,7 +349,7 @@ MUTATED = st.builds(
 
 @given(st.one_of(FRAGMENTS, MUTATED, st.just(ANSWER)), st.lists(st.integers(0, 400), max_size=30))
 def test_any_split_of_the_stream_gives_the_same_segments(text: str, cuts: list[int]) -> None:
-    whole, pieces = OutputParser(30.0), OutputParser(30.0)
+    whole, pieces = VibeVoiceOutputParser(30.0), VibeVoiceOutputParser(30.0)
     expected = whole.feed(text) + whole.finish()
     found = [segment for piece in split(text, cuts) for segment in pieces.feed(piece)]
     found += pieces.finish()
@@ -366,7 +366,7 @@ def test_any_split_of_the_stream_gives_the_same_segments(text: str, cuts: list[i
 def test_no_text_makes_it_raise_and_every_segment_is_sound(
     text: str, duration_s: float | None, offset_s: float
 ) -> None:
-    parser = OutputParser(duration_s, offset_s)
+    parser = VibeVoiceOutputParser(duration_s, offset_s)
     segments = []
     for char in text:
         segments += parser.feed(char)
@@ -399,7 +399,7 @@ def test_no_text_makes_it_raise_and_every_segment_is_sound(
 def test_whatever_is_said_comes_out_as_it_was_said(
     items: list[dict[str, Any]], escape: bool
 ) -> None:
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     assert parser.feed(json.dumps(items, ensure_ascii=escape)) == [
         Segment(item["Start"], max(item["Start"], item["End"]), item["Content"], item["Speaker"])
         for item in items
@@ -446,7 +446,7 @@ def work(text: str) -> int:
             count += sum(len(v) for v in frame.f_locals.values() if isinstance(v, str | dict))
         return line
 
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     sys.settrace(line)
     try:
         for char in text:
@@ -466,7 +466,7 @@ def test_the_work_grows_with_the_length_and_not_with_its_square(text: str) -> No
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_of_nonsense_is_read_to_its_end(name: str) -> None:
     repeated = HOSTILE[name]
-    parser = OutputParser(30.0)
+    parser = VibeVoiceOutputParser(30.0)
     parser.feed(repeated + repeated[-1000:] * 1000)
     parser.finish()
     assert len(parser.closed_at) <= 2000

@@ -9,15 +9,20 @@ import pytest
 import tiny_piper_voice
 
 from sidecar import errors
-from sidecar.checkpoints.installed_checkpoints import PulledVoice, speaking
+from sidecar.checkpoints.installed_checkpoints import PulledVoice, voice_for_language
 from sidecar.config.settings import Settings
-from sidecar.engines import missing
-from sidecar.interfaces.engine_interface import LoadOptions, SayOptions, Sound, VoiceEngine
-from sidecar.tts import create_voice, moonshine_tts, system_tts
-from sidecar.tts.voice_selection import choose_voice
+from sidecar.engines import missing_packages
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsEngine,
+)
+from sidecar.tts import create_tts_engine, moonshine_tts, system_tts
+from sidecar.tts.voice_selection import choose_tts_engine
 
 pytestmark = pytest.mark.skipif(
-    bool(missing(moonshine_tts.SPEC)), reason="moonshine-voice is missing"
+    bool(missing_packages(moonshine_tts.SPEC)), reason="moonshine-voice is missing"
 )
 
 TEXT = "Günaydın, bugün hava çok güzel."
@@ -34,8 +39,8 @@ def never() -> bool:
     return False
 
 
-def loaded(folder: Path) -> VoiceEngine:
-    engine = create_voice(moonshine_tts.SPEC.name)
+def loaded(folder: Path) -> TtsEngine:
+    engine = create_tts_engine(moonshine_tts.SPEC.name)
     assert list(engine.load(LoadOptions(speaks=True, checkpoint=str(folder))))[-1] == 1.0
     return engine
 
@@ -48,16 +53,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> VoiceEngine:
+def engine(folder: Path) -> TtsEngine:
     return loaded(folder)
 
 
-def sound_of(engine: VoiceEngine, text: str = TEXT, **options: object) -> Sound:
-    (sound,) = engine.say(text, SayOptions(**options), never)  # type: ignore[arg-type]
+def sound_of(engine: TtsEngine, text: str = TEXT, **options: object) -> SynthesizedAudio:
+    (sound,) = engine.say(text, SynthesisOptions(**options), never)  # type: ignore[arg-type]
     return sound
 
 
-def test_the_library_speaks_with_a_voice_of_the_folder_in_one_piece(engine: VoiceEngine) -> None:
+def test_the_library_speaks_with_a_voice_of_the_folder_in_one_piece(engine: TtsEngine) -> None:
     sound = sound_of(engine)
     samples = array.array("h", sound.pcm)
     assert max(samples) > 3_000
@@ -66,26 +71,26 @@ def test_the_library_speaks_with_a_voice_of_the_folder_in_one_piece(engine: Voic
     assert sound_of(engine) == sound
 
 
-def test_more_text_sounds_longer_and_more_speed_shorter(engine: VoiceEngine) -> None:
+def test_more_text_sounds_longer_and_more_speed_shorter(engine: TtsEngine) -> None:
     once = len(sound_of(engine).pcm)
     assert len(sound_of(engine, f"{TEXT} {TEXT}").pcm) > 1.7 * once
     assert len(sound_of(engine, speed=2.0).pcm) == pytest.approx(once / 2, rel=0.2)
 
 
-def test_whoever_hears_no_more_and_what_has_no_words_get_no_sound(engine: VoiceEngine) -> None:
-    assert list(engine.say(TEXT, SayOptions(), lambda: True)) == []
+def test_whoever_hears_no_more_and_what_has_no_words_get_no_sound(engine: TtsEngine) -> None:
+    assert list(engine.say(TEXT, SynthesisOptions(), lambda: True)) == []
     for text in ("", "\0", " … —"):
-        assert list(engine.say(text, SayOptions(), never)) == []
+        assert list(engine.say(text, SynthesisOptions(), never)) == []
     assert sound_of(engine, f"\0{TEXT}").pcm
 
 
-def test_the_voices_are_those_of_the_folder_and_others_are_refused(engine: VoiceEngine) -> None:
+def test_the_voices_are_those_of_the_folder_and_others_are_refused(engine: TtsEngine) -> None:
     assert engine.voices() == (tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
     assert sound_of(engine, voice=tiny_piper_voice.OTHER) == sound_of(
         engine, voice=tiny_piper_voice.VOICE
     )
     with pytest.raises(errors.VoiceUnknown) as refused:
-        list(engine.say(TEXT, SayOptions(voice="kokoro_af_heart"), never))
+        list(engine.say(TEXT, SynthesisOptions(voice="kokoro_af_heart"), never))
     assert tiny_piper_voice.VOICE in (refused.value.hint or "")
     assert "pull voice" in (refused.value.hint or "")
 
@@ -93,8 +98,8 @@ def test_the_voices_are_those_of_the_folder_and_others_are_refused(engine: Voice
 def test_so_many_voices_are_in_memory_and_no_more(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moonshine_tts, "MOST", 1)
-    one = moonshine_tts.MoonshineVoice()
+    monkeypatch.setattr(moonshine_tts, "MAX_LOADED_VOICES", 1)
+    one = moonshine_tts.MoonshineTts()
     list(one.load(LoadOptions(speaks=True, checkpoint=str(folder))))
     for name in (tiny_piper_voice.OTHER, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER):
         sound_of(one, voice=name)
@@ -132,15 +137,15 @@ def test_a_voice_that_is_damaged_does_not_load_and_is_named(tmp_path: Path) -> N
 def test_a_voice_that_was_pulled_is_taken_before_the_systems(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system_tts, "is_there", lambda: True)
-    chosen, _ = choose_voice(Settings(voices_dir=folder))
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: True)
+    chosen, _ = choose_tts_engine(Settings(voices_dir=folder))
     assert chosen is not None
     assert (chosen.spec, chosen.folder) == (moonshine_tts.SPEC, folder)
-    without, _ = choose_voice(Settings(voices_dir=tmp_path))
+    without, _ = choose_tts_engine(Settings(voices_dir=tmp_path))
     assert without is not None
     assert without.spec is system_tts.SPEC
     with pytest.raises(errors.EngineUnavailable) as refused:
-        choose_voice(Settings(voices_dir=tmp_path, voice_engine="moonshine"))
+        choose_tts_engine(Settings(voices_dir=tmp_path, voice_engine="moonshine"))
     assert "pull voice" in (refused.value.hint or "")
 
 
@@ -164,24 +169,29 @@ def test_a_voice_is_meant_by_its_name_its_language_or_both(
 ) -> None:
     if found is None:
         with pytest.raises(errors.VoiceUnknown) as refused:
-            moonshine_tts.choose(KNOWN, name, language)
+            moonshine_tts.choose_moonshine_voice(KNOWN, name, language)
         assert refused.value.hint
     else:
-        assert moonshine_tts.choose(KNOWN, name, language) == moonshine_tts.Named(*found)
+        assert moonshine_tts.choose_moonshine_voice(
+            KNOWN, name, language
+        ) == moonshine_tts.MoonshineVoiceChoice(*found)
 
 
 def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_its_own() -> None:
     from sidecar.tts import moonshine_tts_library
 
-    there = moonshine_tts_library.catalogue()
+    there = moonshine_tts_library.voice_catalogue()
     assert len(there["en-us"]) > 50
     for language, names in there.items():
-        assert moonshine_tts.own_choice(moonshine_tts_library.needs(language)) in names
-    assert set(moonshine_tts_library.needs("tr-tr", tiny_piper_voice.VOICE)) == {
+        assert (
+            moonshine_tts.library_default_voice(moonshine_tts_library.voice_files(language))
+            in names
+        )
+    assert set(moonshine_tts_library.voice_files("tr-tr", tiny_piper_voice.VOICE)) == {
         *tiny_piper_voice.files()
     }
     with pytest.raises(errors.VoiceUnknown):
-        moonshine_tts_library.needs("xx")
+        moonshine_tts_library.voice_files("xx")
 
 
 @pytest.mark.parametrize(
@@ -191,5 +201,5 @@ def test_a_language_is_spoken_by_who_was_pulled_for_it(language: str, name: str)
     voices = [
         PulledVoice(name, tag, ()) for name, tag in (("a", "en-us"), ("b", "de-de"), ("c", "en-gb"))
     ]
-    found = speaking(voices, language)
+    found = voice_for_language(voices, language)
     assert (found.name if found else "") == name

@@ -17,24 +17,24 @@ import tiny_piper_voice
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines import missing
+from sidecar.engines import missing_packages
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
-    SayOptions,
-    Sound,
-    Upstream,
-    VoiceEngine,
-    VoiceSpec,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsEngine,
+    TtsSpec,
+    UpstreamOptions,
 )
 from sidecar.tts import (
-    create_voice,
+    create_tts_engine,
     espeak_tts,
     moonshine_tts,
     openai_tts,
     scripted_tts,
     system_tts,
 )
-from sidecar.tts.voice_selection import choose_voice
+from sidecar.tts.voice_selection import choose_tts_engine
 
 TEXT = "Good morning, Ada. It is half past three."
 REPLY = b"\x01\x02" * 5_000
@@ -109,15 +109,15 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "say"
     program.write_text(SAY)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(system_tts, "_program", lambda: str(program))
+    monkeypatch.setattr(system_tts, "_find_program", lambda: str(program))
     return program
 
 
 def loaded(
-    spec: VoiceSpec, url: str = "", model: str | None = None, folder: Path | None = None
-) -> VoiceEngine:
-    engine = create_voice(spec.name)
-    server = Upstream((url,), ("secret",), model=model)
+    spec: TtsSpec, url: str = "", model: str | None = None, folder: Path | None = None
+) -> TtsEngine:
+    engine = create_tts_engine(spec.name)
+    server = UpstreamOptions((url,), ("secret",), model=model)
     options = LoadOptions(speaks=True, upstream=server, checkpoint=str(folder) if folder else None)
     assert list(engine.load(options))[-1] == 1.0
     return engine
@@ -135,22 +135,22 @@ def loaded(
 )
 def voice(
     request: pytest.FixtureRequest, server: str, say: Path, tmp_path: Path
-) -> tuple[VoiceSpec, VoiceEngine]:
-    spec: VoiceSpec = request.param
-    if lacking := missing(spec):
+) -> tuple[TtsSpec, TtsEngine]:
+    spec: TtsSpec = request.param
+    if lacking := missing_packages(spec):
         pytest.skip(f"not installed: {lacking}")
     folder = tiny_piper_voice.pulled(tmp_path) if spec is moonshine_tts.SPEC else None
     return spec, loaded(spec, server, folder=folder)
 
 
-Spoken = tuple[VoiceSpec, VoiceEngine]
+Spoken = tuple[TtsSpec, TtsEngine]
 
 
 def test_whoever_speaks_gives_whole_samples_at_one_rate_and_as_many_marks_as_it_promises(
     voice: Spoken,
 ) -> None:
     spec, engine = voice
-    sounds = list(engine.say(TEXT, SayOptions(), never))
+    sounds = list(engine.say(TEXT, SynthesisOptions(), never))
     assert sounds
     assert len({sound.rate for sound in sounds}) == 1
     assert not any(len(sound.pcm) % 2 for sound in sounds)
@@ -166,9 +166,11 @@ def test_whoever_speaks_gives_whole_samples_at_one_rate_and_as_many_marks_as_it_
 
 def test_whoever_speaks_says_the_same_again_and_stops_for_who_hears_no_more(voice: Spoken) -> None:
     _, engine = voice
-    first = list(engine.say(TEXT, SayOptions(), never))
-    assert list(engine.say(TEXT, SayOptions(), lambda: True)) == []
-    again = list(engine.say(TEXT, SayOptions(), never))  # a throat is never twice quite the same
+    first = list(engine.say(TEXT, SynthesisOptions(), never))
+    assert list(engine.say(TEXT, SynthesisOptions(), lambda: True)) == []
+    again = list(
+        engine.say(TEXT, SynthesisOptions(), never)
+    )  # a throat is never twice quite the same
     assert characters(again) == characters(first)
     assert len(pcm(iter(again))) == pytest.approx(len(pcm(iter(first))), rel=0.03)
 
@@ -177,36 +179,43 @@ def test_whoever_lists_voices_has_them_and_no_others(voice: Spoken) -> None:
     _, engine = voice
     if engine.voices():
         for name in engine.voices()[:2]:
-            assert list(engine.say(TEXT, SayOptions(voice=name), never))
+            assert list(engine.say(TEXT, SynthesisOptions(voice=name), never))
         with pytest.raises(errors.VoiceUnknown) as refused:
-            list(engine.say(TEXT, SayOptions(voice="nobody"), never))
+            list(engine.say(TEXT, SynthesisOptions(voice="nobody"), never))
         assert engine.voices()[0] in (refused.value.hint or "")
 
 
-@pytest.mark.skipif(bool(missing(espeak_tts.SPEC)), reason="espeakng-loader is not installed")
+@pytest.mark.skipif(
+    bool(missing_packages(espeak_tts.SPEC)), reason="espeakng-loader is not installed"
+)
 def test_espeak_is_heard_in_the_language_of_the_text_and_faster_if_wanted() -> None:
     engine = loaded(espeak_tts.SPEC)
-    english = pcm(engine.say(TEXT, SayOptions(), never))
+    english = pcm(engine.say(TEXT, SynthesisOptions(), never))
     swiss, american = (
-        len(pcm(engine.say(TEXT, SayOptions(language=tag), never))) for tag in ("de-CH", "en-US")
+        len(pcm(engine.say(TEXT, SynthesisOptions(language=tag), never)))
+        for tag in ("de-CH", "en-US")
     )
     assert american == pytest.approx(len(english), rel=0.03)
     assert swiss != pytest.approx(len(english), rel=0.03)
-    quick = pcm(engine.say(TEXT, SayOptions(speed=1.5), never))
+    quick = pcm(engine.say(TEXT, SynthesisOptions(speed=1.5), never))
     assert 0.5 < len(quick) / len(english) < 0.85
     samples = array.array("h", english)
     assert max(samples) > 3_000
-    assert pcm(engine.say("", SayOptions(), never)) == pcm(engine.say("\0", SayOptions(), never))
+    assert pcm(engine.say("", SynthesisOptions(), never)) == pcm(
+        engine.say("\0", SynthesisOptions(), never)
+    )
 
 
-@pytest.mark.skipif(bool(missing(espeak_tts.SPEC)), reason="espeakng-loader is not installed")
+@pytest.mark.skipif(
+    bool(missing_packages(espeak_tts.SPEC)), reason="espeakng-loader is not installed"
+)
 def test_a_word_of_espeak_begins_where_its_mark_says() -> None:
     """What is said up to a mark is what is said of the text up to there, give or take a pause."""
     engine = loaded(espeak_tts.SPEC)
-    sounds = list(engine.say("One two three four. Ada", SayOptions(), never))
+    sounds = list(engine.say("One two three four. Ada", SynthesisOptions(), never))
     last = [mark for sound in sounds for mark in sound.marks][-1]
     assert last.character == len("One two three four. ")
-    before = list(engine.say("One two three four.", SayOptions(), never))
+    before = list(engine.say("One two three four.", SynthesisOptions(), never))
     assert last.start == pytest.approx(sum(sound.seconds for sound in before), abs=0.35)
 
 
@@ -215,12 +224,12 @@ def test_a_word_of_espeak_begins_where_its_mark_says() -> None:
     [("de", "de"), ("de-ch", "de"), ("en-gb", "en-gb"), ("en", "en-us"), ("xx", "en-us")],
 )
 def test_a_language_that_is_not_there_is_said_in_the_nearest_one(language: str, voice: str) -> None:
-    assert espeak_tts.voice_for(language, ("en-us", "de", "en-gb")) == voice
+    assert espeak_tts.espeak_voice_for(language, ("en-us", "de", "en-gb")) == voice
 
 
 def test_a_server_is_told_what_to_say_and_with_which_key(server: str) -> None:
     engine = loaded(openai_tts.SPEC, server)
-    sounds = list(engine.say(TEXT, SayOptions(voice="nova", speed=1.25), never))
+    sounds = list(engine.say(TEXT, SynthesisOptions(voice="nova", speed=1.25), never))
     assert pcm(iter(sounds)) == REPLY
     assert {sound.rate for sound in sounds} == {24_000}
     assert Speech.asked[-1] == {
@@ -239,7 +248,7 @@ def test_a_server_is_told_what_to_say_and_with_which_key(server: str) -> None:
 )
 def test_a_server_that_does_not_speak_is_named_for_it(server: str, model: str, said: str) -> None:
     with pytest.raises(errors.SpeechFailed) as failed:
-        list(loaded(openai_tts.SPEC, server, model).say(TEXT, SayOptions(), never))
+        list(loaded(openai_tts.SPEC, server, model).say(TEXT, SynthesisOptions(), never))
     assert said in failed.value.detail
 
 
@@ -253,18 +262,18 @@ def test_a_program_that_does_not_speak_is_told_and_leaves_nothing(
     monkeypatch.setattr(system_tts.tempfile, "tempdir", str(scratch))
     engine = loaded(system_tts.SPEC)
     with pytest.raises(errors.EngineFailed):
-        list(engine.say(text, SayOptions(), never))
+        list(engine.say(text, SynthesisOptions(), never))
     assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
 def test_a_program_that_hangs_is_ended_with_who_waited(say: Path) -> None:
     engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
-    assert list(engine.say("hang", SayOptions(), lambda: next(looks))) == []
+    assert list(engine.say("hang", SynthesisOptions(), lambda: next(looks))) == []
 
 
 def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
-    (sound,) = loaded(system_tts.SPEC).say("hello", SayOptions(), never)
+    (sound,) = loaded(system_tts.SPEC).say("hello", SynthesisOptions(), never)
     assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
 
 
@@ -272,35 +281,35 @@ def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
 def test_what_is_here_speaks_and_a_server_only_where_it_is_named(
     there: bool, monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(system_tts, "is_there", lambda: there)
-    chosen, _ = choose_voice(Settings(speech_url=server, voices_dir=tmp_path))
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: there)
+    chosen, _ = choose_tts_engine(Settings(speech_url=server, voices_dir=tmp_path))
     found = chosen.spec if chosen else None
     assert found is (
-        system_tts.SPEC if there else None if missing(espeak_tts.SPEC) else espeak_tts.SPEC
+        system_tts.SPEC if there else None if missing_packages(espeak_tts.SPEC) else espeak_tts.SPEC
     )
-    named, _ = choose_voice(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
+    named, _ = choose_tts_engine(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
     assert named is not None
-    assert named.upstream == Upstream((server,), ("",))
+    assert named.upstream == UpstreamOptions((server,), ("",))
     with pytest.raises(errors.SettingsInvalid, match="speech_url"):
-        choose_voice(Settings(voice_engine="speech"))
+        choose_tts_engine(Settings(voice_engine="speech"))
 
 
 def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(system_tts, "is_there", lambda: False)
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
     with pytest.raises(errors.EngineUnavailable) as refused:
-        choose_voice(Settings(voice_engine="system"))
+        choose_tts_engine(Settings(voice_engine="system"))
     assert "espeak" in (refused.value.hint or "")
     monkeypatch.setattr("sidecar.engines.find_spec", lambda _: None)
     with pytest.raises(errors.EngineUnavailable) as refused:
-        choose_voice(Settings(voice_engine="espeak"))
+        choose_tts_engine(Settings(voice_engine="espeak"))
     assert "pip install" in (refused.value.hint or "")
 
 
-def characters(sounds: Sequence[Sound]) -> list[int]:
+def characters(sounds: Sequence[SynthesizedAudio]) -> list[int]:
     return [mark.character for sound in sounds for mark in sound.marks]
 
 
-def pcm(sounds: Iterator[Sound]) -> bytes:
+def pcm(sounds: Iterator[SynthesizedAudio]) -> bytes:
     return b"".join(sound.pcm for sound in sounds)

@@ -25,18 +25,27 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from tts_solver_reference import OwnScheduler
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import decode_file
-from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.installed_checkpoints import SPEAKING, find_vibevoice_tts, wanted
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.checkpoints.checkpoint import ModelCheckpoint
+from sidecar.checkpoints.installed_checkpoints import (
+    VIBEVOICE_TTS_LAYOUT,
+    find_vibevoice_tts,
+    resolve_repository,
+)
 from sidecar.config.settings import Settings
-from sidecar.engines import spec_of as engine_of
-from sidecar.engines.engine_selection import Choice
+from sidecar.engines import engine_spec as engine_of
+from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.gpu_memory.tts_memory import most_frames
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, SayOptions, VoiceEngine
+from sidecar.gpu_memory.tts_memory import max_frames
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions, TtsEngine
 from sidecar.service import system_checks
-from sidecar.tts import create_voice, spec_of, vibevoice_tts_synthesis, voice_selection
-from sidecar.tts.vibevoice_tts_model import STEPS, Manner, Prompt, Speaker
+from sidecar.tts import create_tts_engine, tts_spec, vibevoice_tts_synthesis, voice_selection
+from sidecar.tts.vibevoice_tts_model import (
+    DEFAULT_DIFFUSION_STEPS,
+    TtsGenerationOptions,
+    TtsPrompt,
+    VibeVoiceTtsModel,
+)
 
 LONG, SHORT = tiny_vibevoice_tts.TEXTS
 """By how long they sound."""
@@ -71,7 +80,7 @@ def asked(model: Model, text: str) -> Any:
     )
 
 
-def plainly(model: Model, text: str, manner: Manner, steps: int) -> torch.Tensor:
+def plainly(model: Model, text: str, manner: TtsGenerationOptions, steps: int) -> torch.Tensor:
     """What `generate` says."""
     torch.manual_seed(manner.seed)
     with torch.inference_mode():
@@ -86,12 +95,16 @@ def plainly(model: Model, text: str, manner: Manner, steps: int) -> torch.Tensor
 
 
 def frames(
-    model: Model, text: str, manner: Manner, steps: int, check: Callable[[], None] = lambda: None
+    model: Model,
+    text: str,
+    manner: TtsGenerationOptions,
+    steps: int,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[torch.Tensor]:
     """What we say, one by one."""
-    prompt = Prompt(asked(model, text)["input_ids"][0].tolist())
+    prompt = TtsPrompt(asked(model, text)["input_ids"][0].tolist())
     with torch.inference_mode():
-        yield from Speaker(model[1], steps).frames(prompt, manner, check)
+        yield from VibeVoiceTtsModel(model[1], steps).frames(prompt, manner, check)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +114,7 @@ def frames(
 def test_our_loop_says_what_generate_says_sample_by_sample(
     model: Model, text: str, seed: int, guidance: float, steps: int
 ) -> None:
-    manner = Manner(FRAMES, guidance, seed)
+    manner = TtsGenerationOptions(FRAMES, guidance, seed)
     plain = plainly(model, text, manner, steps)
     ours = torch.cat(list(frames(model, text, manner, steps)))
     assert ours.shape == plain.shape
@@ -144,13 +157,13 @@ def test_nothing_is_said_once_nobody_wants_to_hear_it(model: Model) -> None:
             raise Enough
 
     most = 1_000
-    before = [looks for _ in frames(model, LONG, Manner(3), 10, look)]
+    before = [looks for _ in frames(model, LONG, TtsGenerationOptions(3), 10, look)]
     assert len(before) == 3
     assert min(later - sooner for sooner, later in itertools.pairwise([0, *before])) >= 10
     for most in (0, 5, before[0], before[1] - 1, before[1]):
         looks, heard = 0, list[torch.Tensor]()
         with pytest.raises(Enough):
-            heard.extend(frames(model, LONG, Manner(FRAMES), 10, look))
+            heard.extend(frames(model, LONG, TtsGenerationOptions(FRAMES), 10, look))
         assert looks == most + 1
         assert len(heard) == sum(mark <= most for mark in before)
 
@@ -174,7 +187,7 @@ def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate
 ) -> None:
     """By what is to be done for it; the goal of a frame is 0.65 of the time, at which the bench
     looks."""
-    manner, steps = Manner(24, seed=2), 10
+    manner, steps = TtsGenerationOptions(24, seed=2), 10
     with Counted() as plain:
         whole = plainly(model, LONG, manner, steps)
     with Counted() as ours:
@@ -198,10 +211,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> VoiceEngine:
-    one = create_voice("vibevoice")
+def engine(folder: Path) -> TtsEngine:
+    one = create_tts_engine("vibevoice")
     # Else a machine that is busy meanwhile makes it speak in fewer steps.
-    options = LoadOptions(Precision.FP32, str(folder), "cpu", speaks=True, steps=STEPS)
+    options = LoadOptions(
+        Precision.FP32, str(folder), "cpu", speaks=True, steps=DEFAULT_DIFFUSION_STEPS
+    )
     parts = list(one.load(options))
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
@@ -214,7 +229,7 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
     processor, plain_model = model
     monkeypatch.setattr(plain_model.model.latent_scaling_factor, "data", torch.tensor(0.9))
     monkeypatch.setattr(plain_model.model.latent_bias_factor, "data", torch.tensor(0.1))
-    samples = decode_file(folder / "voices" / "sam.wav", tiny_vibevoice.RATE)
+    samples = decode_audio_file(folder / "voices" / "sam.wav", tiny_vibevoice.RATE)
     content = [{"type": "text", "text": LONG}, {"type": "audio", "audio": samples}]
     inputs = processor.apply_chat_template(
         [{"role": "0", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
@@ -229,8 +244,10 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
             noise_scheduler=scheduler(),
             sample=False,
         )
-    loaded = vibevoice_tts_synthesis.Loaded(plain_model, processor, folder)
-    said = list(vibevoice_tts_synthesis.Speech(loaded).say(LONG, "sam", lambda: False))
+    loaded = vibevoice_tts_synthesis.LoadedVibeVoiceTts(plain_model, processor, folder)
+    said = list(
+        vibevoice_tts_synthesis.VibeVoiceSynthesizer(loaded).say(LONG, "sam", lambda: False)
+    )
     ours = torch.tensor(array.array("h", b"".join(sound.pcm for sound in said))) / 32_767
     plain = plain.view(-1)
     assert plain.abs().max() > 0.1
@@ -245,45 +262,49 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
 def test_a_frame_has_the_steps_that_are_set_or_that_there_is_time_for(
     model: Model, monkeypatch: pytest.MonkeyPatch, asked: int, enough: bool, steps: int
 ) -> None:
-    monkeypatch.setattr(vibevoice_tts_synthesis, "TOO_SLOW", 1e9 if enough else 0)
-    loaded = vibevoice_tts_synthesis.Loaded(model[1], model[0], tiny_vibevoice_tts.model())
-    said = next(vibevoice_tts_synthesis.begin(loaded, asked).say(LONG, "", lambda: False))
-    manner = Manner(most_frames(len(LONG)))
-    assert said.pcm == vibevoice_tts_synthesis.pcm16(next(frames(model, LONG, manner, steps)))
+    monkeypatch.setattr(vibevoice_tts_synthesis, "MAX_REAL_TIME_FACTOR", 1e9 if enough else 0)
+    loaded = vibevoice_tts_synthesis.LoadedVibeVoiceTts(
+        model[1], model[0], tiny_vibevoice_tts.model()
+    )
+    said = next(
+        vibevoice_tts_synthesis.create_synthesizer(loaded, asked).say(LONG, "", lambda: False)
+    )
+    manner = TtsGenerationOptions(max_frames(len(LONG)))
+    assert said.pcm == vibevoice_tts_synthesis.to_pcm16(next(frames(model, LONG, manner, steps)))
 
 
 def test_a_voice_is_a_recording_beside_the_checkpoint_and_nothing_else(
-    engine: VoiceEngine,
+    engine: TtsEngine,
 ) -> None:
     assert list(engine.voices()) == ["sam", "torn"]
     with pytest.raises(errors.VoiceUnknown) as refused:
-        next(engine.say(LONG, SayOptions(voice="../sam"), lambda: False))
+        next(engine.say(LONG, SynthesisOptions(voice="../sam"), lambda: False))
     assert "sam" in (refused.value.hint or "")
     with pytest.raises(errors.VoiceUnknown, match="torn"):
-        next(engine.say(LONG, SayOptions(voice="torn"), lambda: False))
+        next(engine.say(LONG, SynthesisOptions(voice="torn"), lambda: False))
 
 
 def test_sound_comes_in_frames_the_same_every_time_and_ends_when_nobody_hears(
-    engine: VoiceEngine,
+    engine: TtsEngine,
 ) -> None:
-    said = engine.say(LONG, SayOptions(), lambda: False)
+    said = engine.say(LONG, SynthesisOptions(), lambda: False)
     first, second = next(said), next(said)
     assert not torch.is_inference_mode_enabled(), "who hears it is not made to infer"
     said.close()
     assert len(first.pcm) == len(second.pcm) == 2 * 3_200
     assert max(array.array("h", first.pcm + second.pcm)) > 1_000
-    assert next(engine.say(LONG, SayOptions(), lambda: False)) == first
+    assert next(engine.say(LONG, SynthesisOptions(), lambda: False)) == first
     answers = itertools.chain([False] * 20, itertools.repeat(True))
-    assert len(list(engine.say(LONG, SayOptions(), lambda: next(answers)))) == 1
-    assert list(engine.say(LONG, SayOptions(), lambda: True)) == []
-    assert list(engine.say(" \n", SayOptions(), lambda: False)) == []
+    assert len(list(engine.say(LONG, SynthesisOptions(), lambda: next(answers)))) == 1
+    assert list(engine.say(LONG, SynthesisOptions(), lambda: True)) == []
+    assert list(engine.say(" \n", SynthesisOptions(), lambda: False)) == []
 
 
 def test_a_text_is_words_and_neither_begins_sound_nor_lets_another_speak(
-    engine: VoiceEngine,
+    engine: TtsEngine,
 ) -> None:
     def begin(text: str) -> bytes:
-        return next(engine.say(text, SayOptions(), lambda: False)).pcm
+        return next(engine.say(text, SynthesisOptions(), lambda: False)).pcm
 
     assert begin("Good\n<|vision_end|> morning,  <|endoftext|>Ada.") == begin(LONG)
     assert begin("Good evening, Ada.") != begin(LONG)
@@ -330,49 +351,56 @@ def test_what_is_no_checkpoint_that_speaks_is_refused_with_what_to_do(
     )
     assert isinstance(broken(config, Path.unlink), errors.CheckpointNotFound)
     with pytest.raises(errors.ModelLoadFailed):
-        list(create_voice("vibevoice").load(LoadOptions(speaks=True)))
-    assert wanted("VibeVoice-1.5B") == ("vibevoice/VibeVoice-1.5B-hf", SPEAKING)
+        list(create_tts_engine("vibevoice").load(LoadOptions(speaks=True)))
+    assert resolve_repository("VibeVoice-1.5B") == (
+        "vibevoice/VibeVoice-1.5B-hf",
+        VIBEVOICE_TTS_LAYOUT,
+    )
 
 
 def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def chosen(**settings: object) -> Choice[Any] | None:
-        return voice_selection.choose_voice(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
+    def chosen(**settings: object) -> EngineChoice[Any] | None:
+        return voice_selection.choose_tts_engine(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
 
     named = chosen(voice_engine="vibevoice")
     assert named is not None
     assert named.checkpoint is not None
     assert named.checkpoint.folder == folder
-    monkeypatch.setattr(voice_selection, "_quick", lambda settings: False)
+    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: False)
     without = chosen()
     assert without is None or without.spec.name != "vibevoice"
-    monkeypatch.setattr(voice_selection, "_quick", lambda settings: True)
-    monkeypatch.setattr(voice_selection, "gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10))
+    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: True)
+    monkeypatch.setattr(voice_selection, "read_gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10))
     with_one = chosen()
     assert with_one is not None
-    assert with_one.spec == spec_of("vibevoice")
-    beside = Choice(
-        engine_of("vibevoice"), "", Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    assert with_one.spec == tts_spec("vibevoice")
+    beside = EngineChoice(
+        engine_of("vibevoice"), "", ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     )
-    crowded, reason = voice_selection.choose_voice(Settings(voice_path=folder), beside)
+    crowded, reason = voice_selection.choose_tts_engine(Settings(voice_path=folder), beside)
     assert crowded is None or crowded.spec.name != "vibevoice"
     assert "no room for VibeVoice" in reason
     for wanted_engine in ("auto", "vibevoice"):
         with pytest.raises(errors.CheckpointNotFound, match="no VibeVoice"):
-            voice_selection.choose_voice(Settings(voice_path=tmp_path, voice_engine=wanted_engine))
+            voice_selection.choose_tts_engine(
+                Settings(voice_path=tmp_path, voice_engine=wanted_engine)
+            )
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    other = voice_selection.choose_voice(Settings())[0]
+    other = voice_selection.choose_tts_engine(Settings())[0]
     assert other is None or other.spec.name != "vibevoice"
-    assert system_checks.voice(Settings()).text.endswith(
+    assert system_checks.check_tts(Settings()).text.endswith(
         "a better one: vibevoice-asr pull vibevoice-1.5b"
     )
-    assert "better" not in system_checks.voice(Settings(voice_engine="none")).text
+    assert "better" not in system_checks.check_tts(Settings(voice_engine="none")).text
     monkeypatch.undo()
-    assert "vibevoice-1.5b" not in system_checks.voice(Settings(device="cpu")).text
-    said = system_checks.voice(Settings(voice_engine="vibevoice", voice_path=folder, device="cpu"))
+    assert "vibevoice-1.5b" not in system_checks.check_tts(Settings(device="cpu")).text
+    said = system_checks.check_tts(
+        Settings(voice_engine="vibevoice", voice_path=folder, device="cpu")
+    )
     assert (said.state, said.text) == (
-        system_checks.State.GOOD,
+        system_checks.CheckState.GOOD,
         "vibevoice (vibevoice): as set; slow, without a GPU that torch can use",
     )
 
@@ -380,18 +408,18 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
 def test_a_voice_that_changes_with_every_sentence_is_for_who_has_no_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steady = Choice(spec_of("scripted"), "")
-    monkeypatch.setattr(voice_selection, "_quick", lambda settings: True)
-    monkeypatch.setattr(voice_selection, "_has_room", lambda *given: True)
+    steady = EngineChoice(tts_spec("scripted"), "")
+    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: True)
+    monkeypatch.setattr(voice_selection, "_fits_in_gpu_memory", lambda *given: True)
     for recorded, light, name in (
         (folder, steady, "vibevoice"),
         (tiny_vibevoice_tts.model(), steady, "scripted"),
         (tiny_vibevoice_tts.model(), None, "vibevoice"),
     ):
         monkeypatch.setattr(
-            voice_selection, "_light", lambda settings, one=light: (one, "it is here")
+            voice_selection, "_choose_cpu_voice", lambda settings, one=light: (one, "it is here")
         )
-        chosen, reason = voice_selection.choose_voice(Settings(voice_path=recorded))
+        chosen, reason = voice_selection.choose_tts_engine(Settings(voice_path=recorded))
         assert chosen is not None
         assert chosen.spec.name == name
         assert ("a recording of a voice in" in reason) is (recorded != folder)

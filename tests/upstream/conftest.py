@@ -30,11 +30,11 @@ def two_voices() -> Sound:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a server that is gone, waits for a moment; one that is there and has no
     processor for a while is not taken for gone, nor for too slow."""
-    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.05)
-    monkeypatch.setattr(load_balancer, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(upstream_client, "LOOK_S", PATIENCE_S)
-    monkeypatch.setattr(upstream_client, "SILENCE_S", PATIENCE_S)
-    monkeypatch.setattr(upstream_pool, "START_S", PATIENCE_S)
+    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.05)
+    monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.5)
+    monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(upstream_client, "STREAM_SILENCE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(upstream_pool, "EXTRA_TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture

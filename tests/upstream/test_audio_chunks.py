@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upstream_engine_samples import Sound
 
-from sidecar.config.remote_server import address, host_of, upstream_of
+from sidecar.config.remote_server import host_of, parse_server_url, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.interfaces.engine_interface import LoadOptions, Upstream
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.interfaces.engine_interface import LoadOptions, UpstreamOptions
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.upstream.audio_chunks import (
-    LONGEST_S,
-    Piece,
-    pieces,
-    stretches_of,
+    MAX_TURN_CHUNK_S,
+    AudioChunk,
+    chunks_of_turns,
+    cut_into_chunks,
     to_16_bit,
     to_float,
 )
@@ -44,7 +44,7 @@ def test_pieces_are_all_of_it_in_order_and_none_is_too_long(
     seconds: float, longest_s: float
 ) -> None:
     sound = beeps(seconds)
-    found = list(pieces(sound, RATE, longest_s))
+    found = list(cut_into_chunks(sound, RATE, longest_s))
     assert (np.concatenate([one.samples for one in found]) == to_16_bit(sound.samples)).all()
     assert [one.last for one in found] == [False] * (len(found) - 1) + [True]
     assert all(one.duration_s <= longest_s + 0.01 for one in found)
@@ -53,7 +53,7 @@ def test_pieces_are_all_of_it_in_order_and_none_is_too_long(
 
 
 def test_a_cut_lies_in_a_pause() -> None:
-    first, *_ = pieces(beeps(60), RATE, 24)
+    first, *_ = cut_into_chunks(beeps(60), RATE, 24)
     assert first.end_s == pytest.approx(20.25, abs=0.3)
     one, other = first.halves()
     assert one.end_s == other.start_s
@@ -65,20 +65,20 @@ def test_16_bit_samples_come_through_flac_as_they_were(values: list[int]) -> Non
     given_samples = np.array(values, np.int16)
     assert (to_16_bit(to_float(given_samples)) == given_samples).all()
     read, _ = soundfile.read(
-        io.BytesIO(Piece(0.0, given_samples, 16_000, True).flac()), dtype="int16"
+        io.BytesIO(AudioChunk(0.0, given_samples, 16_000, True).flac()), dtype="int16"
     )
     assert (read == given_samples).all()
 
 
 def test_the_lines_of_voices_are_stretches_and_what_nobody_knows_yet_goes_whole() -> None:
-    piece = Piece(100.0, to_16_bit(beeps(60).samples), RATE, False)
-    turns = [Turn(101, 104, 0), Turn(105, 140, 1), Turn(141, 143, 0)]
-    spans = [(one.start_s, one.end_s) for one in stretches_of(piece, turns, 145.0)]
+    piece = AudioChunk(100.0, to_16_bit(beeps(60).samples), RATE, False)
+    turns = [SpeakerTurn(101, 104, 0), SpeakerTurn(105, 140, 1), SpeakerTurn(141, 143, 0)]
+    spans = [(one.start_s, one.end_s) for one in chunks_of_turns(piece, turns, 145.0)]
     assert spans[0] == (100.7, 104.3)
     assert spans[-1] == (145.0, 160.0)
-    assert all(end - start <= LONGEST_S + 0.01 for start, end in spans)
+    assert all(end - start <= MAX_TURN_CHUNK_S + 0.01 for start, end in spans)
     assert len(spans) == 5
-    assert [one.end_s for one in stretches_of(piece, [], 0.0)][-1] == 160.0
+    assert [one.end_s for one in chunks_of_turns(piece, [], 0.0)][-1] == 160.0
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_lines_of_voices_are_stretches_and_what_nobody_knows_yet_goes_whole(
     ],
 )
 def test_an_address_is_taken_as_people_write_it(written: str, url: str, host: str) -> None:
-    assert address(written, "upstream") == url
+    assert parse_server_url(written, "upstream") == url
     assert host_of(url) == host
 
 
@@ -113,13 +113,13 @@ def test_what_is_no_address_or_has_a_password_in_it_is_refused_and_not_repeated(
     written: str,
 ) -> None:
     with pytest.raises(SettingsInvalid) as caught:
-        address(written, "upstream")
+        parse_server_url(written, "upstream")
     assert "pw" not in f"{caught.value.detail}{caught.value.hint}"
 
 
 def test_no_server_no_engine() -> None:
     with pytest.raises(SettingsInvalid, match="no server"):
-        upstream_of(Settings(engine="upstream"))
+        upstream_options(Settings(engine="upstream"))
 
 
 def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it(
@@ -131,7 +131,7 @@ def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it
     def keys(text: str, mode: int = 0o600) -> tuple[str, ...]:
         file.write_text(text)
         file.chmod(mode)
-        return upstream_of(Settings(upstream=urls, upstream_key_file=file)).keys
+        return upstream_options(Settings(upstream=urls, upstream_key_file=file)).keys
 
     assert keys("one\n") == ("one", "one")
     assert keys("one\n\ntwo\n") == ("one", "two")
@@ -147,7 +147,7 @@ def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it
 
 def test_options_go_to_the_worker_whole_and_are_printed_without_keys() -> None:
     options = LoadOptions(
-        upstream=Upstream(("http://a",), ("sesame",), "vllm", "m", None, 2.0, 9.0)
+        upstream=UpstreamOptions(("http://a",), ("sesame",), "vllm", "m", None, 2.0, 9.0)
     )
     assert LoadOptions.from_wire(options.to_wire()) == options
     assert "sesame" not in repr(options)

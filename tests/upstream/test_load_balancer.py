@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.upstream.load_balancer import MOST_BROKEN, Patience, Pool
-from sidecar.upstream.upstream_dialect import Step, Trouble
+from sidecar.upstream.load_balancer import MAX_BROKEN_SERVERS, ChunkAttempts, UpstreamBalancer
+from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 
 @pytest.fixture(autouse=True)
@@ -16,16 +16,16 @@ def impatient() -> None:
     """The figures as they are."""
 
 
-def of(count: int, dice: float = 1.0) -> Pool[int]:
+def of(count: int, dice: float = 1.0) -> UpstreamBalancer[int]:
     """So many upstreams, by their numbers."""
-    pool: Pool[int] = Pool(lambda: dice)
+    pool: UpstreamBalancer[int] = UpstreamBalancer(lambda: dice)
     for number in range(count):
         pool.found(number, {number: 0})
     return pool
 
 
-def trouble(step: Step = Step.AGAIN, *, sent: bool = True) -> Trouble:
-    return Trouble(step, errors.UpstreamFailed(), sent=sent)
+def trouble(step: FailureStep = FailureStep.AGAIN, *, sent: bool = True) -> ChunkFailure:
+    return ChunkFailure(step, errors.UpstreamFailed(), sent=sent)
 
 
 def test_the_least_loaded_is_taken_by_what_runs_and_waits_there_and_equals_in_turn() -> None:
@@ -110,34 +110,34 @@ def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_af
 
 
 def test_one_recording_breaks_three_servers_at_most() -> None:
-    patience: Patience[int] = Patience(0.0, 100.0)
-    steps = [patience.after(index, trouble()) for index in range(MOST_BROKEN)]
-    assert steps == [Step.AGAIN, Step.AGAIN, Step.NEVER]
+    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
+    steps = [patience.after(index, trouble()) for index in range(MAX_BROKEN_SERVERS)]
+    assert steps == [FailureStep.AGAIN, FailureStep.AGAIN, FailureStep.NEVER]
 
 
 def test_a_server_that_read_nothing_and_one_that_is_busy_cost_no_attempt() -> None:
-    patience: Patience[int] = Patience(0.0, 100.0)
+    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
     for _ in range(50):
-        assert patience.after(0, trouble(sent=False)) is Step.AGAIN
-        assert patience.after(0, trouble(Step.LATER)) is Step.LATER
+        assert patience.after(0, trouble(sent=False)) is FailureStep.AGAIN
+        assert patience.after(0, trouble(FailureStep.LATER)) is FailureStep.LATER
 
 
 def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() -> None:
     pool = of(2)
-    patience: Patience[int] = Patience(0.0, 100.0)
+    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
     for index in (0, 1):
         assert pool.take(0.0, patience.refused) == index
-        patience.after(index, trouble(Step.ELSEWHERE))
+        patience.after(index, trouble(FailureStep.ELSEWHERE))
         pool.left(index)
     assert pool.take(0.0, patience.refused) is None
     assert not patience.waits(0.0, pool.free_in(0.0, patience.refused))
 
 
 def test_servers_out_of_reach_are_waited_for_some_seconds_and_busy_ones_to_the_deadline() -> None:
-    patience: Patience[int] = Patience(0.0, 100.0)
+    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
     patience.after(0, trouble(sent=False))
     assert patience.waits(7.0, 0.5)
     assert not patience.waits(7.0, 1.5)
-    patience.after(0, trouble(Step.LATER))
+    patience.after(0, trouble(FailureStep.LATER))
     assert patience.waits(90.0, 9.0)
     assert not patience.waits(90.0, 11.0)

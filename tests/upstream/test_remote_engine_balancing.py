@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.upstream.load_balancer import Address, Patience, Pool
+from sidecar.upstream.load_balancer import ChunkAttempts, EngineAddress, UpstreamBalancer
 
 
 @pytest.fixture(autouse=True)
@@ -12,18 +12,22 @@ def impatient() -> None:
     """The figures as they are."""
 
 
-def of(*servers: int) -> tuple[Pool[Address], list[Address]]:
+def of(*servers: int) -> tuple[UpstreamBalancer[EngineAddress], list[EngineAddress]]:
     """Names with so many machines each."""
-    found: Pool[Address] = Pool(lambda: 0.0, shuffled=True)
+    found: UpstreamBalancer[EngineAddress] = UpstreamBalancer(lambda: 0.0, shuffled=True)
     for server, count in enumerate(servers):
-        found.found(server, {Address(server, f"10.{server}.0.{one}"): 0 for one in range(count)})
+        found.found(
+            server, {EngineAddress(server, f"10.{server}.0.{one}"): 0 for one in range(count)}
+        )
     where = [
-        Address(s, f"10.{s}.0.{one}") for s, count in enumerate(servers) for one in range(count)
+        EngineAddress(s, f"10.{s}.0.{one}")
+        for s, count in enumerate(servers)
+        for one in range(count)
     ]
     return found, where
 
 
-def taken(addresses: Pool[Address], now: float = 0.0) -> Address | None:
+def taken(addresses: UpstreamBalancer[EngineAddress], now: float = 0.0) -> EngineAddress | None:
     """One that is asked and takes the session."""
     one = addresses.take(now)
     if one is not None:
@@ -41,8 +45,8 @@ def test_sessions_are_spread_over_all_machines_of_all_names() -> None:
 
 
 def test_of_a_name_with_two_kinds_of_address_the_second_is_for_when_the_first_fails() -> None:
-    addresses: Pool[Address] = Pool(lambda: 0.0, shuffled=True)
-    addresses.found(0, {Address(0, "::1"): 0, Address(0, "127.0.0.1"): 1})
+    addresses: UpstreamBalancer[EngineAddress] = UpstreamBalancer(lambda: 0.0, shuffled=True)
+    addresses.found(0, {EngineAddress(0, "::1"): 0, EngineAddress(0, "127.0.0.1"): 1})
     for _ in range(2):
         one = addresses.take(0.0)
         assert one is not None
@@ -117,26 +121,28 @@ def test_who_is_full_or_about_to_end_is_asked_again_soon_and_has_not_failed() ->
 def test_a_name_that_leads_elsewhere_now_keeps_the_sessions_that_it_had() -> None:
     addresses, (one, other) = of(2)
     assert {taken(addresses), taken(addresses)} == {one, other}
-    addresses.found(0, {other: 0, Address(0, "10.9.9.9"): 0})
+    addresses.found(0, {other: 0, EngineAddress(0, "10.9.9.9"): 0})
     assert [taken(addresses).host for _ in range(2)].count(one.host) == 0  # type: ignore[union-attr]
     assert addresses.running == 4
     addresses.left(one)
     assert addresses.running == 3
-    assert addresses.free_in(0.0, [other, Address(0, "10.9.9.9")]) is None, "nobody else is left"
+    assert addresses.free_in(0.0, [other, EngineAddress(0, "10.9.9.9")]) is None, (
+        "nobody else is left"
+    )
 
 
 def test_who_begins_waits_for_nobody_who_is_full_and_who_goes_on_does() -> None:
     addresses, (one,) = of(1)
     addresses.full(one, 0.0, 1.0)
-    assert addresses.choose(0.0, Patience(0.0, 30.0)) == (None, None)
-    goes_on: Patience[Address] = Patience(0.0, 30.0, reached=True)
+    assert addresses.choose(0.0, ChunkAttempts(0.0, 30.0)) == (None, None)
+    goes_on: ChunkAttempts[EngineAddress] = ChunkAttempts(0.0, 30.0, reached=True)
     assert addresses.choose(0.0, goes_on) == (None, 1.0)
     assert addresses.choose(29.5, goes_on) == (one, None)
 
 
 def test_who_stands_aside_for_longer_than_is_waited_is_asked_once_all_the_same() -> None:
     addresses, (one,) = of(1)
-    patience: Patience[Address] = Patience(0.0, 30.0)
+    patience: ChunkAttempts[EngineAddress] = ChunkAttempts(0.0, 30.0)
     addresses.failed(one, 0.0, retry_after=60.0)
     assert addresses.choose(0.0, patience) == (one, None)
     addresses.answered(one)

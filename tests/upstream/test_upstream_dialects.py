@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.upstream import remote_http, upstream_client, upstream_dialect
-from sidecar.upstream.openai_dialect import OpenAi, answer_of
-from sidecar.upstream.sidecar_dialect import Sidecar
-from sidecar.upstream.upstream_dialect import Step, Trouble
-from sidecar.upstream.vllm_dialect import Vllm
+from sidecar.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
+from sidecar.upstream.sidecar_dialect import SidecarDialect
+from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
+from sidecar.upstream.vllm_dialect import VllmDialect
 
 SOME = TranscribeOptions()
 
@@ -27,36 +27,39 @@ def said(message: str) -> bytes:
 @pytest.mark.parametrize(
     ("status", "message", "after", "step"),
     [
-        (400, "This model's maximum context length is 65536 tokens", None, Step.SMALLER),
-        (400, "item exceeds the pre-allocated encoder cache size 8192", None, Step.SMALLER),
-        (400, "Audio file is too large: 26 MB", None, Step.SMALLER),
-        (400, "Audio duration 700 s exceeds the limit of 600", None, Step.SMALLER),
-        (413, "", None, Step.SMALLER),
-        (400, "Invalid audio", None, Step.ELSEWHERE),
-        (401, "Incorrect API key", None, Step.ELSEWHERE),
-        (404, "The model `x` does not exist", None, Step.ELSEWHERE),
-        (429, "slow down", "7", Step.LATER),
-        (429, "slow down", None, Step.LATER),
-        (503, "overloaded", "2", Step.LATER),
-        (503, "overloaded", None, Step.AGAIN),
-        (500, "EngineCore encountered an issue", None, Step.AGAIN),
-        (502, "", None, Step.AGAIN),
-        (504, "", None, Step.AGAIN),
-        (307, "", None, Step.ELSEWHERE),
+        (400, "This model's maximum context length is 65536 tokens", None, FailureStep.SMALLER),
+        (400, "item exceeds the pre-allocated encoder cache size 8192", None, FailureStep.SMALLER),
+        (400, "Audio file is too large: 26 MB", None, FailureStep.SMALLER),
+        (400, "Audio duration 700 s exceeds the limit of 600", None, FailureStep.SMALLER),
+        (413, "", None, FailureStep.SMALLER),
+        (400, "Invalid audio", None, FailureStep.ELSEWHERE),
+        (401, "Incorrect API key", None, FailureStep.ELSEWHERE),
+        (404, "The model `x` does not exist", None, FailureStep.ELSEWHERE),
+        (429, "slow down", "7", FailureStep.LATER),
+        (429, "slow down", None, FailureStep.LATER),
+        (503, "overloaded", "2", FailureStep.LATER),
+        (503, "overloaded", None, FailureStep.AGAIN),
+        (500, "EngineCore encountered an issue", None, FailureStep.AGAIN),
+        (502, "", None, FailureStep.AGAIN),
+        (504, "", None, FailureStep.AGAIN),
+        (307, "", None, FailureStep.ELSEWHERE),
     ],
 )
 def test_a_status_and_what_is_said_with_it_mean_one_step(
-    status: int, message: str, after: str | None, step: Step
+    status: int, message: str, after: str | None, step: FailureStep
 ) -> None:
     headers = {"retry-after": after} if after else {}
-    found = upstream_dialect.of_status(status, headers, said(message))
+    found = upstream_dialect.failure_of_status(status, headers, said(message))
     assert found.step is step
-    assert found.retry_after == (float(after or 1) if step is Step.LATER else None)
+    assert found.retry_after == (float(after or 1) if step is FailureStep.LATER else None)
 
 
 def test_no_credit_is_no_reason_to_wait() -> None:
     body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
-    assert upstream_dialect.of_status(429, {"retry-after": "1"}, body).step is Step.ELSEWHERE
+    assert (
+        upstream_dialect.failure_of_status(429, {"retry-after": "1"}, body).step
+        is FailureStep.ELSEWHERE
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_no_credit_is_no_reason_to_wait() -> None:
     [("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("1e9", 300.0), ("nan", None), ("Wed, 21 Oct", None)],
 )
 def test_retry_after_is_believed_within_reason(header: str, seconds: float | None) -> None:
-    assert upstream_dialect.retry_after({"retry-after": header}) == seconds
+    assert upstream_dialect.parse_retry_after({"retry-after": header}) == seconds
 
 
 @given(body=st.binary(max_size=300))
@@ -78,7 +81,9 @@ def test_whatever_a_server_says_becomes_one_short_printable_line(body: bytes) ->
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Sidecar(16_000), lambda: OpenAi("w"), lambda: Vllm("v")], ids=["s", "o", "v"]
+    "make",
+    [lambda: SidecarDialect(16_000), lambda: OpenAiDialect("w"), lambda: VllmDialect("v")],
+    ids=["s", "o", "v"],
 )
 @given(
     body=st.one_of(
@@ -120,7 +125,7 @@ def test_no_answer_makes_a_reader_raise_anything_but_a_trouble(make: Any, body: 
         try:
             hearing.feed(data)
             answer = hearing.finish()
-        except Trouble:
+        except ChunkFailure:
             continue
         assert all(0 <= one.start <= one.end for one in answer.segments) or make().name == "sidecar"
 
@@ -138,12 +143,12 @@ def test_no_answer_makes_a_reader_raise_anything_but_a_trouble(make: Any, body: 
     ids=str,
 )
 def test_an_event_of_another_shape_is_a_trouble(event: dict[str, Any]) -> None:
-    with pytest.raises(Trouble):
-        Vllm("v").hearing(9.0, SOME).feed(b"data: " + json.dumps(event).encode() + b"\n")
+    with pytest.raises(ChunkFailure):
+        VllmDialect("v").hearing(9.0, SOME).feed(b"data: " + json.dumps(event).encode() + b"\n")
 
 
 def test_words_go_to_the_segment_that_they_lie_in_and_times_stay_in_the_piece() -> None:
-    answer = answer_of(
+    answer = parse_openai_answer(
         {
             "text": "a b c",
             "language": "german",
@@ -169,7 +174,7 @@ def test_words_go_to_the_segment_that_they_lie_in_and_times_stay_in_the_piece() 
 
 
 def test_a_model_that_tells_speakers_apart_is_asked_for_them() -> None:
-    dialect = OpenAi("gpt-4o-transcribe-diarize")
+    dialect = OpenAiDialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes
     call = dialect.hearing(5.0, SOME).call(b"")
     assert call.fields["response_format"] == "diarized_json"
@@ -177,13 +182,13 @@ def test_a_model_that_tells_speakers_apart_is_asked_for_them() -> None:
         {"id": "0", "start": 0.0, "end": 1.0, "text": "Yes.", "speaker": "B"},
         {"id": "1", "start": 1.0, "end": 2.0, "text": "No.", "speaker": "A"},
     ]
-    answer = answer_of({"text": "Yes. No.", "segments": segments}, 5.0)
+    answer = parse_openai_answer({"text": "Yes. No.", "segments": segments}, 5.0)
     assert (answer.diarized, [one.speaker for one in answer.segments]) == (True, [0, 1])
 
 
 def test_the_chat_is_what_the_plugin_was_made_for() -> None:
     options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
-    call = Vllm("vibevoice").hearing(28.28, options).call(b"fLaC")
+    call = VllmDialect("vibevoice").hearing(28.28, options).call(b"fLaC")
     body = json.loads(call.body or b"")
     assert call.path == "/v1/chat/completions"
     audio, text = body["messages"][1]["content"]
@@ -193,7 +198,7 @@ def test_the_chat_is_what_the_plugin_was_made_for() -> None:
         "these keys: Start time, End time, Speaker ID, Content"
     )
     assert (body["max_tokens"], body["temperature"], body["top_p"]) == (99, 0.3, 0.95)
-    plain = json.loads(Vllm("v").hearing(1.0, SOME).call(b"").body or b"")
+    plain = json.loads(VllmDialect("v").hearing(1.0, SOME).call(b"").body or b"")
     assert "max_tokens" not in plain  # more than there is room for would be refused
     assert plain["messages"][1]["content"][1]["text"].startswith(
         "This is a 1.00 seconds audio, please transcribe"
@@ -203,40 +208,40 @@ def test_the_chat_is_what_the_plugin_was_made_for() -> None:
 @pytest.mark.parametrize(
     ("code", "step"),
     [
-        ("queue_full", Step.LATER),
-        ("engine_crashed", Step.LATER),
-        ("model_load_failed", Step.AGAIN),
-        ("engine_failed", Step.AGAIN),
-        ("language_unsupported", Step.NEVER),
-        ("audio_too_long", Step.SMALLER),
-        ("wont_fit", Step.NEVER),
-        ("token_invalid", Step.ELSEWHERE),
-        ("peer_not_allowed", Step.ELSEWHERE),
+        ("queue_full", FailureStep.LATER),
+        ("engine_crashed", FailureStep.LATER),
+        ("model_load_failed", FailureStep.AGAIN),
+        ("engine_failed", FailureStep.AGAIN),
+        ("language_unsupported", FailureStep.NEVER),
+        ("audio_too_long", FailureStep.SMALLER),
+        ("wont_fit", FailureStep.NEVER),
+        ("token_invalid", FailureStep.ELSEWHERE),
+        ("peer_not_allowed", FailureStep.ELSEWHERE),
     ],
 )
 def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_would_help(
-    code: str, step: Step
+    code: str, step: FailureStep
 ) -> None:
     from sidecar.api.http.responses import STATUS, problem_body
 
     known = {error.code: error for error in errors.all_errors()}[code]()
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
     body = json.dumps(problem_body(known)).encode()
-    found = Sidecar(16_000).hearing(9.0, SOME).refused(STATUS[known.kind], headers, body)
+    found = SidecarDialect(16_000).hearing(9.0, SOME).refused(STATUS[known.kind], headers, body)
     assert found.step is step
-    if step is Step.NEVER:
+    if step is FailureStep.NEVER:
         assert type(found.error) is type(known)
 
 
 def test_what_a_server_is_is_told_by_its_health_and_its_models() -> None:
     health = {"contract": 1, "engine": "vibevoice", "engine_state": "ready"}
-    ours = upstream_client.sidecar_of(json.dumps(health).encode())
+    ours = upstream_client.sidecar_dialect_of(json.dumps(health).encode())
     assert ours is not None
     assert ours.rate == 24_000
     for other in (b"", b'{"status": "ok"}', b"[]"):
-        assert upstream_client.sidecar_of(other) is None
-    with pytest.raises(Trouble, match="itself"):
-        upstream_client.sidecar_of(json.dumps({**health, "engine": "upstream"}).encode())
+        assert upstream_client.sidecar_dialect_of(other) is None
+    with pytest.raises(ChunkFailure, match="itself"):
+        upstream_client.sidecar_dialect_of(json.dumps({**health, "engine": "upstream"}).encode())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +263,7 @@ def test_the_model_and_the_dialect_come_from_the_list(
 
 
 def test_without_a_list_and_without_a_name_there_is_nothing_to_ask_for() -> None:
-    with pytest.raises(Trouble, match="no models"):
+    with pytest.raises(ChunkFailure, match="no models"):
         upstream_client.dialect_of("auto", b"{}", None)
 
 
@@ -268,7 +273,7 @@ def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end(
     told = b"".join(
         json.dumps(one).encode() + b"\n\n" for one in ({"segment": segment}, {"result": whole})
     )
-    hearing = Sidecar(16_000).hearing(10.0, TranscribeOptions())
+    hearing = SidecarDialect(16_000).hearing(10.0, TranscribeOptions())
     for body, early in ((told, [1]), (json.dumps(whole).encode(), [])):
         assert "ndjson" in hearing.call(b"fLaC").accept
         found = [one for at in range(len(body)) for one in hearing.feed(body[at : at + 1])]
@@ -278,8 +283,11 @@ def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end(
 
 def test_what_goes_wrong_behind_the_first_line_means_what_a_status_would() -> None:
     problem = {"status": 503, "code": "engine_crashed", "detail": "It died.", "retry_after": "7"}
-    for said, step in ((problem, Step.LATER), ({**problem, "retry_after": ""}, Step.AGAIN)):
-        hearing = Sidecar(16_000).hearing(10.0, TranscribeOptions())
-        with pytest.raises(Trouble) as met:
+    for said, step in (
+        (problem, FailureStep.LATER),
+        ({**problem, "retry_after": ""}, FailureStep.AGAIN),
+    ):
+        hearing = SidecarDialect(16_000).hearing(10.0, TranscribeOptions())
+        with pytest.raises(ChunkFailure) as met:
             hearing.feed(json.dumps({"failed": said}).encode() + b"\n")
         assert met.value.step is step

@@ -22,29 +22,29 @@ from sidecar.diarization import window_embeddings
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.speaker_models import load_models
 from sidecar.transcripts.speaker_embeddings import (
-    BEYOND_S,
+    BLOCK_MARGIN_S,
     BLOCK_S,
-    FIELD,
-    LEAST_LAST_S,
-    LocalVoices,
+    LOCAL_VOICES_FIELD,
+    MIN_LAST_S,
+    EncodedWindowEmbeddings,
 )
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Segment, Transcript, Word
 from sidecar.upstream import audio_chunks, sidecar_dialect, upstream_client, upstream_transcription
 from sidecar.upstream.audio_chunks import (
     MARGIN_S,
-    SHORTEST_WITH_MARGIN_S,
-    Heard,
-    Piece,
-    even_s,
-    with_speakers,
+    MIN_CHUNK_WITH_MARGIN_S,
+    AudioChunk,
+    ChunkResult,
+    assign_speakers,
+    even_chunk_s,
 )
-from sidecar.upstream.upstream_dialect import Answer
-from sidecar.upstream.upstream_diarization import Turns
+from sidecar.upstream.upstream_dialect import UpstreamAnswer
+from sidecar.upstream.upstream_diarization import UpstreamDiarization
 
 PIECE_S = 60.0
 Lines = list[tuple[float, float, str, int | None]]
-ASKS = f'name="{FIELD}"'.encode()
+ASKS = f'name="{LOCAL_VOICES_FIELD}"'.encode()
 
 
 def lines(transcript: Transcript) -> Lines:
@@ -59,7 +59,7 @@ def talk() -> Sound:
 
 
 @pytest.fixture(scope="module")
-def alone(talk: Sound) -> list[Turn]:
+def alone(talk: Sound) -> list[SpeakerTurn]:
     """What one machine makes of all of it."""
     diarizer = Diarizer(load_models())
     diarizer.feed(talk.samples)
@@ -74,11 +74,11 @@ def proxy(server: Server) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Turns]:
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[UpstreamDiarization]:
     """What told voices apart in front, and pieces short enough for a test."""
-    found: list[Turns] = []
+    found: list[UpstreamDiarization] = []
 
-    class Kept(Turns):
+    class Kept(UpstreamDiarization):
         def __init__(self, *values: Any) -> None:
             super().__init__(*values)
             found.append(self)
@@ -87,8 +87,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Turns]:
             self.told = self._diarizer.turns
             super().close()
 
-    monkeypatch.setattr(upstream_transcription, "Turns", Kept)
-    monkeypatch.setattr(upstream_transcription, "SHORTEST_WITH_MARGIN_S", 0.0)
+    monkeypatch.setattr(upstream_transcription, "UpstreamDiarization", Kept)
+    monkeypatch.setattr(upstream_transcription, "MIN_CHUNK_WITH_MARGIN_S", 0.0)
     return found
 
 
@@ -96,14 +96,14 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Turns]:
 def here(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds of each piece whose voices the front hears itself."""
     found: list[float] = []
-    hear = window_embeddings.hear
+    hear = window_embeddings.embed_windows
 
     def counted(models: Any, blocks: Any, *more: Any) -> Any:
         blocks = list(blocks)
         found.append(sum(map(len, blocks)) / RATE)
         return hear(models, blocks, *more)
 
-    monkeypatch.setattr(window_embeddings, "hear", counted)
+    monkeypatch.setattr(window_embeddings, "embed_windows", counted)
     return found
 
 
@@ -111,8 +111,8 @@ def test_who_speaks_is_what_one_machine_says_though_nodes_hear_it_or_send_what_i
     start: Callable[..., Engine],
     proxy: FaultyProxy,
     talk: Sound,
-    alone: list[Turn],
-    kept: list[Turns],
+    alone: list[SpeakerTurn],
+    kept: list[UpstreamDiarization],
     here: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,19 +130,19 @@ def test_who_speaks_is_what_one_machine_says_though_nodes_hear_it_or_send_what_i
         right.duration, abs=0.01
     )
 
-    given = sidecar_dialect.given_in
+    given = sidecar_dialect.embeddings_in_answer
     faults = iter(["nan", "nothing"])
 
-    def garbled(body: Any) -> LocalVoices | None:
+    def garbled(body: Any) -> EncodedWindowEmbeddings | None:
         fault, said = next(faults), given(body)
         assert said is not None
         if fault == "nothing":
             return None
         raw = bytearray(base64.b64decode(said.windows))
         raw[-512:] = np.full(256, np.nan, "<f2").tobytes()
-        return LocalVoices(said.form, base64.b64encode(raw).decode())
+        return EncodedWindowEmbeddings(said.form, base64.b64encode(raw).decode())
 
-    monkeypatch.setattr(sidecar_dialect, "given_in", garbled)
+    monkeypatch.setattr(sidecar_dialect, "embeddings_in_answer", garbled)
     again = engine.transcript(talk)
     assert len(here) == 2
     assert kept[-1].told == alone  # type: ignore[attr-defined]
@@ -154,34 +154,36 @@ def test_nobody_is_asked_who_does_not_offer_it_or_where_nobody_wants_speakers(
     start: Callable[..., Engine],
     proxy: FaultyProxy,
     talk: Sound,
-    kept: list[Turns],
+    kept: list[UpstreamDiarization],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk, diarize=False)
     start(proxy.url, proxy.url).transcript(Sound(talk.samples[: 5 * RATE]))  # its own will do
-    monkeypatch.setattr(upstream_client, "FORM", "0-another-build")
-    monkeypatch.setattr(Turns, "feed", lambda self, piece: None)
-    monkeypatch.setattr(upstream_transcription, "models", lambda: None)
+    monkeypatch.setattr(upstream_client, "WINDOW_FORMAT", "0-another-build")
+    monkeypatch.setattr(UpstreamDiarization, "feed", lambda self, piece: None)
+    monkeypatch.setattr(upstream_transcription, "shared_speaker_models", lambda: None)
     start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
     assert len(proxy.posts) > 4
     assert not [body for body in proxy.posts if ASKS in body]
     with OpenAiStandIn() as other:
         start(other.url).transcript(Sound(talk.samples[: 5 * RATE]))
         assert other.asked
-        assert not [said for said in other.asked if FIELD in said]
+        assert not [said for said in other.asked if LOCAL_VOICES_FIELD in said]
 
 
 def test_a_server_that_took_all_of_a_piece_for_words_is_asked_without_it_from_then_on(
     start: Callable[..., Engine],
     proxy: FaultyProxy,
     talk: Sound,
-    kept: list[Turns],
+    kept: list[UpstreamDiarization],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was restarted into an older build."""
     engine = start(proxy.url, piece_s=PIECE_S)
-    monkeypatch.setattr(sidecar_dialect, "FIELD", "of_another_build")
-    monkeypatch.setattr(upstream_transcription.Turns, "take", lambda self, piece, said: None)
+    monkeypatch.setattr(sidecar_dialect, "LOCAL_VOICES_FIELD", "of_another_build")
+    monkeypatch.setattr(
+        upstream_transcription.UpstreamDiarization, "take", lambda self, piece, said: None
+    )
     found = engine.transcript(talk)
     assert sum(one.end - one.start for one in found.segments) == pytest.approx(
         found.duration, abs=0.01
@@ -197,7 +199,7 @@ def test_words_go_to_who_has_the_floor_where_a_piece_had_the_same_means_and_less
 ) -> None:
     """In the second piece the node took two people for one."""
 
-    def heard(start_s: float, *speakers: int) -> Heard:
+    def heard(start_s: float, *speakers: int) -> ChunkResult:
         samples = np.zeros(6 * RATE, np.int16)
         segments = []
         for at, speaker in enumerate(speakers):
@@ -210,12 +212,17 @@ def test_words_go_to_who_has_the_floor_where_a_piece_had_the_same_means_and_less
             segments.append(
                 Segment(first, words[-1].end, text, speaker, words, words_by="attention")
             )
-        said = LocalVoices("any", "", same)
-        answer = Answer(tuple(segments), diarized=True, local_voices=said)
-        return Heard(Piece(start_s, samples, RATE, start_s > 0), answer, "box")
+        said = EncodedWindowEmbeddings("any", "", same)
+        answer = UpstreamAnswer(tuple(segments), diarized=True, local_voices=said)
+        return ChunkResult(AudioChunk(start_s, samples, RATE, start_s > 0), answer, "box")
 
-    turns = [Turn(0, 3, 7), Turn(3, 6, 8), Turn(6, 9, 8), Turn(9, 12, 7)]
-    found = with_speakers([heard(0.0, 0, 1), heard(6.0, 0)], turns, diarize=True)
+    turns = [
+        SpeakerTurn(0, 3, 7),
+        SpeakerTurn(3, 6, 8),
+        SpeakerTurn(6, 9, 8),
+        SpeakerTurn(9, 12, 7),
+    ]
+    found = assign_speakers([heard(0.0, 0, 1), heard(6.0, 0)], turns, diarize=True)
     texts = [(one.text, one.speaker) for one in found]
     first = [("0. 1. 2.", 0), ("3. 4. 5.", 1)]
     if same:
@@ -238,7 +245,7 @@ def test_what_is_asked_of_pieces_is_the_whole_recording_once_and_each_has_the_so
     sound = quiet(seconds, rate)
     if even is not None:
         longest_s = max(longest_s, even + 20 + MARGIN_S)
-    found = list(audio_chunks.pieces(sound, rate, longest_s, even=even, margin=True))
+    found = list(audio_chunks.cut_into_chunks(sound, rate, longest_s, even=even, margin=True))
     samples = np.concatenate([one.samples for one in found])
     assert (samples == audio_chunks.to_16_bit(sound.samples)).all()
     border_s = 0.0
@@ -252,10 +259,10 @@ def test_what_is_asked_of_pieces_is_the_whole_recording_once_and_each_has_the_so
         assert asked.words_s == piece.duration_s
         assert (asked.until_s is None) == piece.last
         if asked.until_s is not None:
-            assert sent_s == pytest.approx(asked.until_s + BEYOND_S, abs=0.01)
+            assert sent_s == pytest.approx(asked.until_s + BLOCK_MARGIN_S, abs=0.01)
             border_s = round(piece.start_s + asked.until_s, 2)
         elif len(found) > 1:
-            assert sent_s - asked.first_s >= LEAST_LAST_S
+            assert sent_s - asked.first_s >= MIN_LAST_S
 
 
 @given(
@@ -266,7 +273,7 @@ def test_what_is_asked_of_pieces_is_the_whole_recording_once_and_each_has_the_so
 def test_pieces_are_of_one_length_as_many_as_give_all_the_same_or_as_few_as_may_be(
     total_s: float, upstreams: int, longest_s: float
 ) -> None:
-    even = even_s(total_s, upstreams, longest_s)
+    even = even_chunk_s(total_s, upstreams, longest_s)
     if even is None:
         assert upstreams == 1 or total_s < 360 or longest_s == 60
         return
@@ -278,30 +285,33 @@ def test_pieces_are_of_one_length_as_many_as_give_all_the_same_or_as_few_as_may_
 
 
 def test_an_hour_over_four_is_twelve_pieces_and_ten_minutes_are_three() -> None:
-    assert even_s(3600.0, 4, 3600.0) == 300.0
-    assert even_s(600.0, 4, 3600.0) == 200.0
-    assert even_s(359.0, 4, 3600.0) is None
-    assert even_s(100.0, 4, 3600.0) is None
-    assert even_s(None, 4, 3600.0) is None
-    assert even_s(3600.0, 1, 3600.0) is None
+    assert even_chunk_s(3600.0, 4, 3600.0) == 300.0
+    assert even_chunk_s(600.0, 4, 3600.0) == 200.0
+    assert even_chunk_s(359.0, 4, 3600.0) is None
+    assert even_chunk_s(100.0, 4, 3600.0) is None
+    assert even_chunk_s(None, 4, 3600.0) is None
+    assert even_chunk_s(3600.0, 1, 3600.0) is None
     lengths = [
-        one.duration_s for one in audio_chunks.pieces(quiet(1799.5, 100), 100, 3600.0, even=300.0)
+        one.duration_s
+        for one in audio_chunks.cut_into_chunks(quiet(1799.5, 100), 100, 3600.0, even=300.0)
     ]
     assert len(lengths) == 6
     assert all(abs(one - 300) <= 20 for one in lengths)
 
 
 def test_what_is_sent_for_words_alone_has_no_margin(talk: Sound) -> None:
-    first, _ = audio_chunks.pieces(talk, RATE, PIECE_S, margin=True)
+    first, _ = audio_chunks.cut_into_chunks(talk, RATE, PIECE_S, margin=True)
     read, _ = soundfile.read(io.BytesIO(first.flac()), dtype="int16")
     more, _ = soundfile.read(io.BytesIO(first.flac(margin=True)), dtype="int16")
     assert len(read) == len(first.samples) < len(more)
     assert (more == first.with_margin).all()
-    assert SHORTEST_WITH_MARGIN_S >= 4 * MARGIN_S
-    kept = Heard(
-        first, Answer((), local_voices=LocalVoices("any", "A" * 99, True)), "box"
+    assert MIN_CHUNK_WITH_MARGIN_S >= 4 * MARGIN_S
+    kept = ChunkResult(
+        first,
+        UpstreamAnswer((), local_voices=EncodedWindowEmbeddings("any", "A" * 99, True)),
+        "box",
     ).settled()
     assert kept.piece.samples.strides == (0,)  # nothing of the sound is held
     assert (kept.piece.start_s, kept.piece.end_s) == (first.start_s, first.end_s)
     assert kept.by_voices
-    assert kept.answer.local_voices == LocalVoices("any", "", True)
+    assert kept.answer.local_voices == EncodedWindowEmbeddings("any", "", True)

@@ -17,14 +17,14 @@ from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
 from sidecar import errors
-from sidecar.diarization.diarizer import voice_print
+from sidecar.diarization.diarizer import enrolment_embedding
 from sidecar.diarization.speaker_models import load_models
-from sidecar.transcripts.speaker_embeddings import KnownVoice
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_formats import transcript_body
 from sidecar.upstream import audio_chunks, load_balancer, upstream_client, upstream_pool
-from sidecar.upstream.sidecar_dialect import Hearing, Sidecar
-from sidecar.upstream.upstream_dialect import Answer
+from sidecar.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
+from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
 Start = Callable[..., Engine]
 
@@ -65,14 +65,14 @@ def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
     start: Start, server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    feed = Hearing.feed
+    feed = SidecarChunkRequest.feed
 
-    def noted(hearing: Hearing, data: bytes) -> list[Segment]:
+    def noted(hearing: SidecarChunkRequest, data: bytes) -> list[Segment]:
         found = feed(hearing, data)
         told.extend(one.text for one in found)
         return found
 
-    monkeypatch.setattr(Hearing, "feed", noted)
+    monkeypatch.setattr(SidecarChunkRequest, "feed", noted)
     transcript = start(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
     assert told == [one.text for one in transcript.segments]
 
@@ -152,28 +152,28 @@ def test_who_is_busy_is_not_waited_for_where_another_is_free(
 def test_a_server_that_is_too_slow_for_the_length_is_left(
     start: Start, proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask, limits = upstream_client.Server.ask, set()
+    ask, limits = upstream_client.UpstreamClient.ask, set()
 
     def hastily(
-        there: upstream_client.Server,
-        hearing: Hearing,
+        there: upstream_client.UpstreamClient,
+        hearing: SidecarChunkRequest,
         sound: bytes,
-        told: upstream_client.Told,
+        told: upstream_client.SegmentsCallback,
         within_s: float,
-    ) -> Coroutine[None, None, Answer]:
+    ) -> Coroutine[None, None, UpstreamAnswer]:
         """With a moment for a request that is to be slow, and any time for the others."""
         limits.add(within_s)
         return ask(there, hearing, sound, told, 0.3 if proxy.plan else PATIENCE_S)
 
-    monkeypatch.setattr(upstream_client.Server, "ask", hastily)
+    monkeypatch.setattr(upstream_client.UpstreamClient, "ask", hastily)
     monkeypatch.setattr(
-        load_balancer, "MOST_BROKEN", 99
+        load_balancer, "MAX_BROKEN_SERVERS", 99
     )  # until the moment was long enough to send it
     proxy.plan.append("slow")
     assert start(proxy.url, timeout=0.5).transcript(noise).segments
     assert proxy.hung_up.wait(PATIENCE_S)
-    assert limits == {upstream_pool.START_S + 0.5 * 12}
-    monkeypatch.setattr(load_balancer, "MOST_BROKEN", 3)
+    assert limits == {upstream_pool.EXTRA_TIMEOUT_S + 0.5 * 12}
+    monkeypatch.setattr(load_balancer, "MAX_BROKEN_SERVERS", 3)
     proxy.plan.extend(["slow"] * 9)
     with pytest.raises(errors.UpstreamTimeout):
         start(proxy.url).transcript(noise)
@@ -207,8 +207,8 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     """Its connection stays, and nothing ever comes: only its /health tells."""
     stuck = start_server(scripted_speed=0.5)
     engine = start(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
-    monkeypatch.setattr(upstream_pool, "WATCH_S", 0.1)
-    monkeypatch.setattr(upstream_client, "LOOK_S", 1.0)
+    monkeypatch.setattr(upstream_pool, "HEALTH_POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 1.0)
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []
     work.start()
@@ -229,9 +229,9 @@ def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> Non
 def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited_long_enough(
     start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream_client, "LOOK_S", 0.3)
-    monkeypatch.setattr(load_balancer, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", 0.01)
+    monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.2)
+    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     engine = start(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
     with pytest.raises(errors.UpstreamUnreachable):
@@ -249,7 +249,7 @@ def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited
 def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
     start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load_balancer, "FIRST_ASIDE_S", load_balancer.LONGEST_ASIDE_S)
+    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", load_balancer.MAX_BACKOFF_S)
     port = free_port()
     engine = start(f"http://127.0.0.1:{port}")
     with pytest.raises(errors.UpstreamUnreachable):
@@ -268,7 +268,7 @@ def test_pieces_are_heard_side_by_side_and_joined_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each piece has the server's own speakers; who is who is told by their voices."""
-    monkeypatch.setattr(Sidecar, "waiting", lambda *_: 0)  # both are one, and count it twice
+    monkeypatch.setattr(SidecarDialect, "waiting", lambda *_: 0)  # both are one, and count it twice
     engine = start(f"http://127.0.0.1:{server.port}", proxy.url, piece_s=5.0)
     events = engine.events(two_voices)
     transcript = events[-1].transcript  # type: ignore[union-attr]
@@ -292,7 +292,7 @@ def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) 
         plain = engine.transcript(two_voices, diarize=False)
         spoken = engine.transcript(two_voices, prompt="Nagg", language="en-GB", max_tokens=9)
     said, _ = words_of(
-        audio_chunks.Piece(0, audio_chunks.to_16_bit(two_voices.samples), RATE, True).flac()
+        audio_chunks.AudioChunk(0, audio_chunks.to_16_bit(two_voices.samples), RATE, True).flac()
     )
     assert plain.text.split() == spoken.text.split() == said
     assert {one.speaker for one in plain.segments} == {None}
@@ -310,7 +310,7 @@ def test_people_are_known_here_and_no_server_learns_of_them(
 ) -> None:
     """The man of the play speaks until 8.1 s, then the woman until 11.4 s."""
     clip = [two_voices.samples[: 7 * RATE]]
-    nagg = KnownVoice("an-id", "Nagg", (voice_print(load_models(), clip),))
+    nagg = SpeakerCandidate("an-id", "Nagg", (enrolment_embedding(load_models(), clip),))
     with OpenAiStandIn() as there:
         engine = start(there.url)
         transcript = engine.transcript(two_voices, known_voices=(nagg,))

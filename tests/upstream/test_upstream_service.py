@@ -24,7 +24,7 @@ from sidecar import errors
 from sidecar.cli import doctor
 from sidecar.config.settings import Settings
 from sidecar.engines import create_engine
-from sidecar.engines.engine_selection import choose
+from sidecar.engines.engine_selection import choose_engine
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
 Started = Callable[..., Server]
@@ -123,7 +123,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> N
 def test_nobody_is_asked_unless_the_engine_is_chosen_by_name() -> None:
     with counting_listener() as (port, visits):
         for name in ("auto", "moonshine", "scripted"):
-            chosen = choose(Settings(engine=name, upstream=(f"http://127.0.0.1:{port}",)))
+            chosen = choose_engine(Settings(engine=name, upstream=(f"http://127.0.0.1:{port}",)))
             assert chosen.upstream is None
             engine = create_engine(chosen.spec.name)
             assert not isinstance(engine, UpstreamEngine)
@@ -155,16 +155,16 @@ def test_a_certificate_is_checked_and_a_file_of_ones_own_counts(tmp_path: Path) 
 
 
 def test_the_doctor_says_who_answers_and_who_does_not() -> None:
-    from sidecar.cli.doctor import State, _upstreams
+    from sidecar.cli.doctor import CheckState, _upstreams
 
     with OpenAiStandIn() as there:
         gone = f"http://127.0.0.1:{free_port()}"
         settings = Settings(engine="upstream", upstream=(there.url, gone))
         well, ill = list(_upstreams(settings))
-        assert (well.state, ill.state) == (State.GOOD, State.WARNING)
+        assert (well.state, ill.state) == (CheckState.GOOD, CheckState.WARNING)
         assert well.text == f"127.0.0.1:{there.port} answers (openai); speakers are told apart here"
         assert gone.removeprefix("http://") in ill.text
         assert not list(_upstreams(settings.model_copy(update={"engine": "auto"})))
         assert there.asked == []
     (none,) = _upstreams(Settings(engine="upstream"))
-    assert none.state is State.BAD
+    assert none.state is CheckState.BAD

@@ -16,22 +16,22 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.auth.identity import EVERYBODY, Identity, Limits, Proof
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.workers import audio_probe
-from sidecar.workers.audio_probe import Intake
-from sidecar.workers.worker_process import Worker
+from sidecar.workers.audio_probe import AudioProbe
+from sidecar.workers.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 
 
-class Late(Intake):
+class Late(AudioProbe):
     """Its processes do not begin before they are told to."""
 
     def __init__(self) -> None:
         super().__init__(3600.0)
-        self.late: list[Worker] = []
+        self.late: list[WorkerProcess] = []
 
-    def _started(self) -> Worker:
+    def _started(self) -> WorkerProcess:
         worker = super()._started()
         os.kill(worker.pid, signal.SIGSTOP)
         self.late.append(worker)
@@ -58,12 +58,12 @@ def source(studio: Studio) -> AudioSource:
 async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of_a_process(
     late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(audio_probe.LIMITS_S, "probe", 0.05)
+    monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", 0.05)
     with source:
-        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
+        looking = asyncio.ensure_future(late.probe(ANONYMOUS, source))
         await asyncio.wait({looking}, timeout=0.3)
         assert not looking.done()
-        monkeypatch.setitem(audio_probe.LIMITS_S, "probe", PATIENCE_S)
+        monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", PATIENCE_S)
         late.begin()
         assert (await looking).container == "aiff"
 
@@ -71,12 +71,14 @@ async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of
 async def test_another_owner_s_file_is_looked_at_while_one_has_all_the_lanes_it_may(
     late: Late, source: AudioSource
 ) -> None:
-    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    ada, bob = (
+        Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True)) for name in ("ada", "bob")
+    )
     with source:
         hers = [asyncio.ensure_future(late.probe(ada, source)) for _ in range(12)]
-        await until(lambda: len(late.late) == audio_probe.LANES - 1)
+        await until(lambda: len(late.late) == audio_probe.PARALLEL_PROBES - 1)
         his = asyncio.ensure_future(late.probe(bob, source))
-        await until(lambda: len(late.late) == audio_probe.LANES)
+        await until(lambda: len(late.late) == audio_probe.PARALLEL_PROBES)
         os.kill(late.late[-1].pid, signal.SIGCONT)
         assert (await his).container == "aiff"
         assert not any(one.done() for one in hers)
@@ -91,10 +93,10 @@ async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_f
     monkeypatch.setattr(audio_probe, "START_TIMEOUT_S", 0.05)
     with source:
         with pytest.raises(errors.MachineBusy):
-            await late.probe(EVERYBODY, source)
+            await late.probe(ANONYMOUS, source)
         assert not late.late.pop().alive
         monkeypatch.setattr(audio_probe, "START_TIMEOUT_S", PATIENCE_S)
-        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
+        looking = asyncio.ensure_future(late.probe(ANONYMOUS, source))
         await asyncio.sleep(0.05)
         late.begin()
         assert (await looking).container == "aiff"
@@ -107,14 +109,14 @@ async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began
     hangs.write_text("#!/bin/sh\nexec sleep 600\n")
     hangs.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(hangs))
-    monkeypatch.setitem(audio_probe.LIMITS_S, "probe", 0.2)
-    looks = Intake(3600.0)
+    monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", 0.2)
+    looks = AudioProbe(3600.0)
     try:
         with (
             AudioSource(os.open(recording, os.O_RDONLY), spooled=True) as source,
             pytest.raises(errors.AudioDecodeTimeout),
         ):
-            await looks.probe(EVERYBODY, source)
+            await looks.probe(ANONYMOUS, source)
     finally:
         await looks.close()
 
@@ -123,15 +125,15 @@ async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_g
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hangs = threading.Event()
-    monkeypatch.setattr(audio_probe, "glance", lambda fd, max_s: hangs.wait(PATIENCE_S))
+    monkeypatch.setattr(audio_probe, "probe_plain_wav", lambda fd, max_s: hangs.wait(PATIENCE_S))
     monkeypatch.setattr(audio_probe, "PROBE_TIMEOUT_S", 0.02)
-    looks, before = Intake(3600.0), opened()
-    for _ in range(3 * audio_probe.LANES):
+    looks, before = AudioProbe(3600.0), opened()
+    for _ in range(3 * audio_probe.PARALLEL_PROBES):
         with (
             AudioSource(os.open(studio.path("wav-s16"), os.O_RDONLY), spooled=False) as named,
             pytest.raises(errors.AudioDecodeTimeout),
         ):
-            await looks.probe(EVERYBODY, named)
+            await looks.probe(ANONYMOUS, named)
     hangs.set()
     async with asyncio.timeout(PATIENCE_S):
         while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110

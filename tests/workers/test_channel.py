@@ -11,8 +11,10 @@ def test_several_messages_keep_their_borders() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for number in range(50):
-            channel.send(ours, {"number": number})
-        assert [channel.receive(theirs)[0].message["number"] for _ in range(50)] == list(range(50))
+            channel.send_message(ours, {"number": number})
+        assert [channel.receive_message(theirs)[0].message["number"] for _ in range(50)] == list(
+            range(50)
+        )
 
 
 @pytest.mark.parametrize(
@@ -33,41 +35,41 @@ def test_whatever_is_no_message_closes_the_channel(sent: bytes) -> None:
         ours.sendall(sent)
         ours.close()
         with pytest.raises(channel.ChannelClosed):
-            channel.receive(theirs)
+            channel.receive_message(theirs)
 
 
 def test_sending_to_nobody_says_so() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(channel.ChannelClosed):
-        channel.send(ours, {"operation": "cancel"})
+        channel.send_message(ours, {"operation": "cancel"})
 
 
 @pytest.mark.parametrize("text", ["plain", "Zürich 漢字 😀", "half a pair: \ud83d", 'a "quote"\n'])
 def test_any_text_arrives_as_it_was(text: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel.send(ours, {"text": text})
-        assert channel.receive(theirs)[0].message == {"text": text}
+        channel.send_message(ours, {"text": text})
+        assert channel.receive_message(theirs)[0].message == {"text": text}
 
 
 def test_sound_rides_behind_a_message_as_it_is() -> None:
     sound = bytes(range(256)) * 40
-    frame = channel.encode({"call": 1}, sound)
+    frame = channel.encode_frame({"call": 1}, sound)
     assert len(frame) == channel.HEADER.size + len(b'{"call":1}') + len(sound)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel.send(ours, {"call": 1}, sound)
-        received, fds = channel.receive(theirs)
+        channel.send_message(ours, {"call": 1}, sound)
+        received, fds = channel.receive_message(theirs)
     assert (received, fds) == (({"call": 1}, sound, len(frame)), [])
 
 
 def test_a_prompt_in_other_scripts_is_sent_as_it_is_and_not_in_escapes() -> None:
-    assert len(channel.encode({"prompt": "漢" * 1000})) < 3100
+    assert len(channel.encode_frame({"prompt": "漢" * 1000})) < 3100
 
 
 def test_a_frame_comes_off_the_front_only_once_it_is_whole() -> None:
-    frame = channel.encode({"number": 1}, b"sound")
+    frame = channel.encode_frame({"number": 1}, b"sound")
     data = bytearray()
     for byte in frame[:-1]:
         data.append(byte)
@@ -84,4 +86,4 @@ def test_a_frame_that_holds_no_message_is_the_end(body: bytes) -> None:
     with pytest.raises(channel.ChannelClosed):
         channel.take_frame(bytearray(channel.HEADER.pack(len(body), 0) + body))
     with pytest.raises(channel.ChannelClosed, match="beyond"):
-        channel.take_frame(bytearray(channel.HEADER.pack(channel.FRAME_LIMIT, 1)))
+        channel.take_frame(bytearray(channel.HEADER.pack(channel.MAX_FRAME_BYTES, 1)))

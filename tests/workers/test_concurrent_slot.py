@@ -13,16 +13,16 @@ import pytest
 from recordings import wav
 from service_process import PATIENCE_S
 
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import AudioSource, open_path
-from sidecar.engines import spec_of
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import AudioSource, open_recording_file
+from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
-from sidecar.workers.engine_slot import JointSlot
-from sidecar.workers.slot_interface import Lease, WorkerDied
+from sidecar.workers.engine_slot import ConcurrentSlot
+from sidecar.workers.slot_interface import EngineLease, WorkerDied
 
 SECONDS = 30
-FACTS = AudioFacts("wav", "sndfile", SECONDS)
+FACTS = AudioInfo("wav", "sndfile", SECONDS)
 """So long that it goes on for whatever is done meanwhile, however busy the machine is."""
 
 
@@ -34,8 +34,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def slot() -> AsyncIterator[JointSlot]:
-    made = JointSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
+async def slot() -> AsyncIterator[ConcurrentSlot]:
+    made = ConcurrentSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
     yield made
     await made.close()
 
@@ -43,7 +43,7 @@ async def slot() -> AsyncIterator[JointSlot]:
 class Listener:
     """Hears a recording in a lease of its own."""
 
-    def __init__(self, slot: JointSlot, path: Path, *, alone: bool = False) -> None:
+    def __init__(self, slot: ConcurrentSlot, path: Path, *, alone: bool = False) -> None:
         self.words = ""
         self._began = asyncio.Event()
         self.may_leave = asyncio.Event()
@@ -53,12 +53,12 @@ class Listener:
         self.task = asyncio.ensure_future(self._hear())
 
     async def _hear(self) -> None:
-        with open_path(str(self._path)) as source:
+        with open_recording_file(str(self._path)) as source:
             async with self._slot.lease(alone=self._alone) as engine:
                 await self._words(engine, source)
                 await self.may_leave.wait()
 
-    async def _words(self, engine: Lease, source: AudioSource) -> None:
+    async def _words(self, engine: EngineLease, source: AudioSource) -> None:
         events = engine.transcribe(source, FACTS, TranscribeOptions(), 60.0)
         async with aclosing(events):
             async for event in events:
@@ -78,7 +78,7 @@ class Listener:
 
 
 async def test_several_are_heard_at_the_same_time_in_one_process(
-    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: ConcurrentSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     listeners = [Listener(slot, path) for _ in range(4)]
@@ -92,7 +92,7 @@ async def test_several_are_heard_at_the_same_time_in_one_process(
     assert not slot.in_use
 
 
-async def test_all_of_several_are_heard_to_the_end(slot: JointSlot, path: Path) -> None:
+async def test_all_of_several_are_heard_to_the_end(slot: ConcurrentSlot, path: Path) -> None:
     listeners = [Listener(slot, path) for _ in range(4)]
     await asyncio.gather(*(one.task for one in listeners))
     assert len({one.words for one in listeners}) == 1
@@ -101,7 +101,7 @@ async def test_all_of_several_are_heard_to_the_end(slot: JointSlot, path: Path) 
 
 
 async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
-    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: ConcurrentSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "20")
     one, other = Listener(slot, path), Listener(slot, path)
@@ -117,7 +117,7 @@ async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
 
 @pytest.mark.parametrize("who", ["reload", "alone"])
 async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
-    slot: JointSlot, path: Path, who: str
+    slot: ConcurrentSlot, path: Path, who: str
 ) -> None:
     first = Listener(slot, path)
     first.may_leave.clear()
@@ -145,7 +145,7 @@ async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
 
 @pytest.mark.skipif(os.name == "nt", reason="kills a process")
 async def test_a_process_that_dies_ends_all_calls_and_who_comes_then_has_a_fresh_one(
-    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: ConcurrentSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as slow:
         slow.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")

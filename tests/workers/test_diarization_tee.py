@@ -10,13 +10,13 @@ from wheel_recordings import RATE, clip
 from sidecar.audio import Block
 from sidecar.diarization import speaker_models
 from sidecar.diarization.diarizer import STEP_S
-from sidecar.diarization.window_embeddings import begins_of, read
-from sidecar.interfaces.engine_interface import Diarization
-from sidecar.transcripts.speaker_embeddings import VoicesAsked
+from sidecar.diarization.window_embeddings import decode_windows, window_starts
+from sidecar.interfaces.engine_interface import DiarizationEffort
+from sidecar.transcripts.speaker_embeddings import WindowEmbeddingsRequest
 from sidecar.transcripts.transcript import Finished, Progress, Transcript
-from sidecar.workers.diarization_tee import Overheard, completed
+from sidecar.workers.diarization_tee import DiarizationTee, join_diarization
 
-ASKED = VoicesAsked(6.2, begins=True)
+ASKED = WindowEmbeddingsRequest(6.2, begins=True)
 
 
 class Clip:
@@ -35,7 +35,7 @@ def finished() -> Finished:
 
 
 def test_what_an_engine_leaves_unread_is_heard_and_it_gets_no_more_than_its_words() -> None:
-    ear = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: False)
+    ear = DiarizationTee(Clip(), RATE, ASKED, DiarizationEffort.BALANCED, lambda: False)
     assert ear.total_s == 6.2
     first = next(iter(ear))
     assert len(first) == RATE
@@ -44,10 +44,10 @@ def test_what_an_engine_leaves_unread_is_heard_and_it_gets_no_more_than_its_word
     assert isinstance(done, Finished)
     given = done.transcript.local_voices
     assert given is not None
-    assert read(given, begins_of(ASKED, 12 * RATE, STEP_S))[0].heard.any()
+    assert decode_windows(given, window_starts(ASKED, 12 * RATE, STEP_S))[0].heard.any()
     assert given.windows not in repr(done)
     ear.close()
-    whole = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: True)
+    whole = DiarizationTee(Clip(), RATE, ASKED, DiarizationEffort.BALANCED, lambda: True)
     assert sum(map(len, whole)) == round(6.2 * RATE)
     whole.close()
 
@@ -55,13 +55,13 @@ def test_what_an_engine_leaves_unread_is_heard_and_it_gets_no_more_than_its_word
 def test_where_no_voices_are_told_apart_and_where_nobody_waits_the_words_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def none(threads: int = 1) -> speaker_models.Models:
-        raise speaker_models.VoicesUnavailable("not here")
+    def none(threads: int = 1) -> speaker_models.SpeakerModels:
+        raise speaker_models.SpeakerModelsUnavailable("not here")
 
     monkeypatch.setattr(speaker_models, "load_models", none)
-    ear = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: False)
-    left = Overheard(Clip(), RATE, ASKED, Diarization.BALANCED, lambda: True)
-    events = completed(
+    ear = DiarizationTee(Clip(), RATE, ASKED, DiarizationEffort.BALANCED, lambda: False)
+    left = DiarizationTee(Clip(), RATE, ASKED, DiarizationEffort.BALANCED, lambda: True)
+    events = join_diarization(
         [(0, Progress(1.0, 6.2)), (0, finished()), (1, finished()), (2, finished())],
         [ear, left, None],
     )

@@ -16,48 +16,52 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines import spec_of
-from sidecar.engines.engine_selection import Choice
-from sidecar.workers.engine_fleet import Fleet, Role
-from sidecar.workers.engine_lifecycle import SlotState
+from sidecar.engines import engine_spec
+from sidecar.engines.engine_selection import EngineChoice
+from sidecar.workers.engine_fleet import EngineFleet, EngineRole
+from sidecar.workers.engine_lifecycle import EngineState
 
-SCRIPTED = Choice(replace(spec_of("scripted"), sessions=100), "")
+SCRIPTED = EngineChoice(replace(engine_spec("scripted"), sessions=100), "")
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    one = Fleet(Settings(engine="scripted", data_dir=tmp_path, keep_alive=-1), SCRIPTED, SCRIPTED)
+async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
+    one = EngineFleet(
+        Settings(engine="scripted", data_dir=tmp_path, keep_alive=-1), SCRIPTED, SCRIPTED
+    )
     yield one
     await one.close()
 
 
-async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: Fleet) -> None:
-    assert {one.state for one in fleet.standing().values()} == {SlotState.ABSENT}
+async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: EngineFleet) -> None:
+    assert {one.state for one in fleet.standing().values()} == {EngineState.ABSENT}
     async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.share():
         standing = fleet.standing()
-    assert [standing[role].state for role in (Role.FILES, Role.LIVE)] == [SlotState.BUSY] * 2
-    assert len({standing[role].worker_pid for role in (Role.FILES, Role.LIVE)}) == 2
+    assert [standing[role].state for role in (EngineRole.FILES, EngineRole.LIVE)] == [
+        EngineState.BUSY
+    ] * 2
+    assert len({standing[role].worker_pid for role in (EngineRole.FILES, EngineRole.LIVE)}) == 2
     await fleet.files.slot.reload(fleet.files.slot.spec.precisions[1])
     after = fleet.standing()
-    assert after[Role.LIVE].worker_pid == standing[Role.LIVE].worker_pid
+    assert after[EngineRole.LIVE].worker_pid == standing[EngineRole.LIVE].worker_pid
     await fleet.close()
-    assert {one.state for one in fleet.standing().values()} == {SlotState.ABSENT}
+    assert {one.state for one in fleet.standing().values()} == {EngineState.ABSENT}
     assert not [
-        one for one in psutil.Process().children() if one.pid == after[Role.LIVE].worker_pid
+        one for one in psutil.Process().children() if one.pid == after[EngineRole.LIVE].worker_pid
     ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 @pytest.mark.parametrize(
     ("role", "way"),
-    [(Role.LIVE, "SIGKILL"), (Role.LIVE, "SIGSTOP"), (Role.FILES, "SIGSTOP")],
+    [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
 async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
-    fleet: Fleet, tmp_path: Path, role: Role, way: str, monkeypatch: pytest.MonkeyPatch
+    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = fleet.live if role is Role.LIVE else fleet.files.slot
-    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
-    async with fleet.live.share() if role is Role.LIVE else fleet.files.slot.lease():
+    slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
+    async with fleet.live.share() if role is EngineRole.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
@@ -72,8 +76,8 @@ async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
 
 
 async def test_where_nothing_hears_live_whoever_wants_it_is_told(tmp_path: Path) -> None:
-    fleet = Fleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)
-    assert list(fleet.standing()) == [Role.FILES]
+    fleet = EngineFleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)
+    assert list(fleet.standing()) == [EngineRole.FILES]
     with pytest.raises(errors.EngineUnavailable, match="live"):
         fleet.live.share()
     await fleet.close()

@@ -13,17 +13,17 @@ from released_vibevoice_config import TEXT
 from service_process import until
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
-from sidecar.engines import spec_of
-from sidecar.engines.engine_selection import Choice
-from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuWatch
+from sidecar.engines import engine_spec
+from sidecar.engines.engine_selection import EngineChoice
+from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.tts import spec_of as voice_of
+from sidecar.tts import tts_spec as voice_of
 from sidecar.workers import engine_fleet
-from sidecar.workers.engine_host import Devices, Lodging
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.engine_slot import EngineSlot, SharedSlot
+from sidecar.workers.engine_host import EngineHost, MemoryDevices
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import ExclusiveSlot, SharedSlot
 
 GIB = 1 << 30
 WEIGHTS = 33
@@ -37,7 +37,7 @@ class Card:
 
     tells: bool
     gigabytes: int = 80
-    engines: list[Lodging[Any]] = field(default_factory=list)
+    engines: list[EngineHost[Any]] = field(default_factory=list)
 
     def __call__(self) -> GpuMemory:
         ours: dict[int, int] = {}
@@ -53,11 +53,11 @@ class House:
     """The card, and two engines that may live there."""
 
     card: Card
-    devices: Devices
-    files: Lodging[EngineSlot]
-    live: Lodging[EngineSlot]
+    devices: MemoryDevices
+    files: EngineHost[ExclusiveSlot]
+    live: EngineHost[ExclusiveSlot]
 
-    async def room(self, one: Lodging[EngineSlot]) -> float:
+    async def room(self, one: EngineHost[ExclusiveSlot]) -> float:
         """GiB that an engine may take in all, by a look just now."""
         await self.devices.gpu.look()
         assert one.admission is not None
@@ -67,11 +67,13 @@ class House:
 @pytest.fixture(params=[True, False], ids=["the driver tells", "the driver does not tell"])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     card = Card(request.param)
-    devices = Devices(GpuWatch(card))
+    devices = MemoryDevices(GpuMonitor(card))
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
-    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
-    choice = Choice(replace(spec_of("scripted"), planned=True), "", checkpoint)
-    files, live = (Lodging(who, settings, choice, devices, EngineSlot) for who in (FILES, LIVE))
+    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    choice = EngineChoice(replace(engine_spec("scripted"), planned=True), "", checkpoint)
+    files, live = (
+        EngineHost(who, settings, choice, devices, ExclusiveSlot) for who in (FILES, LIVE)
+    )
     card.engines = [files, live]
     yield House(card, devices, files, live)
     for one in (files, live):
@@ -84,7 +86,7 @@ async def test_an_engine_that_comes_is_reckoned_with_before_the_driver_shows_it(
     assert (await house.room(house.files), await house.room(house.live)) == (78, 78)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     loading = asyncio.ensure_future(house.files.slot.preload())
-    await until(lambda: house.files.slot.state is SlotState.LOADING)
+    await until(lambda: house.files.slot.state is EngineState.LOADING)
     assert await house.room(house.live) == pytest.approx(78 - WEIGHTS, abs=1)
     loading.cancel()
     await house.files.slot.close()
@@ -101,10 +103,10 @@ async def test_what_a_job_is_going_to_take_is_nobody_elses(house: House) -> None
     await house.files.slot.preload()
     async with house.files.slot.lease():
         for _ in range(2):  # in step
-            house.files.expects((WEIGHTS + 5) * GIB)
+            house.files.expect_peak((WEIGHTS + 5) * GIB)
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 10, abs=2)
     async with house.files.slot.lease():
-        house.files.expects((WEIGHTS + 5) * GIB)
+        house.files.expect_peak((WEIGHTS + 5) * GIB)
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=1)
 
 
@@ -121,7 +123,7 @@ async def test_what_one_has_reserved_the_other_is_refused(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.files.slot.preload()
-    house.files.expects(70 * GIB)
+    house.files.expect_peak(70 * GIB)
     with pytest.raises(errors.WontFit, match=r"8\.\d GB are free"):
         await house.live.slot.preload()
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
@@ -135,9 +137,9 @@ async def test_what_live_sessions_take_beside_the_weights_is_nobody_elses_while_
     house: House, tmp_path: Path
 ) -> None:
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
-    checkpoint = Checkpoint(tmp_path, {}, (), 9 * GIB, None)
-    choice = Choice(spec_of("scripted"), "", checkpoint, session_bytes=4 * GIB)
-    talking = Lodging("talking", settings, choice, house.devices, SharedSlot, live=True)
+    checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
+    choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
+    talking = EngineHost("talking", settings, choice, house.devices, SharedSlot, live=True)
     house.card.engines.append(talking)
     async with talking.slot.share():
         assert await house.room(house.files) == 78 - 9 - 4
@@ -153,41 +155,49 @@ async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_hos
     tmp_path: Path,
 ) -> None:
     says: list[GpuMemory | None] = [None]
-    devices = Devices(GpuWatch(lambda: says[0]))
+    devices = MemoryDevices(GpuMonitor(lambda: says[0]))
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
-    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 33 * GIB, None)
-    files = Lodging(
-        FILES, settings, Choice(spec_of("scripted"), "", checkpoint), devices, EngineSlot
+    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 33 * GIB, None)
+    files = EngineHost(
+        FILES,
+        settings,
+        EngineChoice(engine_spec("scripted"), "", checkpoint),
+        devices,
+        ExclusiveSlot,
     )
     await files.slot.preload()
-    assert devices.host.ledger.promised_bytes(LIVE) == 33 * GIB
+    assert devices.host.ledger.committed_bytes(LIVE) == 33 * GIB
     says[0] = GpuMemory("a card", 2 << 10, 80 << 10)
     await devices.gpu.look()
     await files.slot.close()
-    assert devices.host.ledger.promised_bytes(LIVE) == devices.gpu.ledger.promised_bytes(LIVE) == 0
+    assert (
+        devices.host.ledger.committed_bytes(LIVE) == devices.gpu.ledger.committed_bytes(LIVE) == 0
+    )
 
 
 VOICE = {"text_config": {**TEXT, "tie_word_embeddings": True}}
 """As if it spoke with the language model that hears."""
 
 
-def speaking(folder: Path, **values: Any) -> Choice[Any]:
+def speaking(folder: Path, **values: Any) -> EngineChoice[Any]:
     spec = replace(voice_of("scripted"), planned=True, precisions=(Precision.FP32, Precision.BF16))
-    return Choice(spec, "", Checkpoint(folder, VOICE, (), 0, None), **values)
+    return EngineChoice(spec, "", ModelCheckpoint(folder, VOICE, (), 0, None), **values)
 
 
 async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
     house: House, tmp_path: Path
 ) -> None:
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
-    voice = Lodging("voice", settings, speaking(tmp_path), house.devices, SharedSlot, speaks=True)
+    voice = EngineHost(
+        "voice", settings, speaking(tmp_path), house.devices, SharedSlot, speaks=True
+    )
     house.card.engines.append(voice)
     assert voice.voice_admission is not None
     needed = voice.voice_admission.peak_bytes(Precision.FP32) / GIB
     silent = voice.voice_admission.loaded_bytes(Precision.FP32) / GIB
     assert needed > silent + 1
     await house.files.slot.preload()
-    house.files.expects(60 * GIB)
+    house.files.expect_peak(60 * GIB)
     with pytest.raises(errors.WontFit, match=r"18\.0 GB are there"):
         await voice.slot.preload()
     await house.files.slot.close()
@@ -203,14 +213,14 @@ async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
 async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card(
     house: House, tmp_path: Path
 ) -> None:
-    choice = Choice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
+    choice = EngineChoice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
     settings = Settings(keep_alive=-1, data_dir=tmp_path)
-    voice = Lodging("voice", settings, choice, house.devices, SharedSlot, speaks=True)
+    voice = EngineHost("voice", settings, choice, house.devices, SharedSlot, speaks=True)
     assert await house.room(house.files) == 78, "and the card has been seen"
     await voice.slot.preload()
     assert (voice.on_gpu, voice.reserved_bytes) == (False, 3 * GIB)
     assert await house.room(house.files) == 78
-    assert house.devices.host.ledger.promised_bytes(FILES) in (0, 3 * GIB)
+    assert house.devices.host.ledger.committed_bytes(FILES) in (0, 3 * GIB)
     await voice.slot.close()
     assert voice.reserved_bytes == 0
 
@@ -219,15 +229,15 @@ def test_the_first_precision_leaves_room_for_the_voice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = Card(tells=True, gigabytes=32)
-    monkeypatch.setattr(engine_fleet, "Devices", lambda: Devices(GpuWatch(card)))
+    monkeypatch.setattr(engine_fleet, "MemoryDevices", lambda: MemoryDevices(GpuMonitor(card)))
     settings = Settings(data_dir=tmp_path)
-    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     precisions = (Precision.BF16, Precision.INT8, Precision.INT4)
-    spec = replace(spec_of("scripted"), planned=True, precisions=precisions)
-    files = Choice(spec, "", checkpoint)
+    spec = replace(engine_spec("scripted"), planned=True, precisions=precisions)
+    files = EngineChoice(spec, "", checkpoint)
 
-    def first(voice: Choice[Any] | None) -> Precision:
-        return engine_fleet.Fleet(settings, files, None, voice).files.slot.precision
+    def first(voice: EngineChoice[Any] | None) -> Precision:
+        return engine_fleet.EngineFleet(settings, files, None, voice).files.slot.precision
 
     assert first(None) is Precision.BF16
     assert first(speaking(tmp_path)) is Precision.INT8

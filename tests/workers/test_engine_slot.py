@@ -16,20 +16,20 @@ import pytest
 from service_process import PATIENCE_S, runs, until
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.audio.audio_source import open_path
-from sidecar.engines import spec_of
-from sidecar.gpu_memory.memory_admission import LoadPlan, Placement
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import open_recording_file
+from sidecar.engines import engine_spec
+from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     MemoryPlan,
     Precision,
     TranscribeOptions,
 )
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.engine_slot import EngineSlot
-from sidecar.workers.engine_supervisor import Loading
-from sidecar.workers.worker_process import Worker
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_supervisor import EngineLoading
+from sidecar.workers.worker_process import WorkerProcess
 
 FP32, INT8 = Precision.FP32, Precision.INT8
 
@@ -37,8 +37,8 @@ FP32, INT8 = Precision.FP32, Precision.INT8
 class Looker:
     """Decides like a planner, and notes what it was asked about."""
 
-    def __init__(self, placement: Placement = Placement.BESIDE) -> None:
-        self.placement: Placement | errors.SidecarError = placement
+    def __init__(self, placement: LoadPlacement = LoadPlacement.BESIDE) -> None:
+        self.placement: LoadPlacement | errors.SidecarError = placement
         self.asked: list[Precision] = []
 
     def __call__(self, precision: Precision) -> LoadPlan:
@@ -52,30 +52,30 @@ class Gate:
     """Loads begin, and go on once they are let."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._open, run = asyncio.Event(), Loading.run
+        self._open, run = asyncio.Event(), EngineLoading.run
 
-        async def held(loading: Loading) -> Worker:
+        async def held(loading: EngineLoading) -> WorkerProcess:
             await self._open.wait()
             return await run(loading)
 
-        monkeypatch.setattr(Loading, "run", held)
+        monkeypatch.setattr(EngineLoading, "run", held)
 
     def open_soon(self) -> None:
         """Behind what the test does next."""
         asyncio.get_running_loop().call_soon(self._open.set)
 
 
-Build = Callable[..., EngineSlot]
+Build = Callable[..., ExclusiveSlot]
 
 
 @pytest.fixture
 async def build() -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
-    slots: list[EngineSlot] = []
+    slots: list[ExclusiveSlot] = []
 
-    def make(looker: Looker | None = None, keep_alive_s: float = -1) -> EngineSlot:
+    def make(looker: Looker | None = None, keep_alive_s: float = -1) -> ExclusiveSlot:
         load, place = LoadOptions(FP32), looker or Looker()
-        slots.append(EngineSlot(spec_of("scripted"), load, keep_alive_s, place))
+        slots.append(ExclusiveSlot(engine_spec("scripted"), load, keep_alive_s, place))
         return slots[-1]
 
     yield make
@@ -83,7 +83,7 @@ async def build() -> AsyncIterator[Build]:
         await slot.close()
 
 
-async def stood_while_loading(slot: EngineSlot, precision: Precision) -> bool:
+async def stood_while_loading(slot: ExclusiveSlot, precision: Precision) -> bool:
     """Whether the old engine lived while the new one was loaded."""
     old = slot.worker_pid
     reload = asyncio.ensure_future(slot.reload(precision))
@@ -94,28 +94,28 @@ async def stood_while_loading(slot: EngineSlot, precision: Precision) -> bool:
     return stood
 
 
-async def loading(slot: EngineSlot) -> None:
+async def loading(slot: ExclusiveSlot) -> None:
     """Wait until it is. Looked at in each turn of the loop: none is missed, however late we are."""
     async with asyncio.timeout(PATIENCE_S):
-        while slot.state is not SlotState.LOADING:  # noqa: ASYNC110
+        while slot.state is not EngineState.LOADING:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("placement", Placement)
+@pytest.mark.parametrize("placement", LoadPlacement)
 async def test_the_old_engine_stands_beside_the_new_one_only_where_there_is_room(
-    placement: Placement, build: Build
+    placement: LoadPlacement, build: Build
 ) -> None:
     looker = Looker(placement)
     slot = build(looker)
     await slot.preload()
-    assert await stood_while_loading(slot, INT8) is (placement is Placement.BESIDE)
-    assert (slot.precision, slot.state) == (INT8, SlotState.READY)
+    assert await stood_while_loading(slot, INT8) is (placement is LoadPlacement.BESIDE)
+    assert (slot.precision, slot.state) == (INT8, EngineState.READY)
     assert looker.asked == [FP32, INT8]
 
 
-@pytest.mark.parametrize("placement", Placement)
+@pytest.mark.parametrize("placement", LoadPlacement)
 async def test_after_a_load_that_fails_the_old_precision_serves(
-    placement: Placement, build: Build, monkeypatch: pytest.MonkeyPatch
+    placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
     slot = build(Looker(placement))
@@ -123,8 +123,8 @@ async def test_after_a_load_that_fails_the_old_precision_serves(
     old = slot.worker_pid
     with pytest.raises(errors.ModelLoadFailed, match="told to fail in int8"):
         await slot.reload(INT8)
-    assert (slot.precision, slot.state, slot.loading) == (FP32, SlotState.READY, None)
-    assert (slot.worker_pid == old) is (placement is Placement.BESIDE)
+    assert (slot.precision, slot.state, slot.loading) == (FP32, EngineState.READY, None)
+    assert (slot.worker_pid == old) is (placement is LoadPlacement.BESIDE)
     async with slot.lease() as engine:
         assert engine.precision is FP32
     with pytest.raises(errors.ModelLoadFailed):
@@ -136,12 +136,12 @@ async def test_after_a_load_that_fails_the_old_precision_serves(
 async def test_where_the_old_one_does_not_come_back_either_the_next_lease_tries_again(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = build(Looker(Placement.INSTEAD))
+    slot = build(Looker(LoadPlacement.INSTEAD))
     await slot.preload()
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "no number")
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
-    assert (slot.state, slot.worker_pid, slot.loading) == (SlotState.ABSENT, None, None)
+    assert (slot.state, slot.worker_pid, slot.loading) == (EngineState.ABSENT, None, None)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
     async with slot.lease() as engine:
         assert engine.precision is FP32
@@ -157,7 +157,7 @@ async def test_a_precision_that_has_no_room_is_refused_before_the_old_engine_goe
     looker.placement = errors.WontFit("there is no room")
     with pytest.raises(errors.WontFit):
         await slot.reload(INT8)
-    assert (slot.worker_pid, slot.precision, slot.state) == (old, FP32, SlotState.READY)
+    assert (slot.worker_pid, slot.precision, slot.state) == (old, FP32, EngineState.READY)
 
 
 async def test_an_engine_that_is_left_standing_by_a_failed_load_still_leaves_when_idle(
@@ -168,7 +168,7 @@ async def test_an_engine_that_is_left_standing_by_a_failed_load_still_leaves_whe
     await slot.preload()
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
-    await until(lambda: slot.state is SlotState.ABSENT)
+    await until(lambda: slot.state is EngineState.ABSENT)
 
 
 async def test_reloads_at_once_load_once_for_all(build: Build) -> None:
@@ -195,12 +195,14 @@ async def test_a_reload_waits_for_the_lease_and_goes_before_the_next(build: Buil
     assert [*seen, await following] == [FP32, INT8]
 
 
-async def precision_of_a_lease(slot: EngineSlot, wanted: Precision = Precision.AUTO) -> Precision:
+async def precision_of_a_lease(
+    slot: ExclusiveSlot, wanted: Precision = Precision.AUTO
+) -> Precision:
     async with slot.lease(wanted) as engine:
         return engine.precision
 
 
-async def given_up_while_it_loads(slot: EngineSlot, precision: Precision) -> None:
+async def given_up_while_it_loads(slot: ExclusiveSlot, precision: Precision) -> None:
     """Somebody asks for the engine, and hangs up once it is being loaded."""
     lease = asyncio.ensure_future(slot.lease(precision).__aenter__())
     await loading(slot)
@@ -220,15 +222,15 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children() if runs(child.pid)}
 
 
-@pytest.mark.parametrize("placement", Placement)
+@pytest.mark.parametrize("placement", LoadPlacement)
 async def test_a_load_is_finished_though_who_asked_for_it_hangs_up(
-    placement: Placement, build: Build
+    placement: LoadPlacement, build: Build
 ) -> None:
     looker, others = Looker(placement), children()
     slot = build(looker)
     await slot.preload()
     await given_up_while_it_loads(slot, INT8)
-    await until(lambda: slot.state is SlotState.READY)
+    await until(lambda: slot.state is EngineState.READY)
     assert slot.precision is INT8
     await until(lambda: children() - others == {slot.worker_pid})
     assert await precision_of_a_lease(slot) is INT8
@@ -265,7 +267,7 @@ async def test_a_load_nobody_waits_for_gives_way_to_who_wants_another_precision(
 async def test_whom_any_precision_suits_waits_for_the_one_that_is_on_its_way(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = Looker(Placement.INSTEAD)
+    looker = Looker(LoadPlacement.INSTEAD)
     slot = build(looker)
     await slot.preload()
     gate = Gate(monkeypatch)
@@ -275,9 +277,9 @@ async def test_whom_any_precision_suits_waits_for_the_one_that_is_on_its_way(
     assert looker.asked == [FP32, INT8]
 
 
-@pytest.mark.parametrize("placement", Placement)
+@pytest.mark.parametrize("placement", LoadPlacement)
 async def test_a_load_that_somebody_left_behind_fails_for_nobody_else(
-    placement: Placement, build: Build, monkeypatch: pytest.MonkeyPatch
+    placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build(Looker(placement))
     await slot.preload()
@@ -300,12 +302,12 @@ async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_ne
     await stopped(old)
     lease = asyncio.ensure_future(slot.lease(INT8).__aenter__())
     await loading(slot)
-    await until(lambda: slot.state is not SlotState.LOADING)
+    await until(lambda: slot.state is not EngineState.LOADING)
     assert runs(old)
     lease.cancel()
     with pytest.raises(asyncio.CancelledError):
         await lease
-    assert (slot.state, slot.precision) == (SlotState.READY, INT8)
+    assert (slot.state, slot.precision) == (EngineState.READY, INT8)
     os.kill(old, signal.SIGCONT)  # then it leaves by itself
     await until(lambda: children() - others == {slot.worker_pid})
 
@@ -322,12 +324,12 @@ async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
         stood.append(old is not None and runs(old))
 
     load = LoadOptions(FP32)
-    slot = EngineSlot(spec_of("scripted"), load, keep_alive_s=0, place=Looker(), look=look)
+    slot = ExclusiveSlot(engine_spec("scripted"), load, keep_alive_s=0, place=Looker(), look=look)
     try:
         async with slot.lease():
             old = slot.worker_pid
             await stopped(old)
-        await until(lambda: slot.state is SlotState.ABSENT)
+        await until(lambda: slot.state is EngineState.ABSENT)
         assert runs(old), "who had it does not wait for its end"
         lease = asyncio.ensure_future(precision_of_a_lease(slot))
         await asyncio.wait({lease}, timeout=0.05)
@@ -346,22 +348,22 @@ async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_i
     for ahead in (slot.preload(), slot.reload(INT8)):
         await ahead
         await asyncio.sleep(0.1)
-        assert slot.state is SlotState.READY
+        assert slot.state is EngineState.READY
     async with slot.lease():
         pass
-    await until(lambda: slot.state is SlotState.ABSENT)
+    await until(lambda: slot.state is EngineState.ABSENT)
 
 
 async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.engine_lifecycle.UNUSED_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.engine_lifecycle.PRELOADED_KEEP_S", 0.05)
     slot = build(keep_alive_s=0)
     await slot.reload(INT8)
-    await until(lambda: slot.state is SlotState.ABSENT)
+    await until(lambda: slot.state is EngineState.ABSENT)
     await given_up_while_it_loads(slot, INT8)
     await until(lambda: slot._berth.loads == 2)
-    await until(lambda: slot.state is SlotState.ABSENT)
+    await until(lambda: slot.state is EngineState.ABSENT)
 
 
 async def test_of_many_reloads_to_and_fro_the_last_one_counts_and_a_job_gets_its_turn(
@@ -415,7 +417,7 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
     if waits in ("reload", "lease"):
         change = slot.reload(INT8) if waits == "reload" else precision_of_a_lease(slot, INT8)
         waiting.append(asyncio.ensure_future(change))
-        await until(lambda: slot.state is SlotState.LOADING)
+        await until(lambda: slot.state is EngineState.LOADING)
         waiting += [asyncio.ensure_future(one) for one in (slot.reload(FP32), slot.reload(INT8))]
         await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE_S):
@@ -425,7 +427,7 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
             with pytest.raises(errors.ShuttingDown):
                 await late
     assert not children() - others
-    assert slot.state is SlotState.ABSENT
+    assert slot.state is EngineState.ABSENT
     expected = [errors.ShuttingDown, errors.ReloadSuperseded, errors.ShuttingDown]
     assert [type(outcome) for outcome in outcomes] == expected[: len(waiting)]
 
@@ -433,8 +435,8 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() -> None:
     noted: list[int] = []
-    slot = EngineSlot(
-        spec_of("scripted"),
+    slot = ExclusiveSlot(
+        engine_spec("scripted"),
         LoadOptions(FP32),
         keep_alive_s=-1,
         on_crash=lambda worker: noted.append(worker.pid),
@@ -444,7 +446,7 @@ async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() ->
         await slot.reload(INT8)
         killed = await until(lambda: slot.worker_pid)
         os.kill(killed, signal.SIGKILL)
-        await until(lambda: slot.state is SlotState.ABSENT)
+        await until(lambda: slot.state is EngineState.ABSENT)
         assert await precision_of_a_lease(slot) is INT8
         assert slot._berth.worker is not None
         slot._berth.worker.kill()  # as one is that does not stop
@@ -487,7 +489,7 @@ async def test_what_a_reload_would_meet_is_known_before(build: Build) -> None:
     looker.placement = errors.WontFit("there is no room")
     with pytest.raises(errors.WontFit):
         await slot.check_room(INT8)
-    assert slot.state is SlotState.ABSENT
+    assert slot.state is EngineState.ABSENT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what is open in /proc")
@@ -500,7 +502,7 @@ async def test_engines_that_came_and_went_leave_nothing_in_the_service(build: Bu
     async def come_and_go() -> None:
         async with slot.lease():
             pid = slot.worker_pid
-        await until(lambda: not runs(pid) and slot.state is SlotState.ABSENT)
+        await until(lambda: not runs(pid) and slot.state is EngineState.ABSENT)
 
     before = held()
     for _ in range(6):
@@ -534,7 +536,7 @@ async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
         seen.append(precision)
         return LoadPlan()
 
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1, place, look)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place, look)
     try:
         async with slot.lease():
             assert seen == ["look", "fp32", "look"]
@@ -549,14 +551,14 @@ async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
 FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
 
 
-@pytest.mark.parametrize("placement", Placement)
+@pytest.mark.parametrize("placement", LoadPlacement)
 async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
-    placement: Placement, monkeypatch: pytest.MonkeyPatch
+    placement: LoadPlacement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, bool, bool]] = []
-    call = Worker.call
+    call = WorkerProcess.call
 
-    def watched(self: Worker, operation: str, *args: Any, **kwargs: Any) -> Any:
+    def watched(self: WorkerProcess, operation: str, *args: Any, **kwargs: Any) -> Any:
         if operation == "load":
             options = LoadOptions.from_wire(kwargs["options"])
             told.append((options.precision, options.evict_encoders, options.host_token_table))
@@ -565,9 +567,9 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
     def place(precision: Precision) -> LoadPlan:
         return LoadPlan(placement, FRUGAL if precision is FP32 else MemoryPlan())
 
-    monkeypatch.setattr(Worker, "call", watched)
+    monkeypatch.setattr(WorkerProcess, "call", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1, place)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place)
     try:
         await slot.preload()
         assert slot.memory == FRUGAL
@@ -576,22 +578,22 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
         assert slot.memory == FRUGAL, "the old one is as it was"
     finally:
         await slot.close()
-    back = [("fp32", True, True)] if placement is Placement.INSTEAD else []
+    back = [("fp32", True, True)] if placement is LoadPlacement.INSTEAD else []
     assert told == [("fp32", True, True), ("int8", False, False), *back]
 
 
 async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
     voice: bytes, tmp_path: Any
 ) -> None:
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), keep_alive_s=-1)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), keep_alive_s=-1)
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
     try:
-        with open_path(str(path)) as source:
+        with open_recording_file(str(path)) as source:
             async with slot.lease() as engine:
                 assert slot.memory == MemoryPlan()
                 options = TranscribeOptions(memory=FRUGAL)
-                facts = AudioFacts("wav", "sndfile", 3.0)
+                facts = AudioInfo("wav", "sndfile", 3.0)
                 async with aclosing(engine.transcribe(source, facts, options, 60.0)) as events:
                     async for _ in events:
                         pass

@@ -18,10 +18,10 @@ from service_process import PATIENCE_S, stand_still, until, wait_until
 
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker_process
-from sidecar.workers.channel import WINDOW, Incoming, Outgoing, told_size
-from sidecar.workers.rpc_client import Call, CallOver, Calls, Line
-from sidecar.workers.rpc_server import Asked, Unwanted, Voice
-from sidecar.workers.worker_process import Worker
+from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
+from sidecar.workers.rpc_client import RpcCall, RpcCallEnded, RpcCalls, RpcConnection
+from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
+from sidecar.workers.worker_process import WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 PIECE = b"s" * (1 << 16)
@@ -32,21 +32,21 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.voice = Voice(sock)
-        self.asked: dict[int, Asked] = {}
+        self.voice = RpcSender(sock)
+        self.asked: dict[int, RpcRequest] = {}
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         with suppress(channel.ChannelClosed):
             while True:
-                frame, _ = channel.receive(self.sock)
+                frame, _ = channel.receive_message(self.sock)
                 number = frame.message["call"]
                 if "operation" in frame.message:
-                    self.asked[number] = Asked(number, frame.message, [], self.voice)
+                    self.asked[number] = RpcRequest(number, frame.message, [], self.voice)
                 else:
                     self.asked[number].hear(frame)
 
-    def begun(self, number: int) -> Asked:
+    def begun(self, number: int) -> RpcRequest:
         wait_until(lambda: number in self.asked, PATIENCE_S, "it is asked")
         return self.asked[number]
 
@@ -54,10 +54,10 @@ class Peer:
 class Ends:
     """Both ends of a line, and calls that were begun on it."""
 
-    def __init__(self, calls: Calls, line: Line, peer: Peer) -> None:
+    def __init__(self, calls: RpcCalls, line: RpcConnection, peer: Peer) -> None:
         self.calls, self.line, self.peer = calls, line, peer
 
-    async def begun(self) -> tuple[Call, Asked]:
+    async def begun(self) -> tuple[RpcCall, RpcRequest]:
         call = await self.calls.begin(self.line, "anything", (), {})
         return call, await in_thread(self.peer.begun, call.number)
 
@@ -65,8 +65,8 @@ class Ends:
 @pytest.fixture
 async def ends() -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair()
-    calls = Calls()
-    line = await Line.on(ours, os.getpid(), calls.heard, calls.end)
+    calls = RpcCalls()
+    line = await RpcConnection.on(ours, os.getpid(), calls.heard, calls.end)
     yield Ends(calls, line, Peer(theirs))
     line.close()
     theirs.close()
@@ -77,17 +77,17 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(work, *arguments)
 
 
-async def read(call: Call) -> list[Any]:
+async def read(call: RpcCall) -> list[Any]:
     async with asyncio.timeout(PATIENCE_S):
         return [answer["n"] async for answer, _ in call.answers()]
 
 
-def answer_all_but_the_end(asked: Asked, count: int) -> None:
+def answer_all_but_the_end(asked: RpcRequest, count: int) -> None:
     for number in range(count):
         asked.answer({"n": number}, PIECE)
 
 
-def answer_all(asked: Asked, count: int) -> None:
+def answer_all(asked: RpcRequest, count: int) -> None:
     answer_all_but_the_end(asked, count)
     asked.end(done=True)
 
@@ -111,7 +111,7 @@ async def test_a_call_that_nobody_reads_has_to_wait_and_holds_up_no_other(ends: 
     assert await read(call) == list(range(100)), "six windows of it"
     await others
     assert not flood.done()
-    assert unread._unread <= WINDOW
+    assert unread._unread <= CREDIT_WINDOW_BYTES
     assert await read(unread) == list(range(100))
     await flood
 
@@ -127,7 +127,7 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
             sent += 1
 
     speaking = asyncio.ensure_future(speak())
-    window = WINDOW // told_size({"n": 10}, PIECE)
+    window = CREDIT_WINDOW_BYTES // credited_bytes({"n": 10}, PIECE)
     await until(lambda: sent == window)
     await asyncio.sleep(0.05)
     assert sent == window
@@ -147,7 +147,7 @@ async def test_one_call_is_cancelled_and_the_others_go_on(ends: Ends) -> None:
     waits_for_a_reader = asyncio.ensure_future(in_thread(answer_all, cancelled, 100))
     await asyncio.sleep(0.05)
     one.cancel()
-    with pytest.raises(Unwanted):
+    with pytest.raises(CallCancelled):
         await waits_for_a_reader
     assert cancelled.unwanted()
     assert not asked.unwanted()
@@ -172,7 +172,7 @@ async def test_who_tells_more_after_the_end_is_told_so(ends: Ends) -> None:
     assert await read(call) == []
     call.tell(leave=1)
     call.cancel()
-    with pytest.raises(CallOver):
+    with pytest.raises(RpcCallEnded):
         await call.send({}, PIECE)
 
 
@@ -193,7 +193,7 @@ async def test_with_the_line_all_calls_end_after_what_has_come(ends: Ends) -> No
 async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.rpc_client.OVERDRAWN", 2 * WINDOW)
+    monkeypatch.setattr("sidecar.workers.rpc_client.MAX_UNREAD_BYTES", 2 * CREDIT_WINDOW_BYTES)
     call, asked = await ends.begun()
 
     def flood() -> None:
@@ -203,11 +203,11 @@ async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
     with pytest.raises(channel.ChannelClosed):
         await in_thread(flood)
     assert isinstance(ends.calls.lost, channel.ChannelClosed)
-    assert call._unread <= 2 * WINDOW + 2 * len(PIECE)
+    assert call._unread <= 2 * CREDIT_WINDOW_BYTES + 2 * len(PIECE)
 
 
 def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -> None:
-    outgoing, incoming = Outgoing(100), Incoming(100)
+    outgoing, incoming = SendCredit(100), ReceiveCredit(100)
     assert outgoing.allows(1000)
     outgoing.sent(1000)
     assert not outgoing.allows(1)
@@ -225,15 +225,15 @@ def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -
     assert outgoing.allows(1000), "the other side may owe us all of the 49"
 
 
-async def slow_worker(monkeypatch: pytest.MonkeyPatch, looks_up_s: float) -> Worker:
+async def slow_worker(monkeypatch: pytest.MonkeyPatch, looks_up_s: float) -> WorkerProcess:
     """It looks up once in so long, as native code does that nobody can interrupt."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(1 / looks_up_s))
-    slow = Worker("scripted")
+    slow = WorkerProcess("scripted")
     await slow.ask("load", engine="scripted", options=LoadOptions().to_wire())
     return slow
 
 
-def transcribing(at: Worker, fd: int) -> Any:
+def transcribing(at: WorkerProcess, fd: int) -> Any:
     facts = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
     options = TranscribeOptions().to_wire()
     return at.calling("transcribe", [fd], facts=facts, options=options, max_s=1e5)
@@ -286,7 +286,7 @@ async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyP
 async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_that_hangs() -> (
     None
 ):
-    quick = Worker("intake")
+    quick = WorkerProcess("intake")
     try:
         with CLIP.open("rb") as file:
             await quick.ask("probe", [file.fileno()], max_s=1e5)
@@ -335,7 +335,7 @@ async def test_a_frame_larger_than_the_window_comes_behind_some_that_were_read_a
 
     def say() -> None:
         answer_all_but_the_end(asked, 3)
-        asked.answer({"n": 3}, b"s" * (2 * WINDOW))
+        asked.answer({"n": 3}, b"s" * (2 * CREDIT_WINDOW_BYTES))
         asked.end(done=True)
 
     said = asyncio.ensure_future(in_thread(say))

@@ -14,7 +14,7 @@ import pytest
 from service_process import PATIENCE_S
 
 from sidecar.workers import channel
-from sidecar.workers.rpc_client import Line
+from sidecar.workers.rpc_client import RpcConnection
 
 SMALL = 4096
 """Of a socket's buffer; some systems give 8 KiB."""
@@ -34,7 +34,7 @@ class Heard:
     def __init__(self) -> None:
         self.frames: asyncio.Queue[dict[str, Any] | channel.ChannelClosed] = asyncio.Queue()
 
-    def take(self, frame: channel.Frame) -> None:
+    def take(self, frame: channel.ChannelFrame) -> None:
         self.frames.put_nowait(frame.message)
 
     async def next(self) -> dict[str, Any] | channel.ChannelClosed:
@@ -50,13 +50,13 @@ def heard() -> Heard:
 @pytest.fixture(params=[SMALL, None], ids=["small buffers", "usual buffers"])
 async def ends(
     request: pytest.FixtureRequest, heard: Heard
-) -> AsyncIterator[tuple[Line, socket.socket]]:
+) -> AsyncIterator[tuple[RpcConnection, socket.socket]]:
     """The service's end, and the worker's, which blocks."""
     ours, theirs = socket.socketpair()
     if request.param:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
-    line = await Line.on(ours, os.getpid(), heard.take, heard.frames.put_nowait)
+    line = await RpcConnection.on(ours, os.getpid(), heard.take, heard.frames.put_nowait)
     yield line, theirs
     line.close()
     theirs.close()
@@ -70,7 +70,7 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
-    ends: tuple[Line, socket.socket], recording: IO[bytes]
+    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
     text = "😀" * 500_000
@@ -80,7 +80,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
         following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
         await asyncio.sleep(0.05)
         assert not following.done(), "an open file does not go past what waits"
-    received = [await in_thread(channel.receive, theirs) for _ in range(3)]
+    received = [await in_thread(channel.receive_message, theirs) for _ in range(3)]
     await following
     assert [frame.message for frame, _ in received] == [
         {"text": text},
@@ -97,7 +97,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
-    ends: tuple[Line, socket.socket], recording: IO[bytes]
+    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
     line.tell({"text": "x" * 1_000_000})
@@ -108,14 +108,15 @@ async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
         await cancelled
     line.tell({"number": 2})
     numbers = [
-        (await in_thread(channel.receive, theirs))[0].message.get("number") for _ in range(2)
+        (await in_thread(channel.receive_message, theirs))[0].message.get("number")
+        for _ in range(2)
     ]
     assert numbers == [None, 2]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_turn(
-    ends: tuple[Line, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, theirs = ends
     came, resume = bytearray(), line.resume_writing
@@ -144,7 +145,7 @@ async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_tur
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_an_open_file_waits_until_a_full_socket_takes_it(
-    ends: tuple[Line, socket.socket], recording: IO[bytes]
+    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
     held = 0
@@ -156,7 +157,7 @@ async def test_an_open_file_waits_until_a_full_socket_takes_it(
     assert not sending.done()
     while held:
         held -= len(await in_thread(theirs.recv, held))
-    frame, (fd,) = await in_thread(channel.receive, theirs)
+    frame, (fd,) = await in_thread(channel.receive_message, theirs)
     await sending
     assert frame.message == {"number": 1}
     assert os.pread(fd, 10, 0) == b"sound"
@@ -164,38 +165,38 @@ async def test_an_open_file_waits_until_a_full_socket_takes_it(
 
 
 async def test_large_frames_arrive_whole_and_in_order(
-    ends: tuple[Line, socket.socket], heard: Heard
+    ends: tuple[RpcConnection, socket.socket], heard: Heard
 ) -> None:
     _, theirs = ends
     text = "x" * (3 << 20)
     sending = asyncio.ensure_future(
-        in_thread(lambda: [channel.send(theirs, {"n": n, "text": text}) for n in range(3)])
+        in_thread(lambda: [channel.send_message(theirs, {"n": n, "text": text}) for n in range(3)])
     )
     assert [await heard.next() for _ in range(3)] == [{"n": n, "text": text} for n in range(3)]
     await sending
 
 
 async def test_what_was_said_before_the_end_is_heard_and_then_the_end(
-    ends: tuple[Line, socket.socket], heard: Heard
+    ends: tuple[RpcConnection, socket.socket], heard: Heard
 ) -> None:
     _, theirs = ends
-    channel.send(theirs, {"number": 1})
+    channel.send_message(theirs, {"number": 1})
     theirs.close()
     assert await heard.next() == {"number": 1}
     assert isinstance(await heard.next(), channel.ChannelClosed)
 
 
 async def test_what_is_no_frame_ends_the_line(
-    ends: tuple[Line, socket.socket], heard: Heard
+    ends: tuple[RpcConnection, socket.socket], heard: Heard
 ) -> None:
     _, theirs = ends
-    theirs.sendall(channel.HEADER.pack(3, 0) + b"abc" + channel.encode({"number": 1}))
+    theirs.sendall(channel.HEADER.pack(3, 0) + b"abc" + channel.encode_frame({"number": 1}))
     assert isinstance(await heard.next(), channel.ChannelClosed)
     assert heard.frames.empty()
 
 
 async def test_nobody_waits_for_a_worker_that_is_gone(
-    ends: tuple[Line, socket.socket], recording: IO[bytes]
+    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
     line.tell({"text": "x" * 1_000_000})

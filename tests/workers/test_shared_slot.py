@@ -14,12 +14,12 @@ from recordings import wav
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioFacts
-from sidecar.engines import spec_of
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.engine_slot import EngineSlot, SharedSlot
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import ExclusiveSlot, SharedSlot
 from sidecar.workers.slot_interface import WorkerDied
 
 FP32, INT8 = Precision.FP32, Precision.INT8
@@ -52,7 +52,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
     slots: list[SharedSlot] = []
 
     def make(keep_alive_s: float = -1) -> SharedSlot:
-        spec, load = spec_of("scripted"), LoadOptions(FP32)
+        spec, load = engine_spec("scripted"), LoadOptions(FP32)
         noted = loads.died
         slot = SharedSlot(
             spec, load, keep_alive_s, loads.place, on_crash=lambda one: noted.append(one.pid)
@@ -76,7 +76,7 @@ class Speaking:
 
     async def _speak(self) -> None:
         arguments = {
-            "facts": AudioFacts("wav", "sndfile", SECONDS).to_wire(),
+            "facts": AudioInfo("wav", "sndfile", SECONDS).to_wire(),
             "options": TranscribeOptions().to_wire(),
             "max_s": 1e5,
         }
@@ -105,7 +105,7 @@ async def test_many_have_one_engine_at_once_and_it_was_loaded_once(
     await asyncio.gather(*(one.task for one in speaking))
     assert all(one.heard > 1 for one in speaking)
     assert loads.at == [FP32]
-    assert slot.state is SlotState.READY
+    assert slot.state is EngineState.READY
 
 
 async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_the_last(
@@ -115,11 +115,11 @@ async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_
     async with slot.share():
         pid = slot.worker_pid
         async with slot.share():
-            assert slot.state is SlotState.BUSY
+            assert slot.state is EngineState.BUSY
         await slot.preload()  # a turn of somebody else's ends meanwhile
         await asyncio.sleep(0.1)
-        assert (slot.state, slot.worker_pid) == (SlotState.BUSY, pid)
-    await until(lambda: slot.state is SlotState.ABSENT)
+        assert (slot.state, slot.worker_pid) == (EngineState.BUSY, pid)
+    await until(lambda: slot.state is EngineState.ABSENT)
 
 
 async def test_an_engine_that_is_loaded_anew_ends_under_its_holders_who_go_on_with_the_new_one(
@@ -164,7 +164,7 @@ async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_l
     build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    monkeypatch.setattr("sidecar.workers.worker_process.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     slot = build()
     speaking = [Speaking(slot, recording) for _ in range(2)]
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
@@ -199,7 +199,7 @@ async def test_who_stops_slowly_ends_no_engine_that_others_hold(
                 slow.task.cancel()
             await asyncio.gather(slow.task, return_exceptions=True)
         assert engine.alive
-        assert slot.state is SlotState.BUSY
+        assert slot.state is EngineState.BUSY
 
 
 async def test_a_slot_that_closes_ends_what_is_held_and_lends_nothing_more(
@@ -215,7 +215,7 @@ async def test_a_slot_that_closes_ends_what_is_held_and_lends_nothing_more(
     with pytest.raises(errors.ShuttingDown):
         async with slot.share():
             pytest.fail("it cannot be lent")
-    assert slot.state is SlotState.ABSENT
+    assert slot.state is EngineState.ABSENT
 
 
 async def test_a_load_that_fails_is_told_to_each_who_waits_and_holds_nothing(
@@ -230,7 +230,7 @@ async def test_a_load_that_fails_is_told_to_each_who_waits_and_holds_nothing(
 
     outcomes = await asyncio.gather(hold(), hold(), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [errors.ModelLoadFailed] * 2
-    assert (slot.state, slot.in_use) == (SlotState.ABSENT, False)
+    assert (slot.state, slot.in_use) == (EngineState.ABSENT, False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no niceness")
@@ -238,7 +238,7 @@ async def test_who_hears_people_speak_does_not_stand_back_and_who_reads_files_do
     build: Build,
 ) -> None:
     ours = psutil.Process().nice()
-    alone = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1)
+    alone = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), -1)
     try:
         together = build()
         await asyncio.gather(alone.preload(), together.preload())

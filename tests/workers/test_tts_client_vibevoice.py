@@ -17,11 +17,11 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines import spec_of as engine_of
-from sidecar.engines.engine_selection import Choice
-from sidecar.interfaces.engine_interface import SayOptions
-from sidecar.tts.voice_selection import choose_voice
-from sidecar.workers.engine_fleet import Fleet, Role
+from sidecar.engines import engine_spec as engine_of
+from sidecar.engines.engine_selection import EngineChoice
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.workers.engine_fleet import EngineFleet, EngineRole
 
 LONG, _ = tiny_vibevoice_tts.TEXTS
 
@@ -41,25 +41,25 @@ async def test_it_is_heard_frame_by_frame_and_falls_silent_for_who_leaves(
         data_dir=tmp_path,
         keep_alive=-1,
     )
-    voice, reason = choose_voice(settings)
+    voice, reason = choose_tts_engine(settings)
     assert "slow" in reason
     assert "each sentence has another voice" in reason
-    fleet = Fleet(settings, Choice(engine_of("scripted"), ""), None, voice)
+    fleet = EngineFleet(settings, EngineChoice(engine_of("scripted"), ""), None, voice)
     try:
         async with asyncio.timeout(PATIENCE_S):
             assert await fleet.voice.ready() == ("own",)
             sounds = [sound async for sound in fleet.voice.say(LONG)]
             assert len(sounds) > 3
             assert {sound.rate for sound in sounds} == {24_000}
-            pid = fleet.standing()[Role.VOICE].worker_pid
+            pid = fleet.standing()[EngineRole.VOICE].worker_pid
             async with aclosing(fleet.voice.say(LONG)) as leaving:
                 async for sound in leaving:
                     assert sound == sounds[0]
                     break
             again = [sound async for sound in fleet.voice.say(LONG)]
             assert again == sounds, "whoever left, left nothing behind"
-            assert fleet.standing()[Role.VOICE].worker_pid == pid, "nobody had to be killed"
+            assert fleet.standing()[EngineRole.VOICE].worker_pid == pid, "nobody had to be killed"
             with pytest.raises(errors.VoiceUnknown):
-                await anext(fleet.voice.say(LONG, SayOptions(voice="nobody")))
+                await anext(fleet.voice.say(LONG, SynthesisOptions(voice="nobody")))
     finally:
         await fleet.close()

@@ -7,24 +7,24 @@ import tempfile
 import pytest
 from recordings import Studio, wav
 
-from sidecar.audio.audio_decoder import AudioFacts, glance
+from sidecar.audio.audio_decoder import AudioInfo, probe_plain_wav
 
 SECOND = bytes(32_000)
 
 
-def glanced(content: bytes, max_s: float = 10.0) -> AudioFacts | None:
+def glanced(content: bytes, max_s: float = 10.0) -> AudioInfo | None:
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
-        return glance(file.fileno(), max_s)
+        return probe_plain_wav(file.fileno(), max_s)
 
 
 def test_a_plain_wav_is_known_at_a_glance() -> None:
-    assert glanced(wav(SECOND)) == AudioFacts("wav", "sndfile", 1.0)
+    assert glanced(wav(SECOND)) == AudioInfo("wav", "sndfile", 1.0)
 
 
 def test_a_wav_that_breaks_off_is_as_long_as_what_is_there() -> None:
-    assert glanced(wav(SECOND, claimed=1 << 30)) == AudioFacts("wav", "sndfile", 1.0)
+    assert glanced(wav(SECOND, claimed=1 << 30)) == AudioInfo("wav", "sndfile", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,11 @@ import threading
 
 import pytest
 
-from sidecar.workers.worker_environment import ENDS_WITH_PARENT, Needs, environment
+from sidecar.workers.worker_environment import (
+    ENDS_WITH_PARENT_VARIABLE,
+    EnvironmentNeeds,
+    worker_environment_of,
+)
 
 SECRETS = [
     "VIBEVOICE_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GH_PAT", "hf_token",
@@ -21,35 +25,43 @@ HARMLESS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("needs", Needs)
-def test_no_worker_is_given_a_secret(needs: Needs) -> None:
-    given = environment(dict.fromkeys(SECRETS, "x"), needs)
+@pytest.mark.parametrize("needs", EnvironmentNeeds)
+def test_no_worker_is_given_a_secret(needs: EnvironmentNeeds) -> None:
+    given = worker_environment_of(dict.fromkeys(SECRETS, "x"), needs)
     assert not set(SECRETS) & set(given)
-    assert "PROXY" not in environment({"PROXY": "http://me:hunter2@proxy:3128"}, needs)
+    assert "PROXY" not in worker_environment_of({"PROXY": "http://me:hunter2@proxy:3128"}, needs)
 
 
 def test_an_engine_is_given_what_steers_its_libraries() -> None:
-    assert set(HARMLESS) <= set(environment(dict.fromkeys(HARMLESS, "x"), Needs.ENGINE))
+    assert set(HARMLESS) <= set(
+        worker_environment_of(dict.fromkeys(HARMLESS, "x"), EnvironmentNeeds.ENGINE)
+    )
 
 
-@pytest.mark.parametrize("needs", Needs)
-def test_numpy_has_one_thread_in_a_worker_unless_the_user_says_how_many(needs: Needs) -> None:
-    assert environment({}, needs)["OPENBLAS_NUM_THREADS"] == "1"
-    assert environment({"OPENBLAS_NUM_THREADS": "4"}, needs)["OPENBLAS_NUM_THREADS"] == "4"
+@pytest.mark.parametrize("needs", EnvironmentNeeds)
+def test_numpy_has_one_thread_in_a_worker_unless_the_user_says_how_many(
+    needs: EnvironmentNeeds,
+) -> None:
+    assert worker_environment_of({}, needs)["OPENBLAS_NUM_THREADS"] == "1"
+    assert (
+        worker_environment_of({"OPENBLAS_NUM_THREADS": "4"}, needs)["OPENBLAS_NUM_THREADS"] == "4"
+    )
 
 
 def test_who_looks_at_files_is_given_hardly_anything() -> None:
     ours = dict.fromkeys([*HARMLESS, "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"], "x")
-    given = set(environment(ours, Needs.LEAST)) & set(ours)
+    given = set(worker_environment_of(ours, EnvironmentNeeds.LEAST)) & set(ours)
     assert given == {"PATH", "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"}
 
 
 def test_only_what_the_main_thread_starts_may_end_with_its_thread() -> None:
     """Linux ends a child with the thread that started it, which may be long before the service."""
     given: list[dict[str, str]] = []
-    ours = {ENDS_WITH_PARENT: "1"}
-    other = threading.Thread(target=lambda: given.append(environment(ours, Needs.ENGINE)))
+    ours = {ENDS_WITH_PARENT_VARIABLE: "1"}
+    other = threading.Thread(
+        target=lambda: given.append(worker_environment_of(ours, EnvironmentNeeds.ENGINE))
+    )
     other.start()
     other.join()
-    assert ENDS_WITH_PARENT not in given[0]
-    assert ENDS_WITH_PARENT in environment({}, Needs.ENGINE)
+    assert ENDS_WITH_PARENT_VARIABLE not in given[0]
+    assert ENDS_WITH_PARENT_VARIABLE in worker_environment_of({}, EnvironmentNeeds.ENGINE)

@@ -22,35 +22,35 @@ from recordings import wav
 from service_process import PATIENCE_S, runs, until, wait_until
 
 from sidecar import errors
-from sidecar.engines import spec_of
+from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers import channel, worker_main
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.engine_slot import EngineSlot
-from sidecar.workers.rpc_server import Asked, Voice
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.rpc_server import RpcRequest, RpcSender
 from sidecar.workers.slot_interface import WorkerDied
-from sidecar.workers.worker_environment import Needs
-from sidecar.workers.worker_process import HUNG, Worker
+from sidecar.workers.worker_environment import EnvironmentNeeds
+from sidecar.workers.worker_process import HUNG_NOTE, WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
 FACTS = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
 
 
-def transcribe(worker: Worker, fd: int) -> Any:
+def transcribe(worker: WorkerProcess, fd: int) -> Any:
     return worker.call(
         "transcribe", [fd], facts=FACTS, options=TranscribeOptions().to_wire(), max_s=1e5
     )
 
 
-async def loaded(engine: str = "scripted") -> Worker:
-    worker = Worker(engine)
+async def loaded(engine: str = "scripted") -> WorkerProcess:
+    worker = WorkerProcess(engine)
     await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
     return worker
 
 
 async def test_a_worker_probes_a_file_it_was_handed() -> None:
-    worker = Worker("intake")
+    worker = WorkerProcess("intake")
     try:
         with CLIP.open("rb") as file:
             facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
@@ -64,7 +64,7 @@ async def test_a_worker_does_not_know_our_secrets(monkeypatch: pytest.MonkeyPatc
     for name in ("VIBEVOICE_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "correct-horse-battery-staple")
     monkeypatch.setenv("HF_HOME", "/models")
-    engine, intake = Worker("scripted"), Worker("intake", Needs.LEAST)
+    engine, intake = WorkerProcess("scripted"), WorkerProcess("intake", EnvironmentNeeds.LEAST)
     try:
         for worker in (engine, intake):
             environment = psutil.Process(worker.pid).environ()
@@ -76,9 +76,9 @@ async def test_a_worker_does_not_know_our_secrets(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_worker_outlives_the_thread_that_started_it() -> None:
-    started: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    started: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
     over = threading.Event()
-    thread = threading.Thread(target=lambda: (started.put(Worker("intake")), over.wait()))
+    thread = threading.Thread(target=lambda: (started.put(WorkerProcess("intake")), over.wait()))
     thread.start()
     worker = started.get()
     try:
@@ -101,7 +101,7 @@ async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_tha
     )  # all of them start at once
 
     async def cancelled_after(turns: int) -> None:
-        worker = Worker("intake")
+        worker = WorkerProcess("intake")
         try:
             with CLIP.open("rb") as file:
                 call = asyncio.ensure_future(worker.ask("probe", [file.fileno()], max_s=1e5))
@@ -127,7 +127,7 @@ async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_tha
 async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn = channel.spawn
+    spawn = channel.spawn_worker
 
     def spawned(*arguments: Any) -> Any:
         process, sock = spawn(*arguments)
@@ -135,7 +135,7 @@ async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         return process, sock
 
-    monkeypatch.setattr(channel, "spawn", spawned)
+    monkeypatch.setattr(channel, "spawn_worker", spawned)
     worker = await loaded()
     late = threading.Timer(0.2, os.kill, (worker.pid, signal.SIGCONT))
     try:
@@ -153,7 +153,7 @@ async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
         await worker.close()
 
 
-def together(worker: Worker, files: list[IO[bytes]]) -> Any:
+def together(worker: WorkerProcess, files: list[IO[bytes]]) -> Any:
     one = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
     return worker.calling(
         "transcribe_together", [file.fileno() for file in files], requests=[one] * len(files)
@@ -189,7 +189,7 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
 
 
 async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path) -> None:
-    worker = Worker("intake")
+    worker = WorkerProcess("intake")
     (tmp_path / "text").write_text("not audio")
     try:
         with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
@@ -232,7 +232,7 @@ async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has
             await waiting
     assert not worker.alive
     assert await worker.crashed()
-    assert worker.last_lines[-1] == HUNG
+    assert worker.last_lines[-1] == HUNG_NOTE
     await worker.close()
     assert not runs(worker.pid)
 
@@ -277,11 +277,11 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
 
 
 async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
-    assert slot.state is SlotState.ABSENT
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
+    assert slot.state is EngineState.ABSENT
     try:
         async with slot.lease() as engine:
-            assert slot.state is SlotState.BUSY
+            assert slot.state is EngineState.BUSY
             assert engine.precision is Precision.FP32
         assert slot.loaded
         old = slot.worker_pid
@@ -295,12 +295,12 @@ async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
         assert slot.loaded
     finally:
         await slot.close()
-    assert slot.state is SlotState.ABSENT
+    assert slot.state is EngineState.ABSENT
 
 
 @pytest.mark.parametrize("keep_alive_s", [0.0, 0.05])
 async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
     async with slot.lease():
         pid = slot.worker_pid
     assert pid is not None
@@ -311,7 +311,7 @@ async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
 
 async def test_unloading_gives_all_memory_back() -> None:
     before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
-    slot = EngineSlot(spec_of("moonshine"), LoadOptions(), keep_alive_s=-1)
+    slot = ExclusiveSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
         assert slot.worker_pid is not None
         assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
@@ -321,7 +321,7 @@ async def test_unloading_gives_all_memory_back() -> None:
 
 
 async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
-    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
+    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
     order: list[int] = []
 
     async def work(number: int) -> None:
@@ -362,17 +362,17 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
 
 def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr(worker_main, "give_back", lambda: given.append("back"))
-    voice = Voice(socket.socket())
-    waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
-    first, late = (Asked(number, {}, [], voice) for number in range(2))
+    monkeypatch.setattr(worker_main, "trim_heap", lambda: given.append("back"))
+    voice = RpcSender(socket.socket())
+    waiting: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
+    first, late = (RpcRequest(number, {}, [], voice) for number in range(2))
     waiting.put(first)
-    assert worker_main._next(waiting) is first
+    assert worker_main._next_call(waiting) is first
     assert given == []
 
-    monkeypatch.setattr(worker_main, "IDLE_S", 0.01)
-    monkeypatch.setattr(worker_main, "give_back", lambda: (given.append("back"), waiting.put(late)))
-    assert worker_main._next(waiting) is late
+    monkeypatch.setattr(worker_main, "IDLE_TRIM_S", 0.01)
+    monkeypatch.setattr(worker_main, "trim_heap", lambda: (given.append("back"), waiting.put(late)))
+    assert worker_main._next_call(waiting) is late
     assert given == ["back"]
 
 

@@ -16,30 +16,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import with_caller
-from sidecar.api.http.responses import Dialects, say_at
-from sidecar.auth.authentication import Access, Pause, identified
+from sidecar.api.http.request_headers import scope_with_identity
+from sidecar.api.http.responses import ErrorDialects, error_response_at
+from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import Turnstile
-from sidecar.auth.request_origin import Approach
-from sidecar.auth.request_origin import check as check_headers
-from sidecar.auth.revocable_streams import Visits
-from sidecar.auth.startup_token import Handover
+from sidecar.auth.rate_limits import RateLimiter
+from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.request_origin import check_header_sizes as check_headers
+from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.startup_token import OneTimeCodes
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
-Refusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
+SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
 """How a wire over WebSockets says no to who was not let in."""
-Refusals = Mapping[str, Refusal]
+WebSocketRefusals = Mapping[str, SendRefusal]
 """By address; elsewhere the handshake is refused with 403."""
-_NO_REFUSALS: Refusals = {}
-Opens = Callable[[Scope], bool]
+_NO_REFUSALS: WebSocketRefusals = {}
+IsPublic = Callable[[Scope], bool]
 """Whether a request is for what everybody gets who may come at all."""
-PREFLIGHT_KEPT_S = 600
-FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
+PREFLIGHT_MAX_AGE_S = 600
+PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
-OPENAI = (
+OPENAI_SDK_HEADERS = (
     *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
     *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
     *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
@@ -47,29 +47,30 @@ OPENAI = (
 """What OpenAI's SDK sends along from a page."""
 
 
-class Gate:
-    """Lets in what `Access` lets in; pages of the allowed origins may read the answers (CORS)."""
+class AuthGate:
+    """Lets in what `AccessPolicy` lets in; pages of the allowed origins may read the answers
+    (CORS)."""
 
     def __init__(
         self,
         app: ASGIApp,
-        access: Access,
-        turnstile: Turnstile | None = None,
-        pause: Pause = asyncio.sleep,
-        dialects: Dialects | None = None,
-        visits: Visits | None = None,
-        opens: Opens = lambda scope: False,
-        refusals: Refusals = _NO_REFUSALS,
-        tickets: Handover[request_headers.Grant] | None = None,
+        access: AccessPolicy,
+        turnstile: RateLimiter | None = None,
+        pause: SleepFunction = asyncio.sleep,
+        dialects: ErrorDialects | None = None,
+        visits: RevocableStreams | None = None,
+        opens: IsPublic = lambda scope: False,
+        refusals: WebSocketRefusals = _NO_REFUSALS,
+        tickets: OneTimeCodes[request_headers.TicketGrant] | None = None,
     ) -> None:
         """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
         ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
         is, as at `OPEN_PATHS`."""
         self._access = access
         self._dialects = dialects or {}
-        visits = visits or Visits()
-        self._behind = _Origins(
-            _Callers(
+        visits = visits or RevocableStreams()
+        self._behind = _AccessCors(
+            _Authentication(
                 app, access, turnstile, pause, self._dialects, visits, opens, refusals, tickets
             ),
             access,
@@ -77,15 +78,15 @@ class Gate:
             allow_headers=(
                 *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
                 *("If-Match", "If-None-Match"),
-                *OPENAI,
+                *OPENAI_SDK_HEADERS,
             ),
             expose_headers=(
                 *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
                 *("X-Request-Id", "X-Should-Retry"),
-                *request_headers.NAMES,
+                *request_headers.RATE_LIMIT_HEADERS,
             ),
             allow_private_network=True,
-            max_age=PREFLIGHT_KEPT_S,
+            max_age=PREFLIGHT_MAX_AGE_S,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,20 +94,22 @@ class Gate:
         if scope["type"] in ("http", "websocket"):
             try:
                 check_headers(scope["headers"])
-                self._access.check_place(approach_of(scope))
+                self._access.check_peer_and_host(request_origin(scope))
             except errors.SidecarError as error:
                 if "websocket.http.response" in scope.get("extensions", ()):  # status and body
-                    await say_at(scope["path"], self._dialects)(error)(scope, receive, send)
+                    await error_response_at(scope["path"], self._dialects)(error)(
+                        scope, receive, send
+                    )
                 else:
-                    await refuse(error, scope, receive, send, self._dialects)
+                    await send_refusal(error, scope, receive, send, self._dialects)
                 return
         await self._behind(scope, receive, send)
 
 
-class _Origins(CORSMiddleware):
-    """CORS by the rules of `Access`."""
+class _AccessCors(CORSMiddleware):
+    """CORS by the rules of `AccessPolicy`."""
 
-    def __init__(self, app: ASGIApp, access: Access, **options: object) -> None:
+    def __init__(self, app: ASGIApp, access: AccessPolicy, **options: object) -> None:
         super().__init__(app, **options)  # type: ignore[arg-type]
         self._access = access
 
@@ -114,20 +117,20 @@ class _Origins(CORSMiddleware):
         return self._access.admits_origin(origin)
 
 
-class _Callers:
+class _Authentication:
     """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
 
     def __init__(
         self,
         app: ASGIApp,
-        access: Access,
-        turnstile: Turnstile | None,
-        pause: Pause,
-        dialects: Dialects,
-        visits: Visits,
-        opens: Opens,
-        refusals: Refusals,
-        tickets: Handover[request_headers.Grant] | None,
+        access: AccessPolicy,
+        turnstile: RateLimiter | None,
+        pause: SleepFunction,
+        dialects: ErrorDialects,
+        visits: RevocableStreams,
+        opens: IsPublic,
+        refusals: WebSocketRefusals,
+        tickets: OneTimeCodes[request_headers.TicketGrant] | None,
     ) -> None:
         self._dialects = dialects
         self._visits = visits
@@ -153,39 +156,43 @@ class _Callers:
     ) -> tuple[Scope, Send] | None:
         """The scope with its caller and how to answer; None where it was refused. While ``opened``
         is, the request or connection counts as the caller's."""
-        approach = approach_of(scope)
+        approach = request_origin(scope)
         try:
             if self._turnstile is not None:
-                self._turnstile.arrive(approach)
+                self._turnstile.admit_request(approach)
             if scope["path"] not in OPEN_PATHS and not self._opens(scope):
                 approach, session = self._with_ticket(scope, approach)
                 caller = await self._identify(approach)
                 if session is not None:
                     caller = dataclasses.replace(caller, scopes=frozenset())
-                scope = with_caller(scope, caller, self._visits)
-                scope["state"][request_headers.SESSION] = session
+                scope = scope_with_identity(scope, caller, self._visits)
+                scope["state"][request_headers.AGREED_SESSION_KEY] = session
                 if self._turnstile is not None:
                     try:
                         self._turnstile.enter(caller)
                     finally:
-                        send = request_headers.saying(send, self._turnstile.standing(caller))
+                        send = request_headers.send_with_rate_limit(
+                            send, self._turnstile.standing(caller)
+                        )
                 opened.enter_context(self._visits.opened(caller))
         except errors.SidecarError as error:
             say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
             if say_no is not None:
                 await say_no(error, scope, receive, send)
             else:
-                await refuse(error, scope, receive, send, self._dialects)
+                await send_refusal(error, scope, receive, send, self._dialects)
             return None
         return scope, send
 
-    def _with_ticket(self, scope: Scope, approach: Approach) -> tuple[Approach, str | None]:
+    def _with_ticket(
+        self, scope: Scope, approach: RequestOrigin
+    ) -> tuple[RequestOrigin, str | None]:
         """The approach of a WebSocket with the token that its ticket or key stands for, and the
         session that it opens, None for any."""
         if scope["type"] != "websocket" or self._tickets is None:
             return approach, None
-        key = request_headers.ephemeral(approach.authorizations)
-        word = key or (None if approach.authorizations else request_headers.ticket(scope))
+        key = request_headers.ephemeral_ticket(approach.authorizations)
+        word = key or (None if approach.authorizations else request_headers.ticket_of(scope))
         if word is None:
             return approach, None
         try:
@@ -199,16 +206,16 @@ class _Callers:
         given = [f"Bearer {grant.token}"]
         return dataclasses.replace(approach, authorizations=given), grant.session
 
-    async def _identify(self, approach: Approach) -> Identity:
-        return await identified(self._access, self._turnstile, approach, self._pause)
+    async def _identify(self, approach: RequestOrigin) -> Identity:
+        return await identify_request(self._access, self._turnstile, approach, self._pause)
 
 
-def approach_of(scope: Scope) -> Approach:
+def request_origin(scope: Scope) -> RequestOrigin:
     """Where a request says that it comes from."""
     headers = Headers(scope=scope)
     live = scope["type"] == "websocket"
     scheme = str(scope.get("scheme", "http"))
-    return Approach(
+    return RequestOrigin(
         hosts=headers.getlist("host"),
         origins=headers.getlist("origin"),
         authorizations=request_headers.authorizations(scope)
@@ -218,12 +225,12 @@ def approach_of(scope: Scope) -> Approach:
         navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
         scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as an Origin has it
         peer=(scope.get("client") or (None,))[0],
-        forwarded=any(name.startswith(FORWARDED) for name in headers),
+        forwarded=any(name.startswith(PROXY_HEADER_PREFIXES) for name in headers),
     )
 
 
-async def refuse(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send, dialects: Dialects
+async def send_refusal(
+    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send, dialects: ErrorDialects
 ) -> None:
     """Answer before anybody has read the body; a WebSocket's handshake gets 403."""
     if scope["type"] == "websocket":
@@ -231,4 +238,4 @@ async def refuse(
         message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
         await send(message)
         return
-    await say_at(scope["path"], dialects)(error)(scope, receive, send)
+    await error_response_at(scope["path"], dialects)(error)(scope, receive, send)

@@ -1,7 +1,8 @@
 """ASGI middleware: request metrics, disconnects, body drain, shutdown answers, HEAD, /docs.
 
-`Counted` stands before everything, refusals of the gate included; `Route` behind everything else,
-where it is known which address of ours it was. An address that is none of ours has no name.
+`RequestMetrics` stands before everything, refusals of the gate included; `RouteRecorder` behind
+everything else, where it is known which address of ours it was. An address that is none of ours has
+no name.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import clock, errors
-from sidecar.api.http.request_headers import lasting
-from sidecar.api.http.responses import Dialects, say_at
-from sidecar.observability.metrics import WireTally
-from sidecar.observability.tracing import ARRIVED, Arrival
+from sidecar.api.http.request_headers import revocable
+from sidecar.api.http.responses import ErrorDialects, error_response_at
+from sidecar.observability.metrics import ProtocolMetrics
+from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-NONE = "(none)"
+NO_ROUTE = "(none)"
 """The route of what was refused before anybody looked for one, or found none."""
-GONE = "gone"
+DISCONNECTED_STATUS = "gone"
 """The status of a request whose client hung up before it had an answer."""
 _KEY = "counted"
 
 
-class Route:
+class RouteRecorder:
     """Notes the route that answers."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -46,13 +47,13 @@ class Route:
             await self._app(scope, receive, send)
         finally:
             if (note := scope.get(_KEY)) is not None:
-                note["route"] = getattr(scope.get("route"), "path", NONE)
+                note["route"] = getattr(scope.get("route"), "path", NO_ROUTE)
 
 
-class Counted:
+class RequestMetrics:
     """Counts them."""
 
-    def __init__(self, app: ASGIApp, tally: WireTally) -> None:
+    def __init__(self, app: ASGIApp, tally: ProtocolMetrics) -> None:
         self._app, self._tally = app, tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +66,7 @@ class Counted:
             await self._app(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally, began = {"route": NONE}, self._tally, time.monotonic()
+        note, tally, began = {"route": NO_ROUTE}, self._tally, time.monotonic()
         status, head_s = "", 0.0
 
         async def noting(message: Message) -> None:
@@ -83,12 +84,12 @@ class Counted:
             raise
         finally:
             tally.answering -= 1
-            tally.requests.add(method, note["route"], status or GONE)
+            tally.requests.add(method, note["route"], status or DISCONNECTED_STATUS)
             if status:
                 tally.heads.see(head_s or time.monotonic() - began, note["route"])
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally = {"route": NONE}, self._tally
+        note, tally = {"route": NO_ROUTE}, self._tally
         code = ""
 
         async def hearing() -> Message:
@@ -114,10 +115,10 @@ class Counted:
             tally.sockets.add(note["route"], code or "client")
 
 
-class Arrivals:
+class ArrivalRecorder:
     """Notes it of every request and connection, and when they are over."""
 
-    def __init__(self, app: ASGIApp, now: clock.Clock = clock.wall) -> None:
+    def __init__(self, app: ASGIApp, now: clock.Clock = clock.wall_time) -> None:
         self._app, self._now = app, now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,8 +127,10 @@ class Arrivals:
             await self._app(scope, receive, send)
             return
         said = Headers(scope=scope)
-        arrival = Arrival(self._now(), said.get("traceparent", ""), said.get("tracestate", ""))
-        ARRIVED.set(arrival)
+        arrival = RequestArrival(
+            self._now(), said.get("traceparent", ""), said.get("tracestate", "")
+        )
+        CURRENT_ARRIVAL.set(arrival)
         try:
             await self._app(scope, receive, send)
         finally:
@@ -135,7 +138,7 @@ class Arrivals:
 
 
 @asynccontextmanager
-async def noticed(
+async def watch_disconnect(
     request: Request, gone: Callable[[], None], cancel: Callable[[], None]
 ) -> AsyncGenerator[None, None]:
     """While this lasts, ``gone`` is called once the client of a request, whose body has been read,
@@ -159,7 +162,7 @@ async def noticed(
 
     listening = asyncio.get_running_loop().create_task(listen())
     try:
-        with lasting(request.scope, end):
+        with revocable(request.scope, end):
             yield
     except asyncio.CancelledError:
         gone()
@@ -177,7 +180,7 @@ LINGER_BYTES = 16 << 20
 _CLOSE = (b"connection", b"close")
 
 
-class Lingering:
+class BodyDrain:
     """Closes connections whose request's body was not read to its end, and not too rudely."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -188,7 +191,7 @@ class Lingering:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(Headers(scope=scope), receive)
+        body = _BodyProgress(Headers(scope=scope), receive)
 
         async def answer(message: Message) -> None:
             if body.unread and message["type"] == "http.response.start":
@@ -203,7 +206,7 @@ class Lingering:
         await self._app(scope, body.receive, answer)
 
 
-class _Body:
+class _BodyProgress:
     """A request's body, and how much of it has been read."""
 
     def __init__(self, headers: Headers, receive: Receive) -> None:
@@ -235,10 +238,10 @@ def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[by
     return [(name, value) for name, value in headers if name.lower() != b"connection"]
 
 
-class CutOff:
+class ShutdownAnswers:
     """Answers `errors.ShuttingDown`, in the language of the address, where nothing was answered."""
 
-    def __init__(self, app: ASGIApp, dialects: Dialects | None = None) -> None:
+    def __init__(self, app: ASGIApp, dialects: ErrorDialects | None = None) -> None:
         self._app, self._dialects = app, dialects or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -257,12 +260,12 @@ class CutOff:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:  # nobody but the server cancels, and only at its end
             if not begun:
-                answer = say_at(scope["path"], self._dialects)(errors.ShuttingDown())
+                answer = error_response_at(scope["path"], self._dialects)(errors.ShuttingDown())
                 answer.headers["Connection"] = "close"
                 await answer(scope, receive, send)
 
 
-class Head:
+class HeadRequests:
     """Lets every address that takes GET take HEAD."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -288,7 +291,7 @@ NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Opti
 """No other page puts this one into a frame and has its visitors click there."""
 
 
-def install(app: FastAPI) -> None:
+def install_docs_page(app: FastAPI) -> None:
     """Serve the page and what it needs."""
     package = find_spec("fastapi_offline")
     if package is None or package.origin is None:

@@ -26,54 +26,57 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope, Send
 
 from sidecar import errors
-from sidecar.audio.audio_source import digest_of
+from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import Standing
-from sidecar.auth.revocable_streams import Visits
+from sidecar.auth.rate_limits import RateLimitState
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.errors import RangeUnsatisfiable, RequestInvalid
 
 _IDENTITY_KEY = "identity"
-_VISITS = "visits"
+_REVOCABLE_KEY = "visits"
 
 
-def with_caller(scope: Scope, caller: Identity, visits: Visits) -> Scope:
+def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams) -> Scope:
     """The scope of a request or WebSocket, with who it comes from."""
-    return {**scope, "state": {**scope.get("state", {}), _IDENTITY_KEY: caller, _VISITS: visits}}
+    return {
+        **scope,
+        "state": {**scope.get("state", {}), _IDENTITY_KEY: caller, _REVOCABLE_KEY: visits},
+    }
 
 
-def caller_of(connection: HTTPConnection) -> Identity:
+def identity_of(connection: HTTPConnection) -> Identity:
     """Who sent this; a fault of ours at an address that is answered without asking who it is."""
     caller = connection.scope["state"][_IDENTITY_KEY]
     assert isinstance(caller, Identity)
     return caller
 
 
-def lasting(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextManager[None]:
+def revocable(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextManager[None]:
     """While this lasts, ``sent_away`` is called if what proved who sent the request counts no
     more: an answer that goes on for long has to end then."""
     state = scope.get("state", {})
     if _IDENTITY_KEY not in state:
         return nullcontext()
-    visits: Visits = state[_VISITS]
+    visits: RevocableStreams = state[_REVOCABLE_KEY]
     return visits.lasting(state[_IDENTITY_KEY], sent_away)
 
 
-KEYS_OFFERED = ("bearer.", "openai-insecure-api-key.")
+KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
 """How a subprotocol begins that is a key: ours, and that of OpenAI's clients."""
-NOBODY = "nobody"
+ANONYMOUS = "nobody"
 """Stands for a token where none is asked for."""
-SESSION = "agreed_session"
+AGREED_SESSION_KEY = "agreed_session"
 """Its name in the state of a connection."""
-TICKET = "ticket"
+TICKET_PARAMETER = "ticket"
 """Its name in an address."""
-MOST_FIELDS = 100
+MAX_QUERY_FIELDS = 100
 """In the query of an address."""
-EPHEMERAL = "ek_"
+EPHEMERAL_KEY_PREFIX = "ek_"
 """How a key begins that may be a ticket, in all places where a key may be."""
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class TicketGrant:
     """What a ticket or an ephemeral key stands for."""
 
     token: str
@@ -83,9 +86,9 @@ class Grant:
     """The only session that it opens, as JSON; None for any."""
 
 
-def agreed(scope: Scope) -> str | None:
+def agreed_session(scope: Scope) -> str | None:
     """The only session that the key of a connection opens, as JSON; None for any."""
-    session: str | None = scope.get("state", {}).get(SESSION)
+    session: str | None = scope.get("state", {}).get(AGREED_SESSION_KEY)
     return session
 
 
@@ -104,7 +107,7 @@ def authorizations(scope: Scope) -> list[str]:
         [
             one.removeprefix(begin)
             for one in scope.get("subprotocols", ())
-            for begin in KEYS_OFFERED
+            for begin in KEY_SUBPROTOCOL_PREFIXES
             if one.startswith(begin)
         ],
     )
@@ -112,19 +115,21 @@ def authorizations(scope: Scope) -> list[str]:
     return given or [f"Bearer {key}" for key in next(filter(None, ways), [])]
 
 
-def ticket(scope: Scope) -> str | None:
+def ticket_of(scope: Scope) -> str | None:
     """The ticket in the address, None where there is none."""
-    return next(iter(_query(scope).get(TICKET, [])), None)
+    return next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
 
 
-def ephemeral(authorizations: Sequence[str]) -> str | None:
+def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
     """The word in a key that may be a ticket."""
-    if len(authorizations) != 1 or not authorizations[0].startswith(f"Bearer {EPHEMERAL}"):
+    if len(authorizations) != 1 or not authorizations[0].startswith(
+        f"Bearer {EPHEMERAL_KEY_PREFIX}"
+    ):
         return None
-    return authorizations[0].removeprefix(f"Bearer {EPHEMERAL}")
+    return authorizations[0].removeprefix(f"Bearer {EPHEMERAL_KEY_PREFIX}")
 
 
-def chosen(scope: Scope, spoken: Sequence[str]) -> str | None:
+def choose_subprotocol(scope: Scope, spoken: Sequence[str]) -> str | None:
     """The first of the subprotocols that are offered which a wire speaks; never one with a key."""
     return next((one for one in scope.get("subprotocols", ()) if one in spoken), None)
 
@@ -132,25 +137,25 @@ def chosen(scope: Scope, spoken: Sequence[str]) -> str | None:
 def _query(scope: Scope) -> dict[str, list[str]]:
     try:
         return parse_qs(
-            scope.get("query_string", b"").decode("latin-1"), max_num_fields=MOST_FIELDS
+            scope.get("query_string", b"").decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS
         )
     except ValueError:
-        raise RequestInvalid(f"The address has more than {MOST_FIELDS} fields.") from None
+        raise RequestInvalid(f"The address has more than {MAX_QUERY_FIELDS} fields.") from None
 
 
-KEY = "idempotency-key"
+IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 _IDEMPOTENCY_KEY = re.compile(r'"?(?P<name>[\x21\x23-\x7e]{1,255})"?', re.ASCII)
 """A structured string by the draft (draft-ietf-httpapi-idempotency-key-header); most clients send
 it without the quotes."""
 
 
-def key_name(request: Request) -> str | None:
+def idempotency_key_of(request: Request) -> str | None:
     """What the client calls this request, None if it has no name.
 
     Raises:
         errors.FieldInvalid: it is no name.
     """
-    given = request.headers.getlist(KEY)
+    given = request.headers.getlist(IDEMPOTENCY_KEY_HEADER)
     if not given:
         return None
     said = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
@@ -162,12 +167,12 @@ def key_name(request: Request) -> str | None:
     return said["name"]
 
 
-def digest(fields: Mapping[str, Any], upload: int | None) -> str:
+def request_digest(fields: Mapping[str, Any], upload: int | None) -> str:
     """Of all that was sent: two requests with the same are one. A file that was named counts by its
     name. May wait for a disk."""
     found = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     if upload is not None:
-        found.update(digest_of(upload).encode())
+        found.update(sha256_of_file(upload).encode())
     return found.hexdigest()
 
 
@@ -179,7 +184,7 @@ _PREFERENCE = re.compile(
 )
 
 
-def preferences(headers: Iterable[str]) -> dict[str, str]:
+def parse_prefer(headers: Iterable[str]) -> dict[str, str]:
     """Names, in lower case, and values ("" for none); of several of one name the first counts.
 
     A header that breaks the rules says nothing from there on.
@@ -202,13 +207,13 @@ def preferences(headers: Iterable[str]) -> dict[str, str]:
 
 def wants_async(headers: Iterable[str]) -> bool:
     """Whether the client would rather have a job now than its result later."""
-    return preferences(headers).get("respond-async") == ""
+    return parse_prefer(headers).get("respond-async") == ""
 
 
 _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
 
 
-def range_of(header: str, size: int) -> tuple[int, int] | None:
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
     """The first byte that is asked for and the one behind the last; None where it is all of them,
     or what is asked for is not understood, as the standard has it.
 
@@ -231,11 +236,11 @@ def range_of(header: str, size: int) -> tuple[int, int] | None:
     return begin, end
 
 
-NAMES = ("RateLimit", "RateLimit-Policy")
+RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
 _POLICY = '"requests"'
 
 
-def fields(standing: Standing) -> list[tuple[bytes, bytes]]:
+def rate_limit_headers(standing: RateLimitState) -> list[tuple[bytes, bytes]]:
     """The two headers."""
     rate = standing.rate
     return [
@@ -244,22 +249,25 @@ def fields(standing: Standing) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def saying(send: Send, standing: Standing) -> Send:
+def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
     """``send``, with the headers in the answer."""
 
     async def say(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *fields(standing)]}
+            message = {
+                **message,
+                "headers": [*message.get("headers", ()), *rate_limit_headers(standing)],
+            }
         await send(message)
 
     return say
 
 
-MOST_VALUES = 100_000
+MAX_JSON_VALUES = 100_000
 """Of one message: each is looked at while everybody else's wait, and a message may have 4 MiB."""
 
 
-def read(text: str | bytes) -> Any:
+def parse_json_message(text: str | bytes) -> Any:
     """What it says.
 
     Raises:
@@ -271,8 +279,8 @@ def read(text: str | bytes) -> Any:
     waiting, count = [found], 1
     while waiting:
         match waiting.pop():
-            case dict() as fields:
-                inner = fields.values()
+            case dict() as rate_limit_headers:
+                inner = rate_limit_headers.values()
             case list() as items:
                 inner = items
             case float() as number if not math.isfinite(number):
@@ -280,7 +288,7 @@ def read(text: str | bytes) -> Any:
             case _:
                 continue
         count += len(inner)
-        if count > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES:,} values")
+        if count > MAX_JSON_VALUES:
+            raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
         waiting += inner
     return found

@@ -29,38 +29,38 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from sidecar import clock, errors
-from sidecar.api.http.request_headers import caller_of, lasting
+from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
-from sidecar.errors import Kind
-from sidecar.jobs.job_record import Failure, JobRecord, JobState
-from sidecar.jobs.job_store import Turn
+from sidecar.errors import ErrorKind
+from sidecar.jobs.job_record import JobFailure, JobRecord, JobState
+from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Progress, Segment, joined
+from sidecar.transcripts.transcript import Progress, Segment, join_texts
 
 log = logging.getLogger(__name__)
 
-STATUS: Mapping[Kind, int] = {
-    Kind.MALFORMED: 400,
-    Kind.UNPROCESSABLE: 422,
-    Kind.UNSUPPORTED: 415,
-    Kind.TOO_LARGE: 413,
-    Kind.HEADERS_TOO_LARGE: 431,
-    Kind.TIMEOUT: 408,
-    Kind.NOT_FOUND: 404,
-    Kind.METHOD: 405,
-    Kind.FORBIDDEN: 403,
-    Kind.UNAUTHORIZED: 401,
-    Kind.CONFLICT: 409,
-    Kind.PRECONDITION: 412,
-    Kind.RANGE: 416,
-    Kind.CANCELLED: 409,
-    Kind.LIMITED: 429,
-    Kind.BUSY: 503,
-    Kind.STORAGE_FULL: 507,
-    Kind.WONT_FIT: 507,
-    Kind.FAILED: 500,
+STATUS: Mapping[ErrorKind, int] = {
+    ErrorKind.MALFORMED: 400,
+    ErrorKind.UNPROCESSABLE: 422,
+    ErrorKind.UNSUPPORTED: 415,
+    ErrorKind.TOO_LARGE: 413,
+    ErrorKind.HEADERS_TOO_LARGE: 431,
+    ErrorKind.TIMEOUT: 408,
+    ErrorKind.NOT_FOUND: 404,
+    ErrorKind.METHOD: 405,
+    ErrorKind.FORBIDDEN: 403,
+    ErrorKind.UNAUTHORIZED: 401,
+    ErrorKind.CONFLICT: 409,
+    ErrorKind.PRECONDITION: 412,
+    ErrorKind.RANGE: 416,
+    ErrorKind.CANCELLED: 409,
+    ErrorKind.LIMITED: 429,
+    ErrorKind.BUSY: 503,
+    ErrorKind.STORAGE_FULL: 507,
+    ErrorKind.WONT_FIT: 507,
+    ErrorKind.FAILED: 500,
 }
 _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     404: errors.NotFound,
@@ -69,12 +69,12 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     415: errors.ContentTypeUnsupported,
 }
 """What the framework says no with, in our words; the method is a case of its own."""
-Say = Callable[[errors.SidecarError], Response]
+ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Writes an error in the language of a wire."""
-Dialects = Mapping[str, Say]
+ErrorDialects = Mapping[str, ErrorRenderer]
 """How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
 all below it."""
-_NO_DIALECTS: Dialects = {}
+_NO_DIALECTS: ErrorDialects = {}
 
 
 def problem_body(error: errors.SidecarError) -> dict[str, Any]:
@@ -94,23 +94,23 @@ def problem_body(error: errors.SidecarError) -> dict[str, Any]:
 def problem(error: errors.SidecarError) -> Response:
     """The response that says ``error``; the log has its id."""
     body = problem_body(error)
-    note(error, body["request_id"])
+    log_error(error, body["request_id"])
     return Response(
         json.dumps(body),
         status_code=body["status"],
         media_type="application/problem+json",
-        headers=headers_of(error),
+        headers=error_headers(error),
     )
 
 
-def note(error: errors.SidecarError, request_id: str) -> None:
+def log_error(error: errors.SidecarError, request_id: str) -> None:
     """A line in the log, as a warning where it is our fault."""
-    ours = STATUS[error.kind] >= 500 and error.kind is not Kind.BUSY
+    ours = STATUS[error.kind] >= 500 and error.kind is not ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
     log.log(level, "answered %s, request %s", error.code, request_id)
 
 
-def say_at(path: str, dialects: Dialects) -> Say:
+def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
     """How errors are said at an address."""
     if path in dialects:
         return dialects[path]
@@ -118,17 +118,19 @@ def say_at(path: str, dialects: Dialects) -> Say:
     return next(above, problem)
 
 
-def headers_of(error: errors.SidecarError) -> dict[str, str]:
+def error_headers(error: errors.SidecarError) -> dict[str, str]:
     """What an error says in headers, however its body is written."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if error.kind is Kind.UNAUTHORIZED:
+    if error.kind is ErrorKind.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return headers
 
 
-def install(app: FastAPI, *routers: APIRouter, dialects: Dialects = _NO_DIALECTS) -> None:
+def install_error_handlers(
+    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = _NO_DIALECTS
+) -> None:
     """Make ``app``, which has these ``routers``, answer every error in the language of its address:
     as a problem, unless ``dialects`` has another."""
     own = [route for router in routers for route in router.routes]
@@ -136,7 +138,7 @@ def install(app: FastAPI, *routers: APIRouter, dialects: Dialects = _NO_DIALECTS
     def said(
         request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
     ) -> Response:
-        response = say_at(request.scope["path"], dialects)(error)
+        response = error_response_at(request.scope["path"], dialects)(error)
         response.headers.update(headers or {})
         return response
 
@@ -176,12 +178,12 @@ def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
     for route in routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-        elif isinstance(route, Mount) and _lies_in(route, scope):
+        elif isinstance(route, Mount) and _is_in_mount(route, scope):
             methods.add("GET")
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
-def _lies_in(mount: Mount, scope: Scope) -> bool:
+def _is_in_mount(mount: Mount, scope: Scope) -> bool:
     """Whether an address is one of the mount's, which by then may have made it its own."""
     return f"{scope['path']}/".startswith(f"{mount.path}/")
 
@@ -232,7 +234,7 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     Raises:
         errors.BadRequest: it is missing, not allowed, or no recording's.
     """
-    caller = caller_of(request)
+    caller = identity_of(request)
     caller.demand(identity.Scope.AUDIO_PATH)
     if "audio_path" not in fields:
         raise errors.FieldMissing("The field 'audio_path' is missing.")
@@ -242,7 +244,7 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     return await service.submissions.open_path(caller, path)
 
 
-def job_summary(job: JobRecord, turn: Turn | None) -> dict[str, Any]:
+def job_summary(job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
     """Return a job's body in a list; times in seconds, dates in UTC."""
     done = job.state is JobState.DONE and job.transcript is not None
     duration = job.transcript.duration if done and job.transcript else job.facts.total_s
@@ -251,7 +253,7 @@ def job_summary(job: JobRecord, turn: Turn | None) -> dict[str, Any]:
         "state": job.state.value,
         "position": turn and turn.position,
         "attempts": job.attempts,
-        "created": clock.for_people(job.created),
+        "created": clock.format_utc(job.created),
         "duration": duration and round(duration, 3),
         "progress": progress_body(job.progress),
     }
@@ -272,22 +274,22 @@ def progress_body(progress: Progress) -> dict[str, Any]:
     }
 
 
-def error_body(error: Failure) -> dict[str, Any]:
+def error_body(error: JobFailure) -> dict[str, Any]:
     """Why a job has no transcript."""
     return {"code": error.code, "detail": error.detail, "hint": error.hint}
 
 
-KEEP_ALIVE = b": keep-alive\n\n"
+SSE_KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every reader passes over."""
-KEEP_ALIVE_S = 15.0
+SSE_KEEP_ALIVE_S = 15.0
 """As the standard advises against proxies that close what is silent."""
-FAREWELL_S = 5.0
+LAST_FRAME_TIMEOUT_S = 5.0
 """How long a reader is given to take the last frame of a stream that is ended."""
-MEDIA_TYPE = "text/event-stream"
+SSE_MEDIA_TYPE = "text/event-stream"
 _ID = re.compile(r"\d{1,15}", re.ASCII)
 
 
-def frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
+def sse_frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
     """One event with a JSON document on one line; without a name it is the default event."""
     head = f"event: {event}\n" if event is not None else ""
     number = f"id: {id}\n" if id is not None else ""
@@ -309,14 +311,14 @@ def last_event_id(request: Request) -> int:
     return int(given or 0)
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """An answer that goes on as long as there are ``frames``.
 
     ``closed`` is called once it is over, whatever came of it, also where the client left before the
     first frame. ``farewell`` is the last frame where the token of who asked counts no more.
     """
 
-    media_type = MEDIA_TYPE
+    media_type = SSE_MEDIA_TYPE
 
     def __init__(
         self,
@@ -349,7 +351,7 @@ class EventStream(Response):
             leaving.cancel()
 
         try:
-            with lasting(scope, sent_away):
+            with revocable(scope, sent_away):
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # the service ends, and what is followed outlives it
             self._cut_off = True
@@ -364,7 +366,7 @@ class EventStream(Response):
             sending.result()
         elif (self._sent_away or self._cut_off) and self._begun:
             with suppress(TimeoutError):
-                async with asyncio.timeout(FAREWELL_S):
+                async with asyncio.timeout(LAST_FRAME_TIMEOUT_S):
                     last = self._farewell if self._sent_away else b""
                     await send(_body(last, more=False))
 
@@ -390,7 +392,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-class Unsaid:
+class UnsentSegments:
     """What is still to be said of one job."""
 
     def __init__(self) -> None:
@@ -404,7 +406,7 @@ class Unsaid:
         """The segments that are new in a job, each with its index there."""
         again = job.attempts != self._attempt or len(job.segments) < self._next
         if again or job.transcript is not None:
-            self._attempt, self._next, self._before = job.attempts, 0, covered(self._said)
+            self._attempt, self._next, self._before = job.attempts, 0, covered_spans(self._said)
         for index in range(self._next, len(job.segments)):
             self._next = index + 1
             segment = job.segments[index]
@@ -424,7 +426,7 @@ class Unsaid:
         return bool(self._before) and overlap >= (segment.end - segment.start) / 2
 
 
-class Saying:
+class IncrementalTextResponse:
     """A text that goes out in pieces, which in a row are the whole of it."""
 
     def __init__(self) -> None:
@@ -433,12 +435,12 @@ class Saying:
 
     def add(self, piece: str) -> str:
         """What to say for one more piece; "" where nothing is."""
-        text = joined((self._last, piece))
+        text = join_texts((self._last, piece))
         said, self._last = text[len(self._last) :], text[-1:]
         return said
 
 
-def covered(segments: Iterable[Segment]) -> list[tuple[float, float]]:
+def covered_spans(segments: Iterable[Segment]) -> list[tuple[float, float]]:
     """The time that segments take, as stretches that do not touch, in order."""
     found: list[tuple[float, float]] = []
     for start, end in sorted((one.start, one.end) for one in segments):

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sidecar.interfaces.engine_interface import Diarization, Precision, Windowing
-from sidecar.interfaces.request_options import LONGEST_PROMPT, MOST_SPEAKERS, MOST_TOKENS
+from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
+from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, MAX_SPEAKERS, MAX_TOKENS
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """What was wrong, and what to do (RFC 9457); the codes are in docs/errors.md."""
 
     type: str = Field(examples=["urn:vibevoice-asr:error:audio_empty"])
@@ -22,7 +22,7 @@ class Problem(BaseModel):
     request_id: str = Field(examples=["9f0c…"], description="To tell one report from another.")
 
 
-class Progress(BaseModel):
+class JobProgress(BaseModel):
     """How far a job is."""
 
     audio_seconds_done: float
@@ -47,7 +47,7 @@ class JobSummary(BaseModel):
     attempts: int
     created: str = Field(examples=["2026-11-20T21:10:00Z"], description="When it was sent, in UTC.")
     duration: float | None = Field(description="Seconds of audio, where they are known.")
-    progress: Progress
+    progress: JobProgress
     error: JobError | None = None
     refused: JobError | None = Field(
         None, description="Why no node that is there can do it, while it waits for one that can."
@@ -57,11 +57,11 @@ class JobSummary(BaseModel):
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "What was wrong with the request",
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
     },
     "5XX": {
         "description": "What went wrong here",
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
     },
 }
 
@@ -114,7 +114,7 @@ OPTIONS: dict[str, Any] = {
         "default": True,
         "description": "Tell speakers apart; without it the work is a fraction.",
     },
-    "diarization": {"type": "string", "enum": [*Diarization], "default": "balanced"},
+    "diarization": {"type": "string", "enum": [*DiarizationEffort], "default": "balanced"},
     "recognise": {
         "type": "boolean",
         "default": True,
@@ -124,7 +124,7 @@ OPTIONS: dict[str, Any] = {
         "type": "string",
         "description": (
             "Names and terms that may be said, separated by commas or in free text. With 'prompt' "
-            f"together at most {LONGEST_PROMPT} characters."
+            f"together at most {MAX_PROMPT_CHARACTERS} characters."
         ),
         "examples": ["Nagg, Nell, Beckett"],
     },
@@ -137,7 +137,7 @@ OPTIONS: dict[str, Any] = {
     "num_speakers": {
         "type": "integer",
         "minimum": 1,
-        "maximum": MOST_SPEAKERS,
+        "maximum": MAX_SPEAKERS,
         "description": "How many people speak, if somebody knows: a hint.",
         "examples": [2],
     },
@@ -152,13 +152,13 @@ OPTIONS: dict[str, Any] = {
     "max_tokens": {
         "type": "integer",
         "minimum": 1,
-        "maximum": MOST_TOKENS,
+        "maximum": MAX_TOKENS,
         "description": "Longest answer of the model; without it, by the length of the audio.",
         "examples": [4096],
     },
     "windows": {
         "type": "string",
-        "enum": [*Windowing],
+        "enum": [*WindowingMode],
         "default": "auto",
         "description": (
             "'parallel' hears a long recording in several windows at once, where there is memory "

@@ -19,9 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import caller_of
-from sidecar.audio.audio_source import AudioSource, Spool
-from sidecar.concurrency import Threads
+from sidecar.api.http.request_headers import identity_of
+from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.service.facade import Service
 
@@ -32,9 +32,9 @@ FIELD_LIMIT = 16 << 10
 MAX_PARTS = 64
 MAX_BOUNDARY = 200
 """RFC 2046 allows 70; the parser takes 256."""
-SLOWEST = 8 << 10
+MIN_UPLOAD_BYTES_PER_S = 8 << 10
 """Bytes a second that a sender reaches on the whole: the slowest of mobile networks does."""
-PATIENCE = 3
+STALL_FACTOR = 3
 """Times `upload_stall` that a sender may be behind that."""
 _NONE: Mapping[str, int] = {}
 FORM_OVERHEAD = 1 << 20
@@ -42,7 +42,7 @@ FORM_OVERHEAD = 1 << 20
 
 
 @dataclass
-class Upload:
+class UploadForm:
     """A form: the recording, and the text fields beside it.
 
     ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
@@ -72,9 +72,9 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
         if len(body) > JSON_LIMIT:
             raise errors.JsonTooLarge()
 
-    await _read(request, settings, take)
+    await _read_body(request, settings, take)
     try:
-        values = request_headers.read(bytes(body))
+        values = request_headers.parse_json_message(bytes(body))
     except ValueError:
         raise errors.JsonInvalid() from None
     if not isinstance(values, dict):
@@ -84,7 +84,7 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
 
 async def read_form(
     request: Request, service: Service, *, file: str = "audio", long: Mapping[str, int] = _NONE
-) -> Upload:
+) -> UploadForm:
     """The recording and the fields of a multipart body.
 
     ``file``: the part that is the recording's also where it has no file name. ``long``: bytes that
@@ -103,8 +103,8 @@ async def read_form(
     most = limit + FORM_OVERHEAD + sum(long.values())
     if (declared := _declared_length(request)) > most:
         raise too_large
-    form = _Form(_boundary(request), settings.spool_dir, service.spooling, file, long)
-    caller = caller_of(request)
+    form = _MultipartForm(_boundary(request), settings.spool_dir, service.spool_threads, file, long)
+    caller = identity_of(request)
     body = service.submissions.body(caller, declared)
     received = 0
 
@@ -117,7 +117,7 @@ async def read_form(
         await form.feed(chunk)
 
     try:
-        await _read(request, settings, take)
+        await _read_body(request, settings, take)
         if form.file_bytes > limit:
             raise too_large
         upload = await form.finish()
@@ -126,26 +126,26 @@ async def read_form(
         body.release()
         raise
     if caller.limits.shares:
-        upload.source.when_settled(body.release)
+        upload.source.on_settled(body.release)
     else:
         body.release()
     return upload
 
 
-async def _read(
+async def _read_body(
     request: Request, settings: Settings, take: Callable[[bytes], Awaitable[None]]
 ) -> None:
     """Hand the body over as it comes in; a sender that falls silent is given up, and one that on
-    the whole is slower than `SLOWEST` too. What we take ourselves does not count."""
+    the whole is slower than `MIN_UPLOAD_BYTES_PER_S` too. What we take ourselves does not count."""
     now = asyncio.get_running_loop().time
-    whole = now() + PATIENCE * settings.upload_stall
+    whole = now() + STALL_FACTOR * settings.upload_stall
     try:
         async with asyncio.timeout(settings.upload_stall) as patience:
             async for chunk in request.stream():
                 patience.reschedule(None)
                 begun = now()
                 await take(chunk)
-                whole += now() - begun + len(chunk) / SLOWEST
+                whole += now() - begun + len(chunk) / MIN_UPLOAD_BYTES_PER_S
                 patience.reschedule(min(now() + settings.upload_stall, whole))
     except TimeoutError:
         slow = errors.UploadStalled("The upload is too slow.") if now() >= whole else None
@@ -170,7 +170,7 @@ def _boundary(request: Request) -> bytes:
 
 
 @dataclass
-class _Part:
+class _MultipartPart:
     """The part that is being read."""
 
     header_name: bytearray = field(default_factory=bytearray)
@@ -181,14 +181,14 @@ class _Part:
     text: bytearray = field(default_factory=bytearray)
 
 
-class _Form:
+class _MultipartForm:
     """The callbacks of the push parser, and what they have gathered."""
 
     def __init__(
         self,
         boundary: bytes,
         folder: Path | None,
-        threads: Threads,
+        threads: ThreadLimiter,
         file: str,
         long: Mapping[str, int],
     ) -> None:
@@ -209,10 +209,10 @@ class _Form:
                 "on_end": self._end,
             },
         )
-        self._part = _Part()
+        self._part = _MultipartPart()
         self._parts = 0
         self._ended = False
-        self._spool: Spool | None = None
+        self._spool: UploadSpool | None = None
         self._lists: dict[str, list[str]] = {}
         self._file: tuple[str, str] = ("", "")
         """Its part and its name."""
@@ -228,10 +228,10 @@ class _Form:
             self._parser.write(chunk)
         except FormParserError:
             raise errors.MultipartInvalid() from None
-        if self._spool is not None and self._spool.pending >= Spool.MEMORY_BYTES:
+        if self._spool is not None and self._spool.pending >= UploadSpool.MEMORY_BYTES:
             await self._threads.run(self._spool.spill)
 
-    async def finish(self) -> Upload:
+    async def finish(self) -> UploadForm:
         """The whole form."""
         try:
             self._parser.finalize()
@@ -246,7 +246,7 @@ class _Form:
         else:
             source = await self._threads.run(self._spool.finish)
         last = {name: values[-1] for name, values in self._lists.items()}
-        return Upload(source, last, self._lists, *self._file)
+        return UploadForm(source, last, self._lists, *self._file)
 
     def close(self) -> None:
         """Let go of a form that came to nothing."""
@@ -257,7 +257,7 @@ class _Form:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise errors.MultipartTooManyParts()
-        self._part = _Part()
+        self._part = _MultipartPart()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._grow(self._part.header_name, data[start:end], HEADER_LIMIT)
@@ -280,7 +280,7 @@ class _Form:
         if part.is_file:
             if self._spool is not None:
                 raise errors.MultipleFiles()
-            self._spool = Spool(self._folder)
+            self._spool = UploadSpool(self._folder)
             self._file = part.name, options.get(b"filename", b"").decode("utf-8", "replace")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

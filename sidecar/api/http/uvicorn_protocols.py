@@ -17,18 +17,18 @@ from h11 import _readers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from sidecar.auth.rate_limits import address_key
+from sidecar.auth.rate_limits import rate_limit_key
 
-UNREAD_S = 60.0
+SEND_TIMEOUT_S = 60.0
 """To take what lies in the connection's buffers; they hold seconds of any network."""
 
 
-class Unread(asyncio.Protocol):
+class SendTimeoutProtocol(asyncio.Protocol):
     """A clock while a peer takes nothing; before a protocol of uvicorn's."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    unread_s = UNREAD_S
+    unread_s = SEND_TIMEOUT_S
     _unread: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,7 +53,7 @@ class Unread(asyncio.Protocol):
             self._unread = None
 
 
-OF_ADDRESS = 10_000
+MAX_CONNECTIONS_PER_ADDRESS = 10_000
 """Connections of one address, which may be a proxy's with all its clients."""
 _FIELD = re.compile(
     rb"(?P<field_name>[-!#$%&'*+.^_`|~0-9a-zA-Z]+):[ \t]*+"
@@ -63,8 +63,8 @@ _FIELD = re.compile(
 spaces before a NUL take it 13 s of the event loop, before anybody is asked who it is."""
 
 
-def with_deadline(
-    seconds: float, unread_s: float = UNREAD_S, most: int = OF_ADDRESS
+def http_protocol(
+    seconds: float, unread_s: float = SEND_TIMEOUT_S, most: int = MAX_CONNECTIONS_PER_ADDRESS
 ) -> type[asyncio.Protocol]:
     """uvicorn's protocol, closing connections whose request's head is not there in time, or whose
     answer nobody takes, and those beyond ``most`` of one address. All of h11 in this process reads
@@ -72,7 +72,7 @@ def with_deadline(
     _readers.header_field_re = _FIELD
     addresses = Counter[str]()
 
-    class Timed(Unread, H11Protocol):
+    class Timed(SendTimeoutProtocol, H11Protocol):
         """A clock from the first byte of a connection, or of its next request, to the end of the
         head; h11 hands a request to a cycle then."""
 
@@ -84,7 +84,7 @@ def with_deadline(
             super().connection_made(transport)
             self._start()
             if self.client is not None:
-                self._address = address_key(self.client[0])
+                self._address = rate_limit_key(self.client[0])
                 addresses[self._address] += 1
                 if addresses[self._address] > most:
                     transport.abort()
@@ -134,23 +134,23 @@ def with_deadline(
     return Timed
 
 
-LARGEST_MESSAGE = 4 << 20
+MAX_MESSAGE_BYTES = 4 << 20
 """Bytes. The longest sound of one message (`live_chunk`) is 2.6 MB as float32 at 48 kHz in base64;
 what is larger is closed with 1009 before it is read."""
-LINGER_S = 2.0
+OVERSIZED_DRAIN_S = 2.0
 """After a message that is too big: so long the rest of it is read away, for a peer that still
 writes would see a reset instead of the reason."""
-FAREWELL_S = 0.5
+SHUTDOWN_CLOSE_S = 0.5
 """At the end of the service: for the wire's own close, before the server's (1012)."""
 
 
-def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
+def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protocol]:
     """uvicorn's protocol; who takes nothing for ``unread_s`` seconds of what is sent is gone."""
     quiet = logging.getLogger("uvicorn.error.websocket")
     quiet.setLevel(logging.WARNING)  # below it are addresses and headers, with keys in them
     quiet.addFilter(_is_ours)
 
-    class Upgraded(Unread, WebSocketsSansIOProtocol):
+    class Upgraded(SendTimeoutProtocol, WebSocketsSansIOProtocol):
         """One WebSocket, below ASGI."""
 
         def __init__(self, *args: Any, **named: Any) -> None:
@@ -176,7 +176,7 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
             if self.read_paused:
                 self.read_paused = False
                 self.transport.resume_reading()
-            self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+            self.close_timer = self.loop.call_later(OVERSIZED_DRAIN_S, self.transport.abort)
 
         def send_keepalive_ping(self) -> None:
             self._came = False
@@ -197,7 +197,7 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
             if self.close_sent or not self.handshake_complete:
                 super().shutdown()
             else:
-                self.loop.call_later(FAREWELL_S, self._shut_down)
+                self.loop.call_later(SHUTDOWN_CLOSE_S, self._shut_down)
 
         def _shut_down(self) -> None:
             if not self.disconnected:

@@ -1,7 +1,7 @@
 """WebSocket connections: timeouts, limits, close codes, tickets.
 
 `upgraded` ends connections whose peer is gone or takes nothing, and those with messages that are
-too big; a task then meets `Gone`. Nothing of a peer's address, headers or words is logged.
+too big; a task then meets `WebSocketGone`. Nothing of a peer's address, headers or words is logged.
 
 Unlike a key in an address, a ticket that ends up in somebody's log is worth nothing any more.
 """
@@ -22,29 +22,29 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import NOBODY, Grant, caller_of, lasting
+from sidecar.api.http.request_headers import ANONYMOUS, TicketGrant, identity_of, revocable
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import MINUTE_S, Rate, Window
-from sidecar.auth.startup_token import LASTS_S, Handover
+from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
+from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.config.settings import Settings
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 
 INBOUND_BYTES = 16 << 20
 """Most that waits of one connection, however few messages it is."""
 REASON_BYTES = 123
 """Of a close frame (RFC 6455, 5.5)."""
-CODES: Mapping[Kind | str, int] = {
-    Kind.MALFORMED: 1007,
-    Kind.UNPROCESSABLE: 1007,
-    Kind.UNSUPPORTED: 1003,
-    Kind.TOO_LARGE: 1009,
-    Kind.FAILED: 1011,
-    Kind.BUSY: 1013,
-    Kind.STORAGE_FULL: 1013,
-    Kind.WONT_FIT: 1013,
-    Kind.CANCELLED: 1000,
+CLOSE_CODES: Mapping[ErrorKind | str, int] = {
+    ErrorKind.MALFORMED: 1007,
+    ErrorKind.UNPROCESSABLE: 1007,
+    ErrorKind.UNSUPPORTED: 1003,
+    ErrorKind.TOO_LARGE: 1009,
+    ErrorKind.FAILED: 1011,
+    ErrorKind.BUSY: 1013,
+    ErrorKind.STORAGE_FULL: 1013,
+    ErrorKind.WONT_FIT: 1013,
+    ErrorKind.CANCELLED: 1000,
     errors.ShuttingDown.code: 1001,
 }
 """Close codes (RFC 6455, 7.4.1, and IANA's list) by an error's code, or else by its kind; of all
@@ -58,7 +58,7 @@ Message = str | bytes
 """A text message, or a binary one."""
 
 
-class Gone(Exception):
+class WebSocketGone(Exception):
     """The peer is not there any more: nothing can be said to it. ``code``: it closed with that."""
 
     def __init__(self, code: int | None = None) -> None:
@@ -66,16 +66,16 @@ class Gone(Exception):
         self.code = code
 
 
-def close_code(error: errors.SidecarError, own: Mapping[Kind | str, int] | None = None) -> int:
+def close_code(error: errors.SidecarError, own: Mapping[ErrorKind | str, int] | None = None) -> int:
     """The code that ``error`` closes with; a wire's ``own`` table comes before that of all."""
-    for codes in (own or {}, CODES):
+    for codes in (own or {}, CLOSE_CODES):
         for key in (error.code, error.kind):
             if key in codes:
                 return codes[key]
     return _POLICY
 
 
-class Inbound:
+class InboundQueue:
     """Messages that were read and wait for their turn, with an end to how many."""
 
     def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
@@ -118,18 +118,18 @@ class Inbound:
             await self._bell.wait()
 
 
-class Socket:
+class WebSocketConnection:
     """One WebSocket that was accepted, and who is at its other end."""
 
     def __init__(
         self, websocket: WebSocket, settings: Settings, now: Callable[[], float] = time.monotonic
     ) -> None:
         self.websocket = websocket
-        self.caller: Identity = caller_of(websocket)
-        self.inbound = Inbound(settings.live_inbound)
-        self._messages = Window(Rate(settings.live_messages_per_minute, MINUTE_S))
-        self._cancels = Window(Rate(settings.live_cancels_per_minute, MINUTE_S))
-        self._malformed = Window(Rate(MALFORMED_PER_MINUTE, MINUTE_S))
+        self.caller: Identity = identity_of(websocket)
+        self.inbound = InboundQueue(settings.live_inbound)
+        self._messages = SlidingWindowLimit(RateLimit(settings.live_messages_per_minute, MINUTE_S))
+        self._cancels = SlidingWindowLimit(RateLimit(settings.live_cancels_per_minute, MINUTE_S))
+        self._malformed = SlidingWindowLimit(RateLimit(MALFORMED_PER_MINUTE, MINUTE_S))
         self._now = now
         self._sending = asyncio.Lock()
 
@@ -138,7 +138,7 @@ class Socket:
         cls, websocket: WebSocket, settings: Settings, spoken: Sequence[str] = ()
     ) -> Self:
         """Answer the handshake, with the first of the offered subprotocols that is ``spoken``."""
-        await greet(websocket, spoken)
+        await accept_handshake(websocket, spoken)
         return cls(websocket, settings)
 
     async def receive(self) -> Message:
@@ -149,7 +149,7 @@ class Socket:
         """
         found = await self.websocket.receive()
         if found["type"] != "websocket.receive":
-            raise Gone(found.get("code"))
+            raise WebSocketGone(found.get("code"))
         text: str | None = found.get("text")
         return text if text is not None else bytes(found["bytes"])
 
@@ -181,18 +181,18 @@ class Socket:
                     else:
                         await self.websocket.send_bytes(message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
-            raise Gone() from error
+            raise WebSocketGone() from error
 
     async def say(self, *messages: Message) -> None:
         """`send` the last words to somebody who may be gone already."""
-        with suppress(Gone):
+        with suppress(WebSocketGone):
             await self.send(*messages)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End it; once more, or after the peer did, does nothing."""
-        await close(self.websocket, code, reason)
+        await send_close(self.websocket, code, reason)
 
-    async def side_by_side(self, *tasks: Coroutine[Any, Any, None]) -> None:
+    async def run_until_first_ends(self, *tasks: Coroutine[Any, Any, None]) -> None:
         """Run them until one ends, then end the others.
 
         Raises:
@@ -208,7 +208,7 @@ class Socket:
                 revoked.set_exception(errors.TokenInvalid())
 
         try:
-            with lasting(self.websocket.scope, sent_away):
+            with revocable(self.websocket.scope, sent_away):
                 done, _ = await asyncio.wait(
                     {*running, revoked}, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -221,7 +221,7 @@ class Socket:
             for task in running | done
             if not task.cancelled() and (fault := task.exception()) is not None
         ]
-        for fault in sorted(wrong, key=lambda one: isinstance(one, Gone)):
+        for fault in sorted(wrong, key=lambda one: isinstance(one, WebSocketGone)):
             raise fault  # what there is to say comes before that nobody is there
 
     def count(self) -> None:
@@ -250,24 +250,28 @@ class Socket:
         _refuse(self._cancels.take(self._now()))
 
 
-async def greet(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
+async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
     """Answer the handshake; also where it is to be refused, by a wire that does so in a frame."""
-    with suppress(RuntimeError, WebSocketDisconnect, OSError):  # whoever is gone is met as `Gone`
-        await websocket.accept(subprotocol=request_headers.chosen(websocket.scope, spoken))
+    with suppress(
+        RuntimeError, WebSocketDisconnect, OSError
+    ):  # whoever is gone is met as `WebSocketGone`
+        await websocket.accept(
+            subprotocol=request_headers.choose_subprotocol(websocket.scope, spoken)
+        )
 
 
-async def turn_away(
+async def refuse_connection(
     websocket: WebSocket, said: str | None, code: int, reason: str, spoken: Sequence[str] = ()
 ) -> None:
     """Refuse somebody where their client looks: accept, say why (or nothing), and close."""
-    await greet(websocket, spoken)
+    await accept_handshake(websocket, spoken)
     with suppress(RuntimeError, WebSocketDisconnect, OSError):
         if said is not None:
             await websocket.send_text(said)
-    await close(websocket, code, reason)
+    await send_close(websocket, code, reason)
 
 
-async def close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:
+async def send_close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:
     """Send a close frame, if there is anybody to."""
     if websocket.application_state is not WebSocketState.CONNECTED:
         return
@@ -283,14 +287,14 @@ def _refuse(wait_s: float) -> None:
         )
 
 
-class Ticket(BaseModel):
+class TicketAnswer(BaseModel):
     """One ticket."""
 
     ticket: str = Field(description="For the address of a WebSocket: `?ticket=`. Counts once.")
     expires_in: float = Field(description="Seconds.")
 
 
-def build_router(tickets: Handover[Grant]) -> APIRouter:
+def build_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
     """The one route."""
     router = APIRouter()
 
@@ -298,13 +302,13 @@ def build_router(tickets: Handover[Grant]) -> APIRouter:
         "/v1/live/ticket",
         summary="A ticket that opens one live connection with the token of this request",
         status_code=201,
-        response_model=Ticket,
+        response_model=TicketAnswer,
         responses=PROBLEMS,
     )
     async def ticket(request: Request) -> Response:
         _, _, token = request.headers.get("authorization", "").partition(" ")
-        word = tickets.give(Grant(token.strip() or NOBODY), caller_of(request).owner)
-        body = {"ticket": word, "expires_in": LASTS_S}
+        word = tickets.give(TicketGrant(token.strip() or ANONYMOUS), identity_of(request).owner)
+        body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
         return json_response(body, 201, {"Cache-Control": "no-store"})
 
     return router

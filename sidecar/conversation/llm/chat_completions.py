@@ -18,7 +18,7 @@ from sidecar.upstream import remote_http
 from sidecar.upstream.remote_http import EventStream
 
 
-class Role(StrEnum):
+class ChatRole(StrEnum):
     """Whose words they are, by the names that language models know."""
 
     SYSTEM = "system"
@@ -29,7 +29,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     """A call of a tool: ``arguments`` are JSON as the model wrote it, which may be none."""
 
     id: str
@@ -38,18 +38,18 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     """One entry of what a language model is told. ``calls``: what the machine asked for then;
     ``call``: the id of the one whose result this is."""
 
-    role: Role
+    role: ChatRole
     text: str
-    calls: tuple[Call, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
     call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class ToolDefinition:
     """A function that a client has: ``parameters`` is a JSON schema of its arguments."""
 
     name: str
@@ -57,7 +57,7 @@ class Tool:
     parameters: Mapping[str, Any] | None = None
 
 
-class Choice(StrEnum):
+class ToolChoice(StrEnum):
     """Whether a model is to call tools."""
 
     AUTO = "auto"
@@ -66,19 +66,19 @@ class Choice(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class ToolSet:
     """What a model may call; ``named`` is the one that it has to, or ''."""
 
-    all: tuple[Tool, ...] = ()
-    choice: Choice = Choice.AUTO
+    all: tuple[ToolDefinition, ...] = ()
+    choice: ToolChoice = ToolChoice.AUTO
     named: str = ""
 
 
-NO_TOOLS = Tools()
+NO_TOOLS = ToolSet()
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class ToolCallDelta:
     """Some of a call, as a model writes it: ``index`` tells several of one answer apart, ``id`` and
     ``name`` come with the first of each, and ``arguments`` go on from those before."""
 
@@ -88,16 +88,16 @@ class Fragment:
     arguments: str = ""
 
 
-Piece: TypeAlias = str | Fragment
+LlmDelta: TypeAlias = str | ToolCallDelta
 """Of an answer: some characters, or some of a call."""
 
 
-REPEAT = "repeat"
+REPEAT_LLM_NAME = "repeat"
 """The name of who has no model, in settings and wherever one is chosen."""
-REPEATS = "You said:"
+REPEAT_PREFIX = "You said:"
 
 
-class Thinker(Protocol):
+class Llm(Protocol):
     """Answers a conversation. Leaving `reply` early stops the work."""
 
     @property
@@ -122,12 +122,12 @@ class Thinker(Protocol):
             errors.LlmError: it does not say.
         """
 
-    def other(self, model: str) -> Thinker:
+    def other(self, model: str) -> Llm:
         """Another of its `models`."""
 
     def reply(
-        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
-    ) -> AsyncGenerator[Piece, None]:
+        self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
+    ) -> AsyncGenerator[LlmDelta, None]:
         """The answer to the last of ``messages``, some characters at a time, or some of a call of
         one of the ``tools``.
 
@@ -140,10 +140,10 @@ class Thinker(Protocol):
         """Let go of what it has open."""
 
 
-class Repeat:
+class RepeatLlm:
     """Says what it heard, and says that it does: where there is no model, there is no chatting."""
 
-    name = REPEAT
+    name = REPEAT_LLM_NAME
     calls = False
 
     async def ready(self) -> None:
@@ -151,15 +151,15 @@ class Repeat:
 
     async def models(self) -> tuple[str, ...]:
         """Itself."""
-        return (REPEAT,)
+        return (REPEAT_LLM_NAME,)
 
-    def other(self, model: str) -> Repeat:
+    def other(self, model: str) -> RepeatLlm:
         """There is one."""
         return self
 
     async def reply(
-        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
-    ) -> AsyncGenerator[Piece, None]:
+        self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
+    ) -> AsyncGenerator[LlmDelta, None]:
         """What the person said last, a word at a time.
 
         Raises:
@@ -167,17 +167,17 @@ class Repeat:
         """
         if tools.all:
             raise errors.ToolsUnavailable()
-        last = next((one.text for one in reversed(messages) if one.role is Role.USER), "")
-        for word in f"{REPEATS} {last}".split():
+        last = next((one.text for one in reversed(messages) if one.role is ChatRole.USER), "")
+        for word in f"{REPEAT_PREFIX} {last}".split():
             yield f"{word} "
 
     async def close(self) -> None:
         """Nothing is open."""
 
 
-PATH = "/v1/chat/completions"
-MODELS = "/v1/models"
-LONGEST_LINE = 1 << 20
+CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
+MODELS_PATH = "/v1/models"
+MAX_LINE_BYTES = 1 << 20
 """Bytes of one line of a stream."""
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 """How long an answer may be. Everybody knows the first but OpenAI's reasoning models, and they say
@@ -186,11 +186,11 @@ THINKS, SPEAKS = "<think>", "</think>"
 """Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
 
 
-def request(
-    messages: Sequence[Message],
+def chat_request(
+    messages: Sequence[ChatMessage],
     model: str,
     max_tokens: int,
-    tools: Tools = NO_TOOLS,
+    tools: ToolSet = NO_TOOLS,
     limit: str = LIMIT,
 ) -> dict[str, Any]:
     """The body of a request for an answer as a stream; ``limit``: the name of its length."""
@@ -207,7 +207,7 @@ def request(
     return body
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: ChatMessage) -> dict[str, Any]:
     body: dict[str, Any] = {"role": message.role.value, "content": message.text}
     if message.calls:
         body["content"] = message.text or None
@@ -224,7 +224,7 @@ def _message(message: Message) -> dict[str, Any]:
     return body
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
@@ -233,12 +233,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-class Words:
+class ChatStreamParser:
     """A stream of chunks, in bytes as they come."""
 
     def __init__(self) -> None:
-        self._events = EventStream(LONGEST_LINE, _wrong)
-        self._aloud = Aloud()
+        self._events = EventStream(MAX_LINE_BYTES, _wrong)
+        self._aloud = ReasoningFilter()
         self._calls = -1
 
     @property
@@ -246,7 +246,7 @@ class Words:
         """Whether the server said that it was all."""
         return self._events.done
 
-    def feed(self, data: bytes) -> list[Piece]:
+    def feed(self, data: bytes) -> list[LlmDelta]:
         """What of the answer came with ``data``: words that came together are one piece.
 
         Raises:
@@ -255,9 +255,9 @@ class Words:
         """
         chunks = map(remote_http.loads, self._events.feed(data))
         said = [piece for chunk in chunks for piece in self._said(chunk)]
-        return _joined([*said, self._aloud.end()] if self.done else said)
+        return _merge_text([*said, self._aloud.end()] if self.done else said)
 
-    def end(self) -> list[Piece]:
+    def end(self) -> list[LlmDelta]:
         """What of the answer is left when nothing more comes.
 
         Raises:
@@ -268,19 +268,19 @@ class Words:
             raise errors.LlmFailed("Its answer broke off.")
         return said
 
-    def _said(self, chunk: object) -> list[Piece]:
-        if wrong := failed(chunk):
+    def _said(self, chunk: object) -> list[LlmDelta]:
+        if wrong := stream_error(chunk):
             raise wrong
         match chunk:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
-                said: list[Piece] = [self._aloud.feed(text)] if isinstance(text, str) else []
-                return said + [self._called(one) for one in _listed(calls)]
+                said: list[LlmDelta] = [self._aloud.feed(text)] if isinstance(text, str) else []
+                return said + [self._called(one) for one in _tool_call_values(calls)]
             case {"choices": [*_]} | {"usage": dict()}:  # an end, or what it took
                 return []
         raise errors.LlmGarbled()
 
-    def _called(self, call: dict[str, Any]) -> Fragment:
+    def _called(self, call: dict[str, Any]) -> ToolCallDelta:
         """Some of a call. Servers that do not count them send each whole."""
         index, function = call.get("index"), call.get("function")
         if not isinstance(function, dict) or not isinstance(index, int | None):
@@ -290,10 +290,10 @@ class Words:
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments)
         name, number = function.get("name") or "", call.get("id") or ""
-        return Fragment(self._calls, str(number), str(name), arguments)
+        return ToolCallDelta(self._calls, str(number), str(name), arguments)
 
 
-class Aloud:
+class ReasoningFilter:
     """Text without what a model says to itself between `THINKS` and `SPEAKS`, in any pieces."""
 
     def __init__(self) -> None:
@@ -308,7 +308,7 @@ class Aloud:
         while True:
             mark = SPEAKS if self._thinks else THINKS
             before, found, after = self._rest.partition(mark)
-            kept = 0 if found else _begun(before, mark)
+            kept = 0 if found else _partial_mark_length(before, mark)
             if not self._thinks:
                 said += before[: len(before) - kept]
             if not found:
@@ -326,7 +326,7 @@ class Aloud:
         return "" if self._thinks else rest
 
 
-def _listed(calls: object) -> list[dict[str, Any]]:
+def _tool_call_values(calls: object) -> list[dict[str, Any]]:
     if calls is None:
         return []
     if isinstance(calls, list) and all(isinstance(one, dict) for one in calls):
@@ -334,9 +334,9 @@ def _listed(calls: object) -> list[dict[str, Any]]:
     raise errors.LlmGarbled()
 
 
-def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+def _merge_text(pieces: Sequence[LlmDelta]) -> list[LlmDelta]:
     """Words in one piece where they came together; none where there are none."""
-    found: list[Piece] = []
+    found: list[LlmDelta] = []
     for piece in pieces:
         if isinstance(piece, str) and found and isinstance(found[-1], str):
             found[-1] += piece
@@ -345,7 +345,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
     return found
 
 
-def _begun(text: str, mark: str) -> int:
+def _partial_mark_length(text: str, mark: str) -> int:
     """How many characters at the end of ``text`` may be the beginning of ``mark``."""
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
@@ -353,10 +353,10 @@ def _begun(text: str, mark: str) -> int:
 def _wrong(line: bytes | None) -> errors.LlmError:
     if line is None:
         return errors.LlmGarbled("A line of its answer has no end.")
-    return failed(remote_http.loads(line)) or errors.LlmGarbled()
+    return stream_error(remote_http.loads(line)) or errors.LlmGarbled()
 
 
-def failed(body: object) -> errors.LlmFailed | None:
+def stream_error(body: object) -> errors.LlmFailed | None:
     """What a server says went wrong, None where it says nothing of the kind."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
@@ -368,13 +368,13 @@ def failed(body: object) -> errors.LlmFailed | None:
 
 def wants_newer_limit(body: bytes) -> bool:
     """Whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
-    wrong = failed(remote_http.loads(body))
+    wrong = stream_error(remote_http.loads(body))
     return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
-def refused(status: int, body: bytes) -> errors.LlmError:
+def response_error(status: int, body: bytes) -> errors.LlmError:
     """What an answer means that is none."""
-    said = failed(remote_http.loads(body))
+    said = stream_error(remote_http.loads(body))
     detail = f"It answers with {status}. {said.detail if said else ''}".strip()
     if status in (401, 403):
         return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")

@@ -15,13 +15,13 @@ from sidecar.config.settings import Settings
 from sidecar.conversation.llm import chat_completions
 from sidecar.conversation.llm.chat_completions import (
     NO_TOOLS,
-    REPEAT,
-    Message,
-    Piece,
-    Repeat,
-    Role,
-    Thinker,
-    Tools,
+    REPEAT_LLM_NAME,
+    ChatMessage,
+    ChatRole,
+    Llm,
+    LlmDelta,
+    RepeatLlm,
+    ToolSet,
 )
 from sidecar.upstream import remote_http
 
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 MODELS_TIMEOUT_S = 3.0
 """So long a server may take to be connected to, and to say what it has."""
-WARMS_UP = (Message(Role.USER, "Hello"),)
+WARM_UP_MESSAGES = (ChatMessage(ChatRole.USER, "Hello"),)
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class LlmAddress:
     """Where a language model is, and how it is to be asked.
 
     ``url`` without the path of the API. ``model``: '' takes the first that the server lists.
@@ -53,10 +53,10 @@ class Address:
     next_s: float = 10.0
 
 
-class Endpoint:
+class LlmClient:
     """Owns the connections to one model."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: LlmAddress) -> None:
         import httpx
 
         self._address = address
@@ -82,7 +82,7 @@ class Endpoint:
             errors.LlmError: it does not answer, or will not.
         """
         await self._known()
-        async with self._within(self._address.first_s), self._asked(WARMS_UP, 1):
+        async with self._within(self._address.first_s), self._asked(WARM_UP_MESSAGES, 1):
             pass
 
     async def models(self) -> tuple[str, ...]:
@@ -95,14 +95,14 @@ class Endpoint:
         names = (self._model, *remote_http.model_names(body))
         return tuple(dict.fromkeys(filter(None, names)))
 
-    def other(self, model: str) -> Endpoint:
-        """As `Thinker.other`, by connections of its own."""
-        return Endpoint(replace(self._address, model=model))
+    def other(self, model: str) -> LlmClient:
+        """As `Llm.other`, by connections of its own."""
+        return LlmClient(replace(self._address, model=model))
 
     async def reply(
-        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
-    ) -> AsyncGenerator[Piece, None]:
-        """As `Thinker.reply`; the connection ends with it, and so does the work on the other side.
+        self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
+    ) -> AsyncGenerator[LlmDelta, None]:
+        """As `Llm.reply`; the connection ends with it, and so does the work on the other side.
 
         Raises:
             errors.LlmUnreachable, errors.LlmTimeout, errors.LlmRefused, errors.LlmFailed,
@@ -110,7 +110,7 @@ class Endpoint:
         """
         await self._known()
         async with self._asked(messages, self._address.max_tokens, tools) as pieces:
-            words, within_s = chat_completions.Words(), self._address.first_s
+            words, within_s = chat_completions.ChatStreamParser(), self._address.first_s
             while not words.done:
                 async with self._within(within_s):
                     found = await self._next(pieces, words)
@@ -123,8 +123,8 @@ class Endpoint:
         await self._client.aclose()
 
     async def _next(
-        self, pieces: AsyncIterator[bytes], words: chat_completions.Words
-    ) -> list[Piece]:
+        self, pieces: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
+    ) -> list[LlmDelta]:
         """What is said next; nothing at the end of it. What is no word does not count as one."""
         async for piece in pieces:
             if (said := words.feed(piece)) or words.done:
@@ -141,20 +141,20 @@ class Endpoint:
 
     async def _listed(self) -> object:
         """What the server says of its models."""
-        async with self._within(MODELS_TIMEOUT_S), _named(self._address.url):
-            response = await self._client.get(chat_completions.MODELS)
+        async with self._within(MODELS_TIMEOUT_S), _map_http_errors(self._address.url):
+            response = await self._client.get(chat_completions.MODELS_PATH)
         if response.status_code != 200:
-            raise chat_completions.refused(response.status_code, response.content)
+            raise chat_completions.response_error(response.status_code, response.content)
         if (body := remote_http.loads(response.content)) is None:
             raise errors.LlmGarbled()
         return body
 
     @asynccontextmanager
     async def _asked(
-        self, messages: Sequence[Message], most: int, tools: Tools = NO_TOOLS
+        self, messages: Sequence[ChatMessage], most: int, tools: ToolSet = NO_TOOLS
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A request that was taken, and the pieces of its answer."""
-        async with _named(self._address.url):
+        async with _map_http_errors(self._address.url):
             limit = self._limit  # another's answer may change it meanwhile
             response = await self._sent(messages, most, tools)
             try:
@@ -163,21 +163,23 @@ class Endpoint:
                     if limit != chat_completions.LIMIT or not chat_completions.wants_newer_limit(
                         said
                     ):
-                        raise chat_completions.refused(response.status_code, said)
+                        raise chat_completions.response_error(response.status_code, said)
                     self._limit = chat_completions.NEWER_LIMIT
                     await response.aclose()
                     response = await self._sent(messages, most, tools)
                     if response.status_code != 200:
-                        raise chat_completions.refused(
+                        raise chat_completions.response_error(
                             response.status_code, await self._said(response)
                         )
                 yield response.aiter_bytes()
             finally:
                 await response.aclose()
 
-    async def _sent(self, messages: Sequence[Message], most: int, tools: Tools) -> httpx.Response:
-        body = chat_completions.request(messages, self._model, most, tools, self._limit)
-        sent = self._client.build_request("POST", chat_completions.PATH, json=body)
+    async def _sent(
+        self, messages: Sequence[ChatMessage], most: int, tools: ToolSet
+    ) -> httpx.Response:
+        body = chat_completions.chat_request(messages, self._model, most, tools, self._limit)
+        sent = self._client.build_request("POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body)
         async with self._within(self._address.first_s):
             return await self._client.send(sent, stream=True)
 
@@ -196,7 +198,7 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def _named(url: str) -> AsyncIterator[None]:
+async def _map_http_errors(url: str) -> AsyncIterator[None]:
     """Trouble on the way as an error of ours."""
     import httpx
 
@@ -209,7 +211,7 @@ async def _named(url: str) -> AsyncIterator[None]:
 
 
 AUTO = "auto"
-KNOWN = {
+LOCAL_LLM_SERVERS = {
     "Ollama": "http://127.0.0.1:11434",
     "LM Studio": "http://127.0.0.1:1234",
     "llama.cpp": "http://127.0.0.1:8080",
@@ -222,11 +224,11 @@ once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class LlmChoice:
     """Whom the settings mean: how a model is to be asked, and where, if that is said (`looked_for`
     otherwise); None where what is said is repeated."""
 
-    address: Address | None
+    address: LlmAddress | None
 
     @property
     def looked_for(self) -> bool:
@@ -234,20 +236,20 @@ class Meant:
         return self.address is not None and not self.address.url
 
 
-def meant_by(settings: Settings) -> Meant:
+def choose_llm(settings: Settings) -> LlmChoice:
     """Whom the settings mean; nobody is asked.
 
     Raises:
         errors.SettingsInvalid: the address is none, or the key is no secret.
     """
     wanted = settings.llm.strip()
-    if wanted == REPEAT:
-        return Meant(None)
-    return Meant(
-        Address(
-            "" if wanted == AUTO else remote_server.address(wanted, "llm"),
+    if wanted == REPEAT_LLM_NAME:
+        return LlmChoice(None)
+    return LlmChoice(
+        LlmAddress(
+            "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
             settings.llm_model,
-            remote_server.key(settings.llm_key, settings.llm_key_file, "llm"),
+            remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
             settings.llm_max_tokens,
             settings.llm_first_token,
             settings.llm_next_token,
@@ -255,36 +257,42 @@ def meant_by(settings: Settings) -> Meant:
     )
 
 
-async def thinker_of(meant: Meant, *, again: bool = False) -> Thinker:
+async def create_llm(meant: LlmChoice, *, again: bool = False) -> Llm:
     """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
     nobody did before, and the log says so already."""
     address = meant.address
     if address is None:
-        return Repeat()
+        return RepeatLlm()
     if not meant.looked_for:
-        return Endpoint(address)
-    looks = {url: asyncio.ensure_future(_looked(url, address.model)) for url in KNOWN.values()}
+        return LlmClient(address)
+    looks = {
+        url: asyncio.ensure_future(_probe_model(url, address.model))
+        for url in LOCAL_LLM_SERVERS.values()
+    }
     try:
-        for name, url in KNOWN.items():
+        for name, url in LOCAL_LLM_SERVERS.items():
             if model := await looks[url]:
                 log.info("language model: %s of %s at %s", model, name, url)
-                return Endpoint(replace(address, url=url, model=model))
+                return LlmClient(replace(address, url=url, model=model))
     finally:
         for look in looks.values():
             look.cancel()
     if not again:
-        log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
-    return Repeat()
+        log.info(
+            "language model: none of %s answers; what is said is repeated",
+            ", ".join(LOCAL_LLM_SERVERS),
+        )
+    return RepeatLlm()
 
 
-async def _looked(url: str, wanted: str) -> str:
+async def _probe_model(url: str, wanted: str) -> str:
     """The model that a server on this machine has: the one that is wanted, else its first; ''
     without one."""
     import httpx
 
     try:
         async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PROBE_TIMEOUT_S):
-            response = await client.get(url + chat_completions.MODELS)
+            response = await client.get(url + chat_completions.MODELS_PATH)
     except (TimeoutError, httpx.HTTPError):
         return ""
     body = remote_http.loads(response.content) if response.status_code == 200 else None

@@ -13,30 +13,33 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import (
-    REINSTALL,
-    Recognizer,
+    REINSTALL_COMMAND,
+    MoonshineRecognizer,
     load_recognizer,
     model_folder,
 )
-from sidecar.engines.moonshine.moonshine_recognizer import Hypothesis as Heard
-from sidecar.engines.moonshine.moonshine_transcription import FORM, Transcription
+from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis as Heard
+from sidecar.engines.moonshine.moonshine_transcription import (
+    CHECKPOINT_FORMAT,
+    MoonshineTranscription,
+)
 from sidecar.interfaces.engine_interface import (
     AudioStream,
-    Cancelled,
+    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
 )
-from sidecar.interfaces.live_engine import Begin, LiveOptions, LiveSession
-from sidecar.interfaces.live_events import Tell
-from sidecar.transcripts.transcript import Checkpoint, Event, Finished, Transcript
+from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
-    from sidecar.diarization.speaker_models import Models
-    from sidecar.live.runtime.live_scheduler import Hall
-    from sidecar.live.runtime.speech_segments import Before, Hypothesis
+    from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.speech_segments import PrecedingContext, RecognitionHypothesis
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +55,11 @@ SPEC = EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # of people who mostly listen; how many may speak is measured (`live.runtime.load_shedding`)
     sessions=500,
-    resumes=FORM,
+    resumes=CHECKPOINT_FORMAT,
 )
 
 
-SETTLE_S = 20.0
+CHECKPOINT_INTERVAL_S = 20.0
 """From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
 with them."""
 
@@ -65,9 +68,9 @@ class MoonshineEngine:
     """Words from the recognizer, voices from a follower, joined into segments."""
 
     def __init__(self) -> None:
-        self._recognizer: Recognizer | None = None
-        self._voices: Models | None = None
-        self._hall: Hall | None = None
+        self._recognizer: MoonshineRecognizer | None = None
+        self._voices: SpeakerModels | None = None
+        self._hall: LiveScheduler | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Bring the models into memory (about 0.5 s).
@@ -77,17 +80,17 @@ class MoonshineEngine:
         """
         self._recognizer = load_recognizer()
         yield 0.5
-        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
 
         try:
             self._voices = load_models()
-        except VoicesUnavailable as error:
-            raise errors.ModelLoadFailed(str(error), hint=REINSTALL) from None
+        except SpeakerModelsUnavailable as error:
+            raise errors.ModelLoadFailed(str(error), hint=REINSTALL_COMMAND) from None
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """Segments as speech ends; whose they are is settled at the end."""
         yield from self._events(None, audio, options, cancelled)
 
@@ -96,12 +99,14 @@ class MoonshineEngine:
         settled: Sequence[Checkpoint],
         audio: AudioStream,
         options: TranscribeOptions,
-        cancelled: Cancelled,
-    ) -> Iterator[Event]:
+        cancelled: CancelCheck,
+    ) -> Iterator[TranscriptionEvent]:
         """The same, from what is settled on."""
         yield from self._events(settled, audio, options, cancelled)
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> LiveSession:
         """A session among others: one detector looks at the sound of all.
 
         Raises:
@@ -109,54 +114,66 @@ class MoonshineEngine:
         """
         if self._hall is None:
             from sidecar.diarization.speaker_models import SpeakerEncoder
-            from sidecar.live.runtime.live_scheduler import Ears, Hall
-            from sidecar.live.runtime.vad import load_detector
+            from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+            from sidecar.live.runtime.vad import load_vad
 
-            detector = load_detector()
-            ears = Ears(self._hear, behind=self._hear_behind, encoder=SpeakerEncoder(self._voices))
+            detector = load_vad()
+            ears = LiveRecognizers(
+                self._hear,
+                behind=self._recognize_with_context,
+                encoder=SpeakerEncoder(self._voices),
+            )
             precision = Precision.INT8.value
-            self._hall = Hall(ears, detector, SPEC.name, precision, sample=_sample())
+            self._hall = LiveScheduler(
+                ears, detector, SPEC.name, precision, sample=_warm_up_audio()
+            )
         return self._hall.open(options, begin, tell)
 
     def _hear(
-        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis | None:
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: CancelCheck,
+    ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         before = draft.draft if draft is not None else None
         assert before is None or isinstance(before, Heard)
-        return _live(self._recognizer.hear(audio, before, cancelled, words=options.words))
+        return _live_hypothesis(
+            self._recognizer.hear(audio, before, cancelled, words=options.words)
+        )
 
-    def _hear_behind(
-        self, audio: Block, before: Before, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis | None:
+    def _recognize_with_context(
+        self, audio: Block, before: PrecedingContext, options: LiveOptions, cancelled: CancelCheck
+    ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         said = [one.tokens for one in before.said]
-        found = self._recognizer.hear_behind(
+        found = self._recognizer.recognize_with_context(
             audio, said, before.samples, cancelled, words=options.words
         )
-        return _live(found)
+        return _live_hypothesis(found)
 
     def _events(
         self,
         settled: Sequence[Checkpoint] | None,
         audio: AudioStream,
         options: TranscribeOptions,
-        cancelled: Cancelled,
-    ) -> Iterator[Event]:
+        cancelled: CancelCheck,
+    ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
-        from sidecar.diarization.speaker_identification import recognised_by
+        from sidecar.diarization.speaker_identification import identify_with_diarizer
 
         assert self._recognizer is not None
         assert self._voices is not None
         follower = Diarizer.wished(self._voices, options)
-        work = Transcription(
+        work = MoonshineTranscription(
             self._recognizer,
             follower,
             audio,
             cancelled,
             diarize=options.diarize,
             words=options.words,
-            settle_s=None if settled is None else SETTLE_S,
+            settle_s=None if settled is None else CHECKPOINT_INTERVAL_S,
         )
         if settled:
             work.go_on(settled)
@@ -172,21 +189,21 @@ class MoonshineEngine:
             precision=Precision.INT8.value,
             diarized=options.diarize,
         )
-        yield Finished(recognised_by(follower, transcript, options))
+        yield Finished(identify_with_diarizer(follower, transcript, options))
 
 
-def _live(found: Heard | None) -> Hypothesis | None:
+def _live_hypothesis(found: Heard | None) -> RecognitionHypothesis | None:
     """What the recognizer heard, for the hall."""
-    from sidecar.live.runtime.speech_segments import Hypothesis
+    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
     if found is None:
         return None
-    return Hypothesis(
+    return RecognitionHypothesis(
         found.text, found.words, language="en", draft=found, tokens=tuple(found.tokens)
     )
 
 
-def _sample() -> Block | None:
+def _warm_up_audio() -> Block | None:
     """Four seconds of speech out of the wheel, as many as an utterance has; None without it."""
     import wave
 

@@ -21,10 +21,10 @@ from sidecar.engines.moonshine import moonshine_decoder_graph
 from sidecar.engines.moonshine.moonshine_decoder_graph import (
     HEAD_SIZE,
     HEADS,
-    POSITIONS,
-    memory_names,
+    MAX_POSITIONS,
+    cache_tensor_names,
 )
-from sidecar.interfaces.engine_interface import Cancelled
+from sidecar.interfaces.engine_interface import CancelCheck
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +35,12 @@ SAMPLE_RATE = 16_000
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
 TOKENS_PER_S = 6.5
 """The library's limit: a model that says more repeats itself."""
-FRAME = 384
+FRAME_SAMPLES = 384
 """Samples of a frame that the encoder hands out: 24 ms."""
 _START, _END = 1, 2
 
 
-class Decoder:
+class MoonshineDecoder:
     """Both halves of the model, loaded; any number of threads may ask it at once.
 
     Raises:
@@ -50,7 +50,7 @@ class Decoder:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         try:
-            runtime = onnx_runtime.load_runtime()
+            runtime = onnx_runtime.load_onnxruntime()
         except (ImportError, OSError) as error:
             raise errors.ModelLoadFailed(f"onnxruntime does not load: {error}.") from None
         self._file = folder / DECODER
@@ -60,13 +60,13 @@ class Decoder:
         options.enable_mem_pattern = False  # one is kept for every length that was ever seen
         options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
         try:
-            model = onnx_runtime.read(self._file)
-            self._encoder = onnx_runtime.session(str(folder / ENCODER), options)
-            self._frames = onnx_runtime.session(
-                moonshine_decoder_graph.frames_graph(model), options
+            model = onnx_runtime.read_ort_model(self._file)
+            self._encoder = onnx_runtime.create_session(str(folder / ENCODER), options)
+            self._frames = onnx_runtime.create_session(
+                moonshine_decoder_graph.build_frames_graph(model), options
             )
-            self._tokens = onnx_runtime.session(
-                moonshine_decoder_graph.tokens_graph(model), options
+            self._tokens = onnx_runtime.create_session(
+                moonshine_decoder_graph.build_tokens_graph(model), options
             )
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise errors.ModelLoadFailed(
@@ -78,7 +78,7 @@ class Decoder:
         self,
         audio: Block,
         draft: Sequence[int],
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
         given: Sequence[int] = (),
     ) -> tuple[int, ...] | None:
         """What is said in ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if cancelled.
@@ -95,13 +95,13 @@ class Decoder:
         self,
         audio: Block,
         draft: Sequence[int],
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
         given: Sequence[int] = (),
     ) -> tuple[tuple[int, ...], npt.NDArray[np.float32]] | None:
         """As `tokens`, and where in the sound each was heard: one more pass, over all at once.
 
-        The other part has the shape (heads, tokens, frames of `FRAME` samples): of each token, how
-        much of a head's attention was where.
+        The other part has the shape (heads, tokens, frames of `FRAME_SAMPLES` samples): of each
+        token, how much of a head's attention was where.
         """
         import numpy as np
 
@@ -122,8 +122,10 @@ class Decoder:
         """The graph that shows attention, drawn when it is first wanted: most never need it."""
         with self._drawing:
             if self._attention is None:
-                graph = moonshine_decoder_graph.attention_graph(onnx_runtime.read(self._file))
-                self._attention = onnx_runtime.session(graph, self._options)
+                graph = moonshine_decoder_graph.build_attention_graph(
+                    onnx_runtime.read_ort_model(self._file)
+                )
+                self._attention = onnx_runtime.create_session(graph, self._options)
             return self._attention
 
     def _said(
@@ -131,12 +133,12 @@ class Decoder:
         feed: dict[str, npt.NDArray[Any]],
         samples: int,
         draft: Sequence[int],
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
         given: Sequence[int],
     ) -> tuple[int, ...] | None:
         import numpy as np
 
-        most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), POSITIONS) - len(given)
+        most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), MAX_POSITIONS) - len(given)
         found: list[int] = []
         known, ahead = [_START, *given], [*draft][: max(0, most - 1)]
         while len(found) < most:
@@ -146,7 +148,7 @@ class Decoder:
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
             following, *memory = self._tokens.run(None, feed)
             said = following[0].tolist()[len(known) - 1 :]
-            said = said[: _agreed(ahead, said) + 1]
+            said = said[: _accepted_tokens(ahead, said) + 1]
             found += said
             if _END in said:
                 return tuple(found[: found.index(_END)])
@@ -163,8 +165,8 @@ class Decoder:
         (frames,) = self._encoder.run(None, {"input_values": samples, "attention_mask": everywhere})
         heard = self._frames.run(None, {"frames": frames})
         nothing = np.zeros((1, HEADS, 0, HEAD_SIZE), np.float32)
-        return dict(zip(memory_names("frames"), heard, strict=True)) | dict.fromkeys(
-            memory_names("past"), nothing
+        return dict(zip(cache_tensor_names("frames"), heard, strict=True)) | dict.fromkeys(
+            cache_tensor_names("past"), nothing
         )
 
     @staticmethod
@@ -174,11 +176,11 @@ class Decoder:
         """Keys and values for the next pass: those of ``tokens``, without a draft's that failed."""
         import numpy as np
 
-        for name, values in zip(memory_names("past"), memory, strict=True):
+        for name, values in zip(cache_tensor_names("past"), memory, strict=True):
             feed[name] = np.ascontiguousarray(values[:, :, :tokens])
 
 
-def _agreed(draft: Sequence[int], said: Sequence[int]) -> int:
+def _accepted_tokens(draft: Sequence[int], said: Sequence[int]) -> int:
     """How many tokens of ``draft`` the model says too; ``said[i]`` follows ``draft[:i]``."""
     for count, (wanted, token) in enumerate(zip(draft, said, strict=False)):
         if wanted != token:
@@ -186,25 +188,25 @@ def _agreed(draft: Sequence[int], said: Sequence[int]) -> int:
     return len(draft)
 
 
-_SPACE = b"\xe2\x96\x81"  # ▁ in UTF-8
+_SPACE_MARK = b"\xe2\x96\x81"  # ▁ in UTF-8
 _TWO_BYTES = 0x80
 
 
-class Tokenizer:
+class MoonshineTokenizer:
     """Token ids into text; ``len()`` is the number of entries."""
 
     def __init__(self, entries: list[bytes]) -> None:
-        self._entries = [b"" if _is_mark(entry) else entry for entry in entries]
+        self._entries = [b"" if _is_control_token(entry) else entry for entry in entries]
 
     @classmethod
-    def read(cls, file: Path) -> Tokenizer:
+    def read(cls, file: Path) -> MoonshineTokenizer:
         """The vocabulary in ``file``.
 
         Raises:
             errors.ModelLoadFailed: it cannot be read, or ends inside an entry.
         """
         try:
-            return cls(_entries(file.read_bytes()))
+            return cls(_parse_entries(file.read_bytes()))
         except OSError as error:
             raise errors.ModelLoadFailed(f"{file.name} cannot be read: {error.strerror}.") from None
         except IndexError:
@@ -217,7 +219,9 @@ class Tokenizer:
         """The characters that each token completes; together they are `text` before it is
         stripped."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        found = [decoder.decode(self._entries[token].replace(_SPACE, b" ")) for token in tokens]
+        found = [
+            decoder.decode(self._entries[token].replace(_SPACE_MARK, b" ")) for token in tokens
+        ]
         if found:
             found[-1] += decoder.decode(b"", True)
         return found
@@ -225,10 +229,10 @@ class Tokenizer:
     def text(self, tokens: Iterable[int]) -> str:
         """What ``tokens`` say, without the space in front; half a character becomes ``�``."""
         joined = b"".join(self._entries[token] for token in tokens)
-        return joined.replace(_SPACE, b" ").decode("utf-8", "replace").strip()
+        return joined.replace(_SPACE_MARK, b" ").decode("utf-8", "replace").strip()
 
 
-def _entries(data: bytes) -> list[bytes]:
+def _parse_entries(data: bytes) -> list[bytes]:
     """Raises IndexError where the last entry is cut off."""
     entries = []
     at = 0
@@ -245,5 +249,5 @@ def _entries(data: bytes) -> list[bytes]:
     return entries
 
 
-def _is_mark(entry: bytes) -> bool:
+def _is_control_token(entry: bytes) -> bool:
     return len(entry) > 2 and entry.startswith(b"<") and entry.endswith(b">")

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.checkpoints.onnx_runtime import OrtModel
+    from sidecar.checkpoints.onnx_runtime import OrtModelFile
 
 
-CONTRIB = "com.microsoft"
+CONTRIB_DOMAIN = "com.microsoft"
 """The domain of onnxruntime's own operators."""
 _IR_VERSION, _OPSET = 9, 18
-_KINDS = {"float32": 1, "uint8": 2, "int64": 7}
+_DATA_TYPES = {"float32": 1, "uint8": 2, "int64": 7}
 
 Attribute = int | float | Sequence[int]
 
 
-class Graph:
+class OnnxGraphBuilder:
     """A graph in the making; a value is known by its name."""
 
     def __init__(self) -> None:
@@ -38,21 +38,21 @@ class Graph:
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
         """A value that comes from outside; a name in ``shape`` is a length that varies."""
-        self._inputs.append(_value(name, dtype, shape))
+        self._inputs.append(_encode_value_info(name, dtype, shape))
         return name
 
     def output(self, name: str, dtype: str, shape: Sequence[int | str]) -> None:
         """Hand out the value called ``name``."""
-        self._outputs.append(_value(name, dtype, shape))
+        self._outputs.append(_encode_value_info(name, dtype, shape))
 
     def weight(self, name: str, values: npt.NDArray[Any]) -> str:
         """A constant."""
         self._weights[name] = b"".join(
             (
-                *(_number(1, size) for size in values.shape),
-                _number(2, _KINDS[values.dtype.name]),
-                _bytes(8, name.encode()),
-                _bytes(9, values.tobytes()),
+                *(_encode_integer(1, size) for size in values.shape),
+                _encode_integer(2, _DATA_TYPES[values.dtype.name]),
+                _encode_bytes(8, name.encode()),
+                _encode_bytes(9, values.tobytes()),
             )
         )
         return name
@@ -72,11 +72,11 @@ class Graph:
         self._nodes.append(
             b"".join(
                 (
-                    *(_bytes(1, name.encode()) for name in inputs),
-                    *(_bytes(2, name.encode()) for name in outputs),
-                    _bytes(4, operator.encode()),
-                    _attributes(attributes),
-                    _bytes(7, domain.encode()),
+                    *(_encode_bytes(1, name.encode()) for name in inputs),
+                    *(_encode_bytes(2, name.encode()) for name in outputs),
+                    _encode_bytes(4, operator.encode()),
+                    _encode_attributes(attributes),
+                    _encode_bytes(7, domain.encode()),
                 )
             )
         )
@@ -86,58 +86,61 @@ class Graph:
         """The file."""
         graph = b"".join(
             (
-                *(_bytes(1, node) for node in self._nodes),
-                _bytes(2, b"graph"),
-                *(_bytes(5, weight) for weight in self._weights.values()),
-                *(_bytes(11, value) for value in self._inputs),
-                *(_bytes(12, value) for value in self._outputs),
+                *(_encode_bytes(1, node) for node in self._nodes),
+                _encode_bytes(2, b"graph"),
+                *(_encode_bytes(5, weight) for weight in self._weights.values()),
+                *(_encode_bytes(11, value) for value in self._inputs),
+                *(_encode_bytes(12, value) for value in self._outputs),
             )
         )
         operators = b"".join(
-            _bytes(8, _bytes(1, domain.encode()) + _number(2, version))
-            for domain, version in (("", _OPSET), (CONTRIB, 1))
+            _encode_bytes(8, _encode_bytes(1, domain.encode()) + _encode_integer(2, version))
+            for domain, version in (("", _OPSET), (CONTRIB_DOMAIN, 1))
         )
-        return _number(1, _IR_VERSION) + _bytes(7, graph) + operators
+        return _encode_integer(1, _IR_VERSION) + _encode_bytes(7, graph) + operators
 
 
-def _attributes(attributes: Mapping[str, Attribute]) -> bytes:
+def _encode_attributes(attributes: Mapping[str, Attribute]) -> bytes:
     import struct
 
     written = []
     for name, value in attributes.items():
         match value:
             case float():
-                body = _tag(2, 5) + struct.pack("<f", value) + _number(20, 1)
+                body = _encode_tag(2, 5) + struct.pack("<f", value) + _encode_integer(20, 1)
             case int():
-                body = _number(3, value) + _number(20, 2)
+                body = _encode_integer(3, value) + _encode_integer(20, 2)
             case _:
-                body = b"".join(_number(8, item) for item in value) + _number(20, 7)
-        written.append(_bytes(5, _bytes(1, name.encode()) + body))
+                body = b"".join(_encode_integer(8, item) for item in value) + _encode_integer(20, 7)
+        written.append(_encode_bytes(5, _encode_bytes(1, name.encode()) + body))
     return b"".join(written)
 
 
-def _value(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
+def _encode_value_info(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
     sizes = b"".join(
-        _bytes(1, _number(1, size) if isinstance(size, int) else _bytes(2, size.encode()))
+        _encode_bytes(
+            1,
+            _encode_integer(1, size) if isinstance(size, int) else _encode_bytes(2, size.encode()),
+        )
         for size in shape
     )
-    tensor = _number(1, _KINDS[dtype]) + _bytes(2, sizes)
-    return _bytes(1, name.encode()) + _bytes(2, _bytes(1, tensor))
+    tensor = _encode_integer(1, _DATA_TYPES[dtype]) + _encode_bytes(2, sizes)
+    return _encode_bytes(1, name.encode()) + _encode_bytes(2, _encode_bytes(1, tensor))
 
 
-def _tag(field: int, wire: int) -> bytes:
-    return _varint(field << 3 | wire)
+def _encode_tag(field: int, wire: int) -> bytes:
+    return _encode_varint(field << 3 | wire)
 
 
-def _number(field: int, value: int) -> bytes:
-    return _tag(field, 0) + _varint(value)
+def _encode_integer(field: int, value: int) -> bytes:
+    return _encode_tag(field, 0) + _encode_varint(value)
 
 
-def _bytes(field: int, value: bytes) -> bytes:
-    return _tag(field, 2) + _varint(len(value)) + value
+def _encode_bytes(field: int, value: bytes) -> bytes:
+    return _encode_tag(field, 2) + _encode_varint(len(value)) + value
 
 
-def _varint(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     value &= (1 << 64) - 1  # a negative number is written as its complement
     written = bytearray()
     while value > 0x7F:
@@ -148,52 +151,52 @@ def _varint(value: int) -> bytes:
 
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
-ALIGNING = ((2, 0), (3, 7), (4, 1), (5, 2))
+ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
 """The heads (layer, head) that look at the sound of the token that comes next; which those are was
 found by measuring each (docs/performance.md, "Times of words")."""
-POSITIONS = 512
+MAX_POSITIONS = 512
 """The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
 _ROTARY, _ROTARY_BASE = 32, 10_000.0
 _SCALE = HEAD_SIZE**-0.5
 _EPSILON = 1e-5
 _PREFIX = "/model/decoder/"
-_QUANT = "MatMul_quant"
-_KEYS = (1, HEADS, "past", HEAD_SIZE)
-_NEXT_KEYS = (1, HEADS, "present", HEAD_SIZE)
-_FRAME_KEYS = (1, HEADS, "frames", HEAD_SIZE)
+_QUANTIZED_SUFFIX = "MatMul_quant"
+_PAST_SHAPE = (1, HEADS, "past", HEAD_SIZE)
+_PRESENT_SHAPE = (1, HEADS, "present", HEAD_SIZE)
+_FRAMES_SHAPE = (1, HEADS, "frames", HEAD_SIZE)
 
 
-def memory_names(kind: str) -> list[str]:
+def cache_tensor_names(kind: str) -> list[str]:
     """The names of keys and values of all layers; ``kind``: past, present or frames."""
     return [f"{kind}.{layer}.{what}" for layer in range(LAYERS) for what in ("key", "value")]
 
 
-def frames_graph(model: OrtModel) -> bytes:
+def build_frames_graph(model: OrtModelFile) -> bytes:
     """Frames, shape (1, frames, 288), into the keys and values that every layer attends to.
 
     Raises:
         KeyError: the model is not laid out as expected.
     """
-    drawing = _Drawing(model)
+    drawing = _DecoderGraphBuilder(model)
     graph = drawing.graph
     frames = graph.input("frames", "float32", (1, "frames", WIDTH))
     shape = graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
-    for name in memory_names("frames"):
+    for name in cache_tensor_names("frames"):
         _, layer, what = name.split(".")
         values = drawing.product(frames, f"layers.{layer}/encoder_attn/{what[0]}_proj/")
         split = graph.node("Reshape", [values, shape])
         graph.node("Transpose", [split], [name], perm=(0, 2, 1, 3))
-        graph.output(name, "float32", _FRAME_KEYS)
+        graph.output(name, "float32", _FRAMES_SHAPE)
     return graph.model()
 
 
-def tokens_graph(model: OrtModel) -> bytes:
+def build_tokens_graph(model: OrtModelFile) -> bytes:
     """Tokens, shape (1, tokens), into the ones that follow each, and keys and values for later.
 
     Raises:
         KeyError: the model is not laid out as expected.
     """
-    drawing = _Drawing(model)
+    drawing = _DecoderGraphBuilder(model)
     graph = drawing.graph
     state = drawing.begun()
     for layer in range(LAYERS):
@@ -201,46 +204,47 @@ def tokens_graph(model: OrtModel) -> bytes:
     logits = drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
     graph.node("ArgMax", [logits], ["following"], axis=-1, keepdims=0)
     graph.output("following", "int64", (1, "tokens"))
-    for name in memory_names("present"):
-        graph.output(name, "float32", _NEXT_KEYS)
+    for name in cache_tensor_names("present"):
+        graph.output(name, "float32", _PRESENT_SHAPE)
     return graph.model()
 
 
-def attention_graph(model: OrtModel) -> bytes:
+def build_attention_graph(model: OrtModelFile) -> bytes:
     """Tokens, shape (1, tokens), into where each looks for the next: how much of the attention of
-    `ALIGNING` is on each frame, shape (1, heads, tokens, frames). Takes what `tokens_graph` takes.
+    `ALIGNMENT_HEADS` is on each frame, shape (1, heads, tokens, frames). Takes what
+    `build_tokens_graph` takes.
 
     Raises:
         KeyError: the model is not laid out as expected.
     """
-    drawing = _Drawing(model)
+    drawing = _DecoderGraphBuilder(model)
     state = drawing.begun()
     shown = []
     for layer in range(LAYERS):
         query = drawing.listening(state, layer)
-        heads = [head for which, head in ALIGNING if which == layer]
+        heads = [head for which, head in ALIGNMENT_HEADS if which == layer]
         shown += [drawing.attention(query[1], layer, head) for head in heads]
         state = drawing.heard(*query, layer)
     drawing.graph.node("Concat", shown, ["attention"], axis=1)
-    drawing.graph.output("attention", "float32", (1, len(ALIGNING), "tokens", "frames"))
+    drawing.graph.output("attention", "float32", (1, len(ALIGNMENT_HEADS), "tokens", "frames"))
     return drawing.graph.model()
 
 
-class _Drawing:
+class _DecoderGraphBuilder:
     """A graph over the weights of ``model``, which are found by the nodes that use them."""
 
-    def __init__(self, model: OrtModel) -> None:
-        self.graph = Graph()
+    def __init__(self, model: OrtModelFile) -> None:
+        self.graph = OnnxGraphBuilder()
         self._model = model
 
     def begun(self) -> str:
         """All inputs of a pass over tokens, and the tokens' vectors."""
         tokens = self.graph.input("tokens", "int64", (1, "tokens"))
         self.graph.input("position", "int64", (1,))
-        for name in memory_names("past"):
-            self.graph.input(name, "float32", _KEYS)
-        for name in memory_names("frames"):
-            self.graph.input(name, "float32", _FRAME_KEYS)
+        for name in cache_tensor_names("past"):
+            self.graph.input(name, "float32", _PAST_SHAPE)
+        for name in cache_tensor_names("frames"):
+            self.graph.input(name, "float32", _FRAMES_SHAPE)
         self.rotary_tables()
         return self.embedded(tokens)
 
@@ -280,8 +284,8 @@ class _Drawing:
 
     def product(self, state: str, node: str) -> str:
         """``state`` times the 8-bit matrix of ``node``, plus its bias where it has one."""
-        weights = self._weights(f"{node}{_QUANT}")
-        return self.graph.node("DynamicQuantizeMatMul", [state, *weights], domain=CONTRIB)
+        weights = self._weights(f"{node}{_QUANTIZED_SUFFIX}")
+        return self.graph.node("DynamicQuantizeMatMul", [state, *weights], domain=CONTRIB_DOMAIN)
 
     def norm(self, state: str, node: str) -> str:
         """Layer normalization."""
@@ -300,7 +304,7 @@ class _Drawing:
         import numpy as np
 
         speeds = _ROTARY_BASE ** (-np.arange(0, _ROTARY, 2) / _ROTARY)
-        angles = np.outer(np.arange(POSITIONS), speeds)
+        angles = np.outer(np.arange(MAX_POSITIONS), speeds)
         self.graph.weight("cosine", np.cos(angles).astype(np.float32))
         self.graph.weight("sine", np.sin(angles).astype(np.float32))
 
@@ -310,7 +314,7 @@ class _Drawing:
             self.graph.node(
                 "RotaryEmbedding",
                 [self.product(state, f"{prefix}{which}_proj/"), "position", "cosine", "sine"],
-                domain=CONTRIB,
+                domain=CONTRIB_DOMAIN,
                 interleaved=1,
                 num_heads=HEADS,
                 rotary_embedding_dim=_ROTARY,
@@ -323,7 +327,7 @@ class _Drawing:
             "MultiHeadAttention",
             [query, key, value, "", "", "", *past],
             [f"heard.{layer}", f"present.{layer}.key", f"present.{layer}.value"],
-            domain=CONTRIB,
+            domain=CONTRIB_DOMAIN,
             num_heads=HEADS,
             scale=_SCALE,
             unidirectional=1,
@@ -334,7 +338,7 @@ class _Drawing:
         heard = self.graph.node(
             "MultiHeadAttention",
             [query, f"frames.{layer}.key", f"frames.{layer}.value"],
-            domain=CONTRIB,
+            domain=CONTRIB_DOMAIN,
             num_heads=HEADS,
             scale=_SCALE,
         )
@@ -344,7 +348,7 @@ class _Drawing:
         both = self.product(state, f"{prefix}mlp/fc1/")
         parts = (f"{prefix}up", f"{prefix}gate")
         self.graph.node("Split", [both], parts, axis=-1, num_outputs=2)
-        gate = self.graph.node("QuickGelu", parts[1:], domain=CONTRIB, alpha=1.0)
+        gate = self.graph.node("QuickGelu", parts[1:], domain=CONTRIB_DOMAIN, alpha=1.0)
         return self.product(self.graph.node("Mul", [parts[0], gate]), f"{prefix}mlp/fc2/")
 
     def _weights(self, node: str) -> list[str]:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.moonshine.moonshine_decoder import (
-    FRAME,
+    FRAME_SAMPLES,
     SAMPLE_RATE,
     TOKENS_PER_S,
-    Decoder,
-    Tokenizer,
+    MoonshineDecoder,
+    MoonshineTokenizer,
 )
-from sidecar.interfaces.engine_interface import Cancelled
-from sidecar.transcripts.transcript import Word, one_comma
+from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.transcripts.transcript import Word, collapse_commas
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,17 +36,17 @@ _DROP_DB = 30.0
 """So much below its loud parts (the 90th percentile of frames) a stretch is silent ..."""
 _NOISE_DB = 6.0
 """... or so little above its quietest, where there is noise; but 10 dB below its loud parts."""
-_LEAST_DROP_DB = 10.0
+_MIN_DROP_DB = 10.0
 _SOFT_DB = 8.0
 """From the border of silence to where it is sure, in both directions."""
-_WEIGHT = 5.0
+_SILENCE_WEIGHT = 5.0
 """Of loudness beside attention, in standard deviations of that; from 4 to 8 it is the same."""
 
 Span = tuple[int, int]
 """First frame, and the one behind the last."""
 
 
-def silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
+def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
     """How surely each frame is silent, shape (frames,): from -1 (speech) to 1.
 
     ``samples``: shape (samples,). ``frame``: samples of one.
@@ -57,18 +57,19 @@ def silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
     sound = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
     level = 10 * np.log10(np.square(sound).mean(axis=1) + 1e-9)
     loud, least = np.percentile(level, 90), np.percentile(level, 3)
-    border = max(loud - _DROP_DB, min(least + _NOISE_DB, loud - _LEAST_DROP_DB))
+    border = max(loud - _DROP_DB, min(least + _NOISE_DB, loud - _MIN_DROP_DB))
     sure: npt.NDArray[np.float32] = np.clip((border - level) / _SOFT_DB, -1, 1).astype(np.float32)
     return sure
 
 
-def spans(
+def token_spans(
     attention: npt.NDArray[np.float32], silent: npt.NDArray[np.float32], begins: Sequence[bool]
 ) -> list[Span]:
     """The frames of each token, in order, without overlap but for tokens that share a frame.
 
-    ``attention``: shape (heads, tokens, frames). ``silent``: shape (frames,), as `silence` has it.
-    ``begins``: which tokens begin a word; there may be silence before these, and behind the last.
+    ``attention``: shape (heads, tokens, frames). ``silent``: shape (frames,), as `frame_silence`
+    has it. ``begins``: which tokens begin a word; there may be silence before these, and behind the
+    last.
     """
     import numpy as np
 
@@ -80,15 +81,15 @@ def spans(
     of_token: list[int] = []
     for token, row in enumerate(likely):
         if begins[token] or not token:
-            rows.append(_WEIGHT * silent)
+            rows.append(_SILENCE_WEIGHT * silent)
             of_token.append(-1)
-        rows.append(row - _WEIGHT * silent)
+        rows.append(row - _SILENCE_WEIGHT * silent)
         of_token.append(token)
-    rows.append(_WEIGHT * silent)
+    rows.append(_SILENCE_WEIGHT * silent)
     of_token.append(-1)
-    path = _best_path(np.stack(rows), of_token)
+    path = _viterbi_path(np.stack(rows), of_token)
     if path is None:
-        return _evenly(len(likely), likely.shape[1])
+        return _even_spans(len(likely), likely.shape[1])
     return [span for token, span in zip(of_token, path, strict=True) if token >= 0]
 
 
@@ -97,7 +98,7 @@ _NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
 before the silence."""
 
 
-def _best_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
+def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
     """Each row's frames on the path through (rows, frames) with the greatest sum; rows of silence
     (-1) may be left out. None where there are fewer frames than words."""
     import numpy as np
@@ -138,24 +139,24 @@ def _best_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[S
     return found
 
 
-def _evenly(tokens: int, frames: int) -> list[Span]:
+def _even_spans(tokens: int, frames: int) -> list[Span]:
     return [(token * frames // tokens, (token + 1) * frames // tokens) for token in range(tokens)]
 
 
-REINSTALL = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
-_SHORTEST = 4096
+REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
+_MIN_SAMPLES = 4096
 """Samples; the encoder's first layers want 895."""
 _MARKS = ".,;:?!"
-_TAIL = SAMPLE_RATE // 10
+_TAIL_SAMPLES = SAMPLE_RATE // 10
 """Silence behind a stretch: one that ends in mid-sound loses more words (4.5 instead of 4.2 %)."""
 
 
-def _never() -> bool:
+def _never_cancelled() -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
-class Hypothesis:
+class MoonshineHypothesis:
     """What a stretch of speech seems to say; ``tokens`` are a draft for more of the stretch.
 
     ``words``: seconds from the begin of the stretch; none where nobody asked, or where the
@@ -167,7 +168,7 @@ class Hypothesis:
     words: tuple[Word, ...] = ()
 
 
-class Recognizer:
+class MoonshineRecognizer:
     """The wheel's model in onnxruntime: it can be cancelled between tokens and takes drafts. Any
     number of threads may ask it at once.
 
@@ -176,17 +177,17 @@ class Recognizer:
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        self._tokenizer = Tokenizer.read(folder / "tokenizer.bin")
-        self._decoder = Decoder(folder, threads)
+        self._tokenizer = MoonshineTokenizer.read(folder / "tokenizer.bin")
+        self._decoder = MoonshineDecoder(folder, threads)
 
     def hear(
         self,
         audio: Block,
-        draft: Hypothesis | None = None,
-        cancelled: Cancelled = _never,
+        draft: MoonshineHypothesis | None = None,
+        cancelled: CancelCheck = _never_cancelled,
         *,
         words: bool = False,
-    ) -> Hypothesis | None:
+    ) -> MoonshineHypothesis | None:
         """What is said in ``audio``, shape (samples,): one utterance. None if it was cancelled.
 
         ``draft`` is what was heard in a part of it. ``words``: with their times.
@@ -194,15 +195,15 @@ class Recognizer:
         said = () if draft is None else draft.tokens
         return self._heard(audio, 0, (), said, cancelled, words)
 
-    def hear_behind(
+    def recognize_with_context(
         self,
         audio: Block,
         given: Sequence[Sequence[int]],
         samples: int,
-        cancelled: Cancelled = _never,
+        cancelled: CancelCheck = _never_cancelled,
         *,
         words: bool = False,
-    ) -> Hypothesis | None:
+    ) -> MoonshineHypothesis | None:
         """What is said in ``audio`` behind its first ``samples``, which say what is ``given``, in
         tokens, one after the other; times from there. None if it was cancelled."""
         tokens = tuple(token for one in given for token in one)
@@ -216,41 +217,44 @@ class Recognizer:
         begin: int,
         given: tuple[int, ...],
         draft: tuple[int, ...],
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
         words: bool,
-    ) -> Hypothesis | None:
-        sound = _padded(audio, max(len(audio) + _TAIL, _SHORTEST))
+    ) -> MoonshineHypothesis | None:
+        sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
         if not words:
             tokens = self._decoder.tokens(sound, draft, cancelled, given)
             if tokens is None:
                 return None
             tokens = tokens[self._marks(tokens) :]
-            return Hypothesis(one_comma(self._tokenizer.text(tokens)), tokens)
+            return MoonshineHypothesis(collapse_commas(self._tokenizer.text(tokens)), tokens)
         aligned = self._decoder.aligned(sound, draft, cancelled, given)
         if aligned is None:
             return None
         tokens, attention = aligned
         marks = self._marks(tokens)
-        tokens, attention = tokens[marks:], attention[:, marks:, begin // FRAME :]
+        tokens, attention = tokens[marks:], attention[:, marks:, begin // FRAME_SAMPLES :]
         if not tokens:
-            return Hypothesis("")
+            return MoonshineHypothesis("")
         pieces = self._tokenizer.pieces(tokens)
-        text = one_comma("".join(pieces).strip())
+        text = collapse_commas("".join(pieces).strip())
         behind = audio[begin:]
-        silent = silence(behind, FRAME, attention.shape[2])
+        silent = frame_silence(behind, FRAME_SAMPLES, attention.shape[2])
         begins = [piece.startswith(" ") for piece in pieces]
         at = [
-            (first * FRAME / SAMPLE_RATE, min(end * FRAME, len(behind)) / SAMPLE_RATE)
-            for first, end in spans(attention, silent, begins)
+            (
+                first * FRAME_SAMPLES / SAMPLE_RATE,
+                min(end * FRAME_SAMPLES, len(behind)) / SAMPLE_RATE,
+            )
+            for first, end in token_spans(attention, silent, begins)
         ]
-        return Hypothesis(text, tokens, tuple(words_of(text, pieces, at)))
+        return MoonshineHypothesis(text, tokens, tuple(align_words(text, pieces, at)))
 
     def _marks(self, tokens: tuple[int, ...]) -> int:
         """How many in front say nothing but how the sentence before was meant."""
         said = (self._tokenizer.text([token]) for token in tokens)
         return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
 
-    def text(self, audio: Block, cancelled: Cancelled = _never) -> str:
+    def text(self, audio: Block, cancelled: CancelCheck = _never_cancelled) -> str:
         """The text alone; empty if it was cancelled."""
         found = self.hear(audio, None, cancelled)
         return "" if found is None else found.text
@@ -260,17 +264,19 @@ class Recognizer:
         del self._decoder
 
 
-def words_of(text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]) -> Iterator[Word]:
+def align_words(
+    text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]
+) -> Iterator[Word]:
     """The words of ``text``, each from its first character to its last.
 
     ``pieces``: what each token says, ``at``: when, in seconds. They say the same as ``text`` but
     for commas and space; a mark that stands alone belongs to the word before it.
     """
-    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept(piece)]
+    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept_characters(piece)]
     done = 0
     word: Word | None = None
     for part in text.split():
-        count = sum(1 for _ in _kept(part))
+        count = sum(1 for _ in _kept_characters(part))
         if not count:
             word = word and replace(word, text=f"{word.text} {part}")
             continue
@@ -284,18 +290,18 @@ def words_of(text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]
         yield word
 
 
-def _kept(text: str) -> Iterator[str]:
+def _kept_characters(text: str) -> Iterator[str]:
     """The characters that tidying leaves as they are."""
     return (one for one in text if one != "," and not one.isspace())
 
 
-def load_recognizer(threads: int = 1) -> Recognizer:
+def load_recognizer(threads: int = 1) -> MoonshineRecognizer:
     """The recognition model of the wheel.
 
     Raises:
         errors.ModelLoadFailed: it is not there, or onnxruntime does not run it.
     """
-    return Recognizer(model_folder(), threads)
+    return MoonshineRecognizer(model_folder(), threads)
 
 
 def model_folder() -> Path:
@@ -306,11 +312,11 @@ def model_folder() -> Path:
     """
     spec = find_spec("moonshine_voice")
     if spec is None or not spec.submodule_search_locations:
-        raise errors.ModelLoadFailed("moonshine-voice is not there.", hint=REINSTALL)
+        raise errors.ModelLoadFailed("moonshine-voice is not there.", hint=REINSTALL_COMMAND)
     return Path(spec.submodule_search_locations[0]) / "assets" / "tiny-en"
 
 
-def _padded(audio: Block, least: int) -> Block:
+def _pad_samples(audio: Block, least: int) -> Block:
     """With silence behind it up to ``least`` samples."""
     import numpy as np
 

@@ -1,8 +1,8 @@
 """Transcription of one recording by Moonshine.
 
 Who speaks is decided over the whole recording, so it may be revised to the end; where a line begins
-and ends is decided anew for `REVISED_S`, while its sound is still there. A line is recognized once,
-as soon as it is known, and again only if it turned out to be cut in another way.
+and ends is decided anew for `REVISION_WINDOW_S`, while its sound is still there. A line is
+recognized once, as soon as it is known, and again only if it turned out to be cut in another way.
 """
 
 from __future__ import annotations
@@ -13,38 +13,49 @@ from math import inf
 from typing import Any
 
 from sidecar.audio import Block
-from sidecar.audio.loudness import RecentAudio, quietest
-from sidecar.diarization.background_diarization import Follower, Heard, Resumable, followed
-from sidecar.diarization.word_attribution import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
+from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
+from sidecar.diarization.background_diarization import (
+    DiarizationUpdate,
+    ResumableDiarizer,
+    StreamingDiarizer,
+    diarize_in_background,
+)
+from sidecar.diarization.word_attribution import (
+    CONTEXT_S,
+    MAX_JOINED_PAUSE_S,
+    SpeakerLookup,
+    context_span,
+    merge_turns,
+)
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import Hypothesis, Recognizer
-from sidecar.interfaces.engine_interface import AudioStream, Cancelled
-from sidecar.transcripts.speaker_turns import Turn, in_order_of_appearance
+from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
+from sidecar.interfaces.engine_interface import AudioStream, CancelCheck
+from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
-    BY_ATTENTION,
+    WORDS_BY_ATTENTION,
     Checkpoint,
-    Event,
     Progress,
     Segment,
     SegmentReady,
+    TranscriptionEvent,
     Word,
 )
 
-FORM = "moonshine-2"
+CHECKPOINT_FORMAT = "moonshine-2"
 """Of the checkpoints; another one whenever what is in them means something else."""
-LONGEST_LINE_S = 12.0
-REVISED_S = 120.0
+MAX_UTTERANCE_S = 12.0
+REVISION_WINDOW_S = 120.0
 """After so long the borders of a line stay: by then there are fifty looks at who speaks."""
-_KEPT_S = 5 * REVISED_S
+_AUDIO_HISTORY_S = 5 * REVISION_WINDOW_S
 """After so long they stay whatever was said at once: sound is not kept for ever."""
 _PAUSE_S = 0.1
-_SAME_S = 0.1
+_BORDER_TOLERANCE_S = 0.1
 """A line whose borders moved by less says the same words: there is quiet around it."""
-_STEP = SAMPLE_RATE
+_STEP_SAMPLES = SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class MoonshineUtterance:
     """Some words of one voice; times in seconds from the start of the recording."""
 
     start: float
@@ -58,15 +69,15 @@ _Heard = tuple[str, tuple[Word, ...]]
 """A text, and its words on the recording's clock."""
 
 
-class Transcription:
+class MoonshineTranscription:
     """Iterate `events`, then ask for `segments`."""
 
     def __init__(
         self,
-        recognizer: Recognizer,
-        follower: Follower,
+        recognizer: MoonshineRecognizer,
+        follower: StreamingDiarizer,
         source: AudioStream,
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
         *,
         diarize: bool,
         words: bool = False,
@@ -80,13 +91,13 @@ class Transcription:
         self._cancelled = cancelled
         self._diarize = diarize
         self._words = words
-        self._audio = RecentAudio(SAMPLE_RATE)
+        self._audio = AudioHistoryBuffer(SAMPLE_RATE)
         self._texts: dict[tuple[float, float], _Heard] = {}
-        self._settled: list[Line] = []
+        self._settled: list[MoonshineUtterance] = []
         self._settled_s = 0.0
         self._ready = 0
         self._ready_s = 0.0
-        self._turns: Sequence[Turn] = ()
+        self._turns: Sequence[SpeakerTurn] = ()
         self._settle_s = settle_s
         self._checkpointed = 0
         self._again_s = 0.0
@@ -94,16 +105,17 @@ class Transcription:
 
     def go_on(self, settled: Sequence[Checkpoint]) -> None:
         """Know all that the checkpoints say; the follower has to be one that can, too."""
-        assert isinstance(self._follower, Resumable)
+        assert isinstance(self._follower, ResumableDiarizer)
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._settled = [
-            Line(start, end, text, voice, _words(words))
+            MoonshineUtterance(start, end, text, voice, _words_from_json(words))
             for state in states
             for start, end, text, voice, words in state["lines"]
         ]
         self._texts = {
-            (start, end): (text, _words(words)) for start, end, text, words in states[-1]["texts"]
+            (start, end): (text, _words_from_json(words))
+            for start, end, text, words in states[-1]["texts"]
         }
         self._settled_s = self._ready_s = states[-1]["settled_s"]
         self._ready = self._checkpointed = len(self._settled)
@@ -114,10 +126,10 @@ class Transcription:
         """How long the recording was, so far."""
         return self._audio.end_s
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[TranscriptionEvent]:
         """Progress, and lines once they are known; they may still be revised in `segments`."""
-        seen: Sequence[Turn] | None = None
-        for heard in followed(self._follower, self._blocks(), settle_s=self._settle_s):
+        seen: Sequence[SpeakerTurn] | None = None
+        for heard in diarize_in_background(self._follower, self._blocks(), settle_s=self._settle_s):
             if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
                 yield from self._take(heard)
@@ -140,41 +152,43 @@ class Transcription:
             "voices": voices,
         }
         segments = tuple(self._segment(line, line.voice) for line in lines)
-        return Checkpoint(end_s, FORM, segments, state)
+        return Checkpoint(end_s, CHECKPOINT_FORMAT, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
-            for start in range(0, len(block), _STEP):
-                piece = block[start : start + _STEP]
+            for start in range(0, len(block), _STEP_SAMPLES):
+                piece = block[start : start + _STEP_SAMPLES]
                 self._audio.append(piece)
                 if self._audio.end_s <= self._again_s:
-                    self._hear_again(piece)
+                    self._replay_audio(piece)
                 else:
                     yield self._audio.end_s, piece
             if self._cancelled():
                 return
 
-    def _hear_again(self, piece: Block) -> None:
-        assert isinstance(self._follower, Resumable)
-        self._follower.hear_again(piece)
+    def _replay_audio(self, piece: Block) -> None:
+        assert isinstance(self._follower, ResumableDiarizer)
+        self._follower.replay_audio(piece)
         self._audio.forget(self._settled_s - CONTEXT_S)
 
     def _progress(self, done: float) -> Progress:
         total = self._source.total_s
         return Progress(done, None if total is None else max(total, done))
 
-    def _take(self, heard: Heard) -> Iterator[Event]:
+    def _take(self, heard: DiarizationUpdate) -> Iterator[TranscriptionEvent]:
         """Recognize the lines that are known by now, and settle those that are old enough."""
         self._turns = [
             replace(turn, start=max(turn.start, self._settled_s))
             for turn in heard.turns
             if turn.end > self._settled_s
         ]
-        lines = lines_of(self._turns)
-        known: list[Line] = []
+        lines = merge_turns(self._turns)
+        known: list[MoonshineUtterance] = []
         for index, line in enumerate(lines):
-            over = line.end + JOIN_S <= heard.told_s
-            for part in self._parts(line, heard_with(lines, index), inf if over else heard.told_s):
+            over = line.end + MAX_JOINED_PAUSE_S <= heard.told_s
+            for part in self._parts(
+                line, context_span(lines, index), inf if over else heard.told_s
+            ):
                 if self._cancelled():
                     return
                 known.append(part)
@@ -186,34 +200,41 @@ class Transcription:
                 break
         self._settle(known, heard.told_s)
 
-    def _parts(self, line: Turn, heard: tuple[float, float], until_s: float) -> Iterator[Line]:
-        """A line in parts of `LONGEST_LINE_S` at most; of one that still goes on, those before
+    def _parts(
+        self, line: SpeakerTurn, heard: tuple[float, float], until_s: float
+    ) -> Iterator[MoonshineUtterance]:
+        """A line in parts of `MAX_UTTERANCE_S` at most; of one that still goes on, those before
         ``until_s`` that will stay."""
         start, (begin, end) = line.start, heard
-        while min(line.end, until_s) - start > LONGEST_LINE_S:
-            middle = start + LONGEST_LINE_S / 2
-            sound = self._audio.between(middle, start + LONGEST_LINE_S)
-            cut = middle + quietest(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+        while min(line.end, until_s) - start > MAX_UTTERANCE_S:
+            middle = start + MAX_UTTERANCE_S / 2
+            sound = self._audio.between(middle, start + MAX_UTTERANCE_S)
+            cut = middle + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
             yield self._line(start, cut, (begin, cut), line.label)
             start = begin = cut
         if until_s == inf:
             yield self._line(start, line.end, (begin, end), line.label)
 
-    def _line(self, start: float, end: float, heard: tuple[float, float], voice: int) -> Line:
+    def _line(
+        self, start: float, end: float, heard: tuple[float, float], voice: int
+    ) -> MoonshineUtterance:
         text, words = self._text(*heard)  # of a little more than the line
         inside = (
             Word(min(max(one.start, start), end), max(min(one.end, end), start), one.text)
             for one in words
         )
-        return Line(start, end, text, voice, tuple(inside))
+        return MoonshineUtterance(start, end, text, voice, tuple(inside))
 
     def _text(self, start: float, end: float) -> _Heard:
         for (known_start, known_end), said in self._texts.items():
-            if abs(known_start - start) <= _SAME_S and abs(known_end - end) <= _SAME_S:
+            if (
+                abs(known_start - start) <= _BORDER_TOLERANCE_S
+                and abs(known_end - end) <= _BORDER_TOLERANCE_S
+            ):
                 return said
         sound = self._audio.between(start, end)
         heard = self._recognizer.hear(sound, None, self._cancelled, words=self._words)
-        found = heard or Hypothesis("")  # cancelled
+        found = heard or MoonshineHypothesis("")  # cancelled
         words = tuple(
             Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
             for one in found.words
@@ -221,15 +242,15 @@ class Transcription:
         self._texts[start, end] = found.text, words
         return found.text, words
 
-    def _settle(self, known: Sequence[Line], told_s: float) -> None:
+    def _settle(self, known: Sequence[MoonshineUtterance], told_s: float) -> None:
         """Keep the lines that are not to be revised, and forget their sound.
 
         They end where at most one voice goes on: what two say at once is not taken apart later.
         """
         count = 0
         for index, line in enumerate(known, 1):
-            old = line.end <= told_s - REVISED_S
-            if old and (self._clear(line.end) or line.end <= told_s - _KEPT_S):
+            old = line.end <= told_s - REVISION_WINDOW_S
+            if old and (self._clear(line.end) or line.end <= told_s - _AUDIO_HISTORY_S):
                 count = index
         self._settled += [line for line in known[:count] if line.text]
         self._settled_s = max([self._settled_s, *(line.end for line in known[:count])])
@@ -241,21 +262,21 @@ class Transcription:
     def _clear(self, time_s: float) -> bool:
         return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
 
-    def _segment(self, line: Line, voice: int) -> Segment:
+    def _segment(self, line: MoonshineUtterance, voice: int) -> Segment:
         speaker = voice if self._diarize else None
-        by = BY_ATTENTION if line.words else ""
+        by = WORDS_BY_ATTENTION if line.words else ""
         return Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """All of them, once `events` has ended."""
-        floor = Floor(self._follower.turns)
+        floor = SpeakerLookup(self._follower.turns)
         found = [
             self._segment(line, floor.voice(line.start, line.end, line.voice))
             for line in self._settled
         ]
-        return tuple(in_order_of_appearance(found))
+        return tuple(number_speakers_by_appearance(found))
 
 
-def _words(values: Sequence[Sequence[Any]]) -> tuple[Word, ...]:
+def _words_from_json(values: Sequence[Sequence[Any]]) -> tuple[Word, ...]:
     return tuple(Word(start, end, text) for start, end, text in values)

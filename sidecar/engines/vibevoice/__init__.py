@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     AudioStream,
-    Cancelled,
+    BatchRequest,
+    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
-    Request,
     TranscribeOptions,
 )
-from sidecar.transcripts.transcript import Event
+from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.engines.vibevoice.vibevoice_model import Model
+    from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel
 
 
 SPEC = EngineSpec(
@@ -53,7 +53,7 @@ class VibeVoiceEngine:
     """The flagship. Heavy: torch and transformers come with `load`."""
 
     def __init__(self) -> None:
-        self._model: Model | None = None
+        self._model: VibeVoiceModel | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Read the checkpoint onto its device.
@@ -71,31 +71,34 @@ class VibeVoiceEngine:
             raise errors.ModelLoadFailed(
                 "No checkpoint is set.", hint="vibevoice-asr pull vibevoice"
             )
-        keep()
-        loaded = yield from vibevoice_model.load_in_view(options)
-        self._model = vibevoice_model.Model(loaded)
+        keep_freed_memory()
+        loaded = yield from vibevoice_model.load_with_progress(options)
+        self._model = vibevoice_model.VibeVoiceModel(loaded)
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """Segments as the model closes them."""
-        from sidecar.engines.vibevoice.vibevoice_transcription import Transcription
+        from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 
         assert self._model is not None
-        yield from Transcription(self._model, audio, options, cancelled).events()
+        yield from VibeVoiceTranscription(self._model, audio, options, cancelled).events()
 
     def transcribe_together(
-        self, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        self, requests: Sequence[BatchRequest]
+    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Several recordings in step."""
-        from sidecar.engines.vibevoice.vibevoice_transcription import Transcription, in_company
+        from sidecar.engines.vibevoice.vibevoice_transcription import (
+            VibeVoiceTranscription,
+            transcribe_in_step,
+        )
 
         model = self._model
         assert model is not None
         decoding = model.decoding(requests[0].options.memory)
-        yield from in_company(
+        yield from transcribe_in_step(
             [
-                Transcription(model, one.audio, one.options, one.cancelled, decoding)
+                VibeVoiceTranscription(model, one.audio, one.options, one.cancelled, decoding)
                 for one in requests
             ]
         )
@@ -103,18 +106,18 @@ class VibeVoiceEngine:
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 256 << 20
-_LARGEST_BYTES = 32 << 20
+_MAX_BYTES = 32 << 20
 """The most that glibc takes for a block of the heap on 64 bits (mallopt(3))."""
 
 
-def keep() -> None:
+def keep_freed_memory() -> None:
     """Hold on to freed memory; nothing where the C library is another one."""
-    if library := _glibc():
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
+    if library := _load_glibc():
+        library.mallopt(_M_MMAP_THRESHOLD, _MAX_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def _glibc() -> Any:
+def _load_glibc() -> Any:
     import ctypes
 
     if sys.platform != "linux":

@@ -68,19 +68,19 @@ _FEW, _ROWS = 32, 128
 """More rows than a few are rounded up on a CPU: oneDNN keeps the kernels of a 16-bit matrix product
 for every number of rows, some of them for good: 2.5 MB for every length of a prompt."""
 
-Check = Callable[[], None]
+StepCheck = Callable[[], None]
 """Called between steps; raises to stop."""
 
 
 @dataclass(frozen=True, slots=True)
-class Continuation:
+class PromptContinuation:
     """Tokens to take in behind what a cache holds."""
 
     ids: Sequence[int]
     cache: KeyValueCache
 
 
-class Decoder:
+class VibeVoiceDecoder:
     """Logits of the next token; `torch.inference_mode` is the caller's.
 
     Several sequences go through the layers as rows of one matrix, so that the weights are read
@@ -126,7 +126,7 @@ class Decoder:
         return functional.embedding(ids.to(table.device), table).to(self.device, self.dtype)
 
     def prefill(
-        self, embeddings: Tensor, cache: KeyValueCache, tile: int, check: Check | None = None
+        self, embeddings: Tensor, cache: KeyValueCache, tile: int, check: StepCheck | None = None
     ) -> Tensor:
         """Take in ``(n, hidden)`` embeddings behind what the cache holds, ``tile`` at a time.
 
@@ -138,7 +138,7 @@ class Decoder:
             hidden = self._run(part, [(len(part), cache)], check)
         return self.logits(hidden[-1:])[0]
 
-    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+    def step(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
         """Take in tokens of each; the logits ``(n, vocabulary)`` after each of its ``n`` tokens."""
         counts = [len(one.ids) for one in continuations]
         ids = torch.tensor([id_ for one in continuations for id_ in one.ids])
@@ -151,7 +151,10 @@ class Decoder:
         return logits
 
     def _run(
-        self, embeddings: Tensor, parts: Sequence[tuple[int, KeyValueCache]], check: Check | None
+        self,
+        embeddings: Tensor,
+        parts: Sequence[tuple[int, KeyValueCache]],
+        check: StepCheck | None,
     ) -> Tensor:
         """The last layer's output ``(n, hidden)``; keys and values go to the caches.
 
@@ -181,7 +184,7 @@ class Decoder:
                 at += count
             if filling:
                 heard.append(query.new_zeros(1, self.heads, filling, self.head_dim))
-            hidden = self.conclude(layer, hidden, joined(heard, dim=2))
+            hidden = self.conclude(layer, hidden, concatenate(heard, dim=2))
         for count, cache in parts:
             cache.length += count
         return hidden[0, :total]
@@ -190,7 +193,9 @@ class Decoder:
         """Cosines and sines ``(n, dim)`` of the rows' positions."""
         table = self.rotation(max(cache.capacity for _, cache in parts))
         cos, sin = (
-            joined([half[cache.length : cache.length + count] for count, cache in parts], dim=0)
+            concatenate(
+                [half[cache.length : cache.length + count] for count, cache in parts], dim=0
+            )
             for half in table
         )
         return cos, sin
@@ -204,7 +209,7 @@ class Decoder:
         query = self._split(attention.q_proj(normed), self.heads)
         key = self._split(attention.k_proj(normed), self.kv_heads)
         value = self._split(attention.v_proj(normed), self.kv_heads)
-        return rotated(query, cos, sin), rotated(key, cos, sin), value
+        return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin), value
 
     def conclude(self, layer: Any, hidden: Tensor, heard: Tensor) -> Tensor:
         """A layer's output, from its input and what its attention heard."""
@@ -246,36 +251,36 @@ class Decoder:
         )
 
 
-def joined(parts: list[Tensor], dim: int) -> Tensor:
+def concatenate(parts: list[Tensor], dim: int) -> Tensor:
     """The parts as one tensor; the part itself, not a copy, where there is one."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
-def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
     half = states.shape[-1] // 2
     turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
     return states * cos + turned * sin
 
 
-SPAN = 2_048
+GRAPH_POSITIONS = 2_048
 """The attended part of the cache grows by this; each growth captures anew (well below a second,
 some sixteen times in an hour), in between up to this many positions are read for nothing."""
-WIDTH = 12
+DRAFT_WIDTH_TOKENS = 12
 """Tokens per sequence in a step that verifies a draft: the longest that `frame` proposes and the
 token before it. Shorter drafts are filled up, which costs nothing while weights bound the step."""
-_WARM_UP = 2
+_WARM_UP_RUNS = 2
 """Runs before a capture, in which libraries allocate their workspaces."""
 
 
-class StaticStep:
+class CudaGraphStep:
     """``width`` tokens behind each of some caches, over their first ``span`` positions.
 
     All its tensors stay where they are.
     """
 
     def __init__(
-        self, decoder: Decoder, caches: Sequence[KeyValueCache], width: int, span: int
+        self, decoder: VibeVoiceDecoder, caches: Sequence[KeyValueCache], width: int, span: int
     ) -> None:
         device = decoder.device
         self.width = width
@@ -304,7 +309,7 @@ class StaticStep:
             for cache, known in zip(caches, self._known, strict=True)
         )
 
-    def __call__(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+    def __call__(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
         """Take in up to ``width`` tokens of each; the logits ``(n, vocabulary)`` after its tokens.
 
         They are valid until the next call.
@@ -328,7 +333,7 @@ class StaticStep:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
+            for _ in range(_WARM_UP_RUNS):
                 self._run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
@@ -355,7 +360,7 @@ class StaticStep:
                 values.index_copy_(2, positions[rows], value[:, :, rows])
                 seen = unheard[rows, : keys.shape[2]]
                 heard.append(self._attend(query[:, :, rows], keys, values, seen))
-            hidden = decoder.conclude(layer, hidden, joined(heard, dim=2))
+            hidden = decoder.conclude(layer, hidden, concatenate(heard, dim=2))
         return decoder.logits(hidden[0])
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, unheard: Tensor) -> Tensor:
@@ -373,21 +378,21 @@ class StaticStep:
         return heard.view(1, decoder.heads, -1, decoder.head_dim)
 
 
-class GraphedDecoding:
+class CudaGraphSteps:
     """Keeps the steps that fit the caches, one for single tokens and one for drafts; captured on a
     GPU.
 
     `forget` them before a cache grows: a step holds the tensors of the old one.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: VibeVoiceDecoder) -> None:
         self._decoder = decoder
-        self._steps: dict[int, StaticStep] = {}
+        self._steps: dict[int, CudaGraphStep] = {}
 
-    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
-        """As `Decoder.step` does it; the logits are valid until the next call."""
+    def step(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
+        """As `VibeVoiceDecoder.step` does it; the logits are valid until the next call."""
         caches = [one.cache for one in continuations]
-        width = 1 if all(len(one.ids) == 1 for one in continuations) else WIDTH
+        width = 1 if all(len(one.ids) == 1 for one in continuations) else DRAFT_WIDTH_TOKENS
         step = self._steps.get(width)
         if step is None or not step.serves(caches):
             self._steps.pop(width, None)
@@ -398,37 +403,40 @@ class GraphedDecoding:
         """Let go of the steps and of the caches' tensors."""
         self._steps.clear()
 
-    def _new(self, caches: Sequence[KeyValueCache], width: int) -> StaticStep:
+    def _new(self, caches: Sequence[KeyValueCache], width: int) -> CudaGraphStep:
         needed = max(cache.length for cache in caches) + width
-        step = StaticStep(self._decoder, caches, width, -(-needed // SPAN) * SPAN)
+        step = CudaGraphStep(
+            self._decoder, caches, width, -(-needed // GRAPH_POSITIONS) * GRAPH_POSITIONS
+        )
         if self._decoder.device.type == "cuda":
             step.capture(caches)
         return step
 
 
-class Decoding:
+class PlannedDecoder:
     """A decoder with its graphs and a memory plan; the caches it is given grow by that plan."""
 
-    def __init__(self, decoder: Decoder, plan: MemoryPlan) -> None:
+    def __init__(self, decoder: VibeVoiceDecoder, plan: MemoryPlan) -> None:
         self.decoder = decoder
         self._plan = plan
-        self._graphed = GraphedDecoding(decoder) if decoder.capturable else None
+        self._graphed = CudaGraphSteps(decoder) if decoder.capturable else None
 
     def prefill(
-        self, embeddings: Tensor, cache: KeyValueCache, check: Check | None = None
+        self, embeddings: Tensor, cache: KeyValueCache, check: StepCheck | None = None
     ) -> Tensor:
         """Take in embeddings ``(n, hidden)``; the logits ``(vocabulary,)`` after the last."""
         self._make_room(cache, len(embeddings))
         return self.decoder.prefill(embeddings, cache, self._plan.prefill_tile, check)
 
-    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
-        """Take in up to `WIDTH` tokens of each; the logits ``(n, vocabulary)`` after its tokens.
+    def step(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
+        """Take in up to `DRAFT_WIDTH_TOKENS` tokens of each; the logits ``(n, vocabulary)`` after
+        its tokens.
 
         They are valid until the next call.
         """
         wide = any(len(one.ids) > 1 for one in continuations)
         for one in continuations:
-            self._make_room(one.cache, WIDTH if wide else 1)
+            self._make_room(one.cache, DRAFT_WIDTH_TOKENS if wide else 1)
         step = self.decoder.step if self._graphed is None else self._graphed.step
         return step(continuations)
 

@@ -16,21 +16,31 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoding, KeyValueCache
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    KeyValueCache,
+    PlannedDecoder,
+    PromptContinuation,
+)
 from sidecar.errors import SidecarError
-from sidecar.interfaces.engine_interface import Cancelled
-from sidecar.transcripts.loop_guard import Loop, LoopGuard, Sampling, next_attempt, next_skip
-from sidecar.transcripts.transcript import LOOP, Event, Segment
-from sidecar.transcripts.vibevoice_output import OutputParser
+from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.transcripts.loop_guard import (
+    LoopGuard,
+    RepetitionLoop,
+    SamplingOptions,
+    next_skipped_audio,
+    retry_sampling,
+)
+from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
+from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
-LONGEST = 11
+MAX_DRAFT_TOKENS = 11
 """Tokens of a proposal."""
-_KEYS = ("Start", "End", "Speaker", "Content")
+_SEGMENT_KEYS = ("Start", "End", "Speaker", "Content")
 _START, _END, _SPEAKER, _CONTENT = range(4)
-_ITEM = '{"Start":0,"End":0,"Speaker":0,"Content":"'
+_SEGMENT_OPENING = '{"Start":0,"End":0,"Speaker":0,"Content":"'
 
 
-class Frame:
+class SegmentTemplate:
     """The format as a tokenizer spells it.
 
     Raises:
@@ -40,7 +50,7 @@ class Frame:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._opening: dict[int, bool] = {}
-        spelled: list[int] = tokenizer.encode(_ITEM, add_special_tokens=False).ids
+        spelled: list[int] = tokenizer.encode(_SEGMENT_OPENING, add_special_tokens=False).ids
         zero = tokenizer.token_to_id("0")
         parts: list[tuple[int, ...]] = []
         at = 0
@@ -48,7 +58,7 @@ class Frame:
             parts.append(tuple(spelled[at:end]))
             at = end + 1
         if (
-            len(parts) != len(_KEYS)
+            len(parts) != len(_SEGMENT_KEYS)
             or not all(len(part) > 1 for part in parts)
             or not self.opens(parts[_START][0])
             or len({part[0] for part in parts[_END:]}) > 1
@@ -65,10 +75,10 @@ class Frame:
         return known
 
 
-class Proposals:
+class DraftProposals:
     """Follows an answer token by token, and proposes what comes next where it is all but sure."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: SegmentTemplate) -> None:
         self._frame = frame
         self._opened: list[int] = []
         """The tokens since a key was opened; none in a value."""
@@ -92,19 +102,24 @@ class Proposals:
             self._value.append(token)
 
     def next(self) -> Sequence[int]:
-        """Tokens that are likely to come next, at most `LONGEST`; none where nobody knows."""
+        """Tokens that are likely to come next, at most `MAX_DRAFT_TOKENS`; none where nobody
+        knows."""
         before = self._frame.before
         if len(self._opened) == 1:
             proposal = [*before[self._key][1:]]
             guess = self._guess()
-            return [*proposal, *guess, *before[self._key + 1]][:LONGEST] if guess else proposal
+            return (
+                [*proposal, *guess, *before[self._key + 1]][:MAX_DRAFT_TOKENS]
+                if guess
+                else proposal
+            )
         if self._key == _SPEAKER and self._value:
             return before[_CONTENT]
         return ()
 
     def _name(self) -> None:
         """Whether what was opened is a key by now: the expected one, or a later one."""
-        for key in range(self._key, len(_KEYS)):
+        for key in range(self._key, len(_SEGMENT_KEYS)):
             if self._opened[1:] == [*self._frame.before[key][1:]]:
                 self._key, self._opened = key, []
                 self._value = None if key == _CONTENT else []
@@ -123,7 +138,7 @@ SEED = 20_24
 """Of what falls by chance: alone, the same audio gives the same transcript, loops and all."""
 
 
-class Generation:
+class TokenGeneration:
     """The answer to one prompt; ``ids`` is what it says so far.
 
     With a ``frame``, what the format forces is proposed and verified: a pass of the decoder then
@@ -134,10 +149,10 @@ class Generation:
 
     def __init__(
         self,
-        decoding: Decoding,
+        decoding: PlannedDecoder,
         cache: KeyValueCache,
         prompt_logits: Tensor,
-        frame: Frame | None = None,
+        frame: SegmentTemplate | None = None,
     ) -> None:
         self._decoding = decoding
         self._cache = cache
@@ -157,16 +172,16 @@ class Generation:
         """Whether the next token can be chosen without another pass."""
         return self._row < len(self._logits)
 
-    def token(self, sampling: Sampling | None = None) -> int:
+    def token(self, sampling: SamplingOptions | None = None) -> int:
         """Choose the next token: the likeliest, or by chance among the likely."""
         if not self.ready:
-            advance([self])
+            decode_pass([self])
         if sampling is None:
             if self._likeliest is None:  # of all rows at once: each look makes a GPU wait
                 self._likeliest = self._logits.argmax(dim=-1).tolist()
             token = self._likeliest[self._row]
         else:
-            token = choose(self._logits[self._row], sampling, self._random)
+            token = sample_token(self._logits[self._row], sampling, self._random)
         self._drawn = sampling is not None
         self.ids.append(token)
         if self._proposals is not None:
@@ -196,21 +211,21 @@ class Generation:
         self.ids = ids
         self._proposed = ()
         self._show(self._prompt_logits)
-        self._proposals = Proposals(self._frame) if self._frame else None
+        self._proposals = DraftProposals(self._frame) if self._frame else None
         if self._proposals is not None:
             for token in ids:
                 self._proposals.read(token)
 
     @property
-    def step(self) -> Callable[[Sequence[Continuation]], list[Tensor]]:
+    def step(self) -> Callable[[Sequence[PromptContinuation]], list[Tensor]]:
         """How its decoder takes in tokens, its own and those of others."""
         return self._decoding.step
 
-    def wanted(self) -> Continuation:
+    def wanted(self) -> PromptContinuation:
         """What the next pass must take in: the last token, and what is proposed behind it."""
         proposals = None if self._drawn else self._proposals
         self._proposed = proposals.next() if proposals is not None else ()
-        return Continuation([self.ids[-1], *self._proposed], self._cache)
+        return PromptContinuation([self.ids[-1], *self._proposed], self._cache)
 
     def take(self, logits: Tensor) -> None:
         """The logits ``(n, vocabulary)`` after what was `wanted`; it is verified token by token."""
@@ -221,14 +236,14 @@ class Generation:
         self._logits, self._row, self._likeliest = logits, 0, None
 
 
-def advance(generations: Sequence[Generation]) -> None:
-    """One pass for all of them, by the `Decoding` of the first."""
+def decode_pass(generations: Sequence[TokenGeneration]) -> None:
+    """One pass for all of them, by the `PlannedDecoder` of the first."""
     wanted = [generation.wanted() for generation in generations]
     for generation, logits in zip(generations, generations[0].step(wanted), strict=True):
         generation.take(logits)
 
 
-def choose(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
+def sample_token(logits: Tensor, sampling: SamplingOptions, random: torch.Generator) -> int:
     """A token from logits ``(vocabulary,)``, by chance, among the likeliest that make ``top_p``.
 
     Nucleus sampling (Holtzman et al. 2020).
@@ -244,7 +259,7 @@ TURN, OPENING = "<|im_start|>", "assistant\n["
 """How an answer begins: a mark, which the text leaves out, and the list after it."""
 
 
-class Answer:
+class WindowGeneration:
     """The segments of one window of audio, ``duration_s`` long, out of a generation.
 
     ``segments`` grows as they close and shrinks where a loop is cut, which ``loops`` counts; the
@@ -252,13 +267,13 @@ class Answer:
     """
 
     def __init__(
-        self, generation: Generation, tokenizer: Any, ends: frozenset[int], duration_s: float
+        self, generation: TokenGeneration, tokenizer: Any, ends: frozenset[int], duration_s: float
     ) -> None:
         self.generation = generation
         self._tokenizer = tokenizer
         self._ends = ends
         self._duration_s = duration_s
-        self._reading = _Reading(tokenizer, duration_s)
+        self._reading = _GeneratedTextReader(tokenizer, duration_s)
         self._place = -1
         self._tried = 0
         self._helps_left = 16 + round(duration_s / 5)
@@ -267,14 +282,14 @@ class Answer:
         self.truncated = False
 
     def run(
-        self, sampling: Sampling | None, limit: int, cancelled: Cancelled
+        self, sampling: SamplingOptions | None, limit: int, cancelled: CancelCheck
     ) -> Iterator[int | None]:
         """Decode up to ``limit`` tokens; yields the index of each segment as it closes.
 
         And None where ``generation`` needs a pass of the decoder: `lockstep` gives one to several
         answers at once; where nobody does, it takes its own.
         """
-        attempt: Sampling | None = None
+        attempt: SamplingOptions | None = None
         while not self._reading.parser.ended and not cancelled():
             if len(self.generation.ids) >= limit:
                 break
@@ -289,7 +304,7 @@ class Answer:
             if loop is not None:
                 self.loops += 1
                 self._cut(loop)
-                attempt = next_attempt(self._tried, _lost_s(self.segments))
+                attempt = retry_sampling(self._tried, _lost_seconds(self.segments))
                 if attempt is not None:
                     self._tried += 1
                     self._go_on(self._reading.text_until(len(self.segments)))
@@ -298,7 +313,7 @@ class Answer:
         self.segments += self._reading.parser.finish()
         self.truncated = self._reading.parser.truncated
 
-    def _take(self, token: int) -> Generator[int, None, Loop | None]:
+    def _take(self, token: int) -> Generator[int, None, RepetitionLoop | None]:
         """Read one token; the loop that it closes, if it does."""
         closed = self._reading.take(token)
         loop = self._reading.guard.token(token, self._reading.parser.open_content)
@@ -311,7 +326,7 @@ class Answer:
                 yield len(self.segments) - 1
         return loop
 
-    def _cut(self, loop: Loop) -> None:
+    def _cut(self, loop: RepetitionLoop) -> None:
         """Leave the sound segments; count the attempts at this place anew if it is a later one."""
         del self.segments[len(self.segments) - loop.cut :]
         if len(self.segments) > self._place:
@@ -321,10 +336,10 @@ class Answer:
     def _skip(self) -> bool:
         """Leave a stretch out and go on behind it; False where nothing is left to go on with."""
         content = self._reading.parser.open_content
-        skip = next_skip(
+        skip = next_skipped_audio(
             self.segments[-1].end if self.segments else 0.0,
             self._duration_s,
-            _lost_s(self.segments),
+            _lost_seconds(self.segments),
             content.end if content else None,
         )
         self._helps_left -= 1
@@ -340,10 +355,10 @@ class Answer:
         """Make ``text`` the answer so far."""
         ids = self._tokenizer.encode(TURN + text, add_special_tokens=False).ids if text else []
         self.generation.go_on_from(ids)
-        self._reading = _Reading(self._tokenizer, self._duration_s, text, self.segments)
+        self._reading = _GeneratedTextReader(self._tokenizer, self._duration_s, text, self.segments)
 
 
-class _Reading:
+class _GeneratedTextReader:
     """An answer's text from the last place it was gone on from, and who watches it."""
 
     def __init__(
@@ -352,7 +367,7 @@ class _Reading:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._pieces = [text]
-        self.parser = OutputParser(duration_s)
+        self.parser = VibeVoiceOutputParser(duration_s)
         self.parser.feed(text)
         self.guard = LoopGuard(duration_s, kept)
 
@@ -367,29 +382,29 @@ class _Reading:
         return "".join(self._pieces)[: self.parser.closed_at[count - 1]] if count else ""
 
 
-def _lost_s(segments: Sequence[Segment]) -> float:
+def _lost_seconds(segments: Sequence[Segment]) -> float:
     """Seconds that were given up directly before the end."""
     lost = 0.0
     for segment in reversed(segments):
-        if LOOP not in segment.flags:
+        if LOOP_FLAG not in segment.flags:
             break
         lost += segment.end - segment.start
     return lost
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class DecoderPass:
     """What is needed to go on: a pass of the decoder over these."""
 
-    generations: Sequence[Generation]
+    generations: Sequence[TokenGeneration]
 
 
-def in_step(
-    answers: Sequence[Answer],
-    sampling: Sampling | None,
+def decode_in_step(
+    answers: Sequence[WindowGeneration],
+    sampling: SamplingOptions | None,
     limits: Sequence[int],
-    cancelled: Cancelled,
-) -> Iterator[tuple[int, int | None] | Pass]:
+    cancelled: CancelCheck,
+) -> Iterator[tuple[int, int | None] | DecoderPass]:
     """Decode all; ``limits`` are the tokens that each may have.
 
     Yields the number of an answer and the index of its segment as that closes, or None as the
@@ -409,12 +424,12 @@ def in_step(
                 del running[number]
                 yield number, None
         if running:
-            yield Pass([answers[number].generation for number in running])
+            yield DecoderPass([answers[number].generation for number in running])
 
 
-def together(
-    runs: Sequence[Generator[Event | Pass, None, None]],
-) -> Iterator[tuple[int, Event | SidecarError]]:
+def interleave_runs(
+    runs: Sequence[Generator[TranscriptionEvent | DecoderPass, None, None]],
+) -> Iterator[tuple[int, TranscriptionEvent | SidecarError]]:
     """Run all to their ends; yields the number of a run and its event, or the error it ended with.
 
     Where the memory runs out in a pass, each of them gets to know.
@@ -422,7 +437,7 @@ def together(
     running = dict(enumerate(runs))
     full: torch.OutOfMemoryError | None = None
     while running:
-        wanted: list[Generation] = []
+        wanted: list[TokenGeneration] = []
         for number, run in list(running.items()):
             thrown = full
             while True:
@@ -436,7 +451,7 @@ def together(
                     yield number, error
                     break
                 thrown = None
-                if isinstance(step, Pass):
+                if isinstance(step, DecoderPass):
                     wanted += step.generations
                     del step  # what runs out of memory must not be held from here
                     break
@@ -444,6 +459,6 @@ def together(
         full = None
         if wanted:
             try:
-                advance(wanted)
+                decode_pass(wanted)
             except torch.OutOfMemoryError as error:
                 full = error

@@ -26,8 +26,12 @@ from transformers import (
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_decoder import Check, Decoder, Decoding
-from sidecar.engines.vibevoice.vibevoice_generation import Answer, Frame, Generation
+from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
+from sidecar.engines.vibevoice.vibevoice_generation import (
+    SegmentTemplate,
+    TokenGeneration,
+    WindowGeneration,
+)
 from sidecar.interfaces.engine_interface import (
     AUTO,
     LoadOptions,
@@ -37,17 +41,17 @@ from sidecar.interfaces.engine_interface import (
 )
 
 SAMPLE_RATE = 24_000
-HOP = 3_200
+HOP_SAMPLES = 3_200
 """Samples a token stands for (model card: 7.5 tokens per second)."""
-_STRETCH = 1 << 20
-_FEW = 5
+_LOUDNESS_BLOCK_SAMPLES = 1 << 20
+_CHUNK_ROUNDING_TOKENS = 5
 """Tokens that the last chunk is rounded up to. Every length of its own costs a CPU the making of
 new kernels and the memory that keeps them (docs/performance.md)."""
 
 
 def token_count(samples: int) -> int:
     """Tokens that this many samples become; the last one is padded."""
-    return -(-samples // HOP)
+    return -(-samples // HOP_SAMPLES)
 
 
 def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
@@ -56,8 +60,8 @@ def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
     As the checkpoint's feature extractor does it, without its copies of the whole recording.
     """
     energy, peak = 0.0, 0.0
-    for at in range(0, len(samples), _STRETCH):
-        part = samples[at : at + _STRETCH]
+    for at in range(0, len(samples), _LOUDNESS_BLOCK_SAMPLES):
+        part = samples[at : at + _LOUDNESS_BLOCK_SAMPLES]
         energy += float(np.dot(part.astype(np.float64), part))
         peak = max(peak, float(np.abs(part).max()))
     rms = (energy / max(1, len(samples))) ** 0.5
@@ -66,7 +70,7 @@ def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
     return factor / (loudest + epsilon) if loudest > 1.0 else factor
 
 
-class AudioEncoder:
+class VibeVoiceAudioEncoder:
     """Both encoders and the projector of a model, fed in chunks; exact at any chunk size."""
 
     def __init__(self, model: Any, extractor: Any) -> None:
@@ -75,13 +79,13 @@ class AudioEncoder:
         self._projector = model.model.multi_modal_projector
         self._extractor = extractor
 
-    def encode(self, samples: Block, chunk_s: float, out: Tensor, check: Check) -> None:
+    def encode(self, samples: Block, chunk_s: float, out: Tensor, check: StepCheck) -> None:
         """Write the embeddings of a recording to ``out``, shape ``(token_count, hidden)``.
 
         The samples stay in the host's memory; a chunk of them at a time goes to the device.
         """
         weight = self._projector.acoustic_linear_1.weight
-        chunk = max(1, round(chunk_s * SAMPLE_RATE / HOP)) * HOP
+        chunk = max(1, round(chunk_s * SAMPLE_RATE / HOP_SAMPLES)) * HOP_SAMPLES
         factor = 1.0
         if self._extractor.normalize_audio:
             factor = loudness_factor(samples, self._extractor.target_dB_FS, self._extractor.eps)
@@ -89,7 +93,12 @@ class AudioEncoder:
         for at in range(0, len(samples), chunk):
             check()
             part = torch.from_numpy(samples[at : at + chunk] * np.float32(factor))
-            length = min(chunk, -(-len(part) // (_FEW * HOP)) * _FEW * HOP)
+            length = min(
+                chunk,
+                -(-len(part) // (_CHUNK_ROUNDING_TOKENS * HOP_SAMPLES))
+                * _CHUNK_ROUNDING_TOKENS
+                * HOP_SAMPLES,
+            )
             part = torch.nn.functional.pad(part, (0, length - len(part)))
             wave = part.view(1, 1, -1).to(weight.device, weight.dtype)
             acoustic = self._acoustic(wave, padding_cache=state[0], use_cache=True)
@@ -97,19 +106,19 @@ class AudioEncoder:
             semantic = self._semantic(wave, padding_cache=state[1], use_cache=True)
             state = acoustic.padding_cache, semantic.padding_cache
             heard = self._projector(acoustic.latents, semantic.latents)[0]
-            place = out[at // HOP :][: len(heard)]
+            place = out[at // HOP_SAMPLES :][: len(heard)]
             place[:] = heard[: len(place)]
 
 
-def request_ids(processor: Any, samples: int, context: str) -> Tensor:
+def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
     """Token ids ``(n,)`` of the prompt for a recording of ``samples`` at 24 kHz.
 
-    ``context`` is the client's text. What in it looks like one of the model's own marks is taken
-    apart, or a client could end its turn and speak as the model.
+    ``prompt_context`` is the client's text. What in it looks like one of the model's own marks is
+    taken apart, or a client could end its turn and speak as the model.
     """
     audio = np.zeros(1, np.float32)
     text = processor.apply_transcription_request(
-        audio=audio, prompt=plain(processor, context) or None, tokenize=False
+        audio=audio, prompt=sanitize_context(processor, context) or None, tokenize=False
     )[0]
     text = text.replace(processor.audio_duration_token, f"{samples / SAMPLE_RATE:.2f}")
     text = text.replace(processor.audio_token, processor.audio_token * token_count(samples))
@@ -119,8 +128,9 @@ def request_ids(processor: Any, samples: int, context: str) -> Tensor:
     return ids
 
 
-def plain(processor: Any, context: str) -> str:
-    """``context`` without anything that the tokenizer or the template would take for a mark."""
+def sanitize_context(processor: Any, context: str) -> str:
+    """``prompt_context`` without anything that the tokenizer or the template would take for a
+    mark."""
     marks = {*processor.tokenizer.all_special_tokens, processor.audio_duration_token}
     marks |= set(processor.tokenizer.get_added_vocab())
     before = None
@@ -133,23 +143,23 @@ def plain(processor: Any, context: str) -> str:
 
 log = logging.getLogger(__name__)
 
-ENCODERS = (
+ENCODER_MODULES = (
     "model.acoustic_tokenizer_encoder",
     "model.semantic_tokenizer_encoder",
     "model.multi_modal_projector",
 )
 """What hears: needed until the audio is encoded."""
-EMBEDDING = "model.language_model.embed_tokens"
-REST = (
+EMBEDDING_MODULE = "model.language_model.embed_tokens"
+OTHER_MODULES = (
     "model.language_model.layers",
     "model.language_model.norm",
     "model.language_model.rotary_emb",
     "lm_head",
 )
 """With the others all there is; accelerate says so if it is not."""
-UNQUANTIZED = (*ENCODERS, "lm_head")
+UNQUANTIZED = (*ENCODER_MODULES, "lm_head")
 """What stays in 16 bit. Without the prefix bitsandbytes would skip nothing."""
-_LOOK_S = 0.1
+_LOAD_POLL_S = 0.1
 """Time between two looks at how much is loaded."""
 _DTYPES = {
     Precision.FP32: torch.float32,
@@ -161,7 +171,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedVibeVoice:
     """A model that is in memory, and what belongs to it."""
 
     model: Any
@@ -185,14 +195,19 @@ def device_map(
     Every part by its name where they part: a place for all the rest ("") is one that accelerate
     moves everything through.
     """
-    kept = [*(ENCODERS if evict_encoders else ()), *([EMBEDDING] if host_token_table else ())]
+    kept = [
+        *(ENCODER_MODULES if evict_encoders else ()),
+        *([EMBEDDING_MODULE] if host_token_table else ()),
+    ]
     if device.type == "cpu" or not kept:
         return {"": device}
-    everything: dict[str, torch.device | str] = dict.fromkeys((*ENCODERS, EMBEDDING, *REST), device)
+    everything: dict[str, torch.device | str] = dict.fromkeys(
+        (*ENCODER_MODULES, EMBEDDING_MODULE, *OTHER_MODULES), device
+    )
     return everything | dict.fromkeys(kept, "cpu")
 
 
-def load_in_view(options: LoadOptions) -> Generator[float, None, Loaded]:
+def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVibeVoice]:
     """Load as ``options`` say, and tell meanwhile how much of the weights is in memory.
 
     Raises:
@@ -203,12 +218,12 @@ def load_in_view(options: LoadOptions) -> Generator[float, None, Loaded]:
     device = pick_device(options.device)
     expected = sum(file.stat().st_size for file in folder.glob("*.safetensors")) or 1
     before = _held_bytes(device)
-    done: Future[Loaded] = Future()
+    done: Future[LoadedVibeVoice] = Future()
 
     def work() -> None:
         try:
             done.set_result(
-                load(
+                load_vibevoice(
                     folder,
                     options.precision,
                     device,
@@ -220,7 +235,7 @@ def load_in_view(options: LoadOptions) -> Generator[float, None, Loaded]:
             done.set_exception(error)
 
     threading.Thread(target=work, name="load").start()
-    while not wait([done], timeout=_LOOK_S).done:
+    while not wait([done], timeout=_LOAD_POLL_S).done:
         yield min(0.99, max(0.0, (_held_bytes(device) - before) / expected))
     try:
         loaded = done.result()
@@ -242,14 +257,14 @@ def load_in_view(options: LoadOptions) -> Generator[float, None, Loaded]:
     return loaded
 
 
-def load(
+def load_vibevoice(
     folder: Path,
     precision: Precision,
     device: torch.device,
     *,
     evict_encoders: bool = False,
     host_token_table: bool = False,
-) -> Loaded:
+) -> LoadedVibeVoice:
     """Read the weights, straight to where they belong, once; and see that they run.
 
     Only safetensors are read, and no code of the checkpoint's.
@@ -258,7 +273,7 @@ def load(
         OSError, ValueError, RuntimeError: what transformers says of a checkpoint that is no good.
         errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
     """
-    _quiet()
+    _silence_libraries()
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(folder, **common)
     placed = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
@@ -270,16 +285,17 @@ def load(
         use_safetensors=True,
         **common,
     )
-    free_of_hooks(model)
+    remove_accelerate_hooks(model)
     model.eval().requires_grad_(False)
-    run_once(model, precision)
-    return Loaded(model, processor, device, precision)
+    run_trial_token(model, precision)
+    return LoadedVibeVoice(model, processor, device, precision)
 
 
-def free_of_hooks(model: Any) -> None:
+def remove_accelerate_hooks(model: Any) -> None:
     """Undo accelerate's dispatch, which follows a load to more than one device.
 
-    Its hooks would carry inputs and weights to and fro at each call; `Model` moves what moves.
+    Its hooks would carry inputs and weights to and fro at each call; `VibeVoiceModel` moves what
+    moves.
     """
     hooked = [module for module in model.modules() if hasattr(module, "_hf_hook")]
     remove_hook_from_module(model, recurse=True)
@@ -287,7 +303,7 @@ def free_of_hooks(model: Any) -> None:
         module.__dict__.pop("forward", None)  # the class has the same; the removal put it there
 
 
-def run_once(model: Any, precision: Precision) -> None:
+def run_trial_token(model: Any, precision: Precision) -> None:
     """One token through the language model: what cannot run fails here, and not in every job.
 
     Nor can what has no finite answer: a damaged weight, or one beyond 65,504, the largest of fp16,
@@ -316,7 +332,9 @@ def run_once(model: Any, precision: Precision) -> None:
             f"The checkpoint does not run in {precision} here: {_first_line(error)}",
             hint="Use another precision.",
         ) from None
-    if not finite and precision is not Precision.FP16:  # `Model.widen` has a way out of that
+    if (
+        not finite and precision is not Precision.FP16
+    ):  # `VibeVoiceModel.widen` has a way out of that
         log.error("the checkpoint's numbers are not finite in %s", precision)
         raise errors.ModelLoadFailed(
             f"The checkpoint does not run in {precision} here: its numbers are not finite.",
@@ -355,7 +373,7 @@ def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig |
     return None
 
 
-def _quiet() -> None:
+def _silence_libraries() -> None:
     """Leave out what the libraries say of every load and what is not so.
 
     The "maximum length (450)" of a run is the encoder's chunk length taken for a context.
@@ -368,31 +386,31 @@ def _quiet() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-TOKENS_PER_SECOND, FEWEST_TOKENS = 12, 256
+TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
 """An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
 
 
-class NotFinite(Exception):
+class NonFiniteLogits(Exception):
     """The first logits hold a NaN or an infinity: 16-bit floats overflowed (QwenLM/Qwen3#761)."""
 
 
-class Model:
+class VibeVoiceModel:
     """One request at a time; `torch.inference_mode` is the caller's."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedVibeVoice) -> None:
         self.loaded = loaded
-        self._encoder = AudioEncoder(loaded.model, loaded.processor.feature_extractor)
+        self._encoder = VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor)
         ends = loaded.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
-        self.frame = frame_of(loaded.processor.tokenizer.backend_tokenizer)
+        self.frame = segment_template_of(loaded.processor.tokenizer.backend_tokenizer)
 
-    def decoding(self, plan: MemoryPlan) -> Decoding:
+    def decoding(self, plan: MemoryPlan) -> PlannedDecoder:
         """Passes of the decoder for one answer or several."""
-        return Decoding(Decoder(self.loaded.model), plan)
+        return PlannedDecoder(VibeVoiceDecoder(self.loaded.model), plan)
 
     def answer(
-        self, samples: Block, options: TranscribeOptions, check: Check, decoding: Decoding
-    ) -> Answer:
+        self, samples: Block, options: TranscribeOptions, check: StepCheck, decoding: PlannedDecoder
+    ) -> WindowGeneration:
         """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
 
         Raises:
@@ -402,7 +420,7 @@ class Model:
         plan, processor = options.memory, self.loaded.processor
         self._place(plan)
         decoder = decoding.decoder
-        ids = request_ids(processor, len(samples), context(options))
+        ids = build_prompt_ids(processor, len(samples), prompt_context(options))
         embeddings = decoder.embed(ids)
         first = int((ids == processor.audio_token_id).int().argmax())
         heard = embeddings[first : first + token_count(len(samples))]
@@ -412,10 +430,10 @@ class Model:
         cache = decoder.new_cache(plan, len(ids))
         logits = decoding.prefill(embeddings, cache, check)
         if not bool(torch.isfinite(logits).all()):
-            raise NotFinite
-        generation = Generation(decoding, cache, logits, self.frame)
+            raise NonFiniteLogits
+        generation = TokenGeneration(decoding, cache, logits, self.frame)
         tokenizer = processor.tokenizer.backend_tokenizer
-        return Answer(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
+        return WindowGeneration(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
 
     def widen(self) -> None:
         """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
@@ -438,16 +456,16 @@ class Model:
         inner.multi_modal_projector.to(device)
 
 
-def frame_of(tokenizer: Any) -> Frame | None:
+def segment_template_of(tokenizer: Any) -> SegmentTemplate | None:
     """What a checkpoint's tokenizer makes of the format; None, and no proposals, if it differs."""
     try:
-        return Frame(tokenizer)
+        return SegmentTemplate(tokenizer)
     except ValueError as error:
         log.info("every token is decoded on its own: %s", error)
         return None
 
 
-def context(options: TranscribeOptions) -> str:
+def prompt_context(options: TranscribeOptions) -> str:
     """What the model is told beside the audio: the client's words, the language, how many speak."""
     parts = [options.prompt] if options.prompt else []
     if options.language != AUTO:
@@ -457,6 +475,6 @@ def context(options: TranscribeOptions) -> str:
     return ". ".join(parts)
 
 
-def token_limit(seconds: float, options: TranscribeOptions) -> int:
+def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
     """The longest answer to so much audio."""
-    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + FEWEST_TOKENS
+    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS

@@ -13,72 +13,82 @@ from typing import TYPE_CHECKING
 import torch
 
 from sidecar import errors
-from sidecar.diarization.speaker_identification import Speakers, recognised
-from sidecar.engines.vibevoice.vibevoice_decoder import Decoding
-from sidecar.engines.vibevoice.vibevoice_generation import Answer, Pass, in_step, together
-from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, Model, NotFinite, token_limit
+from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
+from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
+from sidecar.engines.vibevoice.vibevoice_generation import (
+    DecoderPass,
+    WindowGeneration,
+    decode_in_step,
+    interleave_runs,
+)
+from sidecar.engines.vibevoice.vibevoice_model import (
+    SAMPLE_RATE,
+    NonFiniteLogits,
+    VibeVoiceModel,
+    max_answer_tokens,
+)
 from sidecar.engines.vibevoice.vibevoice_windows import (
-    Stitching,
-    Voices,
-    Window,
-    Windows,
-    speech,
-    turns,
+    TranscriptStitcher,
+    VibeVoiceWindow,
+    VibeVoiceWindows,
+    WindowSpeakerMatcher,
+    detect_window_speech,
+    speaker_turns_of,
 )
 from sidecar.interfaces.engine_interface import (
     AUTO,
     AudioStream,
-    Cancelled,
+    CancelCheck,
+    InterruptibleAudio,
     Precision,
     TranscribeOptions,
-    Watched,
-    Windowing,
+    WindowingMode,
 )
-from sidecar.transcripts.loop_guard import Sampling
-from sidecar.transcripts.speaker_turns import in_order_of_appearance
+from sidecar.transcripts.loop_guard import SamplingOptions
+from sidecar.transcripts.speaker_turns import number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
-    LOOP,
-    NON_SPEECH,
-    Event,
+    LOOP_FLAG,
+    NON_SPEECH_FLAG,
     Finished,
     Notice,
     Progress,
     Segment,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
 )
-from sidecar.transcripts.vibevoice_output import settled
+from sidecar.transcripts.vibevoice_output import sort_by_time
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 
-SURE = 0.5
+MIN_LANGUAGE_PROBABILITY = 0.5
 """The least probability. Of 92 short texts in 27 languages one came out wrong, at 0.38; the least
 sure of the right ones has 0.52."""
-FEWEST = 12
+MIN_LETTER_BYTES = 12
 """Bytes of letters; under it even a wrong guess can be sure (`Fail again.`: Gaelic, 0.60)."""
-ENOUGH = 20_000
+MAX_CHARACTERS = 20_000
 """Characters that are looked at: half an hour of talk."""
 
 
-def language_of(segments: Iterable[Segment]) -> str:
+def detect_language(segments: Iterable[Segment]) -> str:
     """ISO 639-1 code of the language most of the words are in; 'auto' if there is no telling.
 
     What is no speech ([Music], a stretch left out) does not count. 'auto' also where the library
     is not installed.
     """
-    words = " ".join(one.text for one in segments if NON_SPEECH not in one.flags)
-    letters = "".join(filter(str.isalpha, words[:ENOUGH]))
-    identifier = _identifier()
-    if identifier is None or len(letters.encode(errors="replace")) < FEWEST:
+    words = " ".join(one.text for one in segments if NON_SPEECH_FLAG not in one.flags)
+    letters = "".join(filter(str.isalpha, words[:MAX_CHARACTERS]))
+    identifier = _language_identifier()
+    if identifier is None or len(letters.encode(errors="replace")) < MIN_LETTER_BYTES:
         return AUTO
-    language, probability = identifier.classify(words[:ENOUGH])
-    return language if probability >= SURE else AUTO
+    language, probability = identifier.classify(words[:MAX_CHARACTERS])
+    return language if probability >= MIN_LANGUAGE_PROBABILITY else AUTO
 
 
 @cache
-def _identifier() -> LanguageIdentifier | None:
+def _language_identifier() -> LanguageIdentifier | None:
     """The library's model (its wheel has it), for languages that ISO 639-1 has."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -103,16 +113,16 @@ NAME = "vibevoice"
 TOP_P = 0.95
 
 
-class _Stopped(Exception):
+class _VibeVoiceCancelled(Exception):
     """The request was cancelled between two steps."""
 
 
 @dataclasses.dataclass(slots=True)
-class _Hearing:
+class _WindowInProgress:
     """A window on its way; ``places`` counts what was announced before each of its segments."""
 
-    window: Window
-    answer: Answer
+    window: VibeVoiceWindow
+    answer: WindowGeneration
     ended: bool = False
     places: list[int] = dataclasses.field(default_factory=lambda: [0])
 
@@ -121,59 +131,64 @@ class _Hearing:
         return len(self.window.samples) / SAMPLE_RATE
 
 
-class Transcription:
+class VibeVoiceTranscription:
     """The events of one request. Ends early, without `Finished`, once it is cancelled.
 
-    ``decoding`` is what it shares with others `in_company`, for graphs that serve them all.
+    ``decoding`` is what it shares with others `transcribe_in_step`, for graphs that serve them all.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: VibeVoiceModel,
         audio: AudioStream,
         options: TranscribeOptions,
-        cancelled: Cancelled,
-        decoding: Decoding | None = None,
+        cancelled: CancelCheck,
+        decoding: PlannedDecoder | None = None,
     ) -> None:
         self._model = model
         self._decoding = decoding
         self._audio = audio
         self._options = options
         self._cancelled = cancelled
-        watched = Watched(audio, self._check)
-        self._windows = Windows(watched, SAMPLE_RATE, options.memory.window_s, speech)
-        self._voices = Voices(SAMPLE_RATE) if options.diarize else None
-        self._whole = Stitching(self._voices, remember=options.hears_voices)
+        watched = InterruptibleAudio(audio, self._check)
+        self._windows = VibeVoiceWindows(
+            watched, SAMPLE_RATE, options.memory.window_s, detect_window_speech
+        )
+        self._voices = WindowSpeakerMatcher(SAMPLE_RATE) if options.diarize else None
+        self._whole = TranscriptStitcher(self._voices, remember=options.identifies_speakers)
         self._notices: dict[str, Notice] = {}
         self._announced = 0
         self._settled = 0
         self._done_s = 0.0
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[TranscriptionEvent]:
         """Run it."""
-        for _, event in in_company([self]):
+        for _, event in transcribe_in_step([self]):
             if isinstance(event, errors.SidecarError):
                 raise event
             yield event
 
-    def steps(self) -> Generator[Event | Pass, None, None]:
+    def steps(self) -> Generator[TranscriptionEvent | DecoderPass, None, None]:
         """Run it; whoever does gives it the passes of the decoder that it needs."""
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(_VibeVoiceCancelled):
             yield from self._events()
 
-    def _events(self) -> Iterator[Event | Pass]:
+    def _events(self) -> Iterator[TranscriptionEvent | DecoderPass]:
         for windows in self._batches():
             yield from self._batch(windows)
         if self._cancelled():
             return
         done_s = self._windows.end_s
-        if self._options.windows is Windowing.PARALLEL and self._options.memory.together == 1:
+        if self._options.windows is WindowingMode.PARALLEL and self._options.memory.together == 1:
             self._note("windows_not_parallel", "The recording was heard in one window at a time.")
         yield Progress(done_s, done_s)
-        options, segments = self._options, in_order_of_appearance(settled(self._whole.segments))
+        options, segments = (
+            self._options,
+            number_speakers_by_appearance(sort_by_time(self._whole.segments)),
+        )
         transcript = Transcript(
             segments=tuple(segments),
-            language=options.language if options.language != AUTO else language_of(segments),
+            language=options.language if options.language != AUTO else detect_language(segments),
             duration=done_s,
             engine=NAME,
             precision=self._model.loaded.precision.value,
@@ -181,12 +196,14 @@ class Transcription:
             notices=tuple(self._notices.values()),
         )
         persons = self._voices.persons if self._voices is not None else {}
-        heard = Speakers(turns(self._whole.segments), persons) if persons else None
-        yield Finished(recognised(transcript, heard, options))
+        heard = (
+            DiarizedSpeakers(speaker_turns_of(self._whole.segments), persons) if persons else None
+        )
+        yield Finished(identify_speakers(transcript, heard, options))
 
-    def _batches(self) -> Iterator[list[Window]]:
+    def _batches(self) -> Iterator[list[VibeVoiceWindow]]:
         """The windows, as many at once as the plan says."""
-        batch: list[Window] = []
+        batch: list[VibeVoiceWindow] = []
         for window in self._windows:
             together = self._options.memory.together
             if together > 1:  # the samples are good only until the next window is asked for
@@ -198,7 +215,7 @@ class Transcription:
         if batch:
             yield batch
 
-    def _batch(self, windows: list[Window]) -> Iterator[Event | Pass]:
+    def _batch(self, windows: list[VibeVoiceWindow]) -> Iterator[TranscriptionEvent | DecoderPass]:
         """Some windows; where memory runs out they come again, by the smaller plan."""
         settled_before = self._settled
         try:
@@ -223,21 +240,23 @@ class Transcription:
         for window in windows[self._settled - settled_before :]:
             yield from self._batch([window])
 
-    def _attempt(self, windows: list[Window]) -> Iterator[Event | Pass]:
+    def _attempt(
+        self, windows: list[VibeVoiceWindow]
+    ) -> Iterator[TranscriptionEvent | DecoderPass]:
         """Hear all, decode them in step; their events come in the order of the windows."""
         hearings = self._heard(windows)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
-        steps = in_step(
+        steps = decode_in_step(
             answers,
-            Sampling(temperature, TOP_P) if temperature else None,
-            [token_limit(one.duration_s, self._options) for one in hearings],
+            SamplingOptions(temperature, TOP_P) if temperature else None,
+            [max_answer_tokens(one.duration_s, self._options) for one in hearings],
             self._cancelled,
         )
         waiting = deque(hearings)
         self._whole.begin(windows[0])
         for step in steps:
-            if isinstance(step, Pass):
+            if isinstance(step, DecoderPass):
                 yield step
                 continue
             number, index = step
@@ -254,25 +273,25 @@ class Transcription:
                     for earlier in range(len(waiting[0].answer.segments)):
                         yield from self._closed(waiting[0], earlier)
 
-    def _heard(self, windows: list[Window]) -> list[_Hearing]:
+    def _heard(self, windows: list[VibeVoiceWindow]) -> list[_WindowInProgress]:
         """The windows' answers, begun."""
         try:
             decoding = self._decoding or self._model.decoding(self._options.memory)
             return [
-                _Hearing(
+                _WindowInProgress(
                     window,
                     self._model.answer(window.samples, self._options, self._check, decoding),
                 )
                 for window in windows
             ]
-        except NotFinite:
+        except NonFiniteLogits:
             if self._model.loaded.precision is not Precision.FP16:
                 raise errors.EngineFailed("The model's numbers are not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
         return self._heard(windows)
 
-    def _closed(self, hearing: _Hearing, index: int) -> Iterator[Event]:
+    def _closed(self, hearing: _WindowInProgress, index: int) -> Iterator[TranscriptionEvent]:
         """A segment of the window that is due; after a loop was cut, an index may come again."""
         start_s = hearing.window.start_s
         segment = self._whole.place(self._placed(hearing.answer.segments[index], start_s))
@@ -282,7 +301,7 @@ class Transcription:
             yield SegmentReady(self._announced + places[index], segment)
             yield self._progress(segment, start_s + hearing.duration_s)
 
-    def _end(self, hearing: _Hearing) -> None:
+    def _end(self, hearing: _WindowInProgress) -> None:
         window, answer = hearing.window, hearing.answer
         self._announced += hearing.places[-1]
         self._settled += 1
@@ -305,11 +324,11 @@ class Transcription:
 
     def _check(self) -> None:
         if self._cancelled():
-            raise _Stopped
+            raise _VibeVoiceCancelled
 
-    def _tell(self, answer: Answer) -> None:
+    def _tell(self, answer: WindowGeneration) -> None:
         """What the reader should know of how this window went."""
-        lost = [one for one in answer.segments if LOOP in one.flags]
+        lost = [one for one in answer.segments if LOOP_FLAG in one.flags]
         if lost:
             seconds = sum(one.end - one.start for one in lost)
             self._note(
@@ -325,9 +344,9 @@ class Transcription:
         self._notices[code] = Notice(code, message)
 
 
-def in_company(
-    transcriptions: Sequence[Transcription],
-) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+def transcribe_in_step(
+    transcriptions: Sequence[VibeVoiceTranscription],
+) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
     """The events of several requests whose windows are decoded in step, each with its number.
 
     Raises:
@@ -335,7 +354,7 @@ def in_company(
     """
     try:
         with torch.inference_mode():
-            yield from together([one.steps() for one in transcriptions])
+            yield from interleave_runs([one.steps() for one in transcriptions])
     except torch.AcceleratorError as error:
         log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
         raise errors.DeviceLost() from None

@@ -20,30 +20,36 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.audio.loudness import quietest
-from sidecar.diarization.clustering import speech as stretches_of_speech
-from sidecar.diarization.speaker_identification import Voice
+from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization.clustering import detect_speech as stretches_of_speech
+from sidecar.diarization.speaker_identification import SpeakerVector
 from sidecar.diarization.speaker_models import (
-    RATE,
+    SAMPLE_RATE,
     SpeakerEncoder,
+    SpeakerModelsUnavailable,
     Vector,
-    VoicesUnavailable,
     load_models,
 )
 from sidecar.interfaces.engine_interface import AudioStream
-from sidecar.transcripts.speaker_turns import Turn, clearest_stretches, matched, together, within
-from sidecar.transcripts.transcript import NON_SPEECH, Segment
+from sidecar.transcripts.speaker_turns import (
+    SpeakerTurn,
+    longest_solo_spans,
+    match_speakers,
+    turn_agreement,
+    turns_within,
+)
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
-Stretches = Sequence[tuple[float, float]]
+SpeechSpans = Sequence[tuple[float, float]]
 """Where there is speech: (start, end) in seconds, in order."""
-Listen = Callable[[Block, int], Stretches]
+SpeechDetector = Callable[[Block, int], SpeechSpans]
 """Finds them in samples, shape (samples,), at a rate."""
 
 OVERLAP_S = 10.0
 """What two windows both hear: room for a sentence on either side of the border."""
-SEARCH_S = 120.0
+BORDER_SEARCH_S = 120.0
 """A border lies in the last so many seconds of a window."""
-LEAD_S = 3.0
+VAD_LEAD_S = 3.0
 """Sound before that, for the detector to get used to."""
 MIN_PAUSE_S = 0.2
 """A shorter gap lies inside a word as often as between two."""
@@ -51,7 +57,7 @@ _PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class VibeVoiceWindow:
     """A piece of a recording, shape (samples,), that begins ``start_s`` into it.
 
     What is said from ``border_s`` on is the next window's; None in the last one.
@@ -62,7 +68,7 @@ class Window:
     border_s: float | None
 
 
-class Windows:
+class VibeVoiceWindows:
     """Iterate it: the windows of a recording at ``rate``, each at most ``window_s`` long.
 
     Holds one window; its samples are good until the next is asked for. ``listen`` finds the speech
@@ -70,7 +76,7 @@ class Windows:
     """
 
     def __init__(
-        self, audio: AudioStream, rate: int, window_s: float, listen: Listen | None = None
+        self, audio: AudioStream, rate: int, window_s: float, listen: SpeechDetector | None = None
     ) -> None:
         self._blocks = iter(audio)
         self._rate = rate
@@ -93,7 +99,7 @@ class Windows:
         self._used = 0
         self._size = max(1, round(window_s * self._rate))
 
-    def __iter__(self) -> Iterator[Window]:
+    def __iter__(self) -> Iterator[VibeVoiceWindow]:
         while True:
             self._forget()
             ended = not self._fill()
@@ -104,7 +110,7 @@ class Windows:
             border = None if last else self._border(samples)
             self._used = self._count if border is None else border - self._overlap // 2
             start_s = self._start / self._rate
-            yield Window(start_s, samples, border and start_s + border / self._rate)
+            yield VibeVoiceWindow(start_s, samples, border and start_s + border / self._rate)
             if self._used == self._count and ended:
                 return
 
@@ -138,18 +144,18 @@ class Windows:
     def _border(self, samples: Block) -> int:
         """Where to cut, in samples: late enough for a long window, early enough to overlap."""
         end = len(samples) - self._overlap // 2
-        begin = end - min(round(SEARCH_S * self._rate), self._size // 4)
-        first = max(0, begin - round(LEAD_S * self._rate))
+        begin = end - min(round(BORDER_SEARCH_S * self._rate), self._size // 4)
+        first = max(0, begin - round(VAD_LEAD_S * self._rate))
         zone = (begin - first) / self._rate, (end - first) / self._rate
         pause = None
         if self._listen is not None:
             pause = longest_pause(self._listen(samples[first:end], self._rate), *zone)
         if pause is None:
-            return begin + quietest(samples[begin:end], self._rate, _PAUSE_S)
+            return begin + quietest_sample(samples[begin:end], self._rate, _PAUSE_S)
         return first + round(pause * self._rate)
 
 
-def longest_pause(speech: Stretches, begin_s: float, end_s: float) -> float | None:
+def longest_pause(speech: SpeechSpans, begin_s: float, end_s: float) -> float | None:
     """The middle of the longest gap between ``begin_s`` and ``end_s``; None if there is none.
 
     The latest of equally long ones; what reaches beyond counts as far as it lies inside.
@@ -164,7 +170,7 @@ def longest_pause(speech: Stretches, begin_s: float, end_s: float) -> float | No
     return sum(best) / 2 if best[1] - best[0] >= MIN_PAUSE_S else None
 
 
-SAME_VOICE = 0.4
+SAME_SPEAKER_SIMILARITY = 0.4
 """What two voices need to be one: the cosine between them, and what they share in an overlap.
 
 Of 153480 pairs of LibriSpeech readers (`bench.windows --voices`) one in 250 reaches it with 3 s of
@@ -175,18 +181,18 @@ SHARED, SHARED_BESIDE = 0.8, 0.2
 """What seconds count that two windows both hear and give to one person: where a voice was not heard
 half of them will do; beside the voices they tip the scales for a short one, and join no two that
 differ, since a window may give somebody's words to another."""
-SAME_SECONDS_S = 1.0
+MIN_SHARED_SPEECH_S = 1.0
 """Speech in the overlap that two windows must give to the same person to count as a sign."""
 
-HALF, WHOLE = 0.5, 0.9
+HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
 """A segment of which the last window said so much is not said again; one of which the next window
 says so much in a longer one gives way to it."""
 
 
-class Listener(Protocol):
+class SpeakerMatcher(Protocol):
     """Tells voices from one another, and remembers those of persons; a voice is its own affair."""
 
-    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, Any]:
+    def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, Any]:
         """The voice of each label of a window; labels of which there is too little are missing."""
 
     def likenesses(self, voices: Mapping[int, Any]) -> Mapping[tuple[int, int], float]:
@@ -196,14 +202,14 @@ class Listener(Protocol):
         """Keep the voices of a window; ``persons``: who each label is."""
 
 
-class Stitching:
+class TranscriptStitcher:
     """The transcript as it grows, window by window: `begin`, `place` as they come, `end`.
 
     ``segments`` are settled, their speakers persons from 0. All times are the recording's.
     ``remember``: the listener is to know everybody at the end, and not only who has to be linked.
     """
 
-    def __init__(self, listener: Listener | None, *, remember: bool = False) -> None:
+    def __init__(self, listener: SpeakerMatcher | None, *, remember: bool = False) -> None:
         self.segments: list[Segment] = []
         self._listener = listener
         self._remember = remember
@@ -214,7 +220,7 @@ class Stitching:
         self._tail: list[Segment] = []
         self._border_s: float | None = None
 
-    def begin(self, window: Window) -> None:
+    def begin(self, window: VibeVoiceWindow) -> None:
         """What comes next are segments of this window."""
         self._border_s = window.border_s
         self._seen = {}
@@ -232,7 +238,7 @@ class Stitching:
         person = self._seen.setdefault(segment.speaker, self._persons + len(self._seen))
         return replace(segment, speaker=person)
 
-    def end(self, window: Window, segments: Sequence[Segment]) -> None:
+    def end(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> None:
         """All the segments of the window: settle who is who, and what stays."""
         persons = self._link(window, segments)
         heard = [
@@ -243,8 +249,8 @@ class Stitching:
         kept = [one for one in new if self._is_ours(one)]
         held = [one for one in new if not self._is_ours(one)]
         known = [*self._tail, *kept, *held]
-        missed = [one for one in self._held if covered(one, known) < HALF]
-        again = {id(one) for one in self._tail if covered(one, kept) >= WHOLE}
+        missed = [one for one in self._held if covered_share(one, known) < HALF_COVERED]
+        again = {id(one) for one in self._tail if covered_share(one, kept) >= WHOLLY_COVERED}
         self.segments = [one for one in self.segments if id(one) not in again] + missed + kept
         self._heard, self._held = heard, held
 
@@ -252,17 +258,21 @@ class Stitching:
         return self._border_s is None or (segment.start + segment.end) / 2 < self._border_s
 
     def _is_said(self, segment: Segment) -> bool:
-        return covered(segment, self._tail) >= HALF
+        return covered_share(segment, self._tail) >= HALF_COVERED
 
-    def _link(self, window: Window, segments: Sequence[Segment]) -> dict[int, int]:
+    def _link(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> dict[int, int]:
         """Which person each of the window's speakers is; the new ones in order of appearance."""
         labels = {one.speaker: None for one in segments if one.speaker is not None}
         first, last = window.start_s == 0, window.border_s is None
         voices: Mapping[int, Any] = {}
         needed = self._remember or not (first and last)
         if self._listener is not None and labels and needed:
-            voices = self._listener.hear(window.samples, turns(segments, window.start_s))
-        persons = {} if first else matched(self._signs(window, segments, voices), SAME_VOICE)
+            voices = self._listener.hear(window.samples, speaker_turns_of(segments, window.start_s))
+        persons = (
+            {}
+            if first
+            else match_speakers(self._signs(window, segments, voices), SAME_SPEAKER_SIMILARITY)
+        )
         for label in labels:
             if label not in persons:
                 persons[label] = self._persons
@@ -272,12 +282,14 @@ class Stitching:
         return persons
 
     def _signs(
-        self, window: Window, segments: Sequence[Segment], voices: Mapping[int, Any]
+        self, window: VibeVoiceWindow, segments: Sequence[Segment], voices: Mapping[int, Any]
     ) -> dict[tuple[int, int], float]:
         """By what both windows heard, and by voice."""
         both = window.start_s, max((one.end for one in self._heard), default=0.0)
-        before, after = turns(self._heard), turns(segments)
-        shared = together(within(before, *both), within(after, *both), SAME_SECONDS_S)
+        before, after = speaker_turns_of(self._heard), speaker_turns_of(segments)
+        shared = turn_agreement(
+            turns_within(before, *both), turns_within(after, *both), MIN_SHARED_SPEECH_S
+        )
         alike: Mapping[tuple[int, int], float] = {}
         if self._listener is not None and voices:
             alike = self._listener.likenesses(voices)
@@ -287,21 +299,21 @@ class Stitching:
         return signs
 
 
-def turns(segments: Iterable[Segment], start_s: float = 0.0) -> list[Turn]:
+def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[SpeakerTurn]:
     """Who speaks when, in seconds from ``start_s``; segments without a speaker are left out."""
     return [
-        Turn(one.start - start_s, one.end - start_s, one.speaker)
+        SpeakerTurn(one.start - start_s, one.end - start_s, one.speaker)
         for one in segments
         if one.speaker is not None
     ]
 
 
-def covered(segment: Segment, others: Iterable[Segment]) -> float:
+def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
     """Which part of a segment's time others have, from 0 to 1; a tag does not cover words."""
     spans = sorted(
         (other.start, other.end)
         for other in others
-        if NON_SPEECH not in other.flags or NON_SPEECH in segment.flags
+        if NON_SPEECH_FLAG not in other.flags or NON_SPEECH_FLAG in segment.flags
     )
     if segment.end <= segment.start:
         return float(any(start <= segment.start <= end for start, end in spans))
@@ -314,31 +326,31 @@ def covered(segment: Segment, others: Iterable[Segment]) -> float:
 
 log = logging.getLogger(__name__)
 
-PIECE_S = 4.0
+EMBEDDING_PIECE_S = 4.0
 """What one vector is made of, at the most: so little that a voice is several of them. If the model
 gave a speaker some words of another's, most of the pieces are still right."""
-PIECES = 6
+MAX_EMBEDDING_PIECES = 6
 """Of each voice in a window, the clearest. More of them hardly change it."""
-LEAST_S = 1.5
+MIN_EMBEDDING_S = 1.5
 """Shorter stretches are put together to so much. A voice of which there is less is not compared:
-with 1.5 s of each, one person in seven is not known again (`SAME_VOICE`)."""
-STRETCH_S = 0.5
+with 1.5 s of each, one person in seven is not known again (`SAME_SPEAKER_SIMILARITY`)."""
+MIN_TURN_S = 0.5
 """A shorter stretch is left out: the model's times are not that exact."""
-KIN = 0.35
+MIN_PIECE_SIMILARITY = 0.35
 """The cosine between two pieces of one voice; under it one of them is taken for somebody else's."""
 
 
-def speech(samples: Block, rate: int) -> list[tuple[float, float]]:
+def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:
     """Where there is speech, (start, end) in seconds; nothing if the models are not here."""
     try:
         models = load_models()
-    except VoicesUnavailable as error:
+    except SpeakerModelsUnavailable as error:
         log.warning("windows are cut without listening for pauses: %s", error)
         return []
-    return stretches_of_speech(models, at_rate(samples, rate))
+    return stretches_of_speech(models, resample_for_diarization(samples, rate))
 
 
-class Voices:
+class WindowSpeakerMatcher:
     """The voices of the persons in a recording at ``rate``.
 
     A person is the mean of what was heard of them, each second weighing the same, so that it gets
@@ -352,43 +364,46 @@ class Voices:
         self._seconds: dict[int, float] = {}
 
     @property
-    def persons(self) -> Mapping[int, Voice]:
+    def persons(self) -> Mapping[int, SpeakerVector]:
         """What everybody that is remembered sounds like."""
         return {
-            person: Voice(heard / np.linalg.norm(heard), self._seconds[person])
+            person: SpeakerVector(heard / np.linalg.norm(heard), self._seconds[person])
             for person, heard in self._known.items()
         }
 
-    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, Voice]:
+    def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, SpeakerVector]:
         """The voice of each label of a window, where there is enough of it.
 
-        ``samples``: the window, shape (samples,); the times of ``turns`` are in it.
+        ``samples``: the window, shape (samples,); the times of ``speaker_turns_of`` are in it.
         """
-        found: dict[int, Voice] = {}
+        found: dict[int, SpeakerVector] = {}
         for label in {turn.label: None for turn in turns}:
-            stretches = clearest_stretches(turns, label, PIECE_S, STRETCH_S)
+            stretches = longest_solo_spans(turns, label, EMBEDDING_PIECE_S, MIN_TURN_S)
             pieces = self._pieces(samples, stretches)
             if pieces and self._encoder is not None:
                 seconds = [len(piece) / self._rate for piece in pieces]
-                vectors = [self._encoder.vector(at_rate(piece, self._rate)) for piece in pieces]
-                found[label] = agreed(np.stack(vectors), np.array(seconds, np.float32))
+                vectors = [
+                    self._encoder.vector(resample_for_diarization(piece, self._rate))
+                    for piece in pieces
+                ]
+                found[label] = majority_vector(np.stack(vectors), np.array(seconds, np.float32))
         return found
 
     def _pieces(self, samples: Block, stretches: Sequence[tuple[float, float]]) -> list[Block]:
-        """The sound of `PIECES` stretches; short ones are put together."""
+        """The sound of `MAX_EMBEDDING_PIECES` stretches; short ones are put together."""
         pieces: list[Block] = []
         held = samples[:0]
         for start, end in stretches:
             first, last = round(max(0.0, start) * self._rate), round(end * self._rate)
             held = np.concatenate([held, samples[first:last]])
-            if len(held) >= LEAST_S * self._rate:
+            if len(held) >= MIN_EMBEDDING_S * self._rate:
                 pieces.append(held)
                 held = samples[:0]
-            if len(pieces) == PIECES:
+            if len(pieces) == MAX_EMBEDDING_PIECES:
                 break
         return pieces
 
-    def likenesses(self, voices: Mapping[int, Voice]) -> Mapping[tuple[int, int], float]:
+    def likenesses(self, voices: Mapping[int, SpeakerVector]) -> Mapping[tuple[int, int], float]:
         """The cosine, from -1 to 1, for each pair of a remembered person and a label."""
         return {
             (person, label): float(known @ voice.vector / np.linalg.norm(known))
@@ -396,7 +411,7 @@ class Voices:
             for label, voice in voices.items()
         }
 
-    def remember(self, voices: Mapping[int, Voice], persons: Mapping[int, int]) -> None:
+    def remember(self, voices: Mapping[int, SpeakerVector], persons: Mapping[int, int]) -> None:
         """Keep a window's voices; ``persons``: who each label is."""
         for label, voice in voices.items():
             heard = voice.vector * voice.seconds
@@ -407,28 +422,30 @@ class Voices:
     def _encoder(self) -> SpeakerEncoder | None:
         try:
             return SpeakerEncoder()
-        except VoicesUnavailable as error:
+        except SpeakerModelsUnavailable as error:
             log.warning("speakers are linked by what two windows both hear alone: %s", error)
             return None
 
 
-def agreed(vectors: npt.NDArray[np.float32], seconds: npt.NDArray[np.float32]) -> Voice:
+def majority_vector(
+    vectors: npt.NDArray[np.float32], seconds: npt.NDArray[np.float32]
+) -> SpeakerVector:
     """The voice that most of the ``seconds`` agree on, of pieces of what is said to be one.
 
     ``vectors``: shape (pieces, size), each of length 1.
     """
     alike = vectors @ vectors.T
     middle = int((alike @ seconds).argmax())
-    kin = alike[middle] >= KIN
+    kin = alike[middle] >= MIN_PIECE_SIMILARITY
     mean = seconds[kin] @ vectors[kin]
-    return Voice(mean / np.linalg.norm(mean), float(seconds[kin].sum()))
+    return SpeakerVector(mean / np.linalg.norm(mean), float(seconds[kin].sum()))
 
 
-def at_rate(samples: Block, rate: int) -> Block:
+def resample_for_diarization(samples: Block, rate: int) -> Block:
     """The samples at the rate that both listen at."""
-    if rate == RATE:
+    if rate == SAMPLE_RATE:
         return samples
     import soxr
 
-    resampled: Block = soxr.resample(samples, rate, RATE)
+    resampled: Block = soxr.resample(samples, rate, SAMPLE_RATE)
     return resampled

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     AudioStream,
-    Cancelled,
+    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
 )
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions, LiveSession
-from sidecar.interfaces.live_events import Tell
-from sidecar.transcripts.transcript import Event
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
-    from sidecar.diarization.speaker_models import Models
-    from sidecar.engines.voxtral.voxtral_stream import Voxtral
-    from sidecar.live.runtime.live_scheduler import Hall
-    from sidecar.live.runtime.speech_segments import Hypothesis
+    from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.engines.voxtral.voxtral_stream import VoxtralModel
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ SPEC = EngineSpec(
     # are there let in as many as they do not have to wait for (`live.runtime.load_shedding`)
 )
 DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
-STEP_S, LONGEST_DELAY = 0.08, 30
+STEP_S, MAX_DELAY_TOKENS = 0.08, 30
 """Seconds of a token, and how many of them the words may be behind at most."""
-SLICE = LIVE_RATE
+SLICE_SAMPLES = LIVE_RATE
 """Samples between two looks at whether anybody still wants it."""
 
 
@@ -57,9 +57,9 @@ class VoxtralEngine:
     """One model, many streams."""
 
     def __init__(self) -> None:
-        self._voxtral: Voxtral | None = None
-        self._voices: Models | None = None
-        self._hall: Hall | None = None
+        self._voxtral: VoxtralModel | None = None
+        self._voices: SpeakerModels | None = None
+        self._hall: LiveScheduler | None = None
         self._precision = Precision.FP32
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -76,19 +76,19 @@ class VoxtralEngine:
         wanted = options.precision
         self._precision = wanted if wanted in DTYPES else Precision.BF16
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
-        self._voxtral = voxtral_stream.load(folder, options.device, dtype)
+        self._voxtral = voxtral_stream.load_voxtral(folder, options.device, dtype)
         yield 0.9
-        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
 
         try:
             self._voices = load_models()
-        except VoicesUnavailable as error:
+        except SpeakerModelsUnavailable as error:
             log.warning("nobody tells speakers apart: %s", error)
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """Files are not for it.
 
         Raises:
@@ -96,7 +96,9 @@ class VoxtralEngine:
         """
         raise errors.EngineUnavailable("The engine 'voxtral' hears live audio only.")
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> LiveSession:
         """A session among others.
 
         Raises:
@@ -106,25 +108,29 @@ class VoxtralEngine:
             self._hall = self._opened()
         return self._hall.open(options, begin, tell)
 
-    def _opened(self) -> Hall:
+    def _opened(self) -> LiveScheduler:
         from sidecar.diarization.speaker_models import SpeakerEncoder
-        from sidecar.live.runtime.live_scheduler import Ears, Hall
-        from sidecar.live.runtime.speech_segments import Manner
-        from sidecar.live.runtime.vad import load_detector
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+        from sidecar.live.runtime.speech_segments import PartialSchedule
+        from sidecar.live.runtime.vad import load_vad
 
         encoder = None if self._voices is None else SpeakerEncoder(self._voices)
-        return Hall(
-            Ears(self._hear, self._glimpse, encoder=encoder),
-            load_detector(),
+        return LiveScheduler(
+            LiveRecognizers(self._hear, self._glimpse, encoder=encoder),
+            load_vad(),
             SPEC.name,
             self._precision.value,
             threads=1,  # the model is one, and what is not in it holds Python's lock
-            manner=Manner(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
+            manner=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 
     def _hear(
-        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis | None:
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: CancelCheck,
+    ) -> RecognitionHypothesis | None:
         """What is behind the draft, and the end; from the start where that is not its beginning."""
         found = self._glimpse(audio, draft, options, cancelled)
         if cancelled():
@@ -134,30 +140,34 @@ class VoxtralEngine:
         return _hypothesis(stream)
 
     def _glimpse(
-        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis:
-        from sidecar.engines.voxtral.voxtral_stream import Stream
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: CancelCheck,
+    ) -> RecognitionHypothesis:
+        from sidecar.engines.voxtral.voxtral_stream import VoxtralStream
 
         assert self._voxtral is not None
-        delay = delay_of(options.delay_s, self._voxtral.tekken.delay)
+        delay = delay_tokens(options.delay_s, self._voxtral.tekken.delay)
         stream: Any = draft.draft if draft is not None else None
         if stream is None or not stream.goes_on(len(audio)):
-            stream = Stream(self._voxtral, delay)
-        for at in range(stream.fed, len(audio), SLICE):
+            stream = VoxtralStream(self._voxtral, delay)
+        for at in range(stream.fed, len(audio), SLICE_SAMPLES):
             if cancelled():
                 break
-            stream.feed(audio[at : at + SLICE])
+            stream.feed(audio[at : at + SLICE_SAMPLES])
         return _hypothesis(stream)
 
 
-def delay_of(wanted_s: float | None, usual: int) -> int:
+def delay_tokens(wanted_s: float | None, usual: int) -> int:
     """Tokens that words are behind: the nearest that there is to what is wanted."""
     if wanted_s is None:
         return usual
-    return min(LONGEST_DELAY, max(1, round(wanted_s / STEP_S)))
+    return min(MAX_DELAY_TOKENS, max(1, round(wanted_s / STEP_S)))
 
 
-def _hypothesis(stream: Any) -> Hypothesis:
-    from sidecar.live.runtime.speech_segments import Hypothesis
+def _hypothesis(stream: Any) -> RecognitionHypothesis:
+    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
-    return Hypothesis(stream.text.strip(), draft=stream)
+    return RecognitionHypothesis(stream.text.strip(), draft=stream)

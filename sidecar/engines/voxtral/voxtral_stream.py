@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 
-FILE = "tekken.json"
-SPECIAL = 1000
+TEKKEN_FILE = "tekken.json"
+SPECIAL_TOKENS = 1000
 """Tokens before those of text, where the file does not say it."""
 BUFFER_TOKENS = 10
 """Silence behind a stream in which the longest word is written out (mistral-common's
@@ -35,7 +35,7 @@ BEGIN, PAD = "<s>", "[STREAMING_PAD]"
 
 
 @dataclass(frozen=True, slots=True)
-class Tekken:
+class TekkenTokenizer:
     """``texts``: the bytes of each token behind the ``special`` first ones. ``step``: samples that
     a token is written for. ``left``: tokens of silence before a stream. ``delay``: tokens that the
     words are behind, where nobody asks for another."""
@@ -63,28 +63,28 @@ class Tekken:
         return decoder.decode(b"".join(self.texts[at] for at in known if 0 <= at < len(self.texts)))
 
 
-def read(folder: Path) -> Tekken:
+def read_tekken(folder: Path) -> TekkenTokenizer:
     """The one of a checkpoint.
 
     Raises:
         errors.ModelLoadFailed: it is not there, or no good.
     """
     try:
-        return _read(json.loads((folder / FILE).read_text(encoding="utf-8")))
+        return _parse_tekken(json.loads((folder / TEKKEN_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.ModelLoadFailed(
-            f"{FILE} of the Voxtral model cannot be read: {type(error).__name__}."
+            f"{TEKKEN_FILE} of the Voxtral model cannot be read: {type(error).__name__}."
         ) from None
 
 
-def _read(said: dict[str, Any]) -> Tekken:
-    special = int(said["config"].get("default_num_special_tokens", SPECIAL))
+def _parse_tekken(said: dict[str, Any]) -> TekkenTokenizer:
+    special = int(said["config"].get("default_num_special_tokens", SPECIAL_TOKENS))
     size = int(said["config"]["default_vocab_size"])
     rows = sorted(said["vocab"], key=lambda row: row["rank"])[: size - special]
     named = {row["token_str"]: int(row["rank"]) for row in said["special_tokens"]}
     audio = said["audio"]
     step = int(audio["sampling_rate"] / audio["frame_rate"])
-    return Tekken(
+    return TekkenTokenizer(
         tuple(base64.b64decode(row["token_bytes"]) for row in rows),
         special,
         named[BEGIN],
@@ -95,15 +95,15 @@ def _read(said: dict[str, Any]) -> Tekken:
     )
 
 
-RATE = 16_000
-HOP, WINDOW = 160, 400
+SAMPLE_RATE = 16_000
+HOP_SAMPLES, WINDOW_SAMPLES = 160, 400
 """Samples from one spectrum to the next, and under one."""
 
 
-class Voxtral:
+class VoxtralModel:
     """A loaded model, with what it needs around it; several threads may step streams of it."""
 
-    def __init__(self, model: Any, extractor: Any, tekken: Tekken) -> None:
+    def __init__(self, model: Any, extractor: Any, tekken: TekkenTokenizer) -> None:
         self.model, self.tekken = model, tekken
         self._extractor = extractor
 
@@ -111,16 +111,16 @@ class Voxtral:
         """Log mel energies, shape (1, bands, frames). ``whole``: frames lie around their samples,
         from the first on; else behind the first half window."""
         found = self._extractor(
-            samples, sampling_rate=RATE, center=whole, padding=True, return_tensors="pt"
+            samples, sampling_rate=SAMPLE_RATE, center=whole, padding=True, return_tensors="pt"
         )
         features: torch.Tensor = found["input_features"]
         return features.to(self.model.device, self.model.dtype)
 
 
-class Stream:
+class VoxtralStream:
     """One stretch of speech as it comes. ``delay``: tokens that its words are behind its sound."""
 
-    def __init__(self, voxtral: Voxtral, delay: int) -> None:
+    def __init__(self, voxtral: VoxtralModel, delay: int) -> None:
         self._voxtral, self._delay = voxtral, delay
         self.fed = 0
         """Samples that came."""
@@ -155,7 +155,7 @@ class Stream:
         step, tekken = self._step, self._voxtral.tekken
         tokens = -(-self.fed // step) + tekken.right(self._delay)
         most = tekken.left + tokens - len(tekken.prompt(self._delay))
-        silence = tokens * step - self.fed + WINDOW
+        silence = tokens * step - self.fed + WINDOW_SAMPLES
         self._go(np.zeros(silence, np.float32), most)
 
     def _go(self, samples: Block, most: int | None = None) -> None:
@@ -168,12 +168,16 @@ class Stream:
         while most is None or len(self.tokens) < most:
             first = not self.tokens
             prompt = len(self._voxtral.tekken.prompt(self._delay))
-            needed = (prompt * self._step - HOP + WINDOW // 2) if first else self._step + WINDOW
+            needed = (
+                (prompt * self._step - HOP_SAMPLES + WINDOW_SAMPLES // 2)
+                if first
+                else self._step + WINDOW_SAMPLES
+            )
             if len(self._rest) < needed:
                 return
             spectra = self._voxtral.spectra(self._rest[:needed], whole=first)
             # The next window begins half a window before the first spectrum that was not seen.
-            taken = prompt * self._step - WINDOW // 2 if first else self._step
+            taken = prompt * self._step - WINDOW_SAMPLES // 2 if first else self._step
             self._rest = self._rest[taken:]
             self.tokens.append(self._next(spectra, first))
 
@@ -199,7 +203,7 @@ class Stream:
         return int(found.logits[0, -1].argmax())
 
 
-def load(folder: Path, device: str, dtype: str) -> Voxtral:
+def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
     """Read it. ``device``: 'auto', 'cuda' or 'cpu'; ``dtype`` as torch calls it.
 
     Raises:
@@ -214,7 +218,7 @@ def load(folder: Path, device: str, dtype: str) -> Voxtral:
     if device == "cuda" and not torch.cuda.is_available():
         raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    text = read(folder)
+    text = read_tekken(folder)
     try:
         model = VoxtralRealtimeForConditionalGeneration.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
@@ -223,4 +227,4 @@ def load(folder: Path, device: str, dtype: str) -> Voxtral:
         model.eval().to(place)
     except (RuntimeError, ValueError, OSError) as error:
         raise errors.ModelLoadFailed(f"The Voxtral model does not load: {error}.") from None
-    return Voxtral(model, extractor, text)
+    return VoxtralModel(model, extractor, text)

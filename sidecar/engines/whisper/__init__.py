@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     AudioStream,
-    Cancelled,
+    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
 )
-from sidecar.interfaces.live_engine import Begin, LiveOptions, LiveSession
-from sidecar.interfaces.live_events import Tell
-from sidecar.transcripts.transcript import Event
+from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.background_diarization import Follower
-    from sidecar.diarization.speaker_models import Models
-    from sidecar.engines.whisper.whisper_live import Ear
-    from sidecar.engines.whisper.whisper_model import Model
+    from sidecar.diarization.background_diarization import StreamingDiarizer
+    from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
+    from sidecar.engines.whisper.whisper_model import WhisperRecognizer
 
 
 LANGUAGES = (
@@ -66,10 +66,10 @@ class WhisperEngine:
     """Words from the model, voices from a follower, joined into segments."""
 
     def __init__(self) -> None:
-        self._model: Model | None = None
-        self._voices: Models | None = None
+        self._model: WhisperRecognizer | None = None
+        self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
-        self._ear: Ear | None = None
+        self._ear: WhisperLiveRecognizer | None = None
         self._short_windows = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -85,50 +85,54 @@ class WhisperEngine:
         yield 0.0
         from sidecar.engines.whisper import whisper_model
 
-        self._model = whisper_model.load(options)
+        self._model = whisper_model.load_whisper(options)
         self._short_windows = options.short_windows
         yield 0.8
-        from sidecar.diarization.speaker_models import VoicesUnavailable, load_models
+        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
 
         try:
             self._voices = load_models()
-        except VoicesUnavailable as error:
+        except SpeakerModelsUnavailable as error:
             log.warning("nobody tells speakers apart: %s", error)
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
-    ) -> Iterator[Event]:
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+    ) -> Iterator[TranscriptionEvent]:
         """Segments as windows are heard; whose they are is settled at the end."""
-        from sidecar.engines.whisper.whisper_transcription import Transcription
+        from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self._model is not None
         follower = self._follower(options)
-        work = Transcription(self._model, self._thread, follower, audio, options, cancelled)
+        work = WhisperTranscription(self._model, self._thread, follower, audio, options, cancelled)
         for event in work.events():
             if cancelled():
                 return
             yield event
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> LiveSession:
         """A session among others.
 
         Raises:
             errors.LanguageUnsupported: this model does not know the language.
             errors.LiveUnavailable: what tells speech from silence is not to be had here.
         """
-        from sidecar.engines.whisper.whisper_live import Ear
+        from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 
         assert self._model is not None
         if self._ear is None:
-            self._ear = Ear(self._model, SPEC.name, self._voices, short_windows=self._short_windows)
+            self._ear = WhisperLiveRecognizer(
+                self._model, SPEC.name, self._voices, short_windows=self._short_windows
+            )
         return self._ear.open(options, begin, tell)
 
-    def _follower(self, options: TranscribeOptions) -> Follower:
+    def _follower(self, options: TranscribeOptions) -> StreamingDiarizer:
         if self._voices is None:
-            from sidecar.engines.whisper.whisper_transcription import Everything
+            from sidecar.engines.whisper.whisper_transcription import AllSpeechDiarizer
 
-            return Everything()
+            return AllSpeechDiarizer()
         from sidecar.diarization.diarizer import Diarizer
 
         return Diarizer.wished(self._voices, options, SPEECH_STEP_S)

@@ -12,28 +12,40 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.loudness import quietest
-from sidecar.diarization.speaker_models import Models, SpeakerEncoder
-from sidecar.engines.whisper.whisper_model import BEAMS, SAMPLE_RATE, Heard, Model, Wish, workers
-from sidecar.engines.whisper.whisper_transcription import SEARCH_S, WINDOW_S
-from sidecar.interfaces.engine_interface import AUTO, Cancelled
-from sidecar.interfaces.live_engine import Begin, LiveOptions, LiveSession
-from sidecar.interfaces.live_events import Tell
-from sidecar.live.runtime.live_scheduler import Ears, Hall
-from sidecar.live.runtime.speech_segments import Hypothesis, Pace
-from sidecar.live.runtime.vad import load_detector
-from sidecar.transcripts.transcript import Word, joined
+from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
+from sidecar.engines.whisper.whisper_model import (
+    BEAM_SIZE,
+    SAMPLE_RATE,
+    WhisperRecognizer,
+    WhisperRequest,
+    WhisperResult,
+    live_workers,
+)
+from sidecar.engines.whisper.whisper_transcription import CUT_SEARCH_S, WINDOW_S
+from sidecar.interfaces.engine_interface import AUTO, CancelCheck
+from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+from sidecar.live.runtime.speech_segments import RecognitionHypothesis, WorkPace
+from sidecar.live.runtime.vad import load_vad
+from sidecar.transcripts.transcript import Word, join_texts
 
-_ASKED_S = 0.05
+_CANCEL_POLL_S = 0.05
 _PAUSE_S = 0.1
 
 
-class Ear:
+class WhisperLiveRecognizer:
     """Owns the threads of the windows, and the hall (`live.runtime.live_scheduler.Hall`) that the
     sessions sit in."""
 
     def __init__(
-        self, model: Model, name: str, voices: Models | None, *, short_windows: bool = False
+        self,
+        model: WhisperRecognizer,
+        name: str,
+        voices: SpeakerModels | None,
+        *,
+        short_windows: bool = False,
     ) -> None:
         """``voices``: by which speakers are told apart. ``short_windows``: what goes on is
         heard in windows as long as it is.
@@ -41,52 +53,64 @@ class Ear:
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
-        detector = load_detector()
+        detector = load_vad()
         self._model = model
         self._short = short_windows
-        at_once = workers("cuda" if model.on_gpu else "cpu")
+        at_once = live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         encoder = None if voices is None else SpeakerEncoder(voices)
-        ears = Ears(self.hear, self.glimpse, encoder=encoder)
-        self._hall = Hall(ears, detector, name, model.precision.value, at_once, Pace())
+        ears = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
+        self._hall = LiveScheduler(ears, detector, name, model.precision.value, at_once, WorkPace())
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> LiveSession:
         """A session.
 
         Raises:
             errors.LanguageUnsupported: this model does not know the language.
         """
-        code = _code(options.language)
+        code = _language_code(options.language)
         if code is not None and self._model.multilingual and not self._model.knows(code):
             raise errors.LanguageUnsupported(f"This Whisper model does not know '{code}'.")
         return self._hall.open(options, begin, tell)
 
     def hear(
-        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis | None:
-        """What has ended (`live.runtime.live_scheduler.Hear`): `BEAMS` hypotheses where it is to be
-        accurate."""
-        found: list[Heard] = []
-        for window in _windows(audio):
-            beams = BEAMS if options.accurate else 1
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: CancelCheck,
+    ) -> RecognitionHypothesis | None:
+        """What has ended (`live.runtime.live_scheduler.Hear`): `BEAM_SIZE` hypotheses where it is
+        to be accurate."""
+        found: list[WhisperResult] = []
+        for window in _cut_windows(audio):
+            beams = BEAM_SIZE if options.accurate else 1
             heard = self._window(window, self._wish(options, beams, timed=options.words), cancelled)
             if heard is None:
                 return None
             found.append(heard)
-        return _hypothesis(found, [len(window) / SAMPLE_RATE for window in _windows(audio)])
+        return _hypothesis(found, [len(window) / SAMPLE_RATE for window in _cut_windows(audio)])
 
     def glimpse(
-        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
-    ) -> Hypothesis | None:
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: CancelCheck,
+    ) -> RecognitionHypothesis | None:
         """What goes on: its last half minute, quickly."""
         window = audio[-round(WINDOW_S * SAMPLE_RATE) :]
         wish = self._wish(options, beams=1, timed=False, padded=not self._short)
         heard = self._window(window, wish, cancelled)
         return None if heard is None else _hypothesis([heard], [0.0])
 
-    def _wish(self, options: LiveOptions, beams: int, *, timed: bool, padded: bool = True) -> Wish:
-        code = _code(options.language)
-        return Wish(
+    def _wish(
+        self, options: LiveOptions, beams: int, *, timed: bool, padded: bool = True
+    ) -> WhisperRequest:
+        code = _language_code(options.language)
+        return WhisperRequest(
             code if code is None or self._model.knows(code) else None,
             options.prompt,
             translate=options.translate and self._model.multilingual,
@@ -96,32 +120,34 @@ class Ear:
             padded=padded,
         )
 
-    def _window(self, audio: Block, wish: Wish, cancelled: Cancelled) -> Heard | None:
-        hearing: Future[Heard] = self._threads.submit(self._model.hear, audio, wish)
+    def _window(
+        self, audio: Block, wish: WhisperRequest, cancelled: CancelCheck
+    ) -> WhisperResult | None:
+        hearing: Future[WhisperResult] = self._threads.submit(self._model.hear, audio, wish)
         while not cancelled():
-            if wait([hearing], _ASKED_S).done:
+            if wait([hearing], _CANCEL_POLL_S).done:
                 return hearing.result()
         hearing.cancel()
         return None
 
 
-def _code(language: str) -> str | None:
+def _language_code(language: str) -> str | None:
     """Whisper's code for a tag; None for none."""
     return None if language == AUTO else language.split("-")[0].lower()
 
 
-def _windows(audio: Block) -> list[Block]:
+def _cut_windows(audio: Block) -> list[Block]:
     """A piece is one window, unless a client wants pieces that are longer than any."""
     longest, found = round(WINDOW_S * SAMPLE_RATE), []
     while len(audio) > longest:
-        late = longest - round(SEARCH_S * SAMPLE_RATE)
-        cut = late + quietest(audio[late:longest], SAMPLE_RATE, _PAUSE_S)
+        late = longest - round(CUT_SEARCH_S * SAMPLE_RATE)
+        cut = late + quietest_sample(audio[late:longest], SAMPLE_RATE, _PAUSE_S)
         found.append(audio[:cut])
         audio = audio[cut:]
     return [*found, audio]
 
 
-def _hypothesis(found: list[Heard], lengths_s: list[float]) -> Hypothesis:
+def _hypothesis(found: list[WhisperResult], lengths_s: list[float]) -> RecognitionHypothesis:
     """What windows say that follow each other; of their languages the first counts."""
     words: list[Word] = []
     before = 0.0
@@ -133,8 +159,8 @@ def _hypothesis(found: list[Heard], lengths_s: list[float]) -> Hypothesis:
         ]
         before += length_s
     spoken = next((heard for heard in found if heard.language is not None), None)
-    return Hypothesis(
-        joined(heard.text for heard in found if heard.text),
+    return RecognitionHypothesis(
+        join_texts(heard.text for heard in found if heard.text),
         tuple(words),
         language=(spoken.language or "") if spoken else "",
         sure=spoken.sure if spoken else False,

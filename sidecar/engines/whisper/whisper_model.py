@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints.whisper_checkpoints import model_name
-from sidecar.concurrency import usable_cores
+from sidecar.checkpoints.whisper_checkpoints import whisper_model_name
+from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
-from sidecar.transcripts.loop_guard import FEW_TOKENS, MIN_REPEATED_TOKENS, RepeatedTokens, overfull
+from sidecar.transcripts.loop_guard import (
+    FEW_TOKENS,
+    MIN_REPEATED_TOKENS,
+    TokenRepetition,
+    exceeds_speech_rate,
+)
 from sidecar.transcripts.transcript import Word
 
 if TYPE_CHECKING:
@@ -27,26 +32,28 @@ if TYPE_CHECKING:
 
 TEMPERATURES = (0.2, 0.4, 0.6)
 """What a stuck window is tried again with; the first of those that Whisper's authors use."""
-NO_SPEECH = 0.6
-UNSURE = -1.0
+NO_SPEECH_PROBABILITY = 0.6
+MIN_LOG_PROBABILITY = -1.0
 """Above the one there is likely no speech, below the other the words are unlikely (mean log
 probability of a token); both together: there is none. Whisper's authors' figures, too."""
 
 
 def is_silence(no_speech: float, log_probability: float) -> bool:
     """Whether the words are made up over silence."""
-    return no_speech > NO_SPEECH and log_probability < UNSURE
+    return no_speech > NO_SPEECH_PROBABILITY and log_probability < MIN_LOG_PROBABILITY
 
 
-def sound_tokens(tokens: Sequence[int], text: str, seconds: float, *, ended: bool) -> int | None:
+def tokens_before_loop(
+    tokens: Sequence[int], text: str, seconds: float, *, ended: bool
+) -> int | None:
     """How many tokens to keep of an answer that is stuck; None where it is not.
 
     ``text``: what the tokens say. ``seconds``: of the window. ``ended``: the model found an end.
     The first copy of what is repeated is kept.
     """
-    if ended and not overfull(len(text), seconds):
+    if ended and not exceeds_speech_rate(len(text), seconds):
         return None
-    seen = RepeatedTokens()
+    seen = TokenRepetition()
     for token in tokens:
         seen.add(token)
     if seen.repeated >= MIN_REPEATED_TOKENS:
@@ -60,12 +67,12 @@ COMPUTE_TYPES = {
     Precision.FP32: "float32",
 }
 """Our precisions as CTranslate2 calls them; what is int8 on a GPU has activations of 16 bit."""
-ON_GPU = {**COMPUTE_TYPES, Precision.INT8: "int8_float16"}
-MOST_THREADS = 8
+GPU_COMPUTE_TYPES = {**COMPUTE_TYPES, Precision.INT8: "int8_float16"}
+MAX_THREADS = 8
 """More gain little: decoding is bound by memory."""
 
 
-def device_of(wanted: str, gpus: int) -> str:
+def choose_device(wanted: str, gpus: int) -> str:
     """'cuda' or 'cpu'.
 
     Raises:
@@ -78,24 +85,26 @@ def device_of(wanted: str, gpus: int) -> str:
     return "cuda" if gpus and wanted in (AUTO, "cuda") else "cpu"
 
 
-def arithmetic(precision: Precision, device: str, supported: Set[str]) -> tuple[Precision, str]:
+def compute_type_of(
+    precision: Precision, device: str, supported: Set[str]
+) -> tuple[Precision, str]:
     """The precision that is used, and CTranslate2's name for it.
 
     ``supported``: what the device can. fp32 takes the place of what it cannot: every one has it.
     """
-    names = ON_GPU if device == "cuda" else COMPUTE_TYPES
+    names = GPU_COMPUTE_TYPES if device == "cuda" else COMPUTE_TYPES
     wanted = Precision.INT8 if precision not in names else precision
     name = names[wanted]
     return (wanted, name) if name in supported else (Precision.FP32, "float32")
 
 
-def workers(device: str) -> int:
+def live_workers(device: str) -> int:
     """Windows that are recognised at once, live, each on a thread of its own: one for each core
     to use; a GPU is kept busy by two."""
-    return usable_cores() if device == "cpu" else 2
+    return usable_cpu_cores() if device == "cpu" else 2
 
 
-def threads() -> int:
+def cpu_threads() -> int:
     """Of the CPU: half of its cores, so that the desktop and the voices have the rest.
 
     ``OMP_NUM_THREADS`` overrules it.
@@ -103,25 +112,25 @@ def threads() -> int:
     named = os.environ.get("OMP_NUM_THREADS", "")
     if named.isdigit() and int(named):
         return int(named)
-    return max(1, min(MOST_THREADS, (os.cpu_count() or 2) // 2))
+    return max(1, min(MAX_THREADS, (os.cpu_count() or 2) // 2))
 
 
 SAMPLE_RATE = 16_000
-BEAMS = 5
+BEAM_SIZE = 5
 """As many hypotheses are followed; Whisper's authors and faster-whisper have the same."""
-POSITIONS = 448
+MAX_POSITIONS = 448
 """Of the decoder, prompt included."""
-SHOWN, LEAST = 3000, 104
+MAX_WINDOW_FRAMES, MIN_WINDOW_FRAMES = 3000, 104
 """Frames, a hundred a second: of half a minute, and of the shortest window that the encoder takes
 (101 are too many for nothing)."""
-SURE = 0.5
+MIN_LANGUAGE_PROBABILITY = 0.5
 """A language that is less likely is not taken for heard."""
 SEED = 0
-_BEFORE, _BEHIND = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+_LEADING_MARKS, _TRAILING_MARKS = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class WhisperRequest:
     """How windows are to be heard: ``language`` is a code of Whisper's, None to find it out.
 
     ``beams``: hypotheses that are followed. ``retries``: what is stuck is tried again by chance.
@@ -135,14 +144,14 @@ class Wish:
     temperature: float = 0.0
     max_tokens: int | None = None
     translate: bool = False
-    beams: int = BEAMS
+    beams: int = BEAM_SIZE
     retries: bool = True
     timed: bool = True
     padded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class WhisperResult:
     """What a window says; times of words in seconds from its begin, text with the space before.
 
     ``language``: None where nothing is said. ``tokens``: how many were written. ``truncated``: by
@@ -160,7 +169,7 @@ class Heard:
     text: str = ""
 
 
-class Model:
+class WhisperRecognizer:
     """Not for two threads at once where anything falls by chance: the seed is one for all."""
 
     def __init__(self, whisper: WhisperModel, precision: Precision, name: str) -> None:
@@ -174,7 +183,9 @@ class Model:
         """Whether it knows other languages than English."""
         return bool(self._whisper.model.is_multilingual)
 
-    def hear(self, samples: Block, wish: Wish, before: str | None = None) -> Heard:
+    def hear(
+        self, samples: Block, wish: WhisperRequest, before: str | None = None
+    ) -> WhisperResult:
         """A window of at most 30 s at 16 kHz, shape (samples,).
 
         ``before``: the language heard before, for where it is not clear.
@@ -188,7 +199,9 @@ class Model:
         whisper, seconds = self._whisper, len(samples) / SAMPLE_RATE
         features = whisper.feature_extractor(samples)[..., :-1]
         frames = features.shape[-1]
-        encoded = whisper.encode(pad_or_trim(features, SHOWN if wish.padded else _shortest(frames)))
+        encoded = whisper.encode(
+            pad_or_trim(features, MAX_WINDOW_FRAMES if wish.padded else _window_frames(frames))
+        )
         language, sure = self._language(encoded, wish, before)
         if not self.knows(language):
             raise errors.LanguageUnsupported(
@@ -200,7 +213,7 @@ class Model:
         prompt = whisper.get_prompt(
             tokenizer, [], without_timestamps=True, hotwords=wish.prompt or None
         )
-        room = min(POSITIONS // 2, POSITIONS - len(prompt))
+        room = min(MAX_POSITIONS // 2, MAX_POSITIONS - len(prompt))
         limit = room if wish.max_tokens is None else max(1, min(room, wish.max_tokens))
         more = TEMPERATURES if wish.retries else ()
         ladder = [wish.temperature, *(one for one in more if one > wish.temperature)]
@@ -211,17 +224,19 @@ class Model:
             answer = self._answer(encoded, prompt, tokenizer, temperature, limit, wish.beams)
             tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
             if is_silence(answer.no_speech_prob, answer.scores[0] * count / (count + 1)):
-                return Heard((), None, tokens=count)
+                return WhisperResult((), None, tokens=count)
             ended = count < limit
             cut_short = wish.max_tokens is not None and limit < room
-            kept = sound_tokens(tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short)
+            kept = tokens_before_loop(
+                tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short
+            )
             if kept is None:
                 break
             tried += 1
         sound = tokens if kept is None else tokens[:kept]
         words = self._words(sound, tokenizer, encoded, frames) if wish.timed else ()
         lost_s = None if kept is None else (words[-1].end if words else 0.0)
-        return Heard(
+        return WhisperResult(
             words,
             language,
             sure,
@@ -236,15 +251,15 @@ class Model:
         """Whether there is a token for a code of Whisper's."""
         return self._whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
 
-    def _language(self, encoded: Any, wish: Wish, before: str | None) -> tuple[str, bool]:
+    def _language(self, encoded: Any, wish: WhisperRequest, before: str | None) -> tuple[str, bool]:
         if not self.multilingual:
             return "en", True
         if wish.language is not None:
             return wish.language, True
         token, likely = self._whisper.model.detect_language(encoded)[0][0]
-        if likely < SURE and before is not None:
+        if likely < MIN_LANGUAGE_PROBABILITY and before is not None:
             return before, False
-        return token[2:-2], likely >= SURE
+        return token[2:-2], likely >= MIN_LANGUAGE_PROBABILITY
 
     def _answer(
         self,
@@ -280,7 +295,13 @@ class Model:
             {"seek": 0, "start": 0.0, "end": frames / 100, "tokens": list(tokens)}
         ]
         self._whisper.add_word_timestamps(
-            [said], tokenizer, encoded, frames, _BEFORE, _BEHIND, last_speech_timestamp=0.0
+            [said],
+            tokenizer,
+            encoded,
+            frames,
+            _LEADING_MARKS,
+            _TRAILING_MARKS,
+            last_speech_timestamp=0.0,
         )
         return tuple(
             Word(float(word["start"]), float(word["end"]), word["word"])
@@ -288,12 +309,12 @@ class Model:
         )
 
 
-def _shortest(frames: int) -> int:
+def _window_frames(frames: int) -> int:
     """The length of a window for so many frames; the encoder halves it."""
-    return min(SHOWN, max(LEAST, frames + frames % 2))
+    return min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, frames + frames % 2))
 
 
-def load(options: LoadOptions) -> Model:
+def load_whisper(options: LoadOptions) -> WhisperRecognizer:
     """Read a folder of CTranslate2's onto its device.
 
     Raises:
@@ -304,8 +325,8 @@ def load(options: LoadOptions) -> Model:
 
     assert options.checkpoint is not None
     folder = Path(options.checkpoint)
-    device = device_of(options.device, ctranslate2.get_cuda_device_count())
-    precision, name = arithmetic(
+    device = choose_device(options.device, ctranslate2.get_cuda_device_count())
+    precision, name = compute_type_of(
         options.precision, device, ctranslate2.get_supported_compute_types(device)
     )
     try:
@@ -313,10 +334,10 @@ def load(options: LoadOptions) -> Model:
             str(folder),
             device=device,
             compute_type=name,
-            cpu_threads=1 if options.live else threads(),
-            num_workers=workers(device) if options.live else 1,
+            cpu_threads=1 if options.live else cpu_threads(),
+            num_workers=live_workers(device) if options.live else 1,
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise errors.ModelLoadFailed(f"The Whisper model does not load: {error}.") from None
-    return Model(whisper, precision, model_name(folder))
+    return WhisperRecognizer(whisper, precision, whisper_model_name(folder))

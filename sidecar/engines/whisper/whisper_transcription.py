@@ -15,55 +15,64 @@ from math import inf
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.loudness import RecentAudio, quietest
-from sidecar.diarization.background_diarization import ASKED_S, Follower, followed
-from sidecar.diarization.speaker_identification import recognised_by
-from sidecar.diarization.word_attribution import attributed
-from sidecar.engines.whisper.whisper_model import SAMPLE_RATE, Heard, Model, Wish
+from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
+from sidecar.diarization.background_diarization import (
+    CANCEL_POLL_S,
+    StreamingDiarizer,
+    diarize_in_background,
+)
+from sidecar.diarization.speaker_identification import identify_with_diarizer
+from sidecar.diarization.word_attribution import attribute_words
+from sidecar.engines.whisper.whisper_model import (
+    SAMPLE_RATE,
+    WhisperRecognizer,
+    WhisperRequest,
+    WhisperResult,
+)
 from sidecar.interfaces.engine_interface import (
     AUTO,
     AudioStream,
-    Cancelled,
+    CancelCheck,
     TranscribeOptions,
-    Windowing,
+    WindowingMode,
 )
-from sidecar.transcripts.speaker_turns import Turn, in_order_of_appearance
+from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
-    BY_ATTENTION,
-    LOOP,
-    NON_SPEECH,
+    LOOP_FLAG,
+    NON_SPEECH_FLAG,
     UNINTELLIGIBLE,
-    Event,
+    WORDS_BY_ATTENTION,
     Finished,
     Notice,
     Progress,
     Segment,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
     Word,
 )
 
 WINDOW_S = 30.0
 """What the model was trained on."""
-FILLED_S = 27.0
+FULL_WINDOW_S = 27.0
 """A window with so much in it ends before a stretch that has no room; one with less takes a part
 of it."""
-SEARCH_S = 4.0
+CUT_SEARCH_S = 4.0
 """Where a stretch has to be cut, this is in the last so many seconds that have room."""
 CONTEXT_S = 0.3
 """Of the silence around speech is heard with it."""
-KEPT_S = 1.0
+MAX_KEPT_SILENCE_S = 1.0
 """A shorter silence is heard in whole."""
-SETTLED_S = 0.5
+SPEECH_END_DELAY_S = 0.5
 """A stretch that ended so long ago has ended."""
 
 Span = tuple[float, float]
-Cut = Callable[[float, float], float]
+CutFinder = Callable[[float, float], float]
 """The best place to cut between two times; seconds from the start of the recording."""
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WhisperWindow:
     """Pieces of a recording that are heard at once, one after the other; ``end_s`` is where it
     stands when they are."""
 
@@ -86,25 +95,25 @@ class Window:
         return start, end
 
 
-class Packing:
+class WindowPacker:
     """Give it what is known of a recording, take the windows that are full."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: CutFinder) -> None:
         self._cut = cut
         self.done_s = 0.0
         """All before is in a window, or nobody speaks there."""
         self.needed_s = 0.0
         """No later window reaches back beyond this."""
 
-    def take(self, turns: Iterable[Turn], heard_s: float) -> list[Window]:
+    def take(self, turns: Iterable[SpeakerTurn], heard_s: float) -> list[WhisperWindow]:
         """The windows that will not change any more; of all that is left where ``heard_s`` is
         infinite. Where somebody speaks is final up to there."""
         stretches = [
             (max(start, self.done_s), min(end, heard_s))
-            for start, end in stretches_of(turns)
+            for start, end in merged_speech_spans(turns)
             if end > self.done_s and start < heard_s
         ]
-        found: list[Window] = []
+        found: list[WhisperWindow] = []
         while (window := self._next(stretches, heard_s)) is not None:
             found.append(window)
             self.done_s = window.end_s
@@ -114,30 +123,30 @@ class Packing:
         self.needed_s = max(0.0, min(first, heard_s) - CONTEXT_S)
         return found
 
-    def _next(self, stretches: Sequence[Span], heard_s: float) -> Window | None:
+    def _next(self, stretches: Sequence[Span], heard_s: float) -> WhisperWindow | None:
         taken: list[Span] = []
         for number, (start, end) in enumerate(stretches):
             pieces = self._pieces([*taken, (start, end)], stretches[number + 1 :])
-            if _length(pieces) <= WINDOW_S:
-                if end + SETTLED_S > heard_s:
+            if _speech_length_s(pieces) <= WINDOW_S:
+                if end + SPEECH_END_DELAY_S > heard_s:
                     return None
                 taken.append((start, end))
                 continue
-            if taken and _length(self._pieces(taken, stretches[number:])) >= FILLED_S:
+            if taken and _speech_length_s(self._pieces(taken, stretches[number:])) >= FULL_WINDOW_S:
                 break
             # What the stretch may have of the window, with the silence before it.
-            room = WINDOW_S - (_length(pieces) - (end - start)) - CONTEXT_S
-            if room < SEARCH_S:
+            room = WINDOW_S - (_speech_length_s(pieces) - (end - start)) - CONTEXT_S
+            if room < CUT_SEARCH_S:
                 break
-            cut = self._cut(start + max(room - SEARCH_S, room / 2), start + room)
-            return Window(tuple(self._pieces([*taken, (start, cut)], [(cut, end)])), cut)
+            cut = self._cut(start + max(room - CUT_SEARCH_S, room / 2), start + room)
+            return WhisperWindow(tuple(self._pieces([*taken, (start, cut)], [(cut, end)])), cut)
         else:
             if heard_s != float("inf"):
                 return None
         if not taken:
             return None
         rest = stretches[len(taken) :]
-        return Window(tuple(self._pieces(taken, rest)), taken[-1][1])
+        return WhisperWindow(tuple(self._pieces(taken, rest)), taken[-1][1])
 
     def _pieces(self, taken: Sequence[Span], rest: Sequence[Span]) -> list[Span]:
         """The stretches with some silence around them; no silence belongs to two windows."""
@@ -150,7 +159,7 @@ class Packing:
             if start == self.done_s:
                 begin = start
             stop = min(end + CONTEXT_S, (end + after) / 2)
-            if found and start - before <= KEPT_S:
+            if found and start - before <= MAX_KEPT_SILENCE_S:
                 found[-1] = found[-1][0], stop
             else:
                 found.append((begin, stop))
@@ -158,7 +167,7 @@ class Packing:
         return found
 
 
-def stretches_of(turns: Iterable[Turn]) -> list[Span]:
+def merged_speech_spans(turns: Iterable[SpeakerTurn]) -> list[Span]:
     """Where anybody speaks, in order."""
     found: list[Span] = []
     for turn in sorted(turns, key=lambda turn: turn.start):
@@ -169,19 +178,19 @@ def stretches_of(turns: Iterable[Turn]) -> list[Span]:
     return found
 
 
-def _length(pieces: Iterable[Span]) -> float:
+def _speech_length_s(pieces: Iterable[Span]) -> float:
     return sum(end - start for start, end in pieces)
 
 
-PAUSE_S = 0.7
+SEGMENT_PAUSE_S = 0.7
 """Who is silent for so long begins another segment (`diarization.word_attribution.JOIN_S`)."""
-SENTENCE_S = 5.0
+SENTENCE_SEGMENT_S = 5.0
 """A segment of so many seconds ends with its sentence."""
-LONGEST_S = 12.0
+MAX_SEGMENT_S = 12.0
 _ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
-def placed(words: Iterable[Word], window: Window) -> list[Word]:
+def place_words(words: Iterable[Word], window: WhisperWindow) -> list[Word]:
     """Words of a window on the recording's clock; their text keeps the space before it."""
     found: list[Word] = []
     for word in words:
@@ -197,7 +206,7 @@ def segments_of(words: Sequence[Word]) -> list[Segment]:
     found: list[Segment] = []
     held: list[Word] = []
     for word in words:
-        if held and _ends(held, word):
+        if held and _ends_segment(held, word):
             found.append(_segment(held))
             held = []
         held.append(word)
@@ -206,27 +215,31 @@ def segments_of(words: Sequence[Word]) -> list[Segment]:
     return [segment for segment in found if segment.text]
 
 
-def _ends(held: Sequence[Word], word: Word) -> bool:
-    if word.start - held[-1].end >= PAUSE_S or word.end - held[0].start > LONGEST_S:
+def _ends_segment(held: Sequence[Word], word: Word) -> bool:
+    if word.start - held[-1].end >= SEGMENT_PAUSE_S or word.end - held[0].start > MAX_SEGMENT_S:
         return True
     closed = held[-1].text.rstrip(" \"'”’»)").endswith(_ENDS)
-    return closed and held[-1].end - held[0].start >= SENTENCE_S
+    return closed and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
 
 
 def _segment(words: Sequence[Word]) -> Segment:
     text = "".join(word.text for word in words).strip()
     said = tuple(Word(word.start, word.end, word.text.strip()) for word in words)
     return Segment(
-        words[0].start, max(word.end for word in words), text, words=said, words_by=BY_ATTENTION
+        words[0].start,
+        max(word.end for word in words),
+        text,
+        words=said,
+        words_by=WORDS_BY_ATTENTION,
     )
 
 
 NAME = "whisper"
-_STEP = SAMPLE_RATE
+_STEP_SAMPLES = SAMPLE_RATE
 _PAUSE_S = 0.1
 
 
-class Everything:
+class AllSpeechDiarizer:
     """A follower for where nobody tells speech from silence: all of it is speech."""
 
     def __init__(self) -> None:
@@ -238,9 +251,9 @@ class Everything:
         return self._samples / SAMPLE_RATE
 
     @property
-    def turns(self) -> Sequence[Turn]:
+    def turns(self) -> Sequence[SpeakerTurn]:
         """One, from the begin to here."""
-        return [Turn(0.0, self.told_s, 0)]
+        return [SpeakerTurn(0.0, self.told_s, 0)]
 
     def feed(self, block: Block) -> None:
         """More of the recording."""
@@ -250,7 +263,7 @@ class Everything:
         """It is over."""
 
 
-class Transcription:
+class WhisperTranscription:
     """The events of one request. Ends early, without `Finished`, once it is cancelled.
 
     ``thread``: where the model works, one window at a time. Nothing can stop CTranslate2 within a
@@ -259,12 +272,12 @@ class Transcription:
 
     def __init__(
         self,
-        model: Model,
+        model: WhisperRecognizer,
         thread: ThreadPoolExecutor,
-        follower: Follower,
+        follower: StreamingDiarizer,
         source: AudioStream,
         options: TranscribeOptions,
-        cancelled: Cancelled,
+        cancelled: CancelCheck,
     ) -> None:
         self._model = model
         self._thread = thread
@@ -272,9 +285,9 @@ class Transcription:
         self._source = source
         self._options = options
         self._cancelled = cancelled
-        self._audio = RecentAudio(SAMPLE_RATE)
-        self._packing = Packing(self._quiet)
-        self._diarize = options.diarize and not isinstance(follower, Everything)
+        self._audio = AudioHistoryBuffer(SAMPLE_RATE)
+        self._packing = WindowPacker(self._quiet)
+        self._diarize = options.diarize and not isinstance(follower, AllSpeechDiarizer)
         self._segments: list[Segment] = []
         self._ready = 0
         self._languages: Counter[str] = Counter()
@@ -284,10 +297,12 @@ class Transcription:
         self._notices: dict[str, Notice] = {}
         self._lost_s = 0.0
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[TranscriptionEvent]:
         """Run it."""
-        seen: Sequence[Turn] | None = None
-        for heard in followed(self._follower, self._blocks(), cancelled=self._cancelled):
+        seen: Sequence[SpeakerTurn] | None = None
+        for heard in diarize_in_background(
+            self._follower, self._blocks(), cancelled=self._cancelled
+        ):
             if self._cancelled():
                 return
             if heard.turns is seen and heard.told_s != inf:
@@ -301,22 +316,22 @@ class Transcription:
         if self._cancelled():
             return
         yield Progress(self._audio.end_s, self._audio.end_s)
-        yield Finished(recognised_by(self._follower, self._transcript(), self._options))
+        yield Finished(identify_with_diarizer(self._follower, self._transcript(), self._options))
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
-            for start in range(0, len(block), _STEP):
+            for start in range(0, len(block), _STEP_SAMPLES):
                 if self._cancelled():
                     return
-                piece = block[start : start + _STEP]
+                piece = block[start : start + _STEP_SAMPLES]
                 self._audio.append(piece)
                 yield self._audio.end_s, piece
 
     def _quiet(self, start: float, end: float) -> float:
         sound = self._audio.between(start, end)
-        return start + quietest(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+        return start + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
 
-    def _hear(self, window: Window) -> Heard | None:
+    def _hear(self, window: WhisperWindow) -> WhisperResult | None:
         """What a window says; None once it is cancelled."""
         import numpy as np
 
@@ -324,28 +339,32 @@ class Transcription:
         if left is not None:
             left -= self._tokens
             if left <= 0:
-                return Heard((), None, truncated=True)
+                return WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
         language = self._options.language.split("-")[0].lower()
-        wish = Wish(
+        wish = WhisperRequest(
             None if language == AUTO else language,
             self._options.prompt,
             self._options.temperature,
             left,
             self._options.translate,
         )
-        hearing: Future[Heard] = self._thread.submit(self._model.hear, samples, wish, self._last)
+        hearing: Future[WhisperResult] = self._thread.submit(
+            self._model.hear, samples, wish, self._last
+        )
         while not self._cancelled():
-            if wait([hearing], ASKED_S).done:
-                return _result(hearing)
+            if wait([hearing], CANCEL_POLL_S).done:
+                return _wait_for_diarization(hearing)
         hearing.cancel()
         return None
 
-    def _said(self, window: Window, said: Heard, turns: Sequence[Turn]) -> Iterator[Event]:
+    def _said(
+        self, window: WhisperWindow, said: WhisperResult, turns: Sequence[SpeakerTurn]
+    ) -> Iterator[TranscriptionEvent]:
         """Take in what a window says."""
         self._tokens += said.tokens
         self._tell(said)
-        words = placed(said.words, window)
+        words = place_words(said.words, window)
         found = segments_of(words)
         if said.language is not None and words:
             self._languages[said.language] += round(100 * window.length_s)
@@ -353,7 +372,7 @@ class Transcription:
         if said.lost_s is not None:
             start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
             self._lost_s += max(0.0, end - start)
-            found.append(Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH, LOOP)))
+            found.append(Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG)))
             message = (
                 f"The model repeated itself; {self._lost_s:.0f} s were left out (flagged 'loop')."
             )
@@ -365,15 +384,17 @@ class Transcription:
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
-    def _given(self, segments: Sequence[Segment], turns: Sequence[Turn]) -> Sequence[Segment]:
-        return attributed(segments, turns) if self._diarize else segments
+    def _given(
+        self, segments: Sequence[Segment], turns: Sequence[SpeakerTurn]
+    ) -> Sequence[Segment]:
+        return attribute_words(segments, turns) if self._diarize else segments
 
     def _progress(self, done_s: float) -> Progress:
         self._done_s = max(self._done_s, done_s)
         total = self._source.total_s
         return Progress(self._done_s, None if total is None else max(total, self._done_s))
 
-    def _tell(self, said: Heard) -> None:
+    def _tell(self, said: WhisperResult) -> None:
         if said.retried:
             message = "The model repeated itself and was brought back."
             self._notices["loop_recovered"] = Notice("loop_recovered", message)
@@ -390,14 +411,14 @@ class Transcription:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
             message = f"Several languages were heard: {parts}."
             self._notices["several_languages"] = Notice("several_languages", message)
-        if self._options.windows is Windowing.PARALLEL:
+        if self._options.windows is WindowingMode.PARALLEL:
             message = "The recording was heard in one window at a time."
             self._notices["windows_not_parallel"] = Notice("windows_not_parallel", message)
         if self._options.diarize and not self._diarize:
             message = "The models that tell voices apart are not here."
             self._notices["speakers_unavailable"] = Notice("speakers_unavailable", message)
         return Transcript(
-            segments=tuple(in_order_of_appearance(segments)),
+            segments=tuple(number_speakers_by_appearance(segments)),
             language=language,
             duration=self._audio.end_s,
             engine=NAME,
@@ -408,7 +429,7 @@ class Transcription:
         )
 
 
-def _result(hearing: Future[Heard]) -> Heard:
+def _wait_for_diarization(hearing: Future[WhisperResult]) -> WhisperResult:
     try:
         return hearing.result()
     except RuntimeError as error:  # CTranslate2 has no other

@@ -10,45 +10,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sidecar.interfaces.live_engine import LIVE_RATE, Endpointing
+from sidecar.interfaces.live_engine import LIVE_RATE, EndpointingOptions
 
-FRAME = 512
+FRAME_SAMPLES = 512
 """Samples that one probability stands for."""
 
-Reason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
+EndReason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
 """Why it is over: nobody speaks; it is as long as may be; the client says so; nothing comes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class UtteranceBegan:
     """An utterance begins ``at``, which lies a little in the past."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
+class UtterancePaused:
     """Nobody has spoken for a moment: if that goes on, the utterance will have ended ``at``."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class UtteranceResumed:
     """Somebody speaks again from ``at`` on: the utterance that paused goes on."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class UtteranceEnded:
     """The utterance is over ``at``: where it last paused, if it did not go on since."""
 
     at: int
-    reason: Reason
+    reason: EndReason
 
 
-Spoken: TypeAlias = Began | Paused | Resumed | Ended
+EndpointEvent: TypeAlias = UtteranceBegan | UtterancePaused | UtteranceResumed | UtteranceEnded
 
 
 class Endpointer:
@@ -58,7 +58,9 @@ class Endpointer:
     sample is in two utterances, and none is longer than the settings allow.
     """
 
-    def __init__(self, settings: Endpointing, at: int = 0, keep_from: int | None = None) -> None:
+    def __init__(
+        self, settings: EndpointingOptions, at: int = 0, keep_from: int | None = None
+    ) -> None:
         self._settings = self._wanted = settings
         self._heard = at
         self._from = at if keep_from is None else keep_from
@@ -83,19 +85,19 @@ class Endpointer:
         """Whether an utterance is open."""
         return self._open
 
-    def use(self, settings: Endpointing) -> None:
+    def use(self, settings: EndpointingOptions) -> None:
         """Other settings: at once between utterances, else when that is over, and not cut."""
         self._wanted = settings
         if not self._open:
             self._settings = settings
             self._run = self._sure_run = 0
 
-    def feed(self, probability: float) -> tuple[Spoken, ...]:
+    def feed(self, probability: float) -> tuple[EndpointEvent, ...]:
         """What the next frame's probability of speech means."""
-        self._heard += FRAME
+        self._heard += FRAME_SAMPLES
         return self._within(probability) if self._open else self._between(probability)
 
-    def commit(self, at: int | None = None) -> tuple[Spoken, ...]:
+    def commit(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
         """The client ends what is open; ``at`` is what has come of the next frame, too.
 
         Raises:
@@ -103,36 +105,38 @@ class Endpointer:
         """
         return self._stop(at, "commit")
 
-    def finish(self, at: int | None = None) -> tuple[Spoken, ...]:
+    def finish(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
         """Like ``commit``, at the session's end."""
         return self._stop(at, "finish")
 
-    def _stop(self, at: int | None, reason: Reason) -> tuple[Spoken, ...]:
+    def _stop(self, at: int | None, reason: EndReason) -> tuple[EndpointEvent, ...]:
         at = self._heard if at is None else at
-        if not self._heard <= at < self._heard + FRAME:
+        if not self._heard <= at < self._heard + FRAME_SAMPLES:
             raise ValueError(f"{at} is not between {self._heard} and the end of the next frame")
         if not self._open:
             return ()
         return (self._closed(at if self._quiet is None else self._quiet_end(), reason),)
 
-    def _between(self, probability: float) -> tuple[Spoken, ...]:
+    def _between(self, probability: float) -> tuple[EndpointEvent, ...]:
         settings = self._settings
         if not self._run:
-            reach = self._heard - FRAME - _samples(settings.pre_roll_s)
+            reach = self._heard - FRAME_SAMPLES - _samples(settings.pre_roll_s)
             self._from = max(self._from, reach)
         if not probability >= settings.threshold:
             self._run = self._sure_run = 0
             return ()
-        self._run += FRAME
-        self._sure_run = self._sure_run + FRAME if probability >= settings.sure_threshold else 0
+        self._run += FRAME_SAMPLES
+        self._sure_run = (
+            self._sure_run + FRAME_SAMPLES if probability >= settings.sure_threshold else 0
+        )
         sure = 0 < self._sure_run >= _samples(settings.min_sure_speech_s)
         if self._run < _samples(settings.min_speech_s) and not sure:
             return ()
         return (self._opened(self._from),)
 
-    def _within(self, probability: float) -> tuple[Spoken, ...]:
-        settings, begin = self._settings, self._heard - FRAME
-        full = self._heard + FRAME > self._from + _samples(settings.longest_s)
+    def _within(self, probability: float) -> tuple[EndpointEvent, ...]:
+        settings, begin = self._settings, self._heard - FRAME_SAMPLES
+        full = self._heard + FRAME_SAMPLES > self._from + _samples(settings.longest_s)
         if probability >= settings.threshold and self._quiet is not None:
             return self._gone_on(begin, full)
         if probability < settings.neg_threshold and self._quiet is None:
@@ -149,25 +153,25 @@ class Endpointer:
         longest = _samples(self._settings.longest_s)
         late = self._from + longest // 2 <= begin and self._heard <= self._from + longest
         if late and probability < self._lowest:
-            self._lowest, self._lowest_at = probability, begin + FRAME // 2
+            self._lowest, self._lowest_at = probability, begin + FRAME_SAMPLES // 2
 
-    def _gone_on(self, begin: int, full: bool) -> tuple[Spoken, ...]:
+    def _gone_on(self, begin: int, full: bool) -> tuple[EndpointEvent, ...]:
         """Speech after silence: the same utterance, or another if that would be too long."""
         if full:
             ended = self._closed(self._quiet_end(), "cut")
             reach = begin - _samples(self._settings.pre_roll_s)
             return ended, self._opened(max(ended.at, reach))
         told, self._paused, self._quiet = self._paused, False, None
-        return (Resumed(begin),) if told else ()
+        return (UtteranceResumed(begin),) if told else ()
 
-    def _still(self) -> tuple[Spoken, ...]:
+    def _still(self) -> tuple[EndpointEvent, ...]:
         """Silence within an utterance: is it over, or may it be?"""
         settings, silence = self._settings, self._heard - (self._quiet or 0)
         if silence >= _samples(settings.silence_s):
             return (self._closed(self._quiet_end(), "silence"),)
         if not self._paused and silence >= _samples(max(settings.pause_s, settings.post_roll_s)):
             self._paused = True
-            return (Paused(self._quiet_end()),)
+            return (UtterancePaused(self._quiet_end()),)
         return ()
 
     def _quiet_end(self) -> int:
@@ -176,18 +180,18 @@ class Endpointer:
         reach = self._quiet + _samples(self._settings.post_roll_s)
         return min(reach, self._from + _samples(self._settings.longest_s), self._heard)
 
-    def _opened(self, at: int) -> Began:
+    def _opened(self, at: int) -> UtteranceBegan:
         self._open, self._from = True, at
         self._run = self._sure_run = 0
         self._lowest, self._lowest_at = 2.0, at + _samples(self._settings.longest_s) // 2
-        return Began(at)
+        return UtteranceBegan(at)
 
-    def _closed(self, at: int, reason: Reason) -> Ended:
+    def _closed(self, at: int, reason: EndReason) -> UtteranceEnded:
         self._open, self._from = False, at
         self._paused, self._quiet = False, None
         if reason != "cut":  # what goes on was begun under the settings of before
             self._settings = self._wanted
-        return Ended(at, reason)
+        return UtteranceEnded(at, reason)
 
 
 def _samples(seconds: float) -> int:

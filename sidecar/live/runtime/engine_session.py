@@ -12,38 +12,43 @@ import numpy as np
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
-from sidecar.interfaces.live_events import LiveEvent, Tell
-from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.load_shedding import Newcomer, Speaker, SpeakingShare
-from sidecar.live.runtime.stream_recognizer import Hearing
+from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.load_shedding import ArrivingUtterance, ServedSession, SpeechShare
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 
-AT_ONCE = 64
+MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are looked at in one go: two seconds."""
 
-Order: TypeAlias = Callable[[float], Iterable[LiveEvent]]
+SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
 """What is to be done behind the sound that came, at a time; what is told of it."""
 
 
-class Keeper(Protocol):
+class SessionScheduler(Protocol):
     """Who has the seats; any thread may ask it."""
 
-    def bring(self, seat: Seat, what: Block | Order) -> None:
+    def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
         """Sound for a session, or what is to be done behind it."""
 
-    def backlog_s(self, seat: Seat) -> float:
+    def backlog_s(self, seat: EngineSession) -> float:
         """Return the seconds of a session's sound that wait."""
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, seat: EngineSession) -> None:
         """A session is not heard any more."""
 
 
-class Seat:
+class EngineSession:
     """A session with others (`interfaces.live_engine.LiveSession`). ``state``: what the detector
     remembers of its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that
     all share."""
 
     def __init__(
-        self, keeper: Keeper, hearing: Hearing, tell: Tell, client: str, state: Any
+        self,
+        keeper: SessionScheduler,
+        hearing: StreamRecognizer,
+        tell: LiveEventCallback,
+        client: str,
+        state: Any,
     ) -> None:
         self.hearing, self.tell, self.client, self.state = hearing, tell, client, state
         self.left = False
@@ -54,10 +59,10 @@ class Seat:
         self.failed: Callable[[errors.SidecarError], object] = lambda error: None
         self.rank: int | None = None
         """Its place among those who speak, by when it was let; None before that."""
-        self.share: SpeakingShare | None = None
+        self.share: SpeechShare | None = None
         """How much of the time it speaks, from then on."""
         self._keeper = keeper
-        self._inbox: deque[Block | Order] = deque()
+        self._inbox: deque[Block | SessionCommand] = deque()
         self._unread = 0
 
     @property
@@ -75,29 +80,29 @@ class Seat:
         """Whether something of it is to be looked at."""
         return bool(self._inbox or self.hearing.backlog)
 
-    def speaker(self, now: float) -> Speaker | None:
+    def speaker(self, now: float) -> ServedSession | None:
         """Its part in what is said; None while nothing was."""
         if self.rank is None or self.share is None:
             return None
-        return Speaker(self.client, self.rank, self.hearing.speaking, self.share.at(now))
+        return ServedSession(self.client, self.rank, self.hearing.speaking, self.share.at(now))
 
-    def newcomer(self) -> Newcomer:
+    def newcomer(self) -> ArrivingUtterance:
         """Itself, whose utterance begins."""
         entering = self.rank is None and self.hearing.new
-        return Newcomer(self.client, self.rank, entering)
+        return ArrivingUtterance(self.client, self.rank, entering)
 
-    def let(self, rank: int, now: float) -> None:
+    def admit_utterance(self, rank: int, now: float) -> None:
         """Its utterance is recognised."""
         if self.share is None:
-            self.rank, self.share = rank, SpeakingShare(now)
+            self.rank, self.share = rank, SpeechShare(now)
 
     def looked(self, frames: int, now: float) -> None:
         """So much of its sound was looked at."""
         if self.share is not None:
-            speech_s = frames * FRAME / LIVE_RATE if self.hearing.speaking else 0.0
+            speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
             self.share.spoken(speech_s, now)
 
-    def take(self, what: Block | Order) -> None:
+    def take(self, what: Block | SessionCommand) -> None:
         """It came, behind all that did before."""
         self._inbox.append(what)
         if isinstance(what, np.ndarray):
@@ -109,12 +114,12 @@ class Seat:
         hearing = self.hearing
         while True:
             while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
-                if hearing.backlog >= AT_ONCE:
+                if hearing.backlog >= MAX_FRAMES_AT_ONCE:
                     break
                 self._inbox.popleft()
                 self._unread -= len(sound)
                 hearing.sound(sound)
-            frames = hearing.frames(AT_ONCE)
+            frames = hearing.frames(MAX_FRAMES_AT_ONCE)
             if frames is not None or not self._inbox:
                 return frames
             order = self._inbox.popleft()
@@ -123,7 +128,7 @@ class Seat:
 
     def push(self, block: Block) -> None:
         """More sound."""
-        self._keeper.bring(self, block)
+        self._keeper.enqueue(self, block)
 
     def change(self, options: LiveOptions) -> None:
         """Other options from here on."""
@@ -132,19 +137,19 @@ class Seat:
             self.hearing.change(options)
             return ()
 
-        self._keeper.bring(self, change)
+        self._keeper.enqueue(self, change)
 
     def commit(self) -> None:
         """End the turn here."""
-        self._keeper.bring(self, self.hearing.commit)
+        self._keeper.enqueue(self, self.hearing.commit)
 
     def cancel(self) -> None:
         """Forget what is not told yet."""
-        self._keeper.bring(self, lambda now: self.hearing.cancel())
+        self._keeper.enqueue(self, lambda now: self.hearing.cancel())
 
     def finish(self) -> None:
         """No more sound."""
-        self._keeper.bring(self, self.hearing.finish)
+        self._keeper.enqueue(self, self.hearing.finish)
 
     def close(self) -> None:
         """Nobody listens any more."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sidecar.audio import Block
-from sidecar.interfaces.live_engine import LIVE_RATE, Encoding
+from sidecar.interfaces.live_engine import LIVE_RATE, SampleEncoding
 
 if TYPE_CHECKING:
     import soxr
 
 
-class Intake:
+class SampleInput:
     """One session's sound; its rate may change between two pieces of it.
 
     A resampler hands out what it was given some milliseconds later; `rest` is that, at the end.
@@ -24,9 +24,9 @@ class Intake:
         self._rate = LIVE_RATE
         self._resampler: soxr.ResampleStream | None = None
 
-    def take(self, raw: bytes, encoding: Encoding, rate: int) -> Block:
+    def take(self, raw: bytes, encoding: SampleEncoding, rate: int) -> Block:
         """Samples at `LIVE_RATE`, shape (samples,), of whole samples at ``rate``."""
-        if encoding is Encoding.PCM16:
+        if encoding is SampleEncoding.PCM16:
             block: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
         else:
             block = np.nan_to_num(np.frombuffer(raw, "<f4"), posinf=0, neginf=0).clip(-1, 1)
@@ -55,7 +55,7 @@ class Intake:
         return found
 
 
-class Ring:
+class SampleRingBuffer:
     """Samples from `start` up to `end`; whole blocks are let go of."""
 
     def __init__(self, start: int = 0) -> None:
@@ -95,7 +95,7 @@ class Ring:
         return found
 
 
-class Resampler:
+class StreamResampler:
     """One stream of mono little-endian samples. It hands out what it was given some milliseconds
     later; `rest` is that, at the end."""
 

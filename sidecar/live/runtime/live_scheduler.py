@@ -2,8 +2,8 @@
 
 One thread looks at the sound of all of them, in one batch (`live.runtime.vad`); as many as there
 are cores recognise what is due (`live.runtime.speech_segments`). What an engine of this kind has to
-give is `Ears`. A fault in work for one session ends that session; one of no session's ends the
-thread.
+give is `LiveRecognizers`. A fault in work for one session ends that session; one of no session's
+ends the thread.
 """
 
 from __future__ import annotations
@@ -23,42 +23,52 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.concurrency import usable_cores
-from sidecar.interfaces.engine_interface import Cancelled
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions
-from sidecar.interfaces.live_events import LiveEvent, Noticed, Tell
-from sidecar.live.runtime.engine_session import Order, Seat
-from sidecar.live.runtime.live_speaker_labels import Decision, Question, Vector, decided
-from sidecar.live.runtime.load_shedding import HOLD_S, Kind, Level, LoadModel, Verdict
-from sidecar.live.runtime.result_assembler import NO_SPEAKERS
-from sidecar.live.runtime.segment_embeddings import Voiced
-from sidecar.live.runtime.speech_segments import (
-    USUAL,
-    Before,
-    Hypothesis,
-    Listen,
-    Manner,
-    Pace,
-    Urgency,
-    Wish,
-    next_of,
+from sidecar.concurrency import usable_cpu_cores
+from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
+from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
+from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector, relabel
+from sidecar.live.runtime.load_shedding import (
+    MIN_SHEDDING_S,
+    EngineLoadModel,
+    SheddingLevel,
+    UtteranceAdmission,
+    WorkKind,
 )
-from sidecar.live.runtime.stream_recognizer import Hearing
+from sidecar.live.runtime.result_assembler import SPEAKERS_UNAVAILABLE
+from sidecar.live.runtime.segment_embeddings import EmbeddingTask
+from sidecar.live.runtime.speech_segments import (
+    DEFAULT_SCHEDULE,
+    PartialSchedule,
+    PrecedingContext,
+    RecognitionHypothesis,
+    RecognitionRequest,
+    RecognitionTask,
+    RecognitionUrgency,
+    WorkPace,
+    most_urgent,
+)
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.transcripts.transcript import Notice
 
 log = logging.getLogger(__name__)
 
-Hear: TypeAlias = Callable[[Block, Hypothesis | None, LiveOptions, Cancelled], Hypothesis | None]
+RecognizeFunction: TypeAlias = Callable[
+    [Block, RecognitionHypothesis | None, LiveOptions, CancelCheck], RecognitionHypothesis | None
+]
 """What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
 beginning of it. None once it is cancelled. Called by several threads at once. A language in the
 options is to be believed, whether the client said it or the session was heard in it."""
 
-HearBehind: TypeAlias = Callable[[Block, Before, LiveOptions, Cancelled], Hypothesis | None]
-"""A `Hear` of a stretch with the one before it in front: what is said in it alone, words' times
-from where it begins."""
+RecognizeWithContextFunction: TypeAlias = Callable[
+    [Block, PrecedingContext, LiveOptions, CancelCheck], RecognitionHypothesis | None
+]
+"""A `RecognizeFunction` of a stretch with the one before it in front: what is said in it alone,
+words' times from where it begins."""
 
 
-class Encoder(Protocol):
+class LiveSpeakerEncoder(Protocol):
     """Says what a voice sounds like; to several threads at once."""
 
     def vector(self, voice: Block) -> Vector:
@@ -66,31 +76,31 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ears:
+class LiveRecognizers:
     """``hear`` is all that there has to be. ``glimpse`` hears what goes on, where that is another
     thing than what has ended. ``behind``: hears what has ended with what was said before it, where
     the engine can. Without an ``encoder`` nobody is told apart."""
 
-    hear: Hear
-    glimpse: Hear | None = None
-    behind: HearBehind | None = None
-    encoder: Encoder | None = None
+    hear: RecognizeFunction
+    glimpse: RecognizeFunction | None = None
+    behind: RecognizeWithContextFunction | None = None
+    encoder: LiveSpeakerEncoder | None = None
 
     def words(
         self,
         audio: Block,
-        known: Hypothesis | Before | None,
-        urgency: Urgency,
+        known: RecognitionHypothesis | PrecedingContext | None,
+        urgency: RecognitionUrgency,
         options: LiveOptions,
-        unwanted: Cancelled,
-    ) -> Hypothesis | None:
+        unwanted: CancelCheck,
+    ) -> RecognitionHypothesis | None:
         """What is said in a stretch, of whose beginning, or before which, something is ``known``;
         None where nobody wants it any more, or something went wrong."""
         try:
-            if isinstance(known, Before):
+            if isinstance(known, PrecedingContext):
                 assert self.behind is not None
                 return self.behind(audio, known, options, unwanted)
-            if urgency is Urgency.PARTIAL:
+            if urgency is RecognitionUrgency.PARTIAL:
                 glimpse = self.glimpse or self.hear
                 return glimpse(audio, known, dataclasses.replace(options, words=False), unwanted)
             return self.hear(audio, known, options, unwanted)
@@ -109,12 +119,14 @@ class Ears:
         return vector if np.isfinite(vector).all() and vector.any() else None
 
 
-TICK_S = 0.096
+TICK_INTERVAL_S = 0.096
 """How often the sound is looked at: three frames, so that a batch is worth it."""
-NO_PARTIALS = "The model is too slow here for words while somebody speaks: they come behind it."
+PARTIALS_TOO_SLOW = (
+    "The model is too slow here for words while somebody speaks: they come behind it."
+)
 
 
-class Detector(Protocol):
+class VadModel(Protocol):
     """Tells speech from other sound, for many streams at once."""
 
     def state(self) -> Any:
@@ -125,18 +137,18 @@ class Detector(Protocol):
         their streams are changed."""
 
 
-class Hall:
+class LiveScheduler:
     """Owns the threads; they end with `close`."""
 
     def __init__(
         self,
-        ears: Ears,
-        detector: Detector,
+        ears: LiveRecognizers,
+        detector: VadModel,
         engine: str,
         precision: str,
         threads: int | None = None,
-        pace: Pace | None = None,
-        manner: Manner = USUAL,
+        pace: WorkPace | None = None,
+        manner: PartialSchedule = DEFAULT_SCHEDULE,
         sample: Block | None = None,
     ) -> None:
         """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
@@ -144,15 +156,15 @@ class Hall:
         cannot be stopped within a stretch: what it leaves out. ``manner``: how it hears what goes
         on. ``sample``: speech by which its cost is measured at the beginning."""
         self._manner, self._sample = manner, sample
-        threads = threads or usable_cores()
-        self._load, self._let = LoadModel(threads), 0
+        threads = threads or usable_cpu_cores()
+        self._load, self._let = EngineLoadModel(threads), 0
         self.detector = detector
         self._ears, self._pace = ears, pace
         self._encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
         self._lock = threading.RLock()
         self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
-        self._seats: dict[int, Seat] = {}
+        self._seats: dict[int, EngineSession] = {}
         self._next = 0
         self._served: dict[str, float] = {}
         self._closed = False
@@ -164,9 +176,11 @@ class Hall:
         for thread in self._threads:
             thread.start()
 
-    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> EngineSession:
         """A session in it."""
-        hearing = Hearing(
+        hearing = StreamRecognizer(
             options,
             begin,
             *self._about,
@@ -174,10 +188,10 @@ class Hall:
             manner=self._manner,
             context=self._ears.behind is not None,
         )
-        seat = Seat(self, hearing, tell, options.client, self.detector.state())
+        seat = EngineSession(self, hearing, tell, options.client, self.detector.state())
         hearing.verdict = partial(self._verdict, seat)
         if options.diarize and self._ears.encoder is None and not begin.at:
-            tell(Noticed(NO_SPEAKERS))
+            tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
         with self._lock:
             self._load.limit_s = options.wait_s or self._load.limit_s
             self._seats[self._next] = seat
@@ -194,23 +208,23 @@ class Hall:
         for thread in self._threads:
             thread.join()
 
-    def bring(self, seat: Seat, what: Block | Order) -> None:
+    def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
         """Sound for a session, or what is to be done behind the sound that came."""
         with self._lock:
             seat.take(what)
             self._came.notify()
 
-    def backlog_s(self, seat: Seat) -> float:
+    def backlog_s(self, seat: EngineSession) -> float:
         """Return the seconds of a session's sound that wait."""
         with self._lock:
             return seat.waiting_s
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, seat: EngineSession) -> None:
         """A session is not heard any more."""
-        with self._lock, self._blaming(seat):
+        with self._lock, self._ending_failed_session(seat):
             self._drop(seat)
 
-    def _drop(self, seat: Seat) -> None:
+    def _drop(self, seat: EngineSession) -> None:
         seat.left = True
         for number, one in list(self._seats.items()):
             if one is seat:
@@ -220,7 +234,7 @@ class Hall:
         seat.hearing.leave()
 
     @contextlib.contextmanager
-    def _blaming(self, seat: Seat) -> Iterator[None]:
+    def _ending_failed_session(self, seat: EngineSession) -> Iterator[None]:
         """End this session if work for it fails; the thread goes on for the others."""
         try:
             yield
@@ -247,21 +261,21 @@ class Hall:
                 self._wanted.notify_all()  # a commit may have ended what they are to recognise
             if due:
                 self._detect(due)
-            pause = TICK_S - (time.monotonic() - begun)
+            pause = TICK_INTERVAL_S - (time.monotonic() - begun)
             if pause > 0:
                 time.sleep(pause)
 
-    def _due(self) -> list[tuple[Seat, Block]]:
+    def _due(self) -> list[tuple[EngineSession, Block]]:
         """The frames of all sessions that are there; what is behind them is done."""
         now, due = time.monotonic(), []
         for seat in list(self._seats.values()):
-            with self._blaming(seat):
+            with self._ending_failed_session(seat):
                 frames = seat.frames(now, partial(self._say, seat))
                 if frames is not None:
                     due.append((seat, frames))
         return due
 
-    def _detect(self, due: list[tuple[Seat, Block]]) -> None:
+    def _detect(self, due: list[tuple[EngineSession, Block]]) -> None:
         """Look at frames, a batch of the first of all, then of the second, and so on."""
         for step in range(max(len(frames) for _, frames in due)):
             rows = [(seat, frames) for seat, frames in due if len(frames) > step]
@@ -271,7 +285,7 @@ class Hall:
                 now = time.monotonic()
                 for row, (seat, _) in enumerate(rows):
                     if not seat.left:
-                        with self._blaming(seat):
+                        with self._ending_failed_session(seat):
                             self._say(seat, seat.hearing.looked(float(found[row]), now))
         with self._lock:
             now = time.monotonic()
@@ -284,17 +298,17 @@ class Hall:
     def _waiting_s(self) -> float:
         return sum(seat.hearing.waiting_s for seat in self._seats.values())
 
-    def _verdict(self, seat: Seat) -> Verdict:
+    def _verdict(self, seat: EngineSession) -> UtteranceAdmission:
         """What becomes of an utterance of a session that begins."""
         now = time.monotonic()
         found = (one.speaker(now) for one in self._seats.values())
         speakers = [speaker for speaker in found if speaker is not None]
         if seat.hearing.resumed:
-            verdict = Verdict.SERVE
+            verdict = UtteranceAdmission.SERVE
         else:
             verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
-        if verdict is Verdict.SERVE:
-            seat.let(self._let, now)
+        if verdict is UtteranceAdmission.SERVE:
+            seat.admit_utterance(self._let, now)
             self._let += 1
         return verdict
 
@@ -306,7 +320,9 @@ class Hall:
             return
         begun = time.monotonic()
         options = LiveOptions(words=False)
-        found = self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        found = self._ears.words(
+            self._sample, None, RecognitionUrgency.FINAL, options, lambda: self._closed
+        )
         if found is None:  # what failed at once says nothing of costs
             return
         with self._lock:
@@ -317,23 +333,27 @@ class Hall:
         while True:
             with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    self._wanted.wait(HOLD_S if self._load.level(time.monotonic()) else None)
+                    self._wanted.wait(
+                        MIN_SHEDDING_S if self._load.level(time.monotonic()) else None
+                    )
                 if self._closed:
                     return
                 assert chosen is not None
                 seat, work = chosen[0], None
-                with self._blaming(seat):
+                with self._ending_failed_session(seat):
                     work = self._begun(*chosen)
             if work is not None:
-                with self._blaming(seat), seat.around():
+                with self._ending_failed_session(seat), seat.around():
                     work()
             del work, chosen, seat  # who waits for more keeps nobody's session
 
-    def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
+    def _begun(
+        self, seat: EngineSession, due: RecognitionTask | EmbeddingTask
+    ) -> Callable[[], None]:
         """What is to be done outside the lock."""
-        if isinstance(due, Listen):
+        if isinstance(due, RecognitionTask):
             audio, before = seat.hearing.began(due)
-            goes_on = due.urgency is Urgency.PARTIAL or self._manner.grows
+            goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._manner.grows
             draft = due.piece.draft if goes_on else None
             options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
             return partial(self._recognise, seat, due, audio, before or draft, options)
@@ -343,10 +363,10 @@ class Hall:
 
     def _recognise(
         self,
-        seat: Seat,
-        listen: Listen,
+        seat: EngineSession,
+        listen: RecognitionTask,
         audio: Block,
-        known: Hypothesis | Before | None,
+        known: RecognitionHypothesis | PrecedingContext | None,
         options: LiveOptions,
     ) -> None:
         begun = time.monotonic()
@@ -354,7 +374,7 @@ class Hall:
         def unwanted() -> bool:
             now = time.monotonic()
             late = now > begun + options.patience_s
-            shed = self._is_extra(listen) and self._load.level(now) >= Level.PARTIALS
+            shed = self._is_extra(listen) and self._load.level(now) >= SheddingLevel.PARTIALS
             return self._closed or listen.unwanted or late or shed
 
         found = self._ears.words(audio, known, listen.urgency, options, unwanted)
@@ -366,19 +386,21 @@ class Hall:
             self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
             self._wanted.notify_all()
 
-    def _count(self, listen: Listen, found: Hypothesis | None, work_s: float) -> None:
+    def _count(
+        self, listen: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
+    ) -> None:
         """Take into account what that cost. A second of speech counts once, whether or not anything
         is told of it; what was stopped because nobody wants it says nothing of costs."""
         if self._is_extra(listen):
-            self._load.costs.worked(Kind.PARTIAL, work_s)
+            self._load.costs.add_work(WorkKind.PARTIAL, work_s)
         elif found is not None or not listen.unwanted:
             piece = listen.piece
             new = listen.to - max(piece.start, piece.counted)
             piece.counted = max(piece.counted, listen.to)
             self._load.costs.spoken(max(0, new) / LIVE_RATE)
-            self._load.costs.worked(Kind.FINAL, work_s)
+            self._load.costs.add_work(WorkKind.FINAL, work_s)
 
-    def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
+    def _tell_apart(self, seat: EngineSession, voiced: EmbeddingTask, sound: Block | None) -> None:
         begun = time.monotonic()
         try:
             vector = None if sound is None else self._ears.voice(sound)
@@ -390,62 +412,62 @@ class Hall:
         finally:
             with self._lock:
                 self._encoding -= 1
-                self._load.costs.worked(Kind.LABEL, time.monotonic() - begun)
+                self._load.costs.add_work(WorkKind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
 
-    def _decision(self, question: Question) -> Decision | None:
+    def _decision(self, question: RelabelRequest) -> RelabelResult | None:
         try:
-            return decided(question)
+            return relabel(question)
         except Exception:  # the labels stay what they were
             log.exception("voices were not told apart")
             return None
 
-    def _choose(self) -> tuple[Seat, Listen | Voiced] | None:
+    def _choose(self) -> tuple[EngineSession, RecognitionTask | EmbeddingTask] | None:
         voices = self._encoding < self._encode_at_once
-        labels = self._load.level(time.monotonic()) < Level.LABELS
+        labels = self._load.level(time.monotonic()) < SheddingLevel.LABELS
         wished = {}
         for number, seat in list(self._seats.items()):
             heard = voices and (labels or seat.hearing.finishing)
             wish = self._wish(seat, heard)
             if wish is not None:
                 wished[number] = wish
-        due = next_of(
+        due = most_urgent(
             (
-                Wish(number, self._seats[number].client, one.urgency, one.since)
+                RecognitionRequest(number, self._seats[number].client, one.urgency, one.since)
                 for number, one in wished.items()
             ),
             self._served,
         )
         if due is None:
             return None
-        if due.urgency is not Urgency.FINAL:
+        if due.urgency is not RecognitionUrgency.FINAL:
             now = self._served[due.client] = time.monotonic()
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
         return self._seats[due.session], wished[due.session]
 
-    def _wish(self, seat: Seat, voices: bool) -> Listen | Voiced | None:
-        with self._blaming(seat):
+    def _wish(self, seat: EngineSession, voices: bool) -> RecognitionTask | EmbeddingTask | None:
+        with self._ending_failed_session(seat):
             return seat.hearing.due(voices, partial(self._worth, seat))
         return None
 
-    def _worth(self, seat: Seat, listen: Listen) -> bool:
+    def _worth(self, seat: EngineSession, listen: RecognitionTask) -> bool:
         """Whether it may be recognised now; who waits for words in vain is told."""
-        if self._is_extra(listen) and self._load.level(time.monotonic()) >= Level.PARTIALS:
+        if self._is_extra(listen) and self._load.level(time.monotonic()) >= SheddingLevel.PARTIALS:
             self._say(seat, seat.hearing.partials_late(listen))
             return False
         if self._pace is None or self._pace.allows(listen.urgency, time.monotonic()):
             return True
-        if listen.urgency is Urgency.PARTIAL and not seat.wordless:
+        if listen.urgency is RecognitionUrgency.PARTIAL and not seat.wordless:
             seat.wordless = True
-            self._say(seat, [Noticed(Notice("partials_off", NO_PARTIALS))])
+            self._say(seat, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
         return False
 
-    def _is_extra(self, listen: Listen) -> bool:
+    def _is_extra(self, listen: RecognitionTask) -> bool:
         """Whether a final needs it not: what grows is recognised once."""
-        return listen.urgency is Urgency.PARTIAL and not self._manner.grows
+        return listen.urgency is RecognitionUrgency.PARTIAL and not self._manner.grows
 
-    def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
+    def _say(self, seat: EngineSession, events: Iterable[LiveEvent]) -> None:
         for event in events:
             if not (seat.left or self._closed):
                 seat.tell(event)

@@ -15,37 +15,37 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.diarization.clustering import (
-    NOBODY,
-    SAME_VOICE,
+    NO_SPEAKER,
+    SAME_SPEAKER_DISTANCE,
     Labels,
     Matrix,
-    clustered,
-    directions,
-    renumbered,
+    cluster_directions,
+    cluster_embeddings,
+    renumber_speakers,
 )
-from sidecar.diarization.speaker_identification import Voice, print_of, vector_of
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
 
-FOUNDS_S = 1.5
+MIN_FOUNDING_S = 1.5
 """A piece of which less is heard founds no speaker, unless nobody is heard longer; it is given to
 one. Vectors of less scatter: a voice of one second each would be many (docs/performance.md)."""
-DECIDED_PART = 0.05
+RELABEL_TIME_SHARE = 0.05
 """So much more has to be known for the next decision: those over an hour cost as much as a few of
 its last one."""
 
 
 @dataclass(slots=True)
-class _Heard:
+class _LabelledEmbedding:
     vector: npt.NDArray[np.float16]
     seconds: float
-    label: int = NOBODY
+    label: int = NO_SPEAKER
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RelabelRequest:
     """Whose are these? ``vectors``: shape (count, 256); ``seconds``: of each, shape (count,);
     ``pieces``: what they are of."""
 
@@ -55,7 +55,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RelabelResult:
     """The voice of each piece, from 0, and what the voices sound like: shape (voices, 256)."""
 
     pieces: tuple[int, ...]
@@ -63,17 +63,17 @@ class Decision:
     voices: Matrix
 
 
-def decided(question: Question) -> Decision:
+def relabel(question: RelabelRequest) -> RelabelResult:
     """The answer to a question: the part that takes time (0.1 s where there are a thousand)."""
-    founding = question.seconds >= min(FOUNDS_S, float(question.seconds.max()))
-    firm = clustered(question.vectors[founding], question.seconds[founding])
-    voices = directions(question.vectors[founding], firm)
+    founding = question.seconds >= min(MIN_FOUNDING_S, float(question.seconds.max()))
+    firm = cluster_embeddings(question.vectors[founding], question.seconds[founding])
+    voices = cluster_directions(question.vectors[founding], firm)
     labels: Labels = (question.vectors @ voices.T).argmax(axis=1)
     labels[founding] = firm
-    return Decision(question.pieces, labels, voices)
+    return RelabelResult(question.pieces, labels, voices)
 
 
-class Speakers:
+class LiveSpeakerLabels:
     """The speakers of one session, by numbers from 0.
 
     A session may go on for another: ``said`` is who that told its pieces to be, ``voices`` what
@@ -84,29 +84,31 @@ class Speakers:
     def __init__(
         self,
         said: Mapping[int, int | None] | None = None,
-        voices: Mapping[int, VoicePrint] | None = None,
+        voices: Mapping[int, SpeakerEmbedding] | None = None,
     ) -> None:
         self._before = dict(said or {})
         self._told = dict(self._before)
         self._silent = set(self._before)
-        self._heard: dict[int, _Heard] = {}
+        self._heard: dict[int, _LabelledEmbedding] = {}
         self._directions: dict[int, Vector] = {}
         self._decided = 0
         for number, one in (voices or {}).items():
             vector = vector_of(one)
-            self._heard[_anchor(number)] = _Heard(vector.astype(np.float16), one.seconds, number)
+            self._heard[_speaker_anchor(number)] = _LabelledEmbedding(
+                vector.astype(np.float16), one.seconds, number
+            )
             self._directions[number] = vector
         numbers = {who for who in self._before.values() if who is not None}
         self._voiceless = {who: who for who in numbers - set(self._directions)}
-        self._highest = max(numbers | set(self._directions), default=NOBODY)
+        self._highest = max(numbers | set(self._directions), default=NO_SPEAKER)
 
     def hear(self, piece: int, vector: Vector, seconds: float) -> None:
         """What a piece sounds like, by so many seconds of it."""
-        heard = _Heard(vector.astype(np.float16), seconds)
+        heard = _LabelledEmbedding(vector.astype(np.float16), seconds)
         heard.label = self._nearest(vector, seconds)
         self._heard[piece] = heard
 
-    def hear_nothing(self, piece: int) -> None:
+    def mark_without_embedding(self, piece: int) -> None:
         """No vector of that piece will come."""
         self._silent.add(piece)
 
@@ -125,24 +127,24 @@ class Speakers:
         self._told[piece] = who
         return who
 
-    def question(self, last: bool = False) -> Question | None:
+    def question(self, last: bool = False) -> RelabelRequest | None:
         """What is to be decided anew; None while nothing is. ``last``: over all there is."""
         count = len(self._heard)
-        if not count or (not last and count - self._decided < max(1, DECIDED_PART * count)):
+        if not count or (not last and count - self._decided < max(1, RELABEL_TIME_SHARE * count)):
             return None
         self._decided = count
         heard = self._heard.values()
         vectors = np.stack([one.vector for one in heard]).astype(np.float32)
         seconds = np.array([one.seconds for one in heard], np.float32)
-        return Question(tuple(self._heard), vectors, seconds)
+        return RelabelRequest(tuple(self._heard), vectors, seconds)
 
-    def take(self, decision: Decision) -> None:
+    def take(self, decision: RelabelResult) -> None:
         """It is decided. What came meanwhile goes to who is nearest."""
         found = dict(zip(decision.pieces, decision.labels.tolist(), strict=True))
         before = [one.label for one in self._heard.values()]
-        after = [found.get(piece, NOBODY) for piece in self._heard]
-        numbers = renumbered(
-            np.array([*before, self._highest]), np.array([*after, NOBODY]), len(decision.voices)
+        after = [found.get(piece, NO_SPEAKER) for piece in self._heard]
+        numbers = renumber_speakers(
+            np.array([*before, self._highest]), np.array([*after, NO_SPEAKER]), len(decision.voices)
         )
         self._directions = dict(zip(numbers.tolist(), decision.voices, strict=True))
         for piece, one in self._heard.items():
@@ -187,25 +189,25 @@ class Speakers:
         return len(self._heard)
 
     @property
-    def voices(self) -> dict[int, VoicePrint]:
+    def voices(self) -> dict[int, SpeakerEmbedding]:
         """What they sound like, by number, as plain values."""
-        return {number: print_of(voice) for number, voice in self.sounds.items()}
+        return {number: embedding_of(voice) for number, voice in self.sounds.items()}
 
-    def sound_of(self, piece: int) -> VoicePrint | None:
+    def sound_of(self, piece: int) -> SpeakerEmbedding | None:
         """What a piece sounds like; None where nobody heard it."""
         heard = self._heard.get(piece)
         if heard is None:
             return None
-        return print_of(Voice(heard.vector.astype(np.float32), heard.seconds))
+        return embedding_of(SpeakerVector(heard.vector.astype(np.float32), heard.seconds))
 
     @property
-    def sounds(self) -> dict[int, Voice]:
+    def sounds(self) -> dict[int, SpeakerVector]:
         """What they sound like, by number."""
         seconds: dict[int, float] = {}
         for one in self._heard.values():
             seconds[one.label] = seconds.get(one.label, 0.0) + one.seconds
         return {
-            number: Voice(direction, seconds.get(number, 0.0))
+            number: SpeakerVector(direction, seconds.get(number, 0.0))
             for number, direction in self._directions.items()
         }
 
@@ -213,7 +215,9 @@ class Speakers:
         """Who of those known it is, or somebody new."""
         alike = {number: float(vector @ one) for number, one in self._directions.items()}
         best = max(alike, key=lambda number: alike[number], default=None)
-        if best is not None and (alike[best] > 1 - SAME_VOICE or seconds < FOUNDS_S):
+        if best is not None and (
+            alike[best] > 1 - SAME_SPEAKER_DISTANCE or seconds < MIN_FOUNDING_S
+        ):
             return best
         labels = [one.label for one in self._heard.values()]
         number = max([*labels, *self._voiceless.values(), self._highest]) + 1
@@ -243,10 +247,10 @@ class Speakers:
         number = self._before.get(piece)
         if number is None:
             return None
-        anchor = self._heard.get(_anchor(number))
+        anchor = self._heard.get(_speaker_anchor(number))
         return self._voiceless[number] if anchor is None else anchor.label
 
 
-def _anchor(number: int) -> int:
+def _speaker_anchor(number: int) -> int:
     """Where a speaker of before stands among the pieces."""
     return -1 - number

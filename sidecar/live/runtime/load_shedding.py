@@ -13,22 +13,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 
-TARGET = 0.75
+TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
 speak at once) and for partials. It is less where the work for one final is long beside the limit:
 whoever waits behind another waits for all of that."""
-UTTERANCE_S = 3.0
+TYPICAL_UTTERANCE_S = 3.0
 """Of speech, in a usual utterance."""
-HORIZON_S = 5.0
+PREDICTION_HORIZON_S = 5.0
 """Seconds from the beginning of an utterance to its final: so far ahead delay is predicted."""
-ENTRY_S = 10.0
+ENTRY_WINDOW_S = 10.0
 """A session is refused if it first speaks within so many seconds of its audio. One that has
 listened for longer stays, and loses utterances at worst."""
-HOLD_S = 2.0
+MIN_SHEDDING_S = 2.0
 """So long partials and labels stay off at least: threads are to be free for the next finals."""
-UNMEASURED = 0.1
+INITIAL_COST = 0.1
 """Seconds of a thread for a second of speech before anything was measured: a slow machine's."""
-AGAIN = 2.0
+RECOGNITIONS_PER_FINAL = 2.0
 """So often speech is recognised until its final: in pauses that are not its end, and again as the
 context of what follows."""
 _PRIOR_S = 5.0
@@ -38,7 +38,7 @@ _SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
 """A session counts as speaking all the time at first, and then by its last minute."""
 
 
-class Kind(StrEnum):
+class WorkKind(StrEnum):
     """What threads work at; attempts in a pause and repeated context are part of a final."""
 
     FINAL = "final"
@@ -46,7 +46,7 @@ class Kind(StrEnum):
     LABEL = "label"
 
 
-class Level(IntEnum):
+class SheddingLevel(IntEnum):
     """What is shed."""
 
     NOTHING = 0
@@ -55,7 +55,7 @@ class Level(IntEnum):
     """And partials."""
 
 
-class Verdict(Enum):
+class UtteranceAdmission(Enum):
     """What becomes of an utterance that begins."""
 
     SERVE = "serve"
@@ -65,14 +65,14 @@ class Verdict(Enum):
     """It is the first of a session, which ends."""
 
 
-class Costs:
+class WorkCosts:
     """Seconds of a thread that each second of speech costs, by kind of work: moving means."""
 
     def __init__(self) -> None:
         self._speech_s = _PRIOR_S
-        self._work_s = dict.fromkeys(Kind, 0.0) | {Kind.FINAL: UNMEASURED * _PRIOR_S}
+        self._work_s = dict.fromkeys(WorkKind, 0.0) | {WorkKind.FINAL: INITIAL_COST * _PRIOR_S}
 
-    def worked(self, kind: Kind, work_s: float) -> None:
+    def add_work(self, kind: WorkKind, work_s: float) -> None:
         """A thread was busy for so long."""
         self._work_s[kind] += work_s
 
@@ -80,20 +80,22 @@ class Costs:
         """So much speech was recognised, whatever was told of it."""
         decay = math.exp(-speech_s / _COST_MEMORY_S)
         self._speech_s = self._speech_s * decay + speech_s
-        for kind in Kind:
+        for kind in WorkKind:
             self._work_s[kind] *= decay
 
     def measured(self, speech_s: float, work_s: float) -> None:
         """A sample was recognised once when the engine was loaded: it replaces what was assumed."""
         if speech_s > 0:
-            self._work_s[Kind.FINAL] = AGAIN * work_s / speech_s * self._speech_s
+            self._work_s[WorkKind.FINAL] = (
+                RECOGNITIONS_PER_FINAL * work_s / speech_s * self._speech_s
+            )
 
-    def of(self, kind: Kind) -> float:
+    def of(self, kind: WorkKind) -> float:
         """Seconds of a thread for a second of speech."""
         return self._work_s[kind] / self._speech_s
 
 
-class SpeakingShare:
+class SpeechShare:
     """Seconds of speech per second of time, over the last minute; 1 at the beginning."""
 
     def __init__(self, now: float) -> None:
@@ -115,9 +117,9 @@ class SpeakingShare:
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class ServedSession:
     """A session that has had an utterance served. ``rank``: its place among them, by when that was;
-    ``speaking``: one of its utterances goes on; ``share``: as `SpeakingShare`."""
+    ``speaking``: one of its utterances goes on; ``share``: as `SpeechShare`."""
 
     owner: str
     rank: int
@@ -131,7 +133,7 @@ class Speaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Newcomer:
+class ArrivingUtterance:
     """Whose utterance begins. ``rank`` is None if none of the session was served before;
     ``entering``: the session has only just come."""
 
@@ -140,66 +142,73 @@ class Newcomer:
     entering: bool
 
 
-class LoadModel:
+class EngineLoadModel:
     """Of an engine with so many ``threads``. ``limit_s``: how long a final may wait because of
     others; with 0 nothing is shed. Seconds of any clock."""
 
     def __init__(self, threads: int, limit_s: float = 0.0) -> None:
-        self.costs = Costs()
+        self.costs = WorkCosts()
         self.limit_s = limit_s
         self._threads = threads
-        self._level, self._until = Level.NOTHING, 0.0
+        self._level, self._until = SheddingLevel.NOTHING, 0.0
 
     @property
     def capacity(self) -> float:
         """How many may speak without a pause before finals fall behind for good."""
-        return self._threads / max(self.costs.of(Kind.FINAL), 1e-6)
+        return self._threads / max(self.costs.of(WorkKind.FINAL), 1e-6)
 
     def delay_s(self, speaking: int, waiting_s: float) -> float:
         """How long the final of an utterance that begins now will wait, if so many speak until then
         while so much speech waits already."""
-        return max(0.0, waiting_s / self.capacity + HORIZON_S * (speaking / self.capacity - 1))
+        return max(
+            0.0, waiting_s / self.capacity + PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
+        )
 
     def look(self, speaking: int, waiting_s: float, now: float) -> None:
         """Take what goes on now into account in what is shed."""
-        level = Level.NOTHING
+        level = SheddingLevel.NOTHING
         delay_s = max(waiting_s / self.capacity, self.delay_s(speaking, waiting_s))
         if self.limit_s and delay_s > self.limit_s / 4:
-            level = Level.LABELS if delay_s > self.limit_s / 2 else Level.PARTIALS
+            level = SheddingLevel.LABELS if delay_s > self.limit_s / 2 else SheddingLevel.PARTIALS
         if level >= self._level or now >= self._until:
-            self._level, self._until = level, now + HOLD_S
+            self._level, self._until = level, now + MIN_SHEDDING_S
 
-    def level(self, now: float) -> Level:
+    def level(self, now: float) -> SheddingLevel:
         """What is shed now."""
-        return self._level if now < self._until else Level.NOTHING
+        return self._level if now < self._until else SheddingLevel.NOTHING
 
-    def verdict(self, newcomer: Newcomer, speakers: Sequence[Speaker], waiting_s: float) -> Verdict:
+    def verdict(
+        self, newcomer: ArrivingUtterance, speakers: Sequence[ServedSession], waiting_s: float
+    ) -> UtteranceAdmission:
         """What becomes of an utterance that begins, beside those of ``speakers``."""
         others = [one for one in speakers if one.rank != newcomer.rank]
         speaking = sum(one.speaking for one in others)
         if not self.limit_s or not others:
-            return Verdict.SERVE
+            return UtteranceAdmission.SERVE
         late = self.delay_s(speaking + 1, waiting_s) > self.limit_s
         demand = max(speaking, sum(one.share for one in others))
         room = self._room(waiting_s)
         if newcomer.entering:  # what is taken is another owner's at most
             room = min(room, demand) if late else self.target
         if not late and not (newcomer.entering and demand + 1 > room):
-            return Verdict.SERVE
-        if _within_share(newcomer, others, room):
-            return Verdict.SERVE
-        return Verdict.REFUSE if newcomer.entering else Verdict.SHED
+            return UtteranceAdmission.SERVE
+        if _is_within_fair_share(newcomer, others, room):
+            return UtteranceAdmission.SERVE
+        return UtteranceAdmission.REFUSE if newcomer.entering else UtteranceAdmission.SHED
 
     @property
     def target(self) -> float:
         """How many may speak without a pause among those who are let in."""
-        work_s = UTTERANCE_S * self.costs.of(Kind.FINAL)
-        most = TARGET * self.capacity
+        work_s = TYPICAL_UTTERANCE_S * self.costs.of(WorkKind.FINAL)
+        most = TARGET_UTILIZATION * self.capacity
         return max(most / (1 + work_s / self.limit_s), min(most, self._threads))
 
     def _room(self, waiting_s: float) -> float:
         """How many may speak so that finals are not late, while so much speech waits."""
-        most = self.capacity * (1 + self.limit_s / HORIZON_S) - waiting_s / HORIZON_S
+        most = (
+            self.capacity * (1 + self.limit_s / PREDICTION_HORIZON_S)
+            - waiting_s / PREDICTION_HORIZON_S
+        )
         return min(self.capacity, max(0.0, most))
 
 
@@ -215,16 +224,18 @@ def fair_share(demands: Iterable[float], capacity: float) -> float:
     return math.inf
 
 
-def _within_share(newcomer: Newcomer, others: Sequence[Speaker], room: float) -> bool:
+def _is_within_fair_share(
+    newcomer: ArrivingUtterance, others: Sequence[ServedSession], room: float
+) -> bool:
     """Whether one more utterance leaves its owner within its share: of an owner's sessions those
     that were served first come first."""
     demands: dict[str, float] = {newcomer.owner: 1.0}
     for one in others:
         demands[one.owner] = demands.get(one.owner, 0.0) + one.weight
-    before = sum(one.weight for one in others if _before(one, newcomer))
+    before = sum(one.weight for one in others if _precedes(one, newcomer))
     return before + 1 <= fair_share(demands.values(), room) + 1e-9
 
 
-def _before(one: Speaker, newcomer: Newcomer) -> bool:
+def _precedes(one: ServedSession, newcomer: ArrivingUtterance) -> bool:
     is_first = newcomer.rank is None or one.rank < newcomer.rank
     return one.owner == newcomer.owner and is_first

@@ -10,14 +10,16 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sidecar.diarization.speaker_identification import worth_keeping
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions
+from sidecar.diarization.speaker_identification import embedding_if_long_enough
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
 from sidecar.interfaces.live_events import Final, LiveEvent, TurnDropped, TurnEnded
-from sidecar.live.runtime.segment_embeddings import Voicing
-from sidecar.live.runtime.speech_segments import Hypothesis, Piece
-from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, joined
+from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
+from sidecar.live.runtime.speech_segments import RecognitionHypothesis, SpeechSegment
+from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, join_texts
 
-NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
+SPEAKERS_UNAVAILABLE = Notice(
+    "speakers_unavailable", "Speakers cannot be told apart on this machine."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,15 @@ class _LastMark:
     """Behind everything."""
 
 
-class Story:
+class ResultAssembler:
     """Pieces that have ended wait here for their words and for those before them.
 
     ``voicing`` says who they are, None where nobody can.
     """
 
-    def __init__(self, begin: Begin, voicing: Voicing | None) -> None:
+    def __init__(self, begin: LiveSessionStart, voicing: SegmentEmbeddings | None) -> None:
         self._voicing = voicing
-        self._rows: deque[Piece | _TurnMark | _DropMark | _LastMark] = deque()
+        self._rows: deque[SpeechSegment | _TurnMark | _DropMark | _LastMark] = deque()
         self._said = list(zip(begin.pieces, begin.said, strict=True))
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._language = ""
@@ -60,16 +62,16 @@ class Story:
         """The first that was heard without a doubt in what stands."""
 
     @property
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[SpeechSegment]:
         """Those that wait, in order."""
-        return (row for row in self._rows if isinstance(row, Piece))
+        return (row for row in self._rows if isinstance(row, SpeechSegment))
 
     @property
-    def at_its_end(self) -> bool:
+    def only_summary_left(self) -> bool:
         """Whether nothing but the summary is left to tell."""
         return bool(self._rows) and isinstance(self._rows[0], _LastMark)
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: SpeechSegment) -> None:
         """One that has ended."""
         self._rows.append(piece)
 
@@ -86,9 +88,9 @@ class Story:
         for piece in self.pieces:
             if piece.turn == turn:
                 piece.cancelled = True
-                self.forget_voice(piece)
+                self.forget_embedding(piece)
         self._rows = deque(
-            row for row in self._rows if not (isinstance(row, Piece) and row.turn == turn)
+            row for row in self._rows if not (isinstance(row, SpeechSegment) and row.turn == turn)
         )
         self._rows.append(_DropMark(turn, at))
 
@@ -98,7 +100,12 @@ class Story:
             piece.cancelled = True
 
     def settle(
-        self, piece: Piece, found: Hypothesis, flags: tuple[str, ...], wait_s: float, work_s: float
+        self,
+        piece: SpeechSegment,
+        found: RecognitionHypothesis,
+        flags: tuple[str, ...],
+        wait_s: float,
+        work_s: float,
     ) -> None:
         """What a piece says stands."""
         assert piece.end is not None
@@ -115,7 +122,7 @@ class Story:
         """What may be told now, but for the summary."""
         while self._rows:
             row = self._rows[0]
-            if isinstance(row, _LastMark) or (isinstance(row, Piece) and row.final is None):
+            if isinstance(row, _LastMark) or (isinstance(row, SpeechSegment) and row.final is None):
                 return
             self._rows.popleft()
             if isinstance(row, _TurnMark):
@@ -126,9 +133,9 @@ class Story:
             elif row.final is not None and row.final.segment.text:
                 yield self._told(row, row.final)
             else:
-                self.forget_voice(row)
+                self.forget_embedding(row)
 
-    def forget_voice(self, piece: Piece) -> None:
+    def forget_embedding(self, piece: SpeechSegment) -> None:
         """Nobody asks whose it was."""
         if self._voicing is not None:
             self._voicing.forget(piece.number)
@@ -150,11 +157,11 @@ class Story:
         if self._voicing is not None and self._voicing.people is not None:
             transcript = self._recognised(transcript, self._voicing, options)
         if options.diarize and self._voicing is None:
-            transcript = transcript.noting(NO_SPEAKERS)
+            transcript = transcript.with_notice(SPEAKERS_UNAVAILABLE)
         return transcript
 
     def _recognised(
-        self, transcript: Transcript, voicing: Voicing, options: LiveOptions
+        self, transcript: Transcript, voicing: SegmentEmbeddings, options: LiveOptions
     ) -> Transcript:
         """With who the speakers are; and what they sound like, where somebody asked for that."""
         assert voicing.people is not None
@@ -164,7 +171,8 @@ class Story:
             return dataclasses.replace(transcript, voices=tuple(voices))
         sounds = voicing.speakers.sounds
         kept = [
-            dataclasses.replace(one, print=worth_keeping(sounds[one.speaker])) for one in voices
+            dataclasses.replace(one, print=embedding_if_long_enough(sounds[one.speaker]))
+            for one in voices
         ]
         prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
         return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
@@ -172,12 +180,12 @@ class Story:
     def _turn_ended(self, mark: _TurnMark) -> TurnEnded:
         end = mark.end / LIVE_RATE
         start = self._of_turn[0].start if self._of_turn else end
-        text = joined(one.text for one in self._of_turn)
+        text = join_texts(one.text for one in self._of_turn)
         self._of_turn.clear()
         self.commits += mark.committed
         return TurnEnded(mark.turn, start, end, text, mark.committed)
 
-    def _told(self, piece: Piece, final: Final) -> Final:
+    def _told(self, piece: SpeechSegment, final: Final) -> Final:
         """The final of a piece, by whom as far as that is known."""
         if piece.diarize and self._voicing is not None:
             who = self._voicing.speakers.tell(piece.number)

@@ -13,29 +13,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
-from sidecar.diarization.speaker_identification import Voice, alike, means_of, named
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin
-from sidecar.interfaces.live_events import LiveEvent, SpeakersRevised, VoicesKnown
-from sidecar.live.runtime.endpointing import FRAME
-from sidecar.live.runtime.input_samples import Ring
-from sidecar.live.runtime.live_speaker_labels import Decision, Question, Speakers, Vector
-from sidecar.live.runtime.speech_segments import Urgency
-from sidecar.transcripts.speaker_embeddings import KnownVoice, SpeakerVoice
+from sidecar.diarization.speaker_identification import (
+    SpeakerVector,
+    match_profiles,
+    mean_vectors,
+    similarities,
+)
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEvent, SpeakerEmbeddingsKnown, SpeakersRevised
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.input_samples import SampleRingBuffer
+from sidecar.live.runtime.live_speaker_labels import (
+    LiveSpeakerLabels,
+    RelabelRequest,
+    RelabelResult,
+    Vector,
+)
+from sidecar.live.runtime.speech_segments import RecognitionUrgency
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProfile
 
 
-class Acquaintances:
+class LiveSpeakerIdentification:
     """Those of one session, and what its client was told of them."""
 
-    def __init__(self, known: Sequence[KnownVoice]) -> None:
+    def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
         self._known = {one.person: one for one in known}
-        self._means = means_of(known)
+        self._means = mean_vectors(known)
         self._told: dict[int, str] = {}
-        self.voices: dict[int, SpeakerVoice] = {}
+        self.voices: dict[int, SpeakerProfile] = {}
         """What is known of each speaker, by number."""
 
-    def meet(self, voices: Mapping[int, Voice]) -> None:
+    def meet(self, voices: Mapping[int, SpeakerVector]) -> None:
         """This is what the speakers sound like now."""
-        self.voices = named(voices, alike(voices, self._means), self._known)
+        self.voices = match_profiles(voices, similarities(voices, self._means), self._known)
 
     def name_of(self, speaker: int | None) -> str | None:
         """Who a speaker is; None for all who are nobody."""
@@ -51,32 +61,32 @@ class Acquaintances:
         return changes
 
 
-ENOUGH_S = 3.0
+MAX_EMBEDDING_S = 3.0
 """Seconds of a piece's voice that become its vector (docs/performance.md, "Live: speakers": the
 curve)."""
-LEAST_S = 0.4
+MIN_EMBEDDING_S = 0.4
 """Less voice says nothing."""
-ANEW = 1.5
+REEMBED_FACTOR = 1.5
 """What went on after a pause gets another vector where so many times more is heard of it."""
-WAITING = 8
+MAX_WAITING_SEGMENTS = 8
 """Pieces of a session that may wait for their vectors: 1.5 MB of sound."""
-PRESSING = 3
+URGENT_WAITING_SEGMENTS = 3
 """So many wait, and vectors and partials of the session take turns; before, partials go first."""
-LOOKED_BACK = 1024
+VAD_HISTORY_FRAMES = 1024
 """Frames of speech that are remembered for a piece that turns out to have begun in the past."""
 
 
 @dataclass(eq=False, slots=True)
-class Voiced:
+class EmbeddingTask:
     """Something to be worked on: the voice of a piece, or what was heard of all of them."""
 
     piece: int | None
-    urgency: Urgency
+    urgency: RecognitionUrgency
     since: float
 
 
 @dataclass(eq=False, slots=True)
-class _Sample:
+class _EmbeddingSample:
     """The first seconds of voice in a piece: positions of its frames, sound once it has ended."""
 
     piece: int
@@ -89,52 +99,54 @@ class _Sample:
 
     @property
     def seconds(self) -> float:
-        return len(self.frames) * FRAME / LIVE_RATE
+        return len(self.frames) * FRAME_SAMPLES / LIVE_RATE
 
     @property
     def worth(self) -> bool:
         """Whether it is worth a vector, if no more is heard of it."""
-        again = self.made_s < ENOUGH_S and self.seconds >= ANEW * self.made_s
-        return self.seconds >= LEAST_S and again
+        again = self.made_s < MAX_EMBEDDING_S and self.seconds >= REEMBED_FACTOR * self.made_s
+        return self.seconds >= MIN_EMBEDDING_S and again
 
     @property
     def due(self) -> bool:
         """Whether to make it while the piece goes on."""
-        return self.worth and (self.paused or self.seconds >= ENOUGH_S)
+        return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
 
-    def cut(self, ring: Ring) -> Block:
+    def cut(self, ring: SampleRingBuffer) -> Block:
         """Its sound: a copy, of shape (samples,)."""
-        parts = Ring()
+        parts = SampleRingBuffer()
         begin = end = None
         for at in [*self.frames, None]:
             if at is None or at != end:
                 if begin is not None and end is not None:
                     parts.append(ring.cut(begin, end))
                 begin = at
-            end = None if at is None else at + FRAME
+            end = None if at is None else at + FRAME_SAMPLES
         return parts.cut(0, parts.end)
 
 
-class Voicing:
+class SegmentEmbeddings:
     """The voices of one session; times as in `live.runtime.stream_recognizer`.
 
     ``known``: who may be recognised, None where nobody wants to know who anybody is.
     """
 
-    def __init__(self, begin: Begin, known: Sequence[KnownVoice] | None = None) -> None:
+    def __init__(
+        self, begin: LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
+    ) -> None:
         said = {
             piece: segment.speaker for piece, segment in zip(begin.pieces, begin.said, strict=True)
         }
-        self.speakers = Speakers(said, begin.voices)
-        self.people = None if known is None else Acquaintances(known)
+        self.speakers = LiveSpeakerLabels(said, begin.voices)
+        self.people = None if known is None else LiveSpeakerIdentification(known)
         if self.people is not None:  # what who was there before has told
             self.people.meet(self.speakers.sounds)
             self.people.news()
         self.settled = False
         """All was decided for the last time."""
-        self._speech: deque[int] = deque(maxlen=LOOKED_BACK)
-        self._open: _Sample | None = None
-        self._waiting: deque[_Sample] = deque()
+        self._speech: deque[int] = deque(maxlen=VAD_HISTORY_FRAMES)
+        self._open: _EmbeddingSample | None = None
+        self._waiting: deque[_EmbeddingSample] = deque()
         self._going: dict[int, float] = {}
         self._deciding = False
         self._pieces = len(said)
@@ -142,7 +154,7 @@ class Voicing:
 
     def opened(self, piece: int, at: int) -> None:
         """A piece begins."""
-        self._open = _Sample(piece)
+        self._open = _EmbeddingSample(piece)
         self._pieces += 1
         for frame in self._speech:
             if frame >= at:
@@ -159,19 +171,19 @@ class Voicing:
         if self._open is not None:
             self._open.paused = paused
 
-    def ended(self, piece: int, end: int, now: float, ring: Ring) -> None:
+    def ended(self, piece: int, end: int, now: float, ring: SampleRingBuffer) -> None:
         """The piece is over: keep what is needed of it."""
         sample, self._open = self._open, None
         if sample is None or sample.piece != piece:
             return
-        sample.frames = [at for at in sample.frames if at + FRAME <= end]
+        sample.frames = [at for at in sample.frames if at + FRAME_SAMPLES <= end]
         if not sample.worth:
-            self.speakers.hear_nothing(piece)
+            self.speakers.mark_without_embedding(piece)
             return
         sample.sound, sample.since = sample.cut(ring), now
         self._waiting.append(sample)
-        if len(self._waiting) > WAITING:
-            self.speakers.hear_nothing(self._waiting.popleft().piece)
+        if len(self._waiting) > MAX_WAITING_SEGMENTS:
+            self.speakers.mark_without_embedding(self._waiting.popleft().piece)
 
     def forget(self, piece: int) -> None:
         """Nobody says anything in that piece."""
@@ -181,35 +193,35 @@ class Voicing:
         self._going.pop(piece, None)
         self.speakers.forget(piece)
 
-    def wish(self, finished: bool) -> Voiced | None:
+    def wish(self, finished: bool) -> EmbeddingTask | None:
         """What it would have worked on next. ``finished``: everything is told but the summary,
         which waits for this."""
         if self.settled or self._alone:
             return None
-        urgency = Urgency.VOICE
+        urgency = RecognitionUrgency.VOICE
         if finished:
-            urgency = Urgency.SPECULATIVE
-        elif len(self._waiting) >= PRESSING:
-            urgency = Urgency.PARTIAL
+            urgency = RecognitionUrgency.SPECULATIVE
+        elif len(self._waiting) >= URGENT_WAITING_SEGMENTS:
+            urgency = RecognitionUrgency.PARTIAL
         if self._waiting:
-            return Voiced(self._waiting[0].piece, urgency, self._waiting[0].since)
+            return EmbeddingTask(self._waiting[0].piece, urgency, self._waiting[0].since)
         sample = self._open
         if sample is not None and sample.due and sample.piece not in self._going:
-            return Voiced(sample.piece, urgency, 0.0)
+            return EmbeddingTask(sample.piece, urgency, 0.0)
         if finished and not self._going and not self._deciding:
-            return Voiced(None, urgency, 0.0)
+            return EmbeddingTask(None, urgency, 0.0)
         return None
 
     @property
     def before_partial(self) -> bool:
         """Whether what is wished comes before a partial of the same session."""
-        return len(self._waiting) >= PRESSING and self._their_turn
+        return len(self._waiting) >= URGENT_WAITING_SEGMENTS and self._their_turn
 
     def partial_began(self) -> None:
         """Next time it is a vector's turn."""
         self._their_turn = True
 
-    def began(self, voiced: Voiced, ring: Ring) -> Block | None:
+    def began(self, voiced: EmbeddingTask, ring: SampleRingBuffer) -> Block | None:
         """It is being worked on; its sound, shape (samples,), None where all are to be decided."""
         self._their_turn = False
         if voiced.piece is None:
@@ -226,7 +238,7 @@ class Voicing:
         self._going[sample.piece] = sample.seconds
         return sound
 
-    def heard(self, voiced: Voiced, vector: Vector | None) -> Question | None:
+    def heard(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
         """What the voice of a piece sounds like, None where that went wrong; what is to be decided
         now."""
         if voiced.piece is None:
@@ -235,12 +247,12 @@ class Voicing:
         if seconds is None:
             return None
         if vector is None:
-            self.speakers.hear_nothing(voiced.piece)
+            self.speakers.mark_without_embedding(voiced.piece)
             return None
         self.speakers.hear(voiced.piece, vector, seconds)
         return self.speakers.question()
 
-    def decided(self, voiced: Voiced, decision: Decision | None) -> Iterator[LiveEvent]:
+    def decided(self, voiced: EmbeddingTask, decision: RelabelResult | None) -> Iterator[LiveEvent]:
         """It is decided, if anything was to be."""
         if decision is not None:
             self.speakers.take(decision)
@@ -249,10 +261,10 @@ class Voicing:
             return
         yield from self._revised()
         if decision is not None:
-            yield VoicesKnown(self.speakers.voices)
+            yield SpeakerEmbeddingsKnown(self.speakers.voices)
 
     @property
-    def needless(self) -> bool:
+    def has_no_work(self) -> bool:
         """Whether nothing is left to be worked on before it is settled."""
         busy = self._waiting or self._going or self._deciding
         return self._alone or not (busy or self.speakers.heard)
@@ -278,5 +290,5 @@ class Voicing:
         return self._pieces < 2 and self.people is None
 
     def _add(self, at: int) -> None:
-        if self._open is not None and self._open.seconds < ENOUGH_S:
+        if self._open is not None and self._open.seconds < MAX_EMBEDDING_S:
             self._open.frames.append(at)

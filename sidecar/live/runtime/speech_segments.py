@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
-from sidecar.interfaces.live_events import Final, Understood
-from sidecar.live.runtime.endpointing import FRAME
-from sidecar.transcripts.transcript import BY_ATTENTION, Word
+from sidecar.interfaces.live_events import ContextUtterance, Final
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 
 
-class Urgency(IntEnum):
+class RecognitionUrgency(IntEnum):
     """What somebody waits for, the most urgent first."""
 
     FINAL = 0
@@ -31,23 +31,25 @@ class Urgency(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RecognitionRequest:
     """A stretch of a session's sound that wants to be recognised, since ``since`` (seconds)."""
 
     session: int
     client: str
-    urgency: Urgency
+    urgency: RecognitionUrgency
     since: float
 
 
-def next_of(wishes: Iterable[Wish], served: Mapping[str, float]) -> Wish | None:
+def most_urgent(
+    wishes: Iterable[RecognitionRequest], served: Mapping[str, float]
+) -> RecognitionRequest | None:
     """The one that is due; None where nobody wishes anything.
 
     ``served``: when each client had its last turn for something that was no final.
     """
 
-    def rank(wish: Wish) -> tuple[Urgency, float, float]:
-        if wish.urgency is Urgency.FINAL:
+    def rank(wish: RecognitionRequest) -> tuple[RecognitionUrgency, float, float]:
+        if wish.urgency is RecognitionUrgency.FINAL:
             return wish.urgency, wish.since, 0.0
         return wish.urgency, served.get(wish.client, float("-inf")), wish.since
 
@@ -58,7 +60,7 @@ _MARKS = ".,;:!?…\"'-—()[]"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PartialText:
     """A hypothesis in two or three parts: ``text`` is worth showing and begins with ``stable``,
     which is not taken back; ``tail`` follows ``text``."""
 
@@ -67,44 +69,44 @@ class Shown:
     tail: str
 
 
-class Agreement:
+class HypothesisAgreement:
     """Follows the hypotheses of one piece."""
 
     def __init__(self) -> None:
         self._before: list[str] | None = None
         self._agreed: list[str] = []
 
-    def update(self, text: str) -> Shown:
+    def update(self, text: str) -> PartialText:
         """A new hypothesis, of more sound than the one before."""
         words = text.split()
         first = self._before is None
         if not first:
-            same = _common(self._before or [], words)
+            same = _common_prefix_words(self._before or [], words)
             if same > len(self._agreed):
                 self._agreed += words[len(self._agreed) : same]
         self._before = words
         stable = " ".join(self._agreed)
         if first:
-            return Shown(" ".join(words[:-1]), stable, " ".join(words[-1:]))
-        return Shown(stable, stable, " ".join(words[len(self._agreed) :]))
+            return PartialText(" ".join(words[:-1]), stable, " ".join(words[-1:]))
+        return PartialText(stable, stable, " ".join(words[len(self._agreed) :]))
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_prefix_words(one: Sequence[str], other: Sequence[str]) -> int:
     """How many words both begin with; case and marks do not count."""
     count = 0
     for left, right in zip(one, other, strict=False):
-        if _bare(left) != _bare(right):
+        if _comparison_key(left) != _comparison_key(right):
             break
         count += 1
     return count
 
 
-def _bare(word: str) -> str:
+def _comparison_key(word: str) -> str:
     return word.strip(_MARKS).casefold()
 
 
 @dataclass(frozen=True, slots=True)
-class Hypothesis:
+class RecognitionHypothesis:
     """``draft`` is whatever the engine wants to have again when it hears more of the stretch.
 
     ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
@@ -115,20 +117,20 @@ class Hypothesis:
 
     text: str
     words: tuple[Word, ...] = ()
-    words_by: str = BY_ATTENTION
+    words_by: str = WORDS_BY_ATTENTION
     language: str = ""
     draft: object = None
     sure: bool = False
     tokens: tuple[int, ...] = ()
 
 
-FIRST_S, STEP_S = 0.6, 1.0
+FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
 """Seconds of a piece until its first partial, and from one to the next (docs/performance.md,
 "Live": half the step costs twice as much and takes twice as many words back)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class PartialSchedule:
     """How an engine hears what goes on: first after ``first_s``, then each ``step_s``.
 
     ``grows``: it goes on from where its draft ends, and takes nothing back. So what it says is
@@ -136,16 +138,16 @@ class Manner:
     and the rest. It has nothing to gain by hearing a pause before it is one.
     """
 
-    first_s: float = FIRST_S
-    step_s: float = STEP_S
+    first_s: float = FIRST_PARTIAL_S
+    step_s: float = PARTIAL_STEP_S
     grows: bool = False
 
 
-USUAL = Manner()
+DEFAULT_SCHEDULE = PartialSchedule()
 
 
 @dataclass(eq=False, slots=True)
-class Piece:
+class SpeechSegment:
     """A stretch of speech, on the session's clock in samples; ``end`` is None while it goes on."""
 
     number: int
@@ -158,12 +160,12 @@ class Piece:
     """When it was known to have ended."""
     paused: int | None = None
     """Where the pause began that it is in, and that may be its end."""
-    early: Hypothesis | None = None
+    early: RecognitionHypothesis | None = None
     """What it says if that pause is its end."""
-    draft: Hypothesis | None = None
+    draft: RecognitionHypothesis | None = None
     asked: int = 0
     """Up to where it was last wished to be heard."""
-    agreement: Agreement = field(default_factory=Agreement)
+    agreement: HypothesisAgreement = field(default_factory=HypothesisAgreement)
     final: Final | None = None
     cancelled: bool = False
     diarize: bool = False
@@ -175,12 +177,12 @@ class Piece:
 
 
 @dataclass(eq=False, slots=True)
-class Listen:
+class RecognitionTask:
     """Something to be recognised: a piece from its start up to ``to``."""
 
-    piece: Piece
+    piece: SpeechSegment
     to: int
-    urgency: Urgency
+    urgency: RecognitionUrgency
     since: float
     pause: int | None = None
 
@@ -191,19 +193,23 @@ class Listen:
         if piece.cancelled or piece.final is not None:
             return True
         over = piece.end is not None or piece.paused is not None
-        return self.urgency is Urgency.PARTIAL and over
+        return self.urgency is RecognitionUrgency.PARTIAL and over
 
 
-class Listening:
+class RecognitionPlan:
     """What an engine is at of one session. ``manner``: how it hears what goes on."""
 
-    def __init__(self, manner: Manner) -> None:
+    def __init__(self, manner: PartialSchedule) -> None:
         self._manner = manner
-        self._going: list[Listen] = []
+        self._going: list[RecognitionTask] = []
 
     def wish(
-        self, ended: Iterable[Piece], going_on: Piece | None, looked: int, options: LiveOptions
-    ) -> Listen | None:
+        self,
+        ended: Iterable[SpeechSegment],
+        going_on: SpeechSegment | None,
+        looked: int,
+        options: LiveOptions,
+    ) -> RecognitionTask | None:
         """What would be next: the first of the pieces that have ``ended`` and do not stand yet,
         else the one that goes on, of which ``looked`` is known so far."""
         for piece in ended:
@@ -211,36 +217,40 @@ class Listening:
                 if self._busy(piece) or self._growing(piece):
                     return None
                 assert piece.end is not None
-                return Listen(piece, piece.end, Urgency.FINAL, piece.since)
+                return RecognitionTask(piece, piece.end, RecognitionUrgency.FINAL, piece.since)
         if going_on is None or going_on.shed:
             return None
         if going_on.paused is not None:
             return self._in_pause(going_on, going_on.paused)
         return self._partial(going_on, looked, options)
 
-    def began(self, listen: Listen) -> None:
+    def began(self, listen: RecognitionTask) -> None:
         """It is being recognised."""
         self._going.append(listen)
-        if listen.urgency is not Urgency.FINAL:
+        if listen.urgency is not RecognitionUrgency.FINAL:
             listen.piece.asked = listen.to
 
-    def over(self, listen: Listen) -> None:
+    def over(self, listen: RecognitionTask) -> None:
         """It is not any more, whatever came of it."""
         self._going.remove(listen)
 
-    def _in_pause(self, piece: Piece, pause: int) -> Listen | None:
+    def _in_pause(self, piece: SpeechSegment, pause: int) -> RecognitionTask | None:
         if self._manner.grows or piece.early is not None or self._busy(piece):
             return None
-        return Listen(piece, pause, Urgency.SPECULATIVE, 0.0, pause)
+        return RecognitionTask(piece, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
 
-    def _partial(self, piece: Piece, looked: int, options: LiveOptions) -> Listen | None:
+    def _partial(
+        self, piece: SpeechSegment, looked: int, options: LiveOptions
+    ) -> RecognitionTask | None:
         manner = self._manner
         after_s = manner.step_s if piece.asked > piece.start else manner.first_s
         due = piece.asked + round(after_s * LIVE_RATE)
         to = looked - self._held_back(options)
         if self._going or to < due or not (options.partials or manner.grows):
             return None
-        return Listen(piece, to, Urgency.PARTIAL, max(due, piece.opened) / LIVE_RATE)
+        return RecognitionTask(
+            piece, to, RecognitionUrgency.PARTIAL, max(due, piece.opened) / LIVE_RATE
+        )
 
     def _held_back(self, options: LiveOptions) -> int:
         """Samples that may turn out to lie behind the end of what is open: who goes on from there
@@ -248,131 +258,135 @@ class Listening:
         ends = options.endpointing
         if not self._manner.grows:
             return 0
-        return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME
+        return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME_SAMPLES
 
-    def _growing(self, piece: Piece) -> bool:
+    def _growing(self, piece: SpeechSegment) -> bool:
         """Whether a draft is being gone on with, which a final waits for."""
         return self._manner.grows and any(one.piece is piece for one in self._going)
 
-    def _busy(self, piece: Piece) -> bool:
+    def _busy(self, piece: SpeechSegment) -> bool:
         """Whether a piece is being heard to the end that it has, or may have, already."""
         return any(
             one.piece is piece
             and (
-                one.urgency is Urgency.FINAL
+                one.urgency is RecognitionUrgency.FINAL
                 or (one.pause is not None and one.pause == piece.paused)
             )
             for one in self._going
         )
 
 
-MOST_S = 1.0
+MAX_PARTIAL_WORK_S = 1.0
 """What may keep a final waiting; and a partial that takes longer is behind before it is told."""
-AGAIN_S = 60.0
+RETRY_AFTER_S = 60.0
 """After so long it is tried again: the machine may have been busy with something else."""
-_NEW = 0.5
+_LATEST_WEIGHT = 0.5
 """What the last one counts in the mean."""
 
 
-class Pace:
+class WorkPace:
     """Give it what each took, ask it before the next."""
 
     def __init__(self) -> None:
-        self._means: dict[Urgency, float] = {}
-        self._again: dict[Urgency, float] = {}
+        self._means: dict[RecognitionUrgency, float] = {}
+        self._again: dict[RecognitionUrgency, float] = {}
 
-    def took(self, urgency: Urgency, work_s: float, now: float) -> None:
+    def took(self, urgency: RecognitionUrgency, work_s: float, now: float) -> None:
         """A stretch was recognised, in ``work_s`` seconds. What is heard in a pause is heard as a
         final is."""
-        for kind in _alike(urgency):
+        for kind in _kinds_alike(urgency):
             mean = self._means.get(kind, work_s)
-            self._means[kind] = mean + _NEW * (work_s - mean)
-            self._again[kind] = now + AGAIN_S
+            self._means[kind] = mean + _LATEST_WEIGHT * (work_s - mean)
+            self._again[kind] = now + RETRY_AFTER_S
 
-    def allows(self, urgency: Urgency, now: float) -> bool:
+    def allows(self, urgency: RecognitionUrgency, now: float) -> bool:
         """Whether it is worth it; finals always are."""
-        if urgency is Urgency.FINAL:
+        if urgency is RecognitionUrgency.FINAL:
             return True
-        slow = self._means.get(urgency, 0.0) > MOST_S
+        slow = self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S
         return not slow or now >= self._again[urgency]
 
-    def tried(self, urgency: Urgency, now: float) -> None:
+    def tried(self, urgency: RecognitionUrgency, now: float) -> None:
         """It is being recognised: one at a time where it was too slow before."""
-        if self._means.get(urgency, 0.0) > MOST_S:
-            self._again[urgency] = now + AGAIN_S
+        if self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S:
+            self._again[urgency] = now + RETRY_AFTER_S
 
 
-def _alike(urgency: Urgency) -> tuple[Urgency, ...]:
-    return (Urgency.PARTIAL,) if urgency is Urgency.PARTIAL else (Urgency.SPECULATIVE,)
+def _kinds_alike(urgency: RecognitionUrgency) -> tuple[RecognitionUrgency, ...]:
+    return (
+        (RecognitionUrgency.PARTIAL,)
+        if urgency is RecognitionUrgency.PARTIAL
+        else (RecognitionUrgency.SPECULATIVE,)
+    )
 
 
-APART_S = 1.0
+MAX_CONTEXT_GAP_S = 1.0
 """What lies further back is another matter, and its sound is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class PrecedingContext:
     """The sound of a stretch begins with ``samples`` that are told already: they say ``said``."""
 
-    said: tuple[Hypothesis, ...]
+    said: tuple[RecognitionHypothesis, ...]
     samples: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _RecognizedSegment:
     """A piece that was understood, in samples of the session."""
 
     start: int
     end: int
-    said: Hypothesis
+    said: RecognitionHypothesis
 
 
-class Context:
+class RecognitionContext:
     """One session's: the last pieces, each near the one before it."""
 
-    def __init__(self, known: Sequence[Understood] = ()) -> None:
+    def __init__(self, known: Sequence[ContextUtterance] = ()) -> None:
         """``known``: what another engine had told, for which this one goes on."""
         self._told = deque(
-            _Told(
+            _RecognizedSegment(
                 round(one.start * LIVE_RATE),
                 round(one.end * LIVE_RATE),
-                Hypothesis("", tokens=one.tokens),
+                RecognitionHypothesis("", tokens=one.tokens),
             )
             for one in known
         )
 
-    def known(self, settled: int) -> tuple[Understood, ...]:
+    def known(self, settled: int) -> tuple[ContextUtterance, ...]:
         """What is told up to a sample."""
         return tuple(
-            Understood(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
+            ContextUtterance(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
             for one in self._told
             if one.end <= settled
         )
 
-    def settled(self, piece: Piece, found: Hypothesis | None) -> None:
+    def settled(self, piece: SpeechSegment, found: RecognitionHypothesis | None) -> None:
         """What a piece says stands; None where nobody understood it."""
         assert piece.end is not None
         understood = found is not None and found.text
-        if not understood or (self._told and not _near(self._told[-1], piece)):
+        if not understood or (self._told and not _is_near(self._told[-1], piece)):
             self.forget()
         if found is not None and understood:
-            self._told.append(_Told(piece.start, piece.end, found))
+            self._told.append(_RecognizedSegment(piece.start, piece.end, found))
 
     def forget(self) -> None:
         """What was said was not meant, or not understood."""
         self._told.clear()
 
-    def of(self, listen: Listen, longest: int) -> Before | None:
+    def of(self, listen: RecognitionTask, longest: int) -> PrecedingContext | None:
         """What a stretch is heard behind, where all together have ``longest`` samples at most.
         Partials are replaced soon: they are heard alone."""
-        if listen.urgency is Urgency.PARTIAL or not self._told:
+        if listen.urgency is RecognitionUrgency.PARTIAL or not self._told:
             return None
-        if not _near(self._told[-1], listen.piece):
+        if not _is_near(self._told[-1], listen.piece):
             return None
         told = [one for one in self._told if listen.to - one.start <= longest]
         if not told:
             return None
-        return Before(tuple(one.said for one in told), listen.piece.start - told[0].start)
+        return PrecedingContext(tuple(one.said for one in told), listen.piece.start - told[0].start)
 
     def keep_from(self, settled: int, longest: int) -> int:
         """From here on its sound is wanted; what is still to be heard begins behind ``settled``."""
@@ -381,5 +395,5 @@ class Context:
         return min(settled, self._told[0].start) if self._told else settled
 
 
-def _near(told: _Told, piece: Piece) -> bool:
-    return 0 <= piece.start - told.end <= APART_S * LIVE_RATE
+def _is_near(told: _RecognizedSegment, piece: SpeechSegment) -> bool:
+    return 0 <= piece.start - told.end <= MAX_CONTEXT_GAP_S * LIVE_RATE

@@ -1,8 +1,8 @@
 """State of one audio stream on its way to partial and final text. Pure.
 
-`Hearing` is fed with sound, with what a detector says of it and with what an engine made of it, and
-gives events. It has no thread, no clock and no engine; who calls it (`live.runtime.live_scheduler`)
-has them, for many at once.
+`StreamRecognizer` is fed with sound, with what a detector says of it and with what an engine made
+of it, and gives events. It has no thread, no clock and no engine; who calls it
+(`live.runtime.live_scheduler`) has them, for many at once.
 """
 
 from __future__ import annotations
@@ -12,61 +12,61 @@ from collections.abc import Callable, Iterator
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_engine import LIVE_RATE, Begin, LiveOptions, Turns
+from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart, TurnControl
 from sidecar.interfaces.live_events import (
-    NOT_UNDERSTOOD,
-    UNHEARD,
+    AUDIO_UNHEARD,
+    RECOGNITION_FAILED,
     UTTERANCE_DROPPED,
     ContextKnown,
-    Heard,
+    ContextUtterance,
+    InputProcessed,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
+    SessionRejected,
     SpeechStarted,
     SpeechStopped,
     Summary,
-    TurnedAway,
-    Understood,
 )
 from sidecar.live.runtime.endpointing import (
-    FRAME,
-    Began,
-    Ended,
+    FRAME_SAMPLES,
     Endpointer,
-    Paused,
-    Reason,
-    Resumed,
-    Spoken,
+    EndpointEvent,
+    EndReason,
+    UtteranceBegan,
+    UtteranceEnded,
+    UtterancePaused,
+    UtteranceResumed,
 )
-from sidecar.live.runtime.input_samples import Ring
-from sidecar.live.runtime.live_speaker_labels import Decision, Question, Vector
-from sidecar.live.runtime.load_shedding import ENTRY_S, Verdict
-from sidecar.live.runtime.result_assembler import Story
-from sidecar.live.runtime.segment_embeddings import Voiced, Voicing
+from sidecar.live.runtime.input_samples import SampleRingBuffer
+from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
+from sidecar.live.runtime.load_shedding import ENTRY_WINDOW_S, UtteranceAdmission
+from sidecar.live.runtime.result_assembler import ResultAssembler
+from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.live.runtime.speech_segments import (
-    STEP_S,
-    USUAL,
-    Before,
-    Context,
-    Hypothesis,
-    Listen,
-    Listening,
-    Manner,
-    Piece,
-    Shown,
-    Urgency,
+    DEFAULT_SCHEDULE,
+    PARTIAL_STEP_S,
+    PartialSchedule,
+    PartialText,
+    PrecedingContext,
+    RecognitionContext,
+    RecognitionHypothesis,
+    RecognitionPlan,
+    RecognitionTask,
+    RecognitionUrgency,
+    SpeechSegment,
 )
 from sidecar.transcripts.transcript import Notice
 
-LATE_TOLD_S = 30.0
+LATE_NOTICE_INTERVAL_S = 30.0
 """Seconds between two notices that partials are late."""
-SHED = "Too many speak: what is said now is not recognised."
-LEAD_S = 1.0
+SHED_TEXT = "Too many speak: what is said now is not recognised."
+LEAD_IN_S = 1.0
 """Who goes on for another engine hears so much of what that one heard: a detector of speech says
 what it says by what came before."""
 
 
-class Hearing:
+class StreamRecognizer:
     """One session. ``engine`` and ``precision`` are for the summary; ``voices``: whether there is
     somebody who hears what a voice sounds like; ``context``: whether pieces are heard behind those
     before them."""
@@ -74,41 +74,41 @@ class Hearing:
     def __init__(
         self,
         options: LiveOptions,
-        begin: Begin,
+        begin: LiveSessionStart,
         engine: str = "",
         precision: str = "",
         voices: bool = False,
-        manner: Manner = USUAL,
+        manner: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
     ) -> None:
         self.options = options
-        self._context = Context(begin.context) if context else None
+        self._context = RecognitionContext(begin.context) if context else None
         self._manner = manner
         self._engine, self._precision = engine, precision
         at = round(begin.at * LIVE_RATE)
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
-        self._sound = Ring(lead)
+        self._sound = SampleRingBuffer(lead)
         self._looked, self._decided = _frames_from(lead, at)
         self._ends = Endpointer(options.endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = at if begin.open else None
         goes_on = begin.at or begin.turn or begin.piece
-        self._entered = at if goes_on else round(ENTRY_S * LIVE_RATE)
+        self._entered = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """It has only just come until so many samples were looked at."""
-        self._open: Piece | None = None
-        known = options.known_voices if options.hears_voices else None
-        self._voicing = Voicing(begin, known) if voices else None
-        self._story = Story(begin, self._voicing)
-        self._listening = Listening(manner)
+        self._open: SpeechSegment | None = None
+        known = options.known_voices if options.identifies_speakers else None
+        self._voicing = SegmentEmbeddings(begin, known) if voices else None
+        self._story = ResultAssembler(begin, self._voicing)
+        self._listening = RecognitionPlan(manner)
         self._told_at = at
-        self._known: tuple[Understood, ...] = begin.context
+        self._known: tuple[ContextUtterance, ...] = begin.context
         self._late: int | None = None
         self.over = False
         """`Summary` was told."""
         self.finishing = False
-        self.verdict: Callable[[], Verdict] = lambda: Verdict.SERVE
+        self.verdict: Callable[[], UtteranceAdmission] = lambda: UtteranceAdmission.SERVE
         """What becomes of an utterance that begins."""
-        self._verdict: Verdict | None = None
+        self._verdict: UtteranceAdmission | None = None
         self._began = begin.began
 
     @property
@@ -148,23 +148,24 @@ class Hearing:
     @property
     def backlog(self) -> int:
         """Frames that were not looked at."""
-        return (self._sound.end - self._looked) // FRAME
+        return (self._sound.end - self._looked) // FRAME_SAMPLES
 
     def sound(self, block: Block) -> None:
         """More of it, shape (samples,)."""
         self._sound.append(block)
 
     def frames(self, most: int) -> Block | None:
-        """The next frames to be looked at, shape (frames, `FRAME`); None where there is none."""
+        """The next frames to be looked at, shape (frames, `FRAME_SAMPLES`); None where there is
+        none."""
         count = min(most, self.backlog)
         if count <= 0:
             return None
-        found = self._sound.cut(self._looked, self._looked + count * FRAME)
-        return found.reshape(count, FRAME)
+        found = self._sound.cut(self._looked, self._looked + count * FRAME_SAMPLES)
+        return found.reshape(count, FRAME_SAMPLES)
 
     def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
         """The next frame is speech with that probability."""
-        self._looked += FRAME
+        self._looked += FRAME_SAMPLES
         if self.over or self._looked <= self._decided:
             return  # the latter so that the detector knows what came before
         if not self.finishing:  # behind the end of the session nothing begins
@@ -173,7 +174,7 @@ class Hearing:
                 if self.over:
                     return
             if self._voicing is not None and probability >= self.options.endpointing.threshold:
-                self._voicing.spoken(self._looked - FRAME)
+                self._voicing.spoken(self._looked - FRAME_SAMPLES)
         yield from self._heard()
 
     def change(self, options: LiveOptions) -> None:
@@ -194,7 +195,7 @@ class Hearing:
         that is."""
         if self._open is not None:
             self._open.cancelled = True
-            self._story.forget_voice(self._open)
+            self._story.forget_embedding(self._open)
         if self._context is not None:
             self._context.forget()
         self._open = None
@@ -227,8 +228,8 @@ class Hearing:
         yield from self._flush()
 
     def due(
-        self, voices: bool = True, worth: Callable[[Listen], bool] | None = None
-    ) -> Listen | Voiced | None:
+        self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
+    ) -> RecognitionTask | EmbeddingTask | None:
         """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
         whether there is room for one that is to become a vector. ``worth``: whether words are worth
         it now."""
@@ -237,20 +238,20 @@ class Hearing:
             words = None
         if not voices or self._voicing is None:
             return words
-        voiced = self._voicing.wish(self._story.at_its_end)
+        voiced = self._voicing.wish(self._story.only_summary_left)
         if words is None or voiced is None:
             return words or voiced
-        partial = words.urgency is Urgency.PARTIAL
+        partial = words.urgency is RecognitionUrgency.PARTIAL
         return voiced if partial and self._voicing.before_partial else words
 
-    def wish(self) -> Listen | None:
+    def wish(self) -> RecognitionTask | None:
         """What it would have recognised next."""
         return self._listening.wish(self._story.pieces, self._open, self._looked, self.options)
 
-    def began(self, listen: Listen) -> tuple[Block, Before | None]:
+    def began(self, listen: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
         """It is being recognised; its sound, and what it is heard behind: then that is in front."""
         self._listening.began(listen)
-        if listen.urgency is Urgency.PARTIAL and self._voicing is not None:
+        if listen.urgency is RecognitionUrgency.PARTIAL and self._voicing is not None:
             self._voicing.partial_began()
         before = None if self._context is None else self._context.of(listen, self._longest())
         start = listen.piece.start - (before.samples if before else 0)
@@ -260,14 +261,18 @@ class Hearing:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
 
     def recognised(
-        self, listen: Listen, found: Hypothesis | None, now: float, work_s: float
+        self,
+        listen: RecognitionTask,
+        found: RecognitionHypothesis | None,
+        now: float,
+        work_s: float,
     ) -> Iterator[LiveEvent]:
         """What came of it; None where it was stopped, or went wrong."""
         self._listening.over(listen)
         piece = listen.piece
         if piece.cancelled or piece.final is not None:
             return
-        if listen.urgency is Urgency.FINAL:
+        if listen.urgency is RecognitionUrgency.FINAL:
             yield from self._settle(piece, found, now, work_s)
             return
         if found is None:
@@ -282,17 +287,17 @@ class Hearing:
         if piece.end is None and self.options.partials and found.text and news:
             yield from self._partial(piece, found, listen)
 
-    def began_voice(self, voiced: Voiced) -> Block | None:
+    def began_voice(self, voiced: EmbeddingTask) -> Block | None:
         """It is being worked on; its sound, None where all that was heard is to be decided."""
         assert self._voicing is not None
         return self._voicing.began(voiced, self._sound)
 
-    def heard_voice(self, voiced: Voiced, vector: Vector | None) -> Question | None:
+    def heard_voice(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
         """What the voice sounds like, None where that went wrong; what is to be decided now."""
         assert self._voicing is not None
         return self._voicing.heard(voiced, vector)
 
-    def decided(self, voiced: Voiced, decision: Decision | None) -> Iterator[LiveEvent]:
+    def decided(self, voiced: EmbeddingTask, decision: RelabelResult | None) -> Iterator[LiveEvent]:
         """How it was decided, if anything was to be."""
         assert self._voicing is not None
         yield from self._voicing.decided(voiced, decision)
@@ -300,21 +305,21 @@ class Hearing:
 
     def _within_frame(self) -> int:
         """Where the sound ends, which may be in the middle of a frame."""
-        return max(self._decided, min(self._sound.end, self._looked + FRAME - 1))
+        return max(self._decided, min(self._sound.end, self._looked + FRAME_SAMPLES - 1))
 
-    def _take(self, event: Spoken, now: float) -> Iterator[LiveEvent]:
+    def _take(self, event: EndpointEvent, now: float) -> Iterator[LiveEvent]:
         if self._voicing is not None:
-            self._voicing.paused(isinstance(event, Paused))
+            self._voicing.paused(isinstance(event, UtterancePaused))
         match event:
-            case Began(at):
+            case UtteranceBegan(at):
                 begins = self._turn_began is None
                 if begins or self._verdict is None:
                     self._verdict = self.verdict()
-                if self._verdict is Verdict.REFUSE:
+                if self._verdict is UtteranceAdmission.REFUSE:
                     yield from self._turned_away()
                     return
-                self._open = Piece(self._piece, self._turn, at, self._looked, asked=at)
-                self._open.shed = self._verdict is Verdict.SHED
+                self._open = SpeechSegment(self._piece, self._turn, at, self._looked, asked=at)
+                self._open.shed = self._verdict is UtteranceAdmission.SHED
                 if self._voicing is not None and self.options.diarize and not self._open.shed:
                     self._open.diarize = True
                     self._voicing.opened(self._piece, at)
@@ -323,17 +328,17 @@ class Hearing:
                     self._turn_began = at
                     yield SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open.shed:
-                    yield Noticed(Notice(UTTERANCE_DROPPED, SHED), self._turn)
-            case Paused(at):
+                    yield NoticeRaised(Notice(UTTERANCE_DROPPED, SHED_TEXT), self._turn)
+            case UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
-            case Resumed():
+            case UtteranceResumed():
                 assert self._open is not None
                 self._open.paused = self._open.early = None
-            case Ended(at, reason):
+            case UtteranceEnded(at, reason):
                 yield from self._ended(at, reason, now)
 
-    def _ended(self, at: int, reason: Reason, now: float) -> Iterator[LiveEvent]:
+    def _ended(self, at: int, reason: EndReason, now: float) -> Iterator[LiveEvent]:
         piece, self._open = self._open, None
         assert piece is not None
         piece.end, piece.since = at, now
@@ -344,20 +349,20 @@ class Hearing:
         self._story.add(piece)
         if reason == "silence":
             yield SpeechStopped(piece.turn, at / LIVE_RATE)
-            if self.options.turns is not Turns.CLIENT:
+            if self.options.turns is not TurnControl.CLIENT:
                 self._end_turn(at)
         if piece.shed:
-            yield from self._settle(piece, Hypothesis(""), now, 0.0)
+            yield from self._settle(piece, RecognitionHypothesis(""), now, 0.0)
         elif piece.early is not None:
             yield from self._settle(piece, piece.early, now, 0.0)
-        if reason == "silence" and self.options.turns is Turns.ONE:
+        if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
 
     def _turned_away(self) -> Iterator[LiveEvent]:
         """It is over: the engine is too busy."""
         self.leave()
         self.over = True
-        yield TurnedAway()
+        yield SessionRejected()
 
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
         self._story.end_turn(self._turn, at, committed=committed)
@@ -365,7 +370,7 @@ class Hearing:
         self._turn_began = None
 
     def _settle(
-        self, piece: Piece, found: Hypothesis | None, now: float, work_s: float
+        self, piece: SpeechSegment, found: RecognitionHypothesis | None, now: float, work_s: float
     ) -> Iterator[LiveEvent]:
         """What a piece says stands; it is told when those before it are."""
         assert piece.end is not None
@@ -373,9 +378,11 @@ class Hearing:
         if self._context is not None:
             self._context.settled(piece, found)
         if found is None:
-            found = piece.draft or Hypothesis("")
-            found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
-            yield Noticed(Notice(NOT_UNDERSTOOD, "A stretch of speech was not understood."))
+            found = piece.draft or RecognitionHypothesis("")
+            found, flags = dataclasses.replace(found, words=()), (AUDIO_UNHEARD,)
+            yield NoticeRaised(
+                Notice(RECOGNITION_FAILED, "A stretch of speech was not understood.")
+            )
         if not found.language:
             found = dataclasses.replace(found, language=self.options.language)
         self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
@@ -388,10 +395,10 @@ class Hearing:
         yield from self._story.due()
         if (waited, before) != (sum(1 for _ in self._story.pieces), self._story.commits):
             yield from self._heard(always=True)
-        if self.over or not self._story.at_its_end:
+        if self.over or not self._story.only_summary_left:
             return
         if self._voicing is not None and not self._voicing.settled:
-            if not self._voicing.needless:
+            if not self._voicing.has_no_work:
                 return
             yield from self._voicing.settle()
         yield from self._heard(always=True)
@@ -399,12 +406,14 @@ class Hearing:
         about = self._engine, self._precision
         yield Summary(self._story.summary(self.options, self._looked, *about))
 
-    def _partial(self, piece: Piece, found: Hypothesis, listen: Listen) -> Iterator[LiveEvent]:
+    def _partial(
+        self, piece: SpeechSegment, found: RecognitionHypothesis, listen: RecognitionTask
+    ) -> Iterator[LiveEvent]:
         late_s = listen.to / LIVE_RATE - listen.since
-        if listen.urgency is Urgency.PARTIAL and late_s > STEP_S:
+        if listen.urgency is RecognitionUrgency.PARTIAL and late_s > PARTIAL_STEP_S:
             yield from self.partials_late(listen)
         if self._manner.grows:
-            shown = Shown(found.text, found.text, "")
+            shown = PartialText(found.text, found.text, "")
         else:
             shown = piece.agreement.update(found.text)
         start, end = piece.start / LIVE_RATE, listen.to / LIVE_RATE
@@ -413,11 +422,13 @@ class Hearing:
                 piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
             )
 
-    def partials_late(self, listen: Listen) -> Iterator[LiveEvent]:
+    def partials_late(self, listen: RecognitionTask) -> Iterator[LiveEvent]:
         """Say that words come late, unless that was said lately."""
-        if self._late is None or listen.to - self._late >= LATE_TOLD_S * LIVE_RATE:
+        if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = listen.to
-            yield Noticed(Notice("partials_late", "Too many speak: words come later than usual."))
+            yield NoticeRaised(
+                Notice("partials_late", "Too many speak: words come later than usual.")
+            )
 
     def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""
@@ -436,14 +447,14 @@ class Hearing:
             if known != self._known:
                 self._known = known
                 yield ContextKnown(known)
-            lead_s = max(0.0, settled / LIVE_RATE - LEAD_S)
+            lead_s = max(0.0, settled / LIVE_RATE - LEAD_IN_S)
             wanted_s = min(lead_s, known[0].start) if known else lead_s
             at_s = self._looked / LIVE_RATE
-            yield Heard(at_s, settled / LIVE_RATE, self._story.commits, wanted_s)
+            yield InputProcessed(at_s, settled / LIVE_RATE, self._story.commits, wanted_s)
 
 
 def _frames_from(lead: int, at: int) -> tuple[int, int]:
     """The first frame that is looked at of sound that comes from ``lead`` on, and the first that
     counts: where those were that an engine looked at which heard it from the session's begin."""
-    first, counts = -(-lead // FRAME) * FRAME, at // FRAME * FRAME
+    first, counts = -(-lead // FRAME_SAMPLES) * FRAME_SAMPLES, at // FRAME_SAMPLES * FRAME_SAMPLES
     return (first, counts) if first <= counts else (at, at)

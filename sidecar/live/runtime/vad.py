@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import Embedded, find
+from sidecar.checkpoints.onnx_runtime import EmbeddedModel, find_embedded_models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-RATE = 16_000
+SAMPLE_RATE = 16_000
 """Samples a second of all that is heard here."""
-FRAME = 512
+FRAME_SAMPLES = 512
 """Samples that a probability is said for: 32 ms."""
-MODEL = Embedded(
+SILERO_MODEL = EmbeddedModel(
     "voice activity detector",
     2_421_280,
     "78ba66d7e26150313fd2dc82b9cfe2b6b5f82cba050d67dea52d9c60b5262c18",
 )
 _BRANCH = "If_0_then_branch__Inline_0__"  # that for 16 kHz; the other is for 8
-_CONTEXT = 64  # samples of the frame before
+_CONTEXT_SAMPLES = 64  # samples of the frame before
 _WINDOW, _HOP = 256, 128
 _BINS = _WINDOW // 2 + 1
-_CELLS = 128
-_HIDDEN, _CELL, _BEFORE = 0, _CELLS, 2 * _CELLS  # where each begins in a state
+_LSTM_CELLS = 128
+_HIDDEN, _CELL, _BEFORE = 0, _LSTM_CELLS, 2 * _LSTM_CELLS  # where each begins in a state
 
 
-class DetectorUnavailable(Exception):
+class VadUnavailable(Exception):
     """The detector's weights are not here; the message says why."""
 
 
-class State:
+class VadState:
     """What a stream's past leaves behind; a new one is the beginning of a stream."""
 
     __slots__ = ("values",)
@@ -52,11 +52,11 @@ class State:
     def __init__(self) -> None:
         import numpy as np
 
-        self.values: Floats = np.zeros(_BEFORE + _CONTEXT, np.float32)
+        self.values: Floats = np.zeros(_BEFORE + _CONTEXT_SAMPLES, np.float32)
 
 
 @dataclass(frozen=True)
-class Weights:
+class VadWeights:
     """Matrices to multiply rows with, and what is added behind.
 
     ``spectrum`` (256, 258). ``convolutions``: (taps times channels in, channels out) and
@@ -71,20 +71,24 @@ class Weights:
     last: tuple[Floats, float]
 
 
-def load_weights() -> Weights:
+def load_vad_weights() -> VadWeights:
     """The weights, out of the library that carries them; they may be shared by all.
 
     Raises:
         DetectorUnavailable: without the library or onnxruntime, or beside one that carries another.
     """
     try:
-        model = onnx_runtime.parse(find((MODEL,))[MODEL], MODEL.what)
+        model = onnx_runtime.parse_ort_model(
+            find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], SILERO_MODEL.what
+        )
     except KeyError:
-        raise DetectorUnavailable(f"this moonshine-voice does not carry the {MODEL.what}") from None
+        raise VadUnavailable(
+            f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
+        ) from None
     except (ImportError, OSError) as error:
-        raise DetectorUnavailable(f"the {MODEL.what} cannot be read: {error}") from None
+        raise VadUnavailable(f"the {SILERO_MODEL.what} cannot be read: {error}") from None
     prefix = len(_BRANCH)
-    return _arranged(
+    return _arrange_tensors(
         {
             name[prefix:]: values
             for name, values in model.weights.items()
@@ -93,8 +97,8 @@ def load_weights() -> Weights:
     )
 
 
-def _arranged(found: dict[str, Floats]) -> Weights:
-    """The network's tensors as what `Detector` multiplies with."""
+def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
+    """The network's tensors as what `SileroVad` multiplies with."""
     import numpy as np
 
     def convolution(number: int, taps: slice) -> tuple[Floats, Floats]:
@@ -105,9 +109,9 @@ def _arranged(found: dict[str, Floats]) -> Weights:
 
     gates = np.concatenate([found["decoder.rnn.weight_ih"], found["decoder.rnn.weight_hh"]], 1)
     bias = found["decoder.rnn.bias_ih"] + found["decoder.rnn.bias_hh"]
-    half = np.full(4 * _CELLS, 0.5, np.float32)
-    half[2 * _CELLS : 3 * _CELLS] = 1
-    return Weights(
+    half = np.full(4 * _LSTM_CELLS, 0.5, np.float32)
+    half[2 * _LSTM_CELLS : 3 * _LSTM_CELLS] = 1
+    return VadWeights(
         np.ascontiguousarray(found["stft.forward_basis_buffer"][:, 0].T),
         # The third sees two moments, the fourth one; what lies around them is nothing.
         [convolution(n, slice(*taps)) for n, taps in enumerate([(0, 3), (0, 3), (1, 3), (1, 2)])],
@@ -119,24 +123,24 @@ def _arranged(found: dict[str, Floats]) -> Weights:
     )
 
 
-class Detector:
+class SileroVad:
     """The network. It keeps nothing of a stream, and may be used by several threads at once.
 
     From the first one on, all that numpy multiplies in this process it multiplies on one thread: by
     itself it divides matrices as small as these among all cores, where they wait for each other.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: VadWeights) -> None:
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(1, user_api="blas")
         self._weights = weights
 
-    def state(self) -> State:
+    def state(self) -> VadState:
         """Of a stream that begins."""
-        return State()
+        return VadState()
 
-    def probabilities(self, frames: Block, states: Sequence[State]) -> Floats:
+    def probabilities(self, frames: Block, states: Sequence[VadState]) -> Floats:
         """How likely somebody speaks in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to 1.
 
         Row by row the next frame of the stream that the state in its place is of, which is brought
@@ -145,8 +149,10 @@ class Detector:
         """
         import numpy as np
 
-        if frames.shape != (len(states), FRAME):
-            raise ValueError(f"{frames.shape} is not a frame of {FRAME} samples for each state")
+        if frames.shape != (len(states), FRAME_SAMPLES):
+            raise ValueError(
+                f"{frames.shape} is not a frame of {FRAME_SAMPLES} samples for each state"
+            )
         if not states:
             return np.zeros(0, np.float32)
         past = np.stack([state.values for state in states])
@@ -155,7 +161,7 @@ class Detector:
             hidden, cell = self._remembered(seen, past)
             line, bias = self._weights.last
             spoken: Floats = 0.5 + 0.5 * np.tanh(0.5 * (np.maximum(hidden, 0) @ line + bias))
-        present = np.concatenate([hidden, cell, frames[:, -_CONTEXT:]], axis=1)
+        present = np.concatenate([hidden, cell, frames[:, -_CONTEXT_SAMPLES:]], axis=1)
         whole = np.isfinite(spoken)
         if not whole.all():
             spoken[~whole], present[~whole] = 0, 0
@@ -169,7 +175,7 @@ class Detector:
 
         n = len(sound)
         first, second, third, fourth = self._weights.convolutions
-        mirrored = np.concatenate([sound, sound[:, -2 : -2 - _CONTEXT : -1]], axis=1)
+        mirrored = np.concatenate([sound, sound[:, -2 : -2 - _CONTEXT_SAMPLES : -1]], axis=1)
         hops = mirrored.reshape(n, -1, _HOP)
         waves = np.concatenate([hops[:, :-1], hops[:, 1:]], axis=2).reshape(-1, _WINDOW)
         parts = waves @ self._weights.spectrum
@@ -180,10 +186,10 @@ class Detector:
         np.sqrt(power.reshape(n, 4, _BINS), out=moments[:, 1:5])
         around = np.concatenate([moments[:, :4], moments[:, 1:5], moments[:, 2:]], axis=2)
         moments = np.zeros((n, 5, 128), np.float32)
-        moments[:, 1:] = _convolved(around.reshape(4 * n, -1), first).reshape(n, 4, 128)
+        moments[:, 1:] = _convolve(around.reshape(4 * n, -1), first).reshape(n, 4, 128)
         around = np.concatenate([moments[:, :3], moments[:, 2:]], axis=1)
-        seen = _convolved(around.reshape(2 * n, -1), second).reshape(n, -1)
-        return _convolved(_convolved(seen, third), fourth)
+        seen = _convolve(around.reshape(2 * n, -1), second).reshape(n, -1)
+        return _convolve(_convolve(seen, third), fourth)
 
     def _remembered(self, seen: Floats, past: Floats) -> tuple[Floats, Floats]:
         """One step of the LSTM: hidden and cell, (n, 128) each."""
@@ -193,7 +199,7 @@ class Detector:
         gates = np.concatenate([seen, past[:, _HIDDEN:_CELL]], axis=1) @ matrix
         gates += bias
         np.tanh(gates, out=gates)
-        candidate = gates[:, 2 * _CELLS : 3 * _CELLS].copy()
+        candidate = gates[:, 2 * _LSTM_CELLS : 3 * _LSTM_CELLS].copy()
         gates *= 0.5
         gates += 0.5
         taken, kept, _, shown = np.split(gates, 4, axis=1)
@@ -201,7 +207,7 @@ class Detector:
         return shown * np.tanh(cell), cell
 
 
-def _convolved(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
+def _convolve(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
     import numpy as np
 
     matrix, bias = weights
@@ -210,13 +216,13 @@ def _convolved(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
     return np.maximum(rows, 0, out=rows)
 
 
-def load_detector() -> Detector:
+def load_vad() -> SileroVad:
     """The detector, for an engine that is about to hear live.
 
     Raises:
         errors.LiveUnavailable: its weights are not here.
     """
     try:
-        return Detector(load_weights())
-    except DetectorUnavailable as error:
+        return SileroVad(load_vad_weights())
+    except VadUnavailable as error:
         raise errors.LiveUnavailable(f"{error}") from None

@@ -23,16 +23,22 @@ from typing import Any
 from sidecar import files
 from sidecar.audio.audio_format import wav_head
 from sidecar.errors import CaptureUnreadable
-from sidecar.interfaces.live_engine import Encoding
-from sidecar.storage.encryption import PREFIX, SALT, TAG, Seal, SealBroken
+from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.storage.encryption import (
+    NONCE_PREFIX_BYTES,
+    SALT_BYTES,
+    TAG_BYTES,
+    Cipher,
+    DecryptionFailed,
+)
 
 SOUND, EVENTS = ".wav.sealed", ".jsonl.sealed"
 """What the two files of a capture end with."""
-LONGEST = 80
+MAX_STEM_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class CaptureInfo:
     """A capture that is there: what its files begin with, when it was last written to (seconds
     since 1970), and the bytes of both."""
 
@@ -42,7 +48,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CaptureLimits:
     """How much may be there: bytes, captures, seconds of age; 0 is no limit."""
 
     size: int = 0
@@ -50,14 +56,16 @@ class Limits:
     age_s: float = 0.0
 
 
-def stem_of(session: str, at: float) -> str:
+def capture_stem(session: str, at: float) -> str:
     """Such as `20261121T104641_talk-7`: the local time, and what a file may be called of the name
     that a client gave its session."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", session).strip("_")[:LONGEST]
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", session).strip("_")[:MAX_STEM_LENGTH]
     return f"{time.strftime('%Y%m%dT%H%M%S', time.localtime(at))}_{plain or 'session'}"
 
 
-def excess(stored: Sequence[Stored], now: float, limits: Limits) -> list[str]:
+def captures_to_delete(
+    stored: Sequence[CaptureInfo], now: float, limits: CaptureLimits
+) -> list[str]:
     """Those that go: too old, then too many, then too large; the oldest first."""
     left = sorted(stored, key=lambda one: (one.written, one.stem))
     gone = []
@@ -74,37 +82,38 @@ def excess(stored: Sequence[Stored], now: float, limits: Limits) -> list[str]:
     return [one.stem for one in gone]
 
 
-def _wav_head(encoding: Encoding, rate: int, size: int | None = None) -> bytes:
-    return wav_head(rate, encoding.width, size, floats=encoding is Encoding.FLOAT32)
+def capture_head(encoding: SampleEncoding, rate: int, size: int | None = None) -> bytes:
+    return wav_head(rate, encoding.width, size, floats=encoding is SampleEncoding.FLOAT32)
 
 
-MARK = b"VIBEVOICE CAPTURE 1\n"
-PIECES = {SOUND: 16 << 10, EVENTS: 1 << 10}
+CAPTURE_MAGIC = b"VIBEVOICE CAPTURE 1\n"
+ENCRYPTED_CHUNK_BYTES = {SOUND: 16 << 10, EVENTS: 1 << 10}
 """Bytes that are sealed at once, and lost where the service dies: half a second, a few events."""
-ID = 16
-CHECK = 12 + TAG
-HEAD = len(MARK) + SALT + ID + CHECK
-PURPOSE = "captures"
+CAPTURE_ID_BYTES = 16
+HEADER_CHECK_BYTES = 12 + TAG_BYTES
+CAPTURE_HEADER_BYTES = len(CAPTURE_MAGIC) + SALT_BYTES + CAPTURE_ID_BYTES + HEADER_CHECK_BYTES
+KEY_PURPOSE = "captures"
 _BLOCK = 1 << 20
 
 
-class SealedWriter:
+class EncryptedCaptureWriter:
     """One file that is written, made with this; there must be none with its name."""
 
     def __init__(self, path: Path, secret: str, capture: bytes, what: str) -> None:
-        """``capture``: its id, of `ID` bytes; ``what`` of it this is, by the end of its name.
+        """``capture``: its id, of `CAPTURE_ID_BYTES` bytes; ``what`` of it this is, by the end of
+        its name.
 
         Raises:
             OSError: it cannot be made.
         """
-        salt, self._prefix = os.urandom(SALT), os.urandom(PREFIX)
-        self._seal = Seal(secret, salt, PURPOSE)
-        self._about = _about(capture, what)
-        self._number, self._piece = 0, PIECES[what]
+        salt, self._prefix = os.urandom(SALT_BYTES), os.urandom(NONCE_PREFIX_BYTES)
+        self._seal = Cipher(secret, salt, KEY_PURPOSE)
+        self._about = _associated_data(capture, what)
+        self._number, self._piece = 0, ENCRYPTED_CHUNK_BYTES[what]
         self._waiting = bytearray()
         self._file = files.open_new(path, buffering=0)
         known = self._seal.seal(b"", self._about)  # by which another key is told at once
-        self._file.write(MARK + salt + capture + known + self._prefix)
+        self._file.write(CAPTURE_MAGIC + salt + capture + known + self._prefix)
 
     def write(self, data: bytes) -> None:
         """More of it.
@@ -131,12 +140,12 @@ class SealedWriter:
             self._file.close()
 
     def _put(self, piece: bytes, *, last: bool) -> None:
-        sealed = self._seal.sealed_piece(piece, self._prefix, self._number, self._about, last=last)
+        sealed = self._seal.encrypt_chunk(piece, self._prefix, self._number, self._about, last=last)
         self._file.write(sealed)
         self._number += 1
 
 
-class SealedReader:
+class EncryptedCaptureReader:
     """One file that was written."""
 
     def __init__(self, path: Path, secret: str, what: str) -> None:
@@ -145,21 +154,27 @@ class SealedReader:
         Raises:
             errors.CaptureUnreadable: it is none, not there, or of another key.
         """
-        self._path, self._piece = path, PIECES[what]
+        self._path, self._piece = path, ENCRYPTED_CHUNK_BYTES[what]
         self.whole = False
         """Whether it was read to its end, once it was read."""
         try:
             with path.open("rb") as file:
-                head = file.read(HEAD)
+                head = file.read(CAPTURE_HEADER_BYTES)
         except OSError as error:
             raise CaptureUnreadable(f"{path} cannot be read: {error.strerror}.") from None
-        if len(head) < HEAD or not head.startswith(MARK):
+        if len(head) < CAPTURE_HEADER_BYTES or not head.startswith(CAPTURE_MAGIC):
             raise CaptureUnreadable(f"{path} is no capture.")
-        salt, self.capture = head[len(MARK) :][:SALT], head[-ID - CHECK : -CHECK]
-        self._seal, self._about = Seal(secret, salt, PURPOSE), _about(self.capture, what)
+        salt, self.capture = (
+            head[len(CAPTURE_MAGIC) :][:SALT_BYTES],
+            head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES],
+        )
+        self._seal, self._about = (
+            Cipher(secret, salt, KEY_PURPOSE),
+            _associated_data(self.capture, what),
+        )
         try:
-            self._seal.opened(head[-CHECK:], self._about)
-        except SealBroken:
+            self._seal.opened(head[-HEADER_CHECK_BYTES:], self._about)
+        except DecryptionFailed:
             raise CaptureUnreadable(
                 f"{path} was encrypted with another key.",
                 hint="Give the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
@@ -169,16 +184,16 @@ class SealedReader:
     def pieces(self) -> Iterator[bytes]:
         """What was written, in order, as far as it is what it was."""
         with self._path.open("rb") as file:
-            file.seek(HEAD)
+            file.seek(CAPTURE_HEADER_BYTES)
             blocks = iter(lambda: file.read(_BLOCK), b"")
             try:
-                yield from self._seal.opened_pieces(blocks, self._about, self._piece)
+                yield from self._seal.decrypt_chunks(blocks, self._about, self._piece)
                 self.whole = True
-            except SealBroken:
+            except DecryptionFailed:
                 pass  # the service died while it wrote: who reads looks at `whole`
 
 
-def _about(capture: bytes, what: str) -> str:
+def _associated_data(capture: bytes, what: str) -> str:
     return f"{capture.hex()} {what}"
 
 
@@ -186,28 +201,28 @@ _SILENCE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class CapturedAudio:
     """It came ``at`` so many seconds behind the session's begin."""
 
     at: float
     raw: bytes
-    encoding: Encoding
+    encoding: SampleEncoding
     rate: int
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CapturedEntry:
     """Something else that passed, as the plain values that ``make`` gives."""
 
     at: float
     make: Callable[[], Mapping[str, Any]]
 
 
-Item = Sound | Line
+CaptureItem = CapturedAudio | CapturedEntry
 
 
 @dataclass(slots=True)
-class LeftOut:
+class CaptureGap:
     """What did not get here since it was said last: bytes of sound in so many chunks, and lines."""
 
     sound: int = 0
@@ -215,7 +230,7 @@ class LeftOut:
     lines: int = 0
 
 
-class Recording:
+class CaptureFileSet:
     """The files of one session, which are made with this."""
 
     def __init__(self, folder: Path, stem: str, secret: str) -> None:
@@ -224,36 +239,36 @@ class Recording:
         Raises:
             OSError: they cannot be made.
         """
-        self._form: tuple[Encoding, int] | None = None
+        self._form: tuple[SampleEncoding, int] | None = None
         self._owed = 0
         """Bytes of sound that never got here, and are silence."""
-        capture = os.urandom(ID)
+        capture = os.urandom(CAPTURE_ID_BYTES)
         self._folder, self.stem, self._secret, self._id = folder, stem, secret, capture
         for number in range(2, 1000):
             try:
-                self._sound = SealedWriter(self._path(SOUND), secret, capture, SOUND)
+                self._sound = EncryptedCaptureWriter(self._path(SOUND), secret, capture, SOUND)
                 break
             except FileExistsError:
                 self.stem = f"{stem}-{number}"
         else:
             raise FileExistsError(stem)
-        self._events = SealedWriter(self._path(EVENTS), secret, capture, EVENTS)
+        self._events = EncryptedCaptureWriter(self._path(EVENTS), secret, capture, EVENTS)
 
-    def write(self, item: Item, before: LeftOut) -> None:
+    def write(self, item: CaptureItem, before: CaptureGap) -> None:
         """One more; ``before`` it some were left out.
 
         Raises:
             OSError: there is no room for it.
         """
         self._say_left_out(item.at, before)
-        if isinstance(item, Line):
+        if isinstance(item, CapturedEntry):
             self._say(item.at, item.make())
             return
         line: dict[str, Any] = {"sound": len(item.raw)}
         line |= {"encoding": item.encoding.value, "rate": item.rate}
         if self._form is None:
             self._form = item.encoding, item.rate
-            self._sound.write(_wav_head(item.encoding, item.rate))
+            self._sound.write(capture_head(item.encoding, item.rate))
         if (item.encoding, item.rate) == self._form:
             self._pay()
             self._sound.write(item.raw)
@@ -261,7 +276,7 @@ class Recording:
             line["unlike"] = True  # a WAV has one form, that of its first chunk
         self._say(item.at, line)
 
-    def close(self, at: float, before: LeftOut) -> None:
+    def close(self, at: float, before: CaptureGap) -> None:
         """That was all; a session without sound leaves nothing.
 
         Raises:
@@ -279,7 +294,7 @@ class Recording:
             self._path(SOUND).unlink()
             self._path(EVENTS).unlink()
 
-    def _say_left_out(self, at: float, before: LeftOut) -> None:
+    def _say_left_out(self, at: float, before: CaptureGap) -> None:
         if not (before.chunks or before.lines):
             return
         self._owed += before.sound
@@ -300,12 +315,12 @@ class Recording:
         return self._folder / f"{self.stem}{end}"
 
 
-def owner_of(events: Path, secret: str) -> str | None:
+def capture_owner(events: Path, secret: str) -> str | None:
     """Whose session it was that a capture has these ``events`` of; None where they cannot be read,
     or do not say so: an older version wrote them."""
     first = b""
     try:
-        for piece in SealedReader(events, secret, EVENTS).pieces():
+        for piece in EncryptedCaptureReader(events, secret, EVENTS).pieces():
             first += piece
             if b"\n" in piece:
                 break

@@ -17,83 +17,85 @@ from sidecar import __version__, clock, errors, files
 from sidecar.audio.audio_source import storage_error
 from sidecar.config.settings import Settings
 from sidecar.errors import ShuttingDown
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import to_wire
 from sidecar.live.sessions.capture_files import (
     EVENTS,
     SOUND,
-    Item,
-    LeftOut,
-    Limits,
-    Line,
-    Recording,
-    Sound,
-    Stored,
-    excess,
-    owner_of,
-    stem_of,
+    CapturedAudio,
+    CapturedEntry,
+    CaptureFileSet,
+    CaptureGap,
+    CaptureInfo,
+    CaptureItem,
+    CaptureLimits,
+    capture_owner,
+    capture_stem,
+    captures_to_delete,
 )
-from sidecar.live.sessions.event_log import Numbered
+from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import Session
-from sidecar.storage.encryption import SALT, Seal, journal_key
+from sidecar.storage.encryption import SALT_BYTES, Cipher, journal_key
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 64 << 20
+MAX_PENDING_BYTES = 64 << 20
 """Of sound that wait, whatever the number of chunks is."""
 
 
-class Entry:
+class PendingCapture:
     """A session that is captured, on the way to its files."""
 
-    def __init__(self, stem: str, first: Line) -> None:
+    def __init__(self, stem: str, first: CapturedEntry) -> None:
         self.stem, self.first = stem, first
-        self.items: deque[Item] = deque()
+        self.items: deque[CaptureItem] = deque()
         self.bytes = 0
-        self.left_out = LeftOut()
+        self.left_out = CaptureGap()
         """Of what was not written before the first of ``items``."""
-        self.lost = LeftOut()
+        self.lost = CaptureGap()
         """Of all of it."""
         self.over_at: float | None = None
         self.ready = False
         """Whether the writer knows that there is something."""
-        self.recording: Recording | None = None
+        self.recording: CaptureFileSet | None = None
         self.failed = False
 
 
-class Writer:
+class CaptureWriter:
     """Owns the folder and the thread, which ends with `close`."""
 
     def __init__(
         self,
         folder: Path,
         secret: str,
-        limits: Limits,
+        limits: CaptureLimits,
         most: int,
-        now: clock.Clock = clock.wall,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
         """``most``: chunks and events of one session that wait."""
         self._folder, self._secret, self._limits, self._most = folder, secret, limits, most
         self._now = now
         self._changed = threading.Condition()
-        self._ready: deque[Entry | Callable[[], None]] = deque()
+        self._ready: deque[PendingCapture | Callable[[], None]] = deque()
         """Sessions of which something waits to be written, and deletions, as they came."""
         self._bytes = 0
-        self._open: set[Entry] = set()
+        self._open: set[PendingCapture] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
         self._thread.start()
 
-    def put(self, entry: Entry, item: Item) -> None:
+    def put(self, entry: PendingCapture, item: CaptureItem) -> None:
         """It waits to be written; where there is no room, the oldest sound of the session goes."""
         with self._changed:
             entry.items.append(item)
             self._weigh(entry, item, 1)
-            while len(entry.items) > self._most or (entry.bytes and self._bytes > MOST_BYTES):
-                _leave_out(entry, self._weigh)
+            while len(entry.items) > self._most or (
+                entry.bytes and self._bytes > MAX_PENDING_BYTES
+            ):
+                _drop_oldest(entry, self._weigh)
             self._wake(entry)
 
-    def end(self, entry: Entry, at: float) -> None:
+    def end(self, entry: PendingCapture, at: float) -> None:
         """Nothing more of it comes."""
         with self._changed:
             entry.over_at = at
@@ -121,14 +123,14 @@ class Writer:
             self._changed.notify()
         self._thread.join(patience_s)
 
-    def _wake(self, entry: Entry) -> None:
+    def _wake(self, entry: PendingCapture) -> None:
         if not entry.ready:
             entry.ready = True
             self._ready.append(entry)
             self._changed.notify()
 
-    def _weigh(self, entry: Entry, item: Item, sign: int) -> None:
-        size = sign * len(item.raw) if isinstance(item, Sound) else 0
+    def _weigh(self, entry: PendingCapture, item: CaptureItem, sign: int) -> None:
+        size = sign * len(item.raw) if isinstance(item, CapturedAudio) else 0
         entry.bytes += size
         self._bytes += size
 
@@ -137,7 +139,7 @@ class Writer:
         while (work := self._next()) is not None:
             work()
         for entry in list(self._open):
-            self._finish(entry, 0.0, LeftOut())
+            self._finish(entry, 0.0, CaptureGap())
 
     def _next(self) -> Callable[[], None] | None:
         """What is to be done next; None once that was all."""
@@ -147,32 +149,36 @@ class Writer:
             if not self._ready:
                 return None
             entry = self._ready.popleft()
-            if not isinstance(entry, Entry):
+            if not isinstance(entry, PendingCapture):
                 return entry
             entry.ready = False
             items, entry.items = entry.items, deque()
-            before, entry.left_out = entry.left_out, LeftOut()
+            before, entry.left_out = entry.left_out, CaptureGap()
             self._bytes -= entry.bytes
             entry.bytes = 0
             return partial(self._write_all, entry, items, before, entry.over_at)
 
     def _write_all(
-        self, entry: Entry, items: deque[Item], before: LeftOut, over_at: float | None
+        self,
+        entry: PendingCapture,
+        items: deque[CaptureItem],
+        before: CaptureGap,
+        over_at: float | None,
     ) -> None:
         for item in items:
             self._try(entry, partial(self._write, entry, item, before))
-            before = LeftOut()
+            before = CaptureGap()
         if over_at is not None:
             self._finish(entry, over_at, before)
 
-    def _write(self, entry: Entry, item: Item, before: LeftOut) -> None:
+    def _write(self, entry: PendingCapture, item: CaptureItem, before: CaptureGap) -> None:
         if entry.recording is None:
-            entry.recording = Recording(self._folder, entry.stem, self._secret)
+            entry.recording = CaptureFileSet(self._folder, entry.stem, self._secret)
             self._open.add(entry)
-            entry.recording.write(entry.first, LeftOut())
+            entry.recording.write(entry.first, CaptureGap())
         entry.recording.write(item, before)
 
-    def _finish(self, entry: Entry, over_at: float, before: LeftOut) -> None:
+    def _finish(self, entry: PendingCapture, over_at: float, before: CaptureGap) -> None:
         self._open.discard(entry)
         recording, lost = entry.recording, entry.lost
         if recording is not None:
@@ -185,7 +191,7 @@ class Writer:
             )
         self._guarded(self._retain)
 
-    def _try(self, entry: Entry, write: Callable[[], None]) -> None:
+    def _try(self, entry: PendingCapture, write: Callable[[], None]) -> None:
         """A session whose files cannot be written is captured no further."""
         if not entry.failed:
             entry.failed = not self._guarded(write)
@@ -203,7 +209,7 @@ class Writer:
 
     def _retain(self) -> None:
         """Delete what is too old or too much."""
-        for stem in excess(self._written(), self._now(), self._limits):
+        for stem in captures_to_delete(self._written(), self._now(), self._limits):
             self._delete(stem)
 
     def _forget(self, owner: str, done: Future[None]) -> None:
@@ -211,37 +217,39 @@ class Writer:
             return  # nobody waits for it any more
         try:
             for one in self._written():
-                if owner_of(self._folder / f"{one.stem}{EVENTS}", self._secret) == owner:
+                if capture_owner(self._folder / f"{one.stem}{EVENTS}", self._secret) == owner:
                     self._delete(one.stem)
             done.set_result(None)
         except OSError as error:
             done.set_exception(storage_error(error))
 
-    def _written(self) -> list[Stored]:
+    def _written(self) -> list[CaptureInfo]:
         """Those that are there, without those that are being written."""
         busy = {entry.recording.stem for entry in self._open if entry.recording is not None}
-        return [one for one in stored_in(self._folder) if one.stem not in busy]
+        return [one for one in list_captures(self._folder) if one.stem not in busy]
 
     def _delete(self, stem: str) -> None:
         for end in (SOUND, EVENTS):
             (self._folder / f"{stem}{end}").unlink(missing_ok=True)
 
 
-def _leave_out(entry: Entry, weigh: Callable[[Entry, Item, int], None]) -> None:
+def _drop_oldest(
+    entry: PendingCapture, weigh: Callable[[PendingCapture, CaptureItem, int], None]
+) -> None:
     """One that waits goes, events and orders last: without them nothing can be sent again."""
-    place = next((n for n, item in enumerate(entry.items) if isinstance(item, Sound)), 0)
+    place = next((n for n, item in enumerate(entry.items) if isinstance(item, CapturedAudio)), 0)
     item = entry.items[place]
     del entry.items[place]
     weigh(entry, item, -1)
     for lost in (entry.left_out, entry.lost):
-        if isinstance(item, Sound):
+        if isinstance(item, CapturedAudio):
             lost.sound += len(item.raw)
             lost.chunks += 1
         else:
             lost.lines += 1
 
 
-def stored_in(folder: Path) -> list[Stored]:
+def list_captures(folder: Path) -> list[CaptureInfo]:
     """The captures that are there."""
     found = []
     for sound in folder.glob(f"*{SOUND}"):
@@ -252,14 +260,14 @@ def stored_in(folder: Path) -> list[Stored]:
             size = status.st_size + (events.stat().st_size if events.exists() else 0)
         except FileNotFoundError:
             continue
-        found.append(Stored(stem, status.st_mtime, size))
+        found.append(CaptureInfo(stem, status.st_mtime, size))
     return found
 
 
-GREETING = {"captured": True}
-FORM = 1
+CAPTURED_GREETING = {"captured": True}
+CAPTURE_FORMAT_VERSION = 1
 """Of the lines."""
-PATIENCE_S = 3.0
+CLOSE_TIMEOUT_S = 3.0
 """So long the end of the service waits for the disk."""
 
 
@@ -272,40 +280,42 @@ def captures_folder(settings: Settings) -> Path:
     return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "captures"
 
 
-class Captures:
+class CaptureObserver:
     """Observes all live sessions (`live.sessions.session.Observer`)."""
 
-    greeting: Mapping[str, Any] = GREETING
+    greeting: Mapping[str, Any] = CAPTURED_GREETING
 
-    def __init__(self, settings: Settings, engine: str, now: clock.Clock = clock.wall) -> None:
+    def __init__(self, settings: Settings, engine: str, now: clock.Clock = clock.wall_time) -> None:
         """``engine``: what hears them.
 
         Raises:
             errors.SettingsInvalid: the folder or the key cannot be used.
         """
         folder, secret = captures_folder(settings), journal_key(settings)
-        Seal(secret, bytes(SALT))  # a package that is missing is said at the start
+        Cipher(secret, bytes(SALT_BYTES))  # a package that is missing is said at the start
         files.make_folder(folder)
-        limits = Limits(settings.capture_mb << 20, settings.capture_files, settings.capture_age)
+        limits = CaptureLimits(
+            settings.capture_mb << 20, settings.capture_files, settings.capture_age
+        )
         self._engine, self._now = engine, now
-        self._writer = Writer(folder, secret, limits, settings.capture_queue, now)
+        self._writer = CaptureWriter(folder, secret, limits, settings.capture_queue, now)
         log.warning("live sessions are captured, with all that is said in them, in %s", folder)
 
-    def begin(self, session: Session) -> Witnessed:
+    def begin(self, session: Session) -> SessionCapture:
         """A session begins."""
         at = self._now()
         options = session.options.spoken.to_wire()  # nobody's voice is kept with what was said
         first = {
-            "capture": FORM,
+            "capture": CAPTURE_FORMAT_VERSION,
             "session": session.id,
             "owner": session.owner,
-            "began": clock.for_people(at),
+            "began": clock.format_utc(at),
             "engine": self._engine,
             "version": __version__,
             "options": options,
         }
-        entry = Entry(stem_of(session.id, at), Line(0.0, lambda: first))
-        return Witnessed(self._writer, entry)
+        entry = PendingCapture(capture_stem(session.id, at), CapturedEntry(0.0, lambda: first))
+        return SessionCapture(self._writer, entry)
 
     async def forget(self, owner: str) -> None:
         """Delete those of an owner's sessions that are over.
@@ -317,31 +327,31 @@ class Captures:
 
     def close(self) -> None:
         """Write what waits; this waits for the disk."""
-        self._writer.close(PATIENCE_S)
+        self._writer.close(CLOSE_TIMEOUT_S)
 
 
-class Witnessed:
+class SessionCapture:
     """The witness of one session."""
 
-    def __init__(self, writer: Writer, entry: Entry) -> None:
+    def __init__(self, writer: CaptureWriter, entry: PendingCapture) -> None:
         self._writer, self._entry = writer, entry
         self._began = time.monotonic()
 
-    def sound(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """More of it."""
-        self._writer.put(self._entry, Sound(self._at(), raw, encoding, rate))
+        self._writer.put(self._entry, CapturedAudio(self._at(), raw, encoding, rate))
 
     def ordered(self, order: Mapping[str, Any]) -> None:
         """An order of the client's."""
         self.say({"order": order})
 
-    def told(self, numbered: Numbered) -> None:
+    def told(self, numbered: NumberedEvent) -> None:
         """What the client may hear; events are plain values only in the writer's thread."""
 
         def make() -> Mapping[str, Any]:
             return {"number": numbered.number, "event": to_wire(numbered.event)}
 
-        self._writer.put(self._entry, Line(self._at(), make))
+        self._writer.put(self._entry, CapturedEntry(self._at(), make))
 
     def over(self, wrong: errors.SidecarError | None) -> None:
         """It has ended."""
@@ -350,7 +360,7 @@ class Witnessed:
 
     def say(self, values: Mapping[str, Any]) -> None:
         """A line."""
-        self._writer.put(self._entry, Line(self._at(), lambda: values))
+        self._writer.put(self._entry, CapturedEntry(self._at(), lambda: values))
 
     def _at(self) -> float:
         return time.monotonic() - self._began

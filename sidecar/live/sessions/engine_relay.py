@@ -14,43 +14,45 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from sidecar import errors
-from sidecar.interfaces.live_events import Noticed, Summary, TurnedAway, from_wire
-from sidecar.live.sessions.input_log import Chunk, Commit, Forget
+from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
+from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputDiscard
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
-from sidecar.workers.rpc_client import Call, CallOver
-from sidecar.workers.slot_interface import HandedOver, WorkerDied
+from sidecar.workers.rpc_client import RpcCall, RpcCallEnded
+from sidecar.workers.slot_interface import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
-RESTARTED = Notice("engine_restarted", "The engine had to be started anew; nothing said is lost.")
-TOO_MANY_SPEAK = "As many people speak as this machine can transcribe in time."
-LATER = "Try again later, or give the service a machine with more cores."
+ENGINE_RESTARTED_NOTICE = Notice(
+    "engine_restarted", "The engine had to be started anew; nothing said is lost."
+)
+OVERLOADED_DETAIL = "As many people speak as this machine can transcribe in time."
+OVERLOADED_HINT = "Try again later, or give the service a machine with more cores."
 
 
-class Shared(Protocol):
+class SharedLiveEngine(Protocol):
     """An engine that several use at once."""
 
-    def calling(self, operation: str, **arguments: Any) -> AbstractAsyncContextManager[Call]:
+    def calling(self, operation: str, **arguments: Any) -> AbstractAsyncContextManager[RpcCall]:
         """As `workers.worker_process.Worker.calling`."""
 
 
-ATTEMPTS = 2
+MAX_DEATHS_AT_POSITION = 2
 """Deaths at one place of the sound that end a session which was being recognized."""
-SOLE = 5
+MAX_SOLE_DEATHS = 5
 """Deaths wherever in its sound, while nobody else was being recognized, that a session survives."""
-UNEXPLAINED = 5
+MAX_UNEXPLAINED_DEATHS = 5
 """Deaths there while nobody was being recognized that a session survives."""
-LOSSES = 3
+MAX_CONSECUTIVE_LOSSES = 3
 """So often sound is left out in a row, and nothing is heard in between, before an engine is given
 up: not the sound is to blame then."""
 
-Share = Callable[[], AbstractAsyncContextManager[Shared]]
+AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[SharedLiveEngine]]
 """An engine for as long as the session needs it, loaded if it is not there."""
 
 
-class Deaths:
+class EngineDeathCounter:
     """The engine's deaths at one place of a session's sound, and which of them were its doing; and
     those without a doubt of which, wherever they were."""
 
@@ -70,48 +72,48 @@ class Deaths:
         self._attempts += died.began
         self._unexplained += not (died.began or died.explained)
         self._sole += died.sole
-        too_many = self._unexplained > UNEXPLAINED or self._sole > SOLE
-        return self._attempts >= ATTEMPTS or too_many
+        too_many = self._unexplained > MAX_UNEXPLAINED_DEATHS or self._sole > MAX_SOLE_DEATHS
+        return self._attempts >= MAX_DEATHS_AT_POSITION or too_many
 
 
-async def carry(session: Session, share: Share) -> None:
+async def relay_session(session: Session, share: AcquireLiveEngine) -> None:
     """See a session to its end; it is told of whatever goes wrong."""
-    deaths = Deaths()
+    deaths = EngineDeathCounter()
     losses, lost_at = 0, -1.0
     while True:
         try:
             async with share() as engine:
-                await _carry_once(session, engine, alone=deaths.suspects(session.place))
+                await _relay_once(session, engine, alone=deaths.suspects(session.place))
                 return session.end()
-        except HandedOver:
+        except EngineHandedOver:
             continue
         except WorkerDied as died:
             place = session.place
             if not (session.sound.seconds and deaths.add(died, place)):
-                session.heard(Noticed(RESTARTED))
+                session.heard(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue
             log.warning("the engine died again and again at the same place of a live session")
             losses = losses + 1 if place == lost_at else 1
-            if not session.forgiving or losses > LOSSES:
+            if not session.forgiving or losses > MAX_CONSECUTIVE_LOSSES:
                 return session.end(errors.EngineCrashed())
             session.lose()
-            deaths, lost_at = Deaths(), session.place
+            deaths, lost_at = EngineDeathCounter(), session.place
         except errors.SidecarError as error:
             return session.end(error)
 
 
-async def _carry_once(session: Session, engine: Shared, *, alone: bool) -> None:
+async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool) -> None:
     session.begins_anew()
     begin = session.told.so_far(session.sound.settled, session.sound.lead).to_wire()
     options = session.options.to_wire()
     async with engine.calling("live", options=options, begin=begin, alone=alone) as call:
         session.placed.set()
-        sending = asyncio.get_running_loop().create_task(_send(session, call))
+        sending = asyncio.get_running_loop().create_task(_send_input(session, call))
         try:
             async for answer, _ in call.answers():
                 event = from_wire(answer)
-                if isinstance(event, TurnedAway):
-                    raise errors.LiveFull(TOO_MANY_SPEAK, hint=LATER)
+                if isinstance(event, SessionRejected):
+                    raise errors.LiveFull(OVERLOADED_DETAIL, hint=OVERLOADED_HINT)
                 if isinstance(event, Summary):
                     event = await session.kept(event)
                 session.heard(event)
@@ -120,20 +122,20 @@ async def _carry_once(session: Session, engine: Shared, *, alone: bool) -> None:
             await asyncio.wait({sending})
 
 
-async def _send(session: Session, call: Call) -> None:
+async def _send_input(session: Session, call: RpcCall) -> None:
     """Everything that is not settled, and then what comes."""
-    with contextlib.suppress(channel.ChannelClosed, CallOver):  # who reads is told
+    with contextlib.suppress(channel.ChannelClosed, RpcCallEnded):  # who reads is told
         while True:
             session.news.clear()
             for order in session.orders():
                 await call.send(order)
             match session.sound.take():
-                case Chunk(raw=raw, encoding=encoding, rate=rate):
+                case InputChunk(raw=raw, encoding=encoding, rate=rate):
                     if raw:
                         await call.send({"sound": encoding.value, "rate": rate}, raw)
-                case Commit():
+                case InputCommit():
                     await call.send({"commit": True})
-                case Forget():
+                case InputDiscard():
                     await call.send({"forget": True})
                 case None if session.finishing:
                     return await call.send({"finish": True})

@@ -9,42 +9,42 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import Begin
+from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import (
-    UNHEARD,
+    AUDIO_UNHEARD,
     UTTERANCE_DROPPED,
     ContextKnown,
+    ContextUtterance,
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
+    SpeakerEmbeddingsKnown,
     SpeakersRevised,
     SpeechStarted,
     SpeechStopped,
     Summary,
     TurnDropped,
     TurnEnded,
-    Understood,
-    VoicesKnown,
 )
-from sidecar.observability.metrics import LiveTally, Outcome, outcome_of
-from sidecar.transcripts.speaker_embeddings import VoicePrint
+from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
+from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
-CLOSE_S = 1e-4
+SAME_SAMPLE_S = 1e-4
 """Times that are no further apart are those of one sample."""
-STRIDE = 1_000_000
+TAKEOVER_SEQ_STRIDE = 1_000_000
 """Who goes on for a service that died numbers so much further on: what that one told last is known
 to nobody but the client."""
-LOOSE = STRIDE // 2
+UNSAVED_SEQ_OFFSET = TAKEOVER_SEQ_STRIDE // 2
 """What is told though it is not saved is numbered so much further on: who was told it has heard
 more than whoever reads what is saved."""
-STANDS = Final | TurnEnded | TurnDropped | SpeakersRevised | Noticed | Summary
+FINAL_EVENTS = Final | TurnEnded | TurnDropped | SpeakersRevised | NoticeRaised | Summary
 """What is not told a second time by an engine that goes on for another."""
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
+class NumberedEvent:
     """An event and its place among all of the session, from 1."""
 
     number: int
@@ -52,19 +52,19 @@ class Numbered:
 
 
 @dataclass(frozen=True, slots=True)
-class ToldState:
-    """All that there is of `Told`, for another one: the last number and the last turn that began,
-    the events that are kept, what voices sound like, and what is heard behind. Of partials none
-    goes along."""
+class EventLogState:
+    """All that there is of `EventLog`, for another one: the last number and the last turn that
+    began, the events that are kept, what voices sound like, and what is heard behind. Of partials
+    none goes along."""
 
     last: int
     started: int
-    kept: tuple[Numbered, ...]
-    voices: Mapping[int, VoicePrint]
-    context: tuple[Understood, ...] = ()
+    kept: tuple[NumberedEvent, ...]
+    voices: Mapping[int, SpeakerEmbedding]
+    context: tuple[ContextUtterance, ...] = ()
 
 
-class Told:
+class EventLog:
     """The events of one session. Of partials and of how far it is the last is kept; so who reads
     slowly misses some of these and nothing else.
 
@@ -81,11 +81,11 @@ class Told:
         """The last number that its client was told, as far as whoever tells it knows."""
         self._telling: object | None = None
         self._started, self._stopped = -1, -1.0
-        self._kept: list[Numbered] = []
-        self._partial: Numbered | None = None
-        self._heard: Numbered | None = None
-        self._voices: Mapping[int, VoicePrint] = {}
-        self._context: tuple[Understood, ...] = ()
+        self._kept: list[NumberedEvent] = []
+        self._partial: NumberedEvent | None = None
+        self._heard: NumberedEvent | None = None
+        self._voices: Mapping[int, SpeakerEmbedding] = {}
+        self._context: tuple[ContextUtterance, ...] = ()
         self._ended = False
         self._wrong: errors.SidecarError | None = None
         self._bell = asyncio.Event()
@@ -111,9 +111,11 @@ class Told:
         return len(self._kept)
 
     @property
-    def state(self) -> ToldState:
+    def state(self) -> EventLogState:
         """What another needs to go on telling."""
-        return ToldState(self._last, self._started, tuple(self._kept), self._voices, self._context)
+        return EventLogState(
+            self._last, self._started, tuple(self._kept), self._voices, self._context
+        )
 
     @property
     def held(self) -> bool:
@@ -125,7 +127,7 @@ class Told:
         """Whether what stands waits until it is saved."""
         return self._guarded
 
-    def restore(self, state: ToldState) -> None:
+    def restore(self, state: EventLogState) -> None:
         """Go on where another was; behind the last word nothing comes."""
         self._last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
@@ -140,7 +142,7 @@ class Told:
         broken already counts no more."""
         self.passed, self._telling = after, None
 
-    def since(self, number: int) -> tuple[Numbered, ...]:
+    def since(self, number: int) -> tuple[NumberedEvent, ...]:
         """What is kept of what was said behind ``number``."""
         return tuple(self._kept[self._place_behind(number) :])
 
@@ -150,7 +152,7 @@ class Told:
 
     def stands_behind(self, number: int) -> int | None:
         """The number of the first that stands behind ``number``; None where none does."""
-        found = (one.number for one in self.since(number) if isinstance(one.event, STANDS))
+        found = (one.number for one in self.since(number) if isinstance(one.event, FINAL_EVENTS))
         return next(found, None)
 
     def saved(self, number: int) -> None:
@@ -162,20 +164,24 @@ class Told:
 
     def loosen(self) -> None:
         """Tell everything without waiting for more: what was not told yet, and what comes, by
-        numbers that say so (`LOOSE`)."""
+        numbers that say so (`UNSAVED_SEQ_OFFSET`)."""
         first = self._last + 1 if self._until is None else self._until + 1
 
-        def further(one: Numbered) -> Numbered:
-            return one if one.number < first else Numbered(one.number + LOOSE, one.event)
+        def further(one: NumberedEvent) -> NumberedEvent:
+            return (
+                one
+                if one.number < first
+                else NumberedEvent(one.number + UNSAVED_SEQ_OFFSET, one.event)
+            )
 
         self._kept = [further(one) for one in self._kept]
         self._partial = self._partial and further(self._partial)
         self._heard = self._heard and further(self._heard)
-        self._last += LOOSE
+        self._last += UNSAVED_SEQ_OFFSET
         self._guarded, self._until = False, None
         self._ring()
 
-    def so_far(self, at: float, lead: float | None = None) -> Begin:
+    def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
         """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
         gets begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
@@ -191,9 +197,9 @@ class Told:
                         said[number] = dataclasses.replace(said[number], speaker=who)
                 case TurnEnded(ended) | TurnDropped(ended):
                     turn, opened = ended + 1, 0
-                case Noticed(notice, int(shed)) if notice.code == UTTERANCE_DROPPED:
+                case NoticeRaised(notice, int(shed)) if notice.code == UTTERANCE_DROPPED:
                     dropped.add(shed)
-        return Begin(
+        return LiveSessionStart(
             at,
             turn,
             piece,
@@ -213,11 +219,13 @@ class Told:
         last = next(finals, None)
         return at if last is None else max(at, last.segment.end)
 
-    def _behind(self, at: float, lead: float) -> tuple[Understood, ...]:
+    def _behind(self, at: float, lead: float) -> tuple[ContextUtterance, ...]:
         """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
         told of just before it is said that it is settled."""
         return tuple(
-            one for one in self._context if lead <= one.start + CLOSE_S and one.end <= at + CLOSE_S
+            one
+            for one in self._context
+            if lead <= one.start + SAME_SAMPLE_S and one.end <= at + SAME_SAMPLE_S
         )
 
     def broken_off(self, at: float) -> TurnEnded:
@@ -228,14 +236,14 @@ class Told:
         start = pieces[0].start if pieces else at
         return TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
-    def add(self, event: LiveEvent) -> Numbered | None:
+    def add(self, event: LiveEvent) -> NumberedEvent | None:
         """Say it, and give its number; None where nothing is said.
 
         That a turn begins, or pauses, is said once, though an engine that went on for another says
         it again. What voices sound like and what is heard behind is kept for such an engine, and
         said to nobody.
         """
-        if isinstance(event, VoicesKnown):
+        if isinstance(event, SpeakerEmbeddingsKnown):
             self._voices = event.voices
             return None
         if isinstance(event, ContextKnown):
@@ -246,16 +254,16 @@ class Told:
                 return None
             self._started = event.turn
         if isinstance(event, SpeechStopped):
-            if event.at <= self._stopped + CLOSE_S:
+            if event.at <= self._stopped + SAME_SAMPLE_S:
                 return None
             self._stopped = event.at
         self._last += 1
-        numbered = Numbered(self._last, event)
-        if self._guarded and self._until is None and isinstance(event, STANDS):
+        numbered = NumberedEvent(self._last, event)
+        if self._guarded and self._until is None and isinstance(event, FINAL_EVENTS):
             self._until = self._last - 1
         if isinstance(event, Partial):
             self._partial = numbered
-        elif isinstance(event, Heard):
+        elif isinstance(event, InputProcessed):
             self._heard = numbered
         else:
             self._kept.append(numbered)
@@ -270,7 +278,7 @@ class Told:
             self._ended, self._wrong = True, wrong
             self._ring()
 
-    async def after(self, number: int) -> AsyncIterator[Numbered]:
+    async def after(self, number: int) -> AsyncIterator[NumberedEvent]:
         """Everything behind ``number``, as it is said, until the end.
 
         Raises:
@@ -281,13 +289,15 @@ class Told:
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
-                if isinstance(found.event, Partial | Heard):
+                if isinstance(found.event, Partial | InputProcessed):
                     number = found.number
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
-                if telling is self._telling and not isinstance(found.event, Heard):
-                    self.passed = max(self.passed, found.number)  # no client is told of `Heard`
+                if telling is self._telling and not isinstance(found.event, InputProcessed):
+                    self.passed = max(
+                        self.passed, found.number
+                    )  # no client is told of `InputProcessed`
             if self._ended and self._until is None:
                 if self._wrong is not None:
                     raise self._wrong
@@ -297,7 +307,7 @@ class Told:
     def _place_behind(self, number: int) -> int:
         return bisect_right(self._kept, number, key=lambda one: one.number)
 
-    def _next(self, number: int, read: int) -> Numbered | None:
+    def _next(self, number: int, read: int) -> NumberedEvent | None:
         kept = self._kept[read] if read < len(self._kept) else None
         fleeting = [
             one for one in (self._partial, self._heard) if one is not None and one.number > number
@@ -315,11 +325,11 @@ class Told:
 DONE, LEFT = "done", "left"
 
 
-class Counted:
+class EventMetrics:
     """Of one session; ``wire``: by which way its client came, ``patience_s``: how long a stretch
     of speech may take to be recognised."""
 
-    def __init__(self, tally: LiveTally, wire: str, patience_s: float) -> None:
+    def __init__(self, tally: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
         self._tally, self._patience_s = tally, patience_s
         self._turn = -1
@@ -351,7 +361,7 @@ class Counted:
                 self._tally.partials.add(self.wire)
             case Final():
                 self._final(event)
-            case Noticed(notice) if notice.code == UTTERANCE_DROPPED:
+            case NoticeRaised(notice) if notice.code == UTTERANCE_DROPPED:
                 self._tally.shed.add(self.wire)
             case TurnEnded():
                 self._speaks(False)
@@ -371,17 +381,17 @@ class Counted:
             reason = wrong.code
             if isinstance(wrong, errors.LiveFull):
                 self._tally.refused.add(self.wire, wrong.code)
-            if (outcome := outcome_of(wrong)) is not None:
+            if (outcome := outcome_of_error(wrong)) is not None:
                 self._tally.came(outcome)
         self._tally.ended.add(self.wire, reason)
 
     def _final(self, final: Final) -> None:
         segment = final.segment
         self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
-        outcome = Outcome.DONE
-        if UNHEARD in segment.flags:
+        outcome = RecognitionOutcome.DONE
+        if AUDIO_UNHEARD in segment.flags:
             late = final.work_s >= self._patience_s
-            outcome = Outcome.TIMED_OUT if late else Outcome.FAILED
+            outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
         self._tally.came(outcome)
 
     def _speaks(self, speaking: bool) -> None:

@@ -6,22 +6,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.interfaces.live_engine import SampleEncoding
 
 SMALL_BYTES, JOINED_BYTES = 512, 4096
 """A chunk with fewer is joined to the one before it, until both have so many: one of a single
 sample costs fifty times its bytes."""
-CLOSE_S = 1e-6
+SAME_TIME_S = 1e-6
 """Times that are no further apart are one: less than a sample at any rate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class InputChunk:
     """Sound as it came; ``at``: seconds on the session's clock where it begins."""
 
     at: float
     raw: bytes
-    encoding: Encoding
+    encoding: SampleEncoding
     rate: int
 
     @property
@@ -34,78 +34,80 @@ class Chunk:
         """How long it lasts."""
         return len(self.raw) / self.encoding.width / self.rate
 
-    def behind(self, at: float) -> Chunk:
+    def behind(self, at: float) -> InputChunk:
         """What of it lies behind ``at``, from the first whole sample on."""
         samples = max(0, round((at - self.at) * self.rate))
         raw = self.raw[samples * self.encoding.width :]
-        return Chunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
+        return InputChunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
 
-    def before(self, at: float) -> Chunk:
+    def before(self, at: float) -> InputChunk:
         """Return what of it lies before ``at``, in whole samples."""
         samples = max(0, round((at - self.at) * self.rate))
-        return Chunk(self.at, self.raw[: samples * self.encoding.width], self.encoding, self.rate)
+        return InputChunk(
+            self.at, self.raw[: samples * self.encoding.width], self.encoding, self.rate
+        )
 
-    def joined(self, other: object) -> Chunk | None:
+    def joined(self, other: object) -> InputChunk | None:
         """Return both as one if ``other`` is small and goes on where this ends, else None."""
-        if not isinstance(other, Chunk) or len(other.raw) >= SMALL_BYTES:
+        if not isinstance(other, InputChunk) or len(other.raw) >= SMALL_BYTES:
             return None
         alike = (self.encoding, self.rate) == (other.encoding, other.rate)
-        goes_on = abs(self.at + self.seconds - other.at) < CLOSE_S
+        goes_on = abs(self.at + self.seconds - other.at) < SAME_TIME_S
         if not (alike and goes_on) or len(self.raw) + len(other.raw) > JOINED_BYTES:
             return None
-        return Chunk(self.at, self.raw + other.raw, self.encoding, self.rate)
+        return InputChunk(self.at, self.raw + other.raw, self.encoding, self.rate)
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class InputCommit:
     """The client ended its turn here; ``number``: of this among its orders, 0 where nobody asks."""
 
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """The client did not want the turn that goes on here; ``number`` as of `Commit`."""
+class InputDiscard:
+    """The client did not want the turn that goes on here; ``number`` as of `InputCommit`."""
 
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class SoundState:
-    """All that there is of `KeptSound`, for another one; the fields are that one's."""
+class InputLogState:
+    """All that there is of `InputLog`, for another one; the fields are that one's."""
 
     at: float
     samples: int
     settled: float
     rate: int
     at_rate: tuple[float, int]
-    items: tuple[Chunk | Commit | Forget, ...]
-    past: tuple[Chunk, ...]
+    items: tuple[InputChunk | InputCommit | InputDiscard, ...]
+    past: tuple[InputChunk, ...]
     wanted: float
 
 
-def up_to(
-    line: Iterable[Chunk | Commit | Forget], at: float, orders: int
-) -> Iterator[Chunk | Commit | Forget]:
+def input_before(
+    line: Iterable[InputChunk | InputCommit | InputDiscard], at: float, orders: int
+) -> Iterator[InputChunk | InputCommit | InputDiscard]:
     """The beginning of a line: sound before ``at``, and no order behind number ``orders``."""
     for one in line:
-        if one.at > at - CLOSE_S if isinstance(one, Chunk) else one.number > orders:
+        if one.at > at - SAME_TIME_S if isinstance(one, InputChunk) else one.number > orders:
             return
-        yield one.before(at) if isinstance(one, Chunk) else one
+        yield one.before(at) if isinstance(one, InputChunk) else one
 
 
-TURN_S = 1.0
+FULL_BUFFER_TURN_S = 1.0
 """How long a session that may go on is waited for."""
 
 
 @dataclass(slots=True)
-class Held:
+class InputLogTotals:
     """What all sessions keep together."""
 
     most: int
     """Bytes; a session that keeps more than a second then takes no more."""
     bytes: int = 0
-    _turn: tuple[KeptSound, float] | None = None
+    _turn: tuple[InputLog, float] | None = None
     """Who takes more all the same, and when it last did."""
 
     @property
@@ -113,24 +115,28 @@ class Held:
         """Whether that is as much as it may be."""
         return self.bytes >= self.most
 
-    def lets(self, sound: KeptSound, now: float) -> bool:
+    def may_add(self, sound: InputLog, now: float) -> bool:
         """Whether a session may take more though that is as much as it may be: one may, until its
         piece has its end and makes room. Where all were in the middle of one nobody would ever have
         any. Who sends nothing for a while has had its turn."""
-        if self._turn is not None and self._turn[0] is not sound and now < self._turn[1] + TURN_S:
+        if (
+            self._turn is not None
+            and self._turn[0] is not sound
+            and now < self._turn[1] + FULL_BUFFER_TURN_S
+        ):
             return False
         self._turn = sound, now
         return True
 
 
-class KeptSound:
+class InputLog:
     """Sound, commits and what was not wanted in the order in which they came, until settled.
 
     An engine takes them one by one (`take`), and another one after it from the beginning of what is
     left (`rewind`).
     """
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: InputLogTotals) -> None:
         self.at = 0.0
         """Where the sound ends that came, in seconds: the session's clock."""
         self.samples = 0
@@ -141,10 +147,10 @@ class KeptSound:
         """Of what is kept."""
         self._held = held
         self._rate, self._at_rate = 0, (0.0, 0)
-        self._items: deque[Chunk | Commit | Forget] = deque()
-        self._past: deque[Chunk] = deque()
+        self._items: deque[InputChunk | InputCommit | InputDiscard] = deque()
+        self._past: deque[InputChunk] = deque()
         """What is settled and wanted all the same, by an engine that goes on for another."""
-        self._ahead: deque[Chunk] = deque()
+        self._ahead: deque[InputChunk] = deque()
         """Of that, what such a one has not taken yet."""
         self._wanted = 0.0
         self._taken = 0
@@ -158,7 +164,7 @@ class KeptSound:
         first = (
             self._past[0]
             if self._past
-            else next((one for one in self._items if isinstance(one, Chunk)), None)
+            else next((one for one in self._items if isinstance(one, InputChunk)), None)
         )
         if first is None:  # what is wanted before that is still to come again, where it is
             return min(self.settled, max(self.at, self._wanted))
@@ -167,53 +173,57 @@ class KeptSound:
     @property
     def first(self) -> float:
         """Where the sound begins that is kept; before it nobody needs any."""
-        kept = (one for one in (*self._past, *self._items) if isinstance(one, Chunk))
+        kept = (one for one in (*self._past, *self._items) if isinstance(one, InputChunk))
         return next((one.at for one in kept), self.at)
 
     @property
     def unanswered(self) -> int | None:
         """The number of the first order in it that has no answer, None where all have."""
-        orders = (one.number for one in self._items if not isinstance(one, Chunk))
+        orders = (one.number for one in self._items if not isinstance(one, InputChunk))
         return next(orders, None)
 
     @property
     def seconds(self) -> float:
         """Of sound that are kept and not settled."""
-        oldest = next((one for one in self._items if isinstance(one, Chunk)), None)
+        oldest = next((one for one in self._items if isinstance(one, InputChunk)), None)
         return 0.0 if oldest is None else self.at - oldest.at
 
     @property
-    def state(self) -> SoundState:
+    def state(self) -> InputLogState:
         """What another needs to be what this is."""
         rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
-        return SoundState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
+        return InputLogState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
 
-    def until(self, at: float, orders: int) -> SoundState:
+    def until(self, at: float, orders: int) -> InputLogState:
         """`state` as it would be had nothing come behind ``at`` yet, the border of a piece that
         came, nor behind so many orders. What is settled may lie behind that."""
-        past = tuple(one for one in up_to(self._past, at, orders) if isinstance(one, Chunk))
+        past = tuple(
+            one for one in input_before(self._past, at, orders) if isinstance(one, InputChunk)
+        )
         whole = len(past) == len(self._past)
-        items = tuple(up_to(self._items, at, orders)) if whole else ()
-        kept = sum(one.samples for one in (*self._past, *self._items) if isinstance(one, Chunk))
-        here = sum(one.samples for one in (*past, *items) if isinstance(one, Chunk))
+        items = tuple(input_before(self._items, at, orders)) if whole else ()
+        kept = sum(
+            one.samples for one in (*self._past, *self._items) if isinstance(one, InputChunk)
+        )
+        here = sum(one.samples for one in (*past, *items) if isinstance(one, InputChunk))
         samples = self.samples - kept + here
         rate, counted = self._rate, self._at_rate
         if at < counted[0]:
             rate, counted = 0, (at, samples)
-        return SoundState(at, samples, self.settled, rate, counted, items, past, self._wanted)
+        return InputLogState(at, samples, self.settled, rate, counted, items, past, self._wanted)
 
-    def restore(self, state: SoundState) -> None:
+    def restore(self, state: InputLogState) -> None:
         """Be what another was; no engine has taken anything yet."""
         self.at, self.samples, self.settled = state.at, state.samples, state.settled
         self._rate, self._at_rate = state.rate, state.at_rate
         self._items, self._past = deque(state.items), deque(state.past)
         kept = (*state.past, *state.items)
-        self._count(sum(len(one.raw) for one in kept if isinstance(one, Chunk)))
+        self._count(sum(len(one.raw) for one in kept if isinstance(one, InputChunk)))
         self._wanted = state.wanted
 
-    def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """More sound, of whole samples."""
-        chunk = Chunk(self.at, raw, encoding, rate)
+        chunk = InputChunk(self.at, raw, encoding, rate)
         if rate != self._rate:
             self._rate, self._at_rate = rate, (self.at, self.samples)
         self.samples += len(raw) // encoding.width
@@ -226,33 +236,33 @@ class KeptSound:
 
     def commit(self, number: int = 0) -> None:
         """The turn ends here; ``number``: of this order."""
-        self._items.append(Commit(number))
+        self._items.append(InputCommit(number))
 
     def forget(self, number: int = 0) -> None:
         """The turn that goes on is not wanted. Turns that ended before are; what came since, and no
         engine has, is silence from then on: the clock is the sound. ``number``: of this order."""
         items = list(self._items)
-        ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, Chunk)]
+        ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, InputChunk)]
         place = max([self._taken, *ends])
-        unheard = [one for one in items[place:] if isinstance(one, Chunk)]
+        unheard = [one for one in items[place:] if isinstance(one, InputChunk)]
         quiet = (replace(one, raw=bytes(len(one.raw))) for one in unheard)
-        self._items = deque([*items[:place], Forget(number), *quiet])
+        self._items = deque([*items[:place], InputDiscard(number), *quiet])
 
     def dropped(self) -> None:
         """The first turn that was not wanted is dropped: all before that is over."""
-        while any(isinstance(one, Forget) for one in self._items):
+        while any(isinstance(one, InputDiscard) for one in self._items):
             oldest = self._items.popleft()
             self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
-            if isinstance(oldest, Forget):
+            if isinstance(oldest, InputDiscard):
                 break
-            if isinstance(oldest, Commit):
+            if isinstance(oldest, InputCommit):
                 self._answered += 1
             else:
                 self._count(-len(oldest.raw))
                 self.settled = max(self.settled, oldest.at + oldest.seconds)
         self._let_go(self.settled)
 
-    def take(self) -> Chunk | Commit | Forget | None:
+    def take(self) -> InputChunk | InputCommit | InputDiscard | None:
         """The next that was not taken, None where there is none."""
         if self._ahead:
             return self._ahead.popleft().behind(self._wanted)
@@ -263,20 +273,20 @@ class KeptSound:
         self._had = max(self._had, self._taken)
         if 1 < self._taken == self._had and self._join(self._taken - 1):
             self._taken, self._had = self._taken - 1, self._had - 1
-        return item.behind(self._wanted) if isinstance(item, Chunk) else item
+        return item.behind(self._wanted) if isinstance(item, InputChunk) else item
 
-    def lose(self) -> list[Commit | Forget]:
+    def lose(self) -> list[InputCommit | InputDiscard]:
         """Let go of all that any engine had: nobody hears it. What the client wanted besides, in
         order, and will not be answered by an engine."""
-        had, wishes = min(self._had, len(self._items)), list[Commit | Forget]()
+        had, wishes = min(self._had, len(self._items)), list[InputCommit | InputDiscard]()
         lost = [self._items.popleft() for _ in range(had)]
         for one in lost:
-            if isinstance(one, Chunk):
+            if isinstance(one, InputChunk):
                 self._count(-len(one.raw))
                 self.settled = max(self.settled, one.at + one.seconds)
             else:
                 wishes.append(one)
-                self._answered += isinstance(one, Commit)
+                self._answered += isinstance(one, InputCommit)
         self._taken = self._had = 0
         self._ahead.clear()
         self._let_go(self.settled)
@@ -304,11 +314,11 @@ class KeptSound:
     def _settle(self, before: float, answered: int) -> None:
         while self._taken:
             oldest = self._items[0]
-            if isinstance(oldest, Chunk):
-                if oldest.at + oldest.seconds > before + CLOSE_S:
+            if isinstance(oldest, InputChunk):
+                if oldest.at + oldest.seconds > before + SAME_TIME_S:
                     return
                 self._past.append(oldest)
-            elif isinstance(oldest, Forget) or self._answered >= answered:
+            elif isinstance(oldest, InputDiscard) or self._answered >= answered:
                 return
             else:
                 self._answered += 1
@@ -326,7 +336,7 @@ class KeptSound:
     def _join(self, place: int) -> bool:
         """Make one chunk of that there and the one before it, if both are small."""
         before = self._items[place - 1]
-        joined = before.joined(self._items[place]) if isinstance(before, Chunk) else None
+        joined = before.joined(self._items[place]) if isinstance(before, InputChunk) else None
         if joined is None:
             return False
         self._items[place - 1] = joined

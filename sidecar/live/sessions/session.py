@@ -18,73 +18,75 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from sidecar import errors
-from sidecar.concurrency import comes
+from sidecar.concurrency import wait_for_event
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import (
     Final,
-    Heard,
+    InputProcessed,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Summary,
     TurnDropped,
     TurnEnded,
 )
 from sidecar.interfaces.request_options import parse_language
-from sidecar.live.sessions.event_log import Counted, Numbered, Told
-from sidecar.live.sessions.input_log import Commit, Held, KeptSound
-from sidecar.live.sessions.session_checkpoint import Carried, Durable
-from sidecar.live.sessions.session_recording import Tape
-from sidecar.observability.metrics import Tally
+from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
+from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
+from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer
+from sidecar.live.sessions.session_recording import SessionRecording
+from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Notice, Transcript
 
 
-class Witness(Protocol):
+class SessionObserver(Protocol):
     """Of one session. It is told in the event loop, so it never waits."""
 
-    def sound(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """The client sent it, and it was taken."""
 
     def ordered(self, order: Mapping[str, Any]) -> None:
         """The client wants something, as plain values: `commit`, `forget`, `change`, `finish`."""
 
-    def told(self, numbered: Numbered) -> None:
+    def told(self, numbered: NumberedEvent) -> None:
         """This was said, to whoever listens."""
 
     def over(self, wrong: errors.SidecarError | None) -> None:
         """Nothing more is; told once."""
 
 
-class Observer(Protocol):
+class SessionObserverFactory(Protocol):
     """Has a witness in every session."""
 
     @property
     def greeting(self) -> Mapping[str, Any]:
         """What each client is told of it when its session begins; by each wire in its own way."""
 
-    def begin(self, session: Session) -> Witness:
+    def begin(self, session: Session) -> SessionObserver:
         """A session begins."""
 
 
 log = logging.getLogger(__name__)
 
-LEAST_S = 1.0
+MIN_BUFFER_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
-AGAIN_S = 0.25
+BUFFER_POLL_S = 0.25
 """How often who waits looks whether there is room."""
-LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
-NOT_KEPT = "not_kept"
+AUDIO_LOST_NOTICE = Notice(
+    "sound_lost", "What was said last ended the engine twice, and is left out."
+)
+NOT_SAVED_CODE = "not_kept"
 """The notice of a session that was to become a job and did not."""
-ORDERS = 20_000
+MAX_COMMANDS = 20_000
 """Commits, cancels and changes that one session takes: each leaves events, which are kept."""
-EVENTS = 100_000
+MAX_EVENTS = 100_000
 """Events of one session that are kept: ten times what 90 minutes of talk come to."""
-RATES = range(8_000, 192_001)
+SAMPLE_RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SessionBounds:
     """What one session may take, in seconds: ``idle_s`` without sound, ``longest_s`` in all,
     ``chunk_s`` of sound at once, ``buffer_s`` of sound that is not settled."""
 
@@ -101,7 +103,7 @@ class Bounds:
         )
 
 
-def fitted(options: LiveOptions, bounds: Bounds) -> LiveOptions:
+def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
     """Return the options as a session with these bounds has them: no utterance is longer than half
     of the sound that is kept, so that all of one is.
 
@@ -121,7 +123,7 @@ def fitted(options: LiveOptions, bounds: Bounds) -> LiveOptions:
     return dataclasses.replace(options, endpointing=ends, language=language)
 
 
-Keeper = Callable[["Session", Transcript], Awaitable[str]]
+SaveSession = Callable[["Session", Transcript], Awaitable[str]]
 """Makes a job of a session that is over; its id."""
 
 
@@ -137,12 +139,12 @@ class Session:
         number: str,
         owner: str,
         options: LiveOptions,
-        bounds: Bounds,
-        held: Held,
+        bounds: SessionBounds,
+        held: InputLogTotals,
         now: Callable[[], float] = time.monotonic,
-        counted: Counted | None = None,
+        counted: EventMetrics | None = None,
         greeting: Mapping[str, Any] | None = None,
-        accepted: Callable[[LiveOptions, Bounds], LiveOptions] = fitted,
+        accepted: Callable[[LiveOptions, SessionBounds], LiveOptions] = clamp_options,
     ) -> None:
         self._accepted = accepted
         self.id = number
@@ -151,12 +153,12 @@ class Session:
         self.bounds = bounds
         self.greeting: Mapping[str, Any] = greeting or {}
         """What a client is to know when it begins, beside what its wire says."""
-        self.witnesses: Sequence[Witness] = ()
+        self.observers: Sequence[SessionObserver] = ()
         """Who else is told of all that passes."""
-        self.told = Told()
-        self.sound = KeptSound(held)
+        self.told = EventLog()
+        self.sound = InputLog(held)
         self.began = self.touched = self.held_since = now()
-        self.left_at: float | None = None
+        self.disconnected_at: float | None = None
         """When the last one who held it went, None while somebody does."""
         self.taken = asyncio.Event()
         """Set for whoever holds it once somebody else does; then it is another one."""
@@ -169,17 +171,17 @@ class Session:
         """Sound that ends engines is left out, and does not end the session."""
         self.stranger = False
         """Nobody has looked yet whom its owner knows."""
-        self.tape: Tape | None = None
+        self.tape: SessionRecording | None = None
         """Takes its sound, where that is kept."""
-        self.keeper: Keeper | None = None
+        self.keeper: SaveSession | None = None
         """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self.moves = False
         """Whether its client comes again where it is handed over to another service."""
-        self.durable: Durable | None = None
+        self.durable: SessionCheckpointer | None = None
         """How much of it lies where another service finds it; None where nothing does."""
-        self.counted = counted or Counted(Tally().live, "", options.patience_s)
+        self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
@@ -220,7 +222,7 @@ class Session:
         if self.durable is not None:
             self.durable.goes_on(after)
 
-    def restore(self, one: Carried) -> None:
+    def restore(self, one: SessionCheckpoint) -> None:
         """Be what another was; no engine has heard anything yet."""
         self.told.restore(one.told)
         self.sound.restore(one.sound)
@@ -246,7 +248,7 @@ class Session:
 
     async def steady(self, within_s: float) -> bool:
         """Wait until it is known of all that is told up to where that was said; whether it is."""
-        return await comes(self._steady, within_s)
+        return await wait_for_event(self._steady, within_s)
 
     @property
     def is_steady(self) -> bool:
@@ -254,7 +256,7 @@ class Session:
         return self._steady.is_set()
 
     async def send(
-        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound: mono samples, little-endian. Waits where the engine is far behind.
 
@@ -263,7 +265,7 @@ class Session:
             errors.ChunkTooLong: it is more than may come at once.
             errors.SessionOver: it takes no more.
         """
-        if rate not in RATES:
+        if rate not in SAMPLE_RATES:
             raise errors.SoundInvalid(f"{rate} samples a second are not taken: 8,000 to 192,000.")
         if len(raw) % encoding.width:
             raise errors.SoundInvalid(
@@ -281,7 +283,7 @@ class Session:
             self._waiting = True
             try:
                 with contextlib.suppress(TimeoutError):  # room that another makes is not told
-                    async with asyncio.timeout(AGAIN_S):
+                    async with asyncio.timeout(BUFFER_POLL_S):
                         await self._room.wait()
             finally:  # also for a connection that goes away in it
                 self._waiting = False
@@ -292,7 +294,7 @@ class Session:
             self.counted.sound(len(raw) / encoding.width / rate)
             self.sound.add(raw, encoding, rate)
             self.news.set()
-            for witness in self.witnesses:
+            for witness in self.observers:
                 witness.sound(raw, encoding, rate)
             if self.tape is not None:
                 with contextlib.suppress(errors.SidecarError):  # there is no recording then
@@ -363,11 +365,13 @@ class Session:
             job = await self.keeper(self, summary.transcript)
         except errors.SidecarError as error:
             log.warning("a live session was not kept: %s", error.code)
-            self.heard(Noticed(Notice(NOT_KEPT, f"It could not be kept: {error.detail}")))
+            self.heard(
+                NoticeRaised(Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}"))
+            )
             return summary
         return dataclasses.replace(summary, job=job)
 
-    def events(self, after: int = 0) -> AsyncIterator[Numbered]:
+    def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Everything that is said behind number ``after``, until the end.
 
         Raises:
@@ -379,7 +383,7 @@ class Session:
         """Nothing more is said or heard."""
         if not self.over:
             self.counted.ended(wrong, finished=self.finishing)
-            for witness in self.witnesses:
+            for witness in self.observers:
                 witness.over(wrong)
         self.told.end(wrong)
         self.sound.clear()
@@ -393,7 +397,7 @@ class Session:
 
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""
-        if isinstance(event, Heard):
+        if isinstance(event, InputProcessed):
             self._steady.set()
             self._answered = max(self._answered, event.commits)
             self.sound.settle(event.settled, self._answered, event.wanted)
@@ -410,11 +414,11 @@ class Session:
         """No engine survives the sound that the last one had: that is left out. The turn it
         belongs to ends with what was said of it, and the client's wishes in it are done."""
         wishes = self.sound.lose()
-        self._say(Noticed(LOST))
+        self._say(NoticeRaised(AUDIO_LOST_NOTICE))
         self._say(self.told.broken_off(self.sound.settled))
         for wish in wishes:
             ended = self.told.broken_off(self.sound.settled)
-            if isinstance(wish, Commit):
+            if isinstance(wish, InputCommit):
                 self._say(dataclasses.replace(ended, committed=True))
             else:
                 self._say(TurnDropped(ended.turn, ended.end))
@@ -427,12 +431,12 @@ class Session:
             self._steady.clear()  # an engine says next how much of the sound that was
         numbered = self.told.add(event)
         if numbered is not None:
-            for witness in self.witnesses:
+            for witness in self.observers:
                 witness.told(numbered)
         if self.durable is not None:
             self.durable.said(event)
-        if self.told.kept > EVENTS:
-            self.end(errors.SessionTooLong(f"The session has had {EVENTS} events."))
+        if self.told.kept > MAX_EVENTS:
+            self.end(errors.SessionTooLong(f"The session has had {MAX_EVENTS} events."))
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -464,7 +468,7 @@ class Session:
         kept_s, held = self.sound.seconds, self._held
         if kept_s >= self.bounds.buffer_s:
             return True
-        return held.full and kept_s >= LEAST_S and not held.lets(self.sound, self._now())
+        return held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.sound, self._now())
 
     def _order(self, order: dict[str, Any]) -> None:
         self._orders.append(order)
@@ -476,14 +480,14 @@ class Session:
         self._check()
         self.touched = self._now()
         if asked:
-            if self.received_orders >= ORDERS and not finish:
+            if self.received_orders >= MAX_COMMANDS and not finish:
                 raise errors.SessionTooLong(
-                    f"The session has taken {ORDERS} commands, as many as one may."
+                    f"The session has taken {MAX_COMMANDS} commands, as many as one may."
                 )
             self.received_orders += 1
             if self.durable is not None:
                 self.durable.ordered(self.received_orders, finish=finish)
-        for witness in self.witnesses:
+        for witness in self.observers:
             witness.ordered(order)
 
     def _check(self) -> None:

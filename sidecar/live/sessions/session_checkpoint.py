@@ -18,22 +18,46 @@ from enum import Enum
 from typing import Any, Protocol
 
 from sidecar import errors
-from sidecar.concurrency import Alarm
-from sidecar.interfaces.live_engine import Encoding, LiveOptions
-from sidecar.interfaces.live_events import Heard, LiveEvent, Noticed, Understood, from_wire, to_wire
-from sidecar.live.sessions.event_log import LOOSE, STRIDE, Counted, Numbered, Told, ToldState
-from sidecar.live.sessions.input_log import CLOSE_S, Chunk, Commit, Forget, KeptSound, SoundState
-from sidecar.transcripts.speaker_embeddings import KnownVoice, VoicePrint
+from sidecar.concurrency import OneShotTimer
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_events import (
+    ContextUtterance,
+    InputProcessed,
+    LiveEvent,
+    NoticeRaised,
+    from_wire,
+    to_wire,
+)
+from sidecar.live.sessions.event_log import (
+    TAKEOVER_SEQ_STRIDE,
+    UNSAVED_SEQ_OFFSET,
+    EventLog,
+    EventLogState,
+    EventMetrics,
+    NumberedEvent,
+)
+from sidecar.live.sessions.input_log import (
+    SAME_TIME_S,
+    InputChunk,
+    InputCommit,
+    InputDiscard,
+    InputLog,
+    InputLogState,
+)
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice
 
-VERSION = 3
+CHECKPOINT_VERSION = 3
 """Of how it is written; what another version wrote is not read."""
 _HEAD = 4
-_PLAIN: dict[str, type[Commit | Forget]] = {"commit": Commit, "forget": Forget}
+_PLAIN: dict[str, type[InputCommit | InputDiscard]] = {
+    "commit": InputCommit,
+    "forget": InputDiscard,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class SessionCheckpoint:
     """One session; ``age_s``: how long it has gone on, ``wire``: by which way its client came.
 
     Of sound the client was told that all of ``sound`` is here, and of orders ``acknowledged``: it
@@ -42,8 +66,8 @@ class Carried:
     """
 
     options: LiveOptions
-    told: ToldState
-    sound: SoundState
+    told: EventLogState
+    sound: InputLogState
     received_orders: int
     acknowledged: int
     places: tuple[tuple[int, float], ...]
@@ -51,21 +75,23 @@ class Carried:
     age_s: float
     wire: str
 
-    def orphaned(self, after: int) -> Carried:
+    def orphaned(self, after: int) -> SessionCheckpoint:
         """The same for who goes on for a service that died, and for a client that was told
         ``after``: what is told next has a number that nothing had.
 
         Raises:
             errors.SessionNotFound: the client was told more that stands than is here.
         """
-        if after >= self.told.last + LOOSE:
+        if after >= self.told.last + UNSAVED_SEQ_OFFSET:
             raise errors.SessionNotFound(
                 "The service that had the live session died while the database was away."
             )
-        return replace(self, told=replace(self.told, last=self.told.last + STRIDE))
+        return replace(self, told=replace(self.told, last=self.told.last + TAKEOVER_SEQ_STRIDE))
 
 
-def packed_story(said: Iterable[Numbered], known: tuple[KnownVoice, ...] | None = None) -> bytes:
+def serialize_events(
+    said: Iterable[NumberedEvent], known: tuple[SpeakerCandidate, ...] | None = None
+) -> bytes:
     """Some of what was said, as bytes; and whom its owner knows, where that is new."""
     story: dict[str, Any] = {"said": [[each.number, to_wire(each.event)] for each in said]}
     if known is not None:
@@ -73,18 +99,18 @@ def packed_story(said: Iterable[Numbered], known: tuple[KnownVoice, ...] | None 
     return json.dumps(story, separators=(",", ":")).encode()
 
 
-def packed(one: Carried) -> bytes:
+def serialize_checkpoint(one: SessionCheckpoint) -> bytes:
     """A session as bytes, but for what was said and whom its owner knows."""
     items, raws = [], list[bytes]()
     for item in (*one.sound.past, *one.sound.items):
-        if isinstance(item, Chunk):
+        if isinstance(item, InputChunk):
             items.append([item.at, len(item.raw), item.encoding, item.rate])
             raws.append(item.raw)
         else:
-            items.append(["commit" if isinstance(item, Commit) else "forget", item.number])
+            items.append(["commit" if isinstance(item, InputCommit) else "forget", item.number])
     told = one.told
     head = {
-        "version": VERSION,
+        "version": CHECKPOINT_VERSION,
         "options": replace(one.options, known_voices=()).to_wire(),
         "last": told.last,
         "started": told.started,
@@ -103,8 +129,8 @@ def packed(one: Carried) -> bytes:
     return b"".join((len(text).to_bytes(_HEAD, "big"), text, *raws))
 
 
-def unpacked(data: bytes, story: Sequence[bytes]) -> Carried:
-    """The session that `packed` wrote, and `packed_story` piece by piece.
+def parse_checkpoint(data: bytes, story: Sequence[bytes]) -> SessionCheckpoint:
+    """The session that `serialize_checkpoint` wrote, and `serialize_events` piece by piece.
 
     Raises:
         errors.SessionNotFound: another version wrote it, or it is none.
@@ -112,40 +138,44 @@ def unpacked(data: bytes, story: Sequence[bytes]) -> Carried:
     end = _HEAD + int.from_bytes(data[:_HEAD], "big")
     try:
         head = json.loads(data[_HEAD:end])
-        if head["version"] != VERSION:
+        if head["version"] != CHECKPOINT_VERSION:
             raise ValueError(head["version"])
         pieces = [json.loads(piece) for piece in story]
         said = [each for piece in pieces for each in piece["said"]]
         head["options"]["known_voices"] = next(
             (piece["known"] for piece in reversed(pieces) if "known" in piece), ()
         )
-        kept = tuple(Numbered(number, from_wire(event)) for number, event in said)
-        return _read(head, data[end:], kept)
+        kept = tuple(NumberedEvent(number, from_wire(event)) for number, event in said)
+        return _build_checkpoint(head, data[end:], kept)
     except (KeyError, TypeError, ValueError, errors.EngineFailed):
         what = "Another version of this service had the live session, and this one cannot go on."
         raise errors.SessionNotFound(what) from None
 
 
-def _read(head: dict[str, Any], raw: bytes, kept: tuple[Numbered, ...]) -> Carried:
-    items, place = list[Chunk | Commit | Forget](), 0
+def _build_checkpoint(
+    head: dict[str, Any], raw: bytes, kept: tuple[NumberedEvent, ...]
+) -> SessionCheckpoint:
+    items, place = list[InputChunk | InputCommit | InputDiscard](), 0
     for item in head["items"]:
         if len(item) == 2:
             items.append(_PLAIN[item[0]](item[1]))
             continue
         at, size, encoding, rate = item
-        items.append(Chunk(at, raw[place : place + size], Encoding(encoding), rate))
+        items.append(InputChunk(at, raw[place : place + size], SampleEncoding(encoding), rate))
         place += size
     at, samples, settled, wanted = head["sound"]
     rate, since, before = head["rate"]
-    voices = {int(number): VoicePrint(**voice) for number, voice in head["voices"].items()}
-    context = tuple(Understood(start, end, tuple(tokens)) for start, end, tokens in head["context"])
-    past = tuple(one for one in items[: head["past"]] if isinstance(one, Chunk))
+    voices = {int(number): SpeakerEmbedding(**voice) for number, voice in head["voices"].items()}
+    context = tuple(
+        ContextUtterance(start, end, tuple(tokens)) for start, end, tokens in head["context"]
+    )
+    past = tuple(one for one in items[: head["past"]] if isinstance(one, InputChunk))
     rest = tuple(items[head["past"] :])
     received, acknowledged, places = head["orders"]
-    return Carried(
+    return SessionCheckpoint(
         LiveOptions.from_wire(head["options"]),
-        ToldState(head["last"], head["started"], kept, voices, context),
-        SoundState(at, samples, settled, rate, (since, before), rest, past, wanted),
+        EventLogState(head["last"], head["started"], kept, voices, context),
+        InputLogState(at, samples, settled, rate, (since, before), rest, past, wanted),
         received,
         acknowledged,
         tuple((number, at) for number, at in places),
@@ -155,26 +185,26 @@ def _read(head: dict[str, Any], raw: bytes, kept: tuple[Numbered, ...]) -> Carri
     )
 
 
-HOLD_S = 1.0
+MAX_EVENT_HOLD_S = 1.0
 """So long at most what stands waits until it is saved."""
-QUIET_S = 5.0
+SILENT_SAVE_INTERVAL_S = 5.0
 """Seconds of sound that nobody needs before that is saved though nothing was said."""
-LAG_S = 30.0
+MAX_UNSAVED_AUDIO_S = 30.0
 """Seconds of sound that a client keeps for a session that is not saved; then it has to let go."""
-UNSAVED = Notice(
+SESSION_UNSAVED_NOTICE = Notice(
     "session_unsaved", "The database does not answer: the session ends if this service does."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class SessionSnapshot:
     """A session at one moment: what it is, what was said since the last, and what its client may
     know once it lies there. ``fresh``: nothing of it lies there yet; ``place``: of this piece of
     what was said; ``known``: whom its owner knows, where that does not lie there."""
 
-    carried: Carried
-    said: tuple[Numbered, ...]
-    known: tuple[KnownVoice, ...] | None
+    checkpoint: SessionCheckpoint
+    said: tuple[NumberedEvent, ...]
+    known: tuple[SpeakerCandidate, ...] | None
     place: int
     fresh: bool
     acknowledged: tuple[float, int]
@@ -182,12 +212,12 @@ class Snapshot:
     loosened: int
 
     @property
-    def has_story(self) -> bool:
+    def has_events(self) -> bool:
         """Whether a piece is to be written beside the rest."""
         return bool(self.said) or self.known is not None
 
 
-class SavedSession(Protocol):
+class CheckpointSource(Protocol):
     """What a checkpoint reads of a session."""
 
     @property
@@ -203,18 +233,18 @@ class SavedSession(Protocol):
         """Whether it takes no more sound."""
 
     @property
-    def counted(self) -> Counted:
+    def counted(self) -> EventMetrics:
         """Its metrics, and the protocol that it came by."""
 
 
-class Durable:
+class SessionCheckpointer:
     """Of one session. ``news`` is called when there is something to be saved; ``away`` says whether
     nothing can be now; ``tell`` tells the client something."""
 
     def __init__(
         self,
-        told: Told,
-        sound: KeptSound,
+        told: EventLog,
+        sound: InputLog,
         news: Callable[[], None],
         away: Callable[[], bool],
         tell: Callable[[LiveEvent], None],
@@ -233,7 +263,7 @@ class Durable:
         """Those that are not acknowledged: which, and behind how much sound."""
         self._finish: int | None = None
         self._saved = self._place = 0
-        self._known: tuple[KnownVoice, ...] = ()
+        self._known: tuple[SpeakerCandidate, ...] = ()
         """Those that lie there."""
         self._loosened = 0
         self._notice: int | None = None
@@ -244,7 +274,7 @@ class Durable:
         """Where the sound ended when the client was last told that it is not saved."""
         self._relieved = (0.0, 0)
         """As `_acknowledged`, of what need not lie there, as its client knows that."""
-        self._waiting: Alarm | None = None
+        self._waiting: OneShotTimer | None = None
 
     def acknowledged(self, received_orders: int) -> tuple[float, int]:
         """Seconds of sound and orders that the client need not send again. Where nothing can be
@@ -259,7 +289,7 @@ class Durable:
         if after < self._first_notice:
             self._relieved = (0.0, 0)
 
-    def found(self, one: Carried, pieces: int) -> None:
+    def found(self, one: SessionCheckpoint, pieces: int) -> None:
         """It was found as another service left it, with so many pieces of what was said."""
         self._acknowledged = (one.sound.at, one.acknowledged)
         self._orders.extend(one.places)
@@ -280,28 +310,28 @@ class Durable:
             if self._away():
                 self._loosen()
             elif self._waiting is None:
-                self._waiting = Alarm(HOLD_S, self.unsaved)
+                self._waiting = OneShotTimer(MAX_EVENT_HOLD_S, self.unsaved)
             self._news()
-        elif isinstance(event, Heard):
-            if self._sound.first - self._acknowledged[0] >= QUIET_S:
+        elif isinstance(event, InputProcessed):
+            if self._sound.first - self._acknowledged[0] >= SILENT_SAVE_INTERVAL_S:
                 self._news()
             known_s = max(self._acknowledged[0], self._relieved[0], self._told_at)
-            if self._away() and self._sound.at - known_s >= LAG_S:
+            if self._away() and self._sound.at - known_s >= MAX_UNSAVED_AUDIO_S:
                 self._let_go()
 
-    def snapshot(self, session: SavedSession, age_s: float) -> Snapshot:
+    def snapshot(self, session: CheckpointSource, age_s: float) -> SessionSnapshot:
         """The session as it is now, without the sound that its client sends again."""
         at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)
         for number, place_s in self._orders:
-            if place_s < at_s - CLOSE_S:
+            if place_s < at_s - SAME_TIME_S:
                 orders = number
         open_ = [one for one in (self._sound.unanswered, self._finish) if one is not None]
         done = min([session.received_orders, *(one - 1 for one in open_)])
         received = max(orders, done)
         finishing = session.finishing and (self._finish is None or self._finish <= orders)
         told = self._told.state
-        carried = Carried(
+        carried = SessionCheckpoint(
             session.options,
             dataclasses.replace(told, kept=()),
             self._sound.until(at_s, orders),
@@ -318,7 +348,7 @@ class Durable:
         if self._notice is not None:  # nor what is let go of, before the client's number says so
             self._notice = self._told.last + 1
         known = session.options.known_voices
-        return Snapshot(
+        return SessionSnapshot(
             carried,
             said,
             None if known == self._known else known,
@@ -329,11 +359,11 @@ class Durable:
             loosened,
         )
 
-    def saved(self, one: Snapshot) -> None:
+    def saved(self, one: SessionSnapshot) -> None:
         """It lies there."""
-        self._saved = one.last + (self._loosened - one.loosened) * LOOSE
-        self._place += one.has_story
-        self._known = one.carried.options.known_voices
+        self._saved = one.last + (self._loosened - one.loosened) * UNSAVED_SEQ_OFFSET
+        self._place += one.has_events
+        self._known = one.checkpoint.options.known_voices
         self.fresh, self._notice = False, None
         self._acknowledged = max(self._acknowledged, one.acknowledged)
         if self._relieved <= self._acknowledged:
@@ -345,7 +375,7 @@ class Durable:
         self._told.guard()
         self.reached.set()
         if self._told.held:
-            self._waiting = Alarm(HOLD_S, self.unsaved)
+            self._waiting = OneShotTimer(MAX_EVENT_HOLD_S, self.unsaved)
         if self._told.stands_behind(self._saved):
             self._news()
 
@@ -375,7 +405,7 @@ class Durable:
             self._loosen()
         self._told_at, self._notice = self._sound.at, self._told.last + 1
         self._first_notice = self._first_notice or self._notice
-        self._tell(Noticed(UNSAVED))
+        self._tell(NoticeRaised(SESSION_UNSAVED_NOTICE))
 
     def _loosen(self) -> None:
         self._told.loosen()
@@ -387,27 +417,27 @@ class Durable:
             self._waiting = None
 
 
-ASKED_S = 6.0
+TAKEOVER_TIMEOUT_S = 6.0
 """So long a service that has a session is waited for; one that died is known to have by then."""
 
-Name = tuple[str, str]
+SessionName = tuple[str, str]
 """Of a session: its owner, and how the client calls it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SessionSave:
     """What of a session is to lie there. ``session``: all but what was said, instead of what lay
     there; ``story``: what was said since, as piece number ``place`` of it, None where nothing was.
     ``fresh``: nothing of it lies there yet."""
 
-    name: Name
+    name: SessionName
     session: bytes
     story: bytes | None
     place: int
     fresh: bool
 
 
-class Fate(Enum):
+class SaveOutcome(Enum):
     """What became of a session that was to be saved."""
 
     SAVED = "saved"
@@ -418,7 +448,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResumedSession:
     """A session that is this service's now. ``orphaned``: its service did not leave it, and may
     have told more of it than is there."""
 
@@ -427,12 +457,12 @@ class Found:
     orphaned: bool
 
 
-class Elsewhere(Protocol):
+class SessionStore(Protocol):
     """Sessions of several services, by owner and id."""
 
     async def save(
-        self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float
-    ) -> Mapping[Name, Fate]:
+        self, sessions: Sequence[SessionSave], over: Sequence[SessionName], grace_s: float
+    ) -> Mapping[SessionName, SaveOutcome]:
         """Have sessions of this service lie there as they are now, those of ``over`` not at all;
         all or nothing. If this service dies they stay for ``grace_s``.
 
@@ -441,7 +471,7 @@ class Elsewhere(Protocol):
         """
         ...
 
-    async def leave(self, name: Name, for_s: float) -> bool:
+    async def leave(self, name: SessionName, for_s: float) -> bool:
         """Let another service have one that lies there, for so many seconds; whether it was this
         service's.
 
@@ -450,7 +480,7 @@ class Elsewhere(Protocol):
         """
         ...
 
-    async def take(self, name: Name) -> Found | bool:
+    async def take(self, name: SessionName) -> ResumedSession | bool:
         """Have one that is nobody's, or that of a service which died; else whether there is one,
         whose service is asked to leave it then. One that was taken and of which nothing was saved
         since is nobody's.
@@ -464,7 +494,7 @@ class Elsewhere(Protocol):
         """Wait until a service left a session, or so long."""
         ...
 
-    def on_asked(self, tell: Callable[[Name, float], None]) -> None:
+    def on_asked(self, tell: Callable[[SessionName, float], None]) -> None:
         """Have somebody told of each session of this service that another one asks for, and since
         how many seconds; the same may be told again and again until it is left."""
         ...

@@ -12,15 +12,15 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity, Scope
-from sidecar.auth.rate_limits import leaves_room
+from sidecar.auth.rate_limits import is_within_fair_share
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.live.sessions.session import Bounds, Session, fitted
+from sidecar.live.sessions.session import Session, SessionBounds, clamp_options
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Room:
+class SessionLimits:
     """How many there may be: in all, and of one owner (None: as its limits say); for how many
     seconds one waits for a client that went; bytes of sound that all of them keep; and how long a
     final may wait because of others, 0 for no such limit."""
@@ -45,10 +45,10 @@ class Room:
         )
 
 
-class Admission:
+class SessionAdmission:
     """``spec``: of the engine that hears live, None where none does."""
 
-    def __init__(self, spec: EngineSpec | None, room: Room) -> None:
+    def __init__(self, spec: EngineSpec | None, room: SessionLimits) -> None:
         self.spec = spec
         self._room = room
 
@@ -73,14 +73,14 @@ class Admission:
         if not self._may_have_more(caller, has, self.most - len(going)):
             raise errors.LiveLimited()
 
-    def accepted(self, options: LiveOptions, bounds: Bounds) -> LiveOptions:
+    def accepted(self, options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
         """Return the options as a session has them, whether it begins, changes or is taken up.
 
         Raises:
             errors.LanguageUnsupported: the engine does not know the language.
-            errors.BadRequest: as `fitted`.
+            errors.BadRequest: as `clamp_options`.
         """
-        options = fitted(options, bounds)
+        options = clamp_options(options, bounds)
         if self.spec is not None and not self.spec.speaks(options.language):
             raise errors.LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not know '{options.language}'."
@@ -97,35 +97,35 @@ class Admission:
             return True
         if limits.live_sessions is not None and has >= limits.live_sessions:
             return False
-        return not limits.shares or leaves_room(has, 1, free)
+        return not limits.shares or is_within_fair_share(has, 1, free)
 
 
-KEEPING_S = 120.0
+FINISH_TIMEOUT_S = 120.0
 """So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
 
 
-def abandoned(session: Session, now: float, grace_s: float) -> bool:
+def is_abandoned(session: Session, now: float, grace_s: float) -> bool:
     """Whether it ends because nobody came back to it; what is kept tells the rest before."""
-    left = session.left_at
-    return left is not None and now - left >= grace_s and not _finishes(session, now)
+    left = session.disconnected_at
+    return left is not None and now - left >= grace_s and not _is_finishing(session, now)
 
 
-def overdue(session: Session, now: float, grace_s: float) -> errors.SidecarError | None:
+def time_limit_error(session: Session, now: float, grace_s: float) -> errors.SidecarError | None:
     """What it ends with because its time is over while somebody is there, or may come; what is
     kept tells the rest before."""
-    left = session.left_at
-    if session.over or (left is not None and now - left >= grace_s) or _finishes(session, now):
+    left = session.disconnected_at
+    if session.over or (left is not None and now - left >= grace_s) or _is_finishing(session, now):
         return None
     return session.overdue(now)
 
 
-def _finishes(session: Session, now: float) -> bool:
+def _is_finishing(session: Session, now: float) -> bool:
     """Whether one whose time may be over is kept, and tells the rest for that."""
-    left = session.left_at is not None
+    left = session.disconnected_at is not None
     if not session.options.keep or session.over:
         return False
     if not session.finishing:
         if not left and session.overdue(now) is None:
             return False
         session.finish(asked=False)
-    return now - session.touched < KEEPING_S
+    return now - session.touched < FINISH_TIMEOUT_S

@@ -8,59 +8,61 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from sidecar import errors
-from sidecar.concurrency import comes
+from sidecar.concurrency import wait_for_event
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_checkpoint import (
-    ASKED_S,
-    HOLD_S,
-    Carried,
-    Durable,
-    Elsewhere,
-    Fate,
-    Found,
-    Name,
-    Saved,
-    Snapshot,
-    packed,
-    packed_story,
-    unpacked,
+    MAX_EVENT_HOLD_S,
+    TAKEOVER_TIMEOUT_S,
+    ResumedSession,
+    SaveOutcome,
+    SessionCheckpoint,
+    SessionCheckpointer,
+    SessionName,
+    SessionSave,
+    SessionSnapshot,
+    SessionStore,
+    parse_checkpoint,
+    serialize_checkpoint,
+    serialize_events,
 )
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 1.0
+SAVE_RETRY_S = 1.0
 """After a failure it is tried again."""
-CLOSE_S = 2.0
+CLOSE_TIMEOUT_S = 2.0
 """So long the last may take."""
 
 
-class Saver:
+class SessionSaver:
     """Owns the task that writes. ``now``: the clock of the sessions; ``grace_s``: how long one
     stays there when this service dies; ``lost``: told of a session that another service has."""
 
     def __init__(
         self,
-        elsewhere: Elsewhere,
+        elsewhere: SessionStore,
         grace_s: float,
         now: Callable[[], float],
         lost: Callable[[Session], None],
     ) -> None:
         self._elsewhere, self._grace_s, self._now, self._lost = elsewhere, grace_s, now, lost
         self._due: dict[Session, None] = {}
-        self._over: dict[Name, None] = {}
+        self._over: dict[SessionName, None] = {}
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
         self._away = False
         self._task: asyncio.Task[None] | None = None
 
-    async def begin(self, session: Session, found: Carried | None = None, pieces: int = 0) -> None:
+    async def begin(
+        self, session: Session, found: SessionCheckpoint | None = None, pieces: int = 0
+    ) -> None:
         """See to a session from here on; returns once it lies there, or cannot now. ``found``: as
         another service left it, with so many pieces of what was said.
 
         Raises:
             errors.SessionTaken: another service has one with its name.
         """
-        durable = session.durable = Durable(
+        durable = session.durable = SessionCheckpointer(
             session.told,
             session.sound,
             lambda: self._poke(session),
@@ -73,7 +75,7 @@ class Saver:
         if self._away:
             durable.unsaved()
             return
-        if not await comes(durable.reached, HOLD_S):
+        if not await wait_for_event(durable.reached, MAX_EVENT_HOLD_S):
             durable.unsaved()
         if durable.closed:
             raise errors.SessionTaken()
@@ -85,7 +87,7 @@ class Saver:
             session.durable.close()
             self.forget((session.owner, session.id))
 
-    def forget(self, name: Name) -> None:
+    def forget(self, name: SessionName) -> None:
         """Have nothing lie there of a session that nobody goes on with."""
         self._over[name] = None
         self._wake()
@@ -118,7 +120,7 @@ class Saver:
             self._task = None
         if self._over:
             with suppress(errors.JournalUnreachable, TimeoutError):
-                async with asyncio.timeout(CLOSE_S), self._writing:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S), self._writing:
                     await self._write([])
 
     def _poke(self, session: Session) -> None:
@@ -149,12 +151,12 @@ class Saver:
         for session in list(self._due):
             if session.durable is not None:
                 session.durable.unsaved()
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(SAVE_RETRY_S)
         self._news.set()
 
     async def _write(self, due: Sequence[Session]) -> None:
         """These as they are now; what becomes of them meanwhile is due again."""
-        snapshots = dict[Name, tuple[Session, Snapshot]]()
+        snapshots = dict[SessionName, tuple[Session, SessionSnapshot]]()
         for session in due:
             self._due.pop(session, None)
             if session.told.wrong is not None:
@@ -165,7 +167,7 @@ class Saver:
         over, self._over = self._over, {}
         if not (snapshots or over):
             return
-        saved = [_saved(name, one) for name, (_, one) in snapshots.items()]
+        saved = [_session_save(name, one) for name, (_, one) in snapshots.items()]
         try:
             fates = await self._elsewhere.save(saved, list(over), self._grace_s)
         except BaseException:
@@ -176,12 +178,12 @@ class Saver:
         for name, (session, one) in snapshots.items():
             self._came(session, one, fates[name])
 
-    def _came(self, session: Session, one: Snapshot, fate: Fate) -> None:
+    def _came(self, session: Session, one: SessionSnapshot, fate: SaveOutcome) -> None:
         durable = session.durable
         assert durable is not None
-        if fate is Fate.SAVED:
+        if fate is SaveOutcome.SAVED:
             durable.saved(one)
-        elif fate is Fate.GONE:
+        elif fate is SaveOutcome.GONE:
             durable.lost()
         else:
             log.info("another service has a live session")
@@ -190,25 +192,25 @@ class Saver:
             self._lost(session)
 
 
-def _saved(name: Name, one: Snapshot) -> Saved:
-    story = packed_story(one.said, one.known) if one.has_story else None
-    return Saved(name, packed(one.carried), story, one.place, one.fresh)
+def _session_save(name: SessionName, one: SessionSnapshot) -> SessionSave:
+    story = serialize_events(one.said, one.known) if one.has_events else None
+    return SessionSave(name, serialize_checkpoint(one.checkpoint), story, one.place, one.fresh)
 
 
-LOOK_S = 0.25
+HANDOVER_POLL_S = 0.25
 """How often is looked meanwhile, if nobody says anything."""
-STEADY_S = 1.0
+STEADY_TIMEOUT_S = 1.0
 """So long an engine may take to say how much is settled."""
 
 
-class Moving:
+class SessionHandover:
     """Of all sessions. ``still``: ends what hears one, so that nothing more happens in it;
     ``goes_on``: undoes that; ``end``: is told what ends one here."""
 
     def __init__(
         self,
-        elsewhere: Elsewhere,
-        saver: Saver,
+        elsewhere: SessionStore,
+        saver: SessionSaver,
         grace_s: float,
         still: Callable[[Session], Awaitable[None]],
         goes_on: Callable[[Session], None],
@@ -216,16 +218,16 @@ class Moving:
     ) -> None:
         self._elsewhere, self._saver, self._grace_s = elsewhere, saver, grace_s
         self._still, self._goes_on, self._end = still, goes_on, end
-        self._leaving: dict[Name, asyncio.Task[bool]] = {}
-        self._coming: dict[Name, asyncio.Event] = {}
+        self._leaving: dict[SessionName, asyncio.Task[bool]] = {}
+        self._coming: dict[SessionName, asyncio.Event] = {}
         """Those that are taken up now; set once that is over."""
 
-    def comes(self, name: Name) -> bool:
+    def comes(self, name: SessionName) -> bool:
         """Whether somebody takes a session up now."""
         return name in self._coming
 
     @asynccontextmanager
-    async def alone(self, name: Name) -> AsyncIterator[None]:
+    async def alone(self, name: SessionName) -> AsyncIterator[None]:
         """Nobody else takes a session up as long as this lasts; waits for who does, or leaves it.
         A client that connects twice has two who want it."""
         while True:
@@ -242,7 +244,7 @@ class Moving:
             del self._coming[name]
             over.set()
 
-    async def find(self, name: Name, after: int) -> tuple[Carried, int]:
+    async def find(self, name: SessionName, after: int) -> tuple[SessionCheckpoint, int]:
         """A session that another service has, or had, for whoever was told ``after`` of it; and in
         how many pieces what was said of it came.
 
@@ -252,13 +254,13 @@ class Moving:
         """
         found = await self._found(name)
         try:
-            one = await asyncio.to_thread(unpacked, found.session, found.story)
+            one = await asyncio.to_thread(parse_checkpoint, found.session, found.story)
             return one.orphaned(after) if found.orphaned else one, len(found.story)
         except errors.SessionNotFound:
             self._saver.forget(name)
             raise
 
-    async def give_back(self, name: Name) -> None:
+    async def give_back(self, name: SessionName) -> None:
         """One that was found is nobody's again."""
         with suppress(errors.JournalUnreachable):
             await self._elsewhere.leave(name, self._grace_s)
@@ -277,7 +279,7 @@ class Moving:
 
     async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
         session.hold()
-        await session.steady(STEADY_S)
+        await session.steady(STEADY_TIMEOUT_S)
         await self._still(session)
         left = False
         try:
@@ -292,13 +294,13 @@ class Moving:
             session.release()
         return left
 
-    async def _found(self, name: Name) -> Found:
+    async def _found(self, name: SessionName) -> ResumedSession:
         loop = asyncio.get_running_loop()
-        until = loop.time() + ASKED_S
+        until = loop.time() + TAKEOVER_TIMEOUT_S
         while True:
             found = await self._elsewhere.take(name)
-            if isinstance(found, Found):
+            if isinstance(found, ResumedSession):
                 return found
             if not found or loop.time() >= until:
                 raise errors.SessionNotFound()
-            await self._elsewhere.news(LOOK_S)
+            await self._elsewhere.news(HANDOVER_POLL_S)

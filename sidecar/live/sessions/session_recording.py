@@ -11,21 +11,21 @@ from array import array
 
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
-from sidecar.audio.audio_source import AudioSource, Spool
-from sidecar.audio.loudness import LOUDEST, PER_SECOND
-from sidecar.concurrency import Threads
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.loudness import MAX_PEAK, PEAKS_PER_SECOND
+from sidecar.concurrency import ThreadLimiter
+from sidecar.interfaces.live_engine import SampleEncoding
 
 
-class Tape:
+class SessionRecording:
     """Takes sound of one encoding at one rate; where another comes, or more than ``most`` bytes, it
     has no recording in the end. ``disk``: threads that may wait for one."""
 
-    def __init__(self, spool: Spool, disk: Threads, most: int) -> None:
-        self._spool: Spool | None = spool
+    def __init__(self, spool: UploadSpool, disk: ThreadLimiter, most: int) -> None:
+        self._spool: UploadSpool | None = spool
         self._disk, self._most = disk, most
         self._spilling: asyncio.Task[None] | None = None
-        self._encoding, self._rate = Encoding.PCM16, 0
+        self._encoding, self._rate = SampleEncoding.PCM16, 0
         self._rest = b""
         self._levels = bytearray()
 
@@ -34,7 +34,7 @@ class Tape:
         """How loud it is, tenth of a second by tenth, 0 to 255."""
         return bytes(self._levels) if self._spool is not None else b""
 
-    async def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    async def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """More sound, of whole samples. Who stops waiting loses none of it.
 
         Raises:
@@ -52,7 +52,7 @@ class Tape:
             return
         spool.add(raw)
         self._measure(raw)
-        if spool.pending >= Spool.MEMORY_BYTES:
+        if spool.pending >= UploadSpool.MEMORY_BYTES:
             self._spilling = asyncio.ensure_future(self._disk.run(spool.spill))
             await self._spilled()
 
@@ -69,7 +69,7 @@ class Tape:
         if not self._rate:
             spool.close()
             return None
-        floats, width = self._encoding is Encoding.FLOAT32, self._encoding.width
+        floats, width = self._encoding is SampleEncoding.FLOAT32, self._encoding.width
         head = wav_head(self._rate, width, spool.size - WAV_HEAD_BYTES, floats=floats)
         return await self._disk.run(spool.finish, head)
 
@@ -96,16 +96,16 @@ class Tape:
         self._spilling = None
 
     def _measure(self, raw: bytes) -> None:
-        each = self._rate // PER_SECOND * self._encoding.width
+        each = self._rate // PEAKS_PER_SECOND * self._encoding.width
         raw = self._rest + raw
         whole = len(raw) // each * each
-        samples = array("h" if self._encoding is Encoding.PCM16 else "f", raw[:whole])
+        samples = array("h" if self._encoding is SampleEncoding.PCM16 else "f", raw[:whole])
         if sys.byteorder == "big":
             samples.byteswap()
-        full = 32768 if self._encoding is Encoding.PCM16 else 1.0
+        full = 32768 if self._encoding is SampleEncoding.PCM16 else 1.0
         step = each // self._encoding.width
         for at in range(0, len(samples), step):
             part = samples[at : at + step]
             loud = max(0.0, max(part), -min(part)) / full  # what is no number is not louder
-            self._levels.append(round(min(loud, 1.0) * LOUDEST))
+            self._levels.append(round(min(loud, 1.0) * MAX_PEAK))
         self._rest = raw[whole:]

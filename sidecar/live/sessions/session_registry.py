@@ -16,31 +16,41 @@ from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.live.sessions.engine_relay import Share, carry
-from sidecar.live.sessions.event_log import Counted
-from sidecar.live.sessions.input_log import Held
-from sidecar.live.sessions.session import Bounds, Keeper, Observer, Session
-from sidecar.live.sessions.session_checkpoint import Carried, Elsewhere, Name
-from sidecar.live.sessions.session_limits import Admission, Room, abandoned, overdue
-from sidecar.live.sessions.session_persistence import Moving, Saver
-from sidecar.live.sessions.session_recording import Tape
-from sidecar.observability.metrics import LiveTally, Tally
+from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
+from sidecar.live.sessions.event_log import EventMetrics
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import (
+    SaveSession,
+    Session,
+    SessionBounds,
+    SessionObserverFactory,
+)
+from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionName, SessionStore
+from sidecar.live.sessions.session_limits import (
+    SessionAdmission,
+    SessionLimits,
+    is_abandoned,
+    time_limit_error,
+)
+from sidecar.live.sessions.session_persistence import SessionHandover, SessionSaver
+from sidecar.live.sessions.session_recording import SessionRecording
+from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
 
 log = logging.getLogger(__name__)
 
-Acquaint = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
+AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """The options of a session with the people whom its owner knows."""
 
-LEAVING_S = 2.0
+LEAVE_TIMEOUT_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
-PLACE_S = 1.0
+REMOTE_START_WAIT_S = 1.0
 """So long a session that others hear waits for its place at most before its client is told that it
 has begun."""
-LOOK_S = 1.0
+TIMEOUT_POLL_S = 1.0
 """How often is looked whose time is over."""
 
 
-class Sessions:
+class SessionRegistry:
     """Owns all of them, and the tasks that see to them.
 
     ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
@@ -52,20 +62,20 @@ class Sessions:
     def __init__(
         self,
         spec: EngineSpec | None,
-        share: Share,
-        room: Room,
-        bounds: Bounds,
+        share: AcquireLiveEngine,
+        room: SessionLimits,
+        bounds: SessionBounds,
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
-        tally: LiveTally | None = None,
-        observers: Sequence[Observer] = (),
-        acquaint: Acquaint | None = None,
-        keeper: Keeper | None = None,
-        tape: Callable[[], Tape | None] = lambda: None,
-        elsewhere: Elsewhere | None = None,
+        tally: LiveMetrics | None = None,
+        observers: Sequence[SessionObserverFactory] = (),
+        acquaint: AddKnownSpeakers | None = None,
+        keeper: SaveSession | None = None,
+        tape: Callable[[], SessionRecording | None] = lambda: None,
+        elsewhere: SessionStore | None = None,
     ) -> None:
-        self._admission = Admission(spec, room)
-        self._tally = tally or Tally().live
+        self._admission = SessionAdmission(spec, room)
+        self._tally = tally or ServiceMetrics().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
         self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
@@ -73,16 +83,16 @@ class Sessions:
         self._observers = observers
         said = [observer.greeting for observer in observers]
         self._greeting = {name: value for one in said for name, value in one.items()}
-        self._held = Held(room.sound_bytes)
-        self._sessions: dict[Name, Session] = {}
+        self._held = InputLogTotals(room.sound_bytes)
+        self._sessions: dict[SessionName, Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._closing = False
-        self._saver: Saver | None = None
-        self._moving: Moving | None = None
+        self._saver: SessionSaver | None = None
+        self._moving: SessionHandover | None = None
         if elsewhere is not None and room.grace_s > 0:
-            saver = self._saver = Saver(elsewhere, room.grace_s, now, self._moved)
-            self._moving = Moving(
+            saver = self._saver = SessionSaver(elsewhere, room.grace_s, now, self._moved)
+            self._moving = SessionHandover(
                 elsewhere, saver, room.grace_s, self._still, self._goes_on, self.end
             )
             elsewhere.on_asked(self._asked)
@@ -92,20 +102,20 @@ class Sessions:
         cls,
         settings: Settings,
         spec: EngineSpec | None,
-        share: Share,
-        tally: LiveTally,
-        observers: Sequence[Observer] = (),
-        acquaint: Acquaint | None = None,
-        keeper: Keeper | None = None,
-        tape: Callable[[], Tape | None] = lambda: None,
-        elsewhere: Elsewhere | None = None,
+        share: AcquireLiveEngine,
+        tally: LiveMetrics,
+        observers: Sequence[SessionObserverFactory] = (),
+        acquaint: AddKnownSpeakers | None = None,
+        keeper: SaveSession | None = None,
+        tape: Callable[[], SessionRecording | None] = lambda: None,
+        elsewhere: SessionStore | None = None,
     ) -> Self:
         """As the settings say."""
         return cls(
             spec,
             share,
-            Room.of(settings),
-            Bounds.of(settings),
+            SessionLimits.of(settings),
+            SessionBounds.of(settings),
             settings.live_timeout,
             tally=tally,
             observers=observers,
@@ -195,7 +205,7 @@ class Sessions:
             self._bounds,
             self._held,
             self._now,
-            counted=Counted(self._tally, wire, self._patience_s),
+            counted=EventMetrics(self._tally, wire, self._patience_s),
             greeting=self._greeting,
             accepted=self._admission.accepted,
         )
@@ -203,7 +213,7 @@ class Sessions:
         return session
 
     def _begun(self, session: Session) -> Session:
-        session.witnesses = [observer.begin(session) for observer in self._observers]
+        session.observers = [observer.begin(session) for observer in self._observers]
         self._sessions[session.owner, session.id] = session
         if not session.over:
             self._see_to(session)
@@ -219,7 +229,7 @@ class Sessions:
     async def _carry(self, session: Session) -> None:
         if session.stranger and self._acquaint is not None:
             session.meet(await self._acquaint(session.options, session.owner))
-        await carry(session, self._share)
+        await relay_session(session, self._share)
 
     def find(self, caller: Identity, number: str, after: int = 0) -> Session:
         """A session of theirs, to be held again; whoever held it holds it no more. ``after``: the
@@ -231,7 +241,7 @@ class Sessions:
         session = self._sessions.get((caller.owner, number))
         if session is None:
             raise errors.SessionNotFound()
-        session.left_at = None
+        session.disconnected_at = None
         session.goes_on(after)
         session.held_since = self._now()
         session.taken.set()
@@ -264,7 +274,7 @@ class Sessions:
             return
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PLACE_S):
+                async with asyncio.timeout(REMOTE_START_WAIT_S):
                     await session.placed.wait()
             if session.told.wrong is not None:
                 raise session.told.wrong
@@ -272,7 +282,7 @@ class Sessions:
             self.end(session)
             raise
 
-    async def take_up(self, caller: Identity, number: str, after: int = 0) -> Session:
+    async def find_or_take_over(self, caller: Identity, number: str, after: int = 0) -> Session:
         """As `find`, of those that other services have, or had when they ended or died, too.
         ``after``: the last event that the client was told.
 
@@ -299,7 +309,9 @@ class Sessions:
             one = dataclasses.replace(one, options=options)
             return await self._restored(caller.owner, number, one, pieces)
 
-    async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
+    async def _restored(
+        self, owner: str, number: str, one: SessionCheckpoint, pieces: int
+    ) -> Session:
         session = self._new(owner, number, one.options, one.wire)
         session.moves = True
         session.restore(one)
@@ -319,7 +331,7 @@ class Sessions:
         if (session.over and not unheard) or not self._room.grace_s:
             self.end(session)
         else:
-            session.left_at = self._now()
+            session.disconnected_at = self._now()
 
     def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
         """It is over now, whatever it was at."""
@@ -351,7 +363,7 @@ class Sessions:
                 session.finish(asked=False)
         async with asyncio.TaskGroup() as group:
             for session in moving:
-                group.create_task(self._hand_over(session, max(grace_s, LEAVING_S)))
+                group.create_task(self._hand_over(session, max(grace_s, LEAVE_TIMEOUT_S)))
         if self._tasks and grace_s > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace_s)
         await self.close()
@@ -382,14 +394,14 @@ class Sessions:
         if not await self._moving.leave(session, errors.SessionHandedOver(), most_s):
             session.finish(asked=False)
 
-    def _asked(self, name: Name, since_s: float) -> None:
+    def _asked(self, name: SessionName, since_s: float) -> None:
         """Another service has the client of a session since then: let it have that, too, unless the
         client came here again meanwhile."""
         session = self._sessions.get(name)
         if session is None or self._closing or self._moving is None or not self._may_move(session):
             return
         if self._now() - session.held_since >= since_s:
-            self._moving.leave(session, errors.SessionMoved(), LEAVING_S)
+            self._moving.leave(session, errors.SessionMoved(), LEAVE_TIMEOUT_S)
 
     def _moved(self, session: Session) -> None:
         """Another service has it already."""
@@ -423,7 +435,7 @@ class Sessions:
     async def _look(self) -> None:
         """End those whose time is over."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(TIMEOUT_POLL_S)
             now, grace_s = self._now(), self._room.grace_s
             for session in list(self._sessions.values()):
                 try:
@@ -432,9 +444,9 @@ class Sessions:
                     log.exception("whether a live session's time is over could not be told")
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
-        if abandoned(session, now, grace_s):
+        if is_abandoned(session, now, grace_s):
             self.end(session)
-        elif (wrong := overdue(session, now, grace_s)) is not None:
+        elif (wrong := time_limit_error(session, now, grace_s)) is not None:
             log.info("a live session ends: %s", wrong.code)
             session.end(wrong)
             with contextlib.suppress(KeyError):

@@ -6,42 +6,42 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar import clock, errors
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import Final, SpeechStarted
-from sidecar.live.sessions.event_log import Numbered
+from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import Session
-from sidecar.observability.tracing import ARRIVED, Stage, Trace, Traces, Value
+from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestTrace, Tracer, TraceSpan, Value
 
-NAME = "live session"
+TRACE_NAME = "live session"
 
 
-class SessionTraces:
+class SessionTracer:
     """Observes all live sessions (`live.sessions.session.Observer`)."""
 
     def __init__(
         self,
-        traces: Traces,
+        traces: Tracer,
         engine: str,
         loaded: Callable[[], tuple[float, float]],
-        now: clock.Clock = clock.wall,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
         """``loaded``: from when to when the engine was loaded last, in seconds since 1970."""
         self.greeting: Mapping[str, Any] = {}
         self._traces, self._engine, self._loaded, self._now = traces, engine, loaded, now
 
-    def begin(self, session: Session) -> Traced:
+    def begin(self, session: Session) -> SessionTrace:
         """A session begins, as part of what its client traces."""
         at = self._now()
-        trace = self._traces.begin(NAME, at, ARRIVED.get())
-        return Traced(trace, at, self._engine, self._loaded, self._now)
+        trace = self._traces.begin(TRACE_NAME, at, CURRENT_ARRIVAL.get())
+        return SessionTrace(trace, at, self._engine, self._loaded, self._now)
 
 
-class Traced:
+class SessionTrace:
     """The witness of one session."""
 
     def __init__(
         self,
-        trace: Trace,
+        trace: RequestTrace,
         began: float,
         engine: str,
         loaded: Callable[[], tuple[float, float]],
@@ -52,21 +52,21 @@ class Traced:
         self._finals = 0
         self._samples_s = 0.0
 
-    def sound(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+    def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """It is counted."""
         self._samples_s += len(raw) / encoding.width / rate
 
     def ordered(self, order: Mapping[str, Any]) -> None:
         """Nothing is told of it."""
 
-    def told(self, numbered: Numbered) -> None:
+    def told(self, numbered: NumberedEvent) -> None:
         """Each final ends an utterance."""
         at = self._now()
         match numbered.event:
             case SpeechStarted():
                 self._since = at
             case Final() as final:
-                self._trace.tell(utterance(final, self._since, at))
+                self._trace.tell(utterance_stages(final, self._since, at))
                 self._finals += 1
                 self._since = at
 
@@ -75,7 +75,7 @@ class Traced:
         at = self._now()
         begin, end = self._loaded()
         if max(begin, self._began) < min(end, at):
-            self._trace.tell(Stage("loaded", max(begin, self._began), min(end, at)))
+            self._trace.tell(TraceSpan("loaded", max(begin, self._began), min(end, at)))
         attributes: dict[str, Value] = {
             "vibevoice.engine": self._engine,
             "vibevoice.audio_s": round(self._samples_s, 3),
@@ -84,14 +84,14 @@ class Traced:
         self._trace.end(at, attributes, wrong.code if wrong is not None else "")
 
 
-def utterance(final: Final, since: float, at: float) -> Stage:
+def utterance_stages(final: Final, since: float, at: float) -> TraceSpan:
     """One that began ``since`` and was told ``at``: received, queued, run. Pure."""
     run = max(since, at - final.work_s)
     queued = max(since, run - final.wait_s)
     parts = (
-        Stage("received", since, queued),
-        Stage("queued", queued, run),
-        Stage("run", run, at),
+        TraceSpan("received", since, queued),
+        TraceSpan("queued", queued, run),
+        TraceSpan("run", run, at),
     )
     length_s = round(final.segment.end - final.segment.start, 3)
-    return Stage("utterance", since, at, {"vibevoice.audio_s": length_s}, stages=parts)
+    return TraceSpan("utterance", since, at, {"vibevoice.audio_s": length_s}, stages=parts)

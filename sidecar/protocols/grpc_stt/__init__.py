@@ -3,7 +3,7 @@
 import os
 
 
-def without_forks() -> None:
+def disable_fork_support() -> None:
     """Have gRPC, which is imported after this, leave alone what the process starts.
 
     Else it readies itself for a child that goes on with it, and where calls are under way that

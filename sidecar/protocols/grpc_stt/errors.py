@@ -10,11 +10,11 @@ from typing import Any
 from grpc import StatusCode
 
 from sidecar import errors
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class GrpcErrorStatus:
     """A number, the status that goes with it, and what is said: "" leaves it to the error."""
 
     number: str
@@ -22,96 +22,102 @@ class Said:
     message: str = ""
 
 
-class Refused(Exception):
+class GrpcRefused(Exception):
     """What this wire alone says no to."""
 
-    def __init__(self, said: Said, detail: str = "") -> None:
+    def __init__(self, said: GrpcErrorStatus, detail: str = "") -> None:
         self.said = said
         self.detail = detail or said.message
         super().__init__(self.detail)
 
 
-NO_SESSION_ID = Said("ERR1001", StatusCode.INVALID_ARGUMENT, "session_id is required")
-VAD_WRONG = Said("ERR1003", StatusCode.INVALID_ARGUMENT, "vad_threshold must be non-negative")
-UNKNOWN_SESSION = Said("ERR1004", StatusCode.UNAUTHENTICATED, "Unknown or missing session_id")
-WRONG_TOKEN = Said("ERR1005", StatusCode.PERMISSION_DENIED, "Invalid session token")
-IDLE = Said("ERR1006", StatusCode.DEADLINE_EXCEEDED, "Session timeout due to inactivity")
-CHUNK_TOO_LONG = Said("ERR1007", StatusCode.INVALID_ARGUMENT)
-NO_ROOM = Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED)
-NO_KEY = Said("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
-OPTION_WRONG = Said("ERR1010", StatusCode.INVALID_ARGUMENT)
-SOUND_WRONG = Said("ERR3002", StatusCode.INVALID_ARGUMENT)
+NO_SESSION_ID = GrpcErrorStatus("ERR1001", StatusCode.INVALID_ARGUMENT, "session_id is required")
+VAD_INVALID = GrpcErrorStatus(
+    "ERR1003", StatusCode.INVALID_ARGUMENT, "vad_threshold must be non-negative"
+)
+UNKNOWN_SESSION = GrpcErrorStatus(
+    "ERR1004", StatusCode.UNAUTHENTICATED, "Unknown or missing session_id"
+)
+TOKEN_INVALID = GrpcErrorStatus("ERR1005", StatusCode.PERMISSION_DENIED, "Invalid session token")
+IDLE = GrpcErrorStatus("ERR1006", StatusCode.DEADLINE_EXCEEDED, "Session timeout due to inactivity")
+CHUNK_TOO_LONG = GrpcErrorStatus("ERR1007", StatusCode.INVALID_ARGUMENT)
+SESSIONS_FULL = GrpcErrorStatus("ERR1008", StatusCode.RESOURCE_EXHAUSTED)
+NO_KEY = GrpcErrorStatus("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
+OPTION_INVALID = GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT)
+AUDIO_INVALID = GrpcErrorStatus("ERR3002", StatusCode.INVALID_ARGUMENT)
 
-CODES: Mapping[str, Said] = {
-    errors.SessionTaken.code: Said(
+STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
+    errors.SessionTaken.code: GrpcErrorStatus(
         "ERR1002", StatusCode.ALREADY_EXISTS, "session_id already active"
     ),
     errors.SessionNotFound.code: UNKNOWN_SESSION,
     errors.SessionOver.code: UNKNOWN_SESSION,
     errors.SessionIdle.code: IDLE,
-    errors.SessionTooLong.code: Said("ERR1006", StatusCode.DEADLINE_EXCEEDED),
+    errors.SessionTooLong.code: GrpcErrorStatus("ERR1006", StatusCode.DEADLINE_EXCEEDED),
     errors.ChunkTooLong.code: CHUNK_TOO_LONG,
-    errors.LiveFull.code: NO_ROOM,
-    errors.LiveLimited.code: NO_ROOM,
-    errors.RateLimited.code: Said("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
-    errors.ShuttingDown.code: Said("ERR1013", StatusCode.UNAVAILABLE),
+    errors.LiveFull.code: SESSIONS_FULL,
+    errors.LiveLimited.code: SESSIONS_FULL,
+    errors.RateLimited.code: GrpcErrorStatus("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
+    errors.ShuttingDown.code: GrpcErrorStatus("ERR1013", StatusCode.UNAVAILABLE),
     errors.TokenMissing.code: NO_KEY,
-    errors.TokenInvalid.code: Said("ERR1014", StatusCode.UNAUTHENTICATED),
-    errors.SoundInvalid.code: SOUND_WRONG,
-    errors.HeaderTooLarge.code: Said("ERR1010", StatusCode.INVALID_ARGUMENT),
-    errors.LiveUnavailable.code: Said("ERR2002", StatusCode.FAILED_PRECONDITION),
-    errors.PeerNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
-    errors.OriginNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
+    errors.TokenInvalid.code: GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED),
+    errors.SoundInvalid.code: AUDIO_INVALID,
+    errors.HeaderTooLarge.code: GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT),
+    errors.LiveUnavailable.code: GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION),
+    errors.PeerNotAllowed.code: GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED),
+    errors.OriginNotAllowed.code: GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED),
 }
 """By the code of an error."""
-_NOT_SO = Said("ERR2002", StatusCode.FAILED_PRECONDITION)
-_FAILED = Said("ERR2002", StatusCode.INTERNAL)
-KINDS: Mapping[Kind, Said] = {
-    Kind.MALFORMED: OPTION_WRONG,
-    Kind.UNPROCESSABLE: OPTION_WRONG,
-    Kind.UNSUPPORTED: OPTION_WRONG,
-    Kind.NOT_FOUND: OPTION_WRONG,
-    Kind.METHOD: OPTION_WRONG,
-    Kind.RANGE: OPTION_WRONG,
-    Kind.TOO_LARGE: CHUNK_TOO_LONG,
-    Kind.HEADERS_TOO_LARGE: OPTION_WRONG,
-    Kind.TIMEOUT: Said("ERR2001", StatusCode.DEADLINE_EXCEEDED),
-    Kind.FORBIDDEN: Said("ERR4008", StatusCode.PERMISSION_DENIED),
-    Kind.UNAUTHORIZED: Said("ERR1014", StatusCode.UNAUTHENTICATED),
-    Kind.CONFLICT: _NOT_SO,
-    Kind.PRECONDITION: _NOT_SO,
-    Kind.LIMITED: Said("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
-    Kind.STORAGE_FULL: NO_ROOM,
-    Kind.WONT_FIT: NO_ROOM,
-    Kind.BUSY: Said("ERR2002", StatusCode.UNAVAILABLE),  # the status that clients retry
-    Kind.CANCELLED: _FAILED,
-    Kind.FAILED: _FAILED,
+_PRECONDITION_FAILED = GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION)
+_FAILED = GrpcErrorStatus("ERR2002", StatusCode.INTERNAL)
+STATUS_BY_KIND: Mapping[ErrorKind, GrpcErrorStatus] = {
+    ErrorKind.MALFORMED: OPTION_INVALID,
+    ErrorKind.UNPROCESSABLE: OPTION_INVALID,
+    ErrorKind.UNSUPPORTED: OPTION_INVALID,
+    ErrorKind.NOT_FOUND: OPTION_INVALID,
+    ErrorKind.METHOD: OPTION_INVALID,
+    ErrorKind.RANGE: OPTION_INVALID,
+    ErrorKind.TOO_LARGE: CHUNK_TOO_LONG,
+    ErrorKind.HEADERS_TOO_LARGE: OPTION_INVALID,
+    ErrorKind.TIMEOUT: GrpcErrorStatus("ERR2001", StatusCode.DEADLINE_EXCEEDED),
+    ErrorKind.FORBIDDEN: GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED),
+    ErrorKind.UNAUTHORIZED: GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED),
+    ErrorKind.CONFLICT: _PRECONDITION_FAILED,
+    ErrorKind.PRECONDITION: _PRECONDITION_FAILED,
+    ErrorKind.LIMITED: GrpcErrorStatus("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
+    ErrorKind.STORAGE_FULL: SESSIONS_FULL,
+    ErrorKind.WONT_FIT: SESSIONS_FULL,
+    ErrorKind.BUSY: GrpcErrorStatus(
+        "ERR2002", StatusCode.UNAVAILABLE
+    ),  # the status that clients retry
+    ErrorKind.CANCELLED: _FAILED,
+    ErrorKind.FAILED: _FAILED,
 }
 """By its kind, where the code is not there."""
-CREATE_FAULT = Said("ERR3001", StatusCode.UNKNOWN)
-STREAM_FAULT = Said("ERR3002", StatusCode.UNKNOWN)
+CREATE_FAULT = GrpcErrorStatus("ERR3001", StatusCode.UNKNOWN)
+STREAM_FAULT = GrpcErrorStatus("ERR3002", StatusCode.UNKNOWN)
 
 
-def said_of(wrong: Exception, fault: Said = STREAM_FAULT) -> Said:
+def error_status(wrong: Exception, fault: GrpcErrorStatus = STREAM_FAULT) -> GrpcErrorStatus:
     """How this wire says what went wrong, message and all; of a fault of ours it says that it is
     one, as ``fault``, and no more."""
-    if isinstance(wrong, Refused):
-        return Said(wrong.said.number, wrong.said.status, wrong.detail)
+    if isinstance(wrong, GrpcRefused):
+        return GrpcErrorStatus(wrong.said.number, wrong.said.status, wrong.detail)
     if not isinstance(wrong, errors.SidecarError):
-        return Said(fault.number, fault.status, errors.SidecarError.default_detail)
+        return GrpcErrorStatus(fault.number, fault.status, errors.SidecarError.default_detail)
     ours = wrong.code == errors.SidecarError.code
-    found = fault if ours else CODES.get(wrong.code) or KINDS[wrong.kind]
-    return Said(found.number, found.status, found.message or wrong.detail)
+    found = fault if ours else STATUS_BY_CODE.get(wrong.code) or STATUS_BY_KIND[wrong.kind]
+    return GrpcErrorStatus(found.number, found.status, found.message or wrong.detail)
 
 
 log = logging.getLogger(__name__)
 
 
-async def end(
+async def abort_call(
     context: Any,
     wrong: Exception,
     trailing: tuple[tuple[str, str], ...] = (),
-    fault: Said = STREAM_FAULT,
+    fault: GrpcErrorStatus = STREAM_FAULT,
 ) -> None:
     """Say it: status, number and message, and in the trailing metadata, where it is an error that
     every wire knows, its stable code and what to do. ``fault``: how a fault of ours is said.
@@ -119,13 +125,13 @@ async def end(
     Raises:
         grpc.aio.AbortError: always; that is how a call ends.
     """
-    said = said_of(wrong, fault)
+    said = error_status(wrong, fault)
     if isinstance(wrong, errors.SidecarError):
         hint = wrong.hint.encode("ascii", "replace").decode()
         trailing = (*trailing, ("error-code", wrong.code), ("error-hint", hint))
         if wrong.retry_after is not None:
             trailing = (*trailing, ("retry-after", str(wrong.retry_after)))
-    elif not isinstance(wrong, Refused):
+    elif not isinstance(wrong, GrpcRefused):
         log.error("a fault of ours in a call over gRPC", exc_info=wrong)
     if trailing:
         context.set_trailing_metadata(trailing)

@@ -16,38 +16,38 @@ import grpc
 import grpc.aio
 
 from sidecar import clock, errors
-from sidecar.auth.authentication import Entrance
-from sidecar.auth.request_origin import Approach
-from sidecar.auth.request_origin import check as check_headers
-from sidecar.observability.metrics import WireTally
-from sidecar.observability.tracing import ARRIVED, Arrival
-from sidecar.protocols.grpc_stt.errors import end
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.request_origin import check_header_sizes as check_headers
+from sidecar.observability.metrics import ProtocolMetrics
+from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
+from sidecar.protocols.grpc_stt.errors import abort_call
 
 Metadata = Iterable[tuple[str, str | bytes]]
-KEYS = ("x-api-key", "api-key", "api_key")
+API_KEY_NAMES = ("x-api-key", "api-key", "api_key")
 """Where a key may be besides `authorization`: as metadata, and the latter two as attributes."""
-FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
+PROXY_METADATA_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the metadata begins that proxies add."""
 
 
-def approach_of(metadata: Metadata, peer: str, *, encrypted: bool) -> Approach:
+def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> RequestOrigin:
     """Where a call comes from. gRPC does not tell by what name we were called, and no page of a
     browser can call: it would have to speak HTTP/2 unencrypted, or to a name that our certificate
     has. One that tries all the same has an `origin`."""
     texts = [(key, value) for key, value in metadata if isinstance(value, str)]
-    return Approach(
+    return RequestOrigin(
         hosts=["localhost"],
         origins=[value for key, value in texts if key == "origin"],
         authorizations=[value for key, value in texts if key == "authorization"]
-        or [f"Bearer {value}" for key, value in texts if key in KEYS],
+        or [f"Bearer {value}" for key, value in texts if key in API_KEY_NAMES],
         fetch_site=next((value for key, value in texts if key == "sec-fetch-site"), ""),
         scheme="https" if encrypted else "http",
-        peer=address_of(peer),
-        forwarded=any(key.startswith(FORWARDED) for key, _ in texts),
+        peer=peer_address(peer),
+        forwarded=any(key.startswith(PROXY_METADATA_PREFIXES) for key, _ in texts),
     )
 
 
-def address_of(peer: str) -> str | None:
+def peer_address(peer: str) -> str | None:
     """The address in what gRPC calls a peer, such as 'ipv4:127.0.0.1:50000'; None where it has
     none."""
     kind, _, rest = urllib.parse.unquote(peer).partition(":")
@@ -57,21 +57,26 @@ def address_of(peer: str) -> str | None:
     return address.strip("[]").partition("%")[0] or None
 
 
-def first(metadata: Metadata, *names: str) -> str:
+def first_value(metadata: Metadata, *names: str) -> str:
     """What comes first under one of ``names``, "" where nothing does."""
     found = (value for name in names for key, value in metadata if key == name)
     return next((value for value in found if isinstance(value, str)), "")
 
 
-NONE = "(none)"
+NO_METHOD = "(none)"
 """The method of calls for which there is none of ours."""
 
 
-class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Lets in who may come at all; who it is, is asked where that matters. Counts calls."""
 
     def __init__(
-        self, entrance: Entrance, tally: WireTally, *, encrypted: bool, traced: bool = False
+        self,
+        entrance: AccessControl,
+        tally: ProtocolMetrics,
+        *,
+        encrypted: bool,
+        traced: bool = False,
     ) -> None:
         """``traced``: whether it is noted when a call came, and as part of what."""
         self._entrance = entrance
@@ -85,7 +90,7 @@ class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         """What answers the call, with us before it."""
         found = await continuation(details)
         if found is None:
-            self._tally.calls.add(NONE, grpc.StatusCode.UNIMPLEMENTED.name)
+            self._tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
             return None
         method = details.method
         if found.response_streaming:
@@ -110,12 +115,14 @@ class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         if self._traced:
             said = dict(metadata)
             traced = said.get("traceparent", ""), said.get("tracestate", "")
-            ARRIVED.set(Arrival(clock.wall(), *traced))
+            CURRENT_ARRIVAL.set(RequestArrival(clock.wall_time(), *traced))
         try:
             check_headers((_bytes(name), _bytes(value)) for name, value in metadata)
-            self._entrance.arrive(approach_of(metadata, context.peer(), encrypted=self._encrypted))
+            self._entrance.admit_request(
+                request_origin(metadata, context.peer(), encrypted=self._encrypted)
+            )
         except errors.SidecarError as error:
-            await end(context, error)
+            await abort_call(context, error)
 
     @contextmanager
     def _counted(self, method: str, context: Any) -> Iterator[None]:

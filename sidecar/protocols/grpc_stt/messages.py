@@ -9,9 +9,14 @@ from typing import Self
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.interfaces.live_engine import Endpointing, LiveOptions, Turns, limits_of
+from sidecar.interfaces.live_engine import (
+    EndpointingOptions,
+    LiveOptions,
+    TurnControl,
+    field_limits,
+)
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial, TurnEnded
-from sidecar.interfaces.request_options import NAMES, parse_language
+from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
 from sidecar.protocols.grpc_stt import interceptor
 from sidecar.protocols.grpc_stt.stt_pb2 import (
@@ -38,7 +43,7 @@ MOST_ATTRIBUTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class GrpcSessionOptions:
     """A session as it will be. ``key``: what was sent as an API key among the attributes."""
 
     session_id: str
@@ -67,7 +72,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class GrpcDefaults:
     """What is meant where a request says nothing."""
 
     language: str = AUTO
@@ -88,7 +93,7 @@ class Usual:
         )
 
 
-def key_in(request: SessionRequest) -> str:
+def api_key_in(request: SessionRequest) -> str:
     """What was sent as an API key among the attributes.
 
     Raises:
@@ -96,71 +101,77 @@ def key_in(request: SessionRequest) -> str:
     """
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
-    if not key and _flag(given, "api_key_required", "api-key-required"):
-        raise grpc_stt_errors.Refused(grpc_stt_errors.NO_KEY)
+    if not key and _parse_flag(given, "api_key_required", "api-key-required"):
+        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.NO_KEY)
     return str(key)
 
 
-def wishes_of(request: SessionRequest, spec: EngineSpec | None, usual: Usual) -> Wishes:
+def session_options(
+    request: SessionRequest, spec: EngineSpec | None, usual: GrpcDefaults
+) -> GrpcSessionOptions:
     """What is asked for, as far as ``spec`` can do it.
 
     Raises:
         codes.Refused: something has a value that means nothing.
     """
     if not request.session_id:
-        raise grpc_stt_errors.Refused(grpc_stt_errors.NO_SESSION_ID)
+        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.NO_SESSION_ID)
     if len(request.session_id) > LONGEST_ID:
-        raise grpc_stt_errors.Refused(
-            grpc_stt_errors.OPTION_WRONG, f"session_id has more than {LONGEST_ID} characters"
+        raise grpc_stt_errors.GrpcRefused(
+            grpc_stt_errors.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
         )
     given = dict(request.attributes)
     if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
-        raise grpc_stt_errors.Refused(grpc_stt_errors.OPTION_WRONG, "the attributes are too long")
+        raise grpc_stt_errors.GrpcRefused(
+            grpc_stt_errors.OPTION_INVALID, "the attributes are too long"
+        )
     profile = _profile(request, usual.profile)
     translates = request.task == TASK_TRANSLATE or (
         request.task == TASK_UNSPECIFIED and usual.translate
     )
     options = LiveOptions(
         language=_language(request.language_code, spec, usual.language),
-        turns=Turns.ONE if request.vad_mode == VAD_AUTO_END else Turns.SILENCE,
+        turns=TurnControl.ONE if request.vad_mode == VAD_AUTO_END else TurnControl.SILENCE,
         endpointing=_endpointing(request, usual),
         diarize=False,
         translate=translates and spec is not None and spec.translates,
         accurate=profile == "accurate",
     )
-    return Wishes(
+    return GrpcSessionOptions(
         session_id=request.session_id,
         options=options,
         profile=profile,
-        vad_mode=VAD_AUTO_END if options.turns is Turns.ONE else VAD_CONTINUE,
-        attributes={name: value for name, value in given.items() if name not in interceptor.KEYS},
+        vad_mode=VAD_AUTO_END if options.turns is TurnControl.ONE else VAD_CONTINUE,
+        attributes={
+            name: value for name, value in given.items() if name not in interceptor.API_KEY_NAMES
+        },
         with_token=request.require_token,
-        key=key_in(request),
+        key=api_key_in(request),
     )
 
 
-def _endpointing(request: SessionRequest, usual: Usual) -> Endpointing:
+def _endpointing(request: SessionRequest, usual: GrpcDefaults) -> EndpointingOptions:
     threshold = usual.threshold
     if request.HasField("vad_threshold_override"):
         threshold = request.vad_threshold_override
     elif request.vad_threshold != 0:
         threshold = request.vad_threshold
     if threshold < 0:
-        raise grpc_stt_errors.Refused(grpc_stt_errors.VAD_WRONG)
-    limits = limits_of(Endpointing)
+        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.VAD_INVALID)
+    limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
-        raise grpc_stt_errors.Refused(
-            grpc_stt_errors.VAD_WRONG, "vad_threshold must lie between 0 and 1"
+        raise grpc_stt_errors.GrpcRefused(
+            grpc_stt_errors.VAD_INVALID, "vad_threshold must lie between 0 and 1"
         )
     silence_s = usual.silence_s if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
-        raise grpc_stt_errors.Refused(
-            grpc_stt_errors.OPTION_WRONG, f"vad_silence must be {limits['silence_s']} s"
+        raise grpc_stt_errors.GrpcRefused(
+            grpc_stt_errors.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
         )
-    return Endpointing(
+    return EndpointingOptions(
         threshold=threshold,
         neg_threshold=max(0.0, threshold - HYSTERESIS),
-        sure_threshold=max(Endpointing().sure_threshold, threshold),
+        sure_threshold=max(EndpointingOptions().sure_threshold, threshold),
         silence_s=silence_s,
     )
 
@@ -185,17 +196,17 @@ def _language(code: str, spec: EngineSpec | None, usual: str) -> str:
     return tag if spec is None or spec.speaks(tag) else AUTO
 
 
-def _flag(given: Mapping[str, str], *names: str) -> bool:
+def _parse_flag(given: Mapping[str, str], *names: str) -> bool:
     return any(given.get(name, "").strip().lower() in _TRUE for name in names)
 
 
-class Results:
+class GrpcResults:
     """Of one stream. Clients put finals one behind the other and show a partial behind them: so
     each piece is told once as final. A session that ends with its only utterance has one final,
     with all pieces of that."""
 
     def __init__(self, options: LiveOptions) -> None:
-        self._one = options.turns is Turns.ONE
+        self._one = options.turns is TurnControl.ONE
         self._asked = "" if options.language == AUTO else options.language
         self._language = self._asked
         self._said: list[str] = []
@@ -248,6 +259,6 @@ class Results:
             start_sec=start,
             end_sec=end,
             language_code=code,
-            language=NAMES.get(code, "").title(),
+            language=LANGUAGE_NAMES.get(code, "").title(),
             probability=1.0 if self._asked else 0.0,
         )

@@ -13,13 +13,19 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sidecar import errors
-from sidecar.auth.authentication import Entrance, wait_for_a_wrong_one
-from sidecar.auth.identity import Identity, Proof
+from sidecar.auth.authentication import AccessControl, delay_wrong_token
+from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
 from sidecar.protocols.grpc_stt import interceptor, messages
-from sidecar.protocols.grpc_stt.errors import end
-from sidecar.protocols.grpc_stt.session import Created, Stream, Times, Waiting, read
+from sidecar.protocols.grpc_stt.errors import abort_call
+from sidecar.protocols.grpc_stt.session import (
+    GrpcPendingSessions,
+    GrpcSession,
+    GrpcStream,
+    GrpcTimings,
+    read_chunk,
+)
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
@@ -31,15 +37,15 @@ from sidecar.service.facade import Service
 NAME = "stt.STTBackend"
 
 
-class Backend:
+class GrpcServicer:
     """Answers the calls. ``stopping`` once the service ends."""
 
-    def __init__(self, service: Service, entrance: Entrance, *, encrypted: bool) -> None:
+    def __init__(self, service: Service, entrance: AccessControl, *, encrypted: bool) -> None:
         self._service = service
         self._entrance = entrance
         self._encrypted = encrypted
-        self._waiting = Waiting(service.settings.grpc_unused, service.live.end)
-        self._usual = messages.Usual.of(service.settings)
+        self._waiting = GrpcPendingSessions(service.settings.grpc_unused, service.live.end)
+        self._usual = messages.GrpcDefaults.of(service.settings)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -64,48 +70,48 @@ class Backend:
         """CreateSession."""
         try:
             if request is None:
-                raise grpc_stt_errors.Refused(
-                    grpc_stt_errors.OPTION_WRONG, "the message cannot be read"
+                raise grpc_stt_errors.GrpcRefused(
+                    grpc_stt_errors.OPTION_INVALID, "the message cannot be read"
                 )
             return await self._create(request, context)
         except Exception as wrong:
-            await end(context, wrong, fault=grpc_stt_errors.CREATE_FAULT)
+            await abort_call(context, wrong, fault=grpc_stt_errors.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
         """StreamingRecognize."""
-        times = Times()
+        times = GrpcTimings()
         try:
             await self._recognize(context, times)
         except Exception as wrong:
-            await end(context, wrong, times.metadata())
+            await abort_call(context, wrong, times.metadata())
         context.set_trailing_metadata(times.metadata())
 
     async def _create(self, request: SessionRequest, context: Any) -> SessionResponse:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = messages.wishes_of(request, live.spec, self._usual)
+        asked = messages.session_options(request, live.spec, self._usual)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without a word of who it is: clients send a key once, and this.
-        is_known = caller.proof is not Proof.PLACE
+        is_known = caller.proof is not AuthMethod.PLACE
         token = secrets.token_hex(16) if asked.with_token or is_known else ""
-        self._waiting.add(Created(session, caller, token, asked.with_token))
-        await _greet(context, session)
+        self._waiting.add(GrpcSession(session, caller, token, asked.with_token))
+        await _send_session_metadata(context, session)
         return asked.answer(token)
 
-    async def _recognize(self, context: Any, times: Times) -> None:
-        number = interceptor.first(_metadata(context), "session-id", "session_id")
+    async def _recognize(self, context: Any, times: GrpcTimings) -> None:
+        number = interceptor.first_value(_metadata(context), "session-id", "session_id")
         caller = await self._caller_if_said(context)
         owner = caller.owner if caller else None
         if number and not self._waiting.of(number, owner):
-            raise grpc_stt_errors.Refused(grpc_stt_errors.UNKNOWN_SESSION)
+            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.UNKNOWN_SESSION)
         try:
             async with asyncio.timeout(self._service.settings.grpc_unused):
-                first = await read(context)
+                first = await read_chunk(context)
         except TimeoutError:
-            raise grpc_stt_errors.Refused(grpc_stt_errors.IDLE) from None
+            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.IDLE) from None
         number = number or (first.session_id if first else "")
         created = await self._claimed(context, number, caller, first.session_token if first else "")
         session = created.session
@@ -113,16 +119,16 @@ class Backend:
             if self.stopping:
                 raise errors.ShuttingDown()
             session.touch()
-            await _greet(context, session)
+            await _send_session_metadata(context, session)
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            with self._entrance.visits.lasting(created.caller, _failing(revoked)):
-                await Stream(context, created, times, lambda: self.stopping).run(first, revoked)
+            with self._entrance.visits.lasting(created.caller, _abort_on_revocation(revoked)):
+                await GrpcStream(context, created, times, lambda: self.stopping).run(first, revoked)
         finally:
             self._service.live.end(session)
 
     async def _claimed(
         self, context: Any, number: str, caller: Identity | None, token: str
-    ) -> Created:
+    ) -> GrpcSession:
         """The session that a stream is for, which is its own from now on.
 
         Raises:
@@ -131,7 +137,7 @@ class Backend:
         """
         found = self._waiting.of(number, caller.owner if caller else None)
         if not found:
-            raise grpc_stt_errors.Refused(grpc_stt_errors.UNKNOWN_SESSION)
+            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.UNKNOWN_SESSION)
         if caller is not None:
             created = found[0]
             self._waiting.take(created)
@@ -141,8 +147,8 @@ class Backend:
                 self._waiting.take(created)
                 return created
         if self._entrance.turnstile is not None:
-            await wait_for_a_wrong_one(self._entrance.turnstile, self._approach(context))
-        raise grpc_stt_errors.Refused(grpc_stt_errors.WRONG_TOKEN)
+            await delay_wrong_token(self._entrance.turnstile, self._approach(context))
+        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.TOKEN_INVALID)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
         """Who calls, by the metadata or by a key among the attributes."""
@@ -158,7 +164,7 @@ class Backend:
             return None
 
     def _approach(self, context: Any) -> Any:
-        return interceptor.approach_of(
+        return interceptor.request_origin(
             _metadata(context), context.peer(), encrypted=self._encrypted
         )
 
@@ -168,7 +174,7 @@ def _metadata(context: Any) -> interceptor.Metadata:
     return found
 
 
-async def _greet(context: Any, session: Session) -> None:
+async def _send_session_metadata(context: Any, session: Session) -> None:
     """What a client is to know of its session, in the initial metadata: nothing, mostly."""
     if session.greeting:
         said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
@@ -187,7 +193,7 @@ def _reader(kind: Any) -> Callable[[bytes], Any]:
     return from_bytes
 
 
-def _failing(revoked: asyncio.Future[None]) -> Callable[[], None]:
+def _abort_on_revocation(revoked: asyncio.Future[None]) -> Callable[[], None]:
     def sent_away() -> None:
         if not revoked.done():
             revoked.set_exception(errors.TokenInvalid())

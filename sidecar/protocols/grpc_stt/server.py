@@ -16,58 +16,58 @@ from grpc_reflection.v1alpha import reflection
 
 from sidecar import errors
 from sidecar import files as sidecar_files
-from sidecar.auth.authentication import Entrance
-from sidecar.auth.self_signed_certificate import Pair
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.files import Watch
-from sidecar.protocols.grpc_stt.interceptor import Doorway
-from sidecar.protocols.grpc_stt.routes import NAME, Backend
+from sidecar.files import FileWatcher
+from sidecar.protocols.grpc_stt.interceptor import GrpcInterceptor
+from sidecar.protocols.grpc_stt.routes import NAME, GrpcServicer
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
 
-OFTENEST_PING_S = 5
+MIN_PING_INTERVAL_S = 5
 """A client may ask so often itself."""
-AHEAD_BYTES = 256 << 10
+READ_AHEAD_BYTES = 256 << 10
 """Of one stream, read before somebody asks for it: 8 s of sound at 16 kHz."""
-MOST_STREAMS = 256
+MAX_STREAMS = 256
 """Calls of one connection at once."""
-LARGEST_HEAD = 32 << 10
+MAX_METADATA_BYTES = 32 << 10
 """Bytes of metadata."""
-LARGEST_ANSWER = 4 << 20
+MAX_RESPONSE_BYTES = 4 << 20
 
 
-def options_of(settings: Settings) -> list[tuple[str, int]]:
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """The server's bounds, as gRPC calls them."""
     ping_ms = round(settings.live_ping * 1000)
     return [
         ("grpc.so_reuseport", 0),  # or a second server shares the port
         ("grpc.max_receive_message_length", settings.grpc_message_mb << 20),
-        ("grpc.max_send_message_length", LARGEST_ANSWER),
-        ("grpc.max_metadata_size", LARGEST_HEAD),
-        ("grpc.absolute_max_metadata_size", LARGEST_HEAD),
-        ("grpc.max_concurrent_streams", MOST_STREAMS),
-        ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
+        ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD_BYTES),
         ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", ping_ms),
         ("grpc.keepalive_timeout_ms", ping_ms),
         ("grpc.http2.ping_timeout_ms", ping_ms),  # or it is a minute at least
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", OFTENEST_PING_S * 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.server_handshake_timeout_ms", round(settings.request_deadline * 1000)),
     ]
 
 
-class LiveGrpc:
+class GrpcServer:
     """Live audio over gRPC. ``reserved`` has the port, and is given up when that is listened at;
     ``credentials`` encrypt connections, None leaves them plain."""
 
     def __init__(
         self,
         service: Service,
-        entrance: Entrance,
+        entrance: AccessControl,
         reserved: socket.socket,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class LiveGrpc:
         self._entrance = entrance
         self._reserved = reserved
         self._credentials = credentials
-        self._backend = Backend(service, entrance, encrypted=credentials is not None)
+        self._backend = GrpcServicer(service, entrance, encrypted=credentials is not None)
         self._health = health.aio.HealthServicer()
         self._server: Any = None
         self._telling: asyncio.Task[None] | None = None
@@ -88,8 +88,8 @@ class LiveGrpc:
         """
         encrypted, traced = self._credentials is not None, self._service.traces.on
         tally = self._service.tally.wires
-        doorway = Doorway(self._entrance, tally, encrypted=encrypted, traced=traced)
-        options = options_of(self._service.settings)
+        doorway = GrpcInterceptor(self._entrance, tally, encrypted=encrypted, traced=traced)
+        options = channel_options(self._service.settings)
         self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -139,7 +139,9 @@ class LiveGrpc:
             ) from None
 
 
-def credentials_of(pair: Pair, watch: Watch, clients: Path | None = None) -> grpc.ServerCredentials:
+def server_credentials(
+    pair: CertificatePair, watch: FileWatcher, clients: Path | None = None
+) -> grpc.ServerCredentials:
     """What a server shows, and whose certificates it asks of clients: of those that ``clients``
     vouch for, of nobody's where that is None. ``watch`` looks at the files.
 
@@ -147,7 +149,7 @@ def credentials_of(pair: Pair, watch: Watch, clients: Path | None = None) -> grp
         errors.SettingsInvalid: one of them cannot be read.
     """
     files = {pair.certificate, pair.key} | ({clients} if clients else set())
-    shown = watch.add("the certificates for gRPC", files, lambda: _read(pair, clients))
+    shown = watch.add("the certificates for gRPC", files, lambda: _read_certificates(pair, clients))
     given = shown.value
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -162,15 +164,19 @@ def credentials_of(pair: Pair, watch: Watch, clients: Path | None = None) -> grp
     )
 
 
-def _read(pair: Pair, clients: Path | None) -> grpc.ServerCertificateConfiguration:
+def _read_certificates(
+    pair: CertificatePair, clients: Path | None
+) -> grpc.ServerCertificateConfiguration:
     try:
         both = pair.key.read_bytes(), pair.certificate.read_bytes()
     except OSError as error:
         raise SettingsInvalid(f"The certificate cannot be read: {error.strerror}.") from None
-    return grpc.ssl_server_certificate_configuration([both], clients and _vouching(clients))
+    return grpc.ssl_server_certificate_configuration(
+        [both], clients and _read_client_roots(clients)
+    )
 
 
-def _vouching(clients: Path) -> bytes:
+def _read_client_roots(clients: Path) -> bytes:
     """Looked at here: gRPC takes whatever is given, and then lets nobody in."""
     sidecar_files.check_regular(clients)
     try:

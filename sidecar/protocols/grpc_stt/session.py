@@ -13,16 +13,16 @@ import grpc.aio
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.interfaces.live_engine import Encoding, Turns
-from sidecar.interfaces.live_events import UTTERANCE_DROPPED, Final, Noticed
+from sidecar.interfaces.live_engine import SampleEncoding, TurnControl
+from sidecar.interfaces.live_events import UTTERANCE_DROPPED, Final, NoticeRaised
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
-from sidecar.protocols.grpc_stt.messages import Results
+from sidecar.protocols.grpc_stt.messages import GrpcResults
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
 
 @dataclass(eq=False, slots=True)
-class Created:
+class GrpcSession:
     """A session, who created it, and the token that its chunks must have (none where "").
 
     ``asked``: the client wants that; else it is there for streams that do not say who they are.
@@ -39,28 +39,28 @@ class Created:
         return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
 
 
-class Waiting:
+class GrpcPendingSessions:
     """Those that wait; ``drop`` is called with one that waited for too long."""
 
     def __init__(self, unused_s: float, drop: Callable[[Session], None]) -> None:
         self._unused_s = unused_s
         self._drop = drop
-        self._waiting: dict[tuple[str, str], Created] = {}
+        self._waiting: dict[tuple[str, str], GrpcSession] = {}
 
-    def add(self, created: Created) -> None:
+    def add(self, created: GrpcSession) -> None:
         """From now on it waits."""
         self._waiting[created.caller.owner, created.session.id] = created
         later = asyncio.get_running_loop().call_later
         created.over = later(self._unused_s, self._expire, created)
 
-    def of(self, number: str, owner: str | None = None) -> list[Created]:
+    def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
         """Those with that id: of one owner, or of whomever."""
         if owner is not None:
             found = self._waiting.get((owner, number))
             return [found] if found else []
         return [one for (_, each), one in self._waiting.items() if each == number]
 
-    def take(self, created: Created) -> bool:
+    def take(self, created: GrpcSession) -> bool:
         """It waits no more; False where it did not."""
         if created.over is not None:
             created.over.cancel()
@@ -71,13 +71,13 @@ class Waiting:
         for created in list(self._waiting.values()):
             self._expire(created)
 
-    def _expire(self, created: Created) -> None:
+    def _expire(self, created: GrpcSession) -> None:
         if self.take(created):
             self._drop(created.session)
 
 
 @dataclass(slots=True)
-class Times:
+class GrpcTimings:
     """Sums over all finals of a stream, in seconds."""
 
     buffer_s: float = 0.0
@@ -106,26 +106,26 @@ class Times:
         )
 
 
-UNREAD_S = 30.0
+SEND_TIMEOUT_S = 30.0
 """Who reads no result for so long is not there."""
-USUAL_RATE = 16_000
-PIECE_S = 1.0
+DEFAULT_SAMPLE_RATE = 16_000
+FINAL_CHUNK_S = 1.0
 """What is sent in one piece at the end, however long it is, is heard in pieces of this."""
 
 
-class Stream:
+class GrpcStream:
     """Of a session that was created. ``stopping``: whether the service ends."""
 
     def __init__(
-        self, context: Any, created: Created, times: Times, stopping: Callable[[], bool]
+        self, context: Any, created: GrpcSession, times: GrpcTimings, stopping: Callable[[], bool]
     ) -> None:
         self._context = context
         self._created = created
         self._session: Session = created.session
         self._times = times
         self._stopping = stopping
-        self._results = Results(created.session.options)
-        self._rate = USUAL_RATE
+        self._results = GrpcResults(created.session.options)
+        self._rate = DEFAULT_SAMPLE_RATE
         self._all_said = False
         """The client has said that nothing more comes."""
 
@@ -153,7 +153,7 @@ class Stream:
             raise errors.ShuttingDown()
 
     def _is_over_by_itself(self) -> bool:
-        return self._session.options.turns is Turns.ONE and self._results.finals > 0
+        return self._session.options.turns is TurnControl.ONE and self._results.finals > 0
 
     async def _read(self, first: AudioChunk | None) -> None:
         """Sound, up to the last chunk or the client's end."""
@@ -164,7 +164,7 @@ class Stream:
                     await self._take(chunk)
                     if chunk.is_final:
                         break
-                chunk = await read(self._context)
+                chunk = await read_chunk(self._context)
             await asyncio.sleep(0)  # a client that is gone ends like one that is done, at first
             self._all_said = True
             self._session.finish()
@@ -175,28 +175,28 @@ class Stream:
 
     async def _take(self, chunk: AudioChunk) -> None:
         if not self._created.admits(chunk.session_token):
-            raise grpc_stt_errors.Refused(grpc_stt_errors.WRONG_TOKEN)
+            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.TOKEN_INVALID)
         if chunk.sample_rate > 0:
             self._rate = chunk.sample_rate
-        raw, width = chunk.pcm16, Encoding.PCM16.width
+        raw, width = chunk.pcm16, SampleEncoding.PCM16.width
         longest = round(self._session.bounds.chunk_s * self._rate) * width
         if not chunk.is_final and len(raw) > longest:
-            raise grpc_stt_errors.Refused(
+            raise grpc_stt_errors.GrpcRefused(
                 grpc_stt_errors.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
             )
         if len(raw) % width:
             raise errors.SoundInvalid(f"{len(raw)} bytes are no whole samples of {width} bytes.")
-        piece = max(1, round(min(PIECE_S, self._session.bounds.chunk_s) * self._rate)) * width
+        piece = max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
         began = time.monotonic()
         for at in range(0, len(raw), piece) or (0,):
-            await self._session.send(raw[at : at + piece], Encoding.PCM16, self._rate)
+            await self._session.send(raw[at : at + piece], SampleEncoding.PCM16, self._rate)
         self._times.buffer_s += time.monotonic() - began
 
     async def _tell(self) -> None:
         """Results, up to the session's end."""
         async for numbered in self._session.events():
             event = numbered.event
-            if isinstance(event, Noticed):
+            if isinstance(event, NoticeRaised):
                 self._times.dropped += event.notice.code == UTTERANCE_DROPPED
             if isinstance(event, Final):
                 self._times.queue_s += event.wait_s
@@ -213,13 +213,13 @@ class Stream:
 
     async def _write(self, result: Any) -> None:
         try:
-            async with asyncio.timeout(UNREAD_S):
+            async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._context.write(result)
         except TimeoutError:
             raise errors.SessionIdle("Nobody reads what is told.") from None
 
 
-async def read(context: Any) -> AudioChunk | None:
+async def read_chunk(context: Any) -> AudioChunk | None:
     """The next chunk, None where the client has ended.
 
     Raises:
@@ -229,6 +229,8 @@ async def read(context: Any) -> AudioChunk | None:
     if chunk is grpc.aio.EOF:
         return None
     if chunk is None:
-        raise grpc_stt_errors.Refused(grpc_stt_errors.OPTION_WRONG, "the message cannot be read")
+        raise grpc_stt_errors.GrpcRefused(
+            grpc_stt_errors.OPTION_INVALID, "the message cannot be read"
+        )
     assert isinstance(chunk, AudioChunk)
     return chunk

@@ -16,45 +16,55 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http.responses import to_json
 from sidecar.api.http.schemas import OPTIONS
-from sidecar.protocols.openai.request import MOST, OWN, Format, Granularity, Wish
-from sidecar.protocols.openai_common import ERRORS, code_of, letters, name_of
+from sidecar.protocols.openai.request import (
+    MAX_KNOWN_SPEAKERS,
+    NATIVE_FIELDS,
+    OpenAIAnswerOptions,
+    OpenAIGranularity,
+    OpenAIResponseFormat,
+)
+from sidecar.protocols.openai_common import ERRORS, language_code, language_name, speaker_letters
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.transcript_formats import render
+from sidecar.transcripts.transcript_formats import render_transcript
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 SEGMENT = "transcript.text.segment"
 
 
-def answer(transcript: Transcript, wish: Wish, temperature: float) -> tuple[bytes, str]:
+def transcription_answer(
+    transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
+) -> tuple[bytes, str]:
     """The body of an answer, and its media type.
 
     Raises:
         errors.WordsUnavailable: times of words were asked for, and the engine told none.
     """
     match wish.format:
-        case Format.TEXT if not transcript.diarized:
+        case OpenAIResponseFormat.TEXT if not transcript.diarized:
             return f"{transcript.text}\n".encode(), TEXT
-        case Format.TEXT | Format.SRT | Format.VTT:
-            return render(transcript, wish.format.value).encode(), TEXT
-        case Format.DIARIZED:
+        case OpenAIResponseFormat.TEXT | OpenAIResponseFormat.SRT | OpenAIResponseFormat.VTT:
+            return render_transcript(transcript, wish.format.value).encode(), TEXT
+        case OpenAIResponseFormat.DIARIZED:
             body = diarized_body(transcript)
-        case Format.VERBOSE:
+        case OpenAIResponseFormat.VERBOSE:
             body = verbose_body(transcript, wish, temperature)
         case _:
-            body = {"text": transcript.text, "languages": languages_of(transcript)}
+            body = {"text": transcript.text, "languages": transcript_languages(transcript)}
     body["usage"] = {"type": "duration", "seconds": round(transcript.duration, 3)}
-    return to_json(body | warnings_of(transcript)), JSON
+    return to_json(body | transcript_warnings(transcript)), JSON
 
 
-def verbose_body(transcript: Transcript, wish: Wish, temperature: float) -> dict[str, Any]:
+def verbose_body(
+    transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
+) -> dict[str, Any]:
     """`verbose_json`: what Whisper would tell of its own work is as if it had been sure."""
     body: dict[str, Any] = {
         "task": "translate" if wish.translate else "transcribe",
-        "language": "english" if wish.translate else name_of(transcript.language),
+        "language": "english" if wish.translate else language_name(transcript.language),
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
     }
-    if Granularity.SEGMENT in wish.granularities:
+    if OpenAIGranularity.SEGMENT in wish.granularities:
         body["segments"] = [
             {
                 "id": number,
@@ -68,23 +78,23 @@ def verbose_body(transcript: Transcript, wish: Wish, temperature: float) -> dict
                 "compression_ratio": round(compression_ratio(segment.text), 3),
                 "no_speech_prob": 0.0,
             }
-            for number, segment in enumerate(spoken(transcript))
+            for number, segment in enumerate(spoken_segments(transcript))
         ]
-    if Granularity.WORD in wish.granularities:
-        body["words"] = words_of(transcript)
+    if OpenAIGranularity.WORD in wish.granularities:
+        body["words"] = word_bodies(transcript)
         if transcript.words_by:
             body["words_by"] = transcript.words_by
     return body
 
 
-def words_of(transcript: Transcript) -> list[dict[str, Any]]:
+def word_bodies(transcript: Transcript) -> list[dict[str, Any]]:
     """Every word with its times, as far as the engine tells them.
 
     Raises:
         errors.WordsUnavailable: it tells none of any; whoever asks goes on from one to the next,
             and an empty list would look like silence.
     """
-    segments = list(spoken(transcript))
+    segments = list(spoken_segments(transcript))
     if segments and not any(segment.words for segment in segments):
         name = transcript.engine
         raise errors.WordsUnavailable(f"The engine '{name}' tells no times of words.")
@@ -103,7 +113,7 @@ def diarized_body(transcript: Transcript) -> dict[str, Any]:
         "text": transcript.text,
         "segments": [
             segment_body(number, segment, transcript.name_of(segment.speaker))
-            for number, segment in enumerate(spoken(transcript))
+            for number, segment in enumerate(spoken_segments(transcript))
         ],
     }
 
@@ -116,7 +126,7 @@ def segment_body(number: int, segment: Segment, name: str | None = None) -> dict
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "speaker": name or letters(segment.speaker or 0),
+        "speaker": name or speaker_letters(segment.speaker or 0),
     }
 
 
@@ -126,24 +136,24 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def spoken(transcript: Transcript) -> Iterator[Segment]:
+def spoken_segments(transcript: Transcript) -> Iterator[Segment]:
     """The segments in which somebody says words."""
     return (segment for segment in transcript.segments if segment.is_speech)
 
 
-def languages_of(transcript: Transcript) -> list[dict[str, str]]:
+def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
     """Those that were heard; empty where nobody knows."""
-    code = code_of(transcript.language)
+    code = language_code(transcript.language)
     return [] if code is None else [{"code": code}]
 
 
-def warnings_of(transcript: Transcript) -> dict[str, Any]:
+def transcript_warnings(transcript: Transcript) -> dict[str, Any]:
     """What else there is to know of a transcript."""
     said = [{"code": notice.code, "message": notice.message} for notice in transcript.notices]
     return {"warnings": said} if said else {}
 
 
-class Model(BaseModel):
+class OpenAIModel(BaseModel):
     """A name of what is loaded."""
 
     id: str = Field(examples=["whisper-1"])
@@ -155,11 +165,11 @@ class Model(BaseModel):
     alias_of: str | None = Field(description="Our own name of a model of OpenAI's.")
 
 
-class ModelList(BaseModel):
+class OpenAIModelList(BaseModel):
     """All names that count."""
 
     object: Literal["list"]
-    data: list[Model]
+    data: list[OpenAIModel]
 
 
 _USAGE = {
@@ -241,14 +251,20 @@ _BOTH: dict[str, Any] = {
     "temperature": OPTIONS["temperature"],
     "stream": {"type": "boolean", "default": False},
     "language": {"type": "string", "examples": ["en"], "description": "Of the recording."},
-    **{name: OPTIONS[name] for name in OWN},
+    **{name: OPTIONS[name] for name in NATIVE_FIELDS},
 }
-_FORMAT: dict[str, Any] = {"type": "string", "enum": [*Format], "default": "json"}
+_FORMAT: dict[str, Any] = {"type": "string", "enum": [*OpenAIResponseFormat], "default": "json"}
 TRANSLATE = form(
     _BOTH
     | {
         "response_format": _FORMAT
-        | {"enum": [one.value for one in Format if one is not Format.DIARIZED]}
+        | {
+            "enum": [
+                one.value
+                for one in OpenAIResponseFormat
+                if one is not OpenAIResponseFormat.DIARIZED
+            ]
+        }
     },
     "model",
 )
@@ -265,7 +281,7 @@ TRANSCRIBE = form(
         "response_format": _FORMAT,
         "timestamp_granularities[]": {
             "type": "array",
-            "items": {"type": "string", "enum": [*Granularity]},
+            "items": {"type": "string", "enum": [*OpenAIGranularity]},
             "description": "With verbose_json; 'word' where the engine tells times of words.",
         },
         "chunking_strategy": {
@@ -276,7 +292,7 @@ TRANSCRIBE = form(
         "languages[]": texts("Languages that there may be."),
         "keywords[]": texts("Words that may be said: hotwords."),
         "include[]": texts("'logprobs' is refused: no engine tells them."),
-        "known_speaker_names[]": texts(f"Up to {MOST} names."),
+        "known_speaker_names[]": texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
         "known_speaker_references[]": texts("2 to 10 s of each voice, as data URLs."),
     },
     "model",

@@ -13,38 +13,40 @@ from fastapi import Request
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import media_type
-from sidecar.api.http.upload import Upload, read_form
-from sidecar.audio.audio_source import AudioSource, Spool
+from sidecar.api.http.upload import UploadForm, read_form
+from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
-from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_number, parse_whole
+from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_integer, parse_number
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai_common import precision_of
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 
 NAMES, REFERENCES = "known_speaker_names", "known_speaker_references"
-MOST = 4
+MAX_KNOWN_SPEAKERS = 4
 SHORTEST_S, LONGEST_S = 2.0, 10.0
 """As OpenAI takes them."""
 LONGEST_NAME = 64
-LONGEST_REFERENCE = 3 << 20
+MAX_REFERENCE_CHARACTERS = 3 << 20
 """Characters of a data URL: ten seconds of stereo, 16 bit, at 48 kHz are 2.6 million."""
-ROOM = MOST * LONGEST_REFERENCE
+MAX_REFERENCES_CHARACTERS = MAX_KNOWN_SPEAKERS * MAX_REFERENCE_CHARACTERS
 _URL = re.compile(r"data:(?P<type>[\w.+/;=-]*?);base64,", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class KnownSpeaker:
+class OpenAIKnownSpeaker:
     """A name, and the bytes of a recording of the voice."""
 
     name: str
     voice: bytes
 
 
-def known_speakers(names: Sequence[str], references: Sequence[str]) -> tuple[KnownSpeaker, ...]:
+def known_speakers(
+    names: Sequence[str], references: Sequence[str]
+) -> tuple[OpenAIKnownSpeaker, ...]:
     """Those that a client sent. Pure.
 
     Raises:
@@ -56,15 +58,15 @@ def known_speakers(names: Sequence[str], references: Sequence[str]) -> tuple[Kno
             f"'{NAMES}[]' has {len(names)} names and '{REFERENCES}[]' {len(references)} voices.",
             hint="Send a voice for each name, in the same order.",
         )
-    if len(names) > MOST:
-        raise errors.FieldInvalid(f"'{NAMES}[]' has more than {MOST} names.")
+    if len(names) > MAX_KNOWN_SPEAKERS:
+        raise errors.FieldInvalid(f"'{NAMES}[]' has more than {MAX_KNOWN_SPEAKERS} names.")
     if any(not 1 <= len(name) <= LONGEST_NAME for name in names) or len(set(names)) < len(names):
         raise errors.FieldInvalid(
             f"'{NAMES}[]' has a name that is empty, too long, or there twice.",
             hint=f"Send short names of up to {LONGEST_NAME} characters, each once.",
         )
     return tuple(
-        KnownSpeaker(name, _bytes_of(name, url))
+        OpenAIKnownSpeaker(name, _bytes_of(name, url))
         for name, url in zip(names, references, strict=True)
     )
 
@@ -72,7 +74,7 @@ def known_speakers(names: Sequence[str], references: Sequence[str]) -> tuple[Kno
 def _bytes_of(name: str, url: str) -> bytes:
     """What is in a data URL."""
     said = _URL.match(url.strip())
-    if said is None or len(url) > LONGEST_REFERENCE:
+    if said is None or len(url) > MAX_REFERENCE_CHARACTERS:
         raise _wrong(name, "is no data URL in base64, or too long")
     try:
         voice = base64.b64decode(url.strip()[said.end() :], validate=True)
@@ -83,8 +85,11 @@ def _bytes_of(name: str, url: str) -> bytes:
     return voice
 
 
-async def recognised(
-    service: Service, caller: Identity, options: TranscribeOptions, known: Sequence[KnownSpeaker]
+async def with_known_speakers(
+    service: Service,
+    caller: Identity,
+    options: TranscribeOptions,
+    known: Sequence[OpenAIKnownSpeaker],
 ) -> TranscribeOptions:
     """The options with the voices to recognise, each of which was listened to.
 
@@ -94,7 +99,7 @@ async def recognised(
     """
     for one in known:
         try:
-            with await service.spooling.run(_source, one.voice) as source:
+            with await service.spool_threads.run(_source, one.voice) as source:
                 length_s = await service.submissions.measure(caller, source)
                 if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
                     raise _wrong(one.name, f"has {length_s:.1f} s")
@@ -107,7 +112,7 @@ async def recognised(
 
 
 def _source(voice: bytes) -> AudioSource:
-    spool = Spool(None)
+    spool = UploadSpool(None)
     spool.add(voice)
     return spool.finish()
 
@@ -124,12 +129,20 @@ FILE = "file"
 _HINT = (
     "curl -F file=@recording.wav -F model=whisper-1 http://127.0.0.1:8765/v1/audio/transcriptions"
 )
-OWN = ("precision", "diarize", "diarization", "hotwords", "num_speakers", "max_tokens", "windows")
+NATIVE_FIELDS = (
+    "precision",
+    "diarize",
+    "diarization",
+    "hotwords",
+    "num_speakers",
+    "max_tokens",
+    "windows",
+)
 """Fields of ours that OpenAI's API has not, for who knows them."""
-VAD = "chunking_strategy"
+VAD_FIELD = "chunking_strategy"
 
 
-class Format(StrEnum):
+class OpenAIResponseFormat(StrEnum):
     """What the answer is."""
 
     JSON = "json"
@@ -140,40 +153,44 @@ class Format(StrEnum):
     DIARIZED = "diarized_json"
 
 
-class Granularity(StrEnum):
+class OpenAIGranularity(StrEnum):
     """What has times in the answer."""
 
     WORD = "word"
     SEGMENT = "segment"
 
 
-SUBTITLES = (Format.SRT, Format.VTT)
-STREAMED = (Format.JSON, Format.TEXT, Format.DIARIZED)
+SUBTITLE_FORMATS = (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT)
+STREAMED_FORMATS = (
+    OpenAIResponseFormat.JSON,
+    OpenAIResponseFormat.TEXT,
+    OpenAIResponseFormat.DIARIZED,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OpenAIAnswerOptions:
     """The form of an answer; ``notices`` are of what was sent and has no effect."""
 
-    format: Format = Format.JSON
+    format: OpenAIResponseFormat = OpenAIResponseFormat.JSON
     stream: bool = False
-    granularities: frozenset[Granularity] = frozenset({Granularity.SEGMENT})
+    granularities: frozenset[OpenAIGranularity] = frozenset({OpenAIGranularity.SEGMENT})
     translate: bool = False
     notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OpenAIRequest:
     """All of a request; ``source`` is open, and whoever has this sees to its end. ``fields``: all
     that tells it from another one with this recording."""
 
     source: AudioSource
     options: TranscribeOptions
-    wish: Wish
+    wish: OpenAIAnswerOptions
     fields: Mapping[str, Any]
 
 
-class Form:
+class OpenAIRequestForm:
     """The fields of a form, whose lists are written with brackets behind the name, or without."""
 
     def __init__(self, lists: Mapping[str, Sequence[str]]) -> None:
@@ -198,7 +215,7 @@ class Form:
         word = self.one(name).strip()
         if word.startswith("{"):
             try:
-                return dict(request_headers.read(word)) | found
+                return dict(request_headers.parse_json_message(word)) | found
             except ValueError:
                 raise errors.FieldInvalid(f"'{name}' is not valid JSON.") from None
         return ({"type": word} if word else {}) | found
@@ -206,7 +223,7 @@ class Form:
 
 async def read_request(
     request: Request, service: Service, *, translate: bool, usual: str = ""
-) -> Asked:
+) -> OpenAIRequest:
     """Read the body; ``usual`` is the model of who names none.
 
     Raises:
@@ -215,37 +232,41 @@ async def read_request(
     """
     if media_type(request) != "multipart/form-data":
         raise errors.ContentTypeUnsupported(hint=f"Send multipart/form-data: {_HINT}")
-    room = {f"{REFERENCES}{end}": ROOM for end in ("", "[]")}
+    room = {f"{REFERENCES}{end}": MAX_REFERENCES_CHARACTERS for end in ("", "[]")}
     try:
         upload = await read_form(request, service, file=FILE, long=room)
     except errors.FileMissing:
         raise _no_file() from None
     try:
-        return await _understood(upload, service, caller_of(request), translate, usual)
+        return await _parse_request(upload, service, identity_of(request), translate, usual)
     except BaseException:
         upload.source.close()
         raise
 
 
-async def _understood(
-    upload: Upload, service: Service, caller: Identity, translate: bool, usual: str
-) -> Asked:
+async def _parse_request(
+    upload: UploadForm, service: Service, caller: Identity, translate: bool, usual: str
+) -> OpenAIRequest:
     if upload.part != FILE:
         raise _no_file()
-    form = Form(upload.lists)
+    form = OpenAIRequestForm(upload.lists)
     precision = precision_of(service.spec, form.one("model").strip() or usual)
     translate = translate or (
         bool(usual) and parse_flag("translate", form.one("translate"), default=False)
     )
-    wish = wish_of(form, service.spec, translate=translate)
-    options = service.options(fields_of(form, service.spec, wish, precision))
+    wish = answer_options_of(form, service.spec, translate=translate)
+    options = service.options(option_fields(form, service.spec, wish, precision))
     known = known_speakers(form.all(NAMES), form.all(REFERENCES))
     options = replace(options, translate=translate)
-    options = await recognised(service, caller, options, known)
-    return Asked(upload.source, options, wish, {"translate": translate, "fields": upload.lists})
+    options = await with_known_speakers(service, caller, options, known)
+    return OpenAIRequest(
+        upload.source, options, wish, {"translate": translate, "fields": upload.lists}
+    )
 
 
-def wish_of(form: Form, spec: EngineSpec, *, translate: bool) -> Wish:
+def answer_options_of(
+    form: OpenAIRequestForm, spec: EngineSpec, *, translate: bool
+) -> OpenAIAnswerOptions:
     """The form of the answer. Pure.
 
     Raises:
@@ -258,19 +279,20 @@ def wish_of(form: Form, spec: EngineSpec, *, translate: bool) -> Wish:
             hint="Whisper translates into English, with a model that knows more than English: "
             "start with --engine whisper.",
         )
-    fmt = parse_choice("response_format", form.one("response_format"), Format.JSON)
-    if translate and fmt is Format.DIARIZED:
+    fmt = parse_choice("response_format", form.one("response_format"), OpenAIResponseFormat.JSON)
+    if translate and fmt is OpenAIResponseFormat.DIARIZED:
         raise errors.FieldInvalid("'response_format' of a translation cannot be diarized_json.")
     stream = parse_flag("stream", form.one("stream"), default=False)
-    if stream and fmt not in STREAMED:
+    if stream and fmt not in STREAMED_FORMATS:
         raise errors.FieldInvalid(
-            f"'stream' does not go with '{fmt}'.", hint=f"Stream one of: {', '.join(STREAMED)}."
+            f"'stream' does not go with '{fmt}'.",
+            hint=f"Stream one of: {', '.join(STREAMED_FORMATS)}.",
         )
     asked = frozenset(
-        parse_choice("timestamp_granularities", one, Granularity.SEGMENT)
+        parse_choice("timestamp_granularities", one, OpenAIGranularity.SEGMENT)
         for one in form.all("timestamp_granularities")
     )
-    if asked and fmt is not Format.VERBOSE:
+    if asked and fmt is not OpenAIResponseFormat.VERBOSE:
         raise errors.FieldInvalid(
             "'timestamp_granularities' goes with the response_format verbose_json only."
         )
@@ -279,24 +301,24 @@ def wish_of(form: Form, spec: EngineSpec, *, translate: bool) -> Wish:
             raise errors.FieldInvalid("'include' can be 'logprobs' only.")
         raise errors.LogprobsUnavailable()
     notices = tuple(notice for notice in (_chunking(form), _languages(form, spec)) if notice)
-    usual = frozenset({Granularity.SEGMENT})
-    return Wish(fmt, stream, asked or usual, translate, notices)
+    usual = frozenset({OpenAIGranularity.SEGMENT})
+    return OpenAIAnswerOptions(fmt, stream, asked or usual, translate, notices)
 
 
-def fields_of(
-    form: Form, spec: EngineSpec, wish: Wish, precision: Precision
+def option_fields(
+    form: OpenAIRequestForm, spec: EngineSpec, wish: OpenAIAnswerOptions, precision: Precision
 ) -> Mapping[str, object]:
     """The fields as the options of every wire have them. Pure.
 
     Raises:
         errors.BadRequest: languages or keywords mean nothing.
     """
-    fields: dict[str, object] = {name: form.one(name) for name in OWN}
+    fields: dict[str, object] = {name: form.one(name) for name in NATIVE_FIELDS}
     if form.one("language").strip() and form.all("languages"):
         raise errors.FieldInvalid("'language' and 'languages[]' are both there; send one of them.")
-    language = openai_common.tag_of(form.one("language"))
+    language = openai_common.language_tag(form.one("language"))
     if possible := form.all("languages"):
-        language = openai_common.only(spec, possible)
+        language = openai_common.engine_language(spec, possible)
     fields |= {
         # '' is the language that the service is set to
         "language": "" if language == AUTO and not possible else language,
@@ -307,19 +329,21 @@ def fields_of(
     if keywords:
         fields["hotwords"] = ", ".join([*filter(None, [form.one("hotwords")]), *keywords])
     # cues are made of words where there are any
-    fields["words"] = Granularity.WORD in wish.granularities or wish.format in SUBTITLES
+    fields["words"] = (
+        OpenAIGranularity.WORD in wish.granularities or wish.format in SUBTITLE_FORMATS
+    )
     if precision is not Precision.AUTO:
         fields["precision"] = precision.value
-    if wish.format is Format.DIARIZED:
+    if wish.format is OpenAIResponseFormat.DIARIZED:
         fields["diarize"] = True
     elif not form.one("diarize").strip():
         fields["diarize"] = False
     return fields
 
 
-def _chunking(form: Form) -> Notice | None:
+def _chunking(form: OpenAIRequestForm) -> Notice | None:
     """Something to know where somebody tells us how to cut: we do that by ourselves."""
-    given = form.inside(VAD)
+    given = form.inside(VAD_FIELD)
     kind = given.pop("type", "auto") if given else "auto"
     if kind == "auto" and not given:
         return None
@@ -329,17 +353,18 @@ def _chunking(form: Form) -> Notice | None:
         "threshold",
     }:
         raise errors.FieldInvalid(
-            f"'{VAD}' is neither 'auto' nor a 'server_vad'.", hint="Send 'auto', or leave it out."
+            f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.",
+            hint="Send 'auto', or leave it out.",
         )
-    parse_whole(VAD, given.get("prefix_padding_ms"), 0, 60_000)
-    parse_whole(VAD, given.get("silence_duration_ms"), 0, 60_000)
-    parse_number(VAD, given.get("threshold"), 0, 1)
+    parse_integer(VAD_FIELD, given.get("prefix_padding_ms"), 0, 60_000)
+    parse_integer(VAD_FIELD, given.get("silence_duration_ms"), 0, 60_000)
+    parse_number(VAD_FIELD, given.get("threshold"), 0, 1)
     return Notice("option_ignored", "Recordings are cut where it is quiet, by rules of our own.")
 
 
-def _languages(form: Form, spec: EngineSpec) -> Notice | None:
+def _languages(form: OpenAIRequestForm, spec: EngineSpec) -> Notice | None:
     possible = form.all("languages")
-    if len(possible) < 2 or openai_common.only(spec, possible) != AUTO:
+    if len(possible) < 2 or openai_common.engine_language(spec, possible) != AUTO:
         return None
     return Notice("option_ignored", "The language was found out among all that the engine knows.")
 

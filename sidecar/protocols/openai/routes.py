@@ -14,28 +14,28 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
 from sidecar.api.http import middleware, responses
-from sidecar.api.http.request_headers import caller_of, digest, key_name
+from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
 from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Identity
-from sidecar.jobs.job_record import JobRecord, RequestKey
+from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import Place
+from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.openai import messages
-from sidecar.protocols.openai.messages import answer
-from sidecar.protocols.openai.request import Asked, read_request
+from sidecar.protocols.openai.messages import transcription_answer
+from sidecar.protocols.openai.request import OpenAIRequest, read_request
 from sidecar.protocols.openai.session import (
-    Kept,
-    OwnRetries,
-    Retries,
-    Running,
-    Sent,
-    SharedRetries,
-    farewell,
-    frames,
-    retries_of,
+    OpenAIFollowedJob,
+    OpenAIKeptJob,
+    OpenAILocalRetries,
+    OpenAIRetries,
+    OpenAISentRequest,
+    OpenAISharedRetries,
+    event_frames,
+    retry_count,
     timed_out,
+    token_revoked_frame,
 )
-from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_body, names
+from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_body, model_names
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -46,11 +46,11 @@ PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 """What is said in this wire's way, errors included."""
 
 
-def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
+def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
     left = service.client_timeouts
-    retries: Retries = OwnRetries() if left is None else SharedRetries(left)
+    retries: OpenAIRetries = OpenAILocalRetries() if left is None else OpenAISharedRetries(left)
     created = int(now())
 
     @router.post(
@@ -87,17 +87,17 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
     @router.get(
         MODELS,
         summary="What is loaded, by all its names (OpenAI's API)",
-        response_model=messages.ModelList,
+        response_model=messages.OpenAIModelList,
         responses=ERRORS,
     )
     async def listed() -> Response:
-        bodies = [model_body(service.spec, name, created) for name in names(service.spec)]
+        bodies = [model_body(service.spec, name, created) for name in model_names(service.spec)]
         return json_response({"object": "list", "data": bodies}, headers=_request_id())
 
     @router.get(
         f"{MODELS}/{{model}}",
         summary="A model (OpenAI's API)",
-        response_model=messages.Model,
+        response_model=messages.OpenAIModel,
         responses=ERRORS,
     )
     async def model(model: str) -> Response:
@@ -107,21 +107,21 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _OpenAIStartedJob:
     """The job of a request; ``live`` where it goes with its client, which may send it again if that
     ``sent`` it."""
 
-    running: Running
+    running: OpenAIFollowedJob
     live: Job | None = None
-    sent: Sent | None = None
+    sent: OpenAISentRequest | None = None
     replayed: bool = False
 
 
 async def _answered(
-    request: Request, service: Service, retries: Retries, *, translate: bool, usual: str = ""
+    request: Request, service: Service, retries: OpenAIRetries, *, translate: bool, usual: str = ""
 ) -> Response:
-    caller, arrived = caller_of(request), _now()
-    key = key_name(request)
+    caller, arrived = identity_of(request), _now()
+    key = idempotency_key_of(request)
     with await service.submissions.place(caller, key) as place:
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, retries, asked, place, key)
@@ -149,17 +149,17 @@ async def _answered(
         if record.error is not None:
             raise record.error.error()
         assert record.transcript is not None
-        return service.noted(record.transcript, record.options).noting(*asked.wish.notices)
+        return service.noted(record.transcript, record.options).with_notice(*asked.wish.notices)
 
     if asked.wish.stream:
-        sent = frames(running, asked.wish.format, noted)
+        sent = event_frames(running, asked.wish.format, noted)
         closed = cancel if begun.live else _nothing
-        return responses.EventStream(sent, closed, farewell(), headers)
-    async with middleware.noticed(request, gone, cancel):
-        async for _ in running.watched(responses.KEEP_ALIVE_S):
+        return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
+    async with middleware.watch_disconnect(request, gone, cancel):
+        async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
-    body, kind = await asyncio.to_thread(answer, transcript, asked.wish, temperature)
+    body, kind = await asyncio.to_thread(transcription_answer, transcript, asked.wish, temperature)
     return Response(body, media_type=kind, headers=headers)
 
 
@@ -167,33 +167,33 @@ async def _begun(
     request: Request,
     service: Service,
     caller: Identity,
-    retries: Retries,
-    asked: Asked,
-    place: Place,
+    retries: OpenAIRetries,
+    asked: OpenAIRequest,
+    place: QueueReservation,
     key: str | None,
-) -> _Begun:
+) -> _OpenAIStartedJob:
     """The job of a request: a new one, or the one that it is sent again for."""
     if key is not None:
         try:
-            said = await asyncio.to_thread(digest, asked.fields, asked.source.fd)
+            said = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
         except BaseException:
             asked.source.close()
             raise
         record, replayed = await service.submissions.submit_once(
-            caller, asked.source, asked.options, place, RequestKey(key, said)
+            caller, asked.source, asked.options, place, IdempotencyKey(key, said)
         )
-        return _Begun(Kept(service, caller, record), replayed=replayed)
+        return _OpenAIStartedJob(OpenAIKeptJob(service, caller, record), replayed=replayed)
     try:
         sent = None
-        if (count := retries_of(request)) is not None:
+        if (count := retry_count(request)) is not None:
             sent = await retries.sent(caller.owner, asked.fields, asked.source)
         if sent is not None and count and (job := await retries.take(sent, asked.source)):
-            return _Begun(job, job, sent)  # it was left behind by the same request
+            return _OpenAIStartedJob(job, job, sent)  # it was left behind by the same request
     except BaseException:
         asked.source.close()
         raise
     job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
-    return _Begun(job, job, sent)
+    return _OpenAIStartedJob(job, job, sent)
 
 
 def _nothing() -> None:

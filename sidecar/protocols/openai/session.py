@@ -18,24 +18,29 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from sidecar.api.http import responses
-from sidecar.api.http.request_headers import digest
-from sidecar.api.http.responses import Fields, Saying, Unsaid
+from sidecar.api.http.request_headers import request_digest
+from sidecar.api.http.responses import Fields, IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.cluster.front_queue import ClientTimeouts
-from sidecar.concurrency import Background
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.errors import JobNotFound, SidecarError, TokenInvalid
-from sidecar.jobs.job_log import Behind
-from sidecar.jobs.job_record import JobRecord, advance
+from sidecar.jobs.job_log import SubscriberTooSlow
+from sidecar.jobs.job_record import JobRecord, apply_event
 from sidecar.jobs.job_runner import Job
-from sidecar.protocols.openai.messages import diarized_body, languages_of, segment_body, warnings_of
-from sidecar.protocols.openai.request import Format
+from sidecar.protocols.openai.messages import (
+    diarized_body,
+    segment_body,
+    transcript_languages,
+    transcript_warnings,
+)
+from sidecar.protocols.openai.request import OpenAIResponseFormat
 from sidecar.protocols.openai_common import error_body
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
 
-class Running(Protocol):
+class OpenAIFollowedJob(Protocol):
     """A job that somebody follows."""
 
     record: JobRecord
@@ -46,7 +51,7 @@ class Running(Protocol):
         ...
 
 
-class Kept:
+class OpenAIKeptJob:
     """One that can be asked for by its id, perhaps since an earlier request."""
 
     def __init__(self, service: Service, caller: Identity, record: JobRecord) -> None:
@@ -63,27 +68,27 @@ class Kept:
                 try:
                     async with aclosing(events.batches(pause_s)) as batches:
                         async for batch in batches:
-                            self.record = reduce(advance, batch, self.record)
+                            self.record = reduce(apply_event, batch, self.record)
                             yield self.record if batch else None
-                except Behind:
+                except SubscriberTooSlow:
                     continue
             if not self.record.over:  # it was forgotten
                 raise JobNotFound()
 
 
-GRACE_S = 30.0
+RETRY_GRACE_S = 30.0
 """From a hang-up to the same request: half a second to eight until it is sent, and its upload."""
-USUAL_TIMEOUT_S = 600.0
+DEFAULT_CLIENT_TIMEOUT_S = 600.0
 """Of the SDKs, which name another in a header."""
-TIMEOUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
-RETRIES = "x-stainless-retry-count"
-USUAL_RETRIES = 2
-EARLY = 0.95
+TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+RETRY_COUNT_HEADER = "x-stainless-retry-count"
+DEFAULT_CLIENT_RETRIES = 2
+CLOCK_TOLERANCE = 0.95
 """A clock of another process may be a little ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class OpenAISentRequest:
     """What an owner sent: fields, and a digest of all of it where that is needed later."""
 
     owner: str
@@ -91,24 +96,24 @@ class Sent:
     digest: str = ""
 
 
-class Retries(Protocol):
+class OpenAIRetries(Protocol):
     """Jobs that wait for a request to be sent again."""
 
-    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
         """What is sent, by a client that may send it again."""
         ...
 
-    def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
-        """The client of a job timed out; nobody who comes back within `GRACE_S` ends it."""
+    def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
+        """The client of a job timed out; nobody who comes back within `RETRY_GRACE_S` ends it."""
         ...
 
-    async def take(self, sent: Sent, source: AudioSource) -> Job | None:
+    async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
         """The job that the same request began, which has its recording: ``source`` is closed."""
         ...
 
 
 @dataclass(slots=True)
-class _Left:
+class _OpenAIAbandonedJob:
     """A job whose client may come back; ``fd`` is its recording."""
 
     owner: str
@@ -118,20 +123,21 @@ class _Left:
     timer: asyncio.TimerHandle | None = None
 
 
-class OwnRetries:
-    """`Retries` of one service, which compares what is sent with the recordings that it has."""
+class OpenAILocalRetries:
+    """`OpenAIRetries` of one service, which compares what is sent with the recordings that it
+    has."""
 
     def __init__(self) -> None:
-        self._left: list[_Left] = []
+        self._left: list[_OpenAIAbandonedJob] = []
 
-    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
-        """As `Retries.sent`; what it is, is only told where one like it was left."""
-        return Sent(owner, fields)
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
+        """As `OpenAIRetries.sent`; what it is, is only told where one like it was left."""
+        return OpenAISentRequest(owner, fields)
 
-    def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
-        """As `Retries.leave`."""
+    def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
+        """As `OpenAIRetries.leave`."""
         try:
-            left = _Left(sent.owner, sent.fields, os.dup(job.source.fd), job)
+            left = _OpenAIAbandonedJob(sent.owner, sent.fields, os.dup(job.source.fd), job)
         except ValueError:  # it has just ended
             if not job.ended:
                 cancel()
@@ -141,22 +147,22 @@ class OwnRetries:
             self._forget(left)
             cancel()
 
-        left.timer = asyncio.get_running_loop().call_later(GRACE_S, give_up)
+        left.timer = asyncio.get_running_loop().call_later(RETRY_GRACE_S, give_up)
         self._left.append(left)
 
-    async def take(self, sent: Sent, source: AudioSource) -> Job | None:
-        """As `Retries.take`."""
+    async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
+        """As `OpenAIRetries.take`."""
         owner, fields = sent.owner, sent.fields
         alike = [one for one in self._left if one.owner == owner and one.fields == fields]
         if not alike:
             return None
-        wanted = await asyncio.to_thread(digest, fields, source.fd)
+        wanted = await asyncio.to_thread(request_digest, fields, source.fd)
         for left in alike:
             if left not in self._left:  # it was waited for long enough
                 continue
             copy = os.dup(left.fd)
             try:
-                found = await asyncio.to_thread(digest, fields, copy)
+                found = await asyncio.to_thread(request_digest, fields, copy)
             finally:
                 os.close(copy)
             if found == wanted and left in self._left:
@@ -165,88 +171,92 @@ class OwnRetries:
                 return left.job
         return None
 
-    def _forget(self, left: _Left) -> None:
+    def _forget(self, left: _OpenAIAbandonedJob) -> None:
         if left.timer is not None:
             left.timer.cancel()
         self._left.remove(left)
         os.close(left.fd)
 
 
-class SharedRetries:
-    """`Retries` where other services may be asked next, and have the same jobs."""
+class OpenAISharedRetries:
+    """`OpenAIRetries` where other services may be asked next, and have the same jobs."""
 
     def __init__(self, timeouts: ClientTimeouts) -> None:
-        self._timeouts, self._leaving = timeouts, Background()
+        self._timeouts, self._leaving = timeouts, BackgroundTaskGroup()
 
-    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
-        """As `Retries.sent`; the recording is in others' hands once there is a job."""
-        return Sent(owner, fields, await asyncio.to_thread(digest, fields, source.fd))
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
+        """As `OpenAIRetries.sent`; the recording is in others' hands once there is a job."""
+        return OpenAISentRequest(
+            owner, fields, await asyncio.to_thread(request_digest, fields, source.fd)
+        )
 
-    def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
-        """As `Retries.leave`; where no other can be told of it, it ends."""
-        leaving = self._timeouts.leave(job, sent.digest, GRACE_S)
+    def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
+        """As `OpenAIRetries.leave`; where no other can be told of it, it ends."""
+        leaving = self._timeouts.leave(job, sent.digest, RETRY_GRACE_S)
         self._leaving.spawn("leave a job", leaving)
 
-    async def take(self, sent: Sent, source: AudioSource) -> Job | None:
-        """As `Retries.take`."""
+    async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
+        """As `OpenAIRetries.take`."""
         return await self._timeouts.take(sent.owner, sent.digest, source)
 
 
-def retries_of(request: Request) -> int | None:
+def retry_count(request: Request) -> int | None:
     """How often a request was sent before; None where its client is none that says so."""
-    said = request.headers.get(RETRIES, "")
+    said = request.headers.get(RETRY_COUNT_HEADER, "")
     return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else None
 
 
 def timed_out(request: Request, waited_s: float) -> bool:
     """Whether a client that hung up after so long did so because it took too long for it, and is
     one that sends the request again."""
-    count = retries_of(request)
-    if count is None or count >= USUAL_RETRIES:
+    count = retry_count(request)
+    if count is None or count >= DEFAULT_CLIENT_RETRIES:
         return False
-    said = next((value for name in TIMEOUTS if (value := request.headers.get(name))), "")
+    said = next((value for name in TIMEOUT_HEADERS if (value := request.headers.get(name))), "")
     try:
-        timeout_s = float(said) if said else USUAL_TIMEOUT_S
+        timeout_s = float(said) if said else DEFAULT_CLIENT_TIMEOUT_S
     except ValueError:
         return False
-    return waited_s >= EARLY * timeout_s
+    return waited_s >= CLOCK_TOLERANCE * timeout_s
 
 
 DONE = b"data: [DONE]\n\n"
-Noted = Callable[[JobRecord], Transcript]
+AnnotateTranscript = Callable[[JobRecord], Transcript]
 """The transcript of a job that has ended, with what its client should know of it; raises why there
 is none."""
 
 
-async def frames(running: Running, fmt: Format, noted: Noted) -> AsyncGenerator[bytes, None]:
+async def event_frames(
+    running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: AnnotateTranscript
+) -> AsyncGenerator[bytes, None]:
     """What a client gets to read, with a comment where nothing comes for a while."""
-    told = Told(diarized=fmt is Format.DIARIZED)
+    told = OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
     try:
-        async with aclosing(running.watched(responses.KEEP_ALIVE_S)) as changes:
+        async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
-                    yield responses.KEEP_ALIVE
+                    yield responses.SSE_KEEP_ALIVE
                     continue
                 for event in told.more(record):
-                    yield responses.frame(event)
+                    yield responses.sse_frame(event)
                 if record.over:
                     for event in told.end(noted(record)):
-                        yield responses.frame(event)
+                        yield responses.sse_frame(event)
     except SidecarError as error:
-        yield responses.frame(error_body(error))
+        yield responses.sse_frame(error_body(error))
     yield DONE
 
 
-def farewell() -> bytes:
+def token_revoked_frame() -> bytes:
     """What is said last to who has a token that counts no more."""
-    return responses.frame(error_body(TokenInvalid())) + DONE
+    return responses.sse_frame(error_body(TokenInvalid())) + DONE
 
 
-class Told:
+class OpenAIJobEvents:
     """The events of one job. Pure."""
 
     def __init__(self, *, diarized: bool) -> None:
-        self._unsaid, self._saying = Unsaid(), Saying()
+        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
         self._diarized = diarized
         self._segments: dict[str, dict[str, Any]] = {}
 
@@ -271,7 +281,7 @@ class Told:
         done: dict[str, Any] = {
             "type": "transcript.text.done",
             "text": transcript.text,
-            "languages": languages_of(transcript),
+            "languages": transcript_languages(transcript),
             "usage": {
                 "type": "tokens",
                 "input_tokens": 0,
@@ -284,7 +294,7 @@ class Told:
             done["segments"] = diarized_body(transcript)["segments"]
             for body in done["segments"]:
                 yield from self._segment(body)
-        yield done | warnings_of(transcript)
+        yield done | transcript_warnings(transcript)
 
     def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """An event, unless that was said."""

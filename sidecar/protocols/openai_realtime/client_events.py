@@ -10,24 +10,28 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.conversation.conversation_events import LONGEST_REPORT_S
-from sidecar.conversation.llm.chat_completions import Role
-from sidecar.interfaces.request_options import parse_whole, parse_word
-from sidecar.protocols.openai_realtime.session_config import SessionType, object_of
+from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
+from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.interfaces.request_options import parse_integer, parse_text
+from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
 
 LONGEST_ID = 64
 """Characters that a client may call something."""
 LONGEST_TEXT = 65_536
 """Characters of an item."""
-LONGEST_OUTPUT = 32_768
+MAX_TOOL_OUTPUT_CHARACTERS = 32_768
 """Characters of what came of a call."""
-LONGEST_REPLY_MS = 1000 * LONGEST_REPORT_S
-_TEXTS = {Role.USER: "input_text", Role.SYSTEM: "input_text", Role.ASSISTANT: "output_text"}
+LONGEST_REPLY_MS = 1000 * MAX_PLAYBACK_REPORT_S
+_TEXTS = {
+    ChatRole.USER: "input_text",
+    ChatRole.SYSTEM: "input_text",
+    ChatRole.ASSISTANT: "output_text",
+}
 """What the content of a message is, by who wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class RealtimeSessionUpdate:
     """Hear in another way; ``session`` is what was said of that, in the shape of the ``beta``."""
 
     session: object
@@ -35,36 +39,36 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Append:
+class RealtimeAudioAppend:
     """More sound, in the form that was agreed."""
 
     raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class RealtimeAudioCommit:
     """The turn ends here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clear:
+class RealtimeAudioClear:
     """What came since the last turn was no turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class RealtimeItemCreate:
     """Something that belongs into the conversation, behind the item ``after`` if that is said;
     ``item`` is what the client calls it, or ''."""
 
-    role: Role
+    role: ChatRole
     text: str
     item: str = ""
     after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
-    """What came of a call of a tool, by its id; the rest as `Create`."""
+class RealtimeToolOutput:
+    """What came of a call of a tool, by its id; the rest as `RealtimeItemCreate`."""
 
     call: str
     output: str
@@ -73,21 +77,21 @@ class Return:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class RealtimeItemDelete:
     """It does not belong there."""
 
     item: str
 
 
 @dataclass(frozen=True, slots=True)
-class Retrieve:
+class RealtimeItemRetrieve:
     """How does it stand there?"""
 
     item: str
 
 
 @dataclass(frozen=True, slots=True)
-class Truncate:
+class RealtimeItemTruncate:
     """Of an answer so many milliseconds were heard."""
 
     item: str
@@ -95,32 +99,38 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
-class Respond:
+class RealtimeResponseCreate:
     """An answer is wanted, in the manner of ``wish``."""
 
     wish: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class RealtimeResponseCancel:
     """No more of that answer, or if it is '' of whichever is given."""
 
     response: str
 
 
 @dataclass(frozen=True, slots=True)
-class Hush:
+class RealtimeOutputClear:
     """The client plays no more of what it has."""
 
 
-Order: TypeAlias = (
-    (Update | Append | Commit | Clear)
-    | (Create | Return | Delete | Retrieve | Truncate)
-    | (Respond | Cancel | Hush)
+RealtimeCommand: TypeAlias = (
+    (RealtimeSessionUpdate | RealtimeAudioAppend | RealtimeAudioCommit | RealtimeAudioClear)
+    | (
+        RealtimeItemCreate
+        | RealtimeToolOutput
+        | RealtimeItemDelete
+        | RealtimeItemRetrieve
+        | RealtimeItemTruncate
+    )
+    | (RealtimeResponseCreate | RealtimeResponseCancel | RealtimeOutputClear)
 )
 
 
-class OrderInvalid(Exception):
+class RealtimeEventInvalid(Exception):
     """An event that means nothing; ``event_id`` is the one that the client gave it."""
 
     def __init__(self, error: errors.SidecarError, event_id: str | None) -> None:
@@ -129,35 +139,37 @@ class OrderInvalid(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
+class RealtimeClientEvent:
     """An order, and what its client calls it."""
 
-    order: Order
+    order: RealtimeCommand
     event_id: str | None
 
 
-def read_event(message: str | bytes, kind: SessionType) -> Numbered:
+def read_event(message: str | bytes, kind: RealtimeSessionType) -> RealtimeClientEvent:
     """Return the order in a message to a session of that kind.
 
     Raises:
         OrderInvalid: there is none.
     """
     try:
-        event = request_headers.read(message)
+        event = request_headers.parse_json_message(message)
     except ValueError:
         event = None
     if not isinstance(event, dict):
         hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
-        raise OrderInvalid(errors.JsonInvalid("The message is no JSON object.", hint=hint), None)
+        raise RealtimeEventInvalid(
+            errors.JsonInvalid("The message is no JSON object.", hint=hint), None
+        )
     said = event.get("event_id")
     event_id = said if isinstance(said, str) else None
     try:
-        return Numbered(_order(event, kind), event_id)
+        return RealtimeClientEvent(_order(event, kind), event_id)
     except errors.SidecarError as error:
-        raise OrderInvalid(error, event_id) from None
+        raise RealtimeEventInvalid(error, event_id) from None
 
 
-def _order(event: Mapping[str, Any], kind: SessionType) -> Order:
+def _order(event: Mapping[str, Any], kind: RealtimeSessionType) -> RealtimeCommand:
     name, known = event.get("type"), _KNOWN[kind]
     hint = f"{_CALLED[kind]} knows: {', '.join(known)}."
     if not isinstance(name, str):
@@ -176,8 +188,8 @@ def _sound(audio: object) -> bytes:
         raise errors.SoundInvalid("The field 'audio' is no base64.") from None
 
 
-def _created(event: Mapping[str, Any]) -> Create | Return:
-    item = object_of("item", event.get("item"))
+def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutput:
+    item = require_object("item", event.get("item"))
     name, after = _word(item, "id", "item.id"), _word(event, "previous_item_id")
     match item.get("type"):
         case "message":
@@ -187,9 +199,11 @@ def _created(event: Mapping[str, Any]) -> Create | Return:
                     "'item.role' has a value that is not possible.",
                     hint=f"Use one of: {', '.join(_TEXTS)}.",
                 )
-            return Create(role, _text(item.get("content"), _TEXTS[role]), name, after)
+            return RealtimeItemCreate(role, _text(item.get("content"), _TEXTS[role]), name, after)
         case "function_call_output":
-            return Return(_id(item, "call_id", "item.call_id"), _output(item), name, after)
+            return RealtimeToolOutput(
+                _id(item, "call_id", "item.call_id"), _output(item), name, after
+            )
     raise errors.FieldInvalid(
         "'item.type' is neither 'message' nor 'function_call_output'.",
         hint="Calls come from the model alone.",
@@ -200,9 +214,11 @@ def _output(item: Mapping[str, Any]) -> str:
     output = item.get("output")
     if output is None:
         raise errors.FieldMissing("The field 'item.output' is missing.")
-    found = parse_word("item.output", output)
-    if len(found) > LONGEST_OUTPUT:
-        raise errors.FieldInvalid(f"'item.output' has more than {LONGEST_OUTPUT} characters.")
+    found = parse_text("item.output", output)
+    if len(found) > MAX_TOOL_OUTPUT_CHARACTERS:
+        raise errors.FieldInvalid(
+            f"'item.output' has more than {MAX_TOOL_OUTPUT_CHARACTERS} characters."
+        )
     return found
 
 
@@ -211,13 +227,13 @@ def _text(content: object, kind: str) -> str:
         raise errors.FieldInvalid("'item.content' is no list with something in it.")
     texts = []
     for part in content:
-        fields = object_of("item.content", part)
+        fields = require_object("item.content", part)
         if fields.get("type") != kind:
             raise errors.FieldInvalid(
                 f"'item.content' has a part that is no '{kind}'.",
                 hint="Sound comes by input_audio_buffer.append; images are not looked at.",
             )
-        texts.append(parse_word("item.content.text", fields.get("text")))
+        texts.append(parse_text("item.content.text", fields.get("text")))
     text = " ".join(texts).strip()
     if not text or len(text) > LONGEST_TEXT:
         raise errors.FieldInvalid(
@@ -226,12 +242,12 @@ def _text(content: object, kind: str) -> str:
     return text
 
 
-def _truncated(event: Mapping[str, Any]) -> Truncate:
-    end_ms = parse_whole("audio_end_ms", event.get("audio_end_ms"), 0, LONGEST_REPLY_MS)
+def _truncated(event: Mapping[str, Any]) -> RealtimeItemTruncate:
+    end_ms = parse_integer("audio_end_ms", event.get("audio_end_ms"), 0, LONGEST_REPLY_MS)
     if end_ms is None:
         raise errors.FieldMissing("The field 'audio_end_ms' is missing.")
-    parse_whole("content_index", event.get("content_index"), 0, 0)
-    return Truncate(_id(event, "item_id"), end_ms)
+    parse_integer("content_index", event.get("content_index"), 0, 0)
+    return RealtimeItemTruncate(_id(event, "item_id"), end_ms)
 
 
 def _id(fields: Mapping[str, Any], key: str, name: str = "") -> str:
@@ -242,35 +258,41 @@ def _id(fields: Mapping[str, Any], key: str, name: str = "") -> str:
 
 
 def _word(fields: Mapping[str, Any], key: str, name: str = "") -> str:
-    found = parse_word(name or key, fields.get(key))
+    found = parse_text(name or key, fields.get(key))
     if len(found) > LONGEST_ID:
         raise errors.FieldInvalid(f"'{name or key}' has more than {LONGEST_ID} characters.")
     return found
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], Order]] = {
-    "session.update": lambda event: Update(event.get("session")),
-    "transcription_session.update": lambda event: Update(event.get("session"), beta=True),
-    "input_audio_buffer.append": lambda event: Append(_sound(event.get("audio"))),
-    "input_audio_buffer.commit": lambda _: Commit(),
-    "input_audio_buffer.clear": lambda _: Clear(),
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], RealtimeCommand]] = {
+    "session.update": lambda event: RealtimeSessionUpdate(event.get("session")),
+    "transcription_session.update": lambda event: RealtimeSessionUpdate(
+        event.get("session"), beta=True
+    ),
+    "input_audio_buffer.append": lambda event: RealtimeAudioAppend(_sound(event.get("audio"))),
+    "input_audio_buffer.commit": lambda _: RealtimeAudioCommit(),
+    "input_audio_buffer.clear": lambda _: RealtimeAudioClear(),
     "conversation.item.create": _created,
-    "conversation.item.retrieve": lambda event: Retrieve(_id(event, "item_id")),
+    "conversation.item.retrieve": lambda event: RealtimeItemRetrieve(_id(event, "item_id")),
     "conversation.item.truncate": _truncated,
-    "conversation.item.delete": lambda event: Delete(_id(event, "item_id")),
-    "response.create": lambda event: Respond(object_of("response", event.get("response") or {})),
-    "response.cancel": lambda event: Cancel(_word(event, "response_id")),
-    "output_audio_buffer.clear": lambda _: Hush(),
+    "conversation.item.delete": lambda event: RealtimeItemDelete(_id(event, "item_id")),
+    "response.create": lambda event: RealtimeResponseCreate(
+        require_object("response", event.get("response") or {})
+    ),
+    "response.cancel": lambda event: RealtimeResponseCancel(_word(event, "response_id")),
+    "output_audio_buffer.clear": lambda _: RealtimeOutputClear(),
 }
 _KNOWN = {
-    SessionType.TRANSCRIPTION: tuple(
+    RealtimeSessionType.TRANSCRIPTION: tuple(
         name
         for name in _READERS
         if name.startswith(("session.", "transcription_session.", "input_audio_buffer."))
     ),
-    SessionType.CONVERSATION: tuple(name for name in _READERS if "transcription" not in name),
+    RealtimeSessionType.CONVERSATION: tuple(
+        name for name in _READERS if "transcription" not in name
+    ),
 }
 _CALLED = {
-    SessionType.TRANSCRIPTION: "A session that transcribes",
-    SessionType.CONVERSATION: "A conversation",
+    RealtimeSessionType.TRANSCRIPTION: "A session that transcribes",
+    RealtimeSessionType.CONVERSATION: "A conversation",
 }

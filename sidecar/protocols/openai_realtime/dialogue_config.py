@@ -17,43 +17,43 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
-from sidecar.conversation.conversation_events import Patience, TalkOptions
-from sidecar.conversation.llm.chat_completions import NO_TOOLS, Choice, Tool, Tools
-from sidecar.conversation.speech_input import LISTENS
-from sidecar.interfaces.engine_interface import EngineSpec, SayOptions
+from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.llm.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
+from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
+from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.request_options import (
     parse_choice,
     parse_flag,
     parse_number,
-    parse_word,
+    parse_text,
 )
 from sidecar.protocols.openai_realtime.session_config import (
     DETECTION,
     USUAL_RATE,
-    Configuration,
-    Detection,
-    Eagerness,
-    SessionType,
-    Sound,
-    TurnDetection,
-    object_of,
+    RealtimeAudioFormat,
+    RealtimeEagerness,
+    RealtimeSessionType,
+    RealtimeTranscriptionConfig,
+    RealtimeTurnDetection,
+    RealtimeVadType,
+    require_object,
+    with_audio_format,
     with_input,
     with_pauses,
-    with_sound,
 )
 
-SHORTEST_SILENCE_MS = round(1000 * LISTENS.silence_s)
+SHORTEST_SILENCE_MS = round(1000 * CONVERSATION_ENDPOINTING.silence_s)
 """Less than this is no pause to the ear."""
-_SCALE = {Eagerness.LOW: 2.0, Eagerness.HIGH: 0.7}
+_SCALE = {RealtimeEagerness.LOW: 2.0, RealtimeEagerness.HIGH: 0.7}
 """Of the patience, for who is to be given more time, or less."""
 
 
-def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection:
+def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
     def flag(name: str, usual: bool) -> bool:
         return parse_flag(f"{DETECTION}.{name}", given.get(name), default=usual)
 
-    kind = parse_choice(f"{DETECTION}.type", given.get("type"), Detection.SERVER)
+    kind = parse_choice(f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER)
     pauses = with_pauses(before, given, 0)
     return replace(
         pauses,
@@ -65,23 +65,23 @@ def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection
     )
 
 
-def _patience(detection: TurnDetection) -> Patience:
+def _patience(detection: RealtimeTurnDetection) -> EndOfTurnDelays:
     """How long a pause ends a turn."""
-    if detection.kind is Detection.SEMANTIC:
-        return Patience(scale=_SCALE.get(detection.eagerness, 1.0))
+    if detection.kind is RealtimeVadType.SEMANTIC:
+        return EndOfTurnDelays(scale=_SCALE.get(detection.eagerness, 1.0))
     pause_s = detection.silence_ms / 1000
-    return Patience(pause_s, pause_s, pause_s)
+    return EndOfTurnDelays(pause_s, pause_s, pause_s)
 
 
-MOST = 128
-LONGEST = 65_536
+MAX_TOOLS = 128
+MAX_TOOLS_CHARACTERS = 65_536
 """Characters of all of them together, as JSON: a model reads them before each answer."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 FUNCTION = "function"
 HINT = "Tools are functions of the client's: type, name, description and parameters."
 
 
-def tools_of(given: Mapping[str, Any], at: str, before: Tools) -> Tools:
+def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
     """The tools of a session or of one answer, ``at`` by its name; what is not said stays.
 
     Raises:
@@ -94,12 +94,12 @@ def tools_of(given: Mapping[str, Any], at: str, before: Tools) -> Tools:
         after = _chosen(after, given["tool_choice"], f"{at}.tool_choice")
     if after.named and after.named not in {tool.name for tool in after.all}:
         if given.get("tool_choice") is None:  # what was to be called is gone
-            return replace(after, choice=Choice.AUTO, named="")
+            return replace(after, choice=ToolChoice.AUTO, named="")
         raise errors.FieldInvalid(f"'{at}.tool_choice' names no tool that is there.")
     return after
 
 
-def tools_view(tools: Tools) -> list[dict[str, Any]]:
+def tools_view(tools: ToolSet) -> list[dict[str, Any]]:
     """As clients read them."""
     return [
         {
@@ -112,26 +112,26 @@ def tools_view(tools: Tools) -> list[dict[str, Any]]:
     ]
 
 
-def choice_view(tools: Tools) -> str | dict[str, Any]:
+def choice_view(tools: ToolSet) -> str | dict[str, Any]:
     """Which of them are to be called, as clients read it."""
     return {"type": FUNCTION, "name": tools.named} if tools.named else tools.choice.value
 
 
-def _all(given: object, at: str) -> tuple[Tool, ...]:
-    if not isinstance(given, list) or len(given) > MOST:
-        raise errors.FieldInvalid(f"'{at}' is no list of at most {MOST}.", hint=HINT)
-    if len(json.dumps(given)) > LONGEST:
-        raise errors.FieldInvalid(f"'{at}' has more than {LONGEST} characters.")
-    found = tuple(_one(object_of(at, tool), at) for tool in given)
+def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
+    if not isinstance(given, list) or len(given) > MAX_TOOLS:
+        raise errors.FieldInvalid(f"'{at}' is no list of at most {MAX_TOOLS}.", hint=HINT)
+    if len(json.dumps(given)) > MAX_TOOLS_CHARACTERS:
+        raise errors.FieldInvalid(f"'{at}' has more than {MAX_TOOLS_CHARACTERS} characters.")
+    found = tuple(_one(require_object(at, tool), at) for tool in given)
     if len({tool.name for tool in found}) < len(found):
         raise errors.FieldInvalid(f"'{at}' has two of one name.")
     return found
 
 
-def _one(given: Mapping[str, Any], at: str) -> Tool:
+def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if given.get("type") != FUNCTION:
         raise errors.FieldInvalid(f"'{at}' has one that is no function.", hint=HINT)
-    name = parse_word(f"{at}.name", given.get("name"))
+    name = parse_text(f"{at}.name", given.get("name"))
     if not _NAME.fullmatch(name):
         raise errors.FieldInvalid(
             f"'{at}' has one without a name.",
@@ -139,23 +139,25 @@ def _one(given: Mapping[str, Any], at: str) -> Tool:
         )
     parameters = given.get("parameters")
     if parameters is not None:
-        parameters = object_of(f"{at}.parameters", parameters)
-    return Tool(name, parse_word(f"{at}.description", given.get("description")), parameters)
-
-
-def _chosen(tools: Tools, given: object, at: str) -> Tools:
-    match given:
-        case {"type": "function", "name": str(name)}:
-            return replace(tools, choice=Choice.AUTO, named=name)
-        case str(word) if word in tuple(Choice):
-            return replace(tools, choice=Choice(word), named="")
-    raise errors.FieldInvalid(
-        f"'{at}' has a value that is not possible.",
-        hint=f"Use one of: {', '.join(Choice)}, or a function by its name.",
+        parameters = require_object(f"{at}.parameters", parameters)
+    return ToolDefinition(
+        name, parse_text(f"{at}.description", given.get("description")), parameters
     )
 
 
-CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
+def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
+    match given:
+        case {"type": "function", "name": str(name)}:
+            return replace(tools, choice=ToolChoice.AUTO, named=name)
+        case str(word) if word in tuple(ToolChoice):
+            return replace(tools, choice=ToolChoice(word), named="")
+    raise errors.FieldInvalid(
+        f"'{at}' has a value that is not possible.",
+        hint=f"Use one of: {', '.join(ToolChoice)}, or a function by its name.",
+    )
+
+
+DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
 """How models of OpenAI's begin that answer: they stand for whoever does so here."""
 VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
@@ -163,8 +165,8 @@ VOICES = (
 )
 """Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
 has voices of its own."""
-USUAL_VOICE = "default"
-HEARD = Configuration(detection=TurnDetection(Detection.SEMANTIC))
+DEFAULT_VOICE = "default"
+HEARD = RealtimeTranscriptionConfig(detection=RealtimeTurnDetection(RealtimeVadType.SEMANTIC))
 """Unless a client says otherwise."""
 SLOWEST, FASTEST = 0.25, 1.5
 LONGEST_INSTRUCTIONS = 16_384
@@ -172,21 +174,21 @@ LONGEST_INSTRUCTIONS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class RealtimeDialogueConfig:
     """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them.
     ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: whoever
     speaks knows the names of voices, and nobody here does. ``sound`` goes out."""
 
     model: str
     instructions: str = ""
-    heard: Configuration = HEARD
+    heard: RealtimeTranscriptionConfig = HEARD
     speaks: bool = True
     any_voice: bool = False
     aloud: bool = True
-    tools: Tools = NO_TOOLS
-    voice: str = USUAL_VOICE
+    tools: ToolSet = NO_TOOLS
+    voice: str = DEFAULT_VOICE
     speed: float = 1.0
-    sound: Sound = Sound.PCM
+    sound: RealtimeAudioFormat = RealtimeAudioFormat.PCM
 
     @property
     def says(self) -> bool:
@@ -196,10 +198,10 @@ class Manners:
     @property
     def own_voice(self) -> str:
         """The voice of the engine's that is wanted, '' for the usual one."""
-        usual = (USUAL_VOICE,) if self.any_voice else (USUAL_VOICE, *VOICES)
+        usual = (DEFAULT_VOICE,) if self.any_voice else (DEFAULT_VOICE, *VOICES)
         return "" if self.voice in usual else self.voice
 
-    def options(self, before: TalkOptions) -> TalkOptions:
+    def options(self, before: ConversationOptions) -> ConversationOptions:
         """The conversation's, which has had others."""
         detection = self.heard.detection
         return replace(
@@ -207,7 +209,7 @@ class Manners:
             instructions=self.instructions,
             voiced=self.says,
             tools=self.tools,
-            patience=Patience() if detection is None else _patience(detection),
+            patience=EndOfTurnDelays() if detection is None else _patience(detection),
             ends_turns=detection is not None,
             answers=detection is not None and detection.answers,
             interruptible=detection is not None and detection.interrupts,
@@ -220,12 +222,14 @@ class Manners:
             before,
             language=heard.language if heard.said_language else before.language,
             prompt=heard.prompt,
-            endpointing=LISTENS if detection is None else detection.endpointing(LISTENS),
+            endpointing=CONVERSATION_ENDPOINTING
+            if detection is None
+            else detection.endpointing(CONVERSATION_ENDPOINTING),
         )
 
-    def manner(self, usual: SayOptions) -> SayOptions:
+    def manner(self, usual: SynthesisOptions) -> SynthesisOptions:
         """How answers are spoken."""
-        rate = USUAL_RATE if self.sound is Sound.PCM else TELEPHONE_RATE
+        rate = USUAL_RATE if self.sound is RealtimeAudioFormat.PCM else TELEPHONE_RATE
         voice = self.own_voice or usual.voice
         return replace(usual, voice=voice, speed=self.speed, rate=rate)
 
@@ -237,12 +241,12 @@ class Manners:
     @property
     def output_view(self) -> dict[str, Any]:
         """How answers sound."""
-        return {"format": Configuration(self.sound).format_view, "voice": self.voice}
+        return {"format": RealtimeTranscriptionConfig(self.sound).format_view, "voice": self.voice}
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients read it; ``expires_at`` in seconds since 1970."""
         return {
-            "type": SessionType.CONVERSATION.value,
+            "type": RealtimeSessionType.CONVERSATION.value,
             "object": "realtime.session",
             "id": number,
             "model": self.model,
@@ -256,7 +260,7 @@ class Manners:
             "prompt": None,
             "expires_at": expires_at,
             "audio": {
-                "input": self.heard.input_view(TurnDetection.conversation_view),
+                "input": self.heard.input_view(RealtimeTurnDetection.conversation_view),
                 "output": {**self.output_view, "speed": self.speed},
             },
             "include": None,
@@ -265,34 +269,36 @@ class Manners:
 
 def stands_for_any(model: str) -> bool:
     """Whether that is a name for whoever answers here."""
-    return model.startswith(CONVERSING)
+    return model.startswith(DIALOGUE_MODELS)
 
 
-def updated(before: Manners, session: object, spec: EngineSpec) -> Manners:
+def updated_dialogue(
+    before: RealtimeDialogueConfig, session: object, spec: EngineSpec
+) -> RealtimeDialogueConfig:
     """What a client's ``session`` makes of them; whether there is such a voice is not known here.
 
     Raises:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
-    given = object_of("session", session)
-    if given.get("type", SessionType.CONVERSATION) != SessionType.CONVERSATION:
+    given = require_object("session", session)
+    if given.get("type", RealtimeSessionType.CONVERSATION) != RealtimeSessionType.CONVERSATION:
         raise errors.FieldInvalid(
-            f"'session.type' is not '{SessionType.CONVERSATION}'.",
+            f"'session.type' is not '{RealtimeSessionType.CONVERSATION}'.",
             hint="A conversation stays one; transcriptions have an address of their own.",
         )
     after = replace(
         before,
-        instructions=instructions_of(given, "session.instructions", before.instructions),
-        aloud=aloud_of(given, "session.output_modalities", before.aloud),
-        tools=tools_of(given, "session", before.tools),
+        instructions=parse_instructions(given, "session.instructions", before.instructions),
+        aloud=parse_modalities(given, "session.output_modalities", before.aloud),
+        tools=parse_tools(given, "session", before.tools),
     )
-    audio = object_of("session.audio", given.get("audio") or {})
-    heard = object_of("session.audio.input", audio.get("input") or {})
+    audio = require_object("session.audio", given.get("audio") or {})
+    heard = require_object("session.audio.input", audio.get("input") or {})
     after = replace(after, heard=with_input(after.heard, heard, spec, _detection))
-    return _sounding(after, object_of("session.audio.output", audio.get("output") or {}))
+    return _with_output(after, require_object("session.audio.output", audio.get("output") or {}))
 
 
-def instructions_of(given: Mapping[str, Any], name: str, usual: str) -> str:
+def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
     """What the model is told before all else.
 
     Raises:
@@ -300,13 +306,13 @@ def instructions_of(given: Mapping[str, Any], name: str, usual: str) -> str:
     """
     if "instructions" not in given:
         return usual
-    found = parse_word(name, given["instructions"])
+    found = parse_text(name, given["instructions"])
     if len(found) > LONGEST_INSTRUCTIONS:
         raise errors.FieldInvalid(f"'{name}' has more than {LONGEST_INSTRUCTIONS} characters.")
     return found
 
 
-def aloud_of(given: Mapping[str, Any], name: str, usual: bool) -> bool:
+def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
     """Whether answers are to be spoken.
 
     Raises:
@@ -322,18 +328,22 @@ def aloud_of(given: Mapping[str, Any], name: str, usual: bool) -> bool:
     )
 
 
-def _sounding(before: Manners, given: Mapping[str, Any]) -> Manners:
+def _with_output(
+    before: RealtimeDialogueConfig, given: Mapping[str, Any]
+) -> RealtimeDialogueConfig:
     at = "session.audio.output"
     after = before
     if (sound := given.get("format")) is not None:
-        wanted = with_sound(Configuration(), object_of(f"{at}.format", sound))
-        if wanted.sound is Sound.PCM and wanted.rate != USUAL_RATE:
+        wanted = with_audio_format(
+            RealtimeTranscriptionConfig(), require_object(f"{at}.format", sound)
+        )
+        if wanted.sound is RealtimeAudioFormat.PCM and wanted.rate != USUAL_RATE:
             raise errors.FieldInvalid(f"'{at}.format.rate' is not {USUAL_RATE}.")
         after = replace(after, sound=wanted.sound)
     voice = given.get("voice")
     if isinstance(voice, Mapping):
         voice = voice.get("id")
-    if name := parse_word(f"{at}.voice", voice).strip():
+    if name := parse_text(f"{at}.voice", voice).strip():
         after = replace(after, voice=name)
     speed = parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
     return after if speed is None else replace(after, speed=speed)

@@ -13,62 +13,75 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
-    CallEnded,
-    CallStarted,
-    CallWritten,
-    Clear,
-    Ending,
-    Failed,
-    Frame,
-    NothingSaid,
-    Out,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
-    Recorded,
+    ClearPlayback,
+    CommitAcknowledged,
+    ConversationError,
+    ConversationOutput,
+    DiscardAcknowledged,
+    HistoryEntryRecorded,
+    ReplyAudioFrame,
     ReplyEnded,
+    ReplyEnding,
     ReplyStarted,
+    ReplyTextDelta,
     ReplyTruncated,
-    ReplyWritten,
-    Sent,
-    TurnDropped,
-    TurnTaken,
+    ToolCallArgumentsDelta,
+    ToolCallEnded,
+    ToolCallStarted,
+    TurnAudioSent,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
 from sidecar.protocols.openai_realtime import server_events
-from sidecar.protocols.openai_realtime.dialogue_config import Manners
-from sidecar.protocols.openai_realtime.server_events import EventBody, Item, Items
-from sidecar.protocols.openai_realtime.session_config import Sound
-from sidecar.protocols.openai_realtime.user_turns import ConversationTurns
+from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
+from sidecar.protocols.openai_realtime.server_events import (
+    EventBody,
+    RealtimeDialogueItem,
+    RealtimeDialogueItems,
+)
+from sidecar.protocols.openai_realtime.session_config import RealtimeAudioFormat
+from sidecar.protocols.openai_realtime.user_turns import RealtimeConversationTurns
 
-Parts = ReplyWritten | Frame | CallStarted | CallWritten | CallEnded | Sent | ReplyEnded | Failed
+ReplyOutput = (
+    ReplyTextDelta
+    | ReplyAudioFrame
+    | ToolCallStarted
+    | ToolCallArgumentsDelta
+    | ToolCallEnded
+    | TurnAudioSent
+    | ReplyEnded
+    | ConversationError
+)
 
 WISHES = 8
 """Of clients that are kept until their answers begin."""
 
 
 @dataclass(eq=False, slots=True)
-class Response:
+class RealtimeResponse:
     """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
     has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
     before it."""
 
     turn: int
     id: str
-    item: Item
+    item: RealtimeDialogueItem
     wish: Mapping[str, Any]
     output: EventBody
     begun: bool = False
     before: str | None = None
     done: bool = False
     written: str = ""
-    calls: dict[str, tuple[Item, str | None]] = field(default_factory=dict)
+    calls: dict[str, tuple[RealtimeDialogueItem, str | None]] = field(default_factory=dict)
     error: errors.SidecarError | None = None
 
     @property
-    def items(self) -> list[Item]:
+    def items(self) -> list[RealtimeDialogueItem]:
         """What it is made of so far, in order."""
         message = [self.item] if self.begun else []
         return sorted(
@@ -76,16 +89,16 @@ class Response:
         )
 
 
-class Replies:
+class RealtimeResponses:
     """Those of one conversation. ``output`` says how they sound now, as clients read it."""
 
-    def __init__(self, items: Items, prefix: str, conversation: str) -> None:
+    def __init__(self, items: RealtimeDialogueItems, prefix: str, conversation: str) -> None:
         self.output: EventBody = {}
-        self.law = Sound.MU_LAW
+        self.law = RealtimeAudioFormat.MU_LAW
         """How sound for telephones goes out."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
         self._wishes: dict[int, Mapping[str, Any]] = {}
-        self._now: Response | None = None
+        self._now: RealtimeResponse | None = None
 
     @property
     def current(self) -> str:
@@ -98,22 +111,22 @@ class Replies:
         if len(self._wishes) > WISHES:
             del self._wishes[next(iter(self._wishes))]
 
-    def told(self, out: Out) -> Iterator[EventBody]:
+    def told(self, out: ConversationOutput) -> Iterator[EventBody]:
         """What is to be said of that."""
         match out:
             case ReplyStarted():
                 yield from self._started(out)
             case ReplyTruncated():
                 yield from self._truncated(out)
-            case Clear() if self._now is not None and self._now.turn == out.turn:
+            case ClearPlayback() if self._now is not None and self._now.turn == out.turn:
                 yield server_events.output_cleared(self._now.id)
-            case _ if isinstance(out, Parts) and self._now and out.turn == self._now.turn:
+            case _ if isinstance(out, ReplyOutput) and self._now and out.turn == self._now.turn:
                 yield from self._of(self._now, out)
 
     def _started(self, reply: ReplyStarted) -> Iterator[EventBody]:
-        item = Item(
+        item = RealtimeDialogueItem(
             self._items.new_id(),
-            Role.ASSISTANT,
+            ChatRole.ASSISTANT,
             aloud=reply.voiced,
             status="in_progress",
             entry=reply.entry,
@@ -121,33 +134,33 @@ class Replies:
         )
         name = f"resp_{self._prefix}_{reply.turn}"
         wish = self._wishes.pop(reply.turn, {})
-        self._now = Response(reply.turn, name, item, wish, self.output)
+        self._now = RealtimeResponse(reply.turn, name, item, wish, self.output)
         yield server_events.response_event("created", self._view(self._now, None))
 
-    def _of(self, response: Response, out: Parts) -> Iterator[EventBody]:
+    def _of(self, response: RealtimeResponse, out: ReplyOutput) -> Iterator[EventBody]:
         item = response.item
         match out:
-            case ReplyWritten():
+            case ReplyTextDelta():
                 yield from self._begin(response)
                 response.written += out.text
                 item.text = response.written
-                yield server_events.words_delta(response.id, item, out.text)
-            case Frame():
+                yield server_events.text_delta(response.id, item, out.text)
+            case ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
-                yield server_events.sound_delta(response.id, item, sound)
-            case CallStarted() | CallWritten() | CallEnded():
+                yield server_events.audio_delta(response.id, item, sound)
+            case ToolCallStarted() | ToolCallArgumentsDelta() | ToolCallEnded():
                 yield from self._called(response, out)
-            case Failed():
+            case ConversationError():
                 response.error = out.error
-            case Sent():
+            case TurnAudioSent():
                 yield from self._finish(response, out.ending)
             case ReplyEnded():
                 yield from self._finish(response, out.ending)
                 item.text = out.text
 
-    def _begin(self, response: Response) -> Iterator[EventBody]:
+    def _begin(self, response: RealtimeResponse) -> Iterator[EventBody]:
         """There is something of it."""
         if response.begun:
             return
@@ -159,13 +172,15 @@ class Replies:
         yield server_events.part_event("added", response.id, item, "")
 
     def _called(
-        self, response: Response, out: CallStarted | CallWritten | CallEnded
+        self,
+        response: RealtimeResponse,
+        out: ToolCallStarted | ToolCallArgumentsDelta | ToolCallEnded,
     ) -> Iterator[EventBody]:
         """A tool is called, or more of that is there, or all."""
-        if isinstance(out, CallStarted):
-            item = Item(
+        if isinstance(out, ToolCallStarted):
+            item = RealtimeDialogueItem(
                 self._items.new_id(),
-                Role.ASSISTANT,
+                ChatRole.ASSISTANT,
                 status="in_progress",
                 index=len(response.items),
                 call=out.call,
@@ -175,7 +190,7 @@ class Replies:
             response.calls[out.call] = item, before
             yield server_events.output_item("added", response.id, item, empty=True)
             yield server_events.item_event("added", item, before, empty=True)
-        elif isinstance(out, CallWritten):
+        elif isinstance(out, ToolCallArgumentsDelta):
             item, _ = response.calls[out.call]
             item.text += out.text
             yield server_events.arguments_delta(response.id, item, out.text)
@@ -186,21 +201,23 @@ class Replies:
             yield from self._call_done(response, item, before)
 
     @staticmethod
-    def _call_done(response: Response, item: Item, before: str | None) -> Iterator[EventBody]:
+    def _call_done(
+        response: RealtimeResponse, item: RealtimeDialogueItem, before: str | None
+    ) -> Iterator[EventBody]:
         yield server_events.item_event("done", item, before)
         yield server_events.output_item("done", response.id, item)
 
-    def _finish(self, response: Response, ending: Ending) -> Iterator[EventBody]:
+    def _finish(self, response: RealtimeResponse, ending: ReplyEnding) -> Iterator[EventBody]:
         """Nothing more comes of it."""
         if response.done:
             return
         response.done, item = True, response.item
         item.text = response.written
-        item.status = "completed" if ending is Ending.COMPLETED else "incomplete"
+        item.status = "completed" if ending is ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield server_events.sound_done(response.id, item)
-            yield server_events.words_done(response.id, item, response.written)
+                yield server_events.audio_done(response.id, item)
+            yield server_events.text_done(response.id, item, response.written)
             yield server_events.part_event("done", response.id, item, response.written)
             yield server_events.item_event("done", item, response.before)
             yield server_events.output_item("done", response.id, item)
@@ -214,23 +231,25 @@ class Replies:
         item = self._items.reply(cut.turn)
         if item is not None:
             item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
-            yield server_events.truncated(item, cut.seconds)
+            yield server_events.item_truncated(item, cut.seconds)
 
-    def _encoded(self, frame: Frame) -> bytes:
+    def _encoded(self, frame: ReplyAudioFrame) -> bytes:
         """As its rate says that it was wanted when it was made."""
         if frame.rate != codecs.G711_RATE:
             return frame.pcm
-        encode = codecs.to_a_law if self.law is Sound.A_LAW else codecs.to_mu_law
+        encode = (
+            codecs.encode_a_law if self.law is RealtimeAudioFormat.A_LAW else codecs.encode_mu_law
+        )
         return encode(frame.pcm)
 
-    def _view(self, response: Response, ending: Ending | None) -> EventBody:
+    def _view(self, response: RealtimeResponse, ending: ReplyEnding | None) -> EventBody:
         return {
             "id": response.id,
             "object": "realtime.response",
             "status": "in_progress" if ending is None else server_events.STATUSES[ending],
             "status_details": None
             if ending is None
-            else server_events.details(ending, response.error),
+            else server_events.status_details(ending, response.error),
             "output": [item.view() for item in response.items],
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
@@ -241,25 +260,25 @@ class Replies:
         }
 
 
-class Telling:
+class RealtimeDialogueEvents:
     """One conversation, as it was told so far. ``prefix`` begins the ids; of items ``most`` are
     known; ``span`` as
-    `ConversationTurns`."""
+    `RealtimeConversationTurns`."""
 
     def __init__(self, prefix: str, most: int, span: Callable[[int], tuple[float, float]]) -> None:
         self.conversation = f"conv_{prefix}"
-        self.items = Items(prefix, most)
-        self.person = ConversationTurns(self.items, span)
-        self.replies = Replies(self.items, prefix, self.conversation)
-        self._created: dict[str, Item] = {}
+        self.items = RealtimeDialogueItems(prefix, most)
+        self.person = RealtimeConversationTurns(self.items, span)
+        self.replies = RealtimeResponses(self.items, prefix, self.conversation)
+        self._created: dict[str, RealtimeDialogueItem] = {}
 
-    def use(self, manners: Manners) -> None:
+    def use(self, manners: RealtimeDialogueConfig) -> None:
         """From here on."""
         self.person.detects = manners.heard.detection is not None
         self.person.transcribes = manners.heard.transcribes
         self.replies.output, self.replies.law = manners.output_view, manners.sound
 
-    def create(self, item: Item) -> None:
+    def create(self, item: RealtimeDialogueItem) -> None:
         """A client puts that into the conversation; it is told once it stands there.
 
         Raises:
@@ -269,26 +288,32 @@ class Telling:
             raise errors.FieldInvalid(f"'item.id' is taken: there is an item '{item.id}'.")
         self._created[item.id] = item
 
-    def of(self, out: Out) -> Iterator[EventBody]:
+    def of(self, out: ConversationOutput) -> Iterator[EventBody]:
         """The events for what goes out."""
         match out:
-            case Recorded():
+            case HistoryEntryRecorded():
                 yield from self._recorded(out)
-            case Failed(turn=0):
+            case ConversationError(turn=0):
                 yield server_events.error_event(out.error)
-            case PersonStarted() | PersonSaying() | PersonStopped() | PersonSaid() | NothingSaid():
+            case (
+                UserTurnStarted()
+                | UserTurnPartial()
+                | UserTurnStopped()
+                | UserTurnFinal()
+                | UserTurnDropped()
+            ):
                 yield from self.person.told(out)
-            case TurnTaken():
+            case CommitAcknowledged():
                 yield from self.person.taken()
-            case TurnDropped():
-                yield server_events.cleared()
+            case DiscardAcknowledged():
+                yield server_events.cleared_event()
             case ReplyStarted():
                 yield from self.person.given_up(errors.EngineFailed())
                 yield from self.replies.told(out)
             case _:
                 yield from self.replies.told(out)
 
-    def _recorded(self, stands: Recorded) -> Iterator[EventBody]:
+    def _recorded(self, stands: HistoryEntryRecorded) -> Iterator[EventBody]:
         item = self._created.pop(stands.name)
         item.entry, item.text = stands.entry, stands.text
         before = self.items.add(item)

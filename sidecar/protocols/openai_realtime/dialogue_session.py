@@ -11,63 +11,63 @@ from dataclasses import replace
 from typing import Any
 
 from sidecar import errors
-from sidecar.api.http.websocket_connections import Socket
+from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation.conversation_events import (
-    Asked,
-    Cancelled,
-    Configured,
-    Dropped,
-    Noted,
-    Returned,
-    TalkOptions,
-    Truncated,
+    ConversationOptions,
+    HistoryEntryAdded,
+    HistoryEntryDeleted,
+    OptionsChanged,
+    PlaybackTruncated,
+    ResponseCancelled,
+    ResponseRequested,
+    ToolResultAdded,
 )
-from sidecar.conversation.conversation_loop import Talk
-from sidecar.conversation.llm.chat_completions import Role, Thinker, Tools
-from sidecar.conversation.output_queue import Client
-from sidecar.interfaces.engine_interface import EngineSpec, SayOptions
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.llm.chat_completions import ChatRole, Llm, ToolSet
+from sidecar.conversation.output_queue import PlaybackClient
+from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 from sidecar.protocols.openai_realtime import client_events, server_events
 from sidecar.protocols.openai_realtime.client_events import (
-    Append,
-    Clear,
-    Commit,
-    Order,
-    Update,
+    RealtimeAudioAppend,
+    RealtimeAudioClear,
+    RealtimeAudioCommit,
+    RealtimeCommand,
+    RealtimeSessionUpdate,
 )
 from sidecar.protocols.openai_realtime.dialogue_config import (
     HEARD,
-    Manners,
-    aloud_of,
-    instructions_of,
+    RealtimeDialogueConfig,
+    parse_instructions,
+    parse_modalities,
+    parse_tools,
     stands_for_any,
-    tools_of,
-    updated,
+    updated_dialogue,
 )
-from sidecar.protocols.openai_realtime.dialogue_events import Telling
-from sidecar.protocols.openai_realtime.server_events import EventBody, Item
-from sidecar.protocols.openai_realtime.session_config import SessionType
-from sidecar.protocols.openai_realtime.transcription_session import PIECE_S, Connection
+from sidecar.protocols.openai_realtime.dialogue_events import RealtimeDialogueEvents
+from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeDialogueItem
+from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType
+from sidecar.protocols.openai_realtime.transcription_session import MAX_CHUNK_S, RealtimeConnection
 from sidecar.service.facade import Service
 
-SLACK_S = 0.1
+PLAYER_CLOCK_SLACK_S = 0.1
 """A player's clock may be so far ahead of what it has."""
-NOT_HERE = ("input", "prompt")
+UNSUPPORTED_RESPONSE_FIELDS = ("input", "prompt")
 """What a client may say of an answer and is not to be had."""
 
 
-class ConversationConnection(Connection):
+class RealtimeDialogueConnection(RealtimeConnection):
     """One that answers. ``usual``: how the service speaks unless a client says otherwise."""
 
-    kind = SessionType.CONVERSATION
+    kind = RealtimeSessionType.CONVERSATION
 
     def __init__(
         self,
-        socket: Socket,
+        socket: WebSocketConnection,
         service: Service,
-        talk: Talk,
-        manners: Manners,
-        usual: SayOptions,
+        talk: ConversationLoop,
+        manners: RealtimeDialogueConfig,
+        usual: SynthesisOptions,
         spec: EngineSpec,
         *,
         expires_at: int,
@@ -75,13 +75,13 @@ class ConversationConnection(Connection):
         super().__init__(socket, talk, expires_at)
         self._service, self._talk = service, talk
         self._usual, self._spec = usual, spec
-        self._telling = Telling(self.name, talk.options.most_messages, talk.span)
+        self._telling = RealtimeDialogueEvents(self.name, talk.options.most_messages, talk.span)
         self._use(manners)
 
     async def greet(self, *, again: bool = False) -> None:
         """Say what this is; ``again``: the session was something else before."""
         await self._say(lambda: [self._view("updated" if again else "created")])
-        await self._say(lambda: [server_events.began(self._telling.conversation)])
+        await self._say(lambda: [server_events.conversation_created(self._telling.conversation)])
 
     async def tell(self) -> None:
         """Say what comes of it.
@@ -98,7 +98,7 @@ class ConversationConnection(Connection):
         Raises:
             errors.SidecarError: it means nothing, or is not to be had here.
         """
-        after = updated(self._manners, session, self._spec)
+        after = updated_dialogue(self._manners, session, self._spec)
         self._check(after.tools)
         if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
             voices = await self._service.conversations.voices()
@@ -109,59 +109,59 @@ class ConversationConnection(Connection):
                 )
         self._use(after)
 
-    async def _do(self, order: Order) -> None:
+    async def _do(self, order: RealtimeCommand) -> None:
         match order:
-            case Append(raw):
-                await self._append(raw, self._manners.heard, PIECE_S, self._talk.hear)
-            case Commit():
+            case RealtimeAudioAppend(raw):
+                await self._append(raw, self._manners.heard, MAX_CHUNK_S, self._talk.hear)
+            case RealtimeAudioCommit():
                 await self._commit()
-            case Clear():
+            case RealtimeAudioClear():
                 self._telling.person.clear(self._talk.received_s)
                 await self._talk.forget()
-            case Update(session):
+            case RealtimeSessionUpdate(session):
                 await self.change(session)
                 await self._say(lambda: [self._view("updated")])
-            case client_events.Respond():
+            case client_events.RealtimeResponseCreate():
                 self._respond(order)
-            case client_events.Cancel():
+            case client_events.RealtimeResponseCancel():
                 self._cancel(order)
-            case client_events.Hush():
+            case client_events.RealtimeOutputClear():
                 self._hush()
             case _:
                 await self._about_items(order)
 
-    async def _about_items(self, order: Order) -> None:
+    async def _about_items(self, order: RealtimeCommand) -> None:
         match order:
-            case client_events.Create():
+            case client_events.RealtimeItemCreate():
                 self._create(order)
-            case client_events.Return():
+            case client_events.RealtimeToolOutput():
                 self._return(order)
-            case client_events.Retrieve(name):
+            case client_events.RealtimeItemRetrieve(name):
                 item = self._telling.items.find(name)
-                await self._say(lambda: [server_events.retrieved(item)])
-            case client_events.Truncate():
+                await self._say(lambda: [server_events.item_retrieved(item)])
+            case client_events.RealtimeItemTruncate():
                 self._truncate(order)
-            case client_events.Delete(name):
+            case client_events.RealtimeItemDelete(name):
                 await self._delete(self._telling.items.find(name))
 
     async def _commit(self) -> None:
         await self._say(lambda: self._telling.person.commit(self._talk.received_s))
         if self._manners.heard.detection is None:
-            self._talk.heard_out()
+            self._talk.playback_completed()
         await self._talk.commit()
 
-    def _respond(self, order: client_events.Respond) -> None:
+    def _respond(self, order: client_events.RealtimeResponseCreate) -> None:
         options = self._wished(order)
         if self._talk.sending:
             raise errors.ResponseActive()
-        self._talk.heard_out()
-        self._talk.wish(Asked, options)
+        self._talk.playback_completed()
+        self._talk.wish(ResponseRequested, options)
         self._telling.replies.wished(self._talk.turn, order.wish)
 
-    def _wished(self, order: client_events.Respond) -> TalkOptions | None:
+    def _wished(self, order: client_events.RealtimeResponseCreate) -> ConversationOptions | None:
         """The manner of one answer, where its client says anything of that."""
         wish, now = order.wish, self._manners
-        for name in NOT_HERE:
+        for name in UNSUPPORTED_RESPONSE_FIELDS:
             if wish.get(name) is not None:
                 raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
         if wish.get("conversation") not in (None, "auto"):
@@ -169,44 +169,46 @@ class ConversationConnection(Connection):
         if not isinstance(wish.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is no object.")
         options = self._talk.options
-        instructions = instructions_of(wish, "response.instructions", now.instructions)
-        aloud = aloud_of(wish, "response.output_modalities", now.aloud)
-        tools = tools_of(wish, "response", now.tools)
+        instructions = parse_instructions(wish, "response.instructions", now.instructions)
+        aloud = parse_modalities(wish, "response.output_modalities", now.aloud)
+        tools = parse_tools(wish, "response", now.tools)
         self._check(tools)
         if (instructions, aloud, tools) == (now.instructions, now.aloud, now.tools):
             return None
         voiced = now.speaks and aloud
         return replace(options, instructions=instructions, voiced=voiced, tools=tools)
 
-    def _check(self, tools: Tools) -> None:
+    def _check(self, tools: ToolSet) -> None:
         """Say no to tools where nobody calls any."""
         if tools.all and not self._talk.thinker.calls:
             raise errors.ToolsUnavailable()
 
-    def _cancel(self, order: client_events.Cancel) -> None:
+    def _cancel(self, order: client_events.RealtimeResponseCancel) -> None:
         if not self._talk.sending or order.response not in ("", self._telling.replies.current):
             raise errors.ResponseNotActive()
-        self._talk.wish(Cancelled)
+        self._talk.wish(ResponseCancelled)
 
     def _hush(self) -> None:
         if not self._talk.replying:
             raise errors.ResponseNotActive("There is nothing to be heard.")
-        self._talk.wish(Cancelled)
+        self._talk.wish(ResponseCancelled)
 
-    def _create(self, order: client_events.Create) -> None:
-        item = Item(self._name(order), order.role)
+    def _create(self, order: client_events.RealtimeItemCreate) -> None:
+        item = RealtimeDialogueItem(self._name(order), order.role)
         self._telling.create(item)
-        self._talk.wish(Noted, order.role, order.text, item.id)
+        self._talk.wish(HistoryEntryAdded, order.role, order.text, item.id)
 
-    def _return(self, order: client_events.Return) -> None:
+    def _return(self, order: client_events.RealtimeToolOutput) -> None:
         name = self._name(order)
         if not self._talk.awaits(order.call):
             raise errors.CallUnknown(f"No call '{order.call}' waits for an output.")
-        item = Item(name, Role.TOOL, call=order.call, returned=True)
+        item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
         self._telling.create(item)
-        self._talk.wish(Returned, order.call, order.output, item.id)
+        self._talk.wish(ToolResultAdded, order.call, order.output, item.id)
 
-    def _name(self, order: client_events.Create | client_events.Return) -> str:
+    def _name(
+        self, order: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
+    ) -> str:
         """What an item is called that is to stand behind all others."""
         items = self._telling.items
         if order.after and order.after != items.last:
@@ -216,31 +218,31 @@ class ConversationConnection(Connection):
             )
         return order.item or items.new_id()
 
-    def _truncate(self, order: client_events.Truncate) -> None:
+    def _truncate(self, order: client_events.RealtimeItemTruncate) -> None:
         item, seconds = self._telling.items.find(order.item), order.end_ms / 1000
         if not (item.turn and item.aloud):
             raise errors.FieldInvalid("'item_id' is no answer that is heard.")
-        if seconds > item.sent_s + SLACK_S:
+        if seconds > item.sent_s + PLAYER_CLOCK_SLACK_S:
             raise errors.FieldInvalid(
                 f"'audio_end_ms' is more than there is: {round(item.sent_s * 1000)}."
             )
-        self._talk.wish(Truncated, item.turn, min(seconds, item.sent_s))
+        self._talk.wish(PlaybackTruncated, item.turn, min(seconds, item.sent_s))
 
-    async def _delete(self, item: Item) -> None:
+    async def _delete(self, item: RealtimeDialogueItem) -> None:
         if item.call and item.status == "in_progress":
             raise errors.ResponseActive()
         if item.turn and item.turn == self._talk.replying:
             if self._talk.sending:
                 raise errors.ResponseActive()
-            self._talk.heard_out()
-        self._talk.wish(Dropped, item.entry)
+            self._talk.playback_completed()
+        self._talk.wish(HistoryEntryDeleted, item.entry)
         self._telling.items.drop(item)
-        await self._say(lambda: [server_events.deleted(item)])
+        await self._say(lambda: [server_events.item_deleted(item)])
 
-    def _use(self, manners: Manners) -> None:
+    def _use(self, manners: RealtimeDialogueConfig) -> None:
         self._manners = manners
         self._telling.use(manners)
-        self._talk.wish(Configured, manners.options(self._talk.options))
+        self._talk.wish(OptionsChanged, manners.options(self._talk.options))
         self._talk.hears(manners.hearing(self._talk.hearing))
         self._talk.speaks(manners.manner(self._usual))
 
@@ -248,7 +250,7 @@ class ConversationConnection(Connection):
         return self._described(f"session.{what}", self._manners.view)
 
 
-async def is_meant(service: Service, query: Mapping[str, str]) -> bool:
+async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
     """Whether a connection is one, by its address."""
     model = query.get("model", "")
     if query.get("intent") == "transcription":
@@ -261,7 +263,9 @@ async def is_meant(service: Service, query: Mapping[str, str]) -> bool:
     return model in await service.conversations.models()
 
 
-async def begun(service: Service, session: Mapping[str, Any]) -> tuple[Manners, Thinker]:
+async def start_dialogue(
+    service: Service, session: Mapping[str, Any]
+) -> tuple[RealtimeDialogueConfig, Llm]:
     """How a conversation is held that begins as ``session`` says, and who answers.
 
     Raises:
@@ -275,22 +279,22 @@ async def begun(service: Service, session: Mapping[str, Any]) -> tuple[Manners, 
         raise errors.ModelNotFound()
     thinker = await conversations.thinker("" if stands_for_any(model) else model)
     usual = conversations.options()
-    speaks = service.fleet.voice_spec
-    manners = Manners(
+    speaks = service.fleet.tts_spec
+    manners = RealtimeDialogueConfig(
         model or thinker.name,
         usual.instructions,
         replace(HEARD, model=spec.name),
         speaks=usual.voiced,
         any_voice=speaks is not None and not speaks.lists_voices,
     )
-    found = updated(manners, session, spec)
+    found = updated_dialogue(manners, session, spec)
     if found.tools.all and not thinker.calls:
         raise errors.ToolsUnavailable()
     return found, thinker
 
 
-async def converse(
-    socket: Socket,
+async def serve_dialogue(
+    socket: WebSocketConnection,
     service: Service,
     session: Mapping[str, Any],
     expires_at: int,
@@ -303,21 +307,21 @@ async def converse(
         sockets.Gone: the client went.
         errors.SidecarError: what ended it.
     """
-    manners, thinker = await begun(service, {"model": session.get("model")})
+    manners, thinker = await start_dialogue(service, {"model": session.get("model")})
     conversations, settings = service.conversations, service.settings
     options = manners.options(conversations.options())
-    usual = SayOptions(settings.talk_voice, settings.language)
-    client = Client(clears=True)
+    usual = SynthesisOptions(settings.talk_voice, settings.language)
+    client = PlaybackClient(clears=True)
     async with conversations.open(
         socket.caller, options, manners.manner(usual), client=client
     ) as talk:
         talk.thinks(thinker)
-        connection = ConversationConnection(
+        connection = RealtimeDialogueConnection(
             *(socket, service, talk, manners, usual, live_spec(service)), expires_at=expires_at
         )
         await connection.change(session)
         await connection.greet(again=again)
-        await socket.side_by_side(connection.hear(), talk.run(), connection.tell())
+        await socket.run_until_first_ends(connection.hear(), talk.run(), connection.tell())
 
 
 def live_spec(service: Service) -> EngineSpec:

@@ -19,32 +19,43 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sidecar import clock, errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import EPHEMERAL, NOBODY, Grant, caller_of
+from sidecar.api.http.request_headers import (
+    ANONYMOUS,
+    EPHEMERAL_KEY_PREFIX,
+    TicketGrant,
+    identity_of,
+)
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
-from sidecar.api.http.websocket_connections import Gone, Socket, close, close_code, greet
-from sidecar.auth.startup_token import LASTS_S, Handover
-from sidecar.errors import Kind
+from sidecar.api.http.websocket_connections import (
+    WebSocketConnection,
+    WebSocketGone,
+    accept_handshake,
+    close_code,
+    send_close,
+)
+from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES
-from sidecar.protocols.openai_realtime.dialogue_config import CONVERSING
+from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.dialogue_session import (
-    begun,
-    converse,
-    is_meant,
     live_spec,
+    serve_dialogue,
+    start_dialogue,
+    wants_dialogue,
 )
 from sidecar.protocols.openai_realtime.server_events import error_event
 from sidecar.protocols.openai_realtime.session_config import (
-    Configuration,
+    RealtimeTranscriptionConfig,
     check_model,
     talks,
-    updated,
+    updated_transcription,
 )
 from sidecar.protocols.openai_realtime.transcription_session import (
-    Converses,
-    TranscriptionConnection,
+    RealtimeDialogueRequested,
+    RealtimeTranscriptionConnection,
 )
 from sidecar.service.facade import Service
 
@@ -52,24 +63,24 @@ NO_SESSION = "sess_none"
 """The id of a session that nobody has opened yet."""
 
 
-class Key(BaseModel):
+class RealtimeClientKey(BaseModel):
     """A key for a client that should not have a token."""
 
     value: str = Field(examples=["ek_…"], description="Opens one connection.")
     expires_at: int = Field(description="In seconds since 1970.")
 
 
-class Secret(Key):
+class RealtimeClientSecret(RealtimeClientKey):
     """It, and how the session will be heard."""
 
     session: dict[str, Any]
 
 
-class BetaSession(BaseModel):
+class RealtimeBetaSession(BaseModel):
     """How the session will be heard, in the shape of the beta."""
 
     id: str
-    client_secret: Key
+    client_secret: RealtimeClientKey
 
 
 def form(fields: dict[str, Any]) -> dict[str, Any]:
@@ -104,24 +115,24 @@ ASK_BETA = form(
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
 """What is said in OpenAI's way, errors included."""
-SPOKEN = ("realtime",)
+SUBPROTOCOLS = ("realtime",)
 """The subprotocol of its clients in browsers."""
-CLOSES: Mapping[Kind | str, int] = {Kind.UNAUTHORIZED: 3000}
+REALTIME_CLOSE_CODES: Mapping[ErrorKind | str, int] = {ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 BETA = "realtime=v1"
 """In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
 
 
 def build_router(
-    service: Service, tickets: Handover[Grant], now: clock.Clock = clock.wall
+    service: Service, tickets: OneTimeCodes[TicketGrant], now: clock.Clock = clock.wall_time
 ) -> APIRouter:
     """The routes of this wire; ``tickets`` are those that the gate takes."""
     router = APIRouter()
 
     def key_for(request: Request, session: Mapping[str, Any]) -> str:
         """Return a key that opens this wire once, with ``session`` and no scopes."""
-        grant = Grant(_token(request) or NOBODY, REALTIME, json.dumps(session))
-        return EPHEMERAL + tickets.give(grant, caller_of(request).owner)
+        grant = TicketGrant(_token(request) or ANONYMOUS, REALTIME, json.dumps(session))
+        return EPHEMERAL_KEY_PREFIX + tickets.give(grant, identity_of(request).owner)
 
     @router.websocket(REALTIME)
     async def realtime(websocket: WebSocket) -> None:
@@ -130,18 +141,20 @@ def build_router(
     @router.post(
         f"{REALTIME}/client_secrets",
         summary="A key that opens one live transcription or conversation (OpenAI's API)",
-        response_model=Secret,
+        response_model=RealtimeClientSecret,
         responses=ERRORS,
         openapi_extra=ASK,
     )
     async def client_secret(request: Request) -> Response:
         session = (await read_json(request, service.settings)).get("session") or {}
-        expires_at = int(now() + LASTS_S)
+        expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
-            manners, _ = await begun(service, session)
+            manners, _ = await start_dialogue(service, session)
             view = manners.view(NO_SESSION, expires_at)
         else:
-            configuration = updated(Configuration(), session, live_spec(service))
+            configuration = updated_transcription(
+                RealtimeTranscriptionConfig(), session, live_spec(service)
+            )
             view = configuration.view(NO_SESSION, expires_at)
         return _unread(
             {"value": key_for(request, session), "expires_at": expires_at, "session": view}
@@ -150,14 +163,16 @@ def build_router(
     @router.post(
         f"{REALTIME}/transcription_sessions",
         summary="A key that opens one live transcription (OpenAI's API, beta)",
-        response_model=BetaSession,
+        response_model=RealtimeBetaSession,
         responses=ERRORS,
         openapi_extra=ASK_BETA,
     )
     async def transcription_session(request: Request) -> Response:
         session = await read_json(request, service.settings)
-        configuration = updated(Configuration(), session, live_spec(service))
-        expires_at = int(now() + LASTS_S)
+        configuration = updated_transcription(
+            RealtimeTranscriptionConfig(), session, live_spec(service)
+        )
+        expires_at = int(now() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
         secret = {"value": key_for(request, session), "expires_at": expires_at}
         return _unread({**view, "client_secret": secret})
@@ -165,18 +180,20 @@ def build_router(
     return router
 
 
-async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+async def send_refusal(
+    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Say no to who was not let in, in a way that browsers let their pages read."""
     websocket = WebSocket(scope, receive, send)
-    await greet(websocket, SPOKEN)
+    await accept_handshake(websocket, SUBPROTOCOLS)
     with suppress(RuntimeError, WebSocketDisconnect, OSError):
-        await websocket.send_text(_last_word(error))
-    await close(websocket, close_code(error, CLOSES), error.code)
+        await websocket.send_text(_final_error_event(error))
+    await send_close(websocket, close_code(error, REALTIME_CLOSE_CODES), error.code)
 
 
-def asked_for(
+def initial_config(
     query: Mapping[str, str], agreed: Mapping[str, Any], spec: EngineSpec
-) -> Configuration:
+) -> RealtimeTranscriptionConfig:
     """How a session is heard at first, by its address and by what was agreed before. Pure.
 
     Raises:
@@ -185,35 +202,37 @@ def asked_for(
     """
     model = query.get("model", "")
     if query.get("intent") == "transcription" and model not in LIVE_ALIASES:
-        model = "" if model.startswith(CONVERSING) else model
-    return updated(Configuration(model=check_model(model, spec)), agreed, spec)
+        model = "" if model.startswith(DIALOGUE_MODELS) else model
+    return updated_transcription(
+        RealtimeTranscriptionConfig(model=check_model(model, spec)), agreed, spec
+    )
 
 
 async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> None:
-    socket = await Socket.accept(websocket, service.settings, SPOKEN)
+    socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
     query: Mapping[str, str] = websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
-    if (agreed := request_headers.agreed(websocket.scope)) is not None:
+    if (agreed := request_headers.agreed_session(websocket.scope)) is not None:
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     try:
-        if talks(session) or (session is None and await is_meant(service, query)):
+        if talks(session) or (session is None and await wants_dialogue(service, query)):
             named = {"model": query["model"]} if "model" in query else {}
-            await converse(socket, service, session or named, expires_at)
+            await serve_dialogue(socket, service, session or named, expires_at)
         else:
-            configuration = asked_for(query, session or {}, live_spec(service))
+            configuration = initial_config(query, session or {}, live_spec(service))
             await _transcribe(socket, service, configuration, expires_at, open=open)
         raise errors.ShuttingDown()  # nothing else ends a session that has no error
-    except Gone:
+    except WebSocketGone:
         pass
     except errors.SidecarError as error:
-        await socket.say(_last_word(error))
-        await socket.close(close_code(error, CLOSES), error.code)
+        await socket.say(_final_error_event(error))
+        await socket.close(close_code(error, REALTIME_CLOSE_CODES), error.code)
 
 
 async def _transcribe(
-    socket: Socket,
+    socket: WebSocketConnection,
     service: Service,
-    configuration: Configuration,
+    configuration: RealtimeTranscriptionConfig,
     expires_at: int,
     *,
     open: bool,
@@ -223,20 +242,20 @@ async def _transcribe(
         socket.caller, configuration.options(LiveOptions()), wire="realtime"
     )
     try:
-        connection = TranscriptionConnection(
+        connection = RealtimeTranscriptionConnection(
             *(socket, session, configuration, live_spec(service)),
             expires_at=expires_at,
             beta=_is_beta(socket.websocket),
             open=open,
         )
         await connection.greet()
-        await socket.side_by_side(connection.hear(), connection.tell())
+        await socket.run_until_first_ends(connection.hear(), connection.tell())
         return
-    except Converses as wish:
+    except RealtimeDialogueRequested as wish:
         wanted = wish.session
     finally:
         service.live.end(session)
-    await converse(socket, service, wanted, expires_at, again=True)
+    await serve_dialogue(socket, service, wanted, expires_at, again=True)
 
 
 def _is_beta(websocket: WebSocket) -> bool:
@@ -244,7 +263,7 @@ def _is_beta(websocket: WebSocket) -> bool:
     return BETA in websocket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
 
 
-def _last_word(error: errors.SidecarError) -> str:
+def _final_error_event(error: errors.SidecarError) -> str:
     return json.dumps({"event_id": "event_0", **error_event(error)})
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sidecar import errors
-from sidecar.conversation.llm.chat_completions import Role
-from sidecar.conversation.output_queue import Ending
-from sidecar.protocols.openai_common import error_body, letters
+from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.conversation.output_queue import ReplyEnding
+from sidecar.protocols.openai_common import error_body, speaker_letters
 from sidecar.transcripts.transcript import Segment
 
 EventBody: TypeAlias = dict[str, Any]
@@ -34,22 +34,24 @@ def speech_stopped(item: str, at: float) -> EventBody:
     return _of_input("speech_stopped", audio_end_ms=round(at * 1000), item_id=item)
 
 
-def committed(item: str, before: str | None) -> EventBody:
+def committed_event(item: str, before: str | None) -> EventBody:
     """A turn has its end."""
     return _of_input("committed", previous_item_id=before, item_id=item)
 
 
-def cleared() -> EventBody:
+def cleared_event() -> EventBody:
     """What came since the last turn is forgotten."""
     return _of_input("cleared")
 
 
-def delta(item: str, text: str) -> EventBody:
+def transcription_delta(item: str, text: str) -> EventBody:
     """More words of a turn; none of them is taken back."""
     return _transcription("delta", item, delta=text)
 
 
-def completed(item: str, text: str, seconds: float, languages: Sequence[str]) -> EventBody:
+def transcription_completed(
+    item: str, text: str, seconds: float, languages: Sequence[str]
+) -> EventBody:
     """All of a turn."""
     return _transcription(
         "completed",
@@ -69,13 +71,13 @@ def segment_event(
         item,
         id=number,
         text=segment.text,
-        speaker=name or letters(speaker),
+        speaker=name or speaker_letters(speaker),
         start=round(segment.start, 3),
         end=round(segment.end, 3),
     )
 
 
-def failed(item: str, error: errors.SidecarError) -> EventBody:
+def transcription_failed(item: str, error: errors.SidecarError) -> EventBody:
     """Nobody knows what was said in a turn."""
     return _transcription("failed", item, error=_body(error))
 
@@ -104,7 +106,7 @@ def _body(error: errors.SidecarError) -> dict[str, Any]:
 
 
 @dataclass(eq=False, slots=True)
-class Item:
+class RealtimeDialogueItem:
     """One of them: what ``role`` said, aloud or not. ``entry`` is its number in the history and
     ``turn`` that of a reply, 0 where there is none; of a reply ``sent_s`` seconds of sound are with
     the client. ``status`` is as clients read it, ``index`` its place in its answer.
@@ -116,7 +118,7 @@ class Item:
     """
 
     id: str
-    role: Role
+    role: ChatRole
     aloud: bool = False
     text: str = ""
     status: str = "completed"
@@ -132,9 +134,9 @@ class Item:
     @property
     def content(self) -> EventBody:
         """What it says."""
-        way = "output" if self.role is Role.ASSISTANT else "input"
+        way = "output" if self.role is ChatRole.ASSISTANT else "input"
         if self.aloud:
-            unknown = None if self.role is Role.USER else ""
+            unknown = None if self.role is ChatRole.USER else ""
             return {"type": f"{way}_audio", "transcript": self.text or unknown}
         return {"type": f"{way}_text", "text": self.text}
 
@@ -155,14 +157,14 @@ class Item:
         return known | {"type": "message", "role": self.role.value, "content": content}
 
 
-class Items:
+class RealtimeDialogueItems:
     """Those of one conversation; ``prefix`` begins the ids that the service gives. Of more than
     ``most`` the oldest are let go of."""
 
     def __init__(self, prefix: str, most: int) -> None:
         self.prefix, self._most = prefix, most
         self._count = 0
-        self._all: dict[str, Item] = {}
+        self._all: dict[str, RealtimeDialogueItem] = {}
         self.last: str | None = None
         """The id of the newest."""
 
@@ -171,7 +173,7 @@ class Items:
         self._count += 1
         return f"item_{self.prefix}_{self._count - 1}"
 
-    def add(self, item: Item) -> str | None:
+    def add(self, item: RealtimeDialogueItem) -> str | None:
         """One more, behind all; the id of the one before it."""
         before, self.last = self.last, item.id
         self._all[item.id] = item
@@ -182,7 +184,7 @@ class Items:
     def __contains__(self, name: str) -> bool:
         return name in self._all
 
-    def find(self, name: str) -> Item:
+    def find(self, name: str) -> RealtimeDialogueItem:
         """The one of that id.
 
         Raises:
@@ -192,11 +194,11 @@ class Items:
             raise errors.ItemUnknown(f"The conversation has no item '{name}'.")
         return self._all[name]
 
-    def reply(self, turn: int) -> Item | None:
+    def reply(self, turn: int) -> RealtimeDialogueItem | None:
         """What was said in that turn."""
         return next((item for item in self._all.values() if item.turn == turn), None)
 
-    def drop(self, item: Item) -> None:
+    def drop(self, item: RealtimeDialogueItem) -> None:
         """It is no part any more."""
         self._all.pop(item.id, None)
         if self.last == item.id:
@@ -204,42 +206,44 @@ class Items:
 
 
 STATUSES = {
-    Ending.COMPLETED: "completed",
-    Ending.INTERRUPTED: "cancelled",
-    Ending.CANCELLED: "cancelled",
-    Ending.LIMITED: "incomplete",
-    Ending.FAILED: "failed",
+    ReplyEnding.COMPLETED: "completed",
+    ReplyEnding.INTERRUPTED: "cancelled",
+    ReplyEnding.CANCELLED: "cancelled",
+    ReplyEnding.LIMITED: "incomplete",
+    ReplyEnding.FAILED: "failed",
 }
 _REASONS = {
-    Ending.INTERRUPTED: "turn_detected",
-    Ending.CANCELLED: "client_cancelled",
-    Ending.LIMITED: "max_output_tokens",
+    ReplyEnding.INTERRUPTED: "turn_detected",
+    ReplyEnding.CANCELLED: "client_cancelled",
+    ReplyEnding.LIMITED: "max_output_tokens",
 }
 
 
-def began(conversation: str) -> EventBody:
+def conversation_created(conversation: str) -> EventBody:
     """There is a conversation."""
     body = {"id": conversation, "object": "realtime.conversation"}
     return {"type": "conversation.created", "conversation": body}
 
 
-def item_event(what: str, item: Item, before: str | None, *, empty: bool = False) -> EventBody:
+def item_event(
+    what: str, item: RealtimeDialogueItem, before: str | None, *, empty: bool = False
+) -> EventBody:
     """An item is ``added`` to the conversation, or ``done``; for the beta it is ``created``."""
     view = item.view(empty=empty)
     return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}
 
 
-def retrieved(item: Item) -> EventBody:
+def item_retrieved(item: RealtimeDialogueItem) -> EventBody:
     """How an item stands there."""
     return {"type": "conversation.item.retrieved", "item": item.view()}
 
 
-def deleted(item: Item) -> EventBody:
+def item_deleted(item: RealtimeDialogueItem) -> EventBody:
     """It stands there no more."""
     return {"type": "conversation.item.deleted", "item_id": item.id}
 
 
-def truncated(item: Item, seconds: float) -> EventBody:
+def item_truncated(item: RealtimeDialogueItem, seconds: float) -> EventBody:
     """Of an answer so much was heard."""
     return {
         "type": "conversation.item.truncated",
@@ -259,18 +263,20 @@ def response_event(what: str, view: EventBody) -> EventBody:
     return {"type": f"response.{what}", "response": view}
 
 
-def details(ending: Ending, error: errors.SidecarError | None) -> EventBody:
+def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
     """Why an answer ended, in the words of its status."""
     found: EventBody = {"type": STATUSES[ending]}
     if ending in _REASONS:
         found["reason"] = _REASONS[ending]
-    if ending is Ending.FAILED and error is not None:
+    if ending is ReplyEnding.FAILED and error is not None:
         body = error_body(error)["error"]
         found["error"] = {name: body[name] for name in ("type", "code", "message")}
     return found
 
 
-def output_item(what: str, response: str, item: Item, *, empty: bool = False) -> EventBody:
+def output_item(
+    what: str, response: str, item: RealtimeDialogueItem, *, empty: bool = False
+) -> EventBody:
     """An item of an answer, ``added`` or ``done``."""
     return {
         "type": f"response.output_item.{what}",
@@ -280,40 +286,40 @@ def output_item(what: str, response: str, item: Item, *, empty: bool = False) ->
     }
 
 
-def part_event(what: str, response: str, item: Item, text: str) -> EventBody:
+def part_event(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
     """What the item says: a part that is ``added``, or ``done``."""
     part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
     return {"type": f"response.content_part.{what}", **_at(response, item), "part": part}
 
 
-def words_delta(response: str, item: Item, text: str) -> EventBody:
+def text_delta(response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
     """More words of an answer."""
     return {"type": f"{_words(item)}.delta", **_at(response, item), "delta": text}
 
 
-def words_done(response: str, item: Item, text: str) -> EventBody:
+def text_done(response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
     """All its words."""
     name = "transcript" if item.aloud else "text"
     return {"type": f"{_words(item)}.done", **_at(response, item), name: text}
 
 
-def sound_delta(response: str, item: Item, base64: str) -> EventBody:
+def audio_delta(response: str, item: RealtimeDialogueItem, base64: str) -> EventBody:
     """More sound of it."""
     return {"type": "response.output_audio.delta", **_at(response, item), "delta": base64}
 
 
-def sound_done(response: str, item: Item) -> EventBody:
+def audio_done(response: str, item: RealtimeDialogueItem) -> EventBody:
     """That was all its sound."""
     return {"type": "response.output_audio.done", **_at(response, item)}
 
 
-def arguments_delta(response: str, item: Item, text: str) -> EventBody:
+def arguments_delta(response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
     """More of a call's arguments."""
     name = "response.function_call_arguments.delta"
     return {"type": name, **_of(response, item), "call_id": item.call, "delta": text}
 
 
-def arguments_done(response: str, item: Item) -> EventBody:
+def arguments_done(response: str, item: RealtimeDialogueItem) -> EventBody:
     """All of them."""
     return {
         "type": "response.function_call_arguments.done",
@@ -324,13 +330,13 @@ def arguments_done(response: str, item: Item) -> EventBody:
     }
 
 
-def _words(item: Item) -> str:
+def _words(item: RealtimeDialogueItem) -> str:
     return f"response.output_{'audio_transcript' if item.aloud else 'text'}"
 
 
-def _of(response: str, item: Item) -> EventBody:
+def _of(response: str, item: RealtimeDialogueItem) -> EventBody:
     return {"response_id": response, "item_id": item.id, "output_index": item.index}
 
 
-def _at(response: str, item: Item) -> EventBody:
+def _at(response: str, item: RealtimeDialogueItem) -> EventBody:
     return {**_of(response, item), "content_index": 0}

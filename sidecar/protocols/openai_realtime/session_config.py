@@ -15,23 +15,29 @@ from typing import Any, TypeGuard
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.interfaces.live_engine import Encoding, Endpointing, LiveOptions, Turns, limits_of
+from sidecar.interfaces.live_engine import (
+    EndpointingOptions,
+    LiveOptions,
+    SampleEncoding,
+    TurnControl,
+    field_limits,
+)
 from sidecar.interfaces.request_options import (
     parse_choice,
+    parse_integer,
     parse_number,
     parse_prompt,
-    parse_whole,
-    parse_word,
+    parse_text,
 )
-from sidecar.live.sessions.session import RATES
+from sidecar.live.sessions.session import SAMPLE_RATES
 from sidecar.protocols import openai_common
-from sidecar.protocols.openai_common import ALIASES, DIARIZING, LIVE_ALIASES
+from sidecar.protocols.openai_common import ALIASES, DIARIZING_MODEL, LIVE_ALIASES
 
 USUAL_RATE = 24_000
 """Samples a second of PCM; OpenAI takes no other."""
 
 
-class SessionType(StrEnum):
+class RealtimeSessionType(StrEnum):
     """Whether a session answers, or only transcribes."""
 
     TRANSCRIPTION = "transcription"
@@ -40,10 +46,10 @@ class SessionType(StrEnum):
 
 def talks(session: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether a client's ``session`` is a conversation."""
-    return isinstance(session, Mapping) and session.get("type") == SessionType.CONVERSATION
+    return isinstance(session, Mapping) and session.get("type") == RealtimeSessionType.CONVERSATION
 
 
-class Sound(StrEnum):
+class RealtimeAudioFormat(StrEnum):
     """What the bytes are, by its media type."""
 
     PCM = "audio/pcm"
@@ -51,18 +57,22 @@ class Sound(StrEnum):
     A_LAW = "audio/pcma"
 
 
-BETA_SOUND = {"pcm16": Sound.PCM, "g711_ulaw": Sound.MU_LAW, "g711_alaw": Sound.A_LAW}
+BETA_AUDIO_FORMATS = {
+    "pcm16": RealtimeAudioFormat.PCM,
+    "g711_ulaw": RealtimeAudioFormat.MU_LAW,
+    "g711_alaw": RealtimeAudioFormat.A_LAW,
+}
 """As the beta calls it."""
 
 
-class Detection(StrEnum):
+class RealtimeVadType(StrEnum):
     """Who hears that somebody has done speaking; None besides, for the client alone."""
 
     SERVER = "server_vad"
     SEMANTIC = "semantic_vad"
 
 
-class Delay(StrEnum):
+class RealtimeDelay(StrEnum):
     """How long a model may wait before it writes."""
 
     UNSAID = ""
@@ -74,15 +84,15 @@ class Delay(StrEnum):
 
 
 _DELAY_S = {
-    Delay.MINIMAL: 0.16,
-    Delay.LOW: 0.32,
-    Delay.MEDIUM: 0.48,
-    Delay.HIGH: 0.96,
-    Delay.XHIGH: 2.4,
+    RealtimeDelay.MINIMAL: 0.16,
+    RealtimeDelay.LOW: 0.32,
+    RealtimeDelay.MEDIUM: 0.48,
+    RealtimeDelay.HIGH: 0.96,
+    RealtimeDelay.XHIGH: 2.4,
 }
 
 
-class Eagerness(StrEnum):
+class RealtimeEagerness(StrEnum):
     """How soon somebody has done speaking."""
 
     AUTO = "auto"
@@ -92,21 +102,21 @@ class Eagerness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TurnDetection:
+class RealtimeTurnDetection:
     """What ends a turn, and in a conversation what then is done. ``answers``: it is answered at
     once; ``interrupts``: speech over an answer ends it. The rest is for its ``kind`` alone."""
 
-    kind: Detection = Detection.SERVER
-    eagerness: Eagerness = Eagerness.AUTO
+    kind: RealtimeVadType = RealtimeVadType.SERVER
+    eagerness: RealtimeEagerness = RealtimeEagerness.AUTO
     threshold: float = 0.5
     padding_ms: int = 300
     silence_ms: int = 500
     answers: bool = True
     interrupts: bool = True
 
-    def endpointing(self, usual: Endpointing) -> Endpointing:
+    def endpointing(self, usual: EndpointingOptions) -> EndpointingOptions:
         """Return what counts as speech; ``usual`` says the rest."""
-        if self.kind is Detection.SEMANTIC:
+        if self.kind is RealtimeVadType.SEMANTIC:
             return usual
         below = usual.threshold - usual.neg_threshold
         return dataclasses.replace(
@@ -129,34 +139,34 @@ class TurnDetection:
     def conversation_view(self) -> dict[str, Any]:
         """Return it as clients of a conversation read it."""
         then = {"create_response": self.answers, "interrupt_response": self.interrupts}
-        if self.kind is Detection.SEMANTIC:
+        if self.kind is RealtimeVadType.SEMANTIC:
             return {"type": self.kind.value, "eagerness": self.eagerness.value, **then}
         return {**self.view(), "idle_timeout_ms": None, **then}
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class RealtimeTranscriptionConfig:
     """All that a client can say of how it is heard. ``model`` and ``said_language`` are as it wrote
     them, ``detection`` None where it ends turns itself. ``transcribes``: words are told."""
 
-    sound: Sound = Sound.PCM
+    sound: RealtimeAudioFormat = RealtimeAudioFormat.PCM
     rate: int = USUAL_RATE
     model: str = ""
     said_language: str = ""
     language: str = AUTO
     prompt: str = ""
-    delay: Delay = Delay.UNSAID
-    detection: TurnDetection | None = field(default_factory=TurnDetection)
+    delay: RealtimeDelay = RealtimeDelay.UNSAID
+    detection: RealtimeTurnDetection | None = field(default_factory=RealtimeTurnDetection)
     transcribes: bool = True
 
     @property
     def diarizes(self) -> bool:
         """Whether who speaks is to be told."""
-        return self.model == DIARIZING
+        return self.model == DIARIZING_MODEL
 
     def options(self, before: LiveOptions) -> LiveOptions:
         """The options of the session, which has had others."""
-        detection, usual = self.detection or TurnDetection(), Endpointing()
+        detection, usual = self.detection or RealtimeTurnDetection(), EndpointingOptions()
         silence_s = detection.silence_ms / 1000
         pauses = dataclasses.replace(
             usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s
@@ -164,28 +174,28 @@ class Configuration:
         return dataclasses.replace(
             before,
             language=self.language,
-            turns=Turns.CLIENT if self.detection is None else Turns.SILENCE,
+            turns=TurnControl.CLIENT if self.detection is None else TurnControl.SILENCE,
             endpointing=detection.endpointing(pauses),
             diarize=self.diarizes,
             prompt=self.prompt,
             delay_s=_DELAY_S.get(self.delay),
         )
 
-    def samples(self, raw: bytes) -> tuple[bytes, Encoding, int]:
+    def samples(self, raw: bytes) -> tuple[bytes, SampleEncoding, int]:
         """Bytes of a client as a session takes them."""
         match self.sound:
-            case Sound.PCM:
-                return raw, Encoding.PCM16, self.rate
-            case Sound.MU_LAW:
-                return codecs.from_mu_law(raw), Encoding.PCM16, codecs.G711_RATE
-            case Sound.A_LAW:
-                return codecs.from_a_law(raw), Encoding.PCM16, codecs.G711_RATE
+            case RealtimeAudioFormat.PCM:
+                return raw, SampleEncoding.PCM16, self.rate
+            case RealtimeAudioFormat.MU_LAW:
+                return codecs.decode_mu_law(raw), SampleEncoding.PCM16, codecs.G711_RATE
+            case RealtimeAudioFormat.A_LAW:
+                return codecs.decode_a_law(raw), SampleEncoding.PCM16, codecs.G711_RATE
 
     @property
     def format_view(self) -> dict[str, Any]:
         """How sound comes in, as clients of today read it."""
         sound: dict[str, Any] = {"type": self.sound.value}
-        return {**sound, "rate": self.rate} if self.sound is Sound.PCM else sound
+        return {**sound, "rate": self.rate} if self.sound is RealtimeAudioFormat.PCM else sound
 
     @property
     def transcription_view(self) -> dict[str, Any] | None:
@@ -198,7 +208,7 @@ class Configuration:
         }
         return {name: value for name, value in said.items() if value} or None
 
-    def input_view(self, view: Callable[[TurnDetection], dict[str, Any]]) -> dict[str, Any]:
+    def input_view(self, view: Callable[[RealtimeTurnDetection], dict[str, Any]]) -> dict[str, Any]:
         """Return how it is heard, as clients of today read it; ``view`` is of turn detection."""
         return {
             "format": self.format_view,
@@ -214,13 +224,13 @@ class Configuration:
             "object": "realtime.transcription_session",
             "id": number,
             "expires_at": expires_at,
-            "audio": {"input": self.input_view(TurnDetection.view)},
+            "audio": {"input": self.input_view(RealtimeTurnDetection.view)},
             "include": None,
         }
 
     def beta_view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients of the beta read it."""
-        sounds = {sound: name for name, sound in BETA_SOUND.items()}
+        sounds = {sound: name for name, sound in BETA_AUDIO_FORMATS.items()}
         return {
             "id": number,
             "object": "realtime.transcription_session",
@@ -236,29 +246,31 @@ class Configuration:
 
 LONGEST_PADDING_MS = 3_000
 """Twice what comes before speech is no longer than an utterance, which is 8 s here."""
-_SILENCE = limits_of(Endpointing)["silence_s"]
+_SILENCE = field_limits(EndpointingOptions)["silence_s"]
 LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
 DETECTION = f"{_INPUT}.turn_detection"
-_SILENCE_MS = {Eagerness.LOW: 1_500, Eagerness.HIGH: 300}
-"""For `Detection.SEMANTIC`, which nobody here can: a pause stands for it."""
+_SILENCE_MS = {RealtimeEagerness.LOW: 1_500, RealtimeEagerness.HIGH: 300}
+"""For `RealtimeVadType.SEMANTIC`, which nobody here can: a pause stands for it."""
 
 
-def updated(before: Configuration, session: object, spec: EngineSpec) -> Configuration:
+def updated_transcription(
+    before: RealtimeTranscriptionConfig, session: object, spec: EngineSpec
+) -> RealtimeTranscriptionConfig:
     """What a client's ``session`` makes of the configuration.
 
     Raises:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
-    return with_input(before, _inputs(object_of("session", session)), spec, _detection)
+    return with_input(before, _inputs(require_object("session", session)), spec, _detection)
 
 
 def with_input(
-    before: Configuration,
+    before: RealtimeTranscriptionConfig,
     given: Mapping[str, Any],
     spec: EngineSpec,
-    detection_of: Callable[[TurnDetection, Mapping[str, Any]], TurnDetection],
-) -> Configuration:
+    detection_of: Callable[[RealtimeTurnDetection, Mapping[str, Any]], RealtimeTurnDetection],
+) -> RealtimeTranscriptionConfig:
     """Return what is ``given`` under ``audio.input`` makes of the configuration; ``detection_of``
     reads how turns end.
 
@@ -267,17 +279,19 @@ def with_input(
     """
     after = before
     if (sound := given.get("format")) is not None:
-        after = with_sound(after, object_of(f"{_INPUT}.format", sound))
+        after = with_audio_format(after, require_object(f"{_INPUT}.format", sound))
     if "transcription" in given:
         wish = given["transcription"]
         after = dataclasses.replace(after, transcribes=wish is not None)
         if wish is not None:
-            after = _with_transcription(after, object_of(f"{_INPUT}.transcription", wish), spec)
+            after = _with_transcription(
+                after, require_object(f"{_INPUT}.transcription", wish), spec
+            )
     if "turn_detection" in given:
         detection = None
         if (wish := given["turn_detection"]) is not None:
-            known = after.detection or TurnDetection()
-            detection = detection_of(known, object_of(DETECTION, wish))
+            known = after.detection or RealtimeTurnDetection()
+            detection = detection_of(known, require_object(DETECTION, wish))
         after = dataclasses.replace(after, detection=detection)
     return after
 
@@ -299,13 +313,13 @@ def check_model(name: str, spec: EngineSpec) -> str:
 
 def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is under ``audio.input``, whichever shape it came in."""
-    if session.get("type", SessionType.TRANSCRIPTION) != SessionType.TRANSCRIPTION:
+    if session.get("type", RealtimeSessionType.TRANSCRIPTION) != RealtimeSessionType.TRANSCRIPTION:
         raise errors.FieldInvalid(
             "'session.type' is not 'transcription'.",
             hint="This service transcribes here; it does not answer.",
         )
-    audio = object_of("session.audio", session.get("audio") or {})
-    given = dict(object_of(_INPUT, audio.get("input") or {}))
+    audio = require_object("session.audio", session.get("audio") or {})
+    given = dict(require_object(_INPUT, audio.get("input") or {}))
     names = {
         "input_audio_transcription": "transcription",
         "input_audio_noise_reduction": "noise_reduction",
@@ -313,43 +327,51 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     }
     given |= {ours: session[theirs] for theirs, ours in names.items() if theirs in session}
     if (sound := session.get("input_audio_format")) is not None:
-        if not isinstance(sound, str) or sound not in BETA_SOUND:
+        if not isinstance(sound, str) or sound not in BETA_AUDIO_FORMATS:
             raise errors.FieldInvalid(
                 "'session.input_audio_format' has a value that is not possible.",
-                hint=f"Use one of: {', '.join(BETA_SOUND)}.",
+                hint=f"Use one of: {', '.join(BETA_AUDIO_FORMATS)}.",
             )
-        given["format"] = {"type": BETA_SOUND[sound].value}
+        given["format"] = {"type": BETA_AUDIO_FORMATS[sound].value}
     if "transcription" in given:
         given["transcription"] = given["transcription"] or {}
     return given
 
 
-def with_sound(before: Configuration, given: Mapping[str, Any]) -> Configuration:
+def with_audio_format(
+    before: RealtimeTranscriptionConfig, given: Mapping[str, Any]
+) -> RealtimeTranscriptionConfig:
     """Sound comes in as ``given`` says, in the shape of today.
 
     Raises:
         errors.FieldInvalid: it is none that is taken.
     """
-    sound = parse_choice(f"{_INPUT}.format.type", given.get("type"), Sound.PCM)
-    if sound is not Sound.PCM:
+    sound = parse_choice(f"{_INPUT}.format.type", given.get("type"), RealtimeAudioFormat.PCM)
+    if sound is not RealtimeAudioFormat.PCM:
         return dataclasses.replace(before, sound=sound, rate=codecs.G711_RATE)
-    rate = parse_whole(f"{_INPUT}.format.rate", given.get("rate"), RATES.start, RATES.stop - 1)
+    rate = parse_integer(
+        f"{_INPUT}.format.rate", given.get("rate"), SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
+    )
     return dataclasses.replace(before, sound=sound, rate=rate or USUAL_RATE)
 
 
 def _with_transcription(
-    before: Configuration, given: Mapping[str, Any], spec: EngineSpec
-) -> Configuration:
+    before: RealtimeTranscriptionConfig, given: Mapping[str, Any], spec: EngineSpec
+) -> RealtimeTranscriptionConfig:
     """It is heard as ``given`` says, in the shape of both."""
     at = f"{_INPUT}.transcription"
     after = before
     if "model" in given:
-        model = check_model(parse_word(f"{at}.model", given["model"]).strip(), spec)
+        model = check_model(parse_text(f"{at}.model", given["model"]).strip(), spec)
         after = dataclasses.replace(after, model=model)
     if "language" in given or "languages" in given:
-        said = parse_word(f"{at}.language", given.get("language")).strip()
+        said = parse_text(f"{at}.language", given.get("language")).strip()
         possible = _words(f"{at}.languages", given.get("languages"))
-        tag = openai_common.tag_of(said) if said else openai_common.only(spec, possible)
+        tag = (
+            openai_common.language_tag(said)
+            if said
+            else openai_common.engine_language(spec, possible)
+        )
         if not spec.speaks(tag):
             raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not know '{tag}'.")
         after = dataclasses.replace(after, said_language=said, language=tag)
@@ -358,23 +380,25 @@ def _with_transcription(
         prompt = parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
         after = dataclasses.replace(after, prompt=prompt)
     if "delay" in given:
-        delay = parse_choice(f"{at}.delay", given["delay"], Delay.UNSAID)
+        delay = parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
         after = dataclasses.replace(after, delay=delay)
     return after
 
 
-def _detection(before: TurnDetection, given: Mapping[str, Any]) -> TurnDetection:
-    kind = parse_choice(f"{DETECTION}.type", given.get("type"), Detection.SERVER)
-    if kind is Detection.SEMANTIC:
-        eagerness = parse_choice(f"{DETECTION}.eagerness", given.get("eagerness"), Eagerness.AUTO)
-        usual = TurnDetection()
+def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
+    kind = parse_choice(f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER)
+    if kind is RealtimeVadType.SEMANTIC:
+        eagerness = parse_choice(
+            f"{DETECTION}.eagerness", given.get("eagerness"), RealtimeEagerness.AUTO
+        )
+        usual = RealtimeTurnDetection()
         return dataclasses.replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
     return with_pauses(before, given, round(1000 * _SILENCE.least))
 
 
 def with_pauses(
-    before: TurnDetection, given: Mapping[str, Any], least_silence_ms: int
-) -> TurnDetection:
+    before: RealtimeTurnDetection, given: Mapping[str, Any], least_silence_ms: int
+) -> RealtimeTurnDetection:
     """Return what ``given`` makes of what counts as speech and as its end.
 
     Raises:
@@ -382,10 +406,10 @@ def with_pauses(
     """
 
     def whole(name: str, least: int, most: int, usual: int) -> int:
-        found = parse_whole(f"{DETECTION}.{name}", given.get(name), least, most)
+        found = parse_integer(f"{DETECTION}.{name}", given.get(name), least, most)
         return usual if found is None else found
 
-    limits = limits_of(Endpointing)["threshold"]
+    limits = field_limits(EndpointingOptions)["threshold"]
     threshold = parse_number(
         f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
     )
@@ -399,7 +423,7 @@ def with_pauses(
     )
 
 
-def object_of(name: str, value: object) -> Mapping[str, Any]:
+def require_object(name: str, value: object) -> Mapping[str, Any]:
     """The fields of an object.
 
     Raises:
@@ -413,4 +437,4 @@ def object_of(name: str, value: object) -> Mapping[str, Any]:
 def _words(name: str, value: object) -> list[str]:
     if not isinstance(value, list | None):
         raise errors.FieldInvalid(f"'{name}' is no list.")
-    return [word for one in value or () if (word := parse_word(name, one).strip())]
+    return [word for one in value or () if (word := parse_text(name, one).strip())]

@@ -9,49 +9,51 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.api.http.websocket_connections import Socket
-from sidecar.conversation.conversation_loop import Talk
+from sidecar.api.http.websocket_connections import WebSocketConnection
+from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_engine import Encoding
+from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import TurnDropped
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.client_events import (
-    Append,
-    Clear,
-    Commit,
-    Numbered,
-    Order,
-    OrderInvalid,
-    Update,
+    RealtimeAudioAppend,
+    RealtimeAudioClear,
+    RealtimeAudioCommit,
+    RealtimeClientEvent,
+    RealtimeCommand,
+    RealtimeEventInvalid,
+    RealtimeSessionUpdate,
     read_event,
 )
 from sidecar.protocols.openai_realtime.server_events import EventBody
 from sidecar.protocols.openai_realtime.session_config import (
-    Configuration,
-    SessionType,
+    RealtimeSessionType,
+    RealtimeTranscriptionConfig,
     talks,
-    updated,
+    updated_transcription,
 )
-from sidecar.protocols.openai_realtime.user_turns import TranscriptionTurns
+from sidecar.protocols.openai_realtime.user_turns import RealtimeTranscriptionTurns
 
-ID = 16
+ITEM_ID_CHARACTERS = 16
 """Letters of a session's number in the ids of what is in it."""
-PIECE_S = 1.0
+MAX_CHUNK_S = 1.0
 """Most sound that a session is given at once, however long the events are."""
 
 
-class Connection(ABC):
+class RealtimeConnection(ABC):
     """One client's: its orders are done one after the other, and what is refused is told.
 
     ``expires_at``: when the session ends at the latest, in seconds since 1970.
     """
 
-    kind: SessionType
+    kind: RealtimeSessionType
 
-    def __init__(self, socket: Socket, session: Session | Talk, expires_at: int) -> None:
+    def __init__(
+        self, socket: WebSocketConnection, session: Session | ConversationLoop, expires_at: int
+    ) -> None:
         self._socket, self._source, self._expires_at = socket, session, expires_at
-        self.name = session.id[:ID]
+        self.name = session.id[:ITEM_ID_CHARACTERS]
         """Begins the ids of all that is in the session."""
         self._count = 0
         self._saying = asyncio.Lock()
@@ -68,14 +70,14 @@ class Connection(ABC):
             message = await self._socket.receive()
             try:
                 asked = read_event(message, self.kind)
-            except OrderInvalid as invalid:
+            except RealtimeEventInvalid as invalid:
                 self._socket.count_malformed()
                 await self._refuse(invalid.error, invalid.event_id)
             else:
                 await self._take(asked)
 
     @abstractmethod
-    async def _do(self, order: Order) -> None:
+    async def _do(self, order: RealtimeCommand) -> None:
         """Do an order; where the session is over, what is wrong ends the connection."""
 
     async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
@@ -89,9 +91,9 @@ class Connection(ABC):
     async def _append(
         self,
         raw: bytes,
-        heard: Configuration,
+        heard: RealtimeTranscriptionConfig,
         most_s: float,
-        send: Callable[[bytes, Encoding, int], Awaitable[None]],
+        send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
         """Send it on in pieces, each of which can be let go of when it was heard."""
         sound, encoding, rate = heard.samples(raw)
@@ -104,9 +106,11 @@ class Connection(ABC):
         body = view(f"sess_{self._source.id}", self._expires_at)
         return server_events.session_event(name, {**body, **self._source.greeting})
 
-    async def _take(self, asked: Numbered) -> None:
+    async def _take(self, asked: RealtimeClientEvent) -> None:
         order = asked.order
-        is_sound = isinstance(order, Append) and bool(order.raw)  # bounded by what a session takes
+        is_sound = isinstance(order, RealtimeAudioAppend) and bool(
+            order.raw
+        )  # bounded by what a session takes
         try:
             if not is_sound:
                 self._socket.count()
@@ -124,7 +128,7 @@ class Connection(ABC):
         await self._say(lambda: [server_events.error_event(error, event_id)])
 
 
-class Converses(Exception):
+class RealtimeDialogueRequested(Exception):
     """The client wants to be answered: a conversation, as ``session`` says."""
 
     def __init__(self, session: Mapping[str, Any]) -> None:
@@ -132,16 +136,16 @@ class Converses(Exception):
         self.session = session
 
 
-class TranscriptionConnection(Connection):
+class RealtimeTranscriptionConnection(RealtimeConnection):
     """One that transcribes. ``open``: whether the client may still want a conversation instead."""
 
-    kind = SessionType.TRANSCRIPTION
+    kind = RealtimeSessionType.TRANSCRIPTION
 
     def __init__(
         self,
-        socket: Socket,
+        socket: WebSocketConnection,
         session: Session,
-        configuration: Configuration,
+        configuration: RealtimeTranscriptionConfig,
         spec: EngineSpec,
         *,
         expires_at: int,
@@ -150,7 +154,7 @@ class TranscriptionConnection(Connection):
     ) -> None:
         super().__init__(socket, session, expires_at)
         self._session, self._spec, self._beta, self._open = session, spec, beta, open
-        self._turns = TranscriptionTurns(self.name, beta=beta)
+        self._turns = RealtimeTranscriptionTurns(self.name, beta=beta)
         self._news = asyncio.Event()
         self._dropped = 0
         self._use(configuration)
@@ -176,20 +180,20 @@ class TranscriptionConnection(Connection):
             await self._say(lambda error=error: self._turns.give_up(error))  # type: ignore[misc]
             raise
 
-    async def _do(self, order: Order) -> None:
+    async def _do(self, order: RealtimeCommand) -> None:
         match order:
-            case Append(raw):
+            case RealtimeAudioAppend(raw):
                 self._open = False
-                most_s = min(PIECE_S, self._session.bounds.chunk_s)
+                most_s = min(MAX_CHUNK_S, self._session.bounds.chunk_s)
                 await self._append(raw, self._configuration, most_s, self._session.send)
-            case Commit():
+            case RealtimeAudioCommit():
                 await self._say(self._commit)
-            case Clear():
+            case RealtimeAudioClear():
                 await self._clear()
-            case Update(session, beta):
+            case RealtimeSessionUpdate(session, beta):
                 if self._open and talks(session):
-                    raise Converses(session)
-                configuration = updated(self._configuration, session, self._spec)
+                    raise RealtimeDialogueRequested(session)
+                configuration = updated_transcription(self._configuration, session, self._spec)
                 self._session.change(configuration.options(self._session.options))
                 self._use(configuration)
                 await self._say(lambda: [self._view("updated", beta)])
@@ -209,7 +213,7 @@ class TranscriptionConnection(Connection):
             self._news.clear()
             await self._news.wait()
 
-    def _use(self, configuration: Configuration) -> None:
+    def _use(self, configuration: RealtimeTranscriptionConfig) -> None:
         self._configuration = configuration
         self._turns.detects = configuration.detection is not None
         self._turns.diarizes = configuration.diarizes

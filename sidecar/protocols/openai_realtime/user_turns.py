@@ -19,21 +19,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.conversation.llm.chat_completions import Role
+from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
-    NothingSaid,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
-    Told,
+    ConversationClientEvent,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
 from sidecar.interfaces.live_events import (
-    NOT_UNDERSTOOD,
+    RECOGNITION_FAILED,
     UTTERANCE_DROPPED,
     Final,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
     SpeakersRevised,
     SpeechStarted,
@@ -41,22 +41,26 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.protocols.openai_common import code_of
+from sidecar.protocols.openai_common import language_code
 from sidecar.protocols.openai_realtime import server_events
-from sidecar.protocols.openai_realtime.server_events import EventBody, Item, Items
-from sidecar.transcripts.transcript import Segment, joined
+from sidecar.protocols.openai_realtime.server_events import (
+    EventBody,
+    RealtimeDialogueItem,
+    RealtimeDialogueItems,
+)
+from sidecar.transcripts.transcript import Segment, join_texts
 
 LEAST_S = 0.1
 """Seconds of sound that a client can commit, as at OpenAI's."""
 
 
-class UserTurns:
+class RealtimeUserTurns:
     """Those of one session. ``detects``: whether pauses end turns; ``transcribes``: whether words
     are told. Both may change."""
 
     told_as: tuple[str, ...] = ("added", "done")
 
-    def __init__(self, items: Items) -> None:
+    def __init__(self, items: RealtimeDialogueItems) -> None:
         self.detects = self.transcribes = True
         self._items = items
         self._taken = 0.0
@@ -76,21 +80,21 @@ class UserTurns:
         began, self._taken = self._taken, received_s
         return began
 
-    def _commit(self, item: Item) -> Iterator[EventBody]:
+    def _commit(self, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         before = self._items.add(item)
-        yield server_events.committed(item.id, before)
+        yield server_events.committed_event(item.id, before)
         for what in self.told_as:
             yield server_events.item_event(what, item, before)
 
-    def _show(self, item: Item, text: str) -> Iterator[EventBody]:
+    def _show(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
         """The words of ``text`` that were not shown, if it goes on from what was."""
         if self.transcribes and text.startswith(item.shown) and (more := text[len(item.shown) :]):
             item.shown = text
-            yield server_events.delta(item.id, more)
+            yield server_events.transcription_delta(item.id, more)
 
 
 @dataclass(eq=False, slots=True)
-class Turn(Item):
+class RealtimeTranscriptionTurn(RealtimeDialogueItem):
     """One of a transcription, as it was told so far; ``number`` is that of its utterances,
     ``before`` are the deltas of the pieces that have ended."""
 
@@ -102,16 +106,16 @@ class Turn(Item):
     languages: list[str] = field(default_factory=list)
 
 
-class TranscriptionTurns(UserTurns):
+class RealtimeTranscriptionTurns(RealtimeUserTurns):
     """Those of a session that transcribes; ``prefix`` begins their ids. ``diarizes``: whether it is
     told who speaks, which may change."""
 
     def __init__(self, prefix: str, *, beta: bool = False) -> None:
-        super().__init__(Items(prefix, most=0))
+        super().__init__(RealtimeDialogueItems(prefix, most=0))
         self.diarizes = False
         if beta:
             self.told_as = ("created",)
-        self._open: list[Turn] = []
+        self._open: list[RealtimeTranscriptionTurn] = []
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
         self._names: dict[int, str | None] = {}
@@ -138,34 +142,38 @@ class TranscriptionTurns(UserTurns):
                 yield from self._stopped(self._of(turn), at)
             case Partial(turn, stable=stable):
                 item = self._of(turn)
-                yield from self._show(item, joined([item.before, stable]))
+                yield from self._show(item, join_texts([item.before, stable]))
             case Final():
                 yield from self._final(event)
             case TurnEnded():
                 yield from self._ended(event)
             case TurnDropped(turn):
                 self._open = [one for one in self._open if one.number != turn]
-                yield server_events.cleared()
+                yield server_events.cleared_event()
             case SpeakersRevised():
                 yield from self._revised(event)
-            case Noticed(notice, turn) if notice.code == UTTERANCE_DROPPED and turn is not None:
+            case NoticeRaised(notice, turn) if (
+                notice.code == UTTERANCE_DROPPED and turn is not None
+            ):
                 self._of(turn).shed = True
-            case Noticed(notice):
-                self._failed = self._failed or notice.code == NOT_UNDERSTOOD
+            case NoticeRaised(notice):
+                self._failed = self._failed or notice.code == RECOGNITION_FAILED
 
     def give_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
         """Nothing more comes."""
         for item in self._open:
             if item.committed:
-                yield server_events.failed(item.id, error)
+                yield server_events.transcription_failed(item.id, error)
         self._open.clear()
 
-    def _new(self, number: int | None = None) -> Turn:
-        item = Turn(self._items.new_id(), Role.USER, aloud=True, number=number)
+    def _new(self, number: int | None = None) -> RealtimeTranscriptionTurn:
+        item = RealtimeTranscriptionTurn(
+            self._items.new_id(), ChatRole.USER, aloud=True, number=number
+        )
         self._open.append(item)
         return item
 
-    def _of(self, turn: int) -> Turn:
+    def _of(self, turn: int) -> RealtimeTranscriptionTurn:
         """The item of a turn, the next one if nobody knows it yet."""
         for item in self._open:
             if item.number in (turn, None):
@@ -173,11 +181,11 @@ class TranscriptionTurns(UserTurns):
                 return item
         return self._new(turn)
 
-    def _ends(self, item: Turn) -> Iterator[EventBody]:
+    def _ends(self, item: RealtimeTranscriptionTurn) -> Iterator[EventBody]:
         item.committed = True
         yield from self._commit(item)
 
-    def _stopped(self, item: Turn, at: float) -> Iterator[EventBody]:
+    def _stopped(self, item: RealtimeTranscriptionTurn, at: float) -> Iterator[EventBody]:
         self._taken = max(self._taken, at)
         yield server_events.speech_stopped(item.id, at)
         if not item.committed:
@@ -185,10 +193,10 @@ class TranscriptionTurns(UserTurns):
 
     def _final(self, final: Final) -> Iterator[EventBody]:
         item, text = self._of(final.turn), final.segment.text
-        code = code_of(final.language)
+        code = language_code(final.language)
         if code is not None and code not in item.languages:
             item.languages.append(code)
-        whole = joined([item.before, text])
+        whole = join_texts([item.before, text])
         if not whole.startswith(item.shown):
             shown = len(item.shown.split()) - len(item.before.split())
             whole = " ".join([item.shown, *text.split()[shown:]])
@@ -207,12 +215,14 @@ class TranscriptionTurns(UserTurns):
             yield from self._ends(item)
         self._open.remove(item)
         if item.shed:
-            yield server_events.failed(item.id, errors.UtteranceDropped())
+            yield server_events.transcription_failed(item.id, errors.UtteranceDropped())
         elif self._failed and not ended.text:
-            yield server_events.failed(item.id, errors.EngineFailed())
+            yield server_events.transcription_failed(item.id, errors.EngineFailed())
         else:
             seconds = ended.end - ended.start
-            yield server_events.completed(item.id, ended.text, seconds, item.languages)
+            yield server_events.transcription_completed(
+                item.id, ended.text, seconds, item.languages
+            )
         self._failed = False
 
     def _revised(self, event: SpeakersRevised) -> Iterator[EventBody]:
@@ -231,15 +241,17 @@ class TranscriptionTurns(UserTurns):
         return server_events.segment_event(item, number, segment, speaker, self._names.get(speaker))
 
 
-class ConversationTurns(UserTurns):
+class RealtimeConversationTurns(RealtimeUserTurns):
     """Those of the person that a conversation is held with. ``span`` tells where an utterance lies
     in the sound."""
 
-    def __init__(self, items: Items, span: Callable[[int], tuple[float, float]]) -> None:
+    def __init__(
+        self, items: RealtimeDialogueItems, span: Callable[[int], tuple[float, float]]
+    ) -> None:
         super().__init__(items)
         self._span = span
-        self._now: Item | None = None
-        self._committed: deque[Item] = deque()
+        self._now: RealtimeDialogueItem | None = None
+        self._committed: deque[RealtimeDialogueItem] = deque()
         self._said: set[str] = set()
         self._last = ""
         self._start = self._end = 0.0
@@ -258,21 +270,21 @@ class ConversationTurns(UserTurns):
         self._committed.append(item)
         return self._commit(item)
 
-    def told(self, told: Told) -> Iterator[EventBody]:
+    def told(self, told: ConversationClientEvent) -> Iterator[EventBody]:
         """What is to be said of that."""
         match told:
-            case PersonStarted():
+            case UserTurnStarted():
                 yield from self._started(told.utterance)
-            case PersonSaying() if self._now is not None:
+            case UserTurnPartial() if self._now is not None:
                 yield from self._saying(self._now, told.text)
-            case PersonStopped() if self._now is not None:
+            case UserTurnStopped() if self._now is not None:
                 yield from self._stopped(self._now, told.utterance)
-            case PersonSaid(backchannel=(began, ended)):
+            case UserTurnFinal(backchannel=(began, ended)):
                 yield from self._complete(self._new(), told.text, told.entry, ended - began)
-            case PersonSaid():
+            case UserTurnFinal():
                 yield from self._complete(self._now or self._new(), told.text, told.entry)
                 self._now = None
-            case NothingSaid():
+            case UserTurnDropped():
                 if self._now is not None and self._now.id not in self._items and self.detects:
                     yield server_events.speech_stopped(self._now.id, self._span(self._utterance)[1])
                 self._now, self._last = None, ""
@@ -291,15 +303,15 @@ class ConversationTurns(UserTurns):
         item, self._now = self._now, None
         if item is not None and item.id in self._items and self.transcribes:
             self._settle(item)
-            yield server_events.failed(item.id, error)
+            yield server_events.transcription_failed(item.id, error)
 
-    def _settle(self, item: Item) -> None:
+    def _settle(self, item: RealtimeDialogueItem) -> None:
         """Its words are told."""
         if item in self._committed:
             self._said.add(item.id)
 
-    def _new(self) -> Item:
-        return Item(self._items.new_id(), Role.USER, aloud=True)
+    def _new(self) -> RealtimeDialogueItem:
+        return RealtimeDialogueItem(self._items.new_id(), ChatRole.USER, aloud=True)
 
     def _started(self, utterance: int) -> Iterator[EventBody]:
         self._utterance = utterance
@@ -310,7 +322,7 @@ class ConversationTurns(UserTurns):
             self._start = self._span(utterance)[0]
             yield server_events.speech_started(self._now.id, self._start)
 
-    def _stopped(self, item: Item, utterance: int) -> Iterator[EventBody]:
+    def _stopped(self, item: RealtimeDialogueItem, utterance: int) -> Iterator[EventBody]:
         if item.id in self._items:
             return
         self._end = self._span(utterance)[1]
@@ -319,7 +331,7 @@ class ConversationTurns(UserTurns):
             yield server_events.speech_stopped(item.id, self._end)
         yield from self._commit(item)
 
-    def _saying(self, item: Item, text: str) -> Iterator[EventBody]:
+    def _saying(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
         """The words on which this look and the one before agree."""
         now, before = text.split(), self._last.split()
         self._last = text
@@ -330,7 +342,7 @@ class ConversationTurns(UserTurns):
             yield from self._show(item, " ".join(now[:alike]))
 
     def _complete(
-        self, item: Item, text: str, entry: int, seconds: float | None = None
+        self, item: RealtimeDialogueItem, text: str, entry: int, seconds: float | None = None
     ) -> Iterator[EventBody]:
         """All its words are known. It is ``seconds`` long, or as long as was noted."""
         if item.id not in self._items:  # nobody ended it, but it is history
@@ -340,5 +352,5 @@ class ConversationTurns(UserTurns):
         yield from self._show(item, text)
         if self.transcribes:
             seconds = self._end - self._start if seconds is None else seconds
-            yield server_events.completed(item.id, text, max(0.0, seconds), ())
+            yield server_events.transcription_completed(item.id, text, max(0.0, seconds), ())
         item.shown = self._last = ""

@@ -15,63 +15,63 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.conversation.conversation_events import LONGEST_REPORT_S
+from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
 from sidecar.conversation.output_queue import (
-    Began,
-    Clear,
-    Ending,
-    Entered,
-    Failed,
-    Frame,
-    Hold,
-    Latency,
-    NothingSaid,
-    Noticed,
-    Out,
-    PersonSaid,
-    PersonSaying,
-    PersonStarted,
-    PersonStopped,
-    Release,
+    ClearPlayback,
+    ConversationError,
+    ConversationNotice,
+    ConversationOutput,
+    ConversationStarted,
+    HoldPlayback,
+    PhaseChanged,
+    ReplyAudioFrame,
+    ReplyAudioStarted,
     ReplyEnded,
-    ReplySpoken,
+    ReplyEnding,
+    ReplyLatency,
     ReplyStarted,
+    ReplyTextDelta,
     ReplyTruncated,
-    ReplyWritten,
+    ResumePlayback,
+    UserTurnDropped,
+    UserTurnFinal,
+    UserTurnPartial,
+    UserTurnStarted,
+    UserTurnStopped,
 )
-from sidecar.interfaces.live_engine import Interval
+from sidecar.interfaces.live_engine import NumberRange
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 Message = str | bytes
 
 
-def message(type: str, **fields: Any) -> str:
+def json_message(type: str, **fields: Any) -> str:
     """A text message."""
     return json.dumps({"type": type, **fields}, ensure_ascii=False)
 
 
-def status(state: str, **fields: Any) -> str:
+def status_message(state: str, **fields: Any) -> str:
     """How it is."""
-    return message("status", state=state, **fields)
+    return json_message("status", state=state, **fields)
 
 
-def greeting(also: Mapping[str, Any]) -> str:
+def greeting_message(also: Mapping[str, Any]) -> str:
     """The first message: at which rates is spoken, and what else is to be known."""
-    return status("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
+    return status_message("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
 
 
 def s2s_error_message(error: errors.SidecarError) -> str:
     """What went wrong: in words, for the page shows them as they are, and by its code."""
     text = f"{error.detail} ({error.code})"
-    return message("error", message=text, code=error.code, **again(error))
+    return json_message("error", message=text, code=error.code, **retry_fields(error))
 
 
-def again(error: errors.SidecarError) -> dict[str, int]:
+def retry_fields(error: errors.SidecarError) -> dict[str, int]:
     """When to try again, where that helps."""
     return {} if error.retry_after is None else {"retry_after": error.retry_after}
 
 
-def metrics_of(latency: Latency) -> dict[str, float]:
+def metrics_of(latency: ReplyLatency) -> dict[str, float]:
     """Where the time went before a reply was heard, in milliseconds, by the names of `/status`."""
     return {
         "vad_ms": _ms(latency.endpoint),
@@ -82,59 +82,59 @@ def metrics_of(latency: Latency) -> dict[str, float]:
     }
 
 
-class Dialect:
+class S2SDialect:
     """One connection's."""
 
     def __init__(self) -> None:
         self._person = ""
         self._pieces = 0
-        self._latency = Latency(0)
+        self._latency = ReplyLatency(0)
         self._processing = False
 
-    def of(self, out: Out) -> Iterator[Message]:
+    def of(self, out: ConversationOutput) -> Iterator[Message]:
         """The messages for what is told."""
         match out:
-            case Frame():
+            case ReplyAudioFrame():
                 yield out.pcm
-            case Clear():
-                yield message("interrupted")
-            case PersonStopped():
+            case ClearPlayback():
+                yield json_message("interrupted")
+            case UserTurnStopped():
                 yield from self._begun()
-            case PersonSaid(backchannel=None):
+            case UserTurnFinal(backchannel=None):
                 self._person = out.text
                 yield from self._begun()
-            case NothingSaid():
+            case UserTurnDropped():
                 yield from self._ready()
             case ReplyStarted():
-                self._pieces, self._latency = 0, Latency(out.turn)
+                self._pieces, self._latency = 0, ReplyLatency(out.turn)
                 yield from self._begun()
-            case ReplyWritten():
+            case ReplyTextDelta():
                 self._pieces += 1
-            case Latency():
+            case ReplyLatency():
                 self._latency = out
             case ReplyEnded():
                 yield from self._ended(out)
-            case Failed():
+            case ConversationError():
                 yield s2s_error_message(out.error)
-            case Noticed(notice):
-                yield message("notice", message=notice.message, code=notice.code)
-            case Began():
+            case ConversationNotice(notice):
+                yield json_message("notice", message=notice.message, code=notice.code)
+            case ConversationStarted():
                 self._person = ""
-                yield status("reset")
+                yield status_message("reset")
 
     def _begun(self) -> Iterator[str]:
         if not self._processing:
             self._processing = True
-            yield status("processing")
+            yield status_message("processing")
 
     def _ready(self) -> Iterator[str]:
         if self._processing:
             self._processing = False
-            yield status("ready")
+            yield status_message("ready")
 
     def _ended(self, reply: ReplyEnded) -> Iterator[str]:
         found = metrics_of(self._latency)
-        yield message(
+        yield json_message(
             "metrics",
             vad_latency_ms=found["vad_ms"],
             asr_latency_ms=found["asr_ms"],
@@ -144,13 +144,13 @@ class Dialect:
             tokens_generated=self._pieces,
             audio_duration_ms=_ms(reply.made_s),
         )
-        yield message(
+        yield json_message(
             "transcript",
             user=self._person,
             assistant=reply.text,
             llm_ms=found["llm_ms"],
             tts_first_ms=found["tts_first_chunk_ms"],
-            interrupted=reply.ending is Ending.INTERRUPTED,
+            interrupted=reply.ending is ReplyEnding.INTERRUPTED,
         )
         self._person = ""
         yield from self._ready()
@@ -165,12 +165,12 @@ LONGEST_NAME = 200
 LONGEST_TEXT = 65_536
 """Characters of a turn that is typed."""
 _STRICT = ConfigDict(strict=True)
-Turn: TypeAlias = Annotated[int, Interval(1, 2**53 - 1)]
-Heard: TypeAlias = Annotated[float, Interval(0, LONGEST_REPORT_S)]
+TurnNumber: TypeAlias = Annotated[int, NumberRange(1, 2**53 - 1)]
+PlayedSeconds: TypeAlias = Annotated[float, NumberRange(0, MAX_PLAYBACK_REPORT_S)]
 """Seconds of a reply that were played."""
 
 
-class Change(BaseModel):
+class S2SChange(BaseModel):
     """Who speaks and who thinks from the next reply on; what is left out stays."""
 
     model_config = _STRICT
@@ -180,7 +180,7 @@ class Change(BaseModel):
     model: str | None = Field(None, max_length=LONGEST_NAME)
 
 
-class Begin(BaseModel):
+class S2SBegin(BaseModel):
     """The first: samples a second of sound both ways, and what its player can be told."""
 
     model_config = _STRICT
@@ -193,28 +193,28 @@ class Begin(BaseModel):
     model: str | None = Field(None, max_length=LONGEST_NAME)
 
 
-class Played(BaseModel):
+class S2SPlayed(BaseModel):
     """So much of a turn's sound was heard by now; ``cleared``: and no more will be."""
 
     model_config = _STRICT
 
     type: Literal["played"]
-    turn: Turn
-    seconds: Heard
+    turn: TurnNumber
+    seconds: PlayedSeconds
     cleared: bool = False
 
 
-class Interrupt(BaseModel):
+class S2SInterrupt(BaseModel):
     """Be quiet. Who has dropped the sound already says how much of which turn was heard."""
 
     model_config = _STRICT
 
     type: Literal["interrupt"]
-    turn: Turn | None = None
-    seconds: Heard = 0.0
+    turn: TurnNumber | None = None
+    seconds: PlayedSeconds = 0.0
 
 
-class Text(BaseModel):
+class S2SText(BaseModel):
     """A turn that is typed."""
 
     model_config = _STRICT
@@ -223,7 +223,7 @@ class Text(BaseModel):
     text: str = Field(max_length=LONGEST_TEXT)
 
 
-class Reset(BaseModel):
+class S2SReset(BaseModel):
     """From the beginning."""
 
     model_config = _STRICT
@@ -231,7 +231,7 @@ class Reset(BaseModel):
     type: Literal["reset"]
 
 
-class End(BaseModel):
+class S2SEnd(BaseModel):
     """No more: the conversation as a transcript, and as a job where it is to be one."""
 
     model_config = _STRICT
@@ -240,24 +240,24 @@ class End(BaseModel):
     keep: bool = False
 
 
-Order = Begin | Change | Played | Interrupt | Text | Reset | End
+S2SCommand = S2SBegin | S2SChange | S2SPlayed | S2SInterrupt | S2SText | S2SReset | S2SEnd
 _OLD = ("text", "reset")
 """Of the first page, and passed over where they are wrong, as it expects."""
 
 
 @cache
-def _orders() -> TypeAdapter[Order]:
-    return TypeAdapter(Annotated[Order, Field(discriminator="type")])
+def _command_adapter() -> TypeAdapter[S2SCommand]:
+    return TypeAdapter(Annotated[S2SCommand, Field(discriminator="type")])
 
 
-def order_of(values: Any) -> Order | None:
+def parse_command(values: Any) -> S2SCommand | None:
     """The order in a message; None where it is none that is known.
 
     Raises:
         errors.FieldInvalid: a field of it holds what it cannot.
     """
     try:
-        return _orders().validate_python(values)
+        return _command_adapter().validate_python(values)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         too_long = first["type"] == "string_too_long"
@@ -267,7 +267,7 @@ def order_of(values: Any) -> Order | None:
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
 
 
-class Metrics(BaseModel):
+class S2SMetrics(BaseModel):
     """Where the time went before the last reply was heard, in milliseconds."""
 
     vad_ms: float = Field(description="From the last sound to the decision that it was the last.")
@@ -277,16 +277,16 @@ class Metrics(BaseModel):
     total_ms: float = Field(description="From the person's last sound to the reply's first.")
 
 
-class State(BaseModel):
+class S2SStatus(BaseModel):
     """How conversations are going."""
 
     state: str = Field(examples=["idle"])
     initialized: bool
     total_requests: int = Field(description="Replies since the service started.")
-    last_metrics: Metrics
+    last_metrics: S2SMetrics
 
 
-class Configuration(BaseModel):
+class S2SConfiguration(BaseModel):
     """Who hears, thinks and speaks."""
 
     asr_model: str = Field(examples=["moonshine"])
@@ -296,106 +296,112 @@ class Configuration(BaseModel):
     output_sample_rate: int
 
 
-class Part(BaseModel):
+class S2SEngine(BaseModel):
     """Who does something in conversations."""
 
     name: str
     title: str
 
 
-class Thinks(BaseModel):
+class S2SLlm(BaseModel):
     """Who answers."""
 
     name: str = Field(examples=["repeat"])
     models: list[str] = Field(description="Who may, the usual one first; 'repeat' needs nothing.")
 
 
-class Speaks(Part):
+class S2STts(S2SEngine):
     """Who says the answers; what is heard is synthetic speech."""
 
     voices: list[str]
     voice: str = Field(description="The usual one.")
 
 
-class Parts(BaseModel):
+class S2SEngines(BaseModel):
     """Who takes part in conversations, and who else may."""
 
-    hears: Part | None
-    thinks: Thinks
-    speaks: Speaks | None = Field(description="None where answers are read.")
+    hears: S2SEngine | None
+    thinks: S2SLlm
+    speaks: S2STts | None = Field(description="None where answers are read.")
     remedy: str = Field(description="How a voice gets here, where there is none.")
 
 
 def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
     """What went wrong, and what to do; ``turn`` is 0 where it was no reply's."""
     body = {"message": error.detail, "hint": error.hint, "code": error.code, "turn": turn}
-    return message("error", **body, **again(error))
+    return json_message("error", **body, **retry_fields(error))
 
 
-class Words:
+class S2SNativeDialect:
     """One connection's; sound belongs to the reply that was started last."""
 
-    def of(self, out: Out) -> Iterator[Message]:
+    def of(self, out: ConversationOutput) -> Iterator[Message]:
         """The messages for what is told."""
         match out:
-            case Frame():
+            case ReplyAudioFrame():
                 yield out.pcm
-            case Clear(turn):
-                yield message("clear", turn=turn)
-            case Hold(turn):
-                yield message("hold", turn=turn)
-            case Release(turn):
-                yield message("release", turn=turn)
-            case Entered(phase):
-                yield message("phase", phase=phase.value)
-            case Began():
-                yield message("reset")
-            case Failed(turn, error):
+            case ClearPlayback(turn):
+                yield json_message("clear", turn=turn)
+            case HoldPlayback(turn):
+                yield json_message("hold", turn=turn)
+            case ResumePlayback(turn):
+                yield json_message("release", turn=turn)
+            case PhaseChanged(phase):
+                yield json_message("phase", phase=phase.value)
+            case ConversationStarted():
+                yield json_message("reset")
+            case ConversationError(turn, error):
                 yield native_error_message(error, turn)
-            case Noticed(notice):
-                yield message("notice", message=notice.message, code=notice.code)
-            case PersonStarted() | PersonSaying() | PersonStopped() | PersonSaid() | NothingSaid():
-                yield _of_person(out)
+            case ConversationNotice(notice):
+                yield json_message("notice", message=notice.message, code=notice.code)
+            case (
+                UserTurnStarted()
+                | UserTurnPartial()
+                | UserTurnStopped()
+                | UserTurnFinal()
+                | UserTurnDropped()
+            ):
+                yield _user_turn_message(out)
             case _:
-                yield from _of_reply(out)
+                yield from _reply_messages(out)
 
 
-def _of_person(
-    told: PersonStarted | PersonSaying | PersonStopped | PersonSaid | NothingSaid,
+def _user_turn_message(
+    told: UserTurnStarted | UserTurnPartial | UserTurnStopped | UserTurnFinal | UserTurnDropped,
 ) -> str:
     match told:
-        case PersonStarted():
-            return message("person_started")
-        case PersonSaying(text):
-            return message("person_saying", text=text)
-        case PersonStopped():
-            return message("person_stopped")
-        case PersonSaid(text, typed):
+        case UserTurnStarted():
+            return json_message("person_started")
+        case UserTurnPartial(text):
+            return json_message("person_saying", text=text)
+        case UserTurnStopped():
+            return json_message("person_stopped")
+        case UserTurnFinal(text, typed):
             backchannel = told.backchannel is not None
-            return message("person_said", text=text, typed=typed, backchannel=backchannel)
-        case NothingSaid(echo):
-            return message("nothing_said", echo=echo)
+            return json_message("person_said", text=text, typed=typed, backchannel=backchannel)
+        case UserTurnDropped(echo):
+            return json_message("nothing_said", echo=echo)
 
 
-def _of_reply(told: Out) -> Iterator[str]:
+def _reply_messages(told: ConversationOutput) -> Iterator[str]:
     match told:
         case ReplyStarted(turn):
-            yield message("reply_started", turn=turn)
-        case ReplyWritten(turn, text):
-            yield message("reply_written", turn=turn, text=text)
-        case ReplySpoken(turn, piece, text):
-            yield message("reply_spoken", turn=turn, piece=piece, text=text)
-        case Latency():
-            yield message("latency", turn=told.turn, **_stages(told))
+            yield json_message("reply_started", turn=turn)
+        case ReplyTextDelta(turn, text):
+            yield json_message("reply_written", turn=turn, text=text)
+        case ReplyAudioStarted(turn, piece, text):
+            yield json_message("reply_spoken", turn=turn, piece=piece, text=text)
+        case ReplyLatency():
+            yield json_message("latency", turn=told.turn, **_latency_fields(told))
         case ReplyEnded(turn, ending, text, heard_s, made_s):
             seconds = {"heard_s": round(heard_s, 3), "made_s": round(made_s, 3)}
-            yield message("reply_ended", turn=turn, ending=ending.value, text=text, **seconds)
+            yield json_message("reply_ended", turn=turn, ending=ending.value, text=text, **seconds)
         case ReplyTruncated(turn, seconds, text):
-            yield message("reply_truncated", turn=turn, heard_s=round(seconds, 3), text=text)
+            yield json_message("reply_truncated", turn=turn, heard_s=round(seconds, 3), text=text)
 
 
-def _stages(latency: Latency) -> dict[str, float]:
-    """In seconds, by the names of `Latency`."""
+def _latency_fields(latency: ReplyLatency) -> dict[str, float]:
+    """In seconds, by the names of `ReplyLatency`."""
     return {
         f"{name}_s": round(getattr(latency, name), 4)
         for name in ("endpoint", "recognised", "thought", "voiced", "total")

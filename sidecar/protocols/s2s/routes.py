@@ -16,15 +16,15 @@ from sidecar import errors
 from sidecar.api.http import websocket_connections
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.http.websocket_connections import Gone, Socket
+from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketGone
 from sidecar.protocols.s2s import messages, session
 from sidecar.service.facade import Service
-from sidecar.tts.voice_selection import PULL
+from sidecar.tts.voice_selection import PULL_COMMAND
 
 PATH = "/stream"
-SPOKEN = ("vibevoice-talk",)
+SUBPROTOCOLS = ("vibevoice-talk",)
 """The subprotocol of pages that bring a token beside it; who offers none is welcome, too."""
-NO_VOICE = f"One comes by: {PULL}. Then start the service again."
+NO_VOICE = f"One comes by: {PULL_COMMAND}. Then start the service again."
 
 
 def build_router(service: Service) -> APIRouter:
@@ -33,16 +33,16 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await Socket.accept(websocket, service.settings, SPOKEN)
+        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
         try:
-            await session.converse(service, socket)
-        except Gone:
+            await session.serve_conversation(service, socket)
+        except WebSocketGone:
             pass
         except errors.SidecarError as error:
             await socket.say(messages.s2s_error_message(error))
             await socket.close(websocket_connections.close_code(error), error.code)
 
-    @router.get("/status", summary="How conversations are going", response_model=messages.State)
+    @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
     async def status() -> Response:
         talks = service.conversations
         body = {
@@ -54,10 +54,10 @@ def build_router(service: Service) -> APIRouter:
         return json_response(body)
 
     @router.get(
-        "/config", summary="Who hears, thinks and speaks", response_model=messages.Configuration
+        "/config", summary="Who hears, thinks and speaks", response_model=messages.S2SConfiguration
     )
     async def config() -> Response:
-        hears, speaks = service.live.spec, service.fleet.voice_spec
+        hears, speaks = service.live.spec, service.fleet.tts_spec
         body = {
             "asr_model": hears.name if hears is not None else "none",
             "llm_model": service.conversations.llm,
@@ -70,11 +70,11 @@ def build_router(service: Service) -> APIRouter:
     @router.get(
         "/v1/talk",
         summary="Who takes part in conversations, and who else may",
-        response_model=messages.Parts,
+        response_model=messages.S2SEngines,
         responses=PROBLEMS,
     )
     async def parts() -> Response:
-        hears, speaks = service.live.spec, service.fleet.voice_spec
+        hears, speaks = service.live.spec, service.fleet.tts_spec
         talks = service.conversations
         models_there, voices = await talks.models(), await talks.voices()
         body = {
@@ -94,19 +94,21 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+async def send_refusal(
+    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Says no to who was not let in: in a message, and by closing."""
     websocket = WebSocket(scope, receive, send)
-    await websocket_connections.turn_away(
+    await websocket_connections.refuse_connection(
         websocket,
         messages.s2s_error_message(error),
         websocket_connections.close_code(error),
         error.code,
-        SPOKEN,
+        SUBPROTOCOLS,
     )
 
 
-def origins(page: int) -> frozenset[str]:
+def page_origins(page: int) -> frozenset[str]:
     """Where its page comes from, if it is served on this machine at port ``page``."""
     return frozenset(f"http://{name}:{page}" for name in ("localhost", "127.0.0.1", "[::1]"))
 

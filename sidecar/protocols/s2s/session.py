@@ -7,21 +7,32 @@ import time
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.websocket_connections import Message, Socket
-from sidecar.conversation.conversation_events import Cancelled, Reset, Truncated, Typed
-from sidecar.conversation.conversation_loop import Talk
-from sidecar.conversation.conversation_transcript import Account
-from sidecar.conversation.output_queue import Client, Noticed, Out, Over, Told
-from sidecar.interfaces.engine_interface import SayOptions
-from sidecar.live.sessions.session import NOT_KEPT
+from sidecar.api.http.websocket_connections import Message, WebSocketConnection
+from sidecar.conversation.conversation_events import (
+    ConversationReset,
+    PlaybackTruncated,
+    ResponseCancelled,
+    TextTyped,
+)
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.conversation_transcript import ConversationTranscript
+from sidecar.conversation.output_queue import (
+    ConversationClientEvent,
+    ConversationEnded,
+    ConversationNotice,
+    ConversationOutput,
+    PlaybackClient,
+)
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.live.sessions.session import NOT_SAVED_CODE
 from sidecar.protocols.s2s import messages
-from sidecar.protocols.s2s.messages import Dialect, Words
+from sidecar.protocols.s2s.messages import S2SDialect, S2SNativeDialect
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
-from sidecar.transcripts.transcript_formats import render, transcript_body
+from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
 
 
-async def converse(service: Service, socket: Socket) -> None:
+async def serve_conversation(service: Service, socket: WebSocketConnection) -> None:
     """From the greeting to the end of the connection.
 
     Raises:
@@ -29,11 +40,11 @@ async def converse(service: Service, socket: Socket) -> None:
         errors.SidecarError: what ended it.
     """
     settings, options = service.settings, service.conversations.options()
-    manner = SayOptions(settings.talk_voice, settings.language, rate=messages.OUT_RATE)
+    manner = SynthesisOptions(settings.talk_voice, settings.language, rate=messages.OUT_RATE)
     async with service.conversations.open(socket.caller, options, manner) as talk:
-        connection = _Connection(service, socket, talk, manner)
-        await socket.send(messages.greeting(talk.greeting))
-        await socket.side_by_side(
+        connection = _S2SConnection(service, socket, talk, manner)
+        await socket.send(messages.greeting_message(talk.greeting))
+        await socket.run_until_first_ends(
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )
     if not connection.over:
@@ -41,15 +52,21 @@ async def converse(service: Service, socket: Socket) -> None:
     await socket.close()
 
 
-class _Connection:
+class _S2SConnection:
     """The tasks of one. ``manner``: how the voice speaks at first."""
 
-    def __init__(self, service: Service, socket: Socket, talk: Talk, manner: SayOptions) -> None:
+    def __init__(
+        self,
+        service: Service,
+        socket: WebSocketConnection,
+        talk: ConversationLoop,
+        manner: SynthesisOptions,
+    ) -> None:
         self._service, self._socket, self._talk = service, socket, talk
         self._manner, self._model = manner, ""
         self._rate = messages.IN_RATE
-        self._words: Dialect | Words = Dialect()
-        self._account = Account(time.monotonic())
+        self._words: S2SDialect | S2SNativeDialect = S2SDialect()
+        self._account = ConversationTranscript(time.monotonic())
         self._keep = False
         self._unkept: Notice | None = None
         self.over = False
@@ -64,12 +81,12 @@ class _Connection:
             return True
         order = None
         try:
-            order = messages.order_of(request_headers.read(message))
+            order = messages.parse_command(request_headers.parse_json_message(message))
             await self._ordered(order)
         except ValueError:
             await self._warn(errors.RequestInvalid("This is no JSON."))
         except (errors.FieldInvalid, errors.ModelNotFound) as error:
-            await self._warn(error, ours_known=isinstance(order, messages.Begin))
+            await self._warn(error, ours_known=isinstance(order, messages.S2SBegin))
         return True
 
     async def hear(self) -> None:
@@ -85,47 +102,47 @@ class _Connection:
     async def tell(self) -> None:
         """What comes of it, until the client has had enough."""
         async for out in self._talk.outgoing():
-            if isinstance(out, Over):
+            if isinstance(out, ConversationEnded):
                 ended = await self._ended()
                 if self._unkept is not None:
-                    await self._socket.send(*self._words.of(Noticed(self._unkept)))
+                    await self._socket.send(*self._words.of(ConversationNotice(self._unkept)))
                 await self._socket.send(ended)
                 self.over = True
                 return
             self._noted(out)
             await self._socket.send(*self._words.of(out))
 
-    async def _ordered(self, order: messages.Order | None) -> None:
+    async def _ordered(self, order: messages.S2SCommand | None) -> None:
         match order:
-            case messages.Begin():
+            case messages.S2SBegin():
                 await self._begin(order)
-            case messages.Change(voice=voice, model=model):
+            case messages.S2SChange(voice=voice, model=model):
                 await self._change(voice, model)
-            case messages.Played(turn=turn, seconds=seconds, cleared=True):
-                self._talk.wish(Truncated, turn, seconds)
-            case messages.Played(turn=turn, seconds=seconds):
+            case messages.S2SPlayed(turn=turn, seconds=seconds, cleared=True):
+                self._talk.wish(PlaybackTruncated, turn, seconds)
+            case messages.S2SPlayed(turn=turn, seconds=seconds):
                 self._talk.played(turn, seconds)
-            case messages.Interrupt(turn=turn, seconds=seconds):
+            case messages.S2SInterrupt(turn=turn, seconds=seconds):
                 if turn is not None:
-                    self._talk.wish(Truncated, turn, seconds)
-                self._talk.wish(Cancelled)
-            case messages.Text(text=text):
-                self._talk.wish(Typed, text)
-            case messages.Reset():
+                    self._talk.wish(PlaybackTruncated, turn, seconds)
+                self._talk.wish(ResponseCancelled)
+            case messages.S2SText(text=text):
+                self._talk.wish(TextTyped, text)
+            case messages.S2SReset():
                 self._socket.inbound.clear()
-                self._talk.wish(Reset)
-            case messages.End(keep=keep):
+                self._talk.wish(ConversationReset)
+            case messages.S2SEnd(keep=keep):
                 self._keep = keep
                 self._talk.end()
 
-    async def _begin(self, begin: messages.Begin) -> None:
+    async def _begin(self, begin: messages.S2SBegin) -> None:
         """From here on all is told, and sound goes out as the client can take it; unless it asks
         for a model that is not there, and nothing begins."""
         await self._service.conversations.thinker(begin.model or self._model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
-        self._talk.plays(Client(clears=begin.clears, holds=begin.holds))
-        self._words = Words()
+        self._talk.plays(PlaybackClient(clears=begin.clears, holds=begin.holds))
+        self._words = S2SNativeDialect()
         await self._change(begin.voice, begin.model)
 
     async def _change(self, voice: str | None, model: str | None) -> None:
@@ -137,7 +154,7 @@ class _Connection:
             self._manner = dataclasses.replace(self._manner, voice=usual)
         self._talk.thinks(thinker)
         self._talk.speaks(self._manner)
-        speaks = self._service.fleet.voice_spec
+        speaks = self._service.fleet.tts_spec
         said = {
             "model": thinker.name,
             "voice": self._manner.voice,
@@ -145,16 +162,16 @@ class _Connection:
             "rate": self._rate,
             "synthetic": speaks is not None,
         }
-        await self._socket.send(messages.message("began", **said))
+        await self._socket.send(messages.json_message("began", **said))
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
         """``ours_known``: the client knows our words, though nothing has begun in them."""
-        known = ours_known or isinstance(self._words, Words)
+        known = ours_known or isinstance(self._words, S2SNativeDialect)
         told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
 
-    def _noted(self, out: Out) -> None:
-        if isinstance(out, Told):
+    def _noted(self, out: ConversationOutput) -> None:
+        if isinstance(out, ConversationClientEvent):
             self._account.take(out, time.monotonic())
 
     async def _ended(self) -> str:
@@ -173,7 +190,7 @@ class _Connection:
             try:
                 job = await self._service.keep_conversation(self._socket.caller, transcript)
             except errors.SidecarError as error:
-                self._unkept = Notice(NOT_KEPT, f"It could not be kept: {error.detail}")
-        written = {form: render(transcript, form) for form in ("text", "srt")}
+                self._unkept = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
+        written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
-        return messages.message("ended", transcript=body, written=written, job=job)
+        return messages.json_message("ended", transcript=body, written=written, job=job)

@@ -19,13 +19,13 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http.responses import Unsaid, headers_of, problem_body, to_json
-from sidecar.api.http.schemas import Problem
+from sidecar.api.http.responses import UnsentSegments, error_headers, problem_body, to_json
+from sidecar.api.http.schemas import ProblemDetails
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts.transcript import Segment
 
 
-class JobInfo(BaseModel):
+class VvvJobInfo(BaseModel):
     """One of your jobs."""
 
     job_id: str = Field(examples=["9f0c3a5e8d1b4c7f9f0c3a5e8d1b4c7f"])
@@ -34,14 +34,14 @@ class JobInfo(BaseModel):
     estimated_wait_seconds: float | None
 
 
-class QueueStatus(BaseModel):
+class VvvQueueStatus(BaseModel):
     """Your jobs, and how many wait in all."""
 
-    your_jobs: list[JobInfo]
+    your_jobs: list[VvvJobInfo]
     total_queued: int
 
 
-class MissingPart(BaseModel):
+class VvvMissingPart(BaseModel):
     """A problem whose detail is a list: the part 'audio' is missing."""
 
     detail: list[dict[str, Any]]
@@ -50,8 +50,8 @@ class MissingPart(BaseModel):
 
 
 _EITHER = {
-    "application/json": {"schema": MissingPart.model_json_schema()},
-    "application/problem+json": {"schema": Problem.model_json_schema()},
+    "application/json": {"schema": VvvMissingPart.model_json_schema()},
+    "application/problem+json": {"schema": ProblemDetails.model_json_schema()},
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "What was wrong with the request", "content": _EITHER},
@@ -104,11 +104,11 @@ def segment_text(segment: Segment) -> str:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-class Fragments:
+class VvvFragments:
     """What is still to be said of one job."""
 
     def __init__(self) -> None:
-        self._unsaid = Unsaid()
+        self._unsaid = UnsentSegments()
         self._begun = False
 
     def more(self, job: JobRecord) -> Iterator[str]:
@@ -142,15 +142,15 @@ _UNREADABLE = (
 )
 
 
-class FileNameUnsupported(errors.AudioFormatUnsupported):
+class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
     """The name of the file says nothing of its type, or another type than any of these."""
 
 
-def say(error: errors.SidecarError) -> Response:
+def error_response(error: errors.SidecarError) -> Response:
     """The response that says ``error``."""
     body = problem_body(error)
     status, detail = _SAID.get(type(error), (body["status"], error.detail))
-    if isinstance(error, FileNameUnsupported):
+    if isinstance(error, VvvFileNameUnsupported):
         status = 400
     elif isinstance(error, _UNREADABLE):
         status, detail = 422, f"Cannot read audio: {error.detail}"
@@ -160,11 +160,11 @@ def say(error: errors.SidecarError) -> Response:
         status_code=status,
         # a problem's detail is text; a list is the framework's of the original
         media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
-        headers=headers_of(error),
+        headers=error_headers(error),
     )
 
 
-def check_name(name: str) -> None:
+def check_file_name(name: str) -> None:
     """Refuse a file whose name the original would: it goes by the extension. What is in it is found
     out by looking, here as everywhere.
 
@@ -172,7 +172,7 @@ def check_name(name: str) -> None:
         FileNameUnsupported: it has no name, or one without an extension that is known.
     """
     if not name:
-        raise FileNameUnsupported("The audio file has no filename.")
+        raise VvvFileNameUnsupported("The audio file has no filename.")
     if name.rpartition(".")[2].lower() not in EXTENSIONS or "." not in name:
         known = ", ".join(f".{each}" for each in EXTENSIONS)
-        raise FileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")
+        raise VvvFileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")

@@ -17,18 +17,18 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import errors
 from sidecar.api.http import responses
-from sidecar.api.http.request_headers import caller_of
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, media_type
 from sidecar.api.http.upload import read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import Turn
+from sidecar.jobs.job_store import QueuePosition
 from sidecar.protocols.vvv import messages
-from sidecar.protocols.vvv.messages import TOKEN_INVALID, Fragments, check_name
+from sidecar.protocols.vvv.messages import TOKEN_INVALID, VvvFragments, check_file_name
 from sidecar.service.facade import Service
 
-LISTED_S = 30.0
+ENDED_LISTED_S = 30.0
 """As the original lists them."""
 
 
@@ -45,7 +45,7 @@ def status_of(job: JobRecord) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class VvvEndedJob:
     """A job that has ended."""
 
     id: str
@@ -54,21 +54,21 @@ class Over:
     until: float
 
 
-class Recent:
+class VvvRecentJobs:
     """Those that have ended, in that order."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._jobs: dict[str, Over] = {}
+        self._jobs: dict[str, VvvEndedJob] = {}
 
     def over(self, job: Job) -> None:
         """Note a job that has ended, or that its client has left, which ends it."""
         self._forget_old()
-        until = self._now() + LISTED_S
+        until = self._now() + ENDED_LISTED_S
         status = status_of(job.record) if job.ended else "failed"
-        self._jobs[job.id] = Over(job.id, job.record.owner, status, until)
+        self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
 
-    def of(self, owner: str) -> Iterator[Over]:
+    def of(self, owner: str) -> Iterator[VvvEndedJob]:
         """Those of one owner."""
         self._forget_old()
         return (job for job in self._jobs.values() if job.owner == owner)
@@ -81,14 +81,14 @@ class Recent:
 TRANSCRIBE = "/v1/transcribe"
 STATUS = "/v1/queue/status"
 PATHS = (TRANSCRIBE, STATUS)
-LOOK_S = 5.0
+POSITION_INTERVAL_S = 5.0
 """How often who waits is told of a new position, or at least that somebody is there."""
 
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    recent = Recent()
+    recent = VvvRecentJobs()
 
     @router.post(
         TRANSCRIBE,
@@ -98,7 +98,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra=messages.SUBMIT,
     )
     async def transcribe(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         job = await _submitted(request, service, caller)
 
         def closed() -> None:
@@ -106,26 +106,28 @@ def build_router(service: Service) -> APIRouter:
             recent.over(job)
 
         try:
-            told = await _place(service, caller, job)
+            told = await _queue_position(service, caller, job)
         except BaseException:  # nobody follows it yet
             closed()
             raise
-        farewell = responses.frame({"error": TOKEN_INVALID}, "error")
-        return responses.EventStream(frames(service, caller, job, told), closed, farewell)
+        farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
+        return responses.EventStreamResponse(
+            event_frames(service, caller, job, told), closed, farewell
+        )
 
     @router.get(
         STATUS,
         summary="Your jobs, and how many wait (the vvv queue's wire)",
-        response_model=messages.QueueStatus,
+        response_model=messages.VvvQueueStatus,
         responses=messages.ERRORS,
     )
     async def status(request: Request) -> Response:
-        caller = caller_of(request)
+        caller = identity_of(request)
         on_their_way = await service.owned.on_their_way(caller)
         turns = await service.owned.turns(caller, on_their_way)
         ended = {job.id: job for job in recent.of(caller.owner)}
         going = [job for job in on_their_way if job.id not in ended]
-        listed: list[JobRecord | Over] = [*ended.values(), *going]
+        listed: list[JobRecord | VvvEndedJob] = [*ended.values(), *going]
         bodies = [job_info(job, turns.get(job.id)) for job in listed]
         waiting = (await service.looked()).jobs_waiting
         return json_response({"your_jobs": bodies, "total_queued": waiting})
@@ -133,43 +135,43 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def job_info(job: JobRecord | Over, turn: Turn | None) -> dict[str, Any]:
+def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> dict[str, Any]:
     """Return a line of the status."""
     return {
         "job_id": job.id,
-        "status": job.status if isinstance(job, Over) else status_of(job),
+        "status": job.status if isinstance(job, VvvEndedJob) else status_of(job),
         "position": turn and turn.position + 1,
         "estimated_wait_seconds": turn and round(float(turn.wait_s), 1),
     }
 
 
-async def frames(
+async def event_frames(
     service: Service, caller: Identity, job: Job, told: dict[str, Any] | None
 ) -> AsyncGenerator[bytes, None]:
     """What a client gets to read of its job, after its place if it waits. One that reads slowly is
     behind by no more than what is in the job's record, and nobody waits for it."""
-    fragments = Fragments()
+    fragments = VvvFragments()
     if told is not None:
-        yield responses.frame(told, "queue")
-    async with aclosing(job.watched(LOOK_S)) as changes:
+        yield responses.sse_frame(told, "queue")
+    async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
         async for change in changes:
-            place = await _place(service, caller, job)
+            place = await _queue_position(service, caller, job)
             if place is not None and told is not None and place["position"] != told["position"]:
                 told = place
-                yield responses.frame(place, "queue")
+                yield responses.sse_frame(place, "queue")
             elif change is None:
-                yield responses.KEEP_ALIVE
+                yield responses.SSE_KEEP_ALIVE
             else:
                 for text in fragments.more(change):
-                    yield responses.frame({"text": text})
+                    yield responses.sse_frame({"text": text})
     if job.state is JobState.DONE:
-        yield responses.frame({"job_id": job.id}, "done")
+        yield responses.sse_frame({"job_id": job.id}, "done")
     else:
         assert job.error is not None
-        yield responses.frame({"error": job.error.detail}, "error")
+        yield responses.sse_frame({"error": job.error.detail}, "error")
 
 
-async def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
+async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
     """Return how many jobs go first; None if it does not wait."""
     turn = await service.owned.turn(caller, job.record)
     if turn is None:
@@ -188,7 +190,7 @@ async def _submitted(request: Request, service: Service, caller: Identity) -> Jo
         try:
             if upload.part != "audio":
                 raise errors.FileMissing()
-            check_name(upload.file_name)
+            check_file_name(upload.file_name)
             in_query = request.query_params.get("hotwords", "")
             hotwords = upload.fields.get("hotwords", "").strip() or in_query
             options = service.options({"hotwords": hotwords})

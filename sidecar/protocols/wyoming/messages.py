@@ -13,10 +13,10 @@ from typing import Any
 
 from sidecar import __version__, errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.responses import Saying, Unsaid
+from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.interfaces.request_options import NAMES
+from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts.transcript import Transcript
 
@@ -28,7 +28,7 @@ HINT = "docs/wyoming.md says which events there are, and what is in them."
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WyomingEvent:
     """One event; its payload, ``payload`` bytes, is still to be read."""
 
     type: str
@@ -37,13 +37,13 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class WyomingEventHeader:
     """What the line of an event says; ``more`` bytes of data come behind it."""
 
-    event: Event
+    event: WyomingEvent
     more: int
 
-    def whole(self, more: bytes) -> Event:
+    def whole(self, more: bytes) -> WyomingEvent:
         """The event, with what came behind its line.
 
         Raises:
@@ -52,10 +52,10 @@ class Head:
         if not more:
             return self.event
         data = {**self.event.data, **_object(more, "'data' behind it")}
-        return Event(self.event.type, data, self.event.payload)
+        return WyomingEvent(self.event.type, data, self.event.payload)
 
 
-def head_of(line: bytes) -> Head:
+def parse_event_header(line: bytes) -> WyomingEventHeader:
     """What a line says.
 
     Raises:
@@ -69,22 +69,22 @@ def head_of(line: bytes) -> Head:
     more, payload = (_length(said, f"{name}_length") for name in ("data", "payload"))
     if more > LARGEST_DATA:
         raise errors.MessageTooBig(f"'data_length' is beyond {LARGEST_DATA}.", hint=HINT)
-    return Head(Event(kind, data or {}, payload), more)
+    return WyomingEventHeader(WyomingEvent(kind, data or {}, payload), more)
 
 
-def frame(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
+def event_bytes(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
     """An event as it goes out: all of it in its line."""
     return json.dumps({"type": kind, "data": dict(data or {})}).encode() + b"\n"
 
 
-def refusal(error: errors.SidecarError) -> bytes:
+def error_event(error: errors.SidecarError) -> bytes:
     """An error, and what to do about it."""
-    return frame("error", {"text": f"{error.detail} {error.hint}", "code": error.code})
+    return event_bytes("error", {"text": f"{error.detail} {error.hint}", "code": error.code})
 
 
 def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
-        said = request_headers.read(text)
+        said = request_headers.parse_json_message(text)
     except ValueError:
         said = None
     if not isinstance(said, dict):
@@ -101,8 +101,8 @@ def _length(said: Mapping[str, Any], name: str) -> int:
     return value
 
 
-US = {"name": "vibevoice-asr", "url": ""}
-MAKERS = {
+PROGRAM_ATTRIBUTION = {"name": "vibevoice-asr", "url": ""}
+MODEL_ATTRIBUTIONS = {
     "moonshine": {"name": "Moonshine AI", "url": "https://github.com/moonshine-ai/moonshine"},
     "vibevoice": {"name": "Microsoft", "url": "https://github.com/microsoft/VibeVoice"},
     "whisper": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
@@ -110,24 +110,24 @@ MAKERS = {
 """Whose models engines run; of others it is not known here."""
 
 
-def info(spec: EngineSpec) -> dict[str, Any]:
+def info_data(spec: EngineSpec) -> dict[str, Any]:
     """Who is here: one program with the model that is loaded. Of an engine that takes any language
     all are named that have one, since clients choose among those that are named."""
-    model = _artifact(spec.name, spec.title, MAKERS.get(spec.name, US))
-    program = _artifact("vibevoice-asr", "Speech to text", US) | {
-        "models": [model | {"languages": list(spec.languages or NAMES), "version": None}],
+    model = _artifact(spec.name, spec.title, MODEL_ATTRIBUTIONS.get(spec.name, PROGRAM_ATTRIBUTION))
+    program = _artifact("vibevoice-asr", "Speech to text", PROGRAM_ATTRIBUTION) | {
+        "models": [model | {"languages": list(spec.languages or LANGUAGE_NAMES), "version": None}],
         "supports_transcript_streaming": True,
     }
     others = ("tts", "handle", "intent", "wake", "mic", "snd")
     return {"asr": [program], **{name: [] for name in others}}
 
 
-class Told:
+class WyomingJobEvents:
     """The events of one job: `transcript-start`, a `transcript-chunk` for each segment, and at the
     end all of it in a `transcript`, which counts."""
 
     def __init__(self) -> None:
-        self._unsaid, self._saying = Unsaid(), Saying()
+        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
         self._begun = False
 
     def more(self, record: JobRecord) -> Iterator[bytes]:
@@ -135,20 +135,20 @@ class Told:
         for _, segment in self._unsaid.more(record):
             if segment.is_speech and (text := self._saying.add(segment.text)):
                 yield from self._begin()
-                yield frame("transcript-chunk", {"text": text})
+                yield event_bytes("transcript-chunk", {"text": text})
 
     def end(self, transcript: Transcript) -> Iterator[bytes]:
         """The whole of it."""
         yield from self._begin()
         language = transcript.language
         known = {} if language in (None, AUTO) else {"language": language}
-        yield frame("transcript", {"text": transcript.text, **known})
-        yield frame("transcript-stop")
+        yield event_bytes("transcript", {"text": transcript.text, **known})
+        yield event_bytes("transcript-stop")
 
     def _begin(self) -> Iterator[bytes]:
         if not self._begun:
             self._begun = True
-            yield frame("transcript-start")
+            yield event_bytes("transcript-start")
 
 
 def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, Any]:
@@ -162,12 +162,12 @@ def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, A
 
 
 RATES, CHANNELS = range(MIN_RATE, MAX_RATE + 1), range(1, MAX_CHANNELS + 1)
-WIDTHS = (2, 3, 4)
+SAMPLE_WIDTHS = (2, 3, 4)
 """Bytes of a sample, signed; of one byte nobody says whether it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class WyomingAudioFormat:
     """How sound is written."""
 
     rate: int
@@ -175,14 +175,14 @@ class Form:
     channels: int
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Form:
+    def of(cls, data: Mapping[str, Any]) -> WyomingAudioFormat:
         """That of `audio-start` and `audio-chunk`.
 
         Raises:
             errors.SoundInvalid: there is none, or none that is known.
         """
         rate = _among(data.get("rate"), RATES)
-        width = _among(data.get("width"), WIDTHS)
+        width = _among(data.get("width"), SAMPLE_WIDTHS)
         channels = _among(data.get("channels"), CHANNELS)
         if rate is None or width is None or channels is None:
             raise errors.SoundInvalid(
@@ -201,7 +201,7 @@ def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
         errors.ModelNotFound: the model is not the one that is here.
         errors.FieldInvalid: names or terms are no texts.
     """
-    check_name(data.get("name"), spec)
+    check_model_name(data.get("name"), spec)
     terms = [
         term for name in ("transcript_names", "transcript_terms") for term in _texts(data, name)
     ]
@@ -209,7 +209,7 @@ def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
     return fields | ({"hotwords": ", ".join(terms)} if terms else {})
 
 
-def check_name(name: object, spec: EngineSpec) -> None:
+def check_model_name(name: object, spec: EngineSpec) -> None:
     """Refuse a program or model that is not here.
 
     Raises:
@@ -234,31 +234,31 @@ def _among(value: object, known: Container[int]) -> int | None:
     return None
 
 
-PIECE = 64 << 10
+READ_BYTES = 64 << 10
 
 
-class Gone(Exception):
+class WyomingClientGone(Exception):
     """The client hung up."""
 
 
-class Ended(Gone):
+class WyomingClientEnded(WyomingClientGone):
     """The client has closed its side between two events: it sends no more, and may still read."""
 
 
-class Incoming:
+class WyomingEventReader:
     """The events of a connection, one after the other, each with its payload."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
-        self._ahead: asyncio.Task[Event] | None = None
+        self._ahead: asyncio.Task[WyomingEvent] | None = None
 
-    def ahead(self) -> asyncio.Task[Event]:
+    def ahead(self) -> asyncio.Task[WyomingEvent]:
         """The next event, on its way or there. `next` gives the same."""
         if self._ahead is None:
             self._ahead = asyncio.get_running_loop().create_task(self._read())
         return self._ahead
 
-    async def next(self, patience_s: float | None) -> Event:
+    async def next(self, patience_s: float | None) -> WyomingEvent:
         """The next event.
 
         Raises:
@@ -282,9 +282,9 @@ class Incoming:
         """
         while size:
             async with asyncio.timeout(patience_s()):
-                piece = await self._reader.read(min(size, PIECE))
+                piece = await self._reader.read(min(size, READ_BYTES))
             if not piece:
-                raise Gone
+                raise WyomingClientGone
             size -= len(piece)
             yield piece
 
@@ -293,7 +293,7 @@ class Incoming:
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.wait({self._ahead})
-        while most > 0 and (piece := await self._reader.read(PIECE)):
+        while most > 0 and (piece := await self._reader.read(READ_BYTES)):
             most -= len(piece)
 
     def close(self) -> None:
@@ -302,18 +302,18 @@ class Incoming:
         if ahead is not None and not ahead.cancel() and not ahead.cancelled():
             ahead.exception()  # it was seen, and is nobody's trouble
 
-    async def _read(self) -> Event:
+    async def _read(self) -> WyomingEvent:
         try:
             line = await self._reader.readline()
             if not line:
-                raise Ended
+                raise WyomingClientEnded
             if not line.endswith(b"\n"):
-                raise Gone
-            head = head_of(line)
+                raise WyomingClientGone
+            head = parse_event_header(line)
             return head.whole(await self._reader.readexactly(head.more))
         except ValueError:
             raise errors.MessageTooBig(
                 f"The line of an event is longer than {LONGEST_LINE} bytes.", hint=HINT
             ) from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise Gone from None
+            raise WyomingClientGone from None

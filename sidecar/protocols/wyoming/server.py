@@ -9,8 +9,8 @@ import socket
 from typing import Any
 
 from sidecar import errors
-from sidecar.protocols.wyoming.messages import LONGEST_LINE, refusal
-from sidecar.protocols.wyoming.session import Connection, Door
+from sidecar.protocols.wyoming.messages import LONGEST_LINE, error_event
+from sidecar.protocols.wyoming.session import WyomingAllowlist, WyomingConnection
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ MOST_CONNECTIONS = 64
 BACKLOG = 128
 
 
-class Wyoming:
+class WyomingServer:
     """One of the listeners. ``reserved`` has the port, and is listened at."""
 
-    def __init__(self, service: Service, door: Door, reserved: socket.socket) -> None:
+    def __init__(self, service: Service, door: WyomingAllowlist, reserved: socket.socket) -> None:
         self._service, self._door, self._reserved = service, door, reserved
         self._server: asyncio.Server | None = None
-        self._here: dict[asyncio.Task[None], Connection] = {}
+        self._here: dict[asyncio.Task[None], WyomingConnection] = {}
         self._stopping = False
 
     async def start(self) -> dict[str, Any]:
@@ -81,12 +81,12 @@ class Wyoming:
             full = f"{MOST_CONNECTIONS} connections are open, and no more are taken."
             _turn_away(writer, errors.QueueFull(full))
             return
-        connection = Connection(self._service, self._door, reader, writer, peer)
+        connection = WyomingConnection(self._service, self._door, reader, writer, peer)
         task = asyncio.get_running_loop().create_task(connection.run())
         self._here[task] = connection
         task.add_done_callback(lambda ended: self._here.pop(ended, None))
 
 
 def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
-    writer.write(refusal(error))
+    writer.write(error_event(error))
     writer.close()

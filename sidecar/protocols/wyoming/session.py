@@ -16,37 +16,39 @@ from types import TracebackType
 from typing import Self
 
 from sidecar import errors
-from sidecar.api.http.upload import PATIENCE, SLOWEST
+from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
-from sidecar.audio.audio_source import AudioSource, Spool
-from sidecar.auth.authentication import Entrance
-from sidecar.auth.identity import Identity, Proof
-from sidecar.auth.request_origin import Approach, is_loopback
+from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import Place
+from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.wyoming.messages import (
     HINT,
-    Ended,
-    Event,
-    Form,
-    Gone,
-    Incoming,
-    Told,
-    check_name,
+    WyomingAudioFormat,
+    WyomingClientEnded,
+    WyomingClientGone,
+    WyomingEvent,
+    WyomingEventReader,
+    WyomingJobEvents,
+    check_model_name,
+    error_event,
+    event_bytes,
     fields_of,
-    frame,
-    info,
-    refusal,
+    info_data,
 )
 from sidecar.service.facade import Service
 
 
-class Recording:
+class WyomingRecording:
     """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
 
-    def __init__(self, service: Service, caller: Identity, form: Form, place: Place) -> None:
+    def __init__(
+        self, service: Service, caller: Identity, form: WyomingAudioFormat, place: QueueReservation
+    ) -> None:
         """Begin; the ``place`` in the queue is left with it.
 
         Raises:
@@ -59,12 +61,12 @@ class Recording:
             self.place = held.enter_context(place)
             self._body = held.enter_context(service.submissions.body(caller))
             self._held = held.pop_all()
-        self._disk, self._limit_mb = service.spooling, settings.max_upload_mb
-        self._spool = Spool(settings.spool_dir)
+        self._disk, self._limit_mb = service.spool_threads, settings.max_upload_mb
+        self._spool = UploadSpool(settings.spool_dir)
         self._held.callback(self._spool.close)
         self._spool.add(bytes(WAV_HEAD_BYTES))
         self._stall_s = settings.upload_stall
-        self._until = _now() + PATIENCE * self._stall_s
+        self._until = _now() + STALL_FACTOR * self._stall_s
 
     def patience_s(self) -> float:
         """How long more sound is waited for."""
@@ -81,8 +83,8 @@ class Recording:
             raise errors.UploadTooLarge(hint=f"The limit is {self._limit_mb} MB.")
         self._body.grow(len(piece))
         self._spool.add(piece)
-        self._until += len(piece) / SLOWEST
-        if self._spool.pending >= Spool.MEMORY_BYTES:
+        self._until += len(piece) / MIN_UPLOAD_BYTES_PER_S
+        if self._spool.pending >= UploadSpool.MEMORY_BYTES:
             await self._disk.run(self._spool.spill)
 
     async def finish(self) -> AudioSource:
@@ -121,14 +123,14 @@ GUEST = "wyoming"
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class WyomingAllowlist:
     """The rules. ``guests``: from where one may come without a token; none: from this machine."""
 
-    entrance: Entrance
+    entrance: AccessControl
     guests: Sequence[Network] = ()
 
     @classmethod
-    def of(cls, settings: Settings, entrance: Entrance) -> Door:
+    def of(cls, settings: Settings, entrance: AccessControl) -> WyomingAllowlist:
         """As the settings have it.
 
         Raises:
@@ -141,8 +143,8 @@ class Door:
                 hint="Say who may come without one: --wyoming-clients 127.0.0.1, or the address "
                 "of Home Assistant.",
             )
-        away = [str(one) for one in guests if not is_loopback(str(one.network_address))]
-        if away and is_loopback(settings.host):
+        away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
+        if away and is_loopback_address(settings.host):
             raise errors.SettingsInvalid(
                 f"Nobody from {', '.join(away)} reaches {settings.host} (--wyoming-clients).",
                 hint="Listen on an address that others reach, such as --host 0.0.0.0 with a token.",
@@ -156,17 +158,17 @@ class Door:
             errors.PeerNotAllowed: they may not come.
             errors.RateLimited: they come too often.
         """
-        approach = Approach(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
+        approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
         if self.guests and not self._invites(peer):
             raise errors.PeerNotAllowed(
                 "Wyoming is not open to this address.",
                 hint="The setting 'wyoming_clients' says to which ones it is.",
             )
-        self.entrance.arrive(approach)
+        self.entrance.admit_request(approach)
         access = self.entrance.access
         if access.authenticator.local_only:
             return await self.entrance.identify(approach)
-        who = Identity(GUEST, Proof.PLACE, limits=replace(access.limits, shares=True))
+        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(access.limits, shares=True))
         if self.entrance.turnstile is not None:
             self.entrance.turnstile.enter(who)
         return who
@@ -192,30 +194,30 @@ def _network(text: str) -> Network:
 
 log = logging.getLogger(__name__)
 
-MOST_IGNORED = 1 << 20
+MAX_IGNORED_BYTES = 1 << 20
 """Bytes of a payload that nobody wants."""
 LINGER_S, LINGER_BYTES = 5.0, 16 << 20
 """What is read of a client that still sends while it is told that something is wrong."""
-SOUND = ("audio-start", "audio-chunk")
+AUDIO_EVENTS = ("audio-start", "audio-chunk")
 
 
-class Connection:
+class WyomingConnection:
     """Owns its recording and the job that comes of it; ``peer`` is the address at the other end."""
 
     def __init__(
         self,
         service: Service,
-        door: Door,
+        door: WyomingAllowlist,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str | None,
     ) -> None:
         self._service, self._door, self._peer = service, door, peer
-        self._incoming, self._writer = Incoming(reader), writer
+        self._incoming, self._writer = WyomingEventReader(reader), writer
         self._caller: Identity | None = None
         """Who it is, until something is asked for: each time is counted."""
         self._options: TranscribeOptions | None = None
-        self._recording: Recording | None = None
+        self._recording: WyomingRecording | None = None
         self._answering = False
 
     @property
@@ -229,7 +231,7 @@ class Connection:
             self._caller = await self._door.enter(self._peer)
             while True:
                 await self._take(await self._next())
-        except (Gone, ConnectionError):
+        except (WyomingClientGone, ConnectionError):
             pass
         except errors.SidecarError as error:
             await self._refuse(error)
@@ -239,7 +241,7 @@ class Connection:
         finally:
             self._leave()
 
-    async def _next(self) -> Event:
+    async def _next(self) -> WyomingEvent:
         recording = self._recording
         idle = self._service.settings.live_idle
         try:
@@ -247,18 +249,18 @@ class Connection:
         except TimeoutError:
             raise errors.UploadStalled() if recording else errors.SessionIdle() from None
 
-    async def _take(self, event: Event) -> None:
-        if event.type in SOUND:
+    async def _take(self, event: WyomingEvent) -> None:
+        if event.type in AUDIO_EVENTS:
             await self._hear(event)
             return
         await self._ignore(event.payload)
         match event.type:
             case "describe":
-                await self._say(frame("info", info(self._service.spec)))
+                await self._say(event_bytes("info", info_data(self._service.spec)))
             case "ping":
-                await self._say(frame("pong", {"text": event.data.get("text")}))
+                await self._say(event_bytes("pong", {"text": event.data.get("text")}))
             case "select-program":
-                check_name(event.data.get("name"), self._service.spec)
+                check_model_name(event.data.get("name"), self._service.spec)
             case "transcribe":
                 fields = fields_of(event.data, self._service.spec)
                 self._options = self._service.options(fields)
@@ -267,14 +269,14 @@ class Connection:
             case _:
                 pass  # of other services, or of later versions: the protocol wants them overlooked
 
-    async def _hear(self, event: Event) -> None:
-        form = Form.of(event.data)
+    async def _hear(self, event: WyomingEvent) -> None:
+        form = WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
             caller = self._caller or await self._door.enter(self._peer)
             self._caller = None
             place = await self._service.submissions.place(caller)
-            self._recording = Recording(self._service, caller, form, place)
+            self._recording = WyomingRecording(self._service, caller, form, place)
         recording = self._recording
         if form != recording.form or event.payload % (form.width * form.channels):
             raise errors.SoundInvalid(
@@ -322,7 +324,7 @@ class Connection:
             telling.cancel()
 
     async def _tell(self, job: Job) -> None:
-        told = Told()
+        told = WyomingJobEvents()
         async for record in job.changes():
             for each in told.more(record):
                 await self._say(each)
@@ -338,10 +340,10 @@ class Connection:
             async with asyncio.timeout(self._service.settings.upload_stall):
                 await self._writer.drain()
         except TimeoutError:  # nobody reads
-            raise Gone from None
+            raise WyomingClientGone from None
 
     async def _ignore(self, size: int) -> None:
-        if size > MOST_IGNORED:
+        if size > MAX_IGNORED_BYTES:
             raise errors.MessageTooBig("The payload is none that is heard.", hint=HINT)
         stall_s = self._service.settings.upload_stall
         try:
@@ -353,8 +355,8 @@ class Connection:
     async def _refuse(self, error: errors.SidecarError) -> None:
         log.info("a Wyoming client was refused: %s", error.code)
         self._drop_recording()
-        with suppress(Gone, ConnectionError, OSError, TimeoutError):
-            await self._say(refusal(error))
+        with suppress(WyomingClientGone, ConnectionError, OSError, TimeoutError):
+            await self._say(error_event(error))
             self._writer.write_eof()
             async with asyncio.timeout(LINGER_S):
                 await self._incoming.drop(LINGER_BYTES)
@@ -370,7 +372,7 @@ class Connection:
         self._writer.close()
 
 
-def _is_ping(ahead: asyncio.Task[Event]) -> bool:
+def _is_ping(ahead: asyncio.Task[WyomingEvent]) -> bool:
     """Whether what came is one; raises why nothing more comes, unless the client has only ended
     its half of the connection."""
-    return not isinstance(ahead.exception(), Ended) and ahead.result().type == "ping"
+    return not isinstance(ahead.exception(), WyomingClientEnded) and ahead.result().type == "ping"

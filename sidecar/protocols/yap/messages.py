@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.websocket_connections import close_code
 from sidecar.config.settings import Settings
-from sidecar.errors import Kind
+from sidecar.errors import ErrorKind
 
 UNKNOWN = "unknown"
 """The ids of a frame that answers to none."""
@@ -31,7 +31,7 @@ TYPES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Ids:
+class YapIds:
     """What a client calls its session and a request; answers have the same."""
 
     session: str = UNKNOWN
@@ -39,71 +39,73 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class YapEnvelope:
     """A frame of a client."""
 
     type: str
-    ids: Ids
+    ids: YapIds
     payload: Mapping[str, Any]
 
 
-class Refused(Exception):
+class YapRefused(Exception):
     """A message that cannot be taken, in this wire's words; the connection goes on."""
 
     def __init__(
-        self, code: str, reason: str, message: str, ids: Ids | None = None, **details: Any
+        self, code: str, reason: str, message: str, ids: YapIds | None = None, **details: Any
     ) -> None:
         super().__init__(message)
         self.code, self.reason, self.message = code, reason, message
         self.ids, self.details = ids, details
 
 
-def invalid(message: str, reason: str = "invalid_message", ids: Ids | None = None) -> Refused:
+def invalid_message(
+    message: str, reason: str = "invalid_message", ids: YapIds | None = None
+) -> YapRefused:
     """A message that is no envelope, or of no known type."""
-    return Refused("invalid_message", reason, message, ids)
+    return YapRefused("invalid_message", reason, message, ids)
 
 
-def bad_payload(reason: str, message: str, **details: Any) -> Refused:
+def bad_payload(reason: str, message: str, **details: Any) -> YapRefused:
     """A payload that means nothing, or nothing now."""
-    return Refused("invalid_payload", reason, message, **details)
+    return YapRefused("invalid_payload", reason, message, **details)
 
 
-def opened(raw: str | bytes) -> Envelope:
+def parse_message(raw: str | bytes) -> YapEnvelope:
     """What a client sent.
 
     Raises:
         Refused: it is none of this wire's frames.
     """
     if isinstance(raw, bytes):
-        raise invalid("Frames are JSON text; sound is base64 in 'audio'.")
+        raise invalid_message("Frames are JSON text; sound is base64 in 'audio'.")
     try:
-        body = request_headers.read(raw)
+        body = request_headers.parse_json_message(raw)
     except ValueError:
-        raise invalid("The message is not JSON.") from None
+        raise invalid_message("The message is not JSON.") from None
     if not isinstance(body, dict):
-        raise invalid("The message is not a JSON object.")
+        raise invalid_message("The message is not a JSON object.")
     words = {name: _word(body.get(name)) for name in ("type", "session_id", "request_id")}
     if any(len(word) > LONGEST_ID for word in words.values()):
-        raise invalid(f"A type or an id has more than {LONGEST_ID} characters.")
-    ids = Ids(words["session_id"] or UNKNOWN, words["request_id"] or UNKNOWN)
+        raise invalid_message(f"A type or an id has more than {LONGEST_ID} characters.")
+    ids = YapIds(words["session_id"] or UNKNOWN, words["request_id"] or UNKNOWN)
     for name, word in words.items():
         if not word:
-            raise invalid(f"'{name}' has to be text that is not empty.", ids=ids)
+            raise invalid_message(f"'{name}' has to be text that is not empty.", ids=ids)
     payload = body.get("payload")
     if payload is None:
         payload = {}
     if not isinstance(payload, dict):
-        raise invalid("'payload' has to be an object.", ids=ids)
+        raise invalid_message("'payload' has to be an object.", ids=ids)
     if words["type"] not in TYPES:
-        raise invalid(
+        raise invalid_message(
             "There is no such type of message: " + ", ".join(sorted(TYPES)) + ".",
             "unknown_message_type",
             ids,
         )
-    return Envelope(words["type"], ids, payload)
+    return YapEnvelope(words["type"], ids, payload)
 
 
-def sound(payload: Mapping[str, Any]) -> bytes:
+def audio_of(payload: Mapping[str, Any]) -> bytes:
     """The sound in an append.
 
     Raises:
@@ -118,13 +120,13 @@ def sound(payload: Mapping[str, Any]) -> bytes:
         raise bad_payload("invalid_audio", "'audio' is not base64.") from None
 
 
-def frame(type: str, ids: Ids, payload: Mapping[str, Any] | None = None) -> str:
+def message_text(type: str, ids: YapIds, payload: Mapping[str, Any] | None = None) -> str:
     """A frame of ours."""
     body = {"type": type, "session_id": ids.session, "request_id": ids.request}
     return json.dumps(body | {"payload": payload or {}}, ensure_ascii=False)
 
 
-def error_frame(refused: Refused, ids: Ids) -> str:
+def error_frame(refused: YapRefused, ids: YapIds) -> str:
     """An error, with its reason where either generation of clients looks for it."""
     payload = {
         "code": refused.code,
@@ -132,14 +134,14 @@ def error_frame(refused: Refused, ids: Ids) -> str:
         "reason_code": refused.reason,
         "details": {"reason_code": refused.reason, **refused.details},
     }
-    return frame("error", refused.ids or ids, payload)
+    return message_text("error", refused.ids or ids, payload)
 
 
-def in_its_words(error: errors.SidecarError) -> Refused:
+def yap_error(error: errors.SidecarError) -> YapRefused:
     """An error of the service as this wire says it. What clients can act on has their codes, all
     else is an internal error with ours as its reason."""
     code, reason = "internal_error", error.code
-    if error.kind in (errors.Kind.UNAUTHORIZED, errors.Kind.FORBIDDEN):
+    if error.kind in (errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN):
         code = reason = "authentication_failed"
     elif isinstance(error, errors.LiveFull | errors.LiveLimited):
         code = reason = "server_at_capacity"
@@ -152,7 +154,7 @@ def in_its_words(error: errors.SidecarError) -> Refused:
     details: dict[str, Any] = {"hint": error.hint}
     if error.retry_after is not None:
         details["retry_in"] = error.retry_after
-    return Refused(code, reason, error.detail, None, **details)
+    return YapRefused(code, reason, error.detail, None, **details)
 
 
 def _word(value: object) -> str:
@@ -163,7 +165,7 @@ IDLE, TOO_LONG = 4000, 4003
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class YapClose:
     """The last words of a connection; ``said`` is an error frame, None where there is none."""
 
     code: int
@@ -171,20 +173,20 @@ class Ending:
     said: str | None = None
 
 
-def ending(error: errors.SidecarError, settings: Settings) -> Ending:
+def close_of(error: errors.SidecarError, settings: Settings) -> YapClose:
     """How ``error`` ends a connection."""
     if isinstance(error, errors.SessionIdle):
-        return Ending(IDLE, settings.live_close_idle_reason)
+        return YapClose(IDLE, settings.live_close_idle_reason)
     if isinstance(error, errors.SessionTooLong):
-        return Ending(TOO_LONG, "max connection duration reached")
-    refused = in_its_words(error)
+        return YapClose(TOO_LONG, "max connection duration reached")
+    refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
         refused.details["inbound_queue_max"] = settings.live_inbound
-    own: dict[Kind | str, int] = {
-        Kind.UNAUTHORIZED: settings.live_close_unauthorized,
-        Kind.FORBIDDEN: settings.live_close_unauthorized,
-        Kind.LIMITED: settings.live_close_busy,
-        Kind.BUSY: settings.live_close_busy,
+    own: dict[ErrorKind | str, int] = {
+        ErrorKind.UNAUTHORIZED: settings.live_close_unauthorized,
+        ErrorKind.FORBIDDEN: settings.live_close_unauthorized,
+        ErrorKind.LIMITED: settings.live_close_busy,
+        ErrorKind.BUSY: settings.live_close_busy,
         errors.ShuttingDown.code: 1001,
     }
-    return Ending(close_code(error, own), refused.reason, error_frame(refused, Ids()))
+    return YapClose(close_code(error, own), refused.reason, error_frame(refused, YapIds()))

@@ -15,31 +15,38 @@ from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
 from sidecar.api.http import websocket_connections
-from sidecar.api.http.auth_gate import Refusal
+from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.websocket_connections import Gone, Message, Socket
+from sidecar.api.http.websocket_connections import Message, WebSocketConnection, WebSocketGone
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_engine import LiveOptions, Turns
+from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.yap import messages
-from sidecar.protocols.yap.messages import Ending, Envelope, Ids, Refused, ending, frame
-from sidecar.protocols.yap.session import Do, Utterances
+from sidecar.protocols.yap.messages import (
+    YapClose,
+    YapEnvelope,
+    YapIds,
+    YapRefused,
+    close_of,
+    message_text,
+)
+from sidecar.protocols.yap.session import YapAction, YapUtterances
 from sidecar.service.facade import Service
 
 
-class Alive(BaseModel):
+class YapHealth(BaseModel):
     """The service answers."""
 
     status: Literal["ok"] = "ok"
 
 
 PATH = "/api/asr-streaming"
-SPOKEN = ("asr-streaming",)
+SUBPROTOCOLS = ("asr-streaming",)
 """The subprotocol that a browser's client offers beside the one with its key."""
 MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
 """What these clients ask for unless they are told otherwise: it stands for what is here."""
-UNQUEUED = frozenset({"ping", "pong", "end"})
+IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Answered at once, and not counted."""
 
 
@@ -49,82 +56,88 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await Socket.accept(websocket, service.settings, SPOKEN)
+        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
         try:
-            await _converse(service, socket)
-        except Gone:
+            await _serve_connection(service, socket)
+        except WebSocketGone:
             pass
         except errors.SidecarError as error:
-            await _say_goodbye(socket, ending(error, service.settings))
+            await _send_close(socket, close_of(error, service.settings))
 
-    @router.get("/healthz", summary="Whether the service answers", response_model=Alive)
+    @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
     async def alive() -> Response:
         return json_response({"status": "ok"})
 
     return router
 
 
-def refuse(settings: Settings) -> Refusal:
+def refusal_of(settings: Settings) -> SendRefusal:
     """Says no to who was not let in, as these clients read it."""
 
     async def say_no(
         error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        websocket, last = WebSocket(scope, receive, send), ending(error, settings)
-        await websocket_connections.turn_away(websocket, last.said, last.code, last.reason, SPOKEN)
+        websocket, last = WebSocket(scope, receive, send), close_of(error, settings)
+        await websocket_connections.refuse_connection(
+            websocket, last.said, last.code, last.reason, SUBPROTOCOLS
+        )
 
     return say_no
 
 
-async def _converse(service: Service, socket: Socket) -> None:
-    session = service.live.open(socket.caller, LiveOptions(turns=Turns.CLIENT), wire="streaming")
+async def _serve_connection(service: Service, socket: WebSocketConnection) -> None:
+    session = service.live.open(
+        socket.caller, LiveOptions(turns=TurnControl.CLIENT), wire="streaming"
+    )
     try:
-        wire = _Wire(service, socket, session)
+        wire = _YapConnection(service, socket, session)
         await socket.send(wire.greeting())
-        await socket.side_by_side(socket.read(wire.at_once), wire.work(), wire.tell())
+        await socket.run_until_first_ends(socket.read(wire.at_once), wire.work(), wire.tell())
         await socket.close()
     finally:
         service.live.end(session)
 
 
-async def _say_goodbye(socket: Socket, last: Ending) -> None:
+async def _send_close(socket: WebSocketConnection, last: YapClose) -> None:
     if last.said is not None:
         await socket.say(last.said)
     await socket.close(last.code, last.reason)
 
 
-class _Wire:
+class _YapConnection:
     """One conversation: what is read, worked through, and told, each in a task of its own."""
 
-    def __init__(self, service: Service, socket: Socket, session: Session) -> None:
+    def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._service, self._socket, self._session = service, socket, session
-        self._utterances = Utterances(service.settings.live_buffer)
+        self._utterances = YapUtterances(service.settings.live_buffer)
 
     def greeting(self) -> str:
         """Clients wait for it before they send anything."""
-        body = {"id": self._session.id, "created": int(clock.wall()), "model": self._model}
-        return frame("session.created", Ids(self._session.id), body | dict(self._session.greeting))
+        body = {"id": self._session.id, "created": int(clock.wall_time()), "model": self._model}
+        return message_text(
+            "session.created", YapIds(self._session.id), body | dict(self._session.greeting)
+        )
 
     async def at_once(self, message: Message) -> bool:
         """What is answered ahead of all that waits; the rest takes its place there."""
         self._session.touch()
-        ids = Ids(self._session.id)
+        ids = YapIds(self._session.id)
         try:
             given = self._opened(message)
             ids = given.ids
-            if given.type in UNQUEUED:
+            if given.type in IMMEDIATE_TYPES:
                 await self._answer(given)
             else:
                 self._count(given.type)
                 self._socket.inbound.put(given, len(message))
-        except Refused as refused:
+        except YapRefused as refused:
             await self._socket.send(messages.error_frame(refused, ids))
         return True
 
-    def _opened(self, message: Message) -> Envelope:
+    def _opened(self, message: Message) -> YapEnvelope:
         try:
-            return messages.opened(message)
-        except Refused:
+            return messages.parse_message(message)
+        except YapRefused:
             self._socket.count_malformed()
             raise
 
@@ -133,10 +146,10 @@ class _Wire:
         async for given in self._socket.inbound:
             try:
                 await self._do(given)
-            except Refused as refused:
+            except YapRefused as refused:
                 await self._socket.send(messages.error_frame(refused, given.ids))
             except (errors.SoundInvalid, errors.ChunkTooLong) as error:
-                said = messages.in_its_words(error)
+                said = messages.yap_error(error)
                 await self._socket.send(messages.error_frame(said, given.ids))
             except errors.SessionOver:
                 continue  # the service ends: what was said is still told, and then why
@@ -150,21 +163,21 @@ class _Wire:
                 await self._socket.send(*frames)
         raise errors.ShuttingDown
 
-    async def _answer(self, given: Envelope) -> None:
+    async def _answer(self, given: YapEnvelope) -> None:
         if given.type == "ping":
-            await self._socket.send(frame("pong", given.ids))
+            await self._socket.send(message_text("pong", given.ids))
         elif given.type == "end":
-            await self._socket.send(frame("session_end", given.ids))
+            await self._socket.send(message_text("session_end", given.ids))
             await self._socket.close()
-            raise Gone
+            raise WebSocketGone
 
-    async def _do(self, given: Envelope) -> None:
+    async def _do(self, given: YapEnvelope) -> None:
         match given.type:
             case "session.update":
                 await self._update(given)
             case "input_audio_buffer.append":
                 self._utterances.check(given.ids)
-                raw = messages.sound(given.payload)
+                raw = messages.audio_of(given.payload)
                 await self._session.send(raw)
                 self._utterances.append(len(raw))
             case "input_audio_buffer.commit":
@@ -173,9 +186,9 @@ class _Wire:
                 self._follow(self._utterances.cancel(given.ids))
                 reason = given.payload.get("reason")
                 said = reason if isinstance(reason, str) and reason else "client_request"
-                await self._socket.send(frame("cancelled", given.ids, {"reason": said}))
+                await self._socket.send(message_text("cancelled", given.ids, {"reason": said}))
 
-    async def _update(self, given: Envelope) -> None:
+    async def _update(self, given: YapEnvelope) -> None:
         wanted = given.payload.get("model")
         if wanted is not None and wanted not in (self._model, *MODELS):
             raise messages.bad_payload(
@@ -185,18 +198,18 @@ class _Wire:
                 requested=wanted,
             )
         body = {"id": self._session.id, "model": wanted or self._model}
-        await self._socket.send(frame("session.updated", given.ids, body))
+        await self._socket.send(message_text("session.updated", given.ids, body))
 
-    def _committed(self, given: Envelope) -> Do:
+    def _committed(self, given: YapEnvelope) -> YapAction:
         final = given.payload.get("final", False)
         if not isinstance(final, bool):
             raise messages.bad_payload("invalid_final", "'final' has to be true or false.")
         return self._utterances.end(given.ids) if final else self._utterances.begin(given.ids)
 
-    def _follow(self, do: Do) -> None:
-        if do is Do.COMMIT:
+    def _follow(self, do: YapAction) -> None:
+        if do is YapAction.COMMIT:
             self._session.commit()
-        elif do is Do.FORGET:
+        elif do is YapAction.FORGET:
             self._session.forget()
 
     def _count(self, type: str) -> None:
@@ -210,7 +223,7 @@ class _Wire:
             settings = self._service.settings
             limit = settings.live_messages_per_minute
             kind = "cancel" if cancel else "message"
-            raise Refused(
+            raise YapRefused(
                 "rate_limited",
                 f"{kind}_rate_limited",
                 error.detail,

@@ -15,17 +15,17 @@ from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
     LiveEvent,
-    Noticed,
+    NoticeRaised,
     Partial,
     SpeechStarted,
     TurnDropped,
     TurnEnded,
 )
-from sidecar.protocols.yap.messages import Ids, bad_payload, frame
+from sidecar.protocols.yap.messages import YapIds, bad_payload, message_text
 from sidecar.transcripts.transcript_formats import segment_body
 
 
-class Deltas:
+class YapWordDeltas:
     """Those of one utterance, which is told piece by piece, in order."""
 
     def __init__(self) -> None:
@@ -71,11 +71,11 @@ class Deltas:
 
 
 BYTES_A_SECOND = 32_000
-LATE = "partials_late"
+PARTIALS_LATE = "partials_late"
 """The notice of a session that tells words later than usual."""
 
 
-class Do(Enum):
+class YapAction(Enum):
     """What a session is to do."""
 
     NOTHING = auto()
@@ -84,46 +84,46 @@ class Do(Enum):
 
 
 @dataclass(eq=False, slots=True)
-class Utterance:
+class YapUtterance:
     """What was asked for, and what was told of it. ``silent``: nobody wants to know any more;
     ``dropped``: it never ended, and the session is to forget it; ``shed``: it gets no words."""
 
-    ids: Ids
+    ids: YapIds
     bytes: int = 0
     silent: bool = False
     dropped: bool = False
     shed: bool = False
-    deltas: Deltas = field(default_factory=Deltas)
+    deltas: YapWordDeltas = field(default_factory=YapWordDeltas)
     pieces: list[Final] = field(default_factory=list)
 
 
-class Utterances:
+class YapUtterances:
     """Those of one connection. ``backlog_s``: sound that may wait for the engine."""
 
     def __init__(self, backlog_s: float = 0.0) -> None:
-        self._active: Utterance | None = None
-        self._waiting: deque[Utterance] = deque()
+        self._active: YapUtterance | None = None
+        self._waiting: deque[YapUtterance] = deque()
         """Those that have ended and have no final yet, and those that are to be forgotten."""
         self._turn = 0
         """The turn of the first that has none."""
-        self._last = Ids()
+        self._last = YapIds()
         self._backlog_s = backlog_s
 
     @property
-    def active(self) -> Ids | None:
+    def active(self) -> YapIds | None:
         """The request that takes sound."""
         return self._active.ids if self._active else None
 
-    def begin(self, ids: Ids) -> Do:
+    def begin(self, ids: YapIds) -> YapAction:
         """A request begins; another one that goes on is dropped without a word."""
         self._last = ids
         before = self._active
         if before is not None and before.ids.request == ids.request:
-            return Do.NOTHING
-        self._active = Utterance(ids)
+            return YapAction.NOTHING
+        self._active = YapUtterance(ids)
         return self._forget(before)
 
-    def check(self, ids: Ids) -> None:
+    def check(self, ids: YapIds) -> None:
         """Whether sound of a request is wanted.
 
         Raises:
@@ -137,7 +137,7 @@ class Utterances:
         assert self._active is not None
         self._active.bytes += count
 
-    def end(self, ids: Ids) -> Do:
+    def end(self, ids: YapIds) -> YapAction:
         """The active request ends.
 
         Raises:
@@ -154,9 +154,9 @@ class Utterances:
         else:
             self._waiting.append(self._active)
             self._active = None
-        return Do.COMMIT
+        return YapAction.COMMIT
 
-    def cancel(self, ids: Ids) -> Do:
+    def cancel(self, ids: YapIds) -> YapAction:
         """Nothing more is told of the active request, nor of one that has ended and is named;
         others that have ended are told."""
         for one in self._waiting:
@@ -176,7 +176,7 @@ class Utterances:
             if ended is not None and ended.shed and not ended.silent:
                 yield self._overload(ended.ids, "utterance", ended.bytes / BYTES_A_SECOND)
             yield from self._ended(event.text)
-        elif isinstance(event, Noticed):
+        elif isinstance(event, NoticeRaised):
             shed = None if event.turn is None else self._of(event.turn)
             if event.notice.code != UTTERANCE_DROPPED:
                 yield self._notice(event)
@@ -191,7 +191,7 @@ class Utterances:
             if utterance is not None and not utterance.silent:
                 yield from _words(utterance, event)
 
-    def _of(self, turn: int) -> Utterance | None:
+    def _of(self, turn: int) -> YapUtterance | None:
         place = turn - self._turn
         if 0 <= place < len(self._waiting):
             return self._waiting[place]
@@ -208,44 +208,44 @@ class Utterances:
             return
         ids = utterance.ids
         usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
-        yield frame("final", ids, {"normalized_text": text})
-        yield frame("done", ids, {"usage": usage})
+        yield message_text("final", ids, {"normalized_text": text})
+        yield message_text("done", ids, {"usage": usage})
         done: dict[str, object] = {"text": text, "usage": usage}
         if any(one.name is not None for one in utterance.pieces):
             done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
-        yield frame("transcription.done", ids, done)
+        yield message_text("transcription.done", ids, done)
 
-    def _notice(self, event: Noticed) -> str:
+    def _notice(self, event: NoticeRaised) -> str:
         ids = self._active.ids if self._active else self._last
         notice = event.notice
-        if notice.code != LATE:
-            return frame(
+        if notice.code != PARTIALS_LATE:
+            return message_text(
                 "status",
                 ids,
                 {"kind": "notice", "code": notice.code, "message": notice.message},
             )
         return self._overload(ids, "partials", 0.0)
 
-    def _overload(self, ids: Ids, source: str, dropped_s: float) -> str:
+    def _overload(self, ids: YapIds, source: str, dropped_s: float) -> str:
         dropped = {"dropped_seconds": round(dropped_s, 3), "source": source}
         backlog = {"max_backlog_seconds": self._backlog_s}
-        return frame("status", ids, {"kind": "overload_drop", **dropped, **backlog})
+        return message_text("status", ids, {"kind": "overload_drop", **dropped, **backlog})
 
-    def _forget(self, utterance: Utterance | None) -> Do:
+    def _forget(self, utterance: YapUtterance | None) -> YapAction:
         """One that has not ended, and has a turn if there was any sound of it."""
         if utterance is None or not utterance.bytes:
-            return Do.NOTHING
+            return YapAction.NOTHING
         utterance.silent = utterance.dropped = True
         self._waiting.append(utterance)
-        return Do.FORGET
+        return YapAction.FORGET
 
 
-def _words(utterance: Utterance, event: Partial | Final) -> Iterator[str]:
+def _words(utterance: YapUtterance, event: Partial | Final) -> Iterator[str]:
     if isinstance(event, Partial):
         delta = utterance.deltas.partial(event.piece, event.stable, event.start)
     else:
         delta = utterance.deltas.final(event.piece, event.segment.text)
         utterance.pieces.append(event)
     if delta:
-        yield frame("transcription.delta", utterance.ids, {"delta": delta})
-        yield frame("token", utterance.ids, {"text": delta})
+        yield message_text("transcription.delta", utterance.ids, {"delta": delta})
+        yield message_text("token", utterance.ids, {"text": delta})

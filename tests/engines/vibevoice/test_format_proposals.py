@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sidecar.engines.vibevoice.vibevoice_decoder import WIDTH
-from sidecar.engines.vibevoice.vibevoice_generation import LONGEST, Frame, Proposals
+from sidecar.engines.vibevoice.vibevoice_decoder import DRAFT_WIDTH_TOKENS
+from sidecar.engines.vibevoice.vibevoice_generation import (
+    MAX_DRAFT_TOKENS,
+    DraftProposals,
+    SegmentTemplate,
+)
 
 TALK = [
     {"Start": 0, "End": 4.25, "Speaker": 0, "Content": "Who is there?"},
@@ -36,7 +40,7 @@ def spelled(tokenizer: Tokenizer, talk: list[dict[str, Any]] = TALK) -> list[int
 
 def passes(tokenizer: Tokenizer, ids: list[int]) -> tuple[int, int]:
     """How often a decoder that writes ``ids`` must run, and how many proposals were in vain."""
-    proposals, runs, vain, at = Proposals(Frame(tokenizer)), 0, 0, 0
+    proposals, runs, vain, at = DraftProposals(SegmentTemplate(tokenizer)), 0, 0, 0
     while at < len(ids):
         proposal = proposals.next()
         runs += 1
@@ -68,7 +72,7 @@ def test_a_pause_before_a_segment_costs_only_what_was_guessed(tokenizer: Tokeniz
 
 
 def test_keys_in_a_text_are_words(tokenizer: Tokenizer) -> None:
-    proposals = Proposals(Frame(tokenizer))
+    proposals = DraftProposals(SegmentTemplate(tokenizer))
     ids = spelled(tokenizer)
     text = tokenizer.decode(ids)
     inside = 0
@@ -82,23 +86,23 @@ def test_keys_in_a_text_are_words(tokenizer: Tokenizer) -> None:
 
 
 def test_a_segment_without_a_speaker_is_no_stumbling_block(tokenizer: Tokenizer) -> None:
-    proposals = Proposals(Frame(tokenizer))
+    proposals = DraftProposals(SegmentTemplate(tokenizer))
     for token in spelled(tokenizer, TALK[3:4]):
         proposals.read(token)
-    opening = next(i for i in spelled(tokenizer) if Frame(tokenizer).opens(i))
+    opening = next(i for i in spelled(tokenizer) if SegmentTemplate(tokenizer).opens(i))
     proposals.read(opening)
     assert tokenizer.decode([*proposals.next()]) == 'Start":12.5,"End":'
 
 
 def test_a_graph_has_room_for_the_longest_proposal() -> None:
-    assert WIDTH == LONGEST + 1
+    assert DRAFT_WIDTH_TOKENS == MAX_DRAFT_TOKENS + 1
 
 
 def test_a_tokenizer_that_spells_otherwise_gets_no_proposals() -> None:
     whole = Tokenizer(models.WordLevel({"0": 0, "?": 1}, unk_token="?"))
     whole.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ValueError, match="spell"):
-        Frame(whole)
+        SegmentTemplate(whole)
 
 
 @settings(max_examples=300)
@@ -106,7 +110,7 @@ def test_a_tokenizer_that_spells_otherwise_gets_no_proposals() -> None:
 def test_no_tokens_in_any_order_make_it_raise(data: st.DataObject) -> None:
     tokenizer = Tokenizer.from_file(str(tiny_vibevoice.checkpoint("tiny") / "tokenizer.json"))
     known = spelled(tokenizer)
-    proposals = Proposals(Frame(tokenizer))
+    proposals = DraftProposals(SegmentTemplate(tokenizer))
     for token in data.draw(st.lists(st.sampled_from(known), max_size=60)):
         proposals.read(token)
-        assert len(proposals.next()) <= LONGEST
+        assert len(proposals.next()) <= MAX_DRAFT_TOKENS

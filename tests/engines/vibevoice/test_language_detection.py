@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.engines.vibevoice.vibevoice_transcription import language_of
-from sidecar.transcripts.transcript import NON_SPEECH, Segment
+from sidecar.engines.vibevoice.vibevoice_transcription import detect_language
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
 SENTENCES = {
     "en": "We need to talk about the budget for next year.",
@@ -31,24 +31,24 @@ def segments(*texts: str) -> list[Segment]:
 
 @pytest.mark.parametrize(("language", "sentence"), SENTENCES.items())
 def test_a_sentence_tells_its_language(language: str, sentence: str) -> None:
-    assert language_of(segments(sentence)) == language
+    assert detect_language(segments(sentence)) == language
 
 
 def test_the_language_of_most_words_is_the_recording_s() -> None:
     german = segments(*[SENTENCES["de"]] * 5, SENTENCES["en"])
-    assert language_of(german) == "de"
+    assert detect_language(german) == "de"
 
 
 def test_tags_are_no_words() -> None:
-    tags = [Segment(0, 1, "[Environmental Sounds]", flags=(NON_SPEECH,))] * 50
-    assert language_of([*tags, *segments(SENTENCES["fr"])]) == "fr"
-    assert language_of(tags) == "auto"
+    tags = [Segment(0, 1, "[Environmental Sounds]", flags=(NON_SPEECH_FLAG,))] * 50
+    assert detect_language([*tags, *segments(SENTENCES["fr"])]) == "fr"
+    assert detect_language(tags) == "auto"
 
 
 @pytest.mark.parametrize("text", ["", "Hmm.", "Yeah.", "OK", "嗯", "1234", "…", "Fail again."])
 def test_too_little_is_not_guessed_at(text: str) -> None:
-    assert language_of(segments(text)) == "auto"
+    assert detect_language(segments(text)) == "auto"
 
 
 def test_nothing_said_has_no_language() -> None:
-    assert language_of([]) == "auto"
+    assert detect_language([]) == "auto"

@@ -16,15 +16,15 @@ import torch
 
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_transcription
-from sidecar.engines.vibevoice.vibevoice_transcription import Transcription
+from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import (
-    Event,
     Finished,
     Progress,
     Segment,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
 )
 
 RATE = 24_000
@@ -106,11 +106,11 @@ def pauses(samples: Block, rate: int) -> list[tuple[float, float]]:
     return [(one.start - first, one.end - first) for one in SCRIPT]
 
 
-def run(model: Any, options: TranscribeOptions) -> list[Event]:
-    return list(Transcription(model, Recording(), options, lambda: False).events())
+def run(model: Any, options: TranscribeOptions) -> list[TranscriptionEvent]:
+    return list(VibeVoiceTranscription(model, Recording(), options, lambda: False).events())
 
 
-def transcript(events: list[Event]) -> Transcript:
+def transcript(events: list[TranscriptionEvent]) -> Transcript:
     assert isinstance(events[-1], Finished)
     return events[-1].transcript
 
@@ -132,8 +132,8 @@ class Unheard:
 
 @pytest.fixture(autouse=True)
 def listening(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vibevoice_transcription, "speech", pauses)
-    monkeypatch.setattr(vibevoice_transcription, "Voices", Unheard)
+    monkeypatch.setattr(vibevoice_transcription, "detect_window_speech", pauses)
+    monkeypatch.setattr(vibevoice_transcription, "WindowSpeakerMatcher", Unheard)
 
 
 def plan(window_s: float) -> TranscribeOptions:

@@ -80,10 +80,10 @@ def test_the_looping_checkpoint_is_right_about_everything_else(
 
 
 def test_the_audio_on_disk_is_what_the_product_decodes() -> None:
-    from sidecar.audio.audio_decoder import decode_file
+    from sidecar.audio.audio_decoder import decode_audio_file
 
     for name, seconds in zip(CLIPS, (9.963, 28.277, 30.0), strict=True):
         audio = tiny_vibevoice.clip_24k(name)
         assert len(audio) / tiny_vibevoice.RATE == pytest.approx(seconds, abs=0.001)
-        original = decode_file(tiny_vibevoice.clip(name), tiny_vibevoice.RATE)[: len(audio)]
+        original = decode_audio_file(tiny_vibevoice.clip(name), tiny_vibevoice.RATE)[: len(audio)]
         assert np.abs(audio - original).max() < 1e-4

@@ -15,11 +15,11 @@ import pytest
 import tiny_vibevoice
 from tokenizers import Tokenizer
 
-from sidecar.engines.vibevoice.vibevoice_generation import Answer, Generation
-from sidecar.transcripts.loop_guard import RETRIES, Sampling
-from sidecar.transcripts.transcript import LOOP
+from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration, WindowGeneration
+from sidecar.transcripts.loop_guard import RETRIES, SamplingOptions
+from sidecar.transcripts.transcript import LOOP_FLAG
 
-Writes = Callable[[str, Sampling | None], str]
+Writes = Callable[[str, SamplingOptions | None], str]
 """From the answer so far, and how tokens are chosen, to what comes next."""
 END = "<|endoftext|>"
 
@@ -40,7 +40,7 @@ class MadeUpModel:
         self.spent = 0
         self.ready = True
 
-    def token(self, sampling: Sampling | None = None) -> int:
+    def token(self, sampling: SamplingOptions | None = None) -> int:
         if not self._next:
             text = self._tokenizer.decode(self.ids)
             self._next = self._tokenizer.encode(self._writes(text, sampling)).ids
@@ -73,10 +73,10 @@ def next_number(text: str) -> int:
 
 def run(
     tokenizer: Tokenizer, writes: Writes, seconds: float, limit: int = 100_000
-) -> tuple[Answer, MadeUpModel, list[int]]:
+) -> tuple[WindowGeneration, MadeUpModel, list[int]]:
     model = MadeUpModel(tokenizer, writes)
     ends = frozenset([tokenizer.token_to_id(END)])
-    answer = Answer(cast(Generation, cast(Any, model)), tokenizer, ends, seconds)
+    answer = WindowGeneration(cast(TokenGeneration, cast(Any, model)), tokenizer, ends, seconds)
     closed = [index for index in answer.run(None, limit, lambda: False) if index is not None]
     return answer, model, closed
 
@@ -84,7 +84,7 @@ def run(
 def sound(until: int) -> Writes:
     """A model that is never stuck."""
 
-    def writes(text: str, sampling: Sampling | None) -> str:
+    def writes(text: str, sampling: SamplingOptions | None) -> str:
         number = text.count('"Content"')
         if not text:
             return "<|im_start|>assistant\n[" + said(0)
@@ -97,7 +97,7 @@ def stuck_between(first: int, last: int, until: int, *, immune_to: int = 99) -> 
     """Stuck on the segments from ``first`` to ``last``; retry ``immune_to`` gets through."""
     clean = sound(until)
 
-    def writes(text: str, sampling: Sampling | None) -> str:
+    def writes(text: str, sampling: SamplingOptions | None) -> str:
         number = next_number(text)
         if first <= number <= last and (sampling is None or sampling not in RETRIES[immune_to:]):
             return ("," if text else "[") + said(number, STUCK)
@@ -121,13 +121,13 @@ def test_a_retry_gets_out_of_a_loop_and_nothing_is_lost(tokenizer: Tokenizer, ne
     texts = [segment.text for segment in answer.segments if segment.text != STUCK]
     assert texts == [f"Sentence {n} is its own." for n in range(12)]
     assert answer.loops == needed
-    assert not any(LOOP in segment.flags for segment in answer.segments)
+    assert not any(LOOP_FLAG in segment.flags for segment in answer.segments)
 
 
 def test_an_hour_with_a_bad_minute_loses_that_minute_at_most(tokenizer: Tokenizer) -> None:
     clean, model, _ = run(tokenizer, sound(720), 3600.0)
     stuck, helped, _ = run(tokenizer, stuck_between(300, 311, 720), 3600.0)
-    lost = [segment for segment in stuck.segments if LOOP in segment.flags]
+    lost = [segment for segment in stuck.segments if LOOP_FLAG in segment.flags]
     assert lost
     assert sum(segment.end - segment.start for segment in lost) <= 75.0
     heard = {segment.text for segment in stuck.segments}
@@ -139,7 +139,7 @@ def test_an_hour_with_a_bad_minute_loses_that_minute_at_most(tokenizer: Tokenize
 
 def test_a_model_that_is_stuck_from_the_first_segment_on_ends(tokenizer: Tokenizer) -> None:
     answer, model, _ = run(tokenizer, stuck_between(0, 999, 12), 60.0)
-    assert all(LOOP in segment.flags or segment.text == STUCK for segment in answer.segments)
+    assert all(LOOP_FLAG in segment.flags or segment.text == STUCK for segment in answer.segments)
     assert model.spent < 3_000
 
 
@@ -159,7 +159,7 @@ def test_the_limit_keeps_what_is_whole(tokenizer: Tokenizer) -> None:
 def test_a_cancelled_answer_takes_no_further_token(tokenizer: Tokenizer) -> None:
     model = MadeUpModel(tokenizer, sound(12))
     ends = frozenset([tokenizer.token_to_id(END)])
-    answer = Answer(cast(Generation, cast(Any, model)), tokenizer, ends, 60.0)
+    answer = WindowGeneration(cast(TokenGeneration, cast(Any, model)), tokenizer, ends, 60.0)
     closed = list(answer.run(None, 1000, lambda: model.spent >= 37))
     assert model.spent == 37
     assert closed == list(range(len(answer.segments)))

@@ -13,23 +13,27 @@ import tiny_vibevoice
 
 from bench.metrics import clips
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization import speaker_models
-from sidecar.diarization.speaker_identification import Speakers, print_of, recognised
+from sidecar.diarization.speaker_identification import (
+    DiarizedSpeakers,
+    embedding_of,
+    identify_speakers,
+)
 from sidecar.engines.vibevoice.vibevoice_windows import (
-    LEAST_S,
-    SAME_VOICE,
-    Stitching,
-    Voice,
-    Voices,
-    Window,
-    agreed,
-    speech,
-    turns,
+    MIN_EMBEDDING_S,
+    SAME_SPEAKER_SIMILARITY,
+    SpeakerVector,
+    TranscriptStitcher,
+    VibeVoiceWindow,
+    WindowSpeakerMatcher,
+    detect_window_speech,
+    majority_vector,
+    speaker_turns_of,
 )
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import KnownVoice
-from sidecar.transcripts.speaker_turns import Turn, matched, stretches_alone
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
+from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, solo_spans
 from sidecar.transcripts.transcript import Segment, Transcript
 
 RATE = 24_000
@@ -57,15 +61,15 @@ def recording() -> Block:
     return np.concatenate([play, np.zeros(30 * RATE - len(play), np.float32), novel])
 
 
-def spoken(person: int, spans: list[int], label: int, most_s: float) -> list[Turn]:
+def spoken(person: int, spans: list[int], label: int, most_s: float) -> list[SpeakerTurn]:
     turns, left_s = [], most_s
     for start, end in (PEOPLE[person][span] for span in spans):
-        turns.append(Turn(start, start + min(end - start, left_s), label))
+        turns.append(SpeakerTurn(start, start + min(end - start, left_s), label))
         left_s -= turns[-1].end - start
     return [turn for turn in turns if turn.end > turn.start]
 
 
-def windows(row: str) -> tuple[list[Turn], list[Turn]]:
+def windows(row: str) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
     """The turns of a first window, with people for labels, and of a second: 7, 8 and 9."""
     spans, most_s = HALVES[row]
     before, after = [], []
@@ -79,23 +83,23 @@ def windows(row: str) -> tuple[list[Turn], list[Turn]]:
 @pytest.mark.parametrize("row", HALVES)
 def test_people_are_known_again_by_a_few_seconds(recording: Block, row: str) -> None:
     before, after = windows(row)
-    voices = Voices(RATE)
+    voices = WindowSpeakerMatcher(RATE)
     voices.remember(voices.hear(recording, before), {who: who for who in PEOPLE})
     alike = voices.likenesses(voices.hear(recording, after))
-    assert matched(alike, SAME_VOICE) == {7: NAGG, 8: NELL, 9: READER}
+    assert match_speakers(alike, SAME_SPEAKER_SIMILARITY) == {7: NAGG, 8: NELL, 9: READER}
 
 
 @pytest.mark.parametrize("row", HALVES)
 @pytest.mark.parametrize("stranger", PEOPLE)
 def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger: int) -> None:
     before, after = windows(row)
-    voices = Voices(RATE)
+    voices = WindowSpeakerMatcher(RATE)
     known = voices.hear(recording, [turn for turn in before if turn.label != stranger])
     voices.remember(known, {who: who for who in PEOPLE})
     new = voices.hear(recording, [turn for turn in after if turn.label == stranger + 7])
     alike = voices.likenesses(new)
     assert len(alike) == len(PEOPLE) - 1
-    assert matched(alike, SAME_VOICE) == {}
+    assert match_speakers(alike, SAME_SPEAKER_SIMILARITY) == {}
 
 
 @pytest.mark.parametrize("most_s", [3.0, 5.0])
@@ -106,29 +110,35 @@ def test_the_people_of_real_conversations_are_told_apart(most_s: float) -> None:
         names = sorted({turn[2] for turn in clip.turns or []})
         if len(names) < 2 or "ami" in clip.name:  # the meetings are too short
             continue
-        turns = [Turn(start, end, names.index(name)) for start, end, name in clip.turns or []]
-        samples = np.ascontiguousarray(decode_file(clip.path, 16_000))
+        turns = [
+            SpeakerTurn(start, end, names.index(name)) for start, end, name in clip.turns or []
+        ]
+        samples = np.ascontiguousarray(decode_audio_file(clip.path, 16_000))
         before, after = [], []
         for who in range(len(names)):
-            alone = [Turn(*span, who) for span in stretches_alone(turns, who) if span[0] < 300]
+            alone = [SpeakerTurn(*span, who) for span in solo_spans(turns, who) if span[0] < 300]
             before += some(alone[::2], most_s)
             after += some(alone[1::2], most_s)
-        voices = Voices(16_000)
+        voices = WindowSpeakerMatcher(16_000)
         voices.remember(voices.hear(samples, before), {who: who for who in range(len(names))})
         alike = voices.likenesses(voices.hear(samples, after))
         assert any(known == new for known, new in alike), clip.name
         for (known, new), likely in alike.items():
-            assert (likely >= SAME_VOICE) == (known == new), (clip.name, names[known], names[new])
+            assert (likely >= SAME_SPEAKER_SIMILARITY) == (known == new), (
+                clip.name,
+                names[known],
+                names[new],
+            )
         heard += 1
     if not heard:
         pytest.skip("NO CONVERSATIONS HERE: VIBEVOICE_BENCH_AUDIO names the folder of them")
 
 
-def some(turns: list[Turn], most_s: float) -> list[Turn]:
+def some(turns: list[SpeakerTurn], most_s: float) -> list[SpeakerTurn]:
     """The first ``most_s`` seconds of them."""
-    found: list[Turn] = []
+    found: list[SpeakerTurn] = []
     for turn in turns:
-        found.append(Turn(turn.start, min(turn.end, turn.start + most_s), turn.label))
+        found.append(SpeakerTurn(turn.start, min(turn.end, turn.start + most_s), turn.label))
         most_s -= found[-1].end - turn.start
         if most_s < 0.1:
             break
@@ -137,26 +147,31 @@ def some(turns: list[Turn], most_s: float) -> list[Turn]:
 
 def test_a_voice_is_what_most_of_its_pieces_agree_on() -> None:
     one, other, another = np.eye(3, dtype=np.float32)
-    voice = agreed(np.stack([other, one, one, another]), np.array([5, 3, 3, 4], np.float32))
+    voice = majority_vector(
+        np.stack([other, one, one, another]), np.array([5, 3, 3, 4], np.float32)
+    )
     assert voice.vector == pytest.approx(one)
     assert voice.seconds == 6
 
 
 def test_a_person_is_the_mean_of_all_that_was_heard_of_them() -> None:
     one, other = np.eye(2, dtype=np.float32)
-    voices = Voices(RATE)
-    voices.remember({5: Voice(one, 8.0)}, {5: 0})
-    assert voices.likenesses({7: Voice(other, 3.0)}) == {(0, 7): 0.0}
-    voices.remember({6: Voice(other, 6.0), 7: Voice(other, 4.0)}, {6: 0, 7: 1})
-    assert voices.likenesses({9: Voice(other, 3.0)}) == {(0, 9): pytest.approx(0.6), (1, 9): 1.0}
+    voices = WindowSpeakerMatcher(RATE)
+    voices.remember({5: SpeakerVector(one, 8.0)}, {5: 0})
+    assert voices.likenesses({7: SpeakerVector(other, 3.0)}) == {(0, 7): 0.0}
+    voices.remember({6: SpeakerVector(other, 6.0), 7: SpeakerVector(other, 4.0)}, {6: 0, 7: 1})
+    assert voices.likenesses({9: SpeakerVector(other, 3.0)}) == {
+        (0, 9): pytest.approx(0.6),
+        (1, 9): 1.0,
+    }
 
 
 def test_a_voice_of_which_there_is_too_little_is_not_heard(recording: Block) -> None:
-    voices = Voices(RATE)
-    assert voices.hear(recording, [Turn(5.0, 5.0 + LEAST_S - 0.1, 0)]) == {}
+    voices = WindowSpeakerMatcher(RATE)
+    assert voices.hear(recording, [SpeakerTurn(5.0, 5.0 + MIN_EMBEDDING_S - 0.1, 0)]) == {}
     end_s = len(recording) / RATE
-    assert voices.hear(recording, [Turn(end_s - 1.0, end_s + 9.0, 0)]) == {}
-    assert voices.hear(recording, [Turn(5.0, 5.0 + LEAST_S + 0.1, 0)]).keys() == {0}
+    assert voices.hear(recording, [SpeakerTurn(end_s - 1.0, end_s + 9.0, 0)]) == {}
+    assert voices.hear(recording, [SpeakerTurn(5.0, 5.0 + MIN_EMBEDDING_S + 0.1, 0)]).keys() == {0}
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "the encoder"])
@@ -171,13 +186,13 @@ def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
     else:
         other = dataclasses.replace(speaker_models.ENCODER, digest="of another release")
         monkeypatch.setattr(speaker_models, "ENCODER", other)
-    voices = Voices(RATE)
+    voices = WindowSpeakerMatcher(RATE)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             heard = voices.hear(recording, windows("4 s")[0])
             voices.remember(heard, {who: who for who in PEOPLE})
             assert voices.likenesses(heard) == {}
-    (record,) = [one for one in caplog.records if one.name == Voices.__module__]
+    (record,) = [one for one in caplog.records if one.name == WindowSpeakerMatcher.__module__]
     assert missing.removeprefix("the ") in record.getMessage()
 
 
@@ -190,20 +205,20 @@ def test_the_voices_of_one_window_are_remembered_only_where_somebody_asks_who_th
         for start, end in spans
     ]
     for remember in (False, True):
-        voices = Voices(RATE)
-        stitching = Stitching(voices, remember=remember)
-        window = Window(0.0, recording, None)
+        voices = WindowSpeakerMatcher(RATE)
+        stitching = TranscriptStitcher(voices, remember=remember)
+        window = VibeVoiceWindow(0.0, recording, None)
         stitching.begin(window)
         stitching.end(window, segments)
         assert set(voices.persons) == (set(PEOPLE) if remember else set())
     assert voices.persons[NAGG].seconds > voices.persons[NELL].seconds > 4
     (found,) = [
         one
-        for one in recognised(
+        for one in identify_speakers(
             Transcript(tuple(segments), "en", 60.0, "any", "int8", diarized=True),
-            Speakers(turns(stitching.segments), voices.persons),
+            DiarizedSpeakers(speaker_turns_of(stitching.segments), voices.persons),
             TranscribeOptions(
-                known_voices=(KnownVoice("n", "Nell", (print_of(voices.persons[NELL]),)),)
+                known_voices=(SpeakerCandidate("n", "Nell", (embedding_of(voices.persons[NELL]),)),)
             ),
         ).voices
         if one.name
@@ -233,7 +248,7 @@ print(sorted({"onnxruntime", "moonshine_voice", "transformers", "torch"} & set(s
 def test_speech_is_found_and_silence_is_not() -> None:
     silence = np.zeros(2 * RATE, np.float32)
     beckett = tiny_vibevoice.clip_24k("beckett")[: 5 * RATE]
-    stretches = speech(np.concatenate([silence, beckett, silence]), RATE)
+    stretches = detect_window_speech(np.concatenate([silence, beckett, silence]), RATE)
     assert stretches
     assert stretches[0][0] > 1.0
     assert stretches[-1][1] < 8.5
@@ -243,4 +258,4 @@ def test_where_the_library_does_not_load_no_pause_is_found_and_there_is_no_error
     recording: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)
-    assert speech(recording[: 5 * RATE], RATE) == []
+    assert detect_window_speech(recording[: 5 * RATE], RATE) == []

@@ -13,18 +13,26 @@ import tiny_vibevoice
 import torch
 
 from sidecar.engines.vibevoice import vibevoice_decoder
-from sidecar.engines.vibevoice.vibevoice_decoder import Continuation, Decoder, Decoding
-from sidecar.engines.vibevoice.vibevoice_generation import Frame, Generation, advance
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    PlannedDecoder,
+    PromptContinuation,
+    VibeVoiceDecoder,
+)
+from sidecar.engines.vibevoice.vibevoice_generation import (
+    SegmentTemplate,
+    TokenGeneration,
+    decode_pass,
+)
 from sidecar.engines.vibevoice.vibevoice_model import (
-    AudioEncoder,
-    Loaded,
-    context,
-    load,
-    request_ids,
+    LoadedVibeVoice,
+    VibeVoiceAudioEncoder,
+    build_prompt_ids,
+    load_vibevoice,
+    prompt_context,
     token_count,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
-from sidecar.transcripts.loop_guard import Sampling
+from sidecar.transcripts.loop_guard import SamplingOptions
 
 CPU = torch.device("cpu")
 LIMIT = 400
@@ -33,22 +41,22 @@ SHORT = MemoryPlan(cache_step=16)
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16", "int8", "int4"])
-def loaded(request: pytest.FixtureRequest) -> Loaded:
-    return load(tiny_vibevoice.checkpoint("mid"), Precision(request.param), CPU)
+def loaded(request: pytest.FixtureRequest) -> LoadedVibeVoice:
+    return load_vibevoice(tiny_vibevoice.checkpoint("mid"), Precision(request.param), CPU)
 
 
 @functools.cache
-def in_fp32() -> Loaded:
-    return load(tiny_vibevoice.checkpoint("mid"), Precision.FP32, CPU)
+def in_fp32() -> LoadedVibeVoice:
+    return load_vibevoice(tiny_vibevoice.checkpoint("mid"), Precision.FP32, CPU)
 
 
-class Counted(Decoding):
+class Counted(PlannedDecoder):
     """Counts its passes; ``static`` takes the step that a GPU captures."""
 
-    def __init__(self, loaded: Loaded, *, static: bool = False) -> None:
-        super().__init__(Decoder(loaded.model), SHORT)
+    def __init__(self, loaded: LoadedVibeVoice, *, static: bool = False) -> None:
+        super().__init__(VibeVoiceDecoder(loaded.model), SHORT)
         if static:
-            self._graphed = vibevoice_decoder.GraphedDecoding(self.decoder)
+            self._graphed = vibevoice_decoder.CudaGraphSteps(self.decoder)
         self.passes = 0
 
     def step(self, continuations: Any) -> list[torch.Tensor]:
@@ -57,28 +65,30 @@ class Counted(Decoding):
 
 
 @functools.cache
-def prompt_of(loaded: Loaded, name: str) -> torch.Tensor:
+def prompt_of(loaded: LoadedVibeVoice, name: str) -> torch.Tensor:
     """The embeddings of the request for a clip: heard once, it is the same for all tests."""
-    decoder, audio = Decoder(loaded.model), tiny_vibevoice.clip_24k(name)
-    ids = request_ids(loaded.processor, len(audio), context(TranscribeOptions()))
+    decoder, audio = VibeVoiceDecoder(loaded.model), tiny_vibevoice.clip_24k(name)
+    ids = build_prompt_ids(loaded.processor, len(audio), prompt_context(TranscribeOptions()))
     embeddings = decoder.embed(ids)
     heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
-    AudioEncoder(loaded.model, loaded.processor.feature_extractor).encode(
+    VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor).encode(
         audio, 2.7, heard, lambda: None
     )
     embeddings[ids == loaded.processor.audio_token_id] = heard
     return embeddings
 
 
-def begun(loaded: Loaded, name: str, by: Decoding, frame: Frame | None = None) -> Generation:
+def begun(
+    loaded: LoadedVibeVoice, name: str, by: PlannedDecoder, frame: SegmentTemplate | None = None
+) -> TokenGeneration:
     """The generation that answers a clip."""
     embeddings = prompt_of(loaded, name)
     cache = by.decoder.new_cache(SHORT, len(embeddings))
-    return Generation(by, cache, by.prefill(embeddings, cache), frame)
+    return TokenGeneration(by, cache, by.prefill(embeddings, cache), frame)
 
 
 @functools.cache
-def expected_of(loaded: Loaded, name: str) -> tuple[int, ...]:
+def expected_of(loaded: LoadedVibeVoice, name: str) -> tuple[int, ...]:
     """What is written alone, a token with each pass."""
     alone = Counted(loaded)
     ids = tuple(written(loaded, begun(loaded, name, alone)))
@@ -86,12 +96,15 @@ def expected_of(loaded: Loaded, name: str) -> tuple[int, ...]:
     return ids
 
 
-def frame(loaded: Loaded) -> Frame:
-    return Frame(loaded.processor.tokenizer.backend_tokenizer)
+def frame(loaded: LoadedVibeVoice) -> SegmentTemplate:
+    return SegmentTemplate(loaded.processor.tokenizer.backend_tokenizer)
 
 
 def written(
-    loaded: Loaded, generation: Generation, sampling: Sampling | None = None, limit: int = LIMIT
+    loaded: LoadedVibeVoice,
+    generation: TokenGeneration,
+    sampling: SamplingOptions | None = None,
+    limit: int = LIMIT,
 ) -> list[int]:
     end = loaded.model.generation_config.eos_token_id
     while len(generation.ids) < limit and end not in generation.ids[-1:]:
@@ -104,9 +117,9 @@ def written(
     [*((name, False) for name in tiny_vibevoice.CLIPS), ("endgame_nagg_nell", True)],
 )
 def test_proposals_save_passes_and_change_no_token(
-    loaded: Loaded, name: str, static: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedVibeVoice, name: str, static: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
     helped = Counted(loaded, static=static)
     with torch.inference_mode():
         expected = [*expected_of(loaded, name)]
@@ -114,9 +127,9 @@ def test_proposals_save_passes_and_change_no_token(
     assert helped.passes < 0.9 * (len(expected) - 1)
 
 
-def test_chance_falls_the_same_with_proposals_for_it_gets_none(loaded: Loaded) -> None:
+def test_chance_falls_the_same_with_proposals_for_it_gets_none(loaded: LoadedVibeVoice) -> None:
     """A pass of several rows has other last digits on some processors; a draw hangs on them."""
-    sampling = Sampling(1.5, 0.95)
+    sampling = SamplingOptions(1.5, 0.95)
     by = Counted(loaded)
     with torch.inference_mode():
         plain = written(loaded, begun(loaded, "beckett", Counted(loaded)), sampling, 40)
@@ -133,7 +146,7 @@ def test_proposals_come_back_with_the_likeliest() -> None:
         said = [*written(loaded, generation)]
         helped = by.passes
         generation.go_on_from(said[: len(said) // 2])
-        written(loaded, generation, Sampling(0.01, 0.95), len(said) // 2 + 10)
+        written(loaded, generation, SamplingOptions(0.01, 0.95), len(said) // 2 + 10)
         assert by.passes == helped + 9
         assert written(loaded, generation) == said
     assert by.passes < helped + 9 + (len(said) - len(said) // 2 - 10)
@@ -156,9 +169,9 @@ def test_an_answer_is_gone_on_with_from_within_a_proposal() -> None:
 # What a GPU does, what a CPU does, and what is done where chance decides.
 @pytest.mark.parametrize(("static", "helped"), [(True, True), (False, True), (False, False)])
 def test_answers_decoded_in_step_are_those_decoded_alone(
-    loaded: Loaded, static: bool, helped: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedVibeVoice, static: bool, helped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
     rule = frame(loaded) if helped else None
     names = list(tiny_vibevoice.CLIPS)
     end = loaded.model.generation_config.eos_token_id
@@ -173,7 +186,7 @@ def test_answers_decoded_in_step_are_those_decoded_alone(
                     generation.token()
             going = [one for one in going if end not in one.ids[-1:]]
             if going:
-                advance(going)
+                decode_pass(going)
     assert [one.ids for one in generations] == expected
     assert together.passes <= max(len(ids) for ids in expected)
 
@@ -183,7 +196,7 @@ def test_the_step_that_a_gpu_captures_has_the_logits_of_the_plain_one(
 ) -> None:
     """What is no position yet is not heard: a model that knows its clips by heart says nothing of
     that in its words."""
-    monkeypatch.setattr(vibevoice_decoder, "SPAN", 48)
+    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
     loaded = in_fp32()
     with torch.inference_mode():
         logits = []
@@ -191,8 +204,8 @@ def test_the_step_that_a_gpu_captures_has_the_logits_of_the_plain_one(
             by = Counted(loaded, static=static)
             cache = begun(loaded, "beckett", by)._cache
             for ids in ([5], [6, 7, 8], [9]):
-                cache.reserve(cache.length + vibevoice_decoder.WIDTH, 64)
-                logits.append(by.step([Continuation(ids, cache)])[0].clone())
+                cache.reserve(cache.length + vibevoice_decoder.DRAFT_WIDTH_TOKENS, 64)
+                logits.append(by.step([PromptContinuation(ids, cache)])[0].clone())
     for plain, captured in zip(logits[:3], logits[3:], strict=True):
         torch.testing.assert_close(captured, plain, rtol=1e-3, atol=1e-3)
 
@@ -204,5 +217,5 @@ def test_a_step_of_the_decoder_takes_any_mixture() -> None:
         one, two = (begun(loaded, name, by) for name in tiny_vibevoice.CLIPS[:2])
         ids = written(loaded, one)[:9]
         one.go_on_from(ids[:4])
-        whole = by.step([one.wanted(), Continuation([5, 6, 7, 8], two._cache)])
+        whole = by.step([one.wanted(), PromptContinuation([5, 6, 7, 8], two._cache)])
         assert [len(part) for part in whole] == [1, 4]

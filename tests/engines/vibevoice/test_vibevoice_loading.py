@@ -17,11 +17,17 @@ from tiny_vibevoice import Checkpoint
 
 from sidecar import errors
 from sidecar.engines.vibevoice import SPEC, VibeVoiceEngine, vibevoice_model
-from sidecar.engines.vibevoice.vibevoice_model import EMBEDDING, ENCODERS, Model, device_map, load
-from sidecar.gpu_memory.memory_admission import LoadPlan, Placement
+from sidecar.engines.vibevoice.vibevoice_model import (
+    EMBEDDING_MODULE,
+    ENCODER_MODULES,
+    VibeVoiceModel,
+    device_map,
+    load_vibevoice,
+)
+from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
-from sidecar.workers.engine_lifecycle import SlotState
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import ExclusiveSlot
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
@@ -31,9 +37,9 @@ BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precisi
     ("device", "evict_encoders", "host_token_table", "on_the_host"),
     [
         (torch.device("cuda", 0), False, False, ()),
-        (torch.device("cuda", 0), True, False, ENCODERS),
-        (torch.device("cuda", 0), False, True, (EMBEDDING,)),
-        (torch.device("cuda", 0), True, True, (*ENCODERS, EMBEDDING)),
+        (torch.device("cuda", 0), True, False, ENCODER_MODULES),
+        (torch.device("cuda", 0), False, True, (EMBEDDING_MODULE,)),
+        (torch.device("cuda", 0), True, True, (*ENCODER_MODULES, EMBEDDING_MODULE)),
         (CPU, True, True, ()),
     ],
 )
@@ -51,13 +57,13 @@ def test_what_stays_on_the_host_is_named_and_a_cpu_has_no_other_place(
 
 def parted(size: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A checkpoint of which encoders and token table are on the host, the rest elsewhere."""
-    monkeypatch.setattr(vibevoice_model, "run_once", lambda *_: None)
+    monkeypatch.setattr(vibevoice_model, "run_trial_token", lambda *_: None)
     folder = tiny_vibevoice.checkpoint(size)
-    return load(folder, precision, ELSEWHERE, evict_encoders=True, host_token_table=True)
+    return load_vibevoice(folder, precision, ELSEWHERE, evict_encoders=True, host_token_table=True)
 
 
 def is_on_the_host(name: str) -> bool:
-    return name.startswith((*ENCODERS, EMBEDDING))
+    return name.startswith((*ENCODER_MODULES, EMBEDDING_MODULE))
 
 
 @pytest.mark.parametrize(("size", "precision"), [("tiny", BF16), ("mid", INT4)])
@@ -65,7 +71,7 @@ def test_a_parted_load_leaves_the_host_s_part_whole_and_no_hooks_behind(
     size: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = parted(size, precision, monkeypatch).model
-    whole = load(tiny_vibevoice.checkpoint(size), BF16, CPU).model.state_dict()
+    whole = load_vibevoice(tiny_vibevoice.checkpoint(size), BF16, CPU).model.state_dict()
     for name, tensor in model.state_dict().items():
         assert tensor.is_meta is not is_on_the_host(name), name
         if is_on_the_host(name):
@@ -84,20 +90,20 @@ def test_quantization_accepts_a_parted_load(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_plan_of_a_job_brings_to_the_device_what_the_load_left_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = Model(parted("tiny", BF16, monkeypatch))
+    model = VibeVoiceModel(parted("tiny", BF16, monkeypatch))
     weights = model.loaded.model
     model._place(MemoryPlan(evict_encoders=True, host_token_table=True))
     table = weights.get_input_embeddings().weight
     assert not table.is_meta
     for name, tensor in weights.state_dict().items():
-        assert tensor.is_meta is not name.startswith(EMBEDDING), name
+        assert tensor.is_meta is not name.startswith(EMBEDDING_MODULE), name
     model._place(MemoryPlan())
     assert all(tensor.is_meta for tensor in weights.state_dict().values())
 
 
 def test_on_a_cpu_nothing_is_parted() -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
-    model = load(folder, FP32, CPU, evict_encoders=True, host_token_table=True).model
+    model = load_vibevoice(folder, FP32, CPU, evict_encoders=True, host_token_table=True).model
     assert {parameter.device for parameter in model.parameters()} == {CPU}
     assert not any(hasattr(module, "_hf_hook") for module in model.modules())
 
@@ -107,15 +113,15 @@ def test_a_load_ends_with_a_token_through_all_layers(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Any] = []
-    run_once = vibevoice_model.run_once
+    run_once = vibevoice_model.run_trial_token
 
     def watched(model: Any, at: Precision) -> None:
         for layer in model.model.language_model.layers:
             layer.register_forward_hook(lambda *_: ran.append(torch.is_inference_mode_enabled()))
         run_once(model, at)
 
-    monkeypatch.setattr(vibevoice_model, "run_once", watched)
-    model = load(tiny_vibevoice.checkpoint("tiny"), precision, CPU).model
+    monkeypatch.setattr(vibevoice_model, "run_trial_token", watched)
+    model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), precision, CPU).model
     assert ran == [True] * len(model.model.language_model.layers)
 
 
@@ -141,11 +147,11 @@ def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load(
 
 
 def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
+    model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
     head = model.lm_head
     monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))
     with pytest.raises(errors.ModelLoadFailed, match="here: mat1 and mat2") as failed:
-        vibevoice_model.run_once(model, FP32)
+        vibevoice_model.run_trial_token(model, FP32)
     assert failed.value.hint == "Use another precision."
 
 
@@ -155,25 +161,25 @@ def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    model = load(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
+    model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
     monkeypatch.setattr(model.lm_head, "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
-        vibevoice_model.run_once(model, FP32)
+        vibevoice_model.run_trial_token(model, FP32)
 
 
 async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
     too_large_for_8_bit: str,
 ) -> None:
     def place(precision: Precision) -> LoadPlan:
-        return LoadPlan(Placement.INSTEAD)
+        return LoadPlan(LoadPlacement.INSTEAD)
 
     options = LoadOptions(FP32, too_large_for_8_bit, "cpu")
-    slot = EngineSlot(SPEC, options, keep_alive_s=-1, place=place)
+    slot = ExclusiveSlot(SPEC, options, keep_alive_s=-1, place=place)
     try:
         await slot.preload()
         with pytest.raises(errors.ModelLoadFailed, match="does not run in int8"):
             await slot.reload(INT8)
-        assert (slot.precision, slot.state, slot.loading) == (FP32, SlotState.READY, None)
+        assert (slot.precision, slot.state, slot.loading) == (FP32, EngineState.READY, None)
         async with slot.lease() as engine:
             assert engine.precision is FP32
     finally:

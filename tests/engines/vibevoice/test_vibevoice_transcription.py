@@ -12,10 +12,10 @@ import torch
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_decoder import Decoding
-from sidecar.engines.vibevoice.vibevoice_generation import Pass, advance, in_step
-from sidecar.engines.vibevoice.vibevoice_model import Model, load
-from sidecar.engines.vibevoice.vibevoice_transcription import Transcription
+from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
+from sidecar.engines.vibevoice.vibevoice_generation import DecoderPass, decode_in_step, decode_pass
+from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel, load_vibevoice
+from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
 
@@ -23,9 +23,11 @@ CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
 
 
-def transcribe(model: Model, name: str, options: TranscribeOptions | None = None) -> Transcript:
+def transcribe(
+    model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None
+) -> Transcript:
     recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
-    work = Transcription(model, recording, options or TranscribeOptions(), lambda: False)
+    work = VibeVoiceTranscription(model, recording, options or TranscribeOptions(), lambda: False)
     *_, last = work.events()
     assert isinstance(last, Finished)
     return last.transcript
@@ -40,20 +42,20 @@ def trained(size: str, name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(load(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
+def model() -> VibeVoiceModel:
+    return VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
 
 
-def test_answers_in_step_are_those_given_alone(model: Model) -> None:
+def test_answers_in_step_are_those_given_alone(model: VibeVoiceModel) -> None:
     options = TranscribeOptions()
     clips = [tiny_vibevoice.clip_24k(name) for name in tiny_vibevoice.CLIPS]
 
-    def answered(decoding: Decoding, clips: list[Block]) -> list[tuple[int, list[Segment]]]:
+    def answered(decoding: PlannedDecoder, clips: list[Block]) -> list[tuple[int, list[Segment]]]:
         answers = [model.answer(clip, options, lambda: None, decoding) for clip in clips]
         ended = []
-        for step in in_step(answers, None, [600] * len(clips), lambda: False):
-            if isinstance(step, Pass):
-                advance(step.generations)
+        for step in decode_in_step(answers, None, [600] * len(clips), lambda: False):
+            if isinstance(step, DecoderPass):
+                decode_pass(step.generations)
             elif step[1] is None:
                 ended.append(step[0])
         return [(number, answers[number].segments) for number in ended]
@@ -79,7 +81,7 @@ def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[
 
 
 def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans: list[MemoryPlan] = []
     answer = model.answer
@@ -100,7 +102,7 @@ def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
 
 @pytest.mark.parametrize("fallback", [None, SMALL])
 def test_memory_that_runs_out_for_good_is_told_in_the_words_that_hosts_look_for(
-    model: Model, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
 ) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(model, "answer", failing(2, error, model.answer))
@@ -112,7 +114,7 @@ def test_memory_that_runs_out_for_good_is_told_in_the_words_that_hosts_look_for(
 
 
 def test_a_lost_device_is_not_an_error_of_the_request(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     monkeypatch.setattr(model, "answer", failing(1, error, model.answer))
@@ -121,7 +123,9 @@ def test_a_lost_device_is_not_an_error_of_the_request(
 
 
 def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
-    overflowing = Model(load(tiny_vibevoice.checkpoint("tiny"), Precision.FP16, CPU))
+    overflowing = VibeVoiceModel(
+        load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP16, CPU)
+    )
     inner = overflowing.loaded.model
     with torch.no_grad():  # each fits in fp16, their product does not; what is likeliest stays so
         inner.model.language_model.norm.weight.mul_(1_000.0)
@@ -133,14 +137,14 @@ def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("plan", [SMALL, dataclasses.replace(SMALL, host_token_table=True)])
-def test_every_plan_gives_the_same_words(model: Model, plan: MemoryPlan) -> None:
+def test_every_plan_gives_the_same_words(model: VibeVoiceModel, plan: MemoryPlan) -> None:
     options = TranscribeOptions(memory=plan)
     for name in tiny_vibevoice.CLIPS:
         assert said(transcribe(model, name, options)) == trained("tiny", name)
 
 
 def test_a_loop_is_cut_and_told_and_the_sound_part_is_whole() -> None:
-    looping = Model(load(tiny_vibevoice.checkpoint("loop"), Precision.FP32, CPU))
+    looping = VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("loop"), Precision.FP32, CPU))
     transcript = transcribe(looping, tiny_vibevoice.LOOPED)
     wanted = trained("loop", tiny_vibevoice.LOOPED)
     assert said(transcript)[: len(wanted)] == wanted
@@ -150,7 +154,7 @@ def test_a_loop_is_cut_and_told_and_the_sound_part_is_whole() -> None:
         assert said(transcribe(looping, name)) == trained("loop", name)
 
 
-def test_the_answer_that_reaches_its_limit_keeps_its_whole_segments(model: Model) -> None:
+def test_the_answer_that_reaches_its_limit_keeps_its_whole_segments(model: VibeVoiceModel) -> None:
     transcript = transcribe(model, "endgame_nagg_nell", TranscribeOptions(max_tokens=60))
     wanted = trained("tiny", "endgame_nagg_nell")
     assert 0 < len(transcript.segments) < len(wanted)

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_windows import Window, Windows, longest_pause
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    VibeVoiceWindow,
+    VibeVoiceWindows,
+    longest_pause,
+)
 
 RATE = 100
 
@@ -32,9 +36,9 @@ def ramp(seconds: float) -> Block:
     return np.arange(round(seconds * RATE), dtype=np.float32)
 
 
-def cut(samples: Block, window_s: float, block: int = 70) -> list[Window]:
-    windows = Windows(Recording(samples, block), RATE, window_s)
-    return [Window(one.start_s, one.samples.copy(), one.border_s) for one in windows]
+def cut(samples: Block, window_s: float, block: int = 70) -> list[VibeVoiceWindow]:
+    windows = VibeVoiceWindows(Recording(samples, block), RATE, window_s)
+    return [VibeVoiceWindow(one.start_s, one.samples.copy(), one.border_s) for one in windows]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,7 @@ def test_the_border_is_in_the_pause_that_the_listener_hears() -> None:
         heard.append(len(samples))
         return [(0, 47.0 - first), (48.0 - first, 500.0)]
 
-    windows = list(Windows(Recording(ramp(100)), RATE, 60, listen))
+    windows = list(VibeVoiceWindows(Recording(ramp(100)), RATE, 60, listen))
     assert windows[0].border_s == pytest.approx(47.5)
     assert windows[1].start_s == pytest.approx(42.5)
     assert heard[0] < 60 * RATE / 2  # it is asked about the end only
@@ -121,7 +125,7 @@ def test_the_border_is_in_the_pause_that_the_listener_hears() -> None:
 
 def test_a_window_that_was_too_long_comes_again_in_shorter_ones() -> None:
     samples = ramp(100)
-    windows = Windows(Recording(samples), RATE, 90)
+    windows = VibeVoiceWindows(Recording(samples), RATE, 90)
     pieces = iter(windows)
     first = next(pieces)
     assert len(first.samples) == 90 * RATE
@@ -134,7 +138,7 @@ def test_a_window_that_was_too_long_comes_again_in_shorter_ones() -> None:
 
 
 def test_the_last_window_can_come_again_too() -> None:
-    windows = Windows(Recording(ramp(20)), RATE, 60)
+    windows = VibeVoiceWindows(Recording(ramp(20)), RATE, 60)
     pieces = iter(windows)
     assert next(pieces).border_s is None
     windows.again(60)

@@ -11,23 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_windows import Stitching, Window, covered
-from sidecar.transcripts.speaker_turns import Turn
-from sidecar.transcripts.transcript import NON_SPEECH, Segment
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    TranscriptStitcher,
+    VibeVoiceWindow,
+    covered_share,
+)
+from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
 NOTHING: Block = np.zeros(1, np.float32)
 
 
-def window(start_s: float, border_s: float | None) -> Window:
-    return Window(start_s, NOTHING, border_s)
+def window(start_s: float, border_s: float | None) -> VibeVoiceWindow:
+    return VibeVoiceWindow(start_s, NOTHING, border_s)
 
 
 def said(*rows: tuple[float, float, str, int]) -> list[Segment]:
     return [Segment(start, end, text, speaker) for start, end, text, speaker in rows]
 
 
-def stitched(*windows: tuple[Window, list[Segment]]) -> list[Segment]:
-    stitching = Stitching(None)
+def stitched(*windows: tuple[VibeVoiceWindow, list[Segment]]) -> list[Segment]:
+    stitching = TranscriptStitcher(None)
     for one, segments in windows:
         stitching.begin(one)
         stitching.end(one, segments)
@@ -69,7 +73,7 @@ def test_around_a_border_nothing_is_lost_or_said_twice(
 
 
 def test_a_tag_does_not_swallow_words() -> None:
-    music = Segment(0, 15, "[Music]", flags=(NON_SPEECH,))
+    music = Segment(0, 15, "[Music]", flags=(NON_SPEECH_FLAG,))
     segments = stitched(
         (window(0, 10), [music]),
         (window(5, None), [music, Segment(6, 9, "a"), Segment(11, 14, "b")]),
@@ -105,7 +109,7 @@ def test_each_sentence_comes_once_wherever_borders_fall_between_two(
 
 
 def test_what_is_placed_as_it_comes_is_what_is_there_at_the_end() -> None:
-    stitching = Stitching(None)
+    stitching = TranscriptStitcher(None)
     placed = []
     for one, segments in (
         (window(0, 10), said((0, 4, "a", 7), (5, 9, "b", 3), (11, 14, "c", 7))),
@@ -138,7 +142,7 @@ class ByHeart:
         self.heard = 0
         self.remembered: list[dict[int, int]] = []
 
-    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, str]:
+    def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, str]:
         self.heard += 1
         return {turn.label: f"voice {turn.label}" for turn in turns}
 
@@ -152,7 +156,7 @@ class ByHeart:
 
 def test_a_voice_that_comes_back_after_a_window_of_silence_keeps_its_number() -> None:
     listener = ByHeart({(0, 0): 0.1, (1, 0): 0.0}, {(0, 0): 0.9, (1, 0): 0.0, (2, 0): 0.2})
-    stitching = Stitching(listener)
+    stitching = TranscriptStitcher(listener)
     for one, segments in (
         (window(0, 100), said((0, 4, "a", 0), (5, 9, "b", 1))),
         (window(95, 200), said((110, 114, "c", 0))),
@@ -180,7 +184,7 @@ def test_a_voice_says_more_than_what_both_windows_heard(
     alike: dict[tuple[int, int], float], persons: list[int]
 ) -> None:
     """Both windows hear a and b and give them to 0 and 1."""
-    stitching = Stitching(ByHeart(alike))
+    stitching = TranscriptStitcher(ByHeart(alike))
     for one, segments in (
         (window(0, 10), said((0, 6, "a", 0), (6.5, 9, "b", 1), (10.5, 13, "c", 0))),
         (window(6, None), said((6.5, 9, "b", 1), (10.5, 13, "c", 0), (20, 22, "d", 1))),
@@ -192,7 +196,7 @@ def test_a_voice_says_more_than_what_both_windows_heard(
 
 def test_a_recording_in_one_window_is_not_listened_to() -> None:
     listener = ByHeart()
-    stitching = Stitching(listener)
+    stitching = TranscriptStitcher(listener)
     stitching.begin(window(0, None))
     stitching.end(window(0, None), said((0, 4, "a", 1), (5, 9, "b", 0)))
     assert [one.speaker for one in stitching.segments] == [0, 1]
@@ -214,9 +218,9 @@ def test_covered_is_the_part_of_the_time_that_others_have(
     others: list[tuple[float, float]], share: float
 ) -> None:
     segment = Segment(1, 3, "x")
-    assert covered(segment, [Segment(*span, "y") for span in others]) == pytest.approx(share)
+    assert covered_share(segment, [Segment(*span, "y") for span in others]) == pytest.approx(share)
 
 
 def test_a_segment_without_length_is_covered_where_another_is() -> None:
-    assert covered(Segment(2, 2, "x"), [Segment(1, 3, "y")]) == 1
-    assert covered(Segment(4, 4, "x"), [Segment(1, 3, "y")]) == 0
+    assert covered_share(Segment(2, 2, "x"), [Segment(1, 3, "y")]) == 1
+    assert covered_share(Segment(4, 4, "x"), [Segment(1, 3, "y")]) == 0

@@ -8,11 +8,11 @@ import pytest
 
 from sidecar import errors
 from sidecar.engines.whisper.whisper_model import (
-    arithmetic,
-    device_of,
+    choose_device,
+    compute_type_of,
+    cpu_threads,
     is_silence,
-    sound_tokens,
-    threads,
+    tokens_before_loop,
 )
 from sidecar.interfaces.engine_interface import Precision
 
@@ -34,12 +34,12 @@ LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
 def test_a_loop_is_told_from_speech(
     tokens: list[int], characters: int, seconds: float, ended: bool, kept: int | None
 ) -> None:
-    assert sound_tokens(tokens, "x" * characters, seconds, ended=ended) == kept
+    assert tokens_before_loop(tokens, "x" * characters, seconds, ended=ended) == kept
 
 
 def test_few_words_without_a_period_are_a_loop_too() -> None:
     tokens = Random(1).choices(range(11), k=200)
-    assert sound_tokens(tokens, "x" * 800, 30, ended=False) == 0
+    assert tokens_before_loop(tokens, "x" * 800, 30, ended=False) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ CPU, GPU = {"int8", "int8_float32", "float32"}, {"int8_float16", "float16", "flo
 def test_precisions_are_ctranslate2s_as_far_as_the_device_has_them(
     precision: str, device: str, supported: set[str], used: str, name: str
 ) -> None:
-    assert arithmetic(Precision(precision), device, supported) == (Precision(used), name)
+    assert compute_type_of(Precision(precision), device, supported) == (Precision(used), name)
 
 
 def test_the_device_is_what_is_asked_for_or_an_error() -> None:
-    assert [device_of("auto", 0), device_of("auto", 1), device_of("cpu", 1)] == [
+    assert [choose_device("auto", 0), choose_device("auto", 1), choose_device("cpu", 1)] == [
         "cpu",
         "cuda",
         "cpu",
     ]
     with pytest.raises(errors.ModelLoadFailed):
-        device_of("cuda", 0)
+        choose_device("cuda", 0)
 
 
 def test_half_of_the_cores_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for cores, used in ((1, 1), (2, 1), (4, 2), (12, 6), (64, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        assert threads() == used
+        assert cpu_threads() == used
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert threads() == 3
+    assert cpu_threads() == 3

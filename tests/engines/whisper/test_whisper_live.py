@@ -18,15 +18,25 @@ from tiny_whisper import PLAY, PROSE
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_file
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_model
-from sidecar.engines.whisper.whisper_live import Ear
+from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import Begin, Endpointing, LiveOptions, Turns
-from sidecar.interfaces.live_events import Final, LiveEvent, Noticed, Partial, Summary
-from sidecar.live.runtime.speech_segments import MOST_S, Hypothesis, Pace, Urgency
+from sidecar.interfaces.live_engine import (
+    EndpointingOptions,
+    LiveOptions,
+    LiveSessionStart,
+    TurnControl,
+)
+from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
+from sidecar.live.runtime.speech_segments import (
+    MAX_PARTIAL_WORK_S,
+    RecognitionHypothesis,
+    RecognitionUrgency,
+    WorkPace,
+)
 
-WHOLE = Endpointing(threshold=0, neg_threshold=0, longest_s=30.0)
+WHOLE = EndpointingOptions(threshold=0, neg_threshold=0, longest_s=30.0)
 """Everything is one piece, as the model has learned it."""
 
 
@@ -39,18 +49,18 @@ def engine() -> WhisperEngine:
 
 
 @pytest.fixture(scope="module")
-def ear(engine: WhisperEngine) -> Ear:
-    engine.open(LiveOptions(), Begin(), lambda event: None).close()
+def ear(engine: WhisperEngine) -> WhisperLiveRecognizer:
+    engine.open(LiveOptions(), LiveSessionStart(), lambda event: None).close()
     assert engine._ear is not None
     return engine._ear
 
 
 @pytest.fixture(scope="module")
 def heard() -> dict[str, Block]:
-    return {name: decode_file(Path(clip(name)), 16_000) for name in (PLAY, PROSE)}
+    return {name: decode_audio_file(Path(clip(name)), 16_000) for name in (PLAY, PROSE)}
 
 
-def hear(ear: Ear, audio: Block, **options: Any) -> Hypothesis:
+def hear(ear: WhisperLiveRecognizer, audio: Block, **options: Any) -> RecognitionHypothesis:
     found = ear.hear(audio, None, LiveOptions(**options), lambda: False)
     assert found is not None
     return found
@@ -59,7 +69,7 @@ def hear(ear: Ear, audio: Block, **options: Any) -> Hypothesis:
 @pytest.mark.parametrize("name", [PLAY, PROSE])
 @pytest.mark.parametrize("accurate", [False, True])
 def test_each_clip_is_heard_in_its_language(
-    ear: Ear, heard: dict[str, Block], name: str, accurate: bool
+    ear: WhisperLiveRecognizer, heard: dict[str, Block], name: str, accurate: bool
 ) -> None:
     found = hear(ear, heard[name], accurate=accurate)
     assert found.text == tiny_whisper.text(name)
@@ -67,7 +77,9 @@ def test_each_clip_is_heard_in_its_language(
     assert found.words == ()
 
 
-def test_words_have_their_times_where_somebody_asks(ear: Ear, heard: dict[str, Block]) -> None:
+def test_words_have_their_times_where_somebody_asks(
+    ear: WhisperLiveRecognizer, heard: dict[str, Block]
+) -> None:
     found = hear(ear, heard[PROSE], words=True)
     assert " ".join(word.text for word in found.words) == found.text
     starts = [word.start for word in found.words]
@@ -76,7 +88,7 @@ def test_words_have_their_times_where_somebody_asks(ear: Ear, heard: dict[str, B
 
 
 def test_longer_pieces_than_a_window_are_heard_in_several(
-    ear: Ear, heard: dict[str, Block]
+    ear: WhisperLiveRecognizer, heard: dict[str, Block]
 ) -> None:
     both = np.concatenate([heard[PLAY], heard[PROSE]])
     found = hear(ear, both, words=True)
@@ -87,15 +99,17 @@ def test_longer_pieces_than_a_window_are_heard_in_several(
 class Watched:
     """A model that tells how it was asked."""
 
-    def __init__(self, real: whisper_model.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.wishes: list[whisper_model.Wish] = []
+    def __init__(
+        self, real: whisper_model.WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.wishes: list[whisper_model.WhisperRequest] = []
         self.free = threading.Event()
         self.free.set()
         hear = real.hear
 
         def watched(
-            samples: Block, wish: whisper_model.Wish, before: str | None = None
-        ) -> whisper_model.Heard:
+            samples: Block, wish: whisper_model.WhisperRequest, before: str | None = None
+        ) -> whisper_model.WhisperResult:
             self.wishes.append(wish)
             self.free.wait(PATIENCE_S)
             return hear(samples, wish, before)
@@ -112,7 +126,10 @@ def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def test_finals_are_as_accurate_as_asked_and_partials_quick(
-    ear: Ear, heard: dict[str, Block], watched: Watched, monkeypatch: pytest.MonkeyPatch
+    ear: WhisperLiveRecognizer,
+    heard: dict[str, Block],
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = LiveOptions(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
@@ -130,14 +147,14 @@ def test_finals_are_as_accurate_as_asked_and_partials_quick(
         assert (wish.temperature, wish.retries) == (0.0, False)
 
 
-def test_a_shorter_window_is_heard_too(ear: Ear, heard: dict[str, Block]) -> None:
+def test_a_shorter_window_is_heard_too(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
-        wish = whisper_model.Wish("de", retries=False, timed=False, padded=False)
+        wish = whisper_model.WhisperRequest("de", retries=False, timed=False, padded=False)
         assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
 def test_who_is_cancelled_need_not_wait_for_the_window(
-    ear: Ear, heard: dict[str, Block], watched: Watched
+    ear: WhisperLiveRecognizer, heard: dict[str, Block], watched: Watched
 ) -> None:
     watched.free.clear()
     assert ear.hear(heard[PROSE], None, LiveOptions(), lambda: bool(watched.wishes)) is None
@@ -154,7 +171,7 @@ def session(
         if isinstance(event, Summary):
             over.set()
 
-    one = engine.open(replace(options, patience_s=PATIENCE_S), Begin(), tell)
+    one = engine.open(replace(options, patience_s=PATIENCE_S), LiveSessionStart(), tell)
     for _ in range(turns):
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             one.push(block)
@@ -168,7 +185,7 @@ def test_the_language_of_what_stands_is_kept_for_the_session(
     engine: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
-        turns=Turns.CLIENT, endpointing=WHOLE, partials=False, diarize=False, language="auto"
+        turns=TurnControl.CLIENT, endpointing=WHOLE, partials=False, diarize=False, language="auto"
     )
     told = session(engine, heard[PROSE], options, turns=2)
     finals = [event for event in told if isinstance(event, Final)]
@@ -177,18 +194,21 @@ def test_the_language_of_what_stands_is_kept_for_the_session(
 
 
 def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
-    engine: WhisperEngine, ear: Ear, heard: dict[str, Block], monkeypatch: pytest.MonkeyPatch
+    engine: WhisperEngine,
+    ear: WhisperLiveRecognizer,
+    heard: dict[str, Block],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slow = Pace()
-    slow.took(Urgency.PARTIAL, 9 * MOST_S, time.monotonic() + PATIENCE_S)
+    slow = WorkPace()
+    slow.took(RecognitionUrgency.PARTIAL, 9 * MAX_PARTIAL_WORK_S, time.monotonic() + PATIENCE_S)
     monkeypatch.setattr(ear._hall, "_pace", slow)
     told = session(engine, heard[PROSE], LiveOptions(diarize=False))
     assert [event for event in told if isinstance(event, Final)]
     assert not [event for event in told if isinstance(event, Partial)]
-    notices = [event.notice.code for event in told if isinstance(event, Noticed)]
+    notices = [event.notice.code for event in told if isinstance(event, NoticeRaised)]
     assert notices == ["partials_off"]
 
 
 def test_a_language_that_the_model_has_no_token_for_is_refused(engine: WhisperEngine) -> None:
     with pytest.raises(errors.LanguageUnsupported):
-        engine.open(LiveOptions(language="yue"), Begin(), lambda event: None)
+        engine.open(LiveOptions(language="yue"), LiveSessionStart(), lambda event: None)

@@ -9,26 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.engines.whisper.whisper_transcription import (
-    LONGEST_S,
+    MAX_SEGMENT_S,
     WINDOW_S,
-    Packing,
-    Window,
-    placed,
+    WhisperWindow,
+    WindowPacker,
+    place_words,
     segments_of,
 )
-from sidecar.transcripts.speaker_turns import Turn
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Word
 
 OVER = float("inf")
 Span = tuple[float, float]
 
 
-def packed(*spans: Span, heard_s: float = OVER) -> list[Window]:
-    packing = Packing(lambda start, end: (start + end) / 2)
-    return packing.take([Turn(*span, 0) for span in spans], heard_s)
+def packed(*spans: Span, heard_s: float = OVER) -> list[WhisperWindow]:
+    packing = WindowPacker(lambda start, end: (start + end) / 2)
+    return packing.take([SpeakerTurn(*span, 0) for span in spans], heard_s)
 
 
-def pieces(windows: list[Window]) -> list[list[Span]]:
+def pieces(windows: list[WhisperWindow]) -> list[list[Span]]:
     return [
         [(round(start, 2), round(end, 2)) for start, end in window.pieces] for window in windows
     ]
@@ -74,14 +74,16 @@ def test_all_speech_is_heard_once_however_it_becomes_known(
     for gap, length in gaps_and_lengths:
         spans.append((at + gap, at + gap + length))
         at += gap + length
-    packing = Packing(lambda start, end: (start + end) / 2)
+    packing = WindowPacker(lambda start, end: (start + end) / 2)
     windows, known = [], 0.0
     for step in steps:
         known += step
         if known < at:
-            so_far = [Turn(start, min(end, known), 0) for start, end in spans if start < known]
+            so_far = [
+                SpeakerTurn(start, min(end, known), 0) for start, end in spans if start < known
+            ]
             windows += packing.take(so_far, known)
-    windows += packing.take([Turn(*span, 0) for span in spans], OVER)
+    windows += packing.take([SpeakerTurn(*span, 0) for span in spans], OVER)
     heard = [piece for window in windows for piece in window.pieces]
     assert all(window.length_s <= WINDOW_S + 1e-6 for window in windows)
     assert all(one[1] <= other[0] + 1e-6 for one, other in pairwise(heard))
@@ -97,25 +99,25 @@ def test_no_window_is_given_while_more_may_come_into_it() -> None:
 
 
 def test_sound_is_let_go_of_where_nobody_speaks_and_where_it_was_heard() -> None:
-    packing = Packing(lambda start, end: (start + end) / 2)
+    packing = WindowPacker(lambda start, end: (start + end) / 2)
     assert packing.take([], 3600) == []
     assert packing.needed_s == pytest.approx(3599.7)
-    assert packing.take([Turn(3610, 3620, 0)], 3650) == []
+    assert packing.take([SpeakerTurn(3610, 3620, 0)], 3650) == []
     assert packing.needed_s == pytest.approx(3609.7)
-    turns = [Turn(3610, 3635, 0), Turn(3636, 3650, 0)]
+    turns = [SpeakerTurn(3610, 3635, 0), SpeakerTurn(3636, 3650, 0)]
     assert len(packing.take(turns, 3652)) == 1
     assert packing.needed_s == pytest.approx(3635.7)
 
 
 def test_a_time_in_a_window_is_found_in_the_recording() -> None:
-    window = Window(((10.0, 15.0), (30.0, 32.0)), 32.0)
+    window = WhisperWindow(((10.0, 15.0), (30.0, 32.0)), 32.0)
     assert window.length_s == 7
     assert window.placed(1, 2) == (11, 12)
     assert window.placed(5.5, 6) == (30.5, 31)
     assert window.placed(4.9, 6.0) == (30.0, 31.0), "all of a word is where its middle is"
     assert window.placed(6.5, 9) == (31.5, 32)
     words = [Word(4.0, 4.8, " a"), Word(4.9, 6.0, " b")]
-    assert placed(words, window) == [Word(14.0, 14.8, " a"), Word(30.0, 31.0, " b")]
+    assert place_words(words, window) == [Word(14.0, 14.8, " a"), Word(30.0, 31.0, " b")]
 
 
 def words_of(text: str, step: float = 0.5) -> list[Word]:
@@ -146,5 +148,5 @@ def test_words_become_segments(words: list[Word], texts: list[str]) -> None:
 
 def test_no_segment_is_longer_than_its_limit() -> None:
     found = segments_of(words_of("la " * 200))
-    assert max(segment.end - segment.start for segment in found) <= LONGEST_S
+    assert max(segment.end - segment.start for segment in found) <= MAX_SEGMENT_S
     assert sum(len(segment.words) for segment in found) == 200

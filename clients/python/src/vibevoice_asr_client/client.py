@@ -1,4 +1,4 @@
-"""The client that waits: `Client`."""
+"""The client that waits: `PlaybackClient`."""
 
 from __future__ import annotations
 
