@@ -83,6 +83,7 @@ def captures_to_delete(
 
 
 def capture_head(encoding: SampleEncoding, rate: int, size: int | None = None) -> bytes:
+    """Return the WAV header of ``size`` bytes of samples, or of an unknown number."""
     return wav_head(rate, encoding.width, size, floats=encoding is SampleEncoding.FLOAT32)
 
 
