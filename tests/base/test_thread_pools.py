@@ -116,10 +116,10 @@ async def test_whoever_gives_up_before_there_is_a_thread_leaves_no_descriptor(
 def test_the_end_of_the_process_waits_for_no_disk() -> None:
     code = """
 import asyncio, threading
-from sidecar.concurrency import Threads
+from sidecar.concurrency import ThreadLimiter
 
 async def main():
-    asyncio.ensure_future(Threads("hangs", 1).run(threading.Event().wait))
+    asyncio.ensure_future(ThreadLimiter("hangs", 1).run(threading.Event().wait))
     await asyncio.sleep(0.05)
 
 asyncio.run(main())

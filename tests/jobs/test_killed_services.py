@@ -20,7 +20,7 @@ from sidecar.storage.job_journal import JOURNAL_FILE
 MIGRATE = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from sidecar.jobs.sqlite_job_log import SqliteLog
+from sidecar.jobs.sqlite_job_log import SqliteJobLog
 
 folder, key = Path(sys.argv[1]), sys.argv[2]
 
@@ -38,7 +38,7 @@ connect = sqlite3.connect
 sqlite3.connect = lambda *args, **more: connect(*args, **more, factory=Dying)
 for at in map(int, sys.stdin):
     if not (child := os.fork()):
-        SqliteLog(folder, key).close()
+        SqliteJobLog(folder, key).close()
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

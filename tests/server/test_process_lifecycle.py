@@ -533,9 +533,9 @@ def test_a_service_that_works_on_no_job_any_more_ends_and_says_why(
     fault = """
 import asyncio, sys
 from sidecar.cli import main
-from sidecar.jobs.job_backend import Provision
+from sidecar.jobs.job_backend import EngineProvisioning
 def company(*_): raise asyncio.CancelledError
-Provision.company = company
+EngineProvisioning.company = company
 sys.argv = ["vibevoice-asr"]
 main()
 """

@@ -106,7 +106,7 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
 
 def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folder: Path) -> None:
     """Who runs the tests has a service perhaps, with its own pace and logs."""
-    asked = "from sidecar.observability.logs import data_folder; print(data_folder(None))"
+    asked = "from sidecar.observability import logs; print(logs.default_data_folder(None))"
     started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     settings = load_settings(engine="scripted")
     kept = [jobs_folder(settings), speaker_folder(settings), captures_folder(settings)]

@@ -212,7 +212,7 @@ LARGE_MB, MOST_MB = 128, 80
 SENDS = f"""
 import hashlib
 from pathlib import Path
-from sidecar.storage.storage_selection import storage_of
+from sidecar.storage.storage_selection import create_recording_storage
 from sidecar.config.settings import load_settings
 def most_mb():
     status = Path("/proc/self/status").read_text()
@@ -220,7 +220,7 @@ def most_mb():
 def pieces():
     for number in range({LARGE_MB}):
         yield bytes([number]) * {MB}
-bucket = storage_of(load_settings(), Path("nowhere"))
+bucket = create_recording_storage(load_settings(), Path("nowhere"))
 bucket.put("first", [b"what is imported is"])
 before = most_mb()
 bucket.put("large", pieces())

@@ -260,9 +260,9 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
     script = (
         "import asyncio, os, signal\n"
         "from sidecar.interfaces.engine_interface import LoadOptions\n"
-        "from sidecar.workers.worker_process import Worker\n"
+        "from sidecar.workers.worker_process import WorkerProcess\n"
         "async def main():\n"
-        "    worker = Worker('scripted')\n"
+        "    worker = WorkerProcess('scripted')\n"
         "    print(worker.pid, flush=True)\n"
         + (answer if at_work else "")
         + "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -230,12 +230,12 @@ def test_nothing_is_loaded_before_two_windows_are_compared() -> None:
     code = """
 import sys
 import numpy as np
-from sidecar.engines.vibevoice.vibevoice_windows import Stitching
-from sidecar.engines.vibevoice.vibevoice_windows import Voices
-from sidecar.engines.vibevoice.vibevoice_windows import Window
+from sidecar.engines.vibevoice.vibevoice_windows import TranscriptStitcher
+from sidecar.engines.vibevoice.vibevoice_windows import WindowSpeakerMatcher
+from sidecar.engines.vibevoice.vibevoice_windows import VibeVoiceWindow
 from sidecar.transcripts.transcript import Segment
-stitching = Stitching(Voices(16_000))
-window = Window(0.0, np.zeros(160_000, np.float32), None)
+stitching = TranscriptStitcher(WindowSpeakerMatcher(16_000))
+window = VibeVoiceWindow(0.0, np.zeros(160_000, np.float32), None)
 stitching.begin(window)
 stitching.end(window, [Segment(0, 5, "a", 0), Segment(5, 10, "b", 1)])
 assert [one.speaker for one in stitching.segments] == [0, 1]
