@@ -174,7 +174,7 @@ def test_speech_without_a_pause_is_neither_cut_in_a_word_nor_said_twice(
     assert found.text.lower().count("winter of despair") == 1
     for before, after in zip(found.segments, found.segments[1:], strict=False):
         assert after.start >= before.end
-        assert before.end - before.start <= moonshine.transcription.LONGEST_LINE_S + 0.1
+        assert before.end - before.start <= moonshine_transcription.MAX_UTTERANCE_S + 0.1
 
 
 def test_the_first_words_are_told_when_ten_seconds_are_in(

@@ -148,11 +148,11 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
         yield "ERR3001", Status.UNKNOWN, await caller.create()
     await caller.create("broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sidecar.protocols.grpc_stt.session.Stream.run", broken)
+        patch.setattr("sidecar.protocols.grpc_stt.session.GrpcStream.run", broken)
         yield "ERR3002", Status.UNKNOWN, await caller.stream(AudioChunk(), session_id="broken")
     await caller.create("failed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sidecar.protocols.grpc_stt.session.Stream.run", failed)
+        patch.setattr("sidecar.protocols.grpc_stt.session.GrpcStream.run", failed)
         yield "ERR2002", Status.INTERNAL, await caller.stream(AudioChunk(), session_id="failed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.live._admission, "spec", None)

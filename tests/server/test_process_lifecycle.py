@@ -465,8 +465,8 @@ PATIENT = """
 import sys
 from sidecar.cli import main
 from sidecar.jobs import retention
-assert retention.FETCH_S >= 2, "clients look once a second"
-retention.FETCH_S = 1000.0
+assert retention.MIN_RETENTION_S >= 2, "clients look once a second"
+retention.MIN_RETENTION_S = 1000.0
 sys.argv = ["vibevoice-asr", *sys.argv[1:]]
 main()
 """

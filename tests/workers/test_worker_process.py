@@ -342,13 +342,13 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
         "from sidecar.workers import worker_main as inside\n"
         "def held(): return psutil.Process().memory_info().rss >> 20\n"
         "if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'): raise SystemExit(77)\n"
-        "heap.keep(); inside.IDLE_S = 0.5\n"
+        "heap.keep_freed_memory(); inside.IDLE_TRIM_S = 0.5\n"
         "blocks = [bytearray(b'x') * (1 << 20) for _ in range(100)]\n"
         "pin, full = bytearray(1 << 20), held()\n"
         "del blocks\n"
         "kept, end = held(), time.monotonic() + 300\n"
         "ours, theirs = socket.socketpair()\n"
-        "threading.Thread(target=inside.serve, args=(theirs,), daemon=True).start()\n"
+        "threading.Thread(target=inside.serve_calls, args=(theirs,), daemon=True).start()\n"
         "while held() > full - 90 and time.monotonic() < end: time.sleep(0.05)\n"
         "print(full - kept, full - held(), flush=True)\n"
     )
@@ -379,7 +379,7 @@ def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.Mo
 def test_a_thread_of_an_engine_that_ends_by_a_fault_ends_the_process_which_tells_why() -> None:
     code = (
         "import threading, time; from sidecar.workers import worker_main as inside;"
-        "inside.serve = lambda sock: (threading.Thread(target=lambda: 1 / 0).start(),"
+        "inside.serve_calls = lambda sock: (threading.Thread(target=lambda: 1 / 0).start(),"
         " time.sleep(600));"
         "inside.main()"
     )
