@@ -152,7 +152,7 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
     if settings.engine != UPSTREAM:
         return
     from sidecar.config.remote_server import upstream_options
-    from sidecar.upstream.upstream_pool import UpstreamPool
+    from sidecar.upstream.chunk_dispatch import UpstreamPool
 
     try:
         upstreams = UpstreamPool(upstream_options(settings))

@@ -107,7 +107,7 @@ def fetch(
 
     Raises:
         errors.EngineUnavailable: what downloads is not installed.
-        errors.SidecarError: see `checkpoints.download.pull`.
+        errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
     from sidecar.checkpoints.installed_checkpoints import (
         CTRANSLATE2_LAYOUT,
@@ -128,7 +128,7 @@ def fetch(
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from sidecar.checkpoints.download import pull_checkpoint
+    from sidecar.checkpoints.checkpoint_download import pull_checkpoint
 
     with progress_meter() as meter:
         return pull_checkpoint(repo, revision, to, meter, layout)

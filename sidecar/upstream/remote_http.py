@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
@@ -15,11 +15,12 @@ from sidecar import errors
 if TYPE_CHECKING:
     import httpx
 
+MAX_RETRY_AFTER_S = 300.0
 SMALL_BYTES = 1 << 20
 """Of an answer that is no stream and no transcript, so much is read."""
-MOST_MODELS = 200
+MAX_MODELS = 200
 """Of a server's list that are looked at."""
-LONGEST_SAID = 200
+MAX_SERVER_MESSAGE_CHARS = 200
 """Characters of a server's own words that are passed on."""
 DONE = b"[DONE]"
 
@@ -90,7 +91,7 @@ def loads(body: bytes | bytearray) -> Any:
         return None
 
 
-def said_in(body: bytes, key: str = "message") -> str:
+def server_message(body: bytes, key: str = "message") -> str:
     """Return what an error's body says, on one line and short: OpenAI's form, FastAPI's, a
     problem."""
     value = loads(body)
@@ -101,14 +102,14 @@ def said_in(body: bytes, key: str = "message") -> str:
     if isinstance(value, (list, dict)):
         value = json.dumps(value)
     said = "".join(one if one.isprintable() else " " for one in str(value or ""))
-    return " ".join(said.split())[:LONGEST_SAID]
+    return " ".join(said.split())[:MAX_SERVER_MESSAGE_CHARS]
 
 
 def listed_models(body: object) -> list[dict[str, Any]]:
     """Return the models in the body of `/v1/models`, in their order."""
     match body:
         case {"data": [*listed]}:
-            return [one for one in listed[:MOST_MODELS] if isinstance(one, dict)]
+            return [one for one in listed[:MAX_MODELS] if isinstance(one, dict)]
     return []
 
 
@@ -147,3 +148,12 @@ class EventStream:
                 self.done = True
             else:
                 yield value
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a Retry-After header, within reason; None without one (or with a date)."""
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if seconds == seconds else None

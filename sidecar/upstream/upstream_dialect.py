@@ -17,9 +17,8 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.transcript import Notice, Segment
-from sidecar.upstream.remote_http import said_in
+from sidecar.upstream.remote_http import parse_retry_after, server_message
 
-MAX_RETRY_AFTER_S = 300.0
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that is not what it should be."""
 _TOO_MUCH = re.compile(
@@ -70,7 +69,7 @@ class ChunkFailure(Exception):
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
     """What an answer other than 200 means, in any dialect."""
-    said = said_in(body)
+    said = server_message(body)
     answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
     if status in (401, 403):
         return ChunkFailure(
@@ -82,7 +81,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
         )
     if status == 413 or _TOO_MUCH.search(said):
         return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(answered))
-    if status == 429 and "insufficient_quota" in said_in(body, "code"):
+    if status == 429 and "insufficient_quota" in server_message(body, "code"):
         return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
     after = parse_retry_after(headers)
     if status == 429 or (status == 503 and after is not None):
@@ -97,7 +96,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     """What an error inside a 200 means, in a body or in mid-stream."""
-    said = said_in(json.dumps({"error": error}).encode())
+    said = server_message(json.dumps({"error": error}).encode())
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
@@ -132,15 +131,6 @@ def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarE
     if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
         detail = f"The upstream {server} does not answer."
     return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
-
-
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header, within reason; None without one (or with a date)."""
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if seconds == seconds else None
 
 
 FLAC = "audio/flac"

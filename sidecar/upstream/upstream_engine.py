@@ -26,7 +26,7 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.upstream.upstream_pool import UpstreamPool
+    from sidecar.upstream.chunk_dispatch import UpstreamPool
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class UpstreamEngine:
             )
         for name in ("httpx", "httpcore"):  # a line for each request is no news
             logging.getLogger(name).setLevel(logging.WARNING)
-        from sidecar.upstream.upstream_pool import UpstreamPool
+        from sidecar.upstream.chunk_dispatch import UpstreamPool
 
         yield 0.0
         self._upstreams = UpstreamPool(options.upstream)

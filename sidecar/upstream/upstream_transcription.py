@@ -38,8 +38,8 @@ from sidecar.upstream.audio_chunks import (
     even_chunk_s,
     shift_segments,
 )
+from sidecar.upstream.chunk_dispatch import UpstreamPool
 from sidecar.upstream.upstream_diarization import UpstreamDiarization, shared_speaker_models
-from sidecar.upstream.upstream_pool import UpstreamPool
 
 Result = TypeVar("Result")
 

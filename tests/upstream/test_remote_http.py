@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.upstream.remote_http import (
-    MOST_MODELS,
+    MAX_MODELS,
     EventStream,
     authorization,
     client_options,
@@ -54,8 +54,8 @@ def test_a_list_of_models_that_is_none_has_no_names(body: object) -> None:
 
 
 def test_of_a_long_list_of_models_the_beginning_is_read() -> None:
-    names = [str(number) for number in range(2 * MOST_MODELS)]
-    assert model_names({"data": [{"id": name} for name in names]}) == names[:MOST_MODELS]
+    names = [str(number) for number in range(2 * MAX_MODELS)]
+    assert model_names({"data": [{"id": name} for name in names]}) == names[:MAX_MODELS]
 
 
 def test_what_is_sent_follows_no_redirect_and_no_proxy_of_the_environment() -> None:

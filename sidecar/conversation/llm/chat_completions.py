@@ -360,7 +360,7 @@ def stream_error(body: object) -> errors.LlmFailed | None:
     """What a server says went wrong, None where it says nothing of the kind."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
-            return errors.LlmFailed(f"It says: {said[: remote_http.LONGEST_SAID]}")
+            return errors.LlmFailed(f"It says: {said[: remote_http.MAX_SERVER_MESSAGE_CHARS]}")
         case {"error": something} if something:
             return errors.LlmFailed("It says that it failed, and not why.")
     return None
