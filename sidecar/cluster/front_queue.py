@@ -202,15 +202,16 @@ class ClientTimeouts:
         """By which call this service took jobs over."""
 
     async def leave(self, job: Job, digest: str, for_s: float) -> None:
-        """Leave a job for the same request (``digest``) within so many seconds; where the database
-        cannot be told, the job ends."""
+        """Leave a job for the same request (``digest``) within so many seconds, or, if the database
+        is away, once it is back. From now on nobody waits for it here: if it ends meanwhile, its
+        result is the next request's."""
+        self._queue.give_up(job)
+        code = self._seal.code(f"request {digest}")
+        leave = partial(self._left, job.id, code, for_s, self._takers.pop(job, None))
         try:
-            code = self._seal.code(f"request {digest}")
-            await self._left(job.id, code, for_s, self._takers.pop(job, None))
-        except errors.JournalUnreachable:
-            self._store.cancel_soon(job.id)
-        else:
-            self._queue.give_up(job)
+            await leave()
+        except errors.JournalUnreachable:  # or it is left already, and another front has it
+            self._leaving.spawn("leave a job later", retry_while_unavailable(leave))
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
         """Return the job that the same request left, followed here from now on; its recording is

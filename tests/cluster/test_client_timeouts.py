@@ -102,7 +102,7 @@ async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken
         await stop([looking])
 
 
-async def test_a_job_that_cannot_be_left_ends(
+async def test_a_job_that_cannot_be_left_is_left_once_the_database_is_back(
     journal: str, tmp_path: Path, postgres_cluster: Cluster
 ) -> None:
     async with service(journal, tmp_path) as one:
@@ -115,12 +115,61 @@ async def test_a_job_that_cannot_be_left_ends(
                 await taken(timeouts)
         finally:
             postgres_cluster.start()
+        await until(lambda: not timeouts._leaving._tasks)
+        found = await taken(timeouts)
+        assert found is not None
+        assert found.id == job.id
 
-        async def ended() -> bool:
-            return (await one.jobs.get(job.id)).error is not None
 
-        await until_told(ended)
-        await until(lambda: not one.jobs._ending._tasks)
+async def test_a_job_that_another_service_took_is_not_ended_by_the_lost_answer_of_the_one_before(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (here, waits), (there, _) = (timeouts_of(each, journal) for each in (one, other))
+        job, call, calls = await accepted(one, waits), one.database.call, 0
+
+        async def unanswered(function: str, *values: object) -> object:
+            nonlocal calls
+            found = await call(function, *values)
+            if function == "leave_1" and (calls := calls + 1) == 1:
+                assert await taken(there) is not None
+                raise errors.JournalUnreachable()
+            return found
+
+        monkeypatch.setattr(one.database, "call", unanswered)
+        await here.leave(job, "sent", 60)
+        await until(lambda: not here._leaving._tasks)
+        assert calls == 2
+        assert (await other.jobs.get(job.id)).error is None
+        assert await taken(here) is None, "its client waits at the other"
+
+
+async def test_a_job_that_was_cancelled_after_it_was_left_is_not_taken(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        timeouts, waits = timeouts_of(one, journal)
+        job = await accepted(one, waits)
+        await timeouts.leave(job, "sent", 60)
+        await one.jobs.cancel(job.id)
+        assert await taken(timeouts) is None, "the request gets a job of its own"
+
+
+async def test_nobody_waits_any_more_for_a_job_that_is_being_left(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it ends in this moment, the service that is left must not delete it."""
+    async with service(journal, tmp_path) as one:
+        timeouts, waits = timeouts_of(one, journal)
+        job, call, waiting = await accepted(one, waits), one.database.call, []
+
+        async def asked(function: str, *values: object) -> object:
+            waiting.append((function, [*waits.jobs]))
+            return await call(function, *values)
+
+        monkeypatch.setattr(one.database, "call", asked)
+        await timeouts.leave(job, "sent", 60)
+        assert waiting == [("leave_1", [])]
 
 
 async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(

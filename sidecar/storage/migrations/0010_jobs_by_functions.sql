@@ -762,8 +762,8 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
         left_until = greatest(left_until, clock_timestamp() + interval '20 s')
     WHERE id = (
         SELECT id FROM vibevoice.jobs
-        WHERE owner = owner_ AND left_as = request_ AND left_until > clock_timestamp() AND (
-            left_taker IS NULL OR left_taker = taker_
+        WHERE owner = owner_ AND left_as = request_ AND left_until > clock_timestamp()
+            AND state <> 'cancelled' AND (left_taker IS NULL OR left_taker = taker_
             OR left_taken < clock_timestamp() - interval '12 s')
         ORDER BY left_taker IS NOT DISTINCT FROM taker_ DESC, left_until LIMIT 1 FOR UPDATE)
     RETURNING id $$;
