@@ -203,13 +203,11 @@ class Service:
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         engine = LocalQueueSetup(settings, self._provision, self._planned, self.fleet.places, model)
-        parts = engine, self.tally.jobs, self.spool_threads, now
-        address = shared_address(settings)
-        self._shared = (
-            SharedJobBackend(settings, address, *parts, self.instance)
-            if address is not None
-            else None
-        )
+        counts, threads = self.tally.jobs, self.spool_threads
+        parts = engine, counts, threads, now
+        self._shared = None
+        if (address := shared_address(settings)) is not None:
+            self._shared = SharedJobBackend(settings, address, *parts, self.instance)
         self._backend: JobBackend = self._shared or LocalJobBackend(settings, *parts)
         self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
@@ -223,15 +221,9 @@ class Service:
         self._observed = ServiceObservers(settings, self.fleet, self._backend, hears, now)
         self.traces = self._observed.traces
         """Where is told what took how long: nowhere, mostly."""
+        traced = self._observed.jobs
         self.submissions = JobSubmissions(
-            settings,
-            self._backend,
-            self._provision,
-            self._intake,
-            self.spool_threads,
-            self.tally.jobs,
-            self._observed.jobs,
-            now,
+            settings, self._backend, self._provision, self._intake, threads, counts, traced, now
         )
         """How recordings become jobs."""
         self.owned = OwnedJobs(self._backend.store)
