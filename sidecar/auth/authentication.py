@@ -119,10 +119,10 @@ SleepFunction = Callable[[float], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """What all wires share. Without a ``turnstile`` nobody is counted."""
+    """What all wires share. Without a ``rate_limiter`` nobody is counted."""
 
     access: AccessPolicy
-    turnstile: RateLimiter | None = None
+    rate_limiter: RateLimiter | None = None
     visits: RevocableStreams = field(default_factory=RevocableStreams)
 
     def admit_request(self, approach: RequestOrigin) -> None:
@@ -133,8 +133,8 @@ class AccessControl:
             errors.RateLimited: too often.
         """
         self.access.check_peer_and_host(approach)
-        if self.turnstile is not None:
-            self.turnstile.admit_request(approach)
+        if self.rate_limiter is not None:
+            self.rate_limiter.admit_request(approach)
 
     async def identify(self, approach: RequestOrigin) -> Identity:
         """Who it is that has arrived.
@@ -143,15 +143,15 @@ class AccessControl:
             errors.TokenMissing, errors.TokenInvalid: nobody who is known.
             errors.RateLimited: one who comes too often.
         """
-        who = await identify_request(self.access, self.turnstile, approach)
-        if self.turnstile is not None:
-            self.turnstile.enter(who)
+        who = await identify_request(self.access, self.rate_limiter, approach)
+        if self.rate_limiter is not None:
+            self.rate_limiter.enter(who)
         return who
 
 
 async def identify_request(
     access: AccessPolicy,
-    turnstile: RateLimiter | None,
+    rate_limiter: RateLimiter | None,
     approach: RequestOrigin,
     pause: SleepFunction = asyncio.sleep,
 ) -> Identity:
@@ -164,25 +164,25 @@ async def identify_request(
     try:
         return access.identify(approach)
     except errors.TokenInvalid:
-        if turnstile is not None:
-            await delay_wrong_token(turnstile, approach, pause)
+        if rate_limiter is not None:
+            await delay_wrong_token(rate_limiter, approach, pause)
         raise
 
 
 async def delay_wrong_token(
-    turnstile: RateLimiter, approach: RequestOrigin, pause: SleepFunction = asyncio.sleep
+    rate_limiter: RateLimiter, approach: RequestOrigin, pause: SleepFunction = asyncio.sleep
 ) -> None:
     """A wrong token came: wait before that is said, longer each time.
 
     Raises:
         errors.RateLimited: as many answers wait as may.
     """
-    if delay := turnstile.fail(approach):
-        turnstile.held += 1
+    if delay := rate_limiter.fail(approach):
+        rate_limiter.held += 1
         try:
             await pause(delay)
         finally:
-            turnstile.held -= 1
+            rate_limiter.held -= 1
 
 
 log = logging.getLogger(__name__)

@@ -139,10 +139,10 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
     """
     access = create_access(settings, watch)
     per_minute = access.limits.requests_per_minute
-    turnstile = RateLimiter(per_minute) if per_minute else None
+    rate_limiter = RateLimiter(per_minute) if per_minute else None
     most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
     return AccessControl(
-        access, turnstile, RevocableStreams(access.authenticator.refusal, most=most)
+        access, rate_limiter, RevocableStreams(access.authenticator.refusal, most=most)
     )
 
 
@@ -214,7 +214,7 @@ def create_app(
     app.add_middleware(
         auth_gate.AuthGate,
         access=entrance.access,
-        turnstile=entrance.turnstile,
+        rate_limiter=entrance.rate_limiter,
         dialects=dialects,
         visits=entrance.visits,
         opens=lambda asked: (
@@ -330,7 +330,7 @@ def create_talk_app(service: Service, entrance: AccessControl, page: int) -> Fas
     app.add_middleware(
         auth_gate.AuthGate,
         access=replace(entrance.access, origins=s2s_routes.page_origins(page)),
-        turnstile=entrance.turnstile,
+        rate_limiter=entrance.rate_limiter,
         visits=entrance.visits,
         refusals={s2s_routes.PATH: s2s_routes.send_refusal},
     )

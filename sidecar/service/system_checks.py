@@ -146,14 +146,13 @@ def check_llm(settings: Settings) -> CheckFinding:
 
 def check_checkpoint(settings: Settings) -> CheckFinding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
-    from sidecar.checkpoints import checkpoint as checkpoints_checkpoint
-    from sidecar.checkpoints import installed_checkpoints
+    from sidecar.checkpoints import checkpoint, installed_checkpoints
 
     try:
         found = installed_checkpoints.find_checkpoint(settings.model_path)
     except errors.CheckpointNotFound as error:
         if settings.model_path is None:
-            cache = checkpoints_checkpoint.hugging_face_cache()
+            cache = checkpoint.hugging_face_cache()
             text = f"none in {cache}; the embedded engine needs none"
             return CheckFinding("checkpoint", CheckState.ABSENT, text)
         return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)

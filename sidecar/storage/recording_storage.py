@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sidecar import errors, files
-from sidecar.audio.audio_source import read_chunks as pieces_of
-from sidecar.audio.audio_source import storage_error
+from sidecar.audio.audio_source import read_chunks, storage_error
 from sidecar.storage.encryption import LocalObject, StoredObject
 
 PARTIAL_SUFFIX = ".part"
@@ -142,7 +141,7 @@ class FolderStorage:
         with _unavailable_errors():
             fd = self._opened(name)
             try:
-                yield from pieces_of(fd)
+                yield from read_chunks(fd)
             finally:
                 os.close(fd)
 

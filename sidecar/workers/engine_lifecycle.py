@@ -162,7 +162,7 @@ class EngineLifecycle:
     ) -> None:
         self.spec = spec
         self._account = account or NoMemoryAccount()
-        self._berth = EngineSupervisor(
+        self._supervisor = EngineSupervisor(
             spec,
             load,
             place,
@@ -179,7 +179,7 @@ class EngineLifecycle:
         self._in_line = 0
         """Who has the turn, and all who wait for it."""
         self._holders = 0
-        self._pulse = Heartbeat(lambda: self._berth.worker, self.manner.deaf_s)
+        self._pulse = Heartbeat(lambda: self._supervisor.worker, self.manner.deaf_s)
         self._used_load = 0
         self._reloads = ReloadQueue(self._in_turn, self._renew)
         self._reloaded_at = -math.inf
@@ -189,22 +189,22 @@ class EngineLifecycle:
     @property
     def precision(self) -> Precision:
         """Of the engine that is there, or that is on its way."""
-        return self._berth.precision
+        return self._supervisor.precision
 
     @property
     def memory(self) -> MemoryPlan:
         """By which plan its parts lie: that of the load, then that of the job which came last."""
-        return self._berth.memory
+        return self._supervisor.memory
 
     @property
     def loaded_at(self) -> float:
         """When the engine came into memory last (`time.monotonic`)."""
-        return self._berth.loaded_at
+        return self._supervisor.loaded_at
 
     @property
     def load_s(self) -> float:
         """How many seconds that took."""
-        return self._berth.load_s
+        return self._supervisor.load_s
 
     def last_load(self, now: float) -> tuple[float, float]:
         """From when to when it came in last, in seconds since 1970 as is ``now``; long before all
@@ -215,12 +215,12 @@ class EngineLifecycle:
     @property
     def loads(self) -> int:
         """How often an engine came into memory."""
-        return self._berth.loads
+        return self._supervisor.loads
 
     @property
     def loading(self) -> float | None:
         """How much of an engine that is being loaded is there (0 to 1), None at other times."""
-        return self._berth.loading
+        return self._supervisor.loading
 
     @property
     def awaited(self) -> bool:
@@ -230,7 +230,7 @@ class EngineLifecycle:
     @property
     def changing(self) -> bool:
         """Whether an engine is coming in."""
-        return self._berth.changing
+        return self._supervisor.changing
 
     @property
     def in_use(self) -> bool:
@@ -242,8 +242,8 @@ class EngineLifecycle:
         """Where the engine is now."""
         if self.loading is not None:
             return EngineState.LOADING
-        if self._berth.worker is None:
-            return EngineState.STUCK if self._berth.stuck else EngineState.ABSENT
+        if self._supervisor.worker is None:
+            return EngineState.STUCK if self._supervisor.stuck else EngineState.ABSENT
         return EngineState.BUSY if self.in_use else EngineState.READY
 
     @property
@@ -254,7 +254,7 @@ class EngineLifecycle:
     @property
     def worker_pid(self) -> int | None:
         """The process the engine lives in, None while it is not loaded."""
-        return self._berth.worker.pid if self._berth.worker is not None else None
+        return self._supervisor.worker.pid if self._supervisor.worker is not None else None
 
     def resolve(self, wanted: Precision, since: float) -> Precision:
         """The precision for a job that asked for ``wanted`` at ``since`` (`time.monotonic`).
@@ -279,8 +279,8 @@ class EngineLifecycle:
             errors.WontFit: there is no room for it.
         """
         async with self._in_turn():
-            await self._berth.settle(self.precision)
-            await self._berth.standing(self.precision)
+            await self._supervisor.settle(self.precision)
+            await self._supervisor.standing(self.precision)
 
     def check(self, precision: Precision) -> Precision:
         """What a reload at ``precision`` would load.
@@ -300,7 +300,7 @@ class EngineLifecycle:
         """Raise `errors.WontFit` where a reload at ``precision`` would now find no room."""
         target = self.check(precision)
         await self._look()
-        if not self._berth.changing:  # else nobody can tell what will be free
+        if not self._supervisor.changing:  # else nobody can tell what will be free
             self._place(target)
 
     async def reload(self, precision: Precision, checkpoint: str | None = None) -> Precision:
@@ -317,8 +317,8 @@ class EngineLifecycle:
             errors.ModelLoadFailed: it does not load; the old one goes on serving.
         """
         target = self.check(precision)
-        wanted = WantedEngine(target, checkpoint or self._berth.checkpoint)
-        await self._reloads.ask(wanted, self._berth.loads)
+        wanted = WantedEngine(target, checkpoint or self._supervisor.checkpoint)
+        await self._reloads.ask(wanted, self._supervisor.loads)
         return target
 
     async def close(self) -> None:
@@ -327,7 +327,7 @@ class EngineLifecycle:
         self._stop_idling()
         self._pulse.stop()
         await self._reloads.close()
-        await self._berth.close()
+        await self._supervisor.close()
 
     @asynccontextmanager
     async def _in_turn(self) -> AsyncIterator[None]:
@@ -354,26 +354,26 @@ class EngineLifecycle:
         """See to it that it does not hang, where there is one."""
         if self.in_use and not self._closed:
             self._pulse.start()
-        elif self._berth.worker is not None and not self._closed:
+        elif self._supervisor.worker is not None and not self._closed:
             self._pulse.rest()
         else:
             self._pulse.stop()
 
     def _rest(self) -> None:
         """Nobody decides about the engine: one that died leaves, one that nobody has idles."""
-        if self._berth.worker is None:
-            self._berth.let_go()
+        if self._supervisor.worker is None:
+            self._supervisor.let_go()
             self._watch()
         self._start_idling()
 
     async def _renew(self, wanted: WantedEngine, loads: int) -> None:
         """Load the engine anew, unless that was done since there had been so many ``loads``."""
-        await self._berth.settle(wanted.precision)
-        is_it = WantedEngine(self.precision, self._berth.checkpoint) == wanted and self.loaded
-        if self._berth.loads == loads or not is_it:
-            await self._berth.replace_engine(wanted.precision, wanted.checkpoint)
+        await self._supervisor.settle(wanted.precision)
+        is_it = WantedEngine(self.precision, self._supervisor.checkpoint) == wanted and self.loaded
+        if self._supervisor.loads == loads or not is_it:
+            await self._supervisor.replace_engine(wanted.precision, wanted.checkpoint)
         self._reloaded_at = time.monotonic()
-        await self._berth.gone()
+        await self._supervisor.gone()
 
     def _arrived(self) -> None:
         self._watch()
@@ -382,10 +382,10 @@ class EngineLifecycle:
 
     def _start_idling(self) -> None:
         self._stop_idling()
-        coming_or_none = self._berth.changing or self._berth.worker is None
+        coming_or_none = self._supervisor.changing or self._supervisor.worker is None
         if self._keep_alive_s < 0 or coming_or_none or self.in_use or self._closed:
             return
-        unused = self._used_load != self._berth.loads
+        unused = self._used_load != self._supervisor.loads
         idle_s = self._keep_alive_s or (PRELOADED_KEEP_S if unused else 0.0)
         self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
 
@@ -396,7 +396,7 @@ class EngineLifecycle:
 
     def _idled(self) -> None:
         self._idle = None
-        if self._berth.worker is not None:
+        if self._supervisor.worker is not None:
             log.info("engine %s unloaded after being idle", self.spec.name)
-            self._berth.let_go()
+            self._supervisor.let_go()
             self._watch()

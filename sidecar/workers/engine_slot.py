@@ -88,11 +88,11 @@ class SharedSlot(EngineLifecycle):
             errors.ShuttingDown: the slot is closed.
         """
         async with self._in_turn():
-            await self._berth.settle(self.precision)
-            worker = await self._berth.standing(self.precision)
+            await self._supervisor.settle(self.precision)
+            worker = await self._supervisor.standing(self.precision)
             engine = SharedEngineLease(worker, self.precision)
             self._hold(1)
-            self._used_load = self._berth.loads
+            self._used_load = self._supervisor.loads
         try:
             yield engine
         finally:
@@ -238,15 +238,15 @@ class ExclusiveSlot(EngineLifecycle):
 
     async def _brought_in(self, wanted: Precision, since: float) -> WorkerProcess:
         """The engine, for who has the turn; what memory is free is looked at."""
-        await self._berth.settle(self.resolve(wanted, since))
-        worker = await self._berth.standing(self.resolve(wanted, since))
-        await self._berth.gone()
+        await self._supervisor.settle(self.resolve(wanted, since))
+        worker = await self._supervisor.standing(self.resolve(wanted, since))
+        await self._supervisor.gone()
         await self._look()
-        self._used_load = self._berth.loads
+        self._used_load = self._supervisor.loads
         return worker
 
     def _begins(self, memory: MemoryPlan) -> None:
-        self._berth.memory = memory
+        self._supervisor.memory = memory
 
 
 class ConcurrentSlot(ExclusiveSlot):
@@ -282,7 +282,7 @@ class ConcurrentSlot(ExclusiveSlot):
                 yield engine
             return
         async with self._coming:
-            if self._shared is None or self.awaited or self._berth.worker is None:
+            if self._shared is None or self.awaited or self._supervisor.worker is None:
                 turn = AsyncExitStack()
                 await turn.enter_async_context(self._in_turn())
                 try:
@@ -292,7 +292,7 @@ class ConcurrentSlot(ExclusiveSlot):
                     raise
                 self._shared = turn
             else:
-                turn, worker = self._shared, self._berth.worker
+                turn, worker = self._shared, self._supervisor.worker
             self._hold(1)
         try:
             yield ExclusiveEngineLease(worker, self.precision, self._begins, beside=True)

@@ -136,9 +136,9 @@ class _EngineChange:
 class EngineSupervisor:
     """Owns the worker of one engine. Asked for changes by one at a time: who has the turn.
 
-    Who waits for a change does not own it: it is a task of the berth's and goes on when who asked
-    for it hangs up. The next who has the turn finds it under way (`settle`); where nobody comes,
-    ``arrived`` is called in its end.
+    Who waits for a change does not own it: it is a task of the supervisor's and goes on when who
+    asked for it hangs up. The next who has the turn finds it under way (`settle`); where nobody
+    comes, ``arrived`` is called in its end.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class EngineSupervisor:
         ``precision``; one to another is given up, as nobody waits for it any more.
 
         Raises:
-            errors.ShuttingDown: the berth is closed.
+            errors.ShuttingDown: the supervisor is closed.
         """
         change = self._change
         if change is not None and change.precision is precision:

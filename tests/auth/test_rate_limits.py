@@ -128,27 +128,27 @@ def test_an_address_is_counted_by_what_one_customer_has(peer: str | None, key: s
 
 def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
     clock = Clock()
-    turnstile = RateLimiter(10, clock)
+    rate_limiter = RateLimiter(10, clock)
     here = RequestOrigin(["x"], [], [], peer="203.0.113.7")
     for who in (ANNA, BEN):
         for left in range(9, -1, -1):
-            turnstile.enter(who)
-            assert turnstile.standing(who).left == left
+            rate_limiter.enter(who)
+            assert rate_limiter.standing(who).left == left
         with pytest.raises(errors.RateLimited) as refused:
-            turnstile.enter(who)
+            rate_limiter.enter(who)
         assert refused.value.retry_after == 6
     clock.now += 6
-    turnstile.enter(ANNA)
+    rate_limiter.enter(ANNA)
     for _ in range(10 * rate_limits.ADDRESS_SHARE):
-        turnstile.admit_request(here)
+        rate_limiter.admit_request(here)
     with pytest.raises(errors.RateLimited):
-        turnstile.admit_request(here)
-    turnstile.admit_request(RequestOrigin(["x"], [], [], peer="203.0.113.8"))
-    turnstile.held = MAX_DELAYED_ANSWERS
+        rate_limiter.admit_request(here)
+    rate_limiter.admit_request(RequestOrigin(["x"], [], [], peer="203.0.113.8"))
+    rate_limiter.held = MAX_DELAYED_ANSWERS
     for _ in range(rate_limits.UNDELAYED_FAILURES):
-        assert turnstile.fail(here) == 0
+        assert rate_limiter.fail(here) == 0
     with pytest.raises(errors.RateLimited):
-        turnstile.fail(here)
+        rate_limiter.fail(here)
 
 
 def test_uploads_are_counted_as_they_come() -> None:

@@ -55,8 +55,8 @@ def entrance(
 ) -> AccessControl:
     """Who may come in: whoever is on this machine, or whom an authenticator knows."""
     access = AccessPolicy(authenticator=authenticator or NoAuthenticator())
-    turnstile = RateLimiter(per_minute) if per_minute else None
-    return AccessControl(access, turnstile, RevocableStreams(access.authenticator.refusal))
+    rate_limiter = RateLimiter(per_minute) if per_minute else None
+    return AccessControl(access, rate_limiter, RevocableStreams(access.authenticator.refusal))
 
 
 def reserved(port: int = 0) -> socket.socket:

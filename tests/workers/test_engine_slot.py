@@ -362,7 +362,7 @@ async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
     await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)
     await given_up_while_it_loads(slot, INT8)
-    await until(lambda: slot._berth.loads == 2)
+    await until(lambda: slot._supervisor.loads == 2)
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
@@ -448,8 +448,8 @@ async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() ->
         os.kill(killed, signal.SIGKILL)
         await until(lambda: slot.state is EngineState.ABSENT)
         assert await precision_of_a_lease(slot) is INT8
-        assert slot._berth.worker is not None
-        slot._berth.worker.kill()  # as one is that does not stop
+        assert slot._supervisor.worker is not None
+        slot._supervisor.worker.kill()  # as one is that does not stop
         assert await precision_of_a_lease(slot) is INT8
     finally:
         await slot.close()

@@ -184,7 +184,7 @@ async def test_who_stops_slowly_ends_no_engine_that_others_hold(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
     slot = build()
     async with slot.share() as engine:
-        worker = slot._berth.worker
+        worker = slot._supervisor.worker
         assert worker is not None
         answers = worker._calls.answers_ping
         monkeypatch.setattr(worker, "patience_s", 0.0)

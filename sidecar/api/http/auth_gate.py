@@ -21,8 +21,7 @@ from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import RateLimiter
-from sidecar.auth.request_origin import RequestOrigin
-from sidecar.auth.request_origin import check_header_sizes as check_headers
+from sidecar.auth.request_origin import RequestOrigin, check_header_sizes
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.auth.startup_token import OneTimeCodes
 
@@ -55,7 +54,7 @@ class AuthGate:
         self,
         app: ASGIApp,
         access: AccessPolicy,
-        turnstile: RateLimiter | None = None,
+        rate_limiter: RateLimiter | None = None,
         pause: SleepFunction = asyncio.sleep,
         dialects: ErrorDialects | None = None,
         visits: RevocableStreams | None = None,
@@ -63,7 +62,7 @@ class AuthGate:
         refusals: WebSocketRefusals = _NO_REFUSALS,
         tickets: OneTimeCodes[request_headers.TicketGrant] | None = None,
     ) -> None:
-        """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
+        """Without a ``rate_limiter`` nobody is counted, without ``visits`` nobody sent away again;
         ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
         is, as at `OPEN_PATHS`."""
         self._access = access
@@ -71,7 +70,7 @@ class AuthGate:
         visits = visits or RevocableStreams()
         self._behind = _AccessCors(
             _Authentication(
-                app, access, turnstile, pause, self._dialects, visits, opens, refusals, tickets
+                app, access, rate_limiter, pause, self._dialects, visits, opens, refusals, tickets
             ),
             access,
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
@@ -93,7 +92,7 @@ class AuthGate:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             try:
-                check_headers(scope["headers"])
+                check_header_sizes(scope["headers"])
                 self._access.check_peer_and_host(request_origin(scope))
             except errors.SidecarError as error:
                 if "websocket.http.response" in scope.get("extensions", ()):  # status and body
@@ -124,7 +123,7 @@ class _Authentication:
         self,
         app: ASGIApp,
         access: AccessPolicy,
-        turnstile: RateLimiter | None,
+        rate_limiter: RateLimiter | None,
         pause: SleepFunction,
         dialects: ErrorDialects,
         visits: RevocableStreams,
@@ -137,7 +136,7 @@ class _Authentication:
         self._opens = opens
         self._app = app
         self._access = access
-        self._turnstile = turnstile
+        self._rate_limiter = rate_limiter
         self._pause = pause
         self._refusals = refusals
         self._tickets = tickets
@@ -158,8 +157,8 @@ class _Authentication:
         is, the request or connection counts as the caller's."""
         approach = request_origin(scope)
         try:
-            if self._turnstile is not None:
-                self._turnstile.admit_request(approach)
+            if self._rate_limiter is not None:
+                self._rate_limiter.admit_request(approach)
             if scope["path"] not in OPEN_PATHS and not self._opens(scope):
                 approach, session = self._with_ticket(scope, approach)
                 caller = await self._identify(approach)
@@ -167,12 +166,12 @@ class _Authentication:
                     caller = dataclasses.replace(caller, scopes=frozenset())
                 scope = scope_with_identity(scope, caller, self._visits)
                 scope["state"][request_headers.AGREED_SESSION_KEY] = session
-                if self._turnstile is not None:
+                if self._rate_limiter is not None:
                     try:
-                        self._turnstile.enter(caller)
+                        self._rate_limiter.enter(caller)
                     finally:
                         send = request_headers.send_with_rate_limit(
-                            send, self._turnstile.standing(caller)
+                            send, self._rate_limiter.standing(caller)
                         )
                 opened.enter_context(self._visits.opened(caller))
         except errors.SidecarError as error:
@@ -207,7 +206,7 @@ class _Authentication:
         return dataclasses.replace(approach, authorizations=given), grant.session
 
     async def _identify(self, approach: RequestOrigin) -> Identity:
-        return await identify_request(self._access, self._turnstile, approach, self._pause)
+        return await identify_request(self._access, self._rate_limiter, approach, self._pause)
 
 
 def request_origin(scope: Scope) -> RequestOrigin:

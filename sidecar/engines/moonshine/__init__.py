@@ -14,11 +14,11 @@ from sidecar import errors
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import (
     REINSTALL_COMMAND,
+    MoonshineHypothesis,
     MoonshineRecognizer,
     load_recognizer,
     model_folder,
 )
-from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis as Heard
 from sidecar.engines.moonshine.moonshine_transcription import (
     CHECKPOINT_FORMAT,
     MoonshineTranscription,
@@ -138,7 +138,7 @@ class MoonshineEngine:
     ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         before = draft.draft if draft is not None else None
-        assert before is None or isinstance(before, Heard)
+        assert before is None or isinstance(before, MoonshineHypothesis)
         return _live_hypothesis(
             self._recognizer.hear(audio, before, cancelled, words=options.words)
         )
@@ -192,7 +192,7 @@ class MoonshineEngine:
         yield Finished(identify_with_diarizer(follower, transcript, options))
 
 
-def _live_hypothesis(found: Heard | None) -> RecognitionHypothesis | None:
+def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
     """What the recognizer heard, for the hall."""
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
-from sidecar.diarization.clustering import detect_speech as stretches_of_speech
+from sidecar.diarization.clustering import detect_speech
 from sidecar.diarization.speaker_identification import SpeakerVector
 from sidecar.diarization.speaker_models import (
     SAMPLE_RATE,
@@ -347,7 +347,7 @@ def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]
     except SpeakerModelsUnavailable as error:
         log.warning("windows are cut without listening for pauses: %s", error)
         return []
-    return stretches_of_speech(models, resample_for_diarization(samples, rate))
+    return detect_speech(models, resample_for_diarization(samples, rate))
 
 
 class WindowSpeakerMatcher:

@@ -17,8 +17,7 @@ import grpc.aio
 
 from sidecar import clock, errors
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.request_origin import RequestOrigin
-from sidecar.auth.request_origin import check_header_sizes as check_headers
+from sidecar.auth.request_origin import RequestOrigin, check_header_sizes
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 from sidecar.protocols.grpc_stt.errors import abort_call
@@ -117,7 +116,7 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             traced = said.get("traceparent", ""), said.get("tracestate", "")
             CURRENT_ARRIVAL.set(RequestArrival(clock.wall_time(), *traced))
         try:
-            check_headers((_bytes(name), _bytes(value)) for name, value in metadata)
+            check_header_sizes((_bytes(name), _bytes(value)) for name, value in metadata)
             self._entrance.admit_request(
                 request_origin(metadata, context.peer(), encrypted=self._encrypted)
             )

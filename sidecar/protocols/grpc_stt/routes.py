@@ -146,8 +146,8 @@ class GrpcServicer:
             if created.token and created.admits(token):
                 self._waiting.take(created)
                 return created
-        if self._entrance.turnstile is not None:
-            await delay_wrong_token(self._entrance.turnstile, self._approach(context))
+        if self._entrance.rate_limiter is not None:
+            await delay_wrong_token(self._entrance.rate_limiter, self._approach(context))
         raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.TOKEN_INVALID)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:

@@ -169,8 +169,8 @@ class WyomingAllowlist:
         if access.authenticator.local_only:
             return await self.entrance.identify(approach)
         who = Identity(GUEST, AuthMethod.PLACE, limits=replace(access.limits, shares=True))
-        if self.entrance.turnstile is not None:
-            self.entrance.turnstile.enter(who)
+        if self.entrance.rate_limiter is not None:
+            self.entrance.rate_limiter.enter(who)
         return who
 
     def _invites(self, peer: str | None) -> bool:
