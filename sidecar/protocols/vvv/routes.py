@@ -106,7 +106,7 @@ def build_router(service: Service) -> APIRouter:
             recent.over(job)
 
         try:
-            told = await _queue_position(service, caller, job)
+            told = await _queue_position(service, caller, job) or _started_at_once(job)
         except BaseException:  # nobody follows it yet
             closed()
             raise
@@ -146,17 +146,16 @@ def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> dict[s
 
 
 async def event_frames(
-    service: Service, caller: Identity, job: Job, told: dict[str, Any] | None
+    service: Service, caller: Identity, job: Job, told: dict[str, Any]
 ) -> AsyncGenerator[bytes, None]:
-    """What a client gets to read of its job, after its place if it waits. One that reads slowly is
-    behind by no more than what is in the job's record, and nobody waits for it."""
+    """Yield the frames of a job, first the position at which it was submitted. A client that reads
+    slowly is behind by no more than what is in the job's record, and nobody waits for it."""
     fragments = VvvFragments()
-    if told is not None:
-        yield responses.sse_frame(told, "queue")
+    yield responses.sse_frame(told, "queue")
     async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
         async for change in changes:
             place = await _queue_position(service, caller, job)
-            if place is not None and told is not None and place["position"] != told["position"]:
+            if place is not None and place["position"] != told["position"]:
                 told = place
                 yield responses.sse_frame(place, "queue")
             elif change is None:
@@ -179,6 +178,12 @@ async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[
     info = job_info(job.record, turn)
     del info["status"]
     return info
+
+
+def _started_at_once(job: Job) -> dict[str, Any]:
+    """Return the position of a job that a node claimed before anybody could ask for it, so that
+    the first frame of every stream names the job."""
+    return {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
 
 
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:

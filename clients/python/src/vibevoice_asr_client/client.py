@@ -1,4 +1,4 @@
-"""The client that waits: `PlaybackClient`."""
+"""The client that waits: `Client`."""
 
 from __future__ import annotations
 
