@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cpu_time
 import pytest
 import user_folders
 from object_storage import Given, ObjectStorage, keys, object_storage
@@ -20,7 +21,7 @@ from service_process import USERS_FOLDERS, Server
 from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Properties without a clock or dice, no work twice, Ctrl-C as in a terminal, and a lesser
     processor where that is asked for."""
     _without_a_clock_or_dice()
@@ -32,6 +33,7 @@ def pytest_configure() -> None:
     # A shell that starts this in the background has it ignored, and so would all children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()
+    cpu_time.register(config)
 
 
 def _without_a_clock_or_dice() -> None:
