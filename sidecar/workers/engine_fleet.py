@@ -23,15 +23,16 @@ from sidecar.engines.engine_selection import EngineChoice, choose_engine
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_lifecycle import EngineLifecycle, EngineState
 from sidecar.workers.engine_slot import (
-    ConcurrentSlot,
-    ExclusiveSlot,
-    SerialSlot,
-    SharedSlot,
-    TtsSlot,
+    CONCURRENT,
+    EXCLUSIVE,
+    LIVE,
+    SERIAL,
+    EngineSlot,
+    EngineState,
 )
 from sidecar.workers.remote_engine import RemoteEngineSlot
+from sidecar.workers.tts_client import TtsClient
 
 
 class EngineRole(StrEnum):
@@ -71,9 +72,9 @@ class EngineStatus:
         return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
 
     @classmethod
-    def of(cls, lodging: EngineHost[Any, Any]) -> EngineStatus:
+    def of(cls, host: EngineHost[Any]) -> EngineStatus:
         """As it is now."""
-        slot: EngineLifecycle = lodging.slot
+        slot = host.slot
         return cls(
             engine=slot.spec.name,
             precision=slot.precision.value,
@@ -81,10 +82,10 @@ class EngineStatus:
             loading=slot.loading,
             worker_pid=slot.worker_pid,
             loads=slot.loads,
-            crashes=lodging.crashes,
+            crashes=host.crashes,
             load_s=slot.load_s,
-            reserved_bytes=lodging.reserved_bytes,
-            on_gpu=lodging.on_gpu,
+            reserved_bytes=host.reserved_bytes,
+            on_gpu=host.on_gpu,
         )
 
 
@@ -102,28 +103,28 @@ class EngineFleet:
         voice: EngineChoice[TtsSpec] | None = None,
     ) -> None:
         self._devices = MemoryDevices()
-        self._voice: EngineHost[TtsSpec, SerialSlot] | None = None
+        self._voice: EngineHost[TtsSpec] | None = None
         beside = 0
         if voice is not None:
             self._voice = EngineHost(
-                EngineRole.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
+                EngineRole.VOICE, settings, voice, self._devices, SERIAL, speaks=True
             )
             beside = self._voice.needed_bytes
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """So many recordings are heard at once: here one, or one on each of so many machines, which
         one process of ours has to do with."""
-        kind = ConcurrentSlot if self.places > 1 else ExclusiveSlot
+        sharing = CONCURRENT if self.places > 1 else EXCLUSIVE
         self.files = EngineHost(
-            EngineRole.FILES, settings, files, self._devices, kind, beside=beside
+            EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
         )
         """Where the engine for files lives."""
-        self._live: EngineHost[EngineSpec, SharedSlot] | None = None
+        self._live: EngineHost[EngineSpec] | None = None
         self._distant: RemoteEngineSlot | None = None
         if live is not None and live.upstream is not None:
             self._distant = RemoteEngineSlot(live.spec, live.upstream)
         elif live is not None:
             self._live = EngineHost(
-                EngineRole.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
+                EngineRole.LIVE, settings, live, self._devices, LIVE, live=True, beside=beside
             )
 
     @property
@@ -134,7 +135,7 @@ class EngineFleet:
         return self._live.spec if self._live is not None else None
 
     @property
-    def live(self) -> SharedSlot | RemoteEngineSlot:
+    def live(self) -> EngineSlot[EngineSpec] | RemoteEngineSlot:
         """The slot for live audio, here or wherever there is room.
 
         Raises:
@@ -152,7 +153,7 @@ class EngineFleet:
         return self._voice.spec if self._voice is not None else None
 
     @property
-    def voice(self) -> TtsSlot:
+    def voice(self) -> TtsClient:
         """What says things.
 
         Raises:
@@ -162,7 +163,7 @@ class EngineFleet:
             raise errors.EngineUnavailable(
                 "No engine of this installation speaks.", hint="See the setting voice_engine."
             )
-        return TtsSlot(self._voice.slot)
+        return TtsClient(self._voice.slot)
 
     @property
     def gpu(self) -> GpuMemory | None:
@@ -181,9 +182,9 @@ class EngineFleet:
         return found
 
     @property
-    def lodgings(self) -> dict[str, EngineHost[EngineSpec, Any]]:
+    def hosts(self) -> dict[str, EngineHost[EngineSpec]]:
         """Where each engine lives, by what it is there for."""
-        found: dict[str, EngineHost[EngineSpec, Any]] = {EngineRole.FILES.value: self.files}
+        found: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES.value: self.files}
         if self._live is not None:
             found[EngineRole.LIVE.value] = self._live
         return found
@@ -231,18 +232,18 @@ class _ServedModel:
 
 
 class ModelRegistry:
-    """Of all engines, which live in the ``lodgings``. ``choices``: what each had at the start."""
+    """Models of all engines, which are in ``hosts``. ``choices``: what each had at the start."""
 
     def __init__(
         self,
         settings: Settings,
-        lodgings: Mapping[str, EngineHost[EngineSpec, Any]],
+        hosts: Mapping[str, EngineHost[EngineSpec]],
         choices: Mapping[str, EngineChoice[EngineSpec]],
     ) -> None:
-        self._settings, self._lodgings = settings, lodgings
+        self._settings, self._hosts = settings, hosts
         self._first = {
             role: _ServedModel(DEFAULT_MODEL_ID, choices[role], one.slot.precision)
-            for role, one in lodgings.items()
+            for role, one in hosts.items()
         }
         self._served = dict(self._first)
         self._coming: dict[str, asyncio.Task[None]] = {}
@@ -334,7 +335,7 @@ class ModelRegistry:
             for role, choice in suited.items():
                 wanted = self._first[role].precision if precision is None else precision
                 try:
-                    found = await self._lodgings[role].take(choice, wanted)
+                    found = await self._hosts[role].take(choice, wanted)
                 except errors.SidecarError as error:
                     log.error("the model for %s was not loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}
@@ -344,11 +345,11 @@ class ModelRegistry:
     def _suited(self, wish: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
         """For which engines it is one, and what it is there; looks at the disk."""
         suited, wrong = {}, list[errors.SidecarError]()
-        for role, lodging in self._lodgings.items():
+        for role, host in self._hosts.items():
             try:
                 choice = self._choice(role, wish)
-                lodging.check(choice)
-                lodging.slot.check(wish.precision)
+                host.check(choice)
+                host.slot.check(wish.precision)
                 suited[role] = choice
             except errors.SidecarError as error:
                 wrong.append(error)

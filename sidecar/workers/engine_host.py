@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -22,6 +22,7 @@ from sidecar.gpu_memory.gpu_devices import (
 from sidecar.gpu_memory.memory_admission import (
     LoadPlacement,
     LoadPlan,
+    MemoryAccount,
     MemoryAdmission,
     MemoryPlanner,
     MemoryState,
@@ -30,10 +31,8 @@ from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import CrashNotes, default_data_folder
-from sidecar.workers.engine_lifecycle import EngineLifecycle
+from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
-
-Slot = TypeVar("Slot", bound=EngineLifecycle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ class MemoryDevices:
     host: HostMemoryMonitor = field(default_factory=HostMemoryMonitor)
 
 
-class EngineHost(Generic[Spec, Slot]):
-    """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
+class EngineHost(MemoryAccount, Generic[Spec]):
+    """Owns an engine's slot, and accounts for what it takes.
 
     ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
     ``speaks``: it does not hear. ``beside``: bytes of the device that another engine of ours will
@@ -58,7 +57,7 @@ class EngineHost(Generic[Spec, Slot]):
         settings: Settings,
         choice: EngineChoice[Spec],
         devices: MemoryDevices,
-        kind: type[Slot],
+        sharing: Sharing,
         *,
         live: bool = False,
         speaks: bool = False,
@@ -92,7 +91,7 @@ class EngineHost(Generic[Spec, Slot]):
         """What it has reserved for itself, None while there is nothing of it."""
         self._sessions, self._session_bytes = 0, choice.session_bytes
         self._crash_notes = CrashNotes(default_data_folder(settings.data_dir))
-        self.slot: Slot = kind(
+        self.slot: EngineSlot[Spec] = EngineSlot(
             self.spec,
             LoadOptions(
                 precision,
@@ -109,6 +108,7 @@ class EngineHost(Generic[Spec, Slot]):
             self._look,
             self._note_crash,
             self,
+            sharing,
         )
         devices.gpu.ledger.register_engine(who, lambda: self._holding(on_gpu=True))
         devices.host.ledger.register_engine(who, lambda: self._holding(on_gpu=False))
@@ -129,7 +129,7 @@ class EngineHost(Generic[Spec, Slot]):
 
         Raises:
             errors.ModelUnsuited: what is known of the engine would not be true of it.
-            errors.SidecarError: as `EngineLifecycle.reload`; the one that was there serves on.
+            errors.SidecarError: as `EngineSlot.reload`; the one that was there serves on.
         """
         self.check(choice)
         assert choice.checkpoint is not None

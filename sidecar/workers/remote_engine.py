@@ -1,6 +1,6 @@
 """Remote live engine: sessions on other services.
 
-To `live.sessions.engine_relay` this is an engine that many share (`shared.SharedSlot`). Where the
+To `live.sessions.engine_relay` this is an engine that many share (`engine_slot.LIVE`). Where the
 one who has a session goes, its call ends as with a process that dies, and the next goes to somebody
 else.
 """
@@ -28,10 +28,10 @@ from sidecar.upstream.load_balancer import ChunkAttempts, EngineAddress, Upstrea
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.workers import channel
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.remote_call import RemoteTransport, open_remote_session
 from sidecar.workers.rpc_client import RpcCall
-from sidecar.workers.slot_interface import EngineHandedOver, WorkerDied
+from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,11 @@ class RemoteEngineSlot:
         return EngineState.READY if self._reached else EngineState.ABSENT
 
     def last_load(self, now: float) -> tuple[float, float]:
-        """Nothing is loaded here: as `EngineLifecycle.last_load`, of no length."""
+        """Nothing is loaded here: as `EngineSlot.last_load`, of no length."""
         return now, now
 
     @asynccontextmanager
-    async def share(self) -> AsyncIterator[RemoteEngineSlot]:
+    async def lease(self) -> AsyncIterator[RemoteEngineSlot]:
         """There is nothing to wait for before a session has its place.
 
         Raises:

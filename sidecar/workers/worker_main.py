@@ -1,6 +1,6 @@
 """Worker main: process entry point, listener thread.
 
-Those that are to go on beside others (`joint.JointSlot`) have a thread of their own each.
+Those that are to go on beside others (`engine_slot.CONCURRENT`) have a thread of their own each.
 
 Started by `workers.worker_process`. The thread that listens answers pings, hands on what belongs to
 a call, and ends the process with the service.

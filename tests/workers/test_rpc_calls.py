@@ -290,7 +290,7 @@ async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_
     try:
         with CLIP.open("rb") as file:
             await quick.ask("probe", [file.fileno()], max_s=1e5)
-        asked = asyncio.ensure_future(quick.hears(0.05))
+        asked = asyncio.ensure_future(quick.answers_ping(0.05))
         await asyncio.sleep(0)
         assert select.select([quick._sock], [], [], PATIENCE_S)[0], "it has answered"
         stand_still(0.1)
