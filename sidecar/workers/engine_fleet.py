@@ -22,15 +22,8 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, choose_engine
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
+from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_slot import (
-    CONCURRENT,
-    EXCLUSIVE,
-    LIVE,
-    SERIAL,
-    EngineSlot,
-    EngineState,
-)
 from sidecar.workers.remote_engine import RemoteEngineSlot
 from sidecar.workers.tts_client import TtsClient
 
@@ -56,7 +49,7 @@ class EngineStatus:
 
     engine: str
     precision: str
-    state: EngineState
+    state: engine_slot.EngineState
     loading: float | None
     worker_pid: int | None
     loads: int
@@ -107,13 +100,13 @@ class EngineFleet:
         beside = 0
         if voice is not None:
             self._voice = EngineHost(
-                EngineRole.VOICE, settings, voice, self._devices, SERIAL, speaks=True
+                EngineRole.VOICE, settings, voice, self._devices, engine_slot.SERIAL, speaks=True
             )
             beside = self._voice.needed_bytes
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """So many recordings are heard at once: here one, or one on each of so many machines, which
         one process of ours has to do with."""
-        sharing = CONCURRENT if self.places > 1 else EXCLUSIVE
+        sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
         self.files = EngineHost(
             EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
         )
@@ -124,7 +117,13 @@ class EngineFleet:
             self._distant = RemoteEngineSlot(live.spec, live.upstream)
         elif live is not None:
             self._live = EngineHost(
-                EngineRole.LIVE, settings, live, self._devices, LIVE, live=True, beside=beside
+                EngineRole.LIVE,
+                settings,
+                live,
+                self._devices,
+                engine_slot.LIVE,
+                live=True,
+                beside=beside,
             )
 
     @property
@@ -135,7 +134,7 @@ class EngineFleet:
         return self._live.spec if self._live is not None else None
 
     @property
-    def live(self) -> EngineSlot[EngineSpec] | RemoteEngineSlot:
+    def live(self) -> engine_slot.EngineSlot[EngineSpec] | RemoteEngineSlot:
         """The slot for live audio, here or wherever there is room.
 
         Raises:

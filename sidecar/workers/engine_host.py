@@ -13,12 +13,7 @@ from typing import Generic
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
-from sidecar.gpu_memory.gpu_devices import (
-    EngineMemoryHolding,
-    GpuMemory,
-    GpuMonitor,
-    HostMemoryMonitor,
-)
+from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.memory_admission import (
     LoadPlacement,
     LoadPlan,
@@ -39,8 +34,8 @@ from sidecar.workers.worker_process import WorkerProcess
 class MemoryDevices:
     """The memory that engines of ours share: of the GPU that is used, and of the host."""
 
-    gpu: GpuMonitor = field(default_factory=GpuMonitor)
-    host: HostMemoryMonitor = field(default_factory=HostMemoryMonitor)
+    gpu: gpu_devices.GpuMonitor = field(default_factory=gpu_devices.GpuMonitor)
+    host: gpu_devices.HostMemoryMonitor = field(default_factory=gpu_devices.HostMemoryMonitor)
 
 
 class EngineHost(MemoryAccount, Generic[Spec]):
@@ -82,7 +77,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
             precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
-        self._stood: EngineMemoryHolding | None = None
+        self._stood: gpu_devices.EngineMemoryHolding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
@@ -114,7 +109,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         devices.host.ledger.register_engine(who, lambda: self._holding(on_gpu=False))
 
     @property
-    def gpu(self) -> GpuMemory | None:
+    def gpu(self) -> gpu_devices.GpuMemory | None:
         """The GPU as it was last seen, None where there is none."""
         return self._devices.gpu.seen
 
@@ -233,16 +228,18 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         if self._room is not None:
             await self._devices.gpu.look()
 
-    def _holding(self, on_gpu: bool) -> EngineMemoryHolding:
+    def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
         """What the engine's process holds of the GPU, or of the host."""
         if on_gpu is not self.on_gpu:
-            return EngineMemoryHolding()
+            return gpu_devices.EngineMemoryHolding()
         pid, stood = self.slot.worker_pid, self._stood
         if pid is None:
-            return EngineMemoryHolding(coming=stood is not None)
+            return gpu_devices.EngineMemoryHolding(coming=stood is not None)
         if stood is not None:
-            return EngineMemoryHolding(pid, stood.weights_bytes, coming=True)
-        return EngineMemoryHolding(pid, self._weights(self.slot.precision, self.slot.memory))
+            return gpu_devices.EngineMemoryHolding(pid, stood.weights_bytes, coming=True)
+        return gpu_devices.EngineMemoryHolding(
+            pid, self._weights(self.slot.precision, self.slot.memory)
+        )
 
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
         """What the engine takes that does nothing; that of its files where nobody plans."""
@@ -280,7 +277,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
 
-def _spec_on_device(spec: Spec, gpu: GpuMemory | None) -> Spec:
+def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
 
     Without a GPU CTranslate2 has no fp16, and fp32 takes its place.

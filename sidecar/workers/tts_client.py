@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    MAX_TTS_CHARACTERS,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TtsSpec,
-    WordMark,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.worker_process import WorkerDied
 
@@ -20,7 +14,7 @@ class TtsClient:
     """The engine that speaks, one for all. Pieces of text are said in the order in which they were
     asked for, one after the other."""
 
-    def __init__(self, slot: EngineSlot[TtsSpec]) -> None:
+    def __init__(self, slot: EngineSlot[engine_interface.TtsSpec]) -> None:
         self._slot = slot
 
     async def ready(self) -> tuple[str, ...]:
@@ -39,8 +33,8 @@ class TtsClient:
         return ()
 
     async def say(
-        self, text: str, options: SynthesisOptions | None = None
-    ) -> AsyncGenerator[SynthesizedAudio, None]:
+        self, text: str, options: engine_interface.SynthesisOptions | None = None
+    ) -> AsyncGenerator[engine_interface.SynthesizedAudio, None]:
         """The sound of ``text`` (`MAX_TTS_CHARACTERS` at most), loading the engine if need be.
         Leaving early ends it: at once for who leaves, between two pieces of sound for the engine.
         Where the process ends before there is any sound (of another's text, or before this began),
@@ -51,9 +45,9 @@ class TtsClient:
             errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine does not come.
             errors.EngineFailed: it broke, or its process ended.
         """
-        if len(text) > MAX_TTS_CHARACTERS:
-            raise ValueError(f"more than {MAX_TTS_CHARACTERS} characters at once")
-        values = (options or SynthesisOptions()).to_wire()
+        if len(text) > engine_interface.MAX_TTS_CHARACTERS:
+            raise ValueError(f"more than {engine_interface.MAX_TTS_CHARACTERS} characters at once")
+        values = (options or engine_interface.SynthesisOptions()).to_wire()
         again, begun = True, False
         while True:
             try:
@@ -63,8 +57,10 @@ class TtsClient:
                 ):
                     async for answer, pcm in call.answers():
                         begun = True
-                        marks = tuple(WordMark(at, start) for at, start in answer["marks"])
-                        yield SynthesizedAudio(pcm, answer["rate"], marks)
+                        marks = tuple(
+                            engine_interface.WordMark(at, start) for at, start in answer["marks"]
+                        )
+                        yield engine_interface.SynthesizedAudio(pcm, answer["rate"], marks)
                 return
             except WorkerDied:
                 if begun or not again:

@@ -17,21 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import (
-    LiveEngine,
-    LiveOptions,
-    LiveSession,
-    LiveSessionStart,
-    SampleEncoding,
-)
-from sidecar.interfaces.live_events import (
-    Final,
-    InputProcessed,
-    LiveEvent,
-    Partial,
-    Summary,
-    to_wire,
-)
+from sidecar.interfaces import live_engine, live_events
 from sidecar.live.runtime.input_samples import SampleInput
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
@@ -48,7 +34,10 @@ class WorkerLiveSessions:
     """The sessions of one engine; the thread lives as long as the process."""
 
     def __init__(
-        self, engine: LiveEngine, over: Callable[[RpcRequest], object], executing: BegunCalls
+        self,
+        engine: live_engine.LiveEngine,
+        over: Callable[[RpcRequest], object],
+        executing: BegunCalls,
     ) -> None:
         """``over`` is told of each call that has ended, ``executing`` of those at work."""
         self._engine, self._over, self._executing = engine, over, executing
@@ -99,7 +88,7 @@ class _WorkerLiveSession:
     def __init__(
         self,
         asked: RpcRequest,
-        engine: LiveEngine,
+        engine: live_engine.LiveEngine,
         stir: Callable[[], None],
         executing: BegunCalls,
     ) -> None:
@@ -111,11 +100,11 @@ class _WorkerLiveSession:
         self._wrong: errors.SidecarError | None = None
         self._intake = SampleInput()
         self._lock = threading.Lock()
-        self._outbox: deque[LiveEvent] = deque()
-        options = LiveOptions.from_wire(asked.message["options"])
-        begin = LiveSessionStart.from_wire(asked.message["begin"])
+        self._outbox: deque[live_events.LiveEvent] = deque()
+        options = live_engine.LiveOptions.from_wire(asked.message["options"])
+        begin = live_engine.LiveSessionStart.from_wire(asked.message["begin"])
         self._begun_at = begin.at
-        self._session: LiveSession = engine.open(options, begin, self._tell)
+        self._session: live_engine.LiveSession = engine.open(options, begin, self._tell)
         self._session.around, self._session.failed = self._around, self._failed
 
     def serve(self) -> bool:
@@ -147,11 +136,11 @@ class _WorkerLiveSession:
                     break
         while self._outbox:
             event = self._outbox[0]
-            if not self.asked.offer(to_wire(event)):
+            if not self.asked.offer(live_events.to_wire(event)):
                 return True
             with self._lock:
                 self._outbox.popleft()
-            if isinstance(event, Summary):
+            if isinstance(event, live_events.Summary):
                 self._end()
                 return False
         if self._wrong is not None:
@@ -161,11 +150,11 @@ class _WorkerLiveSession:
     def _hear(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
-                block = self._intake.take(raw, SampleEncoding(encoding), rate)
+                block = self._intake.take(raw, live_engine.SampleEncoding(encoding), rate)
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
-                self._session.change(LiveOptions.from_wire(options))
+                self._session.change(live_engine.LiveOptions.from_wire(options))
             case {"commit": _}:
                 self._session.push(self._intake.rest())  # none of the turn's sound is the next's
                 self._session.commit()
@@ -176,15 +165,15 @@ class _WorkerLiveSession:
                 self._session.push(self._intake.rest())
                 self._session.finish()
 
-    def _tell(self, event: LiveEvent) -> None:
+    def _tell(self, event: live_events.LiveEvent) -> None:
         """From the engine's threads. Of partials that nobody has read the last is kept."""
         with self._lock:
             last = self._outbox[-1] if len(self._outbox) > 1 else None
-            if isinstance(event, Partial) and isinstance(last, Partial):
+            if isinstance(event, live_events.Partial) and isinstance(last, live_events.Partial):
                 self._outbox.pop()
             self._outbox.append(event)
-        passed = isinstance(event, Final) or (
-            isinstance(event, InputProcessed) and event.settled > self._begun_at
+        passed = isinstance(event, live_events.Final) or (
+            isinstance(event, live_events.InputProcessed) and event.settled > self._begun_at
         )
         self._alone = self._alone and not passed
         self._stir()

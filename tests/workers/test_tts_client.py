@@ -144,7 +144,7 @@ async def test_an_engine_that_hangs_in_a_text_ends_with_who_left_it_and_others_a
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
     sharing = replace(SERIAL, worker=WorkerOptions(niceness=0, patience_s=0.2))
-    monkeypatch.setattr("sidecar.workers.engine_fleet.SERIAL", sharing)
+    monkeypatch.setattr("sidecar.workers.engine_slot.SERIAL", sharing)
     settings = Settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
     voice, _ = choose_tts_engine(settings)
     one = EngineFleet(settings, HEARS, None, voice)
