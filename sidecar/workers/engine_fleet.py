@@ -112,9 +112,9 @@ class EngineFleet:
         )
         """Where the engine for files lives."""
         self._live: EngineHost[EngineSpec] | None = None
-        self._distant: RemoteEngineSlot | None = None
+        self._remote: RemoteEngineSlot | None = None
         if live is not None and live.upstream is not None:
-            self._distant = RemoteEngineSlot(live.spec, live.upstream)
+            self._remote = RemoteEngineSlot(live.spec, live.upstream)
         elif live is not None:
             self._live = EngineHost(
                 EngineRole.LIVE,
@@ -129,8 +129,8 @@ class EngineFleet:
     @property
     def live_spec(self) -> EngineSpec | None:
         """The engine that hears live, None where none does."""
-        if self._distant is not None:
-            return self._distant.spec
+        if self._remote is not None:
+            return self._remote.spec
         return self._live.spec if self._live is not None else None
 
     @property
@@ -140,8 +140,8 @@ class EngineFleet:
         Raises:
             errors.EngineUnavailable: no engine here can hear live.
         """
-        if self._distant is not None:
-            return self._distant
+        if self._remote is not None:
+            return self._remote
         if self._live is None:
             raise errors.EngineUnavailable("No engine of this installation can hear live audio.")
         return self._live.slot
@@ -172,8 +172,8 @@ class EngineFleet:
     def standing(self) -> dict[EngineRole, EngineStatus]:
         """How each engine is; from memory, nobody is asked."""
         found = {EngineRole.FILES: EngineStatus.of(self.files)}
-        if self._distant is not None:
-            found[EngineRole.LIVE] = EngineStatus.of_remote(self._distant)
+        if self._remote is not None:
+            found[EngineRole.LIVE] = EngineStatus.of_remote(self._remote)
         if self._live is not None:
             found[EngineRole.LIVE] = EngineStatus.of(self._live)
         if self._voice is not None:
@@ -196,8 +196,8 @@ class EngineFleet:
         """Unload all, the last opened first."""
         if self._voice is not None:
             await self._voice.slot.close()
-        if self._distant is not None:
-            await self._distant.close()
+        if self._remote is not None:
+            await self._remote.close()
         if self._live is not None:
             await self._live.slot.close()
         await self.files.slot.close()
@@ -245,8 +245,8 @@ class ModelRegistry:
             for role, one in hosts.items()
         }
         self._served = dict(self._first)
-        self._coming: dict[str, asyncio.Task[None]] = {}
-        self._turn = asyncio.Lock()
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
         """Why the last one that did not load did not, by its name: the code of the error."""
 
@@ -261,11 +261,11 @@ class ModelRegistry:
         return {role: one.model_id for role, one in self._served.items()}
 
     @property
-    def coming(self) -> list[str]:
+    def loading_names(self) -> list[str]:
         """Those that are being loaded, or wait for that."""
-        return list(self._coming)
+        return list(self._loading)
 
-    async def load(self, wish: ModelLoadRequest) -> None:
+    async def load(self, request: ModelLoadRequest) -> None:
         """Begin to load a model; who asked does not wait for it.
 
         Raises:
@@ -274,13 +274,13 @@ class ModelRegistry:
             errors.ModelNotFound, errors.ModelUnsuited: no engine here can work with it.
             errors.PrecisionUnavailable: not at this precision.
         """
-        if wish.model_id in self.names or wish.model_id in self._coming:
+        if request.model_id in self.names or request.model_id in self._loading:
             raise errors.ModelLoaded()
-        wish = replace(wish, path=self._checked(wish.path))
-        suited = await asyncio.to_thread(self._suited, wish)
-        if wish.model_id in self._coming:  # meanwhile
+        request = replace(request, path=self._checked(request.path))
+        suited = await asyncio.to_thread(self._suited, request)
+        if request.model_id in self._loading:  # meanwhile
             raise errors.ModelLoaded()
-        self._begin(wish.model_id, suited, wish.precision)
+        self._begin(request.model_id, suited, request.precision)
 
     def unload(self, model_id: str) -> asyncio.Task[None]:
         """Begin to go back to the model of the start, once the job that runs has ended; waiting for
@@ -299,9 +299,9 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """Load no more."""
-        for task in self._coming.values():
+        for task in self._loading.values():
             task.cancel()
-        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
 
     def _begin(
         self,
@@ -311,26 +311,26 @@ class ModelRegistry:
     ) -> asyncio.Task[None]:
         """``precision``: None takes that of the start."""
         task = asyncio.get_running_loop().create_task(
-            self._take(model_id, suited, precision), name="model"
+            self._load(model_id, suited, precision), name="model"
         )
-        self._coming[model_id] = task
-        task.add_done_callback(lambda task: self._arrived(model_id, task))
+        self._loading[model_id] = task
+        task.add_done_callback(lambda task: self._load_ended(model_id, task))
         return task
 
-    def _arrived(self, model_id: str, task: asyncio.Task[None]) -> None:
-        if self._coming.get(model_id) is task:
-            del self._coming[model_id]
+    def _load_ended(self, model_id: str, task: asyncio.Task[None]) -> None:
+        if self._loading.get(model_id) is task:
+            del self._loading[model_id]
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("a model could not be exchanged", exc_info=fault)
 
-    async def _take(
+    async def _load(
         self,
         model_id: str,
         suited: Mapping[str, EngineChoice[EngineSpec]],
         precision: Precision | None,
     ) -> None:
         self.failed.pop(model_id, None)
-        async with self._turn:
+        async with self._lock:
             for role, choice in suited.items():
                 wanted = self._first[role].precision if precision is None else precision
                 try:
@@ -341,14 +341,14 @@ class ModelRegistry:
                 else:
                     self._served[role] = _ServedModel(model_id, choice, found)
 
-    def _suited(self, wish: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
+    def _suited(self, request: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
         """For which engines it is one, and what it is there; looks at the disk."""
         suited, wrong = {}, list[errors.SidecarError]()
         for role, host in self._hosts.items():
             try:
-                choice = self._choice(role, wish)
+                choice = self._chosen(role, request)
                 host.check(choice)
-                host.slot.check(wish.precision)
+                host.slot.check(request.precision)
                 suited[role] = choice
             except errors.SidecarError as error:
                 wrong.append(error)
@@ -356,11 +356,15 @@ class ModelRegistry:
             raise wrong[0]
         return suited
 
-    def _choice(self, role: str, wish: ModelLoadRequest) -> EngineChoice[EngineSpec]:
+    def _chosen(self, role: str, request: ModelLoadRequest) -> EngineChoice[EngineSpec]:
         first = self._first[role].choice
-        if wish.path is None and not wish.size:
+        if request.path is None and not request.size:
             return first
-        named = {"engine": first.spec.name, "model_path": wish.path, "whisper_model": wish.size}
+        named = {
+            "engine": first.spec.name,
+            "model_path": request.path,
+            "whisper_model": request.size,
+        }
         try:
             return choose_engine(self._settings.model_copy(update=named))
         except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:

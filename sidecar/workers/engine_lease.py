@@ -116,7 +116,7 @@ class EngineLease:
     def leave(self, number: int) -> None:
         """Cancel one of several transcriptions in step."""
         if self._batch is not None:
-            self._batch.tell(leave=number)
+            self._batch.send_nowait(leave=number)
 
 
 class SequentialLease:

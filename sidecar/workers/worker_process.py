@@ -89,7 +89,7 @@ class WorkerProcess:
         ).start()
         self.patience_s = CANCEL_GRACE_S
         """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
-        self.on_end: Callable[[], None] = _nobody_asks
+        self.on_end: Callable[[], None] = _no_callback
         """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
         self._connecting: asyncio.Task[RpcConnection] | None = None
         self._calls = RpcCalls()
@@ -284,7 +284,7 @@ class WorkerProcess:
     async def _connected(self) -> RpcConnection:
         """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
         if self._connecting is None:
-            made = RpcConnection.on(self._sock, self.pid, self._calls.heard, self._lost)
+            made = RpcConnection.on(self._sock, self.pid, self._calls.receive, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
@@ -302,7 +302,7 @@ class WorkerProcess:
         return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole)
 
 
-def _nobody_asks() -> None:
+def _no_callback() -> None:
     """Who has it looks by itself."""
 
 

@@ -172,7 +172,7 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
                 async for frame, _ in call.answers():
                     heard.append((frame["number"], frame["event"]["event"]))
                     if len(heard) == 2:
-                        call.tell(leave=0)
+                        call.send_nowait(leave=0)
             assert (0, "Finished") not in heard
             assert heard[-1] == (1, "Finished")
             segments = [number for number, event in heard if event == "SegmentReady"]
