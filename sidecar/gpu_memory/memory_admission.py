@@ -61,7 +61,7 @@ class MemoryAccount:
     """Account of what an engine takes of its device's memory, and what it will; this one, for
     engines whose memory is not planned, keeps nothing."""
 
-    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+    def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
         """The engine is about to be loaded so."""
 
     def settled(self) -> None:

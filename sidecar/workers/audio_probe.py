@@ -57,7 +57,7 @@ class AudioProbe:
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
         self._resting: list[WorkerProcess] = []
         self._idle: asyncio.TimerHandle | None = None
-        self._shutdowns = WorkerShutdowns(on_crash=_ignore_crash)
+        self._shutdowns = WorkerShutdowns()
 
     async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
         """The file that a client named, as `open_recording_file` opens it.
@@ -198,7 +198,3 @@ async def _ask_worker(
     except TimeoutError:
         raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
     return answer
-
-
-def _ignore_crash(worker: WorkerProcess) -> None:
-    """What broke it was a client's; who sent that is told."""

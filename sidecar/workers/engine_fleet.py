@@ -334,7 +334,7 @@ class ModelRegistry:
             for role, choice in suited.items():
                 wanted = self._first[role].precision if precision is None else precision
                 try:
-                    found = await self._hosts[role].take(choice, wanted)
+                    found = await self._hosts[role].load_model(choice, wanted)
                 except errors.SidecarError as error:
                     log.error("the model for %s was not loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}

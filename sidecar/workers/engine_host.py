@@ -41,14 +41,14 @@ class MemoryDevices:
 class EngineHost(MemoryAccount, Generic[Spec]):
     """Owns an engine's slot, and accounts for what it takes.
 
-    ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
+    ``name``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
     ``speaks``: it does not hear. ``beside``: bytes of the device that another engine of ours will
     take, which is not here yet when its first precision is chosen.
     """
 
     def __init__(
         self,
-        who: str,
+        name: str,
         settings: Settings,
         choice: EngineChoice[Spec],
         devices: MemoryDevices,
@@ -58,16 +58,16 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         speaks: bool = False,
         beside: int = 0,
     ) -> None:
-        self.who = who
+        self.name = name
         self._choice = choice
         self._devices = devices
         self._device = settings.device
         self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
-        self._heavy = choice.checkpoint is not None
-        looks = self._heavy and (choice.spec.planned or settings.device != "cpu")
-        if looks:
+        self._has_checkpoint = choice.checkpoint is not None
+        watches_gpu = self._has_checkpoint and (choice.spec.planned or settings.device != "cpu")
+        if watches_gpu:
             devices.gpu.begin()
-        self.spec = _spec_on_device(choice.spec, self.gpu if looks else None)
+        self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
         self.admission = None if speaks else _memory_admission(settings, choice)
         self.voice_admission = _tts_admission(settings, choice) if speaks else None
         self._room: MemoryPlanner | None = self.admission or self.voice_admission
@@ -77,7 +77,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
             precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
-        self._stood: gpu_devices.EngineMemoryHolding | None = None
+        self._replaced: gpu_devices.EngineMemoryHolding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
@@ -105,8 +105,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             self,
             sharing,
         )
-        devices.gpu.ledger.register_engine(who, lambda: self._holding(on_gpu=True))
-        devices.host.ledger.register_engine(who, lambda: self._holding(on_gpu=False))
+        devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
+        devices.host.ledger.register_engine(name, lambda: self._holding(on_gpu=False))
 
     @property
     def gpu(self) -> gpu_devices.GpuMemory | None:
@@ -116,9 +116,9 @@ class EngineHost(MemoryAccount, Generic[Spec]):
     @property
     def on_gpu(self) -> bool:
         """Whether the engine uses it; one that is light does not."""
-        return self._heavy and self.gpu is not None and self._device != "cpu"
+        return self._has_checkpoint and self.gpu is not None and self._device != "cpu"
 
-    async def take(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
+    async def load_model(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
         """Have another model of the same engine, in its turn: beside the one that is there until it
         stands, or instead of it where there is no room for both. Which precision it is then.
 
@@ -159,7 +159,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
     def reserved_bytes(self) -> int:
         """What it has reserved of its device, weights and work."""
         device = self._devices.gpu if self.on_gpu else self._devices.host
-        return device.ledger.reserved_bytes(self.who)
+        return device.ledger.reserved_bytes(self.name)
 
     @property
     def needed_bytes(self) -> int:
@@ -178,20 +178,20 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self._expected += max(0, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
-    def comes(self, precision: Precision, plan: LoadPlan) -> None:
-        """The engine is about to be loaded (`placement.Account`)."""
+    def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
+        """The engine is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
         size = self._standing(precision, plan.memory)
         if plan.placement is LoadPlacement.BESIDE and old.pid is not None:
-            size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
-        self._stood = old
+            size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.name))
+        self._replaced = old
         self._reserve(size)
 
     def settled(self) -> None:
-        """The engine came, or did not, or is gone (`placement.Account`)."""
+        """The engine came, or did not, or is gone (`MemoryAccount`)."""
         if self.slot.changing:
             return
-        arrived, self._stood = self._stood is not None, None
+        arrived, self._replaced = self._replaced is not None, None
         if self.slot.worker_pid is None:
             self._release()
         elif arrived:
@@ -199,7 +199,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
     def held(self, sessions: int) -> None:
         """So many live sessions have it, each with what it takes beside the weights
-        (`placement.Account`)."""
+        (`MemoryAccount`)."""
         self._sessions = sessions
         if self._own is not None:
             self._reserve(self._own)
@@ -210,12 +210,12 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self._release()
         self._own = size
         device = self._devices.gpu if self.on_gpu else self._devices.host
-        device.ledger.reserve(self.who, size + self._sessions * self._session_bytes)
+        device.ledger.reserve(self.name, size + self._sessions * self._session_bytes)
 
     def _release(self) -> None:
         self._own = None
         for device in (self._devices.gpu, self._devices.host):
-            device.ledger.release(self.who)
+            device.ledger.release(self.name)
 
     def _place(self, precision: Precision) -> LoadPlan:
         if self._room is None:
@@ -232,11 +232,11 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         """What the engine's process holds of the GPU, or of the host."""
         if on_gpu is not self.on_gpu:
             return gpu_devices.EngineMemoryHolding()
-        pid, stood = self.slot.worker_pid, self._stood
+        pid, replaced = self.slot.worker_pid, self._replaced
         if pid is None:
-            return gpu_devices.EngineMemoryHolding(coming=stood is not None)
-        if stood is not None:
-            return gpu_devices.EngineMemoryHolding(pid, stood.weights_bytes, coming=True)
+            return gpu_devices.EngineMemoryHolding(coming=replaced is not None)
+        if replaced is not None:
+            return gpu_devices.EngineMemoryHolding(pid, replaced.weights_bytes, coming=True)
         return gpu_devices.EngineMemoryHolding(
             pid, self._weights(self.slot.precision, self.slot.memory)
         )
@@ -255,13 +255,13 @@ class EngineHost(MemoryAccount, Generic[Spec]):
     def _memory(self, held: Precision | None) -> MemoryState:
         gpu, watch = self.gpu, self._devices.gpu
         if gpu is None or not self.on_gpu:
-            return MemoryState(self._devices.host.free_bytes(self.who), held, on_gpu=False)
+            return MemoryState(self._devices.host.free_bytes(self.name), held, on_gpu=False)
         return MemoryState(
-            watch.free_bytes(self.who),
+            watch.free_bytes(self.name),
             held,
             on_gpu=True,
             bandwidth=gpu.bandwidth,
-            own_bytes=watch.own_bytes(self.who),
+            own_bytes=watch.own_bytes(self.name),
         )
 
     def _note_crash(self, worker: WorkerProcess) -> None:
@@ -269,7 +269,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self.crashes += 1
         about = {
             "engine": self.spec.name,
-            "role": self.who,
+            "role": self.name,
             "precision": self.slot.precision.value,
             "memory_plan": dataclasses.asdict(self.slot.memory),
             "gpu": self.gpu and dataclasses.asdict(self.gpu),

@@ -349,12 +349,10 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         """Bring process, heartbeat and idle timer in line with the state, after a change of it."""
         if self.worker is None:
             self._unload()
-        if self._closed or not (self.in_use or self.worker):
-            self._heartbeat.stop()
-        elif self.in_use:
-            self._heartbeat.start()
+        if not self._closed and (self.in_use or self.worker is not None):
+            self._heartbeat.start(in_use=self.in_use)
         else:
-            self._heartbeat.rest()
+            self._heartbeat.stop()
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None

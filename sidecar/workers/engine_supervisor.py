@@ -78,7 +78,9 @@ class WorkerShutdowns:
     """Worker processes that end, each in a task of its own."""
 
     def __init__(
-        self, on_crash: Callable[[WorkerProcess], None], on_end: Callable[[], None] = lambda: None
+        self,
+        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """``on_crash`` is called in a thread with each that crashed, ``on_end`` after each end."""
         self._on_crash = on_crash
@@ -262,7 +264,7 @@ class EngineSupervisor:
             await self._check_not_stuck()
             await self._look()
             plan = self._place(precision)
-            self._account.comes(precision, plan)
+            self._account.load_begins(precision, plan)
             instead = plan.placement is memory_admission.LoadPlacement.INSTEAD
             restored = instead and self.worker is not None
             self.precision = precision

@@ -24,8 +24,9 @@ NICENESS_VARIABLE = "VIBEVOICE_WORKER_NICENESS"
 """Tells a worker how far."""
 PING_TIMEOUT_S = 30.0
 """So long at most an engine for files is waited for that answers no ping while somebody has it
-(`pulse`). The thread that answers needs the interpreter for a moment: an import from a slow disk,
-a native call that does not release it or a machine that swaps may keep it for seconds."""
+(`worker_process.Heartbeat`). The thread that answers needs the interpreter for a moment: an import
+from a slow disk, a native call that does not release it or a machine that swaps may keep it for
+seconds."""
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's second thread spins after each small product: a fifth of the processor time of a
 recording with speakers. The networks have threads of their own. A value that the user sets wins."""

@@ -346,39 +346,27 @@ class Heartbeat:
         self._worker = worker
         self._deaf_s = deaf_s
         self._task: asyncio.Task[None] | None = None
-        self._had = False
+        self._in_use = False
 
-    def start(self) -> None:
-        """Somebody has it."""
-        if not (self._had and self._going):
-            self._begin(had=True)
-
-    def rest(self) -> None:
-        """It is there, and nobody has it."""
-        if self._had or not self._going:
-            self._begin(had=False)
+    def start(self, *, in_use: bool) -> None:
+        """Ask from now on: often if the engine is in use, else now and then."""
+        if self._task is None or self._task.done() or self._in_use is not in_use:
+            self.stop()
+            self._in_use = in_use
+            self._task = asyncio.get_running_loop().create_task(self._ask(), name="heartbeat")
 
     def stop(self) -> None:
-        """It is asked no more."""
+        """Ask no more."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
-    @property
-    def _going(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    def _begin(self, *, had: bool) -> None:
-        self.stop()
-        self._had = had
-        self._task = asyncio.get_running_loop().create_task(self._watch(), name="pulse")
-
-    async def _watch(self) -> None:
+    async def _ask(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._had else IDLE_HEARTBEAT_INTERVAL_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._in_use else IDLE_HEARTBEAT_INTERVAL_S)
             worker = self._worker()
-            if worker is None and not self._had:
-                return  # who brings another in says so
+            if worker is None and not self._in_use:
+                return  # the next load starts it again
             if (
                 worker is None
                 or await worker.answers_ping(self._deaf_s)
