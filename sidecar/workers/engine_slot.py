@@ -71,14 +71,16 @@ again costs no other a second attempt."""
 LIVE = Sharing(
     concurrent=True,
     sessions=True,
-    worker=WorkerOptions(niceness=0, shared=True, deaf_s=LIVE_PING_TIMEOUT_S),
+    worker=WorkerOptions(niceness=0, shared=True, ping_timeout_s=LIVE_PING_TIMEOUT_S),
 )
 """Live sessions: people wait for each word, so the process does not stand back behind others, and
 one that hangs is ended soon."""
 SERIAL = Sharing(
     concurrent=True,
     sessions=True,
-    worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S, deaf_s=LIVE_PING_TIMEOUT_S),
+    worker=WorkerOptions(
+        niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S, ping_timeout_s=LIVE_PING_TIMEOUT_S
+    ),
 )
 """TTS: the engine executes one call after the other, so a call that does not stop keeps all waiting
 and the process ends with it."""
@@ -130,7 +132,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self._heartbeat = Heartbeat(lambda: self.worker, sharing.worker.deaf_s)
+        self._heartbeat = Heartbeat(lambda: self.worker, sharing.worker.ping_timeout_s)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""

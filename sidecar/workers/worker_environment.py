@@ -94,14 +94,14 @@ class WorkerOptions:
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
     once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
-    ended sooner, however soon another would be there. ``deaf_s``: how long it may answer no
+    ended sooner, however soon another would be there. ``ping_timeout_s``: how long it may answer no
     ping while somebody has it.
     """
 
     niceness: int = WORKER_NICENESS
     shared: bool = False
     patience_s: float = 0.0
-    deaf_s: float = PING_TIMEOUT_S
+    ping_timeout_s: float = PING_TIMEOUT_S
 
 
 def worker_environment_of(

@@ -335,16 +335,16 @@ class Heartbeat:
     """Asks the process again and again, and ends one that hangs: it tells nobody by itself, and
     whoever has it would wait for ever.
 
-    One that does not answer within ``deaf_s``, nor then at once, hangs: the thread that answers
-    does nothing else, whatever the engine is at. The second question is for a service that was
-    held up itself, and has not come to read the first answer.
+    One that does not answer within ``ping_timeout_s``, nor then at once, hangs: the thread that
+    answers does nothing else, whatever the engine is at. The second question is for a service that
+    was held up itself, and has not come to read the first answer.
     """
 
-    def __init__(self, worker: Callable[[], WorkerProcess | None], deaf_s: float) -> None:
+    def __init__(self, worker: Callable[[], WorkerProcess | None], ping_timeout_s: float) -> None:
         """``worker``: the process that is there, None while there is none (one that is coming in is
         not asked: a load has a deadline of its own)."""
         self._worker = worker
-        self._deaf_s = deaf_s
+        self._ping_timeout_s = ping_timeout_s
         self._task: asyncio.Task[None] | None = None
         self._in_use = False
 
@@ -369,7 +369,7 @@ class Heartbeat:
                 return  # the next load starts it again
             if (
                 worker is None
-                or await worker.answers_ping(self._deaf_s)
+                or await worker.answers_ping(self._ping_timeout_s)
                 or await worker.answers_ping(CANCEL_GRACE_S)
             ):
                 continue

@@ -738,7 +738,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     sharing = OverheardSlot.shares
-    worker = replace(sharing.worker, deaf_s=0.5)
+    worker = replace(sharing.worker, ping_timeout_s=0.5)
     monkeypatch.setattr(OverheardSlot, "shares", replace(sharing, worker=worker))
     async with services(1, shared) as (one,):
 

@@ -38,7 +38,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], Ov
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
     def make(kind: type[OverheardSlot]) -> OverheardSlot:
-        worker = dataclasses.replace(kind.shares.worker, deaf_s=DEAF_S)
+        worker = dataclasses.replace(kind.shares.worker, ping_timeout_s=DEAF_S)
         monkeypatch.setattr(kind, "shares", dataclasses.replace(kind.shares, worker=worker))
         return kind()
 

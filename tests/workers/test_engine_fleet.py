@@ -65,7 +65,9 @@ async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
         pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
-        monkeypatch.setattr(slot._heartbeat, "_deaf_s", 0.2)  # no sooner: a busy machine is no hang
+        monkeypatch.setattr(
+            slot._heartbeat, "_ping_timeout_s", 0.2
+        )  # no sooner: a busy machine is no hang
         await until(lambda: slot.worker_pid is None)
     await fleet.close()
     (note,) = (tmp_path / "crash").glob("*.json")

@@ -175,7 +175,7 @@ async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_l
     assert slot.worker_pid is not None
     os.kill(slot.worker_pid, signal.SIGSTOP)
     with monkeypatch.context() as impatient:  # while it cannot answer, and no sooner
-        impatient.setattr(slot._heartbeat, "_deaf_s", 0.1)
+        impatient.setattr(slot._heartbeat, "_ping_timeout_s", 0.1)
         outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 2
     async with slot.lease() as engine:
